@@ -1,0 +1,123 @@
+package hw
+
+// Kernel is what this package asks of rtnetlink and of the sysfs attributes that make the kernel act, always in the
+// network namespace of the host. Links are addressed by ifindex, never by name. There are two implementations: the
+// one in kernel_linux.go, and hwtest.Kernel, a stateful stand-in; hwtest.Contract holds one to the other.
+//
+// Errors match one of the sentinels in errors.go and, where the kernel gave one, the errno.
+type Kernel interface {
+	// Links lists every link in the host's namespace.
+	Links() ([]Link, error)
+	// VFs lists what the PF knows about its VFs, in order of their index; nil when the link has none or its driver
+	// reports none (rtnetlink IFLA_VFINFO_LIST).
+	VFs(pf int) ([]VFState, error)
+	// SetLink applies the fields of c that are not nil, in the order in which they are declared, and stops at the
+	// first that fails.
+	SetLink(index int, c LinkChange) error
+	// SetVF applies the fields of c that are not nil, in the order in which they are declared, and stops at the
+	// first that fails.
+	SetVF(pf, vf int, c VFChange) error
+	// WriteAttr writes a sysfs attribute. path is relative to the root of sysfs, such as
+	// "bus/pci/devices/0000:01:00.0/sriov_numvfs".
+	WriteAttr(path, value string) error
+}
+
+// IPKernel is the part of rtnetlink that concerns layer 3: what a link that is lent whole has to get back.
+type IPKernel interface {
+	// Addrs lists the addresses of a link, IPv4 and IPv6, except IPv6 link-local ones, which the kernel makes anew.
+	Addrs(index int) ([]Addr, error)
+	// Routes lists the routes through a link in every table, except those that the kernel makes itself (proto
+	// kernel: connected, local, broadcast, multicast). Index 0 lists the routes of all links.
+	Routes(index int) ([]Route, error)
+	// AddAddr adds an address; one that is there already is no error.
+	AddAddr(index int, a Addr) error
+	// AddRoute adds a route; one that is there already is no error.
+	AddRoute(index int, r Route) error
+}
+
+// MAC is a link-layer address in its canonical text form, lower case and colon-separated: 6 octets for Ethernet, 20
+// for InfiniBand, "" for none.
+type MAC string
+
+// Link is one network device as rtnetlink shows it.
+type Link struct {
+	Index    int
+	Name     string
+	AltNames []string
+	Alias    string
+	Kind     string // IFLA_INFO_KIND, such as "veth" or "bond"; "" for hardware
+	Type     string // link type as iproute2 prints it: "ether", "infiniband", "loopback"
+	MAC      MAC
+	PermMAC  MAC // IFLA_PERM_ADDRESS; "" when the device has none
+	MTU      int
+	TxQLen   int
+	Up       bool // IFF_UP: administratively up
+	Carrier  bool // IFF_LOWER_UP: has carrier; always false while down
+	Promisc  bool // IFF_PROMISC as set by an administrator
+	AllMulti bool // IFF_ALLMULTI as set by an administrator
+	Master   int  // ifindex of the bond or bridge that the link is a port of; 0 for none
+	Peer     int  // IFLA_LINK: ifindex of the peer or parent, possibly in another namespace; 0 for none
+}
+
+// LinkChange is a change of a link; nil fields are left alone.
+type LinkChange struct {
+	DelAltName *string // remove this alternative name
+	Up         *bool
+	Master     *int // 0: leave the bond or bridge
+	Name       *string
+	Alias      *string
+	MAC        *MAC
+	MTU        *int
+	TxQLen     *int
+	Promisc    *bool
+	AllMulti   *bool
+}
+
+// VFChange is a change of a VF through its PF; nil fields are left alone.
+type VFChange struct {
+	MAC      *MAC // "" is sent as the all-zero address: no MAC set by the PF
+	VLAN     *VLAN
+	Spoofchk *bool
+	Trust    *bool
+}
+
+// VFState is what a PF has set for one VF.
+type VFState struct {
+	MAC      MAC // "" when the PF has set none (all zero on the wire)
+	VLAN     VLAN
+	Spoofchk bool
+	Trust    bool
+}
+
+// VLAN is the tag that the NIC adds to and takes off a VF's frames. ID 0 means untagged.
+type VLAN struct {
+	ID  int // 0 to 4094
+	QoS int // 802.1p priority, 0 to 7
+}
+
+// Addr is an address on a link. CIDR and Peer are in the form "192.0.2.1/24"; Peer is "" unless point to point.
+type Addr struct {
+	CIDR      string
+	Peer      string
+	Broadcast string
+	Label     string
+	Scope     int // rtnetlink's RT_SCOPE_*
+	Flags     int // IFA_F_* that an administrator can set: NODAD, NOPREFIXROUTE, MANAGETEMPADDR, HOMEADDRESS
+	ValidSec  int // remaining life in seconds; 0 means for ever
+	PrefSec   int // remaining preferred life in seconds; 0 means for ever
+}
+
+// Route is a route through one link. Dst is a CIDR, "0.0.0.0/0" or "::/0" for the default route.
+type Route struct {
+	Index    int
+	Dst      string
+	Gateway  string
+	Src      string
+	Table    int
+	Metric   int
+	Protocol int
+	Scope    int
+	Type     int
+	MTU      int
+	OnLink   bool
+}
