@@ -104,7 +104,7 @@ type Addr struct {
 	Scope     int // rtnetlink's RT_SCOPE_*
 	Flags     int // IFA_F_* that an administrator can set: NODAD, NOPREFIXROUTE, MANAGETEMPADDR, HOMEADDRESS
 	ValidSec  int // remaining life in seconds; 0 means for ever
-	PrefSec   int // remaining preferred life in seconds; 0 means for ever
+	PrefSec   int // remaining preferred life in seconds; 0 means for ever, -1 that it is over (a deprecated address)
 }
 
 // Route is a route through one link. Dst is a CIDR, "0.0.0.0/0" or "::/0" for the default route.
