@@ -1,0 +1,60 @@
+# Needs git, make and Go; what else a target needs it fetches into .cache/.
+
+NAME ?= mellanox/passthrough:latest
+DOCKER ?= docker
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+export SOURCE_DATE_EPOCH DOCKER
+
+# Every build tag that hides Go files from a plain "go vet ./...".
+TAGS := kernel engine lab
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+
+.DEFAULT_GOAL := help
+.PHONY: help build plugin install uninstall demo test test-unit test-kernel test-engine test-lab lint clean
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+build: ## the plugin's binary, bin/driver
+	$(GO_BUILD) -o bin/driver ./cmd/driver
+
+plugin: build ## the plugin bundle, bin/plugin
+	plugin/rootfs-build/build bin/driver $(VERSION) bin/plugin
+
+install: plugin ## create and enable the plugin in the running engine (NAME=..., FORCE=1 to replace, SET="LOG_LEVEL=debug")
+	scripts/install bin/plugin $(NAME) $(SET)
+
+uninstall: ## disable and remove it (NAME=...)
+	scripts/uninstall $(NAME)
+
+demo: ## two tenants with one subnet on an emulated NIC (PF=ens2f0: on your own NIC and engine)
+	scripts/demo $(PF)
+
+test: ## every layer: unit, kernel, engine, lab
+	go run ./test/run
+
+test-unit: ## no privileges, race detector
+	go run ./test/run -layers unit
+
+test-kernel: ## real netlink in private namespaces
+	go run ./test/run -layers kernel
+
+test-engine: ## a private dockerd with the real plugin
+	go run ./test/run -layers engine
+
+test-lab: ## SR-IOV on an emulated NIC
+	go run ./test/run -layers lab
+
+lint: ## gofmt, go vet, staticcheck, for every build tag
+	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
+	if [ -n "$$unformatted" ]; then echo "gofmt -w these:" $$unformatted; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+	@for tag in $(TAGS); do \
+		echo "vet and staticcheck with tag $$tag"; \
+		go vet -tags $$tag ./... && go tool staticcheck -tags $$tag ./... || exit 1; \
+	done
+
+clean: ## remove what was built (the cache in .cache/ stays)
+	rm -rf bin .cache/test
