@@ -9,5 +9,6 @@
 //	ipamdrv ─┘
 //
 // The one write is [Store.Txn], a compare-and-swap over any number of keys; it is durable when it returns. Entry
-// points: [OpenBolt] for the plugin, package storetest for the contract every implementation is held to.
+// points: [OpenBolt] for the plugin, [Unavailable] for a plugin whose ledger could not be opened, [NewMemory] for unit
+// tests, package storetest for the contract every implementation is held to and for tests of crashes.
 package store

@@ -1,0 +1,249 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync/atomic"
+
+	"go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// Layout of the file: bucket "meta" holds the schema version and the store's revision, bucket "records" the records,
+// each framed as [frame] says. Changing either is a new schema version.
+const (
+	schemaVersion = 1
+
+	bucketMeta    = "meta"
+	bucketRecords = "records"
+	metaSchema    = "schema"   // decimal text
+	metaRevision  = "revision" // 8 bytes, big-endian; the revision of the newest write
+)
+
+// bolt is the ledger in one bbolt file. bbolt allows one writer at a time; write makes waiting for one's turn end with
+// the caller's context, which bbolt's own lock does not.
+type bolt struct {
+	path  string
+	db    *bbolt.DB
+	write chan struct{}
+	// broken is set once a write was neither confirmed nor ruled out: from then on nothing is answered, because what
+	// memory shows may not be what the disk holds.
+	broken atomic.Pointer[fileError]
+}
+
+// fileError says what was attempted on which ledger file and why it failed. It matches kind and cause.
+type fileError struct {
+	path, attempt string
+	kind, cause   error
+	remedy        string
+}
+
+// Error is "ledger FILE: attempt: why; remedy".
+func (e *fileError) Error() string {
+	why := e.cause
+	if why == nil {
+		why = e.kind
+	}
+	text := fmt.Sprintf("ledger %s: %s: %v", e.path, e.attempt, why)
+	if e.remedy != "" {
+		text += "; " + e.remedy
+	}
+	return text
+}
+
+// Unwrap returns the sentinel and the cause.
+func (e *fileError) Unwrap() []error {
+	var errs []error
+	for _, err := range []error{e.kind, e.cause} {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// unavailable is the error of an attempt that wrote nothing.
+func (b *bolt) unavailable(attempt string, cause error) error {
+	if errors.Is(cause, berrors.ErrDatabaseNotOpen) {
+		cause = errClosed
+	}
+	return &fileError{path: b.path, attempt: attempt, kind: ErrUnavailable, cause: cause}
+}
+
+// errClosed replaces bbolt's "database not open".
+var errClosed = errors.New("the ledger is closed")
+
+// Txn implements [Store].
+func (b *bolt) Txn(ctx context.Context, conds []Cond, then []Op) (Result, error) {
+	if err := checkTxn(conds, then); err != nil {
+		return Result{}, err
+	}
+	select {
+	case b.write <- struct{}{}:
+		defer func() { <-b.write }()
+	case <-ctx.Done():
+		return Result{}, b.unavailable("write", ctx.Err())
+	}
+	if err := b.usable(ctx, "write"); err != nil {
+		return Result{}, err
+	}
+	tx, err := b.db.Begin(len(then) > 0)
+	if err != nil {
+		return Result{}, b.unavailable("write", err)
+	}
+	// After a commit this answers "tx closed"; on every other path there is nothing to lose.
+	defer func() { _ = tx.Rollback() }()
+
+	result, err := apply(tx, conds, then)
+	if err != nil {
+		return Result{}, b.unavailable("write", err)
+	}
+	if !result.OK || len(then) == 0 {
+		return result, nil
+	}
+	if err := tx.Commit(); err != nil {
+		return Result{}, b.afterFailedCommit(result.Rev, err)
+	}
+	return result, nil
+}
+
+// apply checks conds and, when they hold, makes the writes of then in tx. Without writes the revision stays.
+func apply(tx *bbolt.Tx, conds []Cond, then []Op) (Result, error) {
+	records, meta := tx.Bucket([]byte(bucketRecords)), tx.Bucket([]byte(bucketMeta))
+	for _, c := range conds {
+		var rev int64
+		if raw := records.Get([]byte(c.Key)); raw != nil {
+			kv, err := unframe(c.Key, raw)
+			if err != nil {
+				return Result{}, err
+			}
+			rev = kv.Rev
+		}
+		if rev != c.Rev {
+			return Result{Failed: c}, nil
+		}
+	}
+	rev := revision(meta.Get([]byte(metaRevision)))
+	if len(then) == 0 {
+		return Result{OK: true, Rev: rev}, nil
+	}
+	rev++
+	for _, op := range then {
+		if err := write(records, op, rev); err != nil {
+			return Result{}, fmt.Errorf("%s: %w", op.Key, err)
+		}
+	}
+	if err := meta.Put([]byte(metaRevision), binary.BigEndian.AppendUint64(nil, uint64(rev))); err != nil {
+		return Result{}, fmt.Errorf("%s: %w", metaRevision, err)
+	}
+	return Result{OK: true, Rev: rev}, nil
+}
+
+// write makes one write of a transaction.
+func write(records *bbolt.Bucket, op Op, rev int64) error {
+	if op.Value == nil {
+		return records.Delete([]byte(op.Key))
+	}
+	return records.Put([]byte(op.Key), frame(op.Key, op.Value, rev))
+}
+
+// revision decodes the store's revision; 0 before the first write.
+func revision(raw []byte) int64 {
+	if len(raw) != 8 {
+		return 0
+	}
+	return int64(binary.BigEndian.Uint64(raw))
+}
+
+// afterFailedCommit finds out what a failed commit left behind. bbolt writes the data first and switches over with the
+// last page: while the old revision shows, nothing happened. When the new one shows, the last sync failed, and whether
+// the disk has it is anybody's guess: the ledger is closed to everybody until it is opened again.
+func (b *bolt) afterFailedCommit(rev int64, cause error) error {
+	var seen int64
+	err := b.db.View(func(tx *bbolt.Tx) error {
+		seen = revision(tx.Bucket([]byte(bucketMeta)).Get([]byte(metaRevision)))
+		return nil
+	})
+	if err == nil && seen < rev {
+		return b.unavailable("write", cause)
+	}
+	b.broken.Store(&fileError{path: b.path, attempt: "use", kind: ErrUnavailable, cause: cause,
+		remedy: "an earlier write could not be confirmed; check the disk, then restart the plugin"})
+	return &fileError{path: b.path, attempt: "write", kind: ErrAmbiguous, cause: errors.Join(cause, err)}
+}
+
+// usable answers why the ledger cannot be used now, nil when it can.
+func (b *bolt) usable(ctx context.Context, attempt string) error {
+	if broken := b.broken.Load(); broken != nil {
+		return broken
+	}
+	if err := ctx.Err(); err != nil {
+		return b.unavailable(attempt, err)
+	}
+	return nil
+}
+
+// Get implements [Store].
+func (b *bolt) Get(ctx context.Context, key string) (KV, error) {
+	if err := checkKey(key); err != nil {
+		return KV{}, err
+	}
+	var kv KV
+	err := b.view(ctx, func(records *bbolt.Bucket) error {
+		raw := records.Get([]byte(key))
+		if raw == nil {
+			return fmt.Errorf("record %s: %w", key, ErrNotFound)
+		}
+		var err error
+		kv, err = unframe(key, raw)
+		return err
+	})
+	return kv, err
+}
+
+// Range implements [Store].
+func (b *bolt) Range(ctx context.Context, prefix string, fn func(KV) error) error {
+	return b.view(ctx, func(records *bbolt.Bucket) error {
+		c := records.Cursor()
+		for k, raw := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, raw = c.Next() {
+			if err := ctx.Err(); err != nil {
+				return b.unavailable("read", err)
+			}
+			kv, err := unframe(string(k), raw)
+			if err != nil {
+				return err
+			}
+			if err := fn(kv); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// view runs fn on a consistent view of the records.
+func (b *bolt) view(ctx context.Context, fn func(records *bbolt.Bucket) error) error {
+	if err := b.usable(ctx, "read"); err != nil {
+		return err
+	}
+	var inner error
+	err := b.db.View(func(tx *bbolt.Tx) error {
+		inner = fn(tx.Bucket([]byte(bucketRecords)))
+		return nil
+	})
+	if err != nil {
+		return b.unavailable("read", err)
+	}
+	return inner
+}
+
+// Close implements [Store]. It waits for running calls.
+func (b *bolt) Close() error {
+	if err := b.db.Close(); err != nil {
+		return &fileError{path: b.path, attempt: "close", cause: err}
+	}
+	return nil
+}

@@ -1,0 +1,269 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Option changes how [OpenBolt] opens a ledger.
+type Option func(*options)
+
+// options are the settings behind [Option].
+type options struct {
+	lockTimeout time.Duration
+	maxSize     int
+}
+
+// LockTimeout bounds the wait for another process that has the ledger open; the default is 2 seconds.
+func LockTimeout(d time.Duration) Option { return func(o *options) { o.lockTimeout = d } }
+
+// MaxSize bounds the file in bytes: writes that would make it larger fail and change nothing. 0, the default, is no
+// bound.
+func MaxSize(bytes int) Option { return func(o *options) { o.maxSize = bytes } }
+
+const (
+	dirMode  = 0o700
+	fileMode = 0o600
+
+	defaultLockTimeout = 2 * time.Second
+	lockRetry          = 20 * time.Millisecond
+
+	suffixNew     = ".new-"     // a ledger that is being built; never used, removed at the next open
+	suffixDamaged = ".damaged-" // a ledger that could not be read, followed by the time it was set aside
+)
+
+// OpenBolt opens the ledger in the file at path, which it makes, with its directory, when there is none.
+//
+// A file that is no ledger or is damaged is renamed aside and the error matches [ErrCorrupt]. It stays so at every later
+// open until somebody decides what to do with the kept file: an empty ledger would lend devices and addresses that are
+// in use. A file of a newer version is left where it is; the error matches [ErrNewer]. When another process has the
+// ledger open, the error matches [ErrUnavailable].
+func OpenBolt(path string, opts ...Option) (Store, error) {
+	o := options{lockTimeout: defaultLockTimeout}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
+		if err := createBolt(path); err != nil {
+			return nil, err
+		}
+	}
+	file, err := lockFile(path, o.lockTimeout)
+	if err != nil {
+		return nil, err
+	}
+	if err := examine(file); err != nil {
+		return nil, errors.Join(refuse(path, err), file.Close())
+	}
+	removeLeftovers(path)
+	return openLocked(path, file, o)
+}
+
+// openLocked hands the locked and examined file to bbolt, which locks the same descriptor again: there is no moment at
+// which another process could step in.
+func openLocked(path string, file *os.File, o options) (Store, error) {
+	db, err := bbolt.Open(path, fileMode, &bbolt.Options{
+		Timeout:  o.lockTimeout,
+		MaxSize:  o.maxSize,
+		OpenFile: func(string, int, os.FileMode) (*os.File, error) { return file, nil },
+	})
+	if err != nil {
+		return nil, &fileError{path: path, attempt: "open", kind: ErrUnavailable, cause: err}
+	}
+	return &bolt{path: path, db: db, write: make(chan struct{}, 1)}, nil
+}
+
+// lockFile opens path and takes the lock that bbolt uses. It waits at most timeout for a process that has it.
+func lockFile(path string, timeout time.Duration) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR, fileMode)
+	if err != nil {
+		return nil, &fileError{path: path, attempt: "open", kind: ErrUnavailable, cause: err}
+	}
+	if err := waitForLock(file, timeout); err != nil {
+		return nil, errors.Join(&fileError{path: path, attempt: "lock", kind: ErrUnavailable, cause: err,
+			remedy: "another instance of the plugin has it open; stop that one first"}, file.Close())
+	}
+	// While we waited, the process that had the lock may have set the file aside.
+	held, err := file.Stat()
+	if err == nil {
+		var named fs.FileInfo
+		if named, err = os.Stat(path); err == nil && !os.SameFile(held, named) {
+			err = errors.New("the file was replaced meanwhile")
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(&fileError{path: path, attempt: "open", kind: ErrUnavailable, cause: err}, file.Close())
+	}
+	return file, nil
+}
+
+// waitForLock takes the exclusive lock on file within timeout.
+func waitForLock(file *os.File, timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	retry := time.NewTicker(lockRetry)
+	defer retry.Stop()
+	for {
+		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
+			return err
+		}
+		select {
+		case <-retry.C:
+		case <-ctx.Done():
+			return fmt.Errorf("still locked after %v", timeout)
+		}
+	}
+}
+
+// refuse turns what [examine] found into the error for the user, and renames a damaged file aside.
+func refuse(path string, found error) error {
+	switch {
+	case errors.Is(found, ErrNewer):
+		return &fileError{path: path, attempt: "open", cause: found,
+			remedy: "upgrade the plugin, or go back to the version that wrote it"}
+	case errors.Is(found, ErrCorrupt):
+		kept, err := setAside(path)
+		if err != nil {
+			return &fileError{path: path, attempt: "set the damaged file aside", kind: ErrCorrupt,
+				cause: fmt.Errorf("%w (%w)", err, found)}
+		}
+		return damaged(path, kept, found)
+	}
+	return &fileError{path: path, attempt: "read", kind: ErrUnavailable, cause: found}
+}
+
+// damaged is the error while a damaged ledger waits for a decision.
+func damaged(path, kept string, why error) error {
+	return &fileError{path: path, attempt: "open", kind: ErrCorrupt, cause: why,
+		remedy: fmt.Sprintf("the file was kept as %s; put a good copy at %s, or move the kept file to another directory "+
+			"to start empty, once no container uses a device or an address of this plugin", kept, path)}
+}
+
+// setAside renames a damaged ledger and returns its new name.
+func setAside(path string) (string, error) {
+	base := path + suffixDamaged + time.Now().UTC().Format("20060102T150405Z")
+	kept := base
+	for n := 2; ; n++ {
+		if _, err := os.Lstat(kept); errors.Is(err, fs.ErrNotExist) {
+			break
+		} else if err != nil {
+			return "", err
+		}
+		kept = fmt.Sprintf("%s-%d", base, n)
+	}
+	if err := os.Rename(path, kept); err != nil {
+		return "", err
+	}
+	return kept, syncDir(filepath.Dir(path))
+}
+
+// createBolt makes an empty ledger at path, unless a damaged one was set aside there. It is built under another name
+// and linked into place whole, so that a crash leaves either no ledger or a good one; link, unlike rename, does not
+// replace one that another process made meanwhile.
+func createBolt(path string) error {
+	fail := func(cause error) error {
+		return &fileError{path: path, attempt: "create", kind: ErrUnavailable, cause: cause}
+	}
+	kept, err := siblings(path, suffixDamaged)
+	if err != nil {
+		return fail(err)
+	}
+	if len(kept) > 0 {
+		return damaged(path, kept[len(kept)-1], fmt.Errorf("an earlier %w", ErrCorrupt))
+	}
+	dir := filepath.Dir(path)
+	if err := makeDir(dir); err != nil {
+		return fail(err)
+	}
+	file, err := os.CreateTemp(dir, filepath.Base(path)+suffixNew+"*")
+	if err != nil {
+		return fail(err)
+	}
+	built := file.Name()
+	err = errors.Join(file.Close(), initBolt(built))
+	if err == nil {
+		err = os.Link(built, path)
+	}
+	if err = errors.Join(err, os.Remove(built)); err != nil && !errors.Is(err, fs.ErrExist) {
+		return fail(err)
+	}
+	if err := syncDir(dir); err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// initBolt makes an empty ledger of the empty file at path and syncs it.
+func initBolt(path string) error {
+	db, err := bbolt.Open(path, fileMode, &bbolt.Options{Timeout: defaultLockTimeout})
+	if err != nil {
+		return err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		meta, err := tx.CreateBucket([]byte(bucketMeta))
+		if err != nil {
+			return err
+		}
+		if _, err := tx.CreateBucket([]byte(bucketRecords)); err != nil {
+			return err
+		}
+		return meta.Put([]byte(metaSchema), fmt.Append(nil, schemaVersion))
+	})
+	return errors.Join(err, db.Sync(), db.Close())
+}
+
+// makeDir makes dir for this process alone, durably. One that exists stays as it is: its owner set its mode.
+func makeDir(dir string) error {
+	if _, err := os.Stat(dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(dir, dirMode); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(dir))
+}
+
+// syncDir makes the names in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// siblings lists the files named path, suffix and more, in name order.
+func siblings(path, suffix string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Dir(path))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var found []string
+	prefix := filepath.Base(path) + suffix
+	for _, e := range entries {
+		if len(e.Name()) > len(prefix) && e.Name()[:len(prefix)] == prefix {
+			found = append(found, filepath.Join(filepath.Dir(path), e.Name()))
+		}
+	}
+	return found, err
+}
+
+// removeLeftovers removes half-built ledgers that a crash during creation left. That one stays is harmless.
+func removeLeftovers(path string) {
+	left, err := siblings(path, suffixNew)
+	if err != nil {
+		return
+	}
+	for _, name := range left {
+		_ = os.Remove(name)
+	}
+}

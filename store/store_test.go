@@ -1,0 +1,115 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"path/filepath"
+	"testing"
+
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/storetest"
+)
+
+func TestBolt(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Opener {
+		path := filepath.Join(t.TempDir(), "ledger.db")
+		return func(t *testing.T) store.Store { return mustOpen(t, path) }
+	})
+}
+
+func TestMemory(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Opener {
+		m := store.NewMemory()
+		return func(*testing.T) store.Store {
+			m = m.Reopen()
+			return m
+		}
+	})
+}
+
+// A Crash that does not happen is a store like any other.
+func TestCrashThatDoesNotHappen(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Opener {
+		m := store.NewMemory()
+		return func(*testing.T) store.Store {
+			m = m.Reopen()
+			return closing{storetest.NewCrash(m, 0, storetest.Lost), m}
+		}
+	})
+}
+
+// closing closes what a Crash leaves open.
+type closing struct {
+	*storetest.Crash
+	under store.Store
+}
+
+func (c closing) Close() error { return c.under.Close() }
+
+func TestCrash(t *testing.T) {
+	for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
+		t.Run(fate.String(), func(t *testing.T) {
+			m := store.NewMemory()
+			c := storetest.NewCrash(m, 2, fate)
+			put(t, c, "a", "1")
+			_, err := c.Txn(t.Context(), nil, []store.Op{store.Put("a", []byte("2"))})
+			if errors.Is(err, store.ErrAmbiguous) != (fate == storetest.Unanswered) || err == nil || !c.Dead() {
+				t.Errorf("Txn: %v, dead %v", err, c.Dead())
+			}
+			calls := map[string]error{}
+			_, calls["Txn"] = c.Txn(t.Context(), nil, nil)
+			_, calls["Get"] = c.Get(t.Context(), "a")
+			calls["Range"] = c.Range(t.Context(), "", func(store.KV) error { return nil })
+			for name, err := range calls {
+				if !errors.Is(err, store.ErrUnavailable) {
+					t.Errorf("%s after the crash: %v, want ErrUnavailable", name, err)
+				}
+			}
+			want := map[storetest.Fate]string{storetest.Lost: "1", storetest.Unanswered: "2"}[fate]
+			if kv, err := m.Get(t.Context(), "a"); err != nil || string(kv.Value) != want {
+				t.Errorf("a = %q, %v, want %q", kv.Value, err, want)
+			}
+		})
+	}
+}
+
+func TestUnavailable(t *testing.T) {
+	cause := errors.New("ledger /data/ledger.db: open: no such disk")
+	s := store.Unavailable(cause)
+	calls := map[string]error{}
+	_, calls["Txn"] = s.Txn(t.Context(), nil, nil)
+	_, calls["Get"] = s.Get(t.Context(), "a")
+	calls["Range"] = s.Range(t.Context(), "", nil)
+	for name, err := range calls {
+		if !errors.Is(err, store.ErrUnavailable) || !errors.Is(err, cause) || errors.Is(err, store.ErrNotFound) {
+			t.Errorf("%s: %v, want ErrUnavailable and the cause", name, err)
+		}
+		if err.Error() != cause.Error() {
+			t.Errorf("%s: %q, want %q", name, err, cause)
+		}
+	}
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := store.Unavailable(nil).Get(context.Background(), "a"); err == nil || err.Error() != "ledger unavailable" {
+		t.Errorf("without a cause: %v", err)
+	}
+}
+
+// mustOpen opens the ledger at path.
+func mustOpen(t *testing.T, path string, opts ...store.Option) store.Store {
+	t.Helper()
+	s, err := store.OpenBolt(path, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// put writes one record.
+func put(t *testing.T, s store.Store, key, value string) {
+	t.Helper()
+	if r, err := s.Txn(t.Context(), nil, []store.Op{store.Put(key, []byte(value))}); err != nil || !r.OK {
+		t.Fatalf("put %s: %+v, %v", key, r, err)
+	}
+}
