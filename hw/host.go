@@ -1,0 +1,63 @@
+package hw
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+)
+
+// Config says where a Host finds its machine.
+type Config struct {
+	Sys    string   // root of sysfs, "/sys" on a real machine
+	Kernel Kernel   // nil: the running kernel
+	IP     IPKernel // nil: the running kernel
+	Boot   string   // identity of this boot; "": the running kernel's
+}
+
+// Host is the network devices of one machine, as seen from the network namespace of the host. It holds no state of its
+// own, so that any number of calls may run at once; the kernel and the caller's ledger are the truth.
+type Host struct {
+	sys    sysfs
+	kernel Kernel
+	ip     IPKernel
+	boot   string
+}
+
+// Boot identifies the time since the machine was started: it changes with every boot and with nothing else.
+func (h *Host) Boot() string { return h.boot }
+
+// Bounds of the waits in this package. They are bounds, not delays: every wait ends when its condition holds.
+const (
+	// A VF's driver creates the netdev within 40 ms on igb, within about a second on firmware-heavy NICs.
+	probeBound = 4 * time.Second
+	// udev renames a fresh netdev within some 100 ms, later on a machine that is booting.
+	renameBound = 2 * time.Second
+	// igb VFs have carrier 0.1 s after they are up; a PF that has just been brought up needs seconds to train its link.
+	vfCarrierBound = 2 * time.Second
+	pfCarrierBound = 7 * time.Second
+)
+
+// Open returns the machine whose sysfs is at c.Sys.
+func Open(c Config) (*Host, error) {
+	root, err := os.OpenRoot(c.Sys)
+	if err != nil {
+		return nil, fmt.Errorf("sysfs: %w", err)
+	}
+	h := &Host{sys: sysfs{root}, kernel: c.Kernel, ip: c.IP, boot: c.Boot}
+	if h.boot == "" {
+		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+		if err != nil {
+			return nil, fmt.Errorf("boot id: %w", err)
+		}
+		h.boot = strings.TrimSpace(string(id))
+	}
+	if h.kernel == nil || h.ip == nil {
+		k, err := openKernel(c.Sys)
+		if err != nil {
+			return nil, err
+		}
+		h.kernel, h.ip = k, k
+	}
+	return h, nil
+}

@@ -1,0 +1,158 @@
+package hw
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+)
+
+// SnapshotNetdev reads what a netdev that is to be lent whole is now, with its addresses and routes.
+func (h *Host) SnapshotNetdev(n Netdev) (Snapshot, error) {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return Snapshot{}, &Error{Dev: n.Name, Op: "list links", Err: err}
+	}
+	l := linkState(n.Link, links)
+	snap := Snapshot{Link: &l}
+	if snap.Addrs, err = h.ip.Addrs(n.Index); err != nil {
+		return Snapshot{}, &Error{Dev: n.Name, Op: "list addresses", Err: err}
+	}
+	if snap.Routes, err = h.ip.Routes(n.Index); err != nil {
+		return Snapshot{}, &Error{Dev: n.Name, Op: "list routes", Err: err}
+	}
+	return snap, nil
+}
+
+// PrepareNetdev makes a netdev fit to be lent: marked, so that it is found again, and with the wished MAC unless that is
+// "".
+func (h *Host) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
+	n, err := h.Find(id)
+	if err != nil {
+		return Netdev{}, err
+	}
+	if !id.IsPCI() {
+		mark := id.mark()
+		if err := h.setLink(n, "set alias", LinkChange{Alias: &mark}); err != nil {
+			return Netdev{}, err
+		}
+	}
+	if mac != "" && mac != n.MAC {
+		if err := h.setLink(n, "set mac "+string(mac), LinkChange{MAC: &mac}); err != nil {
+			return Netdev{}, err
+		}
+	}
+	return h.Find(id)
+}
+
+// RestoreNetdev puts a netdev that was lent whole back as it was: name, MAC, MTU, queue length, promiscuity, bond or
+// bridge, up-state, addresses, routes, alias. The error matches ErrAway while it has not come home; one that is gone
+// for good is as good as put back (nil). It may be called again after any failure.
+func (h *Host) RestoreNetdev(id ID, was Snapshot) error {
+	n, err := h.Find(id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if h.intact(n, was) {
+		return h.setAlias(n, was.Link.Alias)
+	}
+	if err := h.setUp(n, false); err != nil {
+		return err
+	}
+	errs := []error{h.rename(n, was.Link.Name), h.moveLink(id, *was.Link, linkAttrs), h.putUnder(n, was.Link.Master)}
+	if was.Link.Up {
+		errs = append(errs, h.setUp(n, true))
+	}
+	errs = append(errs, h.restoreIP(n, was))
+	if err := errors.Join(errs...); err != nil {
+		return err
+	}
+	return h.setAlias(n, was.Link.Alias) // last: it is what the device is found by
+}
+
+// intact tells whether a netdev never left: setting it down would lose its routes for nothing.
+func (h *Host) intact(n Netdev, was Snapshot) bool {
+	now, err := h.SnapshotNetdev(n)
+	if err != nil {
+		return false
+	}
+	a, b := *now.Link, *was.Link
+	a.Alias, b.Alias = "", ""
+	return a == b && slices.Equal(addrKeys(now.Addrs), addrKeys(was.Addrs)) && slices.Equal(now.Routes, was.Routes)
+}
+
+// addrKeys are addresses without what passes with time.
+func addrKeys(addrs []Addr) []Addr {
+	keys := slices.Clone(addrs)
+	for i := range keys {
+		keys[i].ValidSec, keys[i].PrefSec = 0, 0
+	}
+	return keys
+}
+
+// restoreIP puts back addresses and routes: first the routes that others lead through, those without a gateway. Routes
+// exist only on a link that is up.
+func (h *Host) restoreIP(n Netdev, was Snapshot) error {
+	var errs []error
+	for _, a := range was.Addrs {
+		if err := h.ip.AddAddr(n.Index, a); err != nil {
+			errs = append(errs, &Error{Dev: n.Name, Op: "add address " + a.CIDR, Err: err})
+		}
+	}
+	if !was.Link.Up {
+		return errors.Join(errs...)
+	}
+	direct := func(r Route) bool { return r.Gateway == "" }
+	for _, first := range []bool{true, false} {
+		for _, r := range was.Routes {
+			if direct(r) != first {
+				continue
+			}
+			r.Index = n.Index
+			if err := h.ip.AddRoute(n.Index, r); err != nil {
+				errs = append(errs, &Error{Dev: n.Name, Op: "add route " + r.Dst, Err: err})
+			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// putUnder makes a link a port of the bond or bridge it was a port of.
+func (h *Host) putUnder(n Netdev, master string) error {
+	index := 0
+	if master != "" {
+		m, err := h.Netdev(master)
+		if err != nil {
+			return &Error{Dev: n.Name, Op: "make it a port of " + master, Err: err}
+		}
+		index = m.Index
+	}
+	if index == n.Master {
+		return nil
+	}
+	return h.setLink(n, fmt.Sprintf("make it a port of %q", master), LinkChange{Master: &index})
+}
+
+// rename gives a device its old name. An alternative name of its own that equals it - udev leaves one when it finds the
+// name taken - is in the way and goes.
+func (h *Host) rename(n Netdev, name string) error {
+	if n.Name == name {
+		return nil
+	}
+	if slices.Contains(n.AltNames, name) {
+		if err := h.setLink(n, "remove alternative name "+name, LinkChange{DelAltName: &name}); err != nil {
+			return err
+		}
+	}
+	return h.setLink(n, "rename to "+name, LinkChange{Name: &name})
+}
+
+// setAlias puts back an alias; "" removes it.
+func (h *Host) setAlias(n Netdev, alias string) error {
+	if n.Alias == alias {
+		return nil
+	}
+	return h.setLink(n, fmt.Sprintf("set alias %q", alias), LinkChange{Alias: &alias})
+}

@@ -1,0 +1,190 @@
+package hw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Snapshot is what a device was before it was lent: everything that its return has to put back. It is plain data, kept
+// by the caller's ledger.
+type Snapshot struct {
+	Link   *LinkState // nil while the device has no netdev: a VF that was not bound
+	VF     *VFState   // what the PF had set; nil for a device that is not a VF
+	Addrs  []Addr     // of a netdev that is lent whole
+	Routes []Route    // likewise
+}
+
+// SnapshotVF reads what a VF is now.
+func (h *Host) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
+	s, err := h.vfState(pf.Index, vf)
+	if err != nil {
+		return Snapshot{}, &Error{Dev: vf.String(), Op: "read", Err: err}
+	}
+	snap := Snapshot{VF: &s}
+	if vf.Netdev.Index != 0 {
+		l := linkState(vf.Netdev.Link, nil)
+		snap.Link = &l
+	}
+	return snap, nil
+}
+
+// SetVF sets through the PF what is wished for the VF, verifies it, and binds the VF to its driver. It returns the netdev
+// and its state, which completes the snapshot of a VF that was not bound.
+func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, LinkState, error) {
+	need := func(name string) Need { return wish.Need[name] }
+	if err := h.moveVF(pf.Index, vf, wish.VFState, need, vfAttrs); err != nil {
+		return Netdev{}, LinkState{}, err
+	}
+	n, err := h.Bind(ctx, pf, vf)
+	return n, linkState(n.Link, nil), err
+}
+
+// ReadyVF makes a VF that SetVF has set fit to be lent: its netdev has the wished MAC and has been seen with carrier, and
+// is down again. A VF without carrier on a PF that has it is rebound once; then the error matches ErrNotReady. The
+// netdev's MAC is the VF's: on a PF without VF operations it is not always the one that was to be tried.
+func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, error) {
+	n, err := h.Find(ID(vf.PCI))
+	if err != nil {
+		return Netdev{}, err
+	}
+	vf.Driver = n.Driver
+	mac := wish.MAC
+	if n.MAC != mac && mac != "" {
+		switch m, err := h.setMAC(ctx, pf, vf, n, mac); {
+		case err == nil:
+			n = m
+		case wish.Need["mac"] == Must || m.Index == 0:
+			return Netdev{}, err
+		default:
+			n, mac = m, m.MAC
+		}
+	}
+	err = h.tryVF(ctx, pf, n)
+	if !errors.Is(err, ErrNotReady) {
+		return n, err
+	}
+	if n, err = h.Rebind(ctx, pf, vf); err != nil {
+		return Netdev{}, err
+	}
+	if n.MAC != mac && mac != "" {
+		return Netdev{}, &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: fmt.Errorf("the device says %s: %w",
+			n.MAC, ErrInvalid)}
+	}
+	if err := h.tryVF(ctx, pf, n); err != nil {
+		return Netdev{}, &Error{Dev: vf.String(), Op: "wait for carrier", Err: fmt.Errorf(
+			"%w, also after it was unbound and bound; is it seen in the kernel log (dmesg)?", err)}
+	}
+	return n, nil
+}
+
+// setMAC gives a VF's netdev the MAC that the PF has set for it. An untrusted VF may not change its MAC (igbvf:
+// EADDRNOTAVAIL), not even to that one: then its driver has to read it anew.
+func (h *Host) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MAC) (Netdev, error) {
+	err := h.kernel.SetLink(n.Index, LinkChange{MAC: &mac})
+	if err == nil {
+		if n, err = h.Find(n.ID); err == nil && n.MAC == mac {
+			return n, nil
+		}
+	}
+	if n, err = h.Rebind(ctx, pf, vf); err != nil {
+		return n, err
+	}
+	if n.MAC != mac {
+		return n, &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: fmt.Errorf("the device says %s: %w",
+			n.MAC, ErrInvalid)}
+	}
+	return n, nil
+}
+
+// tryVF brings a VF up until it has carrier, and down again. On a PF without carrier there is nothing to be seen.
+func (h *Host) tryVF(ctx context.Context, pf PF, n Netdev) (err error) {
+	if err := h.setUp(n, true); err != nil {
+		return fmt.Errorf("%w (%w)", err, ErrNotReady)
+	}
+	defer func() { err = errors.Join(err, h.setUp(n, false)) }()
+	return wait(ctx, vfCarrierBound, func() (bool, error) {
+		now, err := h.Find(n.ID)
+		if err != nil || now.Carrier {
+			return err == nil, err
+		}
+		p, err := h.Find(pf.ID)
+		return err == nil && !p.Carrier, err
+	})
+}
+
+// RestoreVF puts a VF back as it was, under its old name and down, and verifies that. The error matches ErrAway while
+// it has not come home; a VF that is gone with its PF's other VFs, or with the PF, is as good as put back (nil). It may
+// be called again after any failure.
+func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, was Snapshot) error {
+	pf, vf, err := h.VF(pfRef, index, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if why := vf.InUse(); why != "" {
+		return &Error{Dev: vf.String(), Err: fmt.Errorf("it %s: %w", why, ErrAway)}
+	}
+	var errs []error
+	if vf.Netdev.Index != 0 {
+		if err := h.setUp(vf.Netdev, false); err != nil {
+			errs = append(errs, err)
+		}
+		if was.Link != nil {
+			errs = append(errs, h.rename(vf.Netdev, was.Link.Name))
+		}
+	}
+	if was.VF != nil {
+		must := func(string) Need { return Must }
+		errs = append(errs, h.moveVF(pf.Index, vf, *was.VF, must, reversed(vfAttrs)))
+	}
+	if vf.Netdev.Index != 0 && was.Link != nil {
+		errs = append(errs, h.restoreVFLink(ctx, pf, vf, *was.Link))
+	}
+	return errors.Join(errs...)
+}
+
+// restoreVFLink puts back what a container can change on the VF's netdev. Its MAC is put back by the driver, which reads
+// it anew, where the netdev does not take it.
+func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, was LinkState) error {
+	n, err := h.Find(ID(vf.PCI))
+	if err != nil {
+		return err
+	}
+	if n.MAC != was.MAC {
+		if err := h.kernel.SetLink(n.Index, LinkChange{MAC: &was.MAC}); err != nil {
+			vf.Driver = n.Driver
+			if n, err = h.Rebind(ctx, pf, vf); err != nil {
+				return err
+			}
+			if err := h.rename(n, was.Name); err != nil {
+				return err
+			}
+			was.MAC = n.MAC // the PF has none set: the driver has drawn one, as it would have at boot
+		}
+	}
+	if err := h.moveLink(n.ID, was, linkAttrs); err != nil {
+		return err
+	}
+	return h.setAlias(n, was.Alias)
+}
+
+// VF finds a VF again by its PF's PCI address and its own; index is what it is called by when it is gone (ErrNotFound).
+func (h *Host) VF(pfRef string, index int, id ID) (PF, VF, error) {
+	pf, err := h.PF(pfRef)
+	if err != nil {
+		return PF{}, VF{}, err
+	}
+	vfs, err := h.VFs(pf)
+	if err != nil {
+		return PF{}, VF{}, err
+	}
+	for _, vf := range vfs {
+		if vf.PCI == id.PCI() {
+			return pf, vf, nil
+		}
+	}
+	return PF{}, VF{}, &Error{Dev: fmt.Sprintf("vf %d of %s (%s)", index, pf.Name, id.PCI()), Err: ErrNotFound}
+}

@@ -1,0 +1,62 @@
+package hw
+
+import (
+	"path"
+	"regexp"
+	"strings"
+)
+
+// pciAddress is the kernel's form of a PCI address: domain:bus:device.function.
+var pciAddress = regexp.MustCompile(`^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
+
+// parsePCI returns s as the kernel writes PCI addresses. People leave out domain 0000 and write capitals; both are
+// accepted.
+func parsePCI(s string) (pci string, ok bool) {
+	s = strings.ToLower(s)
+	if strings.Count(s, ":") == 1 {
+		s = "0000:" + s
+	}
+	return s, pciAddress.MatchString(s)
+}
+
+// pciDir is the directory of a PCI device, relative to the root of sysfs.
+func pciDir(pci string) string { return "bus/pci/devices/" + pci }
+
+// pciOf returns the PCI address of the function that a netdev belongs to, "" for one that has none. The address is the
+// last one in the netdev's device path, so that a virtio NIC (…/0000:00:03.0/virtio1/net/eth0) has one as well.
+func (h *Host) pciOf(netdev string) (string, error) {
+	t, err := h.sys.target("class/net/" + netdev)
+	if err != nil {
+		return "", err
+	}
+	before, _, _ := strings.Cut(t, "/net/")
+	for before != "." && before != "/" && before != "" {
+		if pci := path.Base(before); pciAddress.MatchString(pci) {
+			return pci, nil
+		}
+		before = path.Dir(before)
+	}
+	return "", nil
+}
+
+// netdevsOf returns the names of a PCI function's netdevs that are in the host's namespace. sysfs shows only those:
+// the directory of a netdev that is in a container is not there.
+func (h *Host) netdevsOf(pci string) ([]string, error) {
+	names, err := h.sys.list(pciDir(pci) + "/net")
+	if err != nil || len(names) > 0 {
+		return names, err
+	}
+	entries, err := h.sys.list(pciDir(pci))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e, "virtio") {
+			return h.sys.list(pciDir(pci) + "/" + e + "/net")
+		}
+	}
+	return nil, nil
+}
+
+// driverOf returns the name of the driver that a PCI function is bound to, "" when it is bound to none.
+func (h *Host) driverOf(pci string) (string, error) { return h.sys.link(pciDir(pci) + "/driver") }

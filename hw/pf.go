@@ -1,0 +1,175 @@
+package hw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// PF is an SR-IOV physical function: a netdev that can be divided into VFs.
+type PF struct {
+	Netdev
+	TotalVFs int // sriov_totalvfs: how many the driver can make
+	NumVFs   int // sriov_numvfs: how many there are
+}
+
+// PCI is the PF's PCI address.
+func (p PF) PCI() string { return p.ID.PCI() }
+
+// String is what people know the PF by: its name and PCI address.
+func (p PF) String() string { return fmt.Sprintf("%s (%s)", p.Name, p.PCI()) }
+
+// PF returns the physical function that ref names, a netdev name or PCI address. The error matches ErrNotFound when
+// there is no such device and ErrUnsupported when it has no VFs to give.
+func (h *Host) PF(ref string) (PF, error) {
+	n, err := h.Netdev(ref)
+	if err != nil {
+		return PF{}, err
+	}
+	pf := PF{Netdev: n}
+	if !n.ID.IsPCI() {
+		return PF{}, &Error{Dev: n.Name, Err: fmt.Errorf("it is not a PCI device, so it has no vfs: %w", ErrUnsupported)}
+	}
+	if h.sys.exists(pciDir(pf.PCI()) + "/physfn") {
+		return PF{}, &Error{Dev: n.Name, Err: fmt.Errorf("it is a vf itself; name its pf: %w", ErrUnsupported)}
+	}
+	total, ok, err := h.sys.number(pciDir(pf.PCI()) + "/sriov_totalvfs")
+	if err != nil {
+		return PF{}, &Error{Dev: n.Name, Err: err}
+	}
+	if !ok || total == 0 {
+		return PF{}, &Error{Dev: pf.String(), Err: fmt.Errorf(
+			"sr-iov is off or missing (no sriov_totalvfs); switch it on in the firmware of the nic and of the machine: %w",
+			ErrUnsupported)}
+	}
+	pf.TotalVFs = total
+	if pf.NumVFs, _, err = h.sys.number(pciDir(pf.PCI()) + "/sriov_numvfs"); err != nil {
+		return PF{}, &Error{Dev: n.Name, Err: err}
+	}
+	return pf, nil
+}
+
+// Sharing is how a PF was before the plugin divided it, for DisableVFs to put back.
+type Sharing struct {
+	Up        bool   // the PF was administratively up
+	Autoprobe string // sriov_drivers_autoprobe: "0" or "1", "" where the kernel has none
+}
+
+// Sharing reads how the PF is now.
+func (h *Host) Sharing(pf PF) (Sharing, error) {
+	auto, _, err := h.sys.text(pciDir(pf.PCI()) + "/sriov_drivers_autoprobe")
+	if err != nil {
+		return Sharing{}, &Error{Dev: pf.String(), Err: err}
+	}
+	return Sharing{Up: pf.Up, Autoprobe: auto}, nil
+}
+
+// EnableVFs divides a PF that has no VFs into n. The PF is brought up and given time to get carrier first: with the PF
+// down igb's VFs get random MACs and no service (Linux 6.12). Where the VFs' driver is known they are left unbound, to
+// be bound one by one as they are lent: 64 VFs must not cost 64 driver probes. Every VF without a MAC gets its stable
+// one. Called again after a crash it finishes what is left to do.
+func (h *Host) EnableVFs(ctx context.Context, pf PF, n int) error {
+	if err := h.raisePF(ctx, pf); err != nil {
+		return err
+	}
+	if vfDrivers[pf.Driver] != "" && h.sys.exists(pciDir(pf.PCI())+"/sriov_drivers_autoprobe") {
+		if err := h.writePF(pf, "sriov_drivers_autoprobe", "0"); err != nil {
+			return err
+		}
+	}
+	if pf.NumVFs != n {
+		if err := h.writePF(pf, "sriov_numvfs", strconv.Itoa(n)); err != nil {
+			return err
+		}
+	}
+	vfs, err := h.VFs(pf)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, vf := range vfs {
+		errs = append(errs, h.giveMAC(pf, vf))
+	}
+	return errors.Join(errs...)
+}
+
+// giveMAC gives a VF its stable MAC unless it has one. A driver without VF operations makes up its own.
+func (h *Host) giveMAC(pf PF, vf VF) error {
+	s, err := h.vfState(pf.Index, vf)
+	if err != nil {
+		return &Error{Dev: vf.String(), Op: "read", Err: err}
+	}
+	mac := StableMAC(pf, vf.Index)
+	if s.MAC != "" || mac == "" {
+		return nil
+	}
+	err = h.kernel.SetVF(pf.Index, vf.Index, VFChange{MAC: &mac})
+	if err != nil && !errors.Is(err, ErrUnsupported) {
+		return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: err}
+	}
+	return nil
+}
+
+// raisePF brings a PF up and waits for carrier. A PF that gets none (no cable) is not an error: its VFs can still talk
+// to each other.
+func (h *Host) raisePF(ctx context.Context, pf PF) error {
+	if !pf.Up {
+		if err := h.setUp(pf.Netdev, true); err != nil {
+			return err
+		}
+	}
+	if pf.Carrier {
+		return nil
+	}
+	err := wait(ctx, pfCarrierBound, func() (bool, error) {
+		n, err := h.Find(pf.ID)
+		return n.Carrier, err
+	})
+	if errors.Is(err, ErrNotReady) {
+		return nil
+	}
+	return err
+}
+
+// DisableVFs removes all VFs of a PF and puts back how it was before EnableVFs. It refuses (ErrBusy) while a VF is not
+// in the host or belongs to another program, because the kernel would take it away from there without asking.
+func (h *Host) DisableVFs(pf PF, was Sharing) error {
+	vfs, err := h.VFs(pf)
+	if err != nil {
+		return err
+	}
+	for _, vf := range vfs {
+		if why := vf.InUse(); why != "" {
+			return &Error{Dev: pf.String(), Op: "remove vfs", Err: fmt.Errorf("%s %s: %w", vf, why, ErrBusy)}
+		}
+	}
+	var errs []error
+	if pf.NumVFs > 0 {
+		errs = append(errs, h.writePF(pf, "sriov_numvfs", "0"))
+	}
+	if was.Autoprobe != "" {
+		errs = append(errs, h.writePF(pf, "sriov_drivers_autoprobe", was.Autoprobe))
+	}
+	if !was.Up && pf.Up {
+		errs = append(errs, h.setUp(pf.Netdev, false))
+	}
+	return errors.Join(errs...)
+}
+
+// writePF writes an attribute of the PF and explains what the kernel answers.
+func (h *Host) writePF(pf PF, attribute, value string) error {
+	err := h.kernel.WriteAttr(pciDir(pf.PCI())+"/"+attribute, value)
+	if err == nil {
+		return nil
+	}
+	why := ""
+	switch {
+	case strings.Contains(attribute, "numvfs") && errors.Is(err, ErrBusy):
+		why = "; the count can only change through 0: remove the vfs first"
+	case strings.Contains(attribute, "numvfs"):
+		why = "; the kernel log (dmesg) says why the driver refused"
+	}
+	return &Error{Dev: pf.String(), Op: fmt.Sprintf("write %s to %s", value, attribute), Err: fmt.Errorf("%w%s", err, why)}
+}

@@ -1,0 +1,106 @@
+package hw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+)
+
+// Bind makes sure that a VF is bound to its driver and has a netdev whose name is final. A VF that is bound already is
+// left alone.
+func (h *Host) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
+	if vf.Driver == "" {
+		if err := h.probe(ctx, pf, vf); err != nil {
+			return Netdev{}, &Error{Dev: vf.String(), Op: "bind to its driver", Err: err}
+		}
+	}
+	n, err := h.settle(ctx, pf, vf)
+	if err != nil {
+		return Netdev{}, &Error{Dev: vf.String(), Op: "wait for its netdev", Err: err}
+	}
+	return n, nil
+}
+
+// Rebind takes a VF from its driver and gives it back: the way to make igbvf take a MAC that the PF has set, and to
+// revive a VF that its driver has lost. The netdev is a new one afterwards.
+func (h *Host) Rebind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
+	if vf.Driver != "" {
+		if err := h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver/unbind", vf.PCI); err != nil {
+			return Netdev{}, &Error{Dev: vf.String(), Op: "unbind", Err: err}
+		}
+	}
+	vf.Driver = ""
+	return h.Bind(ctx, pf, vf)
+}
+
+// probe lets the kernel bind an unbound VF. Under sriov_drivers_autoprobe=0 it does so only for a device with a
+// driver_override (drivers/pci/pci-driver.c, pci_device_can_probe), which is taken back once it has served. The driver
+// must be loaded: udev does that when the VF appears, a plugin cannot.
+func (h *Host) probe(ctx context.Context, pf PF, vf VF) error {
+	driver := vfDrivers[pf.Driver]
+	if driver != "" {
+		err := wait(ctx, probeBound, func() (bool, error) { return h.sys.exists("bus/pci/drivers/" + driver), nil })
+		if errors.Is(err, ErrNotReady) {
+			return fmt.Errorf("driver %s is not loaded: %w; load it (modprobe %s)", driver, err, driver)
+		}
+		if err != nil {
+			return err
+		}
+		if err := h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver_override", driver); err != nil {
+			return err
+		}
+	}
+	err := h.kernel.WriteAttr("bus/pci/drivers_probe", vf.PCI)
+	if err == nil {
+		err = wait(ctx, probeBound, func() (bool, error) {
+			d, err := h.driverOf(vf.PCI)
+			return d != "", err
+		})
+	}
+	if driver == "" {
+		return err
+	}
+	return errors.Join(err, h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver_override", overrideText(vf.Override)))
+}
+
+// overrideText is what to write for an override to be had: a lone newline clears it (drivers/base/driver.c,
+// driver_set_override).
+func overrideText(driver string) string { return driver + "\n" }
+
+// settle waits for a bound VF's netdev and for its final name. The netdev appears as ethN and is renamed by udev a moment
+// later; a name read in between is good for nothing. On a machine where the PF still has the name that the kernel gave
+// it nobody renames, and nothing is waited for.
+func (h *Host) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
+	var n Netdev
+	err := wait(ctx, probeBound, func() (bool, error) {
+		var err error
+		n, err = h.Find(ID(vf.PCI))
+		if errors.Is(err, ErrAway) {
+			return false, nil
+		}
+		return err == nil, err
+	})
+	if err != nil || h.namedByKernel(pf.Name) {
+		return n, err
+	}
+	err = wait(ctx, renameBound, func() (bool, error) {
+		var err error
+		n, err = h.Find(ID(vf.PCI))
+		if errors.Is(err, ErrAway) { // renamed between two looks
+			return false, nil
+		}
+		return err == nil && !h.namedByKernel(n.Name), err
+	})
+	if errors.Is(err, ErrNotReady) { // udev has a rule of its own for VFs, or is not there
+		err = nil
+	}
+	return n, err
+}
+
+// namedByKernel tells whether a netdev has the name that the kernel counted out for it (name_assign_type
+// NET_NAME_ENUM, include/uapi/linux/netdevice.h).
+func (h *Host) namedByKernel(netdev string) bool {
+	const enumerated = "1"
+	t, ok, err := h.sys.text("class/net/" + netdev + "/name_assign_type")
+	return err == nil && ok && t == enumerated
+}

@@ -1,0 +1,48 @@
+package hw
+
+import "slices"
+
+// mainTable is RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h).
+const mainTable = 254
+
+// CarriesDefaultRoute tells whether the host reaches the world through a device: it has a default route, or a device
+// that has one stands on it - a VLAN, macvlan or ipvlan child, or the bond or bridge that it is a port of. via is the
+// name of the device with the route.
+func (h *Host) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return "", false, &Error{Dev: n.Name, Op: "list links", Err: err}
+	}
+	routes, err := h.ip.Routes(0)
+	if err != nil {
+		return "", false, &Error{Dev: n.Name, Op: "list routes", Err: err}
+	}
+	for _, r := range routes {
+		if r.Table != mainTable || r.Dst != "0.0.0.0/0" && r.Dst != "::/0" {
+			continue
+		}
+		i := slices.IndexFunc(links, func(l Link) bool { return l.Index == r.Index })
+		if i >= 0 && standsOn(links[i], n.Index, links, len(links)) {
+			return links[i].Name, true, nil
+		}
+	}
+	return "", false, nil
+}
+
+// standsOn tells whether frames of l leave through the link with the given index. depth ends the search on a loop,
+// which two veth ends that point at each other would make.
+func standsOn(l Link, index int, links []Link, depth int) bool {
+	if l.Index == index {
+		return true
+	}
+	if depth == 0 {
+		return false
+	}
+	for _, below := range links {
+		child := slices.Contains([]string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"}, l.Kind) && below.Index == l.Peer
+		if (child || below.Master == l.Index) && standsOn(below, index, links, depth-1) {
+			return true
+		}
+	}
+	return false
+}

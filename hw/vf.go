@@ -1,0 +1,147 @@
+package hw
+
+import (
+	"crypto/sha256"
+	"fmt"
+	"strconv"
+)
+
+// VF is one virtual function of a PF. Number 0 is a VF like any other.
+type VF struct {
+	PF       string // name of the PF
+	Index    int
+	PCI      string
+	Driver   string // "" while it is not bound to one
+	Override string // driver_override; "" for none
+	Netdev   Netdev // Index 0 when it has no netdev in the host
+}
+
+// ID is the VF's identity.
+func (v VF) ID() ID {
+	if v.Netdev.Index != 0 {
+		return v.Netdev.ID
+	}
+	return ID(v.PCI)
+}
+
+// String is what people know the VF by.
+func (v VF) String() string { return fmt.Sprintf("vf %d of %s (%s)", v.Index, v.PF, v.PCI) }
+
+// vfDrivers names, for a PF's driver, the driver of its VFs; they are the ones seen in the kernel's sources (6.12,
+// drivers/net/ethernet). VFs of other drivers are left to the kernel to probe.
+var vfDrivers = map[string]string{
+	"igb":       "igbvf",
+	"ixgbe":     "ixgbevf",
+	"i40e":      "iavf",
+	"ice":       "iavf",
+	"mlx5_core": "mlx5_core",
+	"bnxt_en":   "bnxt_en",
+}
+
+// userDrivers are drivers that give a VF no netdev: a VF bound to one is in somebody's use.
+var userDrivers = map[string]bool{"vfio-pci": true, "igb_uio": true, "uio_pci_generic": true, "pci-stub": true}
+
+// InUse says why the VF must not be taken or removed, in words that follow its name; "" when nobody has it. A bound VF
+// without a netdev is in another namespace: an empty net directory does not mean that a VF is free.
+func (v VF) InUse() string {
+	switch {
+	case userDrivers[v.Driver]:
+		return "is bound to " + v.Driver
+	case userDrivers[v.Override]:
+		return "is kept for " + v.Override
+	case v.Driver != "" && v.Netdev.Index == 0:
+		return "is in another network namespace"
+	case v.Netdev.Master != 0:
+		return "is a port of another device"
+	}
+	return ""
+}
+
+// Taken says why a VF that is in the host is not free to be lent: beyond InUse, one that is up or has addresses is
+// somebody's, or becomes so. "" when it is free.
+func (h *Host) Taken(v VF) (string, error) {
+	if why := v.InUse(); why != "" || v.Netdev.Index == 0 {
+		return why, nil
+	}
+	if v.Netdev.Up {
+		return "is up in the host", nil
+	}
+	addrs, err := h.ip.Addrs(v.Netdev.Index)
+	if err != nil {
+		return "", &Error{Dev: v.String(), Op: "list addresses", Err: err}
+	}
+	if len(addrs) > 0 {
+		return "has address " + addrs[0].CIDR + " in the host", nil
+	}
+	return "", nil
+}
+
+// VFs lists the VFs of a PF in order of their index.
+func (h *Host) VFs(pf PF) ([]VF, error) {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return nil, &Error{Dev: pf.String(), Op: "list links", Err: err}
+	}
+	byName := make(map[string]Link, len(links))
+	for _, l := range links {
+		byName[l.Name] = l
+	}
+	var vfs []VF
+	for i := 0; ; i++ {
+		pci, err := h.sys.link(pciDir(pf.PCI()) + "/virtfn" + strconv.Itoa(i))
+		if err != nil {
+			return nil, &Error{Dev: pf.String(), Err: err}
+		}
+		if pci == "" {
+			return vfs, nil
+		}
+		vf, err := h.vf(pf, i, pci, byName)
+		if err != nil {
+			return nil, &Error{Dev: pf.String(), Err: err}
+		}
+		vfs = append(vfs, vf)
+	}
+}
+
+// vf reads one VF.
+func (h *Host) vf(pf PF, index int, pci string, links map[string]Link) (VF, error) {
+	vf := VF{PF: pf.Name, Index: index, PCI: pci}
+	var err error
+	if vf.Driver, err = h.driverOf(pci); err != nil {
+		return vf, err
+	}
+	if vf.Override, _, err = h.sys.text(pciDir(pci) + "/driver_override"); err != nil {
+		return vf, err
+	}
+	if vf.Override == "(null)" {
+		vf.Override = ""
+	}
+	names, err := h.netdevsOf(pci)
+	if err != nil {
+		return vf, err
+	}
+	for _, name := range names {
+		l, ok := links[name]
+		if ok {
+			vf.Netdev, err = h.describe(l)
+		} else { // it appeared or was renamed after the links were listed
+			vf.Netdev, err = h.Netdev(name)
+		}
+		return vf, err
+	}
+	return vf, nil
+}
+
+// StableMAC is the MAC of a VF that was given none: locally administered, the same at every boot of this machine, and
+// different for every VF of every PF. "" when the PF has no Ethernet address to derive it from.
+func StableMAC(pf PF, vf int) MAC {
+	base := pf.PermMAC
+	if base == "" {
+		base = pf.MAC
+	}
+	if pf.Type != "ether" || base == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(fmt.Sprintf("vf mac\x00%s\x00%d", base, vf)))
+	return MAC(fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4]))
+}

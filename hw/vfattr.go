@@ -1,0 +1,58 @@
+package hw
+
+import "slices"
+
+// vfAttrs is what a PF sets for its VFs, in the order of setting. To add one: a field in VFState and VFChange and a row.
+//
+// The MAC comes first because i40e, ice and igb reset the VF for it, which must not undo what follows; the VLAN next,
+// for which i40e resets as well; spoofchk before trust, because a trusted VF may change its MAC at once. Putting back
+// goes in reverse: trust is taken away before the MAC it protected is put back.
+var vfAttrs = []attr[VFState, VFChange]{
+	row("mac", func(s *VFState) *MAC { return &s.MAC }, func(c *VFChange) **MAC { return &c.MAC }),
+	row("vlan", func(s *VFState) *VLAN { return &s.VLAN }, func(c *VFChange) **VLAN { return &c.VLAN }),
+	row("spoofchk", func(s *VFState) *bool { return &s.Spoofchk }, func(c *VFChange) **bool { return &c.Spoofchk }),
+	row("trust", func(s *VFState) *bool { return &s.Trust }, func(c *VFChange) **bool { return &c.Trust }),
+}
+
+// VFWish is how a VF is to be set up: the values, and how much each attribute matters. An attribute that Need does not
+// name is left as it is.
+type VFWish struct {
+	VFState
+	Need map[string]Need // by attribute name: "mac", "vlan", "spoofchk", "trust"
+}
+
+// moveVF drives what the PF has set for a VF to want.
+func (h *Host) moveVF(pf int, vf VF, want VFState, need func(string) Need, attrs []attr[VFState, VFChange]) error {
+	return mover[VFState, VFChange]{
+		dev:   vf.String(),
+		attrs: attrs,
+		read:  func() (VFState, error) { return h.vfState(pf, vf) },
+		set:   func(c VFChange) error { return h.kernel.SetVF(pf, vf.Index, c) },
+		need:  need,
+	}.move(want)
+}
+
+// vfState reads what the PF has set for a VF. A PF that reports nothing gives the zero state: nothing set.
+func (h *Host) vfState(pf int, vf VF) (VFState, error) {
+	all, err := h.kernel.VFs(pf)
+	if err != nil || vf.Index >= len(all) {
+		return VFState{}, err
+	}
+	return all[vf.Index], nil
+}
+
+// VFStates reads what a PF has set for its VFs, in order of their index; none for a PF whose driver does not tell.
+func (h *Host) VFStates(pf PF) ([]VFState, error) {
+	all, err := h.kernel.VFs(pf.Index)
+	if err != nil {
+		return nil, &Error{Dev: pf.String(), Op: "read vfs", Err: err}
+	}
+	return all, nil
+}
+
+// reversed is attrs in the order of putting back.
+func reversed[S, C any](attrs []attr[S, C]) []attr[S, C] {
+	back := slices.Clone(attrs)
+	slices.Reverse(back)
+	return back
+}

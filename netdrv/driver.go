@@ -1,0 +1,142 @@
+package netdrv
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/store"
+)
+
+// Config is what a Driver stands on.
+type Config struct {
+	Store store.Store
+	Host  *hw.Host
+	Log   *zap.Logger
+	// InventedGateway tells whether the gateway of a pool is one that the engine asked the IPAM driver to make up. It may
+	// be nil: then every gateway that a network has is taken for the user's.
+	InventedGateway func(ctx context.Context, pool, gateway string) bool
+	// OrphanAfter is how long a lent device may be seen in the host before its endpoint counts as forgotten by the
+	// engine; 0 means 5 minutes. The engine moves the device within seconds of Join.
+	OrphanAfter time.Duration
+}
+
+// Driver answers the engine's network calls. Its methods may be called concurrently and, with the same arguments, again:
+// each answers from the ledger what has already happened. It keeps no state of its own beyond locks.
+type Driver struct {
+	store           store.Store
+	host            *hw.Host
+	log             *zap.Logger
+	inventedGateway func(ctx context.Context, pool, gateway string) bool
+	orphanAfter     time.Duration
+	locks           locks
+	wake            chan struct{} // tells the reconciler that there is something to finish
+}
+
+// New returns a driver. It touches nothing; Reconcile finishes what an earlier process left open.
+func New(c Config) (*Driver, error) {
+	if c.Store == nil || c.Host == nil || c.Log == nil {
+		return nil, errors.New("network driver: needs a store, a host and a log")
+	}
+	if c.OrphanAfter == 0 {
+		c.OrphanAfter = 5 * time.Minute
+	}
+	return &Driver{store: c.Store, host: c.Host, log: c.Log, inventedGateway: c.InventedGateway,
+		orphanAfter: c.OrphanAfter, wake: make(chan struct{}, 1)}, nil
+}
+
+// GetCapabilities: networks are made on each node by itself, while names resolve across a swarm, as with the engine's
+// own macvlan driver.
+func (d *Driver) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
+	return &CapabilitiesResponse{Scope: plugin.LocalScope, ConnectivityScope: plugin.GlobalScope, GwAllocChecker: true}, nil
+}
+
+// GwAllocCheck says that no gateway need be made up, unless the user wants one.
+func (d *Driver) GwAllocCheck(_ context.Context, r *GwAllocCheckRequest) (*GwAllocCheckResponse, error) {
+	raw, err := genericOptions(r.Options)
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseOptions(raw)
+	if err != nil {
+		return nil, err
+	}
+	skip := c.gateway != gatewayAuto
+	return &GwAllocCheckResponse{SkipIPv4: skip, SkipIPv6: skip}, nil
+}
+
+// CreateNetwork finds and checks the network's device. The network is durable when it returns.
+func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkRequest) (*Empty, error) {
+	return &Empty{}, d.createNetwork(ctx, r)
+}
+
+// DeleteNetwork forgets a network; an unknown one is no error.
+func (d *Driver) DeleteNetwork(ctx context.Context, r *plugin.DeleteNetworkRequest) (*Empty, error) {
+	return &Empty{}, d.deleteNetwork(ctx, r.NetworkID)
+}
+
+// AllocateNetwork is for drivers of global scope, which this is not; the options pass.
+func (d *Driver) AllocateNetwork(_ context.Context, r *plugin.AllocateNetworkRequest) (*plugin.AllocateNetworkResponse, error) {
+	return &plugin.AllocateNetworkResponse{Options: r.Options}, nil
+}
+
+// FreeNetwork has nothing to undo.
+func (d *Driver) FreeNetwork(context.Context, *plugin.FreeNetworkRequest) (*Empty, error) {
+	return &Empty{}, nil
+}
+
+// CreateEndpoint claims a device and makes it ready. A MAC is answered only where the user gave none: the engine takes
+// one that it knows already for a change, and fails.
+func (d *Driver) CreateEndpoint(ctx context.Context, r *plugin.CreateEndpointRequest) (*plugin.CreateEndpointResponse, error) {
+	e, err := d.createEndpoint(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	if e.MAC == "" || r.Interface != nil && r.Interface.MacAddress != "" {
+		return &plugin.CreateEndpointResponse{}, nil
+	}
+	return &plugin.CreateEndpointResponse{Interface: &plugin.EndpointInterface{MacAddress: string(e.MAC)}}, nil
+}
+
+// EndpointOperInfo has nothing to tell: the engine shows none of it.
+func (d *Driver) EndpointOperInfo(context.Context, *plugin.InfoRequest) (*plugin.InfoResponse, error) {
+	return &plugin.InfoResponse{Value: map[string]string{}}, nil
+}
+
+// DeleteEndpoint puts the endpoint's device back; an unknown endpoint is no error.
+func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointRequest) (*Empty, error) {
+	return &Empty{}, d.deleteEndpoint(ctx, r.NetworkID, r.EndpointID)
+}
+
+// Join answers the device's name as it is now, and the gateways.
+func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinResponse, error) {
+	return d.join(ctx, r)
+}
+
+// Leave does nothing: the device is still in the container, and Join may follow for the same endpoint.
+func (d *Driver) Leave(context.Context, *plugin.LeaveRequest) (*Empty, error) { return &Empty{}, nil }
+
+// DiscoverNew is told of the nodes of a swarm, which do not matter here.
+func (d *Driver) DiscoverNew(context.Context, *plugin.DiscoveryNotification) (*Empty, error) {
+	return &Empty{}, nil
+}
+
+// DiscoverDelete is DiscoverNew's counterpart.
+func (d *Driver) DiscoverDelete(context.Context, *plugin.DiscoveryNotification) (*Empty, error) {
+	return &Empty{}, nil
+}
+
+// ProgramExternalConnectivity is for published ports, which a device of its own does not need; and the engine does not
+// always call it (29 after a live restore), so that nothing may depend on it.
+func (d *Driver) ProgramExternalConnectivity(context.Context, *plugin.ProgramExternalConnectivityRequest) (*Empty, error) {
+	return &Empty{}, nil
+}
+
+// RevokeExternalConnectivity is ProgramExternalConnectivity's counterpart.
+func (d *Driver) RevokeExternalConnectivity(context.Context, *plugin.RevokeExternalConnectivityRequest) (*Empty, error) {
+	return &Empty{}, nil
+}

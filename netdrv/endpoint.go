@@ -1,0 +1,291 @@
+package netdrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/store"
+)
+
+const (
+	// waitForDevice bounds the wait for a device that is on its way back: a container that is restarted gives its VF back
+	// and wants one at once, and the engine does not try a failed start again.
+	waitForDevice = 6 * time.Second
+	// waitForHome bounds the wait of DeleteEndpoint for the kernel to bring the device home. It is there already unless
+	// the engine was killed; the reconciler waits for the rest.
+	waitForHome = 3 * time.Second
+	// undoBound bounds what is done after the caller's own time is up.
+	undoBound = 8 * time.Second
+	// tries is how many devices are tried before broken hardware is the answer.
+	tries = 3
+)
+
+// createEndpoint claims a device for an endpoint and makes it ready, or answers from the ledger that it has been done.
+func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointRequest) (endpointRecord, error) {
+	e := endpointRecord{Version: recordVersion, Network: r.NetworkID, ID: r.EndpointID}
+	if e.Network == "" || e.ID == "" {
+		return e, errNoID
+	}
+	unlock, err := d.locks.lock(ctx, endpointKey(e.Network, e.ID))
+	if err != nil {
+		return e, err
+	}
+	defer unlock()
+	if have, err := read[endpointRecord](ctx, d.store, endpointKey(e.Network, e.ID)); err == nil {
+		return have.rec, nil
+	} else if !errors.Is(err, store.ErrNotFound) {
+		return e, err
+	}
+	n, err := d.network(ctx, e.Network)
+	if err != nil {
+		return e, err
+	}
+	if err := checkContainerOptions(r.Options); err != nil {
+		return e, err
+	}
+	var mac hw.MAC
+	if i := r.Interface; i != nil {
+		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
+		if mac, err = parseMAC(i.MacAddress); err != nil {
+			return e, err
+		}
+	}
+	e.Prefix = n.prefix
+	return d.lend(ctx, n, e, mac)
+}
+
+// lend tries devices until one is ready.
+func (d *Driver) lend(ctx context.Context, n *network, e endpointRecord, mac hw.MAC) (endpointRecord, error) {
+	var err error
+	for range tries {
+		var done bool
+		if e, done, err = d.lendOne(ctx, n, e, mac); done {
+			return e, err
+		}
+		d.log.Warn("device is broken, trying another", zap.Error(err))
+	}
+	return e, err
+}
+
+// lendOne claims one device and makes it ready. done is false when the device is broken and another may be tried.
+func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord, mac hw.MAC) (_ endpointRecord, done bool, _ error) {
+	l, unlock, err := d.claim(ctx, n, e, mac)
+	if err != nil {
+		return e, true, err
+	}
+	defer unlock()
+	dev, err := d.mode(l.Mode).prepare(ctx, l, func() error { return d.advance(ctx, l, claimed) })
+	if err == nil {
+		e.Device, e.MAC = l.Device, ""
+		if dev.Type == "ether" {
+			e.MAC = dev.MAC
+		}
+		err = d.advance(ctx, l, ready, put(endpointKey(e.Network, e.ID), e))
+	}
+	if err == nil {
+		err = ctx.Err() // the engine has given up: it would never delete what it does not know
+	}
+	if err == nil {
+		return e, true, nil
+	}
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	broken := notReady(err) && ctx.Err() == nil
+	return e, !broken, errors.Join(err, d.giveUp(undo, l, err, broken))
+}
+
+// giveUp takes back a loan that came to nothing. A broken device is put back as well as it goes and kept out of use.
+func (d *Driver) giveUp(ctx context.Context, l *loan, why error, broken bool) error {
+	if err := d.advance(ctx, l, freeing, store.Del(endpointKey(l.Network, l.Endpoint))); err != nil {
+		return err
+	}
+	if broken {
+		return d.quarantine(ctx, l, errors.Join(why, d.mode(l.Mode).release(ctx, l)))
+	}
+	if err := d.putBack(ctx, l); err != nil {
+		d.log.Warn("device not put back yet", append(l.fields(), zap.Error(err))...)
+	}
+	return nil
+}
+
+// claim chooses a device and writes the loan down; unlock ends its exclusive use by this call. If all are in use but one
+// is on its way back, it waits for that.
+func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord, mac hw.MAC) (_ *loan, unlock func(), _ error) {
+	give := time.NewTimer(waitForDevice)
+	defer give.Stop()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		l, unlock, err := d.claimNow(ctx, n, e, mac)
+		var busy *allInUse
+		if err == nil && l != nil || err != nil && !(errors.As(err, &busy) && busy.soon) {
+			return l, unlock, err
+		}
+		select {
+		case <-give.C:
+			return nil, nil, fmt.Errorf("%w (waited %s)", err, waitForDevice)
+		case <-ctx.Done():
+			return nil, nil, errors.Join(err, ctx.Err())
+		case <-again.C:
+		}
+	}
+}
+
+// claimNow chooses a device and writes the loan down. The loan is nil when somebody else was quicker.
+func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord, mac hw.MAC) (*loan, func(), error) {
+	unlockPF, err := d.locks.lock(ctx, "pf "+n.Device.PCI())
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlockPF()
+	loans, err := d.loans(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := d.mode(n.mode).claim(ctx, n, mac, loans)
+	if err != nil {
+		return nil, nil, err
+	}
+	unlock, err := d.locks.lock(ctx, loanKey(l.Device))
+	if err != nil {
+		return nil, nil, err
+	}
+	l.Network, l.Endpoint, e.Device = e.Network, e.ID, l.Device
+	taken, err := d.start(ctx, l, e)
+	if err != nil || taken {
+		unlock()
+		return nil, nil, err
+	}
+	d.log.Info("device", append(l.fields(), stateField(claimed))...)
+	return l, unlock, nil
+}
+
+// join answers where the engine finds the endpoint's device.
+func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinResponse, error) {
+	if r.NetworkID == "" || r.EndpointID == "" {
+		return nil, errNoID
+	}
+	unlock, err := d.locks.lock(ctx, endpointKey(r.NetworkID, r.EndpointID))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	n, err := d.network(ctx, r.NetworkID)
+	if err != nil {
+		return nil, err
+	}
+	e, err := read[endpointRecord](ctx, d.store, endpointKey(r.NetworkID, r.EndpointID))
+	if err != nil {
+		return nil, fmt.Errorf("endpoint %s: %w", short(r.EndpointID), err)
+	}
+	l, err := d.loan(ctx, e.rec.Device)
+	if err != nil {
+		return nil, fmt.Errorf("endpoint %s: device %s: %w", short(r.EndpointID), e.rec.Device, err)
+	}
+	dev, err := d.host.Find(l.Device)
+	if err != nil {
+		return nil, fmt.Errorf("%s: cannot be moved into the container: %w", l.Label, err)
+	}
+	if l.State != lent {
+		if err := d.advance(ctx, l, lent); err != nil {
+			return nil, err
+		}
+	}
+	res := &plugin.JoinResponse{InterfaceName: plugin.InterfaceName{SrcName: dev.Name, DstPrefix: e.rec.Prefix}}
+	gateways(n, e.rec, res)
+	return res, nil
+}
+
+// deleteEndpoint forgets an endpoint and puts its device back. The engine ignores errors of this call and never repeats
+// it, so that what cannot be done now is left to the reconciler.
+func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string) error {
+	if nid == "" || eid == "" {
+		return errNoID
+	}
+	unlock, err := d.locks.lock(ctx, endpointKey(nid, eid))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	e, err := read[endpointRecord](ctx, d.store, endpointKey(nid, eid))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	gone := store.Del(e.kv.Key)
+	l, err := d.loan(ctx, e.rec.Device)
+	switch {
+	case errors.Is(err, store.ErrNotFound) || err == nil && l.Endpoint != eid:
+		_, err = commit(ctx, d.store, []store.Cond{store.Unchanged(e.kv)}, gone)
+		return err
+	case err != nil:
+		return err
+	}
+	if err := d.advance(ctx, l, freeing, gone); err != nil {
+		return err
+	}
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	if err := d.bringHome(bounded, l); err != nil {
+		d.log.Warn("device not put back yet", append(l.fields(), zap.Error(err))...)
+		d.nudge()
+	}
+	return nil
+}
+
+// bringHome waits for a device to come home and puts it back.
+func (d *Driver) bringHome(ctx context.Context, l *loan) error {
+	unlock, err := d.locks.lock(ctx, loanKey(l.Device))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	give := time.NewTimer(waitForHome)
+	defer give.Stop()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := d.putBack(ctx, l)
+		if !errors.Is(err, hw.ErrAway) {
+			return err
+		}
+		select {
+		case <-give.C:
+			return err
+		case <-ctx.Done():
+			return err
+		case <-again.C:
+		}
+	}
+}
+
+// putBack puts a device back and ends its loan. A device that is in the host and cannot be put back is quarantined. The
+// error matches hw.ErrAway while it has not come home. The caller holds the loan's lock.
+func (d *Driver) putBack(ctx context.Context, l *loan) error {
+	err := d.mode(l.Mode).release(ctx, l)
+	switch {
+	case err == nil:
+		return d.end(ctx, l)
+	case errors.Is(err, hw.ErrAway):
+		return err
+	}
+	return d.quarantine(ctx, l, err)
+}
+
+// quarantine keeps a device out of use, for everybody to see why. It returns why.
+func (d *Driver) quarantine(ctx context.Context, l *loan, why error) error {
+	was := l.Reason
+	l.Reason = why.Error()
+	if l.State == quarantined && l.Reason == was {
+		return why
+	}
+	return errors.Join(why, d.advance(ctx, l, quarantined))
+}

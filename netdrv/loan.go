@@ -1,0 +1,128 @@
+package netdrv
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/store"
+)
+
+// loanState is how far a device is on its way to a container and back. On disk it means:
+//
+//	claimed      chosen, snapshot and wish stored; perhaps half set up. After a crash: put it back.
+//	ready        set up and verified, in the host
+//	lent         Join was answered; it may be in a container
+//	freeing      the endpoint is gone; the device is being awaited and put back
+//	quarantined  could not be put back, for the reason given; tried again, never handed out
+type loanState string
+
+const (
+	claimed     loanState = "claimed"
+	ready       loanState = "ready"
+	lent        loanState = "lent"
+	freeing     loanState = "freeing"
+	quarantined loanState = "quarantined"
+)
+
+// next says which states may follow which. A loan ends only from freeing or quarantined.
+var next = map[loanState][]loanState{
+	claimed:     {claimed, ready, freeing}, // claimed again: the snapshot is completed once the VF has a netdev
+	ready:       {lent, freeing},
+	lent:        {freeing},
+	freeing:     {quarantined},
+	quarantined: {quarantined},
+}
+
+// loan is a loan record that this process has read, to be moved on.
+type loan struct {
+	loanRecord
+	rev int64
+}
+
+func (l *loan) unchanged() store.Cond { return store.Cond{Key: loanKey(l.Device), Rev: l.rev} }
+
+// start writes down a new loan together with its endpoint. taken is true, and nothing written, when the device or the
+// endpoint has a record already.
+func (d *Driver) start(ctx context.Context, l *loan, e endpointRecord) (taken bool, err error) {
+	l.Version, l.State, l.Since = recordVersion, claimed, time.Now()
+	res, err := d.store.Txn(ctx,
+		[]store.Cond{store.Absent(loanKey(l.Device)), store.Absent(endpointKey(e.Network, e.ID))},
+		[]store.Op{put(loanKey(l.Device), l.loanRecord), put(endpointKey(e.Network, e.ID), e)})
+	l.rev = res.Rev
+	return err == nil && !res.OK, err
+}
+
+// advance writes a loan's next state, and whatever else belongs to that step, durably. It is the one place where states
+// are written.
+func (d *Driver) advance(ctx context.Context, l *loan, to loanState, also ...store.Op) error {
+	if !slices.Contains(next[l.State], to) {
+		return fmt.Errorf("%s: cannot go from %s to %s", l.Label, l.State, to)
+	}
+	rec := l.loanRecord
+	if rec.State != to {
+		rec.State, rec.Since = to, time.Now()
+	}
+	res, err := commit(ctx, d.store, []store.Cond{l.unchanged()}, append(also, put(loanKey(l.Device), rec))...)
+	if err != nil {
+		return err
+	}
+	l.loanRecord, l.rev = rec, res.Rev
+	d.log.Info("device", append(l.fields(), stateField(to))...)
+	return nil
+}
+
+// end forgets a loan whose device is back as it was.
+func (d *Driver) end(ctx context.Context, l *loan) error {
+	if l.State != freeing && l.State != quarantined {
+		return fmt.Errorf("%s: cannot be free while %s", l.Label, l.State)
+	}
+	if _, err := commit(ctx, d.store, []store.Cond{l.unchanged()}, store.Del(loanKey(l.Device))); err != nil {
+		return err
+	}
+	d.log.Info("device", append(l.fields(), stateField("free"))...)
+	return nil
+}
+
+// loans reads all loans.
+func (d *Driver) loans(ctx context.Context) (map[hw.ID]*loan, error) {
+	all, err := list[loanRecord](ctx, d.store, loanPrefix)
+	if err != nil {
+		return nil, err
+	}
+	byDevice := make(map[hw.ID]*loan, len(all))
+	for _, r := range all {
+		byDevice[r.rec.Device] = &loan{r.rec, r.kv.Rev}
+	}
+	return byDevice, nil
+}
+
+// loan reads one loan; the error matches store.ErrNotFound when the device is free.
+func (d *Driver) loan(ctx context.Context, id hw.ID) (*loan, error) {
+	r, err := read[loanRecord](ctx, d.store, loanKey(id))
+	if err != nil {
+		return nil, err
+	}
+	return &loan{r.rec, r.kv.Rev}, nil
+}
+
+// holder says in an error who has the device, or why nobody can have it.
+func (l *loan) holder() string {
+	switch l.State {
+	case freeing:
+		return fmt.Sprintf("%s is on its way back from endpoint %s", l.Label, short(l.Endpoint))
+	case quarantined:
+		return fmt.Sprintf("%s is quarantined: %s", l.Label, l.Reason)
+	}
+	return fmt.Sprintf("%s is held by endpoint %s of network %s", l.Label, short(l.Endpoint), short(l.Network))
+}
+
+// short is an ID as docker prints it.
+func short(id string) string {
+	if len(id) > 12 {
+		return id[:12]
+	}
+	return id
+}

@@ -1,0 +1,36 @@
+package netdrv
+
+import (
+	"context"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+const (
+	modeSRIOV       = "sriov"
+	modePassthrough = "passthrough"
+)
+
+// A mode turns a network's options into a device and back. Each method may be called again with the same arguments;
+// release knows only what the ledger knows.
+type mode interface {
+	// check finds the network's device and refuses what cannot work, at network create, where the user sees it. others
+	// are the networks there are. It returns the device and what it is called, and leaves no trace when it fails.
+	check(ctx context.Context, c *config, others []networkRecord) (hw.ID, string, error)
+	// claim chooses a device and reads its snapshot, without touching it. loans are the devices that are not free.
+	claim(ctx context.Context, n *network, mac hw.MAC, loans map[hw.ID]*loan) (*loan, error)
+	// prepare sets the device up and verifies it; save stores a snapshot that could only be completed on the way. It
+	// returns the device's netdev.
+	prepare(ctx context.Context, l *loan, save func() error) (hw.Netdev, error)
+	// release puts the device back from its snapshot and verifies that. The error matches hw.ErrAway while the device is
+	// not in the host.
+	release(ctx context.Context, l *loan) error
+}
+
+// mode returns the mode of that name; names come from the options table or the ledger, which know no others.
+func (d *Driver) mode(name string) mode {
+	if name == modePassthrough {
+		return passthrough{d}
+	}
+	return sriov{d}
+}

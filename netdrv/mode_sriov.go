@@ -1,0 +1,193 @@
+package netdrv
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// sriov gives each container a VF of the network's PF.
+type sriov struct{ *Driver }
+
+// check finds the PF, refuses a VLAN or a device that another network has, and makes the VFs if there are none.
+func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (hw.ID, string, error) {
+	pf, err := d.host.PF(c.netdevice)
+	if err != nil {
+		return "", "", fmt.Errorf("option netdevice: %w", err)
+	}
+	for _, n := range others {
+		o, err := parseOptions(n.Options)
+		if err != nil || n.Device != pf.ID {
+			continue
+		}
+		if o.mode != modeSRIOV {
+			return "", "", fmt.Errorf("option netdevice: %s is handed over whole by network %s", pf, short(n.ID))
+		}
+		if c.vlan != nil && o.vlan != nil && *c.vlan == *o.vlan && *c.vlan > 0 {
+			return "", "", fmt.Errorf("option vlan: %d is used on %s by network %s; choose another", *c.vlan, pf, short(n.ID))
+		}
+	}
+	unlock, err := d.locks.lock(ctx, "pf "+pf.PCI())
+	if err != nil {
+		return "", "", err
+	}
+	defer unlock()
+	return pf.ID, pf.Name, d.share(ctx, pf, c.numVFs)
+}
+
+// claim chooses a VF: the one that has the wanted MAC, otherwise the first that is free.
+func (d sriov) claim(ctx context.Context, n *network, mac hw.MAC, loans map[hw.ID]*loan) (*loan, error) {
+	pf, err := d.host.PF(n.Device.PCI())
+	if err != nil {
+		return nil, fmt.Errorf("network %s: %w", short(n.ID), err)
+	}
+	if pf.NumVFs == 0 { // the machine was started anew
+		if err := d.share(ctx, pf, 0); err != nil {
+			return nil, err
+		}
+	}
+	vfs, err := d.host.VFs(pf)
+	if err != nil {
+		return nil, err
+	}
+	states, err := d.host.VFStates(pf)
+	if err != nil {
+		return nil, err
+	}
+	vf, err := d.choose(pf, vfs, states, mac, loans)
+	if err != nil {
+		return nil, err
+	}
+	snap, err := d.host.SnapshotVF(pf, vf)
+	if err != nil {
+		return nil, err
+	}
+	return &loan{loanRecord: loanRecord{
+		Device: vf.ID(), Mode: modeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
+		Wish: wish(n.config, mac, vfMAC(pf, vf, states)),
+	}}, nil
+}
+
+// vfMAC is the MAC that a VF has without anybody's asking: the one its PF has set, otherwise its stable one.
+func vfMAC(pf hw.PF, vf hw.VF, states []hw.VFState) hw.MAC {
+	if vf.Index < len(states) && states[vf.Index].MAC != "" {
+		return states[vf.Index].MAC
+	}
+	return hw.StableMAC(pf, vf.Index)
+}
+
+// wish says how a VF is to be set up. Spoofchk and trust have defaults; only when the user has said privileged, either
+// way, must the NIC be able to do it.
+func wish(c *config, asked, own hw.MAC) hw.VFWish {
+	privileged := c.privileged != nil && *c.privileged
+	w := hw.VFWish{
+		VFState: hw.VFState{MAC: cmp.Or(asked, own), Spoofchk: !privileged, Trust: privileged},
+		Need:    map[string]hw.Need{"mac": hw.Try, "spoofchk": hw.Try, "trust": hw.Try},
+	}
+	if asked != "" {
+		w.Need["mac"] = hw.Must
+	}
+	if c.privileged != nil {
+		w.Need["spoofchk"], w.Need["trust"] = hw.Must, hw.Must
+	}
+	if c.vlan != nil {
+		w.VLAN.ID, w.Need["vlan"] = *c.vlan, hw.Must
+	}
+	return w
+}
+
+// choose picks a free VF. The error of a PF that has none says who has them.
+func (d sriov) choose(pf hw.PF, vfs []hw.VF, states []hw.VFState, mac hw.MAC, loans map[hw.ID]*loan) (hw.VF, error) {
+	if mac != "" {
+		for _, l := range loans {
+			if l.PF == pf.PCI() && l.Wish.MAC == mac {
+				return hw.VF{}, busyMAC(mac, l)
+			}
+		}
+		slices.SortStableFunc(vfs, func(a, b hw.VF) int { return hasMAC(pf, b, states, mac) - hasMAC(pf, a, states, mac) })
+	}
+	var why []string
+	for _, vf := range vfs {
+		if l := loans[vf.ID()]; l != nil {
+			why = append(why, l.holder())
+			continue
+		}
+		taken, err := d.host.Taken(vf)
+		if err != nil {
+			return hw.VF{}, err
+		}
+		if taken == "" {
+			return vf, nil
+		}
+		why = append(why, vf.String()+" "+taken)
+		if mac != "" && hasMAC(pf, vf, states, mac) == 1 {
+			return hw.VF{}, fmt.Errorf("mac address %s: %s, which has it, %s", mac, vf, taken)
+		}
+	}
+	slices.Sort(why)
+	return hw.VF{}, &allInUse{fmt.Sprintf("%s: all %d vfs are in use: %s", pf, len(vfs), strings.Join(why, "; ")),
+		returning(pf, loans)}
+}
+
+// hasMAC is 1 for the VF that has the MAC, 0 for any other.
+func hasMAC(pf hw.PF, vf hw.VF, states []hw.VFState, mac hw.MAC) int {
+	if vfMAC(pf, vf, states) == mac || vf.Netdev.MAC == mac {
+		return 1
+	}
+	return 0
+}
+
+// allInUse says that there is no device to be had now; soon that one is on its way back.
+type allInUse struct {
+	text string
+	soon bool
+}
+
+func (e *allInUse) Error() string { return e.text }
+
+func busyMAC(mac hw.MAC, l *loan) error {
+	return &allInUse{fmt.Sprintf("mac address %s: %s", mac, l.holder()), l.State == freeing}
+}
+
+// returning tells whether one of the PF's VFs is being put back.
+func returning(pf hw.PF, loans map[hw.ID]*loan) bool {
+	for _, l := range loans {
+		if l.PF == pf.PCI() && l.State == freeing {
+			return true
+		}
+	}
+	return false
+}
+
+// prepare sets the VF up through its PF, has it bound to its driver, and sees that it works.
+func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netdev, error) {
+	pf, vf, err := d.host.VF(l.PF, l.VF, l.Device)
+	if err != nil {
+		return hw.Netdev{}, err
+	}
+	_, state, err := d.host.SetVF(ctx, pf, vf, l.Wish)
+	if err != nil {
+		return hw.Netdev{}, err
+	}
+	if l.Snapshot.Link == nil { // it had no netdev before; as it is now it shall be again
+		l.Snapshot.Link = &state
+		l.Snapshot.Link.Up = false
+		if err := save(); err != nil {
+			return hw.Netdev{}, err
+		}
+	}
+	return d.host.ReadyVF(ctx, pf, vf, l.Wish)
+}
+
+// release puts the VF back. A VF that is gone with its PF is as good as put back.
+func (d sriov) release(ctx context.Context, l *loan) error {
+	return d.host.RestoreVF(ctx, l.PF, l.VF, l.Device, l.Snapshot)
+}
+
+// notReady tells whether a device could not be lent for a fault of its own, so that another may be tried.
+func notReady(err error) bool { return errors.Is(err, hw.ErrNotReady) }

@@ -1,0 +1,172 @@
+package netdrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"github.com/docker/libnetwork/netlabel"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// network is a network record with its options parsed.
+type network struct {
+	networkRecord
+	*config
+}
+
+// network reads a network. It is an error of the user's that he can do something about when the ledger has none.
+func (d *Driver) network(ctx context.Context, nid string) (*network, error) {
+	r, err := read[networkRecord](ctx, d.store, networkKey(nid))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, fmt.Errorf("network %s: the plugin does not know it (was the plugin removed and installed again?); "+
+			"remove the network and create it anew: %w", short(nid), err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseOptions(r.rec.Options)
+	if err != nil {
+		return nil, fmt.Errorf("network %s: %w", short(nid), err)
+	}
+	return &network{r.rec, c}, nil
+}
+
+// createNetwork makes a network, or confirms one that is there: swarm creates its networks again, under the same ID,
+// after the engine was restarted.
+func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkRequest) error {
+	if r.NetworkID == "" {
+		return errNoID
+	}
+	raw, err := genericOptions(r.Options)
+	if err != nil {
+		return err
+	}
+	c, err := parseOptions(raw)
+	if err != nil {
+		return err
+	}
+	unlock, err := d.locks.lock(ctx, "networks")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	self, others, err := d.networks(ctx, r.NetworkID)
+	if err != nil {
+		return err
+	}
+	if self != nil && maps.Equal(self.rec.Options, raw) {
+		return nil
+	}
+	cond, err := d.replaceable(ctx, r.NetworkID, self)
+	if err != nil {
+		return err
+	}
+	rec := networkRecord{Version: recordVersion, ID: r.NetworkID, Options: raw, Internal: flag(r.Options, netlabel.Internal)}
+	if rec.Device, rec.Name, err = d.mode(c.mode).check(ctx, c, others); err != nil {
+		return err
+	}
+	err = d.setGateways(ctx, &rec, c, r)
+	if err == nil {
+		_, err = commit(ctx, d.store, []store.Cond{cond}, put(networkKey(rec.ID), rec))
+	}
+	if err != nil { // VFs that were made for it have nobody else
+		return errors.Join(err, d.retireSharing(context.WithoutCancel(ctx), rec.Device.PCI()))
+	}
+	return nil
+}
+
+// networks lists all networks but nid, and nid itself, nil if it is not there yet.
+func (d *Driver) networks(ctx context.Context, nid string) (self *rev[networkRecord], others []networkRecord, _ error) {
+	all, err := list[networkRecord](ctx, d.store, networkPrefix)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, r := range all {
+		if r.rec.ID == nid {
+			self = &r
+		} else {
+			others = append(others, r.rec)
+		}
+	}
+	return self, others, nil
+}
+
+// replaceable is the condition under which a network's record may be written. One that has endpoints keeps its record:
+// what they were made from must not change under them.
+func (d *Driver) replaceable(ctx context.Context, nid string, self *rev[networkRecord]) (store.Cond, error) {
+	if self == nil {
+		return store.Absent(networkKey(nid)), nil
+	}
+	endpoints, err := list[endpointRecord](ctx, d.store, endpointPrefix+nid+"/")
+	if err == nil && len(endpoints) > 0 {
+		err = fmt.Errorf("network %s: is there already, with other options and %d endpoints", short(nid), len(endpoints))
+	}
+	return store.Unchanged(self.kv), err
+}
+
+// setGateways decides which gateways containers get. Engines before 28 invent one for every network, and nothing in
+// this request tells it from one that the user gave; only the IPAM driver knows, when it is ours.
+func (d *Driver) setGateways(ctx context.Context, rec *networkRecord, c *config, r *plugin.CreateNetworkRequest) error {
+	for _, family := range []struct {
+		data []*plugin.IPAMData
+		to   *string
+	}{{r.IPv4Data, &rec.Gateway4}, {r.IPv6Data, &rec.Gateway6}} {
+		for _, p := range family.data {
+			if p == nil {
+				continue
+			}
+			if p.Pool != "" {
+				rec.Pools = append(rec.Pools, p.Pool)
+			}
+			if p.Gateway == "" || rec.Internal || c.gateway == gatewayNone || *family.to != "" {
+				continue
+			}
+			gw, err := netip.ParsePrefix(p.Gateway)
+			if err != nil {
+				return fmt.Errorf("gateway %s: %w", p.Gateway, err)
+			}
+			if c.gateway == gatewayAuto || d.inventedGateway == nil || !d.inventedGateway(ctx, p.Pool, p.Gateway) {
+				*family.to = gw.Addr().String()
+			}
+		}
+	}
+	return nil
+}
+
+// deleteNetwork forgets a network. Endpoints that it still has are ones whose deletion never reached the plugin; their
+// devices are freed. VFs that the plugin made go with the last network of their PF.
+func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
+	if nid == "" {
+		return errNoID
+	}
+	unlock, err := d.locks.lock(ctx, "networks")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	r, err := read[networkRecord](ctx, d.store, networkKey(nid))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	left, err := list[endpointRecord](ctx, d.store, endpointPrefix+nid+"/")
+	if err != nil {
+		return err
+	}
+	for _, e := range left {
+		if err := d.deleteEndpoint(ctx, e.rec.Network, e.rec.ID); err != nil {
+			return err
+		}
+	}
+	if _, err := commit(ctx, d.store, []store.Cond{store.Unchanged(r.kv)}, store.Del(r.kv.Key)); err != nil {
+		return err
+	}
+	return d.retireSharing(context.WithoutCancel(ctx), r.rec.Device.PCI())
+}

@@ -1,0 +1,149 @@
+package netdrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/store"
+)
+
+// share makes sure that a PF has VFs. If it has none they are made: want of them, or all for 0, and that is written down
+// before, so that they, and only they, are removed again. The caller holds the PF's lock.
+func (d *Driver) share(ctx context.Context, pf hw.PF, want int) error {
+	r, err := read[sharingRecord](ctx, d.store, sharingKey(pf.PCI()))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return d.shareAnew(ctx, pf, want)
+	case err != nil:
+		return err
+	case r.rec.Boot != d.host.Boot() && pf.NumVFs > 0:
+		// Since the machine was started somebody else was quicker to make VFs; they are his.
+		if _, err := commit(ctx, d.store, []store.Cond{store.Unchanged(r.kv)}, store.Del(r.kv.Key)); err != nil {
+			return err
+		}
+		return d.shareAnew(ctx, pf, want)
+	case want > 0 && want != r.rec.NumVFs:
+		return fmt.Errorf("option numvfs: %d is not possible: the plugin made %d vfs on %s for other networks", want,
+			r.rec.NumVFs, pf)
+	case r.rec.Done && pf.NumVFs > 0:
+		return nil
+	}
+	return d.makeVFs(ctx, pf, r)
+}
+
+// shareAnew shares a PF that the plugin has made no VFs on.
+func (d *Driver) shareAnew(ctx context.Context, pf hw.PF, want int) error {
+	switch {
+	case pf.NumVFs > 0 && want > 0 && want != pf.NumVFs:
+		return fmt.Errorf("option numvfs: %d is not possible: %s has %d vfs that the plugin did not make and does not "+
+			"remove; leave the option out, or change their number on the host", want, pf, pf.NumVFs)
+	case pf.NumVFs > 0:
+		return nil
+	case want > pf.TotalVFs:
+		return fmt.Errorf("option numvfs: %d is not possible: %s can have %d vfs", want, pf, pf.TotalVFs)
+	case want == 0:
+		want = pf.TotalVFs
+	}
+	was, err := d.host.Sharing(pf)
+	if err != nil {
+		return err
+	}
+	rec := sharingRecord{Version: recordVersion, PCI: pf.PCI(), NumVFs: want, Was: was}
+	r, err := d.putSharing(ctx, store.Absent(sharingKey(pf.PCI())), rec)
+	if err != nil {
+		return err
+	}
+	if err := d.makeVFs(ctx, pf, r); err != nil {
+		return errors.Join(err, d.unmakeVFs(context.WithoutCancel(ctx), pf.PCI()))
+	}
+	return nil
+}
+
+// makeVFs makes the VFs of a sharing record and marks it done. It finishes what a crash has left half made.
+func (d *Driver) makeVFs(ctx context.Context, pf hw.PF, r rev[sharingRecord]) error {
+	d.log.Info("making vfs", zap.String("pf", pf.Name), zap.String("pci", pf.PCI()), zap.Int("numvfs", r.rec.NumVFs))
+	rec := r.rec
+	rec.Boot, rec.Done = d.host.Boot(), false
+	r, err := d.putSharing(ctx, store.Unchanged(r.kv), rec)
+	if err != nil {
+		return err
+	}
+	if err := d.host.EnableVFs(ctx, pf, rec.NumVFs); err != nil {
+		return err
+	}
+	rec.Done = true
+	_, err = d.putSharing(ctx, store.Unchanged(r.kv), rec)
+	return err
+}
+
+func (d *Driver) putSharing(ctx context.Context, cond store.Cond, rec sharingRecord) (rev[sharingRecord], error) {
+	key := sharingKey(rec.PCI)
+	res, err := commit(ctx, d.store, []store.Cond{cond}, put(key, rec))
+	return rev[sharingRecord]{rec, store.KV{Key: key, Rev: res.Rev}}, err
+}
+
+// retireSharing removes the VFs that the plugin made on a PF once no network and no loan needs them. The caller holds
+// the lock of all networks. A PF whose VFs somebody else has got hold of is left alone, and tried again later.
+func (d *Driver) retireSharing(ctx context.Context, pci string) error {
+	if pci == "" {
+		return nil
+	}
+	unlock, err := d.locks.lock(ctx, "pf "+pci)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if needed, err := d.sharingNeeded(ctx, pci); needed || err != nil {
+		return err
+	}
+	return d.unmakeVFs(ctx, pci)
+}
+
+// sharingNeeded tells whether a network or a loan stands on the PF's VFs.
+func (d *Driver) sharingNeeded(ctx context.Context, pci string) (bool, error) {
+	networks, err := list[networkRecord](ctx, d.store, networkPrefix)
+	if err != nil {
+		return false, err
+	}
+	for _, n := range networks {
+		if n.rec.Device.PCI() == pci {
+			return true, nil
+		}
+	}
+	loans, err := d.loans(ctx)
+	for _, l := range loans {
+		if l.PF == pci {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// unmakeVFs undoes makeVFs, if the VFs are the plugin's. The caller holds the PF's lock.
+func (d *Driver) unmakeVFs(ctx context.Context, pci string) error {
+	r, err := read[sharingRecord](ctx, d.store, sharingKey(pci))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pf, err := d.host.PF(pci)
+	switch {
+	case errors.Is(err, hw.ErrNotFound): // gone with its VFs
+	case err != nil:
+		return err
+	case r.rec.Boot != d.host.Boot() && pf.NumVFs > 0: // made by somebody else since the machine was started
+	default:
+		d.log.Info("removing vfs", zap.String("pf", pf.Name), zap.String("pci", pci), zap.Int("numvfs", pf.NumVFs))
+		if err := d.host.DisableVFs(pf, r.rec.Was); err != nil {
+			return err
+		}
+	}
+	_, err = commit(ctx, d.store, []store.Cond{store.Unchanged(r.kv)}, store.Del(r.kv.Key))
+	return err
+}

@@ -1,0 +1,25 @@
+package netdrv
+
+// Types of the engine's remote driver API that go-plugins-helpers lacks (libnetwork drivers/remote/api, engine 28).
+
+// Empty is the request or response of a call that has none.
+type Empty struct{}
+
+// CapabilitiesResponse is the answer to GetCapabilities. Engines before 28 ignore GwAllocChecker.
+type CapabilitiesResponse struct {
+	Scope             string
+	ConnectivityScope string
+	GwAllocChecker    bool
+}
+
+// GwAllocCheckRequest carries the options of a network that is about to be created, before its addresses are allocated
+// (engine 28 and newer).
+type GwAllocCheckRequest struct {
+	Options map[string]any
+}
+
+// GwAllocCheckResponse says for which families the engine need not allocate a gateway that nobody asked for.
+type GwAllocCheckResponse struct {
+	SkipIPv4 bool
+	SkipIPv6 bool
+}
