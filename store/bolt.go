@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -12,15 +11,15 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 )
 
-// Layout of the file: bucket "meta" holds the schema version and the store's revision, bucket "records" the records,
-// each framed as [frame] says. Changing either is a new schema version.
+// Layout of the file: bucket "meta" holds the schema version and the [head], bucket "records" the records, each framed
+// as [frame] says. Changing either is a new schema version.
 const (
 	schemaVersion = 1
 
 	bucketMeta    = "meta"
 	bucketRecords = "records"
-	metaSchema    = "schema"   // decimal text
-	metaRevision  = "revision" // 8 bytes, big-endian; the revision of the newest write
+	metaSchema    = "schema" // decimal text
+	metaHead      = "head"   // see head
 )
 
 // bolt is the ledger in one bbolt file. bbolt allows one writer at a time; write makes waiting for one's turn end with
@@ -126,36 +125,33 @@ func apply(tx *bbolt.Tx, conds []Cond, then []Op) (Result, error) {
 			return Result{Failed: c}, nil
 		}
 	}
-	rev := revision(meta.Get([]byte(metaRevision)))
-	if len(then) == 0 {
-		return Result{OK: true, Rev: rev}, nil
+	h, err := decodeHead(meta.Get([]byte(metaHead)))
+	if err != nil || len(then) == 0 {
+		return Result{OK: err == nil, Rev: h.rev}, err
 	}
-	rev++
+	h.rev++
 	for _, op := range then {
-		if err := write(records, op, rev); err != nil {
+		if err := write(records, op, &h); err != nil {
 			return Result{}, fmt.Errorf("%s: %w", op.Key, err)
 		}
 	}
-	if err := meta.Put([]byte(metaRevision), binary.BigEndian.AppendUint64(nil, uint64(rev))); err != nil {
-		return Result{}, fmt.Errorf("%s: %w", metaRevision, err)
+	if err := meta.Put([]byte(metaHead), h.encode()); err != nil {
+		return Result{}, fmt.Errorf("%s: %w", metaHead, err)
 	}
-	return Result{OK: true, Rev: rev}, nil
+	return Result{OK: true, Rev: h.rev}, nil
 }
 
-// write makes one write of a transaction.
-func write(records *bbolt.Bucket, op Op, rev int64) error {
+// write makes one write of the transaction that h counts for.
+func write(records *bbolt.Bucket, op Op, h *head) error {
+	if old := records.Get([]byte(op.Key)); old != nil {
+		h.remove(old)
+	}
 	if op.Value == nil {
 		return records.Delete([]byte(op.Key))
 	}
-	return records.Put([]byte(op.Key), frame(op.Key, op.Value, rev))
-}
-
-// revision decodes the store's revision; 0 before the first write.
-func revision(raw []byte) int64 {
-	if len(raw) != 8 {
-		return 0
-	}
-	return int64(binary.BigEndian.Uint64(raw))
+	framed := frame(op.Key, op.Value, h.rev)
+	h.add(framed)
+	return records.Put([]byte(op.Key), framed)
 }
 
 // afterFailedCommit finds out what a failed commit left behind. bbolt writes the data first and switches over with the
@@ -164,8 +160,9 @@ func revision(raw []byte) int64 {
 func (b *bolt) afterFailedCommit(rev int64, cause error) error {
 	var seen int64
 	err := b.db.View(func(tx *bbolt.Tx) error {
-		seen = revision(tx.Bucket([]byte(bucketMeta)).Get([]byte(metaRevision)))
-		return nil
+		h, err := decodeHead(tx.Bucket([]byte(bucketMeta)).Get([]byte(metaHead)))
+		seen = h.rev
+		return err
 	})
 	if err == nil && seen < rev {
 		return b.unavailable("write", cause)

@@ -49,7 +49,7 @@ type examiner struct {
 	buckets map[string]bool // top-level buckets seen
 	strange error           // the first entry that our schema does not have
 
-	rev, newest int64 // the store's revision, the highest of a record
+	stored, found head // what the file says of its records, what was found
 }
 
 // bounds are what the next key of a bucket must respect: it is greater than last and not less than least.
@@ -109,10 +109,13 @@ func (x *examiner) checkSchema() error {
 	if !x.buckets[bucketMeta] || !x.buckets[bucketRecords] {
 		return corrupt("a bucket is missing")
 	}
-	if x.rev < x.newest {
-		return corrupt("revision %d is older than a record's, %d", x.rev, x.newest)
+	if x.strange != nil {
+		return x.strange
 	}
-	return x.strange
+	if x.found.count != x.stored.count || x.found.sums != x.stored.sums || x.found.rev > x.stored.rev {
+		return corrupt("it has %d of %d records, or others", x.found.count, x.stored.count)
+	}
+	return nil
 }
 
 // readMeta finds the newer of the two meta pages that is whole. One torn page is a crash that bbolt is made for; the
@@ -293,8 +296,8 @@ func (x *examiner) leaf(page []byte, count int, bucket string, depth int, b *bou
 
 // entry checks one key with its value. Entries that our schema does not have are only noted: a newer one may.
 func (x *examiner) entry(bucket, key string, value []byte, isBucket bool, depth int) error {
-	if isBucket != (bucket == "") && x.strange == nil {
-		x.strange = corrupt("%s %q: wrong kind of entry", bucket, key)
+	if isBucket != (bucket == "") {
+		x.note(corrupt("%s %q: wrong kind of entry", bucket, key))
 	}
 	switch {
 	case isBucket && bucket == "":
@@ -304,16 +307,27 @@ func (x *examiner) entry(bucket, key string, value []byte, isBucket bool, depth 
 		return x.bucket(bucket+"/"+key, value, depth)
 	case bucket == bucketMeta && key == metaSchema:
 		x.schema = value
-	case bucket == bucketMeta && key == metaRevision:
-		x.rev = revision(value)
+	case bucket == bucketMeta && key == metaHead:
+		var err error
+		x.stored, err = decodeHead(value)
+		x.note(err)
 	case bucket == bucketRecords:
 		kv, err := unframe(key, value)
-		if err != nil && x.strange == nil {
-			x.strange = err
+		if err != nil {
+			x.note(err)
+			return nil
 		}
-		x.newest = max(x.newest, kv.Rev)
+		x.found.add(value)
+		x.found.rev = max(x.found.rev, kv.Rev)
 	}
 	return nil
+}
+
+// note keeps the first thing that our schema does not have.
+func (x *examiner) note(err error) {
+	if x.strange == nil {
+		x.strange = err
+	}
 }
 
 // bucket walks a bucket: its own pages, or one leaf page inside the value when it is small.
