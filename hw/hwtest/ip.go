@@ -1,0 +1,187 @@
+package hwtest
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// Numbers of rtnetlink.
+const (
+	mainTable    = 254
+	protoBoot    = 3
+	typeUnicast  = 1
+	ip6Metric    = 1024  // an IPv6 route without a metric gets it
+	noPrefixFlag = 0x200 // IFA_F_NOPREFIXROUTE
+)
+
+// Addrs implements hw.IPKernel.
+func (k *Kernel) Addrs(index int) ([]hw.Addr, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.byIndexLocked(hostNS, index)
+	if l == nil {
+		return nil, hw.FromErrno(syscall.ENODEV)
+	}
+	return slices.Clone(l.addrs), nil
+}
+
+// AddAddr implements hw.IPKernel.
+func (k *Kernel) AddAddr(index int, a hw.Addr) error {
+	return k.call(func() error {
+		l := k.byIndexLocked(hostNS, index)
+		if l == nil {
+			return syscall.ENODEV
+		}
+		return l.addAddr(a)
+	}, func() string { return fmt.Sprintf("add address %s to %s", a.CIDR, k.labelLocked(index)) })
+}
+
+// Routes implements hw.IPKernel.
+func (k *Kernel) Routes(index int) ([]hw.Route, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if index != 0 && k.byIndexLocked(hostNS, index) == nil {
+		return nil, hw.FromErrno(syscall.ENODEV)
+	}
+	var rs []hw.Route
+	for _, r := range k.routes {
+		if index == 0 || r.Index == index {
+			rs = append(rs, r)
+		}
+	}
+	// Those without a gateway first, so that they can be added again in this order.
+	slices.SortStableFunc(rs, func(a, b hw.Route) int {
+		return cmp.Compare(min(len(a.Gateway), 1), min(len(b.Gateway), 1))
+	})
+	return rs, nil
+}
+
+// AddRoute implements hw.IPKernel.
+func (k *Kernel) AddRoute(index int, r hw.Route) error {
+	return k.call(func() error {
+		l := k.byIndexLocked(hostNS, index)
+		if l == nil {
+			return syscall.ENODEV
+		}
+		return k.addRouteLocked(l, r)
+	}, func() string { return fmt.Sprintf("add route %s through %s", r.Dst, k.labelLocked(index)) })
+}
+
+// AddAddrs gives a link in the host addresses, as an administrator does.
+func (k *Kernel) AddAddrs(name string, cidrs ...string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, name)
+	for _, c := range cidrs {
+		if err := l.addAddr(hw.Addr{CIDR: c}); err != nil {
+			k.t.Fatalf("hwtest: add address %s to %s: %v", c, name, err)
+		}
+	}
+}
+
+// AddRoutes gives a link in the host routes, as an administrator does.
+func (k *Kernel) AddRoutes(name string, routes ...hw.Route) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, name)
+	for _, r := range routes {
+		if err := k.addRouteLocked(l, r); err != nil {
+			k.t.Fatalf("hwtest: add route %s through %s: %v", r.Dst, name, err)
+		}
+	}
+}
+
+// addAddr adds an address, or changes the lives of one that is there.
+func (l *link) addAddr(a hw.Addr) error {
+	p, err := netip.ParsePrefix(a.CIDR)
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, syscall.EINVAL)
+	}
+	if p.Addr().Is4() {
+		a.Label = cmp.Or(a.Label, l.Name)
+	} else {
+		a.Label, a.Broadcast = "", "" // IPv6 has neither
+	}
+	for i, o := range l.addrs {
+		if o.CIDR == a.CIDR && o.Peer == a.Peer {
+			l.addrs[i].ValidSec, l.addrs[i].PrefSec = a.ValidSec, a.PrefSec
+			return nil
+		}
+	}
+	l.addrs = append(l.addrs, a)
+	return nil
+}
+
+// addRouteLocked adds a route; one to the same place with the same metric in the same table is there already. IPv6
+// takes several of those if their gateways differ.
+func (k *Kernel) addRouteLocked(l *link, r hw.Route) error {
+	dst, err := netip.ParsePrefix(r.Dst)
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, syscall.EINVAL)
+	}
+	r.Index = l.Index
+	r.Table, r.Protocol, r.Type = cmp.Or(r.Table, mainTable), cmp.Or(r.Protocol, protoBoot), cmp.Or(r.Type, typeUnicast)
+	if dst.Addr().Is6() {
+		r.Metric, r.Scope = cmp.Or(r.Metric, ip6Metric), 0
+	}
+	for _, o := range k.routes {
+		same := o.Dst == r.Dst && o.Table == r.Table && o.Metric == r.Metric
+		if same && (dst.Addr().Is4() || o.Gateway == r.Gateway && o.Index == r.Index) {
+			return nil
+		}
+	}
+	switch {
+	case !l.Up:
+		return syscall.ENETDOWN
+	case r.Src != "" && !k.ownsLocked(r.Src):
+		return syscall.EINVAL
+	case r.Gateway != "" && !r.OnLink && !k.reachesLocked(l, r.Gateway):
+		if dst.Addr().Is6() {
+			return syscall.EHOSTUNREACH
+		}
+		return syscall.ENETUNREACH
+	}
+	k.routes = append(k.routes, r)
+	return nil
+}
+
+// dropRoutesLocked removes the routes through a link, as going down does.
+func (k *Kernel) dropRoutesLocked(l *link) {
+	k.routes = slices.DeleteFunc(k.routes, func(r hw.Route) bool { return l.ns == hostNS && r.Index == l.Index })
+}
+
+// ownsLocked tells whether the host has an address.
+func (k *Kernel) ownsLocked(ip string) bool {
+	return slices.ContainsFunc(k.links, func(l *link) bool {
+		return l.ns == hostNS && slices.ContainsFunc(l.addrs, func(a hw.Addr) bool { return strings.HasPrefix(a.CIDR, ip+"/") })
+	})
+}
+
+// reachesLocked tells whether a gateway is directly behind a link.
+func (k *Kernel) reachesLocked(l *link, gateway string) bool {
+	gw, err := netip.ParseAddr(gateway)
+	if err != nil {
+		return false
+	}
+	for _, a := range l.addrs {
+		p, err := netip.ParsePrefix(cmp.Or(a.Peer, a.CIDR))
+		if err == nil && a.Flags&noPrefixFlag == 0 && p.Contains(gw) {
+			return true
+		}
+	}
+	for _, r := range k.routes {
+		p, err := netip.ParsePrefix(r.Dst)
+		if err == nil && r.Index == l.Index && r.Gateway == "" && p.Contains(gw) {
+			return true
+		}
+	}
+	return gw.IsLinkLocalUnicast()
+}

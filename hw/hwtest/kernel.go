@@ -1,0 +1,154 @@
+package hwtest
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// The stand-in has to fit where the kernel does.
+var (
+	_ hw.Kernel   = (*Kernel)(nil)
+	_ hw.IPKernel = (*Kernel)(nil)
+)
+
+// hostNS is the name of the host's namespace.
+const hostNS = ""
+
+// Kernel is one machine. Its methods may be called from any goroutine; its fields are to be set before AddPF.
+type Kernel struct {
+	Sys string // root of the sysfs tree
+
+	NoUdev       bool          // names stay as the kernel gives them: eth0, eth1...
+	UdevAfter    time.Duration // how long udev takes to name a link that has appeared
+	NoLiveRename bool          // a link that is up cannot be renamed: Linux before 6.2
+
+	t testing.TB
+
+	mu      sync.Mutex // guards all below
+	tree    *tree
+	timers  []*time.Timer
+	closed  bool
+	links   []*link // in order of their ifindex
+	spaces  map[string]bool
+	devices []*device // PCI, in order of their making
+	drivers map[string]*driver
+	routes  []hw.Route
+	calls   []string
+	onCall  func(n int, what string) error
+	indexes int // ifindexes given so far
+	macs    int // MACs drawn so far
+	virtios int // virtio devices made so far
+}
+
+// New returns a machine that has nothing but a loopback link. It ends with the test.
+func New(t testing.TB) *Kernel {
+	t.Helper()
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := &Kernel{Sys: filepath.Join(dir, "sys"), t: t, spaces: map[string]bool{hostNS: true}, drivers: map[string]*driver{}}
+	k.tree = newTree(t, k.Sys, filepath.Join(dir, "tmp"))
+	k.tree.dir("class/net")
+	k.tree.dir("bus/pci/devices")
+	k.tree.file("bus/pci/drivers_probe", "", k.probeStore)
+	k.AddLink(hw.Link{Name: "lo", Type: "loopback", MAC: "00:00:00:00:00:00", MTU: 65536, Up: true})
+	t.Cleanup(k.close)
+	return k
+}
+
+// close stops everything that was still to happen.
+func (k *Kernel) close() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.closed = true
+	for _, timer := range k.timers {
+		timer.Stop()
+	}
+}
+
+// afterLocked has do done after d with the lock held: at once for 0, never for less. The caller holds the lock.
+func (k *Kernel) afterLocked(d time.Duration, do func()) {
+	switch {
+	case d < 0:
+	case d == 0:
+		do()
+	default:
+		k.timers = append(k.timers, time.AfterFunc(d, func() {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			if !k.closed {
+				do()
+			}
+		}))
+	}
+}
+
+// Calls is what has been asked of the machine through hw.Kernel and hw.IPKernel that changes something, in order, also
+// what failed: "set ens1f0v0: set mtu 9000", "set ens1f0 vf 3: set vlan 100", "write bus/pci/drivers_probe 0000:01:10.0",
+// "add address 192.0.2.1/24 to veth0", "add route 0.0.0.0/0 through veth0".
+func (k *Kernel) Calls() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.calls)
+}
+
+// OnCall has fn called before each such call takes effect, with its number, counted from 1 since New, and its text. The call
+// fails with fn's error. fn may itself change the machine: it runs without the lock.
+func (k *Kernel) OnCall(fn func(n int, what string) error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.onCall = fn
+}
+
+// FailAt makes the n-th such call from now on fail with err, and only that one. It takes OnCall's place.
+func (k *Kernel) FailAt(n int, err error) {
+	at := len(k.Calls()) + n
+	k.OnCall(func(i int, _ string) error {
+		if i == at {
+			return err
+		}
+		return nil
+	})
+}
+
+// FailFrom lets n more such calls pass and makes every later one fail with err, as if the process had been killed
+// between two of them. It takes OnCall's place.
+func (k *Kernel) FailFrom(n int, err error) {
+	last := len(k.Calls()) + n
+	k.OnCall(func(i int, _ string) error {
+		if i > last {
+			return err
+		}
+		return nil
+	})
+}
+
+// call counts and logs a change and lets the test's hook refuse it; then it makes it with the lock held.
+func (k *Kernel) call(do func() error, what func() string) error {
+	k.mu.Lock()
+	text := what()
+	k.calls = append(k.calls, text)
+	n, hook := len(k.calls), k.onCall
+	k.mu.Unlock()
+	if hook != nil {
+		if err := hook(n, text); err != nil {
+			return hw.FromErrno(err)
+		}
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return hw.FromErrno(do())
+}
+
+// drawMAC makes up a MAC as a driver without one does: locally administered, and never the same twice.
+func (k *Kernel) drawMAC() hw.MAC {
+	k.macs++
+	return hw.MAC(fmt.Sprintf("02:00:00:00:%02x:%02x", k.macs>>8&0xff, k.macs&0xff))
+}

@@ -1,0 +1,280 @@
+package hwtest
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// Values of sysfs's name_assign_type.
+const (
+	nameByKernel = 1 // eth0
+	nameRenamed  = 4
+)
+
+// A link is a network device. The fields Carrier and Master of hw.Link are worked out when it is listed.
+type link struct {
+	hw.Link
+	ns        string
+	dev       *device // nil for a virtual link
+	assign    int     // name_assign_type
+	udevName  string  // the name that udev gives it; "" for virtual links, which udev leaves alone
+	cable     bool    // there is somebody at the other end
+	trained   bool    // the medium has come up since the link was last set up
+	ups       int     // how often it has been set up or down: a late carrier of an earlier time is void
+	peer      *link   // the other end of a veth
+	master    *link
+	beforeMAC hw.MAC // of a bond's port: its MAC before
+	addrs     []hw.Addr
+}
+
+// virtual kinds die with their namespace; hardware goes home.
+func (l *link) virtual() bool { return l.Kind != "" || l.Type == "loopback" }
+
+// immovable kinds never change their namespace.
+func (l *link) immovable() bool {
+	return l.Type == "loopback" || l.Kind == "bond" || l.Kind == "bridge"
+}
+
+// carrier tells whether the link could pass a frame now.
+func (l *link) carrier() bool {
+	if !l.Up || !l.cable {
+		return false
+	}
+	if l.peer != nil {
+		return l.peer.Up
+	}
+	if l.dev != nil && l.dev.pf != nil {
+		pf := l.dev.pf
+		return l.trained && !l.dev.dead && !slices.Contains(pf.conf.BadVFs, l.dev.index) && pf.net != nil && pf.net.carrier()
+	}
+	return l.trained
+}
+
+// shown is the link as rtnetlink lists it.
+func (l *link) shown() hw.Link {
+	s := l.Link
+	s.AltNames = slices.Clone(l.AltNames)
+	s.Carrier = l.carrier()
+	s.Master = 0
+	if l.master != nil {
+		s.Master = l.master.Index
+	}
+	return s
+}
+
+// AddLink adds a virtual link, such as a bond, a bridge or a macvlan, or with Kind "" a device that is not on the PCI
+// bus, to the host, and returns its ifindex. Zero fields get the kernel's defaults. Peer is the ifindex of the parent.
+func (k *Kernel) AddLink(l hw.Link) int {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.addLocked(hostNS, l).Index
+}
+
+// AddVeth adds a veth pair to the host.
+func (k *Kernel) AddVeth(a, b string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	x, y := k.addLocked(hostNS, hw.Link{Name: a, Kind: "veth"}), k.addLocked(hostNS, hw.Link{Name: b, Kind: "veth"})
+	x.peer, y.peer = y, x
+	x.Peer, y.Peer = y.Index, x.Index
+	k.showLocked(x)
+	k.showLocked(y)
+}
+
+// Link is the link of that name, or alternative name, in the host; the test ends when there is none.
+func (k *Kernel) Link(name string) hw.Link {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.needLocked(hostNS, name).shown()
+}
+
+// Plug says whether there is somebody at the other end of a link in the host.
+func (k *Kernel) Plug(name string, in bool) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, name)
+	l.cable = in
+	k.showLocked(l)
+}
+
+// AddAltName gives a link in the host an alternative name, as udev does.
+func (k *Kernel) AddAltName(name, alt string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, name)
+	if k.namedLocked(hostNS, alt) != nil {
+		k.t.Fatalf("hwtest: altname %s for %s: taken", alt, name)
+	}
+	l.AltNames = append(l.AltNames, alt)
+}
+
+// DelLink deletes a link in the host; a veth's peer goes too.
+func (k *Kernel) DelLink(name string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.deleteLocked(k.needLocked(hostNS, name))
+}
+
+// addLocked makes a link with the kernel's defaults for what l leaves open.
+func (k *Kernel) addLocked(ns string, l hw.Link) *link {
+	if k.namedLocked(ns, l.Name) != nil {
+		k.t.Errorf("hwtest: add link %s: the name is taken", l.Name)
+	}
+	k.indexes++
+	l.Index = k.indexes
+	l.Type = cmp.Or(l.Type, "ether")
+	l.MTU = cmp.Or(l.MTU, 1500)
+	l.TxQLen = cmp.Or(l.TxQLen, 1000)
+	if l.MAC == "" {
+		l.MAC = k.drawMAC()
+	}
+	n := &link{Link: l, ns: ns, assign: nameRenamed, cable: true, trained: l.Up, master: k.byIndexLocked(ns, l.Master)}
+	if !n.virtual() {
+		n.udevName = l.Name
+	}
+	k.links = append(k.links, n)
+	k.appearLocked(n)
+	return n
+}
+
+// deleteLocked ends a link wherever it is.
+func (k *Kernel) deleteLocked(l *link) {
+	k.hideLocked(l)
+	k.dropRoutesLocked(l)
+	k.links = slices.DeleteFunc(k.links, func(o *link) bool { return o == l })
+	for _, o := range slices.Clone(k.links) {
+		switch {
+		case o.peer == l:
+			o.peer = nil
+			k.deleteLocked(o)
+		case o.Peer == l.Index && (o.Kind == "macvlan" || o.Kind == "ipvlan" || o.Kind == "vlan"):
+			k.deleteLocked(o)
+		case o.master == l:
+			k.releaseLocked(o)
+		}
+	}
+	if l.dev != nil && l.dev.net == l {
+		l.dev.net = nil
+	}
+}
+
+// namedLocked is the link that a name or alternative name belongs to, nil when it is free.
+func (k *Kernel) namedLocked(ns, name string) *link {
+	for _, l := range k.links {
+		if l.ns == ns && (l.Name == name || slices.Contains(l.AltNames, name)) {
+			return l
+		}
+	}
+	return nil
+}
+
+// needLocked is namedLocked for a name that the test is sure of.
+func (k *Kernel) needLocked(ns, name string) *link {
+	k.t.Helper()
+	l := k.namedLocked(ns, name)
+	if l == nil {
+		k.t.Fatalf("hwtest: no link %q in namespace %q", name, ns)
+	}
+	return l
+}
+
+func (k *Kernel) byIndexLocked(ns string, index int) *link {
+	for _, l := range k.links {
+		if l.ns == ns && l.Index == index {
+			return l
+		}
+	}
+	return nil
+}
+
+// freeNameLocked is the first of eth0, eth1... that is free in the host.
+func (k *Kernel) freeNameLocked(prefix string) string {
+	for i := 0; ; i++ {
+		if name := prefix + strconv.Itoa(i); k.namedLocked(hostNS, name) == nil {
+			return name
+		}
+	}
+}
+
+// parent is the tree path of what a link's net directory is in.
+func (l *link) parent() string {
+	if l.dev != nil {
+		return l.dev.netParent
+	}
+	return "devices/virtual"
+}
+
+// appearLocked shows a link in the tree of the host, as far as it is there.
+func (k *Kernel) appearLocked(l *link) {
+	if l.ns != hostNS {
+		return
+	}
+	dir := path.Join(l.parent(), "net", l.Name)
+	k.tree.files(dir, map[string]string{
+		"dev_port": "0", "dev_id": "0x0", "type": typeNumber(l.Type), "ifindex": strconv.Itoa(l.Index),
+		"iflink": strconv.Itoa(cmp.Or(l.Peer, l.Index)),
+	})
+	k.tree.link(dir+"/subsystem", "class/net")
+	if l.dev != nil {
+		k.tree.link(dir+"/device", l.parent())
+	}
+	k.tree.link("class/net/"+l.Name, dir)
+	k.showLocked(l)
+}
+
+// hideLocked takes a link out of the tree. The net directory of hardware stays, empty.
+func (k *Kernel) hideLocked(l *link) {
+	if l.ns != hostNS {
+		return
+	}
+	k.tree.remove("class/net/" + l.Name)
+	k.tree.remove(path.Join(l.parent(), "net", l.Name))
+}
+
+// showLocked brings the attributes of a link that change up to date.
+func (k *Kernel) showLocked(l *link) {
+	if l.ns != hostNS {
+		return
+	}
+	dir := path.Join(l.parent(), "net", l.Name)
+	state := "down"
+	if l.carrier() {
+		state = "up"
+	}
+	k.tree.files(dir, map[string]string{
+		"address": string(l.MAC), "operstate": state, "name_assign_type": strconv.Itoa(l.assign),
+	})
+	k.tree.file(dir+"/mtu", strconv.Itoa(l.MTU), number(func(n int) error { return k.setMTULocked(l, n) }))
+	k.tree.file(dir+"/tx_queue_len", strconv.Itoa(l.TxQLen), number(func(n int) error { return k.setTxQLenLocked(l, n) }))
+	k.tree.file(dir+"/ifalias", l.Alias, func(v string) error { return k.setAliasLocked(l, v) })
+}
+
+// number is a store for attributes that take a decimal number.
+func number(set func(int) error) func(string) error {
+	return func(v string) error {
+		n, err := strconv.Atoi(strings.TrimSpace(v))
+		if err != nil {
+			return syscall.EINVAL
+		}
+		return set(n)
+	}
+}
+
+// typeNumber is the ARPHRD_* of a link type.
+func typeNumber(t string) string {
+	numbers := map[string]int{"ether": 1, "infiniband": 32, "loopback": 772}
+	return fmt.Sprint(numbers[t])
+}

@@ -1,0 +1,202 @@
+package hwtest
+
+import (
+	"fmt"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// NotYet, given to KillNS, leaves the namespace's end to ReleaseNS: a process still holds it.
+const NotYet time.Duration = -1
+
+// MoveToNS does what the engine does to give a link to a container: move it from the host to the namespace ns, which is
+// made when it does not exist, set it down, rename it to newName (unless ""), and set it up. Addresses, routes and
+// master stay behind; name, MAC, MTU, alias, alternative names, promiscuity and queue length go along.
+func (k *Kernel) MoveToNS(ns, name, newName string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.namedLocked(hostNS, name)
+	if l == nil {
+		return fmt.Errorf("%s: %w", name, syscall.ENODEV)
+	}
+	k.spaces[ns] = true
+	if err := k.moveLocked(l, ns); err != nil {
+		return fmt.Errorf("move %s to %s: %w", name, ns, err)
+	}
+	if newName != "" {
+		if err := k.renameLocked(l, newName); err != nil {
+			return fmt.Errorf("rename %s to %s in %s: %w", name, newName, ns, err)
+		}
+	}
+	return k.setUpLocked(l, true)
+}
+
+// MoveHome does what the engine does to take a link from a container: set it down, rename it to backName in the
+// namespace, and move it to the host. When the host has no room for it, it stays in the namespace under backName.
+func (k *Kernel) MoveHome(ns, name, backName string) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.namedLocked(ns, name)
+	if l == nil {
+		return fmt.Errorf("%s in %s: %w", name, ns, syscall.ENODEV)
+	}
+	if err := k.setUpLocked(l, false); err != nil {
+		return err
+	}
+	if err := k.renameLocked(l, backName); err != nil {
+		return fmt.Errorf("rename %s to %s in %s: %w", name, backName, ns, err)
+	}
+	if err := k.moveLocked(l, hostNS); err != nil {
+		return fmt.Errorf("move %s to the host: %w", backName, err)
+	}
+	k.arrivedLocked(l)
+	return nil
+}
+
+// KillNS ends a namespace after a time, as the kernel does when its last process has ended; NotYet leaves that to
+// ReleaseNS. Hardware comes home down, under the name that it had in the namespace, or as devN with its ifindex when
+// that is taken; alternative names that are taken are lost. Virtual links are deleted.
+func (k *Kernel) KillNS(ns string, after time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.afterLocked(after, func() { k.endLocked(ns) })
+}
+
+// ReleaseNS ends a namespace that KillNS has left for later.
+func (k *Kernel) ReleaseNS(ns string) { k.KillNS(ns, 0) }
+
+// endLocked sends a namespace's links home or to their end.
+func (k *Kernel) endLocked(ns string) {
+	for _, l := range slices.Clone(k.links) {
+		switch {
+		case l.ns != ns || !slices.Contains(k.links, l): // elsewhere, or gone with its peer
+		case l.virtual():
+			k.deleteLocked(l)
+		default:
+			k.homeLocked(l)
+		}
+	}
+	delete(k.spaces, ns)
+}
+
+// homeLocked brings hardware home from a namespace that dies.
+func (k *Kernel) homeLocked(l *link) {
+	l.AltNames = slices.DeleteFunc(l.AltNames, func(n string) bool { return k.namedLocked(hostNS, n) != nil })
+	k.leaveLocked(l)
+	if k.namedLocked(hostNS, l.Name) != nil {
+		name := fmt.Sprintf("dev%d", l.Index)
+		if k.namedLocked(hostNS, name) != nil {
+			name = k.freeNameLocked("dev")
+		}
+		l.Name = name
+	}
+	l.ns = hostNS
+	k.appearLocked(l)
+	k.arrivedLocked(l)
+}
+
+// moveLocked moves a link to another namespace, where neither its name nor one of its alternative names may be in use.
+func (k *Kernel) moveLocked(l *link, ns string) error {
+	if l.ns == ns {
+		return nil
+	}
+	if l.immovable() {
+		return syscall.EINVAL
+	}
+	for _, n := range append([]string{l.Name}, l.AltNames...) {
+		if k.namedLocked(ns, n) != nil {
+			return syscall.EEXIST
+		}
+	}
+	k.leaveLocked(l)
+	l.ns = ns
+	k.appearLocked(l)
+	return nil
+}
+
+// leaveLocked is the part of a move that the old namespace sees: down, without master, addresses and routes.
+func (k *Kernel) leaveLocked(l *link) {
+	if l.master != nil {
+		k.releaseLocked(l)
+	}
+	// Setting down cannot fail.
+	_ = k.setUpLocked(l, false)
+	l.addrs = nil
+	k.hideLocked(l)
+}
+
+// arrivedLocked is udev seeing a link come home. It does not rename what has been renamed before, but adds the
+// predictable name as an alternative one; later renaming to that fails with EEXIST.
+func (k *Kernel) arrivedLocked(l *link) {
+	if k.NoUdev {
+		return
+	}
+	k.afterLocked(k.UdevAfter, func() {
+		if l.udevName != "" && l.ns == hostNS && slices.Contains(k.links, l) && k.namedLocked(hostNS, l.udevName) == nil {
+			l.AltNames = append(l.AltNames, l.udevName)
+		}
+	})
+}
+
+// A Namespace is the inside of one, where a container does as it likes.
+type Namespace struct {
+	k  *Kernel
+	ns string
+}
+
+// InNS is the inside of a namespace, which is made when it does not exist.
+func (k *Kernel) InNS(ns string) Namespace {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.spaces[ns] = true
+	return Namespace{k, ns}
+}
+
+// Links lists the links in the namespace, in order of their ifindex.
+func (n Namespace) Links() []hw.Link {
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	var ls []hw.Link
+	for _, l := range n.k.links {
+		if l.ns == n.ns {
+			ls = append(ls, l.shown())
+		}
+	}
+	return ls
+}
+
+// SetLink changes a link in the namespace. The kernel's rules hold: a VF may refuse a MAC.
+func (n Namespace) SetLink(name string, c hw.LinkChange) error {
+	return c.Each(func(_ string, one hw.LinkChange) error {
+		n.k.mu.Lock()
+		defer n.k.mu.Unlock()
+		l := n.k.namedLocked(n.ns, name)
+		if l == nil {
+			return hw.FromErrno(syscall.ENODEV)
+		}
+		if one.Name != nil {
+			name = *one.Name
+		}
+		return hw.FromErrno(n.k.setLocked(l, one))
+	})
+}
+
+// AddLink makes a virtual link in the namespace, such as a macvlan on the link that the container was lent, and returns
+// its ifindex.
+func (n Namespace) AddLink(l hw.Link) int {
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	return n.k.addLocked(n.ns, l).Index
+}
+
+// AddAltName gives a link in the namespace an alternative name.
+func (n Namespace) AddAltName(name, alt string) {
+	n.k.t.Helper()
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	l := n.k.needLocked(n.ns, name)
+	l.AltNames = append(l.AltNames, alt)
+}

@@ -1,0 +1,248 @@
+package hwtest
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"strconv"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// A PF describes a network function on the PCI bus. What is not said is as on an igb.
+type PF struct {
+	Name     string // of its netdev
+	PCI      string // "0000:01:00.0"
+	MAC      hw.MAC // drawn when ""
+	Up       bool   // set up from the start, with carrier unless NoCable
+	NUMANode int    // -1 as on machines that have no nodes
+	NoCable  bool   // never has carrier
+
+	Driver    string // "igb"
+	VFDriver  string // "igbvf"
+	TotalVFs  int    // 0: no SR-IOV
+	VFs       int    // how many there are from the start, made and probed as at boot
+	VFOffset  int    // of the first VF's PCI address, 0x80
+	VFStride  int    // 2
+	Virtio    bool   // sysfs has one level more, virtioN, and the PF cannot set anything on its VFs
+	NoVFOps   bool   // the PF cannot set anything on its VFs and reports none
+	NoTrust   bool   // trust is not supported
+	NoSpoof   bool   // spoofchk is not supported
+	HidesMACs bool   // the PF reports a VF's MAC only when it has set it; igb reports the one that the VF has chosen too
+
+	VFMAC      func(vf int) hw.MAC // MAC that the firmware has set for a VF
+	DeadProbes int                 // how many times a VF comes up dead when it is probed
+	BadVFs     []int               // never have carrier
+
+	CarrierAfter   time.Duration // from the PF being up to its carrier
+	VFCarrierAfter time.Duration // from a VF being up to its carrier
+	ProbeTakes     time.Duration // from a driver being bound to its netdev
+	VFDriverAfter  time.Duration // from VFs being made to their driver being loaded; less than 0 for never
+}
+
+// defaults fills in what an igb is.
+func (c PF) defaults() PF {
+	if c.Virtio {
+		c.Driver, c.VFDriver = cmp.Or(c.Driver, "virtio-pci"), cmp.Or(c.VFDriver, "virtio-pci")
+		c.NoVFOps = true
+	}
+	c.Driver, c.VFDriver = cmp.Or(c.Driver, "igb"), cmp.Or(c.VFDriver, "igbvf")
+	c.VFOffset, c.VFStride = cmp.Or(c.VFOffset, 0x80), cmp.Or(c.VFStride, 2)
+	return c
+}
+
+// A device is a function on the PCI bus, physical or virtual.
+type device struct {
+	addr      string
+	path      string // in the tree
+	netParent string // path of what its net directory is in: the function, or the virtio device on it
+	conf      PF     // its own, or its PF's
+	driver    string // bound to it; "" for none
+	override  string // driver_override
+	net       *link  // nil while no driver has made one
+	probes    int
+
+	vfs       []*device // of a PF
+	autoprobe bool      // of a PF
+
+	pf       *device // of a VF
+	index    int
+	state    hw.VFState // as the PF reports it
+	adminMAC bool       // state.MAC has been set by the PF, not by the VF
+	dead     bool       // it was probed when the PF could not serve it
+}
+
+// A driver is a PCI driver that has been loaded.
+type driver struct{ name string }
+
+// AddPF adds a PF, bound to its driver, and its VFs.
+func (k *Kernel) AddPF(c PF) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	c = c.defaults()
+	if c.MAC == "" {
+		c.MAC = k.drawMAC()
+	}
+	k.loadLocked(c.Driver)
+	if c.TotalVFs > 0 && c.VFDriverAfter == 0 {
+		k.loadLocked(c.VFDriver)
+	}
+	d := &device{addr: c.PCI, path: "devices/pci0000:00/0000:00:01.0/" + c.PCI, conf: c, autoprobe: true}
+	k.addDeviceLocked(d)
+	k.boundLocked(d, c.Driver)
+	d.net = &link{dev: d, cable: !c.NoCable, trained: c.Up && !c.NoCable, assign: nameRenamed, udevName: c.Name,
+		Link: hw.Link{Name: c.Name, Type: "ether", MAC: c.MAC, PermMAC: c.MAC, MTU: 1500, TxQLen: 1000, Up: c.Up}}
+	k.registerLocked(d.net)
+	if c.TotalVFs == 0 {
+		return
+	}
+	k.sriovFilesLocked(d)
+	if c.VFs > 0 {
+		if err := k.setNumVFsLocked(d, c.VFs); err != nil {
+			k.t.Errorf("hwtest: make %d VFs of %s: %v", c.VFs, c.Name, err)
+		}
+	}
+}
+
+// RemovePF takes a PF off the bus, as a hot-unplug does, and its VFs with it wherever they are.
+func (k *Kernel) RemovePF(pci string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.deviceLocked(pci)
+	if d == nil {
+		k.t.Fatalf("hwtest: no PF %s", pci)
+	}
+	for len(d.vfs) > 0 {
+		k.removeDeviceLocked(d.vfs[len(d.vfs)-1])
+	}
+	k.removeDeviceLocked(d)
+}
+
+// NumVFs is how many VFs a PF has; the test ends when there is no such PF.
+func (k *Kernel) NumVFs(pci string) int {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.deviceLocked(pci)
+	if d == nil {
+		k.t.Fatalf("hwtest: no PF %s", pci)
+	}
+	return len(d.vfs)
+}
+
+// Netdev is where the netdev of a PCI function is: its namespace ("" is the host) and its state. ok is false when it
+// has none.
+func (k *Kernel) Netdev(pci string) (ns string, l hw.Link, ok bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.deviceLocked(pci)
+	if d == nil || d.net == nil {
+		return "", hw.Link{}, false
+	}
+	return d.net.ns, d.net.shown(), true
+}
+
+// registerLocked gives a link its ifindex and shows it.
+func (k *Kernel) registerLocked(l *link) {
+	k.indexes++
+	l.Index = k.indexes
+	k.links = append(k.links, l)
+	k.appearLocked(l)
+}
+
+func (k *Kernel) deviceLocked(addr string) *device {
+	for _, d := range k.devices {
+		if d.addr == addr {
+			return d
+		}
+	}
+	return nil
+}
+
+// addDeviceLocked shows a function in the tree.
+func (k *Kernel) addDeviceLocked(d *device) {
+	k.devices = append(k.devices, d)
+	d.netParent = d.path
+	id := "0x10c9" // 82576
+	if d.pf != nil {
+		id = "0x10ca"
+	}
+	k.tree.files(d.path, map[string]string{
+		"vendor": "0x8086", "device": id, "class": "0x020000", "numa_node": strconv.Itoa(d.conf.NUMANode),
+		"subsystem_vendor": "0x8086", "subsystem_device": "0xa03c",
+	})
+	k.tree.file(d.path+"/driver_override", "(null)", func(v string) error {
+		d.override = v
+		k.tree.file(d.path+"/driver_override", cmp.Or(v, "(null)"), nil)
+		return nil
+	})
+	k.tree.link(d.path+"/subsystem", "bus/pci")
+	k.tree.link("bus/pci/devices/"+d.addr, d.path)
+}
+
+// removeDeviceLocked takes a function off the bus, with its netdev wherever that is.
+func (k *Kernel) removeDeviceLocked(d *device) {
+	k.unbindLocked(d)
+	k.tree.remove("bus/pci/devices/" + d.addr)
+	k.tree.remove(d.path)
+	if pf := d.pf; pf != nil {
+		k.tree.remove(fmt.Sprintf("%s/virtfn%d", pf.path, d.index))
+		pf.vfs = pf.vfs[:len(pf.vfs)-1]
+	}
+	for i, o := range k.devices {
+		if o == d {
+			k.devices = append(k.devices[:i:i], k.devices[i+1:]...)
+			return
+		}
+	}
+}
+
+// boundLocked links a function and its driver; a virtio function gets its second level.
+func (k *Kernel) boundLocked(d *device, name string) {
+	d.driver = name
+	k.tree.link(d.path+"/driver", "bus/pci/drivers/"+name)
+	k.tree.link("bus/pci/drivers/"+name+"/"+d.addr, d.path)
+	if !d.conf.Virtio || name == "vfio-pci" {
+		return
+	}
+	virtio := fmt.Sprintf("virtio%d", k.virtios)
+	k.virtios++
+	d.netParent = path.Join(d.path, virtio)
+	k.tree.files(d.netParent, map[string]string{"vendor": "0x1af4", "device": "0x0001"})
+	k.tree.dir("bus/virtio/drivers/virtio_net")
+	k.tree.link(d.netParent+"/subsystem", "bus/virtio")
+	k.tree.link(d.netParent+"/driver", "bus/virtio/drivers/virtio_net")
+}
+
+// unbindLocked takes a function from its driver; its netdev ends.
+func (k *Kernel) unbindLocked(d *device) {
+	if d.net != nil {
+		k.deleteLocked(d.net)
+	}
+	if d.driver == "" {
+		return
+	}
+	k.tree.remove(d.path + "/driver")
+	k.tree.remove("bus/pci/drivers/" + d.driver + "/" + d.addr)
+	k.tree.remove(d.netParent + "/net")
+	if d.netParent != d.path {
+		k.tree.remove(d.netParent)
+		d.netParent = d.path
+	}
+	d.driver, d.dead = "", false
+}
+
+// trainingTime is how long a link that has been set up has no carrier.
+func (l *link) trainingTime() time.Duration {
+	switch {
+	case l.dev == nil:
+		return 0
+	case l.dev.pf != nil:
+		return l.dev.conf.VFCarrierAfter
+	default:
+		return l.dev.conf.CarrierAfter
+	}
+}

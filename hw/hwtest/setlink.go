@@ -1,0 +1,246 @@
+package hwtest
+
+import (
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// Links implements hw.Kernel.
+func (k *Kernel) Links() ([]hw.Link, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var ls []hw.Link
+	for _, l := range k.links {
+		if l.ns == hostNS {
+			ls = append(ls, l.shown())
+		}
+	}
+	return ls, nil
+}
+
+// SetLink implements hw.Kernel.
+func (k *Kernel) SetLink(index int, c hw.LinkChange) error {
+	return c.Each(func(op string, one hw.LinkChange) error {
+		return k.call(func() error {
+			l := k.byIndexLocked(hostNS, index)
+			if l == nil {
+				return syscall.ENODEV
+			}
+			return k.setLocked(l, one)
+		}, func() string { return fmt.Sprintf("set %s: %s", k.labelLocked(index), op) })
+	})
+}
+
+// labelLocked names a link for the log of calls.
+func (k *Kernel) labelLocked(index int) string {
+	if l := k.byIndexLocked(hostNS, index); l != nil {
+		return l.Name
+	}
+	return fmt.Sprintf("link %d", index)
+}
+
+// setLocked applies a change of one field.
+func (k *Kernel) setLocked(l *link, c hw.LinkChange) error {
+	defer k.showLocked(l)
+	switch {
+	case c.DelAltName != nil:
+		return k.delAltNameLocked(l, *c.DelAltName)
+	case c.Up != nil:
+		return k.setUpLocked(l, *c.Up)
+	case c.Master != nil:
+		return k.setMasterLocked(l, *c.Master)
+	case c.Name != nil:
+		return k.renameLocked(l, *c.Name)
+	case c.Alias != nil:
+		return k.setAliasLocked(l, *c.Alias)
+	case c.MAC != nil:
+		return k.setMACLocked(l, *c.MAC)
+	case c.MTU != nil:
+		return k.setMTULocked(l, *c.MTU)
+	case c.TxQLen != nil:
+		return k.setTxQLenLocked(l, *c.TxQLen)
+	case c.Promisc != nil:
+		l.Promisc = *c.Promisc
+	case c.AllMulti != nil:
+		l.AllMulti = *c.AllMulti
+	}
+	return nil
+}
+
+func (k *Kernel) delAltNameLocked(l *link, name string) error {
+	i := slices.Index(l.AltNames, name)
+	switch {
+	case i >= 0:
+		l.AltNames = slices.Delete(l.AltNames, i, i+1)
+		return nil
+	case k.namedLocked(l.ns, name) != nil: // a name proper, or an altname of another link
+		return syscall.EINVAL
+	}
+	return syscall.ENOENT
+}
+
+// setUpLocked sets a link up or down. Going down costs it its routes and its IPv6 addresses.
+func (k *Kernel) setUpLocked(l *link, up bool) error {
+	if l.Up == up {
+		return nil
+	}
+	l.Up, l.trained = up, false
+	l.ups++
+	k.showPeersLocked(l)
+	if !up {
+		k.dropRoutesLocked(l)
+		l.addrs = slices.DeleteFunc(l.addrs, func(a hw.Addr) bool { return strings.Contains(a.CIDR, ":") })
+		return nil
+	}
+	ups := l.ups
+	k.afterLocked(l.trainingTime(), func() {
+		if l.ups == ups {
+			l.trained = true
+			k.showLocked(l)
+			k.showPeersLocked(l)
+		}
+	})
+	return nil
+}
+
+// showPeersLocked brings up to date the links whose carrier hangs on l's.
+func (k *Kernel) showPeersLocked(l *link) {
+	for _, o := range k.links {
+		if o.peer == l || o.dev != nil && o.dev.pf != nil && o.dev.pf.net == l {
+			k.showLocked(o)
+		}
+	}
+}
+
+// setMasterLocked makes a link a port of a bond or bridge, or of none.
+func (k *Kernel) setMasterLocked(l *link, index int) error {
+	var m *link
+	if index != 0 {
+		if m = k.byIndexLocked(l.ns, index); m == nil {
+			return syscall.EINVAL
+		}
+		if m.Kind != "bond" && m.Kind != "bridge" {
+			return syscall.EOPNOTSUPP
+		}
+		if m.Kind == "bond" && l.Up {
+			return syscall.EPERM // "Device can not be enslaved while up"
+		}
+	}
+	if l.master != nil {
+		k.releaseLocked(l)
+	}
+	if m == nil {
+		return nil
+	}
+	l.master = m
+	if m.Kind == "bond" {
+		l.beforeMAC, l.MAC = l.MAC, m.MAC
+		return k.setUpLocked(l, true)
+	}
+	return nil
+}
+
+// releaseLocked takes a port out of its bond or bridge. A bond gives it its MAC back and leaves it down.
+func (k *Kernel) releaseLocked(l *link) {
+	m := l.master
+	l.master = nil
+	if m.Kind == "bond" {
+		l.MAC = l.beforeMAC
+		// Setting down cannot fail.
+		_ = k.setUpLocked(l, false)
+	}
+	k.showLocked(l)
+}
+
+// renameLocked renames a link. Any name or alternative name that is in use is in the way, its own too.
+func (k *Kernel) renameLocked(l *link, name string) error {
+	if name == l.Name {
+		return nil
+	}
+	if err := validName(name); err != nil {
+		return err
+	}
+	if k.namedLocked(l.ns, name) != nil {
+		return syscall.EEXIST
+	}
+	if l.Up && k.NoLiveRename {
+		return syscall.EBUSY
+	}
+	k.hideLocked(l)
+	for i := range l.addrs { // labels follow the name, aliases such as eth0:1 too
+		if rest, ok := strings.CutPrefix(l.addrs[i].Label, l.Name); ok {
+			l.addrs[i].Label = name + rest
+		}
+	}
+	l.Name, l.assign = name, nameRenamed
+	k.appearLocked(l)
+	return nil
+}
+
+// validName is the kernel's rule for names.
+func validName(name string) error {
+	switch {
+	case len(name) > 15:
+		return syscall.ERANGE
+	case name == "", name == ".", name == "..", strings.ContainsAny(name, "/: \t\n"):
+		return syscall.EINVAL
+	}
+	return nil
+}
+
+func (k *Kernel) setAliasLocked(l *link, alias string) error {
+	if len(alias) > 255 {
+		return syscall.ERANGE
+	}
+	l.Alias = alias
+	k.showLocked(l)
+	return nil
+}
+
+// setMACLocked changes the MAC of a netdev; for a VF's the PF has a say.
+func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
+	hwaddr, err := net.ParseMAC(string(mac))
+	old, _ := net.ParseMAC(string(l.MAC))
+	if err != nil || len(hwaddr) != len(old) {
+		return syscall.EINVAL
+	}
+	if hwaddr[0]&1 != 0 || !slices.ContainsFunc(hwaddr, func(b byte) bool { return b != 0 }) {
+		return syscall.EADDRNOTAVAIL
+	}
+	mac = hw.MAC(hwaddr.String())
+	if d := l.dev; d != nil && d.pf != nil && !d.dead {
+		if d.adminMAC && !d.state.Trust && d.state.MAC != mac {
+			return syscall.EADDRNOTAVAIL
+		}
+		d.reportMAC(mac)
+	}
+	l.MAC = mac
+	return nil
+}
+
+func (k *Kernel) setMTULocked(l *link, mtu int) error {
+	most := 65535
+	if l.dev != nil {
+		most = 9216 // igb, igbvf
+	}
+	if mtu < 68 || mtu > most {
+		return syscall.EINVAL
+	}
+	l.MTU = mtu
+	k.showLocked(l)
+	return nil
+}
+
+func (k *Kernel) setTxQLenLocked(l *link, n int) error {
+	if n < 0 {
+		return syscall.ERANGE
+	}
+	l.TxQLen = n
+	k.showLocked(l)
+	return nil
+}

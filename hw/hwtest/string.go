@@ -1,0 +1,99 @@
+package hwtest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// String is the whole state in a form that does not depend on what has happened: namespaces, links by name, addresses,
+// routes, PFs and VFs. Ifindexes, which change with every probe, are left out.
+func (k *Kernel) String() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var b strings.Builder
+	for _, ns := range k.spacesLocked() {
+		fmt.Fprintf(&b, "namespace %s\n", cmp.Or(ns, "host"))
+		links := slices.DeleteFunc(slices.Clone(k.links), func(l *link) bool { return l.ns != ns })
+		slices.SortFunc(links, func(x, y *link) int { return strings.Compare(x.Name, y.Name) })
+		for _, l := range links {
+			k.printLinkLocked(&b, l)
+		}
+	}
+	devices := slices.Clone(k.devices)
+	slices.SortFunc(devices, func(x, y *device) int { return strings.Compare(x.addr, y.addr) })
+	for _, d := range devices {
+		if d.pf == nil {
+			d.print(&b)
+		}
+	}
+	return b.String()
+}
+
+// spacesLocked lists the namespaces, the host first.
+func (k *Kernel) spacesLocked() []string {
+	var names []string
+	for ns := range k.spaces {
+		names = append(names, ns)
+	}
+	slices.Sort(names)
+	return names
+}
+
+func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
+	fmt.Fprintf(b, "  %s:", l.Name)
+	say := func(yes bool, format string, args ...any) {
+		if yes {
+			fmt.Fprintf(b, " "+format, args...)
+		}
+	}
+	say(l.Kind != "", "%s", l.Kind)
+	say(l.dev != nil, "%s", l.pci())
+	say(true, "mac %s mtu %d txqueuelen %d", l.MAC, l.MTU, l.TxQLen)
+	say(l.Up, "up")
+	say(l.carrier(), "carrier")
+	say(l.Promisc, "promisc")
+	say(l.AllMulti, "allmulti")
+	if l.master != nil {
+		say(true, "master %s", l.master.Name)
+	}
+	say(l.Alias != "", "alias %q", l.Alias)
+	say(len(l.AltNames) > 0, "altnames %s", strings.Join(slices.Sorted(slices.Values(l.AltNames)), ","))
+	b.WriteByte('\n')
+	for _, a := range l.addrs {
+		fmt.Fprintf(b, "    address %+v\n", a)
+	}
+	for _, r := range k.routes {
+		if r.Index == l.Index && l.ns == hostNS {
+			r.Index = 0
+			fmt.Fprintf(b, "    route %+v\n", r)
+		}
+	}
+}
+
+// pci is a link's PCI address, "" when it has none.
+func (l *link) pci() string {
+	if l.dev == nil {
+		return ""
+	}
+	return l.dev.addr
+}
+
+// print is a PF and its VFs.
+func (d *device) print(b *strings.Builder) {
+	fmt.Fprintf(b, "pf %s: driver %s", d.addr, cmp.Or(d.driver, "none"))
+	if d.conf.TotalVFs > 0 {
+		fmt.Fprintf(b, " vfs %d/%d autoprobe %v", len(d.vfs), d.conf.TotalVFs, d.autoprobe)
+	}
+	b.WriteByte('\n')
+	for i, vf := range d.vfs {
+		fmt.Fprintf(b, "  vf %d %s: driver %s override %s mac %s vlan %v spoofchk %v trust %v", i, vf.addr,
+			cmp.Or(vf.driver, "none"), cmp.Or(vf.override, "none"), cmp.Or(string(vf.state.MAC), "none"), vf.state.VLAN,
+			vf.state.Spoofchk, vf.state.Trust)
+		if vf.dead {
+			b.WriteString(" dead")
+		}
+		b.WriteByte('\n')
+	}
+}

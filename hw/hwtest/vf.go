@@ -1,0 +1,81 @@
+package hwtest
+
+import (
+	"fmt"
+	"net"
+	"syscall"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// VFs implements hw.Kernel.
+func (k *Kernel) VFs(pf int) ([]hw.VFState, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.byIndexLocked(hostNS, pf)
+	if l == nil {
+		return nil, hw.FromErrno(syscall.ENODEV)
+	}
+	if l.dev == nil || l.dev.conf.NoVFOps {
+		return nil, nil
+	}
+	var states []hw.VFState
+	for _, vf := range l.dev.vfs {
+		states = append(states, vf.state)
+	}
+	return states, nil
+}
+
+// SetVF implements hw.Kernel.
+func (k *Kernel) SetVF(pf, vf int, c hw.VFChange) error {
+	return c.Each(func(op string, one hw.VFChange) error {
+		return k.call(func() error {
+			l := k.byIndexLocked(hostNS, pf)
+			if l == nil {
+				return syscall.ENODEV
+			}
+			if l.dev == nil || l.dev.pf != nil || l.dev.conf.NoVFOps {
+				return syscall.EOPNOTSUPP
+			}
+			if vf < 0 || vf >= len(l.dev.vfs) {
+				return syscall.EINVAL
+			}
+			return l.dev.vfs[vf].set(one)
+		}, func() string { return fmt.Sprintf("set %s vf %d: %s", k.labelLocked(pf), vf, op) })
+	})
+}
+
+// set is a PF's driver changing one thing about a VF. The VF's netdev learns of a MAC when its driver is next bound.
+func (d *device) set(c hw.VFChange) error {
+	switch {
+	case c.MAC != nil:
+		return d.setMAC(*c.MAC)
+	case c.VLAN != nil:
+		// igb takes 4095 as well; who knows better has to check.
+		if v := *c.VLAN; v.ID < 0 || v.ID > 4095 || v.QoS < 0 || v.QoS > 7 {
+			return syscall.EINVAL
+		}
+		d.state.VLAN = *c.VLAN
+	case c.Spoofchk != nil && d.conf.NoSpoof, c.Trust != nil && d.conf.NoTrust:
+		return syscall.EOPNOTSUPP
+	case c.Spoofchk != nil:
+		d.state.Spoofchk = *c.Spoofchk
+	case c.Trust != nil:
+		d.state.Trust = *c.Trust
+	}
+	return nil
+}
+
+// setMAC is the PF setting a VF's MAC; "" leaves the choice to the VF again.
+func (d *device) setMAC(mac hw.MAC) error {
+	if mac == "" || mac == "00:00:00:00:00:00" {
+		d.state.MAC, d.adminMAC = "", false
+		return nil
+	}
+	a, err := net.ParseMAC(string(mac))
+	if err != nil || len(a) != 6 || a[0]&1 != 0 {
+		return syscall.EINVAL
+	}
+	d.state.MAC, d.adminMAC = hw.MAC(a.String()), true
+	return nil
+}
