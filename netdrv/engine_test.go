@@ -1,0 +1,251 @@
+package netdrv_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/store"
+)
+
+// A machine is a host with a stand-in kernel, a ledger and a driver, and an engine that calls the driver and moves
+// devices as dockerd does.
+type machine struct {
+	t      *testing.T
+	kernel *hwtest.Kernel
+	store  store.Store
+	driver *netdrv.Driver
+	ctx    context.Context
+	boot   string
+	where  map[string]place // by container
+	stop   context.CancelFunc
+	// inventedGateway is what the IPAM driver would say.
+	inventedGateway func(ctx context.Context, pool, gateway string) bool
+}
+
+// A place is where a container's device went.
+type place struct{ network, source, inside string }
+
+// story runs fn on a fresh machine in a bubble, where waits cost no time. What is true of every machine at the end of
+// every story is checked afterwards.
+func story(t *testing.T, fn func(m *machine)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		m := &machine{t: t, kernel: hwtest.New(t), store: store.NewMemory(), boot: "boot-1", where: map[string]place{}}
+		m.start(m.store)
+		fn(m)
+		m.stop()
+		m.checkInvariants()
+	})
+}
+
+// start starts a driver process on s; the one before it, if any, has to be stopped.
+func (m *machine) start(s store.Store) {
+	m.t.Helper()
+	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: m.kernel, IP: m.kernel, Boot: m.boot})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.driver, err = netdrv.New(netdrv.Config{Store: s, Host: host, Log: zap.NewNop(),
+		InventedGateway: func(ctx context.Context, pool, gateway string) bool {
+			return m.inventedGateway != nil && m.inventedGateway(ctx, pool, gateway)
+		}})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.ctx, m.stop = context.WithCancel(m.t.Context())
+	driver, ctx, done := m.driver, m.ctx, make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = driver.Reconcile(ctx) // ends with ctx
+	}()
+	cancel := m.stop
+	m.stop = func() { cancel(); <-done }
+}
+
+// restart kills the driver process and starts another on the same ledger.
+func (m *machine) restart() {
+	m.stop()
+	m.start(m.store)
+}
+
+// call bounds a call as the server does.
+func (m *machine) call() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(m.ctx, 10*time.Second)
+}
+
+// create makes a network; options are "key=value".
+func (m *machine) create(id string, options ...string) error {
+	return m.createWith(id, &plugin.CreateNetworkRequest{}, options...)
+}
+
+func (m *machine) createWith(id string, r *plugin.CreateNetworkRequest, options ...string) error {
+	ctx, cancel := m.call()
+	defer cancel()
+	generic := map[string]any{}
+	for _, o := range options {
+		k, v, _ := strings.Cut(o, "=")
+		generic[k] = v
+	}
+	r.NetworkID = id
+	if r.Options == nil {
+		r.Options = map[string]any{}
+	}
+	r.Options["com.docker.network.generic"] = generic
+	_, err := m.driver.CreateNetwork(ctx, r)
+	return err
+}
+
+// remove removes a network.
+func (m *machine) remove(id string) error {
+	ctx, cancel := m.call()
+	defer cancel()
+	_, err := m.driver.DeleteNetwork(ctx, &plugin.DeleteNetworkRequest{NetworkID: id})
+	return err
+}
+
+// endpoint is the endpoint ID of a container.
+func endpoint(container string) string { return container + "-endpoint-0123456789" }
+
+// attach does CreateEndpoint and Join.
+func (m *machine) attach(container, network string, i plugin.EndpointInterface) (*plugin.JoinResponse, string, error) {
+	ctx, cancel := m.call()
+	defer cancel()
+	res, err := m.driver.CreateEndpoint(ctx, &plugin.CreateEndpointRequest{NetworkID: network,
+		EndpointID: endpoint(container), Interface: &i})
+	if err != nil {
+		return nil, "", err
+	}
+	mac := i.MacAddress
+	if res.Interface != nil {
+		mac = res.Interface.MacAddress
+	}
+	join, err := m.driver.Join(ctx, &plugin.JoinRequest{NetworkID: network, EndpointID: endpoint(container)})
+	return join, mac, err
+}
+
+// run starts a container on a network, as docker run does, and returns the name its device had in the host, and its MAC.
+func (m *machine) run(container, network string, mac ...string) (source, hwaddr string, err error) {
+	i := plugin.EndpointInterface{Address: "10.0.0.2/24", MacAddress: strings.Join(mac, "")}
+	join, hwaddr, err := m.attach(container, network, i)
+	if err != nil {
+		return "", "", err
+	}
+	source = join.InterfaceName.SrcName
+	inside := join.InterfaceName.DstPrefix + "0"
+	if err := m.kernel.MoveToNS(container, source, inside); err != nil {
+		return "", "", err
+	}
+	m.where[container] = place{network, source, inside}
+	return source, hwaddr, nil
+}
+
+// mustRun is run where nothing can go wrong.
+func (m *machine) mustRun(container, network string, mac ...string) (source, hwaddr string) {
+	m.t.Helper()
+	source, hwaddr, err := m.run(container, network, mac...)
+	if err != nil {
+		m.t.Fatalf("run %s on %s: %v", container, network, err)
+	}
+	return source, hwaddr
+}
+
+// end ends a container, as docker stop does.
+func (m *machine) end(container string) {
+	m.t.Helper()
+	p := m.where[container]
+	m.leave(container)
+	if err := m.kernel.MoveHome(container, p.inside, p.source); err != nil {
+		m.t.Fatalf("stop %s: %v", container, err)
+	}
+	m.kernel.KillNS(container, 0)
+	m.delete(container)
+}
+
+func (m *machine) leave(container string) {
+	m.t.Helper()
+	ctx, cancel := m.call()
+	defer cancel()
+	_, err := m.driver.Leave(ctx, &plugin.LeaveRequest{NetworkID: m.where[container].network, EndpointID: endpoint(container)})
+	if err != nil {
+		m.t.Fatalf("leave %s: %v", container, err)
+	}
+}
+
+// delete does DeleteEndpoint.
+func (m *machine) delete(container string) {
+	m.t.Helper()
+	ctx, cancel := m.call()
+	defer cancel()
+	_, err := m.driver.DeleteEndpoint(ctx, &plugin.DeleteEndpointRequest{NetworkID: m.where[container].network,
+		EndpointID: endpoint(container)})
+	if err != nil {
+		m.t.Fatalf("delete endpoint of %s: %v", container, err)
+	}
+	delete(m.where, container)
+}
+
+// settled waits until the reconciler has had time for everything that it does without being told.
+func (m *machine) settled() {
+	time.Sleep(10 * time.Minute) // in the bubble
+	synctest.Wait()
+}
+
+// keys lists the keys in the ledger.
+func (m *machine) keys() []string {
+	m.t.Helper()
+	var keys []string
+	err := m.store.Range(m.t.Context(), "", func(kv store.KV) error {
+		keys = append(keys, kv.Key)
+		return nil
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return keys
+}
+
+// checkInvariants checks what must be true whenever nothing is under way: an endpoint's device has a loan that names it.
+func (m *machine) checkInvariants() {
+	m.t.Helper()
+	records := map[string]string{}
+	err := m.store.Range(m.t.Context(), "", func(kv store.KV) error {
+		records[kv.Key] = string(kv.Value)
+		return nil
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	for key, rec := range records {
+		_, eid, ok := strings.Cut(strings.TrimPrefix(key, "ep/"), "/")
+		if !ok || !strings.HasPrefix(key, "ep/") {
+			continue
+		}
+		loans := 0
+		for k, loan := range records {
+			if strings.HasPrefix(k, "dev/") && strings.Contains(loan, fmt.Sprintf(`"endpoint":%q`, eid)) {
+				loans++
+			}
+		}
+		if loans != 1 {
+			m.t.Errorf("endpoint %s has %d devices: %s", eid, loans, rec)
+		}
+	}
+}
+
+// wantError compares an error's whole text.
+func wantError(t *testing.T, err error, want string) {
+	t.Helper()
+	if err == nil || err.Error() != want {
+		t.Errorf("error is\n  %v\nwant\n  %s", err, want)
+	}
+}

@@ -1,0 +1,107 @@
+package netdrv_test
+
+import (
+	"context"
+	"testing"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/netdrv"
+)
+
+// TestOptionErrors: every way to get an option wrong, word for word. Engines from 28 on hear it before they allocate
+// addresses, older ones when the network is made; nothing changes either way.
+func TestOptionErrors(t *testing.T) {
+	const vlans = "; allowed: 0 to 4094"
+	for _, c := range []struct {
+		options []string
+		want    string
+	}{
+		{nil, "option netdevice: missing; say which device to use: -o netdevice=NAME"},
+		{[]string{"netdevice="}, "option netdevice: has no value; allowed: name or PCI address of a netdev"},
+		{[]string{"netdevice=ens1f0", "vlna=5"},
+			"option vlna: unknown; known are gateway, mode, netdevice, numvfs, prefix, privileged, vlan"},
+		{[]string{"netdevice=ens1f0", "vlan=4095"}, `option vlan: "4095" is not allowed` + vlans},
+		{[]string{"netdevice=ens1f0", "vlan=-1"}, `option vlan: "-1" is not allowed` + vlans},
+		{[]string{"netdevice=ens1f0", "vlan=ten"}, `option vlan: "ten" is not allowed` + vlans},
+		{[]string{"netdevice=ens1f0", "vlan="}, "option vlan: has no value" + vlans},
+		{[]string{"netdevice=ens1f0", "mode=bridge"}, `option mode: "bridge" is not allowed; allowed: sriov or passthrough`},
+		{[]string{"netdevice=ens1f0", "privileged=maybe"},
+			`option privileged: "maybe" is not allowed; allowed: yes or no (also 1, true, on; 0, false, off)`},
+		{[]string{"netdevice=ens1f0", "numvfs=0"}, `option numvfs: "0" is not allowed; allowed: 1 to what the NIC can`},
+		{[]string{"netdevice=ens1f0", "numvfs=8"}, "option numvfs: 8 is not possible: ens1f0 (0000:01:00.0) can have 7 vfs"},
+		{[]string{"netdevice=ens1f0", "prefix=a/b"},
+			`option prefix: "a/b" is not allowed; allowed: up to 10 letters, digits, _, - and .`},
+		{[]string{"netdevice=ens1f0", "gateway=10.0.0.1"}, `option gateway: "10.0.0.1" is not allowed; allowed: none or auto`},
+		{[]string{"netdevice=ens1f0", "mode=passthrough", "vlan=7"},
+			"option vlan: not for mode=passthrough, only for mode=sriov"},
+		{[]string{"netdevice=ens1f0", "VLAN=7", "vlan=8"}, "option vlan: given twice"},
+		{[]string{"netdevice=../../etc"}, "option netdevice: ../../etc: no such device"},
+	} {
+		story(t, func(m *machine) {
+			m.kernel.AddPF(igb())
+			before := m.kernel.String()
+			wantError(t, m.create("n", c.options...), c.want)
+			if after, keys := m.kernel.String(), m.keys(); after != before || len(keys) > 0 {
+				t.Errorf("%v: changed the host or the ledger %v:\n%s", c.options, keys, after)
+			}
+		})
+	}
+}
+
+// TestGwAllocCheck: the options are checked before anything is allocated, and no gateway is asked for unless wanted.
+func TestGwAllocCheck(t *testing.T) {
+	story(t, func(m *machine) {
+		for value, skip := range map[string]bool{"auto": false, "none": true, "": true} {
+			generic := map[string]any{"netdevice": "ens1f0"}
+			if value != "" {
+				generic["gateway"] = value
+			}
+			res, err := m.driver.GwAllocCheck(m.ctx, &netdrv.GwAllocCheckRequest{
+				Options: map[string]any{"com.docker.network.generic": generic}})
+			if err != nil || res.SkipIPv4 != skip || res.SkipIPv6 != skip {
+				t.Errorf("gateway=%s: %+v, %v", value, res, err)
+			}
+		}
+		_, err := m.driver.GwAllocCheck(context.Background(), &netdrv.GwAllocCheckRequest{
+			Options: map[string]any{"com.docker.network.generic": map[string]any{"netdevice": "x", "vlan": "x"}}})
+		wantError(t, err, `option vlan: "x" is not allowed; allowed: 0 to 4094`)
+	})
+}
+
+// TestVLANIsExclusive: a VLAN on a PF belongs to one network; untagged networks may be many.
+func TestVLANIsExclusive(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		for _, n := range []struct{ id, vlan string }{{"a", "vlan=100"}, {"b", "vlan=200"}, {"c", "vlan=0"}, {"d", "vlan=0"}} {
+			if err := m.create(n.id, "netdevice=ens1f0", n.vlan); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := m.create("e", "netdevice=0000:01:00.0"); err != nil {
+			t.Fatal(err)
+		}
+		wantError(t, m.create("f", "netdevice=ens1f0", "vlan=100"),
+			"option vlan: 100 is used on ens1f0 (0000:01:00.0) by network a; choose another")
+		if err := m.remove("a"); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.create("f", "netdevice=ens1f0", "vlan=100"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// TestContainerOptions: what is said for one container only is refused rather than ignored; the engine's own keys pass.
+func TestContainerOptions(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		if err := m.create("n", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		r := &plugin.CreateEndpointRequest{NetworkID: "n", EndpointID: "e", Interface: &plugin.EndpointInterface{},
+			Options: map[string]any{"com.docker.network.portmap": []any{}, "vlan": "5"}}
+		_, err := m.driver.CreateEndpoint(m.ctx, r)
+		wantError(t, err, "option vlan: cannot be given for one container; give it with docker network create")
+	})
+}

@@ -1,0 +1,202 @@
+package netdrv_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// nic adds a plain NIC with an address and routes, as a host uses it.
+func nic(m *machine) {
+	m.kernel.AddPF(hwtest.PF{Name: "ens2", PCI: "0000:02:00.0", MAC: "52:54:00:bb:00:00", Driver: "e1000e", Up: true})
+	m.kernel.AddAddrs("ens2", "192.0.2.10/24", "2001:db8::10/64")
+	m.kernel.AddRoutes("ens2", hw.Route{Dst: "198.51.100.0/24", Gateway: "192.0.2.1", Table: 254, Metric: 50, Protocol: 4})
+}
+
+// TestWholeDevice: a device that is handed over whole comes back with all that it had, whatever the container did.
+func TestWholeDevice(t *testing.T) {
+	for name, die := range map[string]func(m *machine){
+		"stopped": func(m *machine) { m.end("a") },
+		"killed with the engine": func(m *machine) {
+			m.leave("a")
+			m.kernel.KillNS("a", 2*time.Second)
+			m.delete("a")
+		},
+		"killed, and late": func(m *machine) {
+			m.leave("a")
+			m.kernel.KillNS("a", 5*time.Second)
+			m.delete("a")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(m *machine) {
+				nic(m)
+				before := m.kernel.String()
+				if err := m.create("n", "netdevice=ens2", "mode=passthrough", "prefix=hw"); err != nil {
+					t.Fatal(err)
+				}
+				if _, mac := m.mustRun("a", "n"); mac != "52:54:00:bb:00:00" {
+					t.Errorf("mac %s, want the device's own", mac)
+				}
+				mtu, mac := 9000, hw.MAC("02:66:66:66:66:66")
+				if err := m.kernel.InNS("a").SetLink("hw0", hw.LinkChange{MTU: &mtu, MAC: &mac}); err != nil {
+					t.Fatal(err)
+				}
+				_, _, err := m.run("b", "n")
+				wantError(t, err, "ens2 is held by endpoint a-endpoint-0 of network n; "+
+					"a device that is handed over whole serves one container at a time")
+				die(m)
+				m.settled()
+				if after := m.kernel.String(); after != before {
+					t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+				}
+			})
+		})
+	}
+}
+
+// TestWholeDeviceWithMAC: a MAC of the user's is programmed, not answered, and taken back.
+func TestWholeDeviceWithMAC(t *testing.T) {
+	story(t, func(m *machine) {
+		nic(m)
+		before := m.kernel.String()
+		if err := m.create("n", "netdevice=0000:02:00.0", "mode=passthrough"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "n", "02:00:00:00:00:42")
+		if l := m.kernel.InNS("a").Links()[0]; l.MAC != "02:00:00:00:00:42" {
+			t.Errorf("in the container: %s", l.MAC)
+		}
+		m.end("a")
+		if after := m.kernel.String(); after != before {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+		}
+	})
+}
+
+// TestVeth: a device without a PCI address is found again by its mark, which goes when it is back.
+func TestVeth(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddVeth("tap0", "tap1")
+		before := m.kernel.String()
+		if err := m.create("n", "netdevice=tap0", "mode=passthrough"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "n")
+		m.end("a")
+		if after := m.kernel.String(); after != before {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+		}
+		// The engine is killed: a veth dies with its namespace, and the network can be removed all the same.
+		m.mustRun("a", "n")
+		m.leave("a")
+		m.kernel.KillNS("a", time.Second)
+		m.delete("a")
+		m.settled()
+		_, _, err := m.run("b", "n")
+		wantError(t, err, "tap0 is quarantined: has not come back; it may have died with its container; "+
+			"a device that is handed over whole serves one container at a time")
+		if err := m.remove("n"); err != nil {
+			t.Fatal(err)
+		}
+		m.settled()
+		if keys := m.keys(); len(keys) > 0 {
+			t.Errorf("left in the ledger: %v", keys)
+		}
+	})
+}
+
+// TestNotToBeHandedOver: what is not the plugin's to give is refused when the network is made, and nothing changes.
+func TestNotToBeHandedOver(t *testing.T) {
+	story(t, func(m *machine) {
+		nic(m)
+		m.kernel.AddPF(igb())
+		m.kernel.AddLink(hw.Link{Name: "bond0", Kind: "bond", Type: "ether", MAC: "02:00:00:00:00:01", MTU: 1500})
+		m.kernel.AddVeth("mgmt0", "mgmt1")
+		m.kernel.AddAddrs("mgmt0", "203.0.113.2/24")
+		up := true
+		if err := m.kernel.SetLink(m.kernel.Link("mgmt0").Index, hw.LinkChange{Up: &up}); err != nil {
+			t.Fatal(err)
+		}
+		m.kernel.AddRoutes("mgmt0", hw.Route{Dst: "0.0.0.0/0", Gateway: "203.0.113.1", Table: 254})
+		if err := m.create("vfs", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.create("whole", "netdevice=ens2", "mode=passthrough"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "vfs")
+		before := m.kernel.String()
+		for _, c := range []struct{ device, want string }{
+			{"bond0", "option netdevice: bond0: a bond cannot leave its network namespace: not supported by the driver"},
+			{"lo", "option netdevice: lo: a loopback cannot leave its network namespace: not supported by the driver"},
+			{"mgmt0", "option netdevice: mgmt0 carries the host's default route (through mgmt0); the host would be cut off"},
+			{"ens1f0", "option netdevice: ens1f0 is used by network vfs"},
+			{"ens2", "option netdevice: ens2 is used by network whole"},
+			{"0000:01:10.0", "option netdevice: 0000:01:10.0: it has no netdev in the host: device is in another network namespace"},
+			{"nosuch0", "option netdevice: nosuch0: no such device"},
+		} {
+			wantError(t, m.create("x", "mode=passthrough", "netdevice="+c.device), c.want)
+		}
+		wantError(t, m.create("x", "netdevice=ens2"), "option netdevice: ens2 (0000:02:00.0): sr-iov is off or missing "+
+			"(no sriov_totalvfs); switch it on in the firmware of the nic and of the machine: not supported by the driver")
+		wantError(t, m.create("x", "netdevice=mgmt0"),
+			"option netdevice: mgmt0: it is not a PCI device, so it has no vfs: not supported by the driver")
+		if after := m.kernel.String(); after != before {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+		}
+		m.end("a")
+	})
+}
+
+// TestGateways: which gateway reaches a container, and that the engine never adds a leg of its own.
+func TestGateways(t *testing.T) {
+	const pool, gw = "10.0.0.0/24", "10.0.0.1/24"
+	for name, c := range map[string]struct {
+		gateway  string
+		options  []string
+		internal bool
+		invented bool
+		want     string
+		route    string
+	}{
+		"none given":                 {want: ""},
+		"given by the user":          {gateway: gw, want: "10.0.0.1"},
+		"invented by an old engine":  {gateway: gw, invented: true, want: ""},
+		"invented, and wanted":       {gateway: gw, invented: true, options: []string{"gateway=auto"}, want: "10.0.0.1"},
+		"not wanted":                 {gateway: gw, options: []string{"gateway=none"}, want: ""},
+		"of an internal network":     {gateway: gw, internal: true, want: ""},
+		"outside the network's pool": {gateway: "10.9.9.1/24", want: "10.9.9.1", route: "10.9.9.1/32"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(m *machine) {
+				nic(m)
+				m.inventedGateway = func(_ context.Context, p, g string) bool { return c.invented && p == pool && g == gw }
+				r := &plugin.CreateNetworkRequest{IPv4Data: []*plugin.IPAMData{{Pool: pool, Gateway: c.gateway}}}
+				if c.internal {
+					r.Options = map[string]any{"com.docker.network.internal": true}
+				}
+				if err := m.createWith("n", r, append(c.options, "netdevice=ens2", "mode=passthrough")...); err != nil {
+					t.Fatal(err)
+				}
+				m.restart() // it is in the ledger, not in memory
+				join, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if join.Gateway != c.want || join.DisableGatewayService != (c.want == "") {
+					t.Errorf("gateway %q, gateway service disabled: %v; want %q", join.Gateway, join.DisableGatewayService, c.want)
+				}
+				if got := len(join.StaticRoutes); c.route == "" && got != 0 || c.route != "" && (got != 1 ||
+					join.StaticRoutes[0].Destination != c.route || join.StaticRoutes[0].RouteType != 1) {
+					t.Errorf("static routes %+v, want %q", join.StaticRoutes, c.route)
+				}
+			})
+		})
+	}
+}

@@ -1,0 +1,288 @@
+package netdrv_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// igb is a PF as the lab has it.
+func igb() hwtest.PF {
+	return hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 7,
+		CarrierAfter: 3 * time.Second, VFCarrierAfter: 100 * time.Millisecond, ProbeTakes: 40 * time.Millisecond,
+		VFDriverAfter: 200 * time.Millisecond}
+}
+
+// TestOneContainer is the life of a network: VFs are made, one is bound, set up, lent, put back, and all go again.
+func TestOneContainer(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		before := m.kernel.String()
+		if err := m.create("customer1", "netdevice=ens1f0", "vlan=100"); err != nil {
+			t.Fatal(err)
+		}
+		if n := m.kernel.NumVFs("0000:01:00.0"); n != 7 {
+			t.Fatalf("%d vfs, want 7", n)
+		}
+		shared := m.kernel.String()
+		source, mac := m.mustRun("web", "customer1")
+		if inside := m.kernel.InNS("web").Links(); len(inside) != 1 || inside[0].Name != "eth0" || string(inside[0].MAC) != mac {
+			t.Errorf("in the container: %+v, want eth0 with %s", inside, mac)
+		}
+		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := (hw.VFState{MAC: hw.MAC(mac), VLAN: hw.VLAN{ID: 100}, Spoofchk: true}); states[0] != want {
+			t.Errorf("vf 0 is %+v, want %+v", states[0], want)
+		}
+		m.end("web")
+		if l := m.kernel.Link(source); l.Up || string(l.MAC) != mac {
+			t.Errorf("back in the host: %+v, want %s down with %s", l, source, mac)
+		}
+		again, sameMAC := m.mustRun("web2", "customer1")
+		if again != source || sameMAC != mac {
+			t.Errorf("the next container got %s %s, want the same %s %s", again, sameMAC, source, mac)
+		}
+		m.end("web2")
+		if s, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index); err != nil || s[0].VLAN.ID != 0 || !strings.Contains(shared, mac) {
+			t.Errorf("vf 0 is %+v, %v; want it as it was made:\n%s", s[0], err, shared)
+		}
+		if err := m.remove("customer1"); err != nil {
+			t.Fatal(err)
+		}
+		if after := m.kernel.String(); after != before {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+		}
+		if keys := m.keys(); len(keys) > 0 {
+			t.Errorf("left in the ledger: %v", keys)
+		}
+	})
+}
+
+// TestComesHomeLate: a VF that comes home late, under another name, is waited for and renamed.
+func TestComesHomeLate(t *testing.T) {
+	for _, late := range []time.Duration{0, time.Second, 20 * time.Second} {
+		t.Run(late.String(), func(t *testing.T) {
+			story(t, func(m *machine) {
+				pf := igb()
+				pf.Up, pf.VFs = true, 2
+				m.kernel.AddPF(pf)
+				m.settled()
+				if err := m.create("n", "netdevice=0000:01:00.0", "vlan=5"); err != nil {
+					t.Fatal(err)
+				}
+				before := m.kernel.String()
+				m.mustRun("web", "n")
+				m.leave("web")
+				m.kernel.KillNS("web", late)
+				m.delete("web")
+				m.settled()
+				if after := m.kernel.String(); after != before {
+					t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+				}
+			})
+		})
+	}
+}
+
+// TestAllInUse: the eighth container of seven VFs is told who has them.
+func TestAllInUse(t *testing.T) {
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.TotalVFs = 2
+		m.kernel.AddPF(pf)
+		if err := m.create("n", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "n")
+		m.mustRun("b", "n")
+		_, _, err := m.run("c", "n")
+		wantError(t, err, "ens1f0 (0000:01:00.0): all 2 vfs are in use: "+
+			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n; "+
+			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint b-endpoint-0 of network n")
+		m.end("a")
+		m.mustRun("c", "n")
+		m.end("b")
+		m.end("c")
+	})
+}
+
+// TestWaitsForReturningVF: a container that is restarted while the kernel still holds its VF gets it all the same.
+func TestWaitsForReturningVF(t *testing.T) {
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.TotalVFs = 1
+		m.kernel.AddPF(pf)
+		if err := m.create("n", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "n")
+		m.leave("a")
+		m.kernel.KillNS("a", 6*time.Second)
+		m.delete("a") // gives up waiting after 3 seconds
+		m.mustRun("b", "n")
+		m.end("b")
+	})
+}
+
+// TestMAC: a VF's own MAC picks that VF, another is set on both sides and taken back afterwards.
+func TestMAC(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		if err := m.create("n", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		third := string(states[3].MAC)
+		if _, mac := m.mustRun("a", "n", third); mac != third {
+			t.Errorf("got %s, want %s", mac, third)
+		}
+		if ns, l, _ := m.kernel.Netdev("0000:01:10.6"); ns != "a" || string(l.MAC) != third {
+			t.Errorf("vf 3 is in %q with %s, want it in a with %s", ns, l.MAC, third)
+		}
+		_, _, err = m.run("b", "n", third)
+		wantError(t, err, "mac address "+third+": vf 3 of ens1f0 (0000:01:10.6) is held by endpoint a-endpoint-0 of network n")
+		m.mustRun("b", "n", "02:00:00:00:00:99")
+		if _, l, _ := m.kernel.Netdev("0000:01:10.0"); l.MAC != "02:00:00:00:00:99" {
+			t.Errorf("the netdev of vf 0 has %s", l.MAC)
+		}
+		m.end("b")
+		m.mustRun("c", "n") // the VF that b had, with a MAC of its own again
+		m.end("c")
+		_, _, err = m.run("d", "n", "01:00:5e:00:00:01")
+		wantError(t, err, "mac address 01:00:5e:00:00:01: must be six octets, not zero and not a multicast address")
+		m.end("a")
+	})
+}
+
+// TestPrivileged: spoof check and trust follow the option.
+func TestPrivileged(t *testing.T) {
+	for value, want := range map[string]hw.VFState{
+		"":    {Spoofchk: true},
+		"no":  {Spoofchk: true},
+		"yes": {Trust: true},
+		"1":   {Trust: true},
+		"ON":  {Trust: true},
+	} {
+		t.Run(value, func(t *testing.T) {
+			story(t, func(m *machine) {
+				m.kernel.AddPF(igb())
+				options := []string{"netdevice=ens1f0"}
+				if value != "" {
+					options = append(options, "privileged="+value)
+				}
+				if err := m.create("n", options...); err != nil {
+					t.Fatal(err)
+				}
+				m.mustRun("a", "n")
+				states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := (hw.VFState{Spoofchk: states[0].Spoofchk, Trust: states[0].Trust}); got != want {
+					t.Errorf("vf 0 is %+v, want %+v", got, want)
+				}
+				m.end("a")
+			})
+		})
+	}
+}
+
+// TestDirtyContainer: what a container does to its device ends with it.
+func TestDirtyContainer(t *testing.T) {
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.Up, pf.VFs = true, 2
+		m.kernel.AddPF(pf)
+		m.settled()
+		if err := m.create("n", "netdevice=ens1f0", "privileged=yes"); err != nil {
+			t.Fatal(err)
+		}
+		before := m.kernel.String()
+		m.mustRun("a", "n")
+		mtu, promisc, mac, alias := 9000, true, hw.MAC("02:66:66:66:66:66"), "mine now"
+		err := m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{MTU: &mtu, Promisc: &promisc, MAC: &mac, Alias: &alias})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m.end("a")
+		if after := m.kernel.String(); after != before {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+		}
+	})
+}
+
+// TestDeadVF: a VF that comes up dead is bound anew; one that stays dead is kept out of use and another is lent.
+func TestDeadVF(t *testing.T) {
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.DeadProbes = 1
+		m.kernel.AddPF(pf)
+		if err := m.create("n", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "n")
+		if ns, _, _ := m.kernel.Netdev("0000:01:10.0"); ns != "a" {
+			t.Errorf("vf 0 is in %q, want it in a", ns)
+		}
+		m.end("a")
+	})
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.BadVFs = []int{0}
+		m.kernel.AddPF(pf)
+		if err := m.create("n", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "n")
+		if ns, _, _ := m.kernel.Netdev("0000:01:10.2"); ns != "a" {
+			t.Errorf("vf 1 is in %q, want it in a", ns)
+		}
+		m.end("a")
+	})
+}
+
+// TestForeignVFs: VFs that were there before stay, and what others use is not touched.
+func TestForeignVFs(t *testing.T) {
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.Up, pf.VFs = true, 3
+		m.kernel.AddPF(pf)
+		m.settled()
+		_, l0, _ := m.kernel.Netdev("0000:01:10.0")
+		if err := m.kernel.MoveToNS("vm", l0.Name, ""); err != nil {
+			t.Fatal(err)
+		}
+		_, l1, _ := m.kernel.Netdev("0000:01:10.2")
+		m.kernel.AddAddrs(l1.Name, "192.0.2.1/24")
+		err := m.create("n", "netdevice=ens1f0", "numvfs=7")
+		wantError(t, err, "option numvfs: 7 is not possible: ens1f0 (0000:01:00.0) has 3 vfs that the plugin did not make "+
+			"and does not remove; leave the option out, or change their number on the host")
+		if err := m.create("n", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "n")
+		if ns, _, _ := m.kernel.Netdev("0000:01:10.4"); ns != "a" {
+			t.Errorf("vf 2 is in %q, want it in a", ns)
+		}
+		_, _, err = m.run("b", "n")
+		wantError(t, err, "ens1f0 (0000:01:00.0): all 3 vfs are in use: "+
+			"vf 0 of ens1f0 (0000:01:10.0) is in another network namespace; "+
+			"vf 1 of ens1f0 (0000:01:10.2) has address 192.0.2.1/24 in the host; "+
+			"vf 2 of ens1f0 (0000:01:10.4) is held by endpoint a-endpoint-0 of network n")
+		m.end("a")
+		if err := m.remove("n"); err != nil {
+			t.Fatal(err)
+		}
+		if n := m.kernel.NumVFs("0000:01:00.0"); n != 3 {
+			t.Errorf("%d vfs are left of 3 that were there before", n)
+		}
+	})
+}
