@@ -1,0 +1,129 @@
+package hw
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// Links implements Kernel.
+func (k *netlinkKernel) Links() ([]Link, error) {
+	found, err := dump(k.nl.LinkList)
+	if err != nil {
+		return nil, err
+	}
+	links := make([]Link, 0, len(found))
+	for _, l := range found {
+		links = append(links, toLink(l))
+	}
+	return links, nil
+}
+
+// toLink translates what the library has parsed.
+func toLink(l netlink.Link) Link {
+	a := l.Attrs()
+	return Link{
+		Index:    a.Index,
+		Name:     a.Name,
+		AltNames: a.AltNames,
+		Alias:    a.Alias,
+		Kind:     kind(l),
+		Type:     a.EncapType,
+		MAC:      MAC(a.HardwareAddr.String()),
+		PermMAC:  MAC(a.PermHWAddr.String()),
+		MTU:      a.MTU,
+		TxQLen:   a.TxQLen,
+		Up:       a.RawFlags&unix.IFF_UP != 0,
+		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
+		// The flags are what an administrator has set; the attribute promiscuity also counts packet sockets and bridges.
+		Promisc:  a.RawFlags&unix.IFF_PROMISC != 0,
+		AllMulti: a.RawFlags&unix.IFF_ALLMULTI != 0,
+		Master:   a.MasterIndex,
+		Peer:     a.ParentIndex,
+	}
+}
+
+// kind is IFLA_INFO_KIND. The library has a word of its own for links without one, and for tun and tap.
+func kind(l netlink.Link) string {
+	switch l := l.(type) {
+	case *netlink.Device:
+		return ""
+	case *netlink.Tuntap:
+		return "tun"
+	default:
+		return l.Type()
+	}
+}
+
+// at addresses a link by its ifindex, so that the library looks nothing up.
+func at(index int) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+}
+
+// SetLink implements Kernel. A link that is up is renamed as it is, which Linux before 6.2 refuses with ErrBusy: taking
+// it down for a moment, as some tools do, would cost it its routes and IPv6 addresses behind the caller's back.
+func (k *netlinkKernel) SetLink(index int, c LinkChange) error {
+	if index <= 0 { // the library would look it up by its name, ""
+		return FromErrno(unix.ENODEV)
+	}
+	return c.Each(func(_ string, one LinkChange) error { return FromErrno(k.setLink(at(index), one)) })
+}
+
+// setLink applies a change of one field.
+func (k *netlinkKernel) setLink(l netlink.Link, c LinkChange) error {
+	switch {
+	case c.DelAltName != nil:
+		return k.nl.LinkDelAltName(l, *c.DelAltName)
+	case c.Up != nil:
+		return either(*c.Up, k.nl.LinkSetUp, k.nl.LinkSetDown)(l)
+	case c.Master != nil:
+		return k.nl.LinkSetMasterByIndex(l, *c.Master)
+	case c.Name != nil:
+		return k.nl.LinkSetName(l, *c.Name)
+	case c.Alias != nil:
+		return k.nl.LinkSetAlias(l, *c.Alias)
+	case c.MAC != nil:
+		mac, err := net.ParseMAC(string(*c.MAC))
+		if err != nil {
+			return fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		return k.nl.LinkSetHardwareAddr(l, mac)
+	case c.MTU != nil:
+		return k.nl.LinkSetMTU(l, *c.MTU)
+	case c.TxQLen != nil:
+		return k.nl.LinkSetTxQLen(l, *c.TxQLen)
+	case c.Promisc != nil:
+		return either(*c.Promisc, k.nl.SetPromiscOn, k.nl.SetPromiscOff)(l)
+	case c.AllMulti != nil:
+		return either(*c.AllMulti, k.nl.LinkSetAllmulticastOn, k.nl.LinkSetAllmulticastOff)(l)
+	}
+	return nil
+}
+
+// either chooses what to do with a link.
+func either(yes bool, on, off func(netlink.Link) error) func(netlink.Link) error {
+	if yes {
+		return on
+	}
+	return off
+}
+
+// ask reads one link; the answer is an ifinfomsg with its attributes.
+func (k *netlinkKernel) ask(index int) ([]byte, error) {
+	req := k.request(unix.RTM_GETLINK)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(nl.RTEXT_FILTER_VF)))
+	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+	if err == nil && len(answers) != 1 {
+		err = fmt.Errorf("rtnetlink gave %d answers for link %d", len(answers), index)
+	}
+	if err != nil {
+		return nil, FromErrno(err)
+	}
+	return answers[0], nil
+}

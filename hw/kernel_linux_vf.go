@@ -1,0 +1,106 @@
+package hw
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// unknown is what rtnetlink reports for a setting of a VF that the driver does not know.
+	unknown = 0xffffffff
+	// attrType takes the flags off an attribute's type (NLA_TYPE_MASK).
+	attrType = 0x3fff
+)
+
+// VFs implements Kernel. It parses the attributes itself, because the library takes "unknown" for "on" in spoofchk.
+func (k *netlinkKernel) VFs(pf int) ([]VFState, error) {
+	answer, err := k.ask(pf)
+	if err != nil {
+		return nil, err
+	}
+	msg := nl.DeserializeIfInfomsg(answer)
+	attrs, err := nl.ParseRouteAttr(answer[msg.Len():])
+	if err != nil {
+		return nil, fmt.Errorf("rtnetlink: %w", err)
+	}
+	var states []VFState
+	for _, a := range attrs {
+		if a.Attr.Type&attrType != unix.IFLA_VFINFO_LIST {
+			continue
+		}
+		infos, err := nl.ParseRouteAttr(a.Value)
+		if err != nil {
+			return nil, fmt.Errorf("rtnetlink: list of vfs: %w", err)
+		}
+		for _, info := range infos {
+			s, err := parseVF(info.Value, msg.Type)
+			if err != nil {
+				return nil, fmt.Errorf("rtnetlink: vf %d: %w", len(states), err)
+			}
+			states = append(states, s)
+		}
+	}
+	return states, nil
+}
+
+// parseVF reads one IFLA_VF_INFO of a PF with the given link type (ARPHRD_*).
+func parseVF(info []byte, linkType uint16) (VFState, error) {
+	attrs, err := nl.ParseRouteAttr(info)
+	if err != nil {
+		return VFState{}, err
+	}
+	var s VFState
+	for _, a := range attrs {
+		switch t := a.Attr.Type & attrType; {
+		case t == nl.IFLA_VF_MAC && len(a.Value) >= nl.SizeofVfMac && linkType == unix.ARPHRD_ETHER:
+			mac := nl.DeserializeVfMac(a.Value).Mac[:6]
+			if !bytes.Equal(mac, make([]byte, 6)) {
+				s.MAC = MAC(net.HardwareAddr(mac).String())
+			}
+		case t == nl.IFLA_VF_VLAN && len(a.Value) >= nl.SizeofVfVlan:
+			v := nl.DeserializeVfVlan(a.Value)
+			s.VLAN = VLAN{ID: int(v.Vlan), QoS: int(v.Qos)}
+		case t == nl.IFLA_VF_SPOOFCHK && len(a.Value) >= nl.SizeofVfSpoofchk:
+			s.Spoofchk = isOn(nl.DeserializeVfSpoofchk(a.Value).Setting)
+		case t == nl.IFLA_VF_TRUST && len(a.Value) >= nl.SizeofVfTrust:
+			s.Trust = isOn(nl.DeserializeVfTrust(a.Value).Setting)
+		}
+	}
+	return s, nil
+}
+
+func isOn(setting uint32) bool { return setting != 0 && setting != unknown }
+
+// SetVF implements Kernel.
+func (k *netlinkKernel) SetVF(pf, vf int, c VFChange) error {
+	if pf <= 0 {
+		return FromErrno(unix.ENODEV)
+	}
+	return c.Each(func(_ string, one VFChange) error { return FromErrno(k.setVF(pf, vf, one)) })
+}
+
+// setVF applies a change of one field.
+func (k *netlinkKernel) setVF(pf, vf int, c VFChange) error {
+	switch {
+	case c.MAC != nil:
+		mac := net.HardwareAddr(make([]byte, 6)) // all zero: the VF may choose
+		if *c.MAC != "" {
+			var err error
+			if mac, err = net.ParseMAC(string(*c.MAC)); err != nil {
+				return fmt.Errorf("%w: %w", ErrInvalid, err)
+			}
+		}
+		return k.nl.LinkSetVfHardwareAddr(at(pf), vf, mac)
+	case c.VLAN != nil:
+		return k.nl.LinkSetVfVlanQos(at(pf), vf, c.VLAN.ID, c.VLAN.QoS)
+	case c.Spoofchk != nil:
+		return k.nl.LinkSetVfSpoofchk(at(pf), vf, *c.Spoofchk)
+	case c.Trust != nil:
+		return k.nl.LinkSetVfTrust(at(pf), vf, *c.Trust)
+	}
+	return nil
+}
