@@ -1,0 +1,162 @@
+// Package dockertest drives a Docker Engine through its command line, as users do, and waits for what they wait for.
+package dockertest
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Plugin is the name that the tests give the plugin.
+const Plugin = "passthrough:latest"
+
+// Try runs a program and returns what it wrote, without white space at the ends, and its error with what it wrote to
+// stderr.
+func Try(name string, args ...string) (string, error) {
+	var out, errs bytes.Buffer
+	cmd := exec.Command(name, args...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil {
+		return strings.TrimSpace(out.String()), fmt.Errorf("%s", strings.TrimSpace(errs.String()))
+	}
+	return strings.TrimSpace(out.String()), nil
+}
+
+// Run runs a program that must succeed and returns what it wrote.
+func Run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := Try(name, args...)
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// Docker runs docker, which must succeed.
+func Docker(t testing.TB, args ...string) string {
+	t.Helper()
+	return Run(t, "docker", args...)
+}
+
+// Sh runs a shell command line, which must succeed.
+func Sh(t testing.TB, line string) string {
+	t.Helper()
+	return Run(t, "sh", "-c", line)
+}
+
+// Refused runs docker, which must fail, with a message that ends in want: engines put different words before it.
+func Refused(t testing.TB, want string, args ...string) {
+	t.Helper()
+	_, err := Try("docker", args...)
+	if err == nil {
+		t.Errorf("docker %s: succeeded; want: %s", strings.Join(args, " "), want)
+		return
+	}
+	first, _, _ := strings.Cut(err.Error(), "\n")
+	if !strings.HasSuffix(strings.TrimSuffix(first, "."), want) {
+		t.Errorf("docker %s:\n  %v\nwant it to end in\n  %s", strings.Join(args, " "), err, want)
+	}
+}
+
+// Network makes a network and removes it when the test ends.
+func Network(t testing.TB, name string, args ...string) {
+	t.Helper()
+	Docker(t, append(append([]string{"network", "create"}, args...), name)...)
+	t.Cleanup(func() {
+		if _, err := Try("docker", "network", "inspect", name); err == nil {
+			Docker(t, "network", "rm", name)
+		}
+	})
+}
+
+// Container starts a container that sleeps and removes it when the test ends.
+func Container(t testing.TB, name string, args ...string) {
+	t.Helper()
+	args = append([]string{"run", "-d", "--name", name}, args...)
+	Docker(t, append(args, "lab", "sleep", "1000000")...)
+	t.Cleanup(func() { _, _ = Try("docker", "rm", "-f", name) })
+}
+
+// Exec runs a program in a container.
+func Exec(t testing.TB, container string, args ...string) string {
+	t.Helper()
+	return Docker(t, append([]string{"exec", container}, args...)...)
+}
+
+// Within waits until cond returns "", and fails with what it returns last when that does not come to pass in time.
+func Within(t testing.TB, bound time.Duration, cond func() string) {
+	t.Helper()
+	end := time.After(bound)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		why := cond()
+		if why == "" {
+			return
+		}
+		select {
+		case <-end:
+			t.Fatalf("after %s: %s", bound, why)
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// Reaches waits until a container can ping an address.
+func Reaches(t testing.TB, container, address string, bound time.Duration) {
+	t.Helper()
+	Within(t, bound, func() string {
+		if _, err := Try("docker", "exec", container, "ping", "-c1", "-W1", address); err != nil {
+			return container + " does not reach " + address
+		}
+		return ""
+	})
+}
+
+// CannotReach sends three pings, none of which may be answered.
+func CannotReach(t testing.TB, container, address string) {
+	t.Helper()
+	if out, err := Try("docker", "exec", container, "ping", "-c3", "-i0.3", "-W1", address); err == nil {
+		t.Errorf("%s reaches %s:\n%s", container, address, out)
+	}
+}
+
+// Inspect formats what docker inspect knows of a container.
+func Inspect(t testing.TB, container, format string) string {
+	t.Helper()
+	return Docker(t, "inspect", "-f", format, container)
+}
+
+// Address is a container's IPv4 address on a network, MAC its hardware address.
+func Address(t testing.TB, container, network string) string {
+	t.Helper()
+	return Inspect(t, container, fmt.Sprintf("{{(index .NetworkSettings.Networks %q).IPAddress}}", network))
+}
+
+// MAC is a container's hardware address on a network, as docker inspect shows it.
+func MAC(t testing.TB, container, network string) string {
+	t.Helper()
+	return Inspect(t, container, fmt.Sprintf("{{(index .NetworkSettings.Networks %q).MacAddress}}", network))
+}
+
+// Install creates and enables the plugin from a bundle, unless it is there.
+func Install(bundle string) error {
+	if _, err := Try("docker", "plugin", "inspect", Plugin); err == nil {
+		return nil
+	}
+	if _, err := os.Stat(bundle); err != nil {
+		return err
+	}
+	if _, err := Try("docker", "plugin", "create", Plugin, bundle); err != nil {
+		return fmt.Errorf("create the plugin: %w", err)
+	}
+	if _, err := Try("docker", "plugin", "enable", Plugin); err != nil {
+		return fmt.Errorf("enable the plugin: %w", err)
+	}
+	return nil
+}
