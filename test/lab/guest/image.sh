@@ -9,13 +9,22 @@ image_dir() { echo "$CACHE/lab/$1"; }
 
 # make_image SUITE: builds what is missing or was made from another recipe. The guest's own scripts are in the
 # initrd, so a change to them costs a second and not a new tree.
-make_image() { locked image make_image_locked "$1"; }
+make_image() {
+  make_tree "$1"
+  locked image make_initrd "$(image_dir "$1")"
+}
 
-make_image_locked() {
-  local suite=$1 dir want
-  dir=$(image_dir "$suite")
+# make_tree SUITE: all but the initrd.
+make_tree() { locked image make_tree_locked "$1" "$(image_dir "$1")"; }
+
+make_tree_locked() {
+  local want
   want=$(recipe_of packages modules image.sh)
-  is_made "$dir" "$want" || build_tree "$suite" "$dir" "$want"
+  is_made "$2" "$want" || build_tree "$1" "$2" "$want"
+}
+
+make_initrd() {
+  local dir=$1 want
   want=$(recipe_of initrd.sh initrd-init files)
   [ "$(cat "$dir/initrd.recipe" 2>/dev/null)" = "$want" ] || build_initrd "$dir" "$want"
 }
@@ -105,7 +114,7 @@ finish_root() {
   echo lab >"$root/etc/hostname"
   printf '127.0.0.1 localhost lab\n::1 localhost\n' >"$root/etc/hosts"
   : >"$root/etc/resolv.conf"
-  mkdir -p "$root"/root/.ssh "$root"/var/lib/{docker,containerd} "$root"/usr/share/lab
+  mkdir -p "$root"/root/.ssh "$root"/var/lib/{docker,containerd} "$root"/usr/share/lab "$root"/usr/local/{bin,sbin}
   chmod 700 "$root/root/.ssh"
   install -m 600 "$keys/key.pub" "$root/root/.ssh/authorized_keys"
   install -m 600 "$keys/hostkey" "$root/etc/ssh/lab_host_key"
