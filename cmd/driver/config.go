@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+// config is everything that the environment decides.
+type config struct {
+	logLevel       zapcore.Level
+	stateDir       string
+	socket         string
+	handlerTimeout time.Duration
+}
+
+// A setting is one variable of the environment.
+//
+// The defaults live here and not only in plugin/config.json, because an upgrade of the plugin keeps the variables that
+// the old version had: a variable that is new would be unset.
+type setting struct {
+	name      string
+	byDefault string
+	allowed   string // completes "must be"
+	set       func(c *config, value string) (ok bool)
+}
+
+// socketPathMax is how long the path of a unix socket can be: sun_path holds 108 bytes with the final zero.
+const socketPathMax = 107
+
+// settings is the table of all variables. plugin/config.json and the systemd unit are held to it by a test.
+var settings = []setting{
+	{"LOG_LEVEL", "info", "debug, info, warn or error", func(c *config, v string) bool {
+		level, err := zapcore.ParseLevel(v)
+		c.logLevel = level
+		return err == nil && level <= zapcore.ErrorLevel
+	}},
+	{"STATE_DIR", "/data", "an absolute path", func(c *config, v string) bool {
+		c.stateDir = filepath.Clean(v)
+		return filepath.IsAbs(v)
+	}},
+	{"SOCKET", "/run/docker/plugins/passthrough.sock", "an absolute path of at most 107 bytes",
+		func(c *config, v string) bool {
+			c.socket = filepath.Clean(v)
+			return filepath.IsAbs(v) && len(c.socket) <= socketPathMax
+		}},
+	// The upper bound is what an engine waits for an answer by default (docker plugin enable --timeout): a call that
+	// takes longer is repeated with an empty body and its result is lost.
+	{"HANDLER_TIMEOUT", "10s", "a duration from 1s to 25s", func(c *config, v string) bool {
+		d, err := time.ParseDuration(v)
+		c.handlerTimeout = d
+		return err == nil && d >= time.Second && d <= 25*time.Second
+	}},
+}
+
+// configFrom reads every setting; an empty variable is an unset one. The error names all bad variables at once.
+func configFrom(getenv func(name string) string) (config, error) {
+	var c config
+	var bad []error
+	for _, s := range settings {
+		value := getenv(s.name)
+		if value == "" {
+			value = s.byDefault
+		}
+		if !s.set(&c, value) {
+			bad = append(bad, fmt.Errorf("environment: %s=%q: must be %s", s.name, value, s.allowed))
+		}
+	}
+	return c, errors.Join(bad...)
+}

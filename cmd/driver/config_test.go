@@ -1,0 +1,65 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap/zapcore"
+)
+
+// env is an environment made of pairs "NAME=value".
+func env(pairs ...string) func(string) string {
+	return func(name string) string {
+		for _, p := range pairs {
+			if k, v, _ := strings.Cut(p, "="); k == name {
+				return v
+			}
+		}
+		return ""
+	}
+}
+
+func TestConfigDefaults(t *testing.T) {
+	want := config{
+		logLevel: zapcore.InfoLevel, stateDir: "/data", socket: "/run/docker/plugins/passthrough.sock",
+		handlerTimeout: 10 * time.Second,
+	}
+	for _, e := range []func(string) string{env(), env("LOG_LEVEL=", "STATE_DIR=", "SOCKET=", "HANDLER_TIMEOUT=")} {
+		if got, err := configFrom(e); err != nil || got != want {
+			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+		}
+	}
+}
+
+func TestConfigValues(t *testing.T) {
+	got, err := configFrom(env("LOG_LEVEL=debug", "STATE_DIR=/var/lib/x/", "SOCKET=/run/x.sock", "HANDLER_TIMEOUT=1500ms"))
+	want := config{
+		logLevel: zapcore.DebugLevel, stateDir: "/var/lib/x", socket: "/run/x.sock", handlerTimeout: 1500 * time.Millisecond,
+	}
+	if err != nil || got != want {
+		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
+	}
+}
+
+func TestConfigRefusals(t *testing.T) {
+	long := "/" + strings.Repeat("x", 107)
+	for _, c := range []struct{ pair, want string }{
+		{"LOG_LEVEL=loud", `environment: LOG_LEVEL="loud": must be debug, info, warn or error`},
+		{"LOG_LEVEL=fatal", `environment: LOG_LEVEL="fatal": must be debug, info, warn or error`},
+		{"STATE_DIR=data", `environment: STATE_DIR="data": must be an absolute path`},
+		{"SOCKET=p.sock", `environment: SOCKET="p.sock": must be an absolute path of at most 107 bytes`},
+		{"SOCKET=" + long, `environment: SOCKET="` + long + `": must be an absolute path of at most 107 bytes`},
+		{"HANDLER_TIMEOUT=10", `environment: HANDLER_TIMEOUT="10": must be a duration from 1s to 25s`},
+		{"HANDLER_TIMEOUT=0s", `environment: HANDLER_TIMEOUT="0s": must be a duration from 1s to 25s`},
+		{"HANDLER_TIMEOUT=26s", `environment: HANDLER_TIMEOUT="26s": must be a duration from 1s to 25s`},
+	} {
+		if _, err := configFrom(env(c.pair)); err == nil || err.Error() != c.want {
+			t.Errorf("%s:\ngot  %v\nwant %s", c.pair, err, c.want)
+		}
+	}
+	_, err := configFrom(env("LOG_LEVEL=loud", "STATE_DIR=data"))
+	if err == nil || !strings.Contains(err.Error(), "LOG_LEVEL") || !strings.Contains(err.Error(), "STATE_DIR") {
+		t.Errorf("two bad variables: got %v, want both named", err)
+	}
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+)
+
+// newLogger writes one JSON object per line to w. In the plugin w is stdout, which the engine logs at info; what a
+// plugin writes to stderr it logs as an error.
+func newLogger(w io.Writer, level zapcore.Level) *zap.Logger {
+	enc := zap.NewProductionEncoderConfig()
+	enc.EncodeTime = zapcore.TimeEncoderOfLayout("2006-01-02T15:04:05.000Z07:00")
+	enc.EncodeDuration = func(d time.Duration, a zapcore.PrimitiveArrayEncoder) {
+		a.AppendString(d.Round(time.Microsecond).String())
+	}
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(zapcore.AddSync(w)), level))
+}
+
+// subject is what a call is about: the IDs that requests and answers carry under these names, whatever their type.
+type subject struct {
+	NetworkID, EndpointID, PoolID string
+}
+
+// add takes over the IDs found in body. A body that is not JSON adds nothing: it is refused elsewhere.
+func (s *subject) add(body []byte) {
+	var found subject
+	if json.Unmarshal(body, &found) != nil {
+		return
+	}
+	for _, id := range []struct{ have, new *string }{
+		{&s.NetworkID, &found.NetworkID}, {&s.EndpointID, &found.EndpointID}, {&s.PoolID, &found.PoolID},
+	} {
+		if *id.new != "" {
+			*id.have = *id.new
+		}
+	}
+}
+
+// fields are the log fields of the IDs that are known.
+func (s *subject) fields() []zap.Field {
+	var fields []zap.Field
+	for _, id := range []struct{ key, value string }{
+		{"network", s.NetworkID}, {"endpoint", s.EndpointID}, {"pool", s.PoolID},
+	} {
+		if id.value != "" {
+			fields = append(fields, zap.String(id.key, short(id.value)))
+		}
+	}
+	return fields
+}
+
+// short is an ID as docker prints it: its first 12 characters.
+func short(id string) string {
+	const n = 12
+	if len(id) <= n {
+		return id
+	}
+	return id[:n]
+}
+
+// logCall writes the one line that every call leaves.
+func logCall(log *zap.Logger, op string, quiet bool, about subject, took time.Duration, a answer) {
+	level := zapcore.WarnLevel
+	switch {
+	case a.outcome == outcomePanic || a.outcome == outcomeDeadline:
+		level = zapcore.ErrorLevel
+	case a.outcome == outcomeOK && quiet:
+		level = zapcore.DebugLevel
+	case a.outcome == outcomeOK:
+		level = zapcore.InfoLevel
+	}
+	fields := append([]zap.Field{zap.String("op", op)}, about.fields()...)
+	fields = append(fields, zap.Duration("dur", took), zap.String("outcome", string(a.outcome)))
+	if a.err != nil {
+		fields = append(fields, zap.String("err", a.err.Error()))
+	}
+	if a.stack != "" {
+		fields = append(fields, zap.String("stack", a.stack))
+	}
+	log.Log(level, "call", fields...)
+}

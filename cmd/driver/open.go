@@ -1,0 +1,135 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"runtime/debug"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/store"
+)
+
+// rooms are the drivers, and beneath them the ledger and the hardware, from the moment they begin to open.
+type rooms struct {
+	network *pending[*netdrv.Driver]
+	ipam    *pending[*ipamdrv.Driver]
+
+	stop   context.CancelFunc
+	closed chan struct{} // closed when the ledger is
+}
+
+// open opens everything in the background and returns at once: a disk or a NIC that takes its time must not keep the
+// socket from answering.
+func open(cfg config, log *zap.Logger) *rooms {
+	ctx, stop := context.WithCancel(context.Background())
+	r := &rooms{
+		network: newPending[*netdrv.Driver](),
+		ipam:    newPending[*ipamdrv.Driver](),
+		stop:    stop,
+		closed:  make(chan struct{}),
+	}
+	go func() {
+		defer close(r.closed)
+		ledger := openLedger(cfg, log)
+		defer closeLedger(ledger, log)
+		network, ipam, err := openDrivers(ledger, log)
+		if err != nil {
+			log.Error("drivers not opened; every call will say so", zap.NamedError("err", err))
+		}
+		r.ipam.settle(ipam, err)
+		r.network.settle(network, err)
+		if err == nil {
+			reconcile(ctx, network.Reconcile, log)
+		}
+		<-ctx.Done()
+	}()
+	return r
+}
+
+// close ends what open began. A ledger that is still at work after that is closed by the end of the process, which it
+// survives as it survives a crash.
+func (r *rooms) close(atMost time.Duration) {
+	r.stop()
+	bound := time.NewTimer(atMost)
+	defer bound.Stop()
+	select {
+	case <-r.closed:
+	case <-bound.C:
+	}
+}
+
+// openLedger opens the ledger in the state directory. Without it the plugin still answers, and says why it cannot help:
+// a plugin that does not come up is disabled by the engine, and nobody who asks it for something learns the reason.
+func openLedger(cfg config, log *zap.Logger) store.Store {
+	// An engine's call that has to wait for the lock should still get the reason within its own deadline.
+	lock := store.LockTimeout(cfg.handlerTimeout / 2)
+	ledger, err := store.OpenBolt(filepath.Join(cfg.stateDir, "ledger.db"), lock)
+	if err != nil {
+		log.Error("ledger not opened; every call that needs it will say so", zap.NamedError("err", err))
+		return store.Unavailable(err)
+	}
+	return ledger
+}
+
+// closeLedger closes the ledger.
+func closeLedger(ledger store.Store, log *zap.Logger) {
+	if err := ledger.Close(); err != nil {
+		log.Error("ledger not closed", zap.NamedError("err", err))
+	}
+}
+
+// openDrivers finds the hardware and wires the drivers. Only the IPAM driver knows which gateway was invented; only the
+// network driver cares.
+func openDrivers(ledger store.Store, log *zap.Logger) (*netdrv.Driver, *ipamdrv.Driver, error) {
+	host, err := hw.Open(hw.Config{Sys: "/sys"})
+	if err != nil {
+		return nil, nil, fmt.Errorf("hardware: open: %w", err)
+	}
+	ipam, err := ipamdrv.New(ipamdrv.Config{Store: ledger, Log: log})
+	if err != nil {
+		return nil, nil, err
+	}
+	network, err := netdrv.New(netdrv.Config{
+		Store: ledger, Host: host, Log: log, InventedGateway: ipam.InventedGateway,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return network, ipam, nil
+}
+
+// again is how long a reconciler that ended is left alone.
+const again = 10 * time.Second
+
+// reconcile keeps the reconciler going until ctx ends. Neither an error nor a bug in it may end the server.
+func reconcile(ctx context.Context, loop func(context.Context) error, log *zap.Logger) {
+	for {
+		stack, err := survive(ctx, loop)
+		if ctx.Err() != nil {
+			return
+		}
+		log.Error("reconciler ended; it starts again", zap.Duration("in", again), zap.NamedError("err", err), stack)
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(again):
+		}
+	}
+}
+
+// survive runs loop and turns a panic in it into an error and its stack.
+func survive(ctx context.Context, loop func(context.Context) error) (stack zap.Field, err error) {
+	stack = zap.Skip()
+	defer func() {
+		if v := recover(); v != nil {
+			stack, err = zap.String("stack", string(debug.Stack())), fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return stack, loop(ctx)
+}

@@ -1,0 +1,226 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// TestMain makes the test binary the program itself when it is called driver, so that tests can start it as a process.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"driver": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata/script",
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("SOCKET", filepath.Join(e.WorkDir, "p.sock"))
+			e.Setenv("STATE_DIR", filepath.Join(e.WorkDir, "state"))
+			return nil
+		},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"call": scriptCall},
+	})
+}
+
+// scriptCall is the script command "call OPERATION BODY": it waits for the socket and prints status and answer.
+func scriptCall(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: call OPERATION BODY")
+	}
+	answer, err := callWhenUp(ts.Getenv("SOCKET"), args[0], args[1])
+	ts.Check(err)
+	_, err = fmt.Fprintln(ts.Stdout(), answer)
+	ts.Check(err)
+}
+
+// callWhenUp makes a call as soon as something listens, within 10 seconds, and returns "STATUS BODY".
+func callWhenUp(socket, op, body string) (string, error) {
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	bound := time.After(10 * time.Second)
+	for {
+		resp, err := client(socket).Post("http://plugin/"+op, "", strings.NewReader(body))
+		if err == nil {
+			return readAnswer(resp)
+		}
+		select {
+		case <-tick.C:
+		case <-bound:
+			return "", err
+		}
+	}
+}
+
+// readAnswer is "STATUS BODY".
+func readAnswer(resp *http.Response) (string, error) {
+	out, err := io.ReadAll(resp.Body)
+	_ = resp.Body.Close()
+	return fmt.Sprintf("%d %s", resp.StatusCode, out), err
+}
+
+// process is the program at work.
+type process struct {
+	cmd    *exec.Cmd
+	socket string
+	state  string
+	out    bytes.Buffer // stdout and stderr; to be read after its end
+}
+
+// newProcess prepares a process with a socket and a state directory of its own.
+func newProcess(t *testing.T) *process {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &process{socket: tempSocket(t), state: t.TempDir()}
+	ctx, cancel := context.WithCancel(context.Background())
+	p.cmd = exec.CommandContext(ctx, self)
+	p.cmd.Args = []string{"driver"}
+	p.cmd.Env = append(os.Environ(), "SOCKET="+p.socket, "STATE_DIR="+p.state)
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	t.Cleanup(func() {
+		cancel()
+		_ = p.cmd.Wait() // it may have ended long since
+	})
+	return p
+}
+
+// holdLedger makes the ledger one that cannot be opened yet, until the returned function is called.
+func (p *process) holdLedger(t *testing.T) (letGo func()) {
+	t.Helper()
+	f, err := os.OpenFile(filepath.Join(p.state, "ledger.db"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	return func() { _ = f.Close() }
+}
+
+// makeLedger leaves a good, empty ledger behind: it starts the program once and stops it.
+func (p *process) makeLedger(t *testing.T) {
+	t.Helper()
+	first := newProcess(t)
+	first.state = p.state
+	first.cmd.Env = append(first.cmd.Env, "STATE_DIR="+p.state)
+	if err := first.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the ledger", func() bool { _, err := os.Stat(filepath.Join(p.state, "ledger.db")); return err == nil })
+	if _, err := callWhenUp(first.socket, "Plugin.Activate", ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.cmd.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, first.out.String())
+	}
+}
+
+// TestListensWhateverTheLedgerDoes measures from the start of the process to an answered call. A busy machine may slow
+// down any one start, so that the best of five counts.
+func TestListensWhateverTheLedgerDoes(t *testing.T) {
+	const bound = 500 * time.Millisecond
+	var took []time.Duration
+	for range 5 {
+		p := newProcess(t)
+		letGo := p.holdLedger(t)
+		start := time.Now()
+		if err := p.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for _, op := range []string{
+			"NetworkDriver.GetCapabilities", "IpamDriver.GetCapabilities", "IpamDriver.GetDefaultAddressSpaces",
+		} {
+			if got, err := callWhenUp(p.socket, op, ""); err != nil || !strings.HasPrefix(got, "200 ") {
+				t.Fatalf("%s: %s, %v", op, got, err)
+			}
+		}
+		took = append(took, time.Since(start))
+		letGo()
+		if took[len(took)-1] < bound {
+			return
+		}
+	}
+	t.Errorf("answers came after %v, want less than %v", took, bound)
+}
+
+// TestTermFinishesACallInFlight holds a call up by means of the ledger's lock, stops the process, and lets go.
+func TestTermFinishesACallInFlight(t *testing.T) {
+	p := newProcess(t)
+	p.makeLedger(t)
+	letGo := p.holdLedger(t)
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := callWhenUp(p.socket, "Plugin.Activate", ""); err != nil {
+		t.Fatal(err)
+	}
+	answered := make(chan string, 1)
+	taken := make(chan struct{})
+	go func() { answered <- requestPool(p.socket, taken) }()
+	<-taken
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the socket to go", func() bool { _, err := os.Stat(p.socket); return os.IsNotExist(err) })
+	letGo()
+	if got := <-answered; !strings.HasPrefix(got, `200 {"PoolID":"`) {
+		t.Errorf("the call in flight was answered %s", got)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		t.Errorf("%v\n%s", err, p.out.String())
+	}
+}
+
+// requestPool asks for a pool and returns "STATUS BODY". It closes taken once the server is at work on the call: it says
+// "100 Continue" when it reads the body, which is not sent before.
+func requestPool(socket string, taken chan struct{}) string {
+	body := &signalAtEnd{r: strings.NewReader(`{"AddressSpace":"passthrough-local","Pool":"192.0.2.0/24"}`), end: taken}
+	req, err := http.NewRequest(http.MethodPost, "http://plugin/IpamDriver.RequestPool", body)
+	if err != nil {
+		return err.Error()
+	}
+	req.Header.Set("Expect", "100-continue")
+	c := client(socket)
+	c.Transport.(*http.Transport).ExpectContinueTimeout = 10 * time.Second
+	resp, err := c.Do(req)
+	if err != nil {
+		return err.Error()
+	}
+	got, err := readAnswer(resp)
+	if err != nil {
+		return err.Error()
+	}
+	return got
+}
+
+// signalAtEnd closes end when everything has been read from r.
+type signalAtEnd struct {
+	r   io.Reader
+	end chan struct{}
+}
+
+// Read implements io.Reader.
+func (s *signalAtEnd) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err == io.EOF {
+		close(s.end)
+	}
+	return n, err
+}

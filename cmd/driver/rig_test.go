@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap/zapcore"
+)
+
+// echoRequest and echoResponse are a call as small as calls get; the names of the IDs are the engine's.
+type echoRequest struct {
+	NetworkID, EndpointID string
+	Count                 int
+}
+
+type echoResponse struct {
+	PoolID string `json:",omitempty"`
+	Count  int
+}
+
+// quick are limits that a test can wait for.
+func quick() limits {
+	return limits{handler: 5 * time.Second, grace: 50 * time.Millisecond, finish: 5 * time.Second, windUp: time.Second}
+}
+
+// tempSocket is a path short enough for a unix socket, which t.TempDir's often is not.
+func tempSocket(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "drv")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return filepath.Join(dir, "plugins", "p.sock")
+}
+
+// logBuffer collects log lines from several goroutines.
+type logBuffer struct {
+	mu  sync.Mutex // guards buf
+	buf bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+// String is the log so far, its times and durations replaced.
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.buf.String()
+	for _, varying := range []struct{ what, by string }{
+		{`"ts":"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)"`, `"ts":T`},
+		{`"dur":"[0-9.]+(ns|µs|ms|s)"`, `"dur":D`},
+		{`"stack":"goroutine [^"]*"`, `"stack":S`},
+	} {
+		s = regexp.MustCompile(varying.what).ReplaceAllString(s, varying.by)
+	}
+	return s
+}
+
+// rig is a server at work on a real socket.
+type rig struct {
+	path string
+	log  *logBuffer
+	stop func() error // as SIGTERM; returns what serve returned
+}
+
+// start serves routes until the test ends.
+func start(t *testing.T, l limits, routes ...route) *rig {
+	t.Helper()
+	r := &rig{path: tempSocket(t), log: new(logBuffer)}
+	ln, err := listen(r.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- newServer(routes, l, newLogger(r.log, zapcore.DebugLevel)).serve(ctx, ln) }()
+	r.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() { _ = r.stop() })
+	return r
+}
+
+// client talks HTTP to the socket at path.
+func client(path string) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", path)
+		},
+	}}
+}
+
+// post makes a call; it returns the status and the body.
+func (r *rig) post(t *testing.T, op, body string) (int, string) {
+	t.Helper()
+	resp, err := client(r.path).Post("http://plugin/"+op, "", strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if got := resp.Header.Get("Content-Type"); got != "application/vnd.docker.plugins.v1.2+json" {
+		t.Errorf("%s: Content-Type %q", op, got)
+	}
+	out, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return resp.StatusCode, string(out)
+}
+
+// logged stops the server and compares all that it has logged.
+func (r *rig) logged(t *testing.T, want ...string) {
+	t.Helper()
+	if err := r.stop(); err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(want, strings.Split(strings.TrimSuffix(r.log.String(), "\n"), "\n")); diff != "" {
+		t.Errorf("log: %s", diff)
+	}
+}
+
+// doing is a route that does what do does.
+func doing(op string, do func(context.Context, *echoRequest) (*echoResponse, error)) route {
+	return route{op: op, call: handle(do)}
+}
+
+// echo answers with the count it got, and counts its calls.
+func echo(calls *int) route {
+	return doing("T.Echo", func(_ context.Context, r *echoRequest) (*echoResponse, error) {
+		*calls++
+		return &echoResponse{Count: r.Count}, nil
+	})
+}
+
+// errText is the body of an answer that carries err.
+func errText(t *testing.T, err string) string {
+	t.Helper()
+	out, e := json.Marshal(map[string]string{"Err": err})
+	if e != nil {
+		t.Fatal(e)
+	}
+	return string(out)
+}
+
+// await waits until a condition holds, for 5 seconds at most.
+func await(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	bound := time.After(5 * time.Second)
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-bound:
+			t.Errorf("waited 5 s in vain for %s", what)
+			return
+		}
+	}
+}

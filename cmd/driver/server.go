@@ -1,0 +1,214 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+)
+
+// Limits on what a client may take of us. Only root can reach the socket; they are for broken clients, not for
+// hostile ones.
+const (
+	bodyMax       = 1 << 20         // bytes; the largest real request is a few KiB
+	headerMax     = 16 << 10        // bytes
+	readHeaderMax = 5 * time.Second // from the first byte of a request to the end of its header
+	readBodyMax   = 5 * time.Second
+)
+
+// limits are the bounds in time, in one place so that a test can tighten them.
+type limits struct {
+	handler time.Duration // a handler's context ends
+	grace   time.Duration // how much longer the server waits for a handler to say why it gave up
+	finish  time.Duration // after the signal to stop: calls in flight go on undisturbed
+	windUp  time.Duration // then: their contexts have ended, they may undo what they began
+	closing time.Duration // then: the reconciler ends and the ledger is closed
+}
+
+// limitsFor keeps what comes after the signal to stop under 10 seconds in all: so long the engine waits between SIGTERM
+// and SIGKILL.
+func limitsFor(handler time.Duration) limits {
+	return limits{
+		handler: handler, grace: 500 * time.Millisecond,
+		finish: 7 * time.Second, windUp: time.Second, closing: 1500 * time.Millisecond,
+	}
+}
+
+// server answers calls: it finds the route, bounds and guards the call, and logs it.
+type server struct {
+	routes  map[string]route // by URL path
+	limits  limits
+	log     *zap.Logger
+	running sync.WaitGroup // handlers at work, answered for or not
+}
+
+// newServer serves the given routes.
+func newServer(routes []route, l limits, log *zap.Logger) *server {
+	byPath := make(map[string]route, len(routes))
+	for _, rt := range routes {
+		byPath["/"+rt.op] = rt
+	}
+	return &server{routes: byPath, limits: l, log: log}
+}
+
+// serve answers on l until ctx ends, then lets the calls in flight finish. It releases nothing else: what is lent
+// stays lent. The error is nil when every call came to its end.
+func (s *server) serve(ctx context.Context, l net.Listener) error {
+	base, abandon := context.WithCancel(context.WithoutCancel(ctx))
+	defer abandon()
+	hs := &http.Server{
+		Handler:           s,
+		BaseContext:       func(net.Listener) context.Context { return base },
+		ReadHeaderTimeout: readHeaderMax,
+		MaxHeaderBytes:    headerMax,
+		ErrorLog:          zap.NewStdLog(s.log),
+	}
+	failed := make(chan error, 1)
+	go func() { failed <- hs.Serve(l) }()
+	select {
+	case err := <-failed:
+		return fmt.Errorf("socket %s: serve: %w", l.Addr(), err)
+	case <-ctx.Done():
+		return s.stop(hs, abandon)
+	}
+}
+
+// stop closes the socket and waits for the calls in flight: first as long as they like, then with their contexts ended.
+func (s *server) stop(hs *http.Server, abandon context.CancelFunc) error {
+	err := s.drain(hs, s.limits.finish)
+	if err == nil {
+		return nil
+	}
+	abandon()
+	if err := s.drain(hs, s.limits.windUp); err != nil {
+		return errors.Join(errAbandoned, err, hs.Close())
+	}
+	return errAbandoned
+}
+
+// drain waits until every call has been answered and every handler has returned, those too that were answered for.
+func (s *server) drain(hs *http.Server, atMost time.Duration) error {
+	bound, cancel := context.WithTimeout(context.Background(), atMost)
+	defer cancel()
+	if err := hs.Shutdown(bound); err != nil {
+		return fmt.Errorf("stop: answer the calls in flight within %s: %w", atMost, err)
+	}
+	idle := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(idle)
+	}()
+	select {
+	case <-idle:
+		return nil
+	case <-bound.Done():
+		return fmt.Errorf("stop: let late calls finish within %s: %w", atMost, bound.Err())
+	}
+}
+
+// errAbandoned is how serve ends when calls in flight took too long.
+var errAbandoned = errors.New("stop: calls in flight took too long and were told to give up; " +
+	"the ledger knows how far they came")
+
+// ServeHTTP answers one call.
+func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	start := time.Now()
+	var about subject
+	op := strings.TrimPrefix(r.URL.Path, "/")
+	rt, err := s.find(r, op)
+	var body []byte
+	if err == nil {
+		body, err = s.read(w, r)
+	}
+	a := answerOf(nil, err)
+	if err == nil {
+		about.add(body)
+		a = s.run(r.Context(), rt, body)
+		about.add(a.body)
+	}
+	if r.Context().Err() != nil && a.outcome != outcomePanic && a.outcome != outcomeDeadline {
+		a.outcome = outcomeGone
+	}
+	writeAnswer(w, a)
+	logCall(s.log, clip(op), rt.quiet, about, time.Since(start), a)
+}
+
+// find is the route of a request.
+func (s *server) find(r *http.Request, op string) (route, error) {
+	rt, ok := s.routes[r.URL.Path]
+	switch {
+	case !ok:
+		return route{}, refuse(http.StatusNotFound, "%s: no such call", clip(op))
+	case r.Method != http.MethodPost:
+		return route{}, refuse(http.StatusMethodNotAllowed, "%s: must be sent with POST", op)
+	}
+	return rt, nil
+}
+
+// clip keeps what a stranger calls a path from filling the log.
+func clip(op string) string {
+	const n = 64
+	if len(op) <= n {
+		return op
+	}
+	return op[:n]
+}
+
+// read reads the body within readBodyMax. The bound is lifted afterwards: it is the same deadline under which net/http
+// watches for a client that goes away, and it would take the end of the bound for that.
+func (s *server) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	conn := http.NewResponseController(w)
+	if err := conn.SetReadDeadline(time.Now().Add(readBodyMax)); err != nil {
+		return nil, fmt.Errorf("request body: set deadline: %w", err)
+	}
+	body, err := readBody(w, r)
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return nil, fmt.Errorf("request body: lift deadline: %w", err)
+	}
+	return body, nil
+}
+
+// run makes the call and waits for its result, but not for ever: after a dockerd restart the engine has no bound of
+// its own, and would hang with us. A call that outlives its deadline is answered for and left to finish.
+func (s *server) run(client context.Context, rt route, body []byte) answer {
+	start := time.Now()
+	done := make(chan answer, 1)
+	var answered atomic.Bool // by whoever is first: the handler, or the server on its behalf
+	s.running.Go(func() {
+		ctx, cancel := context.WithTimeout(client, s.limits.handler)
+		defer cancel()
+		a := guarded(ctx, rt, body)
+		if answered.CompareAndSwap(false, true) {
+			done <- a
+			return
+		}
+		s.log.Warn("late call ended", zap.String("op", rt.op), zap.Duration("dur", time.Since(start)),
+			zap.String("outcome", string(a.outcome)), zap.NamedError("err", a.err))
+	})
+	timeout := time.NewTimer(s.limits.handler + s.limits.grace)
+	defer timeout.Stop()
+	select {
+	case a := <-done:
+		return a
+	case <-timeout.C:
+	}
+	if !answered.CompareAndSwap(false, true) {
+		return <-done
+	}
+	return answer{
+		status:  http.StatusInternalServerError,
+		outcome: outcomeDeadline,
+		err: fmt.Errorf("%s took longer than %s and is left to finish; the plugin's log says how it ends",
+			rt.op, s.limits.handler),
+	}
+}
