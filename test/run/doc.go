@@ -1,0 +1,14 @@
+// Command run runs the test layers in order and counts what happened in them.
+//
+//	go run ./test/run [-layers unit,kernel,engine,lab] [-v]
+//
+// unit is every test without a build tag, with the race detector; kernel those behind the tag kernel, on real links in
+// private namespaces; engine is test/engine against a private Docker Engine; lab is test/lab in a virtual machine with
+// an SR-IOV NIC. Each layer prepares what it needs. Progress is a line per package, or per test where tests are long; a
+// test that fails is shown in full at once. The last line is
+//
+//	N passed, N failed, N skipped
+//
+// A test with subtests is counted by its subtests. A package that fails outside of its tests is one failure, and so is
+// a layer that could not run: nothing is left out silently. The exit status is 1 when anything failed.
+package main

@@ -1,0 +1,123 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+)
+
+// A layer is a set of tests that need the same surroundings.
+type layer struct {
+	name, what string
+	long       bool          // its tests take seconds each: show them one by one
+	bound      time.Duration // set-up included
+	run        func(context.Context, *stage) error
+}
+
+// layers is the table of all layers, in the order in which they run: what fails fast comes first.
+var layers = []layer{
+	{"unit", "no privileges, race detector", false, 15 * time.Minute, unit},
+	{"kernel", "real netlink in private namespaces", false, 10 * time.Minute, kernel},
+	{"engine", "a private Docker Engine with the real plugin", true, 30 * time.Minute, engine},
+	{"lab", "SR-IOV on an emulated NIC, with a Docker Engine", true, 60 * time.Minute, lab},
+}
+
+// unit runs every test that has no build tag.
+func unit(ctx context.Context, s *stage) error {
+	if err := s.needCompiler(ctx); err != nil {
+		return err
+	}
+	return s.count(ctx, s.command(ctx, "go", "test", "-race", "-json", "./..."))
+}
+
+// kernel runs the tests behind the tag kernel, each package in a network and a mount namespace of its own, so that not
+// even a wrong test can touch the host's links. Without root a user namespace stands in for it.
+func kernel(ctx context.Context, s *stage) error {
+	packages, err := s.tagged(ctx, "kernel")
+	if err != nil {
+		return err
+	}
+	if len(packages) == 0 {
+		return errors.New("no package has a test with the build tag kernel")
+	}
+	private := []string{"--net", "--mount"}
+	if os.Geteuid() != 0 {
+		private = append(private, "--user", "--map-root-user")
+	}
+	var failures []error
+	for _, p := range packages {
+		binary, err := s.compile(ctx, "kernel", p.path)
+		if err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		args := append(append([]string{}, private...), "--", binary, "-test.run="+p.pattern())
+		cmd := s.command(ctx, "unshare", append(args, testFlags(5*time.Minute)...)...)
+		cmd.Dir = p.dir
+		failures = append(failures, s.convert(ctx, p.path, cmd))
+	}
+	return errors.Join(failures...)
+}
+
+// engine runs test/engine beside a Docker Engine that scripts/engine starts for it and ends after it.
+func engine(ctx context.Context, s *stage) error {
+	if err := s.step(ctx, "make", "plugin"); err != nil {
+		return err
+	}
+	binary, err := s.compile(ctx, "engine", "./test/engine")
+	if err != nil {
+		return err
+	}
+	args := append([]string{"run", "--", binary}, testFlags(25*time.Minute)...)
+	cmd := s.command(ctx, filepath.Join(s.root, "scripts/engine"), args...)
+	cmd.Dir = filepath.Join(s.root, "test/engine")
+	return s.convert(ctx, "test/engine", cmd)
+}
+
+// lab runs test/lab in the guest, in a folder where the bundle of the plugin lies beside it as plugin/.
+func lab(ctx context.Context, s *stage) (err error) {
+	script := filepath.Join(s.root, "scripts/lab")
+	if _, err := os.Stat(script); err != nil {
+		return err
+	}
+	if exec.CommandContext(ctx, script, "status").Run() == nil {
+		return errors.New("a guest is running already, and the tests want one of their own; end it with: scripts/lab down")
+	}
+	if err := s.step(ctx, "make", "plugin"); err != nil {
+		return err
+	}
+	binary, err := s.compile(ctx, "lab", "./test/lab")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		// The guest goes whatever happened, an interrupt included.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		err = errors.Join(err, s.step(ctx, script, "down"))
+	}()
+	const place = "/root/test/"
+	for _, args := range [][]string{
+		{"up"},
+		{"sh", "mkdir -p " + place},
+		{"put", binary, filepath.Join(s.root, "bin/plugin"), place},
+	} {
+		if err := s.step(ctx, script, args...); err != nil {
+			return err
+		}
+	}
+	run := fmt.Sprintf("cd %s && exec ./%s", place, filepath.Base(binary))
+	for _, f := range testFlags(50 * time.Minute) {
+		run += " " + f
+	}
+	return s.convert(ctx, "test/lab", s.command(ctx, script, "sh", run))
+}
+
+// testFlags are the flags of a test binary whose output is to be counted.
+func testFlags(timeout time.Duration) []string {
+	return []string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + timeout.String()}
+}

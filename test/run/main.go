@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	names := flag.String("layers", "unit,kernel,engine,lab", "the layers to run")
+	verbose := flag.Bool("v", false, "a line per test in every layer")
+	flag.Parse()
+	chosen, err := choose(*names)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	module, root, err := thisModule()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer cancel()
+	tallies := map[string]*tally{}
+	for _, l := range chosen {
+		r := &report{out: os.Stdout, each: *verbose || l.long, strip: module}
+		r.say("%s: %s", l.name, l.what)
+		tallies[l.name] = runLayer(ctx, l, root, r)
+	}
+	if !(&report{out: os.Stdout}).summary(chosen, tallies) {
+		os.Exit(1)
+	}
+}
+
+// choose finds the layers by name; they run in the order of the table.
+func choose(names string) ([]layer, error) {
+	wanted := strings.Split(names, ",")
+	var chosen []layer
+	var known []string
+	for _, l := range layers {
+		known = append(known, l.name)
+		if slices.Contains(wanted, l.name) {
+			chosen = append(chosen, l)
+		}
+	}
+	for _, w := range wanted {
+		if !slices.Contains(known, w) {
+			return nil, fmt.Errorf("-layers %s: no layer %q; there are %s", names, w, strings.Join(known, ", "))
+		}
+	}
+	return chosen, nil
+}
+
+// thisModule is the path and the directory of the module that we are in.
+func thisModule() (path, dir string, err error) {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Path}}\n{{.Dir}}").Output()
+	if err != nil {
+		return "", "", fmt.Errorf("go list -m: %w", err)
+	}
+	path, dir, _ = strings.Cut(strings.TrimSpace(string(out)), "\n")
+	return path, filepath.Clean(dir), nil
+}
+
+// runLayer runs one layer. That it could not run is a result like any other.
+func runLayer(ctx context.Context, l layer, root string, r *report) *tally {
+	t := newTally(r)
+	ctx, cancel := context.WithTimeout(ctx, l.bound)
+	defer cancel()
+	if err := l.run(ctx, &stage{root: root, tally: t}); err != nil {
+		t.broken = append(t.broken, err.Error())
+		r.say("  FAIL  %s", err)
+	} else if t.counts() == (counts{}) {
+		t.broken = append(t.broken, "there is no test in it")
+	}
+	t.took = time.Since(t.started)
+	return t
+}

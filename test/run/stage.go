@@ -1,0 +1,200 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// A stage is where a layer runs: the repository, and a tally for what happens.
+type stage struct {
+	root  string
+	tally *tally
+}
+
+// command prepares a program in the repository; its stderr is passed on. When ctx ends it is asked to stop, so that it
+// can clean up, and killed half a minute later.
+func (s *stage) command(ctx context.Context, name string, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, name, args...)
+	cmd.Dir = s.root
+	cmd.Stderr = os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 30 * time.Second
+	return cmd
+}
+
+// step runs a part of the set-up; its output is shown.
+func (s *stage) step(ctx context.Context, name string, args ...string) error {
+	cmd := s.command(ctx, name, args...)
+	cmd.Stdout = os.Stdout
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s %s: %w", name, strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// count runs a program that prints events and counts them.
+func (s *stage) count(ctx context.Context, cmd *exec.Cmd) error {
+	before := s.tally.counts().failed
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	readErr := s.read(out)
+	return errors.Join(readErr, s.verdict(ctx, cmd, cmd.Wait(), before))
+}
+
+// verdict is what the end of a program says beyond what was counted: a test that failed made it fail, which is no
+// failure to run.
+func (s *stage) verdict(ctx context.Context, cmd *exec.Cmd, err error, before int) error {
+	name := strings.Join(cmd.Args[:min(len(cmd.Args), 4)], " ")
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: not finished: %w", name, ctx.Err())
+	case errors.As(err, &exit) && s.tally.counts().failed > before:
+		return nil
+	case err != nil:
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	return nil
+}
+
+// read hands every line to the tally, however long it is.
+func (s *stage) read(out io.Reader) error {
+	r := bufio.NewReader(out)
+	for {
+		line, err := r.ReadString('\n')
+		if line != "" {
+			s.tally.line(strings.TrimSuffix(line, "\n"))
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// convert runs a test binary and counts its events, which go tool test2json makes of its output.
+func (s *stage) convert(ctx context.Context, pkg string, binary *exec.Cmd) error {
+	before, start := s.tally.counts().failed, time.Now()
+	pipe, err := binary.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := binary.Start(); err != nil {
+		return err
+	}
+	// Not under ctx: it ends with its input, and what the binary says when it is stopped is of interest.
+	events := s.command(context.WithoutCancel(ctx), "go", "tool", "test2json", "-t", "-p", pkg)
+	events.Stdin = pipe
+	countErr := s.count(ctx, events)
+	err = binary.Wait()
+	s.tally.end(pkg, err == nil, time.Since(start))
+	return errors.Join(countErr, s.verdict(ctx, binary, err, before))
+}
+
+// compile builds the tests of a package into a static binary that runs anywhere, and returns its path.
+func (s *stage) compile(ctx context.Context, tag, pkg string) (string, error) {
+	name := strings.ReplaceAll(strings.TrimPrefix(pkg, "./"), "/", "-") + "." + tag + ".test"
+	binary := filepath.Join(s.root, ".cache/test", name)
+	cmd := s.command(ctx, "go", "test", "-c", "-tags", tag, "-o", binary, pkg)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("compile the tests of %s with tag %s: %w", pkg, tag, err)
+	}
+	if _, err := os.Stat(binary); err != nil {
+		return "", fmt.Errorf("%s has no tests with tag %s", pkg, tag)
+	}
+	return binary, nil
+}
+
+// A taggedPackage is a package that has tests behind a build tag.
+type taggedPackage struct {
+	path, dir string
+	tests     []string
+}
+
+// pattern matches those tests and not the others of the package, which are counted in their own layer.
+func (p taggedPackage) pattern() string { return "^(" + strings.Join(p.tests, "|") + ")$" }
+
+// tagged finds the tests that are there with a build tag and not without it.
+func (s *stage) tagged(ctx context.Context, tag string) ([]taggedPackage, error) {
+	plain, err := s.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	with, err := s.list(ctx, "-tags", tag)
+	if err != nil {
+		return nil, err
+	}
+	var found []taggedPackage
+	for _, line := range with {
+		if slices.Contains(plain, line) {
+			continue
+		}
+		f := strings.Fields(line)
+		p := taggedPackage{path: f[0], dir: f[1]}
+		for _, name := range f[2:] {
+			if err := p.add(filepath.Join(p.dir, name), tag); err != nil {
+				return nil, err
+			}
+		}
+		if len(p.tests) > 0 {
+			found = append(found, p)
+		}
+	}
+	return found, nil
+}
+
+// list is a line per package: its path, its directory, its test files.
+func (s *stage) list(ctx context.Context, args ...string) ([]string, error) {
+	const format = `{{.ImportPath}} {{.Dir}}{{range .TestGoFiles}} {{.}}{{end}}{{range .XTestGoFiles}} {{.}}{{end}}`
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"list", "-e", "-f", format}, args...), "./...")...)
+	cmd.Dir = s.root
+	out, err := cmd.Output()
+	if err != nil {
+		return nil, fmt.Errorf("go list: %w", err)
+	}
+	return strings.Split(strings.TrimSpace(string(out)), "\n"), nil
+}
+
+// add adds the tests of one file if it has the build tag.
+func (p *taggedPackage) add(file, tag string) error {
+	src, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	if !regexp.MustCompile(`(?m)^//go:build .*\b` + tag + `\b`).Match(src) {
+		return nil
+	}
+	tree, err := parser.ParseFile(token.NewFileSet(), file, src, parser.SkipObjectResolution)
+	if err != nil {
+		return err
+	}
+	for _, d := range tree.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Test") && fn.Name.Name != "TestMain" {
+			p.tests = append(p.tests, fn.Name.Name)
+		}
+	}
+	return nil
+}
