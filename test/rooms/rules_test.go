@@ -27,12 +27,15 @@ func inAll(rooms, what, why string) rule {
 
 // imports are matched with the paths of import declarations.
 var imports = []rule{
-	in(`^cmd/`, `/passthrough/(netdrv|ipamdrv)(/|$)`, "the drivers do not know each other, nor does anything below them; cmd wires"),
+	in(`^cmd/`, `/passthrough/(netdrv|ipamdrv)(/|$)`,
+		"the drivers do not know each other, nor does anything below them; cmd wires"),
 	in(`^(cmd/|netdrv$|hw(/|$))`, `/passthrough/hw$`, "devices are lent by netdrv alone"),
 	in(`^(cmd/|netdrv$|ipamdrv$|store(/|$))`, `/passthrough/store$`, "only the drivers keep records"),
 	in(nowhere, `/passthrough/cmd/`, "dependencies point away from cmd"),
-	in(`^(hw/hwtest|store/storetest)$`, `/passthrough/(hw/hwtest|store/storetest)$|/passthrough/test/`, "stand-ins are for tests"),
-	in(`^(netdrv|ipamdrv)$`, `go-plugins-helpers|docker/libnetwork`, "the engine's words are the drivers'; cmd moves bytes, hw and store know no engine"),
+	in(`^(hw/hwtest|store/storetest)$`, `/passthrough/(hw/hwtest|store/storetest)$|/passthrough/test/`,
+		"stand-ins are for tests"),
+	in(`^(netdrv|ipamdrv)$`, `go-plugins-helpers|docker/libnetwork`,
+		"the engine's words are the drivers'; cmd moves bytes, hw and store know no engine"),
 	in(`^(cmd/|netdrv$|ipamdrv$)`, `^encoding/json`, "hw and store have neither a wire format nor a record format"),
 	in(`^(cmd/|netdrv$|ipamdrv$)`, `^go\.uber\.org/zap`, "the rooms below return errors, they do not log"),
 	in(nowhere, `^(log|log/slog)$`, "there is one logger; it is handed in"),
@@ -42,7 +45,8 @@ var imports = []rule{
 	in(`^store(/|$)`, `bbolt|etcd`, "what a ledger is made of is store's"),
 	in(`^cmd/`, `^net/http`, "the wire is cmd's"),
 	in(nowhere, `^os/exec$`, "the product runs no other program"),
-	in(`^(hw/hwtest|store/storetest)$`, `^testing$|go-cmp|rogpeppe/go-internal|pgregory\.net/rapid`, "test code does not ship"),
+	in(`^(hw/hwtest|store/storetest)$`, `^testing$|go-cmp|rogpeppe/go-internal|pgregory\.net/rapid`,
+		"test code does not ship"),
 }
 
 // calls are matched with package.Function, and with the bare names of builtins.

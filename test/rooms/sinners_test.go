@@ -29,7 +29,8 @@ func TestEveryRuleBites(t *testing.T) {
 			"netdrv/doc.go:3: github.com/vishvananda/netlink in room netdrv: the kernel is hw's"},
 		{"the stand-in ships", "netdrv/doc.go", clean + `import _ "github.com/mellanox/passthrough/hw/hwtest"`,
 			"netdrv/doc.go:3: github.com/mellanox/passthrough/hw/hwtest in room netdrv: stand-ins are for tests"},
-		{"a test may use the stand-in", "netdrv/a_test.go", clean + `import _ "github.com/mellanox/passthrough/hw/hwtest"`, ""},
+		{"a test may use the stand-in", "netdrv/a_test.go",
+			clean + `import _ "github.com/mellanox/passthrough/hw/hwtest"`, ""},
 		{"hw logs", "hw/doc.go", clean + `import _ "go.uber.org/zap"`,
 			"hw/doc.go:3: go.uber.org/zap in room hw: the rooms below return errors, they do not log"},
 		{"another program", "hw/doc.go", clean + `import _ "os/exec"`,
@@ -38,6 +39,8 @@ func TestEveryRuleBites(t *testing.T) {
 			"store/doc.go:5: os.Getenv in room store: only cmd reads the environment and ends the process"},
 		{"a sleep, even in a test", "test/lab/a_test.go", clean + "import \"time\"\n\nfunc f() { time.Sleep(1) }",
 			"test/lab/a_test.go:5: time.Sleep in room test/lab: a wait has a condition, a context and a bound"},
+		{"a sleep where time is not real", "netdrv/a_test.go", clean +
+			"import (\n\t\"testing/synctest\"\n\t\"time\"\n)\n\nvar _ = synctest.Test\n\nfunc f() { time.Sleep(1) }", ""},
 		{"a panic", "store/doc.go", clean + `func f() { panic("x") }`,
 			"store/doc.go:3: panic in room store: a panic takes the engine's other calls with it; return an error"},
 		{"a path of hw's", "netdrv/doc.go", clean + `const p = "/sys/class/net"`,
