@@ -22,7 +22,7 @@ build: ## the plugin's binary, bin/driver
 plugin: build ## the plugin bundle, bin/plugin
 	plugin/rootfs-build/build bin/driver $(VERSION) bin/plugin
 
-install: plugin ## create and enable the plugin in the running engine (NAME=..., FORCE=1 to replace, SET="LOG_LEVEL=debug")
+install: plugin ## create and enable it in the running engine (NAME=..., SET="LOG_LEVEL=debug", FORCE=1: replace)
 	scripts/install bin/plugin $(NAME) $(SET)
 
 uninstall: ## disable and remove it (NAME=...)
