@@ -52,7 +52,7 @@ func toAddr(a netlink.Addr) Addr {
 	if a.Broadcast != nil {
 		addr.Broadcast = a.Broadcast.String()
 	}
-	if a.PreferedLft == 0 {
+	if a.Flags&unix.IFA_F_DEPRECATED != 0 { // also told by a life of 0, but not by an IPv4 address that is valid for ever
 		addr.PrefSec = -1
 	}
 	return addr

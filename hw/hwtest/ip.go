@@ -138,6 +138,9 @@ func (k *Kernel) addRouteLocked(l *link, r hw.Route) error {
 			return nil
 		}
 	}
+	if _, err := netip.ParseAddr(r.Gateway); r.Gateway != "" && err != nil {
+		return fmt.Errorf("%w: %w", err, syscall.EINVAL)
+	}
 	switch {
 	case !l.Up:
 		return syscall.ENETDOWN

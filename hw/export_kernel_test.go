@@ -1,0 +1,16 @@
+//go:build kernel
+
+package hw
+
+import "testing"
+
+// RunningKernel is the kernel that Open takes when it is given none.
+func RunningKernel(t *testing.T, sys string) (Kernel, IPKernel) {
+	t.Helper()
+	k, err := openKernel(sys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.close)
+	return k, k
+}

@@ -1,0 +1,188 @@
+package hwtest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// Numbers of rtnetlink that the rules need.
+const (
+	flagNoDAD = 0x02 // IFA_F_NODAD
+	scopeHost = 254
+	protoDHCP = 16
+)
+
+// pair makes a veth whose ends are up and have carrier, and returns the ifindex of ct0.
+func (m machine) pair(t *testing.T) int {
+	t.Helper()
+	m.Add(t, "veth", "ct0", "ct1")
+	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
+	m.set(t, "ct1", hw.LinkChange{Up: set(true)})
+	soon(t, "carrier", func() bool { return m.link(t, "ct0").Carrier })
+	return m.link(t, "ct0").Index
+}
+
+// addrs lists the addresses of a link in order of their text.
+func (m machine) addrs(t *testing.T, index int) []hw.Addr {
+	t.Helper()
+	as, err := m.Addrs(index)
+	done(t, "list addresses", err)
+	slices.SortFunc(as, func(a, b hw.Addr) int { return strings.Compare(a.CIDR, b.CIDR) })
+	return as
+}
+
+func contractAddrs(t *testing.T, m machine) {
+	index := m.pair(t)
+	if as := m.addrs(t, index); len(as) > 0 {
+		t.Errorf("a new link has addresses %v", as)
+	}
+	want := []hw.Addr{
+		{CIDR: "192.0.2.1/24", Label: "ct0"},
+		{CIDR: "192.0.2.2/24", Label: "ct0:two", Broadcast: "192.0.2.255"},
+		{CIDR: "198.51.100.1/32", Peer: "198.51.100.2/32", Label: "ct0"},
+		{CIDR: "203.0.113.1/24", Label: "ct0", Scope: scopeHost, Flags: noPrefixFlag},
+		{CIDR: "2001:db8::1/64", Flags: flagNoDAD},
+		{CIDR: "2001:db8::2/64", Flags: flagNoDAD | noPrefixFlag},
+		{CIDR: "2001:db8:1::1/128", Peer: "2001:db8:1::2/128", Flags: flagNoDAD},
+	}
+	for range 2 { // the second time they are there already
+		for _, a := range want {
+			done(t, "add "+a.CIDR, m.AddAddr(index, a))
+		}
+	}
+	slices.SortFunc(want, func(a, b hw.Addr) int { return strings.Compare(a.CIDR, b.CIDR) })
+	sameList(t, "addresses", m.addrs(t, index), want)
+	refused(t, "add nonsense", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.300/24"}), hw.ErrInvalid)
+	refused(t, "add without a length", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.3"}), hw.ErrInvalid)
+	other := m.link(t, "ct1").Index
+	done(t, "add to the other end", m.AddAddr(other, hw.Addr{CIDR: "10.0.0.1/8"}))
+	m.set(t, "ct1", hw.LinkChange{Name: set("ct9")})
+	sameList(t, "address after a change of name", m.addrs(t, other), []hw.Addr{{CIDR: "10.0.0.1/8", Label: "ct9"}})
+}
+
+func contractLives(t *testing.T, m machine) {
+	index := m.pair(t)
+	near := func(got, want int) bool { return got <= want && got > want-20 }
+	for _, cidr := range []string{"192.0.2.1/24", "2001:db8::1/64"} {
+		add := func(a hw.Addr) hw.Addr {
+			t.Helper()
+			a.CIDR = cidr
+			done(t, "add "+cidr, m.AddAddr(index, a))
+			as := m.addrs(t, index)
+			i := slices.IndexFunc(as, func(a hw.Addr) bool { return a.CIDR == cidr })
+			return as[i]
+		}
+		if a := add(hw.Addr{ValidSec: 1000, PrefSec: 500}); !near(a.ValidSec, 1000) || !near(a.PrefSec, 500) {
+			t.Errorf("%s lives %d and %d s, want 1000 and 500", cidr, a.ValidSec, a.PrefSec)
+		}
+		if a := add(hw.Addr{ValidSec: 2000, PrefSec: -1}); !near(a.ValidSec, 2000) || a.PrefSec != -1 {
+			t.Errorf("%s lives %d and %d s, want 2000 and over", cidr, a.ValidSec, a.PrefSec)
+		}
+		if a := add(hw.Addr{PrefSec: -1}); a.ValidSec != 0 || a.PrefSec != -1 {
+			t.Errorf("%s lives %d and %d s, want for ever and over", cidr, a.ValidSec, a.PrefSec)
+		}
+	}
+}
+
+func contractDown(t *testing.T, m machine) {
+	index := m.pair(t)
+	for _, a := range []hw.Addr{{CIDR: "192.0.2.1/24"}, {CIDR: "2001:db8::1/64", Flags: flagNoDAD}} {
+		done(t, "add "+a.CIDR, m.AddAddr(index, a))
+	}
+	for _, r := range []hw.Route{{Dst: "198.51.100.0/24", Gateway: "192.0.2.9"}, {Dst: "2001:db8:5::/64", Gateway: "2001:db8::9"}} {
+		done(t, "add "+r.Dst, m.AddRoute(index, r))
+	}
+	m.set(t, "ct0", hw.LinkChange{Up: set(false)})
+	sameList(t, "addresses of a link that went down", m.addrs(t, index), []hw.Addr{{CIDR: "192.0.2.1/24", Label: "ct0"}})
+	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
+	if rs, err := m.Routes(index); err != nil || len(rs) > 0 {
+		t.Errorf("routes after down and up are %v (%v)", rs, err)
+	}
+}
+
+func contractRoutes(t *testing.T, m machine) {
+	index := m.pair(t)
+	for _, a := range []hw.Addr{{CIDR: "192.0.2.1/24"}, {CIDR: "2001:db8::1/64", Flags: flagNoDAD}} {
+		done(t, "add "+a.CIDR, m.AddAddr(index, a))
+	}
+	if rs, err := m.Routes(index); err != nil || len(rs) > 0 {
+		t.Errorf("with addresses alone there are routes %v (%v)", rs, err)
+	}
+	add := []hw.Route{
+		{Dst: "198.51.100.0/24", Scope: 253},
+		{Dst: "0.0.0.0/0", Gateway: "192.0.2.254", Protocol: protoDHCP, Src: "192.0.2.1", Metric: 100},
+		{Dst: "0.0.0.0/0", Gateway: "192.0.2.253", Metric: 200, MTU: 1400},
+		{Dst: "203.0.113.0/24", Gateway: "198.51.100.7", Table: 1000},
+		{Dst: "203.0.113.5/32", Gateway: "10.9.8.7", OnLink: true},
+		{Dst: "2001:db8:1::/64"},
+		{Dst: "::/0", Gateway: "2001:db8::254", Metric: 512},
+		{Dst: "2001:db8:2::/64", Gateway: "fe80::1", Protocol: protoDHCP},
+		{Dst: "2001:db8:3::/64", Gateway: "2001:db8::8"},
+		{Dst: "2001:db8:3::/64", Gateway: "2001:db8::9"},
+	}
+	for range 2 { // the second time they are there already
+		for _, r := range add {
+			done(t, fmt.Sprintf("add %+v", r), m.AddRoute(index, r))
+		}
+	}
+	var want []hw.Route
+	for _, r := range add { // with what the kernel fills in
+		r.Index, r.Type = index, 1
+		r.Table, r.Protocol = cmp.Or(r.Table, 254), cmp.Or(r.Protocol, 3)
+		if strings.Contains(r.Dst, ":") {
+			r.Metric = cmp.Or(r.Metric, 1024)
+		}
+		want = append(want, r)
+	}
+	got, err := m.Routes(index)
+	done(t, "list routes", err)
+	if !slices.IsSortedFunc(got, func(a, b hw.Route) int { return min(1, len(a.Gateway)) - min(1, len(b.Gateway)) }) {
+		t.Errorf("a route with a gateway comes before one without: %v", got)
+	}
+	sameList(t, "routes", got, want)
+	all, err := m.Routes(0)
+	done(t, "list all routes", err)
+	all = slices.DeleteFunc(all, func(r hw.Route) bool { return r.Index != index })
+	sameList(t, "routes among all", all, want)
+	if rs, err := m.Routes(m.link(t, "ct1").Index); err != nil || len(rs) > 0 {
+		t.Errorf("routes of the other end are %v (%v)", rs, err)
+	}
+}
+
+func contractRoutesRefused(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	index := m.link(t, "ct0").Index
+	done(t, "add an address", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}))
+	link := hw.Route{Dst: "198.51.100.0/24", Scope: 253}
+	refused(t, "a route through a link that is down", m.AddRoute(index, link), hw.ErrNotReady, syscall.ENETDOWN)
+	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
+	m.set(t, "ct1", hw.LinkChange{Up: set(true)})
+	refused(t, "nonsense", m.AddRoute(index, hw.Route{Dst: "198.51.100.0"}), hw.ErrInvalid)
+	refused(t, "a gateway that is nonsense", m.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "gate"}), hw.ErrInvalid)
+	refused(t, "a gateway out of reach", m.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "10.9.8.7"}), syscall.ENETUNREACH)
+	foreign := link
+	foreign.Src = "10.1.1.1"
+	refused(t, "a source that the host does not have", m.AddRoute(index, foreign), hw.ErrInvalid, syscall.EINVAL)
+}
+
+// sameList compares two lists whatever their order.
+func sameList[T any](t *testing.T, what string, got, want []T) {
+	t.Helper()
+	text := func(vs []T) string {
+		var lines []string
+		for _, v := range vs {
+			lines = append(lines, fmt.Sprintf("%+v", v))
+		}
+		slices.Sort(lines)
+		return strings.Join(lines, "\n")
+	}
+	if g, w := text(got), text(want); g != w {
+		t.Errorf("%s: got\n%s\nwant\n%s", what, g, w)
+	}
+}

@@ -1,0 +1,212 @@
+package hwtest
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+func contractListed(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	a, b := m.link(t, "ct0"), m.link(t, "ct1")
+	if a.Peer != b.Index || b.Peer != a.Index || a.Index == b.Index {
+		t.Errorf("ends are %d with peer %d and %d with peer %d", a.Index, a.Peer, b.Index, b.Peer)
+	}
+	if a.MAC == b.MAC || len(a.MAC) != len("02:00:00:00:00:01") {
+		t.Errorf("MACs are %s and %s", a.MAC, b.MAC)
+	}
+	want := hw.Link{Index: a.Index, Peer: b.Index, MAC: a.MAC, Name: "ct0", Kind: "veth", Type: "ether", MTU: 1500, TxQLen: 1000}
+	same(t, "the new end", a, want)
+	lo := m.link(t, "lo")
+	if lo.Type != "loopback" || lo.Kind != "" {
+		t.Errorf("loopback is %+v", lo)
+	}
+}
+
+func contractSetAll(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	want := m.link(t, "ct0")
+	m.set(t, "ct0", hw.LinkChange{Name: set("ct9"), Alias: set("lent: ä"), MAC: set(hw.MAC("02:00:00:00:00:aa")), MTU: set(1400),
+		TxQLen: set(77), Promisc: set(true), AllMulti: set(true), Up: set(true)})
+	want.Name, want.Alias, want.MAC, want.MTU, want.TxQLen = "ct9", "lent: ä", "02:00:00:00:00:aa", 1400, 77
+	want.Promisc, want.AllMulti, want.Up = true, true, true
+	same(t, "after everything has been set", m.link(t, "ct9"), want)
+	m.set(t, "ct9", hw.LinkChange{Alias: set(""), Promisc: set(false), AllMulti: set(false), Up: set(false)})
+	want.Alias, want.Promisc, want.AllMulti, want.Up = "", false, false, false
+	same(t, "after some has been taken back", m.link(t, "ct9"), want)
+	m.set(t, "ct9", hw.LinkChange{})
+	same(t, "after a change of nothing", m.link(t, "ct9"), want)
+}
+
+func contractStops(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	was := m.link(t, "ct0")
+	err := m.SetLink(was.Index, hw.LinkChange{Alias: set("first"), MTU: set(10), TxQLen: set(77)})
+	refused(t, "mtu 10", err, hw.ErrInvalid, syscall.EINVAL)
+	if want := "set mtu 10: invalid value (invalid argument)"; fmt.Sprint(err) != want {
+		t.Errorf("error is %q, want %q", err, want)
+	}
+	was.Alias = "first"
+	same(t, "what comes before the failure is set, what comes after is not", m.link(t, "ct0"), was)
+	err = m.SetLink(was.Index, hw.LinkChange{MTU: set(10)})
+	if want := "invalid value (invalid argument)"; fmt.Sprint(err) != want {
+		t.Errorf("error of a single change is %q, want %q", err, want)
+	}
+}
+
+func contractCarrier(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
+	if l := m.link(t, "ct0"); !l.Up || l.Carrier {
+		t.Errorf("with its peer down: %+v", l)
+	}
+	m.set(t, "ct1", hw.LinkChange{Up: set(true)})
+	soon(t, "carrier on both ends", func() bool { return m.link(t, "ct0").Carrier && m.link(t, "ct1").Carrier })
+	m.set(t, "ct1", hw.LinkChange{Up: set(false)})
+	soon(t, "no carrier", func() bool { return !m.link(t, "ct0").Carrier })
+	if l := m.link(t, "ct1"); l.Up || l.Carrier {
+		t.Errorf("after it went down: %+v", l)
+	}
+}
+
+func contractRename(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	m.AltName(t, "ct1", "alt1")
+	m.AltName(t, "ct0", "alt0")
+	index := m.link(t, "ct0").Index
+	rename := func(to string) error { return m.SetLink(index, hw.LinkChange{Name: &to}) }
+	refused(t, "rename to another's name", rename("ct1"), syscall.EEXIST)
+	refused(t, "rename to another's alternative name", rename("alt1"), syscall.EEXIST)
+	refused(t, "rename to its own alternative name", rename("alt0"), syscall.EEXIST)
+	refused(t, "rename to a name of 16 letters", rename("ct0123456789abcd"), hw.ErrInvalid)
+	refused(t, "rename to a name with a slash", rename("ct/0"), hw.ErrInvalid)
+	done(t, "rename to its own name", rename("ct0"))
+	done(t, "drop the alternative name and take it", m.SetLink(index, hw.LinkChange{DelAltName: set("alt0"), Name: set("alt0")}))
+	if l := m.link(t, "alt0"); l.Index != index || len(l.AltNames) > 0 {
+		t.Errorf("renamed to %+v", l)
+	}
+}
+
+func contractRenameUp(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
+	if err := m.SetLink(m.link(t, "ct0").Index, hw.LinkChange{Name: set("ct9")}); err != nil {
+		refused(t, "rename while up", err, hw.ErrBusy, syscall.EBUSY)
+		m.set(t, "ct0", hw.LinkChange{Up: set(false), Name: set("ct9")})
+		return
+	}
+	if !m.link(t, "ct9").Up {
+		t.Error("the link went down when it was renamed")
+	}
+}
+
+func contractAltNames(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	m.AltName(t, "ct0", "alt0")
+	m.AltName(t, "ct0", "a longer name than those proper")
+	if got := m.link(t, "ct0").AltNames; !slices.Equal(got, []string{"alt0", "a longer name than those proper"}) {
+		t.Errorf("alternative names are %q", got)
+	}
+	drop := func(link, name string) error {
+		return m.SetLink(m.link(t, link).Index, hw.LinkChange{DelAltName: &name})
+	}
+	refused(t, "drop an alternative name that is nobody's", drop("ct0", "alt9"), hw.ErrNotFound)
+	refused(t, "drop another's", drop("ct1", "alt0"), hw.ErrInvalid)
+	refused(t, "drop a name proper", drop("ct0", "ct0"), hw.ErrInvalid)
+	done(t, "drop one", drop("ct0", "alt0"))
+	if got := m.link(t, "ct0").AltNames; !slices.Equal(got, []string{"a longer name than those proper"}) {
+		t.Errorf("alternative names are %q", got)
+	}
+}
+
+func contractRefused(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	was := m.link(t, "ct0")
+	try := func(c hw.LinkChange) error { return m.SetLink(was.Index, c) }
+	refused(t, "a multicast MAC", try(hw.LinkChange{MAC: set(hw.MAC("01:00:5e:00:00:01"))}), hw.ErrInvalid, syscall.EADDRNOTAVAIL)
+	refused(t, "an all-zero MAC", try(hw.LinkChange{MAC: set(hw.MAC("00:00:00:00:00:00"))}), hw.ErrInvalid, syscall.EADDRNOTAVAIL)
+	refused(t, "no MAC", try(hw.LinkChange{MAC: set(hw.MAC(""))}), hw.ErrInvalid)
+	refused(t, "an MTU of 100000", try(hw.LinkChange{MTU: set(100000)}), hw.ErrInvalid)
+	refused(t, "an alias of 256 letters", try(hw.LinkChange{Alias: set(strings.Repeat("x", 256))}), hw.ErrInvalid)
+	same(t, "after all that", m.link(t, "ct0"), was)
+}
+
+func contractMissing(t *testing.T, m machine) {
+	for _, index := range []int{-1, 0, 987654} {
+		refused(t, "change it", m.SetLink(index, hw.LinkChange{Up: set(true)}), hw.ErrNotFound, syscall.ENODEV)
+		refused(t, "change its VF", m.SetVF(index, 0, hw.VFChange{Trust: set(true)}), hw.ErrNotFound, syscall.ENODEV)
+		refused(t, "add an address", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}), hw.ErrNotFound, syscall.ENODEV)
+		refused(t, "add a route", m.AddRoute(index, hw.Route{Dst: "198.51.100.0/24", Scope: 253}), hw.ErrNotFound, syscall.ENODEV)
+	}
+	_, err := m.VFs(987654)
+	refused(t, "list VFs", err, hw.ErrNotFound, syscall.ENODEV)
+	_, err = m.Addrs(987654)
+	refused(t, "list addresses", err, hw.ErrNotFound, syscall.ENODEV)
+	_, err = m.Routes(987654)
+	refused(t, "list routes", err, hw.ErrNotFound, syscall.ENODEV)
+}
+
+func contractNoVFs(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	index := m.link(t, "ct0").Index
+	if vfs, err := m.VFs(index); vfs != nil || err != nil {
+		t.Errorf("VFs of a veth are %v, %v", vfs, err)
+	}
+	for _, c := range []hw.VFChange{{MAC: set(hw.MAC("02:00:00:00:00:01"))}, {MAC: set(hw.MAC(""))}, {VLAN: &hw.VLAN{ID: 5}},
+		{Spoofchk: set(true)}, {Trust: set(true)}} {
+		refused(t, "change a VF of a veth", m.SetVF(index, 0, c), hw.ErrUnsupported, syscall.EOPNOTSUPP)
+	}
+}
+
+func contractMaster(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	m.Add(t, "bridge", "ctbr", "")
+	br := m.link(t, "ctbr").Index
+	m.set(t, "ct0", hw.LinkChange{Master: &br})
+	if l := m.link(t, "ct0"); l.Master != br || l.Promisc {
+		t.Errorf("as a port of %d it is %+v, and nobody has set promisc", br, l)
+	}
+	index := m.link(t, "ct0").Index
+	refused(t, "a port of nothing", m.SetLink(index, hw.LinkChange{Master: set(987654)}), hw.ErrInvalid)
+	other := m.link(t, "ct1").Index
+	refused(t, "a port of a veth", m.SetLink(index, hw.LinkChange{Master: &other}), hw.ErrUnsupported)
+	m.set(t, "ct0", hw.LinkChange{Master: set(0)})
+	if l := m.link(t, "ct0"); l.Master != 0 {
+		t.Errorf("after leaving its bridge it is %+v", l)
+	}
+	m.set(t, "ct0", hw.LinkChange{Master: set(0)})
+}
+
+func contractAttr(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	done(t, "write mtu", m.WriteAttr("class/net/ct0/mtu", "1300"))
+	done(t, "write ifalias", m.WriteAttr("class/net/ct0/ifalias", "x\n"))
+	if l := m.link(t, "ct0"); l.MTU != 1300 || l.Alias != "x" {
+		t.Errorf("after writing it is %+v", l)
+	}
+	done(t, "clear ifalias", m.WriteAttr("class/net/ct0/ifalias", ""))
+	if l := m.link(t, "ct0"); l.Alias != "" {
+		t.Errorf("alias is %q after an empty write", l.Alias)
+	}
+	refused(t, "write nonsense", m.WriteAttr("class/net/ct0/mtu", "many"), hw.ErrInvalid, syscall.EINVAL)
+	refused(t, "write too little", m.WriteAttr("class/net/ct0/mtu", "10"), hw.ErrInvalid, syscall.EINVAL)
+	refused(t, "write what is not there", m.WriteAttr("class/net/ct0/no_such", "1"), hw.ErrNotFound, syscall.ENOENT)
+	refused(t, "write for a link that is not there", m.WriteAttr("class/net/ct5/mtu", "1"), hw.ErrNotFound, syscall.ENOENT)
+	refused(t, "write what is read-only", m.WriteAttr("class/net/ct0/ifindex", "1"), syscall.EACCES)
+	refused(t, "write outside", m.WriteAttr("../etc/hostname", "x"), hw.ErrInvalid)
+	m.set(t, "ct0", hw.LinkChange{Name: set("ct9")})
+	refused(t, "write under the old name", m.WriteAttr("class/net/ct0/mtu", "1300"), hw.ErrNotFound)
+	done(t, "write under the new name", m.WriteAttr("class/net/ct9/mtu", "1350"))
+}
+
+// same compares two links.
+func same(t *testing.T, what string, got, want hw.Link) {
+	t.Helper()
+	if g, w := fmt.Sprintf("%+v", got), fmt.Sprintf("%+v", want); g != w {
+		t.Errorf("%s:\n got %s\nwant %s", what, g, w)
+	}
+}

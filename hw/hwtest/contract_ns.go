@@ -1,0 +1,87 @@
+package hwtest
+
+import (
+	"syscall"
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+func contractMove(t *testing.T, m machine) {
+	index := m.pair(t)
+	m.Add(t, "bridge", "ctbr", "")
+	m.AltName(t, "ct0", "alt0")
+	m.set(t, "ct0", hw.LinkChange{Alias: set("lent"), MAC: set(hw.MAC("02:00:00:00:00:aa")), MTU: set(1400), TxQLen: set(77),
+		Promisc: set(true), AllMulti: set(true)})
+	want := m.link(t, "ct0")
+	done(t, "add an address", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}))
+	done(t, "add a route", m.AddRoute(index, hw.Route{Dst: "198.51.100.0/24", Scope: 253}))
+	m.set(t, "ct0", hw.LinkChange{Master: set(m.link(t, "ctbr").Index)})
+	done(t, "move to a namespace", m.MoveToNS("c1", "ct0", "eth0"))
+	if l, ok := m.find(t, "ct0"); ok {
+		t.Errorf("still in the host: %+v", l)
+	}
+	if rs, err := m.Routes(0); err != nil || len(rs) > 0 {
+		t.Errorf("routes that stayed: %v (%v)", rs, err)
+	}
+	done(t, "move home", m.MoveHome("c1", "eth0", "ct0"))
+	got := m.link(t, "ct0")
+	want.Index, want.Up, want.Carrier, want.Peer = got.Index, false, false, got.Peer
+	same(t, "a link that came home", got, want)
+	if as := m.addrs(t, got.Index); len(as) > 0 {
+		t.Errorf("a link that came home has addresses %v", as)
+	}
+}
+
+func contractMoveTaken(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	m.Add(t, "veth", "ct2", "ct3")
+	done(t, "move to a namespace", m.MoveToNS("c1", "ct0", "ct2"))
+	refused(t, "move another of that name", m.MoveToNS("c1", "ct2", ""), syscall.EEXIST)
+	refused(t, "move home under a name that is taken", m.MoveHome("c1", "ct2", "ct3"), syscall.EEXIST)
+	m.AltName(t, "ct1", "alt")
+	refused(t, "move home under another's alternative name", m.MoveHome("c1", "ct3", "alt"), syscall.EEXIST)
+	done(t, "move home under its own name", m.MoveHome("c1", "alt", "ct0"))
+	m.AltName(t, "ct0", "eth7")
+	done(t, "move one as eth7", m.MoveToNS("c1", "ct2", "eth7"))
+	refused(t, "move one with the alternative name eth7", m.MoveToNS("c1", "ct0", ""), syscall.EEXIST)
+	if _, ok := m.find(t, "ct0"); !ok {
+		t.Error("what was refused is gone from the host")
+	}
+}
+
+func contractImmovable(t *testing.T, m machine) {
+	m.Add(t, "bridge", "ctbr", "")
+	refused(t, "move a bridge", m.MoveToNS("c1", "ctbr", ""), syscall.EINVAL)
+	m.link(t, "ctbr")
+}
+
+func contractMacvlan(t *testing.T, m machine) {
+	index := m.pair(t)
+	m.Add(t, "macvlan", "ctmv", "ct0")
+	if l := m.link(t, "ctmv"); l.Kind != "macvlan" || l.Peer != index {
+		t.Errorf("macvlan on %d is %+v", index, l)
+	}
+	done(t, "move to a namespace", m.MoveToNS("c1", "ctmv", "eth0"))
+	done(t, "move home", m.MoveHome("c1", "eth0", "ctmv"))
+	if l := m.link(t, "ctmv"); l.Up {
+		t.Errorf("came home up: %+v", l)
+	}
+}
+
+func contractEnd(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	m.Add(t, "veth", "ct2", "ct3")
+	m.Add(t, "macvlan", "ctmv", "ct2")
+	done(t, "move a veth end", m.MoveToNS("c1", "ct0", "eth0"))
+	done(t, "move a macvlan", m.MoveToNS("c1", "ctmv", "eth1"))
+	m.EndNS("c1")
+	soon(t, "the end of the peer that stayed", func() bool {
+		_, ok := m.find(t, "ct1")
+		return !ok
+	})
+	if _, ok := m.find(t, "ctmv"); ok {
+		t.Error("the macvlan came home")
+	}
+	m.link(t, "ct2")
+}

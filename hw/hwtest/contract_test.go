@@ -1,0 +1,37 @@
+package hwtest_test
+
+import (
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+func TestContract(t *testing.T) {
+	hwtest.Contract(t, func(t *testing.T) (hw.Kernel, hw.IPKernel, hwtest.Env) {
+		k := hwtest.New(t)
+		return k, k, env{k}
+	})
+}
+
+// env plays the world around a hwtest.Kernel.
+type env struct{ *hwtest.Kernel }
+
+func (e env) Add(t *testing.T, kind, name, other string) {
+	t.Helper()
+	switch kind {
+	case "veth":
+		e.AddVeth(name, other)
+	case "macvlan":
+		e.AddLink(hw.Link{Name: name, Kind: kind, Peer: e.Link(other).Index})
+	default:
+		e.AddLink(hw.Link{Name: name, Kind: kind})
+	}
+}
+
+func (e env) AltName(t *testing.T, name, alt string) {
+	t.Helper()
+	e.AddAltName(name, alt)
+}
+
+func (e env) EndNS(ns string) { e.KillNS(ns, 0) }
