@@ -32,7 +32,7 @@ const (
 	// A VF's driver creates the netdev within 40 ms on igb, within about a second on firmware-heavy NICs.
 	probeBound = 4 * time.Second
 	// udev renames a fresh netdev within some 100 ms, later on a machine that is booting.
-	renameBound = 2 * time.Second
+	renameBound = 4 * time.Second
 	// igb VFs have carrier 0.1 s after they are up; a PF that has just been brought up needs seconds to train its link.
 	vfCarrierBound = 2 * time.Second
 	pfCarrierBound = 7 * time.Second

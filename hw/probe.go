@@ -80,7 +80,7 @@ func (h *Host) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 		}
 		return err == nil, err
 	})
-	if err != nil || h.namedByKernel(pf.Name) {
+	if err != nil || h.naming(pf.Name) == byKernel {
 		return n, err
 	}
 	err = wait(ctx, renameBound, func() (bool, error) {
@@ -89,7 +89,7 @@ func (h *Host) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 		if errors.Is(err, ErrAway) { // renamed between two looks
 			return false, nil
 		}
-		return err == nil && !h.namedByKernel(n.Name), err
+		return err == nil && h.naming(n.Name) == byPolicy, err
 	})
 	if errors.Is(err, ErrNotReady) { // udev has a rule of its own for VFs, or is not there
 		err = nil
@@ -97,10 +97,23 @@ func (h *Host) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	return n, err
 }
 
-// namedByKernel tells whether a netdev has the name that the kernel counted out for it (name_assign_type
-// NET_NAME_ENUM, include/uapi/linux/netdevice.h).
-func (h *Host) namedByKernel(netdev string) bool {
+// What is known of how a netdev got its name.
+const (
+	renamed  = iota // it has been renamed since it was looked at
+	byKernel        // counted out by the kernel, such as eth0
+	byPolicy        // given by udev or by people
+)
+
+// naming tells how a netdev got its name (name_assign_type, include/uapi/linux/netdevice.h: NET_NAME_ENUM is 1; reading
+// a name of unknown origin is EINVAL).
+func (h *Host) naming(netdev string) int {
 	const enumerated = "1"
 	t, ok, err := h.sys.text("class/net/" + netdev + "/name_assign_type")
-	return err == nil && ok && t == enumerated
+	switch {
+	case err == nil && !ok:
+		return renamed
+	case t == enumerated:
+		return byKernel
+	}
+	return byPolicy
 }

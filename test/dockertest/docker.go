@@ -62,14 +62,19 @@ func Refused(t testing.TB, want string, args ...string) {
 	}
 }
 
-// Network makes a network and removes it when the test ends.
+// Network makes a network and removes it, with all that is still on it, when the test ends.
 func Network(t testing.TB, name string, args ...string) {
 	t.Helper()
 	Docker(t, append(append([]string{"network", "create"}, args...), name)...)
 	t.Cleanup(func() {
-		if _, err := Try("docker", "network", "inspect", name); err == nil {
-			Docker(t, "network", "rm", name)
+		on, err := Try("docker", "network", "inspect", "-f", "{{range $id, $_ := .Containers}}{{$id}} {{end}}", name)
+		if err != nil {
+			return
 		}
+		for _, id := range strings.Fields(on) {
+			Docker(t, "rm", "-f", id)
+		}
+		Docker(t, "network", "rm", name)
 	})
 }
 

@@ -55,12 +55,12 @@ func TestEveryWayOut(t *testing.T) {
 	sriov(t, "n", "10.1.0.0/24", "-o", "vlan=7", "-o", "privileged=yes", "-o", "numvfs=1")
 	clean := ""
 	for _, way := range [][]string{
-		{"docker", "stop", "-t1", "c"}, {"docker", "rm", "-f", "c"}, {"docker", "network", "disconnect", "n", "c"},
-		{"docker", "kill", "c"},
+		{"docker", "stop", "-t1", "web1"}, {"docker", "rm", "-f", "web1"}, {"docker", "network", "disconnect", "n", "web1"},
+		{"docker", "kill", "web1"},
 	} {
-		Docker(t, "run", "-d", "--name", "c", "--net", "n", "lab", "sh", "-c", "while :; do ping -f -c100 10.1.0.9 & wait; done")
-		Exec(t, "c", "ip", "link", "set", "eth0", "promisc", "on")
-		mac := MAC(t, "c", "n")
+		Docker(t, "run", "-d", "--name", "web1", "--net", "n", "--cap-add", "NET_ADMIN", "lab", "sh", "-c", "while :; do ping -f -c100 10.1.0.9 & wait; done")
+		Exec(t, "web1", "ip", "link", "set", "eth0", "promisc", "on")
+		mac := MAC(t, "web1", "n")
 		if line := vfLine(t, mac); !strings.Contains(line, "vlan 7") || !strings.Contains(line, "trust on") ||
 			!strings.Contains(line, "spoof checking off") {
 			t.Errorf("in use: %s", line)
@@ -83,7 +83,7 @@ func TestEveryWayOut(t *testing.T) {
 		if mac != clean {
 			t.Errorf("after %v the vf has %s, before it had %s", way, mac, clean)
 		}
-		_, _ = Try("docker", "rm", "-f", "c")
+		_, _ = Try("docker", "rm", "-f", "web1")
 	}
 }
 
@@ -96,16 +96,16 @@ func TestMAC(t *testing.T) {
 	if third == "00:00:00:00:00:00" {
 		t.Fatalf("vf 3 has no mac: %v", fields)
 	}
-	Container(t, "a", "--net", "n", "--mac-address", third)
+	Container(t, "one1", "--net", "n", "--mac-address", third)
 	if n := Sh(t, "ls -d /sys/bus/pci/devices/"+pfPCI+"/virtfn3/driver /sys/bus/pci/devices/"+pfPCI+"/virtfn*/driver | wc -l"); n != "2" {
 		t.Errorf("%s drivers are bound, want only vf 3's", n)
 	}
-	Container(t, "b", "--net", "n", "--mac-address", "02:00:00:00:00:99")
-	if got := Exec(t, "b", "cat", "/sys/class/net/eth0/address"); got != "02:00:00:00:00:99" {
+	Container(t, "two2", "--net", "n", "--mac-address", "02:00:00:00:00:99")
+	if got := Exec(t, "two2", "cat", "/sys/class/net/eth0/address"); got != "02:00:00:00:00:99" {
 		t.Errorf("in b: %s", got)
 	}
 	vfLine(t, "02:00:00:00:00:99")
-	Reaches(t, "b", Address(t, "a", "n"), 5*time.Second)
+	Reaches(t, "two2", Address(t, "one1", "n"), 5*time.Second)
 	_, err := Try("docker", "run", "--rm", "--net", "n", "--mac-address", "02:00:00:00:00:99", "lab", "true")
 	if err == nil || !strings.Contains(err.Error(), "mac address 02:00:00:00:00:99: vf 0 of "+pf+" (0000:01:10.0) is held by endpoint") {
 		t.Errorf("a second container with the same mac: %v", err)
@@ -116,15 +116,15 @@ func TestMAC(t *testing.T) {
 func TestAllInUse(t *testing.T) {
 	asBefore(t)
 	sriov(t, "n", "10.1.0.0/24", "-o", "numvfs=2")
-	Container(t, "a", "--net", "n")
-	Container(t, "b", "--net", "n")
+	Container(t, "one1", "--net", "n")
+	Container(t, "two2", "--net", "n")
 	_, err := Try("docker", "run", "--rm", "--net", "n", "lab", "true")
 	for _, want := range []string{pf + " (" + pfPCI + "): all 2 vfs are in use: ", "vf 0 of " + pf, "vf 1 of " + pf, "is held by endpoint"} {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("a third container: %v\nwant %q in it", err, want)
 		}
 	}
-	Docker(t, "rm", "-f", "a")
+	Docker(t, "rm", "-f", "one1")
 	Docker(t, "run", "--rm", "--net", "n", "lab", "true")
 }
 
@@ -133,15 +133,15 @@ func TestConnect(t *testing.T) {
 	asBefore(t)
 	sriov(t, "one", "10.1.0.0/24", "-o", "vlan=10")
 	sriov(t, "two", "10.2.0.0/24", "-o", "vlan=20", "-o", "prefix=data")
-	Container(t, "c", "--net", "one")
+	Container(t, "web1", "--net", "one")
 	Container(t, "peer", "--net", "two")
-	Docker(t, "network", "connect", "two", "c")
+	Docker(t, "network", "connect", "two", "web1")
 	if n := lent(t); n != "3" {
 		t.Errorf("%s vfs are lent, want 3", n)
 	}
-	Exec(t, "c", "ip", "link", "show", "data0")
-	Reaches(t, "c", Address(t, "peer", "two"), 5*time.Second)
-	Docker(t, "network", "disconnect", "two", "c")
+	Exec(t, "web1", "ip", "link", "show", "data0")
+	Reaches(t, "web1", Address(t, "peer", "two"), 5*time.Second)
+	Docker(t, "network", "disconnect", "two", "web1")
 	if n := lent(t); n != "2" {
 		t.Errorf("%s vfs are lent after disconnect, want 2", n)
 	}
@@ -151,16 +151,18 @@ func TestConnect(t *testing.T) {
 func TestVFsThatWereThere(t *testing.T) {
 	asBefore(t)
 	Sh(t, "ip link set "+pf+" up; echo 3 > /sys/class/net/"+pf+"/device/sriov_numvfs; udevadm settle")
-	t.Cleanup(func() { Sh(t, "echo 0 > /sys/class/net/"+pf+"/device/sriov_numvfs; ip link set "+pf+" down; udevadm settle") })
+	t.Cleanup(func() {
+		Sh(t, "echo 0 > /sys/class/net/"+pf+"/device/sriov_numvfs; ip link set "+pf+" down; udevadm settle")
+	})
 	before := host(t)
 	Refused(t, "option numvfs: 7 is not possible: "+pf+" ("+pfPCI+") has 3 vfs that the plugin did not make and does not "+
 		"remove; leave the option out, or change their number on the host",
 		"network", "create", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.1.0.0/24", "-o", "netdevice="+pf, "-o", "numvfs=7", "n")
 	sriov(t, "n", "10.1.0.0/24")
-	Container(t, "a", "--net", "n")
-	Container(t, "b", "--net", "n", "--mac-address", "02:00:00:00:00:77")
-	Reaches(t, "a", Address(t, "b", "n"), 5*time.Second)
-	Docker(t, "rm", "-f", "a", "b")
+	Container(t, "one1", "--net", "n")
+	Container(t, "two2", "--net", "n", "--mac-address", "02:00:00:00:00:77")
+	Reaches(t, "one1", Address(t, "two2", "n"), 5*time.Second)
+	Docker(t, "rm", "-f", "one1", "two2")
 	Docker(t, "network", "rm", "n")
 	Within(t, 10*time.Second, func() string {
 		if now := host(t); now != before {
@@ -175,11 +177,11 @@ func TestStaleAltname(t *testing.T) {
 	asBefore(t)
 	sriov(t, "n", "10.1.0.0/24", "-o", "numvfs=1")
 	Docker(t, "run", "--rm", "--net", "n", "lab", "true")
-	Container(t, "c", "--net", "n")
+	Container(t, "web1", "--net", "n")
 	// What udev does to a device that came home as eth0 while its name was taken.
-	pid := Inspect(t, "c", "{{.State.Pid}}")
+	pid := Inspect(t, "web1", "{{.State.Pid}}")
 	Sh(t, "nsenter -t "+pid+" -n ip link property add dev eth0 altname "+pf+"v0")
-	Docker(t, "rm", "-f", "c")
+	Docker(t, "rm", "-f", "web1")
 	Within(t, 10*time.Second, func() string {
 		link, err := Try("ip", "-d", "link", "show", pf+"v0")
 		if err != nil || strings.Contains(link, "altname "+pf+"v0") || !strings.Contains(link, ": "+pf+"v0:") {
