@@ -42,9 +42,9 @@ const (
 
 // OpenBolt opens the ledger in the file at path, which it makes, with its directory, when there is none.
 //
-// A file that is no ledger or is damaged is renamed aside and the error matches [ErrCorrupt]. It stays so at every later
-// open until somebody decides what to do with the kept file: an empty ledger would lend devices and addresses that are
-// in use. A file of a newer version is left where it is; the error matches [ErrNewer]. When another process has the
+// A file that is no ledger or is damaged is renamed aside and the error matches [ErrCorrupt]. It stays so at every
+// later open until somebody decides what to do with the kept file: an empty ledger would lend devices and addresses
+// that are in use. A file of a newer version is left where it is; the error matches [ErrNewer]. When another process has the
 // ledger open, the error matches [ErrUnavailable].
 func OpenBolt(path string, opts ...Option) (Store, error) {
 	o := options{lockTimeout: defaultLockTimeout}

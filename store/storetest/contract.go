@@ -189,8 +189,8 @@ func testABA(t *testing.T, open Opener) {
 
 func testLastWrite(t *testing.T, open Opener) {
 	s := opened(t, open)
-	commit(t, s, nil, store.Put("a", []byte("1")), store.Put("a", []byte("2")), store.Put("b", []byte("1")), store.Del("b"),
-		store.Del("c"), store.Put("c", []byte("3")))
+	commit(t, s, nil, store.Put("a", []byte("1")), store.Put("a", []byte("2")), store.Put("b", []byte("1")),
+		store.Del("b"), store.Del("c"), store.Put("c", []byte("3")))
 	wantAll(t, s, "", "a=2", "c=3")
 }
 

@@ -1,0 +1,184 @@
+package ipamdrv_test
+
+import (
+	"context"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/docker/go-plugins-helpers/ipam"
+
+	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/storetest"
+)
+
+// promises is what the engine was told and may rely on, and what it asked for without hearing an answer.
+type promises struct {
+	pool    string            // "" until it was answered
+	has     map[string]bool   // addresses that were answered and whose release was not asked for
+	unsure  map[string]bool   // addresses whose release was asked for, but not answered
+	dropped bool              // ReleasePool was answered
+	errs    []error           // of the calls that failed
+	d       *ipamdrv.Driver   // on the store that may crash
+	names   map[string]string // address by the name that the story gives it
+}
+
+// request asks for an address and notes the answer.
+func (p *promises) request(name, addr string, options map[string]string) {
+	r, err := p.d.RequestAddress(context.Background(),
+		&ipam.RequestAddressRequest{PoolID: p.pool, Address: addr, Options: options})
+	if err != nil {
+		p.errs = append(p.errs, err)
+		return
+	}
+	got := netip.MustParsePrefix(r.Address).Addr().String()
+	p.has[got], p.names[name] = true, got
+}
+
+// release ends what was given under name.
+func (p *promises) release(name string) {
+	addr, ok := p.names[name]
+	if !ok {
+		return // the engine releases only what it was given
+	}
+	delete(p.has, addr)
+	_, err := p.d.ReleaseAddress(context.Background(), &ipam.ReleaseAddressRequest{PoolID: p.pool, Address: addr})
+	if err != nil {
+		p.unsure[addr] = true
+		p.errs = append(p.errs, err)
+	}
+}
+
+// life is the story: a network with a gateway and an aux address, containers that come and go, and its end.
+func (p *promises) life() {
+	r, err := p.d.RequestPool(context.Background(), &ipam.RequestPoolRequest{Pool: "10.99.0.0/29"})
+	if err != nil {
+		p.errs = append(p.errs, err)
+		return
+	}
+	p.pool = r.PoolID
+	p.request("gateway", "", asGateway)
+	p.request("aux", "10.99.0.6", nil)
+	p.request("a", "", nil)
+	p.request("b", "", named)
+	p.release("a")
+	p.request("c", "10.99.0.5", nil)
+	p.request("d", "", nil)
+	p.release("c")
+	p.release("b")
+	p.release("d")
+	p.release("gateway")
+	p.release("aux")
+	_, err = p.d.ReleasePool(context.Background(), &ipam.ReleasePoolRequest{PoolID: p.pool})
+	p.dropped = err == nil
+	if err != nil {
+		p.errs = append(p.errs, err)
+	}
+}
+
+// TestCrashAtStepK kills the driver at each of its transactions, on a real ledger, and looks whether a new one keeps
+// what was promised: what was answered is there, nothing of it is given to anybody else, and an address that the engine
+// does not know of is at most one per crash.
+func TestCrashAtStepK(t *testing.T) {
+	for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
+		t.Run(fate.String(), func(t *testing.T) {
+			for k := 1; ; k++ {
+				if k > 100 {
+					t.Fatal("the story does not end")
+				}
+				path := filepath.Join(t.TempDir(), "ledger.db")
+				s := openLedger(t, path)
+				crash := storetest.NewCrash(s, k, fate)
+				p := &promises{d: newDriver(t, crash), has: map[string]bool{}, unsure: map[string]bool{},
+					names: map[string]string{}}
+				p.life()
+				if err := s.Close(); err != nil {
+					t.Fatal(err)
+				}
+				if !crash.Dead() {
+					if len(p.errs) > 0 || k < 10 {
+						t.Errorf("without a crash, after %d transactions: %v", k-1, p.errs)
+					}
+					return
+				}
+				if len(p.errs) == 0 {
+					t.Errorf("crash at %d: every call succeeded", k)
+				}
+				p.afterCrash(t, k, openLedger(t, path))
+			}
+		})
+	}
+}
+
+// openLedger opens a real ledger.
+func openLedger(t *testing.T, path string) store.Store {
+	t.Helper()
+	s, err := store.OpenBolt(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// afterCrash looks at what a new driver makes of the ledger.
+func (p *promises) afterCrash(t *testing.T, k int, s store.Store) {
+	t.Helper()
+	defer s.Close()
+	p.d = newDriver(t, s)
+	if p.pool == "" || p.dropped {
+		if n := len(leases(t, s)); n > 0 {
+			t.Errorf("crash at %d: leases without a pool", k)
+		}
+		return
+	}
+	held := leases(t, s)[p.pool]
+	unknown := 0
+	for _, addr := range held {
+		if !p.has[addr] && !p.unsure[addr] {
+			unknown++
+		}
+	}
+	if unknown > 1 {
+		t.Errorf("crash at %d: the ledger has %q, the engine only %v", k, held, p.has)
+	}
+	if len(pools(t, s)) == 0 { // ReleasePool was applied, but not answered
+		if len(p.has) > 0 {
+			t.Errorf("crash at %d: the pool is gone, the engine still has %v", k, p.has)
+		}
+		return
+	}
+	for addr := range p.has {
+		if !slices.Contains(held, addr) {
+			t.Errorf("crash at %d: the engine was given %s, the ledger has %q", k, addr, held)
+		}
+	}
+	p.finish(t, k, s)
+}
+
+// finish uses the pool up and ends it, as the engine would.
+func (p *promises) finish(t *testing.T, k int, s store.Store) {
+	t.Helper()
+	for range 8 {
+		r, err := p.d.RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: p.pool})
+		if err != nil {
+			break
+		}
+		addr := netip.MustParsePrefix(r.Address).Addr().String()
+		if p.has[addr] {
+			t.Errorf("crash at %d: %s was given twice", k, addr)
+		}
+		p.has[addr] = true
+	}
+	if held := leases(t, s)[p.pool]; len(held) < 5 { // one of the six may be kept for a router
+		t.Errorf("crash at %d: the pool is used up with %q", k, held)
+	}
+	checkInvariants(t, p.d, s)
+	if _, err := p.d.ReleasePool(context.Background(), &ipam.ReleasePoolRequest{PoolID: p.pool}); err != nil {
+		t.Errorf("crash at %d: %v", k, err)
+	}
+	if left := keys(t, s, ""); len(left) > 0 {
+		t.Errorf("crash at %d: in the end the ledger has %q", k, left)
+	}
+}

@@ -1,0 +1,66 @@
+package ipamdrv
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"reflect"
+)
+
+// CheckIndex compares what the driver has in RAM of each pool with what it would load from the ledger now.
+func CheckIndex(ctx context.Context, d *Driver) error {
+	d.mu.Lock()
+	pools := maps.Clone(d.pools)
+	d.mu.Unlock()
+	for id, p := range pools {
+		if err := p.lock(ctx); err != nil {
+			return err
+		}
+		have := p.state
+		p.unlock()
+		if have == nil {
+			continue
+		}
+		fresh := newPool(id, d.ledger)
+		if err := fresh.load(ctx); err != nil {
+			return fmt.Errorf("pool %s: %w", id, err)
+		}
+		if !sameSet(have.used, fresh.state.used) {
+			return fmt.Errorf("pool %s: the index has %d addresses, the ledger %d, or they differ", id, have.used.n,
+				fresh.state.used.n)
+		}
+		if !reflect.DeepEqual(have.rec, fresh.state.rec) || have.rev != fresh.state.rev {
+			return fmt.Errorf("pool %s: %+v at %d in RAM, %+v at %d in the ledger", id, have.rec, have.rev, fresh.state.rec,
+				fresh.state.rev)
+		}
+	}
+	return nil
+}
+
+// sameSet compares two sets word by word; both keep only what they must, so equal sets have equal words.
+func sameSet(a, b *set) bool {
+	for k := range a.level {
+		if !maps.Equal(a.level[k], b.level[k]) {
+			return false
+		}
+	}
+	return a.n == b.n && a.root == b.root
+}
+
+// Set lets the tests at the index itself.
+type Set struct{ s *set }
+
+func NewSet() Set                                    { return Set{newSet()} }
+func (s Set) Add(x uint64) bool                      { return s.s.add(x) }
+func (s Set) Remove(x uint64) bool                   { return s.s.remove(x) }
+func (s Set) Has(x uint64) bool                      { return s.s.has(x) }
+func (s Set) Free(lo, hi uint64) (x uint64, ok bool) { return s.s.free(lo, hi) }
+func (s Set) Len() uint64                            { return s.s.n }
+
+// Words is the number of words that the set stores.
+func (s Set) Words() (n int) {
+	for _, l := range s.s.level {
+		n += len(l)
+	}
+	return n
+}

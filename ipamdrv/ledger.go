@@ -1,0 +1,172 @@
+package ipamdrv
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// recordVersion is the version of both kinds of record. A record of a newer one is refused, a field that an older one
+// does not have is read as its zero value.
+const recordVersion = 1
+
+// Where records lie; ID is the pool's, ADDRESS in its usual spelling.
+const (
+	poolPrefix  = "ipam/pool/"  // ipam/pool/ID
+	leasePrefix = "ipam/lease/" // ipam/lease/ID/ADDRESS
+)
+
+// poolRecord is what the ledger knows of a pool.
+type poolRecord struct {
+	V       int          `json:"v"`
+	Subnet  netip.Prefix `json:"subnet"`
+	Range   netip.Prefix `json:"range,omitzero"` // what --ip-range limits the choice to
+	Created time.Time    `json:"created,omitzero"`
+	Cursor  netip.Addr   `json:"cursor,omitzero"`  // the address that was chosen last
+	Gateway netip.Addr   `json:"gateway,omitzero"` // it has a lease, too
+	// Invented: the engine asked for a gateway, but for no certain address.
+	Invented bool `json:"invented,omitempty"`
+}
+
+// leaseRecord is what the ledger knows of an address that somebody has.
+type leaseRecord struct {
+	V     int       `json:"v"`
+	Kind  leaseKind `json:"kind,omitempty"`
+	Name  string    `json:"name,omitempty"` // the container's; only engines from 29 on tell
+	Since time.Time `json:"since,omitzero"`
+}
+
+// leaseKind says how an address came to be somebody's.
+type leaseKind string
+
+const (
+	kindGateway leaseKind = "gateway" // requested as the network's gateway
+	kindAsked   leaseKind = "asked"   // requested by address: --aux-address, --ip, --ip6
+	kindChosen  leaseKind = "chosen"  // chosen by us
+)
+
+// holder says who has an address, for the error of the one who cannot have it.
+func (l leaseRecord) holder(a netip.Addr) string {
+	who := "a container"
+	switch {
+	case l.Kind == kindGateway:
+		who = "the gateway"
+	case l.Name != "":
+		who = fmt.Sprintf("container %q", l.Name)
+	case l.Kind == kindAsked && a.Is4():
+		who = "an --aux-address or a container with this --ip"
+	case l.Kind == kindAsked:
+		who = "an --aux-address or a container with this --ip6"
+	}
+	if l.Since.IsZero() {
+		return "by " + who
+	}
+	return fmt.Sprintf("since %s by %s", l.Since.UTC().Format("2006-01-02 15:04:05 MST"), who)
+}
+
+// poolKey is the key of a pool's record.
+func poolKey(id string) string { return poolPrefix + id }
+
+// leaseKey is the key of a lease's record.
+func leaseKey(id string, a netip.Addr) string { return leasePrefix + id + "/" + a.String() }
+
+// put is the operation that writes record under key. It fails on a clock that is thousands of years off.
+func put(key string, record any) (store.Op, error) {
+	raw, err := json.Marshal(record)
+	if err != nil {
+		return store.Op{}, fmt.Errorf("record %s: %w", key, err)
+	}
+	return store.Put(key, raw), nil
+}
+
+// decode reads kv into record, whose version is in v.
+func decode(kv store.KV, record any, v *int) error {
+	if err := json.Unmarshal(kv.Value, record); err != nil {
+		return fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
+	}
+	if *v > recordVersion {
+		return fmt.Errorf("record %s: %w: it has version %d, this plugin knows %d", kv.Key, store.ErrNewer, *v, recordVersion)
+	}
+	return nil
+}
+
+// decodePool reads a pool's record and refuses one that cannot be worked with.
+func decodePool(kv store.KV) (poolRecord, error) {
+	var rec poolRecord
+	if err := decode(kv, &rec, &rec.V); err != nil {
+		return poolRecord{}, err
+	}
+	subnet, err := parsePrefix("subnet", rec.Subnet.String())
+	if err == nil && rec.Range.IsValid() {
+		err = checkInside(rec.Range, subnet)
+	}
+	if err != nil {
+		return poolRecord{}, fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
+	}
+	rec.Subnet, rec.Range = subnet, rec.Range.Masked()
+	return rec, nil
+}
+
+// decodeLease reads a lease's record.
+func decodeLease(kv store.KV) (leaseRecord, error) {
+	var rec leaseRecord
+	err := decode(kv, &rec, &rec.V)
+	return rec, err
+}
+
+// ledger is the driver's view of the store.
+type ledger struct{ store store.Store }
+
+// leases calls fn with every leased address of a pool.
+func (l ledger) leases(ctx context.Context, id string, fn func(a netip.Addr, kv store.KV) error) error {
+	prefix := leasePrefix + id + "/"
+	return l.store.Range(ctx, prefix, func(kv store.KV) error {
+		a, err := netip.ParseAddr(strings.TrimPrefix(kv.Key, prefix))
+		if err != nil {
+			return fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
+		}
+		return fn(a, kv)
+	})
+}
+
+// create writes a record that does not exist yet.
+func (l ledger) create(ctx context.Context, key string, record any) error {
+	op, err := put(key, record)
+	if err != nil {
+		return err
+	}
+	r, err := l.commit(ctx, []store.Cond{store.Absent(key)}, op)
+	if err == nil && !r.OK {
+		return errChanged
+	}
+	return err
+}
+
+// errChanged says that a record is not as this process left it. Nobody else writes to the ledger, so it should not
+// happen; what is in RAM is made again from the ledger then.
+var errChanged = errors.New("the ledger was changed by somebody else; try again")
+
+// commit runs one transaction, whose first operation must change its record. When the answer is lost it looks whether
+// that happened: then the result is OK, with revision 0 because the true one is not known.
+func (l ledger) commit(ctx context.Context, conds []store.Cond, ops ...store.Op) (store.Result, error) {
+	r, err := l.store.Txn(ctx, conds, ops)
+	if !errors.Is(err, store.ErrAmbiguous) {
+		return r, err
+	}
+	kv, readErr := l.store.Get(ctx, ops[0].Key)
+	switch {
+	case errors.Is(readErr, store.ErrNotFound) && ops[0].Value == nil,
+		readErr == nil && ops[0].Value != nil && bytes.Equal(kv.Value, ops[0].Value):
+		return store.Result{OK: true}, nil
+	case readErr != nil && !errors.Is(readErr, store.ErrNotFound):
+		return store.Result{}, fmt.Errorf("%w (%w)", err, readErr)
+	}
+	return store.Result{}, err
+}

@@ -1,0 +1,308 @@
+package ipamdrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// pool is one pool in RAM. Requests to it take turns; those to other pools do not wait for it.
+type pool struct {
+	id     string
+	ledger ledger
+	turn   chan struct{} // holds a value while a request works on the pool
+
+	// state is nil until the pool's first use and whenever it may differ from the ledger; see load.
+	state *state
+}
+
+// state is the copy of what the ledger says of a pool.
+type state struct {
+	subnet
+	rec  poolRecord
+	rev  int64 // of rec in the ledger
+	used *set  // the numbers of the leased addresses
+}
+
+// newPool is a pool that has not been looked up yet.
+func newPool(id string, l ledger) *pool {
+	return &pool{id: id, ledger: l, turn: make(chan struct{}, 1)}
+}
+
+// lock waits for the caller's turn, not longer than ctx lasts.
+func (p *pool) lock(ctx context.Context) error {
+	select {
+	case p.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for an earlier request: %w", ctx.Err())
+	}
+}
+
+// unlock ends the caller's turn.
+func (p *pool) unlock() { <-p.turn }
+
+// load makes state from the ledger when there is none. The error matches [store.ErrNotFound] when the pool does not
+// exist. The caller has the turn, as in all methods below.
+func (p *pool) load(ctx context.Context) error {
+	if p.state != nil {
+		return nil
+	}
+	kv, err := p.ledger.store.Get(ctx, poolKey(p.id))
+	if err != nil {
+		return err
+	}
+	rec, err := decodePool(kv)
+	if err != nil {
+		return err
+	}
+	s := &state{subnet: newSubnet(rec.Subnet, rec.Range), rec: rec, rev: kv.Rev, used: newSet()}
+	err = p.ledger.leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
+		if !s.prefix.Contains(a) {
+			return fmt.Errorf("record %s: %w: not in subnet %s", kv.Key, store.ErrCorrupt, s.prefix)
+		}
+		s.mark(a, (*set).add)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	p.state = s
+	return nil
+}
+
+// mark changes a's place in the index, if it has one.
+func (s *state) mark(a netip.Addr, change func(*set, uint64) bool) {
+	if n, ok := s.number(a); ok {
+		change(s.used, n)
+	}
+}
+
+// write commits ops under conds and under the condition that the pool is as we know it. next, when not nil, becomes the
+// pool's record in the same transaction. The result's OK is false only when a condition on a lease failed.
+func (p *pool) write(ctx context.Context, conds []store.Cond, next *poolRecord, ops ...store.Op) (store.Result, error) {
+	s := p.state
+	conds = append(conds, store.Cond{Key: poolKey(p.id), Rev: s.rev})
+	if next != nil {
+		op, err := put(poolKey(p.id), next)
+		if err != nil {
+			return store.Result{}, err
+		}
+		ops = append(ops, op)
+	}
+	r, err := p.ledger.commit(ctx, conds, ops...)
+	switch {
+	case errors.Is(err, store.ErrAmbiguous):
+		p.state = nil
+		return r, err
+	case err != nil:
+		return r, err
+	case !r.OK && r.Failed.Key == poolKey(p.id):
+		p.state = nil
+		return r, errChanged
+	case !r.OK:
+		return r, nil
+	}
+	if next != nil {
+		s.rec, s.rev = *next, r.Rev
+	}
+	if r.Rev == 0 {
+		p.state = nil // applied, but the new revision is not known
+	}
+	return r, nil
+}
+
+// give leases address a, which the caller has chosen or was asked for. next is as in write.
+func (p *pool) give(ctx context.Context, a netip.Addr, lease leaseRecord, next *poolRecord) error {
+	s := p.state
+	switch what := s.reserved(a); {
+	case a.Is4() != s.prefix.Addr().Is4():
+		return refuse(ErrInvalid, "the pool is %s", s.family())
+	case !s.prefix.Contains(a):
+		return refuse(ErrInvalid, "not in the subnet")
+	case what != "":
+		return refuse(ErrInvalid, "it is %s", what)
+	}
+	op, err := put(leaseKey(p.id, a), lease)
+	if err != nil {
+		return err
+	}
+	r, err := p.write(ctx, []store.Cond{store.Absent(op.Key)}, next, op)
+	if err != nil {
+		return err
+	}
+	if !r.OK {
+		return p.inUse(ctx, a)
+	}
+	s.mark(a, (*set).add)
+	return nil
+}
+
+// inUse is the error for an address that somebody has.
+func (p *pool) inUse(ctx context.Context, a netip.Addr) error {
+	kv, err := p.ledger.store.Get(ctx, leaseKey(p.id, a))
+	if err != nil {
+		return err
+	}
+	lease, err := decodeLease(kv)
+	if err != nil {
+		return refuse(ErrInUse, "in use (%v)", err)
+	}
+	return refuse(ErrInUse, "in use %s", lease.holder(a))
+}
+
+// choose leases the next free address.
+func (p *pool) choose(ctx context.Context, lease leaseRecord) (netip.Addr, error) {
+	s := p.state
+	n, ok := s.next()
+	if !ok {
+		return netip.Addr{}, s.fullError()
+	}
+	a := s.addr(n)
+	next := s.rec
+	next.Cursor = a
+	if err := p.give(ctx, a, lease, &next); err != nil {
+		if errors.Is(err, ErrInUse) {
+			p.state = nil // the index said free
+		}
+		return netip.Addr{}, err
+	}
+	return a, nil
+}
+
+// next is the number of the first free address after the one that was chosen last, going round.
+func (s *state) next() (uint64, bool) {
+	from := s.lo
+	if last, ok := s.number(s.rec.Cursor); s.rec.Cursor.IsValid() && ok && last >= s.lo && last < s.hi {
+		from = last + 1
+	}
+	if n, ok := s.free(from, s.hi); ok || from == s.lo {
+		return n, ok
+	}
+	return s.free(s.lo, from-1)
+}
+
+// free is the first free number from lo to hi, without the one that is kept for a router.
+func (s *state) free(lo, hi uint64) (uint64, bool) {
+	n, ok := s.used.free(lo, hi)
+	if kept, is := s.kept(); ok && is && n == kept {
+		if n == hi {
+			return 0, false
+		}
+		return s.used.free(n+1, hi)
+	}
+	return n, ok
+}
+
+// kept is the number that is not chosen because the pool has no gateway yet.
+func (s *state) kept() (uint64, bool) {
+	if s.rec.Gateway.IsValid() {
+		return 0, false
+	}
+	return s.router()
+}
+
+// fullError says that there is nothing left to choose, how much there was, and what to do.
+func (s *state) fullError() error {
+	count, keep := s.hi-s.lo+1, ""
+	if n, ok := s.kept(); ok && !s.used.has(n) {
+		count--
+		flag := "--ip"
+		if s.base.Is6() {
+			flag = "--ip6"
+		}
+		keep = fmt.Sprintf("; %s is kept for a router, a container can have it with %s", s.addr(n), flag)
+	}
+	where, remedy := "", "--subnet"
+	if s.within.IsValid() {
+		where, remedy = " of ip-range "+s.within.String(), "--ip-range"
+	}
+	what := fmt.Sprintf("all %d addresses%s are", count, where)
+	if count == 1 {
+		what = fmt.Sprintf("the one address%s is", where)
+	}
+	return refuse(ErrFull, "%s in use; remove a container, or create the network with a larger %s%s", what, remedy, keep)
+}
+
+// gateway leases the gateway's address: a, or, when a is not valid, the first usable one. Asked again it answers the
+// same; given is true when the lease is new.
+func (p *pool) gateway(ctx context.Context, a netip.Addr, lease leaseRecord) (gw netip.Addr, given bool, err error) {
+	next := p.state.rec
+	next.Invented = !a.IsValid()
+	if next.Gateway.IsValid() {
+		switch {
+		case !a.IsValid(), a == next.Gateway && !p.state.rec.Invented:
+			return next.Gateway, false, nil
+		case a == next.Gateway: // now somebody has asked for it
+			_, err := p.write(ctx, nil, &next)
+			return a, false, err
+		}
+		return netip.Addr{}, false, refuse(ErrInUse, "the gateway is %s already", next.Gateway)
+	}
+	if !a.IsValid() {
+		a = p.state.first()
+	}
+	next.Gateway = a
+	if err := p.give(ctx, a, lease, &next); err != nil {
+		return netip.Addr{}, false, err
+	}
+	return a, true, nil
+}
+
+// release ends the lease of a, if there is one; released is false when there was none.
+func (p *pool) release(ctx context.Context, a netip.Addr) (released bool, err error) {
+	s := p.state
+	kv, err := p.ledger.store.Get(ctx, leaseKey(p.id, a))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	var next *poolRecord
+	if a == s.rec.Gateway {
+		rec := s.rec
+		rec.Gateway, rec.Invented = netip.Addr{}, false
+		next = &rec
+	}
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, next, store.Del(kv.Key))
+	if err != nil {
+		return false, err
+	}
+	if !r.OK {
+		p.state = nil
+		return false, errChanged
+	}
+	s.mark(a, (*set).remove)
+	return true, nil
+}
+
+// remove deletes the pool with all its leases, and answers what it was. The error matches [store.ErrNotFound] when
+// there is none. It works without state, so that a pool that cannot be loaded can be removed.
+func (p *pool) remove(ctx context.Context) (poolRecord, error) {
+	kv, err := p.ledger.store.Get(ctx, poolKey(p.id))
+	if err != nil {
+		return poolRecord{}, err
+	}
+	ops := []store.Op{store.Del(kv.Key)}
+	err = p.ledger.store.Range(ctx, leasePrefix+p.id+"/", func(lease store.KV) error {
+		ops = append(ops, store.Del(lease.Key))
+		return nil
+	})
+	if err != nil {
+		return poolRecord{}, err
+	}
+	p.state = nil
+	r, err := p.ledger.commit(ctx, []store.Cond{store.Unchanged(kv)}, ops...)
+	if err == nil && !r.OK {
+		err = errChanged
+	}
+	rec, decodeErr := decodePool(kv)
+	if decodeErr != nil {
+		rec = poolRecord{} // it is gone anyway; only the log line is poorer
+	}
+	return rec, err
+}

@@ -1,0 +1,127 @@
+package ipamdrv
+
+import "math/bits"
+
+// set is a set of numbers made for finding one that is not in it: which addresses of a pool are taken, counted from the
+// pool's first. Any operation takes a few steps in a map, however large the pool is and however full.
+//
+// It is a tree of 64-bit words. A bit of level 0 says that a number is in the set; a bit of level k that the word below
+// it, of level k-1, is full. A word that is empty or full is not stored: what the level above says of it is enough. So
+// an empty or a full pool of 2^64 addresses takes no memory, and one with a few holes almost none.
+type set struct {
+	level [levels]map[uint64]uint64
+	// root is the word on top. It stands over 2^64/64^(levels-1) = 16 words; the bits of those that do not exist are set.
+	root uint64
+	n    uint64
+}
+
+const (
+	levels    = 10
+	wordBits  = 6 // log2 of the bits of a word
+	wordMask  = 1<<wordBits - 1
+	full      = ^uint64(0)
+	emptyRoot = full &^ (1<<16 - 1)
+)
+
+// newSet is the empty set.
+func newSet() *set { return &set{root: emptyRoot} }
+
+// path is, for each level, the word that number x belongs to; path[levels] is the root.
+func (s *set) path(x uint64) (words [levels + 1]uint64) {
+	words[levels] = s.root
+	for k := levels - 1; k >= 0; k-- {
+		if w, ok := s.level[k][wordIndex(x, k)]; ok {
+			words[k] = w
+		} else if words[k+1]&bitOf(x, k+1) != 0 {
+			words[k] = full
+		}
+	}
+	return words
+}
+
+// wordIndex is the index of x's word in level k.
+func wordIndex(x uint64, k int) uint64 { return x >> (wordBits * (k + 1)) }
+
+// bitIndex is the position of x's bit in its word of level k.
+func bitIndex(x uint64, k int) uint { return uint(x>>(wordBits*k)) & wordMask }
+
+// bitOf is x's bit in its word of level k.
+func bitOf(x uint64, k int) uint64 { return 1 << bitIndex(x, k) }
+
+// put stores x's word of level k.
+func (s *set) put(x uint64, k int, word uint64) {
+	if k == levels {
+		s.root = word
+		return
+	}
+	if word == 0 || word == full {
+		delete(s.level[k], wordIndex(x, k))
+		return
+	}
+	if s.level[k] == nil {
+		s.level[k] = map[uint64]uint64{}
+	}
+	s.level[k][wordIndex(x, k)] = word
+}
+
+// has says whether x is in the set.
+func (s *set) has(x uint64) bool { return s.path(x)[0]&bitOf(x, 0) != 0 }
+
+// add puts x into the set, false when it was there.
+func (s *set) add(x uint64) bool {
+	words := s.path(x)
+	if words[0]&bitOf(x, 0) != 0 {
+		return false
+	}
+	s.n++
+	for k := 0; k <= levels; k++ {
+		word := words[k] | bitOf(x, k)
+		s.put(x, k, word)
+		if word != full {
+			break
+		}
+	}
+	return true
+}
+
+// remove takes x out of the set, false when it was not there.
+func (s *set) remove(x uint64) bool {
+	words := s.path(x)
+	if words[0]&bitOf(x, 0) == 0 {
+		return false
+	}
+	s.n--
+	for k := 0; k <= levels; k++ {
+		s.put(x, k, words[k]&^bitOf(x, k))
+		if words[k] != full {
+			break // the level above did not count this word as full
+		}
+	}
+	return true
+}
+
+// free is the smallest number from lo to hi that is not in the set; ok is false when there is none.
+func (s *set) free(lo, hi uint64) (x uint64, ok bool) {
+	if lo > hi {
+		return 0, false
+	}
+	words := s.path(lo)
+	from := bitIndex(lo, 0) // the first bit to look at; above level 0 the one after the word that was just searched
+	for k := 0; k <= levels; k++ {
+		if zeros := ^words[k] >> from; zeros != 0 {
+			bit := uint64(from) + uint64(bits.TrailingZeros64(zeros))
+			x = s.descend(wordIndex(lo, k)<<wordBits|bit, k)
+			return x, x <= hi
+		}
+		from = bitIndex(lo, k+1) + 1
+	}
+	return 0, false
+}
+
+// descend finds the smallest free number below bit i of level k, which is not set: that word is not full.
+func (s *set) descend(i uint64, k int) uint64 {
+	for ; k > 0; k-- {
+		i = i<<wordBits | uint64(bits.TrailingZeros64(^s.level[k-1][i]))
+	}
+	return i
+}

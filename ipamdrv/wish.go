@@ -1,0 +1,60 @@
+package ipamdrv
+
+import (
+	"context"
+	"net/netip"
+	"time"
+
+	"github.com/docker/go-plugins-helpers/ipam"
+)
+
+// wish is a request for an address.
+type wish struct {
+	addr  netip.Addr // not valid: any
+	lease leaseRecord
+}
+
+// newWish checks a request.
+func newWish(r *ipam.RequestAddressRequest) (wish, error) {
+	if r.PoolID == "" {
+		return wish{}, refuse(ErrInvalid, "the request names no pool")
+	}
+	name := r.Options[optEndpointName]
+	w := wish{lease: leaseRecord{V: recordVersion, Kind: kindChosen, Name: name[:min(len(name), maxName)],
+		Since: time.Now().UTC()}}
+	if r.Address != "" {
+		var err error
+		if w.addr, err = parseAddr(r.Address); err != nil {
+			return wish{}, err
+		}
+		w.lease.Kind = kindAsked
+	}
+	if r.Options[optAddressType] == typeGateway {
+		w.lease.Kind = kindGateway
+	}
+	return w, nil
+}
+
+// String names the wish in errors.
+func (w wish) String() string {
+	what := "address"
+	if w.lease.Kind == kindGateway {
+		what = "gateway"
+	}
+	if w.addr.IsValid() {
+		what += " " + w.addr.String()
+	}
+	return what
+}
+
+// grant gives what is wished for from p; given is false when the asker had it already.
+func (w wish) grant(ctx context.Context, p *pool) (a netip.Addr, given bool, err error) {
+	switch w.lease.Kind {
+	case kindGateway:
+		return p.gateway(ctx, w.addr, w.lease)
+	case kindAsked:
+		return w.addr, true, p.give(ctx, w.addr, w.lease, nil)
+	}
+	a, err = p.choose(ctx, w.lease)
+	return a, true, err
+}
