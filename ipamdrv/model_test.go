@@ -351,14 +351,15 @@ func (f *forgetful) Txn(ctx context.Context, conds []store.Cond, then []store.Op
 	if f.cured {
 		return f.Store.Txn(ctx, conds, then)
 	}
-	f.blind = f.rnd.IntN(2) == 0
+	blind := f.rnd.IntN(2) == 0
 	if f.rnd.IntN(2) == 0 {
+		f.blind = blind
 		return store.Result{}, store.ErrAmbiguous
 	}
 	r, err := f.Store.Txn(ctx, conds, then)
 	if err != nil || !r.OK {
 		return r, err
 	}
-	f.applied = true
+	f.applied, f.blind = true, blind
 	return store.Result{}, store.ErrAmbiguous
 }
