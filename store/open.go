@@ -44,8 +44,8 @@ const (
 //
 // A file that is no ledger or is damaged is renamed aside and the error matches [ErrCorrupt]. It stays so at every
 // later open until somebody decides what to do with the kept file: an empty ledger would lend devices and addresses
-// that are in use. A file of a newer version is left where it is; the error matches [ErrNewer]. When another process has the
-// ledger open, the error matches [ErrUnavailable].
+// that are in use. A file of a newer version is left where it is; the error matches [ErrNewer]. When another process has
+// the ledger open, the error matches [ErrUnavailable].
 func OpenBolt(path string, opts ...Option) (Store, error) {
 	o := options{lockTimeout: defaultLockTimeout}
 	for _, opt := range opts {
