@@ -44,7 +44,8 @@ build_tree() {
   make_keys "$new"
   finish_root "$new/root" "$new"
   container_image "$new/root"
-  mv "$new"/root/boot/vmlinuz-* "$new/vmlinuz"
+  # Debian 14 keeps the kernel with its modules.
+  find "$new/root/boot" "$new/root/usr/lib/modules" -name 'vmlinuz*' -exec mv {} "$new/vmlinuz" \;
   rm -rf "$new"/root/boot/*
   make_disk "$new/root" "$new/disk.img"
   publish "$new" "$dir" "$3"
@@ -59,7 +60,10 @@ unpack_packages() {
   list=$(list_of packages | paste -sd,)
   # Debian 12 has the client in docker.io itself.
   [ "$suite" = bookworm ] || list+=,docker-cli
-  bootstrap "$suite" "$2" --include='?essential' --include="$list"
+  # Debian 12's packages bring no links from /bin to /usr/bin.
+  # shellcheck disable=SC2016 # mmdebstrap gives $1
+  bootstrap "$suite" "$2" --include='?essential' --include="$list" --setup-hook='cd "$1" &&
+    for d in bin sbin lib lib64; do mkdir -p "usr/$d" && ln -s "usr/$d" "$d"; done'
 }
 
 # prune_tree ROOT: afterwards, and not by dpkg's path filters, which take twice the time of the whole unpacking.
@@ -68,13 +72,10 @@ prune_tree() {
   rm -rf "$root"/usr/share/{man,doc,locale,info,zoneinfo,lintian} "$root"/var/cache/apt "$root"/var/lib/apt
   kernel=$(echo "$root"/usr/lib/modules/*/kernel)
   mv "$kernel" "$kernel.all"
-  (
-    cd "$kernel.all" || exit
-    mkdir "$kernel"
-    shopt -s nullglob
-    # shellcheck disable=SC2046 # the patterns are meant to be expanded
-    cp -al --parents $(list_of modules) "$kernel/"
-  )
+  mkdir "$kernel"
+  # Not every kernel has every one of them.
+  (cd "$kernel.all" && list_of modules | while read -r pattern; do compgen -G "$pattern" || true; done |
+    sort -u | xargs cp -al --parents -t "$kernel")
   rm -rf "$kernel.all"
 }
 

@@ -43,8 +43,8 @@ choose_accelerator() {
   set_accelerator "$answer"
 }
 
-# set_accelerator NAME: an Intel model in any case. Seeing another vendor's processor, the guest loses the NIC's mailbox interrupt
-# (QEMU 10.0), and with it every VF's link.
+# set_accelerator NAME: an Intel model in any case. Seeing another vendor's processor, the guest loses the NIC's mailbox
+# interrupt (QEMU 10.0), and with it every VF's link.
 set_accelerator() {
   if [ "$1" = tcg ]; then
     ACCEL=(-accel 'tcg,thread=multi,tb-size=1024' -cpu Nehalem)
@@ -55,13 +55,23 @@ set_accelerator() {
   fi
 }
 
-# kvm_works KERNEL INITRD: whether the initrd's first line is reached within 20 s.
+# kvm_works KERNEL INITRD: whether the initrd's first line is reached, within 20 s and before KVM gives up.
 kvm_works() {
   [ -w /dev/kvm ] || return 1
+  local line works=1 out trial
   set_accelerator kvm
-  timeout 20 "${QEMU[@]}" -nodefaults -no-user-config -display none -no-reboot -M q35 -m 512 "${ACCEL[@]}" \
-    -kernel "$1" -initrd "$2" -append "console=ttyS0 quiet panic=-1 lab.trial" -serial stdio \
-    </dev/null 2>/dev/null | grep -q 'lab: trial passed'
+  exec {out}< <(exec timeout 20 "${QEMU[@]}" -nodefaults -no-user-config -display none -no-reboot -M q35 -m 512 \
+    "${ACCEL[@]}" -kernel "$1" -initrd "$2" -append "console=ttyS0 quiet panic=-1 lab.trial" -serial stdio 2>&1 </dev/null)
+  trial=$!
+  while read -r line; do
+    case $line in
+      *'lab: trial passed'*) works=0; break ;;
+      *'KVM internal error'*) break ;;
+    esac
+  done <&"$out"
+  kill "$trial" 2>/dev/null || true
+  exec {out}<&-
+  return $works
 }
 
 # nic_options N: N igb PFs. Each sits in a root port of its own and has a network of its own, so that it has carrier
@@ -76,12 +86,13 @@ nic_options() {
 
 # start_qemu RUN IMAGE PFS MIB CPUS PORT: in the background; its pid is in RUN/pid, its control socket RUN/qmp.
 start_qemu() {
-  local run=$1 image=$2 nics
+  local run=$1 image=$2 nics append
   mapfile -t nics < <(nic_options "$3")
+  append="console=ttyS0 quiet loglevel=4 panic=-1 audit=0 mitigations=off nokaslr no_timer_check cryptomgr.notests"
   # shellcheck disable=SC2086 # LAB_QEMU_ARGS is a list of options
   "${QEMU[@]}" -name lab -nodefaults -no-user-config -display none -no-reboot -daemonize -pidfile "$run/pid" \
     -M q35 "${ACCEL[@]}" -m "$4" -smp "$5" -kernel "$image/vmlinuz" -initrd "$image/initrd" \
-    -append "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr no_timer_check audit=0 cryptomgr.notests net.ifnames=1 ${LAB_APPEND:-}" \
+    -append "$append ${LAB_APPEND:-}" \
     -drive "file=$image/disk.img,if=virtio,format=raw,readonly=on,cache=unsafe" -device virtio-rng-pci \
     "${nics[@]}" \
     -netdev "user,id=mgmt,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:$6-:22" \
