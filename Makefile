@@ -2,6 +2,7 @@
 
 NAME ?= mellanox/passthrough:latest
 DOCKER ?= docker
+ENGINE ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH DOCKER
@@ -31,8 +32,8 @@ uninstall: ## disable and remove it (NAME=...)
 demo: ## two tenants with one subnet on an emulated NIC (PF=ens2f0: on your own NIC and engine)
 	scripts/demo $(PF)
 
-test: ## every layer: unit, kernel, engine, lab
-	go run ./test/run
+test: ## every layer: unit, kernel, engine, lab (ENGINE=20.10, 26.1 or 28.5)
+	go run ./test/run -engine '$(ENGINE)'
 
 test-unit: ## no privileges, race detector
 	go run ./test/run -layers unit
@@ -41,10 +42,10 @@ test-kernel: ## real netlink in private namespaces
 	go run ./test/run -layers kernel
 
 test-engine: ## a private dockerd with the real plugin
-	go run ./test/run -layers engine
+	go run ./test/run -layers engine -engine '$(ENGINE)'
 
 test-lab: ## SR-IOV on an emulated NIC
-	go run ./test/run -layers lab
+	go run ./test/run -layers lab -engine '$(ENGINE)'
 
 lint: ## gofmt, go vet, staticcheck, for every build tag
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

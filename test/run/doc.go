@@ -1,6 +1,6 @@
 // Command run runs the test layers in order and counts what happened in them.
 //
-//	go run ./test/run [-layers unit,kernel,engine,lab] [-v]
+//	go run ./test/run [-layers unit,kernel,engine,lab] [-engine 20.10|26.1|28.5] [-v]
 //
 // unit is every test without a build tag, with the race detector; kernel those behind the tag kernel, on real links in
 // private namespaces; engine is test/engine against a private Docker Engine; lab is test/lab in a virtual machine with

@@ -65,20 +65,21 @@ func kernel(ctx context.Context, s *stage) error {
 
 // engine runs test/engine beside a Docker Engine that scripts/engine starts for it and ends after it.
 func engine(ctx context.Context, s *stage) error {
-	if err := s.step(ctx, "make", "plugin"); err != nil {
-		return err
-	}
 	binary, err := s.compile(ctx, "engine", "./test/engine")
 	if err != nil {
 		return err
 	}
-	args := append([]string{"run", "--", binary}, testFlags(25*time.Minute)...)
+	if err := s.step(ctx, "make", "plugin"); err != nil {
+		return err
+	}
+	args := append(append([]string{"run"}, s.engine()...), "--", binary)
+	args = append(args, testFlags(25*time.Minute)...)
 	cmd := s.command(ctx, filepath.Join(s.root, "scripts/engine"), args...)
 	cmd.Dir = filepath.Join(s.root, "test/engine")
 	return s.convert(ctx, "test/engine", cmd)
 }
 
-// lab runs test/lab in the guest, in a folder where the bundle of the plugin lies beside it as plugin/.
+// lab runs test/lab in a guest with two NICs, in a folder where the bundle of the plugin lies as plugin/.
 func lab(ctx context.Context, s *stage) (err error) {
 	script := filepath.Join(s.root, "scripts/lab")
 	if _, err := os.Stat(script); err != nil {
@@ -87,11 +88,11 @@ func lab(ctx context.Context, s *stage) (err error) {
 	if exec.CommandContext(ctx, script, "status").Run() == nil {
 		return errors.New("a guest is running already, and the tests want one of their own; end it with: scripts/lab down")
 	}
-	if err := s.step(ctx, "make", "plugin"); err != nil {
-		return err
-	}
 	binary, err := s.compile(ctx, "lab", "./test/lab")
 	if err != nil {
+		return err
+	}
+	if err := s.step(ctx, "make", "plugin"); err != nil {
 		return err
 	}
 	defer func() {
@@ -102,7 +103,7 @@ func lab(ctx context.Context, s *stage) (err error) {
 	}()
 	const place = "/root/test/"
 	for _, args := range [][]string{
-		{"up"},
+		append([]string{"up", "--pf", "2"}, s.engine()...),
 		{"sh", "mkdir -p " + place},
 		{"put", binary, filepath.Join(s.root, "bin/plugin"), place},
 	} {

@@ -16,6 +16,7 @@ import (
 
 func main() {
 	names := flag.String("layers", "unit,kernel,engine,lab", "the layers to run")
+	release := flag.String("engine", "", "the Docker Engine's release in the layers engine and lab, such as 20.10")
 	verbose := flag.Bool("v", false, "a line per test in every layer")
 	flag.Parse()
 	chosen, err := choose(*names)
@@ -34,7 +35,7 @@ func main() {
 	for _, l := range chosen {
 		r := &report{out: os.Stdout, each: *verbose || l.long, strip: module}
 		r.say("%s: %s", l.name, l.what)
-		tallies[l.name] = runLayer(ctx, l, root, r)
+		tallies[l.name] = runLayer(ctx, l, &stage{root: root, release: *release, tally: newTally(r)})
 	}
 	if !(&report{out: os.Stdout}).summary(chosen, tallies) {
 		os.Exit(1)
@@ -71,13 +72,13 @@ func thisModule() (path, dir string, err error) {
 }
 
 // runLayer runs one layer. That it could not run is a result like any other.
-func runLayer(ctx context.Context, l layer, root string, r *report) *tally {
-	t := newTally(r)
+func runLayer(ctx context.Context, l layer, s *stage) *tally {
+	t := s.tally
 	ctx, cancel := context.WithTimeout(ctx, l.bound)
 	defer cancel()
-	if err := l.run(ctx, &stage{root: root, tally: t}); err != nil {
+	if err := l.run(ctx, s); err != nil {
 		t.broken = append(t.broken, err.Error())
-		r.say("  FAIL  %s", err)
+		t.report.say("  FAIL  %s", err)
 	} else if t.counts() == (counts{}) {
 		t.broken = append(t.broken, "there is no test in it")
 	}

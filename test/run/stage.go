@@ -21,8 +21,17 @@ import (
 
 // A stage is where a layer runs: the repository, and a tally for what happens.
 type stage struct {
-	root  string
-	tally *tally
+	root    string
+	release string // of the Docker Engine, such as "20.10"; "" for the default of scripts/engine and scripts/lab
+	tally   *tally
+}
+
+// engine are the arguments that choose the Docker Engine's release.
+func (s *stage) engine() []string {
+	if s.release == "" {
+		return nil
+	}
+	return []string{"--engine", s.release}
 }
 
 // command prepares a program in the repository; its stderr is passed on. When ctx ends it is asked to stop, so that it
