@@ -162,9 +162,9 @@ func (c *checker) node(f file, n ast.Node) {
 	}
 }
 
-// comment checks that the room says in doc.go what it owns. A room of tests alone may say it in any file.
+// comment checks that the room says in doc.go what it owns. A room of test code alone may say it in any file.
 func (c *checker) comment(room string, files []file) {
-	onlyTests := !slices.ContainsFunc(files, func(f file) bool { return !strings.HasSuffix(f.name, "_test.go") })
+	onlyTests := !slices.ContainsFunc(files, func(f file) bool { return !f.test })
 	for _, f := range files {
 		if doc := f.tree.Doc.Text(); path.Base(f.name) == "doc.go" || onlyTests {
 			if strings.HasPrefix(doc, "Package "+f.tree.Name.Name) || strings.HasPrefix(doc, "Command "+path.Base(room)) {
