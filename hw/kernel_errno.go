@@ -7,12 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// FromErrno gives an error of the kernel its meaning: the result matches the errno and the sentinel that the errno means
-// here; one without a sentinel, such as EPERM or EEXIST, is matched by itself or by fs.ErrPermission and fs.ErrExist. An
-// error that carries no errno is returned as it is, nil too. It is the one place where errnos get a meaning, and is
-// exported for hwtest, which has to answer in the kernel's words.
+// FromErrno gives an error of the kernel its meaning: the result matches the errno and the sentinel that the errno
+// means here; one without a sentinel, such as EPERM or EEXIST, is matched by itself or by fs.ErrPermission and
+// fs.ErrExist. An error that carries no errno is returned as it is, nil too. It is the one place where errnos get a
+// meaning, and is exported for hwtest, which has to answer in the kernel's words.
 //
-// What was attempted and on which device is left out: the callers of Kernel know both, and better names than an ifindex.
+// What was attempted and on which device is left out: the callers of Kernel know both, and better names than an
+// ifindex.
 func FromErrno(err error) error {
 	var no unix.Errno
 	if errors.As(err, &no) {

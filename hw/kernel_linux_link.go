@@ -38,7 +38,8 @@ func toLink(l netlink.Link) Link {
 		TxQLen:   a.TxQLen,
 		Up:       a.RawFlags&unix.IFF_UP != 0,
 		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
-		// The flags are what an administrator has set; the attribute promiscuity also counts packet sockets and bridges.
+		// The flags are what an administrator has set; the attribute promiscuity also counts packet sockets and
+		// bridges.
 		Promisc:  a.RawFlags&unix.IFF_PROMISC != 0,
 		AllMulti: a.RawFlags&unix.IFF_ALLMULTI != 0,
 		Master:   a.MasterIndex,

@@ -9,8 +9,9 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// An Env is what the contract needs of the world around a kernel: the administrator who makes links, and the engine that
-// moves them. Links that it makes are in the host's namespace; it removes them and its namespaces when the test ends.
+// An Env is what the contract needs of the world around a kernel: the administrator who makes links, and the engine
+// that moves them. Links that it makes are in the host's namespace; it removes them and its namespaces when the test
+// ends.
 type Env interface {
 	// Add makes a link: a "veth" whose peer is called other, a "bridge", or a "macvlan" on other.
 	Add(t *testing.T, kind, name, other string)
@@ -22,8 +23,8 @@ type Env interface {
 	EndNS(ns string)
 }
 
-// Contract holds an implementation of the kernel seam to what package hw relies on. open returns a machine for one test,
-// with its sysfs.
+// Contract holds an implementation of the kernel seam to what package hw relies on. open returns a machine for one
+// test, with its sysfs.
 func Contract(t *testing.T, open func(t *testing.T) (hw.Kernel, hw.IPKernel, Env)) {
 	rules := []struct {
 		name string
@@ -123,14 +124,20 @@ func done(t *testing.T, what string, err error) {
 	}
 }
 
-// soon waits, within bounds, for what the kernel does behind one's back.
+// soon waits for what the kernel does behind one's back.
 func soon(t *testing.T, what string, cond func() bool) {
+	t.Helper()
+	within(t, 10*time.Second, what, cond)
+}
+
+// within waits for cond, within a bound.
+func within(t *testing.T, bound time.Duration, what string, cond func() bool) {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(10 * time.Second); !cond(); <-tick.C {
+	for end := time.Now().Add(bound); !cond(); <-tick.C {
 		if time.Now().After(end) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within %v: %s", bound, what)
 		}
 	}
 }

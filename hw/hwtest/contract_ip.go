@@ -95,7 +95,8 @@ func contractDown(t *testing.T, m machine) {
 	for _, a := range []hw.Addr{{CIDR: "192.0.2.1/24"}, {CIDR: "2001:db8::1/64", Flags: flagNoDAD}} {
 		done(t, "add "+a.CIDR, m.AddAddr(index, a))
 	}
-	for _, r := range []hw.Route{{Dst: "198.51.100.0/24", Gateway: "192.0.2.9"}, {Dst: "2001:db8:5::/64", Gateway: "2001:db8::9"}} {
+	for _, r := range []hw.Route{{Dst: "198.51.100.0/24", Gateway: "192.0.2.9"},
+		{Dst: "2001:db8:5::/64", Gateway: "2001:db8::9"}} {
 		done(t, "add "+r.Dst, m.AddRoute(index, r))
 	}
 	m.set(t, "ct0", hw.LinkChange{Up: set(false)})
@@ -165,7 +166,8 @@ func contractRoutesRefused(t *testing.T, m machine) {
 	m.set(t, "ct1", hw.LinkChange{Up: set(true)})
 	refused(t, "nonsense", m.AddRoute(index, hw.Route{Dst: "198.51.100.0"}), hw.ErrInvalid)
 	refused(t, "a gateway that is nonsense", m.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "gate"}), hw.ErrInvalid)
-	refused(t, "a gateway out of reach", m.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "10.9.8.7"}), syscall.ENETUNREACH)
+	refused(t, "a gateway out of reach", m.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "10.9.8.7"}),
+		syscall.ENETUNREACH)
 	foreign := link
 	foreign.Src = "10.1.1.1"
 	refused(t, "a source that the host does not have", m.AddRoute(index, foreign), hw.ErrInvalid, syscall.EINVAL)

@@ -19,7 +19,8 @@ func contractListed(t *testing.T, m machine) {
 	if a.MAC == b.MAC || len(a.MAC) != len("02:00:00:00:00:01") {
 		t.Errorf("MACs are %s and %s", a.MAC, b.MAC)
 	}
-	want := hw.Link{Index: a.Index, Peer: b.Index, MAC: a.MAC, Name: "ct0", Kind: "veth", Type: "ether", MTU: 1500, TxQLen: 1000}
+	want := hw.Link{Index: a.Index, Peer: b.Index, MAC: a.MAC, Name: "ct0", Kind: "veth", Type: "ether", MTU: 1500,
+		TxQLen: 1000}
 	same(t, "the new end", a, want)
 	lo := m.link(t, "lo")
 	if lo.Type != "loopback" || lo.Kind != "" {
@@ -30,8 +31,8 @@ func contractListed(t *testing.T, m machine) {
 func contractSetAll(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	want := m.link(t, "ct0")
-	m.set(t, "ct0", hw.LinkChange{Name: set("ct9"), Alias: set("lent: ä"), MAC: set(hw.MAC("02:00:00:00:00:aa")), MTU: set(1400),
-		TxQLen: set(77), Promisc: set(true), AllMulti: set(true), Up: set(true)})
+	m.set(t, "ct0", hw.LinkChange{Name: set("ct9"), Alias: set("lent: ä"), MAC: set(hw.MAC("02:00:00:00:00:aa")),
+		MTU: set(1400), TxQLen: set(77), Promisc: set(true), AllMulti: set(true), Up: set(true)})
 	want.Name, want.Alias, want.MAC, want.MTU, want.TxQLen = "ct9", "lent: ä", "02:00:00:00:00:aa", 1400, 77
 	want.Promisc, want.AllMulti, want.Up = true, true, true
 	same(t, "after everything has been set", m.link(t, "ct9"), want)
@@ -85,7 +86,8 @@ func contractRename(t *testing.T, m machine) {
 	refused(t, "rename to a name of 16 letters", rename("ct0123456789abcd"), hw.ErrInvalid)
 	refused(t, "rename to a name with a slash", rename("ct/0"), hw.ErrInvalid)
 	done(t, "rename to its own name", rename("ct0"))
-	done(t, "drop the alternative name and take it", m.SetLink(index, hw.LinkChange{DelAltName: set("alt0"), Name: set("alt0")}))
+	done(t, "drop the alternative name and take it", m.SetLink(index,
+		hw.LinkChange{DelAltName: set("alt0"), Name: set("alt0")}))
 	if l := m.link(t, "alt0"); l.Index != index || len(l.AltNames) > 0 {
 		t.Errorf("renamed to %+v", l)
 	}
@@ -127,8 +129,10 @@ func contractRefused(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	was := m.link(t, "ct0")
 	try := func(c hw.LinkChange) error { return m.SetLink(was.Index, c) }
-	refused(t, "a multicast MAC", try(hw.LinkChange{MAC: set(hw.MAC("01:00:5e:00:00:01"))}), hw.ErrInvalid, syscall.EADDRNOTAVAIL)
-	refused(t, "an all-zero MAC", try(hw.LinkChange{MAC: set(hw.MAC("00:00:00:00:00:00"))}), hw.ErrInvalid, syscall.EADDRNOTAVAIL)
+	refused(t, "a multicast MAC", try(hw.LinkChange{MAC: set(hw.MAC("01:00:5e:00:00:01"))}), hw.ErrInvalid,
+		syscall.EADDRNOTAVAIL)
+	refused(t, "an all-zero MAC", try(hw.LinkChange{MAC: set(hw.MAC("00:00:00:00:00:00"))}), hw.ErrInvalid,
+		syscall.EADDRNOTAVAIL)
 	refused(t, "no MAC", try(hw.LinkChange{MAC: set(hw.MAC(""))}), hw.ErrInvalid)
 	refused(t, "an MTU of 100000", try(hw.LinkChange{MTU: set(100000)}), hw.ErrInvalid)
 	refused(t, "an alias of 256 letters", try(hw.LinkChange{Alias: set(strings.Repeat("x", 256))}), hw.ErrInvalid)
@@ -140,7 +144,8 @@ func contractMissing(t *testing.T, m machine) {
 		refused(t, "change it", m.SetLink(index, hw.LinkChange{Up: set(true)}), hw.ErrNotFound, syscall.ENODEV)
 		refused(t, "change its VF", m.SetVF(index, 0, hw.VFChange{Trust: set(true)}), hw.ErrNotFound, syscall.ENODEV)
 		refused(t, "add an address", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}), hw.ErrNotFound, syscall.ENODEV)
-		refused(t, "add a route", m.AddRoute(index, hw.Route{Dst: "198.51.100.0/24", Scope: 253}), hw.ErrNotFound, syscall.ENODEV)
+		refused(t, "add a route", m.AddRoute(index, hw.Route{Dst: "198.51.100.0/24", Scope: 253}), hw.ErrNotFound,
+			syscall.ENODEV)
 	}
 	_, err := m.VFs(987654)
 	refused(t, "list VFs", err, hw.ErrNotFound, syscall.ENODEV)
@@ -156,8 +161,8 @@ func contractNoVFs(t *testing.T, m machine) {
 	if vfs, err := m.VFs(index); vfs != nil || err != nil {
 		t.Errorf("VFs of a veth are %v, %v", vfs, err)
 	}
-	for _, c := range []hw.VFChange{{MAC: set(hw.MAC("02:00:00:00:00:01"))}, {MAC: set(hw.MAC(""))}, {VLAN: &hw.VLAN{ID: 5}},
-		{Spoofchk: set(true)}, {Trust: set(true)}} {
+	for _, c := range []hw.VFChange{{MAC: set(hw.MAC("02:00:00:00:00:01"))}, {MAC: set(hw.MAC(""))},
+		{VLAN: &hw.VLAN{ID: 5}}, {Spoofchk: set(true)}, {Trust: set(true)}} {
 		refused(t, "change a VF of a veth", m.SetVF(index, 0, c), hw.ErrUnsupported, syscall.EOPNOTSUPP)
 	}
 }

@@ -35,3 +35,10 @@ func (e env) AltName(t *testing.T, name, alt string) {
 }
 
 func (e env) EndNS(ns string) { e.KillNS(ns, 0) }
+
+func TestVFContract(t *testing.T) {
+	hwtest.VFContract(t, func(t *testing.T) hwtest.Division {
+		k := igb(t)
+		return hwtest.Division{Kernel: k, Sys: k.Sys, PCI: "0000:01:00.0", VFDriver: "igbvf"}
+	})
+}

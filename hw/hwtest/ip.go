@@ -164,7 +164,8 @@ func (k *Kernel) dropRoutesLocked(l *link) {
 // ownsLocked tells whether the host has an address.
 func (k *Kernel) ownsLocked(ip string) bool {
 	return slices.ContainsFunc(k.links, func(l *link) bool {
-		return l.ns == hostNS && slices.ContainsFunc(l.addrs, func(a hw.Addr) bool { return strings.HasPrefix(a.CIDR, ip+"/") })
+		return l.ns == hostNS && slices.ContainsFunc(l.addrs,
+			func(a hw.Addr) bool { return strings.HasPrefix(a.CIDR, ip+"/") })
 	})
 }
 

@@ -53,7 +53,8 @@ func New(t testing.TB) *Kernel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &Kernel{Sys: filepath.Join(dir, "sys"), t: t, spaces: map[string]bool{hostNS: true}, drivers: map[string]*driver{}}
+	k := &Kernel{Sys: filepath.Join(dir, "sys"), t: t, spaces: map[string]bool{hostNS: true},
+		drivers: map[string]*driver{}}
 	k.tree = newTree(t, k.Sys, filepath.Join(dir, "tmp"))
 	k.tree.dir("class/net")
 	k.tree.dir("bus/pci/devices")
@@ -91,16 +92,16 @@ func (k *Kernel) afterLocked(d time.Duration, do func()) {
 }
 
 // Calls is what has been asked of the machine through hw.Kernel and hw.IPKernel that changes something, in order, also
-// what failed: "set ens1f0v0: set mtu 9000", "set ens1f0 vf 3: set vlan 100", "write bus/pci/drivers_probe 0000:01:10.0",
-// "add address 192.0.2.1/24 to veth0", "add route 0.0.0.0/0 through veth0".
+// what failed: "set ens1f0v0: set mtu 9000", "set ens1f0 vf 3: set vlan 100", "write bus/pci/drivers_probe
+// 0000:01:10.0", "add address 192.0.2.1/24 to veth0", "add route 0.0.0.0/0 through veth0".
 func (k *Kernel) Calls() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.calls)
 }
 
-// OnCall has fn called before each such call takes effect, with its number, counted from 1 since New, and its text. The call
-// fails with fn's error. fn may itself change the machine: it runs without the lock.
+// OnCall has fn called before each such call takes effect, with its number, counted from 1 since New, and its text. The
+// call fails with fn's error. fn may itself change the machine: it runs without the lock.
 func (k *Kernel) OnCall(fn func(n int, what string) error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -27,7 +27,7 @@ type link struct {
 	udevName  string  // the name that udev gives it; "" for virtual links, which udev leaves alone
 	cable     bool    // there is somebody at the other end
 	trained   bool    // the medium has come up since the link was last set up
-	ups       int     // how often it has been set up or down: a late carrier of an earlier time is void
+	ups       int     // how often it, or its PF, went up or down: a late carrier of an earlier time is void
 	peer      *link   // the other end of a veth
 	master    *link
 	beforeMAC hw.MAC // of a bond's port: its MAC before

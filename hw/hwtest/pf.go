@@ -37,6 +37,8 @@ type PF struct {
 
 	CarrierAfter   time.Duration // from the PF being up to its carrier
 	VFCarrierAfter time.Duration // from a VF being up to its carrier
+	ResetTakes     time.Duration // from the number of VFs being changed to the PF's carrier being back; igb: some 0.3 s
+	VFsRecover     time.Duration // from the PF's carrier to that of VFs that stayed up when it went down; igb: 10 s
 	ProbeTakes     time.Duration // from a driver being bound to its netdev
 	VFDriverAfter  time.Duration // from VFs being made to their driver being loaded; less than 0 for never
 }

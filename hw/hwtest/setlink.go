@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -91,21 +92,50 @@ func (k *Kernel) setUpLocked(l *link, up bool) error {
 	}
 	l.Up, l.trained = up, false
 	l.ups++
-	k.showPeersLocked(l)
-	if !up {
+	if up {
+		k.trainLocked(l, l.trainingTime())
+	} else {
 		k.dropRoutesLocked(l)
 		l.addrs = slices.DeleteFunc(l.addrs, func(a hw.Addr) bool { return strings.Contains(a.CIDR, ":") })
-		return nil
+		for _, vf := range l.vfLinks() {
+			vf.trained = false
+			vf.ups++
+		}
 	}
+	k.showPeersLocked(l)
+	return nil
+}
+
+// trainLocked gives a link that has been set up its carrier after a while, and then the VFs that wait for their PF's.
+func (k *Kernel) trainLocked(l *link, after time.Duration) {
 	ups := l.ups
-	k.afterLocked(l.trainingTime(), func() {
-		if l.ups == ups {
-			l.trained = true
-			k.showLocked(l)
-			k.showPeersLocked(l)
+	k.afterLocked(after, func() {
+		if !l.Up || l.ups != ups {
+			return
+		}
+		l.trained = true
+		k.showLocked(l)
+		k.showPeersLocked(l)
+		for _, vf := range l.vfLinks() {
+			if vf.Up && !vf.trained {
+				k.trainLocked(vf, l.dev.conf.VFsRecover)
+			}
 		}
 	})
-	return nil
+}
+
+// vfLinks are the netdevs of a PF's VFs, wherever they are; none for other links.
+func (l *link) vfLinks() []*link {
+	var links []*link
+	if l.dev == nil {
+		return nil
+	}
+	for _, vf := range l.dev.vfs {
+		if vf.net != nil {
+			links = append(links, vf.net)
+		}
+	}
+	return links
 }
 
 // showPeersLocked brings up to date the links whose carrier hangs on l's.

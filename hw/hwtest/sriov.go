@@ -53,7 +53,7 @@ func (k *Kernel) bindStore(name, addr string) error {
 	case d.driver != "":
 		return syscall.EBUSY
 	case !d.mayProbe():
-		return syscall.EIO
+		return syscall.ENODEV
 	}
 	k.bindLocked(d, name)
 	return nil
@@ -91,8 +91,8 @@ func (k *Kernel) probeLocked(d *device) {
 	}
 }
 
-// bindLocked binds a function. A network driver makes a netdev, called ethN until udev has seen it; the only PF that can
-// be bound here is one that has been unbound before.
+// bindLocked binds a function. A network driver makes a netdev, called ethN until udev has seen it; the only PF that
+// can be bound here is one that has been unbound before.
 func (k *Kernel) bindLocked(d *device, name string) {
 	k.boundLocked(d, name)
 	if name != d.conf.VFDriver && name != d.conf.Driver {
@@ -118,10 +118,10 @@ func (k *Kernel) makeNetdevLocked(d *device) {
 			l.MAC = ""
 		}
 	}
-	l.PermMAC = l.MAC
 	if l.MAC == "" {
 		l.MAC = k.drawMAC()
 	}
+	l.PermMAC = l.MAC // igbvf calls also a drawn one permanent
 	if d.pf != nil && !d.dead {
 		d.reportMAC(l.MAC)
 	}
@@ -190,6 +190,11 @@ func (k *Kernel) setNumVFsLocked(d *device, n int) error {
 		}
 	}
 	k.tree.file(d.path+"/sriov_numvfs", strconv.Itoa(n), nil)
+	if d.net != nil && d.net.trained { // the driver resets its port
+		d.net.trained = false
+		d.net.ups++
+		k.trainLocked(d.net, d.conf.ResetTakes)
+	}
 	if n > 0 {
 		k.afterLocked(d.conf.VFDriverAfter, func() { k.loadLocked(d.conf.VFDriver) })
 	}
@@ -199,7 +204,8 @@ func (k *Kernel) setNumVFsLocked(d *device, n int) error {
 	return nil
 }
 
-// addVFLocked makes one VF as the PF's driver does: spoofchk on, trust off, no VLAN, no MAC unless the firmware has one.
+// addVFLocked makes one VF as the PF's driver does: spoofchk on, trust off, no VLAN, no MAC unless the firmware has
+// one.
 func (k *Kernel) addVFLocked(pf *device, i int) error {
 	addr, err := vfAddr(pf.conf, i)
 	if err != nil {

@@ -1,0 +1,50 @@
+package hw
+
+import (
+	"testing"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// vfInfo encodes what rtnetlink says about one VF.
+func vfInfo(mac [32]byte, spoofchk, trust uint32) []byte {
+	info := nl.NewRtAttr(nl.IFLA_VF_INFO, nil)
+	info.AddRtAttr(nl.IFLA_VF_MAC, (&nl.VfMac{Vf: 1, Mac: mac}).Serialize())
+	info.AddRtAttr(nl.IFLA_VF_VLAN, (&nl.VfVlan{Vf: 1, Vlan: 100, Qos: 3}).Serialize())
+	info.AddRtAttr(nl.IFLA_VF_SPOOFCHK, (&nl.VfSpoofchk{Vf: 1, Setting: spoofchk}).Serialize())
+	info.AddRtAttr(nl.IFLA_VF_TRUST, (&nl.VfTrust{Vf: 1, Setting: trust}).Serialize())
+	return info.Serialize()[4:]
+}
+
+// TestParseVF is about what no driver at hand reports; the rest is in the contract.
+func TestParseVF(t *testing.T) {
+	mac := [32]byte{2, 0, 0, 0, 0, 1}
+	vlan := VLAN{ID: 100, QoS: 3}
+	tests := []struct {
+		name string
+		info []byte
+		typ  uint16
+		want VFState
+	}{
+		{"all known", vfInfo(mac, 1, 1), unix.ARPHRD_ETHER,
+			VFState{MAC: "02:00:00:00:00:01", VLAN: vlan, Spoofchk: true, Trust: true}},
+		{"settings that the driver does not know", vfInfo(mac, unknown, unknown), unix.ARPHRD_ETHER,
+			VFState{MAC: "02:00:00:00:00:01", VLAN: vlan}},
+		{"no MAC", vfInfo([32]byte{}, 0, 0), unix.ARPHRD_ETHER, VFState{VLAN: vlan}},
+		{"InfiniBand, where it is no MAC", vfInfo(mac, 0, 0), unix.ARPHRD_INFINIBAND, VFState{VLAN: vlan}},
+		{"attributes cut short by an older kernel", []byte{12, 0, nl.IFLA_VF_TRUST, 0, 1, 0, 0, 0, 1, 0, 0, 0},
+			unix.ARPHRD_ETHER,
+			VFState{Trust: true}},
+		{"an attribute too short for its kind", []byte{8, 0, nl.IFLA_VF_TRUST, 0, 1, 0, 0, 0}, unix.ARPHRD_ETHER, VFState{}},
+	}
+	for _, tt := range tests {
+		got, err := parseVF(tt.info, tt.typ)
+		if err != nil || got != tt.want {
+			t.Errorf("%s: %+v (%v), want %+v", tt.name, got, err, tt.want)
+		}
+	}
+	if _, err := parseVF([]byte{200, 0, 1, 0}, unix.ARPHRD_ETHER); err == nil {
+		t.Error("an attribute that is longer than the message was believed")
+	}
+}
