@@ -30,8 +30,14 @@ func (h *Host) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
 }
 
 // SetVF sets through the PF what is wished for the VF, verifies it, and binds the VF to its driver. It returns the netdev
-// and its state, which completes the snapshot of a VF that was not bound.
+// and its state, which completes the snapshot of a VF that was not bound. A PF that is down is brought up, and stays so:
+// without it no VF has carrier.
 func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, LinkState, error) {
+	if !pf.Up {
+		if err := h.raisePF(ctx, pf); err != nil {
+			return Netdev{}, LinkState{}, err
+		}
+	}
 	need := func(name string) Need { return wish.Need[name] }
 	if err := h.moveVF(pf.Index, vf, wish.VFState, need, vfAttrs); err != nil {
 		return Netdev{}, LinkState{}, err

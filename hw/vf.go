@@ -120,16 +120,15 @@ func (h *Host) vf(pf PF, index int, pci string, links map[string]Link) (VF, erro
 	if err != nil {
 		return vf, err
 	}
-	for _, name := range names {
-		l, ok := links[name]
-		if ok {
-			vf.Netdev, err = h.describe(l)
-		} else { // it appeared or was renamed after the links were listed
-			vf.Netdev, err = h.Netdev(name)
-		}
-		return vf, err
+	if len(names) == 0 {
+		return vf, nil
 	}
-	return vf, nil
+	if l, ok := links[names[0]]; ok {
+		vf.Netdev, err = h.describe(l)
+	} else { // it appeared or was renamed after the links were listed
+		vf.Netdev, err = h.Netdev(names[0])
+	}
+	return vf, err
 }
 
 // StableMAC is the MAC of a VF that was given none: locally administered, the same at every boot of this machine, and

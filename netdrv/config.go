@@ -24,14 +24,6 @@ type config struct {
 	gateway    string // "", gatewayNone or gatewayAuto
 }
 
-// vlanText is the VLAN as people say it.
-func (c *config) vlanText() string {
-	if c.vlan == nil {
-		return "unset"
-	}
-	return fmt.Sprint(*c.vlan)
-}
-
 // genericOptions are the driver options of a network, as they stand below com.docker.network.generic.
 func genericOptions(all map[string]any) (map[string]string, error) {
 	generic, ok := all[netlabel.GenericData].(map[string]any)

@@ -68,7 +68,7 @@ func (d *Driver) lend(ctx context.Context, n *network, e endpointRecord, mac hw.
 		if e, done, err = d.lendOne(ctx, n, e, mac); done {
 			return e, err
 		}
-		d.log.Warn("device is broken, trying another", zap.Error(err))
+		d.log.Warn("device is broken, trying another", zap.NamedError("err", err))
 	}
 	return e, err
 }
@@ -102,14 +102,14 @@ func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord, mac 
 
 // giveUp takes back a loan that came to nothing. A broken device is put back as well as it goes and kept out of use.
 func (d *Driver) giveUp(ctx context.Context, l *loan, why error, broken bool) error {
-	if err := d.advance(ctx, l, freeing, store.Del(endpointKey(l.Network, l.Endpoint))); err != nil {
+	if err := d.advance(ctx, l, freeing, remove(endpointKey(l.Network, l.Endpoint))); err != nil {
 		return err
 	}
 	if broken {
 		return d.quarantine(ctx, l, errors.Join(why, d.mode(l.Mode).release(ctx, l)))
 	}
 	if err := d.putBack(ctx, l); err != nil {
-		d.log.Warn("device not put back yet", append(l.fields(), zap.Error(err))...)
+		d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
 	}
 	return nil
 }
@@ -220,11 +220,11 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string) error {
 	if err != nil {
 		return err
 	}
-	gone := store.Del(e.kv.Key)
+	gone := remove(e.kv.Key)
 	l, err := d.loan(ctx, e.rec.Device)
 	switch {
 	case errors.Is(err, store.ErrNotFound) || err == nil && l.Endpoint != eid:
-		_, err = commit(ctx, d.store, []store.Cond{store.Unchanged(e.kv)}, gone)
+		_, err = commit(ctx, d.store, store.Unchanged(e.kv), gone)
 		return err
 	case err != nil:
 		return err
@@ -235,7 +235,7 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string) error {
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	if err := d.bringHome(bounded, l); err != nil {
-		d.log.Warn("device not put back yet", append(l.fields(), zap.Error(err))...)
+		d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
 		d.nudge()
 	}
 	return nil

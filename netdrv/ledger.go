@@ -124,19 +124,37 @@ func list[T any](ctx context.Context, s store.Store, prefix string) ([]rev[T], e
 	return all, err
 }
 
-// put is the operation that writes rec under key. Records are plain data, so encoding cannot fail.
-func put(key string, rec any) store.Op {
-	b, err := json.Marshal(rec)
-	if err != nil {
-		panic(fmt.Sprintf("ledger record %s: %v", key, err))
-	}
-	return store.Put(key, b)
+// A write is one record to be written, or removed when rec is nil.
+type write struct {
+	key string
+	rec any
 }
 
-// commit runs a transaction whose conditions are expected to hold: the locks of this package see to that. If one does
+func put(key string, rec any) write { return write{key, rec} }
+
+func remove(key string) write { return write{key, nil} }
+
+// transact writes records if every condition holds.
+func transact(ctx context.Context, s store.Store, conds []store.Cond, writes []write) (store.Result, error) {
+	ops := make([]store.Op, 0, len(writes))
+	for _, w := range writes {
+		if w.rec == nil {
+			ops = append(ops, store.Del(w.key))
+			continue
+		}
+		b, err := json.Marshal(w.rec)
+		if err != nil {
+			return store.Result{}, fmt.Errorf("ledger record %s: %w", w.key, err)
+		}
+		ops = append(ops, store.Put(w.key, b))
+	}
+	return s.Txn(ctx, conds, ops)
+}
+
+// commit writes records under a condition that is expected to hold: the locks of this package see to that. If it does
 // not, somebody else has written to the ledger.
-func commit(ctx context.Context, s store.Store, conds []store.Cond, ops ...store.Op) (store.Result, error) {
-	res, err := s.Txn(ctx, conds, ops)
+func commit(ctx context.Context, s store.Store, cond store.Cond, writes ...write) (store.Result, error) {
+	res, err := transact(ctx, s, []store.Cond{cond}, writes)
 	if err == nil && !res.OK {
 		err = fmt.Errorf("ledger record %s: was changed by somebody else", res.Failed.Key)
 	}

@@ -48,16 +48,16 @@ func (l *loan) unchanged() store.Cond { return store.Cond{Key: loanKey(l.Device)
 // endpoint has a record already.
 func (d *Driver) start(ctx context.Context, l *loan, e endpointRecord) (taken bool, err error) {
 	l.Version, l.State, l.Since = recordVersion, claimed, time.Now()
-	res, err := d.store.Txn(ctx,
+	res, err := transact(ctx, d.store,
 		[]store.Cond{store.Absent(loanKey(l.Device)), store.Absent(endpointKey(e.Network, e.ID))},
-		[]store.Op{put(loanKey(l.Device), l.loanRecord), put(endpointKey(e.Network, e.ID), e)})
+		[]write{put(loanKey(l.Device), l.loanRecord), put(endpointKey(e.Network, e.ID), e)})
 	l.rev = res.Rev
 	return err == nil && !res.OK, err
 }
 
 // advance writes a loan's next state, and whatever else belongs to that step, durably. It is the one place where states
 // are written.
-func (d *Driver) advance(ctx context.Context, l *loan, to loanState, also ...store.Op) error {
+func (d *Driver) advance(ctx context.Context, l *loan, to loanState, also ...write) error {
 	if !slices.Contains(next[l.State], to) {
 		return fmt.Errorf("%s: cannot go from %s to %s", l.Label, l.State, to)
 	}
@@ -65,7 +65,7 @@ func (d *Driver) advance(ctx context.Context, l *loan, to loanState, also ...sto
 	if rec.State != to {
 		rec.State, rec.Since = to, time.Now()
 	}
-	res, err := commit(ctx, d.store, []store.Cond{l.unchanged()}, append(also, put(loanKey(l.Device), rec))...)
+	res, err := commit(ctx, d.store, l.unchanged(), append(also, put(loanKey(l.Device), rec))...)
 	if err != nil {
 		return err
 	}
@@ -79,7 +79,7 @@ func (d *Driver) end(ctx context.Context, l *loan) error {
 	if l.State != freeing && l.State != quarantined {
 		return fmt.Errorf("%s: cannot be free while %s", l.Label, l.State)
 	}
-	if _, err := commit(ctx, d.store, []store.Cond{l.unchanged()}, store.Del(loanKey(l.Device))); err != nil {
+	if _, err := commit(ctx, d.store, l.unchanged(), remove(loanKey(l.Device))); err != nil {
 		return err
 	}
 	d.log.Info("device", append(l.fields(), stateField("free"))...)

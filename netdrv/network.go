@@ -72,7 +72,7 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	}
 	err = d.setGateways(ctx, &rec, c, r)
 	if err == nil {
-		_, err = commit(ctx, d.store, []store.Cond{cond}, put(networkKey(rec.ID), rec))
+		_, err = commit(ctx, d.store, cond, put(networkKey(rec.ID), rec))
 	}
 	if err != nil { // VFs that were made for it have nobody else
 		return errors.Join(err, d.retireSharing(context.WithoutCancel(ctx), rec.Device.PCI()))
@@ -165,7 +165,7 @@ func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
 			return err
 		}
 	}
-	if _, err := commit(ctx, d.store, []store.Cond{store.Unchanged(r.kv)}, store.Del(r.kv.Key)); err != nil {
+	if _, err := commit(ctx, d.store, store.Unchanged(r.kv), remove(r.kv.Key)); err != nil {
 		return err
 	}
 	return d.retireSharing(context.WithoutCancel(ctx), r.rec.Device.PCI())

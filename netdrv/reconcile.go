@@ -55,7 +55,7 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 func (d *Driver) pass(ctx context.Context, home map[hw.ID]time.Time) (soon bool) {
 	loans, err := d.loans(ctx)
 	if err != nil {
-		d.log.Error("reconcile", zap.Error(err))
+		d.log.Error("reconcile", zap.NamedError("err", err))
 		return false
 	}
 	for id := range home {
@@ -72,12 +72,12 @@ func (d *Driver) pass(ctx context.Context, home map[hw.ID]time.Time) (soon bool)
 		open, err := d.settle(ctx, id, home)
 		unlock()
 		if err != nil {
-			d.log.Warn("reconcile", zap.String("device", loans[id].Label), zap.Error(err))
+			d.log.Warn("reconcile", zap.String("device", loans[id].Label), zap.NamedError("err", err))
 		}
 		soon = soon || open
 	}
 	if err := d.retireAll(ctx); err != nil {
-		d.log.Warn("reconcile", zap.Error(err))
+		d.log.Warn("reconcile", zap.NamedError("err", err))
 	}
 	return soon
 }
@@ -94,7 +94,7 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, home map[hw.ID]time.Time)
 	}
 	if d.orphaned(l, home) {
 		d.log.Warn("endpoint was forgotten by the engine or by a crash", append(l.fields(), stateField(l.State))...)
-		if err := d.advance(ctx, l, freeing, store.Del(endpointKey(l.Network, l.Endpoint))); err != nil {
+		if err := d.advance(ctx, l, freeing, remove(endpointKey(l.Network, l.Endpoint))); err != nil {
 			return false, err
 		}
 	}

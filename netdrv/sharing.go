@@ -22,7 +22,7 @@ func (d *Driver) share(ctx context.Context, pf hw.PF, want int) error {
 		return err
 	case r.rec.Boot != d.host.Boot() && pf.NumVFs > 0:
 		// Since the machine was started somebody else was quicker to make VFs; they are his.
-		if _, err := commit(ctx, d.store, []store.Cond{store.Unchanged(r.kv)}, store.Del(r.kv.Key)); err != nil {
+		if _, err := commit(ctx, d.store, store.Unchanged(r.kv), remove(r.kv.Key)); err != nil {
 			return err
 		}
 		return d.shareAnew(ctx, pf, want)
@@ -82,7 +82,7 @@ func (d *Driver) makeVFs(ctx context.Context, pf hw.PF, r rev[sharingRecord]) er
 
 func (d *Driver) putSharing(ctx context.Context, cond store.Cond, rec sharingRecord) (rev[sharingRecord], error) {
 	key := sharingKey(rec.PCI)
-	res, err := commit(ctx, d.store, []store.Cond{cond}, put(key, rec))
+	res, err := commit(ctx, d.store, cond, put(key, rec))
 	return rev[sharingRecord]{rec, store.KV{Key: key, Rev: res.Rev}}, err
 }
 
@@ -144,6 +144,6 @@ func (d *Driver) unmakeVFs(ctx context.Context, pci string) error {
 			return err
 		}
 	}
-	_, err = commit(ctx, d.store, []store.Cond{store.Unchanged(r.kv)}, store.Del(r.kv.Key))
+	_, err = commit(ctx, d.store, store.Unchanged(r.kv), remove(r.kv.Key))
 	return err
 }
