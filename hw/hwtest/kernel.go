@@ -36,8 +36,8 @@ type Kernel struct {
 	closed  bool
 	links   []*link // in order of their ifindex
 	spaces  map[string]bool
-	devices []*device // PCI, in order of their making
-	drivers map[string]*driver
+	devices []*device       // PCI, in order of their making
+	drivers map[string]bool // PCI drivers that have been loaded
 	routes  []hw.Route
 	calls   []string
 	onCall  func(n int, what string) error
@@ -54,7 +54,7 @@ func New(t testing.TB) *Kernel {
 		t.Fatal(err)
 	}
 	k := &Kernel{Sys: filepath.Join(dir, "sys"), t: t, spaces: map[string]bool{hostNS: true},
-		drivers: map[string]*driver{}}
+		drivers: map[string]bool{}}
 	k.tree = newTree(t, k.Sys, filepath.Join(dir, "tmp"))
 	k.tree.dir("class/net")
 	k.tree.dir("bus/pci/devices")

@@ -31,7 +31,8 @@ func (k *Kernel) MoveToNS(ns, name, newName string) error {
 			return fmt.Errorf("rename %s to %s in %s: %w", name, newName, ns, err)
 		}
 	}
-	return k.setUpLocked(l, true)
+	k.setUpLocked(l, true)
+	return nil
 }
 
 // MoveHome does what the engine does to take a link from a container: set it down, rename it to backName in the
@@ -43,9 +44,7 @@ func (k *Kernel) MoveHome(ns, name, backName string) error {
 	if l == nil {
 		return fmt.Errorf("%s in %s: %w", name, ns, syscall.ENODEV)
 	}
-	if err := k.setUpLocked(l, false); err != nil {
-		return err
-	}
+	k.setUpLocked(l, false)
 	if err := k.renameLocked(l, backName); err != nil {
 		return fmt.Errorf("rename %s to %s in %s: %w", name, backName, ns, err)
 	}
@@ -122,8 +121,7 @@ func (k *Kernel) leaveLocked(l *link) {
 	if l.master != nil {
 		k.releaseLocked(l)
 	}
-	// Setting down cannot fail.
-	_ = k.setUpLocked(l, false)
+	k.setUpLocked(l, false)
 	l.addrs = nil
 	k.hideLocked(l)
 }

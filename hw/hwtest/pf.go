@@ -75,9 +75,6 @@ type device struct {
 	dead     bool       // it was probed when the PF could not serve it
 }
 
-// A driver is a PCI driver that has been loaded.
-type driver struct{ name string }
-
 // AddPF adds a PF, bound to its driver, and its VFs.
 func (k *Kernel) AddPF(c PF) {
 	k.t.Helper()

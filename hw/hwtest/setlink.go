@@ -52,7 +52,7 @@ func (k *Kernel) setLocked(l *link, c hw.LinkChange) error {
 	case c.DelAltName != nil:
 		return k.delAltNameLocked(l, *c.DelAltName)
 	case c.Up != nil:
-		return k.setUpLocked(l, *c.Up)
+		k.setUpLocked(l, *c.Up)
 	case c.Master != nil:
 		return k.setMasterLocked(l, *c.Master)
 	case c.Name != nil:
@@ -86,9 +86,9 @@ func (k *Kernel) delAltNameLocked(l *link, name string) error {
 }
 
 // setUpLocked sets a link up or down. Going down costs it its routes and its IPv6 addresses.
-func (k *Kernel) setUpLocked(l *link, up bool) error {
+func (k *Kernel) setUpLocked(l *link, up bool) {
 	if l.Up == up {
-		return nil
+		return
 	}
 	l.Up, l.trained = up, false
 	l.ups++
@@ -103,7 +103,6 @@ func (k *Kernel) setUpLocked(l *link, up bool) error {
 		}
 	}
 	k.showPeersLocked(l)
-	return nil
 }
 
 // trainLocked gives a link that has been set up its carrier after a while, and then the VFs that wait for their PF's.
@@ -170,7 +169,7 @@ func (k *Kernel) setMasterLocked(l *link, index int) error {
 	l.master = m
 	if m.Kind == "bond" {
 		l.beforeMAC, l.MAC = l.MAC, m.MAC
-		return k.setUpLocked(l, true)
+		k.setUpLocked(l, true)
 	}
 	return nil
 }
@@ -181,8 +180,7 @@ func (k *Kernel) releaseLocked(l *link) {
 	l.master = nil
 	if m.Kind == "bond" {
 		l.MAC = l.beforeMAC
-		// Setting down cannot fail.
-		_ = k.setUpLocked(l, false)
+		k.setUpLocked(l, false)
 	}
 	k.showLocked(l)
 }

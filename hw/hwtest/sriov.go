@@ -25,10 +25,10 @@ func (k *Kernel) LoadDriver(name string) {
 }
 
 func (k *Kernel) loadLocked(name string) {
-	if k.drivers[name] != nil {
+	if k.drivers[name] {
 		return
 	}
-	k.drivers[name] = &driver{name}
+	k.drivers[name] = true
 	dir := path.Join("bus/pci/drivers", name)
 	k.tree.file(dir+"/bind", "", func(addr string) error { return k.bindStore(name, addr) })
 	k.tree.file(dir+"/unbind", "", func(addr string) error {
@@ -86,7 +86,7 @@ func (d *device) mayProbe() bool { return d.pf == nil || d.pf.autoprobe || d.ove
 
 // probeLocked binds a function to its driver if that has been loaded.
 func (k *Kernel) probeLocked(d *device) {
-	if d.driver == "" && d.mayProbe() && k.drivers[d.wants()] != nil {
+	if d.driver == "" && d.mayProbe() && k.drivers[d.wants()] {
 		k.bindLocked(d, d.wants())
 	}
 }
