@@ -30,7 +30,8 @@ func TestDump(t *testing.T) {
 		t.Errorf("refused: %v, %v", got, err)
 	}
 	got, err = dump(answers(slices.Repeat([]error{netlink.ErrDumpInterrupted}, dumpTries)...))
-	if want := "listing changed 10 times while it was read: device not ready"; err == nil || err.Error() != want || got != nil {
+	const want = "listing changed 10 times while it was read: device not ready"
+	if err == nil || err.Error() != want || got != nil {
 		t.Errorf("disturbed for ever: %v, %v, want %s", got, err, want)
 	}
 }
