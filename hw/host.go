@@ -35,7 +35,7 @@ const (
 	renameBound = 4 * time.Second
 	// igb VFs have carrier 0.1 s after they are up; a PF that has just been brought up needs seconds to train its link.
 	vfCarrierBound = 2 * time.Second
-	pfCarrierBound = 7 * time.Second
+	pfCarrierBound = 6 * time.Second
 )
 
 // Open returns the machine whose sysfs is at c.Sys.

@@ -6,7 +6,11 @@ import (
 	"slices"
 )
 
-// SnapshotNetdev reads what a netdev that is to be lent whole is now, with its addresses and routes.
+// routerAdvertised is RTPROT_RA (include/uapi/linux/rtnetlink.h).
+const routerAdvertised = 9
+
+// SnapshotNetdev reads what a netdev that is to be lent whole is now, with its addresses and routes. Routes learnt from
+// router advertisements are not among them: they expire, and are learnt again.
 func (h *Host) SnapshotNetdev(n Netdev) (Snapshot, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
@@ -20,6 +24,7 @@ func (h *Host) SnapshotNetdev(n Netdev) (Snapshot, error) {
 	if snap.Routes, err = h.ip.Routes(n.Index); err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list routes", Err: err}
 	}
+	snap.Routes = slices.DeleteFunc(snap.Routes, func(r Route) bool { return r.Protocol == routerAdvertised })
 	return snap, nil
 }
 

@@ -103,20 +103,24 @@ func (h *Host) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MAC) (Net
 	return n, nil
 }
 
-// tryVF brings a VF up until it has carrier, and down again. On a PF without carrier there is nothing to be seen.
+// tryVF brings a VF up until it has carrier, and down again. Without carrier on the PF there is nothing to be seen of
+// the VF; that is looked at last, because igb drops it for a moment when VFs are made (Linux 6.12).
 func (h *Host) tryVF(ctx context.Context, pf PF, n Netdev) (err error) {
 	if err := h.setUp(n, true); err != nil {
 		return fmt.Errorf("%w (%w)", err, ErrNotReady)
 	}
 	defer func() { err = errors.Join(err, h.setUp(n, false)) }()
-	return wait(ctx, vfCarrierBound, func() (bool, error) {
+	err = wait(ctx, vfCarrierBound, func() (bool, error) {
 		now, err := h.Find(n.ID)
-		if err != nil || now.Carrier {
-			return err == nil, err
-		}
-		p, err := h.Find(pf.ID)
-		return err == nil && !p.Carrier, err
+		return now.Carrier, err
 	})
+	if !errors.Is(err, ErrNotReady) {
+		return err
+	}
+	if p, pfErr := h.Find(pf.ID); pfErr == nil && !p.Carrier {
+		return nil
+	}
+	return err
 }
 
 // RestoreVF puts a VF back as it was, under its old name and down, and verifies that. The error matches ErrAway while

@@ -80,8 +80,17 @@ func (h *Host) EnableVFs(ctx context.Context, pf PF, n int) error {
 		}
 	}
 	if pf.NumVFs != n {
+		before, err := h.Find(pf.ID)
+		if err != nil {
+			return err
+		}
 		if err := h.writePF(pf, "sriov_numvfs", strconv.Itoa(n)); err != nil {
 			return err
+		}
+		if before.Carrier { // igb drops it for a moment (Linux 6.12)
+			if err := h.awaitCarrier(ctx, pf); err != nil {
+				return err
+			}
 		}
 	}
 	vfs, err := h.VFs(pf)
@@ -120,9 +129,11 @@ func (h *Host) raisePF(ctx context.Context, pf PF) error {
 			return err
 		}
 	}
-	if pf.Carrier {
-		return nil
-	}
+	return h.awaitCarrier(ctx, pf)
+}
+
+// awaitCarrier waits until a PF has carrier, or for as long as one with a cable can take.
+func (h *Host) awaitCarrier(ctx context.Context, pf PF) error {
 	err := wait(ctx, pfCarrierBound, func() (bool, error) {
 		n, err := h.Find(pf.ID)
 		return n.Carrier, err

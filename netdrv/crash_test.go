@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 
@@ -55,7 +54,7 @@ func lives() map[string]life {
 				pf := igb()
 				pf.Up, pf.VFs = true, 2
 				m.kernel.AddPF(pf)
-				time.Sleep(time.Minute) // in the bubble: until udev has named the VFs
+				m.settled() // until udev has named the VFs
 			},
 			live: container("netdevice=ens1f0", "vlan=100", "privileged=yes"),
 		},

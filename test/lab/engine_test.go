@@ -16,7 +16,8 @@ func TestEngineKilled(t *testing.T) {
 	asBefore(t)
 	sriov(t, "vfs", "10.1.0.0/24", "-o", "numvfs=2", "-o", "vlan=9")
 	whole(t)
-	before := Sh(t, "ip -o addr show "+another+"; ip route show dev "+another)
+	const state = "ip -o addr show scope global dev " + another + "; ip route show dev " + another
+	before := Sh(t, state)
 	Container(t, "always", "--net", "vfs", "--restart=always")
 	Container(t, "never", "--net", "vfs")
 	Container(t, "whole", "--net", "whole")
@@ -34,7 +35,7 @@ func TestEngineKilled(t *testing.T) {
 		if line := vfLine(t, mac); strings.Contains(line, "vlan") && lent(t) != "1" {
 			return "the vf that nobody has is left as " + line
 		}
-		if now, _ := Try("sh", "-c", "ip -o addr show "+another+"; ip route show dev "+another); now != before {
+		if now, _ := Try("sh", "-c", state); now != before {
 			return another + " has\n" + now + "\nbut had\n" + before
 		}
 		return ""
