@@ -12,7 +12,7 @@ CACHE=$(realpath -m "${LAB_CACHE:-$REPO/.cache}")
 export LC_ALL=C
 PATH=$PATH:/usr/sbin:/sbin
 
-say() { printf 'lab: %s\n' "$*" >&2; }
+say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$*"; exit 1; }
 
 # suite_of ENGINE: the Debian release whose docker.io is that engine.
@@ -56,10 +56,11 @@ host_mirror() {
 
 # bootstrap SUITE DIR ARG...: unpack packages, without running any of their scripts, into DIR.
 bootstrap() {
-  local suite=$1 dir=$2 mirror=${MIRROR:-$(host_mirror)}; shift 2
+  local suite=$1 dir=$2 mirror=${MIRROR:-$(host_mirror)} proxy=; shift 2
+  eval "$(apt-config shell proxy Acquire::http::Proxy)"
   mmdebstrap --quiet --mode=root --variant=extract --aptopt='Apt::Install-Recommends "false"' \
     --aptopt='Acquire::Check-Valid-Until "false"' --aptopt='Acquire::Retries "3"' \
-    "$@" "$suite" "$dir" ${mirror:+"$mirror"} >&2 ||
+    ${proxy:+--aptopt="Acquire::http::Proxy \"$proxy\""} "$@" "$suite" "$dir" ${mirror:+"$mirror"} >&2 ||
     die "unpack $suite: mmdebstrap failed; MIRROR=<uri> names another Debian mirror"
 }
 
