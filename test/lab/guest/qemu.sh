@@ -61,7 +61,8 @@ kvm_works() {
   local line works=1 out trial
   set_accelerator kvm
   exec {out}< <(exec timeout 20 "${QEMU[@]}" -nodefaults -no-user-config -display none -no-reboot -M q35 -m 512 \
-    "${ACCEL[@]}" -kernel "$1" -initrd "$2" -append "console=ttyS0 quiet panic=-1 lab.trial" -serial stdio 2>&1 </dev/null)
+    "${ACCEL[@]}" -kernel "$1" -initrd "$2" -append "console=ttyS0 quiet panic=-1 lab.trial" -serial stdio \
+    2>&1 </dev/null)
   trial=$!
   while read -r line; do
     case $line in
