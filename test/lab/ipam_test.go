@@ -26,7 +26,7 @@ func TestGateway(t *testing.T) {
 		{"unasked", "", nil},
 		{"given", "default via 10.1.0.254", []string{"--gateway", "10.1.0.254"}},
 		{"auto", "default via 10.1.0.1", []string{"-o", "gateway=auto"}},
-		{"none", "", []string{"--gateway", "10.1.0.254", "-o", "gateway=none"}},
+		{"nogw", "", []string{"--gateway", "10.1.0.254", "-o", "gateway=none"}},
 		{"internal", "", []string{"--gateway", "10.1.0.254", "--internal"}},
 	} {
 		sriov(t, c.name, "10.1.0.0/24", append([]string{"-o", "numvfs=5"}, c.options...)...)
@@ -77,10 +77,10 @@ func TestIPAMOptions(t *testing.T) {
 // TestOtherIPAMDrivers: our devices with Docker's own addresses, and with none.
 func TestOtherIPAMDrivers(t *testing.T) {
 	asBefore(t)
-	Network(t, "default", "-d", Plugin, "--subnet", "10.3.0.0/24", "-o", "netdevice="+pf, "-o", "vlan=3", "-o", "numvfs=4", "-o", "gateway=none")
-	Container(t, "one1", "--net", "default")
-	Container(t, "two2", "--net", "default")
-	Reaches(t, "one1", Address(t, "two2", "default"), 5*time.Second)
+	Network(t, "theirs", "-d", Plugin, "--subnet", "10.3.0.0/24", "-o", "netdevice="+pf, "-o", "vlan=3", "-o", "numvfs=4", "-o", "gateway=none")
+	Container(t, "one1", "--net", "theirs")
+	Container(t, "two2", "--net", "theirs")
+	Reaches(t, "one1", Address(t, "two2", "theirs"), 5*time.Second)
 	if got := routes(t, "one1"); strings.Contains(got, "default") {
 		t.Errorf("gateway=none: %s", got)
 	}

@@ -105,7 +105,8 @@ func lab(ctx context.Context, s *stage) (err error) {
 	for _, args := range [][]string{
 		append([]string{"up", "--pf", "2"}, s.engine()...),
 		{"sh", "mkdir -p " + place},
-		{"put", binary, filepath.Join(s.root, "bin/plugin"), place},
+		append(append([]string{"put", binary}, s.paths("bin/plugin", "README.md", "scripts/install", "scripts/uninstall",
+			"scripts/demo")...), place),
 	} {
 		if err := s.step(ctx, script, args...); err != nil {
 			return err

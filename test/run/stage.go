@@ -45,6 +45,14 @@ func (s *stage) command(ctx context.Context, name string, args ...string) *exec.
 	return cmd
 }
 
+// paths are files of the repository.
+func (s *stage) paths(names ...string) []string {
+	for i, n := range names {
+		names[i] = filepath.Join(s.root, n)
+	}
+	return names
+}
+
 // step runs a part of the set-up; its output is shown.
 func (s *stage) step(ctx context.Context, name string, args ...string) error {
 	cmd := s.command(ctx, name, args...)

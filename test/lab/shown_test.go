@@ -1,0 +1,77 @@
+//go:build lab
+
+package lab
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	. "github.com/mellanox/passthrough/test/dockertest"
+)
+
+// readmeCommands are the docker commands that README.md shows, in order.
+func readmeCommands(t *testing.T) []string {
+	t.Helper()
+	page, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var commands []string
+	for _, line := range strings.Split(strings.ReplaceAll(string(page), "\\\n", " "), "\n") {
+		if strings.HasPrefix(line, "    docker ") {
+			commands = append(commands, strings.Join(strings.Fields(line), " "))
+		}
+	}
+	return commands
+}
+
+// TestReadme runs every docker command that the README shows.
+func TestReadme(t *testing.T) {
+	asBefore(t)
+	Sh(t, "ip link set "+another+" up")
+	t.Cleanup(func() { Sh(t, "ip link set "+another+" down") })
+	commands := readmeCommands(t)
+	if len(commands) < 6 {
+		t.Fatalf("README.md shows only %q", commands)
+	}
+	for _, c := range commands {
+		fields := strings.Fields(c)
+		name := fields[len(fields)-1]
+		if !strings.Contains(c, "network create") {
+			if out := Sh(t, c); !strings.Contains(out, "eth0") {
+				t.Errorf("%s: %s", c, out)
+			}
+			continue
+		}
+		Sh(t, c)
+		t.Cleanup(func() { _, _ = Try("docker", "network", "rm", name) })
+	}
+}
+
+// TestDemo runs the steps of make demo.
+func TestDemo(t *testing.T) {
+	asBefore(t)
+	out := Sh(t, "IMAGE=lab DEVICE="+another+" bash ./demo --here "+pf)
+	if !strings.HasSuffix(out, "demo: ok") {
+		t.Errorf("the demo ends in\n%s", out)
+	}
+}
+
+// TestInstall installs the plugin under another name beside the one that the tests use, and removes it.
+func TestInstall(t *testing.T) {
+	const name = "mellanox/passthrough:latest"
+	Sh(t, "sh ./install plugin "+name+" LOG_LEVEL=debug")
+	if state := Docker(t, "plugin", "inspect", "-f", "{{.Enabled}}", name); state != "true" {
+		t.Errorf("enabled: %s", state)
+	}
+	Network(t, "n", "-d", name, "--ipam-driver", name, "--subnet", "10.1.0.0/24", "-o", "netdevice="+another, "-o", "mode=passthrough")
+	if _, err := Try("sh", "./uninstall", name); err == nil || !strings.Contains(err.Error(), "n") {
+		t.Errorf("removed in spite of its network: %v", err)
+	}
+	Docker(t, "network", "rm", "n")
+	Sh(t, "sh ./uninstall "+name)
+	if _, err := Try("docker", "plugin", "inspect", name); err == nil {
+		t.Error("it is still there")
+	}
+}
