@@ -61,7 +61,9 @@ func TestDemo(t *testing.T) {
 // TestInstall installs the plugin under another name beside the one that the tests use, and removes it.
 func TestInstall(t *testing.T) {
 	const name = "mellanox/passthrough:latest"
-	Sh(t, "sh ./install plugin "+name+" LOG_LEVEL=debug")
+	// The engine refuses to create the same content twice.
+	Sh(t, "rm -rf other && cp -r plugin other && sed -i 's/\"description\": \"/&another: /' other/config.json && echo > other/rootfs/etc/other")
+	Sh(t, "sh ./install other "+name+" LOG_LEVEL=debug")
 	if state := Docker(t, "plugin", "inspect", "-f", "{{.Enabled}}", name); state != "true" {
 		t.Errorf("enabled: %s", state)
 	}
