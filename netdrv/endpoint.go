@@ -108,8 +108,9 @@ func (d *Driver) giveUp(ctx context.Context, l *loan, why error, broken bool) er
 	if broken {
 		return d.quarantine(ctx, l, errors.Join(why, d.mode(l.Mode).release(ctx, l)))
 	}
-	if err := d.putBack(ctx, l); err != nil {
+	if err := d.putBack(ctx, l); err != nil { // its driver may still be making the netdev
 		d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
+		d.nudge()
 	}
 	return nil
 }
@@ -121,17 +122,21 @@ func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord, mac hw
 	defer give.Stop()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
+	var busy *allInUse
 	for {
 		l, unlock, err := d.claimNow(ctx, n, e, mac)
-		var busy *allInUse
-		if err == nil && l != nil || err != nil && !(errors.As(err, &busy) && busy.soon) {
-			return l, unlock, err
+		switch {
+		case l != nil:
+			return l, unlock, nil
+		case busy != nil && ctx.Err() != nil:
+			return nil, nil, fmt.Errorf("%w: %w", busy, ctx.Err())
+		case err != nil && !(errors.As(err, &busy) && busy.soon):
+			return nil, nil, err
 		}
 		select {
 		case <-give.C:
 			return nil, nil, fmt.Errorf("%w (waited %s)", err, waitForDevice)
 		case <-ctx.Done():
-			return nil, nil, errors.Join(err, ctx.Err())
 		case <-again.C:
 		}
 	}
