@@ -195,8 +195,11 @@ func (m *machine) delete(container string) {
 }
 
 // settled waits until the reconciler has had time for everything that it does without being told.
-func (m *machine) settled() {
-	time.Sleep(10 * time.Minute) // in the bubble
+func (m *machine) settled() { m.after(10 * time.Minute) }
+
+// after lets time pass, in the bubble.
+func (m *machine) after(d time.Duration) {
+	time.Sleep(d)
 	synctest.Wait()
 }
 

@@ -1,0 +1,126 @@
+package netdrv_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/store"
+)
+
+// createEndpoint is one CreateEndpoint call. The MAC is what the driver answers, "" when it answers none.
+func (m *machine) createEndpoint(container, network string, i plugin.EndpointInterface) (mac string, err error) {
+	ctx, cancel := m.call()
+	defer cancel()
+	res, err := m.driver.CreateEndpoint(ctx, &plugin.CreateEndpointRequest{NetworkID: network,
+		EndpointID: endpoint(container), Interface: &i})
+	if err != nil || res.Interface == nil {
+		return "", err
+	}
+	return res.Interface.MacAddress, nil
+}
+
+// join is one Join call.
+func (m *machine) join(container, network string) (*plugin.JoinResponse, error) {
+	ctx, cancel := m.call()
+	defer cancel()
+	return m.driver.Join(ctx, &plugin.JoinRequest{NetworkID: network, EndpointID: endpoint(container)})
+}
+
+// leaveFrom is one Leave call, for containers that run did not start.
+func (m *machine) leaveFrom(container, network string) error {
+	ctx, cancel := m.call()
+	defer cancel()
+	_, err := m.driver.Leave(ctx, &plugin.LeaveRequest{NetworkID: network, EndpointID: endpoint(container)})
+	return err
+}
+
+// deleteFrom is one DeleteEndpoint call, for containers that run did not start.
+func (m *machine) deleteFrom(container, network string) error {
+	ctx, cancel := m.call()
+	defer cancel()
+	_, err := m.driver.DeleteEndpoint(ctx, &plugin.DeleteEndpointRequest{NetworkID: network, EndpointID: endpoint(container)})
+	return err
+}
+
+// mustCreate is create where nothing can go wrong.
+func (m *machine) mustCreate(id string, options ...string) {
+	m.t.Helper()
+	if err := m.create(id, options...); err != nil {
+		m.t.Fatalf("create network %s: %v", id, err)
+	}
+}
+
+// mustRemove is remove where nothing can go wrong.
+func (m *machine) mustRemove(id string) {
+	m.t.Helper()
+	if err := m.remove(id); err != nil {
+		m.t.Fatalf("remove network %s: %v", id, err)
+	}
+}
+
+// reboot starts the machine anew: nothing is left but the ledger. fresh is what the machine has now, and what its own
+// configuration has done to it by the time the driver starts.
+func (m *machine) reboot(fresh func(m *machine)) {
+	m.t.Helper()
+	m.stop()
+	var n int
+	if _, err := fmt.Sscanf(m.boot, "boot-%d", &n); err != nil {
+		m.t.Fatal(err)
+	}
+	m.boot = fmt.Sprintf("boot-%d", n+1)
+	m.where = map[string]place{}
+	m.kernel = hwtest.New(m.t)
+	fresh(m)
+	m.start(m.store)
+}
+
+// ledger is all records, in the order of their keys.
+func (m *machine) ledger() string {
+	m.t.Helper()
+	var b strings.Builder
+	err := m.store.Range(m.t.Context(), "", func(kv store.KV) error {
+		fmt.Fprintf(&b, "%s %s\n", kv.Key, kv.Value)
+		return nil
+	})
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	return b.String()
+}
+
+// wantHost compares the whole machine.
+func (m *machine) wantHost(before string) {
+	m.t.Helper()
+	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(m.kernel.String(), "\n")); diff != "" {
+		m.t.Errorf("the host is not as it was:\n%s", diff)
+	}
+}
+
+// wantKeys compares the keys in the ledger.
+func (m *machine) wantKeys(want ...string) {
+	m.t.Helper()
+	if diff := cmp.Diff(want, m.keys()); diff != "" {
+		m.t.Errorf("keys in the ledger:\n%s", diff)
+	}
+}
+
+// wantIn checks where the netdev of a PCI function is; "" is the host.
+func (m *machine) wantIn(pci, ns string) {
+	m.t.Helper()
+	if got, _, ok := m.kernel.Netdev(pci); !ok || got != ns {
+		m.t.Errorf("%s is in %q (there: %v), want it in %q", pci, got, ok, ns)
+	}
+}
+
+// want fails the test with an error that should not be.
+func want(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
