@@ -72,6 +72,11 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	}
 	err = d.setGateways(ctx, &rec, c, r)
 	if err == nil {
+		// Not written once the engine has given up: it would never delete what it does not know. A NIC that needs longer
+		// than a call may take to make its VFs has them when the user tries again, if that is within a minute.
+		if err = ctx.Err(); err != nil {
+			return err
+		}
 		_, err = commit(ctx, d.store, cond, put(networkKey(rec.ID), rec))
 	}
 	if err != nil { // VFs that were made for it have nobody else
@@ -139,7 +144,8 @@ func (d *Driver) setGateways(ctx context.Context, rec *networkRecord, c *config,
 }
 
 // deleteNetwork forgets a network. Endpoints that it still has are ones whose deletion never reached the plugin; their
-// devices are freed. VFs that the plugin made go with the last network of their PF.
+// devices are freed, now or when they come home: there may be too many to wait for. VFs that the plugin made go with the
+// last network of their PF.
 func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
 	if nid == "" {
 		return errNoID
@@ -161,7 +167,7 @@ func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
 		return err
 	}
 	for _, e := range left {
-		if err := d.deleteEndpoint(ctx, e.rec.Network, e.rec.ID); err != nil {
+		if err := d.deleteEndpoint(ctx, e.rec.Network, e.rec.ID, 0); err != nil {
 			return err
 		}
 	}

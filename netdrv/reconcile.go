@@ -16,6 +16,8 @@ const (
 	passEvery = time.Minute
 	// passSoon is how often while a device is on its way back.
 	passSoon = 500 * time.Millisecond
+	// retryAfter is how long a quarantined device rests before it is tried again.
+	retryAfter = 2 * time.Minute
 	// unusualAfter is when a device that has not come home is no longer being waited for every moment.
 	unusualAfter = time.Minute
 )
@@ -99,6 +101,9 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, home map[hw.ID]time.Time)
 		}
 	}
 	if l.State != freeing && l.State != quarantined {
+		return false, nil
+	}
+	if l.State == quarantined && time.Since(l.Since) < retryAfter {
 		return false, nil
 	}
 	err = d.putBack(ctx, l)
