@@ -5,6 +5,7 @@ package engine
 import (
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -30,14 +31,55 @@ func TestPlainProcess(t *testing.T) {
 			t.Errorf("after SIGTERM: %v", err)
 		}
 	})
+	listens(t, socket)
+	useful(t, "plain")
+}
+
+// TestPlainContainer runs the commands of docs/other-ways.md that start the binary as a container, under another name
+// for the same reason.
+func TestPlainContainer(t *testing.T) {
+	page, err := os.ReadFile("../../docs/other-ways.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_, _ = Try("docker", "rm", "-f", "passthrough-plugin")
+		_, _ = Try("docker", "volume", "rm", "passthrough-state")
+		_, _ = Try("docker", "rmi", "passthrough-plugin")
+	})
+	n := 0
+	for _, line := range strings.Split(string(page), "\n") {
+		if !strings.HasPrefix(line, "    ") || !strings.Contains(line, "docker ") {
+			continue
+		}
+		n++
+		line = strings.ReplaceAll(line, "bin/plugin", bundle)
+		line = strings.ReplaceAll(line, "docker run -d", "docker run -d -e SOCKET=/run/docker/plugins/contained.sock")
+		Sh(t, line)
+	}
+	if n != 2 {
+		t.Fatalf("docs/other-ways.md shows %d docker commands, want 2", n)
+	}
+	listens(t, "/run/docker/plugins/contained.sock")
+	useful(t, "contained")
+}
+
+// listens waits for a socket.
+func listens(t *testing.T, socket string) {
+	t.Helper()
 	Within(t, 5*time.Second, func() string {
 		if _, err := os.Stat(socket); err != nil {
 			return err.Error()
 		}
 		return ""
 	})
+}
+
+// useful has the plugin of that name lend a device.
+func useful(t *testing.T, plugin string) {
+	t.Helper()
 	veth(t, "v1dev", "10.90.0.1/24")
-	Network(t, "v1", "-d", "plain", "--ipam-driver", "plain", "--subnet", "10.90.0.0/24", "--gateway", "10.90.0.1",
+	Network(t, "v1", "-d", plugin, "--ipam-driver", plugin, "--subnet", "10.90.0.0/24", "--gateway", "10.90.0.1",
 		"-o", "netdevice=v1dev", "-o", "mode=passthrough")
 	Container(t, "p1", "--net", "v1")
 	Reaches(t, "p1", "10.90.0.1", 5*time.Second)
