@@ -32,7 +32,7 @@ uninstall: ## disable and remove it (NAME=...)
 demo: ## two tenants with one subnet on an emulated NIC (PF=ens2f0: on your own NIC and engine)
 	scripts/demo $(PF)
 
-test: ## every layer: unit, kernel, engine, lab (ENGINE=20.10, 26.1 or 28.5)
+test: lint ## lint, then every layer: unit, kernel, engine, lab (ENGINE=20.10, 26.1 or 28.5)
 	go run ./test/run -engine '$(ENGINE)'
 
 test-unit: ## no privileges, race detector
