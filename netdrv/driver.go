@@ -74,8 +74,11 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	return &Empty{}, d.createNetwork(ctx, r)
 }
 
-// DeleteNetwork forgets a network; an unknown one is no error.
+// DeleteNetwork forgets a network; an unknown one is no error. It is finished even if the engine goes away meanwhile:
+// it would not ask again.
 func (d *Driver) DeleteNetwork(ctx context.Context, r *plugin.DeleteNetworkRequest) (*Empty, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
 	return &Empty{}, d.deleteNetwork(ctx, r.NetworkID)
 }
 
@@ -107,9 +110,12 @@ func (d *Driver) EndpointOperInfo(context.Context, *plugin.InfoRequest) (*plugin
 	return &plugin.InfoResponse{Value: map[string]string{}}, nil
 }
 
-// DeleteEndpoint puts the endpoint's device back; an unknown endpoint is no error.
+// DeleteEndpoint puts the endpoint's device back; an unknown endpoint is no error. It is finished even if the engine goes
+// away meanwhile: it would not ask again.
 func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointRequest) (*Empty, error) {
-	return &Empty{}, d.deleteEndpoint(ctx, r.NetworkID, r.EndpointID)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	return &Empty{}, d.deleteEndpoint(ctx, r.NetworkID, r.EndpointID, waitForHome)
 }
 
 // Join answers the device's name as it is now, and the gateways.

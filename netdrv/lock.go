@@ -7,7 +7,7 @@ import (
 
 // locks is a set of mutexes by name. A wait for one ends with the caller's context.
 //
-// Order, outermost first: the endpoint, all networks, a PF, a device, a transaction of the store.
+// Order, outermost first: all networks, the endpoint, a PF, a device, a transaction of the store.
 type locks struct {
 	mu   sync.Mutex
 	held map[string]chan struct{} // guarded by mu; closed when released
