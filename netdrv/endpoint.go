@@ -207,9 +207,9 @@ func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinR
 	return res, nil
 }
 
-// deleteEndpoint forgets an endpoint and puts its device back. The engine ignores errors of this call and never repeats
-// it, so that what cannot be done now is left to the reconciler.
-func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string) error {
+// deleteEndpoint forgets an endpoint and puts its device back, waiting for it for as long as patience. The engine ignores
+// errors of this call and never repeats it, so that what cannot be done now is left to the reconciler.
+func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience time.Duration) error {
 	if nid == "" || eid == "" {
 		return errNoID
 	}
@@ -239,7 +239,7 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string) error {
 	}
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	if err := d.bringHome(bounded, l); err != nil {
+	if err := d.bringHome(bounded, l, patience); err != nil {
 		d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
 		d.nudge()
 	}
@@ -247,13 +247,20 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string) error {
 }
 
 // bringHome waits for a device to come home and puts it back.
-func (d *Driver) bringHome(ctx context.Context, l *loan) error {
+func (d *Driver) bringHome(ctx context.Context, l *loan, patience time.Duration) error {
 	unlock, err := d.locks.lock(ctx, loanKey(l.Device))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	give := time.NewTimer(waitForHome)
+	now, err := d.loan(ctx, l.Device)
+	if errors.Is(err, store.ErrNotFound) || err == nil && now.rev != l.rev {
+		return nil // the reconciler was quicker; the device may be somebody else's by now
+	}
+	if err != nil {
+		return err
+	}
+	give := time.NewTimer(patience)
 	defer give.Stop()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
