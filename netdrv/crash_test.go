@@ -107,6 +107,7 @@ func recovers(t *testing.T, l life, die func(m *machine), died func() bool) (aga
 
 // TestCrashAtEveryTransaction kills the process at each write of the ledger, both before and after it took effect.
 func TestCrashAtEveryTransaction(t *testing.T) {
+	t.Parallel()
 	for name, l := range lives() {
 		for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
 			for k, again := 1, true; again; k++ {
@@ -148,6 +149,7 @@ func (d deadWith) Txn(ctx context.Context, conds []store.Cond, then []store.Op) 
 
 // TestCrashAtEveryKernelCall kills the process at each change that it makes to a device.
 func TestCrashAtEveryKernelCall(t *testing.T) {
+	t.Parallel()
 	for name, l := range lives() {
 		for k, again := 0, true; again; k++ {
 			t.Run(fmt.Sprintf("%s/%d", name, k), func(t *testing.T) {
@@ -170,6 +172,7 @@ func TestCrashAtEveryKernelCall(t *testing.T) {
 
 // TestFailureAtEveryKernelCall has each change fail once, with the process living on: it undoes what it began.
 func TestFailureAtEveryKernelCall(t *testing.T) {
+	t.Parallel()
 	for name, l := range lives() {
 		for k, again := 1, true; again; k++ {
 			t.Run(fmt.Sprintf("%s/%d", name, k), func(t *testing.T) {

@@ -1,0 +1,55 @@
+package netdrv_test
+
+import (
+	"testing"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// guid is an address as IP over InfiniBand has it: queue pair, subnet prefix and port.
+const guid = "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:a1:b2:c3"
+
+// ipoib adds a device with IP over InfiniBand.
+func ipoib(m *machine) {
+	m.kernel.AddLink(hw.Link{Name: "ib0", Type: "infiniband", MAC: guid, MTU: 2044, TxQLen: 256, Up: true})
+	m.kernel.AddAddrs("ib0", "192.0.2.20/24")
+}
+
+// TestIPoIB: a device without an Ethernet address. The engine must not be told its address, which is none for it (28.0
+// to 29.2 fail the start), and nobody can choose another.
+func TestIPoIB(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		ipoib(m)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ib0", "mode=passthrough")
+		_, err := m.createEndpoint("a", "n", plugin.EndpointInterface{MacAddress: "02:00:00:00:00:42"})
+		wantError(t, err, "mac address 02:00:00:00:00:42: ib0 is an infiniband device, whose address cannot be chosen")
+		_, err = m.createEndpoint("a", "n", plugin.EndpointInterface{MacAddress: guid})
+		wantError(t, err, "mac address "+guid+": must be six octets, not zero and not a multicast address")
+		m.wantKeys("net/n")
+		m.wantHost(before)
+
+		for range 2 {
+			mac, err := m.createEndpoint("a", "n", plugin.EndpointInterface{Address: "192.0.2.21/24"})
+			if err != nil || mac != "" {
+				t.Fatalf("answered %q, %v; want no mac", mac, err)
+			}
+		}
+		m.mustRun("a", "n")
+		if l := m.kernel.InNS("a").Links()[0]; l.MAC != guid {
+			t.Errorf("in the container it has %s", l.MAC)
+		}
+		mtu := 65520
+		want(t, m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{MTU: &mtu}))
+		m.end("a")
+		m.wantHost(before)
+
+		wantError(t, m.create("x", "netdevice=ib0"), "option netdevice: ib0: it is not a PCI device, so it has no vfs: "+
+			"not supported by the driver")
+		m.mustRemove("n")
+		m.wantKeys()
+	})
+}

@@ -1,0 +1,156 @@
+package netdrv_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+)
+
+// TestNeverJoined: an endpoint that was made and never joined is one that the engine has forgotten; its device is free
+// again after a while, and not before: the engine may be slow.
+func TestNeverJoined(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		oneVF(m)
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		before := m.kernel.String()
+		_, err := m.createEndpoint("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
+		want(t, err)
+		m.after(4 * time.Minute)
+		m.wantKeys("dev/0000:01:10.0", "ep/n/"+endpoint("a"), "net/n")
+		m.restart() // how long it has been waiting is in the ledger
+		m.after(4 * time.Minute)
+		m.wantKeys("net/n")
+		m.wantHost(before)
+		_, err = m.join("a", "n")
+		wantError(t, err, "endpoint a-endpoint-0: record ep/n/a-endpoint-0123456789: not found")
+		want(t, m.deleteFrom("a", "n"))
+		m.mustRun("b", "n")
+		m.end("b")
+	})
+}
+
+// TestLostDelete: a device that came home although nobody deleted its endpoint is freed once it has been seen at home
+// for long enough without interruption.
+func TestLostDelete(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		hardware func(m *machine)
+		options  []string
+	}{
+		"vf":                            {oneVF, []string{"netdevice=ens1f0", "vlan=4"}},
+		"whole device":                  {nic, []string{"netdevice=ens2", "mode=passthrough"}},
+		"whole device without pci":      {func(m *machine) { m.kernel.AddVeth("tap0", "tap1") }, []string{"netdevice=tap0", "mode=passthrough"}},
+		"whole device without ethernet": {ipoib, []string{"netdevice=ib0", "mode=passthrough"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				c.hardware(m)
+				m.mustCreate("n", c.options...)
+				before := m.kernel.String()
+				source, _ := m.mustRun("a", "n")
+				held := m.keys()
+				m.leave("a")
+				want(t, m.kernel.MoveHome("a", "eth0", source))
+				m.after(4 * time.Minute)
+				m.wantKeys(held...)
+
+				// The same endpoint is joined again, and its device goes into the container again: no orphan.
+				again, err := m.join("a", "n")
+				want(t, err)
+				want(t, m.kernel.MoveToNS("a", again.InterfaceName.SrcName, "eth0"))
+				m.after(2 * time.Minute)
+				m.leave("a")
+				want(t, m.kernel.MoveHome("a", "eth0", source))
+				m.kernel.KillNS("a", 0)
+				m.after(4 * time.Minute)
+				m.wantKeys(held...)
+
+				m.restart() // what the process before has seen does not count
+				m.after(4 * time.Minute)
+				m.wantKeys(held...)
+				m.after(3 * time.Minute)
+				m.wantKeys("net/n")
+				m.wantHost(before)
+				delete(m.where, "a")
+				m.mustRun("b", "n")
+				m.end("b")
+			})
+		})
+	}
+}
+
+// TestInUseIsNotTouched: a device in a container is left alone however long it is there and however often the driver is
+// started anew, although nobody calls.
+func TestInUseIsNotTouched(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		nic(m)
+		m.kernel.AddVeth("tap0", "tap1")
+		m.mustCreate("vfs", "netdevice=ens1f0", "vlan=4")
+		m.mustCreate("whole", "netdevice=ens2", "mode=passthrough")
+		m.mustCreate("veth", "netdevice=tap0", "mode=passthrough")
+		for _, network := range []string{"vfs", "whole", "veth"} {
+			m.mustRun("on-"+network, network)
+		}
+		m.settled()
+		host, ledger, calls := m.kernel.String(), m.ledger(), len(m.kernel.Calls())
+		for range 3 {
+			m.after(time.Hour)
+			m.restart()
+		}
+		m.settled()
+		m.wantHost(host)
+		if l := m.ledger(); l != ledger {
+			t.Errorf("the ledger is\n%s\nbut was\n%s", l, ledger)
+		}
+		if now := m.kernel.Calls(); len(now) != calls {
+			t.Errorf("the kernel was asked for %v", now[calls:])
+		}
+		for _, network := range []string{"vfs", "whole", "veth"} {
+			m.end("on-" + network)
+			m.mustRemove(network)
+		}
+		m.wantKeys()
+	})
+}
+
+// TestNetworkGoesFirst: a network is removed while its containers still hold all VFs, because their deletion was lost.
+// The call does not wait for each of them, and nothing is left when they have come home.
+func TestNetworkGoesFirst(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		for i := range 7 {
+			m.mustRun(fmt.Sprintf("c%d", i), "n")
+		}
+		start := time.Now()
+		m.mustRemove("n")
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		if n := m.kernel.NumVFs("0000:01:00.0"); n != 7 {
+			t.Fatalf("%d vfs are left under containers that have 7", n)
+		}
+		// The VLAN is free for another network at once, its VFs are not.
+		m.mustCreate("m", "netdevice=ens1f0", "vlan=4")
+		if _, _, err := m.run("late", "m"); err == nil {
+			t.Error("a vf that is in a container was lent")
+		}
+		m.mustRemove("m")
+		m.after(2 * time.Minute)
+		for i := range 7 {
+			m.wantIn(fmt.Sprintf("0000:01:%02x.%x", 0x10+i*2/8, i*2%8), fmt.Sprintf("c%d", i))
+			m.kernel.KillNS(fmt.Sprintf("c%d", i), time.Duration(i)*time.Second)
+		}
+		m.settled()
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
