@@ -93,6 +93,7 @@ func TestOtherIPAMDrivers(t *testing.T) {
 
 // TestIPAMForOthers: our addresses for the engine's own macvlan driver.
 func TestIPAMForOthers(t *testing.T) {
+	Sh(t, "modprobe dummy numdummies=0") // older kernels make one of themselves
 	asBefore(t)
 	Sh(t, "ip link set "+another+" up")
 	t.Cleanup(func() { Sh(t, "ip link set "+another+" down") })
