@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -51,59 +52,113 @@ func (n Netdev) Movable() error {
 	return nil
 }
 
+// looks is how often links and sysfs are looked at until they agree: they are read one after the other, and names change
+// hands in between, as when several devices called eth0 come home at the same time.
+const looks = 5
+
+// errRenamed: a name has changed hands between two looks.
+var errRenamed = errors.New("its name keeps changing")
+
+// look finds a device among the links, anew when a name has changed hands meanwhile.
+func (h *Host) look(dev string, find func(links []Link) (Netdev, error)) (Netdev, error) {
+	for range looks {
+		links, err := h.kernel.Links()
+		if err != nil {
+			return Netdev{}, &Error{Dev: dev, Op: "list links", Err: err}
+		}
+		if n, err := find(links); !errors.Is(err, errRenamed) {
+			return n, err
+		}
+	}
+	return Netdev{}, &Error{Dev: dev, Err: fmt.Errorf("%w: %w", errRenamed, ErrNotReady)}
+}
+
 // Netdev returns the device that ref names: a name, an alternative name or a PCI address. The error matches ErrNotFound
 // when there is none, ErrAway when the PCI function has none in the host's namespace, ErrInvalid when it has several.
 func (h *Host) Netdev(ref string) (Netdev, error) {
-	if pci, ok := parsePCI(ref); ok {
-		return h.netdevAt(pci)
-	}
-	links, err := h.kernel.Links()
-	if err != nil {
-		return Netdev{}, &Error{Op: "list links", Err: err}
-	}
-	for _, l := range links {
-		if l.Name == ref || slices.Contains(l.AltNames, ref) {
-			return h.describe(l)
+	pci, isPCI := parsePCI(ref)
+	return h.look(ref, func(links []Link) (Netdev, error) {
+		if isPCI {
+			return h.netdevAt(pci, links)
 		}
-	}
-	return Netdev{}, &Error{Dev: ref, Err: ErrNotFound}
+		for _, l := range links {
+			if l.Name == ref || slices.Contains(l.AltNames, ref) {
+				return h.describe(l)
+			}
+		}
+		return Netdev{}, &Error{Dev: ref, Err: ErrNotFound}
+	})
 }
 
 // netdevAt returns the one netdev of a PCI function.
-func (h *Host) netdevAt(pci string) (Netdev, error) {
-	names, err := h.netdevsOf(pci)
+func (h *Host) netdevAt(pci string, links []Link) (Netdev, error) {
+	all, err := h.netdevsAt(pci, links)
 	switch {
+	case errors.Is(err, errRenamed):
+		return Netdev{}, err
 	case err != nil:
 		return Netdev{}, &Error{Dev: pci, Err: err}
 	case !h.sys.exists(pciDir(pci)):
 		return Netdev{}, &Error{Dev: pci, Err: ErrNotFound}
-	case len(names) == 0:
+	case len(all) == 0:
 		return Netdev{}, &Error{Dev: pci, Err: fmt.Errorf("it has no netdev in the host: %w", ErrAway)}
-	case len(names) > 1:
+	case len(all) > 1:
+		var names []string
+		for _, n := range all {
+			names = append(names, n.Name)
+		}
 		return Netdev{}, &Error{Dev: pci, Err: fmt.Errorf("it has several netdevs (%s): %w; name one of them",
 			strings.Join(names, ", "), ErrInvalid)}
 	}
-	return h.Netdev(names[0])
+	return all[0], nil
 }
 
-// describe adds to a link what sysfs knows.
+// netdevsAt returns the netdevs of a PCI function that are in the host's namespace, in the order of their names.
+func (h *Host) netdevsAt(pci string, links []Link) ([]Netdev, error) {
+	names, err := h.netdevsOf(pci)
+	if err != nil {
+		return nil, err
+	}
+	var all []Netdev
+	for _, name := range names {
+		i := slices.IndexFunc(links, func(l Link) bool { return l.Name == name })
+		if i < 0 {
+			return nil, errRenamed
+		}
+		n, err := h.describe(links[i])
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, n)
+	}
+	return all, nil
+}
+
+// describe adds to a link what sysfs knows of it. The error matches errRenamed when the link's name is no longer its own.
 func (h *Host) describe(l Link) (Netdev, error) {
-	pci, err := h.pciOf(l.Name)
+	dir, err := h.netdevDir(l.Name)
 	if err != nil {
 		return Netdev{}, &Error{Dev: l.Name, Err: err}
 	}
+	if dir == "" {
+		return Netdev{}, errRenamed
+	}
+	index, ok, err := h.sys.number(dir + "/ifindex")
+	if err != nil {
+		return Netdev{}, &Error{Dev: l.Name, Err: err}
+	}
+	if !ok || index != l.Index {
+		return Netdev{}, errRenamed
+	}
+	pci := pciOf(dir)
 	if pci == "" {
-		mac := l.PermMAC
-		if mac == "" {
-			mac = l.MAC
-		}
-		return Netdev{ID: ID(fmt.Sprintf("link-%d-%s", l.Index, mac)), Link: l}, nil
+		return Netdev{ID: linkID(l), Link: l}, nil
 	}
 	n := Netdev{ID: ID(pci), Link: l}
 	if n.Driver, err = h.driverOf(pci); err != nil {
 		return Netdev{}, &Error{Dev: l.Name, Err: err}
 	}
-	port, ok, err := h.sys.number("class/net/" + l.Name + "/dev_port")
+	port, ok, err := h.sys.number(dir + "/dev_port")
 	if err != nil {
 		return Netdev{}, &Error{Dev: l.Name, Err: err}
 	}
@@ -113,37 +168,37 @@ func (h *Host) describe(l Link) (Netdev, error) {
 	return n, nil
 }
 
+// linkID is the identity of a device without a PCI address.
+func linkID(l Link) ID {
+	mac := l.PermMAC
+	if mac == "" {
+		mac = l.MAC
+	}
+	return ID(fmt.Sprintf("link-%d-%s", l.Index, mac))
+}
+
 // Find returns the device wherever it is called now. The error matches ErrAway when it exists but is not in the host's
 // namespace or has no netdev yet, and ErrNotFound when it is gone. For a device without a PCI address away and gone
 // cannot be told apart: both are ErrAway.
 func (h *Host) Find(id ID) (Netdev, error) {
-	links, err := h.kernel.Links()
-	if err != nil {
-		return Netdev{}, &Error{Dev: string(id), Op: "list links", Err: err}
-	}
-	if !id.IsPCI() {
-		return h.findMarked(id, links)
-	}
-	if !h.sys.exists(pciDir(id.PCI())) {
-		return Netdev{}, &Error{Dev: string(id), Err: ErrNotFound}
-	}
-	names, err := h.netdevsOf(id.PCI())
-	if err != nil {
-		return Netdev{}, &Error{Dev: string(id), Err: err}
-	}
-	for _, l := range links {
-		if !slices.Contains(names, l.Name) {
-			continue
+	return h.look(string(id), func(links []Link) (Netdev, error) {
+		if !id.IsPCI() {
+			return h.findMarked(id, links)
 		}
-		n, err := h.describe(l)
+		if !h.sys.exists(pciDir(id.PCI())) {
+			return Netdev{}, &Error{Dev: string(id), Err: ErrNotFound}
+		}
+		all, err := h.netdevsAt(id.PCI(), links)
 		if err != nil {
 			return Netdev{}, err
 		}
-		if n.ID == id {
-			return n, nil
+		for _, n := range all {
+			if n.ID == id {
+				return n, nil
+			}
 		}
-	}
-	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
+		return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
+	})
 }
 
 // findMarked finds a device without a PCI address: by its mark while it is lent, otherwise as it was first seen.
@@ -154,12 +209,11 @@ func (h *Host) findMarked(id ID, links []Link) (Netdev, error) {
 		}
 	}
 	for _, l := range links {
-		n, err := h.describe(l)
-		if err != nil {
-			return Netdev{}, err
+		if linkID(l) != id {
+			continue
 		}
-		if n.ID == id {
-			return n, nil
+		if n, err := h.describe(l); err != nil || n.ID == id {
+			return n, err
 		}
 	}
 	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}

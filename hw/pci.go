@@ -22,21 +22,27 @@ func parsePCI(s string) (pci string, ok bool) {
 // pciDir is the directory of a PCI device, relative to the root of sysfs.
 func pciDir(pci string) string { return "bus/pci/devices/" + pci }
 
-// pciOf returns the PCI address of the function that a netdev belongs to, "" for one that has none. The address is the
-// last one in the netdev's device path, so that a virtio NIC (…/0000:00:03.0/virtio1/net/eth0) has one as well.
-func (h *Host) pciOf(netdev string) (string, error) {
+// netdevDir is the directory of a netdev below its device, which stays its own when the name changes hands; "" when there
+// is no netdev of that name.
+func (h *Host) netdevDir(netdev string) (string, error) {
 	t, err := h.sys.target("class/net/" + netdev)
-	if err != nil {
+	if t == "" || err != nil {
 		return "", err
 	}
-	before, _, _ := strings.Cut(t, "/net/")
+	return path.Join("class/net", t), nil
+}
+
+// pciOf returns the PCI address of the function that a netdev's directory belongs to, "" for one that has none. The
+// address is the last one in the path, so that a virtio NIC (…/0000:00:03.0/virtio1/net/eth0) has one as well.
+func pciOf(netdevDir string) string {
+	before, _, _ := strings.Cut(netdevDir, "/net/")
 	for before != "." && before != "/" && before != "" {
 		if pci := path.Base(before); pciAddress.MatchString(pci) {
-			return pci, nil
+			return pci
 		}
 		before = path.Dir(before)
 	}
-	return "", nil
+	return ""
 }
 
 // netdevsOf returns the names of a PCI function's netdevs that are in the host's namespace. sysfs shows only those:

@@ -2,6 +2,7 @@ package hw
 
 import (
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"strconv"
 )
@@ -16,13 +17,8 @@ type VF struct {
 	Netdev   Netdev // Index 0 when it has no netdev in the host
 }
 
-// ID is the VF's identity.
-func (v VF) ID() ID {
-	if v.Netdev.Index != 0 {
-		return v.Netdev.ID
-	}
-	return ID(v.PCI)
-}
+// ID is the VF's identity. A VF has one port.
+func (v VF) ID() ID { return ID(v.PCI) }
 
 // String is what people know the VF by.
 func (v VF) String() string { return fmt.Sprintf("vf %d of %s (%s)", v.Index, v.PF, v.PCI) }
@@ -67,6 +63,9 @@ func (h *Host) Taken(v VF) (string, error) {
 		return "is up in the host", nil
 	}
 	addrs, err := h.ip.Addrs(v.Netdev.Index)
+	if errors.Is(err, ErrNotFound) {
+		return "has just left the host", nil
+	}
 	if err != nil {
 		return "", &Error{Dev: v.String(), Op: "list addresses", Err: err}
 	}
@@ -82,10 +81,6 @@ func (h *Host) VFs(pf PF) ([]VF, error) {
 	if err != nil {
 		return nil, &Error{Dev: pf.String(), Op: "list links", Err: err}
 	}
-	byName := make(map[string]Link, len(links))
-	for _, l := range links {
-		byName[l.Name] = l
-	}
 	var vfs []VF
 	for i := 0; ; i++ {
 		pci, err := h.sys.link(pciDir(pf.PCI()) + "/virtfn" + strconv.Itoa(i))
@@ -95,7 +90,7 @@ func (h *Host) VFs(pf PF) ([]VF, error) {
 		if pci == "" {
 			return vfs, nil
 		}
-		vf, err := h.vf(pf, i, pci, byName)
+		vf, err := h.vf(pf, i, pci, links)
 		if err != nil {
 			return nil, &Error{Dev: pf.String(), Err: err}
 		}
@@ -104,7 +99,7 @@ func (h *Host) VFs(pf PF) ([]VF, error) {
 }
 
 // vf reads one VF.
-func (h *Host) vf(pf PF, index int, pci string, links map[string]Link) (VF, error) {
+func (h *Host) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 	vf := VF{PF: pf.Name, Index: index, PCI: pci}
 	var err error
 	if vf.Driver, err = h.driverOf(pci); err != nil {
@@ -116,17 +111,14 @@ func (h *Host) vf(pf PF, index int, pci string, links map[string]Link) (VF, erro
 	if vf.Override == "(null)" {
 		vf.Override = ""
 	}
-	names, err := h.netdevsOf(pci)
-	if err != nil {
-		return vf, err
-	}
-	if len(names) == 0 {
-		return vf, nil
-	}
-	if l, ok := links[names[0]]; ok {
-		vf.Netdev, err = h.describe(l)
-	} else { // it appeared or was renamed after the links were listed
-		vf.Netdev, err = h.Netdev(names[0])
+	all, err := h.netdevsAt(pci, links)
+	switch {
+	case errors.Is(err, errRenamed): // or it appeared after the links were listed
+		if vf.Netdev, err = h.Find(vf.ID()); errors.Is(err, ErrAway) {
+			err = nil
+		}
+	case len(all) > 0:
+		vf.Netdev = all[0]
 	}
 	return vf, err
 }
