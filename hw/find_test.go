@@ -1,0 +1,274 @@
+package hw_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// open returns the host of a stand-in kernel.
+func open(t *testing.T, k *hwtest.Kernel) *hw.Host {
+	t.Helper()
+	return openWith(t, k, k)
+}
+
+func openWith(t *testing.T, k *hwtest.Kernel, kernel hw.Kernel) *hw.Host {
+	t.Helper()
+	h, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: kernel, IP: k, Boot: "boot-1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// igb is a PF with two VFs from boot.
+func igb() hwtest.PF {
+	return hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 7, VFs: 2, Up: true}
+}
+
+// wantError compares an error's whole text.
+func wantError(t *testing.T, err error, want string) {
+	t.Helper()
+	if err == nil || err.Error() != want {
+		t.Errorf("error is\n  %v\nwant\n  %s", err, want)
+	}
+}
+
+// onPCI puts a link on a PCI function, as one of several ports of it.
+func onPCI(t *testing.T, k *hwtest.Kernel, pci, name string, port int) {
+	t.Helper()
+	k.AddLink(hw.Link{Name: name})
+	function, err := filepath.EvalSymlinks(filepath.Join(k.Sys, "bus/pci/devices", pci))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(function, "net", name)
+	to, err := filepath.Rel(filepath.Join(k.Sys, "class/net"), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	class := filepath.Join(k.Sys, "class/net", name)
+	for _, err := range []error{
+		os.Rename(filepath.Join(k.Sys, "devices/virtual/net", name), dir),
+		os.Remove(class), os.Symlink(to, class),
+		os.Remove(filepath.Join(dir, "dev_port")),
+		os.WriteFile(filepath.Join(dir, "dev_port"), fmt.Appendln(nil, port), 0o444),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestFindByAnyName: a device is found by what people call it.
+func TestFindByAnyName(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	pf := igb()
+	pf.PCI = "0000:0a:00.0"
+	k.AddPF(pf)
+	k.AddPF(hwtest.PF{Name: "far0", PCI: "10000:0b:00.1", Driver: "e1000e"})
+	k.AddAltName("ens1f0", "a-name-that-is-longer-than-15")
+	k.AddVeth("tap0", "tap1")
+	h := open(t, k)
+	for ref, id := range map[string]hw.ID{
+		"ens1f0":                        "0000:0a:00.0",
+		"a-name-that-is-longer-than-15": "0000:0a:00.0",
+		"0000:0a:00.0":                  "0000:0a:00.0",
+		"0000:0A:00.0":                  "0000:0a:00.0",
+		"0a:00.0":                       "0000:0a:00.0",
+		"0A:00.0":                       "0000:0a:00.0",
+		"10000:0b:00.1":                 "10000:0b:00.1",
+		"ens1f0v1":                      "0000:0a:10.2",
+		"tap1":                          hw.ID(fmt.Sprintf("link-%d-%s", k.Link("tap1").Index, k.Link("tap1").MAC)),
+	} {
+		n, err := h.Netdev(ref)
+		if err != nil || n.ID != id {
+			t.Errorf("%s is %s, %v; want %s", ref, n.ID, err, id)
+		}
+		if again, err := h.Find(id); err != nil || again.Index != n.Index {
+			t.Errorf("%s is found as %s, %v; want %s", id, again.Name, err, n.Name)
+		}
+	}
+	for ref, want := range map[string]string{
+		"ENS1F0":       "ENS1F0: no such device",
+		"0000:0a:00.7": "0000:0a:00.7: no such device",
+		"0a:00.8":      "0a:00.8: no such device",
+		"":             "no such device",
+	} {
+		_, err := h.Netdev(ref)
+		wantError(t, err, want)
+	}
+}
+
+// TestTwoPorts: a PCI function may have several netdevs, told apart by their port.
+func TestTwoPorts(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(hwtest.PF{Name: "port0", PCI: "0000:04:00.0", Driver: "mlx4_core"})
+	onPCI(t, k, "0000:04:00.0", "port1", 1)
+	h := open(t, k)
+	_, err := h.Netdev("04:00.0")
+	wantError(t, err, "0000:04:00.0: it has several netdevs (port0, port1): invalid value; name one of them")
+	for name, id := range map[string]hw.ID{"port0": "0000:04:00.0", "port1": "0000:04:00.0/1"} {
+		if n, err := h.Netdev(name); err != nil || n.ID != id || n.Driver != "mlx4_core" {
+			t.Errorf("%s is %s of %s, %v; want %s", name, n.ID, n.Driver, err, id)
+		}
+		if n, err := h.Find(id); err != nil || n.Name != name {
+			t.Errorf("%s is %s, %v; want %s", id, n.Name, err, name)
+		}
+	}
+	if pci := hw.ID("0000:04:00.0/1").PCI(); pci != "0000:04:00.0" {
+		t.Errorf("the function of port 1 is %q", pci)
+	}
+}
+
+// TestVirtio: sysfs has a level between a virtio function and its netdev.
+func TestVirtio(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(hwtest.PF{Name: "ens4", PCI: "0000:00:04.0", Virtio: true, TotalVFs: 2, VFs: 2, Up: true})
+	h := open(t, k)
+	for _, ref := range []string{"ens4", "00:04.0"} {
+		n, err := h.Netdev(ref)
+		if err != nil || n.ID != "0000:00:04.0" || n.Name != "ens4" || n.Driver != "virtio-pci" {
+			t.Errorf("%s is %s, %s of %s, %v", ref, n.ID, n.Name, n.Driver, err)
+		}
+	}
+	pf, err := h.PF("ens4")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vfs, err := h.VFs(pf)
+	if err != nil || len(vfs) != 2 || vfs[1].Netdev.Name != "ens4v1" {
+		t.Errorf("vfs are %+v, %v", vfs, err)
+	}
+}
+
+// TestNoPF: what is no PF is refused in words that say what to do.
+func TestNoPF(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(igb())
+	k.AddPF(hwtest.PF{Name: "ens2", PCI: "0000:02:00.0"})
+	k.AddVeth("tap0", "tap1")
+	h := open(t, k)
+	if err := k.MoveToNS("c", "ens1f0v1", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	for ref, want := range map[string]string{
+		"ens1f0v0":     "ens1f0v0: it is a vf itself; name its pf: not supported by the driver",
+		"0000:01:10.0": "ens1f0v0: it is a vf itself; name its pf: not supported by the driver",
+		"0000:01:10.2": "0000:01:10.2: it has no netdev in the host: device is in another network namespace",
+		"tap0":         "tap0: it is not a PCI device, so it has no vfs: not supported by the driver",
+		"nosuch0":      "nosuch0: no such device",
+		"ens2": "ens2 (0000:02:00.0): sr-iov is off or missing (no sriov_totalvfs); switch it on in the firmware of the " +
+			"nic and of the machine: not supported by the driver",
+	} {
+		_, err := h.PF(ref)
+		wantError(t, err, want)
+	}
+}
+
+// A fickle kernel has something happen right after it has listed the links.
+type fickle struct {
+	hw.Kernel
+	then func()
+}
+
+func (f *fickle) Links() ([]hw.Link, error) {
+	links, err := f.Kernel.Links()
+	if do := f.then; do != nil {
+		f.then = nil
+		do()
+	}
+	return links, err
+}
+
+// TestNamesChangeHands: names are read from the kernel and from sysfs one after the other. A name that has gone to
+// another device in between must not make one device be taken for the other.
+func TestNamesChangeHands(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(igb())
+	k.AddVeth("tap0", "tap1")
+	f := &fickle{Kernel: k}
+	h := openWith(t, k, f)
+	pf, err := h.PF("ens1f0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rename := func(from, to string) {
+		if err := k.SetLink(k.Link(from).Index, hw.LinkChange{Name: &to}); err != nil {
+			t.Error(err)
+		}
+	}
+	swap := func() {
+		rename("ens1f0v0", "other")
+		rename("ens1f0v1", "ens1f0v0")
+		rename("other", "ens1f0v1")
+	}
+	index := func(pci string) int {
+		_, l, _ := k.Netdev(pci)
+		return l.Index
+	}
+	f.then = swap
+	vfs, err := h.VFs(pf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, pci := range []string{"0000:01:10.0", "0000:01:10.2"} {
+		if vfs[i].PCI != pci || vfs[i].Netdev.Index != index(pci) || vfs[i].ID() != hw.ID(pci) {
+			t.Errorf("vf %d is %+v, want link %d", i, vfs[i], index(pci))
+		}
+		f.then = swap
+		if n, err := h.Find(hw.ID(pci)); err != nil || n.Index != index(pci) || n.ID != hw.ID(pci) {
+			t.Errorf("found %+v, %v; want link %d", n, err, index(pci))
+		}
+		f.then = swap
+		if n, err := h.Netdev(pci); err != nil || n.Index != index(pci) {
+			t.Errorf("found %+v, %v; want link %d", n, err, index(pci))
+		}
+	}
+	f.then = func() { rename("ens1f0v0", "other") } // a VF whose name is gone is not one without a PCI address
+	n, err := h.Netdev("ens1f0v1")
+	if err != nil || !n.ID.IsPCI() {
+		t.Errorf("found %+v, %v", n, err)
+	}
+	f.then = func() { rename("tap0", "ens1f0v0") }
+	_, err = h.Netdev("tap0")
+	wantError(t, err, "tap0: no such device")
+}
+
+// TestNoWayOutOfSysfs: names come from users and from the ledger; none leads out of the directory.
+func TestNoWayOutOfSysfs(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(igb())
+	h := open(t, k)
+	secret := filepath.Join(filepath.Dir(k.Sys), "etc")
+	if err := os.MkdirAll(filepath.Join(secret, "net", "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	before := k.String()
+	for _, ref := range []string{"../../etc", "../../../etc", "a/b", "..", ".", "/etc", "../../../../etc/net/x", "lo/../lo"} {
+		_, err := h.Netdev(ref)
+		wantError(t, err, ref+": no such device")
+		_, err = h.PF(ref)
+		wantError(t, err, ref+": no such device")
+	}
+	for _, id := range []hw.ID{"../../../etc", "../../../../../../etc", "../../../etc/1", "", "link-1-../../etc"} {
+		if n, err := h.Find(id); err == nil {
+			t.Errorf("%q is %+v", id, n)
+		}
+	}
+	err := h.RestoreNetdev("../../../etc", hw.Snapshot{Link: &hw.LinkState{Name: "x"}})
+	wantError(t, err, "sysfs: readdir bus/pci/devices/../net: invalid argument")
+	if after := k.String(); after != before || len(k.Calls()) > 0 {
+		t.Errorf("something was changed: %v\n%s", k.Calls(), after)
+	}
+}
