@@ -225,63 +225,69 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience t
 	if err != nil {
 		return err
 	}
-	gone := remove(e.kv.Key)
+	unlockDevice, err := d.locks.lock(ctx, loanKey(e.rec.Device))
+	if err != nil {
+		return err
+	}
+	defer unlockDevice()
 	l, err := d.loan(ctx, e.rec.Device)
 	switch {
 	case errors.Is(err, store.ErrNotFound) || err == nil && l.Endpoint != eid:
-		_, err = commit(ctx, d.store, store.Unchanged(e.kv), gone)
+		_, err = transact(ctx, d.store, nil, []write{remove(e.kv.Key)})
 		return err
 	case err != nil:
 		return err
+	case l.State == freeing || l.State == quarantined: // the reconciler was quicker
+		return nil
 	}
-	if err := d.advance(ctx, l, freeing, gone); err != nil {
+	if err := d.advance(ctx, l, freeing, remove(e.kv.Key)); err != nil {
 		return err
 	}
-	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
-	defer cancel()
-	if err := d.bringHome(bounded, l, patience); err != nil {
-		d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
-		d.nudge()
-	}
+	d.bringHome(ctx, l, patience)
 	return nil
 }
 
-// bringHome waits for a device to come home and puts it back.
-func (d *Driver) bringHome(ctx context.Context, l *loan, patience time.Duration) error {
-	unlock, err := d.locks.lock(ctx, loanKey(l.Device))
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	now, err := d.loan(ctx, l.Device)
-	if errors.Is(err, store.ErrNotFound) || err == nil && now.rev != l.rev {
-		return nil // the reconciler was quicker; the device may be somebody else's by now
-	}
-	if err != nil {
-		return err
-	}
+// bringHome waits for a device to come home and puts it back, or leaves it to the reconciler. The caller holds the
+// loan's lock, and has done so since before the loan was freeing: nobody else can have had the device since.
+func (d *Driver) bringHome(ctx context.Context, l *loan, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
 	give := time.NewTimer(patience)
 	defer give.Stop()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	for {
 		err := d.putBack(ctx, l)
-		if !errors.Is(err, hw.ErrAway) {
-			return err
+		if errors.Is(err, hw.ErrAway) && pause(ctx, again.C, give.C) {
+			continue
 		}
-		select {
-		case <-give.C:
-			return err
-		case <-ctx.Done():
-			return err
-		case <-again.C:
+		if err != nil {
+			d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
+			d.nudge()
 		}
+		return
+	}
+}
+
+// pause waits for the next look; it is false when there will be none.
+func pause(ctx context.Context, next, end <-chan time.Time) bool {
+	select {
+	case <-end:
+		return false
+	case <-ctx.Done():
+		return false
+	case <-next:
+		return true
 	}
 }
 
 // putBack puts a device back and ends its loan. A device that is in the host and cannot be put back is quarantined. The
-// error matches hw.ErrAway while it has not come home. The caller holds the loan's lock.
+// error matches hw.ErrAway while it has not come home. After a reboot there is nothing to put back: names and settings
+// are what the host's configuration has made of them since. The caller holds the loan's lock.
 func (d *Driver) putBack(ctx context.Context, l *loan) error {
+	if l.past {
+		return d.end(ctx, l)
+	}
 	err := d.mode(l.Mode).release(ctx, l)
 	switch {
 	case err == nil:

@@ -63,6 +63,7 @@ type loanRecord struct {
 	Reason   string      `json:"reason,omitempty"` // why it is quarantined
 	Network  string      `json:"network"`
 	Endpoint string      `json:"endpoint"`
+	Boot     string      `json:"boot"` // the boot in which it began; what it says of the device ends with that
 	Snapshot hw.Snapshot `json:"snapshot"`
 	Wish     hw.VFWish   `json:"wish"`
 	Since    time.Time   `json:"since"` // when it got into its state

@@ -39,15 +39,19 @@ var next = map[loanState][]loanState{
 // loan is a loan record that this process has read, to be moved on.
 type loan struct {
 	loanRecord
-	rev int64
+	rev  int64
+	past bool // the machine was started anew since: the device is in no container, and as the new boot has made it
 }
 
 func (l *loan) unchanged() store.Cond { return store.Cond{Key: loanKey(l.Device), Rev: l.rev} }
 
+// returning tells whether the device will be free soon.
+func (l *loan) returning() bool { return l.State == freeing || l.past }
+
 // start writes down a new loan together with its endpoint. taken is true, and nothing written, when the device or the
 // endpoint has a record already.
 func (d *Driver) start(ctx context.Context, l *loan, e endpointRecord) (taken bool, err error) {
-	l.Version, l.State, l.Since = recordVersion, claimed, time.Now()
+	l.Version, l.State, l.Since, l.Boot = recordVersion, claimed, time.Now(), d.host.Boot()
 	res, err := transact(ctx, d.store,
 		[]store.Cond{store.Absent(loanKey(l.Device)), store.Absent(endpointKey(e.Network, e.ID))},
 		[]write{put(loanKey(l.Device), l.loanRecord), put(endpointKey(e.Network, e.ID), e)})
@@ -94,7 +98,7 @@ func (d *Driver) loans(ctx context.Context) (map[hw.ID]*loan, error) {
 	}
 	byDevice := make(map[hw.ID]*loan, len(all))
 	for _, r := range all {
-		byDevice[r.rec.Device] = &loan{r.rec, r.kv.Rev}
+		byDevice[r.rec.Device] = d.loanOf(r)
 	}
 	return byDevice, nil
 }
@@ -105,7 +109,11 @@ func (d *Driver) loan(ctx context.Context, id hw.ID) (*loan, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &loan{r.rec, r.kv.Rev}, nil
+	return d.loanOf(r), nil
+}
+
+func (d *Driver) loanOf(r rev[loanRecord]) *loan {
+	return &loan{loanRecord: r.rec, rev: r.kv.Rev, past: r.rec.Boot != d.host.Boot()}
 }
 
 // holder says in an error who has the device, or why nobody can have it.

@@ -77,7 +77,7 @@ func (d passthrough) claim(ctx context.Context, n *network, mac hw.MAC, loans ma
 	for _, l := range loans {
 		if l.Device == dev.ID || (l.Device == n.Device || l.Network == n.ID) && (err != nil || l.State != quarantined) {
 			return nil, &allInUse{fmt.Sprintf("%s; a device that is handed over whole serves one container at a time",
-				l.holder()), l.State == freeing}
+				l.holder()), l.returning()}
 		}
 	}
 	if err != nil {

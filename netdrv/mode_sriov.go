@@ -151,13 +151,13 @@ type allInUse struct {
 func (e *allInUse) Error() string { return e.text }
 
 func busyMAC(mac hw.MAC, l *loan) error {
-	return &allInUse{fmt.Sprintf("mac address %s: %s", mac, l.holder()), l.State == freeing}
+	return &allInUse{fmt.Sprintf("mac address %s: %s", mac, l.holder()), l.returning()}
 }
 
-// returning tells whether one of the PF's VFs is being put back.
+// returning tells whether one of the PF's VFs will be free soon.
 func returning(pf hw.PF, loans map[hw.ID]*loan) bool {
 	for _, l := range loans {
-		if l.PF == pf.PCI() && l.State == freeing {
+		if l.PF == pf.PCI() && l.returning() {
 			return true
 		}
 	}

@@ -114,14 +114,18 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, home map[hw.ID]time.Time)
 }
 
 // orphaned tells whether a loan has nobody who would end it. A device that is lent and stays in the host has not been
-// moved by the engine, or has come back without a DeleteEndpoint: the engine moves it within seconds of Join.
+// moved by the engine, or has come back without a DeleteEndpoint: the engine moves it within seconds of Join. None has
+// outlived a reboot.
 func (d *Driver) orphaned(l *loan, home map[hw.ID]time.Time) bool {
 	switch l.State {
 	case claimed:
 		return true
 	case ready:
-		return time.Since(l.Since) > d.orphanAfter
+		return l.past || time.Since(l.Since) > d.orphanAfter
 	case lent:
+		if l.past {
+			return true
+		}
 		if _, err := d.host.Find(l.Device); err != nil {
 			delete(home, l.Device)
 			return false

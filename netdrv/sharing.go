@@ -20,8 +20,7 @@ func (d *Driver) share(ctx context.Context, pf hw.PF, want int) error {
 		return d.shareAnew(ctx, pf, want)
 	case err != nil:
 		return err
-	case r.rec.Boot != d.host.Boot() && pf.NumVFs > 0:
-		// Since the machine was started somebody else was quicker to make VFs; they are his.
+	case d.foreign(pf, r.rec):
 		if _, err := commit(ctx, d.store, store.Unchanged(r.kv), remove(r.kv.Key)); err != nil {
 			return err
 		}
@@ -33,6 +32,12 @@ func (d *Driver) share(ctx context.Context, pf hw.PF, want int) error {
 		return nil
 	}
 	return d.makeVFs(ctx, pf, r)
+}
+
+// foreign tells whether a PF's VFs are not the ones of its record: since the machine was started somebody else was quicker
+// to make some, or an administrator has changed their number. They are his.
+func (d *Driver) foreign(pf hw.PF, r sharingRecord) bool {
+	return pf.NumVFs > 0 && (r.Boot != d.host.Boot() || r.NumVFs != pf.NumVFs)
 }
 
 // shareAnew shares a PF that the plugin has made no VFs on.
@@ -63,10 +68,18 @@ func (d *Driver) shareAnew(ctx context.Context, pf hw.PF, want int) error {
 	return nil
 }
 
-// makeVFs makes the VFs of a sharing record and marks it done. It finishes what a crash has left half made.
+// makeVFs makes the VFs of a sharing record and marks it done. It finishes what a crash has left half made. How the PF was
+// before is how it was in this boot: the host may have begun to use it since the last.
 func (d *Driver) makeVFs(ctx context.Context, pf hw.PF, r rev[sharingRecord]) error {
 	d.log.Info("making vfs", zap.String("pf", pf.Name), zap.String("pci", pf.PCI()), zap.Int("numvfs", r.rec.NumVFs))
 	rec := r.rec
+	if rec.Boot != d.host.Boot() {
+		was, err := d.host.Sharing(pf)
+		if err != nil {
+			return err
+		}
+		rec.Was = was
+	}
 	rec.Boot, rec.Done = d.host.Boot(), false
 	r, err := d.putSharing(ctx, store.Unchanged(r.kv), rec)
 	if err != nil {
@@ -137,7 +150,7 @@ func (d *Driver) unmakeVFs(ctx context.Context, pci string) error {
 	case errors.Is(err, hw.ErrNotFound): // gone with its VFs
 	case err != nil:
 		return err
-	case r.rec.Boot != d.host.Boot() && pf.NumVFs > 0: // made by somebody else since the machine was started
+	case r.rec.Boot != d.host.Boot() || d.foreign(pf, r.rec): // the reboot has undone it, or an administrator
 	default:
 		d.log.Info("removing vfs", zap.String("pf", pf.Name), zap.String("pci", pci), zap.Int("numvfs", pf.NumVFs))
 		if err := d.host.DisableVFs(pf, r.rec.Was); err != nil {
