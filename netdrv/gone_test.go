@@ -59,7 +59,7 @@ func TestCallerGone(t *testing.T) {
 					idle := m.keys()
 					err := m.createUntil("a", "n", patience, c.hangUp)
 					if done = err == nil; done {
-						want(t, m.deleteFrom("a", "n"))
+						m.must(m.deleteFrom("a", "n"))
 					} else if gone++; !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
 						t.Errorf("error is %v, want the end of the context", err)
 					}

@@ -35,7 +35,7 @@ func TestIPoIB(t *testing.T) {
 		for range 2 {
 			mac, err := m.createEndpoint("a", "n", plugin.EndpointInterface{Address: "192.0.2.21/24"})
 			if err != nil || mac != "" {
-				t.Fatalf("answered %q, %v; want no mac", mac, err)
+				m.t.Fatalf("answered %q, %v; want no mac", mac, err)
 			}
 		}
 		m.mustRun("a", "n")
@@ -43,7 +43,7 @@ func TestIPoIB(t *testing.T) {
 			t.Errorf("in the container it has %s", l.MAC)
 		}
 		mtu := 65520
-		want(t, m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{MTU: &mtu}))
+		m.must(m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{MTU: &mtu}))
 		m.end("a")
 		m.wantHost(before)
 

@@ -17,7 +17,7 @@ func TestNeverJoined(t *testing.T) {
 		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
 		before := m.kernel.String()
 		_, err := m.createEndpoint("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
-		want(t, err)
+		m.must(err)
 		m.after(4 * time.Minute)
 		m.wantKeys("dev/0000:01:10.0", "ep/n/"+endpoint("a"), "net/n")
 		m.restart() // how long it has been waiting is in the ledger
@@ -26,7 +26,7 @@ func TestNeverJoined(t *testing.T) {
 		m.wantHost(before)
 		_, err = m.join("a", "n")
 		wantError(t, err, "endpoint a-endpoint-0: record ep/n/a-endpoint-0123456789: not found")
-		want(t, m.deleteFrom("a", "n"))
+		m.must(m.deleteFrom("a", "n"))
 		m.mustRun("b", "n")
 		m.end("b")
 	})
@@ -54,17 +54,17 @@ func TestLostDelete(t *testing.T) {
 				source, _ := m.mustRun("a", "n")
 				held := m.keys()
 				m.leave("a")
-				want(t, m.kernel.MoveHome("a", "eth0", source))
+				m.must(m.kernel.MoveHome("a", "eth0", source))
 				m.after(4 * time.Minute)
 				m.wantKeys(held...)
 
 				// The same endpoint is joined again, and its device goes into the container again: no orphan.
 				again, err := m.join("a", "n")
-				want(t, err)
-				want(t, m.kernel.MoveToNS("a", again.InterfaceName.SrcName, "eth0"))
+				m.must(err)
+				m.must(m.kernel.MoveToNS("a", again.InterfaceName.SrcName, "eth0"))
 				m.after(2 * time.Minute)
 				m.leave("a")
-				want(t, m.kernel.MoveHome("a", "eth0", source))
+				m.must(m.kernel.MoveHome("a", "eth0", source))
 				m.kernel.KillNS("a", 0)
 				m.after(4 * time.Minute)
 				m.wantKeys(held...)
@@ -136,7 +136,7 @@ func TestNetworkGoesFirst(t *testing.T) {
 			t.Errorf("it took %s", took)
 		}
 		if n := m.kernel.NumVFs("0000:01:00.0"); n != 7 {
-			t.Fatalf("%d vfs are left under containers that have 7", n)
+			m.t.Fatalf("%d vfs are left under containers that have 7", n)
 		}
 		// The VLAN is free for another network at once, its VFs are not.
 		m.mustCreate("m", "netdevice=ens1f0", "vlan=4")

@@ -11,9 +11,14 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
+// ens2 is a plain NIC.
+func ens2() hwtest.PF {
+	return hwtest.PF{Name: "ens2", PCI: "0000:02:00.0", MAC: "52:54:00:bb:00:00", Driver: "e1000e", Up: true}
+}
+
 // nic adds a plain NIC with an address and routes, as a host uses it.
 func nic(m *machine) {
-	m.kernel.AddPF(hwtest.PF{Name: "ens2", PCI: "0000:02:00.0", MAC: "52:54:00:bb:00:00", Driver: "e1000e", Up: true})
+	m.kernel.AddPF(ens2())
 	m.kernel.AddAddrs("ens2", "192.0.2.10/24", "2001:db8::10/64")
 	m.kernel.AddRoutes("ens2", hw.Route{Dst: "198.51.100.0/24", Gateway: "192.0.2.1", Table: 254, Metric: 50, Protocol: 4})
 }

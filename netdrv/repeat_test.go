@@ -66,7 +66,7 @@ func TestUsedUpBodies(t *testing.T) {
 				t.Errorf("%s: error is %v, want %s", name, err, v.want)
 			}
 		}
-		want(t, m.leaveFrom("", ""))
+		m.must(m.leaveFrom("", ""))
 		m.wantHost(host)
 		if diff := cmp.Diff(ledger, m.ledger()); diff != "" {
 			t.Errorf("the ledger has changed:\n%s", diff)
@@ -128,7 +128,7 @@ func TestCreateEndpointAgain(t *testing.T) {
 		m.mustCreate("n", "netdevice=ens1f0")
 		i := plugin.EndpointInterface{Address: "10.0.0.2/24"}
 		mac, err := m.createEndpoint("a", "n", i)
-		want(t, err)
+		m.must(err)
 		if mac == "" {
 			t.Error("no mac was answered")
 		}
@@ -146,9 +146,9 @@ func TestCreateEndpointAgain(t *testing.T) {
 			t.Errorf("%d calls to the kernel, want %d; ledger\n%s\nwas\n%s", n, calls, m.ledger(), ledger)
 		}
 		join, err := m.join("a", "n")
-		want(t, err)
+		m.must(err)
 		again("after join")
-		want(t, m.kernel.MoveToNS("a", join.InterfaceName.SrcName, "eth0"))
+		m.must(m.kernel.MoveToNS("a", join.InterfaceName.SrcName, "eth0"))
 		again("in the container")
 		m.where["a"] = place{"n", join.InterfaceName.SrcName, "eth0"}
 		m.end("a")
@@ -160,7 +160,7 @@ func TestCreateEndpointAgain(t *testing.T) {
 				t.Errorf("answered %q, %v; want no mac", got, err)
 			}
 		}
-		want(t, m.deleteFrom("b", "n"))
+		m.must(m.deleteFrom("b", "n"))
 		m.wantKeys("net/n", "pf/0000:01:00.0")
 	})
 }
@@ -177,17 +177,17 @@ func TestJoinAgain(t *testing.T) {
 		wantError(t, err, "network x: the plugin does not know it (was the plugin removed and installed again?); "+
 			"remove the network and create it anew: record net/x: not found")
 		first, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
-		want(t, err)
+		m.must(err)
 		ledger := m.ledger()
 		again, err := m.join("a", "n")
-		want(t, err)
+		m.must(err)
 		if diff := cmp.Diff(first, again); diff != "" {
 			t.Errorf("answered differently:\n%s", diff)
 		}
 		if diff := cmp.Diff(ledger, m.ledger()); diff != "" {
 			t.Errorf("the ledger has changed:\n%s", diff)
 		}
-		want(t, m.kernel.MoveToNS("a", first.InterfaceName.SrcName, "eth0"))
+		m.must(m.kernel.MoveToNS("a", first.InterfaceName.SrcName, "eth0"))
 		_, err = m.join("a", "n")
 		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): cannot be moved into the container: "+
 			"0000:01:10.0: device is in another network namespace")
@@ -204,20 +204,20 @@ func TestLeaveIsNoEnd(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
 		m.mustCreate("n", "netdevice=ens1f0", "vlan=7")
-		want(t, m.leaveFrom("a", "n"))
+		m.must(m.leaveFrom("a", "n"))
 		_, err := m.createEndpoint("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
-		want(t, err)
-		want(t, m.leaveFrom("a", "n"))
+		m.must(err)
+		m.must(m.leaveFrom("a", "n"))
 		first, err := m.join("a", "n")
-		want(t, err)
+		m.must(err)
 		source := first.InterfaceName.SrcName
 		for range 3 {
-			want(t, m.kernel.MoveToNS("a", source, "eth0"))
-			want(t, m.leaveFrom("a", "n"))
-			want(t, m.leaveFrom("a", "n"))
-			want(t, m.kernel.MoveHome("a", "eth0", source))
+			m.must(m.kernel.MoveToNS("a", source, "eth0"))
+			m.must(m.leaveFrom("a", "n"))
+			m.must(m.leaveFrom("a", "n"))
+			m.must(m.kernel.MoveHome("a", "eth0", source))
 			again, err := m.join("a", "n")
-			want(t, err)
+			m.must(err)
 			if diff := cmp.Diff(first, again); diff != "" {
 				t.Errorf("answered differently:\n%s", diff)
 			}
@@ -226,7 +226,7 @@ func TestLeaveIsNoEnd(t *testing.T) {
 		if err != nil || states[0].VLAN.ID != 7 {
 			t.Errorf("vf 0 is %+v, %v; want it to be in vlan 7 all the time", states[0], err)
 		}
-		want(t, m.deleteFrom("a", "n"))
+		m.must(m.deleteFrom("a", "n"))
 		m.wantKeys("net/n", "pf/0000:01:00.0")
 	})
 }
@@ -239,22 +239,22 @@ func TestDeleteAgain(t *testing.T) {
 		nic(m)
 		before := m.kernel.String()
 		for _, options := range [][]string{{"netdevice=ens1f0"}, {"netdevice=ens2", "mode=passthrough"}} {
-			want(t, m.deleteFrom("a", "n"))
-			want(t, m.remove("n"))
+			m.must(m.deleteFrom("a", "n"))
+			m.must(m.remove("n"))
 			m.mustCreate("n", options...)
-			want(t, m.deleteFrom("a", "n"))
+			m.must(m.deleteFrom("a", "n"))
 
 			_, err := m.createEndpoint("a", "n", plugin.EndpointInterface{}) // never joined, never left
-			want(t, err)
-			want(t, m.deleteFrom("a", "n"))
-			want(t, m.deleteFrom("a", "n"))
+			m.must(err)
+			m.must(m.deleteFrom("a", "n"))
+			m.must(m.deleteFrom("a", "n"))
 
 			source, _ := m.mustRun("a", "n") // never left
-			want(t, m.kernel.MoveHome("a", "eth0", source))
+			m.must(m.kernel.MoveHome("a", "eth0", source))
 			m.kernel.KillNS("a", 0)
-			want(t, m.deleteFrom("a", "n"))
+			m.must(m.deleteFrom("a", "n"))
 			host, ledger := m.kernel.String(), m.ledger()
-			want(t, m.deleteFrom("a", "n"))
+			m.must(m.deleteFrom("a", "n"))
 			m.wantHost(host)
 			if diff := cmp.Diff(ledger, m.ledger()); diff != "" {
 				t.Errorf("the ledger has changed:\n%s", diff)

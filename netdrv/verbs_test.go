@@ -3,7 +3,6 @@ package netdrv_test
 import (
 	"fmt"
 	"strings"
-	"testing"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 	"github.com/google/go-cmp/cmp"
@@ -105,7 +104,7 @@ func (m *machine) wantHost(before string) {
 func (m *machine) wantKeys(want ...string) {
 	m.t.Helper()
 	if diff := cmp.Diff(want, m.keys()); diff != "" {
-		m.t.Errorf("keys in the ledger:\n%s", diff)
+		m.t.Errorf("keys in the ledger:\n%s\nledger:\n%s", diff, m.ledger())
 	}
 }
 
@@ -117,10 +116,10 @@ func (m *machine) wantIn(pci, ns string) {
 	}
 }
 
-// want fails the test with an error that should not be.
-func want(t *testing.T, err error) {
-	t.Helper()
+// must ends the story with an error that should not be.
+func (m *machine) must(err error) {
+	m.t.Helper()
 	if err != nil {
-		t.Fatal(err)
+		m.t.Fatal(err)
 	}
 }

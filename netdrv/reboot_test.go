@@ -1,0 +1,304 @@
+package netdrv_test
+
+import (
+	"testing"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+const pfPCI = "0000:01:00.0"
+
+// TestReboot: after a reboot the VFs are gone, and the first container has them made again. The engine deletes the
+// endpoints of before, or has forgotten them.
+func TestReboot(t *testing.T) {
+	t.Parallel()
+	for name, forgets := range map[string]bool{"the engine deletes its endpoints": false, "the engine forgets them": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				m.kernel.AddPF(igb())
+				m.mustCreate("n", "netdevice=ens1f0", "vlan=4", "numvfs=2")
+				m.mustRun("a", "n")
+				m.mustRun("b", "n")
+				var before string
+				m.reboot(func(m *machine) {
+					m.kernel.AddPF(igb())
+					before = m.kernel.String()
+				})
+				if !forgets {
+					m.must(m.leaveFrom("a", "n"))
+					m.must(m.deleteFrom("a", "n"))
+				}
+				// Containers that restart=always starts at boot: they are started once, or not at all.
+				m.mustRun("a2", "n")
+				if n := m.kernel.NumVFs(pfPCI); n != 2 {
+					t.Errorf("%d vfs, want the 2 of before", n)
+				}
+				if !forgets {
+					m.must(m.deleteFrom("b", "n"))
+				}
+				m.mustRun("b2", "n")
+				states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
+				if err != nil || states[0].VLAN.ID != 4 || states[1].VLAN.ID != 4 {
+					t.Errorf("vfs are %+v, %v; want both in vlan 4", states, err)
+				}
+				m.must(m.deleteFrom("b", "n")) // too late to matter
+				m.settled()
+				m.wantIn("0000:01:10.0", "a2")
+				m.wantIn("0000:01:10.2", "b2")
+				m.end("a2")
+				m.end("b2")
+				m.mustRemove("n")
+				m.wantHost(before)
+				m.wantKeys()
+			})
+		})
+	}
+}
+
+// TestRebootOntoUpPF: how a PF was before is how it was in this boot. One that the host itself uses now stays up.
+func TestRebootOntoUpPF(t *testing.T) {
+	t.Parallel()
+	for name, used := range map[string]bool{"vfs were made again": true, "no container was started": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				m.kernel.AddPF(igb()) // down
+				m.mustCreate("n", "netdevice=ens1f0")
+				m.mustRun("a", "n")
+				var before string
+				m.reboot(func(m *machine) {
+					pf := igb()
+					pf.Up = true
+					m.kernel.AddPF(pf)
+					m.kernel.AddAddrs("ens1f0", "192.0.2.1/24")
+					m.after(time.Minute)
+					before = m.kernel.String()
+				})
+				m.must(m.deleteFrom("a", "n"))
+				if used {
+					m.mustRun("b", "n")
+					m.end("b")
+				}
+				m.mustRemove("n")
+				m.settled()
+				m.wantHost(before)
+				m.wantKeys()
+			})
+		})
+	}
+}
+
+// TestRebootOntoForeignVFs: after a reboot somebody else was quicker to make VFs. They are used, and they stay.
+func TestRebootOntoForeignVFs(t *testing.T) {
+	t.Parallel()
+	for name, used := range map[string]bool{"used": true, "not used": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				m.kernel.AddPF(igb())
+				m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+				m.mustRun("a", "n")
+				var before string
+				m.reboot(func(m *machine) {
+					pf := igb()
+					pf.Up, pf.VFs, pf.VFDriverAfter = true, 3, 0
+					m.kernel.AddPF(pf)
+					m.after(time.Minute)
+					before = m.kernel.String()
+				})
+				m.must(m.deleteFrom("a", "n"))
+				if used {
+					m.mustRun("b", "n")
+					m.end("b")
+				}
+				m.mustCreate("m", "netdevice=ens1f0", "vlan=5")
+				m.mustRemove("n")
+				m.mustRemove("m")
+				m.settled()
+				m.wantHost(before)
+				m.wantKeys()
+			})
+		})
+	}
+}
+
+// TestRebootRenames: after a reboot names may have changed places. What the snapshot of another boot says is not to be
+// put back; the host's own configuration has had its say since.
+func TestRebootRenames(t *testing.T) {
+	t.Parallel()
+	for name, deletes := range map[string]bool{"the engine deletes its endpoints": true, "the engine forgets them": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				oneVF(m)
+				nic(m)
+				m.mustCreate("vf", "netdevice=ens1f0", "vlan=4")
+				m.mustCreate("whole", "netdevice=ens2", "mode=passthrough")
+				m.mustRun("a", "vf")
+				m.mustRun("b", "whole")
+				var before string
+				m.reboot(func(m *machine) {
+					pf := igb()
+					pf.Name, pf.Up, pf.VFs, pf.TotalVFs, pf.VFDriverAfter = "ens2", true, 1, 1, 0
+					m.kernel.AddPF(pf)
+					nic := ens2()
+					nic.Name = "ens1f0"
+					m.kernel.AddPF(nic)
+					m.kernel.AddAddrs("ens1f0", "192.0.2.77/24")
+					m.kernel.AddLink(hw.Link{Name: "ens1f0v0", Kind: "macvlan", MAC: "02:00:00:00:77:77"})
+					m.after(time.Minute)
+					before = m.kernel.String()
+				})
+				if deletes {
+					m.must(m.deleteFrom("a", "vf"))
+					m.must(m.deleteFrom("b", "whole"))
+				} else {
+					m.settled()
+				}
+				m.wantHost(before)
+				m.wantKeys("net/vf", "net/whole")
+				m.mustRun("a2", "vf")
+				m.mustRun("b2", "whole")
+				m.wantIn("0000:01:10.0", "a2")
+				m.wantIn("0000:02:00.0", "b2")
+				m.end("a2")
+				m.end("b2")
+				m.wantHost(before)
+			})
+		})
+	}
+}
+
+// TestRebootWithoutPCI: a device without a PCI address is made anew by the host's configuration. It is the network's
+// device by its name, for a container that the engine starts at boot, at once.
+func TestRebootWithoutPCI(t *testing.T) {
+	t.Parallel()
+	for name, deletes := range map[string]bool{"the engine deletes its endpoints": true, "the engine forgets them": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				m.kernel.AddVeth("tap0", "tap1")
+				m.mustCreate("n", "netdevice=tap0", "mode=passthrough")
+				m.mustRun("a", "n")
+				var before string
+				m.reboot(func(m *machine) {
+					m.kernel.AddLink(hw.Link{Name: "other0", Kind: "tun", MAC: "02:00:00:00:77:77"}) // ifindexes differ
+					m.kernel.AddVeth("tap0", "tap1")
+					before = m.kernel.String()
+				})
+				if deletes {
+					m.must(m.deleteFrom("a", "n"))
+				}
+				m.mustRun("a2", "n")
+				m.end("a2")
+				m.wantHost(before)
+				m.mustRemove("n")
+				m.settled()
+				m.wantHost(before)
+				m.wantKeys()
+			})
+		})
+	}
+}
+
+// TestHotUnplug: the PF is pulled while a container has a VF, and plugged in again. The VF of before is no more, and
+// nobody waits for it.
+func TestHotUnplug(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		m.mustRun("a", "n")
+		m.mustRun("b", "n")
+		m.kernel.RemovePF(pfPCI)
+		m.kernel.KillNS("a", 0)
+		m.kernel.KillNS("b", 0)
+		_, _, err := m.run("c", "n")
+		wantError(t, err, "network n: 0000:01:00.0: no such device")
+		m.leave("a")
+		m.delete("a")
+		m.wantKeys("dev/0000:01:10.2", "ep/n/"+endpoint("b"), "net/n", "pf/"+pfPCI)
+		m.settled()
+
+		m.kernel.AddPF(igb())
+		before := m.kernel.String()
+		m.mustRun("c", "n")
+		m.wantIn("0000:01:10.0", "c")
+		m.mustRun("d", "n") // not vf 1, which is b's as long as b has not been deleted
+		m.wantIn("0000:01:10.4", "d")
+		m.leave("b")
+		m.delete("b")
+		m.mustRun("e", "n")
+		m.wantIn("0000:01:10.2", "e")
+		for _, c := range []string{"c", "d", "e"} {
+			m.end(c)
+		}
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestHotUnplugForGood: networks and endpoints of a device that is gone can be removed.
+func TestHotUnplugForGood(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		nic(m)
+		m.mustCreate("vf", "netdevice=ens1f0", "vlan=4")
+		m.mustCreate("whole", "netdevice=ens2", "mode=passthrough")
+		m.mustRun("a", "vf")
+		m.mustRun("b", "whole")
+		m.kernel.RemovePF(pfPCI)
+		m.kernel.RemovePF("0000:02:00.0")
+		for _, c := range []string{"a", "b"} {
+			m.leave(c)
+			m.kernel.KillNS(c, 0)
+			m.delete(c)
+		}
+		m.wantKeys("net/vf", "net/whole", "pf/"+pfPCI)
+		_, err := m.createEndpoint("c", "whole", plugin.EndpointInterface{})
+		wantError(t, err, "network whole: netdev ens2: 0000:02:00.0: no such device")
+		m.mustRemove("vf")
+		m.mustRemove("whole")
+		m.settled()
+		m.wantKeys()
+	})
+}
+
+// TestAdministratorChangesCount: an administrator has the last word on the number of VFs. Those he made are his.
+func TestAdministratorChangesCount(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		m.mustRun("a", "n")
+		setVFs := func(n string) { m.must(m.kernel.WriteAttr("bus/pci/devices/"+pfPCI+"/sriov_numvfs", n)) }
+
+		setVFs("0") // under the container's feet: the next one has them made again
+		m.mustRun("b", "n")
+		m.wantIn("0000:01:10.2", "b")
+		m.leave("a")
+		m.kernel.KillNS("a", 0)
+		m.delete("a")
+		m.end("b")
+
+		setVFs("0")
+		setVFs("3")
+		m.mustRun("c", "n")
+		m.wantIn("0000:01:10.0", "c")
+		m.end("c")
+		m.mustCreate("m", "netdevice=ens1f0", "vlan=5")
+		m.mustRemove("n")
+		m.mustRemove("m")
+		m.settled()
+		if n := m.kernel.NumVFs(pfPCI); n != 3 {
+			t.Errorf("%d vfs, want the 3 that the administrator made", n)
+		}
+		m.wantKeys()
+	})
+}
