@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 )
 
 // Bind makes sure that a VF is bound to its driver and has a netdev whose name is final. A VF that is bound already is
 // left alone.
 func (h *Host) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
-	if vf.Driver == "" {
+	fresh := vf.Driver == ""
+	if fresh {
 		if err := h.probe(ctx, pf, vf); err != nil {
 			return Netdev{}, &Error{Dev: vf.String(), Op: "bind to its driver", Err: err}
 		}
@@ -18,7 +20,27 @@ func (h *Host) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	if err != nil {
 		return Netdev{}, &Error{Dev: vf.String(), Op: "wait for its netdev", Err: err}
 	}
+	if fresh {
+		return h.ownName(pf, vf, n)
+	}
 	return n, nil
+}
+
+// ownName gives a fresh netdev a name of its own if nobody else has: the kernel gives the first ethN that is free in the
+// host, so that a VF would get the name of one that is away, which then could not come home. The name is the one that
+// systemd gives to VFs.
+func (h *Host) ownName(pf PF, vf VF, n Netdev) (Netdev, error) {
+	const longest = 15 // IFNAMSIZ-1
+	name := fmt.Sprintf("%sv%d", pf.Name, vf.Index)
+	if h.naming(n.Name) != byKernel || len(name) > longest {
+		return n, nil
+	}
+	if err := h.rename(n, name); errors.Is(err, fs.ErrExist) {
+		return n, nil
+	} else if err != nil {
+		return Netdev{}, err
+	}
+	return h.Find(n.ID)
 }
 
 // Rebind takes a VF from its driver and gives it back: the way to make igbvf take a MAC that the PF has set, and to
