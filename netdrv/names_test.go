@@ -1,0 +1,169 @@
+package netdrv_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// TestImpostor: while a device is away, another takes its name. It is not the other's turn to be put back: the device
+// waits, out of use, until its name is free again.
+func TestImpostor(t *testing.T) {
+	t.Parallel()
+	byName := func(k *hwtest.Kernel, name string) {
+		k.AddLink(hw.Link{Name: name, Kind: "macvlan", MAC: "02:00:00:00:66:66", MTU: 1400, Up: true})
+	}
+	byAltName := func(k *hwtest.Kernel, name string) {
+		k.AddLink(hw.Link{Name: "impostor", Kind: "macvlan", MAC: "02:00:00:00:66:66", MTU: 1400, Up: true})
+		k.AddAltName("impostor", name)
+	}
+	for name, c := range map[string]struct {
+		hardware func(m *machine)
+		options  []string
+		appear   func(k *hwtest.Kernel, name string)
+		own      string // name of the device
+		busy     string // what the next container is told
+	}{
+		"of a vf": {oneVF, []string{"netdevice=ens1f0", "vlan=4"}, byName, "ens1f0v0",
+			"ens1f0 (0000:01:00.0): all 1 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is quarantined: " +
+				"eth0: rename to ens1f0v0: file exists"},
+		"by alternative name": {oneVF, []string{"netdevice=ens1f0", "vlan=4"}, byAltName, "ens1f0v0",
+			"ens1f0 (0000:01:00.0): all 1 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is quarantined: " +
+				"eth0: rename to ens1f0v0: file exists"},
+		"of a whole device": {nic, []string{"netdevice=ens2", "mode=passthrough"}, byName, "ens2",
+			"ens2 is quarantined: eth0: rename to ens2: file exists; a device that is handed over whole serves one " +
+				"container at a time"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				c.hardware(m)
+				m.mustCreate("n", c.options...)
+				before := m.kernel.String()
+				source, _ := m.mustRun("a", "n")
+				if source != c.own {
+					t.Fatalf("the device is %s, want %s", source, c.own)
+				}
+				c.appear(m.kernel, source)
+				impostor := m.kernel.Link(source)
+
+				// The engine cannot bring the device home under its name, and leaves it to the kernel.
+				m.leave("a")
+				if err := m.kernel.MoveHome("a", "eth0", source); err == nil {
+					t.Error("moved home onto a name that is taken")
+				}
+				want := map[string]string{source: "eth0"}[m.kernel.InNS("a").Links()[0].Name]
+				if want != "" {
+					m.must(m.kernel.InNS("a").SetLink(source, hw.LinkChange{Name: &want}))
+				}
+				m.kernel.KillNS("a", time.Second)
+				m.delete("a")
+				m.settled()
+				if diff := cmp.Diff(impostor, m.kernel.Link(source)); diff != "" {
+					t.Errorf("the impostor was changed:\n%s", diff)
+				}
+				_, _, err := m.run("b", "n")
+				wantError(t, err, c.busy)
+
+				m.kernel.DelLink(impostor.Name)
+				m.settled()
+				m.wantHost(before)
+				m.wantKeys("net/n")
+				m.mustRun("b", "n")
+				m.end("b")
+			})
+		})
+	}
+}
+
+// TestOwnAltName: udev, or the container, has given the device its own old name as an alternative one. That is no
+// obstacle.
+func TestOwnAltName(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		oneVF(m)
+		m.mustCreate("n", "netdevice=ens1f0")
+		before := m.kernel.String()
+		source, _ := m.mustRun("a", "n")
+		m.kernel.InNS("a").AddAltName("eth0", source)
+		m.leave("a")
+		m.kernel.KillNS("a", time.Second)
+		m.delete("a")
+		m.wantHost(before)
+		m.wantKeys("net/n")
+	})
+}
+
+// TestUdevIsSlow: a VF is lent under the name that it has in the end, as long as udev does not take all day.
+func TestUdevIsSlow(t *testing.T) {
+	t.Parallel()
+	for after, name := range map[time.Duration]string{0: "ens1f0v0", 3 * time.Second: "ens1f0v0"} {
+		t.Run(after.String(), func(t *testing.T) {
+			story(t, func(m *machine) {
+				m.kernel.UdevAfter = after
+				m.kernel.AddPF(igb())
+				m.mustCreate("n", "netdevice=ens1f0")
+				if source, _ := m.mustRun("a", "n"); source != name {
+					t.Errorf("it is called %s, want %s", source, name)
+				}
+				m.end("a")
+				if l := m.kernel.Link(name); l.Up {
+					t.Errorf("back as %+v", l)
+				}
+			})
+		})
+	}
+}
+
+// TestNoUdev: where nobody names devices - no udev, or one that keeps the kernel's names - every VF that is bound gets
+// the first number that is free: also the one of a VF that is away. Each has a name of its own all the same.
+func TestNoUdev(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ noUdev, slow bool }{
+		"no udev":                     {noUdev: true},
+		"udev comes when all is over": {slow: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				m.kernel.NoUdev = c.noUdev
+				if c.slow {
+					m.kernel.UdevAfter = time.Hour
+				}
+				pf := igb()
+				pf.TotalVFs = 2
+				m.kernel.AddPF(pf)
+				before := m.kernel.String()
+				m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+				a, _ := m.mustRun("a", "n")
+				b, _ := m.mustRun("b", "n")
+				if a == b {
+					t.Errorf("both vfs are called %s", a)
+				}
+				m.end("b")
+				m.end("a")
+				m.wantKeys("net/n", "pf/0000:01:00.0")
+				for _, source := range []string{a, b} {
+					if l := m.kernel.Link(source); l.Up {
+						t.Errorf("%s is up", source)
+					}
+				}
+				m.mustRun("c", "n")
+				m.mustRun("d", "n")
+				for _, container := range []string{"c", "d"} {
+					m.leave(container)
+					m.kernel.KillNS(container, 0)
+					m.delete(container)
+				}
+				m.settled()
+				m.mustRemove("n")
+				m.wantHost(before)
+				m.wantKeys()
+			})
+		})
+	}
+}
