@@ -73,9 +73,10 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, 
 	if n, err = h.Rebind(ctx, pf, vf); err != nil {
 		return Netdev{}, err
 	}
-	if n.MAC != mac && mac != "" {
-		return Netdev{}, &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: fmt.Errorf("the device says %s: %w",
-			n.MAC, ErrInvalid)}
+	if n.MAC != mac && mac != "" { // the PF has set none, so the driver has drawn another
+		if n, err = h.giveBackMAC(vf, n, mac); err != nil {
+			return Netdev{}, err
+		}
 	}
 	if err := h.tryVF(ctx, pf, n); err != nil {
 		return Netdev{}, &Error{Dev: vf.String(), Op: "wait for carrier", Err: fmt.Errorf(
@@ -93,14 +94,26 @@ func (h *Host) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MAC) (Net
 			return n, nil
 		}
 	}
-	if n, err = h.Rebind(ctx, pf, vf); err != nil {
+	if n, err = h.Rebind(ctx, pf, vf); err != nil || n.MAC == mac {
 		return n, err
 	}
-	if n.MAC != mac {
-		return n, &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: fmt.Errorf("the device says %s: %w",
-			n.MAC, ErrInvalid)}
+	return n, wrongMAC(vf, n, mac)
+}
+
+// giveBackMAC gives a VF's fresh netdev the MAC that it had before.
+func (h *Host) giveBackMAC(vf VF, n Netdev, mac MAC) (Netdev, error) {
+	if err := h.kernel.SetLink(n.Index, LinkChange{MAC: &mac}); err != nil {
+		return n, &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: err}
 	}
-	return n, nil
+	n, err := h.Find(n.ID)
+	if err == nil && n.MAC != mac {
+		err = wrongMAC(vf, n, mac)
+	}
+	return n, err
+}
+
+func wrongMAC(vf VF, n Netdev, mac MAC) error {
+	return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: fmt.Errorf("the device says %s: %w", n.MAC, ErrInvalid)}
 }
 
 // tryVF brings a VF up until it has carrier, and down again. Without carrier on the PF there is nothing to be seen of

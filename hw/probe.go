@@ -63,7 +63,7 @@ func (h *Host) probe(ctx context.Context, pf PF, vf VF) error {
 	if driver != "" {
 		err := wait(ctx, probeBound, func() (bool, error) { return h.sys.exists("bus/pci/drivers/" + driver), nil })
 		if errors.Is(err, ErrNotReady) {
-			return fmt.Errorf("driver %s is not loaded: %w; load it (modprobe %s)", driver, err, driver)
+			return fmt.Errorf("driver %s is not loaded; load it (modprobe %s)", driver, driver) // no fault of the VF's
 		}
 		if err != nil {
 			return err
