@@ -1,0 +1,55 @@
+package netdrv_test
+
+import (
+	"testing"
+	"time"
+)
+
+// TestDriverNeverLoads: without the driver of the VFs no VF is of any use. The error says what to load, in time for the
+// engine to show it, and no VF is blamed for it.
+func TestDriverNeverLoads(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.VFDriverAfter = -1
+		m.kernel.AddPF(pf)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		start := time.Now()
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): bind to its driver: driver igbvf is not loaded; "+
+			"load it (modprobe igbvf)")
+		if took := time.Since(start); took > 5*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		m.wantKeys("net/n", "pf/0000:01:00.0")
+		m.kernel.LoadDriver("igbvf")
+		m.mustRun("a", "n")
+		m.end("a")
+		m.mustRemove("n")
+		m.wantHost(before)
+	})
+}
+
+// TestEveryVFIsBroken: VFs that come up dead are tried one after the other, but not for ever; the error of the last says
+// what is wrong, and what is broken is told apart from what is in use.
+func TestEveryVFIsBroken(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.Up, pf.VFs, pf.TotalVFs, pf.BadVFs, pf.VFDriverAfter = true, 2, 2, []int{0, 1}, 0
+		m.kernel.AddPF(pf)
+		m.after(time.Minute)
+		m.mustCreate("n", "netdevice=ens1f0")
+		before := m.kernel.String()
+		const dead = "wait for carrier: device not ready, also after it was unbound and bound; " +
+			"is it seen in the kernel log (dmesg)?"
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "ens1f0 (0000:01:00.0): all 2 vfs are in use: "+
+			"vf 0 of ens1f0 (0000:01:10.0) is quarantined: vf 0 of ens1f0 (0000:01:10.0): "+dead+"; "+
+			"vf 1 of ens1f0 (0000:01:10.2) is quarantined: vf 1 of ens1f0 (0000:01:10.2): "+dead)
+		m.settled()
+		m.wantKeys("net/n")
+		m.wantHost(before)
+	})
+}
