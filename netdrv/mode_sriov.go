@@ -177,6 +177,9 @@ func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netd
 	if l.Snapshot.Link == nil { // it had no netdev before; as it is now it shall be again
 		l.Snapshot.Link = &state
 		l.Snapshot.Link.Up = false
+		if own := l.Snapshot.VF.MAC; own != "" { // not the wished one, which its driver has just read
+			l.Snapshot.Link.MAC = own
+		}
 		if err := save(); err != nil {
 			return hw.Netdev{}, err
 		}
