@@ -95,7 +95,10 @@ func decode[T any](kv store.KV) (rev[T], error) {
 	if err := json.Unmarshal(kv.Value, &v); err != nil {
 		return r, fmt.Errorf("ledger record %s: %w", kv.Key, err)
 	}
-	if v.Version < 1 || v.Version > recordVersion {
+	if v.Version < 1 {
+		return r, fmt.Errorf("ledger record %s: has no version: %w", kv.Key, store.ErrCorrupt)
+	}
+	if v.Version > recordVersion {
 		return r, fmt.Errorf("ledger record %s: has version %d, this plugin knows %d: %w",
 			kv.Key, v.Version, recordVersion, store.ErrNewer)
 	}
