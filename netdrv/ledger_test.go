@@ -1,0 +1,234 @@
+package netdrv_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// records are the files of testdata/ledger, by the version that wrote them: one record of each kind in each state that
+// outlives a call. What has been shipped is never changed there; a new version adds a directory.
+const records = "testdata/ledger"
+
+// A stored record, as it is in its file.
+type stored struct {
+	Key    string
+	Record json.RawMessage
+}
+
+// shipped reads the records of one version.
+func shipped(t *testing.T, version string) []stored {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(records, version, "*.json"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("no records of %s: %v", version, err)
+	}
+	var all []stored
+	for _, name := range names {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s stored
+		if err := json.Unmarshal(b, &s); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// put writes records to the ledger.
+func (m *machine) put(all ...stored) {
+	m.t.Helper()
+	for _, s := range all {
+		if _, err := m.store.Txn(m.t.Context(), nil, []store.Op{store.Put(s.Key, s.Record)}); err != nil {
+			m.t.Fatal(err)
+		}
+	}
+}
+
+func twoNICs(m *machine) {
+	m.kernel.AddPF(igb())
+	nic(m)
+}
+
+// busyDay leaves a machine with a record of each kind: a VF in a container, one that is ready, one that cannot be put
+// back, one on its way back, a whole device in a container.
+func busyDay(m *machine) {
+	r := &plugin.CreateNetworkRequest{
+		IPv4Data: []*plugin.IPAMData{{Pool: "10.0.0.0/24", Gateway: "10.0.0.1/24"}},
+		IPv6Data: []*plugin.IPAMData{{Pool: "2001:db8:1::/64", Gateway: "2001:db8:1::1/64"}},
+	}
+	m.must(m.createWith("vfs", r, "netdevice=ens1f0", "vlan=100", "privileged=yes", "numvfs=4", "prefix=hw", "gateway=auto"))
+	internal := &plugin.CreateNetworkRequest{Options: map[string]any{"com.docker.network.internal": true}}
+	m.must(m.createWith("whole", internal, "netdevice=ens2", "mode=passthrough"))
+	m.mustRun("lent", "vfs")
+	m.mustRun("stuck", "vfs", "02:00:00:00:00:42")
+	m.mustRun("coming", "vfs")
+	m.mustRun("whole", "whole")
+	_, err := m.createEndpoint("ready", "vfs", plugin.EndpointInterface{Address: "10.0.0.9/24", AddressIPv6: "2001:db8:1::9/64"})
+	m.must(err)
+	m.leave("coming")
+	m.delete("coming")
+	m.kernel.AddVeth("ens1f0v1", "peer")
+	m.leave("stuck")
+	m.kernel.KillNS("stuck", 0)
+	m.delete("stuck")
+	m.after(time.Second)
+}
+
+// TestWritesVersion1: what is written now is what version 1 wrote, field for field. If this fails the format has changed:
+// it needs a new version and a directory of its own, and what there is must stay readable.
+func TestWritesVersion1(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		twoNICs(m)
+		busyDay(m)
+		want := map[string]string{}
+		for _, s := range shipped(t, "v1") {
+			want[s.Key] = indent(t, s.Record)
+		}
+		got := map[string]string{}
+		for _, s := range m.ledgerRecords() {
+			got[s.Key] = indent(t, s.Record)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("records:\n%s", diff)
+		}
+	})
+}
+
+// indent is a record to be compared, without the moment at which it was written.
+func indent(t *testing.T, b []byte) string {
+	t.Helper()
+	b = regexp.MustCompile(`"since":\s*"[^"]*"`).ReplaceAll(b, []byte(`"since": "then"`))
+	var out bytes.Buffer
+	if err := json.Indent(&out, b, "", "\t"); err != nil {
+		t.Fatal(err)
+	}
+	return out.String()
+}
+
+// TestGoesOnFromVersion1: a driver that finds the records of version 1 knows what is lent, and ends it properly.
+func TestGoesOnFromVersion1(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		twoNICs(m)
+		before := m.kernel.String()
+		busyDay(m)
+		m.stop()
+		m.store = store.NewMemory()
+		m.put(shipped(t, "v1")...)
+		m.start(m.store)
+
+		_, _, err := m.run("more", "vfs")
+		wantError(t, err, "ens1f0 (0000:01:00.0): all 4 vfs are in use: "+
+			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint lent-endpoin of network vfs; "+
+			"vf 1 of ens1f0 (0000:01:10.2) is quarantined: hw0: rename to ens1f0v1: file exists; "+
+			"vf 2 of ens1f0 (0000:01:10.4) is on its way back from endpoint coming-endpo; "+
+			"vf 3 of ens1f0 (0000:01:10.6) is held by endpoint ready-endpoi of network vfs (waited 6s)")
+		join, err := m.join("ready", "vfs")
+		m.must(err)
+		if diff := cmp.Diff(&plugin.JoinResponse{
+			InterfaceName: plugin.InterfaceName{SrcName: "ens1f0v3", DstPrefix: "hw"},
+			Gateway:       "10.0.0.1", GatewayIPv6: "2001:db8:1::1",
+		}, join); diff != "" {
+			t.Errorf("join:\n%s", diff)
+		}
+		m.must(m.deleteFrom("ready", "vfs"))
+		m.mustRun("more", "vfs")
+		m.wantIn("0000:01:10.6", "more")
+		m.kernel.KillNS("coming", 0)
+		m.kernel.DelLink("ens1f0v1")
+		m.settled()
+		m.wantIn("0000:01:10.2", "")
+		for _, c := range []string{"more", "lent", "whole"} {
+			m.end(c)
+		}
+		m.mustRemove("vfs")
+		m.mustRemove("whole")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestUnreadableRecords: a record that a newer version has written, or that is damaged, is named in a clear error, and
+// nothing is done: what is not understood is not to be overwritten.
+func TestUnreadableRecords(t *testing.T) {
+	t.Parallel()
+	const ep = "ep/n/a-endpoint-0123456789"
+	other := func(m *machine) error { return m.create("other", "netdevice=ens1f0") }
+	changed := func(m *machine) error { return m.create("n", "netdevice=ens1f0", "vlan=9") }
+	endpointOf := func(container string) func(m *machine) error {
+		return func(m *machine) error {
+			_, err := m.createEndpoint(container, "n", plugin.EndpointInterface{})
+			return err
+		}
+	}
+	join := func(m *machine) error { _, err := m.join("a", "n"); return err }
+	del := func(m *machine) error { return m.deleteFrom("a", "n") }
+	rm := func(m *machine) error { return m.remove("n") }
+	for key, calls := range map[string][]func(m *machine) error{
+		"net/n":            {other, changed, endpointOf("b"), join, rm},
+		ep:                 {changed, endpointOf("a"), join, del, rm},
+		"dev/0000:01:10.0": {endpointOf("b"), join, del, rm},
+		"pf/0000:01:00.0":  {other},
+	} {
+		for name, c := range map[string]struct{ text, why string }{
+			"newer":            {`{"v":2,"news":true}`, "has version 2, this plugin knows 1: ledger was written by a newer version"},
+			"no record":        {`{"id":"n"}`, "has no version: ledger is damaged"},
+			"no json":          {"once upon a time", "invalid character 'o' looking for beginning of value"},
+			"of another shape": {`{"v":1,"id":7,"device":7,"pci":7}`, "json: cannot unmarshal number into Go struct field "},
+		} {
+			t.Run(key+" "+name, func(t *testing.T) {
+				story(t, func(m *machine) {
+					m.kernel.AddPF(igb())
+					m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+					m.mustRun("a", "n")
+					m.settled()
+					good := m.ledgerRecords()
+					m.put(stored{key, json.RawMessage(c.text)})
+					host, ledger := m.kernel.String(), m.ledger()
+					for i, call := range calls {
+						err := call(m)
+						if err == nil || !strings.Contains(err.Error(), "ledger record "+key+": "+c.why) {
+							t.Errorf("call %d: error is %v, want ledger record %s: %s", i, err, key, c.why)
+						}
+					}
+					m.settled()
+					m.restart()
+					m.settled()
+					m.wantHost(host)
+					if diff := cmp.Diff(ledger, m.ledger()); diff != "" {
+						t.Errorf("the ledger has changed:\n%s", diff)
+					}
+					m.put(good...)
+					m.end("a")
+					m.mustRemove("n")
+					m.wantKeys()
+				})
+			})
+		}
+	}
+}
+
+// ledgerRecords is what the ledger holds.
+func (m *machine) ledgerRecords() (all []stored) {
+	m.t.Helper()
+	m.must(m.store.Range(m.t.Context(), "", func(kv store.KV) error {
+		all = append(all, stored{kv.Key, kv.Value})
+		return nil
+	}))
+	return all
+}
