@@ -1,0 +1,126 @@
+package hw_test
+
+import (
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// TestMovable: links that the kernel keeps in their namespace are refused by their kind.
+func TestMovable(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(igb())
+	h := open(t, k)
+	for kind, movable := range map[string]bool{"bond": false, "bridge": false, "team": false, "vrf": false,
+		"openvswitch": false, "batadv": false, "veth": true, "macvlan": true, "vlan": true, "tun": true, "vxlan": true} {
+		k.AddLink(hw.Link{Name: kind + "0", Kind: kind})
+		n, err := h.Netdev(kind + "0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if movable {
+			if err := n.Movable(); err != nil {
+				t.Error(err)
+			}
+			continue
+		}
+		wantError(t, n.Movable(), kind+"0: a "+kind+" cannot leave its network namespace: not supported by the driver")
+	}
+	for name, want := range map[string]string{"ens1f0": "", "ens1f0v0": "",
+		"lo": "lo: a loopback cannot leave its network namespace: not supported by the driver"} {
+		n, err := h.Netdev(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := n.Movable(); want != "" || err != nil {
+			wantError(t, err, want)
+		}
+	}
+}
+
+// A stack is links that stand on one another, the lowest being nic.
+type stack struct {
+	t *testing.T
+	k *hwtest.Kernel
+}
+
+// on adds a link that stands on another.
+func (s stack) on(kind, name, below string) {
+	s.k.AddLink(hw.Link{Name: name, Kind: kind, Peer: s.k.Link(below).Index, Up: true})
+}
+
+// under adds a link that another becomes a port of.
+func (s stack) under(kind, name, port string) {
+	index, down, up := s.k.AddLink(hw.Link{Name: name, Kind: kind, Up: true}), false, true
+	for _, c := range []hw.LinkChange{{Up: &down}, {Master: &index}, {Up: &up}} {
+		if err := s.k.SetLink(s.k.Link(port).Index, c); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+const (
+	anywhere  = "0.0.0.0/0"
+	anywhere6 = "::/0"
+)
+
+// route adds a route; one to nowhere in particular leads through a router.
+func (s stack) route(name, dst string, table ...int) {
+	r := hw.Route{Dst: dst, OnLink: true, Gateway: map[string]string{anywhere: "192.0.2.1", anywhere6: "2001:db8::1"}[dst]}
+	if len(table) > 0 {
+		r.Table = table[0]
+	}
+	s.k.AddRoutes(name, r)
+}
+
+// TestCarriesDefaultRoute: a device is the host's way out also when the route stands on what stands on it.
+func TestCarriesDefaultRoute(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		build func(s stack)
+		via   string // "" for no
+	}{
+		"itself":             {func(s stack) { s.route("nic", anywhere) }, "nic"},
+		"itself, over ipv6":  {func(s stack) { s.route("nic", anywhere6) }, "nic"},
+		"of another table":   {func(s stack) { s.route("nic", anywhere, 100) }, ""},
+		"not a default":      {func(s stack) { s.route("nic", "10.0.0.0/8") }, ""},
+		"none":               {func(stack) {}, ""},
+		"of another device":  {func(s stack) { s.on("tun", "t0", "lo"); s.route("t0", anywhere) }, ""},
+		"vlan":               {func(s stack) { s.on("vlan", "nic.5", "nic"); s.route("nic.5", anywhere) }, "nic.5"},
+		"macvlan":            {func(s stack) { s.on("macvlan", "mv", "nic"); s.route("mv", anywhere) }, "mv"},
+		"ipvlan, over ipv6":  {func(s stack) { s.on("ipvlan", "iv", "nic"); s.route("iv", anywhere6) }, "iv"},
+		"a veth is no child": {func(s stack) { s.on("veth", "v0", "nic"); s.route("v0", anywhere) }, ""},
+		"port of a bridge":   {func(s stack) { s.under("bridge", "br0", "nic"); s.route("br0", anywhere) }, "br0"},
+		"port of a bond":     {func(s stack) { s.under("bond", "bond0", "nic"); s.route("bond0", anywhere) }, "bond0"},
+		"macvlan on a bridge over a vlan on a bond": {func(s stack) {
+			s.under("bond", "bond0", "nic")
+			s.on("vlan", "bond0.7", "bond0")
+			s.under("bridge", "br7", "bond0.7")
+			s.on("macvlan", "mv7", "br7")
+			s.route("mv7", anywhere)
+		}, "mv7"},
+		"links in a circle": {func(s stack) {
+			s.on("macvlan", "m1", "lo")
+			s.k.AddLink(hw.Link{Name: "m2", Kind: "macvlan", Peer: s.k.Link("m1").Index + 1, Up: true}) // on itself
+			s.route("m2", anywhere)
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			k := hwtest.New(t)
+			k.AddPF(hwtest.PF{Name: "nic", PCI: "0000:02:00.0", Up: true})
+			c.build(stack{t, k})
+			h := open(t, k)
+			n, err := h.Netdev("nic")
+			if err != nil {
+				t.Fatal(err)
+			}
+			via, yes, err := h.CarriesDefaultRoute(n)
+			if err != nil || yes != (c.via != "") || via != c.via {
+				t.Errorf("%v through %q, %v; want through %q", yes, via, err, c.via)
+			}
+		})
+	}
+}
