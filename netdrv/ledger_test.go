@@ -70,14 +70,16 @@ func busyDay(m *machine) {
 		IPv4Data: []*plugin.IPAMData{{Pool: "10.0.0.0/24", Gateway: "10.0.0.1/24"}},
 		IPv6Data: []*plugin.IPAMData{{Pool: "2001:db8:1::/64", Gateway: "2001:db8:1::1/64"}},
 	}
-	m.must(m.createWith("vfs", r, "netdevice=ens1f0", "vlan=100", "privileged=yes", "numvfs=4", "prefix=hw", "gateway=auto"))
+	m.must(m.createWith("vfs", r, "netdevice=ens1f0", "vlan=100", "privileged=yes", "numvfs=4", "prefix=hw",
+		"gateway=auto"))
 	internal := &plugin.CreateNetworkRequest{Options: map[string]any{"com.docker.network.internal": true}}
 	m.must(m.createWith("whole", internal, "netdevice=ens2", "mode=passthrough"))
 	m.mustRun("lent", "vfs")
 	m.mustRun("stuck", "vfs", "02:00:00:00:00:42")
 	m.mustRun("coming", "vfs")
 	m.mustRun("whole", "whole")
-	_, err := m.createEndpoint("ready", "vfs", plugin.EndpointInterface{Address: "10.0.0.9/24", AddressIPv6: "2001:db8:1::9/64"})
+	_, err := m.createEndpoint("ready", "vfs",
+		plugin.EndpointInterface{Address: "10.0.0.9/24", AddressIPv6: "2001:db8:1::9/64"})
 	m.must(err)
 	m.leave("coming")
 	m.delete("coming")

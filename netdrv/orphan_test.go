@@ -42,8 +42,9 @@ func TestLostDelete(t *testing.T) {
 	}{
 		"vf":                            {oneVF, []string{"netdevice=ens1f0", "vlan=4"}},
 		"whole device":                  {nic, []string{"netdevice=ens2", "mode=passthrough"}},
-		"whole device without pci":      {func(m *machine) { m.kernel.AddVeth("tap0", "tap1") }, []string{"netdevice=tap0", "mode=passthrough"}},
 		"whole device without ethernet": {ipoib, []string{"netdevice=ib0", "mode=passthrough"}},
+		"whole device without pci": {func(m *machine) { m.kernel.AddVeth("tap0", "tap1") },
+			[]string{"netdevice=tap0", "mode=passthrough"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
