@@ -185,7 +185,10 @@ func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, was LinkState) e
 			if err := h.rename(n, was.Name); err != nil {
 				return err
 			}
-			was.MAC = n.MAC // the PF has none set: the driver has drawn one, as it would have at boot
+			if m, err := h.giveBackMAC(vf, n, was.MAC); err == nil {
+				n = m
+			}
+			was.MAC = n.MAC // at worst one that the driver has drawn, as it would have at boot: the PF has none set
 		}
 	}
 	if err := h.moveLink(n.ID, was, linkAttrs); err != nil {
