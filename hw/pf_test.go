@@ -1,0 +1,245 @@
+package hw_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// A bench is a PF on a host with a stand-in kernel, in a bubble where waits cost no time.
+type bench struct {
+	*testing.T
+	k   *hwtest.Kernel
+	h   *hw.Host
+	ctx context.Context
+}
+
+// onBench runs fn on a machine that has had time to settle.
+func onBench(t *testing.T, pf hwtest.PF, fn func(b *bench)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		k := hwtest.New(t)
+		k.AddPF(pf)
+		time.Sleep(time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		fn(&bench{t, k, open(t, k), ctx})
+	})
+}
+
+// pf is the PF as it is now.
+func (b *bench) pf() hw.PF {
+	b.Helper()
+	pf, err := b.h.PF("0000:01:00.0")
+	b.must(err)
+	return pf
+}
+
+// vf is a VF as it is now.
+func (b *bench) vf(i int) hw.VF {
+	b.Helper()
+	vfs, err := b.h.VFs(b.pf())
+	b.must(err)
+	if i >= len(vfs) {
+		b.Fatalf("there are %d vfs, no vf %d", len(vfs), i)
+	}
+	return vfs[i]
+}
+
+func (b *bench) must(err error) {
+	b.Helper()
+	if err != nil {
+		b.Fatal(err)
+	}
+}
+
+// attr is an attribute of the PF.
+func (b *bench) attr(name string) string {
+	b.Helper()
+	text, err := os.ReadFile(filepath.Join(b.k.Sys, "bus/pci/devices/0000:01:00.0", name))
+	b.must(err)
+	return strings.TrimSpace(string(text))
+}
+
+// wantHost compares the whole machine.
+func (b *bench) wantHost(before string) {
+	b.Helper()
+	if after := b.k.String(); after != before {
+		b.Errorf("the host is\n%s\nbut was\n%s", after, before)
+	}
+}
+
+// bare is a PF without VFs.
+func bare() hwtest.PF {
+	pf := igb()
+	pf.VFs, pf.Up, pf.CarrierAfter, pf.ResetTakes = 0, false, 3*time.Second, 300*time.Millisecond
+	return pf
+}
+
+// TestEnableAndDisable: the PF is up and has carrier before the count is written; the VFs are left unbound, each with its
+// stable MAC; and all of it goes again.
+func TestEnableAndDisable(t *testing.T) {
+	t.Parallel()
+	for _, auto := range []string{"0", "1"} {
+		onBench(t, bare(), func(b *bench) {
+			b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/sriov_drivers_autoprobe", auto))
+			before := b.k.String()
+			was, err := b.h.Sharing(b.pf())
+			b.must(err)
+			if want := (hw.Sharing{Up: false, Autoprobe: auto}); was != want {
+				b.Errorf("it was %+v, want %+v", was, want)
+			}
+			carrier := false
+			b.k.OnCall(func(_ int, what string) error {
+				if strings.Contains(what, "sriov_numvfs 5") {
+					carrier = b.k.Link("ens1f0").Carrier
+				}
+				return nil
+			})
+			b.must(b.h.EnableVFs(b.ctx, b.pf(), 5))
+			if !carrier {
+				b.Error("the vfs were made before the pf had carrier")
+			}
+			if n, a := b.attr("sriov_numvfs"), b.attr("sriov_drivers_autoprobe"); n != "5" || a != "0" {
+				b.Errorf("%s vfs, autoprobe %s; want 5 and 0", n, a)
+			}
+			states, err := b.h.VFStates(b.pf())
+			b.must(err)
+			for i, s := range states {
+				if s.MAC != hw.StableMAC(b.pf(), i) {
+					b.Errorf("vf %d has %s", i, s.MAC)
+				}
+				if vf := b.vf(i); vf.Driver != "" || vf.InUse() != "" {
+					b.Errorf("vf %d is bound to %q, in use: %q", i, vf.Driver, vf.InUse())
+				}
+			}
+			calls := len(b.k.Calls())
+			b.must(b.h.EnableVFs(b.ctx, b.pf(), 5)) // again, as after a crash
+			for _, call := range b.k.Calls()[calls:] {
+				if !strings.Contains(call, "autoprobe") {
+					b.Errorf("done again: %s", call)
+				}
+			}
+			b.must(b.h.DisableVFs(b.pf(), was))
+			b.wantHost(before)
+		})
+	}
+}
+
+// TestNoCable: a PF that never gets carrier is no reason to fail; its VFs can talk to each other.
+func TestNoCable(t *testing.T) {
+	t.Parallel()
+	pf := bare()
+	pf.NoCable = true
+	onBench(t, pf, func(b *bench) {
+		start := time.Now()
+		b.must(b.h.EnableVFs(b.ctx, b.pf(), 1))
+		if took := time.Since(start); took > 7*time.Second {
+			b.Errorf("it took %s", took)
+		}
+		b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/sriov_numvfs", "0"))
+		ctx, cancel := context.WithTimeout(b.ctx, time.Second)
+		defer cancel()
+		if err := b.h.EnableVFs(ctx, b.pf(), 1); !errors.Is(err, context.DeadlineExceeded) {
+			b.Errorf("error is %v, want the end of the context", err)
+		}
+	})
+}
+
+// TestCountRefused: what the kernel answers is explained.
+func TestCountRefused(t *testing.T) {
+	t.Parallel()
+	onBench(t, bare(), func(b *bench) {
+		seen := b.pf()
+		b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/sriov_numvfs", "3")) // somebody was quicker
+		wantError(b.T, b.h.EnableVFs(b.ctx, seen, 5), "ens1f0 (0000:01:00.0): write 5 to sriov_numvfs: device busy "+
+			"(device or resource busy); the count can only change through 0: remove the vfs first")
+		b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/sriov_numvfs", "0"))
+		b.k.OnCall(func(_ int, what string) error {
+			if strings.Contains(what, "sriov_numvfs") {
+				return syscall.ENOMEM
+			}
+			return nil
+		})
+		wantError(b.T, b.h.EnableVFs(b.ctx, b.pf(), 5), "ens1f0 (0000:01:00.0): write 5 to sriov_numvfs: cannot allocate "+
+			"memory; the kernel log (dmesg) says why the driver refused")
+	})
+}
+
+// TestDisableRefused: VFs are not taken from under whoever has one.
+func TestDisableRefused(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		take func(b *bench)
+		want string
+	}{
+		"away": {func(b *bench) { b.must(b.k.MoveToNS("c", "ens1f0v1", "eth0")) }, "is in another network namespace"},
+		"a port": {func(b *bench) {
+			index := b.k.AddLink(hw.Link{Name: "br0", Kind: "bridge"})
+			b.must(b.k.SetLink(b.k.Link("ens1f0v1").Index, hw.LinkChange{Master: &index}))
+		}, "is a port of another device"},
+		"a virtual machine's": {func(b *bench) {
+			b.k.LoadDriver("vfio-pci")
+			const vf = "bus/pci/devices/0000:01:10.2/"
+			b.must(b.k.WriteAttr(vf+"driver/unbind", "0000:01:10.2"))
+			b.must(b.k.WriteAttr(vf+"driver_override", "vfio-pci"))
+			b.must(b.k.WriteAttr("bus/pci/drivers_probe", "0000:01:10.2"))
+		}, "is bound to vfio-pci"},
+		"a virtual machine's that is off": {func(b *bench) {
+			const vf = "bus/pci/devices/0000:01:10.2/"
+			b.must(b.k.WriteAttr(vf+"driver/unbind", "0000:01:10.2"))
+			b.must(b.k.WriteAttr(vf+"driver_override", "vfio-pci"))
+		}, "is kept for vfio-pci"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBench(t, igb(), func(b *bench) {
+				c.take(b)
+				before := b.k.String()
+				err := b.h.DisableVFs(b.pf(), hw.Sharing{Autoprobe: "1"})
+				wantError(b.T, err, "ens1f0 (0000:01:00.0): remove vfs: vf 1 of ens1f0 (0000:01:10.2) "+c.want+": device busy")
+				if !errors.Is(err, hw.ErrBusy) {
+					b.Errorf("%v does not match ErrBusy", err)
+				}
+				b.wantHost(before)
+				if taken, err := b.h.Taken(b.vf(1)); err != nil || taken != c.want {
+					b.Errorf("taken: %q, %v; want %q", taken, err, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestTaken: a VF that the host itself uses is nobody else's.
+func TestTaken(t *testing.T) {
+	t.Parallel()
+	onBench(t, igb(), func(b *bench) {
+		free := func(want string) {
+			b.Helper()
+			if taken, err := b.h.Taken(b.vf(0)); err != nil || taken != want {
+				b.Errorf("taken: %q, %v; want %q", taken, err, want)
+			}
+		}
+		free("")
+		up, down := true, false
+		b.must(b.k.SetLink(b.k.Link("ens1f0v0").Index, hw.LinkChange{Up: &up}))
+		free("is up in the host")
+		b.must(b.k.SetLink(b.k.Link("ens1f0v0").Index, hw.LinkChange{Up: &down}))
+		free("")
+		b.k.AddAddrs("ens1f0v0", "192.0.2.9/24")
+		free("has address 192.0.2.9/24 in the host")
+		vf := b.vf(1)
+		b.must(b.k.MoveToNS("c", "ens1f0v1", ""))
+		if taken, err := b.h.Taken(vf); err != nil || taken != "has just left the host" {
+			b.Errorf("taken: %q, %v", taken, err)
+		}
+	})
+}
