@@ -2,6 +2,7 @@ package hwtest
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
@@ -49,7 +50,7 @@ type Kernel struct {
 // New returns a machine that has nothing but a loopback link. It ends with the test.
 func New(t testing.TB) *Kernel {
 	t.Helper()
-	dir, err := filepath.EvalSymlinks(t.TempDir())
+	dir, err := filepath.EvalSymlinks(tempDir(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,6 +63,22 @@ func New(t testing.TB) *Kernel {
 	k.AddLink(hw.Link{Name: "lo", Type: "loopback", MAC: "00:00:00:00:00:00", MTU: 65536, Up: true})
 	t.Cleanup(k.close)
 	return k
+}
+
+// tempDir is a directory that ends with the test, in memory where there is such a place: attributes change by rename, and
+// on ext4 a rename onto a file has the new one written to the disk at once.
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "hwtest-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // close stops everything that was still to happen.
