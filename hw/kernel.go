@@ -77,6 +77,8 @@ type LinkChange struct {
 type VFChange struct {
 	MAC      *MAC // "" is sent as the all-zero address: no MAC set by the PF
 	VLAN     *VLAN
+	Rate     *Rate
+	LinkMode *LinkMode
 	Spoofchk *bool
 	Trust    *bool
 }
@@ -85,15 +87,36 @@ type VFChange struct {
 type VFState struct {
 	MAC      MAC // "" when the PF has set none (all zero on the wire)
 	VLAN     VLAN
+	Rate     Rate
+	LinkMode LinkMode
 	Spoofchk bool
 	Trust    bool
 }
 
 // VLAN is the tag that the NIC adds to and takes off a VF's frames. ID 0 means untagged.
 type VLAN struct {
-	ID  int // 0 to 4094
-	QoS int // 802.1p priority, 0 to 7
+	ID    int       // 0 to 4094
+	QoS   int       // 802.1p priority, 0 to 7
+	Proto VLANProto // of the tag
 }
+
+// VLANProto is the protocol of a tag: "" for 802.1q, or Dot1AD.
+type VLANProto string
+
+// Dot1AD is the protocol of a service tag.
+const Dot1AD VLANProto = "802.1ad"
+
+// Rate is how fast a VF may send, in Mbit/s; 0 means no limit, and nothing guaranteed.
+type Rate struct{ Min, Max int }
+
+// LinkMode is what a VF sees as its link (IFLA_VF_LINK_STATE): "" for the PF's, the default, LinkEnable or LinkDisable.
+type LinkMode string
+
+// The link modes that do not follow the PF's link.
+const (
+	LinkEnable  LinkMode = "enable"  // always up: VFs can talk to each other without a cable
+	LinkDisable LinkMode = "disable" // always down
+)
 
 // Addr is an address on a link. CIDR and Peer are in the form "192.0.2.1/24"; Peer is "" unless point to point.
 type Addr struct {

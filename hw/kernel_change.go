@@ -28,6 +28,8 @@ func (c VFChange) Each(do func(op string, one VFChange) error) error {
 	return inOrder(do,
 		value(c.MAC, "set mac %q", func(v *MAC) VFChange { return VFChange{MAC: v} }),
 		value(c.VLAN, "set vlan %v", func(v *VLAN) VFChange { return VFChange{VLAN: v} }),
+		value(c.Rate, "set rate %v", func(v *Rate) VFChange { return VFChange{Rate: v} }),
+		value(c.LinkMode, "set link_state %v", func(v *LinkMode) VFChange { return VFChange{LinkMode: v} }),
 		onOff(c.Spoofchk, "set spoofchk on", "set spoofchk off", func(v *bool) VFChange { return VFChange{Spoofchk: v} }),
 		onOff(c.Trust, "set trust on", "set trust off", func(v *bool) VFChange { return VFChange{Trust: v} }),
 	)
@@ -76,8 +78,23 @@ func inOrder[C any](do func(string, C) error, steps ...*step[C]) error {
 
 // String is how a user writes the tag: "100", or "100 qos 3" with a priority.
 func (v VLAN) String() string {
-	if v.QoS == 0 {
-		return fmt.Sprint(v.ID)
+	text := fmt.Sprint(v.ID)
+	if v.QoS != 0 {
+		text += fmt.Sprint(" qos ", v.QoS)
 	}
-	return fmt.Sprintf("%d qos %d", v.ID, v.QoS)
+	if v.Proto != "" {
+		text += " proto " + string(v.Proto)
+	}
+	return text
+}
+
+// String is "min 100 max 1000 Mbit/s".
+func (r Rate) String() string { return fmt.Sprintf("min %d max %d Mbit/s", r.Min, r.Max) }
+
+// String is the word for it in iproute2.
+func (m LinkMode) String() string {
+	if m == "" {
+		return "auto"
+	}
+	return string(m)
 }

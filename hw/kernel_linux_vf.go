@@ -63,7 +63,16 @@ func parseVF(info []byte, linkType uint16) (VFState, error) {
 			}
 		case t == nl.IFLA_VF_VLAN && len(a.Value) >= nl.SizeofVfVlan:
 			v := nl.DeserializeVfVlan(a.Value)
-			s.VLAN = VLAN{ID: int(v.Vlan), QoS: int(v.Qos)}
+			s.VLAN.ID, s.VLAN.QoS = int(v.Vlan), int(v.Qos)
+		case t == nl.IFLA_VF_VLAN_LIST:
+			if s.VLAN.Proto, err = parseVLANProto(a.Value); err != nil {
+				return VFState{}, err
+			}
+		case t == nl.IFLA_VF_RATE && len(a.Value) >= nl.SizeofVfRate:
+			r := nl.DeserializeVfRate(a.Value)
+			s.Rate = Rate{Min: int(r.MinTxRate), Max: int(r.MaxTxRate)}
+		case t == nl.IFLA_VF_LINK_STATE && len(a.Value) >= nl.SizeofVfLinkState:
+			s.LinkMode = linkMode(nl.DeserializeVfLinkState(a.Value).LinkState)
 		case t == nl.IFLA_VF_SPOOFCHK && len(a.Value) >= nl.SizeofVfSpoofchk:
 			s.Spoofchk = isOn(nl.DeserializeVfSpoofchk(a.Value).Setting)
 		case t == nl.IFLA_VF_TRUST && len(a.Value) >= nl.SizeofVfTrust:
@@ -71,6 +80,43 @@ func parseVF(info []byte, linkType uint16) (VFState, error) {
 		}
 	}
 	return s, nil
+}
+
+// parseVLANProto reads the protocol of the first tag in an IFLA_VF_VLAN_LIST.
+func parseVLANProto(list []byte) (VLANProto, error) {
+	tags, err := nl.ParseRouteAttr(list)
+	if err != nil {
+		return "", err
+	}
+	for _, t := range tags {
+		if t.Attr.Type&attrType == nl.IFLA_VF_VLAN_INFO && len(t.Value) >= nl.SizeofVfVlanInfo &&
+			nl.DeserializeVfVlanInfo(t.Value).VlanProto == unix.ETH_P_8021AD {
+			return Dot1AD, nil
+		}
+	}
+	return "", nil
+}
+
+// linkMode is an IFLA_VF_LINK_STATE_* in our words.
+func linkMode(state uint32) LinkMode {
+	switch state {
+	case nl.IFLA_VF_LINK_STATE_ENABLE:
+		return LinkEnable
+	case nl.IFLA_VF_LINK_STATE_DISABLE:
+		return LinkDisable
+	}
+	return ""
+}
+
+// number is linkMode's inverse.
+func (m LinkMode) number() uint32 {
+	switch m {
+	case LinkEnable:
+		return nl.IFLA_VF_LINK_STATE_ENABLE
+	case LinkDisable:
+		return nl.IFLA_VF_LINK_STATE_DISABLE
+	}
+	return nl.IFLA_VF_LINK_STATE_AUTO
 }
 
 func isOn(setting uint32) bool { return setting != 0 && setting != unknown }
@@ -96,7 +142,14 @@ func (k *netlinkKernel) setVF(pf, vf int, c VFChange) error {
 		}
 		return k.nl.LinkSetVfHardwareAddr(at(pf), vf, mac)
 	case c.VLAN != nil:
+		if c.VLAN.Proto == Dot1AD {
+			return k.nl.LinkSetVfVlanQosProto(at(pf), vf, c.VLAN.ID, c.VLAN.QoS, unix.ETH_P_8021AD)
+		}
 		return k.nl.LinkSetVfVlanQos(at(pf), vf, c.VLAN.ID, c.VLAN.QoS)
+	case c.Rate != nil:
+		return k.nl.LinkSetVfRate(at(pf), vf, c.Rate.Min, c.Rate.Max)
+	case c.LinkMode != nil:
+		return k.nl.LinkSetVfState(at(pf), vf, c.LinkMode.number())
 	case c.Spoofchk != nil:
 		return k.nl.LinkSetVfSpoofchk(at(pf), vf, *c.Spoofchk)
 	case c.Trust != nil:

@@ -5,11 +5,13 @@ import "slices"
 // vfAttrs is what a PF sets for its VFs, in the order of setting. To add one: a field in VFState and VFChange and a row.
 //
 // The MAC comes first because i40e, ice and igb reset the VF for it, which must not undo what follows; the VLAN next,
-// for which i40e resets as well; spoofchk before trust, because a trusted VF may change its MAC at once. Putting back
+// for which i40e resets as well; then what only the PF acts on; spoofchk before trust, because a trusted VF may change its MAC at once. Putting back
 // goes in reverse: trust is taken away before the MAC it protected is put back.
 var vfAttrs = []attr[VFState, VFChange]{
 	row("mac", func(s *VFState) *MAC { return &s.MAC }, func(c *VFChange) **MAC { return &c.MAC }),
 	row("vlan", func(s *VFState) *VLAN { return &s.VLAN }, func(c *VFChange) **VLAN { return &c.VLAN }),
+	row("rate", func(s *VFState) *Rate { return &s.Rate }, func(c *VFChange) **Rate { return &c.Rate }),
+	row("link_state", func(s *VFState) *LinkMode { return &s.LinkMode }, func(c *VFChange) **LinkMode { return &c.LinkMode }),
 	row("spoofchk", func(s *VFState) *bool { return &s.Spoofchk }, func(c *VFChange) **bool { return &c.Spoofchk }),
 	row("trust", func(s *VFState) *bool { return &s.Trust }, func(c *VFChange) **bool { return &c.Trust }),
 }
@@ -18,7 +20,7 @@ var vfAttrs = []attr[VFState, VFChange]{
 // name is left as it is.
 type VFWish struct {
 	VFState
-	Need map[string]Need // by attribute name: "mac", "vlan", "spoofchk", "trust"
+	Need map[string]Need // by attribute name: "mac", "vlan", "rate", "link_state", "spoofchk", "trust"
 }
 
 // moveVF drives what the PF has set for a VF to want.

@@ -26,6 +26,7 @@ type PF struct {
 	VFOffset  int    // of the first VF's PCI address, 0x80
 	VFStride  int    // 2
 	Virtio    bool   // sysfs has one level more, virtioN, and the PF cannot set anything on its VFs
+	AllVFOps  bool   // link_state, min_tx_rate and 802.1ad are supported, unlike on igb
 	NoVFOps   bool   // the PF cannot set anything on its VFs and reports none
 	NoTrust   bool   // trust is not supported
 	NoSpoof   bool   // spoofchk is not supported

@@ -55,7 +55,16 @@ func (d *device) set(c hw.VFChange) error {
 		if v := *c.VLAN; v.ID < 0 || v.ID > 4095 || v.QoS < 0 || v.QoS > 7 {
 			return syscall.EINVAL
 		}
+		if c.VLAN.Proto != "" && !d.conf.AllVFOps {
+			return syscall.EPROTONOSUPPORT
+		}
 		d.state.VLAN = *c.VLAN
+	case c.Rate != nil:
+		return d.setRate(*c.Rate)
+	case c.LinkMode != nil && !d.conf.AllVFOps:
+		return syscall.EOPNOTSUPP
+	case c.LinkMode != nil:
+		d.state.LinkMode = *c.LinkMode
 	case c.Spoofchk != nil && d.conf.NoSpoof, c.Trust != nil && d.conf.NoTrust:
 		return syscall.EOPNOTSUPP
 	case c.Spoofchk != nil:
@@ -63,6 +72,15 @@ func (d *device) set(c hw.VFChange) error {
 	case c.Trust != nil:
 		d.state.Trust = *c.Trust
 	}
+	return nil
+}
+
+// setRate is the PF limiting a VF: igb does so only while it has a link, and guarantees nothing.
+func (d *device) setRate(r hw.Rate) error {
+	if r.Min < 0 || r.Max < 0 || !d.conf.AllVFOps && (r.Min != 0 || d.pf.net == nil || !d.pf.net.carrier()) {
+		return syscall.EINVAL
+	}
+	d.state.Rate = r
 	return nil
 }
 
