@@ -66,7 +66,7 @@ func (h *Host) RestoreNetdev(id ID, was Snapshot) error {
 	if err := h.setUp(n, false); err != nil {
 		return err
 	}
-	errs := []error{h.rename(n, was.Link.Name), h.moveLink(id, *was.Link, linkAttrs), h.putUnder(n, was.Link.Master)}
+	errs := []error{h.rename(n, was.Link.Name), h.moveLink(id, *was.Link, linkAttrs, always), h.putUnder(n, was.Link.Master)}
 	if was.Link.Up {
 		errs = append(errs, h.setUp(n, true))
 	}

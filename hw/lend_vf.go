@@ -160,8 +160,7 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 		}
 	}
 	if was.VF != nil {
-		must := func(string) Need { return Must }
-		errs = append(errs, h.moveVF(pf.Index, vf, *was.VF, must, reversed(vfAttrs)))
+		errs = append(errs, h.moveVF(pf.Index, vf, *was.VF, always, reversed(vfAttrs)))
 	}
 	if vf.Netdev.Index != 0 && was.Link != nil {
 		errs = append(errs, h.restoreVFLink(ctx, pf, vf, *was.Link))
@@ -191,7 +190,7 @@ func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, was LinkState) e
 			was.MAC = n.MAC // at worst one that the driver has drawn, as it would have at boot: the PF has none set
 		}
 	}
-	if err := h.moveLink(n.ID, was, linkAttrs); err != nil {
+	if err := h.moveLink(n.ID, was, linkAttrs, always); err != nil {
 		return err
 	}
 	return h.setAlias(n, was.Alias)

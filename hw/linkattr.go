@@ -1,6 +1,9 @@
 package hw
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // LinkState is what a container may change about a netdev that is lent to it and that survives the way home (Linux 6.18:
 // MTU, MAC, alias, promiscuity, allmulti and queue length do; addresses and routes do not).
@@ -42,8 +45,36 @@ func linkState(l Link, links []Link) LinkState {
 	return s
 }
 
+// LinkWish is how a netdev is to be lent: the values, and how much each attribute matters. An attribute that Need does
+// not name is left as it is; "mac" is not among them.
+type LinkWish struct {
+	LinkState
+	Need map[string]Need // by attribute name: "mtu", "txqueuelen", "promisc", "allmulti"
+}
+
+// Shape sets on a netdev in the host, which is down, what is wished for it, and verifies it. These survive the way into a
+// container. limit is the MTU that the device cannot exceed, its PF's; 0 for none.
+func (h *Host) Shape(id ID, w LinkWish, limit int) (Netdev, error) {
+	n, err := h.Find(id)
+	if err != nil || len(w.Need) == 0 {
+		return n, err
+	}
+	if limit > 0 && w.Need["mtu"] == Must && w.MTU > limit {
+		return n, &Error{Dev: n.Name, Op: fmt.Sprintf("set mtu %d", w.MTU), Err: fmt.Errorf(
+			"its pf has mtu %d, which a vf cannot exceed; raise the pf's first: %w", limit, ErrInvalid)}
+	}
+	w.Name = n.Name
+	if err := h.moveLink(id, w.LinkState, linkAttrs, func(name string) Need { return w.Need[name] }); err != nil {
+		return n, err
+	}
+	return h.Find(id)
+}
+
+// always is the need of everything that is put back.
+func always(string) Need { return Must }
+
 // moveLink drives a link in the host to want.
-func (h *Host) moveLink(id ID, want LinkState, attrs []attr[LinkState, LinkChange]) error {
+func (h *Host) moveLink(id ID, want LinkState, attrs []attr[LinkState, LinkChange], need func(string) Need) error {
 	var index int
 	return mover[LinkState, LinkChange]{
 		dev:   want.Name,
@@ -54,7 +85,7 @@ func (h *Host) moveLink(id ID, want LinkState, attrs []attr[LinkState, LinkChang
 			return linkState(n.Link, nil), err
 		},
 		set:  func(c LinkChange) error { return h.kernel.SetLink(index, c) },
-		need: func(string) Need { return Must },
+		need: need,
 	}.move(want)
 }
 

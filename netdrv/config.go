@@ -1,8 +1,8 @@
 package netdrv
 
 import (
+	"errors"
 	"fmt"
-	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -18,10 +18,37 @@ type config struct {
 	netdevice  string
 	mode       string
 	vlan       *int
+	vlanQoS    *int
+	vlanProto  *hw.VLANProto
+	mac        hw.MAC // "" for none
 	privileged *bool
-	numVFs     int // 0: all
+	spoofchk   *bool
+	trust      *bool
+	linkMode   *hw.LinkMode
+	minRate    *int // Mbit/s
+	maxRate    *int // Mbit/s
+	mtu        *int
+	txQLen     *int
+	promisc    *bool
+	allMulti   *bool
+	lock       []string // names of options
+	numVFs     int      // 0: all
 	prefix     string
 	gateway    string // "", gatewayNone or gatewayAuto
+}
+
+// check refuses options that contradict each other.
+func (c *config) check() error {
+	tagged := c.vlan != nil && *c.vlan > 0
+	switch {
+	case c.vlanQoS != nil && *c.vlanQoS > 0 && !tagged:
+		return errors.New("option vlan_qos: there is no tag to carry it; give vlan=1 to 4094 as well")
+	case c.vlanProto != nil && *c.vlanProto != "" && !tagged:
+		return errors.New("option vlan_proto: there is no tag to carry it; give vlan=1 to 4094 as well")
+	case c.minRate != nil && c.maxRate != nil && *c.maxRate > 0 && *c.minRate > *c.maxRate:
+		return fmt.Errorf("option min_tx_rate: %d is above max_tx_rate %d", *c.minRate, *c.maxRate)
+	}
+	return nil
 }
 
 // genericOptions are the driver options of a network, as they stand below com.docker.network.generic.
@@ -50,15 +77,20 @@ func flag(all map[string]any, key string) bool {
 	return b
 }
 
-// checkContainerOptions refuses what a user said for one container only (--network name=N,driver-opt=K=V): there are no
-// such options yet, and to ignore one would be to promise what does not happen. The engine's own keys pass.
-func checkContainerOptions(all map[string]any) error {
-	for _, k := range slices.Sorted(maps.Keys(all)) {
-		if !strings.HasPrefix(k, netlabel.Prefix) {
-			return fmt.Errorf("option %s: cannot be given for one container; give it with docker network create", k)
+// containerRaw are the options that a user gave for one container (--network name=N,driver-opt=K=V), among the engine's.
+func containerRaw(all map[string]any) (map[string]string, error) {
+	own := map[string]string{}
+	for k, v := range all {
+		if strings.HasPrefix(k, netlabel.Prefix) {
+			continue
 		}
+		s, ok := v.(string)
+		if !ok {
+			return nil, fmt.Errorf("option %s: is a %T, not a text", k, v)
+		}
+		own[k] = s
 	}
-	return nil
+	return own, nil
 }
 
 // parseMAC reads a user's MAC in the form that devices show. It must be one that a device may have: six octets, not a

@@ -46,26 +46,52 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if err != nil {
 		return e, err
 	}
-	if err := checkContainerOptions(r.Options); err != nil {
+	if n.config, err = d.containerConfig(ctx, n, r); err != nil {
 		return e, err
 	}
-	var mac hw.MAC
 	if i := r.Interface; i != nil {
 		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
-		if mac, err = parseMAC(i.MacAddress); err != nil {
-			return e, err
-		}
 	}
 	e.Prefix = n.prefix
-	return d.lend(ctx, n, e, mac)
+	return d.lend(ctx, n, e)
+}
+
+// containerConfig is the network's config with what the user said for this container: --mac-address and driver-opt.
+func (d *Driver) containerConfig(ctx context.Context, n *network, r *plugin.CreateEndpointRequest) (*config, error) {
+	own, err := containerRaw(r.Options)
+	if err != nil {
+		return nil, err
+	}
+	c, err := parseContainerOptions(n.Options, own)
+	if err != nil {
+		return nil, err
+	}
+	if r.Interface != nil && r.Interface.MacAddress != "" {
+		mac, err := parseMAC(r.Interface.MacAddress)
+		if err == nil && c.mac != "" && c.mac != mac {
+			err = fmt.Errorf("option mac: %s is not the --mac-address %s", c.mac, mac)
+		}
+		if err != nil {
+			return nil, err
+		}
+		c.mac = mac
+	}
+	if c.vlan == nil || n.vlan != nil && *n.vlan == *c.vlan {
+		return c, nil
+	}
+	_, others, err := d.networks(ctx, n.ID)
+	if err != nil {
+		return nil, err
+	}
+	return c, vlanFree(*c.vlan, n.Device, n.Name, others)
 }
 
 // lend tries devices until one is ready.
-func (d *Driver) lend(ctx context.Context, n *network, e endpointRecord, mac hw.MAC) (endpointRecord, error) {
+func (d *Driver) lend(ctx context.Context, n *network, e endpointRecord) (endpointRecord, error) {
 	var err error
 	for range tries {
 		var done bool
-		if e, done, err = d.lendOne(ctx, n, e, mac); done {
+		if e, done, err = d.lendOne(ctx, n, e); done {
 			return e, err
 		}
 		d.log.Warn("device is broken, trying another", zap.NamedError("err", err))
@@ -74,8 +100,8 @@ func (d *Driver) lend(ctx context.Context, n *network, e endpointRecord, mac hw.
 }
 
 // lendOne claims one device and makes it ready. done is false when the device is broken and another may be tried.
-func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord, mac hw.MAC) (_ endpointRecord, done bool, _ error) {
-	l, unlock, err := d.claim(ctx, n, e, mac)
+func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ endpointRecord, done bool, _ error) {
+	l, unlock, err := d.claim(ctx, n, e)
 	if err != nil {
 		return e, true, err
 	}
@@ -117,14 +143,14 @@ func (d *Driver) giveUp(ctx context.Context, l *loan, why error, broken bool) er
 
 // claim chooses a device and writes the loan down; unlock ends its exclusive use by this call. If all are in use but one
 // is on its way back, it waits for that.
-func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord, mac hw.MAC) (_ *loan, unlock func(), _ error) {
+func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord) (_ *loan, unlock func(), _ error) {
 	give := time.NewTimer(waitForDevice)
 	defer give.Stop()
 	again := time.NewTicker(50 * time.Millisecond)
 	defer again.Stop()
 	var busy *allInUse
 	for {
-		l, unlock, err := d.claimNow(ctx, n, e, mac)
+		l, unlock, err := d.claimNow(ctx, n, e)
 		switch {
 		case l != nil:
 			return l, unlock, nil
@@ -143,7 +169,7 @@ func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord, mac hw
 }
 
 // claimNow chooses a device and writes the loan down. The loan is nil when somebody else was quicker.
-func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord, mac hw.MAC) (*loan, func(), error) {
+func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*loan, func(), error) {
 	unlockPF, err := d.locks.lock(ctx, "pf "+n.Device.PCI())
 	if err != nil {
 		return nil, nil, err
@@ -153,7 +179,7 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord, mac
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := d.mode(n.mode).claim(ctx, n, mac, loans)
+	l, err := d.mode(n.mode).claim(ctx, n, loans)
 	if err != nil {
 		return nil, nil, err
 	}

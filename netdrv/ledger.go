@@ -66,6 +66,7 @@ type loanRecord struct {
 	Boot     string      `json:"boot"` // the boot in which it began; what it says of the device ends with that
 	Snapshot hw.Snapshot `json:"snapshot"`
 	Wish     hw.VFWish   `json:"wish"`
+	Shape    hw.LinkWish `json:"shape"`
 	Since    time.Time   `json:"since"` // when it got into its state
 }
 

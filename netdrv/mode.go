@@ -18,7 +18,7 @@ type mode interface {
 	// are the networks there are. It returns the device and what it is called, and leaves no trace when it fails.
 	check(ctx context.Context, c *config, others []networkRecord) (hw.ID, string, error)
 	// claim chooses a device and reads its snapshot, without touching it. loans are the devices that are not free.
-	claim(ctx context.Context, n *network, mac hw.MAC, loans map[hw.ID]*loan) (*loan, error)
+	claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error)
 	// prepare sets the device up and verifies it; save stores a snapshot that could only be completed on the way. It
 	// returns the device's netdev.
 	prepare(ctx context.Context, l *loan, save func() error) (hw.Netdev, error)

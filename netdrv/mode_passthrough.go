@@ -72,7 +72,7 @@ func (d passthrough) unused(ctx context.Context, n hw.Netdev) error {
 }
 
 // claim takes the network's device.
-func (d passthrough) claim(ctx context.Context, n *network, mac hw.MAC, loans map[hw.ID]*loan) (*loan, error) {
+func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
 	dev, err := d.find(n)
 	for _, l := range loans {
 		if l.Device == dev.ID || (l.Device == n.Device || l.Network == n.ID) && (err != nil || l.State != quarantined) {
@@ -86,15 +86,15 @@ func (d passthrough) claim(ctx context.Context, n *network, mac hw.MAC, loans ma
 	if via, yes, err := d.host.CarriesDefaultRoute(dev); err != nil || yes {
 		return nil, errors.Join(err, fmt.Errorf("%s carries the host's default route (through %s)", dev.Name, via))
 	}
-	if mac != "" && dev.Type != "ether" {
-		return nil, fmt.Errorf("mac address %s: %s is an %s device, whose address cannot be chosen", mac, dev.Name, dev.Type)
+	if n.mac != "" && dev.Type != "ether" {
+		return nil, fmt.Errorf("mac address %s: %s is an %s device, whose address cannot be chosen", n.mac, dev.Name, dev.Type)
 	}
 	snap, err := d.host.SnapshotNetdev(dev)
 	if err != nil {
 		return nil, err
 	}
 	return &loan{loanRecord: loanRecord{Device: dev.ID, Mode: modePassthrough, Label: dev.Name, Snapshot: snap,
-		Wish: hw.VFWish{VFState: hw.VFState{MAC: mac}}}}, nil
+		Wish: hw.VFWish{VFState: hw.VFState{MAC: n.mac}}, Shape: shape(n.config, snap.Link)}}, nil
 }
 
 // find returns the network's device. One without a PCI address may have been made anew since, by the host's own
@@ -109,7 +109,10 @@ func (d passthrough) find(n *network) (hw.Netdev, error) {
 
 // prepare marks the device and gives it the wanted MAC.
 func (d passthrough) prepare(_ context.Context, l *loan, _ func() error) (hw.Netdev, error) {
-	return d.host.PrepareNetdev(l.Device, l.Wish.MAC)
+	if _, err := d.host.PrepareNetdev(l.Device, l.Wish.MAC); err != nil {
+		return hw.Netdev{}, err
+	}
+	return d.host.Shape(l.Device, l.Shape, 0)
 }
 
 // release puts the device back.

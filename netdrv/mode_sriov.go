@@ -1,7 +1,6 @@
 package netdrv
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,8 +27,10 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (hw
 		if o.mode != modeSRIOV {
 			return "", "", fmt.Errorf("option netdevice: %s is handed over whole by network %s", pf, short(n.ID))
 		}
-		if c.vlan != nil && o.vlan != nil && *c.vlan == *o.vlan && *c.vlan > 0 {
-			return "", "", fmt.Errorf("option vlan: %d is used on %s by network %s; choose another", *c.vlan, pf, short(n.ID))
+	}
+	if c.vlan != nil {
+		if err := vlanFree(*c.vlan, pf.ID, pf.Name, others); err != nil {
+			return "", "", err
 		}
 	}
 	unlock, err := d.locks.lock(ctx, "pf "+pf.PCI())
@@ -40,8 +41,19 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (hw
 	return pf.ID, pf.Name, d.share(ctx, pf, c.numVFs)
 }
 
+// vlanFree refuses a tag that another network has on the PF. Untagged VFs may be of several networks.
+func vlanFree(vlan int, pf hw.ID, name string, others []networkRecord) error {
+	for _, n := range others {
+		o, err := parseOptions(n.Options)
+		if err == nil && n.Device == pf && vlan > 0 && o.vlan != nil && *o.vlan == vlan {
+			return fmt.Errorf("option vlan: %d is used on %s (%s) by network %s; choose another", vlan, name, pf.PCI(), short(n.ID))
+		}
+	}
+	return nil
+}
+
 // claim chooses a VF: the one that has the wanted MAC, otherwise the first that is free.
-func (d sriov) claim(ctx context.Context, n *network, mac hw.MAC, loans map[hw.ID]*loan) (*loan, error) {
+func (d sriov) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
 	pf, err := d.host.PF(n.Device.PCI())
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", short(n.ID), err)
@@ -59,7 +71,7 @@ func (d sriov) claim(ctx context.Context, n *network, mac hw.MAC, loans map[hw.I
 	if err != nil {
 		return nil, err
 	}
-	vf, err := d.choose(pf, vfs, states, mac, loans)
+	vf, err := d.choose(pf, vfs, states, n.mac, loans)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +81,7 @@ func (d sriov) claim(ctx context.Context, n *network, mac hw.MAC, loans map[hw.I
 	}
 	return &loan{loanRecord: loanRecord{
 		Device: vf.ID(), Mode: modeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
-		Wish: wish(n.config, mac, vfMAC(pf, vf, states)),
+		Wish: wish(n.config, *snap.VF, vfMAC(pf, vf, states)), Shape: shape(n.config, snap.Link),
 	}}, nil
 }
 
@@ -79,26 +91,6 @@ func vfMAC(pf hw.PF, vf hw.VF, states []hw.VFState) hw.MAC {
 		return states[vf.Index].MAC
 	}
 	return hw.StableMAC(pf, vf.Index)
-}
-
-// wish says how a VF is to be set up. Spoofchk and trust have defaults; only when the user has said privileged, either
-// way, must the NIC be able to do it.
-func wish(c *config, asked, own hw.MAC) hw.VFWish {
-	privileged := c.privileged != nil && *c.privileged
-	w := hw.VFWish{
-		VFState: hw.VFState{MAC: cmp.Or(asked, own), Spoofchk: !privileged, Trust: privileged},
-		Need:    map[string]hw.Need{"mac": hw.Try, "spoofchk": hw.Try, "trust": hw.Try},
-	}
-	if asked != "" {
-		w.Need["mac"] = hw.Must
-	}
-	if c.privileged != nil {
-		w.Need["spoofchk"], w.Need["trust"] = hw.Must, hw.Must
-	}
-	if c.vlan != nil {
-		w.VLAN.ID, w.Need["vlan"] = *c.vlan, hw.Must
-	}
-	return w
 }
 
 // choose picks a free VF. The error of a PF that has none says who has them.
@@ -184,7 +176,11 @@ func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netd
 			return hw.Netdev{}, err
 		}
 	}
-	return d.host.ReadyVF(ctx, pf, vf, l.Wish)
+	dev, err := d.host.ReadyVF(ctx, pf, vf, l.Wish)
+	if err != nil {
+		return dev, err
+	}
+	return d.host.Shape(dev.ID, l.Shape, pf.MTU)
 }
 
 // release puts the VF back. A VF that is gone with its PF is as good as put back.

@@ -1,12 +1,11 @@
 package netdrv
 
 import (
-	"fmt"
-	"maps"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
+
+	"github.com/mellanox/passthrough/hw"
 )
 
 // An Option is one row of the options table: all that the parser, the errors and the README say about it.
@@ -16,21 +15,33 @@ type Option struct {
 	Default string // what happens when it is not given
 	Help    string
 	Modes   []string // the modes that know it; none means all
+	For     Scope
 
 	parse func(c *config, value string) error
 }
 
-// Options is the table of `docker network create -o` options. It is read-only.
+// A Scope says whom an option can be given for.
+type Scope string
+
+// What an option can be given for. One for both that is given for a container overrides the network's, unless the
+// network locks it.
+const (
+	ForNetwork   Scope = "network"
+	ForContainer Scope = "container"
+	ForBoth      Scope = "both"
+)
+
+// Options is the table of the options of networks (docker network create -o) and containers (driver-opt). It is read-only.
 func Options() []Option { return slices.Clone(options) }
 
 var options = []Option{
 	{
-		Name: "netdevice", Values: "name or PCI address of a netdev", Default: "required",
+		Name: "netdevice", For: ForNetwork, Values: "name or PCI address of a netdev", Default: "required",
 		Help:  "the PF whose VFs containers get, or the device to hand over whole",
 		parse: func(c *config, v string) error { c.netdevice = v; return nil },
 	},
 	{
-		Name: "mode", Values: "sriov or passthrough", Default: "sriov",
+		Name: "mode", For: ForNetwork, Values: "sriov or passthrough", Default: "sriov",
 		Help: "sriov: each container gets a VF; passthrough: one container gets the whole device",
 		parse: func(c *config, v string) error {
 			c.mode = strings.ToLower(v)
@@ -41,7 +52,7 @@ var options = []Option{
 		},
 	},
 	{
-		Name: "vlan", Values: "0 to 4094", Default: "left as it is", Modes: []string{modeSRIOV},
+		Name: "vlan", For: ForBoth, Values: "0 to 4094", Default: "left as it is", Modes: vfsOnly,
 		Help: "VLAN that the NIC puts the VFs in; 0 makes them untagged",
 		parse: func(c *config, v string) (err error) {
 			c.vlan, err = number(v, 0, 4094)
@@ -49,7 +60,7 @@ var options = []Option{
 		},
 	},
 	{
-		Name: "privileged", Values: "yes or no (also 1, true, on; 0, false, off)", Default: "no", Modes: []string{modeSRIOV},
+		Name: "privileged", For: ForBoth, Values: "yes or no (also 1, true, on; 0, false, off)", Default: "no", Modes: vfsOnly,
 		Help: "yes: spoof check off and trust on, for software that changes MACs or sniffs; no: the reverse",
 		parse: func(c *config, v string) (err error) {
 			c.privileged, err = boolean(v)
@@ -57,7 +68,60 @@ var options = []Option{
 		},
 	},
 	{
-		Name: "numvfs", Values: "1 to what the NIC can", Default: "all", Modes: []string{modeSRIOV},
+		Name: "vlan_qos", For: ForBoth, Values: "0 to 7", Default: "0", Modes: vfsOnly,
+		Help: "802.1p priority of the VLAN tag",
+		parse: func(c *config, v string) (err error) {
+			c.vlanQoS, err = number(v, 0, 7)
+			return err
+		},
+	},
+	{
+		Name: "vlan_proto", For: ForBoth, Values: "802.1q or 802.1ad", Default: "802.1q", Modes: vfsOnly,
+		Help: "protocol of the VLAN tag",
+		parse: func(c *config, v string) (err error) {
+			c.vlanProto, err = oneOf(v, map[string]hw.VLANProto{"802.1q": "", "802.1ad": hw.Dot1AD})
+			return err
+		},
+	},
+	{
+		Name: "mac", For: ForContainer, Values: "six octets, not zero, not multicast", Default: "the device's own",
+		Help:  "as --mac-address, for docker network connect, which has no such flag",
+		parse: func(c *config, v string) (err error) { c.mac, err = parseMAC(v); return err },
+	},
+	boolOption("spoofchk", "the opposite of privileged", "drop frames that a VF sends with another MAC than its own", vfsOnly,
+		func(c *config) **bool { return &c.spoofchk }),
+	boolOption("trust", "as privileged", "let a VF change its MAC and receive what is not for it", vfsOnly,
+		func(c *config) **bool { return &c.trust }),
+	{
+		Name: "link_state", For: ForBoth, Values: "auto, enable or disable", Default: "left as it is", Modes: vfsOnly,
+		Help: "whether a VF sees the PF's link (auto), always a link, or none",
+		parse: func(c *config, v string) (err error) {
+			c.linkMode, err = oneOf(v, map[string]hw.LinkMode{"auto": "", "enable": hw.LinkEnable, "disable": hw.LinkDisable})
+			return err
+		},
+	},
+	numberOption("min_tx_rate", "Mbit/s, 0 for none", "left as it is", "rate that a VF can send at in any case", vfsOnly,
+		0, 1<<24, func(c *config) **int { return &c.minRate }),
+	numberOption("max_tx_rate", "Mbit/s, 0 for no limit", "left as it is", "rate that a VF cannot exceed", vfsOnly,
+		0, 1<<24, func(c *config) **int { return &c.maxRate }),
+	numberOption("mtu", "68 to 65535", "left as it is", "MTU of the device; that of a VF cannot be above its PF's", nil,
+		68, 65535, func(c *config) **int { return &c.mtu }),
+	numberOption("txqlen", "1 to 100000", "left as it is", "length of the device's transmit queue, in packets", nil,
+		1, 100000, func(c *config) **int { return &c.txQLen }),
+	boolOption("promisc", "left as it is", "receive everything; a VF has to be trusted for it", nil,
+		func(c *config) **bool { return &c.promisc }),
+	boolOption("allmulti", "left as it is", "receive all multicast; a VF has to be trusted for it", nil,
+		func(c *config) **bool { return &c.allMulti }),
+	{
+		Name: "lock", For: ForNetwork, Values: "names of options, separated by commas, or all", Default: "none",
+		Help: "options that cannot be overridden for a container",
+		parse: func(c *config, v string) error {
+			c.lock = strings.Split(strings.ToLower(strings.ReplaceAll(v, " ", "")), ",")
+			return nil
+		},
+	},
+	{
+		Name: "numvfs", For: ForNetwork, Values: "1 to what the NIC can", Default: "all", Modes: vfsOnly,
 		Help: "how many VFs to make if the PF has none yet",
 		parse: func(c *config, v string) error {
 			n, err := number(v, 1, 1<<16)
@@ -68,7 +132,7 @@ var options = []Option{
 		},
 	},
 	{
-		Name: "prefix", Values: "up to 10 letters, digits, _, - and .", Default: "eth",
+		Name: "prefix", For: ForBoth, Values: "up to 10 letters, digits, _, - and .", Default: "eth",
 		Help: "name of the device in the container, without its number",
 		parse: func(c *config, v string) error {
 			if !validPrefix.MatchString(v) {
@@ -79,7 +143,7 @@ var options = []Option{
 		},
 	},
 	{
-		Name: "gateway", Values: "none or auto", Default: "only the one given with --gateway",
+		Name: "gateway", For: ForNetwork, Values: "none or auto", Default: "only the one given with --gateway",
 		Help: "auto: also a default route through the gateway that the IPAM driver chooses; none: no default route at all",
 		parse: func(c *config, v string) error {
 			c.gateway = strings.ToLower(v)
@@ -91,6 +155,27 @@ var options = []Option{
 	},
 }
 
+// vfsOnly are the modes of options that are set through a VF's PF.
+var vfsOnly = []string{modeSRIOV}
+
+// boolOption is a row for something that is on or off.
+func boolOption(name, byDefault, help string, modes []string, at func(*config) **bool) Option {
+	return Option{Name: name, For: ForBoth, Values: "yes or no", Default: byDefault, Help: help, Modes: modes,
+		parse: func(c *config, v string) (err error) {
+			*at(c), err = boolean(v)
+			return err
+		}}
+}
+
+// numberOption is a row for a number from low to high.
+func numberOption(name, values, byDefault, help string, modes []string, low, high int, at func(*config) **int) Option {
+	return Option{Name: name, For: ForBoth, Values: values, Default: byDefault, Help: help, Modes: modes,
+		parse: func(c *config, v string) (err error) {
+			*at(c), err = number(v, low, high)
+			return err
+		}}
+}
+
 const (
 	gatewayNone = "none"
 	gatewayAuto = "auto"
@@ -98,87 +183,3 @@ const (
 
 // validPrefix leaves room for the number within the kernel's 15 characters for a name.
 var validPrefix = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,9}$`)
-
-// errNotAllowed is a parser's way to say that the value is none of the allowed ones; the table knows which those are.
-var errNotAllowed = fmt.Errorf("not allowed")
-
-func number(v string, low, high int) (*int, error) {
-	n, err := strconv.Atoi(v)
-	if err != nil || n < low || n > high {
-		return nil, errNotAllowed
-	}
-	return &n, nil
-}
-
-// boolean reads yes and no as people write them.
-func boolean(v string) (*bool, error) {
-	yes := slices.Contains([]string{"1", "true", "yes", "on"}, strings.ToLower(v))
-	if !yes && !slices.Contains([]string{"0", "false", "no", "off"}, strings.ToLower(v)) {
-		return nil, errNotAllowed
-	}
-	return &yes, nil
-}
-
-// engineOptions are keys that the engine itself acts on for every driver (engine 28, libnetwork osl) and sends along.
-var engineOptions = []string{
-	"com.docker.network.advertise_addr_nmsgs",
-	"com.docker.network.advertise_addr_ms",
-}
-
-// parseOptions turns the options of a network into its config. Keys are matched without regard to case.
-func parseOptions(raw map[string]string) (*config, error) {
-	c := &config{mode: modeSRIOV, prefix: "eth"}
-	given := map[string]string{}
-	for _, key := range slices.Sorted(maps.Keys(raw)) {
-		name := strings.ToLower(key)
-		if slices.Contains(engineOptions, name) {
-			continue
-		}
-		if _, twice := given[name]; twice {
-			return nil, fmt.Errorf("option %s: given twice", name)
-		}
-		given[name] = raw[key]
-		if err := parseOption(c, name, strings.TrimSpace(raw[key])); err != nil {
-			return nil, err
-		}
-	}
-	if c.netdevice == "" {
-		return nil, fmt.Errorf("option netdevice: missing; say which device to use: -o netdevice=NAME")
-	}
-	return c, forMode(c.mode, given)
-}
-
-// parseOption parses one option into c.
-func parseOption(c *config, name, value string) error {
-	i := slices.IndexFunc(options, func(o Option) bool { return o.Name == name })
-	if i < 0 {
-		return unknownOption(name)
-	}
-	o := options[i]
-	if value == "" {
-		return fmt.Errorf("option %s: has no value; allowed: %s", name, o.Values)
-	}
-	if err := o.parse(c, value); err != nil {
-		return fmt.Errorf("option %s: %q is not allowed; allowed: %s", name, value, o.Values)
-	}
-	return nil
-}
-
-// forMode refuses options that the mode does not know.
-func forMode(mode string, given map[string]string) error {
-	for _, o := range options {
-		if _, ok := given[o.Name]; ok && len(o.Modes) > 0 && !slices.Contains(o.Modes, mode) {
-			return fmt.Errorf("option %s: not for mode=%s, only for mode=%s", o.Name, mode, strings.Join(o.Modes, ", "))
-		}
-	}
-	return nil
-}
-
-func unknownOption(name string) error {
-	var names []string
-	for _, o := range options {
-		names = append(names, o.Name)
-	}
-	slices.Sort(names)
-	return fmt.Errorf("option %s: unknown; known are %s", name, strings.Join(names, ", "))
-}

@@ -4,8 +4,6 @@ import (
 	"context"
 	"testing"
 
-	plugin "github.com/docker/go-plugins-helpers/network"
-
 	"github.com/mellanox/passthrough/netdrv"
 )
 
@@ -20,7 +18,8 @@ func TestOptionErrors(t *testing.T) {
 		{nil, "option netdevice: missing; say which device to use: -o netdevice=NAME"},
 		{[]string{"netdevice="}, "option netdevice: has no value; allowed: name or PCI address of a netdev"},
 		{[]string{"netdevice=ens1f0", "vlna=5"},
-			"option vlna: unknown; known are gateway, mode, netdevice, numvfs, prefix, privileged, vlan"},
+			"option vlna: unknown; known are allmulti, gateway, link_state, lock, mac, max_tx_rate, min_tx_rate, mode, mtu, " +
+				"netdevice, numvfs, prefix, privileged, promisc, spoofchk, trust, txqlen, vlan, vlan_proto, vlan_qos"},
 		{[]string{"netdevice=ens1f0", "vlan=4095"}, `option vlan: "4095" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=-1"}, `option vlan: "-1" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=ten"}, `option vlan: "ten" is not allowed` + vlans},
@@ -36,6 +35,17 @@ func TestOptionErrors(t *testing.T) {
 		{[]string{"netdevice=ens1f0", "mode=passthrough", "vlan=7"},
 			"option vlan: not for mode=passthrough, only for mode=sriov"},
 		{[]string{"netdevice=ens1f0", "VLAN=7", "vlan=8"}, "option vlan: given twice"},
+		{[]string{"netdevice=ens1f0", "mac=02:00:00:00:00:01"},
+			"option mac: only for one container: docker run --network name=NETWORK,driver-opt=mac=..."},
+		{[]string{"netdevice=ens1f0", "vlan_qos=3"}, "option vlan_qos: there is no tag to carry it; give vlan=1 to 4094 as well"},
+		{[]string{"netdevice=ens1f0", "vlan=0", "vlan_proto=802.1ad"},
+			"option vlan_proto: there is no tag to carry it; give vlan=1 to 4094 as well"},
+		{[]string{"netdevice=ens1f0", "min_tx_rate=20", "max_tx_rate=10"}, "option min_tx_rate: 20 is above max_tx_rate 10"},
+		{[]string{"netdevice=ens1f0", "link_state=up"}, `option link_state: "up" is not allowed; allowed: auto, enable or disable`},
+		{[]string{"netdevice=ens1f0", "mtu=9g"}, `option mtu: "9g" is not allowed; allowed: 68 to 65535`},
+		{[]string{"netdevice=ens1f0", "lock=netdevice"}, `option lock: "netdevice" is not allowed; allowed: all, or some of ` +
+			"allmulti, link_state, max_tx_rate, min_tx_rate, mtu, prefix, privileged, promisc, spoofchk, trust, txqlen, vlan, " +
+			"vlan_proto, vlan_qos"},
 		{[]string{"netdevice=../../etc"}, "option netdevice: ../../etc: no such device"},
 	} {
 		story(t, func(m *machine) {
@@ -89,19 +99,5 @@ func TestVLANIsExclusive(t *testing.T) {
 		if err := m.create("f", "netdevice=ens1f0", "vlan=100"); err != nil {
 			t.Error(err)
 		}
-	})
-}
-
-// TestContainerOptions: what is said for one container only is refused rather than ignored; the engine's own keys pass.
-func TestContainerOptions(t *testing.T) {
-	story(t, func(m *machine) {
-		m.kernel.AddPF(igb())
-		if err := m.create("n", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
-		r := &plugin.CreateEndpointRequest{NetworkID: "n", EndpointID: "e", Interface: &plugin.EndpointInterface{},
-			Options: map[string]any{"com.docker.network.portmap": []any{}, "vlan": "5"}}
-		_, err := m.driver.CreateEndpoint(m.ctx, r)
-		wantError(t, err, "option vlan: cannot be given for one container; give it with docker network create")
 	})
 }

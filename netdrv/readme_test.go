@@ -12,13 +12,13 @@ import (
 // optionsTable is the README's table, made from the code's.
 func optionsTable() string {
 	var b strings.Builder
-	b.WriteString("| option | allowed | default | what it does |\n|---|---|---|---|\n")
+	b.WriteString("| option | for | allowed | default | what it does |\n|---|---|---|---|---|\n")
 	for _, o := range netdrv.Options() {
 		help := o.Help
 		if len(o.Modes) > 0 {
 			help += " (mode=" + strings.Join(o.Modes, ", ") + " only)"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", o.Name, o.Values, o.Default, help)
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", o.Name, o.For, o.Values, o.Default, help)
 	}
 	return b.String()
 }

@@ -1,0 +1,195 @@
+package netdrv_test
+
+import (
+	"testing"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// able is a PF that can do all that rtnetlink knows of, with two VFs from the start.
+func able(m *machine) {
+	pf := igb()
+	pf.Up, pf.VFs, pf.AllVFOps = true, 2, true
+	m.kernel.AddPF(pf)
+	m.settled()
+}
+
+// runWith is run with options for the container alone.
+func (m *machine) runWith(container, network string, own map[string]any) error {
+	ctx, cancel := m.call()
+	defer cancel()
+	_, err := m.driver.CreateEndpoint(ctx, &plugin.CreateEndpointRequest{NetworkID: network, EndpointID: endpoint(container),
+		Interface: &plugin.EndpointInterface{Address: "10.0.0.2/24"}, Options: own})
+	if err != nil {
+		return err
+	}
+	join, err := m.driver.Join(ctx, &plugin.JoinRequest{NetworkID: network, EndpointID: endpoint(container)})
+	if err != nil {
+		return err
+	}
+	inside := join.InterfaceName.DstPrefix + "0"
+	m.where[container] = place{network, join.InterfaceName.SrcName, inside}
+	return m.kernel.MoveToNS(container, join.InterfaceName.SrcName, inside)
+}
+
+// TestEveryAttribute: each attribute of a VF and of its netdev is set from the network's options, and gone afterwards.
+func TestEveryAttribute(t *testing.T) {
+	story(t, func(m *machine) {
+		able(m)
+		before := m.kernel.String()
+		err := m.create("n", "netdevice=ens1f0", "vlan=100", "vlan_qos=5", "vlan_proto=802.1ad", "spoofchk=off", "trust=on",
+			"link_state=enable", "min_tx_rate=100", "max_tx_rate=1000", "mtu=1400", "txqlen=500", "promisc=yes", "allmulti=yes")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, mac := m.mustRun("a", "n")
+		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := hw.VFState{MAC: hw.MAC(mac), VLAN: hw.VLAN{ID: 100, QoS: 5, Proto: hw.Dot1AD}, Trust: true,
+			Rate: hw.Rate{Min: 100, Max: 1000}, LinkMode: hw.LinkEnable}
+		if states[0] != want {
+			t.Errorf("vf 0 is %+v, want %+v", states[0], want)
+		}
+		l := m.kernel.InNS("a").Links()[0]
+		if l.MTU != 1400 || l.TxQLen != 500 || !l.Promisc || !l.AllMulti {
+			t.Errorf("in the container: %+v", l)
+		}
+		m.end("a")
+		if after := m.kernel.String(); after != before {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+		}
+	})
+}
+
+// TestContainerOverrides: what is said for one container goes before what the network says; keys and values in any case.
+func TestContainerOverrides(t *testing.T) {
+	story(t, func(m *machine) {
+		able(m)
+		before := m.kernel.String()
+		if err := m.create("n", "netdevice=ens1f0", "vlan=100", "vlan_qos=3", "max_tx_rate=500"); err != nil {
+			t.Fatal(err)
+		}
+		err := m.runWith("a", "n", map[string]any{"com.docker.network.portmap": []any{}, "VLAN": "200", "Trust": "YES",
+			"mac": "02:00:00:00:00:AB", "prefix": "data", "max_tx_rate": "0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := hw.VFState{MAC: "02:00:00:00:00:ab", VLAN: hw.VLAN{ID: 200, QoS: 3}, Spoofchk: true, Trust: true}
+		if states[0] != want {
+			t.Errorf("vf 0 is %+v, want %+v", states[0], want)
+		}
+		if l := m.kernel.InNS("a").Links()[0]; l.Name != "data0" || l.MAC != "02:00:00:00:00:ab" {
+			t.Errorf("in the container: %+v", l)
+		}
+		m.end("a")
+		if after := m.kernel.String(); after != before {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+		}
+	})
+}
+
+// TestContainerOptions: what cannot be given for one container, or not on this network, is refused rather than ignored.
+func TestContainerOptions(t *testing.T) {
+	story(t, func(m *machine) {
+		able(m)
+		if err := m.create("other", "netdevice=ens1f0", "vlan=300"); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.create("n", "netdevice=ens1f0", "vlan=100", "lock=vlan,trust"); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.create("open", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		before := m.kernel.String()
+		const known = "known are allmulti, link_state, mac, max_tx_rate, min_tx_rate, mtu, prefix, privileged, promisc, spoofchk, " +
+			"trust, txqlen, vlan, vlan_proto, vlan_qos"
+		for _, c := range []struct {
+			network, key string
+			value        any
+			want         string
+		}{
+			{"n", "vlan", "5", "option vlan: the network does not let containers change it (lock)"},
+			{"n", "trust", "yes", "option trust: the network does not let containers change it (lock)"},
+			{"n", "netdevice", "ens2", "option netdevice: cannot be given for one container; give it with docker network create"},
+			{"n", "colour", "blue", "option colour: unknown; " + known},
+			{"n", "mtu", "9000", "ens1f0v0: set mtu 9000: its pf has mtu 1500, which a vf cannot exceed; raise the pf's first: invalid value"},
+			{"n", "mtu", 9000, "option mtu: is a int, not a text"},
+			{"n", "mac", "00:00:00:00:00:00", `option mac: "00:00:00:00:00:00" is not allowed; allowed: six octets, not zero, not multicast`},
+			{"open", "vlan", "300", "option vlan: 300 is used on ens1f0 (0000:01:00.0) by network other; choose another"},
+			{"open", "vlan_qos", "3", "option vlan_qos: there is no tag to carry it; give vlan=1 to 4094 as well"},
+		} {
+			wantError(t, m.runWith("a", c.network, map[string]any{c.key: c.value}), c.want)
+		}
+		if after := m.kernel.String(); after != before {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+		}
+	})
+}
+
+// TestAskedOfIGB: what the user asks for and the driver cannot do is an error that names device and attribute, and nothing
+// is left of it.
+func TestAskedOfIGB(t *testing.T) {
+	for option, want := range map[string]string{
+		"link_state=enable": "set link_state enable: not supported by the driver (operation not supported)",
+		"min_tx_rate=10":    "set rate min 10 max 0 Mbit/s: invalid value (invalid argument)",
+	} {
+		t.Run(option, func(t *testing.T) {
+			story(t, func(m *machine) {
+				m.kernel.AddPF(igb())
+				if err := m.create("n", "netdevice=ens1f0", option); err != nil {
+					t.Fatal(err)
+				}
+				before := m.kernel.String()
+				_, _, err := m.run("a", "n")
+				wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): "+want)
+				m.settled()
+				if after := m.kernel.String(); after != before {
+					t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+				}
+			})
+		})
+	}
+	story(t, func(m *machine) { // nothing that only VFs have is asked of a whole device; the rest is
+		nic(m)
+		before := m.kernel.String()
+		if err := m.create("n", "netdevice=ens2", "mode=passthrough", "mtu=9000", "promisc=on"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "n")
+		if l := m.kernel.InNS("a").Links()[0]; l.MTU != 9000 || !l.Promisc {
+			t.Errorf("in the container: %+v", l)
+		}
+		m.end("a")
+		if after := m.kernel.String(); after != before {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+		}
+	})
+}
+
+// TestPoorDriver: a PF that cannot do what nobody asked for is no obstacle.
+func TestPoorDriver(t *testing.T) {
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.NoTrust, pf.NoSpoof = true, true
+		m.kernel.AddPF(pf)
+		if err := m.create("n", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "n")
+		m.end("a")
+		if err := m.create("p", "netdevice=ens1f0", "trust=yes"); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := m.run("b", "p")
+		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): set trust true: not supported by the driver (operation not supported)")
+	})
+}
