@@ -33,6 +33,8 @@ type config struct {
 	allMulti   *bool
 	lock       []string // names of options
 	numVFs     int      // 0: all
+	vf         string   // the one VF that is wanted; "" for any
+	vfs        []int    // indexes of the VFs that the network may use; none for all
 	prefix     string
 	gateway    string // "", gatewayNone or gatewayAuto
 }

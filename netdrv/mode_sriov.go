@@ -1,11 +1,11 @@
 package netdrv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -38,7 +38,19 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (hw
 		return "", "", err
 	}
 	defer unlock()
+	if err := checkRange(c, pf); err != nil {
+		return "", "", err
+	}
 	return pf.ID, pf.Name, d.share(ctx, pf, c.numVFs)
+}
+
+// checkRange refuses VFs that the PF does not have, or will not have once its VFs are made.
+func checkRange(c *config, pf hw.PF) error {
+	have := cmp.Or(pf.NumVFs, c.numVFs, pf.TotalVFs)
+	if len(c.vfs) > 0 && slices.Max(c.vfs) >= have {
+		return fmt.Errorf("option vfs: %s has vf 0 to %d, no vf %d", pf, have-1, slices.Max(c.vfs))
+	}
+	return nil
 }
 
 // vlanFree refuses a tag that another network has on the PF. Untagged VFs may be of several networks.
@@ -71,7 +83,7 @@ func (d sriov) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*l
 	if err != nil {
 		return nil, err
 	}
-	vf, err := d.choose(pf, vfs, states, n.mac, loans)
+	vf, err := choice{pf, vfs, states, n.config, loans, d.host.Taken}.choose()
 	if err != nil {
 		return nil, err
 	}
@@ -83,77 +95,6 @@ func (d sriov) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*l
 		Device: vf.ID(), Mode: modeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
 		Wish: wish(n.config, *snap.VF, vfMAC(pf, vf, states)), Shape: shape(n.config, snap.Link),
 	}}, nil
-}
-
-// vfMAC is the MAC that a VF has without anybody's asking: the one its PF has set, otherwise its stable one.
-func vfMAC(pf hw.PF, vf hw.VF, states []hw.VFState) hw.MAC {
-	if vf.Index < len(states) && states[vf.Index].MAC != "" {
-		return states[vf.Index].MAC
-	}
-	return hw.StableMAC(pf, vf.Index)
-}
-
-// choose picks a free VF. The error of a PF that has none says who has them.
-func (d sriov) choose(pf hw.PF, vfs []hw.VF, states []hw.VFState, mac hw.MAC, loans map[hw.ID]*loan) (hw.VF, error) {
-	if mac != "" {
-		for _, l := range loans {
-			if l.PF == pf.PCI() && l.Wish.MAC == mac {
-				return hw.VF{}, busyMAC(mac, l)
-			}
-		}
-		slices.SortStableFunc(vfs, func(a, b hw.VF) int { return hasMAC(pf, b, states, mac) - hasMAC(pf, a, states, mac) })
-	}
-	var why []string
-	for _, vf := range vfs {
-		if l := loans[vf.ID()]; l != nil {
-			why = append(why, l.holder())
-			continue
-		}
-		taken, err := d.host.Taken(vf)
-		if err != nil {
-			return hw.VF{}, err
-		}
-		if taken == "" {
-			return vf, nil
-		}
-		why = append(why, vf.String()+" "+taken)
-		if mac != "" && hasMAC(pf, vf, states, mac) == 1 {
-			return hw.VF{}, fmt.Errorf("mac address %s: %s, which has it, %s", mac, vf, taken)
-		}
-	}
-	slices.Sort(why)
-	return hw.VF{}, &allInUse{fmt.Sprintf("%s: all %d vfs are in use: %s", pf, len(vfs), strings.Join(why, "; ")),
-		returning(pf, loans)}
-}
-
-// hasMAC is 1 for the VF that has the MAC, 0 for any other.
-func hasMAC(pf hw.PF, vf hw.VF, states []hw.VFState, mac hw.MAC) int {
-	if vfMAC(pf, vf, states) == mac || vf.Netdev.MAC == mac {
-		return 1
-	}
-	return 0
-}
-
-// allInUse says that there is no device to be had now; soon that one is on its way back.
-type allInUse struct {
-	text string
-	soon bool
-}
-
-func (e *allInUse) Error() string { return e.text }
-
-func busyMAC(mac hw.MAC, l *loan) error {
-	return &allInUse{fmt.Sprintf("mac address %s: %s", mac, l.holder()), l.returning()}
-}
-
-// returning tells whether one of the PF's VFs will be free soon.
-func returning(pf hw.PF, loans map[hw.ID]*loan) bool {
-	for _, l := range loans {
-		if l.PF == pf.PCI() && l.returning() {
-			return true
-		}
-	}
-	return false
 }
 
 // prepare sets the VF up through its PF, has it bound to its driver, and sees that it works.

@@ -121,6 +121,20 @@ var options = []Option{
 		},
 	},
 	{
+		Name: "vf", For: ForContainer, Values: "index, PCI address, MAC or name of a VF", Default: "the first that is free",
+		Modes: vfsOnly,
+		Help:  "the VF that the container gets",
+		parse: func(c *config, v string) error { c.vf = v; return nil },
+	},
+	{
+		Name: "vfs", For: ForNetwork, Values: "indexes and ranges of VFs, such as 0-3,7", Default: "all", Modes: vfsOnly,
+		Help: "the VFs that the network uses, so that networks can split a PF",
+		parse: func(c *config, v string) (err error) {
+			c.vfs, err = ranges(v)
+			return err
+		},
+	},
+	{
 		Name: "numvfs", For: ForNetwork, Values: "1 to what the NIC can", Default: "all", Modes: vfsOnly,
 		Help: "how many VFs to make if the PF has none yet",
 		parse: func(c *config, v string) error {

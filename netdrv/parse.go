@@ -35,6 +35,32 @@ var engineOptions = []string{
 	"com.docker.network.advertise_addr_ms",
 }
 
+// ranges reads indexes of VFs: "0-3,7".
+func ranges(v string) ([]int, error) {
+	var all []int
+	for _, part := range strings.Split(strings.ReplaceAll(v, " ", ""), ",") {
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		first, err := number(from, 0, maxVFs)
+		if err != nil {
+			return nil, err
+		}
+		last, err := number(to, *first, maxVFs)
+		if err != nil {
+			return nil, err
+		}
+		for i := *first; i <= *last; i++ {
+			all = append(all, i)
+		}
+	}
+	return all, nil
+}
+
+// maxVFs is above what any device can have: sriov_numvfs is 16 bits wide.
+const maxVFs = 1<<16 - 1
+
 // oneOf reads one of a few words.
 func oneOf[T any](v string, words map[string]T) (*T, error) {
 	t, ok := words[strings.ToLower(v)]

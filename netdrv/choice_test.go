@@ -1,0 +1,85 @@
+package netdrv_test
+
+import "testing"
+
+// TestWhichVF: a container names its VF, by any of its names; index 0 is one like any other.
+func TestWhichVF(t *testing.T) {
+	for name, pci := range map[string]string{
+		"0": "0000:01:10.0", "5": "0000:01:11.2", "0000:01:10.4": "0000:01:10.4", "01:10.6": "0000:01:10.6",
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(m *machine) {
+				m.kernel.AddPF(igb())
+				if err := m.create("n", "netdevice=ens1f0"); err != nil {
+					t.Fatal(err)
+				}
+				if err := m.runWith("a", "n", map[string]any{"vf": name}); err != nil {
+					t.Fatal(err)
+				}
+				if ns, _, _ := m.kernel.Netdev(pci); ns != "a" {
+					t.Errorf("%s is in %q, want it in a", pci, ns)
+				}
+				m.end("a")
+			})
+		})
+	}
+	story(t, func(m *machine) { // by netdev name and MAC, which only a VF that is bound has
+		able(m)
+		if err := m.create("n", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.runWith("a", "n", map[string]any{"vf": "ens1f0v1"}); err != nil {
+			t.Fatal(err)
+		}
+		if ns, _, _ := m.kernel.Netdev("0000:01:10.2"); ns != "a" {
+			t.Errorf("vf 1 is in %q, want it in a", ns)
+		}
+		wantError(t, m.runWith("b", "n", map[string]any{"vf": "1"}), "ens1f0 (0000:01:00.0): option vf=1 is not free: "+
+			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint a-endpoint-0 of network n")
+		wantError(t, m.runWith("b", "n", map[string]any{"vf": "7"}),
+			`option vf: "7" is none of the vfs that this network has on ens1f0 (0000:01:00.0)`)
+		_, l, _ := m.kernel.Netdev("0000:01:10.0")
+		if err := m.runWith("b", "n", map[string]any{"vf": string(l.MAC)}); err != nil {
+			t.Error(err)
+		}
+		m.end("a")
+		m.end("b")
+	})
+}
+
+// TestNetworksSplitPF: each network uses its own VFs.
+func TestNetworksSplitPF(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		before := m.kernel.String()
+		wantError(t, m.create("x", "netdevice=ens1f0", "vfs=0-3,9"), "option vfs: ens1f0 (0000:01:00.0) has vf 0 to 6, no vf 9")
+		if after := m.kernel.String(); after != before {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+		}
+		wantError(t, m.create("x", "netdevice=ens1f0", "vfs=3-1"),
+			`option vfs: "3-1" is not allowed; allowed: indexes and ranges of VFs, such as 0-3,7`)
+		if err := m.create("left", "netdevice=ens1f0", "vfs=0,6"); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.create("right", "netdevice=ens1f0", "vfs=1-5"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "left")
+		m.mustRun("b", "left")
+		m.mustRun("c", "right")
+		for container, pci := range map[string]string{"a": "0000:01:10.0", "b": "0000:01:11.4", "c": "0000:01:10.2"} {
+			if ns, _, _ := m.kernel.Netdev(pci); ns != container {
+				t.Errorf("%s is in %q, want it in %s", pci, ns, container)
+			}
+		}
+		_, _, err := m.run("d", "left")
+		wantError(t, err, "ens1f0 (0000:01:00.0): all 2 vfs of the network are in use: "+
+			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network left; "+
+			"vf 6 of ens1f0 (0000:01:11.4) is held by endpoint b-endpoint-0 of network left")
+		wantError(t, m.runWith("d", "right", map[string]any{"vf": "6"}),
+			`option vf: "6" is none of the vfs that this network has on ens1f0 (0000:01:00.0)`)
+		for _, c := range []string{"a", "b", "c"} {
+			m.end(c)
+		}
+	})
+}
