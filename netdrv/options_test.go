@@ -36,7 +36,7 @@ func TestOptionErrors(t *testing.T) {
 			"option vlan: not for mode=passthrough, only for mode=sriov"},
 		{[]string{"netdevice=ens1f0", "VLAN=7", "vlan=8"}, "option vlan: given twice"},
 		{[]string{"netdevice=ens1f0", "mac=02:00:00:00:00:01"},
-			"option mac: only for one container: docker run --network name=NETWORK,driver-opt=mac=..."},
+			"option mac: only for one container: docker run --network name=NETWORK,driver-opt=mac=VALUE"},
 		{[]string{"netdevice=ens1f0", "vlan_qos=3"}, "option vlan_qos: there is no tag to carry it; give vlan=1 to 4094 as well"},
 		{[]string{"netdevice=ens1f0", "vlan=0", "vlan_proto=802.1ad"},
 			"option vlan_proto: there is no tag to carry it; give vlan=1 to 4094 as well"},

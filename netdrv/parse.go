@@ -114,7 +114,7 @@ func parseOptions(raw map[string]string) (*config, error) {
 	}
 	for _, o := range options {
 		if _, ok := given[o.Name]; ok && o.For == ForContainer {
-			return nil, fmt.Errorf("option %s: only for one container: docker run --network name=NETWORK,driver-opt=%s=...",
+			return nil, fmt.Errorf("option %s: only for one container: docker run --network name=NETWORK,driver-opt=%s=VALUE",
 				o.Name, o.Name)
 		}
 	}
