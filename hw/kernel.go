@@ -1,5 +1,7 @@
 package hw
 
+import "net/netip"
+
 // Kernel is what this package asks of rtnetlink and of the sysfs attributes that make the kernel act, always in the
 // network namespace of the host. Links are addressed by ifindex, never by name. There are two implementations: the
 // one in kernel_linux.go, and hwtest.Kernel, a stateful stand-in; hwtest.Contract holds one to the other.
@@ -33,6 +35,8 @@ type IPKernel interface {
 	AddAddr(index int, a Addr) error
 	// AddRoute adds a route; one that is there already is no error.
 	AddRoute(index int, r Route) error
+	// Sessions lists the host's own addresses at which somebody is connected to its ssh server.
+	Sessions() ([]netip.Addr, error)
 }
 
 // MAC is a link-layer address in its canonical text form, lower case and colon-separated: 6 octets for Ethernet, 20

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // PF is an SR-IOV physical function: a netdev that can be divided into VFs.
@@ -43,6 +44,10 @@ func (h *Host) PF(ref string) (PF, error) {
 		return PF{}, &Error{Dev: pf.String(), Err: fmt.Errorf(
 			"sr-iov is off or missing (no sriov_totalvfs); switch it on in the firmware of the nic and of the machine: %w",
 			ErrUnsupported)}
+	}
+	if id, _, err := h.sys.text("class/net/" + n.Name + "/phys_switch_id"); err == nil && id != "" {
+		return PF{}, &Error{Dev: pf.String(), Err: fmt.Errorf("the nic is in switchdev mode, in which its vfs are ports of a "+
+			"switch on the host; change that with: devlink dev eswitch set pci/%s mode legacy: %w", pf.PCI(), ErrUnsupported)}
 	}
 	pf.TotalVFs = total
 	if pf.NumVFs, _, err = h.sys.number(pciDir(pf.PCI()) + "/sriov_numvfs"); err != nil {
@@ -179,6 +184,10 @@ func (h *Host) writePF(pf PF, attribute, value string) error {
 	switch {
 	case strings.Contains(attribute, "numvfs") && errors.Is(err, ErrBusy):
 		why = "; the count can only change through 0: remove the vfs first"
+	case strings.Contains(attribute, "numvfs") && errors.Is(err, syscall.ENOSPC):
+		why = "; the machine has no room for so many: not enough PCI bus numbers, memory or interrupts; ask for fewer (numvfs)"
+	case strings.Contains(attribute, "numvfs") && errors.Is(err, syscall.EIO):
+		why = "; the nic's firmware refuses so many, or is not set up for sr-iov; the kernel log (dmesg) says more"
 	case strings.Contains(attribute, "numvfs"):
 		why = "; the kernel log (dmesg) says why the driver refused"
 	}

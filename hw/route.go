@@ -1,6 +1,10 @@
 package hw
 
-import "slices"
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+)
 
 // mainTable is RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h).
 const mainTable = 254
@@ -27,6 +31,41 @@ func (h *Host) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
 		}
 	}
 	return "", false, nil
+}
+
+// Management says why the host would be cut off from its administrator without a device, in words that follow its name;
+// "" when it would not: the default route leads through the device, or somebody is logged in over it by ssh.
+func (h *Host) Management(n Netdev) (string, error) {
+	via, yes, err := h.CarriesDefaultRoute(n)
+	if err != nil || yes {
+		return fmt.Sprintf("carries the host's default route (through %s)", via), err
+	}
+	sessions, err := h.ip.Sessions()
+	if err != nil {
+		return "", &Error{Dev: n.Name, Op: "look for ssh sessions", Err: err}
+	}
+	if len(sessions) == 0 {
+		return "", nil
+	}
+	links, err := h.kernel.Links()
+	if err != nil {
+		return "", &Error{Dev: n.Name, Op: "list links", Err: err}
+	}
+	for _, l := range links {
+		if l.Type == "loopback" || !standsOn(l, n.Index, links, len(links)) {
+			continue
+		}
+		addrs, err := h.ip.Addrs(l.Index)
+		if err != nil {
+			return "", &Error{Dev: l.Name, Op: "list addresses", Err: err}
+		}
+		for _, a := range addrs {
+			if p, err := netip.ParsePrefix(a.CIDR); err == nil && slices.Contains(sessions, p.Addr()) {
+				return fmt.Sprintf("carries an ssh session (to %s on %s)", p.Addr(), l.Name), nil
+			}
+		}
+	}
+	return "", nil
 }
 
 // standsOn tells whether frames of l leave through the link with the given index. depth ends the search on a loop,

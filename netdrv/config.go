@@ -36,6 +36,7 @@ type config struct {
 	vf         string   // the one VF that is wanted; "" for any
 	vfs        []int    // indexes of the VFs that the network may use; none for all
 	prefix     string
+	force      bool
 	gateway    string // "", gatewayNone or gatewayAuto
 }
 

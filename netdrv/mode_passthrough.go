@@ -20,13 +20,8 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 	if err := n.Movable(); err != nil {
 		return "", "", fmt.Errorf("option netdevice: %w", err)
 	}
-	via, yes, err := d.host.CarriesDefaultRoute(n)
-	if err != nil {
-		return "", "", err
-	}
-	if yes {
-		return "", "", fmt.Errorf("option netdevice: %s carries the host's default route (through %s); "+
-			"the host would be cut off", n.Name, via)
+	if err := d.cutsOff(c, n); err != nil {
+		return "", "", fmt.Errorf("option netdevice: %w", err)
 	}
 	for _, o := range others {
 		if o.Device == n.ID {
@@ -37,6 +32,18 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 		return "", "", err
 	}
 	return n.ID, n.Name, nil
+}
+
+// cutsOff refuses a device that the host's administrator needs, unless he insists.
+func (d passthrough) cutsOff(c *config, n hw.Netdev) error {
+	if c.force {
+		return nil
+	}
+	why, err := d.host.Management(n)
+	if err == nil && why != "" {
+		err = fmt.Errorf("%s %s; the host would be cut off; if that is meant, say force=yes", n.Name, why)
+	}
+	return err
 }
 
 // unused refuses a device that is lent, and a PF whose VFs are.
@@ -83,8 +90,8 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Name, err)
 	}
-	if via, yes, err := d.host.CarriesDefaultRoute(dev); err != nil || yes {
-		return nil, errors.Join(err, fmt.Errorf("%s carries the host's default route (through %s)", dev.Name, via))
+	if err := d.cutsOff(n.config, dev); err != nil {
+		return nil, err
 	}
 	if n.mac != "" && dev.Type != "ether" {
 		return nil, fmt.Errorf("mac address %s: %s is an %s device, whose address cannot be chosen", n.mac, dev.Name, dev.Type)

@@ -157,6 +157,15 @@ var options = []Option{
 		},
 	},
 	{
+		Name: "force", For: ForNetwork, Values: "yes or no", Default: "no", Modes: []string{modePassthrough},
+		Help: "yes: hand the device over even if the host is reached through it",
+		parse: func(c *config, v string) error {
+			yes, err := boolean(v)
+			c.force = err == nil && *yes
+			return err
+		},
+	},
+	{
 		Name: "gateway", For: ForNetwork, Values: "none or auto", Default: "only the one given with --gateway",
 		Help: "auto: also a default route through the gateway that the IPAM driver chooses; none: no default route at all",
 		parse: func(c *config, v string) error {

@@ -140,7 +140,7 @@ func TestNotToBeHandedOver(t *testing.T) {
 		for _, c := range []struct{ device, want string }{
 			{"bond0", "option netdevice: bond0: a bond cannot leave its network namespace: not supported by the driver"},
 			{"lo", "option netdevice: lo: a loopback cannot leave its network namespace: not supported by the driver"},
-			{"mgmt0", "option netdevice: mgmt0 carries the host's default route (through mgmt0); the host would be cut off"},
+			{"mgmt0", "option netdevice: mgmt0 carries the host's default route (through mgmt0); the host would be cut off; if that is meant, say force=yes"},
 			{"ens1f0", "option netdevice: ens1f0 is used by network vfs"},
 			{"ens2", "option netdevice: ens2 is used by network whole"},
 			{"0000:01:10.0", "option netdevice: 0000:01:10.0: it has no netdev in the host: device is in another network namespace"},
@@ -204,4 +204,30 @@ func TestGateways(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestManagementNIC: the NIC that the administrator is logged in over is kept from him, until he insists.
+func TestManagementNIC(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		m.kernel.LogIn("192.0.2.10")
+		const refusal = "ens2 carries an ssh session (to 192.0.2.10 on ens2); the host would be cut off; if that is meant, say force=yes"
+		wantError(t, m.create("n", "netdevice=ens2", "mode=passthrough"), "option netdevice: "+refusal)
+		if err := m.create("n", "netdevice=ens2", "mode=passthrough", "force=yes"); err != nil {
+			t.Fatal(err)
+		}
+		m.mustRun("a", "n")
+		m.end("a")
+	})
+	story(t, func(m *machine) { // he logs in when the network is there already
+		nic(m)
+		if err := m.create("n", "netdevice=ens2", "mode=passthrough"); err != nil {
+			t.Fatal(err)
+		}
+		m.kernel.LogIn("2001:db8::10")
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "ens2 carries an ssh session (to 2001:db8::10 on ens2); the host would be cut off; if that is meant, "+
+			"say force=yes")
+	})
 }

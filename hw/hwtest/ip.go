@@ -73,6 +73,20 @@ func (k *Kernel) AddRoute(index int, r hw.Route) error {
 	}, func() string { return fmt.Sprintf("add route %s through %s", r.Dst, k.labelLocked(index)) })
 }
 
+// Sessions implements hw.IPKernel.
+func (k *Kernel) Sessions() ([]netip.Addr, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.sessions), nil
+}
+
+// LogIn has somebody connect to the host's ssh server at one of its addresses.
+func (k *Kernel) LogIn(addr string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.sessions = append(k.sessions, netip.MustParseAddr(addr))
+}
+
 // AddAddrs gives a link in the host addresses, as an administrator does.
 func (k *Kernel) AddAddrs(name string, cidrs ...string) {
 	k.t.Helper()

@@ -2,6 +2,7 @@ package hwtest
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,20 +32,21 @@ type Kernel struct {
 
 	t testing.TB
 
-	mu      sync.Mutex // guards all below
-	tree    *tree
-	timers  []*time.Timer
-	closed  bool
-	links   []*link // in order of their ifindex
-	spaces  map[string]bool
-	devices []*device       // PCI, in order of their making
-	drivers map[string]bool // PCI drivers that have been loaded
-	routes  []hw.Route
-	calls   []string
-	onCall  func(n int, what string) error
-	indexes int // ifindexes given so far
-	macs    int // MACs drawn so far
-	virtios int // virtio devices made so far
+	mu       sync.Mutex // guards all below
+	tree     *tree
+	timers   []*time.Timer
+	closed   bool
+	links    []*link // in order of their ifindex
+	spaces   map[string]bool
+	devices  []*device       // PCI, in order of their making
+	drivers  map[string]bool // PCI drivers that have been loaded
+	routes   []hw.Route
+	sessions []netip.Addr
+	calls    []string
+	onCall   func(n int, what string) error
+	indexes  int // ifindexes given so far
+	macs     int // MACs drawn so far
+	virtios  int // virtio devices made so far
 }
 
 // New returns a machine that has nothing but a loopback link. It ends with the test.

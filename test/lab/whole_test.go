@@ -63,7 +63,7 @@ func TestRefusals(t *testing.T) {
 		want    string
 		options []string
 	}{
-		{"option netdevice: " + mgmt + " carries the host's default route (through " + mgmt + "); the host would be cut off",
+		{"option netdevice: " + mgmt + " carries the host's default route (through " + mgmt + "); the host would be cut off; if that is meant, say force=yes",
 			[]string{"mode=passthrough", "netdevice=" + mgmt}},
 		{"option netdevice: bond7: a bond cannot leave its network namespace: not supported by the driver",
 			[]string{"mode=passthrough", "netdevice=bond7"}},
@@ -71,7 +71,7 @@ func TestRefusals(t *testing.T) {
 		{"option vlan: 100 is used on " + pf + " (" + pfPCI + ") by network " + id + "; choose another",
 			[]string{"netdevice=" + pfPCI, "vlan=100"}},
 		{`option vlan: "4095" is not allowed; allowed: 0 to 4094`, []string{"netdevice=" + pf, "vlan=4095"}},
-		{"option colour: unknown; known are allmulti, gateway, link_state, lock, mac, max_tx_rate, min_tx_rate, mode, mtu, " +
+		{"option colour: unknown; known are allmulti, force, gateway, link_state, lock, mac, max_tx_rate, min_tx_rate, mode, mtu, " +
 			"netdevice, numvfs, prefix, privileged, promisc, spoofchk, trust, txqlen, vf, vfs, vlan, vlan_proto, vlan_qos",
 			[]string{"netdevice=" + pf, "colour=blue"}},
 		{"option netdevice: nosuch0: no such device", []string{"netdevice=nosuch0"}},

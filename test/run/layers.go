@@ -106,7 +106,7 @@ func lab(ctx context.Context, s *stage) (err error) {
 		append([]string{"up", "--pf", "2"}, s.engine()...),
 		{"sh", "mkdir -p " + place},
 		append(append([]string{"put", binary}, s.paths("bin/plugin", "README.md", "scripts/install", "scripts/uninstall",
-			"scripts/demo")...), place),
+			"scripts/demo", "scripts/host-rules")...), place),
 	} {
 		if err := s.step(ctx, script, args...); err != nil {
 			return err
