@@ -37,9 +37,11 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 		return e, err
 	}
 	defer unlock()
-	if have, err := read[endpointRecord](ctx, d.store, endpointKey(e.Network, e.ID)); err == nil {
-		return have.rec, nil
-	} else if !errors.Is(err, store.ErrNotFound) {
+	have, err := read[endpointRecord](ctx, d.store, endpointKey(e.Network, e.ID))
+	if err == nil {
+		return d.answerAgain(ctx, have.rec)
+	}
+	if !errors.Is(err, store.ErrNotFound) {
 		return e, err
 	}
 	n, err := d.network(ctx, e.Network)
@@ -54,6 +56,15 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	}
 	e.Prefix = n.prefix
 	return d.lend(ctx, n, e)
+}
+
+// answerAgain answers a repeated request from the record, if the endpoint has a device that is ready.
+func (d *Driver) answerAgain(ctx context.Context, e endpointRecord) (endpointRecord, error) {
+	l, err := d.loan(ctx, e.Device)
+	if err == nil && l.State != ready && l.State != lent {
+		err = fmt.Errorf("endpoint %s: its device is being put back after a crash; try again", short(e.ID))
+	}
+	return e, err
 }
 
 // containerConfig is the network's config with what the user said for this container: --mac-address and driver-opt.
