@@ -111,7 +111,7 @@ func TestContainerOptions(t *testing.T) {
 		}
 		before := m.kernel.String()
 		const known = "known are allmulti, link_state, mac, max_tx_rate, min_tx_rate, mtu, prefix, privileged, promisc, spoofchk, " +
-			"trust, txqlen, vf, vlan, vlan_proto, vlan_qos"
+			"sticky, trust, txqlen, vf, vlan, vlan_proto, vlan_qos"
 		for _, c := range []struct {
 			network, key string
 			value        any

@@ -19,7 +19,8 @@ type choice struct {
 	taken  func(hw.VF) (string, error) // why a VF that is not lent is not free either; "" if it is
 }
 
-// choose picks a free VF: the one that is named, then the one that has the wanted MAC, then the first. The error of a PF
+// choose picks a free VF: the one that is named, then the one that has the wanted MAC, the one that the
+// container had, the first. The error of a PF
 // that has none says who has them.
 func (c choice) choose() (hw.VF, error) {
 	if l := c.macLoan(); l != nil {
@@ -84,18 +85,19 @@ func (c choice) candidates() ([]hw.VF, error) {
 			return nil, fmt.Errorf("option vf: %q is none of the vfs that this network has on %s", c.want.vf, c.pf)
 		}
 	}
-	if c.want.mac != "" {
-		slices.SortStableFunc(vfs, func(a, b hw.VF) int {
-			switch has := c.hasMAC(a, c.want.mac); {
-			case has == c.hasMAC(b, c.want.mac):
-				return 0
-			case has:
-				return -1
-			}
-			return 1
-		})
-	}
+	slices.SortStableFunc(vfs, func(a, b hw.VF) int { return c.rank(a) - c.rank(b) })
 	return vfs, nil
+}
+
+// rank is smaller for a VF that is wanted more: the one that has the wanted MAC, then the one that the container had.
+func (c choice) rank(vf hw.VF) int {
+	switch {
+	case c.want.mac != "" && c.hasMAC(vf, c.want.mac):
+		return 0
+	case vf.ID() == c.want.prefer:
+		return 1
+	}
+	return 2
 }
 
 // is tells whether a user means the VF: by its index, PCI address, MAC or the name of its netdev.

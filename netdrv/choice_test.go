@@ -83,3 +83,52 @@ func TestNetworksSplitPF(t *testing.T) {
 		}
 	})
 }
+
+// TestSticky: a container that comes again with its key or its MAC gets the VF that it had, if that is free.
+func TestSticky(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		if err := m.create("n", "netdevice=ens1f0"); err != nil {
+			t.Fatal(err)
+		}
+		in := func(pci, container string) {
+			t.Helper()
+			if ns, _, _ := m.kernel.Netdev(pci); ns != container {
+				t.Errorf("%s is in %q, want it in %q", pci, ns, container)
+			}
+		}
+		run := func(container string, own map[string]any) {
+			t.Helper()
+			if err := m.runWith(container, "n", own); err != nil {
+				t.Fatal(err)
+			}
+		}
+		run("a", nil)
+		run("db", map[string]any{"sticky": "Database / 1"})
+		run("mac", map[string]any{"mac": "02:00:00:00:00:99"})
+		in("0000:01:10.2", "db")
+		in("0000:01:10.4", "mac")
+		for _, c := range []string{"a", "db", "mac"} {
+			m.end(c)
+		}
+		m.restart()
+		run("mac2", map[string]any{"mac": "02:00:00:00:00:99"})
+		run("db2", map[string]any{"sticky": "Database / 1"})
+		in("0000:01:10.4", "mac2")
+		in("0000:01:10.2", "db2")
+		m.end("db2")
+		run("thief", map[string]any{"vf": "1"})
+		run("db3", map[string]any{"sticky": "Database / 1"}) // another, as its own is taken
+		in("0000:01:10.0", "db3")
+		for _, c := range []string{"mac2", "thief", "db3"} {
+			m.end(c)
+		}
+		if err := m.remove("n"); err != nil {
+			t.Fatal(err)
+		}
+		if keys := m.keys(); len(keys) > 0 {
+			t.Errorf("left in the ledger: %v", keys)
+		}
+	})
+}

@@ -33,6 +33,8 @@ type config struct {
 	allMulti   *bool
 	lock       []string // names of options
 	numVFs     int      // 0: all
+	sticky     string   // by which the container is known again; "" for nothing
+	prefer     hw.ID    // the device that it had before; "" for none
 	vf         string   // the one VF that is wanted; "" for any
 	vfs        []int    // indexes of the VFs that the network may use; none for all
 	prefix     string

@@ -51,6 +51,9 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if n.config, err = d.containerConfig(ctx, n, r); err != nil {
 		return e, err
 	}
+	if n.prefer, err = d.preferred(ctx, n); err != nil {
+		return e, err
+	}
 	if i := r.Interface; i != nil {
 		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
 	}
@@ -123,7 +126,7 @@ func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ e
 		if dev.Type == "ether" {
 			e.MAC = dev.MAC
 		}
-		err = d.advance(ctx, l, ready, put(endpointKey(e.Network, e.ID), e))
+		err = d.advance(ctx, l, ready, append(remember(n, l.Device), put(endpointKey(e.Network, e.ID), e))...)
 	}
 	if err == nil {
 		err = ctx.Err() // the engine has given up: it would never delete what it does not know

@@ -171,7 +171,11 @@ func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
 			return err
 		}
 	}
-	if _, err := commit(ctx, d.store, store.Unchanged(r.kv), remove(r.kv.Key)); err != nil {
+	forgotten, err := d.forgetSticky(ctx, nid)
+	if err != nil {
+		return err
+	}
+	if _, err := commit(ctx, d.store, store.Unchanged(r.kv), append(forgotten, remove(r.kv.Key))...); err != nil {
 		return err
 	}
 	return d.retireSharing(context.WithoutCancel(ctx), r.rec.Device.PCI())

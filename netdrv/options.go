@@ -127,6 +127,18 @@ var options = []Option{
 		parse: func(c *config, v string) error { c.vf = v; return nil },
 	},
 	{
+		Name: "sticky", For: ForContainer, Values: "a text of up to 200 bytes", Default: "the --mac-address, if there is one",
+		Modes: vfsOnly,
+		Help:  "a container that comes with the same text gets the same VF again, if that is free",
+		parse: func(c *config, v string) error {
+			c.sticky = v
+			if len(v) > 200 {
+				return errNotAllowed
+			}
+			return nil
+		},
+	},
+	{
 		Name: "vfs", For: ForNetwork, Values: "indexes and ranges of VFs, such as 0-3,7", Default: "all", Modes: vfsOnly,
 		Help: "the VFs that the network uses, so that networks can split a PF",
 		parse: func(c *config, v string) (err error) {

@@ -161,7 +161,7 @@ func TestCreateEndpointAgain(t *testing.T) {
 			}
 		}
 		m.must(m.deleteFrom("b", "n"))
-		m.wantKeys("net/n", "pf/0000:01:00.0")
+		m.wantKeys("net/n", "pf/0000:01:00.0", "sticky/n/30323a30303a30303a30303a30303a3432")
 	})
 }
 
