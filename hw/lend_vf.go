@@ -66,6 +66,9 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, 
 			n, mac = m, m.MAC
 		}
 	}
+	if wish.LinkMode == LinkDisable { // it is meant to have no carrier
+		return n, nil
+	}
 	err = h.tryVF(ctx, pf, n)
 	if !errors.Is(err, ErrNotReady) {
 		return n, err

@@ -193,3 +193,31 @@ func TestPoorDriver(t *testing.T) {
 		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): set trust true: not supported by the driver (operation not supported)")
 	})
 }
+
+// TestLinkState: a VF whose link is switched off is not taken for broken; one whose link is always on needs no cable.
+func TestLinkState(t *testing.T) {
+	t.Parallel()
+	for state, carrier := range map[string]bool{"auto": false, "disable": false, "enable": true} {
+		t.Run(state, func(t *testing.T) {
+			story(t, func(m *machine) {
+				pf := igb()
+				pf.Up, pf.VFs, pf.AllVFOps, pf.NoCable = true, 1, true, true
+				m.kernel.AddPF(pf)
+				m.settled()
+				before := m.kernel.String()
+				if err := m.create("n", "netdevice=ens1f0", "link_state="+state); err != nil {
+					t.Fatal(err)
+				}
+				m.mustRun("a", "n")
+				m.settled()
+				if l := m.kernel.InNS("a").Links()[0]; l.Carrier != carrier {
+					t.Errorf("carrier %v, want %v", l.Carrier, carrier)
+				}
+				m.end("a")
+				if after := m.kernel.String(); after != before {
+					t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+				}
+			})
+		})
+	}
+}

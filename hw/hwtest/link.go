@@ -52,7 +52,11 @@ func (l *link) carrier() bool {
 	}
 	if l.dev != nil && l.dev.pf != nil {
 		pf := l.dev.pf
-		return l.trained && !l.dev.dead && !slices.Contains(pf.conf.BadVFs, l.dev.index) && pf.net != nil && pf.net.carrier()
+		if l.dev.state.LinkMode == hw.LinkDisable {
+			return false
+		}
+		return l.trained && !l.dev.dead && !slices.Contains(pf.conf.BadVFs, l.dev.index) &&
+			(l.dev.state.LinkMode == hw.LinkEnable || pf.net != nil && pf.net.carrier())
 	}
 	return l.trained
 }
