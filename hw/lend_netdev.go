@@ -3,6 +3,7 @@ package hw
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 )
 
@@ -140,18 +141,30 @@ func (h *Host) putUnder(n Netdev, master string) error {
 	return h.setLink(n, fmt.Sprintf("make it a port of %q", master), LinkChange{Master: &index})
 }
 
-// rename gives a device its old name. An alternative name of its own that equals it - udev leaves one when it finds the
-// name taken - is in the way and goes.
+// rename gives a device its old name. An alternative name of its own that equals it is in the way and goes: udev leaves
+// one when a device comes home under another name, and may do so between two steps of this.
 func (h *Host) rename(n Netdev, name string) error {
-	if n.Name == name {
-		return nil
-	}
-	if slices.Contains(n.AltNames, name) {
-		if err := h.setLink(n, "remove alternative name "+name, LinkChange{DelAltName: &name}); err != nil {
+	var err error
+	for range 3 {
+		if n.Name == name {
+			return nil
+		}
+		if slices.Contains(n.AltNames, name) {
+			err := h.setLink(n, "remove alternative name "+name, LinkChange{DelAltName: &name})
+			if err != nil && !errors.Is(err, ErrNotFound) {
+				return err
+			}
+		}
+		if err = h.setLink(n, "rename to "+name, LinkChange{Name: &name}); !errors.Is(err, fs.ErrExist) {
 			return err
 		}
+		now, findErr := h.Find(n.ID)
+		if findErr != nil || now.Name != name && !slices.Contains(now.AltNames, name) {
+			return errors.Join(err, findErr) // the name is another device's
+		}
+		n = now
 	}
-	return h.setLink(n, "rename to "+name, LinkChange{Name: &name})
+	return err
 }
 
 // setAlias puts back an alias; "" removes it.

@@ -22,6 +22,8 @@ const (
 	waitForHome = 3 * time.Second
 	// undoBound bounds what is done after the caller's own time is up.
 	undoBound = 8 * time.Second
+	// insist is for how long a device that cannot be put back is tried again at short intervals.
+	insist = 10 * time.Second
 	// tries is how many devices are tried before broken hardware is the answer.
 	tries = 3
 )
@@ -321,9 +323,10 @@ func pause(ctx context.Context, next, end <-chan time.Time) bool {
 	}
 }
 
-// putBack puts a device back and ends its loan. A device that is in the host and cannot be put back is quarantined. The
-// error matches hw.ErrAway while it has not come home. After a reboot there is nothing to put back: names and settings
-// are what the host's configuration has made of them since. The caller holds the loan's lock.
+// putBack puts a device back and ends its loan. A device that is in the host and cannot be put back is tried again, for a
+// while: others may be at it, such as udev; then it is quarantined. The error matches hw.ErrAway while it has not come
+// home. After a reboot there is nothing to put back: names and settings are what the host's configuration has made of them
+// since. The caller holds the loan's lock.
 func (d *Driver) putBack(ctx context.Context, l *loan) error {
 	if l.past {
 		return d.end(ctx, l)
@@ -332,7 +335,7 @@ func (d *Driver) putBack(ctx context.Context, l *loan) error {
 	switch {
 	case err == nil:
 		return d.end(ctx, l)
-	case errors.Is(err, hw.ErrAway):
+	case errors.Is(err, hw.ErrAway), l.State == freeing && time.Since(l.Since) < insist:
 		return err
 	}
 	return d.quarantine(ctx, l, err)

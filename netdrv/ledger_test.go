@@ -87,7 +87,7 @@ func busyDay(m *machine) {
 	m.leave("stuck")
 	m.kernel.KillNS("stuck", 0)
 	m.delete("stuck")
-	m.after(time.Second)
+	m.after(15 * time.Second) // until the plugin gives up on the one that is stuck
 }
 
 // TestWritesVersion1: what is written now is what version 1 wrote, field for field. If this fails the format has changed:

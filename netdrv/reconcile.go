@@ -108,7 +108,7 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, home map[hw.ID]time.Time)
 	}
 	err = d.putBack(ctx, l)
 	if !errors.Is(err, hw.ErrAway) {
-		return false, err
+		return err != nil && l.State == freeing, err
 	}
 	return time.Since(l.Since) < unusualAfter, d.lost(ctx, l)
 }
