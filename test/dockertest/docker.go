@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +49,8 @@ func Sh(t testing.TB, line string) string {
 	return Run(t, "sh", "-c", line)
 }
 
-// Refused runs docker, which must fail, with a message that ends in want: engines put different words before it.
+// Refused runs docker, which must fail, with a message of one line that ends in want: engines and command lines put
+// different words and lines around it.
 func Refused(t testing.TB, want string, args ...string) {
 	t.Helper()
 	_, err := Try("docker", args...)
@@ -56,8 +58,8 @@ func Refused(t testing.TB, want string, args ...string) {
 		t.Errorf("docker %s: succeeded; want: %s", strings.Join(args, " "), want)
 		return
 	}
-	first, _, _ := strings.Cut(err.Error(), "\n")
-	if !strings.HasSuffix(strings.TrimSuffix(first, "."), want) {
+	ends := func(line string) bool { return strings.HasSuffix(strings.TrimSuffix(line, "."), want) }
+	if !slices.ContainsFunc(strings.Split(err.Error(), "\n"), ends) {
 		t.Errorf("docker %s:\n  %v\nwant it to end in\n  %s", strings.Join(args, " "), err, want)
 	}
 }
