@@ -9,10 +9,11 @@ import (
 // Snapshot is what a device was before it was lent: everything that its return has to put back. It is plain data, kept
 // by the caller's ledger.
 type Snapshot struct {
-	Link   *LinkState // nil while the device has no netdev: a VF that was not bound
-	VF     *VFState   // what the PF had set; nil for a device that is not a VF
-	Addrs  []Addr     // of a netdev that is lent whole
-	Routes []Route    // likewise
+	Link     *LinkState // nil while the device has no netdev: a VF that was not bound
+	VF       *VFState   // what the PF had set; nil for a device that is not a VF
+	Override string     // driver_override of a VF, which binding it sets for a moment; "" for none
+	Addrs    []Addr     // of a netdev that is lent whole
+	Routes   []Route    // likewise
 }
 
 // SnapshotVF reads what a VF is now.
@@ -21,7 +22,7 @@ func (h *Host) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
 	if err != nil {
 		return Snapshot{}, &Error{Dev: vf.String(), Op: "read", Err: err}
 	}
-	snap := Snapshot{VF: &s}
+	snap := Snapshot{VF: &s, Override: vf.Override}
 	if vf.Netdev.Index != 0 {
 		l := linkState(vf.Netdev.Link, nil)
 		snap.Link = &l
@@ -153,7 +154,7 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 	if why := vf.InUse(); why != "" {
 		return &Error{Dev: vf.String(), Err: fmt.Errorf("it %s: %w", why, ErrAway)}
 	}
-	var errs []error
+	errs := []error{h.restoreOverride(vf, was.Override)}
 	if vf.Netdev.Index != 0 {
 		if err := h.setUp(vf.Netdev, false); err != nil {
 			errs = append(errs, err)
@@ -169,6 +170,18 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 		errs = append(errs, h.restoreVFLink(ctx, pf, vf, *was.Link))
 	}
 	return errors.Join(errs...)
+}
+
+// restoreOverride takes back a driver_override that a crash has left in the middle of binding the VF.
+func (h *Host) restoreOverride(vf VF, was string) error {
+	if vf.Override == was {
+		return nil
+	}
+	err := h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver_override", overrideText(was))
+	if err != nil {
+		return &Error{Dev: vf.String(), Op: fmt.Sprintf("set driver_override %q", was), Err: err}
+	}
+	return nil
 }
 
 // restoreVFLink puts back what a container can change on the VF's netdev. Its MAC is put back by the driver, which reads

@@ -19,9 +19,8 @@ type choice struct {
 	taken  func(hw.VF) (string, error) // why a VF that is not lent is not free either; "" if it is
 }
 
-// choose picks a free VF: the one that is named, then the one that has the wanted MAC, the one that the
-// container had, the first. The error of a PF
-// that has none says who has them.
+// choose picks a free VF: the one that is named, then the one that has the wanted MAC, the one that the container had, the
+// first. The error of a PF that has none says who has them.
 func (c choice) choose() (hw.VF, error) {
 	if l := c.macLoan(); l != nil {
 		return hw.VF{}, &allInUse{fmt.Sprintf("mac address %s: %s", c.want.mac, l.holder()), l.returning()}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -186,5 +187,50 @@ func TestFailureAtEveryKernelCall(t *testing.T) {
 				}, func() bool { return len(m0.kernel.Calls()) >= last })
 			})
 		}
+	}
+}
+
+// TestCrashWhileBinding kills the process at each change while it lends a VF that was there, but bound to no driver: the
+// driver_override that binding it needs for a moment never stays.
+func TestCrashWhileBinding(t *testing.T) {
+	t.Parallel()
+	for k, again := 0, true; again; k++ {
+		t.Run(fmt.Sprint(k), func(t *testing.T) {
+			story(t, func(m *machine) {
+				pf := igb()
+				pf.Up = true
+				m.kernel.AddPF(pf)
+				for _, w := range [][2]string{{"sriov_drivers_autoprobe", "0"}, {"sriov_numvfs", "2"}} {
+					m.must(m.kernel.WriteAttr("bus/pci/devices/0000:01:00.0/"+w[0], w[1]))
+				}
+				m.settled()
+				var dead atomic.Bool
+				m.stop()
+				m.start(deadWith{m.store, &dead})
+				last := len(m.kernel.Calls()) + k
+				m.kernel.OnCall(func(n int, _ string) error {
+					if n <= last {
+						return nil
+					}
+					dead.Store(true)
+					return errKilled
+				})
+				lives()["vf that was there"].live(m)
+				again = dead.Load()
+				m.stop()
+				m.kernel.OnCall(nil)
+				m.start(m.store)
+				m.settled()
+				m.deleteQuietly("a", "n")
+				m.must(m.remove("n"))
+				m.settled()
+				if after := m.kernel.String(); strings.Contains(after, "override igbvf") || strings.Contains(after, "vlan 100") {
+					t.Errorf("the host is\n%s", after)
+				}
+				if keys := m.keys(); len(keys) > 0 {
+					t.Errorf("left in the ledger: %v", keys)
+				}
+			})
+		})
 	}
 }

@@ -64,7 +64,7 @@ func vlanFree(vlan int, pf hw.ID, name string, others []networkRecord) error {
 	return nil
 }
 
-// claim chooses a VF: the one that has the wanted MAC, otherwise the first that is free.
+// claim chooses a VF, see choice.choose, and makes the PF's VFs if the machine was started anew.
 func (d sriov) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
 	pf, err := d.host.PF(n.Device.PCI())
 	if err != nil {
