@@ -16,9 +16,9 @@ func open(t *testing.T, k *hwtest.Kernel) *hw.Host {
 	return openWith(t, k, k)
 }
 
-func openWith(t *testing.T, k *hwtest.Kernel, kernel hw.Kernel) *hw.Host {
+func openWith(t *testing.T, k *hwtest.Kernel, kernel hw.Machine) *hw.Host {
 	t.Helper()
-	h, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: kernel, IP: k, Boot: "boot-1"})
+	h, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: kernel, Boot: "boot-1"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,12 +176,12 @@ func TestNoPF(t *testing.T) {
 
 // A fickle kernel has something happen right after it has listed the links.
 type fickle struct {
-	hw.Kernel
+	hw.Machine
 	then func()
 }
 
 func (f *fickle) Links() ([]hw.Link, error) {
-	links, err := f.Kernel.Links()
+	links, err := f.Machine.Links()
 	if do := f.then; do != nil {
 		f.then = nil
 		do()
@@ -196,7 +196,7 @@ func TestNamesChangeHands(t *testing.T) {
 	k := hwtest.New(t)
 	k.AddPF(igb())
 	k.AddVeth("tap0", "tap1")
-	f := &fickle{Kernel: k}
+	f := &fickle{Machine: k}
 	h := openWith(t, k, f)
 	pf, err := h.PF("ens1f0")
 	if err != nil {

@@ -9,10 +9,9 @@ import (
 
 // Config says where a Host finds its machine.
 type Config struct {
-	Sys    string   // root of sysfs, "/sys" on a real machine
-	Kernel Kernel   // nil: the running kernel
-	IP     IPKernel // nil: the running kernel
-	Boot   string   // identity of this boot; "": the running kernel's
+	Sys    string  // root of sysfs, "/sys" on a real machine
+	Kernel Machine // nil: the running kernel
+	Boot   string  // identity of this boot; "": the running kernel's
 }
 
 // Host is the network devices of one machine, as seen from the network namespace of the host. It holds no state of its
@@ -44,7 +43,7 @@ func Open(c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sysfs: %w", err)
 	}
-	h := &Host{sys: sysfs{root}, kernel: c.Kernel, ip: c.IP, boot: c.Boot}
+	h := &Host{sys: sysfs{root}, boot: c.Boot}
 	if h.boot == "" {
 		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {
@@ -52,12 +51,12 @@ func Open(c Config) (*Host, error) {
 		}
 		h.boot = strings.TrimSpace(string(id))
 	}
-	if h.kernel == nil || h.ip == nil {
-		k, err := openKernel(c.Sys)
-		if err != nil {
+	k := c.Kernel
+	if k == nil {
+		if k, err = openKernel(c.Sys); err != nil {
 			return nil, err
 		}
-		h.kernel, h.ip = k, k
 	}
+	h.kernel, h.ip = k, k
 	return h, nil
 }

@@ -2,11 +2,17 @@ package hw
 
 import "net/netip"
 
-// Kernel is what this package asks of rtnetlink and of the sysfs attributes that make the kernel act, always in the
-// network namespace of the host. Links are addressed by ifindex, never by name. There are two implementations: the
-// one in kernel_linux.go, and hwtest.Kernel, a stateful stand-in; hwtest.Contract holds one to the other.
+// Machine is all that this package asks of the kernel, always in the network namespace of the host. Links are addressed
+// by ifindex, never by name. There are two implementations: the one in kernel_linux.go, and hwtest.Kernel, a stateful
+// stand-in; hwtest.Contract holds one to the other.
 //
 // Errors match one of the sentinels in errors.go and, where the kernel gave one, the errno.
+type Machine interface {
+	Kernel
+	IPKernel
+}
+
+// Kernel is the part that every loan needs: links, VFs, and the sysfs attributes that make the kernel act.
 type Kernel interface {
 	// Links lists every link in the host's namespace.
 	Links() ([]Link, error)

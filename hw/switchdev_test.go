@@ -13,7 +13,7 @@ import (
 func TestSwitchdev(t *testing.T) {
 	k := hwtest.New(t)
 	k.AddPF(hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", TotalVFs: 7, Up: true})
-	h, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: k, IP: k, Boot: "boot"})
+	h, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: k, Boot: "boot"})
 	if err != nil {
 		t.Fatal(err)
 	}

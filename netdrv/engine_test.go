@@ -51,7 +51,7 @@ func story(t *testing.T, fn func(m *machine)) {
 // start starts a driver process on s; the one before it, if any, has to be stopped.
 func (m *machine) start(s store.Store) {
 	m.t.Helper()
-	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: m.kernel, IP: m.kernel, Boot: m.boot})
+	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: m.kernel, Boot: m.boot})
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -3,7 +3,7 @@
 //
 //	k := hwtest.New(t)
 //	k.AddPF(hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", TotalVFs: 7, Up: true})
-//	host, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: k, IP: k})
+//	host, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: k})
 //
 // It is driven from two sides. Package hw sees it through [hw.Kernel], [hw.IPKernel] and the tree; the test plays
 // everybody else - the administrator, udev, the engine that moves links between namespaces, the container - with the

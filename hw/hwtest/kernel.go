@@ -14,10 +14,7 @@ import (
 )
 
 // The stand-in has to fit where the kernel does.
-var (
-	_ hw.Kernel   = (*Kernel)(nil)
-	_ hw.IPKernel = (*Kernel)(nil)
-)
+var _ hw.Machine = (*Kernel)(nil)
 
 // hostNS is the name of the host's namespace.
 const hostNS = ""
