@@ -53,6 +53,7 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if n.config, err = d.containerConfig(ctx, n, r); err != nil {
 		return e, err
 	}
+	n.container = d.nameOf(ctx, n, r)
 	if n.prefer, err = d.preferred(ctx, n); err != nil {
 		return e, err
 	}
@@ -99,7 +100,7 @@ func (d *Driver) containerConfig(ctx context.Context, n *network, r *plugin.Crea
 	if err != nil {
 		return nil, err
 	}
-	return c, vlanFree(*c.vlan, n.Device, n.Name, others)
+	return c, vlanFree(c.vlan, n.Devices, others)
 }
 
 // lend tries devices until one is ready.
@@ -128,7 +129,7 @@ func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ e
 		if dev.Type == "ether" {
 			e.MAC = dev.MAC
 		}
-		err = d.advance(ctx, l, ready, append(remember(n, l.Device), put(endpointKey(e.Network, e.ID), e))...)
+		err = d.markReady(ctx, n, l, e)
 	}
 	if err == nil {
 		err = ctx.Err() // the engine has given up: it would never delete what it does not know
@@ -140,6 +141,15 @@ func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ e
 	defer cancel()
 	broken := notReady(err) && ctx.Err() == nil
 	return e, !broken, errors.Join(err, d.giveUp(undo, l, err, broken))
+}
+
+// markReady writes down that an endpoint has its device, and that its container has had it.
+func (d *Driver) markReady(ctx context.Context, n *network, l *loan, e endpointRecord) error {
+	also, err := d.remember(ctx, n, l.Device)
+	if err != nil {
+		return err
+	}
+	return d.advance(ctx, l, ready, append(also, put(endpointKey(e.Network, e.ID), e))...)
 }
 
 // giveUp takes back a loan that came to nothing. A broken device is put back as well as it goes and kept out of use.
@@ -186,11 +196,11 @@ func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord) (_ *lo
 
 // claimNow chooses a device and writes the loan down. The loan is nil when somebody else was quicker.
 func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*loan, func(), error) {
-	unlockPF, err := d.locks.lock(ctx, "pf "+n.Device.PCI())
+	unlockPFs, err := d.lockPFs(ctx, n)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer unlockPF()
+	defer unlockPFs()
 	loans, err := d.loans(ctx)
 	if err != nil {
 		return nil, nil, err
@@ -211,6 +221,15 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*l
 	}
 	d.log.Info("device", append(l.fields(), stateField(claimed))...)
 	return l, unlock, nil
+}
+
+// lockPFs takes the locks of a network's devices, in an order that is the same for all networks.
+func (d *Driver) lockPFs(ctx context.Context, n *network) (unlock func(), _ error) {
+	var names []string
+	for _, dev := range n.Devices {
+		names = append(names, "pf "+dev.ID.PCI())
+	}
+	return d.locks.lockAll(ctx, names)
 }
 
 // join answers where the engine finds the endpoint's device.

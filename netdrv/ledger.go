@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mellanox/passthrough/hw"
@@ -35,8 +36,18 @@ type networkRecord struct {
 	Pools    []string          `json:"pools,omitempty"`    // CIDRs, to tell whether a gateway is on the subnet
 	Gateway4 string            `json:"gateway4,omitempty"` // for containers; "" for none
 	Gateway6 string            `json:"gateway6,omitempty"`
-	Device   hw.ID             `json:"device"` // the PF, or the device that is handed over whole
-	Name     string            `json:"name"`   // what it was called when the network was made
+	Devices  []deviceRecord    `json:"devices"` // its PFs, or the one device that is handed over whole
+}
+
+// deviceRecord is a device of a network.
+type deviceRecord struct {
+	ID   hw.ID  `json:"id"`
+	Name string `json:"name"` // what it was called when the network was made
+}
+
+// has tells whether a device is one of the network's.
+func (n networkRecord) has(id hw.ID) bool {
+	return slices.ContainsFunc(n.Devices, func(d deviceRecord) bool { return d.ID == id })
 }
 
 // endpointRecord is a container's attachment to a network.

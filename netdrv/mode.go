@@ -14,9 +14,9 @@ const (
 // A mode turns a network's options into a device and back. Each method may be called again with the same arguments;
 // release knows only what the ledger knows.
 type mode interface {
-	// check finds the network's device and refuses what cannot work, at network create, where the user sees it. others
-	// are the networks there are. It returns the device and what it is called, and leaves no trace when it fails.
-	check(ctx context.Context, c *config, others []networkRecord) (hw.ID, string, error)
+	// check finds the network's devices and refuses what cannot work, at network create, where the user sees it. others
+	// are the networks there are. Devices that it has made VFs on it returns also when it fails.
+	check(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error)
 	// claim chooses a device and reads its snapshot, without touching it. loans are the devices that are not free.
 	claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error)
 	// prepare sets the device up and verifies it; save stores a snapshot that could only be completed on the way. It

@@ -12,26 +12,26 @@ import (
 type passthrough struct{ *Driver }
 
 // check finds the device and refuses one that is not the plugin's to give.
-func (d passthrough) check(ctx context.Context, c *config, others []networkRecord) (hw.ID, string, error) {
-	n, err := d.host.Netdev(c.netdevice)
+func (d passthrough) check(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error) {
+	n, err := d.device(c.netdevice)
 	if err != nil {
-		return "", "", fmt.Errorf("option netdevice: %w", err)
+		return nil, err
 	}
 	if err := n.Movable(); err != nil {
-		return "", "", fmt.Errorf("option netdevice: %w", err)
+		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	if err := d.cutsOff(c, n); err != nil {
-		return "", "", fmt.Errorf("option netdevice: %w", err)
+		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	for _, o := range others {
-		if o.Device == n.ID {
-			return "", "", fmt.Errorf("option netdevice: %s is used by network %s", n.Name, short(o.ID))
+		if o.has(n.ID) {
+			return nil, fmt.Errorf("option netdevice: %s is used by network %s", n.Name, short(o.ID))
 		}
 	}
 	if err := d.unused(ctx, n); err != nil {
-		return "", "", err
+		return nil, err
 	}
-	return n.ID, n.Name, nil
+	return []deviceRecord{{n.ID, n.Name}}, nil
 }
 
 // cutsOff refuses a device that the host's administrator needs, unless he insists.
@@ -82,13 +82,13 @@ func (d passthrough) unused(ctx context.Context, n hw.Netdev) error {
 func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
 	dev, err := d.find(n)
 	for _, l := range loans {
-		if l.Device == dev.ID || (l.Device == n.Device || l.Network == n.ID) && (err != nil || l.State != quarantined) {
+		if l.Device == dev.ID || (n.has(l.Device) || l.Network == n.ID) && (err != nil || l.State != quarantined) {
 			return nil, &allInUse{fmt.Sprintf("%s; a device that is handed over whole serves one container at a time",
 				l.holder()), l.returning()}
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Name, err)
+		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Devices[0].Name, err)
 	}
 	if err := d.cutsOff(n.config, dev); err != nil {
 		return nil, err
@@ -107,9 +107,10 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 // find returns the network's device. One without a PCI address may have been made anew since, by the host's own
 // configuration at boot: the name is what the user gave, so the device of that name is the one.
 func (d passthrough) find(n *network) (hw.Netdev, error) {
-	dev, err := d.host.Find(n.Device)
-	if err != nil && !n.Device.IsPCI() {
-		return d.host.Netdev(n.netdevice)
+	id := n.Devices[0].ID
+	dev, err := d.host.Find(id)
+	if err != nil && !id.IsPCI() {
+		return d.device(n.netdevice)
 	}
 	return dev, err
 }

@@ -36,9 +36,10 @@ func Options() []Option { return slices.Clone(options) }
 
 var options = []Option{
 	{
-		Name: "netdevice", For: ForNetwork, Values: "name or PCI address of a netdev", Default: "required",
-		Help:  "the PF whose VFs containers get, or the device to hand over whole",
-		parse: func(c *config, v string) error { c.netdevice = v; return nil },
+		Name: "netdevice", For: ForNetwork, Default: "required",
+		Values: "name or PCI address; for PFs also several, a pattern of names, vendor:device, driver:NAME",
+		Help:   "the PFs whose VFs containers get, or the device to hand over whole; names can be made up with DEVICES",
+		parse:  func(c *config, v string) error { c.netdevice = v; return nil },
 	},
 	{
 		Name: "mode", For: ForNetwork, Values: "sriov or passthrough", Default: "sriov",
@@ -127,7 +128,7 @@ var options = []Option{
 		parse: func(c *config, v string) error { c.vf = v; return nil },
 	},
 	{
-		Name: "sticky", For: ForContainer, Values: "a text of up to 200 bytes", Default: "the --mac-address, if there is one",
+		Name: "sticky", For: ForContainer, Values: "a text of up to 200 bytes", Default: "the --mac-address; from engine 29 on the container's name",
 		Modes: vfsOnly,
 		Help:  "a container that comes with the same text gets the same VF again, if that is free",
 		parse: func(c *config, v string) error {
@@ -147,8 +148,27 @@ var options = []Option{
 		},
 	},
 	{
+		Name: "policy", For: ForBoth, Values: "spread or pack", Default: "spread", Modes: vfsOnly,
+		Help: "which of several PFs comes first: the one with the fewest VFs lent, or with the most",
+		parse: func(c *config, v string) error {
+			c.policy = strings.ToLower(v)
+			if c.policy != policySpread && c.policy != policyPack {
+				return errNotAllowed
+			}
+			return nil
+		},
+	},
+	{
+		Name: "numa", For: ForBoth, Values: "number of a NUMA node, auto or none", Default: "none", Modes: vfsOnly,
+		Help: "PFs of that node come first; auto: of the one whose PFs are used most already",
+		parse: func(c *config, v string) (err error) {
+			c.numa, err = parseNUMA(strings.ToLower(v))
+			return err
+		},
+	},
+	{
 		Name: "numvfs", For: ForNetwork, Values: "1 to what the NIC can", Default: "all", Modes: vfsOnly,
-		Help: "how many VFs to make if the PF has none yet",
+		Help: "how many VFs to make on a PF that has none yet",
 		parse: func(c *config, v string) error {
 			n, err := number(v, 1, 1<<16)
 			if err == nil {

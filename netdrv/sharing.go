@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -123,7 +124,7 @@ func (d *Driver) sharingNeeded(ctx context.Context, pci string) (bool, error) {
 		return false, err
 	}
 	for _, n := range networks {
-		if n.rec.Device.PCI() == pci {
+		if slices.ContainsFunc(n.rec.Devices, func(d deviceRecord) bool { return d.ID.PCI() == pci }) {
 			return true, nil
 		}
 	}
