@@ -17,8 +17,7 @@ func deviceOf(t *testing.T, container string) string {
 	return strings.Fields(pci)[0]
 }
 
-// TestPool: a network on two PFs spreads its containers over them, packs them, prefers the PF of a NUMA node, and is named
-// by a pattern, a PCI ID or a driver as well.
+// TestPool: a network on two PFs spreads its containers over them, packs them, prefers the PF of a NUMA node.
 func TestPool(t *testing.T) {
 	asBefore(t)
 	create := func(options ...string) {
@@ -37,20 +36,19 @@ func TestPool(t *testing.T) {
 	want("c2", "02", "name=n")
 	want("c3", "01", "name=n,driver-opt=policy=pack")
 	want("c4", "02", "name=n")
-	Refused(t, "all 4 vfs are in use", "run", "--rm", "--net", "n", "lab", "true")
+	if _, err := Try("docker", "run", "--rm", "--net", "n", "lab", "true"); err == nil ||
+		!strings.Contains(err.Error(), "all 4 vfs are in use") {
+		t.Errorf("a fifth container: %v", err)
+	}
 	Docker(t, "rm", "-f", "c1", "c2", "c3", "c4")
 	Docker(t, "network", "rm", "n")
 
 	// The kernel lets a node be corrected that the firmware has wrong.
 	Sh(t, "echo 0 > /sys/bus/pci/devices/0000:02:00.0/numa_node")
 	t.Cleanup(func() { Sh(t, "echo -1 > /sys/bus/pci/devices/0000:02:00.0/numa_node") })
-	for _, all := range []string{"enp?s0", "8086:10c9", "driver:igb"} {
-		create("-o", "netdevice="+all, "-o", "numvfs=1", "-o", "numa=0")
-		want("c1", "02", "n")
-		want("c2", "01", "n")
-		Docker(t, "rm", "-f", "c1", "c2")
-		Docker(t, "network", "rm", "n")
-	}
+	create("-o", "netdevice=driver:igb", "-o", "numvfs=1", "-o", "numa=0")
+	want("c1", "02", "n")
+	want("c2", "01", "n")
 }
 
 // TestDeviceNames: a name that the administrator has given to devices stands for them in the option netdevice, without a
