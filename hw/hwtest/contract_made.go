@@ -66,7 +66,8 @@ func (m machine) child(t *testing.T, name, mode string, parent int) hw.Link {
 func madeMacvlan(t *testing.T, m machine) {
 	index := m.pair(t)
 	m.set(t, "ct0", hw.LinkChange{MTU: set(1400)})
-	got := m.make(t, hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index, MAC: "02:00:00:00:00:aa", MTU: 1300})
+	got := m.make(t, hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index, MTU: 1300,
+		MAC: "02:00:00:00:00:aa"})
 	want := hw.Link{Index: got.Index, Peer: index, MAC: "02:00:00:00:00:aa", Name: "ctmv", Kind: hw.Macvlan, Type: "ether",
 		MTU: 1300, TxQLen: 1000}
 	same(t, "a new macvlan", got, want)
