@@ -20,6 +20,7 @@ type Host struct {
 	sys    sysfs
 	kernel Kernel
 	ip     IPKernel
+	made   LinkKernel
 	boot   string
 }
 
@@ -57,6 +58,6 @@ func Open(c Config) (*Host, error) {
 			return nil, err
 		}
 	}
-	h.kernel, h.ip = k, k
+	h.kernel, h.ip, h.made = k, k, k
 	return h, nil
 }

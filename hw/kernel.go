@@ -10,6 +10,7 @@ import "net/netip"
 type Machine interface {
 	Kernel
 	IPKernel
+	LinkKernel
 }
 
 // Kernel is the part that every loan needs: links, VFs, and the sysfs attributes that make the kernel act.
@@ -45,6 +46,14 @@ type IPKernel interface {
 	Sessions() ([]netip.Addr, error)
 }
 
+// LinkKernel is the part of rtnetlink that concerns links that are made to be lent.
+type LinkKernel interface {
+	// MakeLink makes a link, which is down, and returns its ifindex.
+	MakeLink(l NewLink) (index int, err error)
+	// RemoveLink deletes a link of those that can be made. Ports of a bond are free again then; children of it end.
+	RemoveLink(index int) error
+}
+
 // MAC is a link-layer address in its canonical text form, lower case and colon-separated: 6 octets for Ethernet, 20
 // for InfiniBand, "" for none.
 type MAC string
@@ -67,6 +76,25 @@ type Link struct {
 	AllMulti bool // IFF_ALLMULTI as set by an administrator
 	Master   int  // ifindex of the bond or bridge that the link is a port of; 0 for none
 	Peer     int  // IFLA_LINK: ifindex of the peer or parent, possibly in another namespace; 0 for none
+}
+
+// Kinds of link that can be made (IFLA_INFO_KIND).
+const (
+	Macvlan = "macvlan"
+	IPVlan  = "ipvlan"
+	Bond    = "bond"
+	IPoIB   = "ipoib"
+)
+
+// NewLink is a link that is to be made.
+type NewLink struct {
+	Name   string
+	Kind   string // Macvlan, IPVlan, Bond or IPoIB
+	Parent int    // ifindex of the device that it stands on; 0 for a bond
+	Mode   string // one of Modes(Kind); "" for the kernel's default
+	MAC    MAC    // "" for the kernel's choice; IPVlan and IPoIB have none of their own
+	MTU    int    // 0 for the kernel's choice
+	PKey   int    // of IPoIB; 0 for the parent's
 }
 
 // LinkChange is a change of a link; nil fields are left alone.

@@ -3,6 +3,8 @@
 package hw_test
 
 import (
+	"bytes"
+	"os"
 	"testing"
 
 	"github.com/mellanox/passthrough/hw"
@@ -14,5 +16,22 @@ func TestVFContract(t *testing.T) {
 	hwtest.VFContract(t, func(t *testing.T) hwtest.Division {
 		k, _ := hw.RunningKernel(t, "/sys")
 		return hwtest.Division{Kernel: k, Sys: "/sys", PCI: "0000:01:00.0", VFDriver: "igbvf"}
+	})
+}
+
+// TestMadeContract is of kinds of link whose modules not every machine has, in namespaces of its own.
+func TestMadeContract(t *testing.T) {
+	if os.Getenv(inside) == "" {
+		var out bytes.Buffer
+		if code, err := runInside([]string{"-test.run=^TestMadeContract$", "-test.v"}, &out); code != 0 || err != nil {
+			t.Errorf("in private namespaces: exit code %d, %v\n%s", code, err, out.String())
+		}
+		return
+	}
+	if err := mountSys(); err != nil {
+		t.Fatal(err)
+	}
+	hwtest.MadeContract(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Machine, hwtest.Env) {
+		return hw.RunningMachine(t, sys), newWorld(t)
 	})
 }

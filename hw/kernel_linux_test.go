@@ -3,31 +3,20 @@
 package hw_test
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
-	"runtime"
-	"syscall"
 	"testing"
-
-	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
-	"golang.org/x/sys/unix"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
-
-// inside is set in the process whose namespaces belong to these tests.
-const inside = "PASSTHROUGH_TEST_INSIDE"
 
 // TestMain runs the tests in a process of their own that has private network and mount namespaces, so that they neither
 // see nor touch the machine's links. Nothing but a user namespace is needed for that; root needs not even that.
 func TestMain(m *testing.M) {
 	code, err := 0, error(nil)
 	if os.Getenv(inside) == "" {
-		code, err = runInside()
+		code, err = runInside(os.Args[1:], os.Stdout)
 	} else if err = mountSys(); err == nil {
 		code = m.Run()
 	}
@@ -38,45 +27,6 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// runInside runs this very program again in private namespaces.
-func runInside() (code int, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	c := exec.Command(self, os.Args[1:]...)
-	c.Env = append(os.Environ(), inside+"=1")
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, os.Stdout, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	if os.Getuid() != 0 {
-		c.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
-		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	runtime.LockOSThread() // Pdeathsig is sent when the thread that made the process ends, not only the program
-	defer runtime.UnlockOSThread()
-	err = c.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode(), nil
-	}
-	return 0, err
-}
-
-// mountSys mounts a sysfs of the new network namespace. The one that is there shows the machine's links.
-func mountSys() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("make mounts private: %w", err)
-	}
-	if err := unix.Mount("sysfs", sys, "sysfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return fmt.Errorf("mount sysfs: %w", err)
-	}
-	return nil
-}
-
-// sys is where the tests' own sysfs is mounted, over the machine's.
-const sys = "/sys"
-
 func TestKernelContract(t *testing.T) {
 	hwtest.Contract(t, func(t *testing.T) (hw.Kernel, hw.IPKernel, hwtest.Env) {
 		k, ip := hw.RunningKernel(t, sys)
@@ -84,178 +34,8 @@ func TestKernelContract(t *testing.T) {
 	})
 }
 
-// world is the administrator and the engine of the contract.
-type world struct {
-	t      *testing.T
-	fd     netns.NsHandle // of the host's namespace
-	host   *netlink.Handle
-	spaces map[string]*space
-}
-
-func newWorld(t *testing.T) *world {
-	t.Helper()
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
-	if err != nil {
-		t.Fatal(err)
-	}
-	fd, err := netns.Get()
-	if err != nil {
-		t.Fatal(err)
-	}
-	w := &world{t: t, fd: fd, host: h, spaces: map[string]*space{}}
-	t.Cleanup(w.tidy)
-	return w
-}
-
-// tidy ends the namespaces and removes every link but the loopback one.
-func (w *world) tidy() {
-	defer w.host.Close()
-	defer w.fd.Close()
-	for ns := range w.spaces {
-		w.EndNS(ns)
-	}
-	links, err := w.host.LinkList()
-	if err != nil {
-		w.t.Error(err)
-	}
-	for _, l := range links {
-		var gone netlink.LinkNotFoundError
-		if l.Attrs().Name == "lo" {
-			continue
-		}
-		// The peer of one that has just been removed is gone as well.
-		if err := w.host.LinkDel(l); err != nil && !errors.Is(err, unix.ENODEV) && !errors.As(err, &gone) {
-			w.t.Errorf("remove %s: %v", l.Attrs().Name, err)
-		}
-	}
-}
-
-func (w *world) Add(t *testing.T, kind, name, other string) {
-	t.Helper()
-	attrs := netlink.NewLinkAttrs()
-	attrs.Name = name
-	var l netlink.Link
-	switch kind {
-	case "veth":
-		l = &netlink.Veth{LinkAttrs: attrs, PeerName: other}
-	case "bridge":
-		l = &netlink.Bridge{LinkAttrs: attrs}
-	case "macvlan":
-		parent, err := w.host.LinkByName(other)
-		if err != nil {
-			t.Fatal(err)
-		}
-		attrs.ParentIndex = parent.Attrs().Index
-		l = &netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}
-	default:
-		t.Fatalf("no kind %q", kind)
-	}
-	if err := w.host.LinkAdd(l); err != nil {
-		t.Fatalf("add %s %s: %v", kind, name, err)
-	}
-}
-
-func (w *world) AltName(t *testing.T, name, alt string) {
-	t.Helper()
-	l, err := w.host.LinkByName(name)
-	if err == nil {
-		err = w.host.LinkAddAltName(l, alt)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func (w *world) MoveToNS(ns, name, newName string) error {
-	s := w.spaces[ns]
-	if s == nil {
-		var err error
-		if s, err = newSpace(); err != nil {
-			return err
-		}
-		w.spaces[ns] = s
-	}
-	l, err := w.host.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	if err := w.host.LinkSetNsFd(l, int(s.fd)); err != nil {
-		return err
-	}
-	if l, err = s.nl.LinkByName(name); err != nil {
-		return err
-	}
-	if newName != "" {
-		if err := s.nl.LinkSetName(l, newName); err != nil {
-			return err
-		}
-	}
-	return s.nl.LinkSetUp(l)
-}
-
-func (w *world) MoveHome(ns, name, backName string) error {
-	s := w.spaces[ns]
-	l, err := s.nl.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	if err := s.nl.LinkSetDown(l); err != nil {
-		return err
-	}
-	if err := s.nl.LinkSetName(l, backName); err != nil {
-		return err
-	}
-	return s.nl.LinkSetNsFd(l, int(w.fd))
-}
-
-func (w *world) EndNS(ns string) {
-	w.spaces[ns].end()
-	delete(w.spaces, ns)
-}
-
-// A space is a network namespace. It lives as long as its thread, its file and its sockets.
-type space struct {
-	fd   netns.NsHandle
-	nl   *netlink.Handle
-	stop chan struct{}
-	done chan struct{}
-}
-
-func newSpace() (*space, error) {
-	s := &space{stop: make(chan struct{}), done: make(chan struct{})}
-	ready := make(chan error)
-	go s.live(ready)
-	return s, <-ready
-}
-
-// live is the namespace's thread. It is never unlocked: it ends with the goroutine, and the namespace with it. Only the
-// process's first thread does not end, so that one is kept occupied until another has been found.
-func (s *space) live(ready chan<- error) {
-	runtime.LockOSThread()
-	if unix.Gettid() == os.Getpid() {
-		defer runtime.UnlockOSThread()
-		found := make(chan error)
-		go s.live(found)
-		ready <- <-found
-		return
-	}
-	defer close(s.done)
-	err := unix.Unshare(unix.CLONE_NEWNET)
-	if err == nil {
-		s.fd, err = netns.Get()
-	}
-	if err == nil {
-		s.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-	}
-	ready <- err
-	if err == nil {
-		<-s.stop
-	}
-}
-
-func (s *space) end() {
-	s.nl.Close()
-	s.fd.Close()
-	close(s.stop)
-	<-s.done
+func TestKernelMadeContract(t *testing.T) {
+	hwtest.MadeContract(t, []string{hw.Macvlan}, func(t *testing.T) (hw.Machine, hwtest.Env) {
+		return hw.RunningMachine(t, sys), newWorld(t)
+	})
 }

@@ -10,11 +10,12 @@ import (
 
 // ID names a device for as long as it is plugged in, whatever it is called and wherever it is: the PCI address
 // ("0000:03:10.2", with "/1" for the second port of a function with several), or for a device without one the ifindex
-// and hardware address that it had when it was first looked at ("link-7-02:42:ac:11:00:02").
+// and hardware address that it had when it was first looked at ("link-7-02:42:ac:11:00:02"). One that was made to be
+// lent has its maker's key ("made-KEY").
 type ID string
 
 // IsPCI tells whether the device is a PCI function.
-func (id ID) IsPCI() bool { return !strings.HasPrefix(string(id), "link-") }
+func (id ID) IsPCI() bool { return !strings.HasPrefix(string(id), "link-") && !id.IsMade() }
 
 // PCI returns the PCI address, "" for a device that has none.
 func (id ID) PCI() string {
@@ -201,14 +202,18 @@ func (h *Host) Find(id ID) (Netdev, error) {
 	})
 }
 
-// findMarked finds a device without a PCI address: by its mark while it is lent, otherwise as it was first seen.
+// findMarked finds a device without a PCI address: by its mark while it is lent, otherwise as it was first seen, or by the
+// name that it was made under.
 func (h *Host) findMarked(id ID, links []Link) (Netdev, error) {
 	for _, l := range links {
-		if l.Alias == id.mark() {
+		if l.Alias == id.mark() && (!id.IsMade() || makeable(l)) {
 			return Netdev{ID: id, Link: l}, nil
 		}
 	}
 	for _, l := range links {
+		if id.IsMade() && l.Name == id.madeName() && makeable(l) {
+			return Netdev{ID: id, Link: l}, nil
+		}
 		if linkID(l) != id {
 			continue
 		}
@@ -218,3 +223,7 @@ func (h *Host) findMarked(id ID, links []Link) (Netdev, error) {
 	}
 	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
 }
+
+// makeable tells whether a link is of a kind that is made to be lent. Whoever is lent a device can give it any
+// alias: no other device must be deleted for that.
+func makeable(l Link) bool { return modules[l.Kind] != "" }

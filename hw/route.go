@@ -10,7 +10,7 @@ import (
 const mainTable = 254
 
 // CarriesDefaultRoute tells whether the host reaches the world through a device: it has a default route, or a device
-// that has one stands on it - a VLAN, macvlan or ipvlan child, or the bond or bridge that it is a port of. via is the
+// that has one stands on it - a VLAN, macvlan, ipvlan or IPoIB child, or the bond or bridge that it is a port of. via is the
 // name of the device with the route.
 func (h *Host) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
 	links, err := h.kernel.Links()
@@ -78,7 +78,7 @@ func standsOn(l Link, index int, links []Link, depth int) bool {
 		return false
 	}
 	for _, below := range links {
-		child := slices.Contains([]string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap"}, l.Kind) && below.Index == l.Peer
+		child := slices.Contains([]string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", IPoIB}, l.Kind) && below.Index == l.Peer
 		if (child || below.Master == l.Index) && standsOn(below, index, links, depth-1) {
 			return true
 		}

@@ -56,7 +56,7 @@ func Contract(t *testing.T, open func(t *testing.T) (hw.Kernel, hw.IPKernel, Env
 	for _, r := range rules {
 		t.Run(r.name, func(t *testing.T) {
 			k, ip, env := open(t)
-			r.rule(t, machine{k, ip, env})
+			r.rule(t, machine{k, ip, nil, env})
 		})
 	}
 }
@@ -65,6 +65,7 @@ func Contract(t *testing.T, open func(t *testing.T) (hw.Kernel, hw.IPKernel, Env
 type machine struct {
 	hw.Kernel
 	hw.IPKernel
+	hw.LinkKernel
 	Env
 }
 

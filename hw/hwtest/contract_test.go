@@ -14,6 +14,13 @@ func TestContract(t *testing.T) {
 	})
 }
 
+func TestMadeContract(t *testing.T) {
+	hwtest.MadeContract(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Machine, hwtest.Env) {
+		k := hwtest.New(t)
+		return k, env{k}
+	})
+}
+
 // env plays the world around a hwtest.Kernel.
 type env struct{ *hwtest.Kernel }
 

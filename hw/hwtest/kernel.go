@@ -26,6 +26,7 @@ type Kernel struct {
 	NoUdev       bool          // names stay as the kernel gives them: eth0, eth1...
 	UdevAfter    time.Duration // how long udev takes to name a link that has appeared
 	NoLiveRename bool          // a link that is up cannot be renamed: Linux before 6.2
+	NoKinds      []string      // kinds of link that no module makes
 
 	t testing.TB
 

@@ -29,8 +29,14 @@ type link struct {
 	trained   bool    // the medium has come up since the link was last set up
 	ups       int     // how often it, or its PF, went up or down: a late carrier of an earlier time is void
 	peer      *link   // the other end of a veth
+	below     *link   // the device that a macvlan, ipvlan or IPoIB child stands on
 	master    *link
-	beforeMAC hw.MAC // of a bond's port: its MAC before
+	ports     []*link // of a bond or bridge
+	beforeMAC hw.MAC  // of a bond's port: its MAC before
+	beforeMTU int     // of a bond's port: its MTU before
+	drawnMAC  bool    // nobody has chosen the MAC (NET_ADDR_RANDOM): a bond takes its first port's
+	mode      string  // of a macvlan or ipvlan
+	lowerMAC  hw.MAC  // of a device with a macvlan in mode passthru: what it has again when that is gone
 	addrs     []hw.Addr
 }
 
@@ -39,7 +45,7 @@ func (l *link) virtual() bool { return l.Kind != "" || l.Type == "loopback" }
 
 // immovable kinds never change their namespace.
 func (l *link) immovable() bool {
-	return l.Type == "loopback" || l.Kind == "bond" || l.Kind == "bridge"
+	return l.Type == "loopback" || l.Kind == hw.Bond || l.Kind == "bridge"
 }
 
 // carrier tells whether the link could pass a frame now.
@@ -47,8 +53,13 @@ func (l *link) carrier() bool {
 	if !l.Up || !l.cable {
 		return false
 	}
-	if l.peer != nil {
+	switch {
+	case l.peer != nil:
 		return l.peer.Up
+	case l.below != nil:
+		return l.below.carrier()
+	case l.Kind == hw.Bond:
+		return slices.ContainsFunc(l.ports, (*link).carrier)
 	}
 	if l.dev != nil && l.dev.pf != nil {
 		pf := l.dev.pf
@@ -142,10 +153,18 @@ func (k *Kernel) addLocked(ns string, l hw.Link) *link {
 	l.Type = cmp.Or(l.Type, "ether")
 	l.MTU = cmp.Or(l.MTU, 1500)
 	l.TxQLen = cmp.Or(l.TxQLen, 1000)
-	if l.MAC == "" {
+	drawn := l.MAC == ""
+	if drawn {
 		l.MAC = k.drawMAC()
 	}
-	n := &link{Link: l, ns: ns, assign: nameRenamed, cable: true, trained: l.Up, master: k.byIndexLocked(ns, l.Master)}
+	n := &link{Link: l, ns: ns, assign: nameRenamed, cable: true, trained: l.Up, drawnMAC: drawn}
+	if m := k.byIndexLocked(ns, l.Master); m != nil {
+		n.master, n.beforeMAC, n.beforeMTU = m, l.MAC, l.MTU
+		m.ports = append(m.ports, n)
+	}
+	if slices.Contains(childKinds, l.Kind) {
+		n.below = k.byIndexLocked(ns, l.Peer)
+	}
 	if !n.virtual() {
 		n.udevName = l.Name
 	}
@@ -164,12 +183,16 @@ func (k *Kernel) deleteLocked(l *link) {
 		case o.peer == l:
 			o.peer = nil
 			k.deleteLocked(o)
-		case o.Peer == l.Index && (o.Kind == "macvlan" || o.Kind == "ipvlan" || o.Kind == "vlan"):
+		case o.below == l:
 			k.deleteLocked(o)
 		case o.master == l:
 			k.releaseLocked(o)
 		}
 	}
+	if l.master != nil {
+		k.releaseLocked(l)
+	}
+	k.orphanLocked(l)
 	if l.dev != nil && l.dev.net == l {
 		l.dev.net = nil
 	}

@@ -143,46 +143,11 @@ func (k *Kernel) showPeersLocked(l *link) {
 		if o.peer == l || o.dev != nil && o.dev.pf != nil && o.dev.pf.net == l {
 			k.showLocked(o)
 		}
-	}
-}
-
-// setMasterLocked makes a link a port of a bond or bridge, or of none.
-func (k *Kernel) setMasterLocked(l *link, index int) error {
-	var m *link
-	if index != 0 {
-		if m = k.byIndexLocked(l.ns, index); m == nil {
-			return syscall.EINVAL
-		}
-		if m.Kind != "bond" && m.Kind != "bridge" {
-			return syscall.EOPNOTSUPP
-		}
-		if m.Kind == "bond" && l.Up {
-			return syscall.EPERM // "Device can not be enslaved while up"
+		if o.below == l || o == l.master {
+			k.showLocked(o)
+			k.showPeersLocked(o)
 		}
 	}
-	if l.master != nil {
-		k.releaseLocked(l)
-	}
-	if m == nil {
-		return nil
-	}
-	l.master = m
-	if m.Kind == "bond" {
-		l.beforeMAC, l.MAC = l.MAC, m.MAC
-		k.setUpLocked(l, true)
-	}
-	return nil
-}
-
-// releaseLocked takes a port out of its bond or bridge. A bond gives it its MAC back and leaves it down.
-func (k *Kernel) releaseLocked(l *link) {
-	m := l.master
-	l.master = nil
-	if m.Kind == "bond" {
-		l.MAC = l.beforeMAC
-		k.setUpLocked(l, false)
-	}
-	k.showLocked(l)
 }
 
 // renameLocked renames a link. Any name or alternative name that is in use is in the way, its own too.
@@ -237,6 +202,9 @@ func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
 	if err != nil || len(hwaddr) != len(old) {
 		return syscall.EINVAL
 	}
+	if l.Kind == hw.IPVlan {
+		return syscall.EOPNOTSUPP
+	}
 	if hwaddr[0]&1 != 0 || !slices.ContainsFunc(hwaddr, func(b byte) bool { return b != 0 }) {
 		return syscall.EADDRNOTAVAIL
 	}
@@ -247,8 +215,7 @@ func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
 		}
 		d.reportMAC(mac)
 	}
-	l.MAC = mac
-	return nil
+	return k.passMACLocked(l, mac)
 }
 
 func (k *Kernel) setMTULocked(l *link, mtu int) error {
@@ -256,11 +223,12 @@ func (k *Kernel) setMTULocked(l *link, mtu int) error {
 	if l.dev != nil {
 		most = 9216 // igb, igbvf
 	}
-	if mtu < 68 || mtu > most {
+	if mtu < 68 || mtu > most || l.Kind == hw.Macvlan && mtu > l.below.MTU {
 		return syscall.EINVAL
 	}
 	l.MTU = mtu
 	k.showLocked(l)
+	k.passMTULocked(l)
 	return nil
 }
 

@@ -49,6 +49,7 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 		}
 	}
 	say(l.Kind != "", "%s", l.Kind)
+	l.printMade(b)
 	say(l.dev != nil, "%s", l.pci())
 	say(true, "mac %s mtu %d txqueuelen %d", l.MAC, l.MTU, l.TxQLen)
 	say(l.Up, "up")

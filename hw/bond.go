@@ -1,0 +1,86 @@
+package hw
+
+import (
+	"errors"
+	"fmt"
+)
+
+// BondSpec says what bond is to be made. It is plain data, kept by the caller's ledger.
+type BondSpec struct {
+	Key   string // see MadeID
+	Mode  string // one of Modes(Bond)
+	Ports []ID   // PCI functions with one netdev each, which no other bond or bridge has; the first is the preferred one
+	MAC   MAC    // "" for the first port's
+	MTU   int    // 0 for the first port's
+}
+
+// MakeBond makes a bond that is up, over ports that are set down for it: what they were is the caller's to have written
+// down. It may be called again, also after a crash: a bond of that key that is there already is completed. A bond cannot
+// leave its namespace; a macvlan in mode passthru on it can.
+func (h *Host) MakeBond(s BondSpec) (Netdev, error) {
+	id := MadeID(s.Key)
+	n, err := h.Find(id)
+	if errors.Is(err, ErrAway) {
+		n, err = h.newBond(id, s)
+	}
+	if err == nil {
+		n, err = h.PrepareNetdev(n.ID, "")
+	}
+	for _, port := range s.Ports {
+		if err != nil {
+			return Netdev{}, err
+		}
+		err = h.enslave(port, n)
+	}
+	if err == nil && !n.Up {
+		err = h.setUp(n, true)
+	}
+	if err != nil {
+		return Netdev{}, err
+	}
+	return h.Find(id)
+}
+
+// newBond makes a bond without ports.
+func (h *Host) newBond(id ID, s BondSpec) (Netdev, error) {
+	if s.MTU == 0 && len(s.Ports) > 0 {
+		first, err := h.Find(s.Ports[0])
+		if err != nil {
+			return Netdev{}, err
+		}
+		s.MTU = first.MTU
+	}
+	_, err := h.made.MakeLink(NewLink{Name: id.madeName(), Kind: Bond, Mode: s.Mode, MAC: s.MAC, MTU: s.MTU})
+	if errors.Is(err, ErrUnsupported) {
+		err = fmt.Errorf("%w; load its module: modprobe %s", err, modules[Bond])
+	}
+	if err != nil {
+		return Netdev{}, &Error{Dev: id.madeName(), Op: "make bond " + s.Mode, Err: err}
+	}
+	return h.Find(id)
+}
+
+// enslave makes a device a port of a bond. The bond takes only what is down, and brings it up itself.
+func (h *Host) enslave(port ID, bond Netdev) error {
+	n, err := h.Find(port)
+	if err != nil || n.Master == bond.Index {
+		return err
+	}
+	if n.Master != 0 {
+		return &Error{Dev: n.Name, Op: "make it a port of " + bond.Name, Err: fmt.Errorf("it is another's: %w", ErrBusy)}
+	}
+	if n.Up {
+		if err := h.setUp(n, false); err != nil {
+			return err
+		}
+	}
+	err = h.setLink(n, "make it a port of "+bond.Name, LinkChange{Master: &bond.Index})
+	if errors.Is(err, ErrInvalid) {
+		return fmt.Errorf("%w; it has to take the bond's mac %s", err, bond.MAC)
+	}
+	return err
+}
+
+// RemoveBond deletes a bond, and with it a child of it, wherever that is. Its ports are down then, with their own MAC and
+// MTU. One that is gone is no error.
+func (h *Host) RemoveBond(id ID) error { return h.unmake(id) }

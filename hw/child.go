@@ -1,0 +1,128 @@
+package hw
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// madePrefix begins the IDs of links that are made to be lent.
+const madePrefix = "made-"
+
+// MadeID is the identity of a link that is made to be lent; the caller chooses a key that no other has.
+func MadeID(key string) ID { return ID(madePrefix + key) }
+
+// IsMade tells whether the device is a link that is made to be lent.
+func (id ID) IsMade() bool { return strings.HasPrefix(string(id), madePrefix) }
+
+// madeName is what such a link is called in the host. It is found by it if a crash came before it had its mark.
+func (id ID) madeName() string {
+	sum := sha256.Sum256([]byte(strings.TrimPrefix(string(id), madePrefix)))
+	return fmt.Sprintf("pt%x", sum[:6])
+}
+
+// modules are the kernel modules that make each kind of link.
+var modules = map[string]string{Macvlan: "macvlan", IPVlan: "ipvlan", Bond: "bonding", IPoIB: "ib_ipoib"}
+
+// ChildSpec says what child of a device is to be made. It is plain data, kept by the caller's ledger.
+type ChildSpec struct {
+	Key    string // see MadeID
+	Parent ID     // stays in the host
+	Kind   string // Macvlan, IPVlan or IPoIB
+	Mode   string // one of Modes(Kind)
+	MAC    MAC    // "" for the kernel's choice; in mode passthru it is given to the parent as well
+	PKey   int    // of IPoIB; 0 for the parent's
+}
+
+// MakeChild makes a child of a device, which is brought up if it is down, and stays so: a child has no carrier without
+// it. It may be called again, also after a crash: a child of that key that is there already is completed.
+func (h *Host) MakeChild(s ChildSpec) (Netdev, error) {
+	id := MadeID(s.Key)
+	n, err := h.Find(id)
+	if errors.Is(err, ErrAway) {
+		n, err = h.newChild(id, s)
+	}
+	if err != nil {
+		return Netdev{}, err
+	}
+	return h.PrepareNetdev(n.ID, s.MAC)
+}
+
+// newChild makes a child that is not there yet. In mode passthru the kernel ignores a MAC that is given now.
+func (h *Host) newChild(id ID, s ChildSpec) (Netdev, error) {
+	parent, err := h.Find(s.Parent)
+	if err != nil {
+		return Netdev{}, err
+	}
+	if !parent.Up {
+		if err := h.setUp(parent, true); err != nil {
+			return Netdev{}, err
+		}
+	}
+	l := NewLink{Name: id.madeName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.MAC, PKey: s.PKey}
+	if _, err := h.made.MakeLink(l); err != nil {
+		return Netdev{}, &Error{Dev: parent.Name, Op: fmt.Sprintf("make a child (%s, %s)", s.Kind, s.Mode), Err: whyNotMade(s, err)}
+	}
+	return h.Find(id)
+}
+
+// whyNotMade says in people's words why the kernel did not make a child.
+func whyNotMade(s ChildSpec, err error) error {
+	switch {
+	case errors.Is(err, ErrUnsupported):
+		return fmt.Errorf("%w; load its module: modprobe %s", err, modules[s.Kind])
+	case errors.Is(err, ErrBusy):
+		return fmt.Errorf("%w; it is a port of a bond or bridge, or has children of another kind", err)
+	case errors.Is(err, ErrInvalid) && s.Kind == Macvlan:
+		return fmt.Errorf("%w; a macvlan in mode passthru is the only one on its device, and there is another", err)
+	}
+	return err
+}
+
+// RemoveChild deletes a child. One that is not in the host is gone, or ends with the namespace that it is in (nil).
+func (h *Host) RemoveChild(id ID) error { return h.unmake(id) }
+
+// unmake deletes a link that was made to be lent, if it is in the host.
+func (h *Host) unmake(id ID) error {
+	n, err := h.Find(id)
+	if errors.Is(err, ErrAway) {
+		return nil
+	}
+	if err == nil {
+		err = h.made.RemoveLink(n.Index)
+	}
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return &Error{Dev: n.Name, Op: "remove", Err: err}
+	}
+	return nil
+}
+
+// RestoreParent puts back what was changed on a device for its child, which is gone: MTU, up-state, alias, and its MAC
+// if the kernel has not (macvlan_port_destroy does, Linux 6.12). Addresses and routes have not been touched, and are not.
+// A device that is gone is as good as put back (nil).
+func (h *Host) RestoreParent(id ID, was Snapshot) error {
+	n, err := h.Find(id)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrAway) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	was.Link.Name = n.Name
+	need := func(name string) Need {
+		if name == "mac" { // a bond with fail_over_mac=active takes its ports'
+			return Try
+		}
+		return Must
+	}
+	if err := h.moveLink(id, *was.Link, linkAttrs, need); err != nil {
+		return err
+	}
+	if n.Up && !was.Link.Up {
+		if err := h.setUp(n, false); err != nil {
+			return err
+		}
+	}
+	return h.setAlias(n, was.Link.Alias)
+}

@@ -1,0 +1,228 @@
+package hwtest
+
+import (
+	"slices"
+	"syscall"
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// MadeContract holds an implementation of the kernel seam to what package hw relies on of links that it makes, of the
+// kinds that the kernel at hand has. open returns a machine for one test, with its sysfs.
+func MadeContract(t *testing.T, kinds []string, open func(t *testing.T) (hw.Machine, Env)) {
+	rules := []struct {
+		name  string
+		kinds []string // that it needs
+		rule  func(*testing.T, machine)
+	}{
+		{"a macvlan as it is made", []string{hw.Macvlan}, madeMacvlan},
+		{"links that cannot be made", []string{hw.Macvlan}, madeRefused},
+		{"links that are removed", []string{hw.Macvlan}, madeRemoved},
+		{"a child and its device's carrier and mtu", []string{hw.Macvlan}, madeFollows},
+		{"a macvlan in mode passthru is the only one", []string{hw.Macvlan}, madePassthruAlone},
+		{"a macvlan in mode passthru and its device have one mac", []string{hw.Macvlan}, madePassthruMAC},
+		{"a child ends with its device", []string{hw.Macvlan}, madeEnds},
+		{"an ipvlan as it is made", []string{hw.IPVlan}, madeIPVlan},
+		{"macvlan and ipvlan on one device", []string{hw.Macvlan, hw.IPVlan}, madeMixed},
+		{"ports of a bond", []string{hw.Bond}, madePorts},
+		{"a bond keeps the mac that it was given", []string{hw.Bond}, madeBondMAC},
+		{"ports that a bond refuses", []string{hw.Bond}, madePortsRefused},
+		{"a bond that is removed", []string{hw.Bond, hw.Macvlan}, madeBondRemoved},
+		{"a bond of each mode has carrier without a partner", []string{hw.Bond}, madeBondModes},
+		{"a macvlan in mode passthru on a bond", []string{hw.Bond, hw.Macvlan}, madeOnBond},
+	}
+	for _, r := range rules {
+		if slices.ContainsFunc(r.kinds, func(k string) bool { return !slices.Contains(kinds, k) }) {
+			continue
+		}
+		t.Run(r.name, func(t *testing.T) {
+			k, env := open(t)
+			r.rule(t, machine{k, k, k, env})
+		})
+	}
+}
+
+// make makes a link, which has to succeed.
+func (m machine) make(t *testing.T, l hw.NewLink) hw.Link {
+	t.Helper()
+	index, err := m.MakeLink(l)
+	if err != nil {
+		t.Fatalf("make %+v: %v", l, err)
+	}
+	made := m.link(t, l.Name)
+	if made.Index != index {
+		t.Fatalf("%s has index %d, and %d was answered", l.Name, made.Index, index)
+	}
+	return made
+}
+
+// child makes a macvlan.
+func (m machine) child(t *testing.T, name, mode string, parent int) hw.Link {
+	t.Helper()
+	return m.make(t, hw.NewLink{Name: name, Kind: hw.Macvlan, Mode: mode, Parent: parent})
+}
+
+func madeMacvlan(t *testing.T, m machine) {
+	index := m.pair(t)
+	m.set(t, "ct0", hw.LinkChange{MTU: set(1400)})
+	got := m.make(t, hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index, MTU: 1300,
+		MAC: "02:00:00:00:00:aa"})
+	want := hw.Link{Index: got.Index, Peer: index, MAC: "02:00:00:00:00:aa", Name: "ctmv", Kind: hw.Macvlan, Type: "ether",
+		MTU: 1300, TxQLen: 1000}
+	same(t, "a new macvlan", got, want)
+	macs := map[hw.MAC]bool{m.link(t, "ct0").MAC: true}
+	for _, mode := range []string{"bridge", "private", "vepa"} {
+		l := m.child(t, "ct"+mode, mode, index)
+		if l.MTU != 1400 || macs[l.MAC] {
+			t.Errorf("one of mode %s has mtu %d and mac %s", mode, l.MTU, l.MAC)
+		}
+		macs[l.MAC] = true
+	}
+}
+
+func madeRefused(t *testing.T, m machine) {
+	index := m.pair(t)
+	m.Add(t, "bridge", "ctbr", "")
+	br, lo := m.link(t, "ctbr").Index, m.link(t, "lo").Index
+	try := func(l hw.NewLink) error {
+		l.Kind, l.Mode = hw.Macvlan, "bridge"
+		_, err := m.MakeLink(l)
+		return err
+	}
+	refused(t, "under a name that is taken", try(hw.NewLink{Name: "ct1", Parent: index}), syscall.EEXIST)
+	refused(t, "under a name of 16 letters", try(hw.NewLink{Name: "ct0123456789abcd", Parent: index}), hw.ErrInvalid)
+	refused(t, "on nothing", try(hw.NewLink{Name: "ctmv"}), hw.ErrInvalid)
+	refused(t, "on what is not there", try(hw.NewLink{Name: "ctmv", Parent: 987654}), hw.ErrNotFound)
+	refused(t, "on the loopback link", try(hw.NewLink{Name: "ctmv", Parent: lo}), hw.ErrInvalid)
+	refused(t, "with an mtu above its device's", try(hw.NewLink{Name: "ctmv", Parent: index, MTU: 9000}), hw.ErrInvalid)
+	_, err := m.MakeLink(hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "l2", Parent: index})
+	refused(t, "in another kind's mode", err, hw.ErrInvalid)
+	_, err = m.MakeLink(hw.NewLink{Name: "ctmv", Kind: "veth"})
+	refused(t, "of a kind that is not for lending", err, hw.ErrUnsupported)
+	m.set(t, "ct0", hw.LinkChange{Master: &br})
+	refused(t, "on a port of a bridge", try(hw.NewLink{Name: "ctmv", Parent: index}), hw.ErrBusy)
+	if l, ok := m.find(t, "ctmv"); ok {
+		t.Errorf("there is %+v", l)
+	}
+}
+
+func madeRemoved(t *testing.T, m machine) {
+	l := m.child(t, "ctmv", "bridge", m.pair(t))
+	done(t, "remove it", m.RemoveLink(l.Index))
+	if _, ok := m.find(t, "ctmv"); ok {
+		t.Error("it is still there")
+	}
+	refused(t, "remove it again", m.RemoveLink(l.Index), hw.ErrNotFound, syscall.ENODEV)
+	refused(t, "remove nothing", m.RemoveLink(0), hw.ErrNotFound, syscall.ENODEV)
+	refused(t, "remove the loopback link", m.RemoveLink(m.link(t, "lo").Index), hw.ErrUnsupported)
+}
+
+func madeFollows(t *testing.T, m machine) {
+	m.child(t, "ctmv", "bridge", m.pair(t))
+	m.set(t, "ctmv", hw.LinkChange{Up: set(true)})
+	soon(t, "carrier of the child", func() bool { return m.link(t, "ctmv").Carrier })
+	m.set(t, "ct1", hw.LinkChange{Up: set(false)})
+	soon(t, "no carrier of the child", func() bool { return !m.link(t, "ctmv").Carrier })
+	m.set(t, "ct0", hw.LinkChange{MTU: set(1400)})
+	if l := m.link(t, "ctmv"); l.MTU != 1400 {
+		t.Errorf("mtu is %d under a device with 1400", l.MTU)
+	}
+	refused(t, "an mtu above the device's", m.SetLink(m.link(t, "ctmv").Index, hw.LinkChange{MTU: set(1500)}), hw.ErrInvalid)
+}
+
+func madePassthruAlone(t *testing.T, m machine) {
+	index := m.pair(t)
+	one := hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index}
+	only := hw.NewLink{Name: "ctpt", Kind: hw.Macvlan, Mode: "passthru", Parent: index}
+	l := m.make(t, one)
+	_, err := m.MakeLink(only)
+	refused(t, "beside another", err, hw.ErrInvalid)
+	done(t, "remove the other", m.RemoveLink(l.Index))
+	m.make(t, only)
+	_, err = m.MakeLink(one)
+	refused(t, "another beside it", err, hw.ErrInvalid)
+	done(t, "move it to a namespace", m.MoveToNS("c1", "ctpt", "eth0"))
+	_, err = m.MakeLink(one)
+	refused(t, "another while it is elsewhere", err, hw.ErrInvalid)
+	done(t, "move it home", m.MoveHome("c1", "eth0", "ctpt"))
+	done(t, "remove it", m.RemoveLink(m.link(t, "ctpt").Index))
+	m.make(t, one)
+}
+
+func madePassthruMAC(t *testing.T, m machine) {
+	index := m.pair(t)
+	was := m.link(t, "ct0")
+	l := m.make(t, hw.NewLink{Name: "ctpt", Kind: hw.Macvlan, Mode: "passthru", Parent: index, MAC: "02:00:00:00:00:aa"})
+	if l.MAC != was.MAC || m.link(t, "ct0").MAC != was.MAC {
+		t.Errorf("made with mac %s on one with %s", l.MAC, m.link(t, "ct0").MAC)
+	}
+	both := func(what string, want hw.MAC) {
+		t.Helper()
+		if a, b := m.link(t, "ct0").MAC, m.link(t, "ctpt").MAC; a != want || b != want {
+			t.Errorf("%s: the macs are %s and %s, want %s", what, a, b, want)
+		}
+	}
+	m.set(t, "ctpt", hw.LinkChange{MAC: set(hw.MAC("02:00:00:00:00:bb"))})
+	both("set on the child", "02:00:00:00:00:bb")
+	m.set(t, "ctpt", hw.LinkChange{Up: set(true), MAC: set(hw.MAC("02:00:00:00:00:cc"))})
+	both("set on the child while it is up", "02:00:00:00:00:cc")
+	done(t, "move it to a namespace", m.MoveToNS("c1", "ctpt", "eth0"))
+	m.EndNS("c1")
+	soon(t, "the device's own mac again", func() bool { return m.link(t, "ct0").MAC == was.MAC })
+	was.Up = true
+	now := m.link(t, "ct0")
+	now.Carrier = was.Carrier
+	same(t, "the device afterwards", now, was)
+	m.make(t, hw.NewLink{Name: "ctpt", Kind: hw.Macvlan, Mode: "passthru", Parent: index})
+	m.set(t, "ct0", hw.LinkChange{MAC: set(hw.MAC("02:00:00:00:00:dd"))})
+	both("set on the device", "02:00:00:00:00:dd")
+	done(t, "remove it", m.RemoveLink(m.link(t, "ctpt").Index))
+	if mac := m.link(t, "ct0").MAC; mac != "02:00:00:00:00:dd" {
+		t.Errorf("without the child the device has %s", mac)
+	}
+}
+
+func madeEnds(t *testing.T, m machine) {
+	index := m.pair(t)
+	m.child(t, "ctmv", "bridge", index)
+	m.child(t, "ctm2", "bridge", index)
+	done(t, "move one to a namespace", m.MoveToNS("c1", "ctmv", "eth0"))
+	done(t, "remove the device", m.RemoveLink(index))
+	if _, ok := m.find(t, "ctm2"); ok {
+		t.Error("the child in the host is still there")
+	}
+	if err := m.MoveHome("c1", "eth0", "ctmv"); err == nil {
+		t.Error("the child in the namespace came home")
+	}
+}
+
+func madeIPVlan(t *testing.T, m machine) {
+	index := m.pair(t)
+	for _, mode := range []string{"l2", "l3", "l3s"} {
+		l := m.make(t, hw.NewLink{Name: "ct" + mode, Kind: hw.IPVlan, Mode: mode, Parent: index})
+		if l.MAC != m.link(t, "ct0").MAC || l.Peer != index || l.Kind != hw.IPVlan || l.MTU != 1500 {
+			t.Errorf("one of mode %s is %+v", mode, l)
+		}
+		refused(t, "set its mac", m.SetLink(l.Index, hw.LinkChange{MAC: set(hw.MAC("02:00:00:00:00:aa"))}), hw.ErrUnsupported)
+	}
+	m.set(t, "ct0", hw.LinkChange{MAC: set(hw.MAC("02:00:00:00:00:bb"))})
+	if mac := m.link(t, "ctl2").MAC; mac != "02:00:00:00:00:bb" {
+		t.Errorf("it has %s on a device that was given another", mac)
+	}
+	done(t, "move one to a namespace", m.MoveToNS("c1", "ctl2", "eth0"))
+	done(t, "move it home", m.MoveHome("c1", "eth0", "ctl2"))
+	done(t, "remove it", m.RemoveLink(m.link(t, "ctl2").Index))
+}
+
+func madeMixed(t *testing.T, m machine) {
+	index := m.pair(t)
+	mv := hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index}
+	iv := hw.NewLink{Name: "ctiv", Kind: hw.IPVlan, Mode: "l2", Parent: index}
+	for _, pair := range [][2]hw.NewLink{{mv, iv}, {iv, mv}} {
+		l := m.make(t, pair[0])
+		_, err := m.MakeLink(pair[1])
+		refused(t, pair[1].Kind+" beside "+pair[0].Kind, err, hw.ErrBusy, syscall.EBUSY)
+		done(t, "remove it", m.RemoveLink(l.Index))
+	}
+}

@@ -1,0 +1,202 @@
+package hwtest
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// childKinds are the kinds of link that stand on another and end with it, in whatever namespace.
+var childKinds = []string{hw.Macvlan, hw.IPVlan, hw.IPoIB, "vlan"}
+
+// MakeLink implements hw.LinkKernel.
+func (k *Kernel) MakeLink(n hw.NewLink) (int, error) {
+	var index int
+	err := k.call(func() error {
+		parent := k.byIndexLocked(hostNS, n.Parent)
+		if err := k.makeableLocked(n, parent); err != nil {
+			return err
+		}
+		index = k.makeLocked(n, parent).Index
+		return nil
+	}, func() string { return fmt.Sprintf("make %s %s", n.Kind, n.Name) })
+	return index, err
+}
+
+// RemoveLink implements hw.LinkKernel.
+func (k *Kernel) RemoveLink(index int) error {
+	return k.call(func() error {
+		l := k.byIndexLocked(hostNS, index)
+		switch {
+		case l == nil:
+			return syscall.ENODEV
+		case !l.virtual() || l.Type == "loopback":
+			return syscall.EOPNOTSUPP
+		}
+		k.deleteLocked(l)
+		return nil
+	}, func() string { return "remove " + k.labelLocked(index) })
+}
+
+// makeableLocked says why a link cannot be made (macvlan_common_newlink, ipvlan_link_new, ipoib_new_child_link, Linux
+// 6.12).
+func (k *Kernel) makeableLocked(n hw.NewLink, parent *link) error {
+	modes := hw.Modes(n.Kind)
+	switch {
+	case len(modes) == 0, slices.Contains(k.NoKinds, n.Kind):
+		return syscall.EOPNOTSUPP
+	case n.Mode != "" && !slices.Contains(modes, n.Mode):
+		return syscall.EINVAL
+	}
+	if err := validName(n.Name); err != nil {
+		return err
+	}
+	if k.namedLocked(hostNS, n.Name) != nil {
+		return syscall.EEXIST
+	}
+	if n.Kind == hw.Bond {
+		return nil
+	}
+	switch {
+	case n.Parent == 0:
+		return syscall.EINVAL
+	case parent == nil:
+		return syscall.ENODEV
+	case n.Kind == hw.IPoIB && parent.Type != "infiniband":
+		return syscall.ENODEV
+	case n.Kind == hw.IPoIB && (parent.Kind == hw.IPoIB || n.PKey == 0x8000):
+		return syscall.EINVAL
+	case n.Kind == hw.IPoIB:
+		return nil
+	case parent.Type != "ether", n.Kind == hw.Macvlan && n.MTU > parent.MTU:
+		return syscall.EINVAL
+	case parent.master != nil:
+		return syscall.EBUSY // its receive handler is its bond's or bridge's
+	}
+	return k.siblingsLocked(n, parent)
+}
+
+// siblingsLocked says why a macvlan or ipvlan cannot be made beside others: a device has one receive handler, and a
+// macvlan in mode passthru is the only one.
+func (k *Kernel) siblingsLocked(n hw.NewLink, parent *link) error {
+	for _, o := range k.childrenLocked(parent) {
+		switch {
+		case o.Kind != n.Kind:
+			return syscall.EBUSY
+		case o.mode == "passthru" || n.Mode == "passthru":
+			return syscall.EINVAL
+		}
+	}
+	return nil
+}
+
+// childrenLocked are the links that stand on a link and take its frames, wherever they are.
+func (k *Kernel) childrenLocked(parent *link) []*link {
+	var children []*link
+	for _, o := range k.links {
+		if o.below == parent && (o.Kind == hw.Macvlan || o.Kind == hw.IPVlan) {
+			children = append(children, o)
+		}
+	}
+	return children
+}
+
+// makeLocked makes a link that can be made.
+func (k *Kernel) makeLocked(n hw.NewLink, parent *link) *link {
+	l := hw.Link{Name: n.Name, Kind: n.Kind, MAC: n.MAC, MTU: n.MTU}
+	if parent != nil {
+		l.Peer, l.MTU = parent.Index, cmp.Or(n.MTU, parent.MTU)
+	}
+	switch {
+	case n.Kind == hw.IPVlan, n.Mode == "passthru":
+		l.MAC = parent.MAC
+	case n.Kind == hw.IPoIB:
+		k.macs++ // the queue pair's number
+		l.Type, l.MAC = parent.Type, hw.MAC(fmt.Sprintf("80:00:%02x:%s", k.macs&0xff, string(parent.MAC)[9:]))
+	}
+	made := k.addLocked(hostNS, l)
+	made.mode = n.Mode
+	if n.Mode == "passthru" {
+		parent.lowerMAC = parent.MAC
+	}
+	for _, o := range k.childrenLocked(parent) {
+		if o.Kind == hw.IPVlan { // the mode is the device's, for all that stand on it
+			o.mode = n.Mode
+		}
+	}
+	return made
+}
+
+// orphanLocked takes a child that has been deleted from its device. One in mode passthru gives it back its MAC
+// (macvlan_port_destroy).
+func (k *Kernel) orphanLocked(l *link) {
+	p := l.below
+	if p != nil && l.mode == "passthru" && slices.Contains(k.links, p) && p.MAC != p.lowerMAC {
+		// The kernel does not look at the answer either.
+		_ = k.passMACLocked(p, p.lowerMAC)
+	}
+}
+
+// passMACLocked changes a MAC and those that follow from it: a bond's ports have the bond's, a macvlan in mode passthru
+// changes its device's and has whatever that has (macvlan_set_mac_address, bond_set_mac_address).
+func (k *Kernel) passMACLocked(l *link, mac hw.MAC) error {
+	if l.mode == "passthru" && l.below.MAC != mac {
+		own := l.below.lowerMAC
+		err := k.setMACLocked(l.below, mac)
+		l.below.lowerMAC = own
+		return err
+	}
+	if l.Kind == hw.Bond {
+		for i, p := range l.ports {
+			if err := k.setMACLocked(p, mac); err != nil {
+				for _, done := range l.ports[:i] {
+					done.MAC = l.MAC
+				}
+				return err
+			}
+		}
+	}
+	l.MAC, l.drawnMAC = mac, false
+	for _, o := range k.childrenLocked(l) {
+		if o.mode == "passthru" {
+			l.lowerMAC, o.MAC = mac, mac
+		}
+		if o.Kind == hw.IPVlan {
+			o.MAC = mac
+		}
+		k.showLocked(o)
+	}
+	k.showLocked(l)
+	return nil
+}
+
+// passMTULocked changes the MTUs that follow from a link's: those of a bond's ports, and those of children, which a
+// macvlan may have smaller.
+func (k *Kernel) passMTULocked(l *link) {
+	if l.Kind == hw.Bond {
+		for _, p := range l.ports {
+			p.MTU = l.MTU
+			k.showLocked(p)
+		}
+	}
+	for _, o := range k.childrenLocked(l) {
+		if o.Kind == hw.IPVlan || o.MTU > l.MTU {
+			o.MTU = l.MTU
+		}
+		k.showLocked(o)
+	}
+}
+
+// printMade is what String says of a link that can be made.
+func (l *link) printMade(b *strings.Builder) {
+	if l.below != nil {
+		fmt.Fprintf(b, " on %s", l.below.Name)
+	}
+	if l.mode != "" {
+		fmt.Fprintf(b, " mode %s", l.mode)
+	}
+}

@@ -1,0 +1,126 @@
+package hw
+
+import (
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// macvlanNoPromisc is MACVLAN_FLAG_NOPROMISC (include/uapi/linux/if_link.h).
+const macvlanNoPromisc = 1
+
+// linkModes are the modes of each kind of link by their names in iproute2, with their numbers (include/uapi/linux/if_link.h,
+// if_bonding.h).
+var linkModes = map[string]map[string]int{
+	Macvlan: {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8},
+	IPVlan:  {"l2": 0, "l3": 1, "l3s": 2},
+	Bond:    {"active-backup": 1, "balance-xor": 2, "802.3ad": 4},
+	IPoIB:   {"datagram": 0, "connected": 1},
+}
+
+// Modes are the modes that a kind of link can be made with.
+func Modes(kind string) []string { return slices.Sorted(maps.Keys(linkModes[kind])) }
+
+// MakeLink implements LinkKernel. rtnetlink loads the kind's module if there is one (net/core/rtnetlink.c,
+// request_module, Linux 6.12).
+func (k *netlinkKernel) MakeLink(l NewLink) (int, error) {
+	data, err := linkData(l)
+	if err != nil {
+		return 0, err
+	}
+	req := k.request(unix.RTM_NEWLINK)
+	req.Flags |= unix.NLM_F_CREATE | unix.NLM_F_EXCL | unix.NLM_F_ACK
+	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(l.Name)))
+	if l.Parent != 0 {
+		req.AddData(nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(l.Parent))))
+	}
+	if l.MTU != 0 {
+		req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(l.MTU))))
+	}
+	if l.MAC != "" {
+		mac, err := net.ParseMAC(string(l.MAC))
+		if err != nil {
+			return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		req.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
+	}
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(l.Kind))
+	info.AddChild(data)
+	req.AddData(info)
+	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return 0, FromErrno(err)
+	}
+	made, err := k.nl.LinkByName(l.Name)
+	if err != nil {
+		return 0, FromErrno(err)
+	}
+	return made.Attrs().Index, nil
+}
+
+// linkData is IFLA_INFO_DATA of a link that is to be made.
+func linkData(l NewLink) (*nl.RtAttr, error) {
+	modes, ok := linkModes[l.Kind]
+	if !ok {
+		return nil, fmt.Errorf("a link of kind %q: %w", l.Kind, ErrUnsupported)
+	}
+	mode, ok := modes[l.Mode]
+	if !ok && l.Mode != "" {
+		return nil, fmt.Errorf("mode %q of a %s: %w", l.Mode, l.Kind, ErrInvalid)
+	}
+	data := nl.NewRtAttr(nl.IFLA_INFO_DATA, nil)
+	switch l.Kind {
+	case Macvlan:
+		if l.Mode != "" {
+			data.AddRtAttr(nl.IFLA_MACVLAN_MODE, nl.Uint32Attr(uint32(mode)))
+		}
+		if l.Mode == "passthru" { // its only child has the device's own MAC: nothing else need be received
+			data.AddRtAttr(nl.IFLA_MACVLAN_FLAGS, nl.Uint16Attr(macvlanNoPromisc))
+		}
+	case IPVlan:
+		if l.Mode != "" {
+			data.AddRtAttr(nl.IFLA_IPVLAN_MODE, nl.Uint16Attr(uint16(mode)))
+		}
+	case Bond:
+		addBond(data, l.Mode, mode)
+	case IPoIB:
+		if l.PKey != 0 {
+			data.AddRtAttr(nl.IFLA_IPOIB_PKEY, nl.Uint16Attr(uint16(l.PKey)))
+		}
+		if l.Mode != "" {
+			data.AddRtAttr(nl.IFLA_IPOIB_MODE, nl.Uint16Attr(uint16(mode)))
+		}
+	}
+	return data, nil
+}
+
+// addBond says how a bond works: its ports' carrier is looked at every 100 ms, which the kernel does not do unless told.
+// Where flows are spread they are told apart by addresses and ports: whoever has the bond has one MAC, and most of its
+// frames go to one other, the gateway's, so that the kernel's default, by MACs, would use one port.
+func addBond(data *nl.RtAttr, name string, mode int) {
+	const (
+		miimonMsec = 100
+		layer34    = 1 // BOND_XMIT_POLICY_LAYER34
+	)
+	if name == "" {
+		mode = linkModes[Bond]["active-backup"]
+	}
+	data.AddRtAttr(nl.IFLA_BOND_MODE, []byte{byte(mode)})
+	data.AddRtAttr(nl.IFLA_BOND_MIIMON, nl.Uint32Attr(miimonMsec))
+	if name == "balance-xor" || name == "802.3ad" {
+		data.AddRtAttr(nl.IFLA_BOND_XMIT_HASH_POLICY, []byte{layer34})
+	}
+}
+
+// RemoveLink implements LinkKernel.
+func (k *netlinkKernel) RemoveLink(index int) error {
+	if index <= 0 { // the library would look it up by its name, ""
+		return FromErrno(unix.ENODEV)
+	}
+	return FromErrno(k.nl.LinkDel(at(index)))
+}

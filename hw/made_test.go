@@ -1,0 +1,233 @@
+package hw_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// errKilled is what every call answers once the process is dead.
+var errKilled = errors.New("killed")
+
+// A making is something that is made and removed again: the specs as they would stand in a ledger.
+type making struct {
+	make   func(h *hw.Host) (hw.Netdev, error)
+	remove func(h *hw.Host) error
+}
+
+// parents are devices to make links on: two NICs, a bond of the host's own, and one with IP over InfiniBand.
+func parents(t *testing.T) (*hwtest.Kernel, *hw.Host) {
+	t.Helper()
+	k := hwtest.New(t)
+	k.AddPF(hwtest.PF{Name: "ens1", PCI: "0000:01:00.0", Up: true})
+	k.AddPF(hwtest.PF{Name: "ens2", PCI: "0000:02:00.0", Up: true})
+	k.AddPF(hwtest.PF{Name: "ens3", PCI: "0000:03:00.0"})
+	k.AddPF(hwtest.PF{Name: "ens4", PCI: "0000:04:00.0"})
+	bond := k.AddLink(hw.Link{Name: "bond0", Kind: hw.Bond, MTU: 9000})
+	for _, port := range []string{"ens3", "ens4"} {
+		if err := k.SetLink(k.Link(port).Index, hw.LinkChange{Master: &bond}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.AddLink(hw.Link{Name: "ib0", Type: "infiniband", MTU: 2044, Up: true,
+		MAC: "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:a1:b2:c3"})
+	return k, open(t, k)
+}
+
+// makings are all kinds of link that are made.
+func makings(t *testing.T, h *hw.Host) map[string]making {
+	t.Helper()
+	id := func(name string) hw.ID {
+		n, err := h.Netdev(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.ID
+	}
+	child := func(s hw.ChildSpec) making {
+		s.Key = "a"
+		return making{func(h *hw.Host) (hw.Netdev, error) { return h.MakeChild(s) },
+			func(h *hw.Host) error { return h.RemoveChild(hw.MadeID("a")) }}
+	}
+	bond := hw.BondSpec{Key: "b", Mode: "active-backup", MAC: "02:00:00:00:00:42", Ports: []hw.ID{id("ens1"), id("ens2")}}
+	bond0 := id("bond0")
+	was := must(h.SnapshotNetdev(must(h.Find(bond0))))
+	ports := map[hw.ID]hw.Snapshot{}
+	for _, p := range bond.Ports {
+		ports[p] = must(h.SnapshotNetdev(must(h.Find(p))))
+	}
+	return map[string]making{
+		"macvlan": child(hw.ChildSpec{Parent: id("ens1"), Kind: hw.Macvlan, Mode: "bridge", MAC: "02:00:00:00:00:42"}),
+		"ipvlan":  child(hw.ChildSpec{Parent: id("ens1"), Kind: hw.IPVlan, Mode: "l2"}),
+		"ipoib":   child(hw.ChildSpec{Parent: id("ib0"), Kind: hw.IPoIB, Mode: "connected", PKey: 0x8001}),
+		"macvlan in place of a bond": {
+			func(h *hw.Host) (hw.Netdev, error) {
+				if _, err := h.PrepareNetdev(bond0, ""); err != nil {
+					return hw.Netdev{}, err
+				}
+				return h.MakeChild(hw.ChildSpec{Key: "a", Parent: bond0, Kind: hw.Macvlan, Mode: "passthru",
+					MAC: "02:00:00:00:00:42"})
+			},
+			func(h *hw.Host) error {
+				return errors.Join(h.RemoveChild(hw.MadeID("a")), h.RestoreParent(bond0, was))
+			},
+		},
+		"bond with a macvlan in its place": {
+			func(h *hw.Host) (hw.Netdev, error) {
+				if _, err := h.MakeBond(bond); err != nil {
+					return hw.Netdev{}, err
+				}
+				return h.MakeChild(hw.ChildSpec{Key: "a", Parent: hw.MadeID("b"), Kind: hw.Macvlan, Mode: "passthru"})
+			},
+			func(h *hw.Host) error {
+				errs := []error{h.RemoveChild(hw.MadeID("a")), h.RemoveBond(hw.MadeID("b"))}
+				for p, was := range ports {
+					errs = append(errs, h.RestoreNetdev(p, was))
+				}
+				return errors.Join(errs...)
+			},
+		},
+	}
+}
+
+// must is for what cannot fail on a machine of a test's own.
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// TestMadeAndRemoved: what is made is made once, is found wherever and as whatever it comes home, and leaves no trace.
+func TestMadeAndRemoved(t *testing.T) {
+	t.Parallel()
+	_, names := parents(t)
+	for name := range makings(t, names) {
+		t.Run(name, func(t *testing.T) {
+			k, h := parents(t)
+			before, m := k.String(), makings(t, h)[name]
+			n, err := m.make(h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			made := k.String()
+			again, err := m.make(h)
+			if err != nil || again.Index != n.Index || k.String() != made {
+				t.Errorf("made again: %+v, %v\n%s\nbut was\n%s", again, err, k, made)
+			}
+			if n.ID != hw.MadeID("a") || n.ID.IsPCI() || n.ID.PCI() != "" {
+				t.Errorf("its identity is %s", n.ID)
+			}
+			if err := errors.Join(k.MoveToNS("c1", n.Name, "eth0"), k.MoveHome("c1", "eth0", "other")); err != nil {
+				t.Fatal(err)
+			}
+			if home, err := h.Find(n.ID); err != nil || home.Name != "other" {
+				t.Errorf("came home as %+v, %v", home, err)
+			}
+			k.KillNS("c1", 0)
+			for range 2 {
+				if err := m.remove(h); err != nil {
+					t.Error(err)
+				}
+			}
+			if after := k.String(); after != before {
+				t.Errorf("the machine is\n%s\nbut was\n%s", after, before)
+			}
+		})
+	}
+}
+
+// TestMadeHalf: a process that dies at any step leaves something that can be completed, or removed without a trace; so
+// does the end of the namespace that the child is in.
+func TestMadeHalf(t *testing.T) {
+	t.Parallel()
+	_, names := parents(t)
+	for name := range makings(t, names) {
+		for at, again := 0, true; again; at++ {
+			t.Run(fmt.Sprintf("%s/%d", name, at), func(t *testing.T) {
+				k, h := parents(t)
+				before, m := k.String(), makings(t, h)[name]
+				k.FailFrom(at, errKilled)
+				_, err := m.make(h)
+				again = err != nil
+				k.OnCall(nil)
+				if err := m.remove(h); err != nil {
+					t.Error(err)
+				}
+				if after := k.String(); after != before {
+					t.Errorf("the machine is\n%s\nbut was\n%s", after, before)
+				}
+				k.FailFrom(at, errKilled)
+				_, err = m.make(h)
+				again = again && err != nil
+				k.OnCall(nil)
+				n, err := m.make(h)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := k.MoveToNS("c1", n.Name, "eth0"); err != nil {
+					t.Fatal(err)
+				}
+				k.KillNS("c1", 0)
+				if err := m.remove(h); err != nil {
+					t.Error(err)
+				}
+				if after := k.String(); after != before {
+					t.Errorf("the machine is\n%s\nbut was\n%s", after, before)
+				}
+			})
+		}
+	}
+}
+
+// TestNotMade: why a child cannot be made, in the user's words.
+func TestNotMade(t *testing.T) {
+	t.Parallel()
+	k, h := parents(t)
+	spec := func(parent, kind, mode string) hw.ChildSpec {
+		return hw.ChildSpec{Key: parent + kind + mode, Parent: must(h.Netdev(parent)).ID, Kind: kind, Mode: mode}
+	}
+	_ = must(h.MakeChild(spec("ens2", hw.Macvlan, "bridge")))
+	k.NoKinds = []string{hw.IPVlan, hw.Bond}
+	before := k.String()
+	for _, c := range []struct {
+		spec hw.ChildSpec
+		want string
+	}{
+		{spec("ens1", hw.IPVlan, "l2"), "ens1: make a child (ipvlan, l2): not supported by the driver (operation not " +
+			"supported); load its module: modprobe ipvlan"},
+		{spec("ens3", hw.Macvlan, "bridge"), "ens3: make a child (macvlan, bridge): device busy (device or resource " +
+			"busy); it is a port of a bond or bridge, or has children of another kind"},
+		{spec("ens2", hw.Macvlan, "passthru"), "ens2: make a child (macvlan, passthru): invalid value (invalid " +
+			"argument); a macvlan in mode passthru is the only one on its device, and there is another"},
+	} {
+		_, err := h.MakeChild(c.spec)
+		wantError(t, err, c.want)
+	}
+	_, err := h.MakeBond(hw.BondSpec{Key: "b", Mode: "802.3ad"})
+	if err == nil || !errors.Is(err, hw.ErrUnsupported) {
+		t.Errorf("a bond without its module: %v", err)
+	}
+	if after := k.String(); after != before {
+		t.Errorf("the machine is\n%s\nbut was\n%s", after, before)
+	}
+}
+
+// TestForgedMark: a container can give what it was lent any alias; hardware is never deleted for it.
+func TestForgedMark(t *testing.T) {
+	t.Parallel()
+	k, h := parents(t)
+	alias := "lent by passthrough: made-a"
+	if err := k.SetLink(k.Link("ens1").Index, hw.LinkChange{Alias: &alias}); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.RemoveChild(hw.MadeID("a")); err != nil {
+		t.Error(err)
+	}
+	if _, err := h.Netdev("ens1"); err != nil {
+		t.Error(err)
+	}
+}
