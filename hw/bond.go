@@ -55,7 +55,7 @@ func (h *Host) newBond(id ID, s BondSpec) (Netdev, error) {
 		err = fmt.Errorf("%w; load its module: modprobe %s", err, modules[Bond])
 	}
 	if err != nil {
-		return Netdev{}, &Error{Dev: id.madeName(), Op: "make bond " + s.Mode, Err: err}
+		return Netdev{}, &Error{Op: fmt.Sprintf("make a bond (%s)", s.Mode), Err: err}
 	}
 	return h.Find(id)
 }

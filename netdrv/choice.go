@@ -85,9 +85,12 @@ func (c choice) scope(n int) string {
 	return fmt.Sprintf("all %d vfs are in use", n)
 }
 
-// macLoan is the loan of a VF of one of the PFs that has been given the wanted MAC.
+// macLoan is the loan of a VF of one of the PFs that has been given the wanted MAC. One that is quarantined is down.
 func (c choice) macLoan() *loan {
 	for _, l := range c.loans {
+		if l.State == quarantined {
+			continue
+		}
 		ours := slices.ContainsFunc(c.offers, func(o offer) bool { return o.pf.PCI() == l.PF })
 		if c.want.mac != "" && ours && l.Wish.MAC == c.want.mac {
 			return l

@@ -38,6 +38,7 @@ type config struct {
 	prefer     hw.ID    // the device that it had before; "" for none
 	vf         string   // the one VF that is wanted; "" for any
 	vfs        []int    // indexes of the VFs that the network may use; none for all
+	bond       string   // mode of the bond; "" for none
 	policy     string   // policySpread or policyPack
 	numa       numaWish
 	prefix     string

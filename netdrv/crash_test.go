@@ -60,6 +60,10 @@ func lives() map[string]life {
 			},
 			live: container("netdevice=ens1f0,ens2f0", "vlan=100", "numvfs=2"),
 		},
+		"bond": {
+			hardware: func(m *machine) { pool(m) },
+			live:     container("netdevice=ens1f0,ens2f0", "vlan=100", "bond=active-backup", "numvfs=2"),
+		},
 		"vf that was there": {
 			hardware: func(m *machine) {
 				pf := igb()

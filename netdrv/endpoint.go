@@ -140,24 +140,42 @@ func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ e
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	broken := notReady(err) && ctx.Err() == nil
-	return e, !broken, errors.Join(err, d.giveUp(undo, l, err, broken))
+	if len(l.parts) == 0 {
+		l.broken = broken
+	}
+	return e, !broken, errors.Join(err, d.giveUp(undo, l, err))
 }
 
-// markReady writes down that an endpoint has its device, and that its container has had it.
+// markReady writes down that an endpoint has its device, and that its container has had it. Parts come first: they end
+// with what they are part of, if a crash comes in between.
 func (d *Driver) markReady(ctx context.Context, n *network, l *loan, e endpointRecord) error {
 	also, err := d.remember(ctx, n, l.Device)
 	if err != nil {
 		return err
 	}
+	for _, p := range l.parts {
+		if err := d.advance(ctx, p, ready); err != nil {
+			return err
+		}
+	}
 	return d.advance(ctx, l, ready, append(also, put(endpointKey(e.Network, e.ID), e))...)
 }
 
-// giveUp takes back a loan that came to nothing. A broken device is put back as well as it goes and kept out of use.
-func (d *Driver) giveUp(ctx context.Context, l *loan, why error, broken bool) error {
-	if err := d.advance(ctx, l, freeing, remove(endpointKey(l.Network, l.Endpoint))); err != nil {
+// giveUp takes back a loan that came to nothing, and then its parts.
+func (d *Driver) giveUp(ctx context.Context, l *loan, why error) error {
+	errs := []error{d.giveUpOne(ctx, l, why, remove(endpointKey(l.Network, l.Endpoint)))}
+	for _, p := range l.parts {
+		errs = append(errs, d.giveUpOne(ctx, p, why))
+	}
+	return errors.Join(errs...)
+}
+
+// giveUpOne takes back one device. A broken one is put back as well as it goes and kept out of use.
+func (d *Driver) giveUpOne(ctx context.Context, l *loan, why error, also ...write) error {
+	if err := d.advance(ctx, l, freeing, also...); err != nil {
 		return err
 	}
-	if broken {
+	if l.broken {
 		return d.quarantine(ctx, l, errors.Join(why, d.mode(l.Mode).release(ctx, l)))
 	}
 	if err := d.putBack(ctx, l); err != nil { // its driver may still be making the netdev
@@ -205,15 +223,19 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*l
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := d.mode(n.mode).claim(ctx, n, loans)
+	l, err := d.modeOf(n.config).claim(ctx, n, loans)
 	if err != nil {
 		return nil, nil, err
 	}
-	unlock, err := d.locks.lock(ctx, loanKey(l.Device))
+	var keys []string
+	for _, x := range l.all() {
+		keys = append(keys, loanKey(x.Device))
+	}
+	unlock, err := d.locks.lockAll(ctx, keys)
 	if err != nil {
 		return nil, nil, err
 	}
-	l.Network, l.Endpoint, e.Device = e.Network, e.ID, l.Device
+	e.Device = l.Device
 	taken, err := d.start(ctx, l, e)
 	if err != nil || taken {
 		unlock()
@@ -305,7 +327,34 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience t
 		return err
 	}
 	d.bringHome(ctx, l, patience)
+	d.freeParts(ctx, l.Device)
 	return nil
+}
+
+// freeParts puts back what a bond was made of, once that is gone; otherwise the reconciler does when it is.
+func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
+	if !whole.IsMade() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	loans, err := d.loans(ctx)
+	for id, l := range loans {
+		if l.PartOf != whole {
+			continue
+		}
+		unlock, ok := d.locks.tryLock(loanKey(id))
+		if !ok { // the reconciler is at it
+			continue
+		}
+		_, settleErr := d.settle(ctx, id, map[hw.ID]time.Time{})
+		err = errors.Join(err, settleErr)
+		unlock()
+	}
+	if err != nil {
+		d.log.Warn("device not put back yet", zap.String("part_of", string(whole)), zap.NamedError("err", err))
+		d.nudge()
+	}
 }
 
 // bringHome waits for a device to come home and puts it back, or leaves it to the reconciler. The caller holds the

@@ -79,6 +79,9 @@ type loanRecord struct {
 	Wish     hw.VFWish   `json:"wish"`
 	Shape    hw.LinkWish `json:"shape"`
 	Since    time.Time   `json:"since"` // when it got into its state
+
+	Bond   *hw.BondSpec `json:"bond,omitempty"`    // the bond that Device stands on, made of the loans that are part of this one
+	PartOf hw.ID        `json:"part_of,omitempty"` // the device whose loan this one ends with: it is a port of that one's bond
 }
 
 // sharingRecord says that the VFs of a PF were made by the plugin, and how the PF was before. A PF without one had its

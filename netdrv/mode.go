@@ -9,6 +9,7 @@ import (
 const (
 	modeSRIOV       = "sriov"
 	modePassthrough = "passthrough"
+	modeBond        = "bond" // in the ledger; a user asks for it with mode=sriov and the option bond
 )
 
 // A mode turns a network's options into a device and back. Each method may be called again with the same arguments;
@@ -27,10 +28,21 @@ type mode interface {
 	release(ctx context.Context, l *loan) error
 }
 
+// modeOf returns what turns these options into devices.
+func (d *Driver) modeOf(c *config) mode {
+	if c.bond != "" {
+		return d.mode(modeBond)
+	}
+	return d.mode(c.mode)
+}
+
 // mode returns the mode of that name; names come from the options table or the ledger, which know no others.
 func (d *Driver) mode(name string) mode {
-	if name == modePassthrough {
+	switch name {
+	case modePassthrough:
 		return passthrough{d}
+	case modeBond:
+		return bonded{sriov{d}}
 	}
 	return sriov{d}
 }

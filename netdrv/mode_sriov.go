@@ -20,6 +20,11 @@ func (d sriov) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*l
 	if err != nil {
 		return nil, err
 	}
+	return d.borrow(n.config, chosen)
+}
+
+// borrow is the loan of a VF that has been chosen.
+func (d sriov) borrow(c *config, chosen candidate) (*loan, error) {
 	pf, vf := chosen.pf, chosen.vf
 	snap, err := d.host.SnapshotVF(pf, vf)
 	if err != nil {
@@ -27,7 +32,7 @@ func (d sriov) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*l
 	}
 	return &loan{loanRecord: loanRecord{
 		Device: vf.ID(), Mode: modeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
-		Wish: wish(n.config, *snap.VF, chosen.mac()), Shape: shape(n.config, snap.Link),
+		Wish: wish(c, *snap.VF, chosen.mac()), Shape: shape(c, snap.Link),
 	}}, nil
 }
 

@@ -16,6 +16,9 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (de
 	if err != nil {
 		return nil, err
 	}
+	if c.bond != "" && len(pfs) < 2 {
+		return nil, fmt.Errorf("option bond: netdevice=%s is one pf (%s); a bond takes one vf of each of two or more", c.netdevice, pfs[0])
+	}
 	for _, pf := range pfs {
 		devices = append(devices, deviceRecord{pf.ID, pf.Name})
 		if err := notWhole(pf, others); err != nil {

@@ -70,7 +70,7 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 		return err
 	}
 	rec := networkRecord{Version: recordVersion, ID: r.NetworkID, Options: raw, Internal: flag(r.Options, netlabel.Internal)}
-	rec.Devices, err = d.mode(c.mode).check(ctx, c, others)
+	rec.Devices, err = d.modeOf(c).check(ctx, c, others)
 	if err == nil {
 		err = d.setGateways(ctx, &rec, c, r)
 	}

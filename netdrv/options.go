@@ -148,6 +148,17 @@ var options = []Option{
 		},
 	},
 	{
+		Name: "bond", For: ForNetwork, Values: "active-backup, 802.3ad or balance-xor", Default: "none", Modes: vfsOnly,
+		Help: "containers get a bond of one VF of each PF, of which there have to be several",
+		parse: func(c *config, v string) error {
+			c.bond = strings.ToLower(v)
+			if !slices.Contains(hw.Modes(hw.Bond), c.bond) {
+				return errNotAllowed
+			}
+			return nil
+		},
+	},
+	{
 		Name: "policy", For: ForBoth, Values: "spread or pack", Default: "spread", Modes: vfsOnly,
 		Help: "which of several PFs comes first: the one with the fewest VFs lent, or with the most",
 		parse: func(c *config, v string) error {

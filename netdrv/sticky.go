@@ -28,7 +28,7 @@ type stickyRecord struct {
 // nothing.
 func stickyKey(n *network) (key string, byName bool) {
 	switch {
-	case n.mode != modeSRIOV:
+	case n.mode != modeSRIOV || n.bond != "":
 		return "", false
 	case n.sticky != "" || n.mac != "":
 		return cmp.Or(n.sticky, string(n.mac)), false
