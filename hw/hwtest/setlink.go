@@ -242,7 +242,7 @@ func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
 	}
 	mac = hw.MAC(hwaddr.String())
 	if d := l.dev; d != nil && d.pf != nil && !d.dead {
-		if d.adminMAC && !d.state.Trust && d.state.MAC != mac {
+		if d.adminMAC && !d.state.Trust && !d.conf.FreeMACs && d.state.MAC != mac {
 			return syscall.EADDRNOTAVAIL
 		}
 		d.reportMAC(mac)

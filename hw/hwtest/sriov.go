@@ -154,7 +154,7 @@ func (k *Kernel) udevLocked(l *link) {
 func (k *Kernel) sriovFilesLocked(d *device) {
 	k.tree.files(d.path, map[string]string{
 		"sriov_totalvfs": strconv.Itoa(d.conf.TotalVFs), "sriov_offset": strconv.Itoa(d.conf.VFOffset),
-		"sriov_stride": strconv.Itoa(d.conf.VFStride), "sriov_vf_device": "10ca",
+		"sriov_stride": strconv.Itoa(d.conf.VFStride), "sriov_vf_device": strings.TrimPrefix(d.conf.VFDevice, "0x"),
 	})
 	k.tree.file(d.path+"/sriov_drivers_autoprobe", "1", func(v string) error {
 		if v != "0" && v != "1" {
@@ -212,7 +212,7 @@ func (k *Kernel) addVFLocked(pf *device, i int) error {
 		return err
 	}
 	vf := &device{addr: addr, path: path.Join(path.Dir(pf.path), addr), conf: pf.conf, pf: pf, index: i,
-		state: hw.VFState{Spoofchk: !pf.conf.NoSpoof}}
+		state: hw.VFState{Spoofchk: !pf.conf.NoSpoof && !pf.conf.SpoofOff}}
 	if pf.conf.VFMAC != nil {
 		vf.state.MAC = pf.conf.VFMAC(i)
 		vf.adminMAC = vf.state.MAC != ""
