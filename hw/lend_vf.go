@@ -39,8 +39,19 @@ func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, Li
 			return Netdev{}, LinkState{}, err
 		}
 	}
-	need := func(name string) Need { return wish.Need[name] }
-	if err := h.moveVF(pf.Index, vf, wish.VFState, need, vfAttrs); err != nil {
+	mute, err := h.sayNothing(pf)
+	if err != nil {
+		return Netdev{}, LinkState{}, err
+	}
+	m := h.vfMover(pf, vf)
+	m.undo = true
+	m.need = func(name string) Need {
+		if name == "mac" && mute {
+			return Leave // ReadyVF gives it to the netdev
+		}
+		return wish.Need[name]
+	}
+	if err := m.move(wish.VFState); err != nil {
 		return Netdev{}, LinkState{}, err
 	}
 	n, err := h.Bind(ctx, pf, vf)
@@ -69,6 +80,9 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, 
 	}
 	if wish.LinkMode == LinkDisable { // it is meant to have no carrier
 		return n, nil
+	}
+	if pf.InfiniBand() {
+		return n, h.awaitPort(ctx, pf, vf)
 	}
 	err = h.tryVF(ctx, pf, n)
 	if !errors.Is(err, ErrNotReady) {
@@ -164,7 +178,9 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 		}
 	}
 	if was.VF != nil {
-		errs = append(errs, h.moveVF(pf.Index, vf, *was.VF, always, reversed(vfAttrs)))
+		m := h.vfMover(pf, vf)
+		m.attrs = reversed(vfAttrs)
+		errs = append(errs, m.move(*was.VF))
 	}
 	if vf.Netdev.Index != 0 && was.Link != nil {
 		errs = append(errs, h.restoreVFLink(ctx, pf, vf, *was.Link))
@@ -190,6 +206,9 @@ func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, was LinkState) e
 	n, err := h.Find(ID(vf.PCI))
 	if err != nil {
 		return err
+	}
+	if n.MAC.portGUID() != "" && n.MAC.portGUID() == was.MAC.portGUID() {
+		was.MAC = n.MAC
 	}
 	if n.MAC != was.MAC {
 		if err := h.kernel.SetLink(n.Index, LinkChange{MAC: &was.MAC}); err != nil {
