@@ -52,6 +52,9 @@ func (l *link) carrier() bool {
 	}
 	if l.dev != nil && l.dev.pf != nil {
 		pf := l.dev.pf
+		if l.dev.conf.InfiniBand {
+			return l.dev.portState() == portActive
+		}
 		if l.dev.off {
 			return false
 		}

@@ -30,6 +30,9 @@ type PF struct {
 	VFStride int    // 2
 	PortName string // phys_port_name; "" for a driver that has none
 
+	InfiniBand    bool // its netdev and its VFs' are IPoIB; the PF sets GUIDs and link states, and nothing else
+	RDMA          bool // each function has an RDMA device as well, called mlx5_N; always so with InfiniBand
+	NoManager     bool // no subnet manager configures the ports of the fabric
 	Virtio        bool // sysfs has one level more, virtioN, and the PF cannot set anything on its VFs
 	AllVFOps      bool // LinkStates, MinRates and Dot1AD
 	LinkStates    bool // link_state is supported
@@ -63,6 +66,7 @@ func (c PF) defaults() PF {
 		c.Driver, c.VFDriver = cmp.Or(c.Driver, "virtio-pci"), cmp.Or(c.VFDriver, "virtio-pci")
 		c.NoVFOps = true
 	}
+	c.RDMA = c.RDMA || c.InfiniBand
 	c.Driver, c.VFDriver = cmp.Or(c.Driver, "igb"), cmp.Or(c.VFDriver, "igbvf")
 	c.Vendor, c.Device, c.VFDevice = cmp.Or(c.Vendor, "0x8086"), cmp.Or(c.Device, "0x10c9"), cmp.Or(c.VFDevice, "0x10ca")
 	c.LinkStates, c.MinRates, c.Dot1AD = c.LinkStates || c.AllVFOps, c.MinRates || c.AllVFOps, c.Dot1AD || c.AllVFOps
@@ -80,6 +84,9 @@ type device struct {
 	override  string // driver_override
 	net       *link  // nil while no driver has made one
 	probes    int
+	rdma      string  // its RDMA device; "" for none
+	guid      hw.GUID // of its InfiniBand port, since it was bound
+	served    bool    // the subnet manager has seen its port
 
 	vfs       []*device // of a PF
 	autoprobe bool      // of a PF
@@ -100,6 +107,9 @@ func (k *Kernel) AddPF(c PF) {
 	c = c.defaults()
 	if c.MAC == "" {
 		c.MAC = k.drawMAC()
+		if c.InfiniBand {
+			c.MAC = ipoibMAC(k, "02:c9:03:00:00:a1:b2:c3")
+		}
 	}
 	k.loadLocked(c.Driver)
 	if c.TotalVFs > 0 && c.VFDriverAfter == 0 {
@@ -110,6 +120,10 @@ func (k *Kernel) AddPF(c PF) {
 	k.boundLocked(d, c.Driver)
 	d.net = &link{dev: d, cable: !c.NoCable, trained: c.Up && !c.NoCable, assign: nameRenamed, udevName: c.Name,
 		Link: hw.Link{Name: c.Name, Type: "ether", MAC: c.MAC, PermMAC: c.MAC, MTU: 1500, TxQLen: 1000, Up: c.Up}}
+	if c.InfiniBand {
+		d.net.Type, d.net.PermMAC, d.net.MTU, d.net.TxQLen = "infiniband", "", 2044, 256
+	}
+	k.addRDMALocked(d)
 	k.registerLocked(d.net)
 	if c.TotalVFs == 0 {
 		return
@@ -241,6 +255,7 @@ func (k *Kernel) unbindLocked(d *device) {
 	if d.driver == "" {
 		return
 	}
+	k.removeRDMALocked(d)
 	k.tree.remove(d.path + "/driver")
 	k.tree.remove("bus/pci/drivers/" + d.driver + "/" + d.addr)
 	k.tree.remove(d.netParent + "/net")

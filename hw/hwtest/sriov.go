@@ -118,13 +118,16 @@ func (k *Kernel) makeNetdevLocked(d *device) {
 			l.MAC = ""
 		}
 	}
-	if l.MAC == "" {
+	if l.MAC == "" && !d.conf.InfiniBand {
 		l.MAC = k.drawMAC()
 	}
 	l.PermMAC = l.MAC // igbvf calls also a drawn one permanent
-	if d.pf != nil && !d.dead {
+	if d.conf.InfiniBand {
+		k.overInfiniBandLocked(d, l)
+	} else if d.pf != nil && !d.dead {
 		d.reportMAC(l.MAC)
 	}
+	k.addRDMALocked(d)
 	d.net = l
 	k.registerLocked(l)
 	k.udevLocked(l)
@@ -213,6 +216,9 @@ func (k *Kernel) addVFLocked(pf *device, i int) error {
 	}
 	vf := &device{addr: addr, path: path.Join(path.Dir(pf.path), addr), conf: pf.conf, pf: pf, index: i,
 		state: hw.VFState{Spoofchk: !pf.conf.NoSpoof && !pf.conf.SpoofOff}}
+	if pf.conf.InfiniBand {
+		vf.state, vf.off = hw.VFState{LinkMode: hw.LinkDisable}, true
+	}
 	if pf.conf.VFMAC != nil {
 		vf.state.MAC = pf.conf.VFMAC(i)
 		vf.adminMAC = vf.state.MAC != ""

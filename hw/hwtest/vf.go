@@ -40,7 +40,9 @@ func (k *Kernel) SetVF(pf, vf int, c hw.VFChange) error {
 			if vf < 0 || vf >= len(l.dev.vfs) {
 				return syscall.EINVAL
 			}
-			return l.dev.vfs[vf].set(one)
+			err := l.dev.vfs[vf].set(one)
+			k.servePortsLocked(l.dev)
+			return err
 		}, func() string { return fmt.Sprintf("set %s vf %d: %s", k.labelLocked(pf), vf, op) })
 	})
 }
@@ -48,6 +50,8 @@ func (k *Kernel) SetVF(pf, vf int, c hw.VFChange) error {
 // set is a PF's driver changing one thing about a VF.
 func (d *device) set(c hw.VFChange) error {
 	switch {
+	case d.conf.InfiniBand && c.LinkMode == nil || !d.conf.InfiniBand && (c.NodeGUID != nil || c.PortGUID != nil):
+		return d.setGUID(c)
 	case c.MAC != nil:
 		return d.setMAC(*c.MAC)
 	case c.VLAN != nil:
