@@ -62,8 +62,21 @@ func (h *Host) giveGUID(pf PF, vf VF) error {
 	return nil
 }
 
-// awaitPort waits until a VF's InfiniBand port is active, which is the subnet manager's doing. When the PF's own port is
-// not, the VF is not to blame; that is looked at last.
+// takeGUID has a VF's driver read the GUID that the PF has set, which it does when it is bound.
+func (h *Host) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFWish) (Netdev, error) {
+	if wish.PortGUID == "" || n.MAC.portGUID() == wish.PortGUID {
+		return n, nil
+	}
+	n, err := h.Rebind(ctx, pf, vf)
+	if err == nil && n.MAC.portGUID() != wish.PortGUID && wish.Need["port_guid"] == Must {
+		err = &Error{Dev: vf.String(), Op: "set port_guid " + string(wish.PortGUID),
+			Err: fmt.Errorf("its netdev has %s: %w", n.MAC, ErrInvalid)}
+	}
+	return n, err
+}
+
+// awaitPort waits until a VF's InfiniBand port is active, which is the subnet manager's doing: the VF is not to blame when
+// it never is, and the error does not match ErrNotReady.
 func (h *Host) awaitPort(ctx context.Context, pf PF, vf VF) error {
 	var port, state string
 	err := wait(ctx, portBound, func() (_ bool, err error) {
@@ -77,9 +90,8 @@ func (h *Host) awaitPort(ctx context.Context, pf PF, vf VF) error {
 		return errors.Join(err, &Error{Dev: pf.String(), Err: fmt.Errorf(
 			"port 1 of %s is %s, not active; is it cabled, and is a subnet manager running?", port, state)})
 	}
-	return &Error{Dev: vf.String(), Op: "wait for its port", Err: fmt.Errorf(
-		"%w: port 1 of %s is %s; is a subnet manager running, and does it serve virtual ports (opensm: virt_enabled)?",
-		err, port, state)}
+	return &Error{Dev: vf.String(), Err: fmt.Errorf("port 1 of %s is %s, not active; is a subnet manager running, and does it "+
+		"serve virtual ports (opensm: virt_enabled 2)?", port, state)}
 }
 
 // portActive is the state of a port that a subnet manager has configured.

@@ -25,6 +25,9 @@ func (c choice) choose() (hw.VF, error) {
 	if l := c.macLoan(); l != nil {
 		return hw.VF{}, &allInUse{fmt.Sprintf("mac address %s: %s", c.want.mac, l.holder()), l.returning()}
 	}
+	if l := c.guidLoan(); l != nil {
+		return hw.VF{}, &allInUse{fmt.Sprintf("option guid: %s: %s", c.want.guid, l.holder()), l.returning()}
+	}
 	candidates, err := c.candidates()
 	if err != nil {
 		return hw.VF{}, err

@@ -41,7 +41,10 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (hw
 	if err := checkRange(c, pf); err != nil {
 		return "", "", err
 	}
-	return pf.ID, pf.Name, d.share(ctx, pf, c.numVFs)
+	if err := d.share(ctx, pf, c.numVFs); err != nil {
+		return pf.ID, pf.Name, err
+	}
+	return pf.ID, pf.Name, d.able(ctx, pf, c)
 }
 
 // checkRange refuses VFs that the PF does not have, or will not have once its VFs are made.
@@ -91,9 +94,13 @@ func (d sriov) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*l
 	if err != nil {
 		return nil, err
 	}
+	w := wish(n.config, pf, named(pf, vf, *snap.VF), vfMAC(pf, vf, states))
+	if err := d.host.Able(pf, w); err != nil {
+		return nil, err
+	}
 	return &loan{loanRecord: loanRecord{
 		Device: vf.ID(), Mode: modeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
-		Wish: wish(n.config, *snap.VF, vfMAC(pf, vf, states)), Shape: shape(n.config, snap.Link),
+		Wish: w, Shape: shape(n.config, snap.Link),
 	}}, nil
 }
 
@@ -110,7 +117,7 @@ func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netd
 	if l.Snapshot.Link == nil { // it had no netdev before; as it is now it shall be again
 		l.Snapshot.Link = &state
 		l.Snapshot.Link.Up = false
-		if own := l.Snapshot.VF.MAC; own != "" { // not the wished one, which its driver has just read
+		if own := l.Snapshot.VF.NetdevMAC(state.MAC); own != "" { // not the wished one, which its driver has just read
 			l.Snapshot.Link.MAC = own
 		}
 		if err := save(); err != nil {

@@ -18,7 +18,7 @@ func TestOptionErrors(t *testing.T) {
 		{nil, "option netdevice: missing; say which device to use: -o netdevice=NAME"},
 		{[]string{"netdevice="}, "option netdevice: has no value; allowed: name or PCI address of a netdev"},
 		{[]string{"netdevice=ens1f0", "vlna=5"},
-			"option vlna: unknown; known are allmulti, force, gateway, link_state, lock, mac, max_tx_rate, min_tx_rate, mode, mtu, " +
+			"option vlna: unknown; known are allmulti, force, gateway, guid, link_state, lock, mac, max_tx_rate, min_tx_rate, mode, mtu, " +
 				"netdevice, numvfs, prefix, privileged, promisc, spoofchk, sticky, trust, txqlen, vf, vfs, vlan, vlan_proto, vlan_qos"},
 		{[]string{"netdevice=ens1f0", "vlan=4095"}, `option vlan: "4095" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=-1"}, `option vlan: "-1" is not allowed` + vlans},

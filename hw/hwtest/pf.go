@@ -69,7 +69,7 @@ func (c PF) defaults() PF {
 	c.RDMA = c.RDMA || c.InfiniBand
 	c.Driver, c.VFDriver = cmp.Or(c.Driver, "igb"), cmp.Or(c.VFDriver, "igbvf")
 	c.Vendor, c.Device, c.VFDevice = cmp.Or(c.Vendor, "0x8086"), cmp.Or(c.Device, "0x10c9"), cmp.Or(c.VFDevice, "0x10ca")
-	c.LinkStates, c.MinRates, c.Dot1AD = c.LinkStates || c.AllVFOps, c.MinRates || c.AllVFOps, c.Dot1AD || c.AllVFOps
+	c.LinkStates, c.MinRates, c.Dot1AD = c.LinkStates || c.AllVFOps || c.InfiniBand, c.MinRates || c.AllVFOps, c.Dot1AD || c.AllVFOps
 	c.VFOffset, c.VFStride = cmp.Or(c.VFOffset, 0x80), cmp.Or(c.VFStride, 2)
 	return c
 }

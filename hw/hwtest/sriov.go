@@ -239,3 +239,14 @@ func vfAddr(c PF, i int) (string, error) {
 	rid := bus<<8 + slot<<3 + fn + c.VFOffset + i*c.VFStride
 	return fmt.Sprintf("%04x:%02x:%02x.%x", domain, rid>>8, rid>>3&0x1f, rid&7), nil
 }
+
+// Driver is the driver that a PCI function is bound to, "" for none.
+func (k *Kernel) Driver(pci string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.deviceLocked(pci)
+	if d == nil {
+		return ""
+	}
+	return d.driver
+}
