@@ -112,7 +112,7 @@ func (h *Host) EnableVFs(ctx context.Context, pf PF, n int) error {
 	}
 	var errs []error
 	for _, vf := range vfs {
-		errs = append(errs, h.giveMAC(pf, vf))
+		errs = append(errs, h.giveMAC(pf, vf), h.giveGUID(pf, vf))
 	}
 	return errors.Join(errs...)
 }

@@ -138,8 +138,8 @@ func TestContainerOptions(t *testing.T) {
 // is left of it.
 func TestAskedOfIGB(t *testing.T) {
 	for option, want := range map[string]string{
-		"link_state=enable": "set link_state enable: not supported by the driver (operation not supported)",
-		"min_tx_rate=10":    "set rate min 10 max 0 Mbit/s: invalid value (invalid argument)",
+		"link_state=enable": "set link_state enable with igb: not supported by the driver (operation not supported)",
+		"min_tx_rate=10":    "set rate min 10 max 0 Mbit/s with igb: invalid value (invalid argument)",
 	} {
 		t.Run(option, func(t *testing.T) {
 			story(t, func(m *machine) {
@@ -189,7 +189,7 @@ func TestPoorDriver(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _, err := m.run("b", "p")
-		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): set trust true: not supported by the driver (operation not supported)")
+		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): set trust true with igb: not supported by the driver (operation not supported)")
 	})
 }
 

@@ -37,6 +37,9 @@ func (c choice) choose() (candidate, error) {
 	if l := c.macLoan(); l != nil {
 		return candidate{}, &allInUse{fmt.Sprintf("mac address %s: %s", c.want.mac, l.holder()), l.returning()}
 	}
+	if l := c.guidLoan(); l != nil {
+		return candidate{}, &allInUse{fmt.Sprintf("option guid: %s: %s", c.want.guid, l.holder()), l.returning()}
+	}
 	all, err := c.candidates()
 	if err != nil {
 		return candidate{}, err

@@ -21,6 +21,7 @@ type config struct {
 	vlanQoS    *int
 	vlanProto  *hw.VLANProto
 	mac        hw.MAC // "" for none
+	guid       hw.GUID
 	privileged *bool
 	spoofchk   *bool
 	trust      *bool

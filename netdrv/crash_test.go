@@ -73,6 +73,10 @@ func lives() map[string]life {
 			},
 			live: container("netdevice=ens1f0", "vlan=100", "privileged=yes"),
 		},
+		"vf of an infiniband pf": {
+			hardware: func(m *machine) { m.kernel.AddPF(hca()) },
+			live:     container("netdevice=ib0"),
+		},
 		"whole device": {
 			hardware: nic,
 			live:     container("netdevice=ens2", "mode=passthrough"),

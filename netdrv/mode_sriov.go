@@ -30,9 +30,13 @@ func (d sriov) borrow(c *config, chosen candidate) (*loan, error) {
 	if err != nil {
 		return nil, err
 	}
+	w := wish(c, pf, named(pf, vf, *snap.VF), chosen.mac())
+	if err := d.host.Able(pf, w); err != nil {
+		return nil, err
+	}
 	return &loan{loanRecord: loanRecord{
 		Device: vf.ID(), Mode: modeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
-		Wish: wish(c, *snap.VF, chosen.mac()), Shape: shape(c, snap.Link),
+		Wish: w, Shape: shape(c, snap.Link),
 	}}, nil
 }
 
@@ -49,7 +53,7 @@ func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netd
 	if l.Snapshot.Link == nil { // it had no netdev before; as it is now it shall be again
 		l.Snapshot.Link = &state
 		l.Snapshot.Link.Up = false
-		if own := l.Snapshot.VF.MAC; own != "" { // not the wished one, which its driver has just read
+		if own := l.Snapshot.VF.NetdevMAC(state.MAC); own != "" { // not the wished one, which its driver has just read
 			l.Snapshot.Link.MAC = own
 		}
 		if err := save(); err != nil {

@@ -38,6 +38,10 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (de
 		if err := d.shareLocked(ctx, pf, c.numVFs); err != nil {
 			return devices, err
 		}
+		// What the PF's driver can do for its VFs shows only once there are some.
+		if err := d.host.Able(pf, wish(c, pf, hw.VFState{}, "")); err != nil {
+			return devices, err
+		}
 	}
 	return devices, nil
 }

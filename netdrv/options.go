@@ -89,13 +89,19 @@ var options = []Option{
 		Help:  "as --mac-address, for docker network connect, which has no such flag",
 		parse: func(c *config, v string) (err error) { c.mac, err = parseMAC(v); return err },
 	},
+	{
+		Name: "guid", For: ForContainer, Values: "eight octets, not all zero, not all ones", Default: "a stable one for each VF",
+		Modes: vfsOnly,
+		Help:  "node and port GUID of the VF of an InfiniBand PF",
+		parse: func(c *config, v string) (err error) { c.guid, err = parseGUID(v); return err },
+	},
 	boolOption("spoofchk", "the opposite of privileged", "drop frames that a VF sends with another MAC than its own", vfsOnly,
 		func(c *config) **bool { return &c.spoofchk }),
 	boolOption("trust", "as privileged", "let a VF change its MAC and receive what is not for it", vfsOnly,
 		func(c *config) **bool { return &c.trust }),
 	{
 		Name: "link_state", For: ForBoth, Values: "auto, enable or disable", Default: "left as it is", Modes: vfsOnly,
-		Help: "whether a VF sees the PF's link (auto), always a link, or none",
+		Help: "whether a VF sees the PF's link (auto, which InfiniBand VFs do unless told otherwise), always a link, or none",
 		parse: func(c *config, v string) (err error) {
 			c.linkMode, err = oneOf(v, map[string]hw.LinkMode{"auto": "", "enable": hw.LinkEnable, "disable": hw.LinkDisable})
 			return err
