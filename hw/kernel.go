@@ -99,6 +99,7 @@ type NewLink struct {
 	MAC    MAC    // "" for the kernel's choice; IPVlan and IPoIB have none of their own
 	MTU    int    // 0 for the kernel's choice
 	PKey   int    // of IPoIB; 0 for the parent's
+	First  int    // ifindex of the port that a bond in mode active-backup uses whenever it has carrier; 0 for any
 }
 
 // LinkChange is a change of a link; nil fields are left alone.

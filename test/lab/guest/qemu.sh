@@ -78,8 +78,8 @@ kvm_works() {
   return $works
 }
 
-# nic_options NIC N: N PFs. Each sits in a root port of its own and has a network of its own, so that it has carrier and
-# the guest calls it enp<slot>s0.
+# nic_options NIC N: N PFs. Each sits in a root port of its own, so that the guest calls it enp<slot>s0. All are on one
+# network, so that they have carrier and reach each other.
 nic_options() {
   local i
   for ((i = 1; i <= $2; i++)); do
@@ -90,7 +90,7 @@ nic_options() {
 
 # igb_options I: guest's nic plugs the same one in again.
 igb_options() {
-  printf '%s\n' -netdev "hubport,id=wire$1,hubid=$1" -device "igb,bus=port$1,netdev=wire$1,id=pf$1,mac=52:54:00:6c:70:0$1"
+  printf '%s\n' -netdev "hubport,id=wire$1,hubid=1" -device "igb,bus=port$1,netdev=wire$1,id=pf$1,mac=52:54:00:6c:70:0$1"
 }
 
 # virtio_options I: a virtio PF with 63 VFs. VFs are functions of the PF's device, which are made before it; from the
