@@ -62,7 +62,8 @@ func (h *Host) newChild(id ID, s ChildSpec) (Netdev, error) {
 	}
 	l := NewLink{Name: id.madeName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.MAC, PKey: s.PKey}
 	if _, err := h.made.MakeLink(l); err != nil {
-		return Netdev{}, &Error{Dev: parent.Name, Op: fmt.Sprintf("make a child (%s, %s)", s.Kind, s.Mode), Err: whyNotMade(s, err)}
+		op := fmt.Sprintf("make a child (%s, %s)", s.Kind, s.Mode)
+		return Netdev{}, &Error{Dev: parent.Name, Op: op, Err: whyNotMade(s, err)}
 	}
 	return h.Find(id)
 }
