@@ -24,7 +24,7 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (hw
 		if err != nil || n.Device != pf.ID {
 			continue
 		}
-		if o.mode != modeSRIOV {
+		if o.mode == modePassthrough {
 			return "", "", fmt.Errorf("option netdevice: %s is handed over whole by network %s", pf, short(n.ID))
 		}
 	}

@@ -123,7 +123,7 @@ func (d *Driver) sharingNeeded(ctx context.Context, pci string) (bool, error) {
 		return false, err
 	}
 	for _, n := range networks {
-		if n.rec.Device.PCI() == pci {
+		if n.rec.Device.PCI() == pci && modeOf(n.rec) == modeSRIOV {
 			return true, nil
 		}
 	}

@@ -1,0 +1,130 @@
+package netdrv_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// bond adds a bond of the host's own over two NICs, with an address.
+func bond(m *machine, up bool) {
+	m.kernel.AddPF(hwtest.PF{Name: "ens3", PCI: "0000:03:00.0"})
+	m.kernel.AddPF(hwtest.PF{Name: "ens4", PCI: "0000:04:00.0"})
+	index := m.kernel.AddLink(hw.Link{Name: "bond0", Kind: hw.Bond, Alias: "mine"})
+	for _, port := range []string{"ens3", "ens4"} {
+		m.must(m.kernel.SetLink(m.kernel.Link(port).Index, hw.LinkChange{Master: &index}))
+	}
+	m.must(m.kernel.SetLink(index, hw.LinkChange{Up: &up}))
+	m.kernel.AddAddrs("bond0", "192.0.2.30/24")
+	if up {
+		m.kernel.AddRoutes("bond0", hw.Route{Dst: "198.51.100.0/24", Gateway: "192.0.2.1", Table: 254, Protocol: 4})
+	}
+}
+
+// TestBond: a bond stays in the host while a macvlan that has its MAC is in the container, and is as it was afterwards,
+// however the container ended and whatever it did.
+func TestBond(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(m *machine){
+		"stopped": func(m *machine) { m.end("a") },
+		"killed with the engine": func(m *machine) {
+			m.leave("a")
+			m.kernel.KillNS("a", 2*time.Second)
+			m.delete("a")
+		},
+	} {
+		for _, mac := range []string{"", "02:00:00:00:00:42"} {
+			t.Run(name+" "+mac, func(t *testing.T) {
+				story(t, func(m *machine) {
+					bond(m, true)
+					before := m.kernel.String()
+					m.mustCreate("n", "netdevice=bond0", "mode=passthrough", "mtu=9000")
+					was := m.kernel.Link("bond0")
+					m.mustRun("a", "n", mac)
+					want := was.MAC
+					if mac != "" {
+						want = hw.MAC(mac)
+					}
+					if l := m.kernel.InNS("a").Links()[0]; l.Kind != hw.Macvlan || l.MAC != want || !l.Carrier || l.MTU != 9000 {
+						t.Errorf("in the container: %+v, want mac %s", l, want)
+					}
+					if l := m.kernel.Link("bond0"); l.MAC != want || !l.Up {
+						t.Errorf("in the host: %+v", l)
+					}
+					_, _, err := m.run("b", "n")
+					wantError(t, err, "bond0 is held by endpoint a-endpoint-0 of network n; "+
+						"a device that is handed over whole serves one container at a time")
+					for _, mode := range []string{"passthrough", "macvlan"} {
+						if err := m.create("x", "netdevice=bond0", "mode="+mode); err == nil ||
+							!strings.Contains(err.Error(), "by network n") {
+							t.Errorf("mode=%s: %v", mode, err)
+						}
+					}
+					other := hw.MAC("02:66:66:66:66:66")
+					m.must(m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{MAC: &other}))
+					m.restart()
+					end(m)
+					m.settled()
+					m.wantHost(before)
+					m.mustRun("b", "n")
+					m.end("b")
+					m.mustRemove("n")
+					m.wantHost(before)
+					m.wantKeys()
+				})
+			})
+		}
+	}
+}
+
+// TestBondKept: a bond that the host is reached over is not handed over, and one whose port is lent alone is not either.
+func TestBondKept(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		bond(m, true)
+		m.kernel.LogIn("192.0.2.30")
+		wantError(t, m.create("n", "netdevice=bond0", "mode=passthrough"), "option netdevice: bond0 carries an ssh session "+
+			"(to 192.0.2.30 on bond0); the host would be cut off; if that is meant, say force=yes")
+		m.mustCreate("n", "netdevice=bond0", "mode=passthrough", "force=yes")
+	})
+	story(t, func(m *machine) { // the host has a child of its own on it
+		bond(m, true)
+		m.mustCreate("n", "netdevice=bond0", "mode=passthrough")
+		m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("bond0").Index})
+		before := m.kernel.String()
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "bond0: make a child (macvlan, passthru): invalid value (invalid argument); "+
+			"a macvlan in mode passthru is the only one on its device, and there is another")
+		m.settled()
+		m.wantHost(before)
+		m.wantKeys("net/n")
+	})
+}
+
+// TestBondGone: the host removes the bond while it is lent, or the machine is started anew; nothing is left to put back.
+func TestBondGone(t *testing.T) {
+	t.Parallel()
+	for name, go_ := range map[string]func(m *machine){
+		"removed": func(m *machine) { m.kernel.DelLink("bond0") },
+		"reboot":  func(m *machine) { m.kernel.KillNS("a", 0); m.boot = "boot-2" },
+	} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(m *machine) {
+				bond(m, true)
+				m.mustCreate("n", "netdevice=bond0", "mode=passthrough")
+				m.mustRun("a", "n")
+				go_(m)
+				m.restart()
+				m.leave("a")
+				m.delete("a")
+				m.settled()
+				m.wantKeys("net/n")
+				m.mustRemove("n")
+				m.wantKeys()
+			})
+		})
+	}
+}
