@@ -11,12 +11,31 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// TestVFContract divides the first igb of the guest; see test/lab.
+// TestVFContract divides the first igb of the guest, which is down and without VFs before and afterwards; see test/lab.
 func TestVFContract(t *testing.T) {
+	const nic = "0000:01:00.0"
+	t.Cleanup(func() { setDown(t, nic) })
 	hwtest.VFContract(t, func(t *testing.T) hwtest.Division {
 		k, _ := hw.RunningKernel(t, "/sys")
-		return hwtest.Division{Kernel: k, Sys: "/sys", PCI: "0000:01:00.0", VFDriver: "igbvf"}
+		return hwtest.Division{Kernel: k, Sys: "/sys", PCI: nic, VFDriver: "igbvf"}
 	})
+}
+
+// setDown sets a NIC down, as the guest has it from boot.
+func setDown(t *testing.T, pci string) {
+	t.Helper()
+	h, err := hw.Open(hw.Config{Sys: "/sys"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := h.Netdev(pci)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, down := hw.RunningMachine(t, "/sys"), false
+	if err := k.SetLink(n.Index, hw.LinkChange{Up: &down}); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestMadeContract is of kinds of link whose modules not every machine has, in namespaces of its own.

@@ -68,6 +68,9 @@ func (h *Host) Management(n Netdev) (string, error) {
 	return "", nil
 }
 
+// childKinds are the kinds of link whose frames leave through another, their parent.
+var childKinds = []string{"vlan", Macvlan, "macvtap", IPVlan, "ipvtap", IPoIB}
+
 // standsOn tells whether frames of l leave through the link with the given index. depth ends the search on a loop,
 // which two veth ends that point at each other would make.
 func standsOn(l Link, index int, links []Link, depth int) bool {
@@ -78,7 +81,7 @@ func standsOn(l Link, index int, links []Link, depth int) bool {
 		return false
 	}
 	for _, below := range links {
-		child := slices.Contains([]string{"vlan", "macvlan", "macvtap", "ipvlan", "ipvtap", IPoIB}, l.Kind) && below.Index == l.Peer
+		child := slices.Contains(childKinds, l.Kind) && below.Index == l.Peer
 		if (child || below.Master == l.Index) && standsOn(below, index, links, depth-1) {
 			return true
 		}

@@ -134,6 +134,11 @@ func StableMAC(pf PF, vf int) MAC {
 	if pf.Type != "ether" || base == "" {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(fmt.Sprintf("vf mac\x00%s\x00%d", base, vf)))
+	return madeMAC(fmt.Sprintf("vf mac\x00%s\x00%d", base, vf))
+}
+
+// madeMAC is a locally administered MAC made from what nobody else has.
+func madeMAC(unique string) MAC {
+	sum := sha256.Sum256([]byte(unique))
 	return MAC(fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4]))
 }

@@ -3,164 +3,128 @@ package netdrv_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// ports are the names of a bond's ports in the host.
-func (m *machine) ports(bond hw.Link) (names []string) {
-	m.t.Helper()
-	links, err := m.kernel.Links()
-	m.must(err)
-	for _, l := range links {
-		if l.Master == bond.Index {
-			names = append(names, l.Name)
-		}
+// bond adds a bond of the host's own over two NICs, with an address.
+func bond(m *machine, up bool) {
+	m.kernel.AddPF(hwtest.PF{Name: "ens3", PCI: "0000:03:00.0"})
+	m.kernel.AddPF(hwtest.PF{Name: "ens4", PCI: "0000:04:00.0"})
+	index := m.kernel.AddLink(hw.Link{Name: "bond0", Kind: hw.Bond, Alias: "mine"})
+	for _, port := range []string{"ens3", "ens4"} {
+		m.must(m.kernel.SetLink(m.kernel.Link(port).Index, hw.LinkChange{Master: &index}))
 	}
-	return names
+	m.must(m.kernel.SetLink(index, hw.LinkChange{Up: &up}))
+	m.kernel.AddAddrs("bond0", "192.0.2.30/24")
+	if up {
+		m.kernel.AddRoutes("bond0", hw.Route{Dst: "198.51.100.0/24", Gateway: "192.0.2.1", Table: 254, Protocol: 4})
+	}
 }
 
-// bondBelow is the bond in the host, of which there is one.
-func (m *machine) bondBelow() hw.Link {
-	m.t.Helper()
-	links, err := m.kernel.Links()
-	m.must(err)
-	for _, l := range links {
-		if l.Kind == hw.Bond {
-			return l
-		}
-	}
-	m.t.Fatalf("no bond in\n%s", m.kernel)
-	return hw.Link{}
-}
-
-// TestBond: the container gets the child of a bond of one VF of each PF, all with one MAC, and nothing of it is left
-// afterwards. The VFs stay with it for as long as it runs.
+// TestBond: a bond stays in the host while a macvlan that has its MAC is in the container, and is as it was afterwards,
+// however the container ended and whatever it did.
 func TestBond(t *testing.T) {
-	for name, ends := range map[string]func(m *machine){
+	t.Parallel()
+	for name, end := range map[string]func(m *machine){
 		"stopped": func(m *machine) { m.end("a") },
 		"killed with the engine": func(m *machine) {
-			m.kernel.KillNS("a", 0)
+			m.leave("a")
+			m.kernel.KillNS("a", 2*time.Second)
 			m.delete("a")
 		},
-		"forgotten by the engine": func(m *machine) {
-			m.kernel.KillNS("a", 0)
-			delete(m.where, "a")
-		},
+	} {
+		for _, mac := range []string{"", "02:00:00:00:00:42"} {
+			t.Run(name+" "+mac, func(t *testing.T) {
+				story(t, func(m *machine) {
+					bond(m, true)
+					before := m.kernel.String()
+					m.mustCreate("n", "netdevice=bond0", "mode=passthrough", "mtu=9000")
+					was := m.kernel.Link("bond0")
+					m.mustRun("a", "n", mac)
+					want := was.MAC
+					if mac != "" {
+						want = hw.MAC(mac)
+					}
+					if l := m.kernel.InNS("a").Links()[0]; l.Kind != hw.Macvlan || l.MAC != want || !l.Carrier || l.MTU != 9000 {
+						t.Errorf("in the container: %+v, want mac %s", l, want)
+					}
+					if l := m.kernel.Link("bond0"); l.MAC != want || !l.Up {
+						t.Errorf("in the host: %+v", l)
+					}
+					_, _, err := m.run("b", "n")
+					wantError(t, err, "bond0 is held by endpoint a-endpoint-0 of network n; "+
+						"a device that is handed over whole serves one container at a time")
+					for _, mode := range []string{"passthrough", "macvlan"} {
+						if err := m.create("x", "netdevice=bond0", "mode="+mode); err == nil ||
+							!strings.Contains(err.Error(), "by network n") {
+							t.Errorf("mode=%s: %v", mode, err)
+						}
+					}
+					other := hw.MAC("02:66:66:66:66:66")
+					m.must(m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{MAC: &other}))
+					m.restart()
+					end(m)
+					m.settled()
+					m.wantHost(before)
+					m.mustRun("b", "n")
+					m.end("b")
+					m.mustRemove("n")
+					m.wantHost(before)
+					m.wantKeys()
+				})
+			})
+		}
+	}
+}
+
+// TestBondKept: a bond that the host is reached over is not handed over, and one whose port is lent alone is not either.
+func TestBondKept(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		bond(m, true)
+		m.kernel.LogIn("192.0.2.30")
+		wantError(t, m.create("n", "netdevice=bond0", "mode=passthrough"), "option netdevice: bond0 carries an ssh session "+
+			"(to 192.0.2.30 on bond0); the host would be cut off; if that is meant, say force=yes")
+		m.mustCreate("n", "netdevice=bond0", "mode=passthrough", "force=yes")
+	})
+	story(t, func(m *machine) { // the host has a child of its own on it
+		bond(m, true)
+		m.mustCreate("n", "netdevice=bond0", "mode=passthrough")
+		m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("bond0").Index})
+		before := m.kernel.String()
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "bond0: make a child (macvlan, passthru): invalid value (invalid argument); "+
+			"a macvlan in mode passthru is the only one on its device, and there is another")
+		m.settled()
+		m.wantHost(before)
+		m.wantKeys("net/n")
+	})
+}
+
+// TestBondGone: the host removes the bond while it is lent, or the machine is started anew; nothing is left to put back.
+func TestBondGone(t *testing.T) {
+	t.Parallel()
+	for name, go_ := range map[string]func(m *machine){
+		"removed": func(m *machine) { m.kernel.DelLink("bond0") },
+		"reboot":  func(m *machine) { m.kernel.KillNS("a", 0); m.boot = "boot-2" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			story(t, func(m *machine) {
-				pool(m)
-				before := m.kernel.String()
-				m.mustCreate("n", "netdevice=ens1f0,ens2f0", "bond=active-backup", "vlan=100", "mtu=1400")
-				source, mac := m.mustRun("a", "n")
+				bond(m, true)
+				m.mustCreate("n", "netdevice=bond0", "mode=passthrough")
+				m.mustRun("a", "n")
+				go_(m)
+				m.restart()
+				m.leave("a")
+				m.delete("a")
 				m.settled()
-				bond := m.bondBelow()
-				if got := strings.Join(m.ports(bond), " "); got != "ens1f0v0 ens2f0v0" || !bond.Carrier || bond.MTU != 1400 {
-					t.Errorf("ports %s of %+v", got, bond)
-				}
-				for _, pf := range []string{"ens1f0", "ens2f0"} {
-					states, err := m.kernel.VFs(m.kernel.Link(pf).Index)
-					if err != nil || states[0].MAC != hw.MAC(mac) || states[0].VLAN.ID != 100 {
-						t.Errorf("%s: vf 0 has %+v, %v; want mac %s and vlan 100", pf, states[0], err, mac)
-					}
-				}
-				if string(bond.MAC) != mac || !strings.HasPrefix(source, "pt") {
-					t.Errorf("bond %+v, container %s %s", bond, source, mac)
-				}
-				ends(m)
-				if name == "forgotten by the engine" {
-					m.restart()
-				}
+				m.wantKeys("net/n")
 				m.mustRemove("n")
-				m.settled()
-				m.wantHost(before)
 				m.wantKeys()
 			})
 		})
 	}
-}
-
-// TestBondLives: a user's MAC is that of all ports; two containers have two bonds; what is left of a PF that is gone goes
-// on, and new bonds do without it; restarts and reboots.
-func TestBondLives(t *testing.T) {
-	story(t, func(m *machine) {
-		pool(m)
-		m.mustCreate("n", "netdevice=ens1f0,ens2f0,ens3f0", "bond=802.3ad")
-		_, mac := m.mustRun("a", "n", "02:00:00:00:00:42")
-		if got := m.bondBelow(); got.MAC != "02:00:00:00:00:42" || mac != "02:00:00:00:00:42" || len(m.ports(got)) != 3 {
-			t.Errorf("bond %+v of %v", got, m.ports(got))
-		}
-		wantError(t, m.runWith("x", "n", map[string]any{"mac": "02:00:00:00:00:42"}),
-			"mac address 02:00:00:00:00:42: vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n")
-		m.restart()
-		m.runAll("n", nil, "b")
-		wantError(t, m.runWith("c", "n", nil), "ens1f0 (0000:01:00.0): all 2 vfs are in use: "+
-			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n; "+
-			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint b-endpoint-0 of network n")
-		m.kernel.RemovePF("0000:03:00.0")
-		m.end("b")
-		m.runAll("n", nil, "c")
-		m.settled()
-		if got := m.bondBelow(); len(m.ports(got)) != 2 {
-			t.Errorf("the bond of a has %v", m.ports(got))
-		}
-		m.end("a")
-		m.end("c")
-		m.mustRemove("n")
-		m.settled()
-		m.wantKeys()
-	})
-	story(t, func(m *machine) {
-		pool(m)
-		m.mustCreate("n", "netdevice=ens1f0,ens2f0", "bond=balance-xor")
-		m.mustRun("a", "n")
-		m.reboot(pool)
-		m.settled()
-		m.mustRun("b", "n")
-		m.end("b")
-		m.mustRemove("n")
-		m.settled()
-		m.wantKeys()
-	})
-}
-
-// TestBondErrors: what cannot be bonded is refused, and a VF that is broken takes no other down with it.
-func TestBondErrors(t *testing.T) {
-	story(t, func(m *machine) {
-		pool(m)
-		m.kernel.NoKinds = []string{hw.Bond}
-		before := m.kernel.String()
-		wantError(t, m.create("n", "netdevice=ens1f0", "bond=802.3ad"),
-			"option bond: netdevice=ens1f0 is one pf (ens1f0 (0000:01:00.0)); a bond takes one vf of each of two or more")
-		wantError(t, m.create("n", "netdevice=ens1f0,ens2f0", "bond=lacp"),
-			`option bond: "lacp" is not allowed; allowed: active-backup, 802.3ad or balance-xor`)
-		m.mustCreate("n", "netdevice=ens1f0,ens2f0", "bond=802.3ad")
-		wantError(t, m.runWith("a", "n", nil),
-			"make a bond (802.3ad): not supported by the driver (operation not supported); load its module: modprobe bonding")
-		m.kernel.NoKinds = nil
-		m.runAll("n", nil, "a")
-		m.end("a")
-		m.mustRemove("n")
-		m.settled()
-		m.wantHost(before)
-		m.wantKeys()
-	})
-	story(t, func(m *machine) {
-		for i, name := range []string{"ens1f0", "ens2f0"} {
-			pf := igb()
-			pf.Name, pf.PCI, pf.MAC, pf.TotalVFs, pf.Up = name, "0000:0"+string(rune('1'+i))+":00.0", "", 3, true
-			if i == 1 {
-				pf.BadVFs = []int{0}
-			}
-			m.kernel.AddPF(pf)
-		}
-		m.settled()
-		m.mustCreate("n", "netdevice=ens1f0,ens2f0", "bond=active-backup")
-		m.runAll("n", nil, "a")
-		if got := strings.Join(m.ports(m.bondBelow()), " "); got != "ens1f0v0 ens2f0v1" {
-			t.Errorf("the bond has %s", got)
-		}
-		m.end("a")
-	})
 }

@@ -45,6 +45,9 @@ type config struct {
 	prefix     string
 	force      bool
 	gateway    string // "", gatewayNone or gatewayAuto
+	childMode  string // of a macvlan, ipvlan or IPoIB child
+	pkey       int    // of an IPoIB child, 0 for its parent's
+	endpoint   string // whom a device is claimed for
 }
 
 // check refuses options that contradict each other.

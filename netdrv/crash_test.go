@@ -85,6 +85,13 @@ func lives() map[string]life {
 			hardware: func(m *machine) { m.kernel.AddVeth("tap0", "tap1"); m.kernel.AddAddrs("tap0", "192.0.2.7/24") },
 			live:     container("netdevice=tap0", "mode=passthrough"),
 		},
+		"whole bond": {
+			hardware: func(m *machine) { bond(m, false) },
+			live:     container("netdevice=bond0", "mode=passthrough", "mtu=9000"),
+		},
+		"macvlan": {hardware: nic, live: container("netdevice=ens2", "mode=macvlan")},
+		"ipvlan":  {hardware: nic, live: container("netdevice=ens2", "mode=ipvlan", "mtu=1400")},
+		"ipoib":   {hardware: ipoib, live: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
 	}
 }
 

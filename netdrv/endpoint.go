@@ -57,6 +57,7 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if n.prefer, err = d.preferred(ctx, n); err != nil {
 		return e, err
 	}
+	n.endpoint = e.ID
 	if i := r.Interface; i != nil {
 		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
 	}
@@ -126,7 +127,7 @@ func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ e
 	dev, err := d.mode(l.Mode).prepare(ctx, l, func() error { return d.advance(ctx, l, claimed) })
 	if err == nil {
 		e.Device, e.MAC = l.Device, ""
-		if dev.Type == "ether" {
+		if dev.Type == "ether" && dev.Kind != hw.IPVlan { // an ipvlan's is its parent's, and cannot be set
 			e.MAC = dev.MAC
 		}
 		err = d.markReady(ctx, n, l, e)

@@ -62,26 +62,29 @@ type endpointRecord struct {
 	IPv6    bool   `json:"ipv6,omitempty"`
 }
 
-// loanRecord is a device that is not free: who has it, what it was before, and how far its way is. See loan.go.
+// loanRecord is a device that is not free: who has it, what it was before, and how far its way is. See loan.go. A link that
+// is made to be lent has no snapshot: if there is one, it is its parent's.
 type loanRecord struct {
-	Version  int         `json:"v"`
-	Device   hw.ID       `json:"device"`
-	Mode     string      `json:"mode"`
-	PF       string      `json:"pf,omitempty"` // PCI address of the VF's PF
-	VF       int         `json:"vf"`           // index of the VF; 0 is a VF
-	Label    string      `json:"label"`        // what people call the device
-	State    loanState   `json:"state"`
-	Reason   string      `json:"reason,omitempty"` // why it is quarantined
-	Network  string      `json:"network"`
-	Endpoint string      `json:"endpoint"`
-	Boot     string      `json:"boot"` // the boot in which it began; what it says of the device ends with that
-	Snapshot hw.Snapshot `json:"snapshot"`
-	Wish     hw.VFWish   `json:"wish"`
-	Shape    hw.LinkWish `json:"shape"`
-	Since    time.Time   `json:"since"` // when it got into its state
-
-	Bond   *hw.BondSpec `json:"bond,omitempty"`    // the bond that Device stands on, made of the loans that are part of this one
-	PartOf hw.ID        `json:"part_of,omitempty"` // the device whose loan this one ends with: it is a port of that one's bond
+	Version  int           `json:"v"`
+	Device   hw.ID         `json:"device"`
+	Mode     string        `json:"mode"`
+	PF       string        `json:"pf,omitempty"` // PCI address of the VF's PF
+	VF       int           `json:"vf"`           // index of the VF; 0 is a VF
+	Label    string        `json:"label"`        // what people call the device
+	State    loanState     `json:"state"`
+	Reason   string        `json:"reason,omitempty"` // why it is quarantined
+	Network  string        `json:"network"`
+	Endpoint string        `json:"endpoint"`
+	Boot     string        `json:"boot"` // the boot in which it began; what it says of the device ends with that
+	Snapshot hw.Snapshot   `json:"snapshot"`
+	Wish     hw.VFWish     `json:"wish"`
+	Shape    hw.LinkWish   `json:"shape"`
+	Parent   hw.ID         `json:"parent,omitempty"` // of a link that is made to be lent
+	Child    *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is made
+	Since    time.Time     `json:"since"`            // when it got into its state
+	Bond     *hw.BondSpec  `json:"bond,omitempty"`   // of a bond's child: the bond, made of the loans that are part of this one
+	// PartOf is the device whose loan this one ends with: this one is a port of that one's bond.
+	PartOf hw.ID `json:"part_of,omitempty"`
 }
 
 // sharingRecord says that the VFs of a PF were made by the plugin, and how the PF was before. A PF without one had its

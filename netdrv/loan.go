@@ -1,6 +1,7 @@
 package netdrv
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -50,6 +51,9 @@ type loan struct {
 func (l *loan) all() []*loan { return append([]*loan{l}, l.parts...) }
 
 func (l *loan) unchanged() store.Cond { return store.Cond{Key: loanKey(l.Device), Rev: l.rev} }
+
+// on is the device that nobody can have whole meanwhile: the loan's own, or the one that a child was made on.
+func (l *loan) on() hw.ID { return cmp.Or(l.Parent, l.Device) }
 
 // returning tells whether the device will be free soon.
 func (l *loan) returning() bool { return l.State == freeing || l.past }

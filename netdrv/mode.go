@@ -9,8 +9,14 @@ import (
 const (
 	modeSRIOV       = "sriov"
 	modePassthrough = "passthrough"
-	modeBond        = "bond" // in the ledger; a user asks for it with mode=sriov and the option bond
+	modeBond        = "bond"     // in the ledger; a user asks for it with mode=sriov and the option bond
+	modeMacvlan     = hw.Macvlan // these are what they make
+	modeIPVlan      = hw.IPVlan
+	modeIPoIB       = hw.IPoIB
 )
+
+// modes are the names of all modes, for the options table.
+var modes = []string{modeSRIOV, modePassthrough, modeMacvlan, modeIPVlan, modeIPoIB}
 
 // A mode turns a network's options into a device and back. Each method may be called again with the same arguments;
 // release knows only what the ledger knows.
@@ -43,6 +49,29 @@ func (d *Driver) mode(name string) mode {
 		return passthrough{d}
 	case modeBond:
 		return bonded{sriov{d}}
+	case modeMacvlan, modeIPVlan, modeIPoIB:
+		return child{d}
 	}
 	return sriov{d}
+}
+
+// find returns a network's device. One without a PCI address may have been made anew since, by the host's own
+// configuration at boot: the name is what the user gave, so the device of that name is the one.
+func (d *Driver) find(n *network) (hw.Netdev, error) {
+	id := n.Devices[0].ID
+	dev, err := d.host.Find(id)
+	if err != nil && !id.IsPCI() {
+		return d.device(n.netdevice)
+	}
+	return dev, err
+}
+
+// is tells whether a device is the one that was known by an ID: while a bond is lent its MAC may be another, and so the ID
+// that it seems to have.
+func (d *Driver) is(id hw.ID, dev hw.Netdev) bool {
+	if id == dev.ID {
+		return true
+	}
+	n, err := d.host.Find(id)
+	return err == nil && n.Index == dev.Index
 }

@@ -52,8 +52,8 @@ func bondOf(c *config, parts []*loan) *loan {
 	if c.mtu != nil {
 		spec.MTU = *c.mtu
 	}
-	l := &loan{loanRecord: loanRecord{Device: hw.MadeID("child-" + key), Mode: modeBond, Bond: &spec, Shape: shape(c, nil)}}
-	l.Wish.MAC = c.mac
+	child := hw.ChildSpec{Key: "child-" + key, Parent: hw.MadeID(spec.Key), Kind: hw.Macvlan, Mode: passthru, MAC: c.mac}
+	l := &loan{loanRecord: loanRecord{Device: hw.MadeID(child.Key), Mode: modeBond, Bond: &spec, Child: &child, Shape: shape(c, nil)}}
 	var labels []string
 	for _, p := range parts {
 		p.PartOf = l.Device
@@ -73,16 +73,13 @@ func (d bonded) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev
 			return hw.Netdev{}, err
 		}
 	}
-	bond, err := d.host.MakeBond(*l.Bond)
-	if err != nil {
+	if _, err := d.host.MakeBond(*l.Bond); err != nil {
 		return hw.Netdev{}, err
 	}
-	key := strings.TrimPrefix(l.Bond.Key, "bond-")
-	child, err := d.host.MakeChild(hw.ChildSpec{Key: "child-" + key, Parent: bond.ID, Kind: hw.Macvlan, Mode: "passthru", MAC: l.Wish.MAC})
-	if err != nil {
+	if _, err := d.host.MakeChild(*l.Child); err != nil {
 		return hw.Netdev{}, err
 	}
-	return d.host.Shape(child.ID, l.Shape, 0)
+	return d.host.Shape(l.Device, l.Shape, 0)
 }
 
 // release removes the bond, and with it its child, wherever that is.

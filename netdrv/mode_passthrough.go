@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mellanox/passthrough/hw"
 )
 
-// passthrough gives one container at a time the network's device, whole.
+// passthrough gives one container at a time the network's device, whole. A bond, which cannot leave its namespace, stays in
+// the host, and a macvlan that receives all of its frames and has its MAC goes in its place (mode passthru).
 type passthrough struct{ *Driver }
 
 // check finds the device and refuses one that is not the plugin's to give.
@@ -17,14 +19,14 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 	if err != nil {
 		return nil, err
 	}
-	if err := n.Movable(); err != nil {
+	if err := movable(n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	if err := d.cutsOff(c, n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	for _, o := range others {
-		if o.has(n.ID) {
+		if slices.ContainsFunc(o.Devices, func(dev deviceRecord) bool { return d.is(dev.ID, n) }) {
 			return nil, fmt.Errorf("option netdevice: %s is used by network %s", n.Name, short(o.ID))
 		}
 	}
@@ -32,6 +34,27 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 		return nil, err
 	}
 	return []deviceRecord{{n.ID, n.Name}}, nil
+}
+
+// movable refuses a device that cannot be in a container, neither itself nor, as a bond, with a macvlan in its place.
+func movable(n hw.Netdev) error {
+	if n.Kind == hw.Bond && n.Type == "ether" {
+		return nil
+	}
+	err := n.Movable()
+	if err != nil {
+		err = fmt.Errorf("%w%s", err, instead[n.Kind])
+	}
+	return err
+}
+
+// instead is what to do with devices that cannot be handed over, by their kind.
+var instead = map[string]string{
+	"bridge":      "; use mode=macvlan on it, or hand over one of its ports",
+	"team":        "; make a bond of its ports, or use mode=macvlan on it",
+	"openvswitch": "; hand over one of its ports",
+	"vrf":         "; hand over one of its ports",
+	"bond":        "; hand over one of its ports",
 }
 
 // cutsOff refuses a device that the host's administrator needs, unless he insists.
@@ -52,8 +75,10 @@ func (d passthrough) unused(ctx context.Context, n hw.Netdev) error {
 	if err != nil {
 		return err
 	}
-	if l := loans[n.ID]; l != nil {
-		return fmt.Errorf("option netdevice: %s", l.holder())
+	for _, l := range loans {
+		if d.is(l.on(), n) {
+			return fmt.Errorf("option netdevice: %s", l.holder())
+		}
 	}
 	pf, err := d.host.PF(n.Name)
 	if errors.Is(err, hw.ErrUnsupported) {
@@ -82,7 +107,7 @@ func (d passthrough) unused(ctx context.Context, n hw.Netdev) error {
 func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
 	dev, err := d.find(n)
 	for _, l := range loans {
-		if l.Device == dev.ID || (n.has(l.Device) || l.Network == n.ID) && (err != nil || l.State != quarantined) {
+		if l.on() == dev.ID || (n.has(l.on()) || l.Network == n.ID) && (err != nil || l.State != quarantined) {
 			return nil, &allInUse{fmt.Sprintf("%s; a device that is handed over whole serves one container at a time",
 				l.holder()), l.returning()}
 		}
@@ -100,30 +125,57 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 	if err != nil {
 		return nil, err
 	}
-	return &loan{loanRecord: loanRecord{Device: dev.ID, Mode: modePassthrough, Label: dev.Name, Snapshot: snap,
-		Wish: hw.VFWish{VFState: hw.VFState{MAC: n.mac}}, Shape: shape(n.config, snap.Link)}}, nil
-}
-
-// find returns the network's device. One without a PCI address may have been made anew since, by the host's own
-// configuration at boot: the name is what the user gave, so the device of that name is the one.
-func (d passthrough) find(n *network) (hw.Netdev, error) {
-	id := n.Devices[0].ID
-	dev, err := d.host.Find(id)
-	if err != nil && !id.IsPCI() {
-		return d.device(n.netdevice)
+	l := loanRecord{Device: dev.ID, Mode: modePassthrough, Label: dev.Name, Snapshot: snap,
+		Wish: hw.VFWish{VFState: hw.VFState{MAC: n.mac}}, Shape: shape(n.config, snap.Link)}
+	if dev.Kind == hw.Bond {
+		return standIn(n, dev, l), nil
 	}
-	return dev, err
+	return &loan{loanRecord: l}, nil
 }
 
-// prepare marks the device and gives it the wanted MAC.
+// standIn makes the loan of a bond: a macvlan that takes its place.
+func standIn(n *network, bond hw.Netdev, l loanRecord) *loan {
+	l.Device, l.Parent = hw.MadeID(string(bond.ID)), bond.ID
+	l.Child = &hw.ChildSpec{Key: string(bond.ID), Parent: bond.ID, Kind: hw.Macvlan, Mode: passthru, MAC: n.mac}
+	return &loan{loanRecord: l}
+}
+
+// prepare marks the device and gives it the wanted MAC; in place of a bond, what is made on it.
 func (d passthrough) prepare(_ context.Context, l *loan, _ func() error) (hw.Netdev, error) {
+	if l.Child != nil {
+		return d.prepareStandIn(l)
+	}
 	if _, err := d.host.PrepareNetdev(l.Device, l.Wish.MAC); err != nil {
 		return hw.Netdev{}, err
 	}
 	return d.host.Shape(l.Device, l.Shape, 0)
 }
 
-// release puts the device back.
+// prepareStandIn makes the macvlan that takes a bond's place. Its MTU cannot be above the bond's.
+func (d passthrough) prepareStandIn(l *loan) (hw.Netdev, error) {
+	bond, err := d.host.PrepareNetdev(l.Parent, "")
+	if err != nil {
+		return hw.Netdev{}, err
+	}
+	if l.Shape.Need["mtu"] == hw.Must && l.Shape.MTU > bond.MTU {
+		raised := hw.LinkWish{LinkState: l.Shape.LinkState, Need: map[string]hw.Need{"mtu": hw.Must}}
+		if _, err := d.host.Shape(l.Parent, raised, 0); err != nil {
+			return hw.Netdev{}, err
+		}
+	}
+	if _, err := d.host.MakeChild(*l.Child); err != nil {
+		return hw.Netdev{}, err
+	}
+	return d.host.Shape(l.Device, l.Shape, 0)
+}
+
+// release puts the device back. What was made in its place goes first: it has the device's MAC.
 func (d passthrough) release(_ context.Context, l *loan) error {
-	return d.host.RestoreNetdev(l.Device, l.Snapshot)
+	if l.Child == nil {
+		return d.host.RestoreNetdev(l.Device, l.Snapshot)
+	}
+	if err := d.host.RemoveChild(l.Device); err != nil {
+		return err
+	}
+	return d.host.RestoreParent(l.Parent, l.Snapshot)
 }

@@ -63,7 +63,7 @@ func (d sriov) shareLocked(ctx context.Context, pf hw.PF, want int) error {
 func notWhole(pf hw.PF, others []networkRecord) error {
 	for _, n := range others {
 		o, err := parseOptions(n.Options)
-		if err == nil && o.mode != modeSRIOV && n.has(pf.ID) {
+		if err == nil && o.mode == modePassthrough && n.has(pf.ID) {
 			return fmt.Errorf("option netdevice: %s is handed over whole by network %s", pf, short(n.ID))
 		}
 	}

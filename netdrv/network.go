@@ -19,6 +19,15 @@ type network struct {
 	*config
 }
 
+// recordedMode is the name of a network's mode, "" when its options cannot be read.
+func recordedMode(r networkRecord) string {
+	c, err := parseOptions(r.Options)
+	if err != nil {
+		return ""
+	}
+	return c.mode
+}
+
 // network reads a network. It is an error of the user's that he can do something about when the ledger has none.
 func (d *Driver) network(ctx context.Context, nid string) (*network, error) {
 	r, err := read[networkRecord](ctx, d.store, networkKey(nid))

@@ -38,15 +38,16 @@ var options = []Option{
 	{
 		Name: "netdevice", For: ForNetwork, Default: "required",
 		Values: "name or PCI address; for PFs also several, a pattern of names, vendor:device, driver:NAME",
-		Help:   "the PFs whose VFs containers get, or the device to hand over whole; names can be made up with DEVICES",
+		Help:   "the PFs whose VFs containers get, the device to hand over whole, or the one to make children on; DEVICES can name them",
 		parse:  func(c *config, v string) error { c.netdevice = v; return nil },
 	},
 	{
-		Name: "mode", For: ForNetwork, Values: "sriov or passthrough", Default: "sriov",
-		Help: "sriov: each container gets a VF; passthrough: one container gets the whole device",
+		Name: "mode", For: ForNetwork, Values: "sriov, passthrough, macvlan, ipvlan or ipoib", Default: "sriov",
+		Help: "sriov: each container gets a VF; passthrough: one container gets the whole device; the others: each " +
+			"container gets a child of the device, which stays in the host",
 		parse: func(c *config, v string) error {
 			c.mode = strings.ToLower(v)
-			if c.mode != modeSRIOV && c.mode != modePassthrough {
+			if !slices.Contains(modes, c.mode) {
 				return errNotAllowed
 			}
 			return nil
@@ -111,7 +112,8 @@ var options = []Option{
 		0, 1<<24, func(c *config) **int { return &c.minRate }),
 	numberOption("max_tx_rate", "Mbit/s, 0 for no limit", "left as it is", "rate that a VF cannot exceed", vfsOnly,
 		0, 1<<24, func(c *config) **int { return &c.maxRate }),
-	numberOption("mtu", "68 to 65535", "left as it is", "MTU of the device; that of a VF cannot be above its PF's", nil,
+	numberOption("mtu", "68 to 65535", "left as it is",
+		"MTU of the device; a VF's cannot be above its PF's, nor a child's above its parent's", nil,
 		68, 65535, func(c *config) **int { return &c.mtu }),
 	numberOption("txqlen", "1 to 100000", "left as it is", "length of the device's transmit queue, in packets", nil,
 		1, 100000, func(c *config) **int { return &c.txQLen }),
@@ -205,6 +207,20 @@ var options = []Option{
 			return nil
 		},
 	},
+	childModeOption("macvlan_mode", "bridge, private or vepa", "bridge", modeMacvlan,
+		"whether containers reach each other: directly, not at all, or by way of the switch"),
+	childModeOption("ipvlan_mode", "l2, l3 or l3s", "l2", modeIPVlan,
+		"whether containers are on the device's network (l2), or the host routes to them (l3; l3s: by its firewall, too)"),
+	childModeOption("ipoib_mode", "datagram or connected", "datagram", modeIPoIB, "how IP is carried over InfiniBand"),
+	{
+		Name: "pkey", For: ForNetwork, Values: "0x0001 to 0x7fff, or 0x8001 to 0xffff", Default: "the device's",
+		Modes: []string{modeIPoIB},
+		Help:  "partition that the children are full members of",
+		parse: func(c *config, v string) (err error) {
+			c.pkey, err = partition(v)
+			return err
+		},
+	},
 	{
 		Name: "force", For: ForNetwork, Values: "yes or no", Default: "no", Modes: []string{modePassthrough},
 		Help: "yes: hand the device over even if the host is reached through it",
@@ -229,6 +245,18 @@ var options = []Option{
 
 // vfsOnly are the modes of options that are set through a VF's PF.
 var vfsOnly = []string{modeSRIOV}
+
+// childModeOption is a row for the mode that children are made in.
+func childModeOption(name, values, byDefault, mode, help string) Option {
+	return Option{Name: name, For: ForNetwork, Values: values, Default: byDefault, Help: help, Modes: []string{mode},
+		parse: func(c *config, v string) error {
+			c.childMode = strings.ToLower(v)
+			if c.childMode == passthru || !slices.Contains(hw.Modes(mode), c.childMode) {
+				return errNotAllowed
+			}
+			return nil
+		}}
+}
 
 // boolOption is a row for something that is on or off.
 func boolOption(name, byDefault, help string, modes []string, at func(*config) **bool) Option {

@@ -58,6 +58,17 @@ func ranges(v string) ([]int, error) {
 	return all, nil
 }
 
+// partition reads a P_Key. The top bit says that the member is a full one, which alone can talk to all (InfiniBand
+// Architecture 10.9.3); the kernel sets it as well (drivers/infiniband/ulp/ipoib/ipoib_main.c, create_child_store, Linux 6.12).
+func partition(v string) (int, error) {
+	const full = 0x8000
+	n, err := strconv.ParseUint(v, 0, 16)
+	if err != nil || n&^full == 0 {
+		return 0, errNotAllowed
+	}
+	return int(n | full), nil
+}
+
 // maxVFs is above what any device can have: sriov_numvfs is 16 bits wide.
 const maxVFs = 1<<16 - 1
 

@@ -121,7 +121,9 @@ func TestNotToBeHandedOver(t *testing.T) {
 	story(t, func(m *machine) {
 		nic(m)
 		m.kernel.AddPF(igb())
-		m.kernel.AddLink(hw.Link{Name: "bond0", Kind: "bond", Type: "ether", MAC: "02:00:00:00:00:01", MTU: 1500})
+		for _, kind := range []string{"bridge", "vrf"} {
+			m.kernel.AddLink(hw.Link{Name: kind + "0", Kind: kind, Type: "ether", MTU: 1500})
+		}
 		m.kernel.AddVeth("mgmt0", "mgmt1")
 		m.kernel.AddAddrs("mgmt0", "203.0.113.2/24")
 		up := true
@@ -138,7 +140,10 @@ func TestNotToBeHandedOver(t *testing.T) {
 		m.mustRun("a", "vfs")
 		before := m.kernel.String()
 		for _, c := range []struct{ device, want string }{
-			{"bond0", "option netdevice: bond0: a bond cannot leave its network namespace: not supported by the driver"},
+			{"bridge0", "option netdevice: bridge0: a bridge cannot leave its network namespace: not supported by the driver; " +
+				"use mode=macvlan on it, or hand over one of its ports"},
+			{"vrf0", "option netdevice: vrf0: a vrf cannot leave its network namespace: not supported by the driver; " +
+				"hand over one of its ports"},
 			{"lo", "option netdevice: lo: a loopback cannot leave its network namespace: not supported by the driver"},
 			{"mgmt0", "option netdevice: mgmt0 carries the host's default route (through mgmt0); the host would be cut off; if that is meant, say force=yes"},
 			{"ens1f0", "option netdevice: ens1f0 is used by network vfs"},

@@ -124,7 +124,8 @@ func (d *Driver) sharingNeeded(ctx context.Context, pci string) (bool, error) {
 		return false, err
 	}
 	for _, n := range networks {
-		if slices.ContainsFunc(n.rec.Devices, func(d deviceRecord) bool { return d.ID.PCI() == pci }) {
+		ours := slices.ContainsFunc(n.rec.Devices, func(d deviceRecord) bool { return d.ID.PCI() == pci })
+		if ours && recordedMode(n.rec) == modeSRIOV {
 			return true, nil
 		}
 	}

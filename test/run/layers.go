@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -79,7 +81,8 @@ func engine(ctx context.Context, s *stage) error {
 	return s.convert(ctx, "test/engine", cmd)
 }
 
-// lab runs test/lab in a guest with two NICs, in a folder where the bundle of the plugin lies as plugin/.
+// lab runs the tests behind the tag lab in a guest with two NICs, in a folder where the bundle of the plugin lies as
+// plugin/. Packages other than test/lab, which installs the plugin, come first: they want the NICs as they are.
 func lab(ctx context.Context, s *stage) (err error) {
 	script := filepath.Join(s.root, "scripts/lab")
 	if _, err := os.Stat(script); err != nil {
@@ -88,7 +91,7 @@ func lab(ctx context.Context, s *stage) (err error) {
 	if exec.CommandContext(ctx, script, "status").Run() == nil {
 		return errors.New("a guest is running already, and the tests want one of their own; end it with: scripts/lab down")
 	}
-	binary, err := s.compile(ctx, "lab", "./test/lab")
+	packages, binaries, err := s.labBinaries(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,21 +105,48 @@ func lab(ctx context.Context, s *stage) (err error) {
 		err = errors.Join(err, s.step(ctx, script, "down"))
 	}()
 	const place = "/root/test/"
+	files := append(binaries, s.paths("bin/plugin", "README.md", "scripts/install", "scripts/uninstall", "scripts/demo",
+		"scripts/host-rules")...)
 	for _, args := range [][]string{
 		append([]string{"up", "--pf", "2"}, s.engine()...),
 		{"sh", "mkdir -p " + place},
-		append(append([]string{"put", binary}, s.paths("bin/plugin", "README.md", "scripts/install", "scripts/uninstall",
-			"scripts/demo", "scripts/host-rules")...), place),
+		append(append([]string{"put"}, files...), place),
 	} {
 		if err := s.step(ctx, script, args...); err != nil {
 			return err
 		}
 	}
-	run := fmt.Sprintf("cd %s && exec ./%s", place, filepath.Base(binary))
-	for _, f := range testFlags(50 * time.Minute) {
-		run += " " + f
+	var failures []error
+	for i, p := range packages {
+		run := fmt.Sprintf("cd %s && exec ./%s -test.run='%s'", place, filepath.Base(binaries[i]), p.pattern())
+		for _, f := range testFlags(50 * time.Minute) {
+			run += " " + f
+		}
+		failures = append(failures, s.convert(ctx, p.path, s.command(ctx, script, "sh", run)))
 	}
-	return s.convert(ctx, "test/lab", s.command(ctx, script, "sh", run))
+	return errors.Join(failures...)
+}
+
+// labBinaries compiles the tests of every package that has some for the lab, test/lab last.
+func (s *stage) labBinaries(ctx context.Context) (packages []taggedPackage, binaries []string, err error) {
+	if packages, err = s.tagged(ctx, "lab"); err != nil {
+		return nil, nil, err
+	}
+	isLab := func(p taggedPackage) int {
+		if strings.HasSuffix(p.path, "/test/lab") {
+			return 1
+		}
+		return 0
+	}
+	slices.SortStableFunc(packages, func(a, b taggedPackage) int { return isLab(a) - isLab(b) })
+	for _, p := range packages {
+		binary, err := s.compile(ctx, "lab", p.path)
+		if err != nil {
+			return nil, nil, err
+		}
+		binaries = append(binaries, binary)
+	}
+	return packages, binaries, nil
 }
 
 // testFlags are the flags of a test binary whose output is to be counted.

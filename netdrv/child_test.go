@@ -1,0 +1,200 @@
+package netdrv_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// TestChildren: each container gets a child of its own, which is gone with it, however it ended; the device stays in the
+// host as it is.
+func TestChildren(t *testing.T) {
+	t.Parallel()
+	for mode, c := range map[string]struct {
+		device  string
+		options []string
+		mac     bool // the child has one of its own, which is answered
+	}{
+		"macvlan": {"ens2", []string{"macvlan_mode=private"}, true},
+		"ipvlan":  {"ens2", []string{"ipvlan_mode=l3s"}, false},
+		"ipoib":   {"ib0", []string{"ipoib_mode=connected", "pkey=0x7"}, false},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			story(t, func(m *machine) {
+				nic(m)
+				ipoib(m)
+				before := m.kernel.String()
+				options := append(c.options, "netdevice="+c.device, "mode="+mode)
+				m.mustCreate("n", options...)
+				m.mustCreate("same", options...)
+				macs := map[string]bool{}
+				for _, name := range []string{"a", "b", "c"} {
+					_, mac := m.mustRun(name, "n")
+					if (mac != "") != c.mac || mac != "" && macs[mac] {
+						t.Errorf("answered mac %q for %s", mac, name)
+					}
+					macs[mac] = true
+				}
+				m.mustRun("d", "same")
+				if l := m.kernel.InNS("b").Links()[0]; l.Kind != mode || !l.Carrier || l.Peer != m.kernel.Link(c.device).Index {
+					t.Errorf("in the container: %+v", l)
+				}
+				_, value, _ := strings.Cut(c.options[0], "=")
+				if all := m.kernel.String(); !strings.Contains(all, mode+" on "+c.device+" mode "+value) {
+					t.Errorf("it is not in mode %s:\n%s", value, all)
+				}
+				m.restart()
+				m.end("a")
+				m.leave("b")
+				m.kernel.KillNS("b", 2*time.Second) // the engine was killed
+				m.delete("b")
+				m.end("c")
+				m.end("d")
+				m.settled()
+				m.wantHost(before)
+				m.mustRemove("n")
+				m.mustRemove("same")
+				m.wantKeys()
+			})
+		})
+	}
+}
+
+// TestChildMAC: a MAC of the user's is a macvlan's alone, and nobody else's on the device.
+func TestChildMAC(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		ipoib(m)
+		m.mustCreate("n", "netdevice=ens2", "mode=macvlan")
+		m.mustRun("a", "n", "02:00:00:00:00:42")
+		if l := m.kernel.InNS("a").Links()[0]; l.MAC != "02:00:00:00:00:42" {
+			t.Errorf("in the container: %+v", l)
+		}
+		_, _, err := m.run("b", "n", "02:00:00:00:00:42")
+		wantError(t, err, "mac address 02:00:00:00:00:42: macvlan on ens2 is held by endpoint a-endpoint-0 of network n")
+		_, _, err = m.run("b", "n", "52:54:00:bb:00:00")
+		wantError(t, err, "mac address 52:54:00:bb:00:00: ens2 has it")
+		m.end("a")
+		m.mustRun("b", "n", "02:00:00:00:00:42")
+		m.end("b")
+		m.mustRemove("n")
+		for _, c := range []struct{ mode, device, want string }{
+			{"ipvlan", "ens2", "an ipvlan has the mac of its device, 52:54:00:bb:00:00"},
+			{"ipoib", "ib0", "the address of an infiniband device cannot be chosen"},
+		} {
+			m.mustCreate(c.mode, "netdevice="+c.device, "mode="+c.mode)
+			_, _, err := m.run("c", c.mode, "02:00:00:00:00:42")
+			wantError(t, err, "mac address 02:00:00:00:00:42: "+c.want)
+		}
+	})
+}
+
+// TestChildParent: which devices children are made on, and beside what.
+func TestChildParent(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		bond(m, true)
+		ipoib(m)
+		m.kernel.AddPF(igb())
+		m.mustCreate("macvlans", "netdevice=ens2", "mode=macvlan")
+		m.mustCreate("ipvlans", "netdevice=bond0", "mode=ipvlan", "ipvlan_mode=l3")
+		m.mustCreate("vfs", "netdevice=ens1f0")
+		m.mustCreate("besides", "netdevice=ens1f0", "mode=macvlan")
+		before := m.kernel.String()
+		for _, c := range []struct{ options, want string }{
+			{"netdevice=ens2 mode=ipvlan", "option mode: ens2 has macvlan children for network macvlans, and a device cannot have both kinds"},
+			{"netdevice=bond0 mode=macvlan", "option mode: bond0 has ipvlan children for network ipvlans, and a device cannot have both kinds"},
+			{"netdevice=bond0 mode=ipvlan", "option ipvlan_mode: must be l3, as network ipvlans has it on bond0: " +
+				"a device has one for all its children"},
+			{"netdevice=ens2 mode=passthrough", "option netdevice: ens2 is used by network macvlans"},
+			{"netdevice=ens3 mode=macvlan", "option netdevice: ens3 is a port of bond0, which takes its frames; say netdevice=bond0"},
+			{"netdevice=ib0 mode=macvlan", "option netdevice: ib0 is of type infiniband; mode=macvlan is for devices of type ether"},
+			{"netdevice=lo mode=ipvlan", "option netdevice: lo is of type loopback; mode=ipvlan is for devices of type ether"},
+			{"netdevice=nosuch0 mode=macvlan", "option netdevice: nosuch0: no such device"},
+		} {
+			wantError(t, m.create("x", strings.Fields(c.options)...), c.want)
+		}
+		m.wantHost(before)
+		m.mustRun("a", "besides")
+		m.mustRun("b", "vfs")
+		m.end("a")
+		m.end("b")
+		m.mustRemove("vfs") // the VFs that were made for it go, though its PF has another network
+		if n := m.kernel.NumVFs("0000:01:00.0"); n != 0 {
+			t.Errorf("%d vfs are left", n)
+		}
+	})
+}
+
+// TestChildRefused: what cannot be made is an error in words for the user, and leaves nothing; it is tried anew the next
+// time.
+func TestChildRefused(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens2", "mode=macvlan", "mtu=1501")
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "option mtu: 1501 is above 1500, which ens2 has; raise that first")
+		m.mustRemove("n")
+		m.mustCreate("n", "netdevice=ens2", "mode=ipvlan")
+		m.kernel.NoKinds = []string{hw.IPVlan}
+		_, _, err = m.run("a", "n")
+		wantError(t, err, "ens2: make a child (ipvlan, l2): not supported by the driver (operation not supported); "+
+			"load its module: modprobe ipvlan")
+		m.wantHost(before)
+		m.wantKeys("net/n")
+		m.kernel.NoKinds = nil
+		m.mustRun("a", "n")
+		m.end("a")
+		m.wantHost(before)
+	})
+}
+
+// TestChildOfDeadEngine: a container of which nothing is heard any more costs no more than its record, which goes with
+// the network; a child that stays in the host is removed.
+func TestChildOfDeadEngine(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens2", "mode=macvlan")
+		m.mustRun("a", "n")
+		m.kernel.KillNS("a", 0)
+		if _, err := m.createEndpoint("b", "n", plugin.EndpointInterface{}); err != nil {
+			t.Fatal(err)
+		}
+		if m.kernel.String() == before {
+			t.Error("nothing was made for b")
+		}
+		m.settled()
+		m.wantHost(before)
+		m.mustRemove("n")
+		m.wantKeys()
+	})
+}
+
+// TestChildAfterReboot: children do not outlive the machine's start; the network does.
+func TestChildAfterReboot(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens2", "mode=macvlan")
+		m.mustRun("a", "n")
+		m.kernel.KillNS("a", 0)
+		m.boot = "boot-2"
+		m.restart()
+		m.settled()
+		m.wantKeys("net/n")
+		m.mustRun("a", "n")
+		m.end("a")
+		m.wantHost(before)
+	})
+}

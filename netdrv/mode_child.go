@@ -1,0 +1,156 @@
+package netdrv
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// passthru is the mode of a macvlan that takes its device's place; it is no mode for many of them.
+const passthru = "passthru"
+
+// child gives each container a link of its own on the network's device, which stays in the host: a macvlan, an ipvlan, or
+// an IPoIB interface. It is made for the container and removed after it.
+type child struct{ *Driver }
+
+// defaultChildMode is the mode of children when the user says nothing.
+var defaultChildMode = map[string]string{modeMacvlan: "bridge", modeIPVlan: "l2", modeIPoIB: "datagram"}
+
+// childSpec is what the user wants made; key and parent are still to be filled in.
+func childSpec(c *config) hw.ChildSpec {
+	return hw.ChildSpec{Kind: c.mode, Mode: cmp.Or(c.childMode, defaultChildMode[c.mode]), MAC: c.mac, PKey: c.pkey}
+}
+
+// check finds the device and refuses one that cannot have such children beside what it is used for.
+func (d child) check(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error) {
+	n, err := d.device(c.netdevice)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.fit(c, n); err != nil {
+		return nil, fmt.Errorf("option netdevice: %w", err)
+	}
+	for _, o := range others {
+		if !slices.ContainsFunc(o.Devices, func(dev deviceRecord) bool { return d.is(dev.ID, n) }) {
+			continue
+		}
+		if err := beside(c, n, o); err != nil {
+			return nil, err
+		}
+	}
+	loans, err := d.loans(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, l := range loans {
+		if l.Mode == modePassthrough && d.is(l.on(), n) {
+			return nil, fmt.Errorf("option netdevice: %s", l.holder())
+		}
+	}
+	return []deviceRecord{{n.ID, n.Name}}, nil
+}
+
+// fit refuses a device that can have no children of the kind.
+func (d child) fit(c *config, n hw.Netdev) error {
+	want := "ether"
+	if c.mode == modeIPoIB {
+		want = "infiniband"
+	}
+	if n.Type != want {
+		return fmt.Errorf("%s is of type %s; mode=%s is for devices of type %s", n.Name, n.Type, c.mode, want)
+	}
+	if n.Master == 0 || c.mode == modeIPoIB {
+		return nil
+	}
+	snap, err := d.host.SnapshotNetdev(n)
+	if err != nil {
+		return err
+	}
+	master := snap.Link.Master
+	return fmt.Errorf("%s is a port of %s, which takes its frames; say netdevice=%s", n.Name, master, master)
+}
+
+// beside refuses what the device's other networks leave no room for: the kernel has macvlans or ipvlans on a device, and
+// all ipvlans in one mode (drivers/net/ipvlan/ipvlan_main.c, Linux 6.12).
+func beside(c *config, n hw.Netdev, o networkRecord) error {
+	have, err := parseOptions(o.Options)
+	if err != nil {
+		return fmt.Errorf("network %s: %w", short(o.ID), err)
+	}
+	mode := childSpec(have).Mode
+	switch {
+	case have.mode == modePassthrough:
+		return fmt.Errorf("option netdevice: %s is handed over whole by network %s", n.Name, short(o.ID))
+	case have.mode == modeSRIOV:
+		return nil
+	case have.mode != c.mode:
+		return fmt.Errorf("option mode: %s has %s children for network %s, and a device cannot have both kinds",
+			n.Name, have.mode, short(o.ID))
+	case c.mode == modeIPVlan && mode != childSpec(c).Mode:
+		return fmt.Errorf("option ipvlan_mode: must be %s, as network %s has it on %s: a device has one for all its children",
+			mode, short(o.ID), n.Name)
+	}
+	return nil
+}
+
+// claim says what is to be made. It is known by the endpoint: no other will ever be the same.
+func (d child) claim(_ context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
+	parent, err := d.find(n)
+	if err != nil {
+		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Devices[0].Name, err)
+	}
+	if err := refuseMAC(n, parent, loans); err != nil {
+		return nil, err
+	}
+	if n.mtu != nil && *n.mtu > parent.MTU {
+		return nil, fmt.Errorf("option mtu: %d is above %d, which %s has; raise that first", *n.mtu, parent.MTU, parent.Name)
+	}
+	spec := childSpec(n.config)
+	spec.Key, spec.Parent = n.endpoint, parent.ID
+	id := hw.MadeID(spec.Key)
+	if l := loans[id]; l != nil {
+		return nil, &allInUse{l.holder(), l.returning()}
+	}
+	return &loan{loanRecord: loanRecord{Device: id, Mode: n.mode, Label: spec.Kind + " on " + parent.Name,
+		Parent: parent.ID, Child: &spec, Shape: shape(n.config, nil)}}, nil
+}
+
+// refuseMAC refuses a MAC that the child cannot have, or that another on the device has: it could not be set up.
+func refuseMAC(n *network, parent hw.Netdev, loans map[hw.ID]*loan) error {
+	if n.mac == "" {
+		return nil
+	}
+	switch n.mode {
+	case modeIPVlan:
+		return fmt.Errorf("mac address %s: an ipvlan has the mac of its device, %s", n.mac, parent.MAC)
+	case modeIPoIB:
+		return fmt.Errorf("mac address %s: the address of an infiniband device cannot be chosen", n.mac)
+	}
+	if n.mac == parent.MAC {
+		return fmt.Errorf("mac address %s: %s has it", n.mac, parent.Name)
+	}
+	for _, l := range loans {
+		if l.Parent == parent.ID && l.Child != nil && l.Child.MAC == n.mac {
+			return &allInUse{fmt.Sprintf("mac address %s: %s", n.mac, l.holder()), l.returning()}
+		}
+	}
+	return nil
+}
+
+// prepare makes the child.
+func (d child) prepare(_ context.Context, l *loan, _ func() error) (hw.Netdev, error) {
+	if l.Child == nil {
+		return hw.Netdev{}, errors.New("the ledger does not say what to make")
+	}
+	if _, err := d.host.MakeChild(*l.Child); err != nil {
+		return hw.Netdev{}, err
+	}
+	return d.host.Shape(l.Device, l.Shape, 0)
+}
+
+// release removes the child. One that died with its container is as good as removed.
+func (d child) release(_ context.Context, l *loan) error { return d.host.RemoveChild(l.Device) }
