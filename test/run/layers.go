@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"time"
 )
 
@@ -23,7 +24,7 @@ var layers = []layer{
 	{"unit", "no privileges, race detector", false, 15 * time.Minute, unit},
 	{"kernel", "real netlink in private namespaces", false, 10 * time.Minute, kernel},
 	{"engine", "a private Docker Engine with the real plugin", true, 30 * time.Minute, engine},
-	{"lab", "SR-IOV on an emulated NIC, with a Docker Engine", true, 60 * time.Minute, lab},
+	{"lab", "SR-IOV on emulated NICs, with a Docker Engine", true, 60 * time.Minute, lab},
 }
 
 // unit runs every test that has no build tag.
@@ -79,8 +80,17 @@ func engine(ctx context.Context, s *stage) error {
 	return s.convert(ctx, "test/engine", cmd)
 }
 
-// lab runs test/lab in a guest with two NICs, in a folder where the bundle of the plugin lies as plugin/.
-func lab(ctx context.Context, s *stage) (err error) {
+// guests are the virtual machines of the layer lab, each with the package of its tests.
+var guests = []struct {
+	pkg string
+	up  []string
+}{
+	{"./test/lab", []string{"--pf", "2"}},
+	{"./test/lab/virtio", []string{"--nic", "virtio"}},
+}
+
+// lab runs the tests of each guest in it, one after the other.
+func lab(ctx context.Context, s *stage) error {
 	script := filepath.Join(s.root, "scripts/lab")
 	if _, err := os.Stat(script); err != nil {
 		return err
@@ -88,11 +98,20 @@ func lab(ctx context.Context, s *stage) (err error) {
 	if exec.CommandContext(ctx, script, "status").Run() == nil {
 		return errors.New("a guest is running already, and the tests want one of their own; end it with: scripts/lab down")
 	}
-	binary, err := s.compile(ctx, "lab", "./test/lab")
-	if err != nil {
+	if err := s.step(ctx, "make", "plugin"); err != nil {
 		return err
 	}
-	if err := s.step(ctx, "make", "plugin"); err != nil {
+	var failures []error
+	for _, g := range guests {
+		failures = append(failures, s.guest(ctx, script, g.pkg, g.up))
+	}
+	return errors.Join(failures...)
+}
+
+// guest runs a package's tests in a guest, in a folder where the bundle of the plugin lies as plugin/.
+func (s *stage) guest(ctx context.Context, script, pkg string, up []string) (err error) {
+	binary, err := s.compile(ctx, "lab", pkg)
+	if err != nil {
 		return err
 	}
 	defer func() {
@@ -103,7 +122,7 @@ func lab(ctx context.Context, s *stage) (err error) {
 	}()
 	const place = "/root/test/"
 	for _, args := range [][]string{
-		append([]string{"up", "--pf", "2"}, s.engine()...),
+		append(append([]string{"up"}, up...), s.engine()...),
 		{"sh", "mkdir -p " + place},
 		append(append([]string{"put", binary}, s.paths("bin/plugin", "README.md", "scripts/install", "scripts/uninstall",
 			"scripts/demo", "scripts/host-rules")...), place),
@@ -116,7 +135,7 @@ func lab(ctx context.Context, s *stage) (err error) {
 	for _, f := range testFlags(50 * time.Minute) {
 		run += " " + f
 	}
-	return s.convert(ctx, "test/lab", s.command(ctx, script, "sh", run))
+	return s.convert(ctx, strings.TrimPrefix(pkg, "./"), s.command(ctx, script, "sh", run))
 }
 
 // testFlags are the flags of a test binary whose output is to be counted.
