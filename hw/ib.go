@@ -62,6 +62,15 @@ func (h *Host) giveGUID(pf PF, vf VF) error {
 	return nil
 }
 
+// readyPort is the part of ReadyVF that is another for InfiniBand.
+func (h *Host) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, wish VFWish) (Netdev, error) {
+	n, err := h.takeGUID(ctx, pf, vf, n, wish)
+	if err != nil || wish.LinkMode == LinkDisable { // its port is meant to be down
+		return n, err
+	}
+	return n, h.awaitPort(ctx, pf, vf)
+}
+
 // takeGUID has a VF's driver read the GUID that the PF has set, which it does when it is bound.
 func (h *Host) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFWish) (Netdev, error) {
 	if wish.PortGUID == "" || n.MAC.portGUID() == wish.PortGUID {

@@ -67,6 +67,9 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, 
 		return Netdev{}, err
 	}
 	vf.Driver = n.Driver
+	if pf.InfiniBand() {
+		return h.readyPort(ctx, pf, vf, n, wish)
+	}
 	mac := wish.MAC
 	if n.MAC != mac && mac != "" {
 		switch m, err := h.setMAC(ctx, pf, vf, n, mac); {
@@ -78,16 +81,8 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, 
 			n, mac = m, m.MAC
 		}
 	}
-	if pf.InfiniBand() {
-		if n, err = h.takeGUID(ctx, pf, vf, n, wish); err != nil {
-			return Netdev{}, err
-		}
-	}
 	if wish.LinkMode == LinkDisable { // it is meant to have no carrier
 		return n, nil
-	}
-	if pf.InfiniBand() {
-		return n, h.awaitPort(ctx, pf, vf)
 	}
 	err = h.tryVF(ctx, pf, n)
 	if !errors.Is(err, ErrNotReady) {

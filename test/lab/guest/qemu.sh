@@ -2,7 +2,7 @@
 # qemu.sh: finds or unpacks a QEMU, finds out whether KVM works, starts the guest. To be sourced after host.sh.
 
 # find_qemu NIC: sets QEMU to the command. LAB_QEMU names one; else a private one is unpacked below the cache, because the
-# NICs that the lab needs came with QEMU 8.0 (igb, which grew up later) and 10.1 (VFs of virtio); the host's packages stay
+# NICs that the lab needs came with QEMU 8.0 (igb, which grew up later) and after 10.0 (VFs of virtio); the host's packages stay
 # as they are.
 find_qemu() {
   local suite=trixie root=$CACHE/qemu
