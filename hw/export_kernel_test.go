@@ -5,12 +5,12 @@ package hw
 import "testing"
 
 // RunningKernel is the kernel that Open takes when it is given none.
-func RunningKernel(t *testing.T, sys string) (Kernel, IPKernel) {
+func RunningKernel(t *testing.T, sys, irq string) Machine {
 	t.Helper()
-	k, err := openKernel(sys)
+	k, err := openKernel(sys, irq)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(k.close)
-	return k, k
+	return k
 }

@@ -10,6 +10,7 @@ import (
 // Config says where a Host finds its machine.
 type Config struct {
 	Sys    string  // root of sysfs, "/sys" on a real machine
+	IRQ    string  // "/proc/irq" on a real machine; "" or one that is not there: interrupts cannot be placed
 	Kernel Machine // nil: the running kernel
 	Boot   string  // identity of this boot; "": the running kernel's
 }
@@ -20,6 +21,8 @@ type Host struct {
 	sys    sysfs
 	kernel Kernel
 	ip     IPKernel
+	tuner  TuneKernel
+	irqs   IRQKernel
 	boot   string
 }
 
@@ -35,6 +38,8 @@ const (
 	// igb VFs have carrier 0.1 s after they are up; a PF that has just been brought up needs seconds to train its link.
 	vfCarrierBound = 2 * time.Second
 	pfCarrierBound = 6 * time.Second
+	// igbvf requests its interrupts before it is up; a driver that leaves it to its watchdog does within a second.
+	irqBound = 2 * time.Second
 )
 
 // Open returns the machine whose sysfs is at c.Sys.
@@ -53,10 +58,10 @@ func Open(c Config) (*Host, error) {
 	}
 	k := c.Kernel
 	if k == nil {
-		if k, err = openKernel(c.Sys); err != nil {
+		if k, err = openKernel(c.Sys, c.IRQ); err != nil {
 			return nil, err
 		}
 	}
-	h.kernel, h.ip = k, k
+	h.kernel, h.ip, h.tuner, h.irqs = k, k, k, k
 	return h, nil
 }

@@ -10,6 +10,8 @@ import "net/netip"
 type Machine interface {
 	Kernel
 	IPKernel
+	TuneKernel
+	IRQKernel
 }
 
 // Kernel is the part that every loan needs: links, VFs, and the sysfs attributes that make the kernel act.

@@ -12,7 +12,6 @@ import (
 // TestVFContract divides the first igb of the guest; see test/lab.
 func TestVFContract(t *testing.T) {
 	hwtest.VFContract(t, func(t *testing.T) hwtest.Division {
-		k, _ := hw.RunningKernel(t, "/sys")
-		return hwtest.Division{Kernel: k, Sys: "/sys", PCI: "0000:01:00.0", VFDriver: "igbvf"}
+		return hwtest.Division{Kernel: hw.RunningKernel(t, "/sys", "/proc/irq"), Sys: "/sys", PCI: "0000:01:00.0", VFDriver: "igbvf"}
 	})
 }

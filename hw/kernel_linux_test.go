@@ -78,9 +78,8 @@ func mountSys() error {
 const sys = "/sys"
 
 func TestKernelContract(t *testing.T) {
-	hwtest.Contract(t, func(t *testing.T) (hw.Kernel, hw.IPKernel, hwtest.Env) {
-		k, ip := hw.RunningKernel(t, sys)
-		return k, ip, newWorld(t)
+	hwtest.Contract(t, func(t *testing.T) (hw.Machine, hwtest.Env) {
+		return hw.RunningKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }
 

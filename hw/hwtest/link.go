@@ -32,6 +32,7 @@ type link struct {
 	master    *link
 	beforeMAC hw.MAC // of a bond's port: its MAC before
 	addrs     []hw.Addr
+	tuning    *hw.Tuning // nil: as its driver makes it
 }
 
 // virtual kinds die with their namespace; hardware goes home.

@@ -32,6 +32,12 @@ type PF struct {
 	NoSpoof   bool   // spoofchk is not supported
 	HidesMACs bool   // the PF reports a VF's MAC only when it has set it; igb reports the one that the VF has chosen too
 
+	VFQueues    int    // combined queues that a VF has and that can be made fewer; 0 for none to be changed, as with igbvf
+	LocalCPUs   string // of its NUMA node, "0-3"
+	ManagedIRQs bool   // the kernel alone says where its interrupts go
+	NoIRQs      bool   // its driver requests none
+	Busy        bool   // interrupts come all the time, so that one goes elsewhere as soon as it is told to
+
 	VFMAC      func(vf int) hw.MAC // MAC that the firmware has set for a VF
 	DeadProbes int                 // how many times a VF comes up dead when it is probed
 	BadVFs     []int               // never have carrier
@@ -51,6 +57,7 @@ func (c PF) defaults() PF {
 		c.NoVFOps = true
 	}
 	c.Driver, c.VFDriver = cmp.Or(c.Driver, "igb"), cmp.Or(c.VFDriver, "igbvf")
+	c.LocalCPUs = cmp.Or(c.LocalCPUs, "0-3")
 	c.VFOffset, c.VFStride = cmp.Or(c.VFOffset, 0x80), cmp.Or(c.VFStride, 2)
 	return c
 }
@@ -82,6 +89,7 @@ func (k *Kernel) AddPF(c PF) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c = c.defaults()
+	k.tree.file("devices/system/cpu/online", k.CPUs, nil)
 	if c.MAC == "" {
 		c.MAC = k.drawMAC()
 	}
@@ -95,6 +103,7 @@ func (k *Kernel) AddPF(c PF) {
 	d.net = &link{dev: d, cable: !c.NoCable, trained: c.Up && !c.NoCable, assign: nameRenamed, udevName: c.Name,
 		Link: hw.Link{Name: c.Name, Type: "ether", MAC: c.MAC, PermMAC: c.MAC, MTU: 1500, TxQLen: 1000, Up: c.Up}}
 	k.registerLocked(d.net)
+	k.requeueLocked(d.net, tunedLocked(d.net).Queues)
 	if c.TotalVFs == 0 {
 		return
 	}
@@ -172,6 +181,7 @@ func (k *Kernel) addDeviceLocked(d *device) {
 	}
 	k.tree.files(d.path, map[string]string{
 		"vendor": "0x8086", "device": id, "class": "0x020000", "numa_node": strconv.Itoa(d.conf.NUMANode),
+		"local_cpulist":    d.conf.LocalCPUs,
 		"subsystem_vendor": "0x8086", "subsystem_device": "0xa03c",
 	})
 	k.tree.file(d.path+"/driver_override", "(null)", func(v string) error {
@@ -232,6 +242,7 @@ func (k *Kernel) unbindLocked(d *device) {
 		k.tree.remove(d.netParent)
 		d.netParent = d.path
 	}
+	k.takeIRQsLocked(d)
 	d.driver, d.dead = "", false
 }
 

@@ -127,6 +127,7 @@ func (k *Kernel) makeNetdevLocked(d *device) {
 	}
 	d.net = l
 	k.registerLocked(l)
+	k.giveIRQsLocked(d, d.vectors(tunedLocked(l).Queues))
 	k.udevLocked(l)
 }
 
