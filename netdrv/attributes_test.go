@@ -110,8 +110,8 @@ func TestContainerOptions(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := m.kernel.String()
-		const known = "known are allmulti, link_state, mac, max_tx_rate, min_tx_rate, mtu, prefix, privileged, promisc, spoofchk, " +
-			"sticky, trust, txqlen, vf, vlan, vlan_proto, vlan_qos"
+		const known = "known are allmulti, cores, ethtool, link_state, mac, max_tx_rate, min_tx_rate, mtu, prefix, privileged, " +
+			"promisc, queues, ring_rx, ring_tx, spoofchk, sticky, trust, txqlen, vf, vlan, vlan_proto, vlan_qos"
 		for _, c := range []struct {
 			network, key string
 			value        any

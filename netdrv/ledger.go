@@ -67,6 +67,7 @@ type loanRecord struct {
 	Snapshot hw.Snapshot `json:"snapshot"`
 	Wish     hw.VFWish   `json:"wish"`
 	Shape    hw.LinkWish `json:"shape"`
+	Tune     hw.TuneWish `json:"tune,omitzero"`
 	Since    time.Time   `json:"since"` // when it got into its state
 }
 

@@ -23,6 +23,12 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 	if err := d.cutsOff(c, n); err != nil {
 		return "", "", fmt.Errorf("option netdevice: %w", err)
 	}
+	if err := d.checkTuning(c, n); err != nil {
+		return "", "", err
+	}
+	if err := d.host.CheckTuning(n, tuneWish(c)); err != nil {
+		return "", "", err
+	}
 	for _, o := range others {
 		if o.Device == n.ID {
 			return "", "", fmt.Errorf("option netdevice: %s is used by network %s", n.Name, short(o.ID))
@@ -101,7 +107,8 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 		return nil, err
 	}
 	return &loan{loanRecord: loanRecord{Device: dev.ID, Mode: modePassthrough, Label: dev.Name, Snapshot: snap,
-		Wish: hw.VFWish{VFState: hw.VFState{MAC: n.mac}}, Shape: shape(n.config, snap.Link)}}, nil
+		Wish: hw.VFWish{VFState: hw.VFState{MAC: n.mac}}, Shape: shape(n.config, snap.Link),
+		Tune: tuneWish(n.config)}}, nil
 }
 
 // find returns the network's device. One without a PCI address may have been made anew since, by the host's own
@@ -115,11 +122,15 @@ func (d passthrough) find(n *network) (hw.Netdev, error) {
 }
 
 // prepare marks the device and gives it the wanted MAC.
-func (d passthrough) prepare(_ context.Context, l *loan, _ func() error) (hw.Netdev, error) {
+func (d passthrough) prepare(ctx context.Context, l *loan, save func() error) (hw.Netdev, error) {
 	if _, err := d.host.PrepareNetdev(l.Device, l.Wish.MAC); err != nil {
 		return hw.Netdev{}, err
 	}
-	return d.host.Shape(l.Device, l.Shape, 0)
+	dev, err := d.host.Shape(l.Device, l.Shape, 0)
+	if err != nil {
+		return dev, err
+	}
+	return dev, d.tune(ctx, l, save)
 }
 
 // release puts the device back.

@@ -38,6 +38,9 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (hw
 		return "", "", err
 	}
 	defer unlock()
+	if err := d.checkTuning(c, pf.Netdev); err != nil {
+		return "", "", err
+	}
 	if err := checkRange(c, pf); err != nil {
 		return "", "", err
 	}
@@ -93,7 +96,7 @@ func (d sriov) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*l
 	}
 	return &loan{loanRecord: loanRecord{
 		Device: vf.ID(), Mode: modeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
-		Wish: wish(n.config, *snap.VF, vfMAC(pf, vf, states)), Shape: shape(n.config, snap.Link),
+		Wish: wish(n.config, *snap.VF, vfMAC(pf, vf, states)), Shape: shape(n.config, snap.Link), Tune: tuneWish(n.config),
 	}}, nil
 }
 
@@ -121,7 +124,10 @@ func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netd
 	if err != nil {
 		return dev, err
 	}
-	return d.host.Shape(dev.ID, l.Shape, pf.MTU)
+	if dev, err = d.host.Shape(dev.ID, l.Shape, pf.MTU); err != nil {
+		return dev, err
+	}
+	return dev, d.tune(ctx, l, save)
 }
 
 // release puts the VF back. A VF that is gone with its PF is as good as put back.

@@ -10,7 +10,11 @@ import (
 // TestOptionErrors: every way to get an option wrong, word for word. Engines from 28 on hear it before they allocate
 // addresses, older ones when the network is made; nothing changes either way.
 func TestOptionErrors(t *testing.T) {
-	const vlans = "; allowed: 0 to 4094"
+	const (
+		vlans    = "; allowed: 0 to 4094"
+		offloads = "; allowed: FEATURE=on or FEATURE=off, separated by commas, such as gro=off,tso=on"
+		cpus     = "; allowed: CPUs such as 2,4-7, numa or none"
+	)
 	for _, c := range []struct {
 		options []string
 		want    string
@@ -18,8 +22,8 @@ func TestOptionErrors(t *testing.T) {
 		{nil, "option netdevice: missing; say which device to use: -o netdevice=NAME"},
 		{[]string{"netdevice="}, "option netdevice: has no value; allowed: name or PCI address of a netdev"},
 		{[]string{"netdevice=ens1f0", "vlna=5"},
-			"option vlna: unknown; known are allmulti, force, gateway, link_state, lock, mac, max_tx_rate, min_tx_rate, mode, mtu, " +
-				"netdevice, numvfs, prefix, privileged, promisc, spoofchk, sticky, trust, txqlen, vf, vfs, vlan, vlan_proto, vlan_qos"},
+			"option vlna: unknown; known are allmulti, cores, ethtool, force, gateway, link_state, lock, mac, max_tx_rate, " +
+				"min_tx_rate, mode, mtu, netdevice, numvfs, prefix, privileged, promisc, queues, ring_rx, ring_tx, spoofchk, sticky, trust, txqlen, vf, vfs, vlan, vlan_proto, vlan_qos"},
 		{[]string{"netdevice=ens1f0", "vlan=4095"}, `option vlan: "4095" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=-1"}, `option vlan: "-1" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=ten"}, `option vlan: "ten" is not allowed` + vlans},
@@ -44,8 +48,21 @@ func TestOptionErrors(t *testing.T) {
 		{[]string{"netdevice=ens1f0", "link_state=up"}, `option link_state: "up" is not allowed; allowed: auto, enable or disable`},
 		{[]string{"netdevice=ens1f0", "mtu=9g"}, `option mtu: "9g" is not allowed; allowed: 68 to 65535`},
 		{[]string{"netdevice=ens1f0", "lock=netdevice"}, `option lock: "netdevice" is not allowed; allowed: all, or some of ` +
-			"allmulti, link_state, max_tx_rate, min_tx_rate, mtu, prefix, privileged, promisc, spoofchk, trust, txqlen, vlan, " +
-			"vlan_proto, vlan_qos"},
+			"allmulti, cores, ethtool, link_state, max_tx_rate, min_tx_rate, mtu, prefix, privileged, promisc, queues, ring_rx, " +
+			"ring_tx, spoofchk, trust, txqlen, vlan, vlan_proto, vlan_qos"},
+		{[]string{"netdevice=ens1f0", "queues=0"}, `option queues: "0" is not allowed; allowed: 1 to what the device can`},
+		{[]string{"netdevice=ens1f0", "ethtool=gro"}, `option ethtool: "gro" is not allowed` + offloads},
+		{[]string{"netdevice=ens1f0", "ethtool=gro=maybe"}, `option ethtool: "gro=maybe" is not allowed` + offloads},
+		{[]string{"netdevice=ens1f0", "ethtool=gro=on,gro=off"}, `option ethtool: "gro=on,gro=off" is not allowed` + offloads},
+		{[]string{"netdevice=ens1f0", "ethtool=gor=on"},
+			"option ethtool: set features gor=on: the kernel knows no gor; ethtool -k lists the names: invalid value"},
+		{[]string{"netdevice=ens1f0", "ethtool=tso=on,tx-tcp-segmentation=off"},
+			"option ethtool: set features tso=on,tx-tcp-segmentation=off: tx-tcp-segmentation is asked to be on and off: invalid value"},
+		{[]string{"netdevice=ens1f0", "cores=some"}, `option cores: "some" is not allowed` + cpus},
+		{[]string{"netdevice=ens1f0", "cores=4-2"}, `option cores: "4-2" is not allowed` + cpus},
+		{[]string{"netdevice=ens1f0", "cores=2,99999"}, `option cores: "2,99999" is not allowed` + cpus},
+		{[]string{"netdevice=ens1f0", "cores=2,8"},
+			"option cores: cpu 8 does not exist or is offline; online are 0-7: invalid value"},
 		{[]string{"netdevice=../../etc"}, "option netdevice: ../../etc: no such device"},
 	} {
 		story(t, func(m *machine) {

@@ -71,8 +71,8 @@ func TestRefusals(t *testing.T) {
 		{"option vlan: 100 is used on " + pf + " (" + pfPCI + ") by network " + id + "; choose another",
 			[]string{"netdevice=" + pfPCI, "vlan=100"}},
 		{`option vlan: "4095" is not allowed; allowed: 0 to 4094`, []string{"netdevice=" + pf, "vlan=4095"}},
-		{"option colour: unknown; known are allmulti, force, gateway, link_state, lock, mac, max_tx_rate, min_tx_rate, mode, mtu, " +
-			"netdevice, numvfs, prefix, privileged, promisc, spoofchk, sticky, trust, txqlen, vf, vfs, vlan, vlan_proto, vlan_qos",
+		{"option colour: unknown; known are allmulti, cores, ethtool, force, gateway, link_state, lock, mac, max_tx_rate, min_tx_rate, " +
+			"mode, mtu, netdevice, numvfs, prefix, privileged, promisc, queues, ring_rx, ring_tx, spoofchk, sticky, trust, txqlen, vf, vfs, vlan, vlan_proto, vlan_qos",
 			[]string{"netdevice=" + pf, "colour=blue"}},
 		{"option netdevice: nosuch0: no such device", []string{"netdevice=nosuch0"}},
 		{"option netdevice: missing; say which device to use: -o netdevice=NAME", nil},
