@@ -24,7 +24,7 @@ func openIRQ(dir string) irqDir {
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq: %w", FromErrno(err))}
+		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq: %w", err)} // not an interrupt that is not there
 	}
 	return irqDir{root: root}
 }
