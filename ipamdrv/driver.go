@@ -21,10 +21,19 @@ import (
 type Config struct {
 	Store store.Store // shared with others: this driver's keys begin with "ipam/"
 	Log   *zap.Logger // nil for none
+	Capabilities
+}
+
+// Capabilities are the answers that need no store.
+type Capabilities struct {
+	// RequireMAC has the engine tell the MAC of each device. It makes one up for every device whose user named none, and
+	// forces it on it.
+	RequireMAC bool
 }
 
 // Driver is the IPAM driver. Its methods are the engine's calls; they may run concurrently.
 type Driver struct {
+	Capabilities
 	ledger ledger
 	log    *zap.Logger
 
@@ -40,13 +49,14 @@ func New(c Config) (*Driver, error) {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
-	return &Driver{ledger: ledger{c.Store}, log: c.Log, pools: map[string]*pool{}}, nil
+	return &Driver{Capabilities: c.Capabilities, ledger: ledger{c.Store}, log: c.Log, pools: map[string]*pool{}}, nil
 }
 
 const (
 	handlePrefix = "v1:" // before a pool's ID in the handle that the engine stores
 	handleBytes  = 16
 	maxName      = 128 // bytes of a container's name that are kept
+	maxMAC       = 59  // bytes of a MAC that are kept: an InfiniBand one has 20 octets
 
 	// undoTimeout bounds the taking back of what nobody can be told any more.
 	undoTimeout = 5 * time.Second
@@ -59,13 +69,13 @@ func handleID(handle string) (string, bool) {
 	return id, ok && err == nil && len(raw) == handleBytes && id == strings.ToLower(id)
 }
 
-// GetCapabilities answers what the engine must add to its requests: nothing.
-func (d *Driver) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
-	return &CapabilitiesResponse{}, nil
+// GetCapabilities answers what the engine must add to its requests.
+func (c Capabilities) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
+	return &CapabilitiesResponse{RequiresMACAddress: c.RequireMAC}, nil
 }
 
 // GetDefaultAddressSpaces answers two fixed names.
-func (d *Driver) GetDefaultAddressSpaces(context.Context, *Empty) (*ipam.AddressSpacesResponse, error) {
+func (c Capabilities) GetDefaultAddressSpaces(context.Context, *Empty) (*ipam.AddressSpacesResponse, error) {
 	return &ipam.AddressSpacesResponse{LocalDefaultAddressSpace: localSpace, GlobalDefaultAddressSpace: globalSpace}, nil
 }
 
@@ -119,7 +129,11 @@ func newPoolRecord(r *ipam.RequestPoolRequest) (*poolRecord, error) {
 				s.reserved(rec.Range.Addr()), rec.Subnet)
 		}
 	}
-	return rec, applyOptions(rec, r.Options)
+	if rec.Options, err = userOptions(r.Options); err != nil {
+		return nil, err
+	}
+	_, err = parseOptions(rec.Options)
+	return rec, err
 }
 
 // checkInside refuses an ip-range that is not inside the subnet.
@@ -185,7 +199,7 @@ func (d *Driver) RequestAddress(ctx context.Context, r *ipam.RequestAddressReque
 			if err := p.load(ctx); err != nil {
 				return err
 			}
-			_, err := p.release(ctx, a)
+			_, err := p.release(ctx, a, time.Now())
 			return err
 		})
 	}
@@ -216,7 +230,7 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressReque
 	defer p.unlock()
 
 	s := p.state
-	released, err := p.release(ctx, a)
+	released, err := p.release(ctx, a, time.Now())
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: release address %s: %w", s.prefix, a, err)
 	}
@@ -272,7 +286,8 @@ func (d *Driver) ContainerName(ctx context.Context, pool, address string) string
 			continue
 		}
 		l, decodeErr := decodeLease(kv)
-		if err = errors.Join(err, getErr); getErr == nil && decodeErr == nil && !l.Since.Before(youngest.Since) {
+		err = errors.Join(err, getErr)
+		if getErr == nil && decodeErr == nil && l.Kind != kindResting && !l.Since.Before(youngest.Since) {
 			youngest = l
 		}
 	}

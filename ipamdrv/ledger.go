@@ -33,14 +33,25 @@ type poolRecord struct {
 	Gateway netip.Addr   `json:"gateway,omitzero"` // it has a lease, too
 	// Invented: the engine asked for a gateway, but for no certain address.
 	Invented bool `json:"invented,omitempty"`
+	// Options are the user's, in his words.
+	Options map[string]string `json:"options,omitempty"`
 }
 
-// leaseRecord is what the ledger knows of an address that somebody has.
+// leaseRecord is what the ledger knows of an address that somebody has, or had and that rests.
 type leaseRecord struct {
 	V     int       `json:"v"`
 	Kind  leaseKind `json:"kind,omitempty"`
 	Name  string    `json:"name,omitempty"` // the container's; only engines from 29 on tell
-	Since time.Time `json:"since,omitzero"`
+	MAC   string    `json:"mac,omitempty"`  // the device's; engines tell it when they are asked to
+	Since time.Time `json:"since,omitzero"` // of one that rests: when it was released
+	// Token tells the record of one request from that of another one for the same: when the answer of the store is lost it
+	// shows whose was written.
+	Token string `json:"token,omitempty"`
+}
+
+// rest is what becomes of a lease that ends now.
+func (l leaseRecord) rest(now time.Time) leaseRecord {
+	return leaseRecord{V: recordVersion, Kind: kindResting, Name: l.Name, MAC: l.MAC, Since: now.UTC()}
 }
 
 // leaseKind says how an address came to be somebody's.
@@ -50,6 +61,7 @@ const (
 	kindGateway leaseKind = "gateway" // requested as the network's gateway
 	kindAsked   leaseKind = "asked"   // requested by address: --aux-address, --ip, --ip6
 	kindChosen  leaseKind = "chosen"  // chosen by us
+	kindResting leaseKind = "resting" // nobody's; released, and not to be chosen for a while
 )
 
 // holder says who has an address, for the error of the one who cannot have it.

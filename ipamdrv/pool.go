@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/mellanox/passthrough/store"
 )
@@ -22,9 +23,11 @@ type pool struct {
 // state is the copy of what the ledger says of a pool.
 type state struct {
 	subnet
-	rec  poolRecord
-	rev  int64 // of rec in the ledger
-	used *set  // the numbers of the leased addresses
+	config
+	rec   poolRecord
+	rev   int64 // of rec in the ledger
+	used  *set  // the numbers of the addresses that are leased or rest
+	rests rests // what was leased and rests
 }
 
 // newPool is a pool that has not been looked up yet.
@@ -59,17 +62,25 @@ func (p *pool) load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	s := &state{subnet: newSubnet(rec.Subnet, rec.Range), rec: rec, rev: kv.Rev, used: newSet()}
+	c, err := parseOptions(rec.Options)
+	if err != nil {
+		return fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
+	}
+	s := &state{subnet: newSubnet(rec.Subnet, rec.Range), config: c, rec: rec, rev: kv.Rev, used: newSet()}
 	err = p.ledger.leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
 		if !s.prefix.Contains(a) {
 			return fmt.Errorf("record %s: %w: not in subnet %s", kv.Key, store.ErrCorrupt, s.prefix)
 		}
 		s.mark(a, (*set).add)
-		return nil
+		if l, err := decodeLease(kv); err == nil && l.Kind == kindResting {
+			s.rests.add(a, l, kv.Rev)
+		}
+		return nil // a lease that cannot be read is somebody's
 	})
 	if err != nil {
 		return err
 	}
+	s.rests.sort()
 	p.state = s
 	return nil
 }
@@ -115,8 +126,8 @@ func (p *pool) write(ctx context.Context, conds []store.Cond, next *poolRecord, 
 	return r, nil
 }
 
-// give leases address a, which the caller has chosen or was asked for. next is as in write.
-func (p *pool) give(ctx context.Context, a netip.Addr, lease leaseRecord, next *poolRecord) error {
+// give leases address a, which the caller has chosen or was asked for, and which may rest. next and more are as in write.
+func (p *pool) give(ctx context.Context, a netip.Addr, lease leaseRecord, next *poolRecord, more ...store.Op) error {
 	s := p.state
 	switch what := s.reserved(a); {
 	case a.Is4() != s.prefix.Addr().Is4():
@@ -130,13 +141,15 @@ func (p *pool) give(ctx context.Context, a netip.Addr, lease leaseRecord, next *
 	if err != nil {
 		return err
 	}
-	r, err := p.write(ctx, []store.Cond{store.Absent(op.Key)}, next, op)
+	conds := []store.Cond{{Key: op.Key, Rev: s.rests.rev(a)}}
+	r, err := p.write(ctx, conds, next, append([]store.Op{op}, more...)...)
 	if err != nil {
 		return err
 	}
 	if !r.OK {
 		return p.inUse(ctx, a)
 	}
+	s.rests.remove(a)
 	s.mark(a, (*set).add)
 	return nil
 }
@@ -151,38 +164,60 @@ func (p *pool) inUse(ctx context.Context, a netip.Addr) error {
 	if err != nil {
 		return refuse(ErrInUse, "in use (%v)", err)
 	}
+	if lease.Kind == kindResting { // since we looked
+		p.state = nil
+		return errChanged
+	}
 	return refuse(ErrInUse, "in use %s", lease.holder(a))
 }
 
-// choose leases the next free address.
+// choose leases an address: the one that the asker had before, or else the next one. The same transaction forgets some of
+// those that have rested long enough.
 func (p *pool) choose(ctx context.Context, lease leaseRecord) (netip.Addr, error) {
 	s := p.state
-	n, ok := s.next()
-	if !ok {
+	s.expire(lease.Since)
+	a, ok := s.rests.of(lease.owners())
+	if ok && s.sticky > 0 {
+		return a, p.give(ctx, a, lease, nil)
+	}
+	if a, ok = s.next(lease.Since); !ok {
 		return netip.Addr{}, s.fullError()
 	}
-	a := s.addr(n)
 	next := s.rec
 	next.Cursor = a
-	if err := p.give(ctx, a, lease, &next); err != nil {
+	over := s.rests.forget(a)
+	var forget []store.Op
+	for _, b := range over {
+		forget = append(forget, store.Del(leaseKey(p.id, b)))
+	}
+	if err := p.give(ctx, a, lease, &next, forget...); err != nil {
 		if errors.Is(err, ErrInUse) {
-			p.state = nil // the index said free
+			p.state, err = nil, errChanged // the index said free
 		}
 		return netip.Addr{}, err
+	}
+	for _, b := range over {
+		s.rests.remove(b)
 	}
 	return a, nil
 }
 
-// next is the number of the first free address after the one that was chosen last, going round.
-func (s *state) next() (uint64, bool) {
+// next is the address to choose: the first free one after that which was chosen last, going round. When there is none it
+// is the one that was kept longest for somebody who has not come back.
+func (s *state) next(now time.Time) (netip.Addr, bool) {
 	from := s.lo
-	if last, ok := s.number(s.rec.Cursor); s.rec.Cursor.IsValid() && ok && last >= s.lo && last < s.hi {
+	last, ok := s.number(s.rec.Cursor)
+	if s.rec.Cursor.IsValid() && ok && last >= s.lo && last < s.hi && !s.lowest {
 		from = last + 1
 	}
-	if n, ok := s.free(from, s.hi); ok || from == s.lo {
-		return n, ok
+	n, ok := s.free(from, s.hi)
+	if !ok && from > s.lo {
+		n, ok = s.free(s.lo, from-1)
 	}
-	return s.free(s.lo, from-1)
+	if ok {
+		return s.addr(n), true
+	}
+	return s.rests.oldestKept(now.Add(-s.quarantine), s.choosable)
 }
 
 // free is the first free number from lo to hi, without the one that is kept for a router.
@@ -195,6 +230,18 @@ func (s *state) free(lo, hi uint64) (uint64, bool) {
 		return s.used.free(n+1, hi)
 	}
 	return n, ok
+}
+
+// choosable says whether a may be chosen when it is free.
+func (s *state) choosable(a netip.Addr) bool {
+	n, ok := s.number(a)
+	kept, is := s.kept()
+	return ok && n >= s.lo && n <= s.hi && (!is || n != kept)
+}
+
+// expire ends the rest of those that have rested long enough.
+func (s *state) expire(now time.Time) {
+	s.rests.expire(now, s.quarantine, s.sticky, func(a netip.Addr) { s.mark(a, (*set).remove) })
 }
 
 // kept is the number that is not chosen because the pool has no gateway yet.
@@ -220,11 +267,14 @@ func (s *state) fullError() error {
 	if s.within.IsValid() {
 		where, remedy = " of ip-range "+s.within.String(), "--ip-range"
 	}
-	what := fmt.Sprintf("all %d addresses%s are", count, where)
+	what := fmt.Sprintf("all %d addresses%s are in use", count, where)
 	if count == 1 {
-		what = fmt.Sprintf("the one address%s is", where)
+		what = fmt.Sprintf("the one address%s is in use", where)
 	}
-	return refuse(ErrFull, "%s in use; remove a container, or create the network with a larger %s%s", what, remedy, keep)
+	if n := s.rests.len(); n > 0 {
+		what += fmt.Sprintf(", %d of them in quarantine", n)
+	}
+	return refuse(ErrFull, "%s; remove a container, or create the network with a larger %s%s", what, remedy, keep)
 }
 
 // gateway leases the gateway's address: a, or, when a is not valid, the first usable one. Asked again it answers the
@@ -252,8 +302,9 @@ func (p *pool) gateway(ctx context.Context, a netip.Addr, lease leaseRecord) (gw
 	return a, true, nil
 }
 
-// release ends the lease of a, if there is one; released is false when there was none.
-func (p *pool) release(ctx context.Context, a netip.Addr) (released bool, err error) {
+// release ends the lease of a, if there is one; released is false when there was none. What comes next is the address's
+// rest, if the pool's options want one.
+func (p *pool) release(ctx context.Context, a netip.Addr, now time.Time) (released bool, err error) {
 	s := p.state
 	kv, err := p.ledger.store.Get(ctx, leaseKey(p.id, a))
 	if errors.Is(err, store.ErrNotFound) {
@@ -262,22 +313,42 @@ func (p *pool) release(ctx context.Context, a netip.Addr) (released bool, err er
 	if err != nil {
 		return false, err
 	}
+	lease, err := decodeLease(kv)
+	if err == nil && lease.Kind == kindResting {
+		return false, nil
+	}
 	var next *poolRecord
 	if a == s.rec.Gateway {
 		rec := s.rec
 		rec.Gateway, rec.Invented = netip.Addr{}, false
 		next = &rec
 	}
-	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, next, store.Del(kv.Key))
+	op, rest := store.Del(kv.Key), lease.rest(now)
+	rests := err == nil && lease.Kind != kindGateway && s.restsAfter(rest)
+	if rests {
+		if op, err = put(kv.Key, rest); err != nil {
+			return false, err
+		}
+	}
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, next, op)
 	if err != nil {
 		return false, err
 	}
-	if !r.OK {
+	switch {
+	case !r.OK:
 		p.state = nil
 		return false, errChanged
+	case rests:
+		s.rests.add(a, rest, r.Rev)
+	default:
+		s.mark(a, (*set).remove)
 	}
-	s.mark(a, (*set).remove)
 	return true, nil
+}
+
+// restsAfter says whether the pool's options want an address with this past to rest.
+func (s *state) restsAfter(past leaseRecord) bool {
+	return s.quarantine > 0 || s.sticky > 0 && len(past.owners()) > 0
 }
 
 // remove deletes the pool with all its leases, and answers what it was. The error matches [store.ErrNotFound] when

@@ -46,7 +46,13 @@ func TestRefusedPools(t *testing.T) {
 		{"range of the broadcast address", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", SubPool: "10.1.0.255/32"},
 			"ip-range 10.1.0.255/32: its one address is the subnet's broadcast address of 10.1.0.0/24"},
 		{"unknown option", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"foo": "bar"}},
-			`ipam option "foo": unknown; this driver has no --ipam-opt`},
+			`ipam option "foo": unknown; known are reuse, quarantine, sticky`},
+		{"reuse", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"reuse": "never"}},
+			`ipam option reuse: "never" is not allowed; allowed: last or immediate`},
+		{"quarantine", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"Quarantine": "30"}},
+			`ipam option quarantine: "30" is not allowed; allowed: a duration from 1s to 8760h, such as 30s`},
+		{"sticky", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"sticky": "yes"}},
+			`ipam option sticky: "yes" is not allowed; allowed: a duration from 1s to 8760h, such as 24h`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

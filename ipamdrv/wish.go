@@ -2,10 +2,12 @@ package ipamdrv
 
 import (
 	"context"
+	"crypto/rand"
 	"net/netip"
 	"time"
 
 	"github.com/docker/go-plugins-helpers/ipam"
+	"github.com/docker/libnetwork/netlabel"
 )
 
 // wish is a request for an address.
@@ -20,8 +22,9 @@ func newWish(r *ipam.RequestAddressRequest) (wish, error) {
 		return wish{}, refuse(ErrInvalid, "the request names no pool")
 	}
 	name := r.Options[optEndpointName]
+	mac := r.Options[netlabel.MacAddress]
 	w := wish{lease: leaseRecord{V: recordVersion, Kind: kindChosen, Name: name[:min(len(name), maxName)],
-		Since: time.Now().UTC()}}
+		MAC: mac[:min(len(mac), maxMAC)], Since: time.Now().UTC(), Token: rand.Text()}}
 	if r.Address != "" {
 		var err error
 		if w.addr, err = parseAddr(r.Address); err != nil {

@@ -16,6 +16,7 @@ type config struct {
 	socket         string
 	handlerTimeout time.Duration
 	deviceNames    string // see parseDevices
+	requireMAC     bool
 }
 
 // A setting is one variable of the environment.
@@ -59,6 +60,10 @@ var settings = []setting{
 		_, err := parseDevices(v)
 		c.deviceNames = v
 		return err == nil
+	}},
+	{"REQUIRE_MAC", "false", "true or false", func(c *config, v string) bool {
+		c.requireMAC = v == "true"
+		return c.requireMAC || v == "false"
 	}},
 }
 
