@@ -38,6 +38,9 @@ func CheckIndex(ctx context.Context, d *Driver) error {
 			return fmt.Errorf("pool %s: the index has %d addresses, the ledger %d, or they differ", id, have.used.n,
 				fresh.state.used.n)
 		}
+		if !maps.Equal(have.shares, fresh.state.shares) {
+			return fmt.Errorf("pool %s: shared by %v in RAM, %v in the ledger", id, have.shares, fresh.state.shares)
+		}
 		if !reflect.DeepEqual(have.rec, fresh.state.rec) || have.rev != fresh.state.rev {
 			return fmt.Errorf("pool %s: %+v at %d in RAM, %+v at %d in the ledger", id, have.rec, have.rev, fresh.state.rec,
 				fresh.state.rev)

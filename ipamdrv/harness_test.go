@@ -182,7 +182,7 @@ func wantError(t *testing.T, err, kind error, want string) {
 	if err == nil || err.Error() != want {
 		t.Errorf("error\n got: %v\nwant: %s", err, want)
 	}
-	if !errors.Is(err, kind) {
+	if kind != nil && !errors.Is(err, kind) {
 		t.Errorf("error %v does not match %v", err, kind)
 	}
 }

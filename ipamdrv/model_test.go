@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,6 +31,7 @@ type modelPool struct {
 	leases         map[netip.Addr]string // who has it; "" for nobody in particular
 
 	lowest             bool
+	excluded           []netip.Addr
 	quarantine, sticky time.Duration
 	rests              map[netip.Addr]modelRest
 }
@@ -44,6 +46,14 @@ type modelRest struct {
 func (m *modelPool) setOptions(options map[string]string) {
 	m.lowest = options["reuse"] == "immediate"
 	m.quarantine, _ = time.ParseDuration(options["quarantine"])
+	for _, text := range strings.Split(options["exclude"], ",") {
+		first, last, _ := strings.Cut(text, "-")
+		for a, err := netip.ParseAddr(first); err == nil; a = a.Next() {
+			if m.excluded = append(m.excluded, a); a.String() == last {
+				break
+			}
+		}
+	}
 	m.sticky, _ = time.ParseDuration(options["sticky"])
 }
 
@@ -108,7 +118,7 @@ func (m *modelPool) choice() []netip.Addr {
 	var before, after []netip.Addr
 	inRange := 0
 	for _, a := range usable {
-		if m.within.IsValid() && !m.within.Contains(a) {
+		if m.within.IsValid() && !m.within.Contains(a) || slices.Contains(m.excluded, a) {
 			continue
 		}
 		inRange++
@@ -144,6 +154,7 @@ var subnets = [][2]string{
 var poolOptions = []map[string]string{
 	nil, {"reuse": "immediate"}, {"quarantine": "10s"}, {"sticky": "20s"}, {"quarantine": "10s", "sticky": "5s"},
 	{"quarantine": "10s", "sticky": "20s", "reuse": "immediate"},
+	{"exclude": "10.0.0.2-10.0.0.4,10.0.0.3-10.0.0.6,fd00::1-fd00::3,10.0.0.13-10.0.0.14"},
 }
 
 // TestAgainstModel compares every answer with the model's, through restarts and crashes.
@@ -230,10 +241,11 @@ func (m *machine) requestPool(t *rapid.T) {
 		p.within = netip.MustParsePrefix(pick[1])
 	}
 	options := rapid.SampledFrom(poolOptions).Draw(t, "options")
-	p.setOptions(options)
 	r, err := m.d.RequestPool(context.Background(),
 		&ipam.RequestPoolRequest{Pool: pick[0], SubPool: pick[1], Options: options})
-	if len(p.choice()) == 0 {
+	empty := len(p.choice()) == 0
+	p.setOptions(options)
+	if empty {
 		if !errors.Is(err, ipamdrv.ErrInvalid) {
 			t.Fatalf("RequestPool(%v): %v, want it refused", pick, err)
 		}

@@ -2,6 +2,7 @@ package ipamdrv
 
 import (
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -27,9 +28,37 @@ type config struct {
 	lowest     bool // choose the lowest address that is free, instead of going round
 	quarantine time.Duration
 	sticky     time.Duration
+	exclude    []span
+	gateway    gatewayOption
+	share      string // the name of the pool
+	overflow   string // the name of the group
 }
 
 var options = []Option{
+	{
+		Name: "exclude", Values: "up to 256 addresses, ranges A-B and subnets, separated by commas", Default: "none",
+		Help: "addresses that are not chosen, such as those of other machines; one can still ask for them. Those outside of " +
+			"the subnet do not matter: every subnet of a network gets the same list",
+		parse: func(c *config, v string) (ok bool) { c.exclude, ok = parseSpans(v); return ok },
+	},
+	{
+		Name: "gateway", Values: "auto, none, or one address of each family", Default: "auto",
+		Help: "none: the network is to have no gateway, and engines before 28, which insist on one, get an address that costs no " +
+			"container one; an address: the network's gateway, which may be outside of the subnet",
+		parse: func(c *config, v string) (ok bool) { c.gateway, ok = parseGateway(v); return ok },
+	},
+	{
+		Name: "pool", Values: nameForm, Default: "none",
+		Help: "networks that name the same pool share its addresses: for networks on one segment. They have to say the same " +
+			"subnet, range and options; the pool goes with the last of them",
+		parse: func(c *config, v string) bool { c.share = v; return name.MatchString(v) },
+	},
+	{
+		Name: "overflow", Values: nameForm, Default: "none",
+		Help: "subnets with the same name here help each other out: when one is full, its next container gets an address of " +
+			"another. For a network with several --subnet of one family; each network needs a name of its own",
+		parse: func(c *config, v string) bool { c.overflow = v; return name.MatchString(v) },
+	},
 	{
 		Name: "reuse", Values: "last or immediate", Default: "last",
 		Help: "when an address that was released is chosen again: last, when all others have been (the choice goes round); " +
@@ -48,6 +77,11 @@ var options = []Option{
 		parse: func(c *config, v string) (ok bool) { c.sticky, ok = duration(v); return ok },
 	},
 }
+
+// name is what the name of a pool or of a group looks like, and nameForm says so.
+var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
+
+const nameForm = "up to 63 letters, digits, _, - and ."
 
 // duration reads how long something rests.
 func duration(v string) (time.Duration, bool) {
@@ -83,6 +117,10 @@ func parseOptions(users map[string]string) (config, error) {
 		if given && !o.parse(&c, v) {
 			return config{}, refuse(ErrInvalid, "ipam option %s: %.64q is not allowed; allowed: %s", o.Name, v, o.Values)
 		}
+	}
+	if c.share != "" && c.overflow != "" {
+		return config{}, refuse(ErrInvalid, "ipam options pool and overflow: a pool that is shared cannot help another out; "+
+			"say only one of them")
 	}
 	return c, nil
 }

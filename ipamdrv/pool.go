@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/mellanox/passthrough/store"
@@ -14,7 +16,7 @@ import (
 type pool struct {
 	id     string
 	ledger ledger
-	turn   chan struct{} // holds a value while a request works on the pool
+	turn   // of requests to it
 
 	// state is nil until the pool's first use and whenever it may differ from the ledger; see load.
 	state *state
@@ -28,25 +30,14 @@ type state struct {
 	rev   int64 // of rec in the ledger
 	used  *set  // the numbers of the addresses that are leased or rest
 	rests rests // what was leased and rests
+
+	shares map[string]bool // the networks that share the pool; none when it is not shared
 }
 
 // newPool is a pool that has not been looked up yet.
 func newPool(id string, l ledger) *pool {
-	return &pool{id: id, ledger: l, turn: make(chan struct{}, 1)}
+	return &pool{id: id, ledger: l, turn: newTurn()}
 }
-
-// lock waits for the caller's turn, not longer than ctx lasts.
-func (p *pool) lock(ctx context.Context) error {
-	select {
-	case p.turn <- struct{}{}:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for an earlier request: %w", ctx.Err())
-	}
-}
-
-// unlock ends the caller's turn.
-func (p *pool) unlock() { <-p.turn }
 
 // load makes state from the ledger when there is none. The error matches [store.ErrNotFound] when the pool does not
 // exist. The caller has the turn, as in all methods below.
@@ -66,7 +57,7 @@ func (p *pool) load(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
 	}
-	s := &state{subnet: newSubnet(rec.Subnet, rec.Range), config: c, rec: rec, rev: kv.Rev, used: newSet()}
+	s := &state{subnet: newSubnet(rec.Subnet, rec.Range, c.exclude), config: c, rec: rec, rev: kv.Rev, used: newSet()}
 	err = p.ledger.leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
 		if !s.prefix.Contains(a) {
 			return fmt.Errorf("record %s: %w: not in subnet %s", kv.Key, store.ErrCorrupt, s.prefix)
@@ -81,8 +72,29 @@ func (p *pool) load(ctx context.Context) error {
 		return err
 	}
 	s.rests.sort()
-	p.state = s
-	return nil
+	s.shares, err = p.sharesOf(ctx)
+	if err == nil {
+		p.state = s
+	}
+	return err
+}
+
+// sharesOf lists the networks that share the pool.
+func (p *pool) sharesOf(ctx context.Context) (map[string]bool, error) {
+	keys, err := p.ledger.keys(ctx, sharePrefix+p.id+"/")
+	shares := map[string]bool{}
+	for _, key := range keys {
+		shares[strings.TrimPrefix(key, sharePrefix+p.id+"/")] = true
+	}
+	return shares, err
+}
+
+// knows says whether h is a handle of the pool.
+func (p *pool) knows(h handle) bool {
+	if len(p.state.shares) == 0 {
+		return h.share == ""
+	}
+	return p.state.shares[h.share]
 }
 
 // mark changes a's place in the index, if it has one.
@@ -96,7 +108,7 @@ func (s *state) mark(a netip.Addr, change func(*set, uint64) bool) {
 // pool's record in the same transaction. The result's OK is false only when a condition on a lease failed.
 func (p *pool) write(ctx context.Context, conds []store.Cond, next *poolRecord, ops ...store.Op) (store.Result, error) {
 	s := p.state
-	conds = append(conds, store.Cond{Key: poolKey(p.id), Rev: s.rev})
+	conds = append([]store.Cond{{Key: poolKey(p.id), Rev: s.rev}}, conds...) // first: who is not up to date judges nothing
 	if next != nil {
 		op, err := put(poolKey(p.id), next)
 		if err != nil {
@@ -220,8 +232,21 @@ func (s *state) next(now time.Time) (netip.Addr, bool) {
 	return s.rests.oldestKept(now.Add(-s.quarantine), s.choosable)
 }
 
-// free is the first free number from lo to hi, without the one that is kept for a router.
+// free is the first free number from lo to hi that may be chosen.
 func (s *state) free(lo, hi uint64) (uint64, bool) {
+	for _, st := range s.choice {
+		if st.hi < lo || st.lo > hi {
+			continue
+		}
+		if n, ok := s.freeIn(max(lo, st.lo), min(hi, st.hi)); ok {
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+// freeIn is the first free number from lo to hi, without the one that is kept for a router.
+func (s *state) freeIn(lo, hi uint64) (uint64, bool) {
 	n, ok := s.used.free(lo, hi)
 	if kept, is := s.kept(); ok && is && n == kept {
 		if n == hi {
@@ -236,7 +261,7 @@ func (s *state) free(lo, hi uint64) (uint64, bool) {
 func (s *state) choosable(a netip.Addr) bool {
 	n, ok := s.number(a)
 	kept, is := s.kept()
-	return ok && n >= s.lo && n <= s.hi && (!is || n != kept)
+	return ok && s.chosen(n) && (!is || n != kept)
 }
 
 // expire ends the rest of those that have rested long enough.
@@ -246,7 +271,7 @@ func (s *state) expire(now time.Time) {
 
 // kept is the number that is not chosen because the pool has no gateway yet.
 func (s *state) kept() (uint64, bool) {
-	if s.rec.Gateway.IsValid() {
+	if s.rec.Gateway.IsValid() && !s.gateway.none || s.gateway.of(s.prefix).IsValid() {
 		return 0, false
 	}
 	return s.router()
@@ -254,22 +279,24 @@ func (s *state) kept() (uint64, bool) {
 
 // fullError says that there is nothing left to choose, how much there was, and what to do.
 func (s *state) fullError() error {
-	count, keep := s.hi-s.lo+1, ""
+	if len(s.choice) == 0 {
+		return refuse(ErrFull, "option exclude leaves none to choose; ask for one with %s", flag(s.base))
+	}
+	count, keep := s.count(), ""
 	if n, ok := s.kept(); ok && !s.used.has(n) {
 		count--
-		flag := "--ip"
-		if s.base.Is6() {
-			flag = "--ip6"
-		}
-		keep = fmt.Sprintf("; %s is kept for a router, a container can have it with %s", s.addr(n), flag)
+		keep = fmt.Sprintf("; %s is kept for a router, a container can have it with %s", s.addr(n), flag(s.base))
 	}
 	where, remedy := "", "--subnet"
 	if s.within.IsValid() {
 		where, remedy = " of ip-range "+s.within.String(), "--ip-range"
 	}
+	if len(s.exclude) > 0 {
+		where += " that are not excluded"
+	}
 	what := fmt.Sprintf("all %d addresses%s are in use", count, where)
 	if count == 1 {
-		what = fmt.Sprintf("the one address%s is in use", where)
+		what = fmt.Sprintf("the one address%s is in use", strings.Replace(where, "are not", "is not", 1))
 	}
 	if n := s.rests.len(); n > 0 {
 		what += fmt.Sprintf(", %d of them in quarantine", n)
@@ -277,34 +304,28 @@ func (s *state) fullError() error {
 	return refuse(ErrFull, "%s; remove a container, or create the network with a larger %s%s", what, remedy, keep)
 }
 
-// gateway leases the gateway's address: a, or, when a is not valid, the first usable one. Asked again it answers the
-// same; given is true when the lease is new.
-func (p *pool) gateway(ctx context.Context, a netip.Addr, lease leaseRecord) (gw netip.Addr, given bool, err error) {
-	next := p.state.rec
-	next.Invented = !a.IsValid()
-	if next.Gateway.IsValid() {
-		switch {
-		case !a.IsValid(), a == next.Gateway && !p.state.rec.Invented:
-			return next.Gateway, false, nil
-		case a == next.Gateway: // now somebody has asked for it
-			_, err := p.write(ctx, nil, &next)
-			return a, false, err
-		}
-		return netip.Addr{}, false, refuse(ErrInUse, "the gateway is %s already", next.Gateway)
+// flag is the flag of docker run that asks for an address of a's family.
+func flag(a netip.Addr) string {
+	if a.Is4() {
+		return "--ip"
 	}
-	if !a.IsValid() {
-		a = p.state.first()
-	}
-	next.Gateway = a
-	if err := p.give(ctx, a, lease, &next); err != nil {
-		return netip.Addr{}, false, err
-	}
-	return a, true, nil
+	return "--ip6"
 }
 
-// release ends the lease of a, if there is one; released is false when there was none. What comes next is the address's
-// rest, if the pool's options want one.
-func (p *pool) release(ctx context.Context, a netip.Addr, now time.Time) (released bool, err error) {
+// end ends the lease that a has for share, as often as it takes.
+func (p *pool) end(ctx context.Context, a netip.Addr, share string) (released bool, err error) {
+	err = again(func() (err error) {
+		if err = p.load(ctx); err == nil {
+			released, err = p.release(ctx, a, share, time.Now())
+		}
+		return err
+	})
+	return released, err
+}
+
+// release ends the lease of a for share, if there is one; released is false when there was none. What comes next is the
+// address's rest, if the pool's options want one.
+func (p *pool) release(ctx context.Context, a netip.Addr, share string, now time.Time) (released bool, err error) {
 	s := p.state
 	kv, err := p.ledger.store.Get(ctx, leaseKey(p.id, a))
 	if errors.Is(err, store.ErrNotFound) {
@@ -313,32 +334,56 @@ func (p *pool) release(ctx context.Context, a netip.Addr, now time.Time) (releas
 	if err != nil {
 		return false, err
 	}
-	lease, err := decodeLease(kv)
-	if err == nil && lease.Kind == kindResting {
+	lease, decodeErr := decodeLease(kv)
+	switch {
+	case decodeErr != nil: // one that cannot be read can be released
+	case lease.Kind == kindResting, a == s.config.gateway.of(s.prefix):
 		return false, nil
+	case share != "" && !slices.Contains(lease.Holders, share):
+		return false, nil // another network's
+	case len(lease.Holders) > 1:
+		lease.Holders = without(lease.Holders, share)
+		return p.keep(ctx, kv, lease)
 	}
+	return p.free(ctx, a, kv, lease.rest(now), lease.Kind != kindGateway && decodeErr == nil)
+}
+
+// keep writes a lease that has one holder less.
+func (p *pool) keep(ctx context.Context, kv store.KV, lease leaseRecord) (bool, error) {
+	op, err := put(kv.Key, lease)
+	if err != nil {
+		return false, err
+	}
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, nil, op)
+	if err == nil && !r.OK {
+		p.state, err = nil, errChanged
+	}
+	return err == nil, err
+}
+
+// free ends the lease in kv; the address may rest then, if it is one that can.
+func (p *pool) free(ctx context.Context, a netip.Addr, kv store.KV, rest leaseRecord, can bool) (_ bool, err error) {
+	s := p.state
 	var next *poolRecord
 	if a == s.rec.Gateway {
 		rec := s.rec
 		rec.Gateway, rec.Invented = netip.Addr{}, false
 		next = &rec
 	}
-	op, rest := store.Del(kv.Key), lease.rest(now)
-	rests := err == nil && lease.Kind != kindGateway && s.restsAfter(rest)
-	if rests {
+	op := store.Del(kv.Key)
+	if can = can && s.restsAfter(rest); can {
 		if op, err = put(kv.Key, rest); err != nil {
 			return false, err
 		}
 	}
 	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, next, op)
-	if err != nil {
-		return false, err
-	}
 	switch {
+	case err != nil:
+		return false, err
 	case !r.OK:
 		p.state = nil
 		return false, errChanged
-	case rests:
+	case can:
 		s.rests.add(a, rest, r.Rev)
 	default:
 		s.mark(a, (*set).remove)
@@ -349,31 +394,4 @@ func (p *pool) release(ctx context.Context, a netip.Addr, now time.Time) (releas
 // restsAfter says whether the pool's options want an address with this past to rest.
 func (s *state) restsAfter(past leaseRecord) bool {
 	return s.quarantine > 0 || s.sticky > 0 && len(past.owners()) > 0
-}
-
-// remove deletes the pool with all its leases, and answers what it was. The error matches [store.ErrNotFound] when
-// there is none. It works without state, so that a pool that cannot be loaded can be removed.
-func (p *pool) remove(ctx context.Context) (poolRecord, error) {
-	kv, err := p.ledger.store.Get(ctx, poolKey(p.id))
-	if err != nil {
-		return poolRecord{}, err
-	}
-	ops := []store.Op{store.Del(kv.Key)}
-	err = p.ledger.store.Range(ctx, leasePrefix+p.id+"/", func(lease store.KV) error {
-		ops = append(ops, store.Del(lease.Key))
-		return nil
-	})
-	if err != nil {
-		return poolRecord{}, err
-	}
-	p.state = nil
-	r, err := p.ledger.commit(ctx, []store.Cond{store.Unchanged(kv)}, ops...)
-	if err == nil && !r.OK {
-		err = errChanged
-	}
-	rec, decodeErr := decodePool(kv)
-	if decodeErr != nil {
-		rec = poolRecord{} // it is gone anyway; only the log line is poorer
-	}
-	return rec, err
 }

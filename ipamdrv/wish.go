@@ -14,6 +14,18 @@ import (
 type wish struct {
 	addr  netip.Addr // not valid: any
 	lease leaseRecord
+	share string // the share of a shared pool that it is for
+}
+
+// any says whether any address would do.
+func (w wish) any() bool { return w.lease.Kind == kindChosen }
+
+// of is the wish of the network that has handle h.
+func (w wish) of(h handle) wish {
+	if w.share = h.share; h.share != "" {
+		w.lease.Holders = []string{h.share}
+	}
+	return w
 }
 
 // newWish checks a request.

@@ -101,7 +101,12 @@ func openDrivers(cfg config, ledger store.Store, log *zap.Logger) (*netdrv.Drive
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardware: open: %w", err)
 	}
-	ipam, err := ipamdrv.New(ipamdrv.Config{Store: ledger, Log: log, Capabilities: cfg.capabilities()})
+	defaults, err := ipamdrv.ParseDefaultPools(cfg.defaultPools)
+	if err != nil {
+		return nil, nil, err
+	}
+	ipam, err := ipamdrv.New(ipamdrv.Config{Store: ledger, Log: log, Capabilities: cfg.capabilities(),
+		Defaults: defaults, Host: host.Networks})
 	if err != nil {
 		return nil, nil, err
 	}
