@@ -9,10 +9,15 @@ import "net/netip"
 // Errors match one of the sentinels in errors.go and, where the kernel gave one, the errno.
 type Machine interface {
 	Kernel
-	IPKernel
+	Layer3
 	LinkKernel
 	TuneKernel
 	IRQKernel
+}
+
+// Layer3 is the parts that concern addresses: a link's own, and those of others on its segment.
+type Layer3 interface {
+	IPKernel
 	NeighbourKernel
 }
 

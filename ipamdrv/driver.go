@@ -27,6 +27,8 @@ type Config struct {
 	Defaults []DefaultPool // where the subnets of networks without one come from
 	// Host lists the subnets that the host is on or has routes to, which default pools must not overlap; nil for none.
 	Host func() ([]netip.Prefix, error)
+	// Probe asks who has an address, for pools that want that; nil: they are refused.
+	Probe Prober
 }
 
 // Capabilities are the answers that need no store.
@@ -44,6 +46,7 @@ type Driver struct {
 	defaults []DefaultPool
 	host     func() ([]netip.Prefix, error)
 	others   bool
+	probe    Prober
 
 	entering turn // of requests for pools
 
@@ -60,7 +63,7 @@ func New(c Config) (*Driver, error) {
 		c.Log = zap.NewNop()
 	}
 	return &Driver{Capabilities: c.Capabilities, ledger: ledger{c.Store}, log: c.Log, defaults: c.Defaults,
-		host: c.Host, others: c.Others, entering: newTurn(), pools: map[string]*pool{}}, nil
+		host: c.Host, others: c.Others, probe: c.Probe, entering: newTurn(), pools: map[string]*pool{}}, nil
 }
 
 const (
@@ -188,9 +191,10 @@ func (d *Driver) grant(ctx context.Context, p *pool, w wish) (string, error) {
 	s := p.state.subnet
 	var a netip.Addr
 	var given bool
+	ask := d.prober(p.state.config)
 	try := func() (err error) {
 		if err = p.load(ctx); err == nil {
-			a, given, err = w.grant(ctx, p)
+			a, given, err = w.grant(ctx, p, ask)
 		}
 		return err
 	}

@@ -141,13 +141,8 @@ func (p *pool) write(ctx context.Context, conds []store.Cond, next *poolRecord, 
 // give leases address a, which the caller has chosen or was asked for, and which may rest. next and more are as in write.
 func (p *pool) give(ctx context.Context, a netip.Addr, lease leaseRecord, next *poolRecord, more ...store.Op) error {
 	s := p.state
-	switch what := s.reserved(a); {
-	case a.Is4() != s.prefix.Addr().Is4():
-		return refuse(ErrInvalid, "the pool is %s", s.family())
-	case !s.prefix.Contains(a):
-		return refuse(ErrInvalid, "not in the subnet")
-	case what != "":
-		return refuse(ErrInvalid, "it is %s", what)
+	if err := p.givable(a); err != nil {
+		return err
 	}
 	op, err := put(leaseKey(p.id, a), lease)
 	if err != nil {
@@ -163,6 +158,20 @@ func (p *pool) give(ctx context.Context, a netip.Addr, lease leaseRecord, next *
 	}
 	s.rests.remove(a)
 	s.mark(a, (*set).add)
+	return nil
+}
+
+// givable refuses an address that the pool cannot give.
+func (p *pool) givable(a netip.Addr) error {
+	s := p.state
+	switch what := s.reserved(a); {
+	case a.Is4() != s.prefix.Addr().Is4():
+		return refuse(ErrInvalid, "the pool is %s", s.family())
+	case !s.prefix.Contains(a):
+		return refuse(ErrInvalid, "not in the subnet")
+	case what != "":
+		return refuse(ErrInvalid, "it is %s", what)
+	}
 	return nil
 }
 
@@ -183,17 +192,34 @@ func (p *pool) inUse(ctx context.Context, a netip.Addr) error {
 	return refuse(ErrInUse, "in use %s", lease.holder(a))
 }
 
-// choose leases an address: the one that the asker had before, or else the next one. The same transaction forgets some of
-// those that have rested long enough.
-func (p *pool) choose(ctx context.Context, lease leaseRecord) (netip.Addr, error) {
-	s := p.state
-	s.expire(lease.Since)
-	a, ok := s.rests.of(lease.owners())
-	if ok && s.sticky > 0 {
-		return a, p.give(ctx, a, lease, nil)
+// giveAsked leases the address that somebody asked for. One that a container asks for is probed; what --aux-address names is
+// somebody's, and does not say whose.
+func (p *pool) giveAsked(ctx context.Context, a netip.Addr, lease leaseRecord, ask prober) error {
+	if err := p.givable(a); err != nil {
+		return err
 	}
-	if a, ok = s.next(lease.Since); !ok {
-		return netip.Addr{}, s.fullError()
+	if len(lease.owners()) > 0 {
+		mac, err := ask.holder(ctx, a)
+		if err != nil {
+			return err
+		}
+		if mac != "" {
+			return refuse(ErrInUse, "%s has it, says option probe (%s)", mac, ask.device)
+		}
+	}
+	return p.give(ctx, a, lease, nil)
+}
+
+// choose leases an address: the one that the asker had before, or else the next one that nobody outside has. The same
+// transaction forgets some of those that have rested long enough.
+func (p *pool) choose(ctx context.Context, lease leaseRecord, ask prober) (netip.Addr, error) {
+	s := p.state
+	a, own, err := s.pick(ctx, lease, ask)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	if own {
+		return a, p.give(ctx, a, lease, nil)
 	}
 	next := s.rec
 	next.Cursor = a
@@ -212,6 +238,35 @@ func (p *pool) choose(ctx context.Context, lease leaseRecord) (netip.Addr, error
 		s.rests.remove(b)
 	}
 	return a, nil
+}
+
+// pick finds the address to lease; own is true when it is the one that the asker had before.
+func (s *state) pick(ctx context.Context, lease leaseRecord, ask prober) (a netip.Addr, own bool, err error) {
+	for passed := 0; ; passed++ {
+		now := time.Now()
+		s.expire(now)
+		own = false
+		if s.sticky > 0 {
+			a, own = s.rests.of(lease.owners())
+		}
+		ok := own
+		if !own {
+			a, ok = s.next(now)
+		}
+		if !ok {
+			return netip.Addr{}, false, s.fullError()
+		}
+		if passed > 0 && !ask.inTime() {
+			return netip.Addr{}, false, refuse(ErrInUse, "others have the %d addresses that were tried, says option probe (%s); "+
+				"try again, or exclude them", passed, ask.device)
+		}
+		mac, err := ask.holder(ctx, a)
+		if err != nil || mac == "" {
+			return a, own, err
+		}
+		s.rests.addStranger(a, now)
+		s.mark(a, (*set).add)
+	}
 }
 
 // next is the address to choose: the first free one after that which was chosen last, going round. When there is none it
@@ -298,8 +353,11 @@ func (s *state) fullError() error {
 	if count == 1 {
 		what = fmt.Sprintf("the one address%s is in use", strings.Replace(where, "are not", "is not", 1))
 	}
-	if n := s.rests.len(); n > 0 {
+	if n := s.rests.len() - s.rests.strange; n > 0 {
 		what += fmt.Sprintf(", %d of them in quarantine", n)
+	}
+	if n := s.rests.strange; n > 0 {
+		what += fmt.Sprintf(", %d of them outside, says option probe", n)
 	}
 	return refuse(ErrFull, "%s; remove a container, or create the network with a larger %s%s", what, remedy, keep)
 }

@@ -16,6 +16,8 @@ type rests struct {
 	// The queues are in the order of release, because every address in one of them rests for the same time. An entry whose
 	// address is not at rest since then any more is passed over.
 	plain, kept []queued
+	strangers   []queued // those that others have
+	strange     int      // how many these are, without the entries to be passed over
 	over        []queued // those whose time is over and whose record is still there
 	ended       int      // how many these are, without the entries to be passed over
 }
@@ -26,6 +28,8 @@ type rest struct {
 	rev    int64 // of its record
 	owners []string
 	ended  bool // its time is over
+
+	stranger bool // somebody outside has it; it has no record but that of an earlier rest
 }
 
 // queued is one address's place in a queue.
@@ -67,6 +71,18 @@ func (r *rests) add(a netip.Addr, l leaseRecord, rev int64) {
 	r.compact()
 }
 
+// addStranger notes that somebody outside has a.
+func (r *rests) addStranger(a netip.Addr, now time.Time) {
+	if r.all == nil {
+		r.all, r.owner = map[netip.Addr]rest{}, map[string][]netip.Addr{}
+	}
+	rev := r.rev(a)
+	r.remove(a)
+	r.all[a] = rest{since: now, rev: rev, stranger: true}
+	r.strangers = append(r.strangers, queued{a, now})
+	r.strange++
+}
+
 // compact drops entries that are to be passed over once they are the most.
 func (r *rests) compact() {
 	if len(r.plain)+len(r.kept) > 2*len(r.all)+16 {
@@ -96,8 +112,11 @@ func (r *rests) rev(a netip.Addr) int64 { return r.all[a].rev }
 // remove notes that a has no such record any more.
 func (r *rests) remove(a netip.Addr) {
 	r.disown(a)
-	if r.all[a].ended {
+	switch at := r.all[a]; {
+	case at.ended:
 		r.ended--
+	case at.stranger:
+		r.strange--
 	}
 	delete(r.all, a)
 }
@@ -133,6 +152,9 @@ func (r *rests) expire(now time.Time, quarantine, sticky time.Duration, free fun
 				free(q.addr)
 				r.disown(q.addr)
 				at.ended = true
+				if at.stranger {
+					r.strange--
+				}
 				r.all[q.addr] = at
 				r.ended++
 				r.over = append(r.over, q)
@@ -143,6 +165,7 @@ func (r *rests) expire(now time.Time, quarantine, sticky time.Duration, free fun
 	}
 	r.plain = end(r.plain, quarantine)
 	r.kept = end(r.kept, max(quarantine, sticky))
+	r.strangers = end(r.strangers, strangerTime)
 }
 
 // forgettable is how many records of addresses whose rest is over go with one transaction. One is made per release and

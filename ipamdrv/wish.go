@@ -63,13 +63,13 @@ func (w wish) String() string {
 }
 
 // grant gives what is wished for from p; given is false when the asker had it already.
-func (w wish) grant(ctx context.Context, p *pool) (a netip.Addr, given bool, err error) {
+func (w wish) grant(ctx context.Context, p *pool, ask prober) (a netip.Addr, given bool, err error) {
 	switch w.lease.Kind {
 	case kindGateway:
 		return p.gateway(ctx, w.addr, w.lease)
 	case kindAsked:
-		return w.addr, true, p.give(ctx, w.addr, w.lease, nil)
+		return w.addr, true, p.giveAsked(ctx, w.addr, w.lease, ask)
 	}
-	a, err = p.choose(ctx, w.lease)
+	a, err = p.choose(ctx, w.lease, ask)
 	return a, true, err
 }

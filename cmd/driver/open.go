@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -106,7 +107,11 @@ func openDrivers(cfg config, ledger store.Store, log *zap.Logger) (*netdrv.Drive
 		return nil, nil, err
 	}
 	ipam, err := ipamdrv.New(ipamdrv.Config{Store: ledger, Log: log, Capabilities: cfg.capabilities(),
-		Defaults: defaults, Host: host.Networks})
+		Defaults: defaults, Host: host.Networks,
+		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
+			mac, err := host.Holder(ctx, device, a)
+			return string(mac), err
+		}})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -176,3 +176,20 @@ func TestStickyByMAC(t *testing.T) {
 		t.Errorf("it had %s and has %s; another has %s", was, now, other)
 	}
 }
+
+// TestProbe: what another machine on the segment has is passed over. The plugin has no right to open a packet socket.
+func TestProbe(t *testing.T) {
+	veth(t, "lan0", "10.67.0.2/24")
+	Sh(t, "ip link set lan0 up; ip netns add other; ip link set lan0p netns other; ip -n other addr add 10.67.0.2/24 dev lan0p; ip -n other link set lan0p up")
+	t.Cleanup(func() { _, _ = Try("ip", "netns", "del", "other") })
+	Network(t, "asked", "-d", "macvlan", "-o", "parent=lan0", "--ipam-driver", Plugin, "--subnet", "10.67.0.0/24", "--gateway", "10.67.0.1",
+		"--ipam-opt", "probe=arp@lan0")
+	Container(t, "c1", "--net", "asked")
+	if a := Address(t, "c1", "asked"); a != "10.67.0.3" {
+		t.Errorf("c1 has %s; 10.67.0.2 is another's", a)
+	}
+	Reaches(t, "c1", "10.67.0.2", 5*time.Second)
+	if left := Sh(t, "ip neigh show dev lan0"); left != "" {
+		t.Errorf("the host remembers %s", left)
+	}
+}
