@@ -30,8 +30,11 @@ func newPoolWish(r *ipam.RequestPoolRequest) (*poolWish, error) {
 		return nil, err
 	}
 	if r.Pool == "" {
-		if r.SubPool != "" {
+		switch {
+		case r.SubPool != "":
 			return nil, refuse(ErrInvalid, "ip-range %.64q: needs a --subnet", r.SubPool)
+		case w.slaac && w.v6:
+			return nil, refuse(ErrInvalid, "ipam option slaac: needs --subnet %s", linkLocal)
 		}
 		return w, nil
 	}
@@ -47,6 +50,9 @@ func newPoolWish(r *ipam.RequestPoolRequest) (*poolWish, error) {
 	return w, w.check()
 }
 
+// linkLocal is the subnet of IPv6 addresses that mean something on one segment only (RFC 4291 2.5.6).
+var linkLocal = netip.PrefixFrom(netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80}), 64)
+
 // check refuses a subnet that does not go with what else is asked for.
 func (w *poolWish) check() error {
 	rec := w.rec
@@ -58,6 +64,9 @@ func (w *poolWish) check() error {
 	s := newSubnet(rec.Subnet, rec.Range, nil)
 	if s.lo > s.hi {
 		return refuse(ErrInvalid, "ip-range %s: its one address is %s of %s", rec.Range, s.reserved(rec.Range.Addr()), rec.Subnet)
+	}
+	if w.slaac && w.v6 && rec.Subnet != linkLocal {
+		return refuse(ErrInvalid, "ipam option slaac: the IPv6 subnet must be %s", linkLocal)
 	}
 	if gw := w.config.gateway.of(rec.Subnet); rec.Subnet.Contains(gw) && s.reserved(gw) != "" {
 		return refuse(ErrInvalid, "ipam option gateway: %s is %s", gw, s.reserved(gw))

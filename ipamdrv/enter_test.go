@@ -359,3 +359,21 @@ func TestConcurrentPools(t *testing.T) {
 		}
 	})
 }
+
+// Link-local addresses are drawn: two hosts on a segment do not choose the same.
+func TestSLAAC(t *testing.T) {
+	story(t, func(b *bench) {
+		seen := map[string]bool{}
+		for range 2 { // two hosts
+			n := b.poolWith("fe80::/64", "slaac=yes")
+			b.gives(b.poolWith("10.99.0.0/24", "slaac=yes"), "", nil, "10.99.0.2/24") // the network's other family
+			for range 100 {
+				a, err := b.request(n, "", nil)
+				if p, bad := netip.ParsePrefix(a); err != nil || bad != nil || seen[a] || !p.Addr().IsLinkLocalUnicast() || p.Bits() != 64 {
+					t.Fatalf("%q, %v", a, err)
+				}
+				seen[a] = true
+			}
+		}
+	})
+}

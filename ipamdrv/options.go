@@ -33,6 +33,7 @@ type config struct {
 	share      string // the name of the pool
 	overflow   string // the name of the group
 	probe      string // the device to ask on
+	slaac      bool   // addresses are link-local, and drawn
 }
 
 var options = []Option{
@@ -82,6 +83,12 @@ var options = []Option{
 		Help: "how long a released address is kept for the container that had it, known again by its name (engine 29 and newer) " +
 			"or its MAC (setting REQUIRE_MAC); others get it only when no other is left",
 		parse: func(c *config, v string) (ok bool) { c.sticky, ok = duration(v); return ok },
+	},
+	{
+		Name: "slaac", Values: "yes or no", Default: "no",
+		Help: "yes: the network's IPv6 addresses come from routers alone. Its IPv6 subnet has to be fe80::/64, of which containers " +
+			"get addresses drawn by lot, because the engine demands one",
+		parse: func(c *config, v string) bool { c.slaac = v == "yes"; return c.slaac || v == "no" },
 	},
 }
 

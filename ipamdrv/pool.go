@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -276,6 +277,9 @@ func (s *state) next(now time.Time) (netip.Addr, bool) {
 	last, ok := s.number(s.rec.Cursor)
 	if s.rec.Cursor.IsValid() && ok && last >= s.lo && last < s.hi && !s.lowest {
 		from = last + 1
+	}
+	if s.slaac && s.base.Is6() { // other hosts on the segment do the same, and nobody asks whether it is free
+		from = s.lo + rand.Uint64N(s.hi-s.lo)
 	}
 	n, ok := s.free(from, s.hi)
 	if !ok && from > s.lo {
