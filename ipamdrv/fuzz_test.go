@@ -176,7 +176,7 @@ func FuzzRelease(f *testing.F) {
 			t.Fatal(err)
 		}
 		before := len(keys(t, s, ""))
-		for _, handle := range []string{handle, r.PoolID + handle, r.PoolID[:len(r.PoolID)/2] + handle} {
+		for _, handle := range []string{handle, r.PoolID + handle, strings.Split(r.PoolID, ".")[0] + handle} {
 			if handle == r.PoolID {
 				continue
 			}

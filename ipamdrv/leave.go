@@ -35,7 +35,7 @@ func (p *pool) leave(ctx context.Context, h handle) (rec poolRecord, gone bool, 
 	if err != nil {
 		return poolRecord{}, false, err
 	}
-	if h.share != "" && !slices.Contains(shares, shareKey(h)) {
+	if (h.share != "" || len(shares) > 0) && !slices.Contains(shares, shareKey(h)) {
 		return poolRecord{}, false, store.ErrNotFound
 	}
 	rec, err = decodePool(kv)
