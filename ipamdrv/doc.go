@@ -14,11 +14,11 @@
 //
 // # Which address is given
 //
-// One that is asked for (--ip, --ip6, --gateway, --aux-address) may be anywhere in the subnet; --ip-range limits the
-// driver's own choice only, and so does the option exclude. The choice goes round: it continues after the address that was given last, so that an
-// address rests as long as possible before somebody else gets it. Never given are an IPv4 subnet's network and
-// broadcast address (but in a /31 and a /32) and an IPv6 subnet's first address, which all its routers listen to (but
-// in a /127 and a /128).
+// One that is asked for (--ip, --ip6, --gateway, --aux-address) may be anywhere in the subnet; --ip-range and the option
+// exclude limit the driver's own choice only. The choice goes round: it continues after the address that was given last, so
+// that an address rests as long as possible before somebody else gets it. Never given are an IPv4 subnet's network and
+// broadcast address (but in a /31 and a /32) and an IPv6 subnet's first address, which all its routers listen to (but in a
+// /127 and a /128).
 //
 // While a pool has no gateway, its first address is not chosen either, when more than four are usable: most often it is
 // the physical router's. It is given to who asks for it, and when --ip-range leaves nothing else to choose.

@@ -58,7 +58,7 @@ func TestProbe(t *testing.T) {
 			"pool 10.99.0.0/29: request address 10.99.0.2: 02:00:00:00:00:02 has it, says option probe (lan0)")
 		b.gives(n, "", nil, "10.99.0.5/29")
 		b.gives(n, "", nil, "10.99.0.6/29")
-		b.refuses(n, "", nil, ipamdrv.ErrFull, "pool 10.99.0.0/29: request address: all 5 addresses are in use, "+
+		b.refuses(n, "", nil, ipamdrv.ErrFull, "pool 10.99.0.0/29: request address: all 5 addresses are taken, "+
 			"1 of them outside, says option probe; remove a container, or create the network with a larger --subnet; "+
 			"10.99.0.1 is kept for a router, a container can have it with --ip")
 		delete(s.machines, "10.99.0.2")

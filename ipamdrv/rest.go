@@ -146,7 +146,7 @@ func (r *rests) of(marks []string) (netip.Addr, bool) {
 // expire ends the rest of those that were released long enough ago, and calls free with each.
 func (r *rests) expire(now time.Time, quarantine, sticky time.Duration, free func(netip.Addr)) {
 	end := func(queue []queued, after time.Duration) []queued {
-		for len(queue) > 0 && (r.outdated(queue[0]) || now.Sub(queue[0].since) >= after) {
+		for len(queue) > 0 && (r.outdated(queue[0]) || over(now.Sub(queue[0].since), after)) {
 			// An address may be there twice, released twice at one time.
 			if q, at := queue[0], r.all[queue[0].addr]; !r.outdated(q) && !at.ended {
 				free(q.addr)
@@ -167,6 +167,10 @@ func (r *rests) expire(now time.Time, quarantine, sticky time.Duration, free fun
 	r.kept = end(r.kept, max(quarantine, sticky))
 	r.strangers = end(r.strangers, strangerTime)
 }
+
+// over says whether a rest that began so long ago is over. One that begins far in the future has outlived its clock, which
+// was set back since.
+func over(past, after time.Duration) bool { return past >= after || past < -after }
 
 // forgettable is how many records of addresses whose rest is over go with one transaction. One is made per release and
 // there is a transaction per choice, so that any number above 1 keeps up.

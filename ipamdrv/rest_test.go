@@ -9,6 +9,7 @@ import (
 	"github.com/docker/go-plugins-helpers/ipam"
 
 	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/store"
 )
 
 // poolWith makes a pool with options, given as "NAME=VALUE", and returns its handle.
@@ -64,7 +65,7 @@ func TestQuarantine(t *testing.T) {
 		b.gives(n, "", nil, "10.99.0.2/30")
 		b.release(n, "10.99.0.1")
 		b.release(n, "10.99.0.1")
-		full := "pool 10.99.0.0/30: request address: all 2 addresses are in use, 1 of them in quarantine; " +
+		full := "pool 10.99.0.0/30: request address: all 2 addresses are taken, 1 of them in quarantine; " +
 			"remove a container, or create the network with a larger --subnet"
 		b.refuses(n, "", nil, ipamdrv.ErrFull, full)
 		b.gives(n, "10.99.0.1", nil, "10.99.0.1/30")
@@ -145,7 +146,7 @@ func TestStickyGivesWay(t *testing.T) {
 		b.refuses(n, "10.99.0.2", nil, ipamdrv.ErrInUse, "pool 10.99.0.0/29: request address 10.99.0.2: in use since "+
 			`2000-01-01 00:00:00 UTC by container "c0"`)
 		b.gives(n, "", by("new"), "10.99.0.5/29")
-		b.refuses(n, "", by("newer"), ipamdrv.ErrFull, "pool 10.99.0.0/29: request address: all 5 addresses are in use, "+
+		b.refuses(n, "", by("newer"), ipamdrv.ErrFull, "pool 10.99.0.0/29: request address: all 5 addresses are taken, "+
 			"2 of them in quarantine; remove a container, or create the network with a larger --subnet; "+
 			"10.99.0.1 is kept for a router, a container can have it with --ip")
 		b.gives(n, "", by("c4"), "10.99.0.6/29") // his own
@@ -166,5 +167,25 @@ func TestRestHasNoName(t *testing.T) {
 		if got := b.d.ContainerName(b.Context(), "10.99.0.0/24", "10.99.0.2/24"); got != "" {
 			t.Errorf("container %q, want none", got)
 		}
+	})
+}
+
+// A clock that was wrong for a while does not keep addresses for good.
+func TestRestFromTheFuture(t *testing.T) {
+	story(t, func(b *bench) {
+		n := b.poolWith("10.99.0.0/30", "quarantine=1h")
+		id := strings.TrimPrefix(n, "v1:")
+		for addr, since := range map[string]string{"10.99.0.1": "2000-01-01T00:30:00Z", "10.99.0.2": "2001-01-01T00:00:00Z"} {
+			op := store.Put("ipam/lease/"+id+"/"+addr, []byte(`{"v":1,"kind":"resting","since":"`+since+`"}`))
+			if _, err := b.store.Txn(b.Context(), nil, []store.Op{op}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wait(90*time.Minute - time.Second)
+		b.refuses(n, "", nil, ipamdrv.ErrFull, "pool 10.99.0.0/30: request address: all 2 addresses are taken, 2 of them in "+
+			"quarantine; remove a container, or create the network with a larger --subnet")
+		wait(time.Second)
+		b.gives(n, "", nil, "10.99.0.1/30")
+		b.gives(n, "", nil, "10.99.0.2/30")
 	})
 }

@@ -5,6 +5,7 @@ package engine
 import (
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"syscall"
@@ -79,6 +80,32 @@ func children(t *testing.T, name, device, ipam string, options ...string) {
 	t.Cleanup(func() { _, _ = Try("ip", "link", "del", device) })
 	args := append([]string{"-d", "macvlan", "-o", "parent=" + device, "--ipam-driver", ipam}, options...)
 	Network(t, name, args...)
+}
+
+// TestManual runs the commands that docs/ipam.md shows.
+func TestManual(t *testing.T) {
+	page, err := os.ReadFile("../../docs/ipam.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	veth(t, "enp1s0", "192.0.2.1/24")
+	veth(t, "enp2s0", "198.51.100.1/24")
+	n := 0
+	for _, line := range strings.Split(strings.ReplaceAll(string(page), "\\\n", ""), "\n") {
+		if !strings.HasPrefix(line, "    docker network create ") {
+			continue
+		}
+		n++
+		fields := strings.Fields(line)
+		name := fields[len(fields)-1]
+		Network(t, name, fields[3:len(fields)-1]...)
+		Container(t, "c1", "--net", name)
+		Docker(t, "rm", "-f", "c1")
+		Docker(t, "network", "rm", name)
+	}
+	if n != 3 {
+		t.Errorf("docs/ipam.md shows %d networks, want 3", n)
+	}
 }
 
 // TestSubnets: a network with two subnets of one family goes on with the second when the first is full. The gateways take

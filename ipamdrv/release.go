@@ -1,0 +1,100 @@
+package ipamdrv
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// expire ends the rest of those that have rested long enough.
+func (s *state) expire(now time.Time) {
+	s.rests.expire(now, s.quarantine, s.sticky, func(a netip.Addr) { s.mark(a, (*set).remove) })
+}
+
+// end ends the lease that a has for share, as often as it takes.
+func (p *pool) end(ctx context.Context, a netip.Addr, share string) (released bool, err error) {
+	err = again(func() (err error) {
+		if err = p.load(ctx); err == nil {
+			released, err = p.release(ctx, a, share, time.Now())
+		}
+		return err
+	})
+	return released, err
+}
+
+// release ends the lease of a for share, if there is one; released is false when there was none. What comes next is the
+// address's rest, if the pool's options want one.
+func (p *pool) release(ctx context.Context, a netip.Addr, share string, now time.Time) (released bool, err error) {
+	s := p.state
+	kv, err := p.ledger.store.Get(ctx, leaseKey(p.id, a))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	lease, decodeErr := decodeLease(kv)
+	switch {
+	case decodeErr != nil: // one that cannot be read can be released
+	case lease.Kind == kindResting, a == s.config.gateway.of(s.prefix):
+		return false, nil
+	case share != "" && !slices.Contains(lease.Holders, share):
+		return false, nil // another network's
+	case len(lease.Holders) > 1:
+		lease.Holders = without(lease.Holders, share)
+		return p.keep(ctx, kv, lease)
+	}
+	return p.free(ctx, a, kv, lease.rest(now), lease.Kind != kindGateway && decodeErr == nil)
+}
+
+// keep writes a lease that has one holder less.
+func (p *pool) keep(ctx context.Context, kv store.KV, lease leaseRecord) (bool, error) {
+	op, err := put(kv.Key, lease)
+	if err != nil {
+		return false, err
+	}
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, nil, op)
+	if err == nil && !r.OK {
+		p.state, err = nil, errChanged
+	}
+	return err == nil, err
+}
+
+// free ends the lease in kv; the address may rest then, if it is one that can.
+func (p *pool) free(ctx context.Context, a netip.Addr, kv store.KV, rest leaseRecord, can bool) (_ bool, err error) {
+	s := p.state
+	var next *poolRecord
+	if a == s.rec.Gateway {
+		rec := s.rec
+		rec.Gateway, rec.Invented = netip.Addr{}, false
+		next = &rec
+	}
+	op := store.Del(kv.Key)
+	if can = can && s.restsAfter(rest); can {
+		if op, err = put(kv.Key, rest); err != nil {
+			return false, err
+		}
+	}
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, next, op)
+	switch {
+	case err != nil:
+		return false, err
+	case !r.OK:
+		p.state = nil
+		return false, errChanged
+	case can:
+		s.rests.add(a, rest, r.Rev)
+	default:
+		s.mark(a, (*set).remove)
+	}
+	return true, nil
+}
+
+// restsAfter says whether the pool's options want an address with this past to rest.
+func (s *state) restsAfter(past leaseRecord) bool {
+	return s.quarantine > 0 || s.sticky > 0 && len(past.owners()) > 0
+}
