@@ -37,10 +37,12 @@ func row[S, C any, T comparable](name string, in func(*S) *T, change func(*C) **
 // A mover drives a device's state to a wanted one, attribute by attribute, and reads it back.
 type mover[S, C any] struct {
 	dev   string
+	with  string // the driver that sets them, for errors; "" where it is the device's own
 	attrs []attr[S, C]
 	read  func() (S, error)
 	set   func(C) error
 	need  func(name string) Need
+	undo  bool // what is not as wanted afterwards is set back at once
 }
 
 // move sets what differs from want, in the order of the rows, then verifies. It goes on after a failure, so that as
@@ -67,14 +69,24 @@ func (m mover[S, C]) move(want S) error {
 		case err == nil:
 		case need == Try && errors.Is(err, ErrUnsupported):
 		default:
-			errs = append(errs, &Error{Dev: m.dev, Op: fmt.Sprintf("set %s %s", a.name, a.show(&want)), Err: err})
+			errs = append(errs, &Error{Dev: m.dev, Op: m.op(a, &want), Err: err})
 		}
 	}
-	return errors.Join(append(errs, m.verify(verify, want))...)
+	return errors.Join(append(errs, m.verify(verify, now, want))...)
 }
 
-// verify reads the state back: some drivers accept what they then do not do.
-func (m mover[S, C]) verify(attrs []attr[S, C], want S) error {
+// op is setting an attribute, in words.
+func (m mover[S, C]) op(a attr[S, C], want *S) string {
+	op := fmt.Sprintf("set %s %s", a.name, a.show(want))
+	if m.with != "" {
+		op += " with " + m.with
+	}
+	return op
+}
+
+// verify reads the state back: some drivers accept what they then do not do, or do and do not report, which could not be
+// found out when it is to be put back (ixgbe, link_state; Linux 6.12, ixgbe_ndo_set_vf_link_state). So it is at once.
+func (m mover[S, C]) verify(attrs []attr[S, C], was, want S) error {
 	if len(attrs) == 0 {
 		return nil
 	}
@@ -85,8 +97,15 @@ func (m mover[S, C]) verify(attrs []attr[S, C], want S) error {
 	var errs []error
 	for _, a := range attrs {
 		if !a.same(&now, &want) {
-			errs = append(errs, &Error{Dev: m.dev, Op: fmt.Sprintf("set %s %s", a.name, a.show(&want)),
-				Err: fmt.Errorf("the device says %s: %w", a.show(&now), ErrInvalid)})
+			errs = append(errs, &Error{Dev: m.dev, Op: m.op(a, &want), Err: fmt.Errorf("the device says %s: %w", a.show(&now), ErrInvalid)})
+			if !m.undo {
+				continue
+			}
+			var back C
+			a.put(&back, &was)
+			if err := m.set(back); err != nil {
+				errs = append(errs, &Error{Dev: m.dev, Op: m.op(a, &was), Err: err})
+			}
 		}
 	}
 	return errors.Join(errs...)

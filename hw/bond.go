@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 )
@@ -41,21 +42,25 @@ func (h *Host) MakeBond(s BondSpec) (Netdev, error) {
 	return h.Find(id)
 }
 
-// newBond makes a bond without ports.
+// newBond makes a bond without ports. Its first port is its primary one: of bonds whose ports are VFs of the same PFs all
+// have to use the same PF, because a PF hands a frame for a MAC that one of its VFs has to that VF and not to the wire,
+// also when that is a port which its bond does not use and takes nothing from (seen with igb, Linux 6.12).
 func (h *Host) newBond(id ID, s BondSpec) (Netdev, error) {
-	if s.MTU == 0 && len(s.Ports) > 0 {
+	l := NewLink{Name: id.madeName(), Kind: Bond, Mode: s.Mode, MAC: s.MAC, MTU: s.MTU}
+	if len(s.Ports) > 0 {
 		first, err := h.Find(s.Ports[0])
 		if err != nil {
 			return Netdev{}, err
 		}
-		s.MTU = first.MTU
+		l.First = first.Index
+		l.MTU = cmp.Or(l.MTU, first.MTU)
 	}
-	_, err := h.made.MakeLink(NewLink{Name: id.madeName(), Kind: Bond, Mode: s.Mode, MAC: s.MAC, MTU: s.MTU})
+	_, err := h.made.MakeLink(l)
 	if errors.Is(err, ErrUnsupported) {
 		err = fmt.Errorf("%w; load its module: modprobe %s", err, modules[Bond])
 	}
 	if err != nil {
-		return Netdev{}, &Error{Dev: id.madeName(), Op: "make bond " + s.Mode, Err: err}
+		return Netdev{}, &Error{Op: fmt.Sprintf("make a bond (%s)", s.Mode), Err: err}
 	}
 	return h.Find(id)
 }

@@ -31,7 +31,7 @@ type ChildSpec struct {
 	Parent ID     // stays in the host
 	Kind   string // Macvlan, IPVlan or IPoIB
 	Mode   string // one of Modes(Kind)
-	MAC    MAC    // "" for the kernel's choice; in mode passthru it is given to the parent as well
+	MAC    MAC    // "" for one made from the key; in mode passthru for the parent's, which is given it otherwise
 	PKey   int    // of IPoIB; 0 for the parent's
 }
 
@@ -60,12 +60,21 @@ func (h *Host) newChild(id ID, s ChildSpec) (Netdev, error) {
 			return Netdev{}, err
 		}
 	}
-	l := NewLink{Name: id.madeName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.MAC, PKey: s.PKey}
+	l := NewLink{Name: id.madeName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.mac(), PKey: s.PKey}
 	if _, err := h.made.MakeLink(l); err != nil {
 		op := fmt.Sprintf("make a child (%s, %s)", s.Kind, s.Mode)
 		return Netdev{}, &Error{Dev: parent.Name, Op: op, Err: whyNotMade(s, err)}
 	}
 	return h.Find(id)
+}
+
+// mac is the MAC that a child is made with. One that the kernel has drawn would not last: udev takes it for nobody's, and
+// gives the link another a moment later (systemd.link, MACAddressPolicy=persistent, which is its default).
+func (s ChildSpec) mac() MAC {
+	if s.MAC != "" || s.Kind != Macvlan || s.Mode == "passthru" {
+		return s.MAC
+	}
+	return madeMAC("child mac\x00" + s.Key)
 }
 
 // whyNotMade says in people's words why the kernel did not make a child.

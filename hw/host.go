@@ -36,6 +36,8 @@ const (
 	// igb VFs have carrier 0.1 s after they are up; a PF that has just been brought up needs seconds to train its link.
 	vfCarrierBound = 2 * time.Second
 	pfCarrierBound = 6 * time.Second
+	// A subnet manager configures a port within its next sweep, which a new port triggers.
+	portBound = 5 * time.Second
 )
 
 // Open returns the machine whose sysfs is at c.Sys.

@@ -58,6 +58,10 @@ type LinkKernel interface {
 // for InfiniBand, "" for none.
 type MAC string
 
+// GUID is the name of a node or a port in an InfiniBand fabric: eight octets in lower case, separated by colons; "" for
+// none, which the PF's driver shows as all zero, or as all ones where it was taken back.
+type GUID string
+
 // Link is one network device as rtnetlink shows it.
 type Link struct {
 	Index    int
@@ -95,6 +99,7 @@ type NewLink struct {
 	MAC    MAC    // "" for the kernel's choice; IPVlan and IPoIB have none of their own
 	MTU    int    // 0 for the kernel's choice
 	PKey   int    // of IPoIB; 0 for the parent's
+	First  int    // ifindex of the port that a bond in mode active-backup uses whenever it has carrier; 0 for any
 }
 
 // LinkChange is a change of a link; nil fields are left alone.
@@ -113,6 +118,8 @@ type LinkChange struct {
 
 // VFChange is a change of a VF through its PF; nil fields are left alone.
 type VFChange struct {
+	NodeGUID *GUID
+	PortGUID *GUID
 	MAC      *MAC // "" is sent as the all-zero address: no MAC set by the PF
 	VLAN     *VLAN
 	Rate     *Rate
@@ -123,7 +130,9 @@ type VFChange struct {
 
 // VFState is what a PF has set for one VF.
 type VFState struct {
-	MAC      MAC // "" when the PF has set none (all zero on the wire)
+	NodeGUID GUID `json:",omitempty"` // of a VF of an InfiniBand PF
+	PortGUID GUID `json:",omitempty"` // likewise; its netdev's address ends in it
+	MAC      MAC  // "" when the PF has set none (all zero on the wire)
 	VLAN     VLAN
 	Rate     Rate
 	LinkMode LinkMode
@@ -147,7 +156,8 @@ const Dot1AD VLANProto = "802.1ad"
 // Rate is how fast a VF may send, in Mbit/s; 0 means no limit, and nothing guaranteed.
 type Rate struct{ Min, Max int }
 
-// LinkMode is what a VF sees as its link (IFLA_VF_LINK_STATE): "" for the PF's, the default, LinkEnable or LinkDisable.
+// LinkMode is what a VF sees as its link (IFLA_VF_LINK_STATE): "" for the PF's, the default, LinkEnable or LinkDisable. On
+// InfiniBand it is the policy of the VF's port, whose default is LinkDisable.
 type LinkMode string
 
 // The link modes that do not follow the PF's link.

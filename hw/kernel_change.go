@@ -26,6 +26,8 @@ func (c LinkChange) Each(do func(op string, one LinkChange) error) error {
 // Each does for a VF what LinkChange.Each does for a link.
 func (c VFChange) Each(do func(op string, one VFChange) error) error {
 	return inOrder(do,
+		value(c.NodeGUID, "set node_guid %q", func(v *GUID) VFChange { return VFChange{NodeGUID: v} }),
+		value(c.PortGUID, "set port_guid %q", func(v *GUID) VFChange { return VFChange{PortGUID: v} }),
 		value(c.MAC, "set mac %q", func(v *MAC) VFChange { return VFChange{MAC: v} }),
 		value(c.VLAN, "set vlan %v", func(v *VLAN) VFChange { return VFChange{VLAN: v} }),
 		value(c.Rate, "set rate %v", func(v *Rate) VFChange { return VFChange{Rate: v} }),

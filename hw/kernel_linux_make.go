@@ -87,7 +87,7 @@ func linkData(l NewLink) (*nl.RtAttr, error) {
 			data.AddRtAttr(nl.IFLA_IPVLAN_MODE, nl.Uint16Attr(uint16(mode)))
 		}
 	case Bond:
-		addBond(data, l.Mode, mode)
+		addBond(data, l, mode)
 	case IPoIB:
 		if l.PKey != 0 {
 			data.AddRtAttr(nl.IFLA_IPOIB_PKEY, nl.Uint16Attr(uint16(l.PKey)))
@@ -102,18 +102,21 @@ func linkData(l NewLink) (*nl.RtAttr, error) {
 // addBond says how a bond works: its ports' carrier is looked at every 100 ms, which the kernel does not do unless told.
 // Where flows are spread they are told apart by addresses and ports: whoever has the bond has one MAC, and most of its
 // frames go to one other, the gateway's, so that the kernel's default, by MACs, would use one port.
-func addBond(data *nl.RtAttr, name string, mode int) {
+func addBond(data *nl.RtAttr, l NewLink, mode int) {
 	const (
 		miimonMsec = 100
 		layer34    = 1 // BOND_XMIT_POLICY_LAYER34
 	)
-	if name == "" {
+	if l.Mode == "" {
 		mode = linkModes[Bond]["active-backup"]
 	}
 	data.AddRtAttr(nl.IFLA_BOND_MODE, []byte{byte(mode)})
 	data.AddRtAttr(nl.IFLA_BOND_MIIMON, nl.Uint32Attr(miimonMsec))
-	if name == "balance-xor" || name == "802.3ad" {
+	switch {
+	case l.Mode == "balance-xor" || l.Mode == "802.3ad":
 		data.AddRtAttr(nl.IFLA_BOND_XMIT_HASH_POLICY, []byte{layer34})
+	case l.First != 0:
+		data.AddRtAttr(nl.IFLA_BOND_PRIMARY, nl.Uint32Attr(uint32(l.First)))
 	}
 }
 

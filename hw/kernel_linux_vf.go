@@ -2,6 +2,7 @@ package hw
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"net"
 
@@ -61,6 +62,10 @@ func parseVF(info []byte, linkType uint16) (VFState, error) {
 			if !bytes.Equal(mac, make([]byte, 6)) {
 				s.MAC = MAC(net.HardwareAddr(mac).String())
 			}
+		case t == nl.IFLA_VF_IB_NODE_GUID && len(a.Value) >= nl.SizeofVfGUID:
+			s.NodeGUID = guid(nl.DeserializeVfGUID(a.Value).GUID)
+		case t == nl.IFLA_VF_IB_PORT_GUID && len(a.Value) >= nl.SizeofVfGUID:
+			s.PortGUID = guid(nl.DeserializeVfGUID(a.Value).GUID)
 		case t == nl.IFLA_VF_VLAN && len(a.Value) >= nl.SizeofVfVlan:
 			v := nl.DeserializeVfVlan(a.Value)
 			s.VLAN.ID, s.VLAN.QoS = int(v.Vlan), int(v.Qos)
@@ -132,6 +137,10 @@ func (k *netlinkKernel) SetVF(pf, vf int, c VFChange) error {
 // setVF applies a change of one field.
 func (k *netlinkKernel) setVF(pf, vf int, c VFChange) error {
 	switch {
+	case c.NodeGUID != nil:
+		return k.setGUID(pf, vf, *c.NodeGUID, nl.IFLA_VF_IB_NODE_GUID)
+	case c.PortGUID != nil:
+		return k.setGUID(pf, vf, *c.PortGUID, nl.IFLA_VF_IB_PORT_GUID)
 	case c.MAC != nil:
 		mac := net.HardwareAddr(make([]byte, 6)) // all zero: the VF may choose
 		if *c.MAC != "" {
@@ -156,4 +165,28 @@ func (k *netlinkKernel) setVF(pf, vf int, c VFChange) error {
 		return k.nl.LinkSetVfTrust(at(pf), vf, *c.Trust)
 	}
 	return nil
+}
+
+// noGUID is what is set for a GUID that is taken back: a port without one is none for a subnet manager, and all zero is
+// what a fabric has for "unknown".
+const noGUID = ^uint64(0)
+
+// guid is a GUID of rtnetlink (struct ifla_vf_guid), the first octet the highest, in our words.
+func guid(n uint64) GUID {
+	if n == 0 || n == noGUID {
+		return ""
+	}
+	return GUID(net.HardwareAddr(binary.BigEndian.AppendUint64(nil, n)).String())
+}
+
+// setGUID sets one of a VF's GUIDs; which is an IFLA_VF_IB_*.
+func (k *netlinkKernel) setGUID(pf, vf int, g GUID, which int) error {
+	octets := net.HardwareAddr(binary.BigEndian.AppendUint64(nil, noGUID))
+	if g != "" {
+		var err error
+		if octets, err = net.ParseMAC(string(g)); err != nil || len(octets) != 8 {
+			return FromErrno(unix.EINVAL)
+		}
+	}
+	return k.nl.LinkSetVfGUID(at(pf), vf, octets, which)
 }

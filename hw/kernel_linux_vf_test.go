@@ -17,6 +17,14 @@ func vfInfo(mac [32]byte, spoofchk, trust uint32) []byte {
 	return info.Serialize()[4:]
 }
 
+// vfGUIDs encodes what rtnetlink says about a VF of an InfiniBand PF.
+func vfGUIDs(node, port uint64) []byte {
+	info := nl.NewRtAttr(nl.IFLA_VF_INFO, nil)
+	info.AddRtAttr(nl.IFLA_VF_IB_NODE_GUID, (&nl.VfGUID{Vf: 1, GUID: node}).Serialize())
+	info.AddRtAttr(nl.IFLA_VF_IB_PORT_GUID, (&nl.VfGUID{Vf: 1, GUID: port}).Serialize())
+	return info.Serialize()[4:]
+}
+
 // TestParseVF is about what no driver at hand reports; the rest is in the contract.
 func TestParseVF(t *testing.T) {
 	mac := [32]byte{2, 0, 0, 0, 0, 1}
@@ -33,6 +41,9 @@ func TestParseVF(t *testing.T) {
 			VFState{MAC: "02:00:00:00:00:01", VLAN: vlan}},
 		{"no MAC", vfInfo([32]byte{}, 0, 0), unix.ARPHRD_ETHER, VFState{VLAN: vlan}},
 		{"InfiniBand, where it is no MAC", vfInfo(mac, 0, 0), unix.ARPHRD_INFINIBAND, VFState{VLAN: vlan}},
+		{"GUIDs", vfGUIDs(0x0200c90300a1b2c3, 0x0200c90300a1b2c4), unix.ARPHRD_INFINIBAND,
+			VFState{NodeGUID: "02:00:c9:03:00:a1:b2:c3", PortGUID: "02:00:c9:03:00:a1:b2:c4"}},
+		{"no GUIDs", vfGUIDs(0, ^uint64(0)), unix.ARPHRD_INFINIBAND, VFState{}},
 		{"attributes cut short by an older kernel", []byte{12, 0, nl.IFLA_VF_TRUST, 0, 1, 0, 0, 0, 1, 0, 0, 0},
 			unix.ARPHRD_ETHER,
 			VFState{Trust: true}},

@@ -39,7 +39,7 @@ func TestDriversThatCannot(t *testing.T) {
 	must := func(s hw.VFState) hw.VFWish {
 		return hw.VFWish{VFState: s, Need: map[string]hw.Need{"spoofchk": hw.Must, "trust": hw.Must}}
 	}
-	const vf0, no = "vf 0 of ens1f0 (0000:01:10.0): ", ": not supported by the driver (operation not supported)"
+	const vf0, no = "vf 0 of ens1f0 (0000:01:10.0): ", " with igb: not supported by the driver (operation not supported)"
 	for name, c := range map[string]struct {
 		lacks func(*hwtest.PF)
 		wish  hw.VFWish

@@ -39,8 +39,19 @@ func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, Li
 			return Netdev{}, LinkState{}, err
 		}
 	}
-	need := func(name string) Need { return wish.Need[name] }
-	if err := h.moveVF(pf.Index, vf, wish.VFState, need, vfAttrs); err != nil {
+	mute, err := h.sayNothing(pf)
+	if err != nil {
+		return Netdev{}, LinkState{}, err
+	}
+	m := h.vfMover(pf, vf)
+	m.undo = true
+	m.need = func(name string) Need {
+		if name == "mac" && mute {
+			return Leave // ReadyVF gives it to the netdev
+		}
+		return wish.Need[name]
+	}
+	if err := m.move(wish.VFState); err != nil {
 		return Netdev{}, LinkState{}, err
 	}
 	n, err := h.Bind(ctx, pf, vf)
@@ -56,6 +67,9 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, 
 		return Netdev{}, err
 	}
 	vf.Driver = n.Driver
+	if pf.InfiniBand() {
+		return h.readyPort(ctx, pf, vf, n, wish)
+	}
 	mac := wish.MAC
 	if n.MAC != mac && mac != "" {
 		switch m, err := h.setMAC(ctx, pf, vf, n, mac); {
@@ -164,7 +178,9 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 		}
 	}
 	if was.VF != nil {
-		errs = append(errs, h.moveVF(pf.Index, vf, *was.VF, always, reversed(vfAttrs)))
+		m := h.vfMover(pf, vf)
+		m.attrs = reversed(vfAttrs)
+		errs = append(errs, m.move(*was.VF))
 	}
 	if vf.Netdev.Index != 0 && was.Link != nil {
 		errs = append(errs, h.restoreVFLink(ctx, pf, vf, *was.Link))
@@ -184,32 +200,42 @@ func (h *Host) restoreOverride(vf VF, was string) error {
 	return nil
 }
 
-// restoreVFLink puts back what a container can change on the VF's netdev. Its MAC is put back by the driver, which reads
-// it anew, where the netdev does not take it.
+// restoreVFLink puts back what a container can change on the VF's netdev.
 func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, was LinkState) error {
 	n, err := h.Find(ID(vf.PCI))
 	if err != nil {
 		return err
 	}
-	if n.MAC != was.MAC {
-		if err := h.kernel.SetLink(n.Index, LinkChange{MAC: &was.MAC}); err != nil {
-			vf.Driver = n.Driver
-			if n, err = h.Rebind(ctx, pf, vf); err != nil {
-				return err
-			}
-			if err := h.rename(n, was.Name); err != nil {
-				return err
-			}
-			if m, err := h.giveBackMAC(vf, n, was.MAC); err == nil {
-				n = m
-			}
-			was.MAC = n.MAC // at worst one that the driver has drawn, as it would have at boot: the PF has none set
+	switch g := n.MAC.portGUID(); {
+	case g != "" && g == was.MAC.portGUID(): // the rest of it is another each time
+		was.MAC = n.MAC
+	case n.MAC == was.MAC:
+	case pf.InfiniBand() || h.kernel.SetLink(n.Index, LinkChange{MAC: &was.MAC}) != nil:
+		if n, err = h.rereadMAC(ctx, pf, vf, n, was); err != nil {
+			return err
 		}
+		was.MAC = n.MAC // at worst one that the driver has drawn, as it would have at boot: the PF has none set
 	}
 	if err := h.moveLink(n.ID, was, linkAttrs, always); err != nil {
 		return err
 	}
 	return h.setAlias(n, was.Alias)
+}
+
+// rereadMAC has the driver of a VF read its MAC anew, where its netdev does not take it.
+func (h *Host) rereadMAC(ctx context.Context, pf PF, vf VF, n Netdev, was LinkState) (Netdev, error) {
+	vf.Driver = n.Driver
+	n, err := h.Rebind(ctx, pf, vf)
+	if err != nil {
+		return n, err
+	}
+	if err := h.rename(n, was.Name); err != nil || pf.InfiniBand() {
+		return n, err
+	}
+	if m, err := h.giveBackMAC(vf, n, was.MAC); err == nil {
+		n = m
+	}
+	return n, nil
 }
 
 // VF finds a VF again by its PF's PCI address and its own; index is what it is called by when it is gone (ErrNotFound).

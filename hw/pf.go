@@ -14,6 +14,7 @@ type PF struct {
 	Netdev
 	TotalVFs int // sriov_totalvfs: how many the driver can make
 	NumVFs   int // sriov_numvfs: how many there are
+	Node     int // numa_node: the NUMA node that it is closest to; -1 on a machine that has none
 }
 
 // PCI is the PF's PCI address.
@@ -52,6 +53,13 @@ func (h *Host) PF(ref string) (PF, error) {
 	pf.TotalVFs = total
 	if pf.NumVFs, _, err = h.sys.number(pciDir(pf.PCI()) + "/sriov_numvfs"); err != nil {
 		return PF{}, &Error{Dev: n.Name, Err: err}
+	}
+	node, ok, err := h.sys.number(pciDir(pf.PCI()) + "/numa_node")
+	if err != nil {
+		return PF{}, &Error{Dev: n.Name, Err: err}
+	}
+	if pf.Node = node; !ok { // a kernel without CONFIG_NUMA
+		pf.Node = -1
 	}
 	return pf, nil
 }
@@ -104,7 +112,7 @@ func (h *Host) EnableVFs(ctx context.Context, pf PF, n int) error {
 	}
 	var errs []error
 	for _, vf := range vfs {
-		errs = append(errs, h.giveMAC(pf, vf))
+		errs = append(errs, h.giveMAC(pf, vf), h.giveGUID(pf, vf))
 	}
 	return errors.Join(errs...)
 }

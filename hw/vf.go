@@ -24,14 +24,15 @@ func (v VF) ID() ID { return ID(v.PCI) }
 func (v VF) String() string { return fmt.Sprintf("vf %d of %s (%s)", v.Index, v.PF, v.PCI) }
 
 // vfDrivers names, for a PF's driver, the driver of its VFs; they are the ones seen in the kernel's sources (6.12,
-// drivers/net/ethernet). VFs of other drivers are left to the kernel to probe.
+// drivers/net/ethernet and drivers/virtio). VFs of other drivers are left to the kernel to probe.
 var vfDrivers = map[string]string{
-	"igb":       "igbvf",
-	"ixgbe":     "ixgbevf",
-	"i40e":      "iavf",
-	"ice":       "iavf",
-	"mlx5_core": "mlx5_core",
-	"bnxt_en":   "bnxt_en",
+	"igb":        "igbvf",
+	"ixgbe":      "ixgbevf",
+	"i40e":       "iavf",
+	"ice":        "iavf",
+	"mlx5_core":  "mlx5_core",
+	"bnxt_en":    "bnxt_en",
+	"virtio-pci": "virtio-pci",
 }
 
 // userDrivers are drivers that give a VF no netdev: a VF bound to one is in somebody's use.
@@ -133,6 +134,11 @@ func StableMAC(pf PF, vf int) MAC {
 	if pf.Type != "ether" || base == "" {
 		return ""
 	}
-	sum := sha256.Sum256([]byte(fmt.Sprintf("vf mac\x00%s\x00%d", base, vf)))
+	return madeMAC(fmt.Sprintf("vf mac\x00%s\x00%d", base, vf))
+}
+
+// madeMAC is a locally administered MAC made from what nobody else has.
+func madeMAC(unique string) MAC {
+	sum := sha256.Sum256([]byte(unique))
 	return MAC(fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4]))
 }

@@ -8,6 +8,8 @@ import "slices"
 // for which i40e resets as well; then what only the PF acts on; spoofchk before trust, because a trusted VF may change its MAC at once. Putting back
 // goes in reverse: trust is taken away before the MAC it protected is put back.
 var vfAttrs = []attr[VFState, VFChange]{
+	row("node_guid", func(s *VFState) *GUID { return &s.NodeGUID }, func(c *VFChange) **GUID { return &c.NodeGUID }),
+	row("port_guid", func(s *VFState) *GUID { return &s.PortGUID }, func(c *VFChange) **GUID { return &c.PortGUID }),
 	row("mac", func(s *VFState) *MAC { return &s.MAC }, func(c *VFChange) **MAC { return &c.MAC }),
 	row("vlan", func(s *VFState) *VLAN { return &s.VLAN }, func(c *VFChange) **VLAN { return &c.VLAN }),
 	row("rate", func(s *VFState) *Rate { return &s.Rate }, func(c *VFChange) **Rate { return &c.Rate }),
@@ -20,18 +22,19 @@ var vfAttrs = []attr[VFState, VFChange]{
 // name is left as it is.
 type VFWish struct {
 	VFState
-	Need map[string]Need // by attribute name: "mac", "vlan", "rate", "link_state", "spoofchk", "trust"
+	Need map[string]Need // by the names of vfAttrs
 }
 
-// moveVF drives what the PF has set for a VF to want.
-func (h *Host) moveVF(pf int, vf VF, want VFState, need func(string) Need, attrs []attr[VFState, VFChange]) error {
+// vfMover drives what the PF has set for a VF.
+func (h *Host) vfMover(pf PF, vf VF) mover[VFState, VFChange] {
 	return mover[VFState, VFChange]{
 		dev:   vf.String(),
-		attrs: attrs,
-		read:  func() (VFState, error) { return h.vfState(pf, vf) },
-		set:   func(c VFChange) error { return h.kernel.SetVF(pf, vf.Index, c) },
-		need:  need,
-	}.move(want)
+		with:  pf.Driver,
+		attrs: vfAttrs,
+		read:  func() (VFState, error) { return h.vfState(pf.Index, vf) },
+		set:   func(c VFChange) error { return h.kernel.SetVF(pf.Index, vf.Index, c) },
+		need:  always,
+	}
 }
 
 // vfState reads what the PF has set for a VF. A PF that reports nothing gives the zero state: nothing set.

@@ -249,6 +249,39 @@ func (d *Driver) InventedGateway(ctx context.Context, pool, gateway string) bool
 	return newest.Invented
 }
 
+// ContainerName is the name of the container that has address, of a pool with that subnet, as far as the engine has told
+// it (29 and later); "" for unknown. pool and address are as this driver answered them; where several pools have that
+// subnet the youngest lease counts, which is the one of a container that is being started.
+func (d *Driver) ContainerName(ctx context.Context, pool, address string) string {
+	address, _, _ = strings.Cut(address, "/")
+	a, err := parseAddr(address)
+	if err != nil {
+		return ""
+	}
+	var leases []string // of that address; none is read inside of the listing, which would hold two reads open at once
+	err = d.ledger.store.Range(ctx, poolPrefix, func(kv store.KV) error {
+		if rec, err := decodePool(kv); err == nil && rec.Subnet.String() == pool {
+			leases = append(leases, leaseKey(strings.TrimPrefix(kv.Key, poolPrefix), a))
+		}
+		return nil // a record that cannot be read is not the one of a container that is being started
+	})
+	var youngest leaseRecord
+	for _, key := range leases {
+		kv, getErr := d.ledger.store.Get(ctx, key)
+		if errors.Is(getErr, store.ErrNotFound) {
+			continue
+		}
+		l, decodeErr := decodeLease(kv)
+		if err = errors.Join(err, getErr); getErr == nil && decodeErr == nil && !l.Since.Before(youngest.Since) {
+			youngest = l
+		}
+	}
+	if err != nil {
+		d.log.Warn("container not known by its name", zap.String("pool", pool), zap.Stringer("address", a), zap.Error(err))
+	}
+	return youngest.Name
+}
+
 // pool finds the pool of a handle and waits for the turn on it; the caller unlocks it. The error matches
 // [ErrUnknownPool] when there is none.
 func (d *Driver) pool(ctx context.Context, handle string) (*pool, error) {

@@ -6,6 +6,7 @@ import (
 	plugin "github.com/docker/go-plugins-helpers/network"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv"
 )
 
 // able is a PF that can do all that rtnetlink knows of, with two VFs from the start.
@@ -110,8 +111,6 @@ func TestContainerOptions(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := m.kernel.String()
-		const known = "known are allmulti, link_state, mac, max_tx_rate, min_tx_rate, mtu, prefix, privileged, promisc, spoofchk, " +
-			"sticky, trust, txqlen, vf, vlan, vlan_proto, vlan_qos"
 		for _, c := range []struct {
 			network, key string
 			value        any
@@ -120,7 +119,7 @@ func TestContainerOptions(t *testing.T) {
 			{"n", "vlan", "5", "option vlan: the network does not let containers change it (lock)"},
 			{"n", "trust", "yes", "option trust: the network does not let containers change it (lock)"},
 			{"n", "netdevice", "ens2", "option netdevice: cannot be given for one container; give it with docker network create"},
-			{"n", "colour", "blue", "option colour: unknown; " + known},
+			{"n", "colour", "blue", "option colour: unknown; known are " + known(netdrv.ForContainer, netdrv.ForBoth)},
 			{"n", "mtu", "9000", "ens1f0v0: set mtu 9000: its pf has mtu 1500, which a vf cannot exceed; raise the pf's first: invalid value"},
 			{"n", "mtu", 9000, "option mtu: is a int, not a text"},
 			{"n", "mac", "00:00:00:00:00:00", `option mac: "00:00:00:00:00:00" is not allowed; allowed: six octets, not zero, not multicast`},
@@ -139,8 +138,8 @@ func TestContainerOptions(t *testing.T) {
 // is left of it.
 func TestAskedOfIGB(t *testing.T) {
 	for option, want := range map[string]string{
-		"link_state=enable": "set link_state enable: not supported by the driver (operation not supported)",
-		"min_tx_rate=10":    "set rate min 10 max 0 Mbit/s: invalid value (invalid argument)",
+		"link_state=enable": "set link_state enable with igb: not supported by the driver (operation not supported)",
+		"min_tx_rate=10":    "set rate min 10 max 0 Mbit/s with igb: invalid value (invalid argument)",
 	} {
 		t.Run(option, func(t *testing.T) {
 			story(t, func(m *machine) {
@@ -190,7 +189,7 @@ func TestPoorDriver(t *testing.T) {
 			t.Fatal(err)
 		}
 		_, _, err := m.run("b", "p")
-		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): set trust true: not supported by the driver (operation not supported)")
+		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): set trust true with igb: not supported by the driver (operation not supported)")
 	})
 }
 

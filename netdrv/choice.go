@@ -1,6 +1,7 @@
 package netdrv
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strconv"
@@ -11,45 +12,69 @@ import (
 
 // A choice is what there is to choose a VF from, and what is wanted.
 type choice struct {
-	pf     hw.PF
-	vfs    []hw.VF
-	states []hw.VFState // what the PF has set for them
+	offers []offer
+	gone   []string // why PFs of the network have nothing to offer
 	want   *config
 	loans  map[hw.ID]*loan
 	taken  func(hw.VF) (string, error) // why a VF that is not lent is not free either; "" if it is
 }
 
-// choose picks a free VF: the one that is named, then the one that has the wanted MAC, the one that the container had, the
-// first. The error of a PF that has none says who has them.
-func (c choice) choose() (hw.VF, error) {
+// An offer is a PF with its VFs.
+type offer struct {
+	pf     hw.PF
+	vfs    []hw.VF
+	states []hw.VFState // what the PF has set for them
+}
+
+// A candidate is a VF that may be chosen.
+type candidate struct {
+	offer
+	vf hw.VF
+}
+
+// choose picks a free VF, see order. The error of a network that has none says who has them.
+func (c choice) choose() (candidate, error) {
 	if l := c.macLoan(); l != nil {
-		return hw.VF{}, &allInUse{fmt.Sprintf("mac address %s: %s", c.want.mac, l.holder()), l.returning()}
+		return candidate{}, &allInUse{fmt.Sprintf("mac address %s: %s", c.want.mac, l.holder()), l.returning()}
 	}
-	candidates, err := c.candidates()
+	if l := c.guidLoan(); l != nil {
+		return candidate{}, &allInUse{fmt.Sprintf("option guid: %s: %s", c.want.guid, l.holder()), l.returning()}
+	}
+	all, err := c.candidates()
 	if err != nil {
-		return hw.VF{}, err
+		return candidate{}, err
 	}
 	var why []string
 	soon := false
-	for _, vf := range candidates {
-		if l := c.loans[vf.ID()]; l != nil {
+	for _, cand := range all {
+		if l := c.loans[cand.vf.ID()]; l != nil {
 			why = append(why, l.holder())
 			soon = soon || l.returning()
 			continue
 		}
-		taken, err := c.taken(vf)
+		taken, err := c.taken(cand.vf)
 		switch {
 		case err != nil:
-			return hw.VF{}, err
+			return candidate{}, err
 		case taken == "":
-			return vf, nil
-		case c.want.mac != "" && c.hasMAC(vf, c.want.mac):
-			return hw.VF{}, fmt.Errorf("mac address %s: %s, which has it, %s", c.want.mac, vf, taken)
+			return cand, nil
+		case c.want.mac != "" && cand.hasMAC(c.want.mac):
+			return candidate{}, fmt.Errorf("mac address %s: %s, which has it, %s", c.want.mac, cand.vf, taken)
 		}
-		why = append(why, vf.String()+" "+taken)
+		why = append(why, cand.vf.String()+" "+taken)
 	}
 	slices.Sort(why)
-	return hw.VF{}, &allInUse{fmt.Sprintf("%s: %s: %s", c.pf, c.scope(len(candidates)), strings.Join(why, "; ")), soon}
+	why = append(why, c.gone...)
+	return candidate{}, &allInUse{fmt.Sprintf("%s: %s: %s", c.pfs(), c.scope(len(all)), strings.Join(why, "; ")), soon}
+}
+
+// pfs names the PFs in an error.
+func (c choice) pfs() string {
+	var names []string
+	for _, o := range c.offers {
+		names = append(names, o.pf.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 // scope says in an error what there was to choose from.
@@ -63,10 +88,14 @@ func (c choice) scope(n int) string {
 	return fmt.Sprintf("all %d vfs are in use", n)
 }
 
-// macLoan is the loan of a VF of the PF that has been given the wanted MAC.
+// macLoan is the loan of a VF of one of the PFs that has been given the wanted MAC. One that is quarantined is down.
 func (c choice) macLoan() *loan {
 	for _, l := range c.loans {
-		if c.want.mac != "" && l.PF == c.pf.PCI() && l.Wish.MAC == c.want.mac {
+		if l.State == quarantined {
+			continue
+		}
+		ours := slices.ContainsFunc(c.offers, func(o offer) bool { return o.pf.PCI() == l.PF })
+		if c.want.mac != "" && ours && l.Wish.MAC == c.want.mac {
 			return l
 		}
 	}
@@ -74,51 +103,96 @@ func (c choice) macLoan() *loan {
 }
 
 // candidates are the VFs that may be chosen, the most wanted first.
-func (c choice) candidates() ([]hw.VF, error) {
-	vfs := slices.DeleteFunc(slices.Clone(c.vfs), func(vf hw.VF) bool {
-		return len(c.want.vfs) > 0 && !slices.Contains(c.want.vfs, vf.Index)
-	})
-	if c.want.vf != "" {
-		vfs = slices.DeleteFunc(vfs, func(vf hw.VF) bool { return !c.is(vf, c.want.vf) })
-		if len(vfs) == 0 {
-			return nil, fmt.Errorf("option vf: %q is none of the vfs that this network has on %s", c.want.vf, c.pf)
+func (c choice) candidates() ([]candidate, error) {
+	var all []candidate
+	for _, o := range c.offers {
+		for _, vf := range o.vfs {
+			cand := candidate{o, vf}
+			inRange := len(c.want.vfs) == 0 || slices.Contains(c.want.vfs, vf.Index)
+			if inRange && (c.want.vf == "" || cand.is(c.want.vf)) {
+				all = append(all, cand)
+			}
 		}
 	}
-	slices.SortStableFunc(vfs, func(a, b hw.VF) int { return c.rank(a) - c.rank(b) })
-	return vfs, nil
+	if len(all) == 0 && c.want.vf != "" {
+		return nil, fmt.Errorf("option vf: %q is none of the vfs that this network has on %s", c.want.vf, c.pfs())
+	}
+	slices.SortStableFunc(all, c.order())
+	return all, nil
 }
 
-// rank is smaller for a VF that is wanted more: the one that has the wanted MAC, then the one that the container had.
-func (c choice) rank(vf hw.VF) int {
+// order puts first what is wanted most: the VF that has the wanted MAC, then the one that the container had before; then
+// VFs of a PF that can be talked through, on the wanted NUMA node, and by the policy of the network. What is left is the
+// order in which the PFs were named.
+func (c choice) order() func(a, b candidate) int {
+	onPF, onNode := c.usage()
+	node := c.want.numa.prefer(c.offers, onNode)
+	return func(a, b candidate) int {
+		used := onPF[a.pf.PCI()] - onPF[b.pf.PCI()]
+		if c.want.policy == policyPack {
+			used = -used
+		}
+		return cmp.Or(
+			c.rank(a)-c.rank(b),
+			oneIf(dark(a.pf))-oneIf(dark(b.pf)),
+			oneIf(a.pf.Node != node)-oneIf(b.pf.Node != node),
+			used,
+		)
+	}
+}
+
+// rank is smaller for a VF that is wanted more than others for what it is.
+func (c choice) rank(cand candidate) int {
 	switch {
-	case c.want.mac != "" && c.hasMAC(vf, c.want.mac):
+	case c.want.mac != "" && cand.hasMAC(c.want.mac):
 		return 0
-	case vf.ID() == c.want.prefer:
+	case cand.vf.ID() == c.want.prefer:
 		return 1
 	}
 	return 2
 }
 
+// dark tells whether nothing can be reached through the PF: it is up and has no carrier. One that is down will be up.
+func dark(pf hw.PF) bool { return pf.Up && !pf.Carrier }
+
+// usage counts the VFs that are lent, by their PF's PCI address and by NUMA node.
+func (c choice) usage() (onPF map[string]int, onNode map[int]int) {
+	onPF, onNode = map[string]int{}, map[int]int{}
+	for _, l := range c.loans {
+		onPF[l.PF]++
+	}
+	for _, o := range c.offers {
+		onNode[o.pf.Node] += onPF[o.pf.PCI()]
+	}
+	return onPF, onNode
+}
+
+func oneIf(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
+}
+
 // is tells whether a user means the VF: by its index, PCI address, MAC or the name of its netdev.
-func (c choice) is(vf hw.VF, name string) bool {
+func (c candidate) is(name string) bool {
 	if i, err := strconv.Atoi(name); err == nil {
-		return i == vf.Index
+		return i == c.vf.Index
 	}
 	pci := strings.ToLower(name)
-	return pci == vf.PCI || "0000:"+pci == vf.PCI || c.hasMAC(vf, hw.MAC(pci)) || vf.Netdev.Index != 0 && name == vf.Netdev.Name
+	return pci == c.vf.PCI || "0000:"+pci == c.vf.PCI || c.hasMAC(hw.MAC(pci)) ||
+		c.vf.Netdev.Index != 0 && name == c.vf.Netdev.Name
 }
 
 // hasMAC tells whether the VF has the MAC without anybody's asking.
-func (c choice) hasMAC(vf hw.VF, mac hw.MAC) bool {
-	return vfMAC(c.pf, vf, c.states) == mac || vf.Netdev.MAC == mac
-}
+func (c candidate) hasMAC(mac hw.MAC) bool { return c.mac() == mac || c.vf.Netdev.MAC == mac }
 
-// vfMAC is the MAC that a VF has without anybody's asking: the one its PF has set, otherwise its stable one.
-func vfMAC(pf hw.PF, vf hw.VF, states []hw.VFState) hw.MAC {
-	if vf.Index < len(states) && states[vf.Index].MAC != "" {
-		return states[vf.Index].MAC
+// mac is the MAC that the VF has without anybody's asking: the one its PF has set, otherwise its stable one.
+func (c candidate) mac() hw.MAC {
+	if c.vf.Index < len(c.states) && c.states[c.vf.Index].MAC != "" {
+		return c.states[c.vf.Index].MAC
 	}
-	return hw.StableMAC(pf, vf.Index)
+	return hw.StableMAC(c.pf, c.vf.Index)
 }
 
 // allInUse says that there is no device to be had now; soon that one is on its way back.

@@ -21,6 +21,7 @@ type config struct {
 	vlanQoS    *int
 	vlanProto  *hw.VLANProto
 	mac        hw.MAC // "" for none
+	guid       hw.GUID
 	privileged *bool
 	spoofchk   *bool
 	trust      *bool
@@ -33,10 +34,14 @@ type config struct {
 	allMulti   *bool
 	lock       []string // names of options
 	numVFs     int      // 0: all
+	container  string   // name of the container; "" for unknown
 	sticky     string   // by which the container is known again; "" for nothing
 	prefer     hw.ID    // the device that it had before; "" for none
 	vf         string   // the one VF that is wanted; "" for any
 	vfs        []int    // indexes of the VFs that the network may use; none for all
+	bond       string   // mode of the bond; "" for none
+	policy     string   // policySpread or policyPack
+	numa       numaWish
 	prefix     string
 	force      bool
 	gateway    string // "", gatewayNone or gatewayAuto

@@ -50,6 +50,20 @@ func lives() map[string]life {
 			hardware: func(m *machine) { m.kernel.AddPF(igb()) },
 			live:     container("netdevice=ens1f0", "vlan=100", "privileged=yes"),
 		},
+		"vf of several pfs": {
+			hardware: func(m *machine) {
+				m.kernel.AddPF(igb())
+				pf := igb()
+				pf.Name, pf.PCI, pf.MAC, pf.Up = "ens2f0", "0000:02:00.0", "52:54:00:aa:01:00", true
+				m.kernel.AddPF(pf)
+				m.settled()
+			},
+			live: container("netdevice=ens1f0,ens2f0", "vlan=100", "numvfs=2"),
+		},
+		"bond": {
+			hardware: func(m *machine) { pool(m) },
+			live:     container("netdevice=ens1f0,ens2f0", "vlan=100", "bond=active-backup", "numvfs=2"),
+		},
 		"vf that was there": {
 			hardware: func(m *machine) {
 				pf := igb()
@@ -58,6 +72,10 @@ func lives() map[string]life {
 				m.settled() // until udev has named the VFs
 			},
 			live: container("netdevice=ens1f0", "vlan=100", "privileged=yes"),
+		},
+		"vf of an infiniband pf": {
+			hardware: func(m *machine) { m.kernel.AddPF(hca()) },
+			live:     container("netdevice=ib0"),
 		},
 		"whole device": {
 			hardware: nic,

@@ -20,6 +20,12 @@ type Config struct {
 	// InventedGateway tells whether the gateway of a pool is one that the engine asked the IPAM driver to make up. It may
 	// be nil: then every gateway that a network has is taken for the user's.
 	InventedGateway func(ctx context.Context, pool, gateway string) bool
+	// Devices are the names that the operator of this machine has given to devices, for the option netdevice: each stands
+	// for one or more names, PCI addresses or what else that option takes. It may be nil. Its error is for the user.
+	Devices func() (map[string][]string, error)
+	// ContainerName is the name of the container that has an address of a pool, as far as the IPAM driver was told; "" for
+	// unknown. It may be nil.
+	ContainerName func(ctx context.Context, pool, address string) string
 	// OrphanAfter is how long a lent device may be seen in the host before its endpoint counts as forgotten by the
 	// engine; 0 means 5 minutes. The engine moves the device within seconds of Join.
 	OrphanAfter time.Duration
@@ -32,6 +38,8 @@ type Driver struct {
 	host            *hw.Host
 	log             *zap.Logger
 	inventedGateway func(ctx context.Context, pool, gateway string) bool
+	devices         func() (map[string][]string, error)
+	containerName   func(ctx context.Context, pool, address string) string
 	orphanAfter     time.Duration
 	locks           locks
 	wake            chan struct{} // tells the reconciler that there is something to finish
@@ -46,7 +54,7 @@ func New(c Config) (*Driver, error) {
 		c.OrphanAfter = 5 * time.Minute
 	}
 	return &Driver{store: c.Store, host: c.Host, log: c.Log, inventedGateway: c.InventedGateway,
-		orphanAfter: c.OrphanAfter, wake: make(chan struct{}, 1)}, nil
+		devices: c.Devices, containerName: c.ContainerName, orphanAfter: c.OrphanAfter, wake: make(chan struct{}, 1)}, nil
 }
 
 // GetCapabilities: networks are made on each node by itself, while names resolve across a swarm, as with the engine's

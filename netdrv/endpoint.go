@@ -53,6 +53,7 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if n.config, err = d.containerConfig(ctx, n, r); err != nil {
 		return e, err
 	}
+	n.container = d.nameOf(ctx, n, r)
 	if n.prefer, err = d.preferred(ctx, n); err != nil {
 		return e, err
 	}
@@ -100,7 +101,7 @@ func (d *Driver) containerConfig(ctx context.Context, n *network, r *plugin.Crea
 	if err != nil {
 		return nil, err
 	}
-	return c, vlanFree(*c.vlan, n.Device, n.Name, others)
+	return c, vlanFree(c.vlan, n.Devices, others)
 }
 
 // lend tries devices until one is ready.
@@ -129,7 +130,7 @@ func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ e
 		if dev.Type == "ether" && dev.Kind != hw.IPVlan { // an ipvlan's is its parent's, and cannot be set
 			e.MAC = dev.MAC
 		}
-		err = d.advance(ctx, l, ready, append(remember(n, l.Device), put(endpointKey(e.Network, e.ID), e))...)
+		err = d.markReady(ctx, n, l, e)
 	}
 	if err == nil {
 		err = ctx.Err() // the engine has given up: it would never delete what it does not know
@@ -140,15 +141,42 @@ func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ e
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	broken := notReady(err) && ctx.Err() == nil
-	return e, !broken, errors.Join(err, d.giveUp(undo, l, err, broken))
+	if len(l.parts) == 0 {
+		l.broken = broken
+	}
+	return e, !broken, errors.Join(err, d.giveUp(undo, l, err))
 }
 
-// giveUp takes back a loan that came to nothing. A broken device is put back as well as it goes and kept out of use.
-func (d *Driver) giveUp(ctx context.Context, l *loan, why error, broken bool) error {
-	if err := d.advance(ctx, l, freeing, remove(endpointKey(l.Network, l.Endpoint))); err != nil {
+// markReady writes down that an endpoint has its device, and that its container has had it. Parts come first: they end
+// with what they are part of, if a crash comes in between.
+func (d *Driver) markReady(ctx context.Context, n *network, l *loan, e endpointRecord) error {
+	also, err := d.remember(ctx, n, l.Device)
+	if err != nil {
 		return err
 	}
-	if broken {
+	for _, p := range l.parts {
+		if err := d.advance(ctx, p, ready); err != nil {
+			return err
+		}
+	}
+	return d.advance(ctx, l, ready, append(also, put(endpointKey(e.Network, e.ID), e))...)
+}
+
+// giveUp takes back a loan that came to nothing, and then its parts.
+func (d *Driver) giveUp(ctx context.Context, l *loan, why error) error {
+	errs := []error{d.giveUpOne(ctx, l, why, remove(endpointKey(l.Network, l.Endpoint)))}
+	for _, p := range l.parts {
+		errs = append(errs, d.giveUpOne(ctx, p, why))
+	}
+	return errors.Join(errs...)
+}
+
+// giveUpOne takes back one device. A broken one is put back as well as it goes and kept out of use.
+func (d *Driver) giveUpOne(ctx context.Context, l *loan, why error, also ...write) error {
+	if err := d.advance(ctx, l, freeing, also...); err != nil {
+		return err
+	}
+	if l.broken {
 		return d.quarantine(ctx, l, errors.Join(why, d.mode(l.Mode).release(ctx, l)))
 	}
 	if err := d.putBack(ctx, l); err != nil { // its driver may still be making the netdev
@@ -187,24 +215,28 @@ func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord) (_ *lo
 
 // claimNow chooses a device and writes the loan down. The loan is nil when somebody else was quicker.
 func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*loan, func(), error) {
-	unlockPF, err := d.locks.lock(ctx, "pf "+n.Device.PCI())
+	unlockPFs, err := d.lockPFs(ctx, n)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer unlockPF()
+	defer unlockPFs()
 	loans, err := d.loans(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
-	l, err := d.mode(n.mode).claim(ctx, n, loans)
+	l, err := d.modeOf(n.config).claim(ctx, n, loans)
 	if err != nil {
 		return nil, nil, err
 	}
-	unlock, err := d.locks.lock(ctx, loanKey(l.Device))
+	var keys []string
+	for _, x := range l.all() {
+		keys = append(keys, loanKey(x.Device))
+	}
+	unlock, err := d.locks.lockAll(ctx, keys)
 	if err != nil {
 		return nil, nil, err
 	}
-	l.Network, l.Endpoint, e.Device = e.Network, e.ID, l.Device
+	e.Device = l.Device
 	taken, err := d.start(ctx, l, e)
 	if err != nil || taken {
 		unlock()
@@ -212,6 +244,15 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*l
 	}
 	d.log.Info("device", append(l.fields(), stateField(claimed))...)
 	return l, unlock, nil
+}
+
+// lockPFs takes the locks of a network's devices, in an order that is the same for all networks.
+func (d *Driver) lockPFs(ctx context.Context, n *network) (unlock func(), _ error) {
+	var names []string
+	for _, dev := range n.Devices {
+		names = append(names, "pf "+dev.ID.PCI())
+	}
+	return d.locks.lockAll(ctx, names)
 }
 
 // join answers where the engine finds the endpoint's device.
@@ -287,7 +328,34 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience t
 		return err
 	}
 	d.bringHome(ctx, l, patience)
+	d.freeParts(ctx, l.Device)
 	return nil
+}
+
+// freeParts puts back what a bond was made of, once that is gone; otherwise the reconciler does when it is.
+func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
+	if !whole.IsMade() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	loans, err := d.loans(ctx)
+	for id, l := range loans {
+		if l.PartOf != whole {
+			continue
+		}
+		unlock, ok := d.locks.tryLock(loanKey(id))
+		if !ok { // the reconciler is at it
+			continue
+		}
+		_, settleErr := d.settle(ctx, id, map[hw.ID]time.Time{})
+		err = errors.Join(err, settleErr)
+		unlock()
+	}
+	if err != nil {
+		d.log.Warn("device not put back yet", zap.String("part_of", string(whole)), zap.NamedError("err", err))
+		d.nudge()
+	}
 }
 
 // bringHome waits for a device to come home and puts it back, or leaves it to the reconciler. The caller holds the

@@ -30,6 +30,8 @@ type machine struct {
 	stop   context.CancelFunc
 	// inventedGateway is what the IPAM driver would say.
 	inventedGateway func(ctx context.Context, pool, gateway string) bool
+	devices         map[string][]string // names that the operator has given
+	containerNames  map[string]string   // what the IPAM driver knows, by address
 }
 
 // A place is where a container's device went.
@@ -58,7 +60,10 @@ func (m *machine) start(s store.Store) {
 	m.driver, err = netdrv.New(netdrv.Config{Store: s, Host: host, Log: zap.NewNop(),
 		InventedGateway: func(ctx context.Context, pool, gateway string) bool {
 			return m.inventedGateway != nil && m.inventedGateway(ctx, pool, gateway)
-		}})
+		},
+		Devices:       func() (map[string][]string, error) { return m.devices, nil },
+		ContainerName: func(_ context.Context, _, address string) string { return m.containerNames[address] },
+	})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -235,7 +240,8 @@ func (m *machine) checkInvariants() {
 		}
 		loans := 0
 		for k, loan := range records {
-			if strings.HasPrefix(k, "dev/") && strings.Contains(loan, fmt.Sprintf(`"endpoint":%q`, eid)) {
+			of := strings.Contains(loan, fmt.Sprintf(`"endpoint":%q`, eid)) && !strings.Contains(loan, `"part_of":`)
+			if strings.HasPrefix(k, "dev/") && of {
 				loans++
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/mellanox/passthrough/hw"
@@ -35,8 +36,18 @@ type networkRecord struct {
 	Pools    []string          `json:"pools,omitempty"`    // CIDRs, to tell whether a gateway is on the subnet
 	Gateway4 string            `json:"gateway4,omitempty"` // for containers; "" for none
 	Gateway6 string            `json:"gateway6,omitempty"`
-	Device   hw.ID             `json:"device"` // the PF, or the device that is handed over whole
-	Name     string            `json:"name"`   // what it was called when the network was made
+	Devices  []deviceRecord    `json:"devices"` // its PFs, or the one device that is handed over whole
+}
+
+// deviceRecord is a device of a network.
+type deviceRecord struct {
+	ID   hw.ID  `json:"id"`
+	Name string `json:"name"` // what it was called when the network was made
+}
+
+// has tells whether a device is one of the network's.
+func (n networkRecord) has(id hw.ID) bool {
+	return slices.ContainsFunc(n.Devices, func(d deviceRecord) bool { return d.ID == id })
 }
 
 // endpointRecord is a container's attachment to a network.
@@ -71,6 +82,9 @@ type loanRecord struct {
 	Parent   hw.ID         `json:"parent,omitempty"` // of a link that is made to be lent
 	Child    *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is made
 	Since    time.Time     `json:"since"`            // when it got into its state
+	Bond     *hw.BondSpec  `json:"bond,omitempty"`   // of a bond's child: the bond, made of the loans that are part of this one
+	// PartOf is the device whose loan this one ends with: this one is a port of that one's bond.
+	PartOf hw.ID `json:"part_of,omitempty"`
 }
 
 // sharingRecord says that the VFs of a PF were made by the plugin, and how the PF was before. A PF without one had its

@@ -42,7 +42,13 @@ type loan struct {
 	loanRecord
 	rev  int64
 	past bool // the machine was started anew since: the device is in no container, and as the new boot has made it
+
+	parts  []*loan // while it is being made: the loans that are part of it
+	broken bool    // the device itself is why it could not be lent
 }
+
+// all is the loan and its parts.
+func (l *loan) all() []*loan { return append([]*loan{l}, l.parts...) }
 
 func (l *loan) unchanged() store.Cond { return store.Cond{Key: loanKey(l.Device), Rev: l.rev} }
 
@@ -52,14 +58,21 @@ func (l *loan) on() hw.ID { return cmp.Or(l.Parent, l.Device) }
 // returning tells whether the device will be free soon.
 func (l *loan) returning() bool { return l.State == freeing || l.past }
 
-// start writes down a new loan together with its endpoint. taken is true, and nothing written, when the device or the
-// endpoint has a record already.
+// start writes down a new loan and its parts together with its endpoint. taken is true, and nothing written, when one of
+// the devices or the endpoint has a record already.
 func (d *Driver) start(ctx context.Context, l *loan, e endpointRecord) (taken bool, err error) {
-	l.Version, l.State, l.Since, l.Boot = recordVersion, claimed, time.Now(), d.host.Boot()
-	res, err := transact(ctx, d.store,
-		[]store.Cond{store.Absent(loanKey(l.Device)), store.Absent(endpointKey(e.Network, e.ID))},
-		[]write{put(loanKey(l.Device), l.loanRecord), put(endpointKey(e.Network, e.ID), e)})
-	l.rev = res.Rev
+	conds := []store.Cond{store.Absent(endpointKey(e.Network, e.ID))}
+	writes := []write{put(endpointKey(e.Network, e.ID), e)}
+	for _, x := range l.all() {
+		x.Network, x.Endpoint = e.Network, e.ID
+		x.Version, x.State, x.Since, x.Boot = recordVersion, claimed, time.Now(), d.host.Boot()
+		conds = append(conds, store.Absent(loanKey(x.Device)))
+		writes = append(writes, put(loanKey(x.Device), x.loanRecord))
+	}
+	res, err := transact(ctx, d.store, conds, writes)
+	for _, x := range l.all() {
+		x.rev = res.Rev
+	}
 	return err == nil && !res.OK, err
 }
 

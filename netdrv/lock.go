@@ -2,12 +2,13 @@ package netdrv
 
 import (
 	"context"
+	"slices"
 	"sync"
 )
 
 // locks is a set of mutexes by name. A wait for one ends with the caller's context.
 //
-// Order, outermost first: all networks, the endpoint, a PF, a device, a transaction of the store.
+// Order, outermost first: all networks, the endpoint, PFs by their address, a device, a transaction of the store.
 type locks struct {
 	mu   sync.Mutex
 	held map[string]chan struct{} // guarded by mu; closed when released
@@ -26,6 +27,25 @@ func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// lockAll waits for several names, in alphabetical order.
+func (l *locks) lockAll(ctx context.Context, names []string) (unlock func(), _ error) {
+	var held []func()
+	unlock = func() {
+		for _, u := range held {
+			u()
+		}
+	}
+	for _, n := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		u, err := l.lock(ctx, n)
+		if err != nil {
+			unlock()
+			return nil, err
+		}
+		held = append(held, u)
+	}
+	return unlock, nil
 }
 
 // tryLock takes a name unless somebody has it.

@@ -9,6 +9,7 @@ import (
 const (
 	modeSRIOV       = "sriov"
 	modePassthrough = "passthrough"
+	modeBond        = "bond"     // in the ledger; a user asks for it with mode=sriov and the option bond
 	modeMacvlan     = hw.Macvlan // these are what they make
 	modeIPVlan      = hw.IPVlan
 	modeIPoIB       = hw.IPoIB
@@ -20,9 +21,9 @@ var modes = []string{modeSRIOV, modePassthrough, modeMacvlan, modeIPVlan, modeIP
 // A mode turns a network's options into a device and back. Each method may be called again with the same arguments;
 // release knows only what the ledger knows.
 type mode interface {
-	// check finds the network's device and refuses what cannot work, at network create, where the user sees it. others
-	// are the networks there are. It returns the device and what it is called, and leaves no trace when it fails.
-	check(ctx context.Context, c *config, others []networkRecord) (hw.ID, string, error)
+	// check finds the network's devices and refuses what cannot work, at network create, where the user sees it. others
+	// are the networks there are. Devices that it has made VFs on it returns also when it fails.
+	check(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error)
 	// claim chooses a device and reads its snapshot, without touching it. loans are the devices that are not free.
 	claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error)
 	// prepare sets the device up and verifies it; save stores a snapshot that could only be completed on the way. It
@@ -33,11 +34,21 @@ type mode interface {
 	release(ctx context.Context, l *loan) error
 }
 
+// modeOf returns what turns these options into devices.
+func (d *Driver) modeOf(c *config) mode {
+	if c.bond != "" {
+		return d.mode(modeBond)
+	}
+	return d.mode(c.mode)
+}
+
 // mode returns the mode of that name; names come from the options table or the ledger, which know no others.
 func (d *Driver) mode(name string) mode {
 	switch name {
 	case modePassthrough:
 		return passthrough{d}
+	case modeBond:
+		return bonded{sriov{d}}
 	case modeMacvlan, modeIPVlan, modeIPoIB:
 		return child{d}
 	}
@@ -47,9 +58,10 @@ func (d *Driver) mode(name string) mode {
 // find returns a network's device. One without a PCI address may have been made anew since, by the host's own
 // configuration at boot: the name is what the user gave, so the device of that name is the one.
 func (d *Driver) find(n *network) (hw.Netdev, error) {
-	dev, err := d.host.Find(n.Device)
-	if err != nil && !n.Device.IsPCI() {
-		return d.host.Netdev(n.netdevice)
+	id := n.Devices[0].ID
+	dev, err := d.host.Find(id)
+	if err != nil && !id.IsPCI() {
+		return d.device(n.netdevice)
 	}
 	return dev, err
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -25,32 +26,32 @@ func childSpec(c *config) hw.ChildSpec {
 }
 
 // check finds the device and refuses one that cannot have such children beside what it is used for.
-func (d child) check(ctx context.Context, c *config, others []networkRecord) (hw.ID, string, error) {
-	n, err := d.host.Netdev(c.netdevice)
-	if err == nil {
-		err = d.fit(c, n)
-	}
+func (d child) check(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error) {
+	n, err := d.device(c.netdevice)
 	if err != nil {
-		return "", "", fmt.Errorf("option netdevice: %w", err)
+		return nil, err
+	}
+	if err := d.fit(c, n); err != nil {
+		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	for _, o := range others {
-		if !d.is(o.Device, n) {
+		if !slices.ContainsFunc(o.Devices, func(dev deviceRecord) bool { return d.is(dev.ID, n) }) {
 			continue
 		}
 		if err := beside(c, n, o); err != nil {
-			return "", "", err
+			return nil, err
 		}
 	}
 	loans, err := d.loans(ctx)
 	if err != nil {
-		return "", "", err
+		return nil, err
 	}
 	for _, l := range loans {
 		if l.Mode == modePassthrough && d.is(l.on(), n) {
-			return "", "", fmt.Errorf("option netdevice: %s", l.holder())
+			return nil, fmt.Errorf("option netdevice: %s", l.holder())
 		}
 	}
-	return n.ID, n.Name, nil
+	return []deviceRecord{{n.ID, n.Name}}, nil
 }
 
 // fit refuses a device that can have no children of the kind.
@@ -100,7 +101,7 @@ func beside(c *config, n hw.Netdev, o networkRecord) error {
 func (d child) claim(_ context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
 	parent, err := d.find(n)
 	if err != nil {
-		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Name, err)
+		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Devices[0].Name, err)
 	}
 	if err := refuseMAC(n, parent, loans); err != nil {
 		return nil, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -13,26 +14,26 @@ import (
 type passthrough struct{ *Driver }
 
 // check finds the device and refuses one that is not the plugin's to give.
-func (d passthrough) check(ctx context.Context, c *config, others []networkRecord) (hw.ID, string, error) {
-	n, err := d.host.Netdev(c.netdevice)
+func (d passthrough) check(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error) {
+	n, err := d.device(c.netdevice)
 	if err != nil {
-		return "", "", fmt.Errorf("option netdevice: %w", err)
+		return nil, err
 	}
 	if err := movable(n); err != nil {
-		return "", "", fmt.Errorf("option netdevice: %w", err)
+		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	if err := d.cutsOff(c, n); err != nil {
-		return "", "", fmt.Errorf("option netdevice: %w", err)
+		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	for _, o := range others {
-		if d.is(o.Device, n) {
-			return "", "", fmt.Errorf("option netdevice: %s is used by network %s", n.Name, short(o.ID))
+		if slices.ContainsFunc(o.Devices, func(dev deviceRecord) bool { return d.is(dev.ID, n) }) {
+			return nil, fmt.Errorf("option netdevice: %s is used by network %s", n.Name, short(o.ID))
 		}
 	}
 	if err := d.unused(ctx, n); err != nil {
-		return "", "", err
+		return nil, err
 	}
-	return n.ID, n.Name, nil
+	return []deviceRecord{{n.ID, n.Name}}, nil
 }
 
 // movable refuses a device that cannot be in a container, neither itself nor, as a bond, with a macvlan in its place.
@@ -106,13 +107,13 @@ func (d passthrough) unused(ctx context.Context, n hw.Netdev) error {
 func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
 	dev, err := d.find(n)
 	for _, l := range loans {
-		if l.on() == dev.ID || (l.on() == n.Device || l.Network == n.ID) && (err != nil || l.State != quarantined) {
+		if l.on() == dev.ID || (n.has(l.on()) || l.Network == n.ID) && (err != nil || l.State != quarantined) {
 			return nil, &allInUse{fmt.Sprintf("%s; a device that is handed over whole serves one container at a time",
 				l.holder()), l.returning()}
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Name, err)
+		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Devices[0].Name, err)
 	}
 	if err := d.cutsOff(n.config, dev); err != nil {
 		return nil, err

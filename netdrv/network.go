@@ -19,8 +19,8 @@ type network struct {
 	*config
 }
 
-// modeOf is the name of a network's mode, "" when its options cannot be read.
-func modeOf(r networkRecord) string {
+// recordedMode is the name of a network's mode, "" when its options cannot be read.
+func recordedMode(r networkRecord) string {
 	c, err := parseOptions(r.Options)
 	if err != nil {
 		return ""
@@ -39,6 +39,9 @@ func (d *Driver) network(ctx context.Context, nid string) (*network, error) {
 		return nil, err
 	}
 	c, err := parseOptions(r.rec.Options)
+	if err == nil && len(r.rec.Devices) == 0 {
+		err = errors.New("its record names no device; remove the network and create it anew")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", short(nid), err)
 	}
@@ -76,10 +79,10 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 		return err
 	}
 	rec := networkRecord{Version: recordVersion, ID: r.NetworkID, Options: raw, Internal: flag(r.Options, netlabel.Internal)}
-	if rec.Device, rec.Name, err = d.mode(c.mode).check(ctx, c, others); err != nil {
-		return err
+	rec.Devices, err = d.modeOf(c).check(ctx, c, others)
+	if err == nil {
+		err = d.setGateways(ctx, &rec, c, r)
 	}
-	err = d.setGateways(ctx, &rec, c, r)
 	if err == nil {
 		// Not written once the engine has given up: it would never delete what it does not know. A NIC that needs longer
 		// than a call may take to make its VFs has them when the user tries again, if that is within a minute.
@@ -89,9 +92,18 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 		_, err = commit(ctx, d.store, cond, put(networkKey(rec.ID), rec))
 	}
 	if err != nil { // VFs that were made for it have nobody else
-		return errors.Join(err, d.retireSharing(context.WithoutCancel(ctx), rec.Device.PCI()))
+		return errors.Join(err, d.retireDevices(context.WithoutCancel(ctx), rec.Devices))
 	}
 	return nil
+}
+
+// retireDevices removes the VFs that the plugin made on a network's devices, where nobody needs them any more.
+func (d *Driver) retireDevices(ctx context.Context, devices []deviceRecord) error {
+	var errs []error
+	for _, dev := range devices {
+		errs = append(errs, d.retireSharing(ctx, dev.ID.PCI()))
+	}
+	return errors.Join(errs...)
 }
 
 // networks lists all networks but nid, and nid itself, nil if it is not there yet.
@@ -187,5 +199,5 @@ func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
 	if _, err := commit(ctx, d.store, store.Unchanged(r.kv), append(forgotten, remove(r.kv.Key))...); err != nil {
 		return err
 	}
-	return d.retireSharing(context.WithoutCancel(ctx), r.rec.Device.PCI())
+	return d.retireDevices(context.WithoutCancel(ctx), r.rec.Devices)
 }

@@ -36,9 +36,10 @@ func Options() []Option { return slices.Clone(options) }
 
 var options = []Option{
 	{
-		Name: "netdevice", For: ForNetwork, Values: "name or PCI address of a netdev", Default: "required",
-		Help:  "the PF whose VFs containers get, the device to hand over whole, or the one to make children on",
-		parse: func(c *config, v string) error { c.netdevice = v; return nil },
+		Name: "netdevice", For: ForNetwork, Default: "required",
+		Values: "name or PCI address; for PFs also several, a pattern of names, vendor:device, driver:NAME",
+		Help:   "the PFs whose VFs containers get, the device to hand over whole, or the one to make children on; DEVICES can name them",
+		parse:  func(c *config, v string) error { c.netdevice = v; return nil },
 	},
 	{
 		Name: "mode", For: ForNetwork, Values: "sriov, passthrough, macvlan, ipvlan or ipoib", Default: "sriov",
@@ -89,13 +90,19 @@ var options = []Option{
 		Help:  "as --mac-address, for docker network connect, which has no such flag",
 		parse: func(c *config, v string) (err error) { c.mac, err = parseMAC(v); return err },
 	},
+	{
+		Name: "guid", For: ForContainer, Values: "eight octets, not all zero, not all ones", Default: "a stable one for each VF",
+		Modes: vfsOnly,
+		Help:  "node and port GUID of the VF of an InfiniBand PF",
+		parse: func(c *config, v string) (err error) { c.guid, err = parseGUID(v); return err },
+	},
 	boolOption("spoofchk", "the opposite of privileged", "drop frames that a VF sends with another MAC than its own", vfsOnly,
 		func(c *config) **bool { return &c.spoofchk }),
 	boolOption("trust", "as privileged", "let a VF change its MAC and receive what is not for it", vfsOnly,
 		func(c *config) **bool { return &c.trust }),
 	{
 		Name: "link_state", For: ForBoth, Values: "auto, enable or disable", Default: "left as it is", Modes: vfsOnly,
-		Help: "whether a VF sees the PF's link (auto), always a link, or none",
+		Help: "whether a VF sees the PF's link (auto, which InfiniBand VFs do unless told otherwise), always a link, or none",
 		parse: func(c *config, v string) (err error) {
 			c.linkMode, err = oneOf(v, map[string]hw.LinkMode{"auto": "", "enable": hw.LinkEnable, "disable": hw.LinkDisable})
 			return err
@@ -129,7 +136,7 @@ var options = []Option{
 		parse: func(c *config, v string) error { c.vf = v; return nil },
 	},
 	{
-		Name: "sticky", For: ForContainer, Values: "a text of up to 200 bytes", Default: "the --mac-address, if there is one",
+		Name: "sticky", For: ForContainer, Values: "a text of up to 200 bytes", Default: "the --mac-address; from engine 29 on the container's name",
 		Modes: vfsOnly,
 		Help:  "a container that comes with the same text gets the same VF again, if that is free",
 		parse: func(c *config, v string) error {
@@ -149,8 +156,38 @@ var options = []Option{
 		},
 	},
 	{
+		Name: "bond", For: ForNetwork, Values: "active-backup, 802.3ad or balance-xor", Default: "none", Modes: vfsOnly,
+		Help: "containers get a bond of one VF of each PF, of which there have to be several",
+		parse: func(c *config, v string) error {
+			c.bond = strings.ToLower(v)
+			if !slices.Contains(hw.Modes(hw.Bond), c.bond) {
+				return errNotAllowed
+			}
+			return nil
+		},
+	},
+	{
+		Name: "policy", For: ForBoth, Values: "spread or pack", Default: "spread", Modes: vfsOnly,
+		Help: "which of several PFs comes first: the one with the fewest VFs lent, or with the most",
+		parse: func(c *config, v string) error {
+			c.policy = strings.ToLower(v)
+			if c.policy != policySpread && c.policy != policyPack {
+				return errNotAllowed
+			}
+			return nil
+		},
+	},
+	{
+		Name: "numa", For: ForBoth, Values: "number of a NUMA node, auto or none", Default: "none", Modes: vfsOnly,
+		Help: "PFs of that node come first; auto: of the one whose PFs are used most already",
+		parse: func(c *config, v string) (err error) {
+			c.numa, err = parseNUMA(strings.ToLower(v))
+			return err
+		},
+	},
+	{
 		Name: "numvfs", For: ForNetwork, Values: "1 to what the NIC can", Default: "all", Modes: vfsOnly,
-		Help: "how many VFs to make if the PF has none yet",
+		Help: "how many VFs to make on a PF that has none yet",
 		parse: func(c *config, v string) error {
 			n, err := number(v, 1, 1<<16)
 			if err == nil {

@@ -2,10 +2,27 @@ package netdrv_test
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/mellanox/passthrough/netdrv"
 )
+
+// known are the names of the options of some scopes, as errors list them.
+func known(scopes ...netdrv.Scope) string {
+	var names []string
+	for _, o := range netdrv.Options() {
+		if slices.Contains(scopes, o.For) {
+			names = append(names, o.Name)
+		}
+	}
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
+
+// deviceValues is what the option netdevice allows.
+const deviceValues = "name or PCI address; for PFs also several, a pattern of names, vendor:device, driver:NAME"
 
 // TestOptionErrors: every way to get an option wrong, word for word. Engines from 28 on hear it before they allocate
 // addresses, older ones when the network is made; nothing changes either way.
@@ -16,10 +33,9 @@ func TestOptionErrors(t *testing.T) {
 		want    string
 	}{
 		{nil, "option netdevice: missing; say which device to use: -o netdevice=NAME"},
-		{[]string{"netdevice="}, "option netdevice: has no value; allowed: name or PCI address of a netdev"},
+		{[]string{"netdevice="}, "option netdevice: has no value; allowed: " + deviceValues},
 		{[]string{"netdevice=ens1f0", "vlna=5"},
-			"option vlna: unknown; known are allmulti, force, gateway, ipoib_mode, ipvlan_mode, link_state, lock, mac, " +
-				"macvlan_mode, max_tx_rate, min_tx_rate, mode, mtu, netdevice, numvfs, pkey, prefix, privileged, promisc, spoofchk, sticky, trust, txqlen, vf, vfs, vlan, vlan_proto, vlan_qos"},
+			"option vlna: unknown; known are " + known(netdrv.ForNetwork, netdrv.ForContainer, netdrv.ForBoth)},
 		{[]string{"netdevice=ens1f0", "vlan=4095"}, `option vlan: "4095" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=-1"}, `option vlan: "-1" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=ten"}, `option vlan: "ten" is not allowed` + vlans},
@@ -57,8 +73,7 @@ func TestOptionErrors(t *testing.T) {
 		{[]string{"netdevice=ens1f0", "link_state=up"}, `option link_state: "up" is not allowed; allowed: auto, enable or disable`},
 		{[]string{"netdevice=ens1f0", "mtu=9g"}, `option mtu: "9g" is not allowed; allowed: 68 to 65535`},
 		{[]string{"netdevice=ens1f0", "lock=netdevice"}, `option lock: "netdevice" is not allowed; allowed: all, or some of ` +
-			"allmulti, link_state, max_tx_rate, min_tx_rate, mtu, prefix, privileged, promisc, spoofchk, trust, txqlen, vlan, " +
-			"vlan_proto, vlan_qos"},
+			known(netdrv.ForBoth)},
 		{[]string{"netdevice=../../etc"}, "option netdevice: ../../etc: no such device"},
 	} {
 		story(t, func(m *machine) {

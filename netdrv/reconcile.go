@@ -94,11 +94,8 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, home map[hw.ID]time.Time)
 	if err != nil {
 		return false, err
 	}
-	if d.orphaned(l, home) {
-		d.log.Warn("endpoint was forgotten by the engine or by a crash", append(l.fields(), stateField(l.State))...)
-		if err := d.advance(ctx, l, freeing, remove(endpointKey(l.Network, l.Endpoint))); err != nil {
-			return false, err
-		}
+	if err := d.freeOrphan(ctx, l, home); err != nil {
+		return false, err
 	}
 	if l.State != freeing && l.State != quarantined {
 		return false, nil
@@ -111,6 +108,29 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, home map[hw.ID]time.Time)
 		return err != nil && l.State == freeing, err
 	}
 	return time.Since(l.Since) < unusualAfter, d.lost(ctx, l)
+}
+
+// freeOrphan has a loan freed that nobody would end. What is part of another goes with that one.
+func (d *Driver) freeOrphan(ctx context.Context, l *loan, home map[hw.ID]time.Time) error {
+	if l.PartOf != "" && l.State == ready {
+		whole, err := d.loan(ctx, l.PartOf)
+		alone := errors.Is(err, store.ErrNotFound) || err == nil && whole.Endpoint != l.Endpoint
+		if err != nil && !alone {
+			return err
+		}
+		if alone || whole.State == freeing || whole.State == quarantined {
+			return d.advance(ctx, l, freeing)
+		}
+		return nil
+	}
+	if !d.orphaned(l, home) {
+		return nil
+	}
+	d.log.Warn("endpoint was forgotten by the engine or by a crash", append(l.fields(), stateField(l.State))...)
+	if l.PartOf != "" { // the endpoint is that of the loan that it is part of
+		return d.advance(ctx, l, freeing)
+	}
+	return d.advance(ctx, l, freeing, remove(endpointKey(l.Network, l.Endpoint)))
 }
 
 // orphaned tells whether a loan has nobody who would end it. A device that is lent and stays in the host has not been

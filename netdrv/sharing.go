@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"go.uber.org/zap"
 
@@ -123,7 +124,8 @@ func (d *Driver) sharingNeeded(ctx context.Context, pci string) (bool, error) {
 		return false, err
 	}
 	for _, n := range networks {
-		if n.rec.Device.PCI() == pci && modeOf(n.rec) == modeSRIOV {
+		ours := slices.ContainsFunc(n.rec.Devices, func(d deviceRecord) bool { return d.ID.PCI() == pci })
+		if ours && recordedMode(n.rec) == modeSRIOV {
 			return true, nil
 		}
 	}

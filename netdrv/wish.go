@@ -7,15 +7,25 @@ import (
 )
 
 // wish says how a VF is to be set up: now, with what the user said on top. Spoofchk and trust have defaults; what the
-// user has said himself the NIC must be able to do.
-func wish(c *config, now hw.VFState, own hw.MAC) hw.VFWish {
+// user has said himself the NIC must be able to do. own is the address that the VF has without anybody's asking.
+func wish(c *config, pf hw.PF, now hw.VFState, own hw.MAC) hw.VFWish {
 	w := hw.VFWish{VFState: now, Need: map[string]hw.Need{"mac": hw.Try, "spoofchk": hw.Try, "trust": hw.Try}}
+	if pf.InfiniBand() { // its port is down unless it is told to follow the PF's
+		w.LinkMode = ""
+		w.Need = map[string]hw.Need{"node_guid": hw.Try, "port_guid": hw.Try, "link_state": hw.Try}
+	}
+	w.NodeGUID, w.PortGUID = cmp.Or(c.guid, now.NodeGUID), cmp.Or(c.guid, now.PortGUID)
+	if c.guid != "" {
+		w.Need["node_guid"], w.Need["port_guid"] = hw.Must, hw.Must
+	}
 	w.MAC = cmp.Or(c.mac, own)
 	if c.mac != "" {
 		w.Need["mac"] = hw.Must
 	}
 	privileged := c.privileged != nil && *c.privileged
-	w.Spoofchk, w.Trust = !privileged, privileged
+	if !pf.InfiniBand() {
+		w.Spoofchk, w.Trust = !privileged, privileged
+	}
 	if c.privileged != nil {
 		w.Need["spoofchk"], w.Need["trust"] = hw.Must, hw.Must
 	}

@@ -15,6 +15,7 @@ type config struct {
 	stateDir       string
 	socket         string
 	handlerTimeout time.Duration
+	deviceNames    string // see parseDevices
 }
 
 // A setting is one variable of the environment.
@@ -53,6 +54,11 @@ var settings = []setting{
 		d, err := time.ParseDuration(v)
 		c.handlerTimeout = d
 		return err == nil && d >= time.Second && d <= 25*time.Second
+	}},
+	{"DEVICES", "", "NAME=DEVICE,DEVICE... with ; between names", func(c *config, v string) bool {
+		_, err := parseDevices(v)
+		c.deviceNames = v
+		return err == nil
 	}},
 }
 

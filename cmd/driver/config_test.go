@@ -53,6 +53,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"HANDLER_TIMEOUT=10", `environment: HANDLER_TIMEOUT="10": must be a duration from 1s to 25s`},
 		{"HANDLER_TIMEOUT=0s", `environment: HANDLER_TIMEOUT="0s": must be a duration from 1s to 25s`},
 		{"HANDLER_TIMEOUT=26s", `environment: HANDLER_TIMEOUT="26s": must be a duration from 1s to 25s`},
+		{"DEVICES=fabric", `environment: DEVICES="fabric": must be NAME=DEVICE,DEVICE... with ; between names`},
 	} {
 		if _, err := configFrom(env(c.pair)); err == nil || err.Error() != c.want {
 			t.Errorf("%s:\ngot  %v\nwant %s", c.pair, err, c.want)

@@ -38,7 +38,7 @@ func open(cfg config, log *zap.Logger) *rooms {
 		defer close(r.closed)
 		ledger := openLedger(cfg, log)
 		defer closeLedger(ledger, log)
-		network, ipam, err := openDrivers(ledger, log)
+		network, ipam, err := openDrivers(cfg, ledger, log)
 		if err != nil {
 			log.Error("drivers not opened; every call will say so", zap.NamedError("err", err))
 		}
@@ -84,9 +84,9 @@ func closeLedger(ledger store.Store, log *zap.Logger) {
 	}
 }
 
-// openDrivers finds the hardware and wires the drivers. Only the IPAM driver knows which gateway was invented; only the
-// network driver cares.
-func openDrivers(ledger store.Store, log *zap.Logger) (*netdrv.Driver, *ipamdrv.Driver, error) {
+// openDrivers finds the hardware and wires the drivers. Only the IPAM driver knows which gateway was invented and what a
+// container is called; only the network driver cares.
+func openDrivers(cfg config, ledger store.Store, log *zap.Logger) (*netdrv.Driver, *ipamdrv.Driver, error) {
 	host, err := hw.Open(hw.Config{Sys: "/sys"})
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardware: open: %w", err)
@@ -96,7 +96,8 @@ func openDrivers(ledger store.Store, log *zap.Logger) (*netdrv.Driver, *ipamdrv.
 		return nil, nil, err
 	}
 	network, err := netdrv.New(netdrv.Config{
-		Store: ledger, Host: host, Log: log, InventedGateway: ipam.InventedGateway,
+		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
+		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName,
 	})
 	if err != nil {
 		return nil, nil, err

@@ -9,7 +9,7 @@
 // everybody else - the administrator, udev, the engine that moves links between namespaces, the container - with the
 // methods that Kernel has beyond those. What the kernel does later, it does by timers, so that a test in a
 // testing/synctest bubble need not wait. The behaviour of SR-IOV functions is that of igb and igbvf, unless the fields
-// of [PF] say otherwise.
+// of [PF] say otherwise; [Makes] has what other NICs do.
 //
 // Every change that package hw makes is counted, logged ([Kernel.Calls]) and can be made to fail ([Kernel.OnCall]); a
 // change of several fields counts once per field, because the kernel is asked once per field. [Kernel.String] is the

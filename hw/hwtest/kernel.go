@@ -45,6 +45,7 @@ type Kernel struct {
 	indexes  int // ifindexes given so far
 	macs     int // MACs drawn so far
 	virtios  int // virtio devices made so far
+	rdmas    int // RDMA devices made so far
 }
 
 // New returns a machine that has nothing but a loopback link. It ends with the test.

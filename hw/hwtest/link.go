@@ -63,7 +63,10 @@ func (l *link) carrier() bool {
 	}
 	if l.dev != nil && l.dev.pf != nil {
 		pf := l.dev.pf
-		if l.dev.state.LinkMode == hw.LinkDisable {
+		if l.dev.conf.InfiniBand {
+			return l.dev.portState() == portActive
+		}
+		if l.dev.off {
 			return false
 		}
 		return l.trained && !l.dev.dead && !slices.Contains(pf.conf.BadVFs, l.dev.index) &&
@@ -254,6 +257,9 @@ func (k *Kernel) appearLocked(l *link) {
 		"dev_port": "0", "dev_id": "0x0", "type": typeNumber(l.Type), "ifindex": strconv.Itoa(l.Index),
 		"iflink": strconv.Itoa(cmp.Or(l.Peer, l.Index)),
 	})
+	if l.dev != nil && l.dev.pf == nil && l.dev.conf.PortName != "" {
+		k.tree.file(dir+"/phys_port_name", l.dev.conf.PortName, nil)
+	}
 	k.tree.link(dir+"/subsystem", "class/net")
 	if l.dev != nil {
 		k.tree.link(dir+"/device", l.parent())

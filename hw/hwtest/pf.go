@@ -19,18 +19,34 @@ type PF struct {
 	NUMANode int    // -1 as on machines that have no nodes
 	NoCable  bool   // never has carrier
 
-	Driver    string // "igb"
-	VFDriver  string // "igbvf"
-	TotalVFs  int    // 0: no SR-IOV
-	VFs       int    // how many there are from the start, made and probed as at boot
-	VFOffset  int    // of the first VF's PCI address, 0x80
-	VFStride  int    // 2
-	Virtio    bool   // sysfs has one level more, virtioN, and the PF cannot set anything on its VFs
-	AllVFOps  bool   // link_state, min_tx_rate and 802.1ad are supported, unlike on igb
-	NoVFOps   bool   // the PF cannot set anything on its VFs and reports none
-	NoTrust   bool   // trust is not supported
-	NoSpoof   bool   // spoofchk is not supported
-	HidesMACs bool   // the PF reports a VF's MAC only when it has set it; igb reports the one that the VF has chosen too
+	Vendor   string // "0x8086"
+	Device   string // "0x10c9"
+	VFDevice string // "0x10ca"
+	Driver   string // "igb"
+	VFDriver string // "igbvf"
+	TotalVFs int    // 0: no SR-IOV
+	VFs      int    // how many there are from the start, made and probed as at boot
+	VFOffset int    // of the first VF's PCI address, 0x80
+	VFStride int    // 2
+	PortName string // phys_port_name; "" for a driver that has none
+
+	InfiniBand    bool // its netdev and its VFs' are IPoIB; the PF sets GUIDs and link states, and nothing else
+	RDMA          bool // each function has an RDMA device as well, called mlx5_N; always so with InfiniBand
+	NoManager     bool // no subnet manager configures the ports of the fabric
+	Virtio        bool // sysfs has one level more, virtioN, and the PF cannot set anything on its VFs
+	AllVFOps      bool // LinkStates, MinRates and Dot1AD
+	LinkStates    bool // link_state is supported
+	MuteLinkState bool // link_state disable is done, enable is not, and neither is refused or reported
+	MinRates      bool // min_tx_rate is supported, and rates are also while there is no link
+	Dot1AD        bool // vlan_proto 802.1ad is supported
+	NoQoS         bool // a VLAN with a priority is refused
+	NoVFOps       bool // the PF cannot set anything on its VFs and reports none
+	NoTrust       bool // trust is not supported
+	NoSpoof       bool // spoofchk is not supported
+	SpoofOff      bool // spoofchk of a fresh VF is off
+	HidesMACs     bool // the PF reports a VF's MAC only when it has set it; igb reports the one that the VF has chosen too
+	FreeMACs      bool // an untrusted VF may give its netdev any MAC
+	MACAtOnce     bool // a VF is reset when its PF sets its MAC, which its netdev then has without being bound anew
 
 	VFMAC      func(vf int) hw.MAC // MAC that the firmware has set for a VF
 	DeadProbes int                 // how many times a VF comes up dead when it is probed
@@ -50,7 +66,10 @@ func (c PF) defaults() PF {
 		c.Driver, c.VFDriver = cmp.Or(c.Driver, "virtio-pci"), cmp.Or(c.VFDriver, "virtio-pci")
 		c.NoVFOps = true
 	}
+	c.RDMA = c.RDMA || c.InfiniBand
 	c.Driver, c.VFDriver = cmp.Or(c.Driver, "igb"), cmp.Or(c.VFDriver, "igbvf")
+	c.Vendor, c.Device, c.VFDevice = cmp.Or(c.Vendor, "0x8086"), cmp.Or(c.Device, "0x10c9"), cmp.Or(c.VFDevice, "0x10ca")
+	c.LinkStates, c.MinRates, c.Dot1AD = c.LinkStates || c.AllVFOps || c.InfiniBand, c.MinRates || c.AllVFOps, c.Dot1AD || c.AllVFOps
 	c.VFOffset, c.VFStride = cmp.Or(c.VFOffset, 0x80), cmp.Or(c.VFStride, 2)
 	return c
 }
@@ -65,6 +84,9 @@ type device struct {
 	override  string // driver_override
 	net       *link  // nil while no driver has made one
 	probes    int
+	rdma      string  // its RDMA device; "" for none
+	guid      hw.GUID // of its InfiniBand port, since it was bound
+	served    bool    // the subnet manager has seen its port
 
 	vfs       []*device // of a PF
 	autoprobe bool      // of a PF
@@ -73,6 +95,7 @@ type device struct {
 	index    int
 	state    hw.VFState // as the PF reports it
 	adminMAC bool       // state.MAC has been set by the PF, not by the VF
+	off      bool       // its PF has switched its link off
 	dead     bool       // it was probed when the PF could not serve it
 }
 
@@ -84,6 +107,9 @@ func (k *Kernel) AddPF(c PF) {
 	c = c.defaults()
 	if c.MAC == "" {
 		c.MAC = k.drawMAC()
+		if c.InfiniBand {
+			c.MAC = ipoibMAC(k, "02:c9:03:00:00:a1:b2:c3")
+		}
 	}
 	k.loadLocked(c.Driver)
 	if c.TotalVFs > 0 && c.VFDriverAfter == 0 {
@@ -94,6 +120,10 @@ func (k *Kernel) AddPF(c PF) {
 	k.boundLocked(d, c.Driver)
 	d.net = &link{dev: d, cable: !c.NoCable, trained: c.Up && !c.NoCable, assign: nameRenamed, udevName: c.Name,
 		Link: hw.Link{Name: c.Name, Type: "ether", MAC: c.MAC, PermMAC: c.MAC, MTU: 1500, TxQLen: 1000, Up: c.Up}}
+	if c.InfiniBand {
+		d.net.Type, d.net.PermMAC, d.net.MTU, d.net.TxQLen = "infiniband", "", 2044, 256
+	}
+	k.addRDMALocked(d)
 	k.registerLocked(d.net)
 	if c.TotalVFs == 0 {
 		return
@@ -166,13 +196,13 @@ func (k *Kernel) deviceLocked(addr string) *device {
 func (k *Kernel) addDeviceLocked(d *device) {
 	k.devices = append(k.devices, d)
 	d.netParent = d.path
-	id := "0x10c9" // 82576
+	id := d.conf.Device
 	if d.pf != nil {
-		id = "0x10ca"
+		id = d.conf.VFDevice
 	}
 	k.tree.files(d.path, map[string]string{
-		"vendor": "0x8086", "device": id, "class": "0x020000", "numa_node": strconv.Itoa(d.conf.NUMANode),
-		"subsystem_vendor": "0x8086", "subsystem_device": "0xa03c",
+		"vendor": d.conf.Vendor, "device": id, "class": "0x020000", "numa_node": strconv.Itoa(d.conf.NUMANode),
+		"subsystem_vendor": d.conf.Vendor, "subsystem_device": "0xa03c",
 	})
 	k.tree.file(d.path+"/driver_override", "(null)", func(v string) error {
 		d.override = v
@@ -225,6 +255,7 @@ func (k *Kernel) unbindLocked(d *device) {
 	if d.driver == "" {
 		return
 	}
+	k.removeRDMALocked(d)
 	k.tree.remove(d.path + "/driver")
 	k.tree.remove("bus/pci/drivers/" + d.driver + "/" + d.addr)
 	k.tree.remove(d.netParent + "/net")

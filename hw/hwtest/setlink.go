@@ -209,8 +209,12 @@ func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
 		return syscall.EADDRNOTAVAIL
 	}
 	mac = hw.MAC(hwaddr.String())
-	if d := l.dev; d != nil && d.pf != nil && !d.dead {
-		if d.adminMAC && !d.state.Trust && d.state.MAC != mac {
+	const gid = 4 // octets of the flags and the queue pair, which are not for choosing (ipoib_main.c, ipoib_check_lladdr)
+	if l.Type == "infiniband" && !slices.Equal(hwaddr[:gid], old[:gid]) {
+		return syscall.EINVAL
+	}
+	if d := l.dev; d != nil && d.pf != nil && !d.dead && l.Type == "ether" {
+		if d.adminMAC && !d.state.Trust && !d.conf.FreeMACs && d.state.MAC != mac {
 			return syscall.EADDRNOTAVAIL
 		}
 		d.reportMAC(mac)

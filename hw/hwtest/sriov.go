@@ -118,13 +118,16 @@ func (k *Kernel) makeNetdevLocked(d *device) {
 			l.MAC = ""
 		}
 	}
-	if l.MAC == "" {
+	if l.MAC == "" && !d.conf.InfiniBand {
 		l.MAC = k.drawMAC()
 	}
 	l.PermMAC = l.MAC // igbvf calls also a drawn one permanent
-	if d.pf != nil && !d.dead {
+	if d.conf.InfiniBand {
+		k.overInfiniBandLocked(d, l)
+	} else if d.pf != nil && !d.dead {
 		d.reportMAC(l.MAC)
 	}
+	k.addRDMALocked(d)
 	d.net = l
 	k.registerLocked(l)
 	k.udevLocked(l)
@@ -154,7 +157,7 @@ func (k *Kernel) udevLocked(l *link) {
 func (k *Kernel) sriovFilesLocked(d *device) {
 	k.tree.files(d.path, map[string]string{
 		"sriov_totalvfs": strconv.Itoa(d.conf.TotalVFs), "sriov_offset": strconv.Itoa(d.conf.VFOffset),
-		"sriov_stride": strconv.Itoa(d.conf.VFStride), "sriov_vf_device": "10ca",
+		"sriov_stride": strconv.Itoa(d.conf.VFStride), "sriov_vf_device": strings.TrimPrefix(d.conf.VFDevice, "0x"),
 	})
 	k.tree.file(d.path+"/sriov_drivers_autoprobe", "1", func(v string) error {
 		if v != "0" && v != "1" {
@@ -212,7 +215,10 @@ func (k *Kernel) addVFLocked(pf *device, i int) error {
 		return err
 	}
 	vf := &device{addr: addr, path: path.Join(path.Dir(pf.path), addr), conf: pf.conf, pf: pf, index: i,
-		state: hw.VFState{Spoofchk: !pf.conf.NoSpoof}}
+		state: hw.VFState{Spoofchk: !pf.conf.NoSpoof && !pf.conf.SpoofOff}}
+	if pf.conf.InfiniBand {
+		vf.state, vf.off = hw.VFState{LinkMode: hw.LinkDisable}, true
+	}
 	if pf.conf.VFMAC != nil {
 		vf.state.MAC = pf.conf.VFMAC(i)
 		vf.adminMAC = vf.state.MAC != ""
@@ -232,4 +238,15 @@ func vfAddr(c PF, i int) (string, error) {
 	}
 	rid := bus<<8 + slot<<3 + fn + c.VFOffset + i*c.VFStride
 	return fmt.Sprintf("%04x:%02x:%02x.%x", domain, rid>>8, rid>>3&0x1f, rid&7), nil
+}
+
+// Driver is the driver that a PCI function is bound to, "" for none.
+func (k *Kernel) Driver(pci string) string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.deviceLocked(pci)
+	if d == nil {
+		return ""
+	}
+	return d.driver
 }

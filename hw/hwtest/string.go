@@ -92,6 +92,13 @@ func (d *device) print(b *strings.Builder) {
 		fmt.Fprintf(b, "  vf %d %s: driver %s override %s mac %s vlan %v spoofchk %v trust %v", i, vf.addr,
 			cmp.Or(vf.driver, "none"), cmp.Or(vf.override, "none"), cmp.Or(string(vf.state.MAC), "none"), vf.state.VLAN,
 			vf.state.Spoofchk, vf.state.Trust)
+		fmt.Fprintf(b, " rate %v link_state %v", vf.state.Rate, vf.state.LinkMode)
+		if vf.conf.InfiniBand {
+			fmt.Fprintf(b, " guids %s %s", cmp.Or(vf.state.NodeGUID, "none"), cmp.Or(vf.state.PortGUID, "none"))
+		}
+		if vf.off {
+			b.WriteString(" off")
+		}
 		if vf.dead {
 			b.WriteString(" dead")
 		}

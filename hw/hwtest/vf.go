@@ -40,31 +40,26 @@ func (k *Kernel) SetVF(pf, vf int, c hw.VFChange) error {
 			if vf < 0 || vf >= len(l.dev.vfs) {
 				return syscall.EINVAL
 			}
-			return l.dev.vfs[vf].set(one)
+			err := l.dev.vfs[vf].set(one)
+			k.servePortsLocked(l.dev)
+			return err
 		}, func() string { return fmt.Sprintf("set %s vf %d: %s", k.labelLocked(pf), vf, op) })
 	})
 }
 
-// set is a PF's driver changing one thing about a VF. The VF's netdev learns of a MAC when its driver is next bound.
+// set is a PF's driver changing one thing about a VF.
 func (d *device) set(c hw.VFChange) error {
 	switch {
+	case d.conf.InfiniBand && c.LinkMode == nil || !d.conf.InfiniBand && (c.NodeGUID != nil || c.PortGUID != nil):
+		return d.setGUID(c)
 	case c.MAC != nil:
 		return d.setMAC(*c.MAC)
 	case c.VLAN != nil:
-		// igb takes 4095 as well; who knows better has to check.
-		if v := *c.VLAN; v.ID < 0 || v.ID > 4095 || v.QoS < 0 || v.QoS > 7 {
-			return syscall.EINVAL
-		}
-		if c.VLAN.Proto != "" && !d.conf.AllVFOps {
-			return syscall.EPROTONOSUPPORT
-		}
-		d.state.VLAN = *c.VLAN
+		return d.setVLAN(*c.VLAN)
 	case c.Rate != nil:
 		return d.setRate(*c.Rate)
-	case c.LinkMode != nil && !d.conf.AllVFOps:
-		return syscall.EOPNOTSUPP
 	case c.LinkMode != nil:
-		d.state.LinkMode = *c.LinkMode
+		return d.setLinkMode(*c.LinkMode)
 	case c.Spoofchk != nil && d.conf.NoSpoof, c.Trust != nil && d.conf.NoTrust:
 		return syscall.EOPNOTSUPP
 	case c.Spoofchk != nil:
@@ -75,25 +70,54 @@ func (d *device) set(c hw.VFChange) error {
 	return nil
 }
 
+// setVLAN is the PF tagging a VF's frames. igb takes 4095 as well; who knows better has to check.
+func (d *device) setVLAN(v hw.VLAN) error {
+	if v.ID < 0 || v.ID > 4095 || v.QoS < 0 || v.QoS > 7 || v.QoS > 0 && d.conf.NoQoS {
+		return syscall.EINVAL
+	}
+	if v.Proto != "" && !d.conf.Dot1AD {
+		return syscall.EPROTONOSUPPORT
+	}
+	d.state.VLAN = v
+	return nil
+}
+
+// setLinkMode is the PF deciding what a VF sees as its link.
+func (d *device) setLinkMode(m hw.LinkMode) error {
+	switch {
+	case d.conf.MuteLinkState:
+		d.off = m == hw.LinkDisable
+	case !d.conf.LinkStates:
+		return syscall.EOPNOTSUPP
+	default:
+		d.state.LinkMode, d.off = m, m == hw.LinkDisable
+	}
+	return nil
+}
+
 // setRate is the PF limiting a VF: igb does so only while it has a link, and guarantees nothing.
 func (d *device) setRate(r hw.Rate) error {
-	if r.Min < 0 || r.Max < 0 || !d.conf.AllVFOps && (r.Min != 0 || d.pf.net == nil || !d.pf.net.carrier()) {
+	if r.Min < 0 || r.Max < 0 || !d.conf.MinRates && (r.Min != 0 || d.pf.net == nil || !d.pf.net.carrier()) {
 		return syscall.EINVAL
 	}
 	d.state.Rate = r
 	return nil
 }
 
-// setMAC is the PF setting a VF's MAC; "" leaves the choice to the VF again.
+// setMAC is the PF setting a VF's MAC; "" leaves the choice to the VF again. The netdev learns of it when its driver is next
+// bound, unless the PF resets the VF for it.
 func (d *device) setMAC(mac hw.MAC) error {
 	if mac == "" || mac == "00:00:00:00:00:00" {
 		d.state.MAC, d.adminMAC = "", false
-		return nil
+		return nil // its netdev keeps what it has until it is bound anew
 	}
 	a, err := net.ParseMAC(string(mac))
 	if err != nil || len(a) != 6 || a[0]&1 != 0 {
 		return syscall.EINVAL
 	}
 	d.state.MAC, d.adminMAC = hw.MAC(a.String()), true
+	if d.conf.MACAtOnce && d.net != nil && !d.dead {
+		d.net.MAC, d.net.PermMAC = d.state.MAC, d.state.MAC
+	}
 	return nil
 }

@@ -72,7 +72,7 @@ func TestContainerOptions(t *testing.T) {
 		"mtu=9000":          "set mtu 9000: its pf has mtu 1500, which a vf cannot exceed; raise the pf's first: invalid value",
 		"vlan_qos=9":        `option vlan_qos: "9" is not allowed; allowed: 0 to 7`,
 		"vf=9":              `option vf: "9" is none of the vfs that this network has on ` + pf + " (" + pfPCI + ")",
-		"link_state=enable": "set link_state enable: not supported by the driver (operation not supported)",
+		"link_state=enable": "set link_state enable with igb: not supported by the driver (operation not supported)",
 	} {
 		Refused(t, want, "run", "--rm", "--network", "name=n,driver-opt="+opt, "lab", "true")
 	}

@@ -4,7 +4,7 @@
 //
 // unit is every test without a build tag, with the race detector; kernel those behind the tag kernel, on real links in
 // private namespaces; engine is test/engine against a private Docker Engine; lab is test/lab in a virtual machine with
-// an SR-IOV NIC. Each layer prepares what it needs. Progress is a line per package, or per test where tests are long; a
+// an SR-IOV NIC, and test/lab/virtio in one with another make of it. Each layer prepares what it needs. Progress is a line per package, or per test where tests are long; a
 // test that fails is shown in full at once. The last line is
 //
 //	N passed, N failed, N skipped

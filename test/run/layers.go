@@ -81,9 +81,17 @@ func engine(ctx context.Context, s *stage) error {
 	return s.convert(ctx, "test/engine", cmd)
 }
 
-// lab runs the tests behind the tag lab in a guest with two NICs, in a folder where the bundle of the plugin lies as
-// plugin/. Packages other than test/lab, which installs the plugin, come first: they want the NICs as they are.
-func lab(ctx context.Context, s *stage) (err error) {
+// guests are the virtual machines of the layer lab.
+var guests = []struct {
+	up       []string // how it is started
+	packages []string // whose tests run in it, in this order: test/lab installs the plugin, others want the NICs as they are
+}{
+	{[]string{"--pf", "2"}, []string{"./hw", "./test/lab"}},
+	{[]string{"--nic", "virtio"}, []string{"./test/lab/virtio"}},
+}
+
+// lab runs the tests behind the tag lab in guests, one guest after the other.
+func lab(ctx context.Context, s *stage) error {
 	script := filepath.Join(s.root, "scripts/lab")
 	if _, err := os.Stat(script); err != nil {
 		return err
@@ -91,12 +99,41 @@ func lab(ctx context.Context, s *stage) (err error) {
 	if exec.CommandContext(ctx, script, "status").Run() == nil {
 		return errors.New("a guest is running already, and the tests want one of their own; end it with: scripts/lab down")
 	}
-	packages, binaries, err := s.labBinaries(ctx)
+	tagged, err := s.tagged(ctx, "lab")
 	if err != nil {
 		return err
 	}
 	if err := s.step(ctx, "make", "plugin"); err != nil {
 		return err
+	}
+	var failures []error
+	for _, g := range guests {
+		var packages []taggedPackage
+		for _, name := range g.packages {
+			i := slices.IndexFunc(tagged, func(p taggedPackage) bool { return strings.HasSuffix(p.path, name[1:]) })
+			if i < 0 {
+				return fmt.Errorf("%s has no tests with tag lab", name)
+			}
+			packages = append(packages, tagged[i])
+			tagged = slices.Delete(tagged, i, i+1)
+		}
+		failures = append(failures, s.guest(ctx, script, g.up, packages))
+	}
+	for _, p := range tagged {
+		failures = append(failures, fmt.Errorf("%s: no guest runs its tests with tag lab", p.path))
+	}
+	return errors.Join(failures...)
+}
+
+// guest runs the tests of some packages in a guest, in a folder where the bundle of the plugin lies as plugin/.
+func (s *stage) guest(ctx context.Context, script string, up []string, packages []taggedPackage) (err error) {
+	var binaries []string
+	for _, p := range packages {
+		binary, err := s.compile(ctx, "lab", p.path)
+		if err != nil {
+			return err
+		}
+		binaries = append(binaries, binary)
 	}
 	defer func() {
 		// The guest goes whatever happened, an interrupt included.
@@ -105,12 +142,12 @@ func lab(ctx context.Context, s *stage) (err error) {
 		err = errors.Join(err, s.step(ctx, script, "down"))
 	}()
 	const place = "/root/test/"
-	files := append(binaries, s.paths("bin/plugin", "README.md", "scripts/install", "scripts/uninstall", "scripts/demo",
-		"scripts/host-rules")...)
+	files := slices.Concat(binaries, s.paths("bin/plugin", "README.md", "scripts/install", "scripts/uninstall", "scripts/demo",
+		"scripts/host-rules"))
 	for _, args := range [][]string{
-		append([]string{"up", "--pf", "2"}, s.engine()...),
+		slices.Concat([]string{"up"}, up, s.engine()),
 		{"sh", "mkdir -p " + place},
-		append(append([]string{"put"}, files...), place),
+		slices.Concat([]string{"put"}, files, []string{place}),
 	} {
 		if err := s.step(ctx, script, args...); err != nil {
 			return err
@@ -118,35 +155,11 @@ func lab(ctx context.Context, s *stage) (err error) {
 	}
 	var failures []error
 	for i, p := range packages {
-		run := fmt.Sprintf("cd %s && exec ./%s -test.run='%s'", place, filepath.Base(binaries[i]), p.pattern())
-		for _, f := range testFlags(50 * time.Minute) {
-			run += " " + f
-		}
+		run := fmt.Sprintf("cd %s && exec ./%s -test.run='%s' %s", place, filepath.Base(binaries[i]), p.pattern(),
+			strings.Join(testFlags(50*time.Minute), " "))
 		failures = append(failures, s.convert(ctx, p.path, s.command(ctx, script, "sh", run)))
 	}
 	return errors.Join(failures...)
-}
-
-// labBinaries compiles the tests of every package that has some for the lab, test/lab last.
-func (s *stage) labBinaries(ctx context.Context) (packages []taggedPackage, binaries []string, err error) {
-	if packages, err = s.tagged(ctx, "lab"); err != nil {
-		return nil, nil, err
-	}
-	isLab := func(p taggedPackage) int {
-		if strings.HasSuffix(p.path, "/test/lab") {
-			return 1
-		}
-		return 0
-	}
-	slices.SortStableFunc(packages, func(a, b taggedPackage) int { return isLab(a) - isLab(b) })
-	for _, p := range packages {
-		binary, err := s.compile(ctx, "lab", p.path)
-		if err != nil {
-			return nil, nil, err
-		}
-		binaries = append(binaries, binary)
-	}
-	return packages, binaries, nil
 }
 
 // testFlags are the flags of a test binary whose output is to be counted.

@@ -1,28 +1,31 @@
 # shellcheck shell=bash
 # qemu.sh: finds or unpacks a QEMU, finds out whether KVM works, starts the guest. To be sourced after host.sh.
 
-# find_qemu: sets QEMU to the command. LAB_QEMU names one; else a private one is unpacked below the cache, because the
-# NIC that the lab needs (igb) came with QEMU 8.0 and grew up later; the host's packages stay as they are.
+# find_qemu NIC: sets QEMU to the command. LAB_QEMU names one; else a private one is unpacked below the cache, because the
+# NICs that the lab needs came with QEMU 8.0 (igb, which grew up later) and after 10.0 (VFs of virtio); the host's packages stay
+# as they are.
 find_qemu() {
-  local root=$CACHE/qemu
+  local suite=trixie root=$CACHE/qemu
   QEMU=("${LAB_QEMU:-}")
   [ -z "${LAB_QEMU:-}" ] || return 0
-  locked qemu unpack_qemu "$root" "qemu-system-x86 qemu-utils trixie"
+  [ "$1" = igb ] || suite=forky root=$CACHE/qemu-forky
+  locked qemu unpack_qemu "$suite" "$root" "qemu-system-x86 qemu-utils $suite"
   QEMU=("$root/usr/lib64/ld-linux-x86-64.so.2"
     --library-path "$root/usr/lib/x86_64-linux-gnu:$root/usr/lib" --argv0 qemu-lab
     "$root/usr/bin/qemu-system-x86_64" -L "$root/usr/share/qemu" -L "$root/usr/share/seabios")
 }
 
+# unpack_qemu SUITE DIR RECIPE
 unpack_qemu() {
-  local root=$1 t0
-  is_made "$root" "$2" && return
+  local suite=$1 root=$2 t0
+  is_made "$root" "$3" && return
   t0=$(date +%s)
   need_bootstrap
   rm -rf --one-file-system "$root.new" "$root.new.old"
   mkdir -p "${root%/*}"
-  bootstrap trixie "$root.new" --include=qemu-system-x86,qemu-utils
-  publish "$root.new" "$root" "$2"
-  say "private QEMU: unpacked in $(seconds_since "$t0")"
+  bootstrap "$suite" "$root.new" --include=qemu-system-x86,qemu-utils
+  publish "$root.new" "$root" "$3"
+  say "private QEMU of $suite: unpacked in $(seconds_since "$t0")"
 }
 
 # choose_accelerator KERNEL INITRD: sets ACCEL. Whether KVM can run a stock kernel is found by booting one, because
@@ -75,29 +78,49 @@ kvm_works() {
   return $works
 }
 
-# nic_options N: N igb PFs. Each sits in a root port of its own and has a network of its own, so that it has carrier
-# and the guest calls it enp<slot>s0.
+# nic_options NIC N: N PFs. Each sits in a root port of its own, so that the guest calls it enp<slot>s0. All are on one
+# network, so that they have carrier and reach each other.
 nic_options() {
   local i
-  for ((i = 1; i <= $1; i++)); do
-    printf '%s\n' -netdev "hubport,id=wire$i,hubid=$i" -device "pcie-root-port,id=port$i,slot=$i,chassis=$i" \
-      -device "igb,bus=port$i,netdev=wire$i,id=pf$i,mac=52:54:00:6c:70:0$i"
+  for ((i = 1; i <= $2; i++)); do
+    printf '%s\n' -device "pcie-root-port,id=port$i,slot=$i,chassis=$i"
+    "$1_options" "$i"
   done
 }
 
-# start_qemu RUN IMAGE PFS MIB CPUS PORT: in the background; its pid is in RUN/pid, its control socket RUN/qmp.
+# igb_options I: guest's nic plugs the same one in again.
+igb_options() {
+  printf '%s\n' -netdev "hubport,id=wire$1,hubid=1" -device "igb,bus=port$1,netdev=wire$1,id=pf$1,mac=52:54:00:6c:70:0$1"
+}
+
+# virtio_options I: a virtio PF with 63 VFs. VFs are functions of the PF's device, which are made before it; from the
+# eighth on they need ARI, where a function's number reaches into that of the slot.
+virtio_options() {
+  local vf
+  for ((vf = 1; vf <= 63; vf++)); do
+    printf '%s\n' -netdev "hubport,id=wire$1.$vf,hubid=$1" -device \
+      "virtio-net-pci,bus=port$1,addr=$((vf / 8)).$((vf % 8)),netdev=wire$1.$vf,sriov-pf=pf$1,mac=$(printf 52:54:00:6c:7%x:%02x "$1" "$vf")"
+  done
+  printf '%s\n' -netdev "hubport,id=wire$1,hubid=$1" \
+    -device "virtio-net-pci,bus=port$1,addr=0.0,netdev=wire$1,id=pf$1,mac=52:54:00:6c:70:0$1"
+}
+
+# start_qemu RUN IMAGE NIC PFS MIB CPUS PORT: in the background; its pid is in RUN/pid, its control socket RUN/qmp. The
+# guest reaches another control socket at 10.0.2.100:4444, to unplug its NICs: see files/usr/local/sbin/nic.
 start_qemu() {
   local run=$1 image=$2 nics append
-  mapfile -t nics < <(nic_options "$3")
+  mapfile -t nics < <(nic_options "$3" "$4")
   append="console=ttyS0 quiet loglevel=4 panic=-1 audit=0 mitigations=off nokaslr no_timer_check cryptomgr.notests"
   # shellcheck disable=SC2086 # LAB_QEMU_ARGS is a list of options
   "${QEMU[@]}" -name lab -nodefaults -no-user-config -display none -no-reboot -daemonize -pidfile "$run/pid" \
-    -M q35 "${ACCEL[@]}" -m "$4" -smp "$5" -kernel "$image/vmlinuz" -initrd "$image/initrd" \
+    -M q35 "${ACCEL[@]}" -m "$5" -smp "$6" -kernel "$image/vmlinuz" -initrd "$image/initrd" \
     -append "$append ${LAB_APPEND:-}" \
     -drive "file=$image/disk.img,if=virtio,format=raw,readonly=on,cache=unsafe" -device virtio-rng-pci \
     "${nics[@]}" \
-    -netdev "user,id=mgmt,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:$6-:22" \
+    -netdev "user,id=mgmt,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:$7-:22,guestfwd=tcp:10.0.2.100:4444-chardev:inside" \
     -device virtio-net-pci,netdev=mgmt,mac=52:54:00:6c:61:62,addr=0x10 \
     -chardev "socket,id=serial,path=$run/serial,server=on,wait=off,logfile=$run/serial.log" -serial chardev:serial \
-    -qmp "unix:$run/qmp,server=on,wait=off" ${LAB_QEMU_ARGS:-} 9>&- 2>"$run/qemu.err"
+    -qmp "unix:$run/qmp,server=on,wait=off" \
+    -chardev "socket,id=control,path=$run/qmp.guest,server=on,wait=off" -mon chardev=control,mode=control \
+    -chardev "socket,id=inside,path=$run/qmp.guest" ${LAB_QEMU_ARGS:-} 9>&- 2>"$run/qemu.err"
 }

@@ -1,0 +1,37 @@
+package hw
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Able refuses what the driver of a PF cannot set for any of its VFs, before it is tried on one. What only some drivers
+// can set shows when it is tried.
+func (h *Host) Able(pf PF, wish VFWish) error {
+	mute, err := h.sayNothing(pf)
+	if err != nil {
+		return err
+	}
+	for _, a := range vfAttrs {
+		guid := slices.Contains([]string{"node_guid", "port_guid"}, a.name)
+		switch {
+		case wish.Need[a.name] != Must:
+		case pf.InfiniBand() && !guid && a.name != "link_state":
+			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
+				"it is an infiniband device, whose vfs have none: %w", ErrUnsupported)}
+		case !pf.InfiniBand() && guid:
+			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
+				"only vfs of an infiniband device have one: %w", ErrUnsupported)}
+		case mute && a.name != "mac": // that is given to the VF's netdev
+			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
+				"driver %s can set nothing for its vfs: %w", pf.Driver, ErrUnsupported)}
+		}
+	}
+	return nil
+}
+
+// sayNothing tells whether the driver of a PF that has VFs reports nothing of them: it has no operations for VFs (virtio).
+func (h *Host) sayNothing(pf PF) (bool, error) {
+	states, err := h.VFStates(pf)
+	return err == nil && len(states) == 0, err
+}

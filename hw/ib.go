@@ -1,0 +1,119 @@
+package hw
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// InfiniBand tells whether the PF's netdev, and with it those of its VFs, is IP over InfiniBand. Such a VF is known to
+// the fabric by GUIDs, which its PF sets in place of a MAC; it has no VLAN, spoof check, trust or rate.
+func (p PF) InfiniBand() bool { return p.Type == "infiniband" }
+
+// portGUID is the GUID that an IPoIB address ends in (RFC 4391, 9.1.1: four octets for the queue pair, which change each
+// time the device is bound, then the subnet's prefix and the GUID); "" for an address of another kind.
+func (m MAC) portGUID() GUID {
+	const start, length = 12 * len("00:"), 20*len("00:") - 1
+	if len(m) != length {
+		return ""
+	}
+	return GUID(m[start:])
+}
+
+// NetdevMAC is the address that a VF's netdev has of its own, when now is the one that it has been lent with: what the PF
+// has set, "" when that is nothing.
+func (s VFState) NetdevMAC(now MAC) MAC {
+	if g := now.portGUID(); g != "" && s.PortGUID != "" {
+		return MAC(strings.TrimSuffix(string(now), string(g)) + string(s.PortGUID))
+	}
+	return s.MAC
+}
+
+// StableGUID is the GUID of a VF that was given none: locally administered, the same at every boot, and different for
+// every VF of every PF. "" when the PF has none to derive it from.
+func StableGUID(pf PF, vf int) GUID {
+	base := pf.MAC.portGUID()
+	if base == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(fmt.Sprintf("vf guid\x00%s\x00%d", base, vf)))
+	return GUID(fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4], sum[5], sum[6]))
+}
+
+// giveGUID gives a VF its stable GUID unless it has one. A port without GUID never becomes active.
+func (h *Host) giveGUID(pf PF, vf VF) error {
+	guid := StableGUID(pf, vf.Index)
+	if guid == "" {
+		return nil
+	}
+	s, err := h.vfState(pf.Index, vf)
+	if err != nil {
+		return &Error{Dev: vf.String(), Op: "read", Err: err}
+	}
+	if s.PortGUID != "" {
+		return nil
+	}
+	err = h.kernel.SetVF(pf.Index, vf.Index, VFChange{NodeGUID: &guid, PortGUID: &guid})
+	if err != nil && !errors.Is(err, ErrUnsupported) {
+		return &Error{Dev: vf.String(), Op: "set guid " + string(guid), Err: err}
+	}
+	return nil
+}
+
+// readyPort is the part of ReadyVF that is another for InfiniBand.
+func (h *Host) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, wish VFWish) (Netdev, error) {
+	n, err := h.takeGUID(ctx, pf, vf, n, wish)
+	if err != nil || wish.LinkMode == LinkDisable { // its port is meant to be down
+		return n, err
+	}
+	return n, h.awaitPort(ctx, pf, vf)
+}
+
+// takeGUID has a VF's driver read the GUID that the PF has set, which it does when it is bound.
+func (h *Host) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFWish) (Netdev, error) {
+	if wish.PortGUID == "" || n.MAC.portGUID() == wish.PortGUID {
+		return n, nil
+	}
+	n, err := h.Rebind(ctx, pf, vf)
+	if err == nil && n.MAC.portGUID() != wish.PortGUID && wish.Need["port_guid"] == Must {
+		err = &Error{Dev: vf.String(), Op: "set port_guid " + string(wish.PortGUID),
+			Err: fmt.Errorf("its netdev has %s: %w", n.MAC, ErrInvalid)}
+	}
+	return n, err
+}
+
+// awaitPort waits until a VF's InfiniBand port is active, which is the subnet manager's doing: the VF is not to blame when
+// it never is, and the error does not match ErrNotReady.
+func (h *Host) awaitPort(ctx context.Context, pf PF, vf VF) error {
+	var port, state string
+	err := wait(ctx, portBound, func() (_ bool, err error) {
+		port, state, err = h.port(vf.PCI)
+		return state == portActive, err
+	})
+	if !errors.Is(err, ErrNotReady) {
+		return err
+	}
+	if port, state, err := h.port(pf.PCI()); err != nil || state != portActive {
+		return errors.Join(err, &Error{Dev: pf.String(), Err: fmt.Errorf(
+			"port 1 of %s is %s, not active; is it cabled, and is a subnet manager running?", port, state)})
+	}
+	return &Error{Dev: vf.String(), Err: fmt.Errorf("port 1 of %s is %s, not active; is a subnet manager running, and does it "+
+		"serve virtual ports (opensm: virt_enabled 2)?", port, state)}
+}
+
+// portActive is the state of a port that a subnet manager has configured.
+const portActive = "active"
+
+// port is the RDMA device of a PCI function and the state of its first port in lower case: "down", "init", "armed" or
+// "active" (sysfs says "4: ACTIVE"). A function without one is "nothing" and "missing".
+func (h *Host) port(pci string) (rdma, state string, err error) {
+	names, err := h.sys.list(pciDir(pci) + "/infiniband")
+	if err != nil || len(names) == 0 {
+		return "nothing", "missing", err
+	}
+	text, _, err := h.sys.text(pciDir(pci) + "/infiniband/" + names[0] + "/ports/1/state")
+	_, state, _ = strings.Cut(text, ": ")
+	return names[0], strings.ToLower(state), err
+}

@@ -1,0 +1,170 @@
+package netdrv_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// hca is a PF with IP over InfiniBand. There is no hardware of the kind behind it, not even an emulated one: it is made from
+// the kernel's sources.
+func hca() hwtest.PF {
+	return hwtest.PF{Name: "ib0", PCI: "0000:01:00.0", Up: true, TotalVFs: 4, Driver: "mlx5_core", VFDriver: "mlx5_core",
+		Vendor: "0x15b3", Device: "0x1017", VFDevice: "0x1018", VFOffset: 1, VFStride: 1, InfiniBand: true,
+		ProbeTakes: 200 * time.Millisecond, VFCarrierAfter: time.Second}
+}
+
+// vfGUIDs are a VF's node and port GUID, and its link state, as its PF has them.
+func (m *machine) vfGUIDs(vf int) string {
+	m.t.Helper()
+	states, err := m.kernel.VFs(m.kernel.Link("ib0").Index)
+	m.must(err)
+	return fmt.Sprint(states[vf].NodeGUID, " ", states[vf].PortGUID, " ", states[vf].LinkMode)
+}
+
+// TestInfiniBandVF: a VF gets a GUID, its port follows the PF's and is active when the container gets it; afterwards it is as
+// it was. The engine is told no MAC.
+func TestInfiniBandVF(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddPF(hca())
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ib0")
+		made := m.vfGUIDs(0)
+		if !strings.HasPrefix(made, "02:") || !strings.HasSuffix(made, " disable") || made == m.vfGUIDs(1) {
+			t.Errorf("vf 0 is made with %s, vf 1 with %s", made, m.vfGUIDs(1))
+		}
+		for range 2 {
+			_, mac := m.mustRun("a", "n")
+			own := strings.TrimSuffix(made, " disable")
+			l := m.kernel.InNS("a").Links()[0]
+			if mac != "" || m.vfGUIDs(0) != own+" auto" || !strings.HasSuffix(string(l.MAC), own[24:]) || !l.Carrier {
+				t.Errorf("answered %q; the pf says %s; in the container: %+v", mac, m.vfGUIDs(0), l)
+			}
+			m.end("a")
+			if now := m.vfGUIDs(0); now != made {
+				t.Errorf("given back it has %s, had %s", now, made)
+			}
+		}
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestGUID: a user's GUID is set for node and port, is nobody else's, and is gone afterwards, also from a VF that had none.
+func TestGUID(t *testing.T) {
+	const guid = "02:00:00:00:00:00:AB:01"
+	story(t, func(m *machine) {
+		pf := hca()
+		pf.VFs = 2
+		m.kernel.AddPF(pf)
+		m.settled()
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ib0", "link_state=enable")
+		m.must(m.runWith("a", "n", map[string]any{"guid": guid}))
+		if now := m.vfGUIDs(0); now != strings.ToLower(guid+" "+guid+" enable") {
+			t.Errorf("vf 0 has %s", now)
+		}
+		if l := m.kernel.InNS("a").Links()[0]; !strings.HasSuffix(string(l.MAC), strings.ToLower(guid)) {
+			t.Errorf("in the container: %+v", l)
+		}
+		wantError(t, m.runWith("b", "n", map[string]any{"guid": strings.ToLower(guid)}), "option guid: 02:00:00:00:00:00:ab:01: "+
+			"vf 0 of ib0 (0000:01:00.1) is held by endpoint a-endpoint-0 of network n")
+		for _, bad := range []string{"02:00:00:00:00:01", "00:00:00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff:ff:ff", "x"} {
+			wantError(t, m.runWith("b", "n", map[string]any{"guid": bad}),
+				fmt.Sprintf("option guid: %q is not allowed; allowed: eight octets, not all zero, not all ones", bad))
+		}
+		m.end("a")
+		m.mustRemove("n")
+		if now := m.vfGUIDs(0); now != "  disable" {
+			t.Errorf("vf 0 is left with %s", now)
+		}
+		// The queue pair in its address is another after each binding.
+		if after := withoutIPoIB(m.kernel.String()); after != withoutIPoIB(before) {
+			t.Errorf("the host is\n%s\nbut was\n%s", after, withoutIPoIB(before))
+		}
+	})
+}
+
+// withoutIPoIB leaves the queue pair out of IPoIB addresses.
+func withoutIPoIB(host string) string {
+	var lines []string
+	for _, l := range strings.Split(host, "\n") {
+		if i := strings.Index(l, "mac 00:00:"); i >= 0 && strings.Contains(l, ":fe:80:") {
+			l = l[:i+len("mac 00:00:")] + "??:??" + l[i+len("mac 00:00:??:??"):]
+		}
+		lines = append(lines, l)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// TestEthernetOfInfiniBand: what only Ethernet has is refused where there is none, and the reverse.
+func TestEthernetOfInfiniBand(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddPF(hca())
+		before := m.kernel.String()
+		const no = ": it is an infiniband device, whose vfs have none: not supported by the driver"
+		for option, attribute := range map[string]string{"vlan=100": "vlan", "spoofchk=on": "spoofchk", "trust=no": "trust",
+			"max_tx_rate=10": "rate"} {
+			wantError(t, m.create("n", "netdevice=ib0", option), "ib0 (0000:01:00.0): set "+attribute+no)
+		}
+		m.wantHost(before)
+		m.wantKeys()
+		m.mustCreate("n", "netdevice=ib0")
+		_, err := m.createEndpoint("a", "n", plugin.EndpointInterface{MacAddress: "02:00:00:00:00:42"})
+		wantError(t, err, "ib0 (0000:01:00.0): set mac"+no)
+		wantError(t, m.runWith("a", "n", map[string]any{"vlan": "7"}), "ib0 (0000:01:00.0): set vlan"+no)
+		m.mustRemove("n")
+		m.wantHost(before)
+	})
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0")
+		wantError(t, m.runWith("a", "n", map[string]any{"guid": "02:00:00:00:00:00:00:01"}), "ens1f0 (0000:01:00.0): set node_guid: "+
+			"only vfs of an infiniband device have one: not supported by the driver")
+	})
+}
+
+// TestSubnetManager: without one no port is ever active, and no container gets a VF. That is not the VF's
+// fault: it stays in use.
+func TestSubnetManager(t *testing.T) {
+	story(t, func(m *machine) {
+		pf := hca()
+		pf.NoManager = true
+		m.kernel.AddPF(pf)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ib0")
+		made := m.vfGUIDs(0)
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "ib0 (0000:01:00.0): port 1 of mlx5_0 is init, not active; is it cabled, and is a subnet manager running?")
+		m.settled()
+		if now := m.vfGUIDs(0); now != made {
+			t.Errorf("vf 0 is left with %s, had %s", now, made)
+		}
+		m.wantKeys("net/n", "pf/0000:01:00.0")
+		m.mustRemove("n")
+		m.wantHost(before)
+	})
+	story(t, func(m *machine) {
+		pf := hca()
+		pf.VFCarrierAfter = time.Hour
+		m.kernel.AddPF(pf)
+		m.mustCreate("n", "netdevice=ib0")
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "vf 0 of ib0 (0000:01:00.1): port 1 of mlx5_1 is init, not active; is a subnet manager running, and does it "+
+			"serve virtual ports (opensm: virt_enabled 2)?")
+	})
+	story(t, func(m *machine) { // a port that is to be down is not waited for
+		pf := hca()
+		pf.NoManager = true
+		m.kernel.AddPF(pf)
+		m.mustCreate("n", "netdevice=ib0", "link_state=disable")
+		m.mustRun("a", "n")
+		m.end("a")
+	})
+}

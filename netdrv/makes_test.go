@@ -1,0 +1,135 @@
+package netdrv_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// asked is what can be asked of a VF, and whether a make of NIC does it.
+func asked(pf hwtest.PF) map[string]bool {
+	ops := !pf.NoVFOps && !pf.Virtio
+	return map[string]bool{
+		"vlan=100": ops, "spoofchk=off": ops, "trust=on": ops, "max_tx_rate=1000": ops,
+		"vlan_qos=3": ops && !pf.NoQoS, "min_tx_rate=100": pf.MinRates, "link_state=enable": pf.LinkStates,
+		"vlan_proto=802.1ad": pf.Dot1AD,
+	}
+}
+
+// TestMakes is the life of a VF of each make of NIC: what its driver does is set, and gone afterwards.
+func TestMakes(t *testing.T) {
+	for _, make := range hwtest.Makes() {
+		t.Run(make.Name, func(t *testing.T) {
+			story(t, func(m *machine) {
+				m.kernel.AddPF(make.PF)
+				before := m.kernel.String()
+				options := []string{"netdevice=ens1f0", "numvfs=4", "mtu=1400"}
+				want := hw.VFState{}
+				for o, done := range asked(make.PF) {
+					if done {
+						options = append(options, o)
+					}
+				}
+				if done := asked(make.PF); done["vlan=100"] {
+					want = hw.VFState{MAC: "02:00:00:00:00:42", VLAN: hw.VLAN{ID: 100}, Trust: true, Rate: hw.Rate{Max: 1000}}
+					if done["vlan_qos=3"] {
+						want.VLAN.QoS = 3
+					}
+					if done["min_tx_rate=100"] {
+						want.Rate.Min = 100
+					}
+					if done["link_state=enable"] {
+						want.LinkMode = hw.LinkEnable
+					}
+				}
+				m.mustCreate("n", options...)
+				shared := m.kernel.String()
+				for range 2 {
+					_, mac := m.mustRun("a", "n", "02:00:00:00:00:42")
+					if l := m.kernel.InNS("a").Links()[0]; mac != "02:00:00:00:00:42" || l.MAC != "02:00:00:00:00:42" || l.MTU != 1400 || !l.Carrier {
+						t.Errorf("answered %s, in the container: %+v", mac, l)
+					}
+					states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
+					m.must(err)
+					if len(states) > 0 && states[0] != want || len(states) == 0 && want != (hw.VFState{}) {
+						t.Errorf("vfs are %+v, want the first to be %+v", states, want)
+					}
+					m.end("a")
+				}
+				if states, _ := m.kernel.VFs(m.kernel.Link("ens1f0").Index); len(states) > 0 && states[0] == want {
+					t.Errorf("still set: %+v; it was\n%s", states[0], shared)
+				}
+				m.mustRemove("n")
+				m.wantHost(before)
+				m.wantKeys()
+			})
+		})
+	}
+}
+
+// TestMakesRefuse: what a make does not do is refused in words that name the driver, on a VF that is in order afterwards.
+func TestMakesRefuse(t *testing.T) {
+	for _, make := range hwtest.Makes() {
+		for option, done := range asked(make.PF) {
+			if done {
+				continue
+			}
+			t.Run(make.Name+"/"+option, func(t *testing.T) {
+				story(t, func(m *machine) {
+					pf := make.PF
+					pf.Up, pf.VFs = true, 2
+					m.kernel.AddPF(pf)
+					m.settled()
+					before := m.kernel.String()
+					options := []string{"netdevice=ens1f0", option}
+					if strings.HasPrefix(option, "vlan_") {
+						options = append(options, "vlan=100")
+					}
+					err := m.create("n", options...)
+					if err == nil {
+						_, _, err = m.run("a", "n")
+						m.mustRemove("n")
+					}
+					pfDriver := m.kernel.Driver("0000:01:00.0")
+					if err == nil || !strings.Contains(err.Error(), " of ens1f0 (") && !strings.Contains(err.Error(), "ens1f0 (0000:01:00.0)") ||
+						!strings.Contains(err.Error(), pfDriver) {
+						t.Errorf("error is %v, want one that names ens1f0 and %s", err, pfDriver)
+					}
+					m.settled()
+					m.wantHost(before)
+					m.wantKeys()
+				})
+			})
+		}
+	}
+	story(t, func(m *machine) { // word for word
+		for _, make := range hwtest.Makes() {
+			if make.PF.Virtio {
+				m.kernel.AddPF(make.PF)
+			}
+		}
+		before := m.kernel.String()
+		wantError(t, m.create("n", "netdevice=ens1f0", "vlan=100"),
+			"ens1f0 (0000:01:00.0): set vlan: driver virtio-pci can set nothing for its vfs: not supported by the driver")
+		m.wantHost(before)
+	})
+	story(t, func(m *machine) {
+		for _, make := range hwtest.Makes() {
+			if make.PF.MuteLinkState {
+				m.kernel.AddPF(make.PF)
+			}
+		}
+		m.mustCreate("n", "netdevice=ens1f0", "link_state=disable")
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): set link_state disable with ixgbe: the device says auto: invalid value")
+		m.mustRemove("n")
+		m.mustCreate("m", "netdevice=ens1f0")
+		m.mustRun("b", "m")
+		if l := m.kernel.InNS("b").Links()[0]; !l.Carrier {
+			t.Errorf("its link has been left switched off: %+v", l)
+		}
+		m.end("b")
+	})
+}

@@ -1,0 +1,88 @@
+package netdrv
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// bonded gives each container a bond of VFs, one of each of the network's PFs. The kernel keeps a bond in its namespace,
+// so it stays in the host with its ports, and the container gets the one child that it has, a macvlan in mode passthru:
+// with the bond's own MAC, and nothing in between. All ports have that MAC, so that none need be trusted with another.
+//
+// The child's loan is the endpoint's. Those of the VFs are part of it: they end when it does.
+type bonded struct{ sriov }
+
+// claim chooses a VF of each PF. PFs that are gone are left out: a bond is there for just that.
+func (d bonded) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
+	offers, gone, err := d.offers(ctx, n)
+	if err != nil {
+		return nil, err
+	}
+	if len(gone) > 0 {
+		d.log.Warn("bond is made without some pfs", zap.String("network", short(n.ID)), zap.Strings("gone", gone))
+	}
+	c := *n.config
+	var parts []*loan
+	for _, o := range offers {
+		chosen, err := choice{[]offer{o}, nil, &c, loans, d.host.Taken}.choose()
+		if err != nil {
+			return nil, err
+		}
+		c.mac = cmp.Or(c.mac, chosen.mac())
+		part, err := d.borrow(&c, chosen)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, part)
+	}
+	return bondOf(&c, parts), nil
+}
+
+// bondOf is the loan of a bond with its parts. It is known by its first port, which can be in no other.
+func bondOf(c *config, parts []*loan) *loan {
+	key := string(parts[0].Device)
+	spec := hw.BondSpec{Key: "bond-" + key, Mode: c.bond, MAC: c.mac}
+	if c.mtu != nil {
+		spec.MTU = *c.mtu
+	}
+	child := hw.ChildSpec{Key: "child-" + key, Parent: hw.MadeID(spec.Key), Kind: hw.Macvlan, Mode: passthru, MAC: c.mac}
+	l := &loan{loanRecord: loanRecord{Device: hw.MadeID(child.Key), Mode: modeBond, Bond: &spec, Child: &child, Shape: shape(c, nil)}}
+	var labels []string
+	for _, p := range parts {
+		p.PartOf = l.Device
+		spec.Ports = append(spec.Ports, p.Device)
+		labels = append(labels, p.Label)
+	}
+	l.Label, l.parts = fmt.Sprintf("bond of %s", strings.Join(labels, " and ")), parts
+	return l
+}
+
+// prepare makes the VFs ready, then the bond and its child.
+func (d bonded) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev, error) {
+	for _, p := range l.parts {
+		save := func() error { return d.advance(ctx, p, claimed) }
+		if _, err := d.sriov.prepare(ctx, p, save); err != nil {
+			p.broken = notReady(err) && ctx.Err() == nil
+			return hw.Netdev{}, err
+		}
+	}
+	if _, err := d.host.MakeBond(*l.Bond); err != nil {
+		return hw.Netdev{}, err
+	}
+	if _, err := d.host.MakeChild(*l.Child); err != nil {
+		return hw.Netdev{}, err
+	}
+	return d.host.Shape(l.Device, l.Shape, 0)
+}
+
+// release removes the bond, and with it its child, wherever that is.
+func (d bonded) release(_ context.Context, l *loan) error {
+	return errors.Join(d.host.RemoveChild(l.Device), d.host.RemoveBond(hw.MadeID(l.Bond.Key)))
+}

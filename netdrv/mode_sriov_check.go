@@ -1,0 +1,112 @@
+package netdrv
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// check finds the PFs, refuses a VLAN or a device that another network has, and makes the VFs where there are none.
+func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (devices []deviceRecord, _ error) {
+	pfs, err := d.selectPFs(c.netdevice)
+	if err != nil {
+		return nil, err
+	}
+	if c.bond != "" && len(pfs) < 2 {
+		return nil, fmt.Errorf("option bond: netdevice=%s is one pf (%s); a bond takes one vf of each of two or more", c.netdevice, pfs[0])
+	}
+	for _, pf := range pfs {
+		devices = append(devices, deviceRecord{pf.ID, pf.Name})
+		if err := notWhole(pf, others); err != nil {
+			return nil, err
+		}
+		if err := checkRange(c, pf); err != nil {
+			return nil, err
+		}
+	}
+	if err := vlanFree(c.vlan, devices, others); err != nil {
+		return nil, err
+	}
+	if err := checkNode(c, pfs); err != nil {
+		return nil, err
+	}
+	for _, pf := range pfs {
+		if err := d.shareLocked(ctx, pf, c.numVFs); err != nil {
+			return devices, err
+		}
+		// What the PF's driver can do for its VFs shows only once there are some.
+		if err := d.host.Able(pf, wish(c, pf, hw.VFState{}, "")); err != nil {
+			return devices, err
+		}
+	}
+	return devices, nil
+}
+
+// shareLocked is share for a caller without the PF's lock.
+func (d sriov) shareLocked(ctx context.Context, pf hw.PF, want int) error {
+	unlock, err := d.locks.lock(ctx, "pf "+pf.PCI())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if pf, err = d.host.PF(pf.PCI()); err != nil { // somebody else may have been quicker
+		return err
+	}
+	return d.share(ctx, pf, want)
+}
+
+// notWhole refuses a PF that another network hands over whole.
+func notWhole(pf hw.PF, others []networkRecord) error {
+	for _, n := range others {
+		o, err := parseOptions(n.Options)
+		if err == nil && o.mode == modePassthrough && n.has(pf.ID) {
+			return fmt.Errorf("option netdevice: %s is handed over whole by network %s", pf, short(n.ID))
+		}
+	}
+	return nil
+}
+
+// checkRange refuses VFs that the PF does not have, or will not have once its VFs are made.
+func checkRange(c *config, pf hw.PF) error {
+	have := cmp.Or(pf.NumVFs, c.numVFs, pf.TotalVFs)
+	if len(c.vfs) > 0 && slices.Max(c.vfs) >= have {
+		return fmt.Errorf("option vfs: %s has vf 0 to %d, no vf %d", pf, have-1, slices.Max(c.vfs))
+	}
+	return nil
+}
+
+// checkNode refuses a NUMA node that none of the PFs is on.
+func checkNode(c *config, pfs []hw.PF) error {
+	var where []string
+	for _, pf := range pfs {
+		if !c.numa.given || pf.Node == c.numa.node {
+			return nil
+		}
+		where = append(where, fmt.Sprintf("%s is on node %d", pf, pf.Node))
+	}
+	return fmt.Errorf("option numa: no pf of the network is on node %d: %s", c.numa.node, strings.Join(where, ", "))
+}
+
+// vlanFree refuses a tag that another network has on one of the PFs. Untagged VFs may be of several networks.
+func vlanFree(vlan *int, pfs []deviceRecord, others []networkRecord) error {
+	if vlan == nil || *vlan == 0 {
+		return nil
+	}
+	for _, n := range others {
+		o, err := parseOptions(n.Options)
+		if err != nil || o.vlan == nil || *o.vlan != *vlan {
+			continue
+		}
+		for _, pf := range pfs {
+			if n.has(pf.ID) {
+				return fmt.Errorf("option vlan: %d is used on %s (%s) by network %s; choose another", *vlan, pf.Name, pf.ID.PCI(),
+					short(n.ID))
+			}
+		}
+	}
+	return nil
+}

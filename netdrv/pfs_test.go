@@ -1,0 +1,263 @@
+package netdrv_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+)
+
+// pool is three PFs of two VFs each; the last is on another NUMA node.
+func pool(m *machine) {
+	for i := range 3 {
+		pf := igb()
+		pf.Name, pf.PCI, pf.MAC = fmt.Sprintf("ens%df0", i+1), fmt.Sprintf("0000:%02x:00.0", i+1), ""
+		pf.TotalVFs, pf.Up, pf.NUMANode = 2, true, i/2
+		m.kernel.AddPF(pf)
+	}
+	m.settled()
+}
+
+// onPF is the number of VFs of a PF that are in containers; nth counts from 1.
+func (m *machine) onPF(nth int) (n int) {
+	for i := range 2 {
+		if ns, _, _ := m.kernel.Netdev(fmt.Sprintf("0000:%02x:10.%d", nth, 2*i)); ns != "" {
+			n++
+		}
+	}
+	return n
+}
+
+// wantOnPFs compares how the containers are spread.
+func (m *machine) wantOnPFs(want ...int) {
+	m.t.Helper()
+	if got := []int{m.onPF(1), m.onPF(2), m.onPF(3)}; !slices.Equal(got, want) {
+		m.t.Errorf("containers per PF: %v, want %v", got, want)
+	}
+}
+
+// runAll starts a container for each name; options are theirs.
+func (m *machine) runAll(network string, own map[string]any, containers ...string) {
+	m.t.Helper()
+	for _, c := range containers {
+		if err := m.runWith(c, network, own); err != nil {
+			m.t.Fatalf("run %s: %v", c, err)
+		}
+	}
+}
+
+// TestPoolOfPFs: containers are spread over PFs, or packed; when all VFs are lent the error names every holder. All VFs
+// go with the network.
+func TestPoolOfPFs(t *testing.T) {
+	story(t, func(m *machine) {
+		pool(m)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0, ens2f0,ens3f0")
+		m.runAll("n", nil, "a", "b", "c")
+		m.wantOnPFs(1, 1, 1)
+		m.end("b")
+		m.runAll("n", nil, "d")
+		m.wantOnPFs(1, 1, 1)
+		m.runAll("n", map[string]any{"policy": "pack"}, "e")
+		m.wantOnPFs(2, 1, 1)
+		m.runAll("n", nil, "f", "g")
+		wantError(t, m.runWith("h", "n", nil), "ens1f0 (0000:01:00.0), ens2f0 (0000:02:00.0), ens3f0 (0000:03:00.0): "+
+			"all 6 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n; "+
+			"vf 0 of ens2f0 (0000:02:10.0) is held by endpoint d-endpoint-0 of network n; "+
+			"vf 0 of ens3f0 (0000:03:10.0) is held by endpoint c-endpoint-0 of network n; "+
+			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint e-endpoint-0 of network n; "+
+			"vf 1 of ens2f0 (0000:02:10.2) is held by endpoint f-endpoint-0 of network n; "+
+			"vf 1 of ens3f0 (0000:03:10.2) is held by endpoint g-endpoint-0 of network n")
+		for _, c := range []string{"a", "c", "d", "e", "f", "g"} {
+			m.end(c)
+		}
+		m.mustRemove("n")
+		m.settled()
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestPack: one PF after the other.
+func TestPack(t *testing.T) {
+	story(t, func(m *machine) {
+		pool(m)
+		m.mustCreate("n", "netdevice=ens1f0,ens2f0,ens3f0", "policy=pack")
+		m.runAll("n", nil, "a", "b", "c")
+		m.wantOnPFs(2, 1, 0)
+	})
+}
+
+// TestNUMA: PFs of the wanted node come first, the others when it has no VF left.
+func TestNUMA(t *testing.T) {
+	for numa, want := range map[string][]int{"1": {1, 0, 2}, "0": {2, 1, 0}, "auto": {2, 1, 0}, "none": {1, 1, 1}} {
+		story(t, func(m *machine) {
+			pool(m)
+			m.mustCreate("n", "netdevice=ens1f0,ens2f0,ens3f0", "numa="+numa)
+			m.runAll("n", nil, "a", "b", "c")
+			m.wantOnPFs(want...)
+		})
+	}
+	story(t, func(m *machine) {
+		pool(m)
+		m.mustCreate("n", "netdevice=ens1f0,ens2f0,ens3f0", "numa=auto")
+		m.runAll("n", map[string]any{"numa": "1"}, "a")
+		m.runAll("n", nil, "b") // where the network is already
+		m.wantOnPFs(0, 0, 2)
+		before := m.kernel.String()
+		wantError(t, m.create("x", "netdevice=ens1f0,ens2f0", "numa=1"), "option numa: no pf of the network is on node 1: "+
+			"ens1f0 (0000:01:00.0) is on node 0, ens2f0 (0000:02:00.0) is on node 0")
+		m.wantHost(before)
+	})
+}
+
+// TestUplinkDown: a PF that is up and reaches nobody comes last.
+func TestUplinkDown(t *testing.T) {
+	story(t, func(m *machine) {
+		pool(m)
+		m.mustCreate("n", "netdevice=ens1f0,ens2f0")
+		m.kernel.Plug("ens1f0", false)
+		m.runAll("n", nil, "a", "b")
+		m.wantOnPFs(0, 2, 0)
+	})
+}
+
+// TestSelectPFs: the ways to name PFs, and names that the operator has made up.
+func TestSelectPFs(t *testing.T) {
+	for netdevice, want := range map[string][]int{
+		"ens?f0": {1, 1, 1}, "8086:10c9": {1, 1, 1}, "driver:igb": {1, 1, 1}, "0000:02:00.0,03:00.0": {0, 2, 1},
+		"ens[13]f0": {2, 0, 1}, "fabric": {0, 1, 2}, "ens1f0,fabric": {1, 1, 1}, "ens2f0,ens2f0,0000:02:00.0,ens1f0": {1, 2, 0},
+	} {
+		story(t, func(m *machine) {
+			m.devices = map[string][]string{"fabric": {"ens3f0", "0000:02:00.0"}}
+			m.kernel.AddVeth("ens4f0", "peer") // like the pattern, but no PF
+			pool(m)
+			m.mustCreate("n", "netdevice="+netdevice)
+			m.runAll("n", nil, "a", "b", "c")
+			m.wantOnPFs(want...)
+		})
+	}
+}
+
+// TestSelectErrors: what selects nothing is refused, and leaves no VFs behind on what came before it.
+func TestSelectErrors(t *testing.T) {
+	story(t, func(m *machine) {
+		m.devices = map[string][]string{"fabric": {"ens3f0", "ens2f0"}, "lost": {"ens7f0"}}
+		m.kernel.AddVeth("veth0", "veth1")
+		pool(m)
+		few := igb()
+		few.Name, few.PCI, few.MAC, few.TotalVFs = "ens9f0", "0000:09:00.0", "", 1
+		m.kernel.AddPF(few)
+		before := m.kernel.String()
+		for _, c := range []struct{ want, netdevice, more string }{
+			{"option netdevice: ens7f0: no such device", "ens1f0,ens7f0", ""},
+			{"option netdevice: ens7f0: no such device", "lost", ""},
+			{`option netdevice: "ens1f0,," has an empty name in it`, "ens1f0,,", ""},
+			{"option netdevice: eno*: nothing on this machine fits it: no such device", "eno*", ""},
+			{"option netdevice: [: not a pattern of names: invalid value", "[", ""},
+			{"option netdevice: 15b3:1017: nothing on this machine fits it: no such device", "15b3:1017", ""},
+			{"option netdevice: driver:ice: nothing on this machine fits it: no such device", "driver:ice", ""},
+			{"option netdevice: veth*: veth1: it is not a PCI device, so it has no vfs: not supported by the driver", "veth*", ""},
+			{"option numvfs: 2 is not possible: ens9f0 (0000:09:00.0) can have 1 vfs", "ens1f0,ens9f0", "numvfs=2"},
+			{"option vfs: ens9f0 (0000:09:00.0) has vf 0 to 0, no vf 1", "ens1f0,ens9f0", "vfs=0-1"},
+			{"option netdevice: ens3f0, ens2f0 are several devices; only mode=sriov takes more than one", "fabric", "mode=passthrough"},
+			{`option numa: "-1" is not allowed; allowed: number of a NUMA node, auto or none`, "ens1f0", "numa=-1"},
+			{`option policy: "random" is not allowed; allowed: spread or pack`, "ens1f0", "policy=random"},
+		} {
+			options := []string{"netdevice=" + c.netdevice}
+			if c.more != "" {
+				options = append(options, c.more)
+			}
+			wantError(t, m.create("n", options...), c.want)
+			m.settled()
+			m.wantHost(before)
+			m.wantKeys()
+		}
+		m.mustCreate("tenant", "netdevice=ens2f0", "vlan=100")
+		wantError(t, m.create("n", "netdevice=ens1f0,ens2f0", "vlan=100"),
+			"option vlan: 100 is used on ens2f0 (0000:02:00.0) by network tenant; choose another")
+		m.mustCreate("whole", "netdevice=ens1f0", "mode=passthrough")
+		wantError(t, m.create("n", "netdevice=ens2f0,ens1f0"),
+			"option netdevice: ens1f0 (0000:01:00.0) is handed over whole by network whole")
+	})
+}
+
+// TestPFGoesAndComes: a PF that is unplugged takes its own VFs out of the network and no others, and brings them back
+// when it is plugged in again.
+func TestPFGoesAndComes(t *testing.T) {
+	story(t, func(m *machine) {
+		pool(m)
+		m.mustCreate("n", "netdevice=ens1f0,ens2f0")
+		m.runAll("n", nil, "a", "b")
+		m.wantOnPFs(1, 1, 0)
+		m.kernel.RemovePF("0000:02:00.0")
+		m.runAll("n", nil, "c")
+		m.wantOnPFs(2, 0, 0)
+		wantError(t, m.runWith("d", "n", nil), "ens1f0 (0000:01:00.0): all 2 vfs are in use: "+
+			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n; "+
+			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint c-endpoint-0 of network n; 0000:02:00.0: no such device")
+		m.leave("b") // its device is gone
+		m.kernel.KillNS("b", 0)
+		m.delete("b")
+		pf := igb()
+		pf.Name, pf.PCI, pf.TotalVFs, pf.Up = "ens2f0", "0000:02:00.0", 2, true
+		m.kernel.AddPF(pf)
+		m.after(10 * time.Second)
+		m.runAll("n", nil, "d", "e")
+		m.wantOnPFs(2, 2, 0)
+		for _, c := range []string{"a", "c", "d", "e"} {
+			m.end(c)
+		}
+		m.mustRemove("n")
+		m.wantKeys()
+		if n := m.kernel.NumVFs("0000:02:00.0"); n != 0 {
+			t.Errorf("%d VFs are left on the PF that came back", n)
+		}
+	})
+	story(t, func(m *machine) { // the last one
+		pool(m)
+		m.mustCreate("n", "netdevice=ens1f0")
+		m.kernel.RemovePF("0000:01:00.0")
+		wantError(t, m.runWith("a", "n", nil), "network n: 0000:01:00.0: no such device")
+		m.mustRemove("n")
+		m.wantKeys()
+	})
+}
+
+// TestContainerComesBack: a container gets the VF that one of its name had, on an engine that tells the IPAM driver what
+// it is called.
+func TestContainerComesBack(t *testing.T) {
+	story(t, func(m *machine) {
+		pool(m)
+		r := &plugin.CreateNetworkRequest{IPv4Data: []*plugin.IPAMData{{Pool: "10.0.0.0/24"}}}
+		m.must(m.createWith("n", r, "netdevice=ens1f0,ens2f0"))
+		m.containerNames = map[string]string{}
+		start := func(container, name string) {
+			t.Helper()
+			m.containerNames["10.0.0.2/24"] = name // the address of every container here
+			m.mustRun(container, "n")
+		}
+		start("a", "web")
+		start("b", "app.1.0123456789abcdefghijklmno")
+		m.wantIn("0000:01:10.0", "a")
+		m.wantIn("0000:02:10.0", "b")
+		m.end("a")
+		m.end("b")
+		start("c", "app.1.zzzzzzzzzzzzzzzzzzzzzzzzz") // the task that the swarm has put in its place
+		m.wantIn("0000:02:10.0", "c")
+		start("d", "web")
+		m.wantIn("0000:01:10.0", "d")
+		m.end("d")
+		start("e", "other") // has what web had; web is forgotten then
+		m.wantIn("0000:01:10.0", "e")
+		if n := len(m.keys()); n != 2+2+2+1+2 { // 2 endpoints, 2 loans, 2 PFs, a network, 2 names
+			t.Errorf("%d records:\n%s", n, m.ledger())
+		}
+		m.end("e")
+		m.end("c")
+		m.mustRemove("n")
+		m.wantKeys()
+	})
+}

@@ -1,0 +1,67 @@
+//go:build lab
+
+package lab
+
+import (
+	"strings"
+	"testing"
+
+	. "github.com/mellanox/passthrough/test/dockertest"
+)
+
+// deviceOf is the PCI address of a container's device; the first five figures are those of its PF.
+func deviceOf(t *testing.T, container string) string {
+	t.Helper()
+	out := Docker(t, "exec", container, "cat", "/sys/class/net/eth0/device/uevent")
+	_, pci, _ := strings.Cut(out, "PCI_SLOT_NAME=")
+	return strings.Fields(pci)[0]
+}
+
+// TestPool: a network on two PFs spreads its containers over them, packs them, prefers the PF of a NUMA node.
+func TestPool(t *testing.T) {
+	asBefore(t)
+	create := func(options ...string) {
+		t.Helper()
+		Network(t, "n", append([]string{"-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.1.0.0/24"}, options...)...)
+	}
+	want := func(container, bus, network string) {
+		t.Helper()
+		Container(t, container, "--network", network)
+		if got := deviceOf(t, container); !strings.HasPrefix(got, "0000:"+bus) {
+			t.Errorf("%s has %s, want one on bus %s", container, got, bus)
+		}
+	}
+	create("-o", "netdevice="+pf+","+another, "-o", "numvfs=2")
+	want("c1", "01", "name=n")
+	want("c2", "02", "name=n")
+	want("c3", "01", "name=n,driver-opt=policy=pack")
+	want("c4", "02", "name=n")
+	if _, err := Try("docker", "run", "--rm", "--net", "n", "lab", "true"); err == nil ||
+		!strings.Contains(err.Error(), "all 4 vfs are in use") {
+		t.Errorf("a fifth container: %v", err)
+	}
+	Docker(t, "rm", "-f", "c1", "c2", "c3", "c4")
+	Docker(t, "network", "rm", "n")
+
+	// The kernel lets a node be corrected that the firmware has wrong.
+	Sh(t, "echo 0 > /sys/bus/pci/devices/0000:02:00.0/numa_node")
+	t.Cleanup(func() { Sh(t, "echo -1 > /sys/bus/pci/devices/0000:02:00.0/numa_node") })
+	create("-o", "netdevice=driver:igb", "-o", "numvfs=1", "-o", "numa=0")
+	want("c1", "02", "n")
+	want("c2", "01", "n")
+}
+
+// TestDeviceNames: a name that the administrator has given to devices stands for them in the option netdevice, without a
+// restart of anything.
+func TestDeviceNames(t *testing.T) {
+	asBefore(t)
+	Refused(t, "option netdevice: fabric-a: no such device", "network", "create", "-d", Plugin, "-o", "netdevice=fabric-a", "x")
+	file := Sh(t, "echo /var/lib/docker/plugins/$(docker plugin inspect -f '{{.ID}}' "+Plugin+")/propagated-mount/devices")
+	Sh(t, "echo 'fabric-a = "+another+" # storage' > "+file)
+	t.Cleanup(func() { Sh(t, "rm "+file) })
+	Network(t, "n", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.1.0.0/24", "-o", "netdevice=fabric-a", "-o", "numvfs=1")
+	Container(t, "c1", "--net", "n")
+	if got := deviceOf(t, "c1"); !strings.HasPrefix(got, "0000:02") {
+		t.Errorf("c1 has %s, want one on bus 02", got)
+	}
+}
