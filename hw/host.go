@@ -38,6 +38,8 @@ const (
 	pfCarrierBound = 6 * time.Second
 	// A subnet manager configures a port within its next sweep, which a new port triggers.
 	portBound = 5 * time.Second
+	// A namespace that nobody is in any more ends within some 100 ms, later if many do at once.
+	namespaceBound = 2 * time.Second
 )
 
 // Open returns the machine whose sysfs is at c.Sys.

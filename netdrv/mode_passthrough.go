@@ -141,9 +141,9 @@ func standIn(n *network, bond hw.Netdev, l loanRecord) *loan {
 }
 
 // prepare marks the device and gives it the wanted MAC; in place of a bond, what is made on it.
-func (d passthrough) prepare(_ context.Context, l *loan, _ func() error) (hw.Netdev, error) {
+func (d passthrough) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev, error) {
 	if l.Child != nil {
-		return d.prepareStandIn(l)
+		return d.prepareStandIn(ctx, l)
 	}
 	if _, err := d.host.PrepareNetdev(l.Device, l.Wish.MAC); err != nil {
 		return hw.Netdev{}, err
@@ -152,7 +152,7 @@ func (d passthrough) prepare(_ context.Context, l *loan, _ func() error) (hw.Net
 }
 
 // prepareStandIn makes the macvlan that takes a bond's place. Its MTU cannot be above the bond's.
-func (d passthrough) prepareStandIn(l *loan) (hw.Netdev, error) {
+func (d passthrough) prepareStandIn(ctx context.Context, l *loan) (hw.Netdev, error) {
 	bond, err := d.host.PrepareNetdev(l.Parent, "")
 	if err != nil {
 		return hw.Netdev{}, err
@@ -163,7 +163,7 @@ func (d passthrough) prepareStandIn(l *loan) (hw.Netdev, error) {
 			return hw.Netdev{}, err
 		}
 	}
-	if _, err := d.host.MakeChild(*l.Child); err != nil {
+	if _, err := d.host.MakeChild(ctx, *l.Child); err != nil {
 		return hw.Netdev{}, err
 	}
 	return d.host.Shape(l.Device, l.Shape, 0)
