@@ -29,8 +29,8 @@ func readmeCommands(t *testing.T) []string {
 // TestReadme runs every docker command that the README shows.
 func TestReadme(t *testing.T) {
 	asBefore(t)
-	Sh(t, "ip link set "+another+" up")
-	t.Cleanup(func() { Sh(t, "ip link set "+another+" down") })
+	Sh(t, "ip link set "+another+" up; modprobe bonding max_bonds=0; ip link add bond0 type bond; ip link add br0 type bridge")
+	t.Cleanup(func() { Sh(t, "ip link set "+another+" down; ip link del bond0; ip link del br0") })
 	commands := readmeCommands(t)
 	if len(commands) < 6 {
 		t.Fatalf("README.md shows only %q", commands)
