@@ -24,7 +24,8 @@ func openIRQ(dir string) irqDir {
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq (see docs/tuning.md): %w", err)} // not an interrupt that is not there
+		// Not given its meaning as an errno: it is no interrupt that is not there.
+		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq (see docs/tuning.md): %w", err)}
 	}
 	return irqDir{root: root}
 }

@@ -249,9 +249,10 @@ func TestTuningRefused(t *testing.T) {
 		nic(m)
 		before := m.kernel.String()
 		for option, want := range map[string]string{
-			"queues=9":            "ens2 (e1000e): set queues 9: it can have at most 8: invalid value",
-			"ring_rx=4097":        "ens2 (e1000e): set rings 4097 rx, 256 tx: they can be at most 4096 rx, 4096 tx: invalid value",
-			"ethtool=highdma=off": "ens2 (e1000e): set features highdma=off: highdma is always on; what can be changed is rx, tx, sg, tso, gso, gro, rxvlan, txvlan, ntuple, rxhash: not supported by the driver",
+			"queues=9":     "ens2 (e1000e): set queues 9: it can have at most 8: invalid value",
+			"ring_rx=4097": "ens2 (e1000e): set rings 4097 rx, 256 tx: they can be at most 4096 rx, 4096 tx: invalid value",
+			"ethtool=highdma=off": "ens2 (e1000e): set features highdma=off: highdma is always on; " +
+				"what can be changed is rx, tx, sg, tso, gso, gro, rxvlan, txvlan, ntuple, rxhash: not supported by the driver",
 		} {
 			wantError(t, m.create("x", "netdevice=ens2", "mode=passthrough", option), want)
 		}
