@@ -52,7 +52,6 @@ type PF struct {
 	LocalCPUs   string // of its NUMA node, "0-3"
 	ManagedIRQs bool   // the kernel alone says where its interrupts go
 	NoIRQs      bool   // its driver requests none
-	Busy        bool   // interrupts come all the time, so that one goes elsewhere as soon as it is told to
 
 	VFMAC      func(vf int) hw.MAC // MAC that the firmware has set for a VF
 	DeadProbes int                 // how many times a VF comes up dead when it is probed
