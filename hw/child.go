@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -37,11 +38,11 @@ type ChildSpec struct {
 
 // MakeChild makes a child of a device, which is brought up if it is down, and stays so: a child has no carrier without
 // it. It may be called again, also after a crash: a child of that key that is there already is completed.
-func (h *Host) MakeChild(s ChildSpec) (Netdev, error) {
+func (h *Host) MakeChild(ctx context.Context, s ChildSpec) (Netdev, error) {
 	id := MadeID(s.Key)
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) {
-		n, err = h.newChild(id, s)
+		n, err = h.newChild(ctx, id, s)
 	}
 	if err != nil {
 		return Netdev{}, err
@@ -50,7 +51,7 @@ func (h *Host) MakeChild(s ChildSpec) (Netdev, error) {
 }
 
 // newChild makes a child that is not there yet. In mode passthru the kernel ignores a MAC that is given now.
-func (h *Host) newChild(id ID, s ChildSpec) (Netdev, error) {
+func (h *Host) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error) {
 	parent, err := h.Find(s.Parent)
 	if err != nil {
 		return Netdev{}, err
@@ -61,11 +62,29 @@ func (h *Host) newChild(id ID, s ChildSpec) (Netdev, error) {
 		}
 	}
 	l := NewLink{Name: id.madeName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.mac(), PKey: s.PKey}
-	if _, err := h.made.MakeLink(l); err != nil {
+	if err := h.makeBeside(ctx, l); err != nil {
 		op := fmt.Sprintf("make a child (%s, %s)", s.Kind, s.Mode)
 		return Netdev{}, &Error{Dev: parent.Name, Op: op, Err: whyNotMade(s, err)}
 	}
 	return h.Find(id)
+}
+
+// makeBeside makes a child, and waits for others that leave no room for it, if they are on their way out: the kernel ends
+// the links of a namespace some time after its last process (net/core/net_namespace.c, cleanup_net, Linux 6.12).
+func (h *Host) makeBeside(ctx context.Context, l NewLink) error {
+	var last error
+	err := wait(ctx, namespaceBound, func() (bool, error) {
+		_, last = h.made.MakeLink(l)
+		inTheWay := l.Kind != IPoIB && (errors.Is(last, ErrBusy) || errors.Is(last, ErrInvalid))
+		if inTheWay {
+			return false, nil
+		}
+		return true, last
+	})
+	if last != nil {
+		return last
+	}
+	return err
 }
 
 // mac is the MAC that a child is made with. One that the kernel has drawn would not last: udev takes it for nobody's, and

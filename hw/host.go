@@ -43,6 +43,8 @@ const (
 	portBound = 5 * time.Second
 	// igbvf requests its interrupts before it is up; a driver that leaves it to its watchdog does within a second.
 	irqBound = 2 * time.Second
+	// A namespace that nobody is in any more ends within some 100 ms, later if many do at once.
+	namespaceBound = 2 * time.Second
 )
 
 // Open returns the machine whose sysfs is at c.Sys.

@@ -123,12 +123,16 @@ func TestChildParent(t *testing.T) {
 		m.wantHost(before)
 		m.mustRun("a", "besides")
 		m.mustRun("b", "vfs")
-		m.end("a")
 		m.end("b")
-		m.mustRemove("vfs") // the VFs that were made for it go, though its PF has another network
+		m.mustRemove("vfs") // the VFs that were made for it go, though its PF has another network, and stays up for that
 		if n := m.kernel.NumVFs("0000:01:00.0"); n != 0 {
 			t.Errorf("%d vfs are left", n)
 		}
+		m.settled()
+		if l := m.kernel.InNS("a").Links()[0]; !l.Carrier {
+			t.Errorf("without the vfs the child has no carrier: %+v", l)
+		}
+		m.end("a")
 	})
 }
 

@@ -14,7 +14,8 @@ import (
 func TestMacvlan(t *testing.T) {
 	veth(t, "pt0", "10.20.0.1/24")
 	Sh(t, "ip link set pt0 up")
-	before := Sh(t, "ip -br link")
+	const links = "ip -br link | awk '{print $1, $3}'"
+	before := Sh(t, links)
 	Network(t, "n1", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.20.0.0/24", "--gateway", "10.20.0.1",
 		"-o", "netdevice=pt0", "-o", "mode=macvlan")
 	Container(t, "c1", "--net", "n1")
@@ -32,7 +33,7 @@ func TestMacvlan(t *testing.T) {
 	Docker(t, "stop", "-t1", "c1")
 	Docker(t, "network", "disconnect", "n1", "c2")
 	Within(t, 10*time.Second, func() string {
-		if now := Sh(t, "ip -br link"); now != before {
+		if now := Sh(t, links); now != before {
 			return "the host has\n" + now + "\nbut had\n" + before
 		}
 		return ""
