@@ -5,16 +5,9 @@ package hw
 import "testing"
 
 // RunningKernel is the kernel that Open takes when it is given none.
-func RunningKernel(t *testing.T, sys string) (Kernel, IPKernel) {
+func RunningKernel(t *testing.T, sys, irq string) Machine {
 	t.Helper()
-	k := RunningMachine(t, sys)
-	return k, k
-}
-
-// RunningMachine is RunningKernel as one.
-func RunningMachine(t *testing.T, sys string) Machine {
-	t.Helper()
-	k, err := openKernel(sys)
+	k, err := openKernel(sys, irq)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 // Config says where a Host finds its machine.
 type Config struct {
 	Sys    string  // root of sysfs, "/sys" on a real machine
+	IRQ    string  // "/proc/irq" on a real machine; "" or one that is not there: interrupts cannot be placed
 	Kernel Machine // nil: the running kernel
 	Boot   string  // identity of this boot; "": the running kernel's
 }
@@ -21,6 +22,8 @@ type Host struct {
 	kernel Kernel
 	ip     IPKernel
 	made   LinkKernel
+	tuner  TuneKernel
+	irqs   IRQKernel
 	boot   string
 }
 
@@ -38,6 +41,8 @@ const (
 	pfCarrierBound = 6 * time.Second
 	// A subnet manager configures a port within its next sweep, which a new port triggers.
 	portBound = 5 * time.Second
+	// igbvf requests its interrupts before it is up; a driver that leaves it to its watchdog does within a second.
+	irqBound = 2 * time.Second
 	// A namespace that nobody is in any more ends within some 100 ms, later if many do at once.
 	namespaceBound = 2 * time.Second
 )
@@ -58,10 +63,10 @@ func Open(c Config) (*Host, error) {
 	}
 	k := c.Kernel
 	if k == nil {
-		if k, err = openKernel(c.Sys); err != nil {
+		if k, err = openKernel(c.Sys, c.IRQ); err != nil {
 			return nil, err
 		}
 	}
-	h.kernel, h.ip, h.made = k, k, k
+	h.kernel, h.ip, h.made, h.tuner, h.irqs = k, k, k, k, k
 	return h, nil
 }

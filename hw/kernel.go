@@ -11,6 +11,8 @@ type Machine interface {
 	Kernel
 	IPKernel
 	LinkKernel
+	TuneKernel
+	IRQKernel
 }
 
 // Kernel is the part that every loan needs: links, VFs, and the sysfs attributes that make the kernel act.

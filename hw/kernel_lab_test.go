@@ -16,8 +16,7 @@ func TestVFContract(t *testing.T) {
 	const nic = "0000:01:00.0"
 	t.Cleanup(func() { setDown(t, nic) })
 	hwtest.VFContract(t, func(t *testing.T) hwtest.Division {
-		k, _ := hw.RunningKernel(t, "/sys")
-		return hwtest.Division{Kernel: k, Sys: "/sys", PCI: nic, VFDriver: "igbvf"}
+		return hwtest.Division{Kernel: hw.RunningKernel(t, "/sys", "/proc/irq"), Sys: "/sys", PCI: nic, VFDriver: "igbvf"}
 	})
 }
 
@@ -32,7 +31,7 @@ func setDown(t *testing.T, pci string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	k, down := hw.RunningMachine(t, "/sys"), false
+	k, down := hw.RunningKernel(t, "/sys", "/proc/irq"), false
 	if err := k.SetLink(n.Index, hw.LinkChange{Up: &down}); err != nil {
 		t.Error(err)
 	}
@@ -51,6 +50,6 @@ func TestMadeContract(t *testing.T) {
 		t.Fatal(err)
 	}
 	hwtest.MadeContract(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Machine, hwtest.Env) {
-		return hw.RunningMachine(t, sys), newWorld(t)
+		return hw.RunningKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }

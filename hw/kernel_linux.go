@@ -26,44 +26,65 @@ type netlinkKernel struct {
 	nl  *netlink.Handle
 	raw *nl.SocketHandle // for what the handle's own parser loses
 	sys *os.Root
+	irq irqDir
+
+	ethtool *nl.SocketHandle
+	family  int // of generic netlink, for ethtool; 0 in kernels without it
 }
 
 // openKernel returns the running kernel as seen from the network namespace that the calling thread is in, and the sysfs
-// at sys, which has to be of the same namespace.
-func openKernel(sys string) (*netlinkKernel, error) {
+// at sys, which has to be of the same namespace; irq is where /proc/irq is.
+func openKernel(sys, irq string) (*netlinkKernel, error) {
 	root, err := os.OpenRoot(sys)
 	if err != nil {
 		return nil, fmt.Errorf("sysfs: %w", err)
 	}
-	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_GENERIC)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("rtnetlink: open a socket: %w", err), root.Close())
 	}
-	k := &netlinkKernel{nl: h, sys: root}
-	if err := k.openRaw(); err != nil {
+	k := &netlinkKernel{nl: h, sys: root, irq: openIRQ(irq)}
+	if err := k.openMore(); err != nil {
 		k.close()
-		return nil, fmt.Errorf("rtnetlink: open a socket: %w", err)
+		return nil, fmt.Errorf("netlink: open a socket: %w", err)
 	}
 	return k, nil
 }
 
-// openRaw opens the second socket and gives both their time limit.
-func (k *netlinkKernel) openRaw() error {
-	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), unix.NETLINK_ROUTE)
-	if err != nil {
+// openMore opens the sockets for what the handle does not do, and gives all their time limit.
+func (k *netlinkKernel) openMore() (err error) {
+	if k.raw, err = openSocket(unix.NETLINK_ROUTE); err != nil {
 		return err
 	}
-	k.raw = &nl.SocketHandle{Socket: s}
+	if k.ethtool, err = openSocket(unix.NETLINK_GENERIC); err != nil {
+		return err
+	}
+	if err := k.nl.SetSocketTimeout(answerBound); err != nil {
+		return err
+	}
+	k.family, err = k.findEthtool()
+	return err
+}
+
+// openSocket opens a socket of a netlink family.
+func openSocket(family int) (*nl.SocketHandle, error) {
+	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), family)
+	if err != nil {
+		return nil, err
+	}
 	tv := unix.NsecToTimeval(answerBound.Nanoseconds())
-	return errors.Join(k.nl.SetSocketTimeout(answerBound), s.SetReceiveTimeout(&tv), s.SetSendTimeout(&tv))
+	return &nl.SocketHandle{Socket: s}, errors.Join(s.SetReceiveTimeout(&tv), s.SetSendTimeout(&tv))
 }
 
 // close gives back the sockets and the directory.
 func (k *netlinkKernel) close() {
 	k.nl.Close()
-	if k.raw != nil {
-		k.raw.Close()
+	for _, s := range []*nl.SocketHandle{k.raw, k.ethtool} {
+		if s != nil {
+			s.Close()
+		}
 	}
+	k.irq.close()
 	// A directory that was only read from has nothing to lose.
 	_ = k.sys.Close()
 }

@@ -44,11 +44,11 @@ func (w *world) upPair(t *testing.T, k hw.Kernel, a, b string) int {
 // TestKernelRoutesOfOthers is about routes that somebody else has made in ways that package hw does not: over two next
 // hops, through no link, to a next hop of the other family.
 func TestKernelRoutesOfOthers(t *testing.T) {
-	k, ip := hw.RunningKernel(t, sys)
+	k := hw.RunningKernel(t, sys, "")
 	w := newWorld(t)
 	first, second := w.upPair(t, k, "ct0", "ct1"), w.upPair(t, k, "ct2", "ct3")
 	for i, index := range []int{first, second} {
-		if err := ip.AddAddr(index, hw.Addr{CIDR: fmt.Sprintf("192.0.%d.1/24", i)}); err != nil {
+		if err := k.AddAddr(index, hw.Addr{CIDR: fmt.Sprintf("192.0.%d.1/24", i)}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -76,7 +76,7 @@ func TestKernelRoutesOfOthers(t *testing.T) {
 		}
 	}
 	over6 := hw.Route{Dst: "198.51.100.0/24", Gateway: "fe80::9", OnLink: true}
-	if err := ip.AddRoute(second, over6); err != nil {
+	if err := k.AddRoute(second, over6); err != nil {
 		t.Fatalf("add %+v: %v", over6, err)
 	}
 	main := func(index int, r hw.Route) hw.Route {
@@ -84,12 +84,12 @@ func TestKernelRoutesOfOthers(t *testing.T) {
 		return r
 	}
 	want := []hw.Route{main(second, hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.1.9"}), main(second, over6)}
-	got, err := ip.Routes(second)
+	got, err := k.Routes(second)
 	slices.SortFunc(got, func(a, b hw.Route) int { return strings.Compare(a.Dst, b.Dst) })
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("routes of the second link (%v): -want +got\n%s", err, diff)
 	}
-	all, err := ip.Routes(0)
+	all, err := k.Routes(0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -102,7 +102,7 @@ func TestKernelRoutesOfOthers(t *testing.T) {
 // TestKernelListingsWhileLinksChange: a listing that the kernel changes while it is read is read again, and what one
 // caller asks does not disturb another.
 func TestKernelListingsWhileLinksChange(t *testing.T) {
-	k, ip := hw.RunningKernel(t, sys)
+	k := hw.RunningKernel(t, sys, "")
 	w := newWorld(t)
 	index := w.upPair(t, k, "ct0", "ct1")
 	stop := make(chan struct{})
@@ -130,8 +130,8 @@ func TestKernelListingsWhileLinksChange(t *testing.T) {
 				if err != nil || !slices.ContainsFunc(links, func(l hw.Link) bool { return l.Index == index }) {
 					t.Errorf("list links: %v, or ct0 is missing", err)
 				}
-				_, errRoutes := ip.Routes(0)
-				_, errAddrs := ip.Addrs(index)
+				_, errRoutes := k.Routes(0)
+				_, errAddrs := k.Addrs(index)
 				_, errVFs := k.VFs(index)
 				for _, err := range []error{errRoutes, errAddrs, errVFs, k.SetLink(index, hw.LinkChange{Alias: &alias})} {
 					if err != nil {

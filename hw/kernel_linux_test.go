@@ -28,14 +28,13 @@ func TestMain(m *testing.M) {
 }
 
 func TestKernelContract(t *testing.T) {
-	hwtest.Contract(t, func(t *testing.T) (hw.Kernel, hw.IPKernel, hwtest.Env) {
-		k, ip := hw.RunningKernel(t, sys)
-		return k, ip, newWorld(t)
+	hwtest.Contract(t, func(t *testing.T) (hw.Machine, hwtest.Env) {
+		return hw.RunningKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }
 
 func TestKernelMadeContract(t *testing.T) {
 	hwtest.MadeContract(t, []string{hw.Macvlan}, func(t *testing.T) (hw.Machine, hwtest.Env) {
-		return hw.RunningMachine(t, sys), newWorld(t)
+		return hw.RunningKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }

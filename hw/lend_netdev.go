@@ -62,12 +62,16 @@ func (h *Host) RestoreNetdev(id ID, was Snapshot) error {
 		return err
 	}
 	if h.intact(n, was) {
+		if err := h.restoreTuning(id, was.Tuned); err != nil {
+			return err
+		}
 		return h.setAlias(n, was.Link.Alias)
 	}
 	if err := h.setUp(n, false); err != nil {
 		return err
 	}
-	errs := []error{h.rename(n, was.Link.Name), h.moveLink(id, *was.Link, linkAttrs, always), h.putUnder(n, was.Link.Master)}
+	errs := []error{h.rename(n, was.Link.Name), h.moveLink(id, *was.Link, linkAttrs, always),
+		h.restoreTuning(id, was.Tuned), h.putUnder(n, was.Link.Master)}
 	if was.Link.Up {
 		errs = append(errs, h.setUp(n, true))
 	}

@@ -14,6 +14,7 @@ type Snapshot struct {
 	Override string     // driver_override of a VF, which binding it sets for a moment; "" for none
 	Addrs    []Addr     // of a netdev that is lent whole
 	Routes   []Route    // likewise
+	Tuned    *Tuned     `json:",omitempty"` // nil when nothing of it was asked to be otherwise
 }
 
 // SnapshotVF reads what a VF is now.
@@ -183,7 +184,7 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 		errs = append(errs, m.move(*was.VF))
 	}
 	if vf.Netdev.Index != 0 && was.Link != nil {
-		errs = append(errs, h.restoreVFLink(ctx, pf, vf, *was.Link))
+		errs = append(errs, h.restoreVFLink(ctx, pf, vf, *was.Link), h.restoreTuning(id, was.Tuned))
 	}
 	return errors.Join(errs...)
 }

@@ -24,6 +24,7 @@ type offer struct {
 	pf     hw.PF
 	vfs    []hw.VF
 	states []hw.VFState // what the PF has set for them
+	near   bool         // it is on the NUMA node of the CPUs that its interrupts are to go to, if any are named
 }
 
 // A candidate is a VF that may be chosen.

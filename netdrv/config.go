@@ -32,6 +32,11 @@ type config struct {
 	txQLen     *int
 	promisc    *bool
 	allMulti   *bool
+	queues     *int
+	rxRing     *int
+	txRing     *int
+	features   hw.Features
+	cores      hw.Cores
 	lock       []string // names of options
 	numVFs     int      // 0: all
 	container  string   // name of the container; "" for unknown

@@ -77,6 +77,23 @@ func lives() map[string]life {
 			hardware: func(m *machine) { m.kernel.AddPF(hca()) },
 			live:     container("netdevice=ib0"),
 		},
+		"vf that is tuned": {
+			hardware: func(m *machine) {
+				pf := igb()
+				pf.Up, pf.VFs, pf.VFQueues = true, 2, 4
+				m.kernel.AddPF(pf)
+				m.settled()
+			},
+			live: container("netdevice=ens1f0", "queues=2", "ring_rx=512", "ethtool=gro=off,tso=off", "cores=2,5"),
+		},
+		"whole device that is tuned": {
+			hardware: func(m *machine) {
+				nic := ens2()
+				nic.Up = false
+				m.kernel.AddPF(nic)
+			},
+			live: container("netdevice=ens2", "mode=passthrough", "ring_tx=512", "ethtool=rx=off", "cores=numa"),
+		},
 		"whole device": {
 			hardware: nic,
 			live:     container("netdevice=ens2", "mode=passthrough"),

@@ -79,6 +79,7 @@ type loanRecord struct {
 	Snapshot hw.Snapshot   `json:"snapshot"`
 	Wish     hw.VFWish     `json:"wish"`
 	Shape    hw.LinkWish   `json:"shape"`
+	Tune     hw.TuneWish   `json:"tune,omitzero"`
 	Parent   hw.ID         `json:"parent,omitempty"` // of a link that is made to be lent
 	Child    *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is made
 	Since    time.Time     `json:"since"`            // when it got into its state

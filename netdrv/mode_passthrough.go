@@ -25,6 +25,15 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 	if err := d.cutsOff(c, n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
+	if n.Kind == hw.Bond && !tuneWish(c).Empty() {
+		return nil, fmt.Errorf("option netdevice: %s is a bond, of which queues, rings, offloads and interrupts are its ports'; set them there", n.Name)
+	}
+	if err := d.checkTuning(c, n); err != nil {
+		return nil, err
+	}
+	if err := d.host.CheckTuning(n, tuneWish(c)); err != nil {
+		return nil, err
+	}
 	for _, o := range others {
 		if slices.ContainsFunc(o.Devices, func(dev deviceRecord) bool { return d.is(dev.ID, n) }) {
 			return nil, fmt.Errorf("option netdevice: %s is used by network %s", n.Name, short(o.ID))
@@ -126,7 +135,7 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 		return nil, err
 	}
 	l := loanRecord{Device: dev.ID, Mode: modePassthrough, Label: dev.Name, Snapshot: snap,
-		Wish: hw.VFWish{VFState: hw.VFState{MAC: n.mac}}, Shape: shape(n.config, snap.Link)}
+		Wish: hw.VFWish{VFState: hw.VFState{MAC: n.mac}}, Shape: shape(n.config, snap.Link), Tune: tuneWish(n.config)}
 	if dev.Kind == hw.Bond {
 		return standIn(n, dev, l), nil
 	}
@@ -141,14 +150,18 @@ func standIn(n *network, bond hw.Netdev, l loanRecord) *loan {
 }
 
 // prepare marks the device and gives it the wanted MAC; in place of a bond, what is made on it.
-func (d passthrough) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev, error) {
+func (d passthrough) prepare(ctx context.Context, l *loan, save func() error) (hw.Netdev, error) {
 	if l.Child != nil {
 		return d.prepareStandIn(ctx, l)
 	}
 	if _, err := d.host.PrepareNetdev(l.Device, l.Wish.MAC); err != nil {
 		return hw.Netdev{}, err
 	}
-	return d.host.Shape(l.Device, l.Shape, 0)
+	dev, err := d.host.Shape(l.Device, l.Shape, 0)
+	if err != nil {
+		return dev, err
+	}
+	return dev, d.tune(ctx, l, save)
 }
 
 // prepareStandIn makes the macvlan that takes a bond's place. Its MTU cannot be above the bond's.

@@ -36,7 +36,7 @@ func (d sriov) borrow(c *config, chosen candidate) (*loan, error) {
 	}
 	return &loan{loanRecord: loanRecord{
 		Device: vf.ID(), Mode: modeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
-		Wish: w, Shape: shape(c, snap.Link),
+		Wish: w, Shape: shape(c, snap.Link), Tune: tuneWish(c),
 	}}, nil
 }
 
@@ -64,7 +64,10 @@ func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netd
 	if err != nil {
 		return dev, err
 	}
-	return d.host.Shape(dev.ID, l.Shape, pf.MTU)
+	if dev, err = d.host.Shape(dev.ID, l.Shape, pf.MTU); err != nil {
+		return dev, err
+	}
+	return dev, d.tune(ctx, l, save)
 }
 
 // release puts the VF back. A VF that is gone with its PF is as good as put back.

@@ -27,6 +27,9 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (de
 		if err := checkRange(c, pf); err != nil {
 			return nil, err
 		}
+		if err := d.checkTuning(c, pf.Netdev); err != nil {
+			return nil, err
+		}
 	}
 	if err := vlanFree(c.vlan, devices, others); err != nil {
 		return nil, err

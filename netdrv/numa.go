@@ -1,6 +1,9 @@
 package netdrv
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+)
 
 // What the option policy can be: whether containers are put on the PF with the fewest VFs lent, or on the one with the
 // most.
@@ -34,14 +37,17 @@ func parseNUMA(v string) (numaWish, error) {
 	return numaWish{given: true, node: n}, nil
 }
 
-// prefer is the node to use first, anyNode for whichever. Left to itself it is the one that is used most already: what
-// talks to each other stays together.
+// prefer is the node to use first, anyNode for whichever. Left to itself it is that of the CPUs which the interrupts go to,
+// or the one that is used most already: what talks to each other stays together.
 func (w numaWish) prefer(offers []offer, used map[int]int) int {
 	switch {
 	case w.given:
 		return w.node
 	case !w.auto || len(offers) == 0:
 		return anyNode
+	}
+	if i := slices.IndexFunc(offers, func(o offer) bool { return o.near }); i >= 0 {
+		return offers[i].pf.Node
 	}
 	best := offers[0].pf.Node
 	for _, o := range offers {

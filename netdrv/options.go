@@ -121,6 +121,23 @@ var options = []Option{
 		func(c *config) **bool { return &c.promisc }),
 	boolOption("allmulti", "left as it is", "receive all multicast; a VF has to be trusted for it", nil,
 		func(c *config) **bool { return &c.allMulti }),
+	numberOption("queues", "1 to what the device can", "left as it is", "receive and transmit queues of the device (ethtool -L)", nicsOnly,
+		1, 1<<12, func(c *config) **int { return &c.queues }),
+	numberOption("ring_rx", "1 to what the device can", "left as it is", "packets that a receive queue holds (ethtool -G)", nicsOnly,
+		1, 1<<24, func(c *config) **int { return &c.rxRing }),
+	numberOption("ring_tx", "1 to what the device can", "left as it is", "packets that a transmit queue holds (ethtool -G)", nicsOnly,
+		1, 1<<24, func(c *config) **int { return &c.txRing }),
+	{
+		Name: "ethtool", For: ForBoth, Modes: nicsOnly, Values: "FEATURE=on or FEATURE=off, separated by commas, such as gro=off,tso=on",
+		Default: "left as they are",
+		Help:    "offloads of the device, by the names that ethtool -k and -K know",
+		parse:   func(c *config, v string) (err error) { c.features, err = features(v); return err },
+	},
+	{
+		Name: "cores", For: ForBoth, Modes: nicsOnly, Values: "CPUs such as 2,4-7, numa or none", Default: "left as they are",
+		Help:  "CPUs that the device's interrupts are spread over; numa: those of its NUMA node",
+		parse: func(c *config, v string) (err error) { c.cores, err = cores(v); return err },
+	},
 	{
 		Name: "lock", For: ForNetwork, Values: "names of options, separated by commas, or all", Default: "none",
 		Help: "options that cannot be overridden for a container",
@@ -179,7 +196,7 @@ var options = []Option{
 	},
 	{
 		Name: "numa", For: ForBoth, Values: "number of a NUMA node, auto or none", Default: "none", Modes: vfsOnly,
-		Help: "PFs of that node come first; auto: of the one whose PFs are used most already",
+		Help: "PFs of that node come first; auto: of the one that cores is on, or else the one whose PFs are used most already",
 		parse: func(c *config, v string) (err error) {
 			c.numa, err = parseNUMA(strings.ToLower(v))
 			return err
@@ -257,6 +274,9 @@ func childModeOption(name, values, byDefault, mode, help string) Option {
 			return nil
 		}}
 }
+
+// nicsOnly are the modes of options that are set on a device itself, not on a child of one.
+var nicsOnly = []string{modeSRIOV, modePassthrough}
 
 // boolOption is a row for something that is on or off.
 func boolOption(name, byDefault, help string, modes []string, at func(*config) **bool) Option {

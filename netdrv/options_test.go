@@ -27,7 +27,11 @@ const deviceValues = "name or PCI address; for PFs also several, a pattern of na
 // TestOptionErrors: every way to get an option wrong, word for word. Engines from 28 on hear it before they allocate
 // addresses, older ones when the network is made; nothing changes either way.
 func TestOptionErrors(t *testing.T) {
-	const vlans = "; allowed: 0 to 4094"
+	const (
+		vlans    = "; allowed: 0 to 4094"
+		offloads = "; allowed: FEATURE=on or FEATURE=off, separated by commas, such as gro=off,tso=on"
+		cpus     = "; allowed: CPUs such as 2,4-7, numa or none"
+	)
 	for _, c := range []struct {
 		options []string
 		want    string

@@ -79,7 +79,7 @@ func (d *Driver) device(netdevice string) (hw.Netdev, error) {
 func (d sriov) offers(ctx context.Context, n *network) (offers []offer, gone []string, _ error) {
 	var errs []error
 	for _, dev := range n.Devices {
-		o, err := d.offer(ctx, dev.ID.PCI())
+		o, err := d.offer(ctx, dev.ID.PCI(), n.cores.CPUs)
 		if err != nil {
 			errs = append(errs, err)
 			gone = append(gone, err.Error())
@@ -94,7 +94,7 @@ func (d sriov) offers(ctx context.Context, n *network) (offers []offer, gone []s
 }
 
 // offer reads a PF and its VFs.
-func (d sriov) offer(ctx context.Context, pci string) (o offer, err error) {
+func (d sriov) offer(ctx context.Context, pci string, cpus hw.CPUs) (o offer, err error) {
 	if o.pf, err = d.host.PF(pci); err != nil {
 		return o, err
 	}
@@ -106,6 +106,9 @@ func (d sriov) offer(ctx context.Context, pci string) (o offer, err error) {
 	if o.vfs, err = d.host.VFs(o.pf); err != nil {
 		return o, err
 	}
-	o.states, err = d.host.VFStates(o.pf)
+	if o.states, err = d.host.VFStates(o.pf); err != nil {
+		return o, err
+	}
+	o.near, err = d.host.Near(o.pf, cpus)
 	return o, err
 }

@@ -14,7 +14,7 @@ func pool(m *machine) {
 	for i := range 3 {
 		pf := igb()
 		pf.Name, pf.PCI, pf.MAC = fmt.Sprintf("ens%df0", i+1), fmt.Sprintf("0000:%02x:00.0", i+1), ""
-		pf.TotalVFs, pf.Up, pf.NUMANode = 2, true, i/2
+		pf.TotalVFs, pf.Up, pf.NUMANode, pf.LocalCPUs = 2, true, i/2, []string{"0-3", "4-7"}[i/2]
 		m.kernel.AddPF(pf)
 	}
 	m.settled()
@@ -106,6 +106,8 @@ func TestNUMA(t *testing.T) {
 		m.runAll("n", map[string]any{"numa": "1"}, "a")
 		m.runAll("n", nil, "b") // where the network is already
 		m.wantOnPFs(0, 0, 2)
+		m.runAll("n", map[string]any{"cores": "0,1"}, "c")
+		m.wantOnPFs(1, 0, 2)
 		before := m.kernel.String()
 		wantError(t, m.create("x", "netdevice=ens1f0,ens2f0", "numa=1"), "option numa: no pf of the network is on node 1: "+
 			"ens1f0 (0000:01:00.0) is on node 0, ens2f0 (0000:02:00.0) is on node 0")

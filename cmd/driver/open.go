@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"runtime/debug"
 	"time"
@@ -87,7 +88,7 @@ func closeLedger(ledger store.Store, log *zap.Logger) {
 // openDrivers finds the hardware and wires the drivers. Only the IPAM driver knows which gateway was invented and what a
 // container is called; only the network driver cares.
 func openDrivers(cfg config, ledger store.Store, log *zap.Logger) (*netdrv.Driver, *ipamdrv.Driver, error) {
-	host, err := hw.Open(hw.Config{Sys: "/sys"})
+	host, err := hw.Open(hw.Config{Sys: "/sys", IRQ: irqDir("/host/irq", "/proc/irq")})
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardware: open: %w", err)
 	}
@@ -103,6 +104,15 @@ func openDrivers(cfg config, ledger store.Store, log *zap.Logger) (*netdrv.Drive
 		return nil, nil, err
 	}
 	return network, ipam, nil
+}
+
+// irqDir is where the host's /proc/irq is: granted at a place of its own, because runc makes a container's read-only
+// (linux.readonlyPaths), or where it always is. The place is there, empty, when nothing was granted.
+func irqDir(granted, own string) string {
+	if _, err := os.Stat(filepath.Join(granted, "default_smp_affinity")); err == nil {
+		return granted
+	}
+	return own
 }
 
 // again is how long a reconciler that ended is left alone.

@@ -25,7 +25,7 @@ type Env interface {
 
 // Contract holds an implementation of the kernel seam to what package hw relies on. open returns a machine for one
 // test, with its sysfs.
-func Contract(t *testing.T, open func(t *testing.T) (hw.Kernel, hw.IPKernel, Env)) {
+func Contract(t *testing.T, open func(t *testing.T) (hw.Machine, Env)) {
 	rules := []struct {
 		name string
 		rule func(*testing.T, machine)
@@ -52,20 +52,24 @@ func Contract(t *testing.T, open func(t *testing.T) (hw.Kernel, hw.IPKernel, Env
 		{"a bridge does not move", contractImmovable},
 		{"a macvlan moves and comes home", contractMacvlan},
 		{"virtual links die with their namespace", contractEnd},
+		{"queues", contractQueues},
+		{"offload features", contractFeatures},
+		{"an offload goes with what it needs, and comes back with it", contractNeeds},
+		{"tuning that is refused", contractTuningRefused},
+		{"tuning moves along", contractTuningMoves},
+		{"an interrupt that nobody has", contractNoIRQ},
 	}
 	for _, r := range rules {
 		t.Run(r.name, func(t *testing.T) {
-			k, ip, env := open(t)
-			r.rule(t, machine{k, ip, nil, env})
+			k, env := open(t)
+			r.rule(t, machine{k, env})
 		})
 	}
 }
 
 // machine is what a rule is tried on.
 type machine struct {
-	hw.Kernel
-	hw.IPKernel
-	hw.LinkKernel
+	hw.Machine
 	Env
 }
 

@@ -39,7 +39,7 @@ func MadeContract(t *testing.T, kinds []string, open func(t *testing.T) (hw.Mach
 		}
 		t.Run(r.name, func(t *testing.T) {
 			k, env := open(t)
-			r.rule(t, machine{k, k, k, env})
+			r.rule(t, machine{k, env})
 		})
 	}
 }

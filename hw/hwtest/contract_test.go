@@ -8,9 +8,9 @@ import (
 )
 
 func TestContract(t *testing.T) {
-	hwtest.Contract(t, func(t *testing.T) (hw.Kernel, hw.IPKernel, hwtest.Env) {
+	hwtest.Contract(t, func(t *testing.T) (hw.Machine, hwtest.Env) {
 		k := hwtest.New(t)
-		return k, k, env{k}
+		return k, env{k}
 	})
 }
 

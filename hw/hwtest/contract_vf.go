@@ -15,7 +15,7 @@ import (
 // A Division is a PF that the SR-IOV contract may do with as it likes: an igb with a cable and without VFs. The
 // contract leaves it up and without VFs.
 type Division struct {
-	Kernel   hw.Kernel
+	Kernel   hw.Machine
 	Sys      string // root of its sysfs
 	PCI      string // address of the PF
 	VFDriver string // loaded, or loaded by udev when VFs appear
@@ -37,6 +37,8 @@ func VFContract(t *testing.T, open func(t *testing.T) Division) {
 		{"a VF without a MAC from its PF draws one and may change it", vfDrawsMAC},
 		{"a VF has carrier while its PF is up", vfCarrier},
 		{"a VF that is bound while its PF is down is dead", vfDead},
+		{"interrupts are known once they have been requested, and stay where they were sent", vfInterrupts},
+		{"rings of a VF", vfRings},
 	}
 	for _, r := range rules {
 		t.Run(r.name, func(t *testing.T) {

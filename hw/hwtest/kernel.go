@@ -27,6 +27,8 @@ type Kernel struct {
 	UdevAfter    time.Duration // how long udev takes to name a link that has appeared
 	NoLiveRename bool          // a link that is up cannot be renamed: Linux before 6.2
 	NoKinds      []string      // kinds of link that no module makes
+	CPUs         string        // those that there are, "0-7"
+	NoProcIRQ    bool          // package hw was not given /proc/irq
 
 	t testing.TB
 
@@ -38,6 +40,7 @@ type Kernel struct {
 	spaces   map[string]bool
 	devices  []*device       // PCI, in order of their making
 	drivers  map[string]bool // PCI drivers that have been loaded
+	irqs     map[int]*irq    // MSI-X vectors by number
 	routes   []hw.Route
 	sessions []netip.Addr
 	calls    []string
@@ -56,7 +59,7 @@ func New(t testing.TB) *Kernel {
 		t.Fatal(err)
 	}
 	k := &Kernel{Sys: filepath.Join(dir, "sys"), t: t, spaces: map[string]bool{hostNS: true},
-		drivers: map[string]bool{}}
+		drivers: map[string]bool{}, irqs: map[int]*irq{}, CPUs: "0-7"}
 	k.tree = newTree(t, k.Sys, filepath.Join(dir, "tmp"))
 	k.tree.dir("class/net")
 	k.tree.dir("bus/pci/devices")
@@ -111,7 +114,8 @@ func (k *Kernel) afterLocked(d time.Duration, do func()) {
 
 // Calls is what has been asked of the machine through hw.Kernel and hw.IPKernel that changes something, in order, also
 // what failed: "set ens1f0v0: set mtu 9000", "set ens1f0 vf 3: set vlan 100", "write bus/pci/drivers_probe
-// 0000:01:10.0", "add address 192.0.2.1/24 to veth0", "add route 0.0.0.0/0 through veth0".
+// 0000:01:10.0", "add address 192.0.2.1/24 to veth0", "add route 0.0.0.0/0 through veth0", "tune ens1f0v0: set queues 4",
+// "irq 31: 0".
 func (k *Kernel) Calls() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -38,6 +38,7 @@ type link struct {
 	mode      string  // of a macvlan or ipvlan
 	lowerMAC  hw.MAC  // of a device with a macvlan in mode passthru: what it has again when that is gone
 	addrs     []hw.Addr
+	tuning    *hw.Tuning // nil: as its driver makes it
 }
 
 // virtual kinds die with their namespace; hardware goes home.

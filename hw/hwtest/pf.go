@@ -48,6 +48,11 @@ type PF struct {
 	FreeMACs      bool // an untrusted VF may give its netdev any MAC
 	MACAtOnce     bool // a VF is reset when its PF sets its MAC, which its netdev then has without being bound anew
 
+	VFQueues    int    // combined queues that a VF has and that can be made fewer; 0 for none to be changed, as with igbvf
+	LocalCPUs   string // of its NUMA node, "0-3"
+	ManagedIRQs bool   // the kernel alone says where its interrupts go
+	NoIRQs      bool   // its driver requests none
+
 	VFMAC      func(vf int) hw.MAC // MAC that the firmware has set for a VF
 	DeadProbes int                 // how many times a VF comes up dead when it is probed
 	BadVFs     []int               // never have carrier
@@ -70,6 +75,7 @@ func (c PF) defaults() PF {
 	c.Driver, c.VFDriver = cmp.Or(c.Driver, "igb"), cmp.Or(c.VFDriver, "igbvf")
 	c.Vendor, c.Device, c.VFDevice = cmp.Or(c.Vendor, "0x8086"), cmp.Or(c.Device, "0x10c9"), cmp.Or(c.VFDevice, "0x10ca")
 	c.LinkStates, c.MinRates, c.Dot1AD = c.LinkStates || c.AllVFOps || c.InfiniBand, c.MinRates || c.AllVFOps, c.Dot1AD || c.AllVFOps
+	c.LocalCPUs = cmp.Or(c.LocalCPUs, "0-3")
 	c.VFOffset, c.VFStride = cmp.Or(c.VFOffset, 0x80), cmp.Or(c.VFStride, 2)
 	return c
 }
@@ -105,6 +111,7 @@ func (k *Kernel) AddPF(c PF) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c = c.defaults()
+	k.tree.file("devices/system/cpu/online", k.CPUs, nil)
 	if c.MAC == "" {
 		c.MAC = k.drawMAC()
 		if c.InfiniBand {
@@ -125,6 +132,7 @@ func (k *Kernel) AddPF(c PF) {
 	}
 	k.addRDMALocked(d)
 	k.registerLocked(d.net)
+	k.requeueLocked(d.net, tunedLocked(d.net).Queues)
 	if c.TotalVFs == 0 {
 		return
 	}
@@ -202,6 +210,7 @@ func (k *Kernel) addDeviceLocked(d *device) {
 	}
 	k.tree.files(d.path, map[string]string{
 		"vendor": d.conf.Vendor, "device": id, "class": "0x020000", "numa_node": strconv.Itoa(d.conf.NUMANode),
+		"local_cpulist":    d.conf.LocalCPUs,
 		"subsystem_vendor": d.conf.Vendor, "subsystem_device": "0xa03c",
 	})
 	k.tree.file(d.path+"/driver_override", "(null)", func(v string) error {
@@ -263,6 +272,7 @@ func (k *Kernel) unbindLocked(d *device) {
 		k.tree.remove(d.netParent)
 		d.netParent = d.path
 	}
+	k.takeIRQsLocked(d)
 	d.driver, d.dead = "", false
 }
 

@@ -96,6 +96,7 @@ func (k *Kernel) setUpLocked(l *link, up bool) {
 	l.Up, l.trained = up, false
 	l.ups++
 	if up {
+		k.requestIRQsLocked(l)
 		k.trainLocked(l, l.trainingTime())
 	} else {
 		k.dropRoutesLocked(l)

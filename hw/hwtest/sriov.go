@@ -130,6 +130,7 @@ func (k *Kernel) makeNetdevLocked(d *device) {
 	k.addRDMALocked(d)
 	d.net = l
 	k.registerLocked(l)
+	k.giveIRQsLocked(d, d.vectors(tunedLocked(l).Queues))
 	k.udevLocked(l)
 }
 

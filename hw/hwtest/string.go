@@ -25,7 +25,7 @@ func (k *Kernel) String() string {
 	slices.SortFunc(devices, func(x, y *device) int { return strings.Compare(x.addr, y.addr) })
 	for _, d := range devices {
 		if d.pf == nil {
-			d.print(&b)
+			k.printLocked(&b, d)
 		}
 	}
 	return b.String()
@@ -56,6 +56,7 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 	say(l.carrier(), "carrier")
 	say(l.Promisc, "promisc")
 	say(l.AllMulti, "allmulti")
+	l.printTuning(say)
 	if l.master != nil {
 		say(true, "master %s", l.master.Name)
 	}
@@ -81,12 +82,13 @@ func (l *link) pci() string {
 	return l.dev.addr
 }
 
-// print is a PF and its VFs.
-func (d *device) print(b *strings.Builder) {
+// printLocked is a PF and its VFs.
+func (k *Kernel) printLocked(b *strings.Builder, d *device) {
 	fmt.Fprintf(b, "pf %s: driver %s", d.addr, cmp.Or(d.driver, "none"))
 	if d.conf.TotalVFs > 0 {
 		fmt.Fprintf(b, " vfs %d/%d autoprobe %v", len(d.vfs), d.conf.TotalVFs, d.autoprobe)
 	}
+	b.WriteString(k.printIRQs(d))
 	b.WriteByte('\n')
 	for i, vf := range d.vfs {
 		fmt.Fprintf(b, "  vf %d %s: driver %s override %s mac %s vlan %v spoofchk %v trust %v", i, vf.addr,
@@ -102,6 +104,7 @@ func (d *device) print(b *strings.Builder) {
 		if vf.dead {
 			b.WriteString(" dead")
 		}
+		b.WriteString(k.printIRQs(vf))
 		b.WriteByte('\n')
 	}
 }

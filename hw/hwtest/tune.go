@@ -1,0 +1,205 @@
+package hwtest
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// offload is what a link can do about one of the kernel's features.
+type offload int
+
+const (
+	neverOn   offload = iota // fixed at off
+	alwaysOn                 // fixed at on
+	switchOn                 // can be switched, and is on at first
+	switchOff                // can be switched, and is off at first
+)
+
+// offloads are those of an igb and its VFs; highdma stands for what no driver lets anybody switch.
+func offloads(l *link) map[string]offload {
+	all := map[string]offload{
+		"rx-checksum": switchOn, "tx-checksum-ip-generic": switchOn, "tx-checksum-ipv4": neverOn, "tx-scatter-gather": switchOn,
+		"tx-tcp-segmentation": switchOn, "tx-tcp6-segmentation": switchOn, "tx-tcp-mangleid-segmentation": switchOff,
+		"tx-generic-segmentation": switchOn, "rx-gro": switchOn, "rx-lro": neverOn, "highdma": alwaysOn,
+		"rx-vlan-hw-parse": switchOn, "tx-vlan-hw-insert": switchOn, "rx-hashing": neverOn, "rx-ntuple-filter": neverOn,
+	}
+	if l.dev != nil && l.dev.pf != nil {
+		all["rx-vlan-hw-parse"], all["tx-vlan-hw-insert"] = alwaysOn, alwaysOn
+	}
+	if l.dev != nil && l.dev.pf == nil {
+		all["rx-hashing"], all["rx-ntuple-filter"] = switchOn, switchOff
+	}
+	return all
+}
+
+// needs is what an offload is not active without (net/core/dev.c, netdev_fix_features).
+var needs = map[string]string{
+	"tx-tcp-segmentation": "tx-scatter-gather", "tx-tcp6-segmentation": "tx-scatter-gather",
+	"tx-generic-segmentation": "tx-scatter-gather",
+}
+
+// tunedLocked is how a link is tuned, from its own settings; a new link has its driver's.
+func tunedLocked(l *link) hw.Tuning {
+	if l.tuning != nil {
+		return *l.tuning
+	}
+	t := hw.Tuning{Features: map[string]hw.Feature{}}
+	switch {
+	case l.peer != nil:
+		t.MaxQueues, t.Queues = hw.Queues{Rx: 8, Tx: 8}, hw.Queues{Rx: 1, Tx: 1}
+	case l.dev != nil && l.dev.pf == nil:
+		t.MaxQueues, t.Queues = hw.Queues{Combined: 8}, hw.Queues{Combined: 2}
+		t.MaxRings, t.Rings = hw.Rings{Rx: 4096, Tx: 4096}, hw.Rings{Rx: 256, Tx: 256}
+	case l.dev != nil:
+		if n := l.dev.conf.VFQueues; n > 0 {
+			t.MaxQueues, t.Queues = hw.Queues{Combined: n}, hw.Queues{Combined: n}
+		}
+		t.MaxRings, t.Rings = hw.Rings{Rx: 4096, Tx: 4096}, hw.Rings{Rx: 1024, Tx: 1024}
+	}
+	for name, o := range offloads(l) {
+		on := o == switchOn || o == alwaysOn
+		t.Features[name] = hw.Feature{Active: on, Wanted: on && o == switchOn, Fixed: o == neverOn || o == alwaysOn}
+	}
+	return t
+}
+
+// Tuning implements hw.TuneKernel.
+func (k *Kernel) Tuning(index int) (hw.Tuning, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.byIndexLocked(hostNS, index)
+	if l == nil {
+		return hw.Tuning{}, hw.FromErrno(syscall.ENODEV)
+	}
+	return copyOf(tunedLocked(l)), nil
+}
+
+// Tuning reads how a link in the namespace is tuned.
+func (n Namespace) Tuning(name string) hw.Tuning {
+	n.k.t.Helper()
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	return copyOf(tunedLocked(n.k.needLocked(n.ns, name)))
+}
+
+func copyOf(t hw.Tuning) hw.Tuning {
+	t.Features = maps.Clone(t.Features)
+	return t
+}
+
+// SetTuning implements hw.TuneKernel.
+func (k *Kernel) SetTuning(index int, c hw.TuningChange) error {
+	return c.Each(func(op string, one hw.TuningChange) error {
+		return k.call(func() error {
+			l := k.byIndexLocked(hostNS, index)
+			if l == nil {
+				return syscall.ENODEV
+			}
+			return k.tuneLocked(l, one)
+		}, func() string { return fmt.Sprintf("tune %s: %s", k.labelLocked(index), op) })
+	})
+}
+
+// tuneLocked applies a change of one field.
+func (k *Kernel) tuneLocked(l *link, c hw.TuningChange) error {
+	t := copyOf(tunedLocked(l))
+	var err error
+	switch {
+	case c.Queues != nil:
+		if err = setQueues(&t, *c.Queues); err == nil {
+			k.requeueLocked(l, t.Queues)
+		}
+	case c.Rings != nil:
+		err = setRings(&t, *c.Rings)
+	case c.Features != nil:
+		err = setFeatures(&t, c.Features)
+	}
+	if err != nil {
+		return err
+	}
+	l.tuning = &t
+	return nil
+}
+
+func setQueues(t *hw.Tuning, q hw.Queues) error {
+	switch most := t.MaxQueues; {
+	case most == hw.Queues{}:
+		return syscall.EOPNOTSUPP
+	case q.Combined > most.Combined || q.Rx > most.Rx || q.Tx > most.Tx:
+		return syscall.EINVAL
+	}
+	for _, n := range []struct{ to, now *int }{
+		{&q.Combined, &t.Queues.Combined}, {&q.Rx, &t.Queues.Rx}, {&q.Tx, &t.Queues.Tx},
+	} {
+		if *n.to > 0 { // 0 is left out of the message
+			*n.now = *n.to
+		}
+	}
+	return nil
+}
+
+// setRings rounds up to a multiple of 8, as igb and igbvf do.
+func setRings(t *hw.Tuning, r hw.Rings) error {
+	switch {
+	case t.MaxRings == hw.Rings{}:
+		return syscall.EOPNOTSUPP
+	case r.Rx > t.MaxRings.Rx || r.Tx > t.MaxRings.Tx:
+		return syscall.EINVAL
+	}
+	for _, ring := range []struct {
+		to  int
+		now *int
+	}{{r.Rx, &t.Rings.Rx}, {r.Tx, &t.Rings.Tx}} {
+		if ring.to > 0 { // 0 is left out of the message
+			*ring.now = (max(ring.to, 80) + 7) &^ 7
+		}
+	}
+	return nil
+}
+
+// setFeatures has offloads wanted, and then active unless something that they need is not. One that is fixed is left as it
+// is without an error.
+func setFeatures(t *hw.Tuning, wanted hw.Features) error {
+	for name := range wanted {
+		if _, ok := t.Features[name]; !ok {
+			return syscall.EOPNOTSUPP
+		}
+	}
+	for name, on := range wanted {
+		if f := t.Features[name]; !f.Fixed {
+			f.Wanted = on
+			t.Features[name] = f
+		}
+	}
+	for _, first := range []bool{true, false} {
+		for name, f := range t.Features {
+			if need := needs[name]; !f.Fixed && (need == "") == first {
+				f.Active = f.Wanted && (need == "" || t.Features[need].Active)
+				t.Features[name] = f
+			}
+		}
+	}
+	return nil
+}
+
+// printTuning says what of a link's tuning is not as its driver makes it.
+func (l *link) printTuning(say func(yes bool, format string, args ...any)) {
+	if l.tuning == nil {
+		return
+	}
+	now, fresh := *l.tuning, tunedLocked(&link{dev: l.dev, peer: l.peer})
+	say(now.Queues != fresh.Queues, "queues %v", now.Queues)
+	say(now.Rings != fresh.Rings, "rings %v", now.Rings)
+	var other []string
+	for _, name := range slices.Sorted(maps.Keys(now.Features)) {
+		if f := now.Features[name]; f != fresh.Features[name] {
+			other = append(other, fmt.Sprintf("%s %+v", name, f))
+		}
+	}
+	say(len(other) > 0, "features %s", strings.Join(other, ", "))
+}

@@ -1,0 +1,196 @@
+package hw
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"syscall"
+)
+
+// Cores says which CPUs serve a device's interrupts: those of its NUMA node, or the ones that are listed. The zero value
+// leaves it as it is.
+type Cores struct {
+	Near bool
+	CPUs CPUs
+}
+
+// Empty tells whether nothing is asked for.
+func (c Cores) Empty() bool { return !c.Near && len(c.CPUs) == 0 }
+
+// CheckCores refuses CPUs that do not exist or are offline. The error matches ErrInvalid.
+func (h *Host) CheckCores(c Cores) error {
+	online, err := h.onlineCPUs()
+	if err != nil {
+		return err
+	}
+	for _, cpu := range c.CPUs {
+		if !slices.Contains(online, cpu) {
+			return fmt.Errorf("cpu %d does not exist or is offline; online are %v: %w", cpu, online, ErrInvalid)
+		}
+	}
+	return nil
+}
+
+// Affinity reads which CPUs each interrupt of a device may go to, by its number. Only interrupts count that its driver
+// uses: most drivers request them when the device is first brought up, so that one that is down and has none is brought
+// up for a moment.
+func (h *Host) Affinity(ctx context.Context, id ID) (map[int]string, error) {
+	n, err := h.Find(id)
+	if err != nil {
+		return nil, err
+	}
+	now, vectors, err := h.affinity(n)
+	if err == nil && now == nil && vectors > 0 && !n.Up {
+		err = h.whileUp(n, func() error {
+			return wait(ctx, irqBound, func() (bool, error) {
+				now, _, err = h.affinity(n)
+				return len(now) > 0, err
+			})
+		})
+	}
+	switch {
+	case errors.Is(err, ErrNotReady), err == nil && len(now) == 0:
+		return nil, &Error{Dev: n.driven(), Op: "look for its interrupts",
+			Err: fmt.Errorf("it has no msi-x interrupts of its own in use: %w", ErrUnsupported)}
+	case err != nil:
+		return nil, &Error{Dev: n.driven(), Op: "look for its interrupts", Err: err}
+	}
+	return now, nil
+}
+
+// affinity reads the interrupts that are in use and counts the vectors that the driver was given.
+func (h *Host) affinity(n Netdev) (now map[int]string, vectors int, err error) {
+	if !n.ID.IsPCI() {
+		return nil, 0, nil
+	}
+	names, err := h.sys.list(pciDir(n.ID.PCI()) + "/msi_irqs")
+	if err != nil {
+		return nil, 0, err
+	}
+	for _, name := range names {
+		irq, err := strconv.Atoi(name)
+		if err != nil {
+			return nil, 0, fmt.Errorf("msi_irqs: %w", err)
+		}
+		cpus, err := h.irqs.Affinity(irq)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, 0, err
+		}
+		if now == nil {
+			now = map[int]string{}
+		}
+		now[irq] = cpus
+	}
+	return now, len(names), nil
+}
+
+// whileUp does something while a device that is down is up. One that is up stays up.
+func (h *Host) whileUp(n Netdev, do func() error) error {
+	if n.Up {
+		return do()
+	}
+	if err := h.setUp(n, true); err != nil {
+		return err
+	}
+	return errors.Join(do(), h.setUp(n, false))
+}
+
+// Spread gives each of a device's interrupts, in order of their numbers, one of the CPUs, in turn. irqs are those that
+// Affinity found.
+func (h *Host) Spread(id ID, c Cores, irqs map[int]string) error {
+	n, err := h.Find(id)
+	if err != nil {
+		return err
+	}
+	cpus := c.CPUs
+	if c.Near {
+		cpus, err = h.nearCPUs(n.ID.PCI())
+	} else if err == nil {
+		err = h.CheckCores(c)
+	}
+	if err != nil {
+		return &Error{Dev: n.driven(), Op: "spread interrupts", Err: err}
+	}
+	want := map[int]string{}
+	for i, irq := range slices.Sorted(maps.Keys(irqs)) {
+		want[irq] = strconv.Itoa(cpus[i%len(cpus)])
+	}
+	return h.place(n, want)
+}
+
+// place has interrupts go to CPUs, and reads that back. A choice that the kernel has not carried out yet, because the
+// interrupt has not come since, outlives the link's way down and goes before a new one that is made then (Linux 6.12
+// without interrupt remapping): what did not take is set again while the device is up.
+func (h *Host) place(n Netdev, want map[int]string) error {
+	left, err := h.placeOnce(n, want)
+	if err == nil && len(left) > 0 && !n.Up {
+		err = h.whileUp(n, func() error {
+			left, err = h.placeOnce(n, left)
+			return err
+		})
+	}
+	for _, irq := range slices.Sorted(maps.Keys(left)) {
+		if err == nil {
+			err = h.irqError(n, irq, left[irq], fmt.Errorf("the kernel keeps it elsewhere: %w", ErrInvalid))
+		}
+	}
+	return err
+}
+
+// placeOnce sets what differs from want and returns what still does.
+func (h *Host) placeOnce(n Netdev, want map[int]string) (left map[int]string, _ error) {
+	left = map[int]string{}
+	for _, irq := range slices.Sorted(maps.Keys(want)) {
+		cpus := want[irq]
+		now, err := h.irqs.Affinity(irq)
+		if err == nil && now == cpus {
+			continue
+		}
+		if err == nil {
+			err = h.irqs.SetAffinity(irq, cpus)
+		}
+		if err == nil {
+			now, err = h.irqs.Affinity(irq)
+		}
+		if err != nil {
+			return nil, h.irqError(n, irq, cpus, err)
+		}
+		if now != cpus {
+			left[irq] = cpus
+		}
+	}
+	return left, nil
+}
+
+// irqError explains why an interrupt could not be placed.
+func (h *Host) irqError(n Netdev, irq int, cpus string, err error) error {
+	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EIO) {
+		err = fmt.Errorf("it is managed by the kernel, which alone says where it goes: %w", err)
+	}
+	return &Error{Dev: n.driven(), Op: fmt.Sprintf("send interrupt %d to cpu %s", irq, cpus), Err: err}
+}
+
+// restoreAffinity puts back where a device's interrupts went. Those that are no longer the device's are left alone: its
+// driver has given them back since, and their numbers may be another's.
+func (h *Host) restoreAffinity(n Netdev, was map[int]string) error {
+	if len(was) == 0 {
+		return nil
+	}
+	now, _, err := h.affinity(n)
+	if err != nil {
+		return &Error{Dev: n.driven(), Op: "look for its interrupts", Err: err}
+	}
+	want := map[int]string{}
+	for irq, cpus := range was {
+		if _, ok := now[irq]; ok {
+			want[irq] = cpus
+		}
+	}
+	return h.place(n, want)
+}
