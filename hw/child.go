@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 )
 
 // madePrefix begins the IDs of links that are made to be lent.
@@ -47,7 +48,30 @@ func (h *Host) MakeChild(ctx context.Context, s ChildSpec) (Netdev, error) {
 	if err != nil {
 		return Netdev{}, err
 	}
-	return h.PrepareNetdev(n.ID, s.MAC)
+	if n, err = h.PrepareNetdev(n.ID, s.MAC); err == nil && s.MAC != "" && s.Mode != "passthru" {
+		err = h.tryMAC(ctx, n)
+	}
+	return n, err
+}
+
+// tryMAC sets a macvlan up for a moment: that is when the kernel refuses a MAC that another on the device has, which may
+// be on its way out.
+func (h *Host) tryMAC(ctx context.Context, n Netdev) error {
+	up, down := true, false
+	var last error
+	err := wait(ctx, namespaceBound, func() (bool, error) {
+		last = h.kernel.SetLink(n.Index, LinkChange{Up: &up})
+		return !errors.Is(last, syscall.EADDRINUSE), nil
+	})
+	switch {
+	case errors.Is(last, syscall.EADDRINUSE):
+		return &Error{Dev: n.Name, Op: "set mac " + string(n.MAC), Err: fmt.Errorf("another on its device has it: %w", last)}
+	case last != nil:
+		return &Error{Dev: n.Name, Op: "set up", Err: last}
+	case err != nil:
+		return err
+	}
+	return h.setLink(n, "set down", LinkChange{Up: &down})
 }
 
 // newChild makes a child that is not there yet. In mode passthru the kernel ignores a MAC that is given now.

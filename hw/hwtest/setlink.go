@@ -52,6 +52,9 @@ func (k *Kernel) setLocked(l *link, c hw.LinkChange) error {
 	case c.DelAltName != nil:
 		return k.delAltNameLocked(l, *c.DelAltName)
 	case c.Up != nil:
+		if *c.Up && k.macBusyLocked(l, l.MAC) {
+			return syscall.EADDRINUSE
+		}
 		k.setUpLocked(l, *c.Up)
 	case c.Master != nil:
 		return k.setMasterLocked(l, *c.Master)
@@ -219,6 +222,9 @@ func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
 			return syscall.EADDRNOTAVAIL
 		}
 		d.reportMAC(mac)
+	}
+	if mac != l.MAC && k.macBusyLocked(l, mac) {
+		return syscall.EADDRINUSE
 	}
 	return k.passMACLocked(l, mac)
 }
