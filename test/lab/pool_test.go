@@ -17,7 +17,8 @@ func deviceOf(t *testing.T, container string) string {
 	return strings.Fields(pci)[0]
 }
 
-// TestPool: a network on two PFs spreads its containers over them, packs them, prefers the PF of a NUMA node.
+// TestPool: a network on two PFs spreads its containers over them, packs them, prefers the PF of a NUMA
+// node, and does without a PF for as long as that is gone.
 func TestPool(t *testing.T) {
 	asBefore(t)
 	create := func(options ...string) {
@@ -49,6 +50,20 @@ func TestPool(t *testing.T) {
 	create("-o", "netdevice=driver:igb", "-o", "numvfs=1", "-o", "numa=0")
 	want("c1", "02", "n")
 	want("c2", "01", "n")
+
+	// A PF that is gone takes only its own VFs along, and brings them back.
+	t.Cleanup(func() { replug(t) })
+	Run(t, "nic", "unplug", "2")
+	Exec(t, "c2", "ip", "link", "show", "eth0")
+	_, err := Try("docker", "run", "--rm", "--net", "n", "lab", "true")
+	if err == nil || !strings.Contains(err.Error(), "all 1 vfs are in use") || !strings.Contains(err.Error(), "0000:02:00.0: no such device") {
+		t.Errorf("with one PF gone and the other's VF lent: %v", err)
+	}
+	Run(t, "nic", "plug", "2")
+	Docker(t, "restart", "-t", "0", "c1")
+	if got := deviceOf(t, "c1"); !strings.HasPrefix(got, "0000:02") {
+		t.Errorf("c1 has %s, want one of the PF that is back", got)
+	}
 }
 
 // TestDeviceNames: a name that the administrator has given to devices stands for them in the option netdevice, without a

@@ -34,7 +34,9 @@ func readmeCommands(t *testing.T) (groups [][]string) {
 func TestReadme(t *testing.T) {
 	asBefore(t)
 	Sh(t, "ip link set "+another+" up; modprobe bonding max_bonds=0; ip link add bond0 type bond; ip link add br0 type bridge")
-	t.Cleanup(func() { Sh(t, "ip link set "+another+" down; ip link del bond0; ip link del br0") })
+	t.Cleanup(func() { // a device with children stays up
+		Sh(t, "ip link set "+pf+" down; ip link set "+another+" down; ip link del bond0; ip link del br0")
+	})
 	groups := readmeCommands(t)
 	if n := len(slices.Concat(groups...)); n < 12 {
 		t.Fatalf("README.md shows only %d commands: %q", n, groups)
