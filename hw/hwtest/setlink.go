@@ -179,6 +179,28 @@ func (k *Kernel) renameLocked(l *link, name string) error {
 	return nil
 }
 
+// BeginRename is the first half of udev renaming a link in the host: rtnetlink has the new name, and the old one, which
+// sysfs still has, is marked as given already (net/core/dev.c, dev_change_name; Linux 6.12). EndRename is the second.
+func (k *Kernel) BeginRename(name, newName string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, name)
+	l.Name, l.stale, l.assign = newName, name, nameRenamed
+	k.showLocked(l)
+}
+
+// EndRename ends what BeginRename has begun.
+func (k *Kernel) EndRename(newName string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, newName)
+	k.hideLocked(l)
+	l.stale = ""
+	k.appearLocked(l)
+}
+
 // validName is the kernel's rule for names.
 func validName(name string) error {
 	switch {
