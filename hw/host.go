@@ -45,6 +45,8 @@ const (
 	portBound = 5 * time.Second
 	// igbvf requests its interrupts before it is up; a driver that leaves it to its watchdog does within a second.
 	irqBound = 2 * time.Second
+	// A namespace that nobody is in any more ends within some 100 ms, later if many do at once.
+	namespaceBound = 2 * time.Second
 	// A host answers ARP within a millisecond; this is what a container's start can wait for nobody.
 	holderBound = 250 * time.Millisecond
 )
