@@ -9,6 +9,7 @@
 //	ipamdrv ─┘                                   └──> etcd, of all nodes
 //
 // The one write is [Store.Txn], a compare-and-swap over any number of keys; it is durable when it returns. Entry
-// points: [OpenBolt] and [OpenEtcd] for the plugin, [Unavailable] for a plugin whose ledger could not be opened, [NewMemory] for unit
-// tests, package storetest for the contract every implementation is held to and for tests of crashes.
+// points: [OpenBolt] and [OpenEtcd] for the plugin, [Unavailable] for a plugin whose ledger could not be opened,
+// [NewMemory] for unit tests, package storetest for the contract every implementation is held to and for tests of
+// crashes.
 package store

@@ -27,6 +27,21 @@ type EtcdConfig struct {
 	User, PasswordFile string
 }
 
+// Check refuses what cannot work whatever etcd says.
+func (c *EtcdConfig) Check() error {
+	switch {
+	case len(c.Endpoints) == 0:
+		return errors.New("etcd: no endpoint")
+	case (c.Cert == "") != (c.Key == ""):
+		return errors.New("etcd: a certificate and its key go together")
+	case c.Cert != "" && c.CA == "":
+		return errors.New("etcd: a certificate of our own needs the CA of etcd's, too")
+	case (c.User == "") != (c.PasswordFile == ""):
+		return errors.New("etcd: a user and the file of its password go together")
+	}
+	return nil
+}
+
 // Layout under the prefix: the schema version, the records, and the tokens of transactions, see [etcdWrite].
 const (
 	etcdSchema  = "/schema"
@@ -52,15 +67,8 @@ type etcd struct {
 // OpenEtcd makes a Store of the ledger that a cluster keeps in etcd. It does not connect: while etcd is away every call
 // answers an error that matches [ErrUnavailable] and says what to do, and works once etcd is back.
 func OpenEtcd(c EtcdConfig) (Store, error) {
-	switch {
-	case len(c.Endpoints) == 0:
-		return nil, errors.New("etcd: no endpoint")
-	case (c.Cert == "") != (c.Key == ""):
-		return nil, errors.New("etcd: a certificate and its key go together")
-	case c.Cert != "" && c.CA == "":
-		return nil, errors.New("etcd: a certificate of our own needs the CA of etcd's, too")
-	case (c.User == "") != (c.PasswordFile == ""):
-		return nil, errors.New("etcd: a user and the file of its password go together")
+	if err := c.Check(); err != nil {
+		return nil, err
 	}
 	c.Prefix = strings.TrimRight(c.Prefix, "/")
 	ctx, end := context.WithCancel(context.Background())
