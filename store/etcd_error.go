@@ -16,7 +16,11 @@ type etcdError struct {
 	config      *EtcdConfig
 	attempt     string
 	kind, cause error
+	token       string // of a write that is in doubt
 }
+
+// Token implements [Doubtful].
+func (e *etcdError) Token() string { return e.token }
 
 // Error is "ledger in etcd HOSTS: attempt: why; remedy".
 func (e *etcdError) Error() string {

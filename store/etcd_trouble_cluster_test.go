@@ -110,6 +110,36 @@ func TestEtcdLostForGood(t *testing.T) {
 	}
 }
 
+// What was settled stays as it is, however late the requests arrive: here at a server that stood still meanwhile.
+func TestEtcdSettle(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s := openCluster(t, c)
+	put(t, s, "warm", "up")
+	for i := range 5 {
+		key := fmt.Sprintf("k/%d", i)
+		c.Members[0].Freeze()
+		_, err := s.Txn(within(t, 500*time.Millisecond), nil, []store.Op{store.Put(key, nil)})
+		token := store.Doubt(err)
+		if !errors.Is(err, store.ErrAmbiguous) || token == "" {
+			t.Fatalf("Txn: %v, token %q", err, token)
+		}
+		c.Members[0].Thaw()
+		if err := store.Settle(within(t, 5*time.Second), s, token); err != nil {
+			t.Fatal(err)
+		}
+		_, first := s.Get(within(t, 5*time.Second), key)
+		for range 20 {
+			put(t, s, "other", "x")
+		}
+		if _, again := s.Get(within(t, 5*time.Second), key); errors.Is(first, store.ErrNotFound) != errors.Is(again, store.ErrNotFound) {
+			t.Errorf("%s: %v, then %v", key, first, again)
+		}
+	}
+	if err := store.Settle(t.Context(), s, "/q/t/x"); err == nil {
+		t.Error("the token of another ledger was settled")
+	}
+}
+
 // A request that did not go through leaves no doubt behind once etcd can be asked.
 func TestEtcdCutOff(t *testing.T) {
 	c := etcdtest.Start(t, 1)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -102,10 +103,7 @@ func (w *etcdWrite) run(ctx context.Context, t *trial) (Result, error) {
 			return result, err
 		}
 		if !t.wait(ctx) {
-			if w.doubt {
-				return Result{}, t.fail(ctx, ErrAmbiguous)
-			}
-			return Result{}, t.fail(ctx, ErrUnavailable)
+			return Result{}, w.fail(ctx, t)
 		}
 	}
 }
@@ -118,7 +116,7 @@ func (w *etcdWrite) attempt(ctx context.Context, t *trial) (result Result, done 
 		if !final(err) {
 			return Result{}, false, err
 		}
-		return Result{}, true, t.fail(ctx, w.kind())
+		return Result{}, true, w.fail(ctx, t)
 	}
 	fence := w.doubt && t.left() < 0.3
 	var resp *clientv3.TxnResponse
@@ -140,15 +138,51 @@ func (w *etcdWrite) attempt(ctx context.Context, t *trial) (result Result, done 
 		w.store.dropLease(ctx, lease)
 		return Result{}, false, err
 	}
-	return Result{}, true, t.fail(ctx, w.kind())
+	return Result{}, true, w.fail(ctx, t)
 }
 
-// kind is the sentinel for giving up now.
-func (w *etcdWrite) kind() error {
-	if w.doubt {
-		return ErrAmbiguous
+// fail is the error for giving up now.
+func (w *etcdWrite) fail(ctx context.Context, t *trial) error {
+	if !w.doubt {
+		return t.fail(ctx, ErrUnavailable)
 	}
-	return ErrUnavailable
+	err := t.fail(ctx, ErrAmbiguous)
+	err.token = w.token
+	return err
+}
+
+// Settle implements [Settler]. It fences a transaction of which its caller was told that it is in doubt. Its token may have ended, together with
+// the last request that could be applied: the one for the lease ends with it.
+func (e *etcd) Settle(ctx context.Context, token string) error {
+	if !strings.HasPrefix(token, e.config.Prefix+etcdTokens) {
+		return fmt.Errorf("%.80q is no token of this ledger", token)
+	}
+	if err := e.usable(ctx, "settle"); err != nil {
+		return err
+	}
+	t, ctx, cancel := e.trial(ctx, "settle")
+	defer cancel()
+	w := &etcdWrite{store: e, token: token}
+	for {
+		lease, err := e.tokenLease(ctx, t)
+		if err == nil {
+			_, err = t.attempt(ctx, func(ctx context.Context, client *clientv3.Client) error {
+				_, err := e.commit(ctx, w.txn(client.Txn(ctx), lease, true))
+				return err
+			})
+		}
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, rpctypes.ErrLeaseNotFound):
+			e.dropLease(ctx, lease)
+		case final(err):
+			return t.fail(ctx, ErrUnavailable)
+		}
+		if !t.wait(ctx) {
+			return t.fail(ctx, ErrUnavailable)
+		}
+	}
 }
 
 // commit sends a transaction, and looks whether the answer is newer than those before.
