@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -66,9 +67,16 @@ func transportError(err error) (string, bool) {
 	if !ok || err == nil {
 		return "", false
 	}
-	_, text, ok := strings.Cut(s.Message(), "transport: ")
-	text = strings.TrimPrefix(strings.TrimSuffix(text, `"`), "Error while dialing: ")
-	return strings.TrimPrefix(text, "authentication handshake failed: "), ok
+	_, quoted, ok := strings.Cut(s.Message(), "connection error: desc = ")
+	text, err := strconv.Unquote(quoted)
+	if !ok || err != nil {
+		return "", false
+	}
+	for _, words := range []string{"transport: ", "Error while dialing: ", "authentication handshake failed: ",
+		"error reading server preface: "} {
+		text = strings.TrimPrefix(text, words)
+	}
+	return text, true
 }
 
 // remedy is what the user can do.
@@ -91,7 +99,12 @@ func (e *etcdError) remedy() string {
 
 // remedyForCode is what the user can do about an answer of etcd's, or about none.
 func (e *etcdError) remedyForCode() string {
+	why, _ := transportError(e.cause)
 	switch code := codeOf(e.cause); {
+	case strings.Contains(why, "tls: "), strings.Contains(why, "x509: "): // gRPC makes text of every error
+		return "check ca, cert and key of STORE"
+	case why == "EOF" && e.config.CA == "":
+		return "if etcd speaks TLS, STORE needs ca"
 	case errors.Is(e.cause, rpctypes.ErrTooManyOps), errors.Is(e.cause, rpctypes.ErrRequestTooLarge):
 		return "raise --max-txn-ops and --max-request-bytes of etcd"
 	case code == codes.PermissionDenied, code == codes.Unauthenticated, code == codes.InvalidArgument:

@@ -286,6 +286,28 @@ func TestEtcdUser(t *testing.T) {
 		`check user and password-file of STORE, and that this user may read and write everything under "/q/"`)
 }
 
+func TestEtcdTLS(t *testing.T) {
+	a := etcdtest.NewAuthority(t)
+	c := a.StartTLS()
+	cert, key := a.Sign("plugin")
+	open := func(ca, cert, key string) error {
+		s := mustOpenEtcd(t, store.EtcdConfig{Endpoints: c.Endpoints(), CA: ca, Cert: cert, Key: key})
+		defer s.Close()
+		_, err := s.Txn(within(t, time.Second), nil, []store.Op{store.Put("a", nil)})
+		return err
+	}
+	if err := open(a.CA, cert, key); err != nil {
+		t.Error(err)
+	}
+	other := etcdtest.NewAuthority(t)
+	wantText(t, c, open(other.CA, cert, key), store.ErrUnavailable, "ledger in etcd E0: write: tls: failed to verify "+
+		"certificate: x509: certificate signed by unknown authority (possibly because of \"x509: ECDSA verification failure\" "+
+		"while trying to verify candidate authority certificate \"authority\"); check ca, cert and key of STORE")
+	wantText(t, c, open(a.CA, "", ""), store.ErrUnavailable, "ledger in etcd E0: write: remote error: tls: certificate "+
+		"required; check ca, cert and key of STORE")
+	wantText(t, c, open("", "", ""), store.ErrUnavailable, "ledger in etcd E0: write: EOF; if etcd speaks TLS, STORE needs ca")
+}
+
 func TestEtcdNewerSchema(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	if _, err := c.Client(t).Put(t.Context(), "/p/schema", "2"); err != nil {

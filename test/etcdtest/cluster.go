@@ -3,6 +3,7 @@ package etcdtest
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"fmt"
 	"net"
 	"os"
@@ -14,13 +15,23 @@ import (
 	"testing"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/logutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
 // Cluster is an etcd of one or more members.
 type Cluster struct {
 	t       *testing.T
+	secure  *tls.Config
 	Members []*Member
+}
+
+// scheme is what the members' URLs begin with.
+func (c *Cluster) scheme() string {
+	if c.secure == nil {
+		return "http://"
+	}
+	return "https://"
 }
 
 // Member is one server.
@@ -54,6 +65,12 @@ var server = sync.OnceValues(func() (string, error) {
 // test.
 func Start(t *testing.T, n int, args ...string) *Cluster {
 	t.Helper()
+	return start(t, n, nil, args...)
+}
+
+// start is Start; secure is how clients speak to the members, nil for in the clear.
+func start(t *testing.T, n int, secure *tls.Config, args ...string) *Cluster {
+	t.Helper()
 	binary, err := server()
 	if err != nil {
 		t.Fatal(err)
@@ -63,9 +80,9 @@ func Start(t *testing.T, n int, args ...string) *Cluster {
 	for i := range n {
 		initial = append(initial, fmt.Sprintf("m%d=http://%s", i, ports[2*i+1]))
 	}
-	c := &Cluster{t: t}
+	c := &Cluster{t: t, secure: secure}
 	for i := range n {
-		client, peer := "http://"+ports[2*i], "http://"+ports[2*i+1]
+		client, peer := c.scheme()+ports[2*i], "http://"+ports[2*i+1]
 		m := &Member{t: t, dir: t.TempDir(), own: ports[2*i], relay: newRelay(t, ports[2*i])}
 		m.args = append([]string{binary, "--name", fmt.Sprintf("m%d", i), "--data-dir", m.dir,
 			"--listen-client-urls", client, "--advertise-client-urls", client,
@@ -108,9 +125,14 @@ func (c *Cluster) Client(t *testing.T) *clientv3.Client {
 	t.Helper()
 	var all []string
 	for _, m := range c.Members {
-		all = append(all, m.own)
+		all = append(all, c.scheme()+m.own)
 	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: all})
+	const silent = 6 // above zapcore.FatalLevel
+	logger, err := logutil.CreateDefaultZapLogger(silent)
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := clientv3.New(clientv3.Config{Endpoints: all, TLS: c.secure, Logger: logger})
 	if err != nil {
 		t.Fatal(err)
 	}
