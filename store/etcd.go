@@ -149,8 +149,6 @@ func (e *etcd) connect(ctx context.Context) (*clientv3.Client, error) {
 
 // checkSchema reads the version of the ledger's layout, and writes ours when there is none.
 func (e *etcd) checkSchema(ctx context.Context, client *clientv3.Client) error {
-	ctx, cancel := context.WithTimeout(ctx, attemptMax)
-	defer cancel()
 	key := e.config.Prefix + etcdSchema
 	resp, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).
 		Then(clientv3.OpPut(key, strconv.Itoa(schemaVersion))).Else(clientv3.OpGet(key)).Commit()

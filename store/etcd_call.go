@@ -16,9 +16,9 @@ import (
 // How long etcd is waited for. An election takes one to two seconds, a member that restarts not much longer; an engine's
 // call has some 10 seconds, and asks the ledger more than once.
 const (
-	patience   = 5 * time.Second // for one call of ours, if its context lasts as long
-	attemptMax = 2 * time.Second // for one attempt: the next one goes to another member
-	attemptMin = 20 * time.Millisecond
+	patience   = 5 * time.Second        // for one call of ours, if its context lasts as long
+	attemptMax = 2 * time.Second        // for one attempt: the next one goes to another member
+	attemptMin = 500 * time.Millisecond // enough to connect and to prove who we are
 	pause      = 50 * time.Millisecond
 )
 
@@ -57,14 +57,13 @@ func (t *trial) left() float64 {
 func (t *trial) attempt(ctx context.Context, fn func(context.Context, *clientv3.Client) error) (departed bool, err error) {
 	share := min(max(t.end.Sub(t.start)/4, attemptMin), attemptMax)
 	var d departure
-	ctx = context.WithValue(ctx, departureKey{}, &d)
+	ctx, cancel := context.WithTimeout(context.WithValue(ctx, departureKey{}, &d), share)
+	defer cancel()
 	client, err := t.store.connected(ctx)
 	if err != nil {
 		return false, t.note(err, &d)
 	}
 	d.left.Store(false) // what connecting sent was no request of ours
-	ctx, cancel := context.WithTimeout(ctx, share)
-	defer cancel()
 	err = fn(ctx, client)
 	return d.left.Load(), t.note(err, &d)
 }

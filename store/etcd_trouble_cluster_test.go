@@ -293,7 +293,7 @@ func TestEtcdTLS(t *testing.T) {
 	open := func(ca, cert, key string) error {
 		s := mustOpenEtcd(t, store.EtcdConfig{Endpoints: c.Endpoints(), CA: ca, Cert: cert, Key: key})
 		defer s.Close()
-		_, err := s.Txn(within(t, time.Second), nil, []store.Op{store.Put("a", nil)})
+		_, err := s.Txn(within(t, 4*time.Second), nil, []store.Op{store.Put("a", nil)})
 		return err
 	}
 	if err := open(a.CA, cert, key); err != nil {
