@@ -69,6 +69,23 @@ func TestEtcdThatDoesNotListen(t *testing.T) {
 	}
 }
 
+// What did not leave this host is not in doubt.
+func TestEtcdGoesDown(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s := openCluster(t, c)
+	put(t, s, "warm", "up")
+	c.Members[0].Kill()
+	c.Members[0].Heal() // the relay ends the connection, as a host does whose process has gone
+	if _, err := s.Get(within(t, time.Second), "warm"); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Get: %v", err)
+	}
+	c.Members[0].Refuse()
+	_, err := s.Txn(within(t, time.Second), nil, []store.Op{store.Put("a", nil)})
+	if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous) {
+		t.Errorf("Txn: %v, want it not to be in doubt", err)
+	}
+}
+
 // A write whose answer is lost is found out about: it is not made twice, and its caller learns the truth.
 func TestEtcdLostAnswer(t *testing.T) {
 	c := etcdtest.Start(t, 1)

@@ -209,5 +209,8 @@ func (m *Member) Cut() { m.relay.set(true, true) }
 // Mute lets requests through to the member, but no answers.
 func (m *Member) Mute() { m.relay.set(false, true) }
 
+// Refuse ends the relay: from now on connections are refused.
+func (m *Member) Refuse() { m.relay.close() }
+
 // Heal is the reverse of Cut and Mute. Connections from before are closed.
 func (m *Member) Heal() { m.relay.set(false, false) }

@@ -1,7 +1,6 @@
 package etcdtest
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -10,12 +9,14 @@ import (
 // relay passes connections on to a member, and can lose what goes one way or the other.
 type relay struct {
 	addr, member string
+	listener     net.Listener
+	running      sync.WaitGroup
 
-	mu         sync.Mutex // guards the fields below
-	loseUp     bool       // what clients send
-	loseDown   bool       // what the member answers
-	open       map[net.Conn]bool
-	stoppedNow bool
+	mu       sync.Mutex // guards the fields below
+	loseUp   bool       // what clients send
+	loseDown bool       // what the member answers
+	open     map[net.Conn]bool
+	ended    bool
 }
 
 // newRelay starts a relay, which ends with the test.
@@ -25,26 +26,28 @@ func newRelay(t *testing.T, member string) *relay {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &relay{addr: l.Addr().String(), member: member, open: map[net.Conn]bool{}}
-	var running sync.WaitGroup
-	running.Go(func() {
+	r := &relay{addr: l.Addr().String(), member: member, listener: l, open: map[net.Conn]bool{}}
+	r.running.Go(func() {
 		for {
 			client, err := l.Accept()
 			if err != nil {
 				return
 			}
-			running.Go(func() { r.pass(client) })
+			r.running.Go(func() { r.pass(client) })
 		}
 	})
-	t.Cleanup(func() {
-		_ = l.Close()
-		r.mu.Lock()
-		r.stoppedNow = true
-		r.mu.Unlock()
-		r.closeAll()
-		running.Wait()
-	})
+	t.Cleanup(r.close)
 	return r
+}
+
+// close ends the relay with all its connections.
+func (r *relay) close() {
+	_ = r.listener.Close() // it may be closed
+	r.mu.Lock()
+	r.ended = true
+	r.mu.Unlock()
+	r.closeAll()
+	r.running.Wait()
 }
 
 // pass connects one client.
@@ -74,7 +77,7 @@ func (r *relay) keep(ends ...net.Conn) bool {
 	for _, c := range ends {
 		r.open[c] = true
 	}
-	return !r.stoppedNow
+	return !r.ended
 }
 
 // copy passes bytes on until one end is closed, then closes both.
@@ -91,7 +94,7 @@ func (r *relay) copy(to, from net.Conn, lose *bool) {
 				return
 			}
 		}
-		if err == io.EOF || err != nil {
+		if err != nil {
 			return
 		}
 	}
