@@ -27,7 +27,7 @@ func (n *Node) Claim(ctx context.Context, keys iter.Seq[string], value []byte) (
 		r, err := n.shared.Txn(ctx, []store.Cond{member, store.Absent(key)}, []store.Op{store.Put(key, value)})
 		switch {
 		case errors.Is(err, store.ErrAmbiguous):
-			return store.KV{}, errors.Join(err, n.enqueue(ctx, errand{key: key, token: store.Doubt(err), value: value}))
+			return store.KV{}, errors.Join(err, n.enqueue(ctx, errand{key: key, token: store.Doubt(err), value: notNil(value)}))
 		case err != nil:
 			return store.KV{}, err
 		case r.OK:
@@ -75,6 +75,9 @@ func (n *Node) release(ctx context.Context, e errand) error {
 		}
 	}
 }
+
+// notNil is a copy of value that is not nil.
+func notNil(value []byte) []byte { return append([]byte{}, value...) }
 
 // meant says whether a record with that value is the one that e is about.
 func (n *Node) meant(e errand, value []byte) bool {

@@ -120,7 +120,7 @@ func TestReleaseIsQueued(t *testing.T) {
 	}
 	claim(t, b, 1)
 	// Delivered again, as after a crash in between, it does not take away what another has got meanwhile.
-	put := []store.Op{store.Put("cluster/release/"+key+"/x", nil)}
+	put := []store.Op{store.Put("cluster/errand/"+key+"/x", nil)}
 	if _, err := own.Txn(t.Context(), nil, put); err != nil {
 		t.Fatal(err)
 	}
@@ -203,12 +203,13 @@ type site struct {
 }
 
 // TestNoAddressTwiceNoneLost: three nodes claim, release, restart and lose the store in any order, with half of all
-// answers lost. No address is held by two, and in the end each is held by the one who knows it or by nobody.
+// answers lost, and some of them have a reserve. No address is held by two, and in the end each is held by the one who knows it or by nobody.
 func TestNoAddressTwiceNoneLost(t *testing.T) {
-	const size = 12
+	const size = 16
 	for seed := range uint64(60) {
 		rng, shared := rand.New(rand.NewPCG(seed, 1)), store.NewMemory()
 		var sites []*site
+		reserves := 0
 		for i := range uint64(3) {
 			s := &site{own: store.NewMemory(), far: storetest.NewFaults(shared, seed*3+i, 0.5), has: map[string]bool{}}
 			s.restart(t)
@@ -225,20 +226,36 @@ func TestNoAddressTwiceNoneLost(t *testing.T) {
 				_ = s.node.Deliver(t.Context()) // it may not get through now
 			case 4, 5, 6:
 				s.release(t, rng)
+			case 7:
+				_ = s.node.Fill(t.Context(), from(s.node.ID, size), 2, every, func() []byte {
+					reserves++
+					return fmt.Appendf(nil, "%s/reserve%d", s.node.ID, reserves)
+				}) // it may be full or away now
+			case 8:
+				key, err := s.node.Draw(t.Context(), every, fmt.Appendf(nil, "%s/%d", s.node.ID, step))
+				s.gave(t, seed, sites, key, err)
 			default:
 				value := fmt.Appendf(nil, "%s/%d", s.node.ID, step)
-				if kv, err := s.node.Claim(t.Context(), from(s.node.ID, size), value); err == nil {
-					for _, other := range sites {
-						if other.has[kv.Key] {
-							t.Fatalf("seed %d: %s was given twice", seed, kv.Key)
-						}
-					}
-					s.has[kv.Key] = true
-				}
+				kv, err := s.node.Claim(t.Context(), from(s.node.ID, size), value)
+				s.gave(t, seed, sites, kv.Key, err)
 			}
 		}
 		settled(t, seed, shared, sites)
 	}
+}
+
+// gave notes what was given, which nobody may have.
+func (s *site) gave(t *testing.T, seed uint64, sites []*site, key string, err error) {
+	t.Helper()
+	if err != nil {
+		return
+	}
+	for _, other := range sites {
+		if other.has[key] {
+			t.Fatalf("seed %d: %s was given twice", seed, key)
+		}
+	}
+	s.has[key] = true
 }
 
 // restart opens the node again on its ledger.
@@ -276,6 +293,9 @@ func settled(t *testing.T, seed uint64, shared store.Store, sites []*site) {
 		}
 		if err := s.node.Deliver(t.Context()); err != nil || len(s.node.Queued()) > 0 {
 			t.Fatalf("seed %d: deliver: %v, left %q", seed, err, s.node.Queued())
+		}
+		for _, key := range s.node.Reserved(every) {
+			want[key] = s.node.ID
 		}
 		for key := range s.has {
 			want[key] = s.node.ID

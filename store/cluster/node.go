@@ -14,11 +14,11 @@ import (
 
 // Where records lie: this node's own identity and queue in its own ledger, the members in the shared store.
 const (
-	keyNode      = "cluster/node"     // the node's ID
-	prefixQueue  = "cluster/release/" // see errand
-	prefixMember = "cluster/member/"  // cluster/member/ID
-	memberValue  = "1"                // the version of that record
-	startUnit    = 64                 // nodes begin at multiples of this many candidates
+	keyNode      = "cluster/node"    // the node's ID
+	prefixErrand = "cluster/errand/" // see errand
+	prefixMember = "cluster/member/" // cluster/member/ID
+	memberValue  = "1"               // the version of that record
+	startUnit    = 64                // nodes begin at multiples of this many candidates
 )
 
 // Errors that callers can match with errors.Is.
@@ -38,10 +38,11 @@ type Node struct {
 	own, shared store.Store
 	held        func(node string, value []byte) bool // whether a record with that value is held by that node
 
-	turn   chan struct{}     // holds a value while a release is delivered
-	mu     sync.Mutex        // guards the fields below
-	queue  map[string]errand // by its place in the own ledger
-	member store.Cond        // see enlisted; no key when that is not known yet
+	turn    chan struct{}     // holds a value while a release is delivered
+	mu      sync.Mutex        // guards the fields below
+	queue   map[string]errand // by its place in the own ledger
+	reserve map[string][]byte // values of records that this node holds for nobody yet
+	member  store.Cond        // see enlisted; no key when that is not known yet
 }
 
 // Identity is the node's ID: random, made once and kept in its own ledger.
@@ -72,8 +73,8 @@ func Join(ctx context.Context, own, shared store.Store, held func(node string, v
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{ID: id, own: own, shared: shared, held: held, queue: map[string]errand{}, turn: make(chan struct{}, 1)}
-	if err := n.load(ctx); err != nil {
+	n := &Node{ID: id, own: own, shared: shared, held: held, queue: map[string]errand{}, reserve: map[string][]byte{}, turn: make(chan struct{}, 1)}
+	if err := errors.Join(n.loadQueue(ctx), n.loadReserve(ctx)); err != nil {
 		return nil, fmt.Errorf("node %s: join: %w", id, err)
 	}
 	return n, nil

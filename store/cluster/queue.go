@@ -1,28 +1,31 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/mellanox/passthrough/store"
 )
 
-// errand is a release that is to be delivered. In the node's own ledger it is
+// errand is what is to be done in the shared store as soon as that can be reached. In the node's own ledger it is
 //
-//	cluster/release/KEY/RANDOM = ""              this node's hold of KEY
-//	cluster/release/KEY/RANDOM = TOKEN \n VALUE  the record of KEY with that value, if a claim in doubt made it
+//	cluster/errand/KEY/RANDOM = ""                       release this node's hold of KEY
+//	cluster/errand/KEY/RANDOM = TOKEN LENGTH \n VALUE    release KEY if it has that value; it was claimed, perhaps, under
+//	                                                     that token
+//	cluster/errand/KEY/RANDOM = TOKEN LENGTH \n VALUE TO give KEY the value TO if it has that value
 //
 // There may be several for a key: what a claim has made, perhaps, while another holds it.
 type errand struct {
 	at    string // where it is in the ledger
 	key   string
 	token string
-	value []byte
+	value []byte // nil: whatever says that this node holds it
+	to    []byte // nil: none, it is to be released
 }
 
 // encode is the errand's value in the ledger.
@@ -30,23 +33,39 @@ func (e errand) encode() []byte {
 	if e.value == nil {
 		return nil
 	}
-	return append([]byte(e.token+"\n"), e.value...)
+	return slices.Concat(fmt.Appendf(nil, "%s %d\n", e.token, len(e.value)), e.value, e.to)
 }
 
 // decodeErrand is the reverse of encode.
-func decodeErrand(kv store.KV) errand {
+func decodeErrand(kv store.KV) (errand, error) {
 	e := errand{at: kv.Key}
-	path := strings.TrimPrefix(kv.Key, prefixQueue)
+	path := strings.TrimPrefix(kv.Key, prefixErrand)
 	e.key = path[:max(strings.LastIndexByte(path, '/'), 0)]
-	if token, value, ok := bytes.Cut(kv.Value, []byte("\n")); ok {
-		e.token, e.value = string(token), value
+	if len(kv.Value) == 0 {
+		return e, nil
 	}
+	head, values, _ := strings.Cut(string(kv.Value), "\n")
+	token, length, _ := strings.Cut(head, " ")
+	n, err := strconv.Atoi(length)
+	if err != nil || n < 0 || n > len(values) {
+		return errand{}, fmt.Errorf("record %s: %w", kv.Key, store.ErrCorrupt)
+	}
+	e.token, e.value = token, []byte(values[:n])
+	if n < len(values) {
+		e.to = []byte(values[n:])
+	}
+	return e, nil
+}
+
+// placed gives the errand a place in the ledger.
+func (e errand) placed() errand {
+	e.at = prefixErrand + e.key + "/" + rand.Text()
 	return e
 }
 
 // enqueue writes an errand down. It works after ctx has ended: what is not written down is lost.
 func (n *Node) enqueue(ctx context.Context, e errand) error {
-	e.at = prefixQueue + e.key + "/" + rand.Text()
+	e = e.placed()
 	if _, err := n.own.Txn(context.WithoutCancel(ctx), nil, []store.Op{store.Put(e.at, e.encode())}); err != nil {
 		return fmt.Errorf("%s: queue its release: %w", e.key, err)
 	}
@@ -56,11 +75,12 @@ func (n *Node) enqueue(ctx context.Context, e errand) error {
 	return nil
 }
 
-// load reads the queue from the ledger.
-func (n *Node) load(ctx context.Context) error {
-	return n.own.Range(ctx, prefixQueue, func(kv store.KV) error {
-		n.queue[kv.Key] = decodeErrand(kv)
-		return nil
+// loadQueue reads the queue from the ledger.
+func (n *Node) loadQueue(ctx context.Context) error {
+	return n.own.Range(ctx, prefixErrand, func(kv store.KV) error {
+		e, err := decodeErrand(kv)
+		n.queue[kv.Key] = e
+		return err
 	})
 }
 
@@ -78,7 +98,7 @@ func (n *Node) errands(key string) []errand {
 	return found
 }
 
-// Queued are the keys that are to be released, in order.
+// Queued are the keys of records that are to be released or changed, in order.
 func (n *Node) Queued() []string {
 	var keys []string
 	for _, e := range n.errands("") {
@@ -87,11 +107,11 @@ func (n *Node) Queued() []string {
 	return slices.Compact(keys)
 }
 
-// Deliver makes the releases that are queued, as far as the shared store can be reached. It is to be called from time to
+// Deliver makes the releases and changes that are queued, as far as the shared store can be reached. It is to be called from time to
 // time while [Node.Queued] is not empty.
 func (n *Node) Deliver(ctx context.Context) error { return n.deliverFor(ctx, "") }
 
-// deliverFor makes the releases of one key, or, with "", all of them.
+// deliverFor makes those of one key, or, with "", all of them.
 func (n *Node) deliverFor(ctx context.Context, key string) error {
 	for _, e := range n.errands(key) {
 		if err := n.deliver(ctx, e); err != nil {
@@ -101,7 +121,7 @@ func (n *Node) deliverFor(ctx context.Context, key string) error {
 	return nil
 }
 
-// deliver makes one release, and one at a time. Until it leaves the queue this node does not claim the key, so whatever
+// deliver makes one, and one at a time. Until it leaves the queue this node does not claim the key, so whatever
 // it finds there is from before.
 func (n *Node) deliver(ctx context.Context, e errand) error {
 	select {
@@ -116,10 +136,14 @@ func (n *Node) deliver(ctx context.Context, e errand) error {
 		return err
 	}
 	if err := store.Settle(ctx, n.shared, e.token); err != nil {
-		return fmt.Errorf("%s: release: %w", e.key, err)
+		return fmt.Errorf("%s: deliver: %w", e.key, err)
 	}
-	if err := n.release(ctx, e); err != nil && !errors.Is(err, ErrNotHeld) {
-		return fmt.Errorf("%s: release: %w", e.key, err)
+	run := n.release
+	if e.to != nil {
+		run = n.rewrite
+	}
+	if err := run(ctx, e); err != nil && !errors.Is(err, ErrNotHeld) {
+		return fmt.Errorf("%s: deliver: %w", e.key, err)
 	}
 	if _, err := n.own.Txn(ctx, nil, []store.Op{store.Del(e.at)}); err != nil {
 		return err
