@@ -148,7 +148,8 @@ func TestEtcdSettle(t *testing.T) {
 		for range 20 {
 			put(t, s, "other", "x")
 		}
-		if _, again := s.Get(within(t, 5*time.Second), key); errors.Is(first, store.ErrNotFound) != errors.Is(again, store.ErrNotFound) {
+		_, again := s.Get(within(t, 5*time.Second), key)
+		if errors.Is(first, store.ErrNotFound) != errors.Is(again, store.ErrNotFound) {
 			t.Errorf("%s: %v, then %v", key, first, again)
 		}
 	}

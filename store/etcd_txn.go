@@ -151,8 +151,8 @@ func (w *etcdWrite) fail(ctx context.Context, t *trial) error {
 	return err
 }
 
-// Settle implements [Settler]. It fences a transaction of which its caller was told that it is in doubt. Its token may have ended, together with
-// the last request that could be applied: the one for the lease ends with it.
+// Settle implements [Settler]. It fences a transaction of which its caller was told that it is in doubt. Its token may have
+// ended, together with the last request that could be applied: the one for the lease ends with it.
 func (e *etcd) Settle(ctx context.Context, token string) error {
 	if !strings.HasPrefix(token, e.config.Prefix+etcdTokens) {
 		return fmt.Errorf("%.80q is no token of this ledger", token)

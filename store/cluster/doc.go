@@ -1,8 +1,8 @@
 // Package cluster is what a node needs, beside the store that it shares with others, to hold records that only one of
 // them may hold, such as addresses.
 //
-// It owns the node's identity, claims and releases, the queue of releases that could not be delivered, and the reserve. It must not
-// know what is claimed: keys and values are its user's.
+// It owns the node's identity, claims and releases, the queue of releases that could not be delivered, and the reserve. It
+// must not know what is claimed: keys and values are its user's.
 //
 //	Claim ───> one compare-and-swap for each candidate ──────────> shared store: the record names its holder
 //	Release ─> the record goes; when the shared store is away ───> queue in this node's own ledger ─> Deliver, later

@@ -73,7 +73,8 @@ func Join(ctx context.Context, own, shared store.Store, held func(node string, v
 	if err != nil {
 		return nil, err
 	}
-	n := &Node{ID: id, own: own, shared: shared, held: held, queue: map[string]errand{}, reserve: map[string][]byte{}, turn: make(chan struct{}, 1)}
+	n := &Node{ID: id, own: own, shared: shared, held: held, turn: make(chan struct{}, 1),
+		queue: map[string]errand{}, reserve: map[string][]byte{}}
 	if err := errors.Join(n.loadQueue(ctx), n.loadReserve(ctx)); err != nil {
 		return nil, fmt.Errorf("node %s: join: %w", id, err)
 	}

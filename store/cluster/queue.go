@@ -107,8 +107,8 @@ func (n *Node) Queued() []string {
 	return slices.Compact(keys)
 }
 
-// Deliver makes the releases and changes that are queued, as far as the shared store can be reached. It is to be called from time to
-// time while [Node.Queued] is not empty.
+// Deliver makes the releases and changes that are queued, as far as the shared store can be reached. It is to be called
+// from time to time while [Node.Queued] is not empty.
 func (n *Node) Deliver(ctx context.Context) error { return n.deliverFor(ctx, "") }
 
 // deliverFor makes those of one key, or, with "", all of them.

@@ -23,7 +23,8 @@ const prefixReserve = "cluster/reserve/"
 
 // Fill claims records of keys until there are want in the reserve that ok accepts, or none is left to claim. value makes
 // the value of each; no two may be the same.
-func (n *Node) Fill(ctx context.Context, keys iter.Seq[string], want int, ok func(key string) bool, value func() []byte) error {
+func (n *Node) Fill(ctx context.Context, keys iter.Seq[string], want int, ok func(key string) bool,
+	value func() []byte) error {
 	for missing := want - len(n.Reserved(ok)); missing > 0; missing-- {
 		kv, err := n.Claim(ctx, keys, value())
 		if errors.Is(err, ErrTaken) {
