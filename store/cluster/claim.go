@@ -11,11 +11,12 @@ import (
 )
 
 // Claim makes the record of the first of keys that nobody holds, with value, which must say that this node holds it and
-// be like no other that it claims with. The error matches [ErrTaken] when there is none.
+// be like no other that it claims with. conds must hold as well, such as that what the keys belong to is as it was. The
+// error matches [ErrTaken] when there is no key left, and [ErrChanged] when one of conds does not hold.
 //
 // When it is not known whether the record was made, it is released as soon as that can be found out, see [Node.Deliver]:
 // the caller has been told that the claim came to nothing.
-func (n *Node) Claim(ctx context.Context, keys iter.Seq[string], value []byte) (store.KV, error) {
+func (n *Node) Claim(ctx context.Context, keys iter.Seq[string], value []byte, conds ...store.Cond) (store.KV, error) {
 	member, err := n.enlisted(ctx)
 	if err != nil {
 		return store.KV{}, err
@@ -24,7 +25,9 @@ func (n *Node) Claim(ctx context.Context, keys iter.Seq[string], value []byte) (
 		if n.deliverFor(ctx, key) != nil {
 			continue // it may still be ours from before
 		}
-		r, err := n.shared.Txn(ctx, []store.Cond{member, store.Absent(key)}, []store.Op{store.Put(key, value)})
+		absent := store.Absent(key)
+		all := append([]store.Cond{member, absent}, conds...)
+		r, err := n.shared.Txn(ctx, all, []store.Op{store.Put(key, value)})
 		switch {
 		case errors.Is(err, store.ErrAmbiguous):
 			return store.KV{}, errors.Join(err, n.enqueue(ctx, errand{key: key, token: store.Doubt(err), value: notNil(value)}))
@@ -34,6 +37,8 @@ func (n *Node) Claim(ctx context.Context, keys iter.Seq[string], value []byte) (
 			return store.KV{Key: key, Value: value, Rev: r.Rev}, nil
 		case r.Failed == member:
 			return store.KV{}, ErrForgotten
+		case r.Failed != absent:
+			return store.KV{}, fmt.Errorf("record %s: %w", r.Failed.Key, ErrChanged)
 		}
 	}
 	return store.KV{}, ErrTaken

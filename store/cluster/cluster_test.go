@@ -93,6 +93,30 @@ func TestClaimAndRelease(t *testing.T) {
 	}
 }
 
+// Nothing is claimed of a pool that has changed, whether the address is free or not.
+func TestClaimUnderACondition(t *testing.T) {
+	shared := store.NewMemory()
+	a := join(t, store.NewMemory(), shared)
+	r, err := shared.Txn(t.Context(), nil, []store.Op{store.Put("pool", nil)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := store.Cond{Key: "pool", Rev: r.Rev}
+	if _, err := a.Claim(t.Context(), from(a.ID, 2), []byte(a.ID+"/1"), pool); err != nil {
+		t.Error(err)
+	}
+	if _, err := shared.Txn(t.Context(), nil, []store.Op{store.Del("pool")}); err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.Claim(t.Context(), from(a.ID, 2), []byte(a.ID+"/2"), pool)
+	if !errors.Is(err, cluster.ErrChanged) || err.Error() != "record pool: changed meanwhile" {
+		t.Errorf("claim of a pool that is gone: %v", err)
+	}
+	if err := a.Fill(t.Context(), from(a.ID, 2), 1, every, fresh(a), pool); !errors.Is(err, cluster.ErrChanged) {
+		t.Errorf("reserve of a pool that is gone: %v", err)
+	}
+}
+
 // A release while the shared store is away counts, outlives the process, and frees nothing before it is delivered.
 func TestReleaseIsQueued(t *testing.T) {
 	own, shared := store.NewMemory(), store.NewMemory()

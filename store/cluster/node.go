@@ -27,6 +27,8 @@ var (
 	ErrForgotten = errors.New("this node was declared lost; its addresses may be in use elsewhere")
 	// ErrTaken: every candidate is held by somebody.
 	ErrTaken = errors.New("all are taken")
+	// ErrChanged: a condition of the caller's does not hold.
+	ErrChanged = errors.New("changed meanwhile")
 	// ErrNotHeld: the record is not held by this node.
 	ErrNotHeld = errors.New("not held by this node")
 )

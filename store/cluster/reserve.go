@@ -24,9 +24,9 @@ const prefixReserve = "cluster/reserve/"
 // Fill claims records of keys until there are want in the reserve that ok accepts, or none is left to claim. value makes
 // the value of each; no two may be the same.
 func (n *Node) Fill(ctx context.Context, keys iter.Seq[string], want int, ok func(key string) bool,
-	value func() []byte) error {
+	value func() []byte, conds ...store.Cond) error {
 	for missing := want - len(n.Reserved(ok)); missing > 0; missing-- {
-		kv, err := n.Claim(ctx, keys, value())
+		kv, err := n.Claim(ctx, keys, value(), conds...)
 		if errors.Is(err, ErrTaken) {
 			return nil
 		}
