@@ -172,7 +172,7 @@ func (e *etcd) Close() error {
 		return nil
 	}
 	e.end()
-	e.turn <- struct{}{} // nobody has it for longer than a call lasts, and those have just ended
+	e.turn <- struct{}{} // nobody has it for longer than an attempt lasts
 	defer func() { <-e.turn }()
 	if e.client == nil {
 		return nil
