@@ -12,7 +12,8 @@ import (
 type Store interface {
 	// Txn applies every operation of then if every comparison of conds holds, and none of them otherwise. When it
 	// returns with Result.OK the writes are durable. An error that matches [ErrAmbiguous] means that they may or may
-	// not have been applied; any other error means that they were not.
+	// not have been applied; any other error means that they were not. Up to 100 conditions, 3000 operations and 1 MiB fit
+	// into a transaction of every store; some take more.
 	Txn(ctx context.Context, conds []Cond, then []Op) (Result, error)
 
 	// Get returns one record. The error matches [ErrNotFound] when the key is absent.

@@ -38,6 +38,51 @@ func TestCrashThatDoesNotHappen(t *testing.T) {
 	})
 }
 
+// Faults without odds are none.
+func TestFaultsThatDoNotHappen(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Opener {
+		m := store.NewMemory()
+		return func(*testing.T) store.Store {
+			m = m.Reopen()
+			return storetest.NewFaults(m, 1, 0)
+		}
+	})
+}
+
+// A transaction that is late is applied at some time, unless it is settled before.
+func TestFaultsLate(t *testing.T) {
+	applied := map[bool]int{}
+	for seed := range uint64(400) {
+		m := store.NewMemory()
+		f := storetest.NewFaults(m, seed, 0.9)
+		_, err := f.Txn(t.Context(), nil, []store.Op{store.Put("a", nil)})
+		token := store.Doubt(err)
+		if errors.Is(err, store.ErrAmbiguous) != (token != "") {
+			t.Errorf("seed %d: token %q of %v", seed, token, err)
+		}
+		if token == "" {
+			continue
+		}
+		settle := seed%2 == 0
+		for settle && store.Settle(t.Context(), f, token) != nil {
+		}
+		_, before := m.Get(t.Context(), "a")
+		if err := f.Calm(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, after := m.Get(t.Context(), "a")
+		if settle && errors.Is(before, store.ErrNotFound) != errors.Is(after, store.ErrNotFound) {
+			t.Errorf("seed %d: it was applied after it was settled", seed)
+		}
+		if before != nil && after == nil {
+			applied[settle]++
+		}
+	}
+	if applied[false] == 0 {
+		t.Error("nothing was ever applied late")
+	}
+}
+
 // closing closes what a Crash leaves open.
 type closing struct {
 	*storetest.Crash

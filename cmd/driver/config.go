@@ -20,6 +20,7 @@ type config struct {
 	deviceNames    string // see parseDevices
 	requireMAC     bool
 	defaultPools   string // see ipamdrv.ParseDefaultPools
+	pools          string // where pools and leases are kept, see parseStore
 }
 
 // A setting is one variable of the environment.
@@ -73,6 +74,12 @@ var settings = []setting{
 		c.requireMAC = v == "true"
 		return c.requireMAC || v == "false"
 	}},
+	{"STORE", storeBolt, "bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX&ca=FILE&cert=FILE&key=FILE&user=NAME" +
+		"&password-file=FILE", func(c *config, v string) bool {
+		_, err := parseStore(v, c.stateDir)
+		c.pools = v
+		return err == nil
+	}},
 }
 
 // configFrom reads every setting; an empty variable is an unset one. The error names all bad variables at once.
@@ -85,7 +92,7 @@ func configFrom(getenv func(name string) string) (config, error) {
 			value = s.byDefault
 		}
 		if !s.set(&c, value) {
-			bad = append(bad, fmt.Errorf("environment: %s=%q: must be %s", s.name, value, s.allowed))
+			bad = append(bad, fmt.Errorf("environment: %s=%q: must be %s", s.name, withoutPassword(value), s.allowed))
 		}
 	}
 	return c, errors.Join(bad...)

@@ -12,6 +12,8 @@
 // The socket answers before anything else is opened: an engine that is booting waits some 12 seconds for a plugin to
 // listen and disables it otherwise, and it serves none of its own API until the first calls are answered.
 //
+// With the arguments export or import it copies pools and addresses between a store and a file instead, and ends.
+//
 // Entry points: main.go for the order of things, paths.go for the calls, server.go and handle.go for what happens to
 // each.
 package main

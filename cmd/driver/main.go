@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/signal"
@@ -14,18 +15,30 @@ import (
 var version = "unversioned"
 
 func main() {
-	if err := run(); err != nil {
+	if err := command(os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "driver: %v\n", err) // the engine logs a plugin's stderr as an error
 		os.Exit(1)
 	}
 }
 
-// run is the life of the process.
-func run() error {
+// command serves the engine; with arguments it moves pools and addresses and ends.
+func command(args []string) error {
 	cfg, err := configFrom(os.Getenv)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case len(args) == 0:
+		return run(cfg)
+	case len(args) == 2 && (args[0] == "export" || args[0] == "import"):
+		ctx, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+		defer ignore()
+		return move(ctx, cfg, args[0], args[1])
 	}
+	return errors.New("usage: driver [export FILE | import FILE]")
+}
+
+// run is the life of the process that serves.
+func run(cfg config) error {
 	log := newLogger(os.Stdout, cfg.logLevel)
 	stopped, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer ignore()

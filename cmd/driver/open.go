@@ -44,7 +44,9 @@ func open(cfg config, log *zap.Logger) *rooms {
 		defer close(r.closed)
 		ledger := openLedger(cfg, log)
 		defer closeLedger(ledger, log)
-		network, ipam, err := openDrivers(cfg, ledger, log)
+		pools := openPools(cfg, ledger)
+		defer closeLedger(pools, log) // closing the same ledger twice is fine
+		network, ipam, err := openDrivers(cfg, ledger, pools, log)
 		if err != nil {
 			log.Error("drivers not opened; every call will say so", zap.NamedError("err", err))
 		}
@@ -88,7 +90,21 @@ func openLedger(cfg config, log *zap.Logger) store.Store {
 	return ledger
 }
 
-// closeLedger closes the ledger.
+// openPools is the ledger of pools and addresses: that of this node, or the one that all nodes of a cluster share.
+// Networks, endpoints and devices are always this node's own.
+func openPools(cfg config, own store.Store) store.Store {
+	etcd, err := parseStore(cfg.pools, cfg.stateDir)
+	if err != nil || etcd == nil {
+		return own // configFrom has seen that there is no error
+	}
+	shared, err := store.OpenEtcd(*etcd)
+	if err != nil {
+		return store.Unavailable(err)
+	}
+	return shared
+}
+
+// closeLedger closes a ledger.
 func closeLedger(ledger store.Store, log *zap.Logger) {
 	if err := ledger.Close(); err != nil {
 		log.Error("ledger not closed", zap.NamedError("err", err))
@@ -97,7 +113,7 @@ func closeLedger(ledger store.Store, log *zap.Logger) {
 
 // openDrivers finds the hardware and wires the drivers. Only the IPAM driver knows which gateway was invented and what a
 // container is called; only the network driver cares.
-func openDrivers(cfg config, ledger store.Store, log *zap.Logger) (*netdrv.Driver, *ipamdrv.Driver, error) {
+func openDrivers(cfg config, ledger, pools store.Store, log *zap.Logger) (*netdrv.Driver, *ipamdrv.Driver, error) {
 	host, err := hw.Open(hw.Config{Sys: "/sys", IRQ: irqDir("/host/irq", "/proc/irq")})
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardware: open: %w", err)
@@ -106,7 +122,7 @@ func openDrivers(cfg config, ledger store.Store, log *zap.Logger) (*netdrv.Drive
 	if err != nil {
 		return nil, nil, err
 	}
-	ipam, err := ipamdrv.New(ipamdrv.Config{Store: ledger, Log: log, Capabilities: cfg.capabilities(),
+	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Log: log, Capabilities: cfg.capabilities(),
 		Defaults: defaults, Host: host.Networks,
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
 			mac, err := host.Holder(ctx, device, a)

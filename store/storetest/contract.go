@@ -227,11 +227,11 @@ func testLargeValues(t *testing.T, open Opener) {
 	s := opened(t, open)
 	var ops []store.Op
 	for i := range 300 {
-		ops = append(ops, store.Put(fmt.Sprintf("k/%03d", i), bytes.Repeat([]byte{byte(i)}, 50*i)))
+		ops = append(ops, store.Put(fmt.Sprintf("k/%03d", i), bytes.Repeat([]byte{byte(i)}, 20*i)))
 	}
 	commit(t, s, nil, ops...)
 	for i := range 300 {
-		if kv := get(t, s, fmt.Sprintf("k/%03d", i)); !bytes.Equal(kv.Value, bytes.Repeat([]byte{byte(i)}, 50*i)) {
+		if kv := get(t, s, fmt.Sprintf("k/%03d", i)); !bytes.Equal(kv.Value, bytes.Repeat([]byte{byte(i)}, 20*i)) {
 			t.Errorf("%s: wrong value of %d bytes", kv.Key, len(kv.Value))
 		}
 	}

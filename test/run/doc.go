@@ -1,11 +1,12 @@
 // Command run runs the test layers in order and counts what happened in them.
 //
-//	go run ./test/run [-layers unit,kernel,engine,lab] [-engine 20.10|26.1|28.5] [-v]
+//	go run ./test/run [-layers unit,kernel,cluster,engine,lab] [-engine 20.10|26.1|28.5] [-v]
 //
 // unit is every test without a build tag, with the race detector; kernel those behind the tag kernel, on real links in
-// private namespaces; engine is test/engine against a private Docker Engine; lab is test/lab in a virtual machine with
-// an SR-IOV NIC, and test/lab/virtio in one with another make of it. Each layer prepares what it needs. Progress is a line per package, or per test where tests are long; a
-// test that fails is shown in full at once. The last line is
+// private namespaces; cluster those behind the tag cluster, on etcd servers that they build and start; engine is
+// test/engine against a private Docker Engine; lab is test/lab in a virtual machine with an SR-IOV NIC, and
+// test/lab/virtio in one with another make of it. Each layer prepares what it needs. Progress is a line per package, or
+// per test where tests are long; a test that fails is shown in full at once. The last line is
 //
 //	N passed, N failed, N skipped
 //

@@ -24,6 +24,7 @@ type layer struct {
 var layers = []layer{
 	{"unit", "no privileges, race detector", false, 15 * time.Minute, unit},
 	{"kernel", "real netlink in private namespaces", false, 10 * time.Minute, kernel},
+	{"cluster", "the cluster store on real etcd servers", true, 20 * time.Minute, cluster},
 	{"engine", "a private Docker Engine with the real plugin", true, 30 * time.Minute, engine},
 	{"lab", "SR-IOV on an emulated NIC, with a Docker Engine", true, 60 * time.Minute, lab},
 }
@@ -59,6 +60,26 @@ func kernel(ctx context.Context, s *stage) error {
 		}
 		args := append(append([]string{}, private...), "--", binary, "-test.run="+p.pattern())
 		cmd := s.command(ctx, "unshare", append(args, testFlags(5*time.Minute)...)...)
+		cmd.Dir = p.dir
+		failures = append(failures, s.convert(ctx, p.path, cmd))
+	}
+	return errors.Join(failures...)
+}
+
+// cluster runs the tests behind the tag cluster, which build and start the etcd servers that they need.
+func cluster(ctx context.Context, s *stage) error {
+	packages, err := s.tagged(ctx, "cluster")
+	if err != nil {
+		return err
+	}
+	var failures []error
+	for _, p := range packages {
+		binary, err := s.compile(ctx, "cluster", p.path)
+		if err != nil {
+			failures = append(failures, err)
+			continue
+		}
+		cmd := s.command(ctx, binary, append([]string{"-test.run=" + p.pattern()}, testFlags(15*time.Minute)...)...)
 		cmd.Dir = p.dir
 		failures = append(failures, s.convert(ctx, p.path, cmd))
 	}

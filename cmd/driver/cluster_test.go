@@ -1,0 +1,69 @@
+//go:build cluster
+
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"syscall"
+	"testing"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/mellanox/passthrough/test/etcdtest"
+)
+
+// TestOnEtcd: pools and addresses are in etcd and survive the plugin's death; nothing else is there.
+func TestOnEtcd(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	p := newProcess(t)
+	p.cmd.Env = append(p.cmd.Env, "STORE=etcd://"+strings.Join(c.Endpoints(), ",")+"?prefix=/test")
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pool := answered(t, p, "IpamDriver.RequestPool", `{"AddressSpace":"passthrough-local","Pool":"192.0.2.0/24"}`)["PoolID"]
+	first := answered(t, p, "IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q}`, pool))["Address"]
+	if err := p.cmd.Process.Signal(syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	_ = p.cmd.Wait() // it was killed
+
+	next := newProcess(t)
+	next.cmd.Env = append(next.cmd.Env, p.cmd.Env[len(p.cmd.Env)-1])
+	if err := next.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	second := answered(t, next, "IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q}`, pool))["Address"]
+	if first == second {
+		t.Errorf("%s was given twice", first)
+	}
+	resp, err := c.Client(t).Get(context.Background(), "/test/r/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kv := range resp.Kvs {
+		if !strings.HasPrefix(string(kv.Key), "/test/r/ipam/") {
+			t.Errorf("%s is in etcd", kv.Key)
+		}
+	}
+	if len(resp.Kvs) != 3 {
+		t.Errorf("%d records, want a pool and two leases", len(resp.Kvs))
+	}
+}
+
+// answered makes a call that must succeed.
+func answered(t *testing.T, p *process, op, body string) map[string]any {
+	t.Helper()
+	text, err := callWhenUp(p.socket, op, body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, answer, _ := strings.Cut(text, " ")
+	var fields map[string]any
+	if err := json.Unmarshal([]byte(answer), &fields); err != nil || status != "200" {
+		t.Fatalf("%s: %s", op, text)
+	}
+	return fields
+}

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+func TestParseStore(t *testing.T) {
+	for text, want := range map[string]*store.EtcdConfig{
+		"bolt": nil,
+		"etcd://n1:2379": {
+			Endpoints: []string{"n1:2379"}, Prefix: "/passthrough",
+		},
+		"etcd://n1:2379,[fd00::1]:2379?prefix=/dc1/passthrough&ca=etcd/ca.pem&cert=c.pem&key=/etc/k.pem&user=u&password-file=pw": {
+			Endpoints: []string{"n1:2379", "[fd00::1]:2379"}, Prefix: "/dc1/passthrough",
+			CA: "/data/etcd/ca.pem", Cert: "/data/c.pem", Key: "/etc/k.pem", User: "u", PasswordFile: "/data/pw",
+		},
+	} {
+		got, err := parseStore(text, "/data")
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v\n%s", text, err, diff)
+		}
+	}
+}
+
+func TestParseStoreRefusals(t *testing.T) {
+	for text, want := range map[string]string{
+		"consul://n1":                     "neither bolt nor etcd://",
+		"etcd://":                         "an endpoint is HOST:PORT",
+		"etcd://n1":                       "an endpoint is HOST:PORT",
+		"etcd://n1:2379,":                 "an endpoint is HOST:PORT",
+		"etcd://u:pw@n1:2379":             "an endpoint is HOST:PORT",
+		"etcd://n1:2379/x":                "an endpoint is HOST:PORT",
+		"etcd://n1:2379?prefix=x":         "the prefix is a path such as /passthrough",
+		"etcd://n1:2379?prefix=/a b":      "the prefix is a path such as /passthrough",
+		"etcd://n1:2379?user=u":           "etcd: a user and the file of its password go together",
+		"etcd://n1:2379?ca=":              "ca must be there once and not be empty",
+		"etcd://n1:2379?ca=a&ca=b":        "ca must be there once and not be empty",
+		"etcd://n1:2379?cert=a&key=b":     "etcd: a certificate of our own needs the CA of etcd's, too",
+		"etcd://n1:2379?password=secret1": "there is no parameter password",
+	} {
+		if _, err := parseStore(text, "/data"); err == nil || err.Error() != want {
+			t.Errorf("%s:\ngot  %v\nwant %s", text, err, want)
+		}
+	}
+}
+
+func TestPasswordIsNotShown(t *testing.T) {
+	for value, want := range map[string]string{
+		"etcd://root:hidden@n1:2379":                    "etcd://***@n1:2379",
+		"etcd://root:hid@den@n1:2379,n2:2379":           "etcd://***@n1:2379,n2:2379",
+		"etcd://n1:2379?user=u&password=hidden&ca=x":    "etcd://n1:2379?user=u&password=***&ca=x",
+		"etcd://n1:2379?pass=hidden":                    "etcd://n1:2379?pass=***",
+		"etcd://n1:2379?password-file=pw":               "etcd://n1:2379?password-file=pw",
+		"/run/docker/plugins/passthrough.sock":          "/run/docker/plugins/passthrough.sock",
+		"etcd://n1:2379?cert=a&password-file=/etc/x@y/": "etcd://n1:2379?cert=a&password-file=/etc/x@y/",
+	} {
+		if got := withoutPassword(value); got != want {
+			t.Errorf("%s: got %s, want %s", value, got, want)
+		}
+		_, err := configFrom(env("STORE=" + value))
+		if err != nil && strings.Contains(err.Error(), "hidden") {
+			t.Errorf("the error shows the password: %v", err)
+		}
+	}
+	_, err := configFrom(env("STORE=etcd://root:hidden@n1:2379"))
+	const want = `environment: STORE="etcd://***@n1:2379": must be bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX` +
+		`&ca=FILE&cert=FILE&key=FILE&user=NAME&password-file=FILE`
+	if err == nil || err.Error() != want {
+		t.Errorf("got  %v\nwant %s", err, want)
+	}
+}

@@ -1,0 +1,35 @@
+//go:build cluster
+
+package store_test
+
+import (
+	"fmt"
+	"sync/atomic"
+	"testing"
+
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/storetest"
+	"github.com/mellanox/passthrough/test/etcdtest"
+)
+
+// mustOpenEtcd opens the ledger under prefix.
+func mustOpenEtcd(t *testing.T, c store.EtcdConfig) store.Store {
+	t.Helper()
+	s, err := store.OpenEtcd(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// TestEtcdContract holds the store to its contract on one real server, every part under a prefix of its own.
+func TestEtcdContract(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	var parts atomic.Int64
+	storetest.Run(t, func(t *testing.T) storetest.Opener {
+		prefix := fmt.Sprintf("/part%d", parts.Add(1))
+		return func(t *testing.T) store.Store {
+			return mustOpenEtcd(t, store.EtcdConfig{Endpoints: c.Endpoints(), Prefix: prefix})
+		}
+	})
+}

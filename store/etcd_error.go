@@ -1,0 +1,135 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// etcdError says what was attempted in which etcd and why it failed. It matches kind and cause.
+type etcdError struct {
+	config      *EtcdConfig
+	attempt     string
+	kind, cause error
+	token       string // of a write that is in doubt
+}
+
+// Token implements [Doubtful].
+func (e *etcdError) Token() string { return e.token }
+
+// Error is "ledger in etcd HOSTS: attempt: why; remedy".
+func (e *etcdError) Error() string {
+	text := fmt.Sprintf("ledger in etcd %s: %s: %s", strings.Join(e.config.Endpoints, ","), e.attempt, e.why())
+	if remedy := e.remedy(); remedy != "" {
+		text += "; " + remedy
+	}
+	return text
+}
+
+// Unwrap returns the sentinel and the cause.
+func (e *etcdError) Unwrap() []error {
+	var errs []error
+	for _, err := range []error{e.kind, e.cause} {
+		if err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// why is the cause without the words that gRPC puts around it.
+func (e *etcdError) why() string {
+	if text, ok := transportError(e.cause); ok {
+		return text
+	}
+	switch {
+	case e.cause == nil:
+		return e.kind.Error()
+	case timeUp(e.cause):
+		return "no answer in time"
+	}
+	text := e.cause.Error()
+	if s, ok := status.FromError(e.cause); ok {
+		text = s.Message()
+	}
+	return strings.TrimPrefix(text, "etcdserver: ")
+}
+
+// transportError is the part of an error that says why there is no connection.
+func transportError(err error) (string, bool) {
+	s, ok := status.FromError(err)
+	if !ok || err == nil {
+		return "", false
+	}
+	_, quoted, ok := strings.Cut(s.Message(), "connection error: desc = ")
+	text, err := strconv.Unquote(quoted)
+	if !ok || err != nil {
+		return "", false
+	}
+	for _, words := range []string{"transport: ", "Error while dialing: ", "authentication handshake failed: ",
+		"error reading server preface: "} {
+		text = strings.TrimPrefix(text, words)
+	}
+	return text, true
+}
+
+// remedy is what the user can do.
+func (e *etcdError) remedy() string {
+	var past *etcdPast
+	var file *unusable
+	switch {
+	case errors.Is(e.cause, errClosed), errors.Is(e.cause, context.Canceled), errors.Is(e.cause, ErrCorrupt):
+		return ""
+	case errors.Is(e.cause, ErrNewer):
+		return "upgrade the plugin on this node"
+	case errors.As(e.cause, &past):
+		return "it seems to be restored from a backup, which may show addresses as free that are in use; restart the plugin " +
+			"once that is put right"
+	case errors.As(e.cause, &file):
+		return "put the file into the plugin's state directory, or correct STORE"
+	}
+	return e.remedyForCode()
+}
+
+// remedyForCode is what the user can do about an answer of etcd's, or about none.
+func (e *etcdError) remedyForCode() string {
+	why, _ := transportError(e.cause)
+	switch code := codeOf(e.cause); {
+	case strings.Contains(why, "tls: "), strings.Contains(why, "x509: "): // gRPC makes text of every error
+		return "check ca, cert and key of STORE"
+	case why == "EOF" && e.config.CA == "":
+		return "if etcd speaks TLS, STORE needs ca"
+	case errors.Is(e.cause, rpctypes.ErrTooManyOps), errors.Is(e.cause, rpctypes.ErrRequestTooLarge):
+		return "raise --max-txn-ops and --max-request-bytes of etcd"
+	case code == codes.PermissionDenied, code == codes.Unauthenticated, code == codes.InvalidArgument:
+		return fmt.Sprintf("check user and password-file of STORE, and that this user may read and write everything under %q",
+			e.config.Prefix+"/")
+	case code == codes.ResourceExhausted:
+		return "compact and defragment etcd or raise its quota, then disarm its alarm"
+	case errors.Is(e.kind, ErrAmbiguous):
+		return "it may or may not have been done; check that etcd runs and can be reached from this host"
+	default:
+		return "check that etcd runs and can be reached from this host; running containers are not affected"
+	}
+}
+
+// codeOf is the code of etcd's answer, or of gRPC's own when there was none.
+func codeOf(err error) codes.Code {
+	var answer rpctypes.EtcdError
+	if errors.As(err, &answer) {
+		return answer.Code()
+	}
+	for err != nil {
+		if s, ok := status.FromError(err); ok {
+			return s.Code()
+		}
+		err = errors.Unwrap(err)
+	}
+	return codes.OK
+}

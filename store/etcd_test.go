@@ -1,0 +1,62 @@
+package store_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// fileOf is a file with that text.
+func fileOf(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestEtcdConfigRefusals(t *testing.T) {
+	for want, c := range map[string]store.EtcdConfig{
+		"etcd: no endpoint":                                          {},
+		"etcd: a certificate and its key go together":                {Endpoints: []string{"e:1"}, Cert: "c", CA: "a"},
+		"etcd: a certificate of our own needs the CA of etcd's, too": {Endpoints: []string{"e:1"}, Cert: "c", Key: "k"},
+		"etcd: a user and the file of its password go together":      {Endpoints: []string{"e:1"}, User: "u"},
+	} {
+		if _, err := store.OpenEtcd(c); err == nil || err.Error() != want {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+	}
+}
+
+// What is wrong with a file is said at the first call, and at once.
+func TestEtcdFiles(t *testing.T) {
+	const remedy = "; put the file into the plugin's state directory, or correct STORE"
+	noPEM, empty := fileOf(t, "x"), fileOf(t, "\nsecret")
+	for want, c := range map[string]store.EtcdConfig{
+		"ca: open /nowhere/ca: no such file or directory":       {CA: "/nowhere/ca"},
+		"ca: " + noPEM + " has no certificate in PEM":           {CA: noPEM},
+		"password: open /nowhere/pw: no such file or directory": {User: "u", PasswordFile: "/nowhere/pw"},
+		"password: the first line of " + empty + " is empty":    {User: "u", PasswordFile: empty},
+	} {
+		c.Endpoints = []string{"127.0.0.1:1"}
+		s, err := store.OpenEtcd(c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = s.Get(t.Context(), "a")
+		if !errors.Is(err, store.ErrUnavailable) || err.Error() != "ledger in etcd 127.0.0.1:1: read: "+want+remedy {
+			t.Errorf("got  %v\nwant %s", err, want)
+		}
+		if strings.Contains(err.Error(), "secret") {
+			t.Error("the error shows the password")
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}

@@ -1,0 +1,354 @@
+//go:build cluster
+
+package store_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/test/etcdtest"
+)
+
+// within is a context for one call.
+func within(t *testing.T, d time.Duration) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), d)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// open opens the ledger of c, and closes it with the test.
+func openCluster(t *testing.T, c *etcdtest.Cluster) store.Store {
+	t.Helper()
+	s := mustOpenEtcd(t, store.EtcdConfig{Endpoints: c.Endpoints(), Prefix: "/p"})
+	t.Cleanup(func() {
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return s
+}
+
+// wantText compares an error with its endpoints replaced.
+func wantText(t *testing.T, c *etcdtest.Cluster, err, kind error, want string) {
+	t.Helper()
+	if !errors.Is(err, kind) {
+		t.Errorf("error %v does not match %v", err, kind)
+	}
+	got := fmt.Sprint(err)
+	for i, e := range c.Endpoints() {
+		got = strings.ReplaceAll(got, e, fmt.Sprintf("E%d", i))
+	}
+	if got != want {
+		t.Errorf("error\n got: %s\nwant: %s", got, want)
+	}
+}
+
+func TestEtcdThatDoesNotListen(t *testing.T) {
+	s := mustOpenEtcd(t, store.EtcdConfig{Endpoints: []string{"127.0.0.1:1"}})
+	defer s.Close()
+	const remedy = "dial tcp 127.0.0.1:1: connect: connection refused; check that etcd runs and can be reached from this " +
+		"host; running containers are not affected"
+	_, err := s.Txn(within(t, 300*time.Millisecond), nil, []store.Op{store.Put("a", nil)})
+	if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous) {
+		t.Errorf("Txn: %v", err)
+	}
+	if want := "ledger in etcd 127.0.0.1:1: write: " + remedy; err.Error() != want {
+		t.Errorf("error\n got: %s\nwant: %s", err, want)
+	}
+	_, err = s.Get(within(t, 300*time.Millisecond), "a")
+	if want := "ledger in etcd 127.0.0.1:1: read: " + remedy; err == nil || err.Error() != want {
+		t.Errorf("error\n got: %s\nwant: %s", err, want)
+	}
+}
+
+// What did not leave this host is not in doubt.
+func TestEtcdGoesDown(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s := openCluster(t, c)
+	put(t, s, "warm", "up")
+	c.Members[0].Kill()
+	c.Members[0].Heal() // the relay ends the connection, as a host does whose process has gone
+	if _, err := s.Get(within(t, time.Second), "warm"); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Get: %v", err)
+	}
+	c.Members[0].Refuse()
+	_, err := s.Txn(within(t, time.Second), nil, []store.Op{store.Put("a", nil)})
+	if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous) {
+		t.Errorf("Txn: %v, want it not to be in doubt", err)
+	}
+}
+
+// A write whose answer is lost is found out about: it is not made twice, and its caller learns the truth.
+func TestEtcdLostAnswer(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s := openCluster(t, c)
+	put(t, s, "warm", "up")
+	for i := range 5 {
+		key := fmt.Sprintf("k/%d", i)
+		c.Members[0].Mute()
+		heal := time.AfterFunc(time.Duration(300+400*i)*time.Millisecond, c.Members[0].Heal)
+		r, err := s.Txn(within(t, 8*time.Second), []store.Cond{store.Absent(key)}, []store.Op{store.Put(key, []byte("1"))})
+		heal.Stop()
+		c.Members[0].Heal()
+		if err != nil || !r.OK {
+			t.Fatalf("%s: %+v, %v", key, r, err)
+		}
+		kv, err := s.Get(within(t, 5*time.Second), key)
+		if err != nil || kv.Rev != r.Rev {
+			t.Errorf("%s has revision %d, the answer said %d, %v", key, kv.Rev, r.Rev, err)
+		}
+	}
+}
+
+// When the answer stays lost the caller is told so, in time.
+func TestEtcdLostForGood(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s := openCluster(t, c)
+	put(t, s, "warm", "up")
+	c.Members[0].Mute()
+	start := time.Now()
+	_, err := s.Txn(within(t, time.Second), nil, []store.Op{store.Put("a", []byte("1"))})
+	wantText(t, c, err, store.ErrAmbiguous, "ledger in etcd E0: write: no answer in time; it may or may not have been done; "+
+		"check that etcd runs and can be reached from this host")
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("the answer took %v, the deadline was 1s", took)
+	}
+	c.Members[0].Heal()
+	if kv, err := s.Get(within(t, 5*time.Second), "a"); err != nil || string(kv.Value) != "1" {
+		t.Errorf("a = %q, %v; the request had gone through", kv.Value, err)
+	}
+}
+
+// What was settled stays as it is, however late the requests arrive: here at a server that stood still meanwhile.
+func TestEtcdSettle(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s := openCluster(t, c)
+	put(t, s, "warm", "up")
+	for i := range 5 {
+		key := fmt.Sprintf("k/%d", i)
+		c.Members[0].Freeze()
+		_, err := s.Txn(within(t, 500*time.Millisecond), nil, []store.Op{store.Put(key, nil)})
+		token := store.Doubt(err)
+		if !errors.Is(err, store.ErrAmbiguous) || token == "" {
+			t.Fatalf("Txn: %v, token %q", err, token)
+		}
+		c.Members[0].Thaw()
+		if err := store.Settle(within(t, 5*time.Second), s, token); err != nil {
+			t.Fatal(err)
+		}
+		_, first := s.Get(within(t, 5*time.Second), key)
+		for range 20 {
+			put(t, s, "other", "x")
+		}
+		_, again := s.Get(within(t, 5*time.Second), key)
+		if errors.Is(first, store.ErrNotFound) != errors.Is(again, store.ErrNotFound) {
+			t.Errorf("%s: %v, then %v", key, first, again)
+		}
+	}
+	if err := store.Settle(t.Context(), s, "/q/t/x"); err == nil {
+		t.Error("the token of another ledger was settled")
+	}
+}
+
+// A request that did not go through leaves no doubt behind once etcd can be asked.
+func TestEtcdCutOff(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s := openCluster(t, c)
+	put(t, s, "warm", "up")
+	c.Members[0].Cut()
+	heal := time.AfterFunc(500*time.Millisecond, c.Members[0].Heal)
+	defer heal.Stop()
+	r, err := s.Txn(within(t, 5*time.Second), []store.Cond{store.Absent("warm")}, []store.Op{store.Put("a", []byte("1"))})
+	if err != nil || r.OK || r.Failed != store.Absent("warm") {
+		t.Errorf("Txn = %+v, %v, want the condition to fail", r, err)
+	}
+}
+
+func TestEtcdLosesALeader(t *testing.T) {
+	c := etcdtest.Start(t, 3)
+	s := openCluster(t, c)
+	put(t, s, "n", "0")
+	for i, m := range c.Members {
+		m.Kill()
+		key := fmt.Sprintf("k/%d", i)
+		r, err := s.Txn(within(t, 10*time.Second), []store.Cond{store.Absent(key)}, []store.Op{store.Put(key, []byte("1"))})
+		if err != nil || !r.OK {
+			t.Errorf("%s with a member down: %+v, %v", key, r, err)
+		}
+		m.Start()
+		c.Await()
+	}
+}
+
+func TestEtcdWithoutQuorum(t *testing.T) {
+	c := etcdtest.Start(t, 3)
+	s := openCluster(t, c)
+	put(t, s, "n", "0")
+	c.Members[0].Kill()
+	c.Members[1].Kill()
+	start := time.Now()
+	_, err := s.Txn(within(t, 2*time.Second), nil, []store.Op{store.Put("a", nil)})
+	if !errors.Is(err, store.ErrAmbiguous) && !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("Txn: %v", err)
+	}
+	if took := time.Since(start); took > 4*time.Second {
+		t.Errorf("the answer took %v, the deadline was 2s", took)
+	}
+	c.Members[0].Start()
+	c.Members[1].Start()
+	c.Await()
+	put(t, s, "b", "1")
+}
+
+// A token whose lease is gone does not stop the next write.
+func TestEtcdLeaseGone(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s := openCluster(t, c)
+	put(t, s, "a", "1")
+	client := c.Client(t)
+	leases, err := client.Leases(t.Context())
+	if err != nil || len(leases.Leases) != 1 {
+		t.Fatalf("%d leases, %v, want the tokens'", len(leases.Leases), err)
+	}
+	if _, err := client.Revoke(t.Context(), leases.Leases[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	put(t, s, "a", "2")
+	// Records hang on no lease: nothing but a release frees an address.
+	if resp, err := client.Get(t.Context(), "/p/r/a"); err != nil || len(resp.Kvs) != 1 || resp.Kvs[0].Lease != 0 {
+		t.Errorf("a: %+v, %v", resp, err)
+	}
+}
+
+// Reading a long list copes with a compaction in between, and shows one moment.
+func TestEtcdCompaction(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s := openCluster(t, c)
+	var ops []store.Op
+	for i := range 3000 {
+		ops = append(ops, store.Put(fmt.Sprintf("k/%05d", i), []byte("x")))
+	}
+	if r, err := s.Txn(t.Context(), nil, ops); err != nil || !r.OK {
+		t.Fatalf("3000 records: %+v, %v", r, err)
+	}
+	client := c.Client(t)
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			resp, err := client.Put(ctx, "/other", "x")
+			if err == nil {
+				_, _ = client.Compact(ctx, resp.Header.Revision) // another compaction may be under way
+			}
+		}
+	}()
+	for range 10 {
+		n := 0
+		err := s.Range(t.Context(), "k/", func(store.KV) error {
+			n++
+			return nil
+		})
+		// Under compactions without a pause it may have to give up; it must not show half a list.
+		if err == nil && n != 3000 || err != nil && n != 0 {
+			t.Errorf("%d records, %v", n, err)
+		}
+	}
+	stop()
+	<-done
+}
+
+func TestEtcdUser(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	client := c.Client(t)
+	ctx := t.Context()
+	for _, step := range []func() error{
+		func() error { _, err := client.UserAdd(ctx, "root", "r"); return err },
+		func() error { _, err := client.UserGrantRole(ctx, "root", "root"); return err },
+		func() error { _, err := client.UserAdd(ctx, "plugin", "secret"); return err },
+		func() error { _, err := client.RoleAdd(ctx, "plugin"); return err },
+		func() error {
+			_, err := client.RoleGrantPermission(ctx, "plugin", "/p/", clientv3.GetPrefixRangeEnd("/p/"),
+				clientv3.PermissionType(clientv3.PermReadWrite))
+			return err
+		},
+		func() error { _, err := client.UserGrantRole(ctx, "plugin", "plugin"); return err },
+		func() error { _, err := client.AuthEnable(ctx); return err },
+	} {
+		if err := step(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func(prefix, user, password string) error {
+		s := mustOpenEtcd(t, store.EtcdConfig{Endpoints: c.Endpoints(), Prefix: prefix, User: user,
+			PasswordFile: fileOf(t, password)})
+		defer s.Close()
+		_, err := s.Txn(within(t, 3*time.Second), nil, []store.Op{store.Put("a", nil)})
+		return err
+	}
+	if err := open("/p", "plugin", "secret\n"); err != nil {
+		t.Error(err)
+	}
+	wantText(t, c, open("/p", "plugin", "wrong"), store.ErrUnavailable, "ledger in etcd E0: write: authentication failed, "+
+		`invalid user ID or password; check user and password-file of STORE, and that this user may read and write `+
+		`everything under "/p/"`)
+	wantText(t, c, open("/q", "plugin", "secret"), store.ErrUnavailable, "ledger in etcd E0: write: permission denied; "+
+		`check user and password-file of STORE, and that this user may read and write everything under "/q/"`)
+}
+
+func TestEtcdTLS(t *testing.T) {
+	a := etcdtest.NewAuthority(t)
+	c := a.StartTLS()
+	cert, key := a.Sign("plugin")
+	open := func(ca, cert, key string) error {
+		s := mustOpenEtcd(t, store.EtcdConfig{Endpoints: c.Endpoints(), CA: ca, Cert: cert, Key: key})
+		defer s.Close()
+		_, err := s.Txn(within(t, 4*time.Second), nil, []store.Op{store.Put("a", nil)})
+		return err
+	}
+	if err := open(a.CA, cert, key); err != nil {
+		t.Error(err)
+	}
+	other := etcdtest.NewAuthority(t)
+	wantText(t, c, open(other.CA, cert, key), store.ErrUnavailable, "ledger in etcd E0: write: tls: failed to verify "+
+		"certificate: x509: certificate signed by unknown authority (possibly because of \"x509: ECDSA verification failure\" "+
+		"while trying to verify candidate authority certificate \"authority\"); check ca, cert and key of STORE")
+	wantText(t, c, open(a.CA, "", ""), store.ErrUnavailable, "ledger in etcd E0: write: remote error: tls: certificate "+
+		"required; check ca, cert and key of STORE")
+	wantText(t, c, open("", "", ""), store.ErrUnavailable, "ledger in etcd E0: write: EOF; if etcd speaks TLS, STORE needs ca")
+}
+
+func TestEtcdNewerSchema(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	if _, err := c.Client(t).Put(t.Context(), "/p/schema", "2"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := openCluster(t, c).Get(within(t, 3*time.Second), "a")
+	wantText(t, c, err, store.ErrNewer, "ledger in etcd E0: read: ledger was written by a newer version: it has schema 2, "+
+		"this version knows 1; upgrade the plugin on this node")
+}
+
+// TestEtcdGoesBack: a cluster whose state is older than what it has shown is not trusted.
+func TestEtcdGoesBack(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s := openCluster(t, c)
+	for range 5 {
+		put(t, s, "a", "1")
+	}
+	c.Members[0].Wipe()
+	c.Await()
+	_, err := s.Get(within(t, 10*time.Second), "a")
+	wantText(t, c, err, store.ErrUnavailable, "ledger in etcd E0: read: its state went back from revision 7 to 1; it seems to "+
+		"be restored from a backup, which may show addresses as free that are in use; restart the plugin once that is put right")
+	if _, err := s.Txn(within(t, 10*time.Second), nil, []store.Op{store.Put("b", nil)}); err == nil {
+		t.Error("it is written to all the same")
+	}
+}
