@@ -43,6 +43,7 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	n.endpoint = e.ID
 	if i := r.Interface; i != nil {
 		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
+		e.Subnets = subnetsOf(n.Pools, i.Address, i.AddressIPv6)
 	}
 	e.Prefix = n.prefix
 	return d.lend(ctx, n, e)

@@ -36,7 +36,8 @@ type networkRecord struct {
 	Pools    []string          `json:"pools,omitempty"`    // CIDRs, to tell whether a gateway is on the subnet
 	Gateway4 string            `json:"gateway4,omitempty"` // for containers; "" for none
 	Gateway6 string            `json:"gateway6,omitempty"`
-	Devices  []deviceRecord    `json:"devices"` // its PFs, or the one device that is handed over whole
+	Gateways []string          `json:"gateways,omitempty"` // those of further subnets of a family
+	Devices  []deviceRecord    `json:"devices"`            // its PFs, or the one device that is handed over whole
 }
 
 // deviceRecord is a device of a network.
@@ -60,6 +61,8 @@ type endpointRecord struct {
 	MAC     hw.MAC `json:"mac,omitempty"` // as answered to the engine
 	IPv4    bool   `json:"ipv4,omitempty"`
 	IPv6    bool   `json:"ipv6,omitempty"`
+	// Subnets are those of its addresses, when the network has several of a family.
+	Subnets []string `json:"subnets,omitempty"`
 }
 
 // loanRecord is a device that is not free: who has it, what it was before, and how far its way is. See loan.go. A link that

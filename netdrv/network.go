@@ -149,7 +149,7 @@ func (d *Driver) setGateways(ctx context.Context, rec *networkRecord, c *config,
 			if p.Pool != "" {
 				rec.Pools = append(rec.Pools, p.Pool)
 			}
-			if p.Gateway == "" || rec.Internal || c.gateway == gatewayNone || *family.to != "" {
+			if p.Gateway == "" || rec.Internal || c.gateway == gatewayNone {
 				continue
 			}
 			gw, err := netip.ParsePrefix(p.Gateway)
@@ -157,8 +157,12 @@ func (d *Driver) setGateways(ctx context.Context, rec *networkRecord, c *config,
 				return fmt.Errorf("gateway %s: %w", p.Gateway, err)
 			}
 			invented := d.inventedGateway != nil && d.inventedGateway(ctx, p.Pool, p.Gateway)
-			if !invented || c.gateway == gatewayAuto && !nobodys(gw) {
+			switch {
+			case invented && (c.gateway != gatewayAuto || nobodys(gw)):
+			case *family.to == "":
 				*family.to = gw.Addr().String()
+			default:
+				rec.Gateways = append(rec.Gateways, gw.Addr().String())
 			}
 		}
 	}

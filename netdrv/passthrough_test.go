@@ -2,6 +2,7 @@ package netdrv_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -206,6 +207,38 @@ func TestGateways(t *testing.T) {
 				if got := len(join.StaticRoutes); c.route == "" && got != 0 || c.route != "" && (got != 1 ||
 					join.StaticRoutes[0].Destination != c.route || join.StaticRoutes[0].RouteType != 1) {
 					t.Errorf("static routes %+v, want %q", join.StaticRoutes, c.route)
+				}
+			})
+		})
+	}
+}
+
+// TestGatewaysOfSeveralSubnets: a container gets the gateway of its own subnet, and one of another only with a route to it.
+func TestGatewaysOfSeveralSubnets(t *testing.T) {
+	pools := []*plugin.IPAMData{{Pool: "10.0.0.0/24", Gateway: "10.0.0.1/24"}, {Pool: "10.1.0.0/24", Gateway: "10.1.0.1/24"},
+		{Pool: "10.2.0.0/24"}}
+	pools6 := []*plugin.IPAMData{{Pool: "fd00::/64", Gateway: "fd00::1/64"}}
+	for _, c := range []struct{ address, want, route string }{
+		{"10.0.0.2/24", "10.0.0.1", ""}, {"10.1.0.2/24", "10.1.0.1", ""}, {"10.2.0.2/24", "10.0.0.1", "10.0.0.1/32"},
+	} {
+		t.Run(c.address, func(t *testing.T) {
+			story(t, func(m *machine) {
+				nic(m)
+				r := &plugin.CreateNetworkRequest{IPv4Data: pools, IPv6Data: pools6}
+				if err := m.createWith("n", r, "netdevice=ens2", "mode=passthrough"); err != nil {
+					t.Fatal(err)
+				}
+				m.restart()
+				join, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: c.address, AddressIPv6: "fd00::2/64"})
+				if err != nil {
+					t.Fatal(err)
+				}
+				var routes []string
+				for _, r := range join.StaticRoutes {
+					routes = append(routes, r.Destination)
+				}
+				if join.Gateway != c.want || join.GatewayIPv6 != "fd00::1" || strings.Join(routes, " ") != c.route {
+					t.Errorf("gateways %s and %s with routes %q, want %s with %q", join.Gateway, join.GatewayIPv6, routes, c.want, c.route)
 				}
 			})
 		})

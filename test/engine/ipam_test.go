@@ -134,6 +134,22 @@ func TestSubnets(t *testing.T) {
 	}
 }
 
+// TestSubnetsOfOurs: on our own networks a container on the second subnet has the gateway of that.
+func TestSubnetsOfOurs(t *testing.T) {
+	veth(t, "mv1", "10.61.0.1/30")
+	Sh(t, "ip link set mv1 up; ip addr add 10.62.0.1/30 dev mv1p")
+	Network(t, "ours", "-d", Plugin, "--ipam-driver", Plugin, "-o", "netdevice=mv1", "-o", "mode=macvlan", "--subnet", "10.61.0.0/30",
+		"--gateway", "10.61.0.1", "--subnet", "10.62.0.0/30", "--gateway", "10.62.0.1", "--ipam-opt", "overflow=ours")
+	for _, c := range []string{"o1", "o2"} {
+		Container(t, c, "--net", "ours")
+		gateway := strings.TrimSuffix(Address(t, c, "ours"), "2") + "1"
+		if got := Exec(t, c, "ip", "route"); !strings.Contains(got, "default via "+gateway+" ") {
+			t.Errorf("%s: routes %s, want %s", c, got, gateway)
+		}
+		Reaches(t, c, gateway, 5*time.Second)
+	}
+}
+
 // TestSharedPool: two networks on one segment share a pool, with what it excludes.
 func TestSharedPool(t *testing.T) {
 	options := []string{"--subnet", "10.63.0.0/29", "--gateway", "10.63.0.1", "--ipam-opt", "pool=lan",
