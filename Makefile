@@ -13,7 +13,7 @@ TAGS := kernel engine lab cluster
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugin install uninstall demo test test-unit test-kernel test-cluster test-engine test-lab lint clean
+.PHONY: help build plugin install uninstall demo test test-unit test-kernel test-cluster test-engine test-lab bench lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,11 +51,16 @@ test-engine: ## a private dockerd with the real plugin
 test-lab: ## SR-IOV on an emulated NIC
 	go run ./test/run -layers lab -engine '$(ENGINE)'
 
+bench: ## the IPAM driver beside Docker's own and CNI's host-local, in one run
+	go test -run '^$$' -bench . ./ipamdrv
+	cd test/bench && go test -run '^$$' -bench . -timeout 30m .
+
 lint: ## gofmt, go vet, staticcheck, for every build tag
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "gofmt -w these:" $$unformatted; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
+	cd test/bench && go vet ./...
 	@for tag in $(TAGS); do \
 		echo "vet and staticcheck with tag $$tag"; \
 		go vet -tags $$tag ./... && go tool staticcheck -tags $$tag ./... || exit 1; \

@@ -30,8 +30,8 @@ func (h *Host) Able(pf PF, wish VFWish) error {
 	return nil
 }
 
-// sayNothing tells whether the driver of a PF that has VFs reports nothing of them: it has no operations for VFs (virtio).
+// sayNothing tells whether a PF has VFs and its driver reports nothing of them: it has no operations for VFs (virtio).
 func (h *Host) sayNothing(pf PF) (bool, error) {
 	states, err := h.VFStates(pf)
-	return err == nil && len(states) == 0, err
+	return err == nil && len(states) == 0 && h.sys.exists(pciDir(pf.PCI())+"/virtfn0"), err
 }

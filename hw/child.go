@@ -1,10 +1,12 @@
 package hw
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 )
 
 // madePrefix begins the IDs of links that are made to be lent.
@@ -37,20 +39,43 @@ type ChildSpec struct {
 
 // MakeChild makes a child of a device, which is brought up if it is down, and stays so: a child has no carrier without
 // it. It may be called again, also after a crash: a child of that key that is there already is completed.
-func (h *Host) MakeChild(s ChildSpec) (Netdev, error) {
+func (h *Host) MakeChild(ctx context.Context, s ChildSpec) (Netdev, error) {
 	id := MadeID(s.Key)
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) {
-		n, err = h.newChild(id, s)
+		n, err = h.newChild(ctx, id, s)
 	}
 	if err != nil {
 		return Netdev{}, err
 	}
-	return h.PrepareNetdev(n.ID, s.MAC)
+	if n, err = h.PrepareNetdev(n.ID, s.MAC); err == nil && s.MAC != "" && s.Mode != "passthru" {
+		err = h.tryMAC(ctx, n)
+	}
+	return n, err
+}
+
+// tryMAC sets a macvlan up for a moment: that is when the kernel refuses a MAC that another on the device has, which may
+// be on its way out.
+func (h *Host) tryMAC(ctx context.Context, n Netdev) error {
+	up, down := true, false
+	var last error
+	err := wait(ctx, namespaceBound, func() (bool, error) {
+		last = h.kernel.SetLink(n.Index, LinkChange{Up: &up})
+		return !errors.Is(last, syscall.EADDRINUSE), nil
+	})
+	switch {
+	case errors.Is(last, syscall.EADDRINUSE):
+		return &Error{Dev: n.Name, Op: "set mac " + string(n.MAC), Err: fmt.Errorf("another on its device has it: %w", last)}
+	case last != nil:
+		return &Error{Dev: n.Name, Op: "set up", Err: last}
+	case err != nil:
+		return err
+	}
+	return h.setLink(n, "set down", LinkChange{Up: &down})
 }
 
 // newChild makes a child that is not there yet. In mode passthru the kernel ignores a MAC that is given now.
-func (h *Host) newChild(id ID, s ChildSpec) (Netdev, error) {
+func (h *Host) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error) {
 	parent, err := h.Find(s.Parent)
 	if err != nil {
 		return Netdev{}, err
@@ -61,11 +86,29 @@ func (h *Host) newChild(id ID, s ChildSpec) (Netdev, error) {
 		}
 	}
 	l := NewLink{Name: id.madeName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.mac(), PKey: s.PKey}
-	if _, err := h.made.MakeLink(l); err != nil {
+	if err := h.makeBeside(ctx, l); err != nil {
 		op := fmt.Sprintf("make a child (%s, %s)", s.Kind, s.Mode)
 		return Netdev{}, &Error{Dev: parent.Name, Op: op, Err: whyNotMade(s, err)}
 	}
 	return h.Find(id)
+}
+
+// makeBeside makes a child, and waits for others that leave no room for it, if they are on their way out: the kernel ends
+// the links of a namespace some time after its last process (net/core/net_namespace.c, cleanup_net, Linux 6.12).
+func (h *Host) makeBeside(ctx context.Context, l NewLink) error {
+	var last error
+	err := wait(ctx, namespaceBound, func() (bool, error) {
+		_, last = h.made.MakeLink(l)
+		inTheWay := l.Kind != IPoIB && (errors.Is(last, ErrBusy) || errors.Is(last, ErrInvalid))
+		if inTheWay {
+			return false, nil
+		}
+		return true, last
+	})
+	if last != nil {
+		return last
+	}
+	return err
 }
 
 // mac is the MAC that a child is made with. One that the kernel has drawn would not last: udev takes it for nobody's, and

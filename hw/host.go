@@ -25,6 +25,8 @@ type Host struct {
 	tuner  TuneKernel
 	irqs   IRQKernel
 	boot   string
+
+	neighbours NeighbourKernel
 }
 
 // Boot identifies the time since the machine was started: it changes with every boot and with nothing else.
@@ -43,6 +45,10 @@ const (
 	portBound = 5 * time.Second
 	// igbvf requests its interrupts before it is up; a driver that leaves it to its watchdog does within a second.
 	irqBound = 2 * time.Second
+	// A namespace that nobody is in any more ends within some 100 ms, later if many do at once.
+	namespaceBound = 2 * time.Second
+	// A host answers ARP within a millisecond; this is what a container's start can wait for nobody.
+	holderBound = 250 * time.Millisecond
 )
 
 // Open returns the machine whose sysfs is at c.Sys.
@@ -65,6 +71,6 @@ func Open(c Config) (*Host, error) {
 			return nil, err
 		}
 	}
-	h.kernel, h.ip, h.made, h.tuner, h.irqs = k, k, k, k, k
+	h.kernel, h.ip, h.made, h.tuner, h.irqs, h.neighbours = k, k, k, k, k, k
 	return h, nil
 }

@@ -48,14 +48,14 @@ func (h *Host) giveGUID(pf PF, vf VF) error {
 	if guid == "" {
 		return nil
 	}
-	s, err := h.vfState(pf.Index, vf)
+	s, err := h.vfState(pf, vf)
 	if err != nil {
 		return &Error{Dev: vf.String(), Op: "read", Err: err}
 	}
 	if s.PortGUID != "" {
 		return nil
 	}
-	err = h.kernel.SetVF(pf.Index, vf.Index, VFChange{NodeGUID: &guid, PortGUID: &guid})
+	err = h.setVF(pf, vf, VFChange{NodeGUID: &guid, PortGUID: &guid})
 	if err != nil && !errors.Is(err, ErrUnsupported) {
 		return &Error{Dev: vf.String(), Op: "set guid " + string(guid), Err: err}
 	}

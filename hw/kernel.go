@@ -9,10 +9,16 @@ import "net/netip"
 // Errors match one of the sentinels in errors.go and, where the kernel gave one, the errno.
 type Machine interface {
 	Kernel
-	IPKernel
+	Layer3
 	LinkKernel
 	TuneKernel
 	IRQKernel
+}
+
+// Layer3 is the parts that concern addresses: a link's own, and those of others on its segment.
+type Layer3 interface {
+	IPKernel
+	NeighbourKernel
 }
 
 // Kernel is the part that every loan needs: links, VFs, and the sysfs attributes that make the kernel act.
@@ -46,6 +52,16 @@ type IPKernel interface {
 	AddRoute(index int, r Route) error
 	// Sessions lists the host's own addresses at which somebody is connected to its ssh server.
 	Sessions() ([]netip.Addr, error)
+}
+
+// NeighbourKernel is the part of rtnetlink that finds out who on a link's segment has an address.
+type NeighbourKernel interface {
+	// Solicit has the kernel ask for an address by ARP or IPv6 neighbour discovery. An entry for it appears.
+	Solicit(index int, a netip.Addr) error
+	// Neighbour is who has answered just now, "" for nobody; known says whether there is an entry.
+	Neighbour(index int, a netip.Addr) (mac MAC, known bool, err error)
+	// ForgetNeighbour removes an entry, if there is one.
+	ForgetNeighbour(index int, a netip.Addr) error
 }
 
 // LinkKernel is the part of rtnetlink that concerns links that are made to be lent.

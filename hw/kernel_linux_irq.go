@@ -20,11 +20,12 @@ type irqDir struct {
 
 func openIRQ(dir string) irqDir {
 	if dir == "" {
-		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq: %w", ErrUnsupported)}
+		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq (see docs/tuning.md): %w", ErrUnsupported)}
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq: %w", err)} // not an interrupt that is not there
+		// Not given its meaning as an errno: it is no interrupt that is not there.
+		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq (see docs/tuning.md): %w", err)}
 	}
 	return irqDir{root: root}
 }
@@ -55,7 +56,7 @@ func (k *netlinkKernel) SetAffinity(irq int, cpus string) error {
 	}
 	f, err := k.irq.root.OpenFile(affinityOf(irq), os.O_WRONLY, 0)
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
-		return fmt.Errorf("the plugin was given /proc/irq, but not to write to: %w", FromErrno(err))
+		return fmt.Errorf("the plugin was given /proc/irq, but not to write to (see docs/tuning.md): %w", FromErrno(err))
 	}
 	if err != nil {
 		return FromErrno(err)

@@ -37,8 +37,8 @@ func TestIRQDirectory(t *testing.T) {
 func TestNoIRQDirectory(t *testing.T) {
 	nowhere := filepath.Join(t.TempDir(), "nowhere")
 	for dir, want := range map[string]string{
-		"":      "the plugin was not given /proc/irq: not supported by the driver",
-		nowhere: "the plugin was not given /proc/irq: open " + nowhere + ": no such file or directory",
+		"":      "the plugin was not given /proc/irq (see docs/tuning.md): not supported by the driver",
+		nowhere: "the plugin was not given /proc/irq (see docs/tuning.md): open " + nowhere + ": no such file or directory",
 	} {
 		k := &netlinkKernel{irq: openIRQ(dir)}
 		_, err := k.Affinity(34)

@@ -35,7 +35,8 @@ func TestKernelReadOnlyIRQ(t *testing.T) {
 	}
 	mount(unix.MS_REMOUNT | unix.MS_RDONLY)
 	err := hw.RunningKernel(t, sys, dir).SetAffinity(34, "0")
-	if want := "the plugin was given /proc/irq, but not to write to: read-only file system"; err == nil || err.Error() != want {
+	const want = "the plugin was given /proc/irq, but not to write to (see docs/tuning.md): read-only file system"
+	if err == nil || err.Error() != want {
 		t.Errorf("error is %v, want %s", err, want)
 	}
 }

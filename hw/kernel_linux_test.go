@@ -38,3 +38,9 @@ func TestKernelMadeContract(t *testing.T) {
 		return hw.RunningKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }
+
+func TestKernelNeighbourContract(t *testing.T) {
+	hwtest.NeighbourContract(t, func(t *testing.T) (hw.Machine, hwtest.NeighbourEnv) {
+		return hw.RunningKernel(t, sys, "/proc/irq"), newWorld(t)
+	})
+}

@@ -183,6 +183,23 @@ func (w *world) MoveHome(ns, name, backName string) error {
 	return s.nl.LinkSetNsFd(l, int(w.fd))
 }
 
+func (w *world) AddAddrIn(t *testing.T, ns, name, cidr string) {
+	t.Helper()
+	s := w.spaces[ns]
+	l, err := s.nl.LinkByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, err := netlink.ParseAddr(cidr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.Flags = unix.IFA_F_NODAD
+	if err := s.nl.AddrAdd(l, a); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func (w *world) EndNS(ns string) {
 	w.spaces[ns].end()
 	delete(w.spaces, ns)

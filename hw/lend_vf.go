@@ -19,7 +19,7 @@ type Snapshot struct {
 
 // SnapshotVF reads what a VF is now.
 func (h *Host) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
-	s, err := h.vfState(pf.Index, vf)
+	s, err := h.vfState(pf, vf)
 	if err != nil {
 		return Snapshot{}, &Error{Dev: vf.String(), Op: "read", Err: err}
 	}

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
@@ -49,7 +51,7 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 	}
 	child := func(s hw.ChildSpec) making {
 		s.Key = "a"
-		return making{func(h *hw.Host) (hw.Netdev, error) { return h.MakeChild(s) },
+		return making{func(h *hw.Host) (hw.Netdev, error) { return h.MakeChild(t.Context(), s) },
 			func(h *hw.Host) error { return h.RemoveChild(hw.MadeID("a")) }}
 	}
 	bond := hw.BondSpec{Key: "b", Mode: "active-backup", MAC: "02:00:00:00:00:42", Ports: []hw.ID{id("ens1"), id("ens2")}}
@@ -68,7 +70,7 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 				if _, err := h.PrepareNetdev(bond0, ""); err != nil {
 					return hw.Netdev{}, err
 				}
-				return h.MakeChild(hw.ChildSpec{Key: "a", Parent: bond0, Kind: hw.Macvlan, Mode: "passthru",
+				return h.MakeChild(t.Context(), hw.ChildSpec{Key: "a", Parent: bond0, Kind: hw.Macvlan, Mode: "passthru",
 					MAC: "02:00:00:00:00:42"})
 			},
 			func(h *hw.Host) error {
@@ -80,7 +82,7 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 				if _, err := h.MakeBond(bond); err != nil {
 					return hw.Netdev{}, err
 				}
-				return h.MakeChild(hw.ChildSpec{Key: "a", Parent: hw.MadeID("b"), Kind: hw.Macvlan, Mode: "passthru"})
+				return h.MakeChild(t.Context(), hw.ChildSpec{Key: "a", Parent: hw.MadeID("b"), Kind: hw.Macvlan, Mode: "passthru"})
 			},
 			func(h *hw.Host) error {
 				errs := []error{h.RemoveChild(hw.MadeID("a")), h.RemoveBond(hw.MadeID("b"))}
@@ -186,11 +188,15 @@ func TestMadeHalf(t *testing.T) {
 // TestNotMade: why a child cannot be made, in the user's words.
 func TestNotMade(t *testing.T) {
 	t.Parallel()
+	synctest.Test(t, notMade)
+}
+
+func notMade(t *testing.T) {
 	k, h := parents(t)
 	spec := func(parent, kind, mode string) hw.ChildSpec {
 		return hw.ChildSpec{Key: parent + kind + mode, Parent: must(h.Netdev(parent)).ID, Kind: kind, Mode: mode}
 	}
-	_ = must(h.MakeChild(spec("ens2", hw.Macvlan, "bridge")))
+	_ = must(h.MakeChild(t.Context(), spec("ens2", hw.Macvlan, "bridge")))
 	k.NoKinds = []string{hw.IPVlan, hw.Bond}
 	before := k.String()
 	for _, c := range []struct {
@@ -204,7 +210,7 @@ func TestNotMade(t *testing.T) {
 		{spec("ens2", hw.Macvlan, "passthru"), "ens2: make a child (macvlan, passthru): invalid value (invalid " +
 			"argument); a macvlan in mode passthru is the only one on its device, and there is another"},
 	} {
-		_, err := h.MakeChild(c.spec)
+		_, err := h.MakeChild(t.Context(), c.spec)
 		wantError(t, err, c.want)
 	}
 	_, err := h.MakeBond(hw.BondSpec{Key: "b", Mode: "802.3ad"})
@@ -214,6 +220,29 @@ func TestNotMade(t *testing.T) {
 	if after := k.String(); after != before {
 		t.Errorf("the machine is\n%s\nbut was\n%s", after, before)
 	}
+}
+
+// TestMadeBesideTheDying: a macvlan that is a device's only one waits for the last one, whose namespace is being ended.
+func TestMadeBesideTheDying(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		k, h := parents(t)
+		before := k.String()
+		for _, key := range []string{"a", "b"} {
+			n, err := h.MakeChild(t.Context(), hw.ChildSpec{Key: key, Parent: "0000:01:00.0", Kind: hw.Macvlan, Mode: "passthru"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := k.MoveToNS(key, n.Name, "eth0"); err != nil {
+				t.Fatal(err)
+			}
+			k.KillNS(key, time.Second)
+		}
+		time.Sleep(time.Minute)
+		if after := k.String(); after != before {
+			t.Errorf("the machine is\n%s\nbut was\n%s", after, before)
+		}
+	})
 }
 
 // TestForgedMark: a container can give what it was lent any alias; hardware is never deleted for it.

@@ -119,7 +119,7 @@ func (h *Host) EnableVFs(ctx context.Context, pf PF, n int) error {
 
 // giveMAC gives a VF its stable MAC unless it has one. A driver without VF operations makes up its own.
 func (h *Host) giveMAC(pf PF, vf VF) error {
-	s, err := h.vfState(pf.Index, vf)
+	s, err := h.vfState(pf, vf)
 	if err != nil {
 		return &Error{Dev: vf.String(), Op: "read", Err: err}
 	}

@@ -94,29 +94,39 @@ func overrideText(driver string) string { return driver + "\n" }
 // it nobody renames, and nothing is waited for.
 func (h *Host) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	var n Netdev
-	err := wait(ctx, probeBound, func() (bool, error) {
-		var err error
-		n, err = h.Find(ID(vf.PCI))
-		if errors.Is(err, ErrAway) {
-			return false, nil
-		}
-		return err == nil, err
+	err := wait(ctx, probeBound, func() (ok bool, err error) {
+		n, ok, err = h.glance(vf, n)
+		return ok, err
 	})
 	if err != nil || h.naming(pf.Name) == byKernel {
 		return n, err
 	}
-	err = wait(ctx, renameBound, func() (bool, error) {
-		var err error
-		n, err = h.Find(ID(vf.PCI))
-		if errors.Is(err, ErrAway) { // renamed between two looks
-			return false, nil
+	err = wait(ctx, renameBound, func() (ok bool, err error) {
+		if n, ok, err = h.glance(vf, n); !ok || h.naming(n.Name) != byPolicy {
+			return false, err
 		}
-		return err == nil && h.naming(n.Name) == byPolicy, err
+		// The old name, too, says so while the kernel is at it: rtnetlink has the new one first, then the mark is set,
+		// then sysfs follows (net/core/dev.c, dev_change_name; Linux 6.12). Only a look at rtnetlink after it tells.
+		name := n.Name
+		n, ok, err = h.glance(vf, n)
+		return ok && n.Name == name, err
 	})
 	if errors.Is(err, ErrNotReady) { // udev has a rule of its own for VFs, or is not there
 		err = nil
 	}
 	return n, err
+}
+
+// glance looks for a VF's netdev once. It is what it was, and not ok, while it is not there or its name is changing.
+func (h *Host) glance(vf VF, was Netdev) (_ Netdev, ok bool, _ error) {
+	n, err := h.Find(vf.ID())
+	if errors.Is(err, ErrAway) || errors.Is(err, ErrNotReady) {
+		return was, false, nil
+	}
+	if err != nil {
+		return was, false, err
+	}
+	return n, true, nil
 }
 
 // What is known of how a netdev got its name.

@@ -1,6 +1,7 @@
 package hw_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,5 +44,57 @@ func TestAltnameInBetween(t *testing.T) {
 	}
 	if after := k.String(); after != before {
 		t.Errorf("the host is\n%s\nbut was\n%s", after, before)
+	}
+}
+
+// slowRename is a kernel on which udev renames a link at the moment at which somebody has just listed the links.
+type slowRename struct {
+	*hwtest.Kernel
+	listed int // how often, since the link was there
+}
+
+func (k *slowRename) Links() ([]hw.Link, error) {
+	links, err := k.Kernel.Links()
+	has := func(name string) bool {
+		return slices.ContainsFunc(links, func(l hw.Link) bool { return l.Name == name })
+	}
+	if has("eth0") || has("ens1v0") {
+		k.listed++
+	}
+	switch k.listed {
+	case 2:
+		k.BeginRename("eth0", "ens1v0")
+	case 5:
+		k.EndRename("ens1v0")
+	}
+	return links, err
+}
+
+// TestRenamedInBetween: a fresh VF's old name looks final while the kernel is renaming it. It is not what is put back.
+func TestRenamedInBetween(t *testing.T) {
+	k := &slowRename{Kernel: hwtest.New(t)}
+	k.NoUdev = true
+	k.AddPF(hwtest.PF{Name: "ens1", PCI: "0000:01:00.0", Up: true, TotalVFs: 1})
+	h, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: k, Boot: "boot"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	pf, err := h.PF("ens1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := h.EnableVFs(t.Context(), pf, 1); err != nil {
+		t.Fatal(err)
+	}
+	vfs, err := h.VFs(pf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := h.Bind(t.Context(), pf, vfs[0])
+	if err != nil || n.Name != "ens1v0" {
+		t.Errorf("its name is %s, %v; want ens1v0", n.Name, err)
+	}
+	if k.listed < 5 {
+		t.Errorf("the links were listed %d times, too few for the name to change", k.listed)
 	}
 }

@@ -31,19 +31,25 @@ func (h *Host) vfMover(pf PF, vf VF) mover[VFState, VFChange] {
 		dev:   vf.String(),
 		with:  pf.Driver,
 		attrs: vfAttrs,
-		read:  func() (VFState, error) { return h.vfState(pf.Index, vf) },
-		set:   func(c VFChange) error { return h.kernel.SetVF(pf.Index, vf.Index, c) },
+		read:  func() (VFState, error) { return h.vfState(pf, vf) },
+		set:   func(c VFChange) error { return h.setVF(pf, vf, c) },
 		need:  always,
 	}
 }
 
 // vfState reads what the PF has set for a VF. A PF that reports nothing gives the zero state: nothing set.
-func (h *Host) vfState(pf int, vf VF) (VFState, error) {
-	all, err := h.kernel.VFs(pf)
-	if err != nil || vf.Index >= len(all) {
+func (h *Host) vfState(pf PF, vf VF) (s VFState, _ error) {
+	all, err := h.kernel.VFs(pf.Index)
+	if err != nil {
 		return VFState{}, err
 	}
-	return all[vf.Index], nil
+	if vf.Index < len(all) {
+		s = all[vf.Index]
+	}
+	if dir := h.vfTree(pf, vf); dir != "" {
+		return s, h.readTree(dir, &s)
+	}
+	return s, nil
 }
 
 // VFStates reads what a PF has set for its VFs, in order of their index; none for a PF whose driver does not tell.

@@ -17,9 +17,6 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// sleep lets the bubble's clock, which costs no time, tick.
-func sleep() { time.Sleep(time.Second) }
-
 // Many containers start at once on a real ledger: everybody gets an address of its own, and exactly as many as there
 // are get one.
 func TestConcurrentRequests(t *testing.T) {

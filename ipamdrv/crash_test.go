@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/docker/go-plugins-helpers/ipam"
@@ -16,6 +17,7 @@ import (
 
 // promises is what the engine was told and may rely on, and what it asked for without hearing an answer.
 type promises struct {
+	options map[string]string // of the pool
 	pool    string            // "" until it was answered
 	has     map[string]bool   // addresses that were answered and whose release was not asked for
 	unsure  map[string]bool   // addresses whose release was asked for, but not answered
@@ -53,7 +55,7 @@ func (p *promises) release(name string) {
 
 // life is the story: a network with a gateway and an aux address, containers that come and go, and its end.
 func (p *promises) life() {
-	r, err := p.d.RequestPool(context.Background(), &ipam.RequestPoolRequest{Pool: "10.99.0.0/29"})
+	r, err := p.d.RequestPool(context.Background(), &ipam.RequestPoolRequest{Pool: "10.99.0.0/29", Options: p.options})
 	if err != nil {
 		p.errs = append(p.errs, err)
 		return
@@ -83,32 +85,42 @@ func (p *promises) life() {
 // does not know of is at most one per crash.
 func TestCrashAtStepK(t *testing.T) {
 	for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
-		t.Run(fate.String(), func(t *testing.T) {
-			for k := 1; ; k++ {
-				if k > 100 {
-					t.Fatal("the story does not end")
-				}
-				path := filepath.Join(t.TempDir(), "ledger.db")
-				s := openLedger(t, path)
-				crash := storetest.NewCrash(s, k, fate)
-				p := &promises{d: newDriver(t, crash), has: map[string]bool{}, unsure: map[string]bool{},
-					names: map[string]string{}}
-				p.life()
-				if err := s.Close(); err != nil {
-					t.Fatal(err)
-				}
-				if !crash.Dead() {
-					if len(p.errs) > 0 || k < 10 {
-						t.Errorf("without a crash, after %d transactions: %v", k-1, p.errs)
-					}
-					return
-				}
-				if len(p.errs) == 0 {
-					t.Errorf("crash at %d: every call succeeded", k)
-				}
-				p.afterCrash(t, k, openLedger(t, path))
+		for name, options := range map[string]map[string]string{
+			"private": nil, "shared": {"pool": "lan"}, "sticky": {"sticky": "1h"}, "gateway": {"gateway": "10.99.0.1"},
+		} {
+			t.Run(fate.String()+"/"+name, func(t *testing.T) {
+				t.Parallel()
+				crashEverywhere(t, fate, options)
+			})
+		}
+	}
+}
+
+// crashEverywhere kills one story at each step.
+func crashEverywhere(t *testing.T, fate storetest.Fate, options map[string]string) {
+	for k := 1; ; k++ {
+		if k > 100 {
+			t.Fatal("the story does not end")
+		}
+		path := filepath.Join(t.TempDir(), "ledger.db")
+		s := openLedger(t, path)
+		crash := storetest.NewCrash(s, k, fate)
+		p := &promises{options: options, d: newDriver(t, crash), has: map[string]bool{}, unsure: map[string]bool{},
+			names: map[string]string{}}
+		p.life()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if !crash.Dead() {
+			if len(p.errs) > 0 || k < 10 {
+				t.Fatalf("the story without a crash, of %d transactions: %v", k-1, p.errs)
 			}
-		})
+			return
+		}
+		if len(p.errs) == 0 {
+			t.Errorf("crash at %d: every call succeeded", k)
+		}
+		p.afterCrash(t, k, openLedger(t, path))
 	}
 }
 
@@ -128,12 +140,13 @@ func (p *promises) afterCrash(t *testing.T, k int, s store.Store) {
 	defer s.Close()
 	p.d = newDriver(t, s)
 	if p.pool == "" || p.dropped {
-		if n := len(leases(t, s)); n > 0 {
-			t.Errorf("crash at %d: leases without a pool", k)
+		checkInvariants(t, p.d, s)
+		if p.dropped && len(keys(t, s, "")) > 0 {
+			t.Errorf("crash at %d: the pool was released, and the ledger has %q", k, keys(t, s, ""))
 		}
 		return
 	}
-	held := leases(t, s)[p.pool]
+	held := p.held(t, s)
 	unknown := 0
 	for _, addr := range held {
 		if !p.has[addr] && !p.unsure[addr] {
@@ -157,6 +170,12 @@ func (p *promises) afterCrash(t *testing.T, k int, s store.Store) {
 	p.finish(t, k, s)
 }
 
+// held lists what the ledger has in the pool.
+func (p *promises) held(t *testing.T, s store.Store) []string {
+	id, _, _ := strings.Cut(p.pool, ".")
+	return leases(t, s)[id]
+}
+
 // finish uses the pool up and ends it, as the engine would.
 func (p *promises) finish(t *testing.T, k int, s store.Store) {
 	t.Helper()
@@ -171,7 +190,7 @@ func (p *promises) finish(t *testing.T, k int, s store.Store) {
 		}
 		p.has[addr] = true
 	}
-	if held := leases(t, s)[p.pool]; len(held) < 5 { // one of the six may be kept for a router
+	if held := p.held(t, s); len(held) < 5 { // one of the six may be kept for a router
 		t.Errorf("crash at %d: the pool is used up with %q", k, held)
 	}
 	checkInvariants(t, p.d, s)

@@ -2,16 +2,14 @@ package ipamdrv
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/docker/go-plugins-helpers/ipam"
+	"github.com/docker/libnetwork/netlabel"
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/store"
@@ -21,12 +19,36 @@ import (
 type Config struct {
 	Store store.Store // shared with others: this driver's keys begin with "ipam/"
 	Log   *zap.Logger // nil for none
+	// Others says that drivers on other nodes use the store, too. What they release is not seen at once, so that nothing is
+	// refused before a fresh look at the ledger.
+	Others bool
+	Capabilities
+
+	Defaults []DefaultPool // where the subnets of networks without one come from
+	// Host lists the subnets that the host is on or has routes to, which default pools must not overlap; nil for none.
+	Host func() ([]netip.Prefix, error)
+	// Probe asks who has an address, for pools that want that; nil: they are refused.
+	Probe Prober
+}
+
+// Capabilities are the answers that need no store.
+type Capabilities struct {
+	// RequireMAC has the engine tell the MAC of each device. It makes one up for every device whose user named none, and
+	// forces it on it.
+	RequireMAC bool
 }
 
 // Driver is the IPAM driver. Its methods are the engine's calls; they may run concurrently.
 type Driver struct {
-	ledger ledger
-	log    *zap.Logger
+	Capabilities
+	ledger   ledger
+	log      *zap.Logger
+	defaults []DefaultPool
+	host     func() ([]netip.Prefix, error)
+	others   bool
+	probe    Prober
+
+	entering turn // of requests for pools
 
 	mu    sync.Mutex // guards pools
 	pools map[string]*pool
@@ -40,94 +62,78 @@ func New(c Config) (*Driver, error) {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
-	return &Driver{ledger: ledger{c.Store}, log: c.Log, pools: map[string]*pool{}}, nil
+	return &Driver{Capabilities: c.Capabilities, ledger: ledger{c.Store}, log: c.Log, defaults: c.Defaults,
+		host: c.Host, others: c.Others, probe: c.Probe, entering: newTurn(), pools: map[string]*pool{}}, nil
 }
 
 const (
-	handlePrefix = "v1:" // before a pool's ID in the handle that the engine stores
-	handleBytes  = 16
-	maxName      = 128 // bytes of a container's name that are kept
+	maxName = 128 // bytes of a container's name that are kept
+	maxMAC  = 59  // bytes of a MAC that are kept: an InfiniBand one has 20 octets
 
 	// undoTimeout bounds the taking back of what nobody can be told any more.
 	undoTimeout = 5 * time.Second
+
+	// attempts is how often a request is tried whose ledger somebody else changes meanwhile.
+	attempts = 8
 )
 
-// handleID is the pool's ID in a handle, false when it is none of ours.
-func handleID(handle string) (string, bool) {
-	id, ok := strings.CutPrefix(handle, handlePrefix)
-	raw, err := hex.DecodeString(id)
-	return id, ok && err == nil && len(raw) == handleBytes && id == strings.ToLower(id)
+// again tries until the reason to fail is not that somebody else changed the ledger meanwhile.
+func again(try func() error) (err error) {
+	for range attempts {
+		if err = try(); !errors.Is(err, errChanged) {
+			return err
+		}
+	}
+	return err
 }
 
-// GetCapabilities answers what the engine must add to its requests: nothing.
-func (d *Driver) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
-	return &CapabilitiesResponse{}, nil
+// GetCapabilities answers what the engine must add to its requests.
+func (c Capabilities) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
+	return &CapabilitiesResponse{RequiresMACAddress: c.RequireMAC}, nil
 }
 
 // GetDefaultAddressSpaces answers two fixed names.
-func (d *Driver) GetDefaultAddressSpaces(context.Context, *Empty) (*ipam.AddressSpacesResponse, error) {
+func (c Capabilities) GetDefaultAddressSpaces(context.Context, *Empty) (*ipam.AddressSpacesResponse, error) {
 	return &ipam.AddressSpacesResponse{LocalDefaultAddressSpace: localSpace, GlobalDefaultAddressSpace: globalSpace}, nil
 }
 
-// RequestPool makes a pool of a subnet. Every request makes its own, whatever others there are: two tenants may use the
-// same addresses on different VLANs.
+// RequestPool makes a pool of a subnet, or joins one that has a name. Every request that names none makes its own, whatever
+// others there are: two tenants may use the same addresses on different VLANs.
 func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*ipam.RequestPoolResponse, error) {
-	rec, err := newPoolRecord(r)
+	n, err := newPoolWish(r)
 	if err != nil {
 		return nil, fmt.Errorf("request pool: %w", err)
 	}
-	raw := make([]byte, handleBytes)
-	rand.Read(raw) // never fails
-	id := hex.EncodeToString(raw)
-	if err = d.ledger.create(ctx, poolKey(id), rec); err == nil {
+	h, err := d.enterInTurn(ctx, n)
+	if err == nil {
 		err = d.answerable(ctx, func(ctx context.Context) error {
-			_, err := d.dropPool(ctx, id)
+			_, err := d.leave(ctx, h)
 			return err
 		})
 	}
 	if err != nil {
-		return nil, fmt.Errorf("pool %s: request: %w", rec.Subnet, err)
+		return nil, fmt.Errorf("%s: %w", n, err)
 	}
-	d.log.Info("pool made", zap.String("pool", rec.Subnet.String()), zap.String("id", id))
-	return &ipam.RequestPoolResponse{PoolID: handlePrefix + id, Pool: rec.Subnet.String()}, nil
+	d.log.Info("pool given", zap.String("pool", n.rec.Subnet.String()), zap.Stringer("id", h))
+	answer := &ipam.RequestPoolResponse{PoolID: h.String(), Pool: n.rec.Subnet.String()}
+	if gw := n.gateway(); gw.IsValid() {
+		answer.Data = map[string]string{netlabel.Gateway: gw.String()}
+	}
+	return answer, nil
 }
 
-// newPoolRecord checks a request for a pool.
-func newPoolRecord(r *ipam.RequestPoolRequest) (*poolRecord, error) {
-	if r.Pool == "" {
-		family := "IPv4"
-		if r.V6 {
-			family = "IPv6"
-		}
-		return nil, refuse(ErrInvalid, "no %s subnet; this driver does not pick one, give the network one with --subnet",
-			family)
+// enterInTurn makes or joins a pool after everybody who came before: of many that look for one at once, most would find it
+// taken, and look again.
+func (d *Driver) enterInTurn(ctx context.Context, w *poolWish) (h handle, err error) {
+	if err = d.entering.lock(ctx); err != nil {
+		return handle{}, err
 	}
-	rec := &poolRecord{V: recordVersion, Created: time.Now().UTC()}
-	var err error
-	if rec.Subnet, err = parsePrefix("subnet", r.Pool); err != nil {
-		return nil, err
-	}
-	if r.SubPool != "" {
-		if rec.Range, err = parsePrefix("ip-range", r.SubPool); err != nil {
-			return nil, err
-		}
-		if err := checkInside(rec.Range, rec.Subnet); err != nil {
-			return nil, err
-		}
-		if s := newSubnet(rec.Subnet, rec.Range); s.lo > s.hi {
-			return nil, refuse(ErrInvalid, "ip-range %s: its one address is %s of %s", rec.Range,
-				s.reserved(rec.Range.Addr()), rec.Subnet)
-		}
-	}
-	return rec, applyOptions(rec, r.Options)
-}
-
-// checkInside refuses an ip-range that is not inside the subnet.
-func checkInside(within, subnet netip.Prefix) error {
-	if !subnet.Contains(within.Addr()) || within.Bits() < subnet.Bits() {
-		return refuse(ErrInvalid, "ip-range %s: must be inside subnet %s", within, subnet)
-	}
-	return nil
+	defer d.entering.unlock()
+	err = again(func() (err error) {
+		h, err = d.enter(ctx, w)
+		return err
+	})
+	return h, err
 }
 
 // ReleasePool removes a pool with all that is left in it. Releasing one that does not exist succeeds: the engine does
@@ -136,33 +142,23 @@ func (d *Driver) ReleasePool(ctx context.Context, r *ipam.ReleasePoolRequest) (*
 	if r.PoolID == "" {
 		return nil, refuse(ErrInvalid, "release pool: the request names no pool")
 	}
-	id, ok := handleID(r.PoolID)
+	h, ok := parseHandle(r.PoolID)
 	if !ok {
 		return &Empty{}, nil
 	}
-	rec, err := d.dropPool(ctx, id)
+	var rec poolRecord
+	err := again(func() (err error) {
+		rec, err = d.leave(ctx, h)
+		return err
+	})
 	if errors.Is(err, store.ErrNotFound) {
 		return &Empty{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("pool %.64q: release: %w", r.PoolID, err)
+		return nil, fmt.Errorf("pool %.80q: release: %w", r.PoolID, err)
 	}
-	d.log.Info("pool released", zap.String("pool", rec.Subnet.String()), zap.String("id", id))
+	d.log.Info("pool released", zap.String("pool", rec.Subnet.String()), zap.Stringer("id", h))
 	return &Empty{}, nil
-}
-
-// dropPool removes the pool id from ledger and RAM.
-func (d *Driver) dropPool(ctx context.Context, id string) (poolRecord, error) {
-	p := d.entry(id)
-	if err := p.lock(ctx); err != nil {
-		return poolRecord{}, err
-	}
-	defer p.unlock()
-	rec, err := p.remove(ctx)
-	if err == nil || errors.Is(err, store.ErrNotFound) {
-		d.forget(p)
-	}
-	return rec, err
 }
 
 // RequestAddress gives an address of a pool: the one that is asked for, the gateway, or the next that is free.
@@ -172,29 +168,54 @@ func (d *Driver) RequestAddress(ctx context.Context, r *ipam.RequestAddressReque
 	if err != nil {
 		return nil, fmt.Errorf("request address: %w", err)
 	}
-	p, err := d.pool(ctx, r.PoolID)
+	h, p, err := d.pool(ctx, r.PoolID)
 	if err != nil {
-		return nil, fmt.Errorf("pool %.64q: request address: %w", r.PoolID, err)
+		return nil, fmt.Errorf("pool %.80q: request address: %w", r.PoolID, err)
 	}
-	defer p.unlock()
-
 	s := p.state
-	a, given, err := w.grant(ctx, p)
-	if err == nil && given {
-		err = d.answerable(ctx, func(ctx context.Context) error {
-			if err := p.load(ctx); err != nil {
-				return err
-			}
-			_, err := p.release(ctx, a)
-			return err
-		})
+	got, err := d.grant(ctx, p, w.of(h))
+	p.unlock()
+	if w.any() && errors.Is(err, ErrFull) && s.overflow != "" {
+		got, err = d.overflow(ctx, p.id, s, w, err)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: request %s: %w", s.prefix, w, err)
 	}
-	d.log.Debug("address given", zap.Stringer("address", a), zap.String("kind", string(w.lease.Kind)),
-		zap.Stringer("pool", s.prefix), zap.String("id", p.id))
-	return &ipam.RequestAddressResponse{Address: s.cidr(a)}, nil
+	d.log.Debug("address given", zap.String("address", got), zap.String("kind", string(w.lease.Kind)),
+		zap.Stringer("pool", s.prefix), zap.Stringer("id", h))
+	return &ipam.RequestAddressResponse{Address: got}, nil
+}
+
+// grant gives what is wished for from p, on which the caller has the turn, in the form that the engine wants.
+func (d *Driver) grant(ctx context.Context, p *pool, w wish) (string, error) {
+	s := p.state.subnet
+	var a netip.Addr
+	var given bool
+	ask := d.prober(p.state.config)
+	try := func() (err error) {
+		if err = p.load(ctx); err == nil {
+			a, given, err = w.grant(ctx, p, ask)
+		}
+		return err
+	}
+	err := again(try)
+	if d.others && (errors.Is(err, ErrFull) || errors.Is(err, ErrInUse)) {
+		p.state = nil
+		err = again(try)
+	}
+	if err != nil {
+		return "", err
+	}
+	if !given {
+		return s.cidr(a), nil
+	}
+	return s.cidr(a), d.answerable(ctx, func(ctx context.Context) error {
+		if err := p.load(ctx); err != nil {
+			return err
+		}
+		_, err := p.release(ctx, a, w.share, time.Now())
+		return err
+	})
 }
 
 // ReleaseAddress ends a lease. Releasing what nobody has succeeds.
@@ -206,104 +227,55 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressReque
 	if err != nil {
 		return nil, fmt.Errorf("release address: %w", err)
 	}
-	p, err := d.pool(ctx, r.PoolID)
+	h, p, err := d.pool(ctx, r.PoolID)
 	if errors.Is(err, ErrUnknownPool) {
 		return &Empty{}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("pool %.64q: release address %s: %w", r.PoolID, a, err)
+		return nil, fmt.Errorf("pool %.80q: release address %s: %w", r.PoolID, a, err)
 	}
-	defer p.unlock()
-
 	s := p.state
-	released, err := p.release(ctx, a)
+	released, err := p.end(ctx, a, h.share)
+	p.unlock()
+	if err == nil && s.overflow != "" && !s.prefix.Contains(a) {
+		released, err = d.endOverflow(ctx, p.id, s, a)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("pool %s: release address %s: %w", s.prefix, a, err)
 	}
 	d.log.Debug("address released", zap.Stringer("address", a), zap.Bool("was_leased", released),
-		zap.Stringer("pool", s.prefix), zap.String("id", p.id))
+		zap.Stringer("pool", s.prefix), zap.Stringer("id", h))
 	return &Empty{}, nil
-}
-
-// InventedGateway says whether gateway is one that nobody asked for by address: engines before 28 want one for every
-// network. pool and gateway are as this driver answered them; of several pools with that subnet and gateway the newest
-// counts.
-func (d *Driver) InventedGateway(ctx context.Context, pool, gateway string) bool {
-	gateway, _, _ = strings.Cut(gateway, "/")
-	gw, err := parseAddr(gateway)
-	if err != nil {
-		return false
-	}
-	var newest poolRecord
-	err = d.ledger.store.Range(ctx, poolPrefix, func(kv store.KV) error {
-		rec, err := decodePool(kv)
-		if err == nil && rec.Gateway == gw && rec.Subnet.String() == pool && !rec.Created.Before(newest.Created) {
-			newest = rec
-		}
-		return nil // a record that cannot be read is not the one of the network that is being made
-	})
-	if err != nil {
-		d.log.Warn("gateway taken for the user's own", zap.String("pool", pool), zap.Stringer("gateway", gw), zap.Error(err))
-		return false
-	}
-	return newest.Invented
-}
-
-// ContainerName is the name of the container that has address, of a pool with that subnet, as far as the engine has told
-// it (29 and later); "" for unknown. pool and address are as this driver answered them; where several pools have that
-// subnet the youngest lease counts, which is the one of a container that is being started.
-func (d *Driver) ContainerName(ctx context.Context, pool, address string) string {
-	address, _, _ = strings.Cut(address, "/")
-	a, err := parseAddr(address)
-	if err != nil {
-		return ""
-	}
-	var leases []string // of that address; none is read inside of the listing, which would hold two reads open at once
-	err = d.ledger.store.Range(ctx, poolPrefix, func(kv store.KV) error {
-		if rec, err := decodePool(kv); err == nil && rec.Subnet.String() == pool {
-			leases = append(leases, leaseKey(strings.TrimPrefix(kv.Key, poolPrefix), a))
-		}
-		return nil // a record that cannot be read is not the one of a container that is being started
-	})
-	var youngest leaseRecord
-	for _, key := range leases {
-		kv, getErr := d.ledger.store.Get(ctx, key)
-		if errors.Is(getErr, store.ErrNotFound) {
-			continue
-		}
-		l, decodeErr := decodeLease(kv)
-		if err = errors.Join(err, getErr); getErr == nil && decodeErr == nil && !l.Since.Before(youngest.Since) {
-			youngest = l
-		}
-	}
-	if err != nil {
-		d.log.Warn("container not known by its name", zap.String("pool", pool), zap.Stringer("address", a), zap.Error(err))
-	}
-	return youngest.Name
 }
 
 // pool finds the pool of a handle and waits for the turn on it; the caller unlocks it. The error matches
 // [ErrUnknownPool] when there is none.
-func (d *Driver) pool(ctx context.Context, handle string) (*pool, error) {
+func (d *Driver) pool(ctx context.Context, text string) (handle, *pool, error) {
 	unknown := refuse(ErrUnknownPool, "no such pool; create the network again")
-	id, ok := handleID(handle)
+	h, ok := parseHandle(text)
 	if !ok {
-		return nil, unknown
+		return h, nil, unknown
 	}
-	p := d.entry(id)
+	p := d.entry(h.id)
 	if err := p.lock(ctx); err != nil {
-		return nil, err
+		return h, nil, err
 	}
 	err := p.load(ctx)
-	if err == nil {
-		return p, nil
+	if err == nil && !p.knows(h) { // perhaps somebody else's news
+		p.state = nil
+		err = p.load(ctx)
 	}
-	if errors.Is(err, store.ErrNotFound) {
+	switch {
+	case err == nil && p.knows(h):
+		return h, p, nil
+	case err == nil:
+		err = unknown
+	case errors.Is(err, store.ErrNotFound):
 		d.forget(p)
 		err = unknown
 	}
 	p.unlock()
-	return nil, err
+	return h, nil, err
 }
 
 // entry is the pool id in RAM, loaded or not.

@@ -4,7 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"net/netip"
 	"reflect"
+	"slices"
+	"time"
 )
 
 // CheckIndex compares what the driver has in RAM of each pool with what it would load from the ledger now.
@@ -25,14 +28,39 @@ func CheckIndex(ctx context.Context, d *Driver) error {
 		if err := fresh.load(ctx); err != nil {
 			return fmt.Errorf("pool %s: %w", id, err)
 		}
+		now := time.Now()
+		have.expire(now)
+		fresh.state.expire(now)
+		if err := sameRests(have.rests, fresh.state.rests); err != nil {
+			return fmt.Errorf("pool %s: %w", id, err)
+		}
 		if !sameSet(have.used, fresh.state.used) {
 			return fmt.Errorf("pool %s: the index has %d addresses, the ledger %d, or they differ", id, have.used.n,
 				fresh.state.used.n)
+		}
+		if !maps.Equal(have.shares, fresh.state.shares) {
+			return fmt.Errorf("pool %s: shared by %v in RAM, %v in the ledger", id, have.shares, fresh.state.shares)
 		}
 		if !reflect.DeepEqual(have.rec, fresh.state.rec) || have.rev != fresh.state.rev {
 			return fmt.Errorf("pool %s: %+v at %d in RAM, %+v at %d in the ledger", id, have.rec, have.rev, fresh.state.rec,
 				fresh.state.rev)
 		}
+	}
+	return nil
+}
+
+// sameRests compares what rests in RAM and in the ledger.
+func sameRests(a, b rests) error {
+	if len(a.all)+len(b.all) > 0 && !reflect.DeepEqual(a.all, b.all) {
+		return fmt.Errorf("at rest are %v in RAM, %v in the ledger", a.all, b.all)
+	}
+	for _, r := range []rests{a, b} {
+		for _, had := range r.owner {
+			slices.SortFunc(had, netip.Addr.Compare)
+		}
+	}
+	if a.len() != b.len() || len(a.owner)+len(b.owner) > 0 && !reflect.DeepEqual(a.owner, b.owner) {
+		return fmt.Errorf("kept are %v (%d) in RAM, %v (%d) in the ledger", a.owner, a.len(), b.owner, b.len())
 	}
 	return nil
 }

@@ -132,3 +132,65 @@ func FuzzLeaseRecord(f *testing.F) {
 		}
 	})
 }
+
+// FuzzPoolOptions: any option makes a pool that works, also after a restart, or is refused without a trace.
+func FuzzPoolOptions(f *testing.F) {
+	f.Fuzz(func(t *testing.T, name, value, name2, value2 string) {
+		s := store.NewMemory()
+		r, err := newDriver(t, s).RequestPool(t.Context(), &ipam.RequestPoolRequest{Pool: "10.0.0.0/28",
+			Options: map[string]string{name: value, name2: value2}})
+		if err != nil {
+			if !errors.Is(err, ipamdrv.ErrInvalid) || len(keys(t, s, "")) > 0 {
+				t.Errorf("refused with %v, ledger %q", err, keys(t, s, ""))
+			}
+			return
+		}
+		d := newDriver(t, s)
+		for _, addr := range []string{"", "10.0.0.5", ""} {
+			_, err := d.RequestAddress(t.Context(), &ipam.RequestAddressRequest{PoolID: r.PoolID, Address: addr})
+			if err != nil && !errors.Is(err, ipamdrv.ErrFull) && !errors.Is(err, ipamdrv.ErrInUse) {
+				t.Errorf("RequestAddress(%q): %v", addr, err)
+			}
+		}
+		checkInvariants(t, d, s)
+		if _, err := d.ReleasePool(t.Context(), &ipam.ReleasePoolRequest{PoolID: r.PoolID}); err != nil {
+			t.Error(err)
+		}
+		if left := keys(t, s, ""); len(left) > 0 {
+			t.Errorf("the ledger still has %q", left)
+		}
+	})
+}
+
+// FuzzRelease: no string but the right ones ends anything.
+func FuzzRelease(f *testing.F) {
+	f.Fuzz(func(t *testing.T, handle, addr string) {
+		s := store.NewMemory()
+		d := newDriver(t, s)
+		r, err := d.RequestPool(t.Context(), &ipam.RequestPoolRequest{Pool: "10.0.0.0/28",
+			Options: map[string]string{"pool": "lan"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.RequestAddress(t.Context(), &ipam.RequestAddressRequest{PoolID: r.PoolID}); err != nil {
+			t.Fatal(err)
+		}
+		before := len(keys(t, s, ""))
+		for _, handle := range []string{handle, r.PoolID + handle, r.PoolID[:len(r.PoolID)/2] + handle} {
+			if handle == r.PoolID {
+				continue
+			}
+			_, err := d.ReleaseAddress(t.Context(), &ipam.ReleaseAddressRequest{PoolID: handle, Address: addr})
+			if err != nil && !errors.Is(err, ipamdrv.ErrInvalid) {
+				t.Errorf("ReleaseAddress(%q, %q): %v", handle, addr, err)
+			}
+			_, err = d.ReleasePool(t.Context(), &ipam.ReleasePoolRequest{PoolID: handle})
+			if err != nil && !errors.Is(err, ipamdrv.ErrInvalid) {
+				t.Errorf("ReleasePool(%q): %v", handle, err)
+			}
+		}
+		if after := len(keys(t, s, "")); after != before {
+			t.Errorf("releasing %q of %q left %d of %d records", addr, handle, after, before)
+		}
+	})
+}

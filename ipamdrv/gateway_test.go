@@ -2,6 +2,7 @@ package ipamdrv_test
 
 import (
 	"testing"
+	"time"
 )
 
 // invented asks whether a gateway was invented.
@@ -46,7 +47,7 @@ func TestGateways(t *testing.T) {
 func TestInventedGatewayOfTheNewestPool(t *testing.T) {
 	story(t, func(b *bench) {
 		b.gives(b.pool("10.99.0.0/24", ""), "", asGateway, "10.99.0.1/24")
-		sleep()
+		wait(time.Second)
 		second := b.pool("10.99.0.0/24", "")
 		b.invented("10.99.0.0/24", "10.99.0.1", true) // the second has no gateway yet
 		b.gives(second, "10.99.0.1", asGateway, "10.99.0.1/24")

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/docker/go-plugins-helpers/ipam"
 
@@ -31,6 +32,9 @@ func story(t *testing.T, run func(b *bench)) {
 		checkInvariants(t, b.d, b.store)
 	})
 }
+
+// wait lets the bubble's clock, which costs no time, go on.
+func wait(d time.Duration) { time.Sleep(d) }
 
 // newDriver makes a driver on s.
 func newDriver(t testing.TB, s store.Store) *ipamdrv.Driver {
@@ -90,9 +94,15 @@ func pools(t failer, s store.Store) []string {
 func leases(t failer, s store.Store) map[string][]string {
 	t.Helper()
 	got := map[string][]string{}
-	for _, key := range keys(t, s, "ipam/lease/") {
-		id, addr, _ := strings.Cut(key, "/")
-		got["v1:"+id] = append(got["v1:"+id], addr)
+	err := s.Range(context.Background(), "ipam/lease/", func(kv store.KV) error {
+		id, addr, _ := strings.Cut(strings.TrimPrefix(kv.Key, "ipam/lease/"), "/")
+		if !strings.Contains(string(kv.Value), `"kind":"resting"`) {
+			got["v1:"+id] = append(got["v1:"+id], addr)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatalf("read the ledger: %v", err)
 	}
 	return got
 }
@@ -172,7 +182,7 @@ func wantError(t *testing.T, err, kind error, want string) {
 	if err == nil || err.Error() != want {
 		t.Errorf("error\n got: %v\nwant: %s", err, want)
 	}
-	if !errors.Is(err, kind) {
+	if kind != nil && !errors.Is(err, kind) {
 		t.Errorf("error %v does not match %v", err, kind)
 	}
 }

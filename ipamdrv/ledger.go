@@ -19,8 +19,11 @@ const recordVersion = 1
 
 // Where records lie; ID is the pool's, ADDRESS in its usual spelling.
 const (
-	poolPrefix  = "ipam/pool/"  // ipam/pool/ID
-	leasePrefix = "ipam/lease/" // ipam/lease/ID/ADDRESS
+	poolPrefix   = "ipam/pool/"   // ipam/pool/ID
+	leasePrefix  = "ipam/lease/"  // ipam/lease/ID/ADDRESS
+	sharePrefix  = "ipam/share/"  // ipam/share/ID/SHARE, one for each network that shares a pool
+	namePrefix   = "ipam/name/"   // ipam/name/FAMILY/NAME: the ID of the pool that is shared by this name
+	carvedPrefix = "ipam/carved/" // ipam/carved/SUBNET: the ID of the pool that it was carved for
 )
 
 // poolRecord is what the ledger knows of a pool.
@@ -33,14 +36,37 @@ type poolRecord struct {
 	Gateway netip.Addr   `json:"gateway,omitzero"` // it has a lease, too
 	// Invented: the engine asked for a gateway, but for no certain address.
 	Invented bool `json:"invented,omitempty"`
+	// Options are the user's, in his words.
+	Options map[string]string `json:"options,omitempty"`
+	// Carved: the subnet is one of the default pools'.
+	Carved bool `json:"carved,omitempty"`
 }
 
-// leaseRecord is what the ledger knows of an address that somebody has.
+// shareRecord is what the ledger knows of a network that shares a pool.
+type shareRecord struct {
+	V       int       `json:"v"`
+	Created time.Time `json:"created,omitzero"`
+}
+
+// leaseRecord is what the ledger knows of an address that somebody has, or had and that rests.
 type leaseRecord struct {
 	V     int       `json:"v"`
 	Kind  leaseKind `json:"kind,omitempty"`
 	Name  string    `json:"name,omitempty"` // the container's; only engines from 29 on tell
-	Since time.Time `json:"since,omitzero"`
+	MAC   string    `json:"mac,omitempty"`  // the device's; engines tell it when they are asked to
+	Since time.Time `json:"since,omitzero"` // of one that rests: when it was released
+	// Token tells the record of one request from that of another one for the same: when the answer of the store is lost it
+	// shows whose was written.
+	Token string `json:"token,omitempty"`
+	// Holders are the shares of a shared pool that have the address: one, or of a gateway any number.
+	Holders []string `json:"holders,omitempty"`
+	// Via is the pool that was asked for an address, when that was full and this one helped out.
+	Via string `json:"via,omitempty"`
+}
+
+// rest is what becomes of a lease that ends now.
+func (l leaseRecord) rest(now time.Time) leaseRecord {
+	return leaseRecord{V: recordVersion, Kind: kindResting, Name: l.Name, MAC: l.MAC, Since: now.UTC()}
 }
 
 // leaseKind says how an address came to be somebody's.
@@ -50,6 +76,7 @@ const (
 	kindGateway leaseKind = "gateway" // requested as the network's gateway
 	kindAsked   leaseKind = "asked"   // requested by address: --aux-address, --ip, --ip6
 	kindChosen  leaseKind = "chosen"  // chosen by us
+	kindResting leaseKind = "resting" // nobody's; released, and not to be chosen for a while
 )
 
 // holder says who has an address, for the error of the one who cannot have it.
@@ -76,6 +103,20 @@ func poolKey(id string) string { return poolPrefix + id }
 
 // leaseKey is the key of a lease's record.
 func leaseKey(id string, a netip.Addr) string { return leasePrefix + id + "/" + a.String() }
+
+// shareKey is the key of a share's record.
+func shareKey(h handle) string { return sharePrefix + h.id + "/" + h.share }
+
+// nameKey is the key of the ID of the pool that is shared by a name; each family has names of its own.
+func nameKey(name string, v6 bool) string {
+	if v6 {
+		return namePrefix + "6/" + name
+	}
+	return namePrefix + "4/" + name
+}
+
+// carvedKey is the key of the ID of the pool that a subnet was carved for.
+func carvedKey(subnet netip.Prefix) string { return carvedPrefix + subnet.String() }
 
 // put is the operation that writes record under key. It fails on a clock that is thousands of years off.
 func put(key string, record any) (store.Op, error) {
@@ -136,21 +177,18 @@ func (l ledger) leases(ctx context.Context, id string, fn func(a netip.Addr, kv 
 	})
 }
 
-// create writes a record that does not exist yet.
-func (l ledger) create(ctx context.Context, key string, record any) error {
-	op, err := put(key, record)
-	if err != nil {
-		return err
-	}
-	r, err := l.commit(ctx, []store.Cond{store.Absent(key)}, op)
-	if err == nil && !r.OK {
-		return errChanged
-	}
-	return err
+// keys lists the keys under a prefix.
+func (l ledger) keys(ctx context.Context, prefix string) ([]string, error) {
+	var keys []string
+	err := l.store.Range(ctx, prefix, func(kv store.KV) error {
+		keys = append(keys, kv.Key)
+		return nil
+	})
+	return keys, err
 }
 
-// errChanged says that a record is not as this process left it. Nobody else writes to the ledger, so it should not
-// happen; what is in RAM is made again from the ledger then.
+// errChanged says that a record is not as this process left it: another node of a cluster wrote to the ledger, or another
+// request of this one. What is in RAM is made again from the ledger then, and the request tried again.
 var errChanged = errors.New("the ledger was changed by somebody else; try again")
 
 // commit runs one transaction, whose first operation must change its record. When the answer is lost it looks whether

@@ -1,6 +1,7 @@
 package ipamdrv_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -8,10 +9,13 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/docker/go-plugins-helpers/ipam"
-	"github.com/google/go-cmp/cmp"
+	diff "github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
 	"github.com/mellanox/passthrough/ipamdrv"
@@ -24,13 +28,72 @@ type modelPool struct {
 	prefix, within netip.Prefix
 	gateway        netip.Addr
 	cursor         netip.Addr
-	leases         map[netip.Addr]bool
+	leases         map[netip.Addr]string // who has it; "" for nobody in particular
+
+	lowest             bool
+	excluded           []netip.Addr
+	quarantine, sticky time.Duration
+	rests              map[netip.Addr]modelRest
+}
+
+// modelRest is an address that somebody had.
+type modelRest struct {
+	owner string
+	since time.Time
+}
+
+// setOptions gives the pool options.
+func (m *modelPool) setOptions(options map[string]string) {
+	m.lowest = options["reuse"] == "immediate"
+	m.quarantine, _ = time.ParseDuration(options["quarantine"])
+	for _, text := range strings.Split(options["exclude"], ",") {
+		first, last, _ := strings.Cut(text, "-")
+		for a, err := netip.ParseAddr(first); err == nil; a = a.Next() {
+			if m.excluded = append(m.excluded, a); a.String() == last {
+				break
+			}
+		}
+	}
+	m.sticky, _ = time.ParseDuration(options["sticky"])
+}
+
+// resting says whether a is not to be chosen for now, except for its owner; kept, whether that is for his sake alone.
+func (m *modelPool) resting(a netip.Addr) (rests, kept bool) {
+	r, ok := m.rests[a]
+	past := time.Since(r.since)
+	if !ok || past >= m.quarantine && (r.owner == "" || past >= m.sticky) {
+		return false, false
+	}
+	return true, past >= m.quarantine
+}
+
+// had is what is kept for owner, not valid for nothing.
+func (m *modelPool) had(owner string) (last netip.Addr) {
+	for a, r := range m.rests {
+		rests, _ := m.resting(a)
+		if owner != "" && m.sticky > 0 && r.owner == owner && rests && (!last.IsValid() ||
+			cmp.Or(r.since.Compare(m.rests[last].since), a.Compare(last)) > 0) {
+			last = a
+		}
+	}
+	return last
+}
+
+// spare is the one of order that has been kept for somebody for longest, not valid when there is none.
+func (m *modelPool) spare(order []netip.Addr) (oldest netip.Addr) {
+	for _, a := range order {
+		if _, kept := m.resting(a); kept && (!oldest.IsValid() ||
+			cmp.Or(m.rests[a].since.Compare(m.rests[oldest].since), a.Compare(oldest)) < 0) {
+			oldest = a
+		}
+	}
+	return oldest
 }
 
 // clone is a copy to try something on.
 func (m *modelPool) clone() *modelPool {
 	c := *m
-	c.leases = maps.Clone(m.leases)
+	c.leases, c.rests = maps.Clone(m.leases), maps.Clone(m.rests)
 	return &c
 }
 
@@ -49,17 +112,17 @@ func (m *modelPool) usable() []netip.Addr {
 	return all
 }
 
-// choice lists what may be chosen, in the order in which it is tried.
+// choice lists what may be chosen and is not leased, in the order in which it is tried.
 func (m *modelPool) choice() []netip.Addr {
 	usable := m.usable()
 	var before, after []netip.Addr
 	inRange := 0
 	for _, a := range usable {
-		if m.within.IsValid() && !m.within.Contains(a) {
+		if m.within.IsValid() && !m.within.Contains(a) || slices.Contains(m.excluded, a) {
 			continue
 		}
 		inRange++
-		if m.cursor.IsValid() && a.Compare(m.cursor) <= 0 {
+		if m.cursor.IsValid() && !m.lowest && a.Compare(m.cursor) <= 0 {
 			before = append(before, a)
 		} else {
 			after = append(after, a)
@@ -68,7 +131,8 @@ func (m *modelPool) choice() []netip.Addr {
 	order := append(after, before...)
 	return slices.DeleteFunc(order, func(a netip.Addr) bool {
 		kept := a == usable[0] && len(usable) > 4 && !m.gateway.IsValid() && inRange > 1
-		return kept || m.leases[a]
+		_, leased := m.leases[a]
+		return kept || leased
 	})
 }
 
@@ -86,27 +150,39 @@ var subnets = [][2]string{
 	{"fd00::/125", ""}, {"fd00::/124", "fd00::/126"}, {"fd00::/126", ""}, {"fd00::/127", ""}, {"fd00::/128", ""},
 }
 
+// poolOptions are combinations of what pools can be told.
+var poolOptions = []map[string]string{
+	nil, {"reuse": "immediate"}, {"quarantine": "10s"}, {"sticky": "20s"}, {"quarantine": "10s", "sticky": "5s"},
+	{"quarantine": "10s", "sticky": "20s", "reuse": "immediate"},
+	{"exclude": "10.0.0.2-10.0.0.4,10.0.0.3-10.0.0.6,fd00::1-fd00::3,10.0.0.13-10.0.0.14"},
+}
+
 // TestAgainstModel compares every answer with the model's, through restarts and crashes.
 func TestAgainstModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		s := store.NewMemory()
-		m := &machine{store: s, d: mustNew(t, s), pools: map[string]*modelPool{}}
-		t.Repeat(map[string]func(*rapid.T){
-			"request pool":    m.requestPool,
-			"release pool":    m.releasePool,
-			"choose":          func(t *rapid.T) { m.step(t, "choose") },
-			"choose more":     func(t *rapid.T) { m.step(t, "choose") },
-			"ask":             func(t *rapid.T) { m.step(t, "ask") },
-			"gateway":         func(t *rapid.T) { m.step(t, "gateway") },
-			"invent gateway":  func(t *rapid.T) { m.step(t, "invent") },
-			"release":         func(t *rapid.T) { m.step(t, "release") },
-			"release again":   func(t *rapid.T) { m.step(t, "release") },
-			"restart":         func(t *rapid.T) { m.restart(t) },
-			"crash, lost":     func(t *rapid.T) { m.crash(t, storetest.Lost) },
-			"crash, unknown":  func(t *rapid.T) { m.crash(t, storetest.Unanswered) },
-			"ambiguous store": m.ambiguous,
-			"":                m.check,
-		})
+	// A bubble's test cannot be asked for its deadline, so rapid does not get to see that it has one.
+	synctest.Test(t, func(t *testing.T) { rapid.Check(struct{ rapid.TB }{t}, againstModel) })
+}
+
+// againstModel is one run.
+func againstModel(t *rapid.T) {
+	s := store.NewMemory()
+	m := &machine{store: s, d: mustNew(t, s), pools: map[string]*modelPool{}}
+	t.Repeat(map[string]func(*rapid.T){
+		"request pool":    m.requestPool,
+		"release pool":    m.releasePool,
+		"choose":          func(t *rapid.T) { m.step(t, "choose") },
+		"choose more":     func(t *rapid.T) { m.step(t, "choose") },
+		"ask":             func(t *rapid.T) { m.step(t, "ask") },
+		"gateway":         func(t *rapid.T) { m.step(t, "gateway") },
+		"invent gateway":  func(t *rapid.T) { m.step(t, "invent") },
+		"release":         func(t *rapid.T) { m.step(t, "release") },
+		"release again":   func(t *rapid.T) { m.step(t, "release") },
+		"restart":         func(t *rapid.T) { m.restart(t) },
+		"crash, lost":     func(t *rapid.T) { m.crash(t, storetest.Lost) },
+		"crash, unknown":  func(t *rapid.T) { m.crash(t, storetest.Unanswered) },
+		"ambiguous store": m.ambiguous,
+		"wait":            func(t *rapid.T) { time.Sleep(time.Duration(rapid.IntRange(1, 15).Draw(t, "s")) * time.Second) },
+		"":                m.check,
 	})
 }
 
@@ -128,7 +204,7 @@ func (m *machine) restart(t *rapid.T) {
 // check compares the ledger with the model and the index with the ledger.
 func (m *machine) check(t *rapid.T) {
 	checkInvariants(t, m.d, m.store)
-	if diff := cmp.Diff(m.modelLeases(), sorted(leases(t, m.store))); diff != "" {
+	if diff := diff.Diff(m.modelLeases(), sorted(leases(t, m.store))); diff != "" {
 		t.Fatalf("leases (-model +ledger):\n%s", diff)
 	}
 	want := slices.Sorted(maps.Keys(m.pools))
@@ -159,12 +235,17 @@ func sorted(lists map[string][]string) map[string][]string {
 // requestPool makes a pool in both.
 func (m *machine) requestPool(t *rapid.T) {
 	pick := rapid.SampledFrom(subnets).Draw(t, "subnet")
-	p := &modelPool{prefix: netip.MustParsePrefix(pick[0]), leases: map[netip.Addr]bool{}}
+	p := &modelPool{prefix: netip.MustParsePrefix(pick[0]), leases: map[netip.Addr]string{},
+		rests: map[netip.Addr]modelRest{}}
 	if pick[1] != "" {
 		p.within = netip.MustParsePrefix(pick[1])
 	}
-	r, err := m.d.RequestPool(context.Background(), &ipam.RequestPoolRequest{Pool: pick[0], SubPool: pick[1]})
-	if len(p.choice()) == 0 {
+	options := rapid.SampledFrom(poolOptions).Draw(t, "options")
+	r, err := m.d.RequestPool(context.Background(),
+		&ipam.RequestPoolRequest{Pool: pick[0], SubPool: pick[1], Options: options})
+	empty := len(p.choice()) == 0
+	p.setOptions(options)
+	if empty {
 		if !errors.Is(err, ipamdrv.ErrInvalid) {
 			t.Fatalf("RequestPool(%v): %v, want it refused", pick, err)
 		}
@@ -220,21 +301,29 @@ func draw(t *rapid.T, kind, handle string, p *modelPool) call {
 	if a.IsValid() {
 		req.Address = a.String()
 	}
+	owner := rapid.SampledFrom([]string{"", "web", "db"}).Draw(t, "owner")
+	if owner != "" {
+		req.Options = map[string]string{"com.docker.network.endpoint.name": owner}
+	}
 	if kind == "gateway" || kind == "invent" {
 		req.Options = asGateway
 	}
-	return call{fmt.Sprint(kind, " ", req.Address), func(d *ipamdrv.Driver) (string, error) {
+	return call{fmt.Sprint(kind, " ", req.Address, " ", req.Options), func(d *ipamdrv.Driver) (string, error) {
 		r, err := d.RequestAddress(context.Background(), req)
 		if err != nil {
 			return "", err
 		}
 		return r.Address, nil
-	}, func(p *modelPool) (string, error) { return p.request(kind, a) }}
+	}, func(p *modelPool) (string, error) { return p.request(kind, a, owner) }}
 }
 
 // release is the model's ReleaseAddress.
 func (m *modelPool) release(a netip.Addr) (string, error) {
+	owner, ok := m.leases[a]
 	delete(m.leases, a)
+	if ok && a != m.gateway {
+		m.rests[a] = modelRest{owner, time.Now()}
+	}
 	if a == m.gateway {
 		m.gateway = netip.Addr{}
 	}
@@ -242,15 +331,21 @@ func (m *modelPool) release(a netip.Addr) (string, error) {
 }
 
 // request is the model's RequestAddress.
-func (m *modelPool) request(kind string, a netip.Addr) (string, error) {
+func (m *modelPool) request(kind string, a netip.Addr, owner string) (string, error) {
 	isGateway := kind == "gateway" || kind == "invent"
 	switch {
 	case kind == "choose":
+		if a = m.had(owner); a.IsValid() {
+			break
+		}
 		order := m.choice()
-		if len(order) == 0 {
+		free := slices.DeleteFunc(slices.Clone(order), func(a netip.Addr) bool { rests, _ := m.resting(a); return rests })
+		if a = m.spare(order); len(free) > 0 {
+			a = free[0]
+		}
+		if !a.IsValid() {
 			return "", ipamdrv.ErrFull
 		}
-		a = order[0]
 		m.cursor = a
 	case isGateway && m.gateway.IsValid() && (kind == "invent" || a == m.gateway):
 		return netip.PrefixFrom(m.gateway, m.prefix.Bits()).String(), nil
@@ -262,10 +357,11 @@ func (m *modelPool) request(kind string, a netip.Addr) (string, error) {
 	if !slices.Contains(m.usable(), a) {
 		return "", ipamdrv.ErrInvalid
 	}
-	if m.leases[a] {
+	if _, ok := m.leases[a]; ok {
 		return "", ipamdrv.ErrInUse
 	}
-	m.leases[a] = true
+	m.leases[a] = owner
+	delete(m.rests, a)
 	if isGateway {
 		m.gateway = a
 	}

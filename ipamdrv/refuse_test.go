@@ -18,11 +18,11 @@ func TestRefusedPools(t *testing.T) {
 		want string
 	}{
 		{"no subnet", ipam.RequestPoolRequest{},
-			"no IPv4 subnet; this driver does not pick one, give the network one with --subnet"},
+			"no IPv4 subnet; give the network one with --subnet, or the plugin some to choose from (DEFAULT_POOLS)"},
 		{"no IPv6 subnet", ipam.RequestPoolRequest{V6: true},
-			"no IPv6 subnet; this driver does not pick one, give the network one with --subnet"},
+			"no IPv6 subnet; give the network one with --subnet, or the plugin some to choose from (DEFAULT_POOLS)"},
 		{"range without subnet", ipam.RequestPoolRequest{SubPool: "10.1.0.0/24"},
-			"no IPv4 subnet; this driver does not pick one, give the network one with --subnet"},
+			`ip-range "10.1.0.0/24": needs a --subnet`},
 		{"no prefix length", ipam.RequestPoolRequest{Pool: "10.1.0.0"}, `subnet "10.1.0.0"` + form},
 		{"too long", ipam.RequestPoolRequest{Pool: "10.1.0.0/33"}, `subnet "10.1.0.0/33"` + form},
 		{"zone", ipam.RequestPoolRequest{Pool: "fe80::%eth0/64"}, `subnet "fe80::%eth0/64"` + form},
@@ -46,7 +46,24 @@ func TestRefusedPools(t *testing.T) {
 		{"range of the broadcast address", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", SubPool: "10.1.0.255/32"},
 			"ip-range 10.1.0.255/32: its one address is the subnet's broadcast address of 10.1.0.0/24"},
 		{"unknown option", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"foo": "bar"}},
-			`ipam option "foo": unknown; this driver has no --ipam-opt`},
+			`ipam option "foo": unknown; known are exclude, gateway, pool, overflow, probe, reuse, quarantine, sticky, slaac`},
+		{"reuse", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"reuse": "never"}},
+			`ipam option reuse: "never" is not allowed; allowed: last or immediate`},
+		{"quarantine", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"Quarantine": "30"}},
+			`ipam option quarantine: "30" is not allowed; allowed: a duration from 1s to 8760h, such as 30s`},
+		{"slaac without subnet", ipam.RequestPoolRequest{V6: true, Options: map[string]string{"slaac": "yes"}},
+			"ipam option slaac: needs --subnet fe80::/64"},
+		{"slaac elsewhere", ipam.RequestPoolRequest{Pool: "fd00::/64", Options: map[string]string{"slaac": "yes"}},
+			"ipam option slaac: the IPv6 subnet must be fe80::/64"},
+		{"slaac", ipam.RequestPoolRequest{Pool: "fe80::/64", Options: map[string]string{"slaac": "maybe"}},
+			`ipam option slaac: "maybe" is not allowed; allowed: yes or no`},
+		{"probe", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"probe": "arp"}},
+			`ipam option probe: "arp" is not allowed; allowed: off, or arp@ and the name of one of the host's devices`},
+		{"exclude", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"exclude": "10.1.0.9-10.1.0.5"}},
+			`ipam option exclude: "10.1.0.9-10.1.0.5" is not allowed; allowed: up to 256 addresses, ranges A-B and subnets, ` +
+				`separated by commas`},
+		{"sticky", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"sticky": "yes"}},
+			`ipam option sticky: "yes" is not allowed; allowed: a duration from 1s to 8760h, such as 24h`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

@@ -117,6 +117,14 @@ func TestCapabilities(t *testing.T) {
 		if err != nil || *caps != (ipamdrv.CapabilitiesResponse{}) {
 			t.Errorf("GetCapabilities = %+v, %v", caps, err)
 		}
+		d, err := ipamdrv.New(ipamdrv.Config{Store: b.store, Capabilities: ipamdrv.Capabilities{RequireMAC: true}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		caps, err = d.GetCapabilities(b.Context(), &ipamdrv.Empty{})
+		if err != nil || *caps != (ipamdrv.CapabilitiesResponse{RequiresMACAddress: true}) {
+			t.Errorf("GetCapabilities with RequireMAC = %+v, %v", caps, err)
+		}
 		spaces, err := b.d.GetDefaultAddressSpaces(b.Context(), &ipamdrv.Empty{})
 		want := ipam.AddressSpacesResponse{LocalDefaultAddressSpace: "passthrough-local",
 			GlobalDefaultAddressSpace: "passthrough-global"}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"math/bits"
 	"net/netip"
+	"slices"
 )
 
 // subnet is the arithmetic of one pool: which of its addresses may be given, which may be chosen, and how they are
@@ -16,11 +17,12 @@ type subnet struct {
 	// Addresses are numbered from base. A subnet of more than 2^64 addresses is numbered from where the choice begins;
 	// those below base and those 2^64 and more above it have no number: they can be asked for, but are not chosen.
 	base   netip.Addr
-	lo, hi uint64 // the choice; empty when lo > hi
+	lo, hi uint64    // the choice; empty when lo > hi
+	choice []stretch // of lo to hi what is not excluded
 }
 
-// newSubnet works out the numbers. within must be inside prefix, or not valid.
-func newSubnet(prefix, within netip.Prefix) subnet {
+// newSubnet works out the numbers. within must be inside prefix, or not valid; what is excluded need not be.
+func newSubnet(prefix, within netip.Prefix, excluded []span) subnet {
 	s := subnet{prefix: prefix, within: within, base: prefix.Addr()}
 	choice := prefix
 	if within.IsValid() {
@@ -41,7 +43,24 @@ func newSubnet(prefix, within netip.Prefix) subnet {
 	if s.lo <= s.hi && s.reserved(s.addr(s.hi)) != "" {
 		s.hi--
 	}
+	s.choice = s.without(s.lo, s.hi, excluded)
 	return s
+}
+
+// one says whether there is but one address to choose.
+func (s *subnet) one() bool { return len(s.choice) == 1 && s.choice[0].lo == s.choice[0].hi }
+
+// count is how many addresses there are to choose; it is right below 2^64.
+func (s *subnet) count() (n uint64) {
+	for _, st := range s.choice {
+		n += st.hi - st.lo + 1
+	}
+	return n
+}
+
+// chosen says whether number n is among those to choose.
+func (s *subnet) chosen(n uint64) bool {
+	return slices.ContainsFunc(s.choice, func(st stretch) bool { return n >= st.lo && n <= st.hi })
 }
 
 // hostBits is the number of bits that addresses of p differ in.
@@ -91,11 +110,11 @@ func (s *subnet) reserved(a netip.Addr) string {
 // router is the number of the address that is not chosen while the pool has no gateway, false when there is none: the
 // subnet is too small to spare one, or --ip-range leaves nothing else to choose.
 func (s *subnet) router() (uint64, bool) {
-	if hostBits(s.prefix) < 3 || s.lo == s.hi {
+	if hostBits(s.prefix) < 3 || s.one() {
 		return 0, false
 	}
 	n, ok := s.number(s.first())
-	return n, ok && n >= s.lo && n <= s.hi
+	return n, ok && s.chosen(n)
 }
 
 // family names the subnet's address family.

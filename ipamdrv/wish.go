@@ -2,16 +2,30 @@ package ipamdrv
 
 import (
 	"context"
+	"crypto/rand"
 	"net/netip"
 	"time"
 
 	"github.com/docker/go-plugins-helpers/ipam"
+	"github.com/docker/libnetwork/netlabel"
 )
 
 // wish is a request for an address.
 type wish struct {
 	addr  netip.Addr // not valid: any
 	lease leaseRecord
+	share string // the share of a shared pool that it is for
+}
+
+// any says whether any address would do.
+func (w wish) any() bool { return w.lease.Kind == kindChosen }
+
+// of is the wish of the network that has handle h.
+func (w wish) of(h handle) wish {
+	if w.share = h.share; h.share != "" {
+		w.lease.Holders = []string{h.share}
+	}
+	return w
 }
 
 // newWish checks a request.
@@ -20,8 +34,9 @@ func newWish(r *ipam.RequestAddressRequest) (wish, error) {
 		return wish{}, refuse(ErrInvalid, "the request names no pool")
 	}
 	name := r.Options[optEndpointName]
+	mac := r.Options[netlabel.MacAddress]
 	w := wish{lease: leaseRecord{V: recordVersion, Kind: kindChosen, Name: name[:min(len(name), maxName)],
-		Since: time.Now().UTC()}}
+		MAC: mac[:min(len(mac), maxMAC)], Since: time.Now().UTC(), Token: rand.Text()}}
 	if r.Address != "" {
 		var err error
 		if w.addr, err = parseAddr(r.Address); err != nil {
@@ -48,13 +63,13 @@ func (w wish) String() string {
 }
 
 // grant gives what is wished for from p; given is false when the asker had it already.
-func (w wish) grant(ctx context.Context, p *pool) (a netip.Addr, given bool, err error) {
+func (w wish) grant(ctx context.Context, p *pool, ask prober) (a netip.Addr, given bool, err error) {
 	switch w.lease.Kind {
 	case kindGateway:
 		return p.gateway(ctx, w.addr, w.lease)
 	case kindAsked:
-		return w.addr, true, p.give(ctx, w.addr, w.lease, nil)
+		return w.addr, true, p.giveAsked(ctx, w.addr, w.lease, ask)
 	}
-	a, err = p.choose(ctx, w.lease)
+	a, err = p.choose(ctx, w.lease, ask)
 	return a, true, err
 }

@@ -79,10 +79,21 @@ func TestChildMAC(t *testing.T) {
 		wantError(t, err, "mac address 02:00:00:00:00:42: macvlan on ens2 is held by endpoint a-endpoint-0 of network n")
 		_, _, err = m.run("b", "n", "52:54:00:bb:00:00")
 		wantError(t, err, "mac address 52:54:00:bb:00:00: ens2 has it")
-		m.end("a")
+		m.leave("a")
+		m.kernel.KillNS("a", time.Second) // the engine was killed, and the container is started again at once
+		m.delete("a")
 		m.mustRun("b", "n", "02:00:00:00:00:42")
 		m.end("b")
+		parent := m.kernel.Link("ens2").Index
+		m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: parent, MAC: "02:00:00:00:00:43", Up: true})
+		_, _, err = m.run("c", "n", "02:00:00:00:00:43")
+		if err == nil || !strings.HasSuffix(err.Error(), ": set mac 02:00:00:00:00:43: another on its device has it: "+
+			"address already in use") {
+			t.Errorf("the mac of a macvlan of the host's: %v", err)
+		}
+		m.kernel.DelLink("mv0")
 		m.mustRemove("n")
+		m.wantKeys()
 		for _, c := range []struct{ mode, device, want string }{
 			{"ipvlan", "ens2", "an ipvlan has the mac of its device, 52:54:00:bb:00:00"},
 			{"ipoib", "ib0", "the address of an infiniband device cannot be chosen"},
@@ -123,12 +134,16 @@ func TestChildParent(t *testing.T) {
 		m.wantHost(before)
 		m.mustRun("a", "besides")
 		m.mustRun("b", "vfs")
-		m.end("a")
 		m.end("b")
-		m.mustRemove("vfs") // the VFs that were made for it go, though its PF has another network
+		m.mustRemove("vfs") // the VFs that were made for it go, though its PF has another network, and stays up for that
 		if n := m.kernel.NumVFs("0000:01:00.0"); n != 0 {
 			t.Errorf("%d vfs are left", n)
 		}
+		m.settled()
+		if l := m.kernel.InNS("a").Links()[0]; !l.Carrier {
+			t.Errorf("without the vfs the child has no carrier: %+v", l)
+		}
+		m.end("a")
 	})
 }
 

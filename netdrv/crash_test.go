@@ -77,6 +77,14 @@ func lives() map[string]life {
 			hardware: func(m *machine) { m.kernel.AddPF(hca()) },
 			live:     container("netdevice=ib0"),
 		},
+		"vf of an infiniband pf of its vendor's driver": {
+			hardware: func(m *machine) {
+				pf := hca()
+				pf.VendorTree = true
+				m.kernel.AddPF(pf)
+			},
+			live: container("netdevice=ib0", "link_state=enable"),
+		},
 		"vf that is tuned": {
 			hardware: func(m *machine) {
 				pf := igb()

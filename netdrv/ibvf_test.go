@@ -1,7 +1,10 @@
 package netdrv_test
 
 import (
+	"bytes"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -166,5 +169,42 @@ func TestSubnetManager(t *testing.T) {
 		m.mustCreate("n", "netdevice=ib0", "link_state=disable")
 		m.mustRun("a", "n")
 		m.end("a")
+	})
+}
+
+// TestInfiniBandTree: the driver of the card's vendor sets GUIDs and policy through files below the PF.
+func TestInfiniBandTree(t *testing.T) {
+	const guid = "02:00:00:00:00:00:AB:02"
+	story(t, func(m *machine) {
+		pf := hca()
+		pf.VendorTree = true
+		m.kernel.AddPF(pf)
+		before := m.kernel.String()
+		file := func(name string) string {
+			t.Helper()
+			b, err := os.ReadFile(filepath.Join(m.kernel.Sys, "bus/pci/devices/0000:01:00.0/sriov/0", name))
+			m.must(err)
+			return string(bytes.TrimSpace(b))
+		}
+		m.mustCreate("n", "netdevice=ib0")
+		own := file("port")
+		if !strings.HasPrefix(own, "02:") || file("node") != own || file("policy") != "Down" {
+			t.Errorf("vf 0 is made with node %s, port %s, policy %s", file("node"), own, file("policy"))
+		}
+		m.must(m.runWith("a", "n", map[string]any{"guid": guid, "link_state": "enable"}))
+		want := strings.ToLower(guid)
+		if file("port") != want || file("node") != want || file("policy") != "Up" {
+			t.Errorf("vf 0 has node %s, port %s, policy %s; want %s and Up", file("node"), file("port"), file("policy"), want)
+		}
+		if l := m.kernel.InNS("a").Links()[0]; !strings.HasSuffix(string(l.MAC), want) || !l.Carrier {
+			t.Errorf("in the container: %+v", l)
+		}
+		m.end("a")
+		if file("port") != own || file("node") != own || file("policy") != "Down" {
+			t.Errorf("vf 0 is left with node %s, port %s, policy %s", file("node"), file("port"), file("policy"))
+		}
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
 	})
 }

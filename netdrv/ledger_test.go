@@ -64,7 +64,7 @@ func twoNICs(m *machine) {
 }
 
 // busyDay leaves a machine with a record of each kind: a VF in a container, one that is ready, one that cannot be put
-// back, one on its way back, a whole device in a container.
+// back, one on its way back, a whole device in a container, a child of a device in one.
 func busyDay(m *machine) {
 	r := &plugin.CreateNetworkRequest{
 		IPv4Data: []*plugin.IPAMData{{Pool: "10.0.0.0/24", Gateway: "10.0.0.1/24"}},
@@ -78,6 +78,8 @@ func busyDay(m *machine) {
 	m.mustRun("stuck", "vfs", "02:00:00:00:00:42")
 	m.mustRun("coming", "vfs")
 	m.mustRun("whole", "whole")
+	m.must(m.create("thin", "netdevice=ens1f0", "mode=macvlan", "mtu=1400"))
+	m.mustRun("thin", "thin", "02:00:00:00:00:77")
 	_, err := m.createEndpoint("ready", "vfs",
 		plugin.EndpointInterface{Address: "10.0.0.9/24", AddressIPv6: "2001:db8:1::9/64"})
 	m.must(err)
@@ -171,9 +173,10 @@ func TestGoesOnFromVersion1(t *testing.T) {
 		m.kernel.DelLink("ens1f0v1")
 		m.settled()
 		m.wantIn("0000:01:10.2", "")
-		for _, c := range []string{"more", "lent", "whole"} {
+		for _, c := range []string{"more", "lent", "whole", "thin"} {
 			m.end(c)
 		}
+		m.mustRemove("thin")
 		m.mustRemove("vfs")
 		m.mustRemove("whole")
 		m.wantHost(before)

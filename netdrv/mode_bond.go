@@ -76,7 +76,7 @@ func (d bonded) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev
 	if _, err := d.host.MakeBond(*l.Bond); err != nil {
 		return hw.Netdev{}, err
 	}
-	if _, err := d.host.MakeChild(*l.Child); err != nil {
+	if _, err := d.host.MakeChild(ctx, *l.Child); err != nil {
 		return hw.Netdev{}, err
 	}
 	return d.host.Shape(l.Device, l.Shape, 0)

@@ -142,11 +142,11 @@ func refuseMAC(n *network, parent hw.Netdev, loans map[hw.ID]*loan) error {
 }
 
 // prepare makes the child.
-func (d child) prepare(_ context.Context, l *loan, _ func() error) (hw.Netdev, error) {
+func (d child) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev, error) {
 	if l.Child == nil {
 		return hw.Netdev{}, errors.New("the ledger does not say what to make")
 	}
-	if _, err := d.host.MakeChild(*l.Child); err != nil {
+	if _, err := d.host.MakeChild(ctx, *l.Child); err != nil {
 		return hw.Netdev{}, err
 	}
 	return d.host.Shape(l.Device, l.Shape, 0)

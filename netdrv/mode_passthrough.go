@@ -152,7 +152,7 @@ func standIn(n *network, bond hw.Netdev, l loanRecord) *loan {
 // prepare marks the device and gives it the wanted MAC; in place of a bond, what is made on it.
 func (d passthrough) prepare(ctx context.Context, l *loan, save func() error) (hw.Netdev, error) {
 	if l.Child != nil {
-		return d.prepareStandIn(l)
+		return d.prepareStandIn(ctx, l)
 	}
 	if _, err := d.host.PrepareNetdev(l.Device, l.Wish.MAC); err != nil {
 		return hw.Netdev{}, err
@@ -165,7 +165,7 @@ func (d passthrough) prepare(ctx context.Context, l *loan, save func() error) (h
 }
 
 // prepareStandIn makes the macvlan that takes a bond's place. Its MTU cannot be above the bond's.
-func (d passthrough) prepareStandIn(l *loan) (hw.Netdev, error) {
+func (d passthrough) prepareStandIn(ctx context.Context, l *loan) (hw.Netdev, error) {
 	bond, err := d.host.PrepareNetdev(l.Parent, "")
 	if err != nil {
 		return hw.Netdev{}, err
@@ -176,7 +176,7 @@ func (d passthrough) prepareStandIn(l *loan) (hw.Netdev, error) {
 			return hw.Netdev{}, err
 		}
 	}
-	if _, err := d.host.MakeChild(*l.Child); err != nil {
+	if _, err := d.host.MakeChild(ctx, *l.Child); err != nil {
 		return hw.Netdev{}, err
 	}
 	return d.host.Shape(l.Device, l.Shape, 0)

@@ -156,12 +156,19 @@ func (d *Driver) setGateways(ctx context.Context, rec *networkRecord, c *config,
 			if err != nil {
 				return fmt.Errorf("gateway %s: %w", p.Gateway, err)
 			}
-			if c.gateway == gatewayAuto || d.inventedGateway == nil || !d.inventedGateway(ctx, p.Pool, p.Gateway) {
+			invented := d.inventedGateway != nil && d.inventedGateway(ctx, p.Pool, p.Gateway)
+			if !invented || c.gateway == gatewayAuto && !nobodys(gw) {
 				*family.to = gw.Addr().String()
 			}
 		}
 	}
 	return nil
+}
+
+// nobodys says whether gw is the subnet's own address, which the IPAM driver answers where there is to be no gateway to
+// engines that insist on one.
+func nobodys(gw netip.Prefix) bool {
+	return gw.Addr() == gw.Masked().Addr() && gw.Addr().BitLen()-gw.Bits() > 1
 }
 
 // deleteNetwork forgets a network. Endpoints that it still has are ones whose deletion never reached the plugin; their

@@ -179,6 +179,7 @@ func TestGateways(t *testing.T) {
 		"given by the user":          {gateway: gw, want: "10.0.0.1"},
 		"invented by an old engine":  {gateway: gw, invented: true, want: ""},
 		"invented, and wanted":       {gateway: gw, invented: true, options: []string{"gateway=auto"}, want: "10.0.0.1"},
+		"wanted, but there is none":  {gateway: pool, invented: true, options: []string{"gateway=auto"}, want: ""},
 		"not wanted":                 {gateway: gw, options: []string{"gateway=none"}, want: ""},
 		"of an internal network":     {gateway: gw, internal: true, want: ""},
 		"outside the network's pool": {gateway: "10.9.9.1/24", want: "10.9.9.1", route: "10.9.9.1/32"},
@@ -186,7 +187,7 @@ func TestGateways(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			story(t, func(m *machine) {
 				nic(m)
-				m.inventedGateway = func(_ context.Context, p, g string) bool { return c.invented && p == pool && g == gw }
+				m.inventedGateway = func(_ context.Context, p, g string) bool { return c.invented && p == pool && g == c.gateway }
 				r := &plugin.CreateNetworkRequest{IPv4Data: []*plugin.IPAMData{{Pool: pool, Gateway: c.gateway}}}
 				if c.internal {
 					r.Options = map[string]any{"com.docker.network.internal": true}

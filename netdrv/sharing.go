@@ -155,10 +155,23 @@ func (d *Driver) unmakeVFs(ctx context.Context, pci string) error {
 	case r.rec.Boot != d.host.Boot() || d.foreign(pf, r.rec): // the reboot has undone it, or an administrator
 	default:
 		d.log.Info("removing vfs", zap.String("pf", pf.Name), zap.String("pci", pci), zap.Int("numvfs", pf.NumVFs))
-		if err := d.host.DisableVFs(pf, r.rec.Was); err != nil {
+		was, err := d.sharedWith(ctx, pf, r.rec.Was)
+		if err == nil {
+			err = d.host.DisableVFs(pf, was)
+		}
+		if err != nil {
 			return err
 		}
 	}
 	_, err = commit(ctx, d.store, store.Unchanged(r.kv), remove(r.kv.Key))
 	return err
+}
+
+// sharedWith is how a PF is to be left without its VFs: as it was, but up while containers have children of it.
+func (d *Driver) sharedWith(ctx context.Context, pf hw.PF, was hw.Sharing) (hw.Sharing, error) {
+	loans, err := d.loans(ctx)
+	for _, l := range loans {
+		was.Up = was.Up || l.Parent == pf.ID
+	}
+	return was, err
 }

@@ -249,9 +249,10 @@ func TestTuningRefused(t *testing.T) {
 		nic(m)
 		before := m.kernel.String()
 		for option, want := range map[string]string{
-			"queues=9":            "ens2 (e1000e): set queues 9: it can have at most 8: invalid value",
-			"ring_rx=4097":        "ens2 (e1000e): set rings 4097 rx, 256 tx: they can be at most 4096 rx, 4096 tx: invalid value",
-			"ethtool=highdma=off": "ens2 (e1000e): set features highdma=off: highdma is always on; what can be changed is rx, tx, sg, tso, gso, gro, rxvlan, txvlan, ntuple, rxhash: not supported by the driver",
+			"queues=9":     "ens2 (e1000e): set queues 9: it can have at most 8: invalid value",
+			"ring_rx=4097": "ens2 (e1000e): set rings 4097 rx, 256 tx: they can be at most 4096 rx, 4096 tx: invalid value",
+			"ethtool=highdma=off": "ens2 (e1000e): set features highdma=off: highdma is always on; " +
+				"what can be changed is rx, tx, sg, tso, gso, gro, rxvlan, txvlan, ntuple, rxhash: not supported by the driver",
 		} {
 			wantError(t, m.create("x", "netdevice=ens2", "mode=passthrough", option), want)
 		}
@@ -271,7 +272,7 @@ func TestInterruptsRefused(t *testing.T) {
 		"managed": {func(_ *hwtest.Kernel, pf *hwtest.PF) { pf.ManagedIRQs = true }, nil, "send interrupt 29 to cpu 1: " +
 			"it is managed by the kernel, which alone says where it goes: operation not permitted"},
 		"no /proc/irq": {func(k *hwtest.Kernel, _ *hwtest.PF) { k.NoProcIRQ = true }, nil, "look for its interrupts: " +
-			"the plugin was not given /proc/irq: not supported by the driver"},
+			"the plugin was not given /proc/irq (see docs/tuning.md): not supported by the driver"},
 		"none in use": {func(_ *hwtest.Kernel, pf *hwtest.PF) { pf.NoIRQs = true }, nil, "look for its interrupts: " +
 			"it has no msi-x interrupts of its own in use: not supported by the driver"},
 		"anything else": {func(*hwtest.Kernel, *hwtest.PF) {}, errors.New("no luck"), "send interrupt 29 to cpu 1: no luck"},

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"go.uber.org/zap/zapcore"
+
+	"github.com/mellanox/passthrough/ipamdrv"
 )
 
 // config is everything that the environment decides.
@@ -17,6 +19,8 @@ type config struct {
 	handlerTimeout time.Duration
 	deviceNames    string // see parseDevices
 	pools          string // where pools and leases are kept, see parseStore
+	requireMAC     bool
+	defaultPools   string // see ipamdrv.ParseDefaultPools
 }
 
 // A setting is one variable of the environment.
@@ -66,6 +70,15 @@ var settings = []setting{
 		_, err := parseStore(v, c.stateDir)
 		c.pools = v
 		return err == nil
+	}},
+	{"DEFAULT_POOLS", "", "subnets such as 10.200.0.0/16:24,fd00:200::/48:64", func(c *config, v string) bool {
+		_, err := ipamdrv.ParseDefaultPools(v)
+		c.defaultPools = v
+		return err == nil
+	}},
+	{"REQUIRE_MAC", "false", "true or false", func(c *config, v string) bool {
+		c.requireMAC = v == "true"
+		return c.requireMAC || v == "false"
 	}},
 }
 

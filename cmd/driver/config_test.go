@@ -33,10 +33,12 @@ func TestConfigDefaults(t *testing.T) {
 }
 
 func TestConfigValues(t *testing.T) {
-	got, err := configFrom(env("LOG_LEVEL=debug", "STATE_DIR=/var/lib/x/", "SOCKET=/run/x.sock", "HANDLER_TIMEOUT=1500ms"))
+	got, err := configFrom(env("LOG_LEVEL=debug", "STATE_DIR=/var/lib/x/", "SOCKET=/run/x.sock", "HANDLER_TIMEOUT=1500ms",
+		"REQUIRE_MAC=true", "DEFAULT_POOLS=10.200.0.0/16:24"))
 	want := config{
 		logLevel: zapcore.DebugLevel, stateDir: "/var/lib/x", socket: "/run/x.sock", handlerTimeout: 1500 * time.Millisecond,
-		pools: "bolt",
+		pools:      "bolt",
+		requireMAC: true, defaultPools: "10.200.0.0/16:24",
 	}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
@@ -54,6 +56,9 @@ func TestConfigRefusals(t *testing.T) {
 		{"HANDLER_TIMEOUT=10", `environment: HANDLER_TIMEOUT="10": must be a duration from 1s to 25s`},
 		{"HANDLER_TIMEOUT=0s", `environment: HANDLER_TIMEOUT="0s": must be a duration from 1s to 25s`},
 		{"HANDLER_TIMEOUT=26s", `environment: HANDLER_TIMEOUT="26s": must be a duration from 1s to 25s`},
+		{"REQUIRE_MAC=yes", `environment: REQUIRE_MAC="yes": must be true or false`},
+		{"DEFAULT_POOLS=10.0.0.0/8", `environment: DEFAULT_POOLS="10.0.0.0/8": must be subnets such as ` +
+			`10.200.0.0/16:24,fd00:200::/48:64`},
 		{"DEVICES=fabric", `environment: DEVICES="fabric": must be NAME=DEVICE,DEVICE... with ; between names`},
 	} {
 		if _, err := configFrom(env(c.pair)); err == nil || err.Error() != c.want {

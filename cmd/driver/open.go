@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -21,6 +22,8 @@ type rooms struct {
 	network *pending[*netdrv.Driver]
 	ipam    *pending[*ipamdrv.Driver]
 
+	capabilities ipamdrv.Capabilities
+
 	stop   context.CancelFunc
 	closed chan struct{} // closed when the ledger is
 }
@@ -34,6 +37,8 @@ func open(cfg config, log *zap.Logger) *rooms {
 		ipam:    newPending[*ipamdrv.Driver](),
 		stop:    stop,
 		closed:  make(chan struct{}),
+
+		capabilities: cfg.capabilities(),
 	}
 	go func() {
 		defer close(r.closed)
@@ -53,6 +58,11 @@ func open(cfg config, log *zap.Logger) *rooms {
 		<-ctx.Done()
 	}()
 	return r
+}
+
+// capabilities are the answers of the IPAM driver that the environment decides.
+func (c config) capabilities() ipamdrv.Capabilities {
+	return ipamdrv.Capabilities{RequireMAC: c.requireMAC}
 }
 
 // close ends what open began. A ledger that is still at work after that is closed by the end of the process, which it
@@ -108,7 +118,16 @@ func openDrivers(cfg config, ledger, pools store.Store, log *zap.Logger) (*netdr
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardware: open: %w", err)
 	}
-	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Log: log})
+	defaults, err := ipamdrv.ParseDefaultPools(cfg.defaultPools)
+	if err != nil {
+		return nil, nil, err
+	}
+	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Log: log, Capabilities: cfg.capabilities(),
+		Defaults: defaults, Host: host.Networks,
+		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
+			mac, err := host.Holder(ctx, device, a)
+			return string(mac), err
+		}})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -15,12 +15,12 @@ type route struct {
 }
 
 // routes is the table of all calls. A driver's method waits for its driver to be open; those of which the engine's own
-// start depends do not, and need no state to answer: any Driver will do, the zero one too.
+// start depends do not, and need no state to answer.
 func routes(r *rooms) []route {
 	const quiet = true
 	var (
 		anyNet  netdrv.Driver
-		anyIPAM ipamdrv.Driver
+		anyIPAM = r.capabilities
 		net     = r.network
 		ipam    = r.ipam
 	)

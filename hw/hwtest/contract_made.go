@@ -1,6 +1,7 @@
 package hwtest
 
 import (
+	"fmt"
 	"slices"
 	"syscall"
 	"testing"
@@ -78,6 +79,13 @@ func madeMacvlan(t *testing.T, m machine) {
 			t.Errorf("one of mode %s has mtu %d and mac %s", mode, l.MTU, l.MAC)
 		}
 		macs[l.MAC] = true
+	}
+	m.set(t, "ctmv", hw.LinkChange{Up: set(true)})
+	for i, mac := range []hw.MAC{got.MAC, m.link(t, "ct0").MAC} {
+		twin := hw.NewLink{Name: fmt.Sprintf("cttwin%d", i), Kind: hw.Macvlan, Mode: "bridge", Parent: index, MAC: mac}
+		err := m.SetLink(m.make(t, twin).Index, hw.LinkChange{Up: set(true)})
+		refused(t, "set up with another's mac", err, syscall.EADDRINUSE)
+		refused(t, "take another's mac", m.SetLink(m.link(t, "ctvepa").Index, hw.LinkChange{MAC: &mac}), syscall.EADDRINUSE)
 	}
 }
 

@@ -21,6 +21,18 @@ func TestMadeContract(t *testing.T) {
 	})
 }
 
+func TestNeighbourContract(t *testing.T) {
+	hwtest.NeighbourContract(t, func(t *testing.T) (hw.Machine, hwtest.NeighbourEnv) {
+		k := hwtest.New(t)
+		return k, env{k}
+	})
+}
+
+func (e env) AddAddrIn(t *testing.T, ns, name, cidr string) {
+	t.Helper()
+	e.InNS(ns).AddAddr(name, cidr)
+}
+
 // env plays the world around a hwtest.Kernel.
 type env struct{ *hwtest.Kernel }
 

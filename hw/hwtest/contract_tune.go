@@ -182,7 +182,8 @@ func vfRings(t *testing.T, d Division) {
 	index := d.bind(t, d.vf(t, 0)).Index
 	was, err := d.Kernel.Tuning(index)
 	done(t, "read tuning", err)
-	if was.MaxQueues != (hw.Queues{}) || was.Rings != (hw.Rings{Rx: 1024, Tx: 1024}) || was.MaxRings != (hw.Rings{Rx: 4096, Tx: 4096}) {
+	fresh, most := hw.Rings{Rx: 1024, Tx: 1024}, hw.Rings{Rx: 4096, Tx: 4096}
+	if was.MaxQueues != (hw.Queues{}) || was.Rings != fresh || was.MaxRings != most {
 		t.Errorf("a VF has queues %v of %v, rings %v of %v", was.Queues, was.MaxQueues, was.Rings, was.MaxRings)
 	}
 	done(t, "set rings", d.Kernel.SetTuning(index, hw.TuningChange{Rings: &hw.Rings{Rx: 100, Tx: 512}}))

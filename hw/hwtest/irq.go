@@ -88,7 +88,7 @@ func (k *Kernel) Affinity(number int) (string, error) {
 	i := k.irqs[number]
 	switch {
 	case k.NoProcIRQ:
-		return "", fmt.Errorf("the plugin was not given /proc/irq: %w", hw.ErrUnsupported)
+		return "", fmt.Errorf("the plugin was not given /proc/irq (see docs/tuning.md): %w", hw.ErrUnsupported)
 	case i == nil || !i.requested:
 		return "", hw.FromErrno(syscall.ENOENT)
 	case i.pending != "":
@@ -121,7 +121,7 @@ func (k *Kernel) placeLocked(i *irq, cpus string) error {
 	}
 	up := i.dev.net != nil && i.dev.net.Up
 	switch {
-	case up && !i.dev.conf.Busy:
+	case up: // no interrupt ever comes
 		i.pending = list.String()
 	case i.pending == "":
 		i.cpus = list.String()

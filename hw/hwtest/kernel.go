@@ -32,23 +32,24 @@ type Kernel struct {
 
 	t testing.TB
 
-	mu       sync.Mutex // guards all below
-	tree     *tree
-	timers   []*time.Timer
-	closed   bool
-	links    []*link // in order of their ifindex
-	spaces   map[string]bool
-	devices  []*device       // PCI, in order of their making
-	drivers  map[string]bool // PCI drivers that have been loaded
-	irqs     map[int]*irq    // MSI-X vectors by number
-	routes   []hw.Route
-	sessions []netip.Addr
-	calls    []string
-	onCall   func(n int, what string) error
-	indexes  int // ifindexes given so far
-	macs     int // MACs drawn so far
-	virtios  int // virtio devices made so far
-	rdmas    int // RDMA devices made so far
+	mu         sync.Mutex // guards all below
+	tree       *tree
+	timers     []*time.Timer
+	closed     bool
+	links      []*link // in order of their ifindex
+	spaces     map[string]bool
+	devices    []*device       // PCI, in order of their making
+	drivers    map[string]bool // PCI drivers that have been loaded
+	irqs       map[int]*irq    // MSI-X vectors by number
+	routes     []hw.Route
+	neighbours map[neighbour]hw.MAC
+	sessions   []netip.Addr
+	calls      []string
+	onCall     func(n int, what string) error
+	indexes    int // ifindexes given so far
+	macs       int // MACs drawn so far
+	virtios    int // virtio devices made so far
+	rdmas      int // RDMA devices made so far
 }
 
 // New returns a machine that has nothing but a loopback link. It ends with the test.
@@ -59,7 +60,8 @@ func New(t testing.TB) *Kernel {
 		t.Fatal(err)
 	}
 	k := &Kernel{Sys: filepath.Join(dir, "sys"), t: t, spaces: map[string]bool{hostNS: true},
-		drivers: map[string]bool{}, irqs: map[int]*irq{}, CPUs: "0-7"}
+		drivers: map[string]bool{}, irqs: map[int]*irq{}, CPUs: "0-7",
+		neighbours: map[neighbour]hw.MAC{}}
 	k.tree = newTree(t, k.Sys, filepath.Join(dir, "tmp"))
 	k.tree.dir("class/net")
 	k.tree.dir("bus/pci/devices")

@@ -24,6 +24,7 @@ type link struct {
 	ns        string
 	dev       *device // nil for a virtual link
 	assign    int     // name_assign_type
+	stale     string  // the name that sysfs still has while the link is being renamed; "" at other times
 	udevName  string  // the name that udev gives it; "" for virtual links, which udev leaves alone
 	cable     bool    // there is somebody at the other end
 	trained   bool    // the medium has come up since the link was last set up
@@ -240,6 +241,9 @@ func (k *Kernel) freeNameLocked(prefix string) string {
 	}
 }
 
+// shownAs is the name that a link has in the tree.
+func (l *link) shownAs() string { return cmp.Or(l.stale, l.Name) }
+
 // parent is the tree path of what a link's net directory is in.
 func (l *link) parent() string {
 	if l.dev != nil {
@@ -253,7 +257,7 @@ func (k *Kernel) appearLocked(l *link) {
 	if l.ns != hostNS {
 		return
 	}
-	dir := path.Join(l.parent(), "net", l.Name)
+	dir := path.Join(l.parent(), "net", l.shownAs())
 	k.tree.files(dir, map[string]string{
 		"dev_port": "0", "dev_id": "0x0", "type": typeNumber(l.Type), "ifindex": strconv.Itoa(l.Index),
 		"iflink": strconv.Itoa(cmp.Or(l.Peer, l.Index)),
@@ -265,7 +269,7 @@ func (k *Kernel) appearLocked(l *link) {
 	if l.dev != nil {
 		k.tree.link(dir+"/device", l.parent())
 	}
-	k.tree.link("class/net/"+l.Name, dir)
+	k.tree.link("class/net/"+l.shownAs(), dir)
 	k.showLocked(l)
 }
 
@@ -274,8 +278,8 @@ func (k *Kernel) hideLocked(l *link) {
 	if l.ns != hostNS {
 		return
 	}
-	k.tree.remove("class/net/" + l.Name)
-	k.tree.remove(path.Join(l.parent(), "net", l.Name))
+	k.tree.remove("class/net/" + l.shownAs())
+	k.tree.remove(path.Join(l.parent(), "net", l.shownAs()))
 }
 
 // showLocked brings the attributes of a link that change up to date.
@@ -283,7 +287,7 @@ func (k *Kernel) showLocked(l *link) {
 	if l.ns != hostNS {
 		return
 	}
-	dir := path.Join(l.parent(), "net", l.Name)
+	dir := path.Join(l.parent(), "net", l.shownAs())
 	state := "down"
 	if l.carrier() {
 		state = "up"

@@ -94,6 +94,16 @@ func (k *Kernel) siblingsLocked(n hw.NewLink, parent *link) error {
 	return nil
 }
 
+// macBusyLocked tells whether a macvlan cannot have a MAC, or be set up with it, because another that is up has it, or its
+// device (macvlan_addr_busy).
+func (k *Kernel) macBusyLocked(l *link, mac hw.MAC) bool {
+	if l.Kind != hw.Macvlan || l.mode == "passthru" {
+		return false
+	}
+	others := append(k.childrenLocked(l.below), l.below)
+	return slices.ContainsFunc(others, func(o *link) bool { return o != l && o.MAC == mac && (o.Up || o == l.below) })
+}
+
 // childrenLocked are the links that stand on a link and take its frames, wherever they are.
 func (k *Kernel) childrenLocked(parent *link) []*link {
 	var children []*link

@@ -31,6 +31,9 @@ func (k *Kernel) MoveToNS(ns, name, newName string) error {
 			return fmt.Errorf("rename %s to %s in %s: %w", name, newName, ns, err)
 		}
 	}
+	if k.macBusyLocked(l, l.MAC) {
+		return fmt.Errorf("set %s up in %s: %w", l.Name, ns, syscall.EADDRINUSE)
+	}
 	k.setUpLocked(l, true)
 	return nil
 }

@@ -32,6 +32,7 @@ type PF struct {
 
 	InfiniBand    bool // its netdev and its VFs' are IPoIB; the PF sets GUIDs and link states, and nothing else
 	RDMA          bool // each function has an RDMA device as well, called mlx5_N; always so with InfiniBand
+	VendorTree    bool // with InfiniBand: GUIDs and link states are set through sriov/N/{node,port,policy} alone
 	NoManager     bool // no subnet manager configures the ports of the fabric
 	Virtio        bool // sysfs has one level more, virtioN, and the PF cannot set anything on its VFs
 	AllVFOps      bool // LinkStates, MinRates and Dot1AD
@@ -52,7 +53,6 @@ type PF struct {
 	LocalCPUs   string // of its NUMA node, "0-3"
 	ManagedIRQs bool   // the kernel alone says where its interrupts go
 	NoIRQs      bool   // its driver requests none
-	Busy        bool   // interrupts come all the time, so that one goes elsewhere as soon as it is told to
 
 	VFMAC      func(vf int) hw.MAC // MAC that the firmware has set for a VF
 	DeadProbes int                 // how many times a VF comes up dead when it is probed
@@ -230,6 +230,7 @@ func (k *Kernel) removeDeviceLocked(d *device) {
 	k.tree.remove(d.path)
 	if pf := d.pf; pf != nil {
 		k.tree.remove(fmt.Sprintf("%s/virtfn%d", pf.path, d.index))
+		k.tree.remove(fmt.Sprintf("%s/sriov/%d", pf.path, d.index))
 		pf.vfs = pf.vfs[:len(pf.vfs)-1]
 	}
 	for i, o := range k.devices {

@@ -52,6 +52,9 @@ func (k *Kernel) setLocked(l *link, c hw.LinkChange) error {
 	case c.DelAltName != nil:
 		return k.delAltNameLocked(l, *c.DelAltName)
 	case c.Up != nil:
+		if *c.Up && k.macBusyLocked(l, l.MAC) {
+			return syscall.EADDRINUSE
+		}
 		k.setUpLocked(l, *c.Up)
 	case c.Master != nil:
 		return k.setMasterLocked(l, *c.Master)
@@ -176,6 +179,28 @@ func (k *Kernel) renameLocked(l *link, name string) error {
 	return nil
 }
 
+// BeginRename is the first half of udev renaming a link in the host: rtnetlink has the new name, and the old one, which
+// sysfs still has, is marked as given already (net/core/dev.c, dev_change_name; Linux 6.12). EndRename is the second.
+func (k *Kernel) BeginRename(name, newName string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, name)
+	l.Name, l.stale, l.assign = newName, name, nameRenamed
+	k.showLocked(l)
+}
+
+// EndRename ends what BeginRename has begun.
+func (k *Kernel) EndRename(newName string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, newName)
+	k.hideLocked(l)
+	l.stale = ""
+	k.appearLocked(l)
+}
+
 // validName is the kernel's rule for names.
 func validName(name string) error {
 	switch {
@@ -219,6 +244,9 @@ func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
 			return syscall.EADDRNOTAVAIL
 		}
 		d.reportMAC(mac)
+	}
+	if mac != l.MAC && k.macBusyLocked(l, mac) {
+		return syscall.EADDRINUSE
 	}
 	return k.passMACLocked(l, mac)
 }

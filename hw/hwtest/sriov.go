@@ -228,6 +228,7 @@ func (k *Kernel) addVFLocked(pf *device, i int) error {
 	k.addDeviceLocked(vf)
 	k.tree.link(vf.path+"/physfn", pf.path)
 	k.tree.link(fmt.Sprintf("%s/virtfn%d", pf.path, i), vf.path)
+	k.vendorTreeLocked(vf)
 	return nil
 }
 

@@ -21,7 +21,11 @@ func (k *Kernel) VFs(pf int) ([]hw.VFState, error) {
 	}
 	var states []hw.VFState
 	for _, vf := range l.dev.vfs {
-		states = append(states, vf.state)
+		s := vf.state
+		if vf.conf.VendorTree {
+			s.NodeGUID, s.PortGUID, s.LinkMode = "", "", ""
+		}
+		states = append(states, s)
 	}
 	return states, nil
 }
@@ -50,6 +54,8 @@ func (k *Kernel) SetVF(pf, vf int, c hw.VFChange) error {
 // set is a PF's driver changing one thing about a VF.
 func (d *device) set(c hw.VFChange) error {
 	switch {
+	case d.conf.VendorTree:
+		return syscall.EOPNOTSUPP
 	case d.conf.InfiniBand && c.LinkMode == nil || !d.conf.InfiniBand && (c.NodeGUID != nil || c.PortGUID != nil):
 		return d.setGUID(c)
 	case c.MAC != nil:

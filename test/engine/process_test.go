@@ -16,9 +16,16 @@ import (
 // TestPlainProcess: the same binary as a process of its own, as systemd or a container starts it, is found by the name
 // of its socket. It is not passthrough here: to the engine that would be the plugin passthrough:latest.
 func TestPlainProcess(t *testing.T) {
-	const socket = "/run/docker/plugins/plain.sock"
+	process(t, "plain")
+	useful(t, "plain")
+}
+
+// process runs the plugin as a process with this name and these settings until the test ends.
+func process(t *testing.T, name string, settings ...string) {
+	t.Helper()
+	socket := "/run/docker/plugins/" + name + ".sock"
 	cmd := exec.Command(bundle + "/rootfs/driver")
-	cmd.Env = append(os.Environ(), "SOCKET="+socket, "STATE_DIR="+t.TempDir())
+	cmd.Env = append(append(os.Environ(), "SOCKET="+socket, "STATE_DIR="+t.TempDir()), settings...)
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -32,7 +39,6 @@ func TestPlainProcess(t *testing.T) {
 		}
 	})
 	listens(t, socket)
-	useful(t, "plain")
 }
 
 // TestPlainContainer runs the commands of docs/other-ways.md that start the binary as a container, under another name

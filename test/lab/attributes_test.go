@@ -81,3 +81,37 @@ func TestContainerOptions(t *testing.T) {
 		t.Errorf("a vf that is taken: %v", err)
 	}
 }
+
+// TestWhichVF: a container names its VF in each of the ways that there are, and gets the one again that one with the same
+// key or MAC had.
+func TestWhichVF(t *testing.T) {
+	asBefore(t)
+	sriov(t, "n", "10.1.0.0/24", "-o", "numvfs=4")
+	run := func(name, option string) (mac string) {
+		t.Helper()
+		Container(t, name, "--network", "name=n,driver-opt="+option)
+		return MAC(t, name, "n")
+	}
+	isVF := func(mac string, index string) {
+		t.Helper()
+		if line := vfLine(t, mac); !strings.HasPrefix(line, "vf "+index+" ") {
+			t.Errorf("%s, want vf %s", line, index)
+		}
+	}
+	isVF(run("one1", "vf=0000:01:10.4"), "2")
+	third := run("two2", "vf=3")
+	isVF(third, "3")
+	Docker(t, "rm", "-f", "one1", "two2")
+	isVF(run("one1", "vf="+pf+"v2"), "2")
+	isVF(run("two2", "vf="+third), "3")
+	Docker(t, "rm", "-f", "one1", "two2")
+
+	run("first", "vf=0")
+	isVF(run("db1", "sticky=Database"), "1")
+	Docker(t, "rm", "-f", "first", "db1")
+	isVF(run("db2", "sticky=Database"), "1")
+	isVF(run("first", "vf=0"), "0")
+	isVF(run("own", "mac=02:00:00:00:00:77"), "2")
+	Docker(t, "rm", "-f", "first", "own")
+	isVF(run("own", "mac=02:00:00:00:00:77"), "2")
+}

@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/mellanox/passthrough/test/dockertest"
 )
@@ -22,6 +23,27 @@ func TestManagementNIC(t *testing.T) {
 	Sh(t, "ip route del "+route)
 	defer Sh(t, "ip route add "+route)
 	Refused(t, "option netdevice: "+mgmt+" carries an ssh session (to 10.0.2.15 on "+mgmt+")"+remedy, create...)
+}
+
+// TestForced: who insists hands over a device with a default route, and has that back afterwards.
+func TestForced(t *testing.T) {
+	asBefore(t)
+	whole := func(force string) []string {
+		return []string{"-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.9.0.0/24", "-o", "mode=passthrough", "-o", "netdevice=" + another,
+			"-o", "force=" + force}
+	}
+	Sh(t, "ip link set "+another+" up; ip addr add 192.0.2.10/24 dev "+another+"; ip route add default via 192.0.2.1 metric 5000")
+	t.Cleanup(func() { Sh(t, "ip addr flush dev "+another+"; ip link set "+another+" down") })
+	Refused(t, another+" carries the host's default route (through "+another+"); the host would be cut off; if that is meant, say force=yes",
+		append(append([]string{"network", "create"}, whole("no")...), "x")...)
+	Network(t, "n", whole("yes")...)
+	Docker(t, "run", "--rm", "--net", "n", "lab", "ip", "link", "show", "eth0")
+	Within(t, 10*time.Second, func() string {
+		if routes := Sh(t, "ip route show default dev "+another); !strings.Contains(routes, "via 192.0.2.1 metric 5000") {
+			return "the default route is not back: " + routes
+		}
+		return ""
+	})
 }
 
 // TestHostRules: udev marks VFs, and nothing else, for other software to leave alone.

@@ -83,7 +83,8 @@ func TestTuning(t *testing.T) {
 	if _, now, _ := strings.Cut(rings, "Current"); !strings.Contains(now, "RX: 512 ") || !strings.Contains(now, "TX: 2048 ") {
 		t.Errorf("rings are %s", rings)
 	}
-	for _, want := range []string{"generic-receive-offload: off\n", "tcp-segmentation-offload: off\n", "generic-segmentation-offload: on\n"} {
+	for _, want := range []string{"generic-receive-offload: off\n", "tcp-segmentation-offload: off\n",
+		"generic-segmentation-offload: on\n"} {
 		if !strings.Contains(features, want) {
 			t.Errorf("want %s of %s", want, features)
 		}
@@ -100,10 +101,11 @@ func TestTuning(t *testing.T) {
 	})
 	vf := pf + "v0 (igbvf): "
 	for option, want := range map[string]string{
-		"queues=2":        vf + "set queues 2: their number cannot be changed: not supported by the driver",
-		"ring_rx=5000":    vf + "set rings 5000 rx, 1024 tx: they can be at most 4096 rx, 4096 tx: invalid value",
-		"ring_rx=100":     vf + "set rings 100 rx, 1024 tx: the device says 104 rx, 1024 tx: invalid value",
-		"ethtool=lro=on":  vf + "set features lro=on: lro is always off; what can be changed is rx, tx, sg, tso, gso, gro: not supported by the driver",
+		"queues=2":     vf + "set queues 2: their number cannot be changed: not supported by the driver",
+		"ring_rx=5000": vf + "set rings 5000 rx, 1024 tx: they can be at most 4096 rx, 4096 tx: invalid value",
+		"ring_rx=100":  vf + "set rings 100 rx, 1024 tx: the device says 104 rx, 1024 tx: invalid value",
+		"ethtool=lro=on": vf + "set features lro=on: lro is always off; what can be changed is rx, tx, sg, tso, gso, gro: " +
+			"not supported by the driver",
 		"ethtool=wifi=on": vf + "set features wifi=on: the kernel knows no wifi; ethtool -k lists the names: invalid value",
 	} {
 		Refused(t, want, "run", "--rm", "--network", "name=n,driver-opt="+option, "lab", "true")
@@ -120,8 +122,9 @@ func TestWholeDeviceTuned(t *testing.T) {
 	if before != "Combined: 2" {
 		t.Fatalf("%s has %s", another, before)
 	}
-	Refused(t, another+" (igb): set queues 9: it can have at most 8: invalid value", "network", "create", "-d", Plugin, "--ipam-driver",
-		Plugin, "--subnet", "10.9.0.0/24", "-o", "netdevice="+another, "-o", "mode=passthrough", "-o", "queues=9", "refused")
+	Refused(t, another+" (igb): set queues 9: it can have at most 8: invalid value", "network", "create", "-d", Plugin,
+		"--ipam-driver", Plugin, "--subnet", "10.9.0.0/24", "-o", "netdevice="+another, "-o", "mode=passthrough", "-o", "queues=9",
+		"refused")
 	Network(t, "whole", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.7.0.0/24", "-o", "netdevice="+another,
 		"-o", "mode=passthrough", "-o", "queues=1", "-o", "ethtool=rxvlan=off", "-o", "cores=numa")
 	Container(t, "db1", "--net", "whole")

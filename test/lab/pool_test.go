@@ -17,7 +17,8 @@ func deviceOf(t *testing.T, container string) string {
 	return strings.Fields(pci)[0]
 }
 
-// TestPool: a network on two PFs spreads its containers over them, packs them, prefers the PF of a NUMA node.
+// TestPool: a network on two PFs spreads its containers over them, packs them, prefers the PF of a NUMA
+// node, and does without a PF for as long as that is gone.
 func TestPool(t *testing.T) {
 	asBefore(t)
 	create := func(options ...string) {
@@ -49,19 +50,42 @@ func TestPool(t *testing.T) {
 	create("-o", "netdevice=driver:igb", "-o", "numvfs=1", "-o", "numa=0")
 	want("c1", "02", "n")
 	want("c2", "01", "n")
+
+	// A PF that is gone takes only its own VFs along, and brings them back.
+	t.Cleanup(func() { replug(t) })
+	Run(t, "nic", "unplug", "2")
+	Exec(t, "c2", "ip", "link", "show", "eth0")
+	_, err := Try("docker", "run", "--rm", "--net", "n", "lab", "true")
+	if err == nil || !strings.Contains(err.Error(), "all 1 vfs are in use") || !strings.Contains(err.Error(), "0000:02:00.0: no such device") {
+		t.Errorf("with one PF gone and the other's VF lent: %v", err)
+	}
+	Run(t, "nic", "plug", "2")
+	Docker(t, "restart", "-t", "0", "c1")
+	if got := deviceOf(t, "c1"); !strings.HasPrefix(got, "0000:02") {
+		t.Errorf("c1 has %s, want one of the PF that is back", got)
+	}
 }
 
-// TestDeviceNames: a name that the administrator has given to devices stands for them in the option netdevice, without a
-// restart of anything.
+// TestDeviceNames: a name that the administrator has given to devices, in a file or in DEVICES, stands for them in the
+// option netdevice.
 func TestDeviceNames(t *testing.T) {
 	asBefore(t)
 	Refused(t, "option netdevice: fabric-a: no such device", "network", "create", "-d", Plugin, "-o", "netdevice=fabric-a", "x")
 	file := Sh(t, "echo /var/lib/docker/plugins/$(docker plugin inspect -f '{{.ID}}' "+Plugin+")/propagated-mount/devices")
 	Sh(t, "echo 'fabric-a = "+another+" # storage' > "+file)
 	t.Cleanup(func() { Sh(t, "rm "+file) })
-	Network(t, "n", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.1.0.0/24", "-o", "netdevice=fabric-a", "-o", "numvfs=1")
-	Container(t, "c1", "--net", "n")
-	if got := deviceOf(t, "c1"); !strings.HasPrefix(got, "0000:02") {
-		t.Errorf("c1 has %s, want one on bus 02", got)
+	set := func(value string) { // it cannot be set while it is enabled
+		Sh(t, "docker plugin disable "+Plugin+" && docker plugin set "+Plugin+" DEVICES='"+value+"' && docker plugin enable "+Plugin)
+	}
+	set("fabric-b=" + pfPCI + "," + another)
+	t.Cleanup(func() { set("") })
+	for _, c := range []struct{ netdevice, bus string }{{"fabric-a", "02"}, {"fabric-b", "01"}} {
+		Network(t, c.netdevice, "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.1.0.0/24", "-o", "netdevice="+c.netdevice, "-o", "numvfs=1")
+		Container(t, c.netdevice, "--net", c.netdevice)
+		if got := deviceOf(t, c.netdevice); !strings.HasPrefix(got, "0000:"+c.bus) {
+			t.Errorf("the container on %s has %s, want one on bus %s", c.netdevice, got, c.bus)
+		}
+		Docker(t, "rm", "-f", c.netdevice)
+		Docker(t, "network", "rm", c.netdevice)
 	}
 }

@@ -4,48 +4,57 @@ package lab
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
 	. "github.com/mellanox/passthrough/test/dockertest"
 )
 
-// readmeCommands are the docker commands that README.md shows, in order.
-func readmeCommands(t *testing.T) []string {
+// readmeCommands are the docker commands that README.md shows, in order, a group for each paragraph with a bold heading.
+func readmeCommands(t *testing.T) (groups [][]string) {
 	t.Helper()
 	page, err := os.ReadFile("README.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	var commands []string
-	for _, line := range strings.Split(strings.ReplaceAll(string(page), "\\\n", " "), "\n") {
-		if strings.HasPrefix(line, "    docker ") {
-			commands = append(commands, strings.Join(strings.Fields(line), " "))
+	for _, paragraph := range strings.Split(strings.ReplaceAll(string(page), "\\\n", " "), "\n**") {
+		var commands []string
+		for _, line := range strings.Split(paragraph, "\n") {
+			if strings.HasPrefix(line, "    docker ") {
+				commands = append(commands, strings.Join(strings.Fields(line), " "))
+			}
 		}
+		groups = append(groups, commands)
 	}
-	return commands
+	return groups
 }
 
-// TestReadme runs every docker command that the README shows.
+// TestReadme runs every docker command that the README shows. What a paragraph has made goes before the next.
 func TestReadme(t *testing.T) {
 	asBefore(t)
-	Sh(t, "ip link set "+another+" up")
-	t.Cleanup(func() { Sh(t, "ip link set "+another+" down") })
-	commands := readmeCommands(t)
-	if len(commands) < 6 {
-		t.Fatalf("README.md shows only %q", commands)
+	Sh(t, "ip link set "+another+" up; modprobe bonding max_bonds=0; ip link add bond0 type bond; ip link add br0 type bridge")
+	t.Cleanup(func() { // a device with children stays up
+		Sh(t, "ip link set "+pf+" down; ip link set "+another+" down; ip link del bond0; ip link del br0")
+	})
+	groups := readmeCommands(t)
+	if n := len(slices.Concat(groups...)); n < 12 {
+		t.Fatalf("README.md shows only %d commands: %q", n, groups)
 	}
-	for _, c := range commands {
-		fields := strings.Fields(c)
-		name := fields[len(fields)-1]
-		if !strings.Contains(c, "network create") {
-			if out := Sh(t, c); !strings.Contains(out, "eth0") {
+	for _, commands := range groups {
+		var networks []string
+		for _, c := range commands {
+			fields := strings.Fields(c)
+			if strings.Contains(c, "network create") {
+				Sh(t, c)
+				networks = append(networks, fields[len(fields)-1])
+			} else if out := Sh(t, c); !strings.Contains(out, "eth0") {
 				t.Errorf("%s: %s", c, out)
 			}
-			continue
 		}
-		Sh(t, c)
-		t.Cleanup(func() { _, _ = Try("docker", "network", "rm", name) })
+		for _, n := range networks {
+			Docker(t, "network", "rm", n)
+		}
 	}
 }
 

@@ -1,0 +1,109 @@
+package netdrv
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+const (
+	// waitForHome bounds the wait of DeleteEndpoint for the kernel to bring the device home. It is there already unless
+	// the engine was killed; the reconciler waits for the rest.
+	waitForHome = 3 * time.Second
+	// undoBound bounds what is done after the caller's own time is up.
+	undoBound = 8 * time.Second
+	// insist is for how long a device that cannot be put back is tried again at short intervals.
+	insist = 10 * time.Second
+)
+
+// freeParts puts back what a bond was made of, once that is gone; otherwise the reconciler does when it is.
+func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
+	if !whole.IsMade() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	loans, err := d.loans(ctx)
+	for id, l := range loans {
+		if l.PartOf != whole {
+			continue
+		}
+		unlock, ok := d.locks.tryLock(loanKey(id))
+		if !ok { // the reconciler is at it
+			continue
+		}
+		_, settleErr := d.settle(ctx, id, map[hw.ID]time.Time{})
+		err = errors.Join(err, settleErr)
+		unlock()
+	}
+	if err != nil {
+		d.log.Warn("device not put back yet", zap.String("part_of", string(whole)), zap.NamedError("err", err))
+		d.nudge()
+	}
+}
+
+// bringHome waits for a device to come home and puts it back, or leaves it to the reconciler. The caller holds the
+// loan's lock, and has done so since before the loan was freeing: nobody else can have had the device since.
+func (d *Driver) bringHome(ctx context.Context, l *loan, patience time.Duration) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	give := time.NewTimer(patience)
+	defer give.Stop()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	for {
+		err := d.putBack(ctx, l)
+		if errors.Is(err, hw.ErrAway) && pause(ctx, again.C, give.C) {
+			continue
+		}
+		if err != nil {
+			d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
+			d.nudge()
+		}
+		return
+	}
+}
+
+// pause waits for the next look; it is false when there will be none.
+func pause(ctx context.Context, next, end <-chan time.Time) bool {
+	select {
+	case <-end:
+		return false
+	case <-ctx.Done():
+		return false
+	case <-next:
+		return true
+	}
+}
+
+// putBack puts a device back and ends its loan. A device that is in the host and cannot be put back is tried again, for a
+// while: others may be at it, such as udev; then it is quarantined. The error matches hw.ErrAway while it has not come
+// home. After a reboot there is nothing to put back: names and settings are what the host's configuration has made of them
+// since. The caller holds the loan's lock.
+func (d *Driver) putBack(ctx context.Context, l *loan) error {
+	if l.past {
+		return d.end(ctx, l)
+	}
+	err := d.mode(l.Mode).release(ctx, l)
+	switch {
+	case err == nil:
+		return d.end(ctx, l)
+	case errors.Is(err, hw.ErrAway), l.State == freeing && time.Since(l.Since) < insist:
+		return err
+	}
+	return d.quarantine(ctx, l, err)
+}
+
+// quarantine keeps a device out of use, for everybody to see why. It returns why.
+func (d *Driver) quarantine(ctx context.Context, l *loan, why error) error {
+	was := l.Reason
+	l.Reason = why.Error()
+	if l.State == quarantined && l.Reason == was {
+		return why
+	}
+	return errors.Join(why, d.advance(ctx, l, quarantined))
+}

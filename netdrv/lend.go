@@ -1,0 +1,171 @@
+package netdrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+const (
+	// waitForDevice bounds the wait for a device that is on its way back: a container that is restarted gives its VF back
+	// and wants one at once, and the engine does not try a failed start again.
+	waitForDevice = 6 * time.Second
+	// tries is how many devices are tried before broken hardware is the answer.
+	tries = 3
+)
+
+// lend tries devices until one is ready.
+func (d *Driver) lend(ctx context.Context, n *network, e endpointRecord) (endpointRecord, error) {
+	var err error
+	for range tries {
+		var done bool
+		if e, done, err = d.lendOne(ctx, n, e); done {
+			return e, err
+		}
+		d.log.Warn("device is broken, trying another", zap.NamedError("err", err))
+	}
+	return e, err
+}
+
+// lendOne claims one device and makes it ready. done is false when the device is broken and another may be tried.
+func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ endpointRecord, done bool, _ error) {
+	l, unlock, err := d.claim(ctx, n, e)
+	if err != nil {
+		return e, true, err
+	}
+	defer unlock()
+	dev, err := d.mode(l.Mode).prepare(ctx, l, func() error { return d.advance(ctx, l, claimed) })
+	if err == nil {
+		e.Device, e.MAC = l.Device, ""
+		if dev.Type == "ether" && dev.Kind != hw.IPVlan { // an ipvlan's is its parent's, and cannot be set
+			e.MAC = dev.MAC
+		}
+		err = d.markReady(ctx, n, l, e)
+	}
+	if err == nil {
+		err = ctx.Err() // the engine has given up: it would never delete what it does not know
+	}
+	if err == nil {
+		return e, true, nil
+	}
+	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	broken := notReady(err) && ctx.Err() == nil
+	if len(l.parts) == 0 {
+		l.broken = broken
+	}
+	return e, !broken, errors.Join(err, d.giveUp(undo, l, err))
+}
+
+// markReady writes down that an endpoint has its device, and that its container has had it. Parts come first: they end
+// with what they are part of, if a crash comes in between.
+func (d *Driver) markReady(ctx context.Context, n *network, l *loan, e endpointRecord) error {
+	also, err := d.remember(ctx, n, l.Device)
+	if err != nil {
+		return err
+	}
+	for _, p := range l.parts {
+		if err := d.advance(ctx, p, ready); err != nil {
+			return err
+		}
+	}
+	return d.advance(ctx, l, ready, append(also, put(endpointKey(e.Network, e.ID), e))...)
+}
+
+// giveUp takes back a loan that came to nothing, and then its parts.
+func (d *Driver) giveUp(ctx context.Context, l *loan, why error) error {
+	errs := []error{d.giveUpOne(ctx, l, why, remove(endpointKey(l.Network, l.Endpoint)))}
+	for _, p := range l.parts {
+		errs = append(errs, d.giveUpOne(ctx, p, why))
+	}
+	return errors.Join(errs...)
+}
+
+// giveUpOne takes back one device. A broken one is put back as well as it goes and kept out of use.
+func (d *Driver) giveUpOne(ctx context.Context, l *loan, why error, also ...write) error {
+	if err := d.advance(ctx, l, freeing, also...); err != nil {
+		return err
+	}
+	if l.broken {
+		return d.quarantine(ctx, l, errors.Join(why, d.mode(l.Mode).release(ctx, l)))
+	}
+	if err := d.putBack(ctx, l); err != nil { // its driver may still be making the netdev
+		d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
+		d.nudge()
+	}
+	return nil
+}
+
+// claim chooses a device and writes the loan down; unlock ends its exclusive use by this call. If all are in use but one
+// is on its way back, it waits for that.
+func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord) (_ *loan, unlock func(), _ error) {
+	give := time.NewTimer(waitForDevice)
+	defer give.Stop()
+	again := time.NewTicker(50 * time.Millisecond)
+	defer again.Stop()
+	var busy *allInUse
+	for {
+		l, unlock, err := d.claimNow(ctx, n, e)
+		switch {
+		case l != nil:
+			return l, unlock, nil
+		case busy != nil && ctx.Err() != nil:
+			return nil, nil, fmt.Errorf("%w: %w", busy, ctx.Err())
+		case err != nil && !(errors.As(err, &busy) && busy.soon):
+			return nil, nil, err
+		}
+		select {
+		case <-give.C:
+			return nil, nil, fmt.Errorf("%w (waited %s)", err, waitForDevice)
+		case <-ctx.Done():
+		case <-again.C:
+		}
+	}
+}
+
+// claimNow chooses a device and writes the loan down. The loan is nil when somebody else was quicker.
+func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*loan, func(), error) {
+	unlockPFs, err := d.lockPFs(ctx, n)
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlockPFs()
+	loans, err := d.loans(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	l, err := d.modeOf(n.config).claim(ctx, n, loans)
+	if err != nil {
+		return nil, nil, err
+	}
+	var keys []string
+	for _, x := range l.all() {
+		keys = append(keys, loanKey(x.Device))
+	}
+	unlock, err := d.locks.lockAll(ctx, keys)
+	if err != nil {
+		return nil, nil, err
+	}
+	e.Device = l.Device
+	taken, err := d.start(ctx, l, e)
+	if err != nil || taken {
+		unlock()
+		return nil, nil, err
+	}
+	d.log.Info("device", append(l.fields(), stateField(claimed))...)
+	return l, unlock, nil
+}
+
+// lockPFs takes the locks of a network's devices, in an order that is the same for all networks.
+func (d *Driver) lockPFs(ctx context.Context, n *network) (unlock func(), _ error) {
+	var names []string
+	for _, dev := range n.Devices {
+		names = append(names, "pf "+dev.ID.PCI())
+	}
+	return d.locks.lockAll(ctx, names)
+}

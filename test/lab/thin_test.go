@@ -1,0 +1,68 @@
+//go:build lab
+
+package lab
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/mellanox/passthrough/test/dockertest"
+)
+
+// thin makes a network of children on the NIC.
+func thin(t *testing.T, mode string, options ...string) {
+	t.Helper()
+	args := []string{"-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.6.0.0/24", "-o", "netdevice=" + pf, "-o", "mode=" + mode}
+	Network(t, mode+"s", append(args, options...)...)
+}
+
+// TestThin: containers with a macvlan or an ipvlan on one NIC reach each other, and a VF of the NIC; the kernel
+// loads the modules; nothing is left of them, also when the engine is killed.
+func TestThin(t *testing.T) {
+	Sh(t, "ip link set "+pf+" up; rmmod ipvlan macvlan 2>/dev/null || true")
+	t.Cleanup(func() { Sh(t, "ip link set "+pf+" down") })
+	asBefore(t)
+	sriov(t, "vfs", "10.6.0.0/24", "-o", "numvfs=1")
+	Container(t, "vf11", "--net", "vfs", "--ip", "10.6.0.99")
+	before := host(t)
+	gone := func(what string) {
+		t.Helper()
+		Within(t, 20*time.Second, func() string {
+			if now := host(t); now != before {
+				return what + ": the host is\n" + now + "\nbut was\n" + before
+			}
+			return ""
+		})
+	}
+	own := Sh(t, "cat /sys/class/net/"+pf+"/address")
+	for _, mode := range []string{"macvlan", "ipvlan"} {
+		thin(t, mode)
+		Container(t, "one1", "--net", mode+"s")
+		Container(t, "two2", "--net", mode+"s", "--cap-add", "NET_ADMIN")
+		Reaches(t, "one1", Address(t, "two2", mode+"s"), 5*time.Second)
+		Reaches(t, "two2", "10.6.0.99", 5*time.Second)
+		if link := Exec(t, "one1", "ip", "-d", "link", "show", "eth0"); !strings.Contains(link, mode+" ") {
+			t.Errorf("not a %s: %s", mode, link)
+		}
+		in := Exec(t, "one1", "cat", "/sys/class/net/eth0/address")
+		if shown := MAC(t, "one1", mode+"s"); mode == "macvlan" && shown != in || (in == own) != (mode == "ipvlan") {
+			t.Errorf("mac %s, docker inspect shows %q, %s has %s", in, shown, pf, own)
+		}
+		Exec(t, "two2", "ip", "link", "set", "eth0", "mtu", "1300", "name", "gone")
+		Docker(t, "rm", "-f", "one1", "two2")
+		gone(mode)
+		Docker(t, "network", "rm", mode+"s")
+	}
+	thin(t, "macvlan")
+	Container(t, "own1", "--net", "macvlans", "--mac-address", "02:00:00:00:00:42")
+	if mac := Exec(t, "own1", "cat", "/sys/class/net/eth0/address"); mac != "02:00:00:00:00:42" {
+		t.Errorf("mac %s", mac)
+	}
+	Run(t, "engine", "kill")
+	Run(t, "engine", "start")
+	Docker(t, "start", "own1", "vf11")
+	Reaches(t, "own1", "10.6.0.99", 10*time.Second)
+	Docker(t, "rm", "-f", "own1")
+	gone("macvlan of a killed engine")
+}
