@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 
@@ -66,4 +67,49 @@ func answered(t *testing.T, p *process, op, body string) map[string]any {
 		t.Fatalf("%s: %s", op, text)
 	}
 	return fields
+}
+
+// TestPoolOfTwoNodes: two plugins that share a pool by its name never give the same address, and both get on. Each address
+// that is given changes the pool's record, so now and then a request loses against the other node too often.
+func TestPoolOfTwoNodes(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	const each = 30
+	given := make(chan string, 2*each)
+	var working sync.WaitGroup
+	for range 2 {
+		p := newProcess(t)
+		p.cmd.Env = append(p.cmd.Env, "STORE=etcd://"+strings.Join(c.Endpoints(), ",")+"?prefix=/test")
+		if err := p.cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		pool := answered(t, p, "IpamDriver.RequestPool",
+			`{"AddressSpace":"passthrough-local","Pool":"192.0.2.0/24","Options":{"pool":"lan"}}`)["PoolID"]
+		working.Go(func() {
+			for range each {
+				text, err := callWhenUp(p.socket, "IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q}`, pool))
+				if err != nil {
+					t.Error(err)
+				}
+				given <- text
+			}
+		})
+	}
+	working.Wait()
+	close(given)
+	seen, refused := map[string]bool{}, 0
+	for text := range given {
+		switch {
+		case !strings.HasPrefix(text, "200 "):
+			refused++
+			if !strings.Contains(text, "the ledger was changed by somebody else; try again") {
+				t.Error(text)
+			}
+		case seen[text]:
+			t.Errorf("given twice: %s", text)
+		}
+		seen[text] = true
+	}
+	if refused > each/3 {
+		t.Errorf("%d of %d requests lost against the other node", refused, 2*each)
+	}
 }

@@ -18,9 +18,9 @@ type config struct {
 	socket         string
 	handlerTimeout time.Duration
 	deviceNames    string // see parseDevices
+	pools          string // where pools and leases are kept, see parseStore
 	requireMAC     bool
 	defaultPools   string // see ipamdrv.ParseDefaultPools
-	pools          string // where pools and leases are kept, see parseStore
 }
 
 // A setting is one variable of the environment.
@@ -65,6 +65,12 @@ var settings = []setting{
 		c.deviceNames = v
 		return err == nil
 	}},
+	{"STORE", storeBolt, "bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX&ca=FILE&cert=FILE&key=FILE&user=NAME" +
+		"&password-file=FILE", func(c *config, v string) bool {
+		_, err := parseStore(v, c.stateDir)
+		c.pools = v
+		return err == nil
+	}},
 	{"DEFAULT_POOLS", "", "subnets such as 10.200.0.0/16:24,fd00:200::/48:64", func(c *config, v string) bool {
 		_, err := ipamdrv.ParseDefaultPools(v)
 		c.defaultPools = v
@@ -73,12 +79,6 @@ var settings = []setting{
 	{"REQUIRE_MAC", "false", "true or false", func(c *config, v string) bool {
 		c.requireMAC = v == "true"
 		return c.requireMAC || v == "false"
-	}},
-	{"STORE", storeBolt, "bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX&ca=FILE&cert=FILE&key=FILE&user=NAME" +
-		"&password-file=FILE", func(c *config, v string) bool {
-		_, err := parseStore(v, c.stateDir)
-		c.pools = v
-		return err == nil
 	}},
 }
 

@@ -37,8 +37,8 @@ func TestConfigValues(t *testing.T) {
 		"REQUIRE_MAC=true", "DEFAULT_POOLS=10.200.0.0/16:24"))
 	want := config{
 		logLevel: zapcore.DebugLevel, stateDir: "/var/lib/x", socket: "/run/x.sock", handlerTimeout: 1500 * time.Millisecond,
+		pools:      "bolt",
 		requireMAC: true, defaultPools: "10.200.0.0/16:24",
-		pools: "bolt",
 	}
 	if err != nil || got != want {
 		t.Errorf("got %+v, %v\nwant %+v", got, err, want)
