@@ -122,7 +122,7 @@ func openDrivers(cfg config, ledger, pools store.Store, log *zap.Logger) (*netdr
 	if err != nil {
 		return nil, nil, err
 	}
-	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Log: log, Capabilities: cfg.capabilities(),
+	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Others: cfg.pools != storeBolt, Log: log, Capabilities: cfg.capabilities(),
 		Defaults: defaults, Host: host.Networks,
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
 			mac, err := host.Holder(ctx, device, a)
