@@ -23,21 +23,30 @@ func (p *pool) choose(ctx context.Context, lease leaseRecord, ask prober) (netip
 	if own {
 		return a, p.give(ctx, a, lease, nil)
 	}
-	next := s.rec
-	next.Cursor = a
+	var next *poolRecord
+	if p.last == nil {
+		rec := s.rec
+		rec.Cursor, next = a, &rec
+	}
 	over := s.rests.forget(a)
 	var forget []store.Op
 	for _, b := range over {
 		forget = append(forget, store.Del(leaseKey(p.id, b)))
 	}
-	if err := p.give(ctx, a, lease, &next, forget...); err != nil {
+	if err := p.give(ctx, a, lease, next, forget...); err != nil {
 		if errors.Is(err, ErrInUse) {
 			p.state, err = nil, errChanged // the index said free
+			if p.last != nil {
+				*p.last = netip.Addr{} // or the two nodes that have met here meet at the next as well
+			}
 		}
 		return netip.Addr{}, err
 	}
 	for _, b := range over {
 		s.rests.remove(b)
+	}
+	if p.last != nil {
+		*p.last, s.rec.Cursor = a, a
 	}
 	return a, nil
 }

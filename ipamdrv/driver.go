@@ -284,7 +284,7 @@ func (d *Driver) entry(id string) *pool {
 	defer d.mu.Unlock()
 	p := d.pools[id]
 	if p == nil {
-		p = newPool(id, d.ledger)
+		p = newPool(id, d.ledger, d.others)
 		d.pools[id] = p
 	}
 	return p

@@ -24,7 +24,7 @@ func CheckIndex(ctx context.Context, d *Driver) error {
 		if have == nil {
 			continue
 		}
-		fresh := newPool(id, d.ledger)
+		fresh := newPool(id, d.ledger, d.others)
 		if err := fresh.load(ctx); err != nil {
 			return fmt.Errorf("pool %s: %w", id, err)
 		}

@@ -69,11 +69,10 @@ func answered(t *testing.T, p *process, op, body string) map[string]any {
 	return fields
 }
 
-// TestPoolOfTwoNodes: two plugins that share a pool by its name never give the same address, and both get on. Each address
-// that is given changes the pool's record, so now and then a request loses against the other node too often.
+// TestPoolOfTwoNodes: two plugins that share a pool by its name never give the same address, and neither fails the other.
 func TestPoolOfTwoNodes(t *testing.T) {
 	c := etcdtest.Start(t, 1)
-	const each = 30
+	const each = 100
 	given := make(chan string, 2*each)
 	var working sync.WaitGroup
 	for range 2 {
@@ -96,20 +95,14 @@ func TestPoolOfTwoNodes(t *testing.T) {
 	}
 	working.Wait()
 	close(given)
-	seen, refused := map[string]bool{}, 0
+	seen := map[string]bool{}
 	for text := range given {
-		switch {
-		case !strings.HasPrefix(text, "200 "):
-			refused++
-			if !strings.Contains(text, "the ledger was changed by somebody else; try again") {
-				t.Error(text)
-			}
-		case seen[text]:
+		if !strings.HasPrefix(text, "200 ") {
+			t.Error(text)
+		}
+		if seen[text] {
 			t.Errorf("given twice: %s", text)
 		}
 		seen[text] = true
-	}
-	if refused > each/3 {
-		t.Errorf("%d of %d requests lost against the other node", refused, 2*each)
 	}
 }
