@@ -97,16 +97,16 @@ func TestIPAMForOthers(t *testing.T) {
 	asBefore(t)
 	Sh(t, "ip link set "+another+" up")
 	t.Cleanup(func() { Sh(t, "ip link set "+another+" down") })
-	for _, n := range []string{"left", "right"} { // the same subnet, which Docker's own IPAM refuses
+	// The same subnet, which Docker's own IPAM refuses.
+	for n, driver := range map[string]string{"left": "macvlan", "right": "ipvlan"} {
 		Sh(t, "ip link add "+n+"0 type dummy && ip link set "+n+"0 up")
 		t.Cleanup(func() { Sh(t, "ip link del "+n+"0") })
-		Network(t, n, "-d", "macvlan", "-o", "parent="+n+"0", "--ipam-driver", Plugin, "--subnet", "10.8.0.0/24")
-	}
-	Container(t, "one1", "--net", "left")
-	Container(t, "two2", "--net", "left")
-	Container(t, "three", "--net", "right")
-	Reaches(t, "one1", Address(t, "two2", "left"), 5*time.Second)
-	if a, b := Address(t, "one1", "left"), Address(t, "two2", "left"); a == b {
-		t.Errorf("both have %s", a)
+		Network(t, n, "-d", driver, "-o", "parent="+n+"0", "--ipam-driver", Plugin, "--subnet", "10.8.0.0/24")
+		Container(t, n+"1", "--net", n)
+		Container(t, n+"2", "--net", n)
+		Reaches(t, n+"1", Address(t, n+"2", n), 5*time.Second)
+		if a, b := Address(t, n+"1", n), Address(t, n+"2", n); a == b {
+			t.Errorf("both have %s", a)
+		}
 	}
 }
