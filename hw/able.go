@@ -1,9 +1,6 @@
 package hw
 
-import (
-	"fmt"
-	"slices"
-)
+import "fmt"
 
 // Able refuses what the driver of a PF cannot set for any of its VFs, before it is tried on one. What only some drivers
 // can set shows when it is tried.
@@ -13,13 +10,12 @@ func (h *Host) Able(pf PF, wish VFWish) error {
 		return err
 	}
 	for _, a := range vfAttrs {
-		guid := slices.Contains([]string{"node_guid", "port_guid"}, a.name)
-		switch {
+		switch foreign := a.only != "" && a.only != pf.Type; {
 		case wish.Need[a.name] != Must:
-		case pf.InfiniBand() && !guid && a.name != "link_state":
+		case foreign && pf.InfiniBand():
 			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
 				"it is an infiniband device, whose vfs have none: %w", ErrUnsupported)}
-		case !pf.InfiniBand() && guid:
+		case foreign:
 			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
 				"only vfs of an infiniband device have one: %w", ErrUnsupported)}
 		case mute && a.name != "mac": // that is given to the VF's netdev

@@ -19,6 +19,7 @@ const (
 // the state that holds its value, C the change that sets it. Putting back is setting the old value.
 type attr[S, C any] struct {
 	name string
+	only string // type of the links that have it, such as "infiniband"; "" for all
 	same func(a, b *S) bool
 	put  func(c *C, want *S)
 	show func(s *S) string
@@ -32,6 +33,12 @@ func row[S, C any, T comparable](name string, in func(*S) *T, change func(*C) **
 		put:  func(c *C, want *S) { v := *in(want); *change(c) = &v },
 		show: func(s *S) string { return fmt.Sprint(*in(s)) },
 	}
+}
+
+// onlyOf is the row for links of one type.
+func (a attr[S, C]) onlyOf(linkType string) attr[S, C] {
+	a.only = linkType
+	return a
 }
 
 // A mover drives a device's state to a wanted one, attribute by attribute, and reads it back.

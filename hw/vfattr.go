@@ -5,17 +5,19 @@ import "slices"
 // vfAttrs is what a PF sets for its VFs, in the order of setting. To add one: a field in VFState and VFChange and a row.
 //
 // The MAC comes first because i40e, ice and igb reset the VF for it, which must not undo what follows; the VLAN next,
-// for which i40e resets as well; then what only the PF acts on; spoofchk before trust, because a trusted VF may change its MAC at once. Putting back
-// goes in reverse: trust is taken away before the MAC it protected is put back.
+// for which i40e resets as well; then what only the PF acts on; spoofchk before trust, because a trusted VF may change its
+// MAC at once. Putting back goes in reverse: trust is taken away before the MAC it protected is put back.
 var vfAttrs = []attr[VFState, VFChange]{
-	row("node_guid", func(s *VFState) *GUID { return &s.NodeGUID }, func(c *VFChange) **GUID { return &c.NodeGUID }),
-	row("port_guid", func(s *VFState) *GUID { return &s.PortGUID }, func(c *VFChange) **GUID { return &c.PortGUID }),
-	row("mac", func(s *VFState) *MAC { return &s.MAC }, func(c *VFChange) **MAC { return &c.MAC }),
-	row("vlan", func(s *VFState) *VLAN { return &s.VLAN }, func(c *VFChange) **VLAN { return &c.VLAN }),
-	row("rate", func(s *VFState) *Rate { return &s.Rate }, func(c *VFChange) **Rate { return &c.Rate }),
+	row("node_guid", func(s *VFState) *GUID { return &s.NodeGUID }, func(c *VFChange) **GUID { return &c.NodeGUID }).
+		onlyOf("infiniband"),
+	row("port_guid", func(s *VFState) *GUID { return &s.PortGUID }, func(c *VFChange) **GUID { return &c.PortGUID }).
+		onlyOf("infiniband"),
+	row("mac", func(s *VFState) *MAC { return &s.MAC }, func(c *VFChange) **MAC { return &c.MAC }).onlyOf("ether"),
+	row("vlan", func(s *VFState) *VLAN { return &s.VLAN }, func(c *VFChange) **VLAN { return &c.VLAN }).onlyOf("ether"),
+	row("rate", func(s *VFState) *Rate { return &s.Rate }, func(c *VFChange) **Rate { return &c.Rate }).onlyOf("ether"),
 	row("link_state", func(s *VFState) *LinkMode { return &s.LinkMode }, func(c *VFChange) **LinkMode { return &c.LinkMode }),
-	row("spoofchk", func(s *VFState) *bool { return &s.Spoofchk }, func(c *VFChange) **bool { return &c.Spoofchk }),
-	row("trust", func(s *VFState) *bool { return &s.Trust }, func(c *VFChange) **bool { return &c.Trust }),
+	row("spoofchk", func(s *VFState) *bool { return &s.Spoofchk }, func(c *VFChange) **bool { return &c.Spoofchk }).onlyOf("ether"),
+	row("trust", func(s *VFState) *bool { return &s.Trust }, func(c *VFChange) **bool { return &c.Trust }).onlyOf("ether"),
 }
 
 // VFWish is how a VF is to be set up: the values, and how much each attribute matters. An attribute that Need does not

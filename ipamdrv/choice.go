@@ -24,7 +24,7 @@ func (p *pool) choose(ctx context.Context, lease leaseRecord, ask prober) (netip
 		return a, p.give(ctx, a, lease, nil)
 	}
 	var next *poolRecord
-	if p.last == nil {
+	if !p.others {
 		rec := s.rec
 		rec.Cursor, next = a, &rec
 	}
@@ -36,17 +36,15 @@ func (p *pool) choose(ctx context.Context, lease leaseRecord, ask prober) (netip
 	if err := p.give(ctx, a, lease, next, forget...); err != nil {
 		if errors.Is(err, ErrInUse) {
 			p.state, err = nil, errChanged // the index said free
-			if p.last != nil {
-				*p.last = netip.Addr{} // or the two nodes that have met here meet at the next as well
-			}
+			p.last = netip.Addr{}          // or the two nodes that have met here meet at the next as well
 		}
 		return netip.Addr{}, err
 	}
 	for _, b := range over {
 		s.rests.remove(b)
 	}
-	if p.last != nil {
-		*p.last, s.rec.Cursor = a, a
+	if p.others {
+		p.last, s.rec.Cursor = a, a
 	}
 	return a, nil
 }

@@ -20,10 +20,11 @@ type pool struct {
 	// state is nil until the pool's first use and whenever it may differ from the ledger; see load.
 	state *state
 
-	// last is the address that this driver chose last, when it keeps that for itself; nil when the ledger does. Drivers on
-	// several nodes would fail each other with every address if all wrote it down, and meet at every address if all began
+	// others says that drivers on other nodes have the pool as well. Then each keeps for itself which address it chose last,
+	// in last: they would fail each other with every address if all wrote it down, and meet at every address if all began
 	// at the same.
-	last *netip.Addr
+	others bool
+	last   netip.Addr
 }
 
 // state is the copy of what the ledger says of a pool.
@@ -38,13 +39,9 @@ type state struct {
 	shares map[string]bool // the networks that share the pool; none when it is not shared
 }
 
-// newPool is a pool that has not been looked up yet; others says that drivers on other nodes have it as well.
+// newPool is a pool that has not been looked up yet.
 func newPool(id string, l ledger, others bool) *pool {
-	p := &pool{id: id, ledger: l, turn: newTurn()}
-	if others {
-		p.last = new(netip.Addr)
-	}
-	return p
+	return &pool{id: id, ledger: l, turn: newTurn(), others: others}
 }
 
 // load makes state from the ledger when there is none. The error matches [store.ErrNotFound] when the pool does not
@@ -80,11 +77,11 @@ func (p *pool) load(ctx context.Context) error {
 		return err
 	}
 	s.rests.sort()
-	if p.last != nil {
+	if p.others {
 		if !p.last.IsValid() && s.hi > s.lo { // somewhere, where no other node is likely to begin
-			*p.last = s.addr(s.lo + rand.Uint64N(s.hi-s.lo))
+			p.last = s.addr(s.lo + rand.Uint64N(s.hi-s.lo))
 		}
-		s.rec.Cursor = *p.last
+		s.rec.Cursor = p.last
 	}
 	s.shares, err = p.sharesOf(ctx)
 	if err == nil {

@@ -13,7 +13,7 @@ import (
 // A choice is what there is to choose a VF from, and what is wanted.
 type choice struct {
 	offers []offer
-	gone   []string // why PFs of the network have nothing to offer
+	gone   []error // why PFs of the network have nothing to offer
 	want   *config
 	loans  map[hw.ID]*loan
 	taken  func(hw.VF) (string, error) // why a VF that is not lent is not free either; "" if it is
@@ -65,7 +65,9 @@ func (c choice) choose() (candidate, error) {
 		why = append(why, cand.vf.String()+" "+taken)
 	}
 	slices.Sort(why)
-	why = append(why, c.gone...)
+	for _, err := range c.gone {
+		why = append(why, err.Error())
+	}
 	return candidate{}, &allInUse{fmt.Sprintf("%s: %s: %s", c.pfs(), c.scope(len(all)), strings.Join(why, "; ")), soon}
 }
 

@@ -2,6 +2,7 @@ package netdrv
 
 import (
 	"context"
+	"slices"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -74,4 +75,9 @@ func (d *Driver) is(id hw.ID, dev hw.Netdev) bool {
 	}
 	n, err := d.host.Find(id)
 	return err == nil && n.Index == dev.Index
+}
+
+// standsOn tells whether a device is one of a network's.
+func (d *Driver) standsOn(n networkRecord, dev hw.Netdev) bool {
+	return slices.ContainsFunc(n.Devices, func(have deviceRecord) bool { return d.is(have.ID, dev) })
 }

@@ -26,7 +26,7 @@ func (d bonded) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*
 		return nil, err
 	}
 	if len(gone) > 0 {
-		d.log.Warn("bond is made without some pfs", zap.String("network", short(n.ID)), zap.Strings("gone", gone))
+		d.log.Warn("bond is made without some pfs", zap.String("network", short(n.ID)), zap.Errors("gone", gone))
 	}
 	c := *n.config
 	var parts []*loan

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -35,7 +34,7 @@ func (d child) check(ctx context.Context, c *config, others []networkRecord) ([]
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	for _, o := range others {
-		if !slices.ContainsFunc(o.Devices, func(dev deviceRecord) bool { return d.is(dev.ID, n) }) {
+		if !d.standsOn(o, n) {
 			continue
 		}
 		if err := beside(c, n, o); err != nil {

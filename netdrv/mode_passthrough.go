@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -35,7 +34,7 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 		return nil, err
 	}
 	for _, o := range others {
-		if slices.ContainsFunc(o.Devices, func(dev deviceRecord) bool { return d.is(dev.ID, n) }) {
+		if d.standsOn(o, n) {
 			return nil, fmt.Errorf("option netdevice: %s is used by network %s", n.Name, short(o.ID))
 		}
 	}

@@ -76,19 +76,17 @@ func (d *Driver) device(netdevice string) (hw.Netdev, error) {
 // offers are the network's PFs with their VFs, which are made anew where the machine was started anew or the PF plugged
 // in again. A PF that is gone or broken takes only its own VFs out of the network: gone says why. The caller holds the
 // PFs' locks.
-func (d sriov) offers(ctx context.Context, n *network) (offers []offer, gone []string, _ error) {
-	var errs []error
+func (d sriov) offers(ctx context.Context, n *network) (offers []offer, gone []error, _ error) {
 	for _, dev := range n.Devices {
 		o, err := d.offer(ctx, dev.ID.PCI(), n.cores.CPUs)
 		if err != nil {
-			errs = append(errs, err)
-			gone = append(gone, err.Error())
+			gone = append(gone, err)
 			continue
 		}
 		offers = append(offers, o)
 	}
 	if len(offers) == 0 {
-		return nil, nil, fmt.Errorf("network %s: %w", short(n.ID), errors.Join(errs...))
+		return nil, nil, fmt.Errorf("network %s: %w", short(n.ID), errors.Join(gone...))
 	}
 	return offers, gone, nil
 }

@@ -12,4 +12,7 @@
 // A record is held until its holder releases it, or an operator has the holder forgotten. No time limit frees one: that a
 // node does not answer proves nothing about its containers. Candidates begin at a place of the node's own, see [Start]:
 // nodes that all try the lowest free one meet at every claim. Entry points: [Join] and [Node].
+//
+// The IPAM driver does not use it yet: it gives addresses of a shared pool by the same compare-and-swap, without queue,
+// reserve and Forget.
 package cluster

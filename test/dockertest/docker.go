@@ -114,6 +114,20 @@ func Within(t testing.TB, bound time.Duration, cond func() string) {
 	}
 }
 
+// AsBefore checks, when the test ends and after everything that it started has been removed, that the host is as it was.
+func AsBefore(t testing.TB, host func() string) {
+	t.Helper()
+	before := host()
+	t.Cleanup(func() {
+		Within(t, 15*time.Second, func() string {
+			if now := host(); now != before {
+				return "the host is\n" + now + "\nbut was\n" + before
+			}
+			return ""
+		})
+	})
+}
+
 // Reaches waits until a container can ping an address.
 func Reaches(t testing.TB, container, address string, bound time.Duration) {
 	t.Helper()

@@ -3,7 +3,6 @@
 package lab
 
 import (
-	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -16,16 +15,6 @@ func interrupts(t *testing.T, pci string) string {
 	t.Helper()
 	return Sh(t, `for i in $(ls /sys/bus/pci/devices/`+pci+`/msi_irqs | sort -n); do
 cat /proc/irq/$i/smp_affinity_list 2>/dev/null || echo -; done | xargs`)
-}
-
-// vfPCI is the PCI address of a container's VF.
-func vfPCI(t *testing.T, container, network string) string {
-	t.Helper()
-	var vf int
-	if _, err := fmt.Sscanf(vfLine(t, MAC(t, container, network)), "vf %d", &vf); err != nil {
-		t.Fatal(err)
-	}
-	return Sh(t, fmt.Sprintf("basename $(readlink /sys/bus/pci/devices/%s/virtfn%d)", pfPCI, vf))
 }
 
 // inside runs ethtool on a container's device.
@@ -42,7 +31,7 @@ func TestCores(t *testing.T) {
 	sriov(t, "n", "10.1.0.0/24", "-o", "numvfs=2", "-o", "cores=0,1")
 	Container(t, "one1", "--net", "n")
 	Container(t, "two2", "--network", "name=n,driver-opt=cores=1")
-	one, two := vfPCI(t, "one1", "n"), vfPCI(t, "two2", "n")
+	one, two := deviceOf(t, "one1"), deviceOf(t, "two2")
 	placed := func(when string) {
 		t.Helper()
 		Reaches(t, "one1", Address(t, "two2", "n"), 5*time.Second)
@@ -60,7 +49,7 @@ func TestCores(t *testing.T) {
 	}
 	Within(t, 10*time.Second, home)
 	Docker(t, "start", "one1")
-	one = vfPCI(t, "one1", "n")
+	one = deviceOf(t, "one1")
 	placed("lent again")
 	Run(t, "engine", "kill")
 	Run(t, "engine", "start")

@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	. "github.com/mellanox/passthrough/test/dockertest"
 )
@@ -38,15 +37,7 @@ func sriov(t *testing.T, name, subnet string, options ...string) {
 // they were: names, states, addresses, MTU and MAC, VF count and what the PF has set for its VFs.
 func asBefore(t *testing.T) {
 	t.Helper()
-	before := host(t)
-	t.Cleanup(func() {
-		Within(t, 15*time.Second, func() string {
-			if now := host(t); now != before {
-				return "the host is\n" + now + "\nbut was\n" + before
-			}
-			return ""
-		})
-	})
+	AsBefore(t, func() string { return host(t) })
 }
 
 // host is the state of the host's devices as text. The alternative names that udev makes of MACs are left out: they come

@@ -46,8 +46,10 @@ func TestReadme(t *testing.T) {
 		for _, c := range commands {
 			fields := strings.Fields(c)
 			if strings.Contains(c, "network create") {
+				name := fields[len(fields)-1]
 				Sh(t, c)
-				networks = append(networks, fields[len(fields)-1])
+				t.Cleanup(func() { _, _ = Try("docker", "network", "rm", name) }) // should a later command fail
+				networks = append(networks, name)
 			} else if out := Sh(t, c); !strings.Contains(out, "eth0") {
 				t.Errorf("%s: %s", c, out)
 			}

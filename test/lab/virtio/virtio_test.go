@@ -42,15 +42,7 @@ cd /sys/bus/pci/devices/`+pfPCI+` && cat sriov_numvfs sriov_drivers_autoprobe`)
 // asBefore checks at the end of a test that the host's links are as they were.
 func asBefore(t *testing.T) {
 	t.Helper()
-	before := host(t)
-	t.Cleanup(func() {
-		Within(t, 15*time.Second, func() string {
-			if now := host(t); now != before {
-				return "the host is\n" + now + "\nbut was\n" + before
-			}
-			return ""
-		})
-	})
+	AsBefore(t, func() string { return host(t) })
 }
 
 // bound counts the VFs that have a driver.
