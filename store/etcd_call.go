@@ -29,6 +29,28 @@ type past struct {
 	revision int64
 }
 
+// Past implements [Rememberer].
+func (e *etcd) Past() []byte {
+	e.turn <- struct{}{} // nobody has it for longer than an attempt lasts
+	defer func() { <-e.turn }()
+	if e.seen.cluster == 0 {
+		return nil
+	}
+	return fmt.Appendf(nil, "%x %d", e.seen.cluster, e.seen.revision)
+}
+
+// Recall implements [Rememberer].
+func (e *etcd) Recall(raw []byte) error {
+	var seen past
+	if n, err := fmt.Sscanf(string(raw), "%x %d", &seen.cluster, &seen.revision); n != 2 {
+		return fmt.Errorf("the state of etcd that was seen last, %.40q: %w: %w", raw, ErrCorrupt, err)
+	}
+	e.turn <- struct{}{}
+	defer func() { <-e.turn }()
+	e.seen = seen
+	return nil
+}
+
 // trial is one call of the ledger, in as many attempts as it takes.
 type trial struct {
 	store *etcd

@@ -17,11 +17,7 @@ type etcdError struct {
 	config      *EtcdConfig
 	attempt     string
 	kind, cause error
-	token       string // of a write that is in doubt
 }
-
-// Token implements [Doubtful].
-func (e *etcdError) Token() string { return e.token }
 
 // Error is "ledger in etcd HOSTS: attempt: why; remedy".
 func (e *etcdError) Error() string {
@@ -89,8 +85,8 @@ func (e *etcdError) remedy() string {
 	case errors.Is(e.cause, ErrNewer):
 		return "upgrade the plugin on this node"
 	case errors.As(e.cause, &past):
-		return "it seems to be restored from a backup, which may show addresses as free that are in use; restart the plugin " +
-			"once that is put right"
+		return "it seems to be restored from a backup, which may show addresses as free that are in use; once that is " +
+			"put right, tell this node with driver accept"
 	case errors.As(e.cause, &file):
 		return "put the file into the plugin's state directory, or correct STORE"
 	}

@@ -135,10 +135,10 @@ func TestEtcdSettle(t *testing.T) {
 	for i := range 5 {
 		key := fmt.Sprintf("k/%d", i)
 		c.Members[0].Freeze()
-		_, err := s.Txn(within(t, 500*time.Millisecond), nil, []store.Op{store.Put(key, nil)})
-		token := store.Doubt(err)
-		if !errors.Is(err, store.ErrAmbiguous) || token == "" {
-			t.Fatalf("Txn: %v, token %q", err, token)
+		token := fmt.Sprintf("token-%d", i)
+		_, err := s.Txn(store.WithToken(within(t, 500*time.Millisecond), token), nil, []store.Op{store.Put(key, nil)})
+		if !errors.Is(err, store.ErrAmbiguous) {
+			t.Fatalf("Txn: %v", err)
 		}
 		c.Members[0].Thaw()
 		if err := store.Settle(within(t, 5*time.Second), s, token); err != nil {
@@ -153,8 +153,8 @@ func TestEtcdSettle(t *testing.T) {
 			t.Errorf("%s: %v, then %v", key, first, again)
 		}
 	}
-	if err := store.Settle(t.Context(), s, "/q/t/x"); err == nil {
-		t.Error("the token of another ledger was settled")
+	if err := store.Settle(t.Context(), s, "no token"); err == nil {
+		t.Error("what cannot be a token was settled")
 	}
 }
 
@@ -347,8 +347,21 @@ func TestEtcdGoesBack(t *testing.T) {
 	c.Await()
 	_, err := s.Get(within(t, 10*time.Second), "a")
 	wantText(t, c, err, store.ErrUnavailable, "ledger in etcd E0: read: its state went back from revision 7 to 1; it seems to "+
-		"be restored from a backup, which may show addresses as free that are in use; restart the plugin once that is put right")
+		"be restored from a backup, which may show addresses as free that are in use; once that is put right, tell this node with "+
+		"driver accept")
 	if _, err := s.Txn(within(t, 10*time.Second), nil, []store.Op{store.Put("b", nil)}); err == nil {
 		t.Error("it is written to all the same")
+	}
+
+	// What was seen outlives the process, if it is written down.
+	next := openCluster(t, c)
+	if err := next.(store.Rememberer).Recall(s.(store.Rememberer).Past()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := next.Get(within(t, 10*time.Second), "a"); !errors.Is(err, store.ErrUnavailable) {
+		t.Errorf("a new process reads: %v", err)
+	}
+	if err := next.(store.Rememberer).Recall([]byte("x")); !errors.Is(err, store.ErrCorrupt) {
+		t.Errorf("recall of nonsense: %v", err)
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
@@ -60,7 +59,11 @@ func (e *etcd) Txn(ctx context.Context, conds []Cond, then []Op) (Result, error)
 	if len(then) == 0 {
 		return e.verify(ctx, t, conds)
 	}
-	w := &etcdWrite{store: e, token: e.config.Prefix + etcdTokens + rand.Text(), conds: conds, then: lastOf(then)}
+	token := TokenOf(ctx)
+	if token == "" {
+		token = rand.Text()
+	}
+	w := &etcdWrite{store: e, token: e.config.Prefix + etcdTokens + token, conds: conds, then: lastOf(then)}
 	return w.run(ctx, t)
 }
 
@@ -146,23 +149,21 @@ func (w *etcdWrite) fail(ctx context.Context, t *trial) error {
 	if !w.doubt {
 		return t.fail(ctx, ErrUnavailable)
 	}
-	err := t.fail(ctx, ErrAmbiguous)
-	err.token = w.token
-	return err
+	return t.fail(ctx, ErrAmbiguous)
 }
 
-// Settle implements [Settler]. It fences a transaction of which its caller was told that it is in doubt. Its token may have
-// ended, together with the last request that could be applied: the one for the lease ends with it.
+// Settle implements [Settler]. It fences the transaction. Its token may have ended, together with the last request that
+// could be applied: the one for the lease ends with it.
 func (e *etcd) Settle(ctx context.Context, token string) error {
-	if !strings.HasPrefix(token, e.config.Prefix+etcdTokens) {
-		return fmt.Errorf("%.80q is no token of this ledger", token)
+	if err := checkKey(token); err != nil {
+		return err
 	}
 	if err := e.usable(ctx, "settle"); err != nil {
 		return err
 	}
 	t, ctx, cancel := e.trial(ctx, "settle")
 	defer cancel()
-	w := &etcdWrite{store: e, token: token}
+	w := &etcdWrite{store: e, token: e.config.Prefix + etcdTokens + token}
 	for {
 		lease, err := e.tokenLease(ctx, t)
 		if err == nil {

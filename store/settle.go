@@ -1,30 +1,27 @@
 package store
 
-import (
-	"context"
-	"errors"
-)
+import "context"
 
-// Doubtful is an error that matches [ErrAmbiguous] of a transaction that can be settled.
-type Doubtful interface {
-	error
-	// Token is what to give to [Settle]. It may be written down and used after a restart. "" is for none.
-	Token() string
+// tokenKey is where a context has the token of a transaction.
+type tokenKey struct{}
+
+// WithToken names the transaction that is made with the context, so that it can be settled when its outcome is not known:
+// also after a crash, if the token was written down before. Each transaction needs a token of its own, which is a key as
+// any other; one without a token cannot be settled.
+func WithToken(ctx context.Context, token string) context.Context {
+	return context.WithValue(ctx, tokenKey{}, token)
 }
 
-// Settler is a Store in which a transaction may be applied after its caller was told that it is in doubt.
+// TokenOf is the token that the context names, "" for none.
+func TokenOf(ctx context.Context) string {
+	token, _ := ctx.Value(tokenKey{}).(string)
+	return token
+}
+
+// Settler is a Store in which a transaction may be applied after its caller has given it up.
 type Settler interface {
 	// Settle sees to it that this does not happen any more to the transaction with that token.
 	Settle(ctx context.Context, token string) error
-}
-
-// Doubt is the token of the transaction that err is about, "" when there is none.
-func Doubt(err error) string {
-	var d Doubtful
-	if errors.As(err, &d) {
-		return d.Token()
-	}
-	return ""
 }
 
 // Settle sees to it that the transaction with that token will not be applied any more unless it was already. After that

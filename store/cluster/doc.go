@@ -1,18 +1,12 @@
-// Package cluster is what a node needs, beside the store that it shares with others, to hold records that only one of
-// them may hold, such as addresses.
+// Package cluster tells apart the nodes that share a ledger.
 //
-// It owns the node's identity, claims and releases, the queue of releases that could not be delivered, and the reserve. It
-// must not know what is claimed: keys and values are its user's.
+// It owns a node's identity, the list of the nodes, and the fence between a node and one that an operator has declared
+// lost. It must not know what the nodes keep in the ledger.
 //
-//	Claim ───> one compare-and-swap for each candidate ──────────> shared store: the record names its holder
-//	Release ─> the record goes; when the shared store is away ───> queue in this node's own ledger ─> Deliver, later
-//	Fill ────> records claimed ahead; Draw takes one while the shared store is away
-//	Forget ──> an operator says that a node is lost: from then on each of its writes fails
+//	Member.ID ────> random, made once, in the node's own ledger
+//	Member.Cond ──> a condition for each write of the node's: its record in the shared ledger is as it made it
+//	Forget ───────> that record says that the node is lost: from then on each write of the node's fails, also one that is under way
+//	Renew ────────> the node comes back, as another one
 //
-// A record is held until its holder releases it, or an operator has the holder forgotten. No time limit frees one: that a
-// node does not answer proves nothing about its containers. Candidates begin at a place of the node's own, see [Start]:
-// nodes that all try the lowest free one meet at every claim. Entry points: [Join] and [Node].
-//
-// The IPAM driver does not use it yet: it gives addresses of a shared pool by the same compare-and-swap, without queue,
-// reserve and Forget.
+// No time limit makes a node a lost one: that it does not answer proves nothing about its containers. Entry point: [Member].
 package cluster

@@ -37,35 +37,46 @@ func (f Fate) String() string {
 type Crash struct {
 	store store.Store
 	fate  Fate
+	*process
+}
 
+// process is what dies: all stores that it uses die with it.
+type process struct {
 	mu   sync.Mutex // guards the fields below
 	left int        // transactions until the crash, counting the one that dies
 	dead bool
 }
 
 // NewCrash wraps s so that transaction k (the first is 1) meets fate. With k = 0 nothing ever happens.
-func NewCrash(s store.Store, k int, fate Fate) *Crash { return &Crash{store: s, left: k, fate: fate} }
+func NewCrash(s store.Store, k int, fate Fate) *Crash {
+	return &Crash{store: s, fate: fate, process: &process{left: k}}
+}
+
+// Beside wraps another store of the same process: its transactions count as well, and both die at once.
+func (c *Crash) Beside(s store.Store) *Crash {
+	return &Crash{store: s, fate: c.fate, process: c.process}
+}
 
 // Dead says whether the crash has happened.
-func (c *Crash) Dead() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.dead
+func (p *process) Dead() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.dead
 }
 
 // errDead is what a dead store answers.
 func errDead() error { return fmt.Errorf("%w: the process has crashed", store.ErrUnavailable) }
 
 // step counts one transaction; fatal is true for the one that dies.
-func (c *Crash) step() (fatal bool, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.dead {
+func (p *process) step() (fatal bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.dead {
 		return false, errDead()
 	}
-	c.left--
-	c.dead = c.left == 0
-	return c.dead, nil
+	p.left--
+	p.dead = p.left == 0
+	return p.dead, nil
 }
 
 // Txn implements [store.Store].

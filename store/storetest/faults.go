@@ -4,7 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
+	"slices"
 	"sync"
 
 	"github.com/mellanox/passthrough/store"
@@ -19,19 +19,22 @@ type Faults struct {
 	rng  *rand.Rand
 	odds float64
 	away bool
-	next int
-	late map[string]transaction // by their tokens
+	late []transaction
 }
+
+// opsMax is how many operations every store takes in one transaction; this one takes no more.
+const opsMax = 3000
 
 // transaction is one that is still under way.
 type transaction struct {
+	token string
 	conds []store.Cond
 	then  []store.Op
 }
 
 // NewFaults wraps s. odds is the share of calls that meet with trouble.
 func NewFaults(s store.Store, seed uint64, odds float64) *Faults {
-	return &Faults{store: s, rng: rand.New(rand.NewPCG(seed, 0)), odds: odds, late: map[string]transaction{}}
+	return &Faults{store: s, rng: rand.New(rand.NewPCG(seed, 0)), odds: odds}
 }
 
 // Away makes the store refuse every call, or no more.
@@ -39,6 +42,13 @@ func (f *Faults) Away(away bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.away = away
+}
+
+// Trouble changes the share of calls that meet with trouble.
+func (f *Faults) Trouble(odds float64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.odds = odds
 }
 
 // Calm ends all trouble but that of transactions that are under way, which arrive first.
@@ -49,17 +59,8 @@ func (f *Faults) Calm(ctx context.Context) error {
 	return f.arrive(ctx, 1)
 }
 
-// doubt is the error of a transaction whose answer is lost.
-type doubt struct{ token string }
-
-// Error says so.
-func (d *doubt) Error() string { return store.ErrAmbiguous.Error() + ": the answer was lost" }
-
-// Unwrap is the sentinel.
-func (d *doubt) Unwrap() error { return store.ErrAmbiguous }
-
-// Token implements [store.Doubtful].
-func (d *doubt) Token() string { return d.token }
+// errLost is the error of a transaction whose answer is lost.
+func errLost() error { return fmt.Errorf("%w: the answer was lost", store.ErrAmbiguous) }
 
 // refused is the error of a call that was not made: err, or that it was refused.
 func refused(err error) error {
@@ -74,7 +75,7 @@ func (f *Faults) trouble(ctx context.Context) (bool, error) {
 	if f.away {
 		return true, fmt.Errorf("%w: it is away", store.ErrUnavailable)
 	}
-	if err := f.arrive(ctx, 0.3); err != nil {
+	if err := f.arrive(ctx, 0.1); err != nil {
 		return true, err
 	}
 	return f.rng.Float64() < f.odds, nil
@@ -82,17 +83,17 @@ func (f *Faults) trouble(ctx context.Context) (bool, error) {
 
 // arrive applies late transactions, each with that probability.
 func (f *Faults) arrive(ctx context.Context, odds float64) error {
-	for i := range f.next {
-		token := strconv.Itoa(i)
-		tx, ok := f.late[token]
-		if !ok || f.rng.Float64() >= odds {
+	var late []transaction
+	for _, tx := range f.late {
+		if f.rng.Float64() >= odds {
+			late = append(late, tx)
 			continue
 		}
-		delete(f.late, token)
 		if _, err := f.store.Txn(context.WithoutCancel(ctx), tx.conds, tx.then); err != nil {
 			return err
 		}
 	}
+	f.late = late
 	return nil
 }
 
@@ -102,13 +103,14 @@ func (f *Faults) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (
 	defer f.mu.Unlock()
 	bad, err := f.trouble(ctx)
 	switch {
+	case len(then) > opsMax:
+		return store.Result{}, fmt.Errorf("%d operations in one transaction", len(then))
 	case err != nil:
 		return store.Result{}, err
 	case !bad:
 		return f.store.Txn(ctx, conds, then)
 	}
-	token := strconv.Itoa(f.next)
-	switch f.next++; f.rng.IntN(4) {
+	switch f.rng.IntN(4) {
 	case 0:
 		return store.Result{}, refused(nil)
 	case 1: // the request was lost
@@ -117,9 +119,9 @@ func (f *Faults) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (
 			return store.Result{}, err
 		}
 	default: // the request is late
-		f.late[token] = transaction{conds, then}
+		f.late = append(f.late, transaction{store.TokenOf(ctx), conds, then})
 	}
-	return store.Result{}, &doubt{token}
+	return store.Result{}, errLost()
 }
 
 // Settle implements [store.Settler].
@@ -129,7 +131,7 @@ func (f *Faults) Settle(ctx context.Context, token string) error {
 	if bad, err := f.trouble(ctx); bad || err != nil {
 		return refused(err)
 	}
-	delete(f.late, token)
+	f.late = slices.DeleteFunc(f.late, func(tx transaction) bool { return tx.token == token })
 	return nil
 }
 
