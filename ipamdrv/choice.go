@@ -24,7 +24,7 @@ func (p *pool) choose(ctx context.Context, lease leaseRecord, ask prober) (netip
 		return a, p.give(ctx, a, lease, nil)
 	}
 	var next *poolRecord
-	if !p.others {
+	if p.node == nil {
 		rec := s.rec
 		rec.Cursor, next = a, &rec
 	}
@@ -43,7 +43,7 @@ func (p *pool) choose(ctx context.Context, lease leaseRecord, ask prober) (netip
 	for _, b := range over {
 		s.rests.remove(b)
 	}
-	if p.others {
+	if p.node != nil {
 		p.last, s.rec.Cursor = a, a
 	}
 	return a, nil

@@ -13,15 +13,17 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/cluster"
 )
 
 // Config is what a Driver needs.
 type Config struct {
 	Store store.Store // shared with others: this driver's keys begin with "ipam/"
 	Log   *zap.Logger // nil for none
-	// Others says that drivers on other nodes use the store, too. What they release is not seen at once, so that nothing is
-	// refused before a fresh look at the ledger.
-	Others bool
+	// Own is this node's own ledger, when Store is one that drivers on other nodes use, too; nil when nobody does. Its keys
+	// begin with "node/" and "cluster/". NodeName is what people call this node.
+	Own      store.Store
+	NodeName string
 	Capabilities
 
 	Defaults []DefaultPool // where the subnets of networks without one come from
@@ -29,6 +31,8 @@ type Config struct {
 	Host func() ([]netip.Prefix, error)
 	// Probe asks who has an address, for pools that want that; nil: they are refused.
 	Probe Prober
+	// Uses lists what the network driver on this node knows of its networks; nil for nothing. See [Use].
+	Uses func(context.Context) ([]Use, error)
 }
 
 // Capabilities are the answers that need no store.
@@ -45,8 +49,9 @@ type Driver struct {
 	log      *zap.Logger
 	defaults []DefaultPool
 	host     func() ([]netip.Prefix, error)
-	others   bool
 	probe    Prober
+	uses     func(context.Context) ([]Use, error)
+	node     *node // nil when nobody shares the ledger
 
 	entering turn // of requests for pools
 
@@ -62,8 +67,9 @@ func New(c Config) (*Driver, error) {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
-	return &Driver{Capabilities: c.Capabilities, ledger: ledger{c.Store}, log: c.Log, defaults: c.Defaults,
-		host: c.Host, others: c.Others, probe: c.Probe, entering: newTurn(), pools: map[string]*pool{}}, nil
+	n := newNode(c.Own, c.Store, c.NodeName)
+	return &Driver{Capabilities: c.Capabilities, ledger: ledger{c.Store, n}, log: c.Log, defaults: c.Defaults,
+		host: c.Host, probe: c.Probe, uses: c.Uses, node: n, entering: newTurn(), pools: map[string]*pool{}}, nil
 }
 
 const (
@@ -106,13 +112,10 @@ func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*
 	}
 	h, err := d.enterInTurn(ctx, n)
 	if err == nil {
-		err = d.answerable(ctx, func(ctx context.Context) error {
-			_, err := d.leave(ctx, h)
-			return err
-		})
+		err = d.answerable(ctx, func(ctx context.Context) error { return d.releasePool(ctx, h) })
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", n, err)
+		return nil, fmt.Errorf("%s: %w", n, d.forgotten(ctx, err))
 	}
 	d.log.Info("pool given", zap.String("pool", n.rec.Subnet.String()), zap.Stringer("id", h))
 	answer := &ipam.RequestPoolResponse{PoolID: h.String(), Pool: n.rec.Subnet.String()}
@@ -133,6 +136,9 @@ func (d *Driver) enterInTurn(ctx context.Context, w *poolWish) (h handle, err er
 		h, err = d.enter(ctx, w)
 		return err
 	})
+	if err == nil {
+		err = d.node.adopt(ctx, h, mineOf(w.rec.Subnet, w.config))
+	}
 	return h, err
 }
 
@@ -146,19 +152,30 @@ func (d *Driver) ReleasePool(ctx context.Context, r *ipam.ReleasePoolRequest) (*
 	if !ok {
 		return &Empty{}, nil
 	}
+	if err := d.releasePool(ctx, h); err != nil {
+		return nil, fmt.Errorf("pool %.80q: release: %w", r.PoolID, d.forgotten(ctx, err))
+	}
+	return &Empty{}, nil
+}
+
+// releasePool ends a handle, at once or as soon as the ledger can be reached.
+func (d *Driver) releasePool(ctx context.Context, h handle) error {
 	var rec poolRecord
 	err := again(func() (err error) {
 		rec, err = d.leave(ctx, h)
 		return err
 	})
-	if errors.Is(err, store.ErrNotFound) {
-		return &Empty{}, nil
+	switch {
+	case d.node.cannot(err):
+		d.log.Warn("pool is released later", zap.Stringer("id", h), zap.Error(err))
+		return d.node.disown(ctx, h, errand{Do: doLeave, Share: h.share})
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return err
+	default:
+		d.log.Info("pool released", zap.String("pool", rec.Subnet.String()), zap.Stringer("id", h))
 	}
-	if err != nil {
-		return nil, fmt.Errorf("pool %.80q: release: %w", r.PoolID, err)
-	}
-	d.log.Info("pool released", zap.String("pool", rec.Subnet.String()), zap.Stringer("id", h))
-	return &Empty{}, nil
+	return d.node.disown(ctx, h)
 }
 
 // RequestAddress gives an address of a pool: the one that is asked for, the gateway, or the next that is free.
@@ -168,9 +185,26 @@ func (d *Driver) RequestAddress(ctx context.Context, r *ipam.RequestAddressReque
 	if err != nil {
 		return nil, fmt.Errorf("request address: %w", err)
 	}
-	h, p, err := d.pool(ctx, r.PoolID)
+	got, err := d.requestAddress(ctx, r.PoolID, w)
 	if err != nil {
-		return nil, fmt.Errorf("pool %.80q: request address: %w", r.PoolID, err)
+		return nil, d.forgotten(ctx, err)
+	}
+	d.log.Debug("address given", zap.String("address", got), zap.String("kind", string(w.lease.Kind)),
+		zap.String("id", r.PoolID))
+	return &ipam.RequestAddressResponse{Address: got}, nil
+}
+
+// requestAddress gives an address of the pool, of its group, or of the reserve.
+func (d *Driver) requestAddress(ctx context.Context, id string, w wish) (string, error) {
+	if away := d.node.isAway(); away != nil {
+		if got, err := d.draw(ctx, id, w, away); err == nil {
+			return got, nil
+		}
+	}
+	h, p, err := d.pool(ctx, id)
+	if err != nil {
+		d.node.noteAway(err)
+		return d.draw(ctx, id, w, fmt.Errorf("pool %.80q: request address: %w", id, err))
 	}
 	s := p.state
 	got, err := d.grant(ctx, p, w.of(h))
@@ -179,11 +213,10 @@ func (d *Driver) RequestAddress(ctx context.Context, r *ipam.RequestAddressReque
 		got, err = d.overflow(ctx, p.id, s, w, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("pool %s: request %s: %w", s.prefix, w, err)
+		d.node.noteAway(err)
+		return d.draw(ctx, id, w, fmt.Errorf("pool %s: request %s: %w", s.prefix, w, err))
 	}
-	d.log.Debug("address given", zap.String("address", got), zap.String("kind", string(w.lease.Kind)),
-		zap.Stringer("pool", s.prefix), zap.Stringer("id", h))
-	return &ipam.RequestAddressResponse{Address: got}, nil
+	return got, nil
 }
 
 // grant gives what is wished for from p, on which the caller has the turn, in the form that the engine wants.
@@ -199,7 +232,7 @@ func (d *Driver) grant(ctx context.Context, p *pool, w wish) (string, error) {
 		return err
 	}
 	err := again(try)
-	if d.others && (errors.Is(err, ErrFull) || errors.Is(err, ErrInUse)) {
+	if d.node != nil && (errors.Is(err, ErrFull) || errors.Is(err, ErrInUse)) {
 		p.state = nil
 		err = again(try)
 	}
@@ -213,7 +246,10 @@ func (d *Driver) grant(ctx context.Context, p *pool, w wish) (string, error) {
 		if err := p.load(ctx); err != nil {
 			return err
 		}
-		_, err := p.release(ctx, a, w.share, time.Now())
+		_, err := p.release(ctx, a, ending{share: w.share, at: time.Now()})
+		if d.node.cannot(err) {
+			_, err = d.node.owe(ctx, p.id, errand{Do: doRelease, Share: w.share, Addr: a})
+		}
 		return err
 	})
 }
@@ -227,25 +263,53 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressReque
 	if err != nil {
 		return nil, fmt.Errorf("release address: %w", err)
 	}
-	h, p, err := d.pool(ctx, r.PoolID)
-	if errors.Is(err, ErrUnknownPool) {
+	h, ok := parseHandle(r.PoolID)
+	if !ok {
 		return &Empty{}, nil
 	}
+	if err := d.releaseAddress(ctx, h, a); err != nil {
+		return nil, d.forgotten(ctx, err)
+	}
+	return &Empty{}, nil
+}
+
+// releaseAddress ends a lease, at once or as soon as the ledger can be reached.
+func (d *Driver) releaseAddress(ctx context.Context, h handle, a netip.Addr) error {
+	now := time.Now()
+	err := d.node.isAway()
+	if err == nil {
+		err = d.releaseNow(ctx, h, a, now)
+		d.node.noteAway(err)
+	}
+	if !d.node.cannot(err) {
+		return err
+	}
+	d.log.Warn("address is released later", zap.Stringer("address", a), zap.Stringer("id", h), zap.Error(err))
+	_, err = d.node.owe(ctx, h.id, errand{Do: doRelease, Share: h.share, Addr: a, At: now.UTC()})
+	return err
+}
+
+// releaseNow ends a lease in the ledger.
+func (d *Driver) releaseNow(ctx context.Context, h handle, a netip.Addr, at time.Time) error {
+	_, p, err := d.pool(ctx, h.String())
+	if errors.Is(err, ErrUnknownPool) {
+		return nil
+	}
 	if err != nil {
-		return nil, fmt.Errorf("pool %.80q: release address %s: %w", r.PoolID, a, err)
+		return fmt.Errorf("pool %.80q: release address %s: %w", h, a, err)
 	}
 	s := p.state
-	released, err := p.end(ctx, a, h.share)
+	released, err := p.end(ctx, a, ending{share: h.share, at: at})
 	p.unlock()
 	if err == nil && s.overflow != "" && !s.prefix.Contains(a) {
-		released, err = d.endOverflow(ctx, p.id, s, a)
+		released, err = d.endOverflow(ctx, p.id, s, a, at)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("pool %s: release address %s: %w", s.prefix, a, err)
+		return fmt.Errorf("pool %s: release address %s: %w", s.prefix, a, err)
 	}
 	d.log.Debug("address released", zap.Stringer("address", a), zap.Bool("was_leased", released),
 		zap.Stringer("pool", s.prefix), zap.Stringer("id", h))
-	return &Empty{}, nil
+	return nil
 }
 
 // pool finds the pool of a handle and waits for the turn on it; the caller unlocks it. The error matches
@@ -260,10 +324,16 @@ func (d *Driver) pool(ctx context.Context, text string) (handle, *pool, error) {
 	if err := p.lock(ctx); err != nil {
 		return h, nil, err
 	}
-	err := p.load(ctx)
+	err := d.pay(ctx, p)
+	if err == nil {
+		err = p.load(ctx)
+	}
 	if err == nil && !p.knows(h) { // perhaps somebody else's news
 		p.state = nil
 		err = p.load(ctx)
+	}
+	if err == nil && p.knows(h) {
+		err = d.node.adopt(ctx, h, mineOf(p.state.prefix, p.state.config))
 	}
 	switch {
 	case err == nil && p.knows(h):
@@ -278,13 +348,27 @@ func (d *Driver) pool(ctx context.Context, text string) (handle, *pool, error) {
 	return h, nil, err
 }
 
+// forgotten passes an error on. When it says that this node was declared lost, the node begins anew: its networks have no
+// pools any more.
+func (d *Driver) forgotten(ctx context.Context, err error) error {
+	if d.node == nil || !errors.Is(err, cluster.ErrForgotten) {
+		return err
+	}
+	d.log.Error("this node was declared lost (driver forget); the addresses of its containers may be in use elsewhere: stop "+
+		"them, remove the networks that have this IPAM driver, and create them again", zap.Error(err))
+	d.mu.Lock()
+	d.pools = map[string]*pool{}
+	d.mu.Unlock()
+	return errors.Join(fmt.Errorf("%w; its networks have to be created again", err), d.node.restart(ctx))
+}
+
 // entry is the pool id in RAM, loaded or not.
 func (d *Driver) entry(id string) *pool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.pools[id]
 	if p == nil {
-		p = newPool(id, d.ledger, d.others)
+		p = newPool(id, d.ledger)
 		d.pools[id] = p
 	}
 	return p

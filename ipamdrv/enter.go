@@ -42,34 +42,61 @@ func (d *Driver) enter(ctx context.Context, w *poolWish) (handle, error) {
 // create writes all records of a new pool in one transaction.
 func (d *Driver) create(ctx context.Context, w *poolWish, conds []store.Cond) (handle, error) {
 	h := handle{id: newID()}
-	var ops []store.Op
-	var failed error
+	if w.share != "" {
+		h.share = newID()
+	}
+	ops, err := d.creation(ctx, w, h)
+	if err != nil {
+		return handle{}, err
+	}
+	p := d.entry(h.id)
+	if err := p.lock(ctx); err != nil { // nobody else knows the pool
+		return handle{}, err
+	}
+	defer p.unlock()
+	mine, err := d.node.mineOps(h, mineOf(w.rec.Subnet, w.config))
+	if err != nil {
+		return handle{}, err
+	}
+	r, err := p.surely(ctx, errand{Do: doLeave, Share: h.share}, func(ctx context.Context) (store.Result, error) {
+		return d.ledger.commit(ctx, append(conds, store.Absent(poolKey(h.id))), ops...)
+	}, mine...)
+	if err == nil && !r.OK {
+		err = errChanged
+	}
+	if err != nil {
+		d.forget(p)
+	}
+	return h, err
+}
+
+// creation is what to write for a new pool.
+func (d *Driver) creation(ctx context.Context, w *poolWish, h handle) (ops []store.Op, failed error) {
 	add := func(key string, record any) {
 		op, err := put(key, record)
 		ops, failed = append(ops, op), errors.Join(failed, err)
 	}
+	node, err := d.node.id(ctx)
+	if err != nil {
+		return nil, err
+	}
 	rec := w.rec
 	if gw := w.config.gateway.of(rec.Subnet); rec.Subnet.Contains(gw) {
 		rec.Gateway = gw
+	}
+	if w.share == "" {
+		rec.Node = node
 	}
 	add(poolKey(h.id), rec)
 	if rec.Gateway.IsValid() {
 		add(leaseKey(h.id, rec.Gateway), leaseRecord{V: recordVersion, Kind: kindGateway, Since: rec.Created})
 	}
 	if w.share != "" {
-		h.share = newID()
 		ops = append(ops, store.Put(nameKey(w.share, w.v6), []byte(h.id)))
-		add(shareKey(h), shareRecord{V: recordVersion, Created: rec.Created})
+		add(shareKey(h), shareRecord{V: recordVersion, Created: rec.Created, Node: node})
 	}
 	if rec.Carved {
 		ops = append(ops, store.Put(carvedKey(rec.Subnet), []byte(h.id)))
 	}
-	if failed != nil {
-		return handle{}, failed
-	}
-	r, err := d.ledger.commit(ctx, append(conds, store.Absent(poolKey(h.id))), ops...)
-	if err == nil && !r.OK {
-		err = errChanged
-	}
-	return h, err
+	return ops, failed
 }

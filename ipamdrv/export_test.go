@@ -24,7 +24,8 @@ func CheckIndex(ctx context.Context, d *Driver) error {
 		if have == nil {
 			continue
 		}
-		fresh := newPool(id, d.ledger, d.others)
+		fresh := newPool(id, d.ledger)
+		fresh.last = p.last // each node goes round by itself
 		if err := fresh.load(ctx); err != nil {
 			return fmt.Errorf("pool %s: %w", id, err)
 		}

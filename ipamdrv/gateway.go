@@ -112,7 +112,12 @@ func (p *pool) sameGateway(ctx context.Context, a netip.Addr, lease leaseRecord)
 	if next == nil && len(ops) == 0 {
 		return gw, false, nil
 	}
-	r, err := p.write(ctx, conds, next, ops...)
+	write := func(ctx context.Context) (store.Result, error) { return p.write(ctx, conds, next, ops...) }
+	if given {
+		once, back := write, errand{Do: doRelease, Share: lease.Holders[0], Addr: gw}
+		write = func(ctx context.Context) (store.Result, error) { return p.surely(ctx, back, once) }
+	}
+	r, err := write(ctx)
 	if err == nil && !r.OK {
 		p.state, err = nil, errChanged
 	}

@@ -42,12 +42,22 @@ func (d *Driver) join(ctx context.Context, id string, w *poolWish) (handle, erro
 		return handle{}, err
 	}
 	h := handle{id: id, share: newID()}
-	op, err := put(shareKey(h), shareRecord{V: recordVersion, Created: w.rec.Created})
+	node, err := d.node.id(ctx)
+	if err != nil {
+		return handle{}, err
+	}
+	op, err := put(shareKey(h), shareRecord{V: recordVersion, Created: w.rec.Created, Node: node})
 	if err != nil {
 		return handle{}, err
 	}
 	next := p.state.rec // as it is, but written: who removes the pool at this moment must notice
-	r, err := p.write(ctx, []store.Cond{store.Absent(op.Key)}, &next, op)
+	mine, err := d.node.mineOps(h, mineOf(next.Subnet, w.config))
+	if err != nil {
+		return handle{}, err
+	}
+	r, err := p.surely(ctx, errand{Do: doLeave, Share: h.share}, func(ctx context.Context) (store.Result, error) {
+		return p.write(ctx, []store.Cond{store.Absent(op.Key)}, &next, op)
+	}, mine...)
 	if err == nil && !r.OK {
 		err = errChanged
 	}

@@ -13,6 +13,8 @@ import (
 // InventedGateway says whether gateway is one that nobody asked for by address: engines before 28 want one for every
 // network. pool and gateway are as this driver answered them; of several pools with that subnet and gateway the newest
 // counts.
+//
+// In a ledger that nodes share only the pools of this node's networks count.
 func (d *Driver) InventedGateway(ctx context.Context, pool, gateway string) bool {
 	gateway, _, _ = strings.Cut(gateway, "/")
 	gw, err := parseAddr(gateway)
@@ -22,10 +24,14 @@ func (d *Driver) InventedGateway(ctx context.Context, pool, gateway string) bool
 	var newest poolRecord
 	err = d.ledger.store.Range(ctx, poolPrefix, func(kv store.KV) error {
 		rec, err := decodePool(kv)
-		if err == nil && rec.Gateway == gw && rec.Subnet.String() == pool && !rec.Created.Before(newest.Created) {
+		if err != nil || rec.Gateway != gw || rec.Subnet.String() != pool || rec.Created.Before(newest.Created) {
+			return nil // a record that cannot be read is not the one of the network that is being made
+		}
+		ours, err := d.node.has(ctx, strings.TrimPrefix(kv.Key, poolPrefix))
+		if ours {
 			newest = rec
 		}
-		return nil // a record that cannot be read is not the one of the network that is being made
+		return err
 	})
 	if err != nil {
 		d.log.Warn("gateway taken for the user's own", zap.String("pool", pool), zap.Stringer("gateway", gw), zap.Error(err))
@@ -45,10 +51,16 @@ func (d *Driver) ContainerName(ctx context.Context, pool, address string) string
 	}
 	var leases []string // of that address; none is read inside of the listing, which would hold two reads open at once
 	err = d.ledger.store.Range(ctx, poolPrefix, func(kv store.KV) error {
-		if rec, err := decodePool(kv); err == nil && rec.Subnet.String() == pool {
-			leases = append(leases, leaseKey(strings.TrimPrefix(kv.Key, poolPrefix), a))
+		rec, err := decodePool(kv)
+		if err != nil || rec.Subnet.String() != pool {
+			return nil // a record that cannot be read is not the one of a container that is being started
 		}
-		return nil // a record that cannot be read is not the one of a container that is being started
+		id := strings.TrimPrefix(kv.Key, poolPrefix)
+		ours, err := d.node.has(ctx, id)
+		if ours {
+			leases = append(leases, leaseKey(id, a))
+		}
+		return err
 	})
 	var youngest leaseRecord
 	for _, key := range leases {
@@ -58,7 +70,7 @@ func (d *Driver) ContainerName(ctx context.Context, pool, address string) string
 		}
 		l, decodeErr := decodeLease(kv)
 		err = errors.Join(err, getErr)
-		if getErr == nil && decodeErr == nil && l.Kind != kindResting && !l.Since.Before(youngest.Since) {
+		if getErr == nil && decodeErr == nil && l.Kind != kindResting && l.Kind != kindReserve && !l.Since.Before(youngest.Since) {
 			youngest = l
 		}
 	}

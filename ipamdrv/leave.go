@@ -39,68 +39,98 @@ func (p *pool) leave(ctx context.Context, h handle) (rec poolRecord, gone bool, 
 		return poolRecord{}, false, store.ErrNotFound
 	}
 	rec, err = decodePool(kv)
-	var ops []store.Op
+	var end departure
 	if gone = len(shares) < 2; gone {
-		ops, err = p.removal(ctx, rec, shares) // whatever its record is like
+		end, err = p.removal(ctx, rec, shares) // whatever its record is like
 	} else if err == nil {
-		ops, err = p.shareRemoval(ctx, h, rec)
+		end, err = p.shareRemoval(ctx, h, rec)
 	}
 	if err != nil {
 		return poolRecord{}, false, err
 	}
 	p.state = nil
-	r, err := p.ledger.commit(ctx, []store.Cond{store.Unchanged(kv)}, ops...)
-	if err == nil && !r.OK {
-		err = errChanged
+	return rec, gone, p.depart(ctx, kv, end)
+}
+
+// departure is what to write for a pool, or a share of one, to be gone.
+type departure struct {
+	leases []store.Op   // may be written before, in any number of transactions
+	conds  []store.Cond // of the last one
+	last   []store.Op
+}
+
+// portion is how many leases end with one transaction where a ledger is far away and does not take any number of them.
+const portion = 1000
+
+// depart writes it, as long as the pool's record is kv.
+func (p *pool) depart(ctx context.Context, kv store.KV, end departure) error {
+	same := store.Unchanged(kv)
+	commit := func(conds []store.Cond, ops []store.Op) error {
+		r, err := p.ledger.commit(ctx, conds, ops...)
+		if err == nil && !r.OK {
+			err = errChanged
+		}
+		return err
 	}
-	return rec, gone, err
+	for p.node != nil && len(end.leases) > portion {
+		if err := commit([]store.Cond{same}, end.leases[:portion]); err != nil {
+			return err
+		}
+		end.leases = end.leases[portion:]
+	}
+	return commit(append(end.conds, same), slices.Concat(end.last, end.leases))
 }
 
 // removal is what to write for the pool to be gone.
-func (p *pool) removal(ctx context.Context, rec poolRecord, shares []string) ([]store.Op, error) {
-	ops := []store.Op{store.Del(poolKey(p.id))}
+func (p *pool) removal(ctx context.Context, rec poolRecord, shares []string) (departure, error) {
+	end := departure{last: []store.Op{store.Del(poolKey(p.id))}}
 	leases, err := p.ledger.keys(ctx, leasePrefix+p.id+"/")
 	if err != nil {
-		return nil, err
+		return end, err
 	}
-	for _, key := range slices.Concat(leases, shares) {
-		ops = append(ops, store.Del(key))
+	for _, key := range leases {
+		end.leases = append(end.leases, store.Del(key))
+	}
+	for _, key := range shares {
+		end.last = append(end.last, store.Del(key))
 	}
 	if c, err := parseOptions(rec.Options); err == nil && c.share != "" {
-		ops = append(ops, store.Del(nameKey(c.share, rec.Subnet.Addr().Is6())))
+		end.last = append(end.last, store.Del(nameKey(c.share, rec.Subnet.Addr().Is6())))
 	}
 	if rec.Carved {
-		ops = append(ops, store.Del(carvedKey(rec.Subnet)))
+		end.last = append(end.last, store.Del(carvedKey(rec.Subnet)))
 	}
-	return ops, nil
+	return end, nil
 }
 
 // shareRemoval is what to write for one share to be gone. The pool's record is written in any case: who uses the pool at
-// this moment must notice.
-func (p *pool) shareRemoval(ctx context.Context, h handle, rec poolRecord) ([]store.Op, error) {
-	ops := []store.Op{store.Del(shareKey(h))}
+// this moment must notice. A lease that others hold as well must be as it was: they may have become more.
+func (p *pool) shareRemoval(ctx context.Context, h handle, rec poolRecord) (departure, error) {
+	end := departure{last: []store.Op{store.Del(shareKey(h))}}
 	err := p.ledger.leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
 		lease, err := decodeLease(kv)
 		if err != nil || !slices.Contains(lease.Holders, h.share) {
 			return nil // one that cannot be read stays, as everywhere
 		}
-		lease.Holders = without(lease.Holders, h.share)
-		op := store.Del(kv.Key)
-		if len(lease.Holders) > 0 {
-			if op, err = put(kv.Key, lease); err != nil {
-				return err
-			}
-		} else if a == rec.Gateway {
-			rec.Gateway, rec.Invented = netip.Addr{}, false
+		if lease.Holders = without(lease.Holders, h.share); len(lease.Holders) > 0 {
+			op, err := put(kv.Key, lease)
+			end.conds, end.last = append(end.conds, store.Unchanged(kv)), append(end.last, op)
+			return err
 		}
-		ops = append(ops, op)
+		if a == rec.Gateway {
+			rec.Gateway, rec.Invented = netip.Addr{}, false
+			end.conds, end.last = append(end.conds, store.Unchanged(kv)), append(end.last, store.Del(kv.Key))
+			return nil
+		}
+		end.leases = append(end.leases, store.Del(kv.Key))
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return end, err
 	}
 	op, err := put(poolKey(p.id), rec)
-	return append(ops, op), err
+	end.last = append(end.last, op)
+	return end, err
 }
 
 // without is holders but for one.

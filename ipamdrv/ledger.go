@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/cluster"
 )
 
 // recordVersion is the version of both kinds of record. A record of a newer one is refused, a field that an older one
@@ -40,12 +41,15 @@ type poolRecord struct {
 	Options map[string]string `json:"options,omitempty"`
 	// Carved: the subnet is one of the default pools'.
 	Carved bool `json:"carved,omitempty"`
+	// Node is whose engine has the pool, if it is not shared, in a ledger that nodes share.
+	Node string `json:"node,omitempty"`
 }
 
 // shareRecord is what the ledger knows of a network that shares a pool.
 type shareRecord struct {
 	V       int       `json:"v"`
 	Created time.Time `json:"created,omitzero"`
+	Node    string    `json:"node,omitempty"` // whose engine has it, in a ledger that nodes share
 }
 
 // leaseRecord is what the ledger knows of an address that somebody has, or had and that rests.
@@ -77,6 +81,7 @@ const (
 	kindAsked   leaseKind = "asked"   // requested by address: --aux-address, --ip, --ip6
 	kindChosen  leaseKind = "chosen"  // chosen by us
 	kindResting leaseKind = "resting" // nobody's; released, and not to be chosen for a while
+	kindReserve leaseKind = "reserve" // a node's, which has it for nobody yet
 )
 
 // holder says who has an address, for the error of the one who cannot have it.
@@ -85,6 +90,8 @@ func (l leaseRecord) holder(a netip.Addr) string {
 	switch {
 	case l.Kind == kindGateway:
 		who = "the gateway"
+	case l.Kind == kindReserve:
+		who = "a node that has it ahead (option prefetch)"
 	case l.Name != "":
 		who = fmt.Sprintf("container %q", l.Name)
 	case l.Kind == kindAsked && a.Is4():
@@ -163,7 +170,10 @@ func decodeLease(kv store.KV) (leaseRecord, error) {
 }
 
 // ledger is the driver's view of the store.
-type ledger struct{ store store.Store }
+type ledger struct {
+	store store.Store
+	node  *node // nil when nobody shares it
+}
 
 // leases calls fn with every leased address of a pool.
 func (l ledger) leases(ctx context.Context, id string, fn func(a netip.Addr, kv store.KV) error) error {
@@ -191,10 +201,21 @@ func (l ledger) keys(ctx context.Context, prefix string) ([]string, error) {
 // request of this one. What is in RAM is made again from the ledger then, and the request tried again.
 var errChanged = errors.New("the ledger was changed by somebody else; try again")
 
-// commit runs one transaction, whose first operation must change its record. When the answer is lost it looks whether
-// that happened: then the result is OK, with revision 0 because the true one is not known.
+// commit runs one transaction, whose first operation must change its record, if this node is one of those that share the
+// ledger. When the answer is lost it looks whether that happened: then the result is OK, with revision 0 because the true
+// one is not known.
 func (l ledger) commit(ctx context.Context, conds []store.Cond, ops ...store.Op) (store.Result, error) {
+	if l.node != nil {
+		member, err := l.node.member.Cond(ctx)
+		if err != nil {
+			return store.Result{}, err
+		}
+		conds = append([]store.Cond{member}, conds...)
+	}
 	r, err := l.store.Txn(ctx, conds, ops)
+	if l.node != nil && err == nil && !r.OK && r.Failed == conds[0] {
+		return r, cluster.ErrForgotten
+	}
 	if !errors.Is(err, store.ErrAmbiguous) {
 		return r, err
 	}

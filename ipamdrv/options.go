@@ -4,6 +4,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -34,6 +35,7 @@ type config struct {
 	overflow   string // the name of the group
 	probe      string // the device to ask on
 	slaac      bool   // addresses are link-local, and drawn
+	prefetch   int    // how many addresses each node has ahead, for each of its networks
 }
 
 var options = []Option{
@@ -66,6 +68,16 @@ var options = []Option{
 		Help: "before an address is given, ask the segment that the device is on whether somebody has it, by ARP or IPv6 " +
 			"neighbour discovery; one that is answered for is passed over. Each start takes up to 0.3 s longer",
 		parse: func(c *config, v string) (ok bool) { c.probe, ok = parseProbe(v); return ok },
+	},
+	{
+		Name: "prefetch", Values: "0 to 32", Default: "0",
+		Help: "with STORE=etcd://...: how many addresses a node takes ahead for the network, to have some to give while etcd is " +
+			"away. Nobody else gets them meanwhile",
+		parse: func(c *config, v string) bool {
+			n, err := strconv.ParseUint(v, 10, 8)
+			c.prefetch = int(n)
+			return err == nil && n <= 32
+		},
 	},
 	{
 		Name: "reuse", Values: "last or immediate", Default: "last",

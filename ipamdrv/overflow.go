@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/mellanox/passthrough/store"
 )
@@ -21,15 +22,20 @@ type member struct {
 	rec poolRecord
 }
 
-// group lists the pools with this name and family, in order of their making.
+// group lists this node's pools with this name and family, in order of their making.
 func (d *Driver) group(ctx context.Context, name string, v6 bool) ([]member, error) {
 	var all []member
 	err := d.ledger.store.Range(ctx, poolPrefix, func(kv store.KV) error {
 		rec, err := decodePool(kv)
-		if err == nil && rec.Options["overflow"] == name && rec.Subnet.Addr().Is6() == v6 {
-			all = append(all, member{strings.TrimPrefix(kv.Key, poolPrefix), rec})
+		if err != nil || rec.Options["overflow"] != name || rec.Subnet.Addr().Is6() != v6 {
+			return nil // one that cannot be read has nothing to give
 		}
-		return nil // one that cannot be read has nothing to give
+		id := strings.TrimPrefix(kv.Key, poolPrefix)
+		ours, err := d.node.has(ctx, id) // the same network on other nodes has pools of its own
+		if ours {
+			all = append(all, member{id, rec})
+		}
+		return err
 	})
 	slices.SortFunc(all, func(a, b member) int {
 		return cmp.Or(a.rec.Created.Compare(b.rec.Created), cmp.Compare(a.id, b.id))
@@ -80,29 +86,36 @@ func (d *Driver) overflow(ctx context.Context, id string, s *state, w wish, full
 }
 
 // endOverflow ends the lease of an address that another pool of the group gave in place of the pool id.
-func (d *Driver) endOverflow(ctx context.Context, id string, s *state, a netip.Addr) (bool, error) {
-	all, err := d.group(ctx, s.config.overflow, s.prefix.Addr().Is6())
-	for _, m := range all {
-		if m.id == id || !m.rec.Subnet.Contains(a) {
-			continue
-		}
-		_, p, err := d.pool(ctx, handle{id: m.id}.String())
-		if errors.Is(err, ErrUnknownPool) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		defer p.unlock()
-		kv, err := d.ledger.store.Get(ctx, leaseKey(m.id, a))
-		if errors.Is(err, store.ErrNotFound) {
-			return false, nil
-		}
-		lease, decodeErr := decodeLease(kv)
-		if err = errors.Join(err, decodeErr); err != nil || lease.Via != id {
-			return false, err
-		}
-		return p.end(ctx, a, "")
+func (d *Driver) endOverflow(ctx context.Context, id string, s *state, a netip.Addr, at time.Time) (bool, error) {
+	other, lease, err := d.lentFor(ctx, id, s, a)
+	if err != nil || other == "" {
+		return false, err
 	}
-	return false, err
+	_, p, err := d.pool(ctx, handle{id: other}.String())
+	if errors.Is(err, ErrUnknownPool) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer p.unlock()
+	return p.end(ctx, a, ending{token: lease.Token, at: at})
+}
+
+// lentFor finds the pool that gave address a in place of the pool id, and the lease; "" for none.
+func (d *Driver) lentFor(ctx context.Context, id string, s *state, a netip.Addr) (string, leaseRecord, error) {
+	all, err := d.group(ctx, s.config.overflow, s.prefix.Addr().Is6())
+	i := slices.IndexFunc(all, func(m member) bool { return m.id != id && m.rec.Subnet.Contains(a) })
+	if err != nil || i < 0 {
+		return "", leaseRecord{}, err
+	}
+	kv, err := d.ledger.store.Get(ctx, leaseKey(all[i].id, a))
+	if errors.Is(err, store.ErrNotFound) {
+		return "", leaseRecord{}, nil
+	}
+	lease, decodeErr := decodeLease(kv)
+	if err = errors.Join(err, decodeErr); err != nil || lease.Via != id {
+		return "", leaseRecord{}, err
+	}
+	return all[i].id, lease, nil
 }

@@ -20,11 +20,11 @@ type pool struct {
 	// state is nil until the pool's first use and whenever it may differ from the ledger; see load.
 	state *state
 
-	// others says that drivers on other nodes have the pool as well. Then each keeps for itself which address it chose last,
+	// node is set when drivers on other nodes have the pool as well. Then each keeps for itself which address it chose last,
 	// in last: they would fail each other with every address if all wrote it down, and meet at every address if all began
 	// at the same.
-	others bool
-	last   netip.Addr
+	node *node
+	last netip.Addr
 }
 
 // state is the copy of what the ledger says of a pool.
@@ -40,8 +40,8 @@ type state struct {
 }
 
 // newPool is a pool that has not been looked up yet.
-func newPool(id string, l ledger, others bool) *pool {
-	return &pool{id: id, ledger: l, turn: newTurn(), others: others}
+func newPool(id string, l ledger) *pool {
+	return &pool{id: id, ledger: l, turn: newTurn(), node: l.node}
 }
 
 // load makes state from the ledger when there is none. The error matches [store.ErrNotFound] when the pool does not
@@ -77,7 +77,7 @@ func (p *pool) load(ctx context.Context) error {
 		return err
 	}
 	s.rests.sort()
-	if p.others {
+	if p.node != nil {
 		if !p.last.IsValid() && s.hi > s.lo { // somewhere, where no other node is likely to begin
 			p.last = s.addr(s.lo + rand.Uint64N(s.hi-s.lo))
 		}
@@ -160,7 +160,10 @@ func (p *pool) give(ctx context.Context, a netip.Addr, lease leaseRecord, next *
 		return err
 	}
 	conds := []store.Cond{{Key: op.Key, Rev: s.rests.rev(a)}}
-	r, err := p.write(ctx, conds, next, append([]store.Op{op}, more...)...)
+	back := errand{Do: doRelease, Addr: a, Token: lease.Token}
+	r, err := p.surely(ctx, back, func(ctx context.Context) (store.Result, error) {
+		return p.write(ctx, conds, next, append([]store.Op{op}, more...)...)
+	})
 	if err != nil {
 		return err
 	}

@@ -15,20 +15,27 @@ func (s *state) expire(now time.Time) {
 	s.rests.expire(now, s.quarantine, s.sticky, func(a netip.Addr) { s.mark(a, (*set).remove) })
 }
 
-// end ends the lease that a has for share, as often as it takes.
-func (p *pool) end(ctx context.Context, a netip.Addr, share string) (released bool, err error) {
+// ending says which lease ends: that of this share, when the pool is shared, with this token, if there is one. The address
+// rests from at on; with none it does not.
+type ending struct {
+	share, token string
+	at           time.Time
+}
+
+// end ends the lease of a, as often as it takes.
+func (p *pool) end(ctx context.Context, a netip.Addr, how ending) (released bool, err error) {
 	err = again(func() (err error) {
 		if err = p.load(ctx); err == nil {
-			released, err = p.release(ctx, a, share, time.Now())
+			released, err = p.release(ctx, a, how)
 		}
 		return err
 	})
 	return released, err
 }
 
-// release ends the lease of a for share, if there is one; released is false when there was none. What comes next is the
-// address's rest, if the pool's options want one.
-func (p *pool) release(ctx context.Context, a netip.Addr, share string, now time.Time) (released bool, err error) {
+// release ends the lease of a, if there is one; released is false when there was none. What comes next is the address's
+// rest, if the pool's options want one.
+func (p *pool) release(ctx context.Context, a netip.Addr, how ending) (released bool, err error) {
 	s := p.state
 	kv, err := p.ledger.store.Get(ctx, leaseKey(p.id, a))
 	if errors.Is(err, store.ErrNotFound) {
@@ -39,16 +46,21 @@ func (p *pool) release(ctx context.Context, a netip.Addr, share string, now time
 	}
 	lease, decodeErr := decodeLease(kv)
 	switch {
+	case how.token != "" && lease.Token != how.token:
+		return false, nil // a later one
 	case decodeErr != nil: // one that cannot be read can be released
+	case lease.Kind == kindReserve && how.token == "":
+		return false, nil // nobody's yet; its container, if it was somebody's before, releases it twice
 	case lease.Kind == kindResting, a == s.config.gateway.of(s.prefix):
 		return false, nil
-	case share != "" && !slices.Contains(lease.Holders, share):
+	case how.share != "" && !slices.Contains(lease.Holders, how.share):
 		return false, nil // another network's
 	case len(lease.Holders) > 1:
-		lease.Holders = without(lease.Holders, share)
+		lease.Holders = without(lease.Holders, how.share)
 		return p.keep(ctx, kv, lease)
 	}
-	return p.free(ctx, a, kv, lease.rest(now), lease.Kind != kindGateway && decodeErr == nil)
+	can := lease.Kind != kindGateway && lease.Kind != kindReserve && decodeErr == nil && !how.at.IsZero()
+	return p.free(ctx, a, kv, lease.rest(how.at), can)
 }
 
 // keep writes a lease that has one holder less.

@@ -29,7 +29,7 @@ func TestSharedAgainstModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := &sharers{store: store.NewMemory(), held: map[netip.Addr][]string{}}
 		for i := range s.nodes {
-			d, err := ipamdrv.New(ipamdrv.Config{Store: s.store, Others: true})
+			d, err := ipamdrv.New(ipamdrv.Config{Store: s.store, Own: store.NewMemory()})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -85,8 +85,8 @@ func (s *sharers) leave(t *rapid.T) {
 	for a := range s.held {
 		s.drop(a, n)
 	}
-	if len(s.networks) == 0 && len(keys(t, s.store, "")) > 0 {
-		t.Fatalf("the last has left, and the ledger has %q", keys(t, s.store, ""))
+	if len(s.networks) == 0 && len(keys(t, s.store, "ipam/")) > 0 {
+		t.Fatalf("the last has left, and the ledger has %q", keys(t, s.store, "ipam/"))
 	}
 	if len(s.networks) == 0 {
 		s.gateway = netip.Addr{}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
@@ -44,6 +45,7 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if i := r.Interface; i != nil {
 		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
 		e.Subnets = subnetsOf(n.Pools, i.Address, i.AddressIPv6)
+		e.Addrs = slices.DeleteFunc([]string{i.Address, i.AddressIPv6}, func(a string) bool { return a == "" })
 	}
 	e.Prefix = n.prefix
 	return d.lend(ctx, n, e)

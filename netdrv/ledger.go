@@ -61,6 +61,8 @@ type endpointRecord struct {
 	MAC     hw.MAC `json:"mac,omitempty"` // as answered to the engine
 	IPv4    bool   `json:"ipv4,omitempty"`
 	IPv6    bool   `json:"ipv6,omitempty"`
+	// Addrs are its addresses, with prefix lengths, as the engine told them. Ledgers of early versions lack them.
+	Addrs []string `json:"addrs,omitempty"`
 	// Subnets are those of its addresses, when the network has several of a family.
 	Subnets []string `json:"subnets,omitempty"`
 }

@@ -21,7 +21,7 @@ func main() {
 	}
 }
 
-// command serves the engine; with arguments it moves pools and addresses and ends.
+// command serves the engine; with arguments it does what an operator asks for, and ends.
 func command(args []string) error {
 	cfg, err := configFrom(os.Getenv)
 	switch {
@@ -29,12 +29,28 @@ func command(args []string) error {
 		return err
 	case len(args) == 0:
 		return run(cfg)
-	case len(args) == 2 && (args[0] == "export" || args[0] == "import"):
-		ctx, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-		defer ignore()
-		return move(ctx, cfg, args[0], args[1])
 	}
-	return errors.New("usage: driver [export FILE | import FILE]")
+	ctx, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer ignore()
+	for _, v := range verbs {
+		if args[0] == v.name && len(args) == 1+v.args {
+			return v.do(ctx, cfg, args[1:])
+		}
+	}
+	return errors.New("usage: driver [export FILE | import FILE | nodes | forget NODE | accept]")
+}
+
+// verbs are what the program can do beside serving.
+var verbs = []struct {
+	name string
+	args int
+	do   func(ctx context.Context, cfg config, args []string) error
+}{
+	{"export", 1, func(ctx context.Context, cfg config, args []string) error { return move(ctx, cfg, "export", args[0]) }},
+	{"import", 1, func(ctx context.Context, cfg config, args []string) error { return move(ctx, cfg, "import", args[0]) }},
+	{"nodes", 0, nodes},
+	{"forget", 1, forget},
+	{"accept", 0, accept},
 }
 
 // run is the life of the process that serves.

@@ -69,7 +69,7 @@ func openForMove(cfg config) (store.Store, error) {
 	case etcd != nil:
 		return store.OpenEtcd(*etcd)
 	}
-	return store.OpenBolt(filepath.Join(cfg.stateDir, "ledger.db"))
+	return store.OpenBolt(filepath.Join(cfg.stateDir, ledgerFile))
 }
 
 // exportFile writes the records to a new file.

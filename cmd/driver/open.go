@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,7 +16,11 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/cluster"
 )
+
+// ledgerFile is this node's own ledger, in the state directory.
+const ledgerFile = "ledger.db"
 
 // rooms are the drivers, and beneath them the ledger and the hardware, from the moment they begin to open.
 type rooms struct {
@@ -44,7 +49,7 @@ func open(cfg config, log *zap.Logger) *rooms {
 		defer close(r.closed)
 		ledger := openLedger(cfg, log)
 		defer closeLedger(ledger, log)
-		pools := openPools(cfg, ledger)
+		pools := openPools(ctx, cfg, ledger)
 		defer closeLedger(pools, log) // closing the same ledger twice is fine
 		network, ipam, err := openDrivers(cfg, ledger, pools, log)
 		if err != nil {
@@ -53,7 +58,10 @@ func open(cfg config, log *zap.Logger) *rooms {
 		r.ipam.settle(ipam, err)
 		r.network.settle(network, err)
 		if err == nil {
-			reconcile(ctx, network.Reconcile, log)
+			var loops sync.WaitGroup
+			loops.Go(func() { keepUp(ctx, "reconciler", network.Reconcile, log) })
+			loops.Go(func() { keepUp(ctx, "upkeep of addresses", ipam.Maintain, log) })
+			loops.Wait()
 		}
 		<-ctx.Done()
 	}()
@@ -82,7 +90,7 @@ func (r *rooms) close(atMost time.Duration) {
 func openLedger(cfg config, log *zap.Logger) store.Store {
 	// An engine's call that has to wait for the lock should still get the reason within its own deadline.
 	lock := store.LockTimeout(cfg.handlerTimeout / 2)
-	ledger, err := store.OpenBolt(filepath.Join(cfg.stateDir, "ledger.db"), lock)
+	ledger, err := store.OpenBolt(filepath.Join(cfg.stateDir, ledgerFile), lock)
 	if err != nil {
 		log.Error("ledger not opened; every call that needs it will say so", zap.NamedError("err", err))
 		return store.Unavailable(err)
@@ -92,12 +100,15 @@ func openLedger(cfg config, log *zap.Logger) store.Store {
 
 // openPools is the ledger of pools and addresses: that of this node, or the one that all nodes of a cluster share.
 // Networks, endpoints and devices are always this node's own.
-func openPools(cfg config, own store.Store) store.Store {
+func openPools(ctx context.Context, cfg config, own store.Store) store.Store {
 	etcd, err := parseStore(cfg.pools, cfg.stateDir)
 	if err != nil || etcd == nil {
 		return own // configFrom has seen that there is no error
 	}
 	shared, err := store.OpenEtcd(*etcd)
+	if err == nil {
+		err = cluster.Recall(ctx, own, shared)
+	}
 	if err != nil {
 		return store.Unavailable(err)
 	}
@@ -122,8 +133,10 @@ func openDrivers(cfg config, ledger, pools store.Store, log *zap.Logger) (*netdr
 	if err != nil {
 		return nil, nil, err
 	}
-	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Others: cfg.pools != storeBolt, Log: log, Capabilities: cfg.capabilities(),
-		Defaults: defaults, Host: host.Networks,
+	var network *netdrv.Driver // asked once both are there
+	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Log: log,
+		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.Networks,
+		Uses: func(ctx context.Context) ([]ipamdrv.Use, error) { return usesOf(ctx, network) },
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
 			mac, err := host.Holder(ctx, device, a)
 			return string(mac), err
@@ -131,7 +144,7 @@ func openDrivers(cfg config, ledger, pools store.Store, log *zap.Logger) (*netdr
 	if err != nil {
 		return nil, nil, err
 	}
-	network, err := netdrv.New(netdrv.Config{
+	network, err = netdrv.New(netdrv.Config{
 		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
 		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName,
 	})
@@ -139,6 +152,30 @@ func openDrivers(cfg config, ledger, pools store.Store, log *zap.Logger) (*netdr
 		return nil, nil, err
 	}
 	return network, ipam, nil
+}
+
+// ownBeside is this node's own ledger where pools and addresses are in one that nodes share; nil where it is the only one.
+func ownBeside(cfg config, own store.Store) store.Store {
+	if cfg.pools == storeBolt {
+		return nil
+	}
+	return own
+}
+
+// hostName is what people call this node, "" when it has no name. The plugin's UTS namespace begins as a copy of the host's.
+func hostName() string {
+	name, _ := os.Hostname() // "" with an error
+	return name
+}
+
+// usesOf tells the IPAM driver what the network driver knows of addresses.
+func usesOf(ctx context.Context, network *netdrv.Driver) ([]ipamdrv.Use, error) {
+	known, err := network.Uses(ctx)
+	var uses []ipamdrv.Use
+	for _, u := range known {
+		uses = append(uses, ipamdrv.Use(u))
+	}
+	return uses, err
 }
 
 // irqDir is where the host's /proc/irq is: granted at a place of its own, because runc makes a container's read-only
@@ -150,17 +187,17 @@ func irqDir(granted, own string) string {
 	return own
 }
 
-// again is how long a reconciler that ended is left alone.
+// again is how long a loop that ended is left alone.
 const again = 10 * time.Second
 
-// reconcile keeps the reconciler going until ctx ends. Neither an error nor a bug in it may end the server.
-func reconcile(ctx context.Context, loop func(context.Context) error, log *zap.Logger) {
+// keepUp keeps a loop going until ctx ends. Neither an error nor a bug in it may end the server.
+func keepUp(ctx context.Context, what string, loop func(context.Context) error, log *zap.Logger) {
 	for {
 		stack, err := survive(ctx, loop)
 		if ctx.Err() != nil {
 			return
 		}
-		log.Error("reconciler ended; it starts again", zap.Duration("in", again), zap.NamedError("err", err), stack)
+		log.Error(what+" ended; it starts again", zap.Duration("in", again), zap.NamedError("err", err), stack)
 		select {
 		case <-ctx.Done():
 			return

@@ -1,0 +1,226 @@
+package ipamdrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// errand is something that this node has to do in the shared ledger, and cannot do yet. It is written down before
+// anybody relies on it, and done before anything else is done with its pool.
+//
+// What a request is about to make is the errand of taking it back, until it is known that it was made and the answer is on
+// its way: a process that is killed in between leaves nothing behind.
+type errand struct {
+	V  int  `json:"v"`
+	Do deed `json:"do"`
+	// Share is the network's share of a shared pool.
+	Share string     `json:"share,omitempty"`
+	Addr  netip.Addr `json:"addr,omitzero"`
+	// Token is that of the lease that it is about; with none it is whatever lease the share has.
+	Token string `json:"token,omitempty"`
+	// Settle is the token of a transaction whose outcome has to be certain before.
+	Settle string `json:"settle,omitempty"`
+	// At is when the address was released; with none it does not rest.
+	At time.Time `json:"at,omitzero"`
+	// Lease is what a lease of the reserve becomes.
+	Lease *leaseRecord `json:"lease,omitempty"`
+
+	key string // in the own ledger
+}
+
+// deed is what an errand does.
+type deed string
+
+const (
+	doRelease deed = "release" // end a lease
+	doLeave   deed = "leave"   // end a handle
+	doGive    deed = "give"    // write down who has an address of the reserve
+)
+
+// place gives an errand its place in the own ledger. The caller has n.mu.
+func (n *node) place(pool string, e *errand) (store.Op, error) {
+	e.V, e.key = recordVersion, fmt.Sprintf("%s%s/%016x", owedPrefix, pool, n.next)
+	n.next++
+	return put(e.key, e)
+}
+
+// loadErrand reads one from the own ledger, which has them in order.
+func (n *node) loadErrand(kv store.KV) error {
+	e := errand{key: kv.Key}
+	pool, number, _ := strings.Cut(strings.TrimPrefix(kv.Key, owedPrefix), "/")
+	i, err := strconv.ParseUint(number, 16, 64)
+	if err != nil {
+		return fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
+	}
+	if err := decode(kv, &e, &e.V); err != nil {
+		return err
+	}
+	n.next = max(n.next, i+1)
+	n.owed[pool] = append(n.owed[pool], e)
+	return nil
+}
+
+// owe writes an errand down.
+func (n *node) owe(ctx context.Context, pool string, e errand) (errand, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.load(ctx); err != nil {
+		return e, err
+	}
+	op, err := n.place(pool, &e)
+	if err == nil {
+		err = n.write(ctx, op)
+	}
+	if err == nil {
+		n.owed[pool] = append(n.owed[pool], e)
+	}
+	return e, err
+}
+
+// errands are those of a pool, in order.
+func (n *node) errands(ctx context.Context, pool string) ([]errand, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	err := n.load(ctx)
+	return append([]errand(nil), n.owed[pool]...), err
+}
+
+// owing are the pools that have errands, and how many there are.
+func (n *node) owing(ctx context.Context) (pools []string, errands int, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	err = n.load(ctx)
+	for id, all := range n.owed {
+		pools, errands = append(pools, id), errands+len(all)
+	}
+	return pools, errands, err
+}
+
+// done strikes an errand out; more is written with it.
+func (n *node) done(ctx context.Context, pool string, e errand, more ...store.Op) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.write(ctx, append(more, store.Del(e.key))...); err != nil {
+		return err
+	}
+	n.strike(pool, e)
+	return nil
+}
+
+// strike does so in RAM. The caller has n.mu.
+func (n *node) strike(pool string, e errand) {
+	var left []errand
+	for _, other := range n.owed[pool] {
+		if other.key != e.key {
+			left = append(left, other)
+		}
+	}
+	if n.owed[pool] = left; len(left) == 0 {
+		delete(n.owed, pool)
+	}
+}
+
+// surely makes a write of which it must be known in the end whether it was made: should that not be told, or this process
+// end before it is, back takes it back. When it was made, more is written to the node's own ledger. The caller has the turn
+// on p.
+func (p *pool) surely(ctx context.Context, back errand, write func(context.Context) (store.Result, error),
+	more ...store.Op) (store.Result, error) {
+	if p.node == nil {
+		return write(ctx)
+	}
+	back.Settle = newID()
+	back, err := p.node.owe(ctx, p.id, back)
+	if err != nil {
+		return store.Result{}, err
+	}
+	r, err := write(store.WithToken(ctx, back.Settle))
+	if errors.Is(err, store.ErrAmbiguous) {
+		p.state = nil
+		return r, err
+	}
+	if err != nil || !r.OK {
+		more = nil
+	}
+	if err := p.node.done(ctx, p.id, back, more...); err != nil {
+		p.state = nil
+		return store.Result{}, err
+	}
+	return r, err
+}
+
+// pay does what this node owes to the pool. The caller has the turn on it.
+func (d *Driver) pay(ctx context.Context, p *pool) error {
+	if d.node == nil {
+		return nil
+	}
+	all, err := d.node.errands(ctx, p.id)
+	if err != nil {
+		return err
+	}
+	for _, e := range all {
+		if err := d.run(ctx, p, e); err != nil {
+			return fmt.Errorf("what is left to do here from before: %w", err)
+		}
+		if err := d.node.done(ctx, p.id, e); err != nil {
+			return err
+		}
+		d.log.Info("done later", zap.String("what", string(e.Do)), zap.Stringer("address", e.Addr),
+			zap.String("pool", p.id))
+	}
+	return nil
+}
+
+// run makes one errand. What it is about may be gone, or somebody else's, by now.
+func (d *Driver) run(ctx context.Context, p *pool, e errand) error {
+	if err := store.Settle(ctx, d.ledger.store, e.Settle); err != nil {
+		return err
+	}
+	return again(func() (err error) {
+		switch e.Do {
+		case doLeave:
+			var gone bool
+			if _, gone, err = p.leave(ctx, handle{p.id, e.Share}); gone {
+				d.forget(p)
+			}
+		case doGive:
+			err = p.fulfil(ctx, e)
+		case doRelease:
+			if err = p.load(ctx); err == nil {
+				err = d.runRelease(ctx, p, e)
+			}
+		default:
+			err = fmt.Errorf("record %s: %w: %.40q is nothing that this version can do", e.key, store.ErrNewer, e.Do)
+		}
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
+// runRelease ends a lease. One that another pool of its group has given is that one's errand.
+func (d *Driver) runRelease(ctx context.Context, p *pool, e errand) error {
+	s := p.state
+	if s.overflow == "" || s.prefix.Contains(e.Addr) {
+		_, err := p.release(ctx, e.Addr, e.ending())
+		return err
+	}
+	id, lease, err := d.lentFor(ctx, p.id, s, e.Addr)
+	if err != nil || id == "" {
+		return err
+	}
+	_, err = d.node.owe(ctx, id, errand{Do: doRelease, Addr: e.Addr, Token: lease.Token, At: e.At})
+	return err
+}
+
+// ending is how the lease that a release is about ends.
+func (e errand) ending() ending { return ending{share: e.Share, token: e.Token, at: e.At} }

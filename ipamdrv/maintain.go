@@ -1,0 +1,90 @@
+package ipamdrv
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/store/cluster"
+)
+
+const (
+	// maintainEvery is how often the driver does what is left to do.
+	maintainEvery = 5 * time.Second
+	// maintainMax bounds one round.
+	maintainMax = time.Minute
+)
+
+// Maintain does what no request does, until ctx ends: what this node owes to the shared ledger, the reserves, and ending leases
+// that nobody has. Its error is that of ctx.
+func (d *Driver) Maintain(ctx context.Context) error {
+	tick := time.NewTicker(maintainEvery)
+	defer tick.Stop()
+	var sweep sweep
+	failed := false
+	for {
+		round, cancel := context.WithTimeout(ctx, maintainMax)
+		err := errors.Join(d.settle(round), sweep.run(round, d))
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+		case err != nil && !failed:
+			d.log.Warn("what is left to do for addresses waits", zap.Error(err))
+		case err == nil && failed:
+			d.log.Info("what was left to do for addresses is done")
+		}
+		failed = err != nil
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// settle is one round of what concerns this node among others.
+func (d *Driver) settle(ctx context.Context) error {
+	if d.node == nil {
+		return nil
+	}
+	err := d.payAll(ctx)
+	if err == nil {
+		err = d.fill(ctx)
+	}
+	return errors.Join(d.forgotten(ctx, err), cluster.Remember(ctx, d.node.own, d.ledger.store))
+}
+
+// payAll does what this node owes to any pool.
+func (d *Driver) payAll(ctx context.Context) error {
+	pools, _, err := d.node.owing(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range pools {
+		if err := d.payTo(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// payTo does what this node owes to one pool.
+func (d *Driver) payTo(ctx context.Context, id string) error {
+	p := d.entry(id)
+	if err := p.lock(ctx); err != nil {
+		return err
+	}
+	defer p.unlock()
+	return d.pay(ctx, p)
+}
+
+// Owed is how many errands wait for the shared ledger.
+func (d *Driver) Owed(ctx context.Context) (int, error) {
+	if d.node == nil {
+		return 0, nil
+	}
+	_, n, err := d.node.owing(ctx)
+	return n, err
+}

@@ -1,0 +1,81 @@
+package ipamdrv_test
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/storetest"
+)
+
+// TestNodeCrashAtStepK kills a node at each of its transactions, those in the ledger that it shares and those in its own. When
+// it comes back it takes back what its engine never heard of; what was answered is there.
+func TestNodeCrashAtStepK(t *testing.T) {
+	for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
+		for name, options := range map[string]map[string]string{
+			"private": nil, "shared": {"pool": "lan"}, "sticky": {"sticky": "1h"}, "gateway": {"gateway": "10.99.0.1"},
+		} {
+			t.Run(fate.String()+"/"+name, func(t *testing.T) {
+				synctest.Test(t, func(t *testing.T) { nodeCrashEverywhere(t, fate, options) })
+			})
+		}
+	}
+}
+
+// nodeCrashEverywhere kills one story at each step.
+func nodeCrashEverywhere(t *testing.T, fate storetest.Fate, options map[string]string) {
+	for k := 1; ; k++ {
+		if k > 200 {
+			t.Fatal("the story does not end")
+		}
+		own, shared := store.NewMemory(), store.NewMemory()
+		crash := storetest.NewCrash(shared, k, fate)
+		p := &promises{options: options, d: driverOf(t, crash.Beside(own), crash), has: map[string]bool{},
+			unsure: map[string]bool{}, names: map[string]string{}}
+		p.life()
+		if !crash.Dead() {
+			if len(p.errs) > 0 || k < 20 {
+				t.Fatalf("the story without a crash, of %d transactions: %v", k-1, p.errs)
+			}
+			return
+		}
+		p.afterNodeCrash(t, k, own.Reopen(), shared.Reopen())
+	}
+}
+
+// driverOf makes a driver of a node.
+func driverOf(t *testing.T, own, shared store.Store) *ipamdrv.Driver {
+	t.Helper()
+	d, err := ipamdrv.New(ipamdrv.Config{Own: own, Store: shared})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// afterNodeCrash looks at what a new driver makes of the ledgers.
+func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store) {
+	t.Helper()
+	p.d = driverOf(t, own, shared)
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	go func() { _ = p.d.Maintain(ctx) }()
+	wait(10 * time.Second)
+	if owed, err := p.d.Owed(ctx); err != nil || owed > 0 {
+		t.Errorf("crash at %d: the node still owes %d, %v", k, owed, err)
+	}
+	left := keys(t, shared, "ipam/")
+	switch {
+	case p.pool == "" && len(left) > 0 && len(keys(t, own, "node/mine/")) == 0:
+		t.Errorf("crash at %d: nobody was told of a pool, and the ledger has %q", k, left)
+	case p.pool == "", p.dropped:
+		return
+	}
+	p.checkHeld(t, k, shared)
+	if len(pools(t, shared)) > 0 {
+		p.finish(t, k, shared)
+	}
+}

@@ -1,0 +1,395 @@
+package ipamdrv_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docker/go-plugins-helpers/ipam"
+
+	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/cluster"
+	"github.com/mellanox/passthrough/store/storetest"
+)
+
+// clusterNode is a driver that shares its ledger with others, and can be killed.
+type clusterNode struct {
+	*testing.T
+	own    *store.Memory
+	shared store.Store
+	d      *ipamdrv.Driver
+	end    context.CancelFunc
+}
+
+// newNode starts a node, and what it does by itself.
+func newNode(t *testing.T, shared store.Store) *clusterNode {
+	n := &clusterNode{T: t, own: store.NewMemory(), shared: shared}
+	n.start()
+	t.Cleanup(func() { n.end() })
+	return n
+}
+
+// start starts the process on the ledger that it left behind.
+func (n *clusterNode) start() {
+	n.Helper()
+	d, err := ipamdrv.New(ipamdrv.Config{Store: n.shared, Own: n.own, NodeName: "n"})
+	if err != nil {
+		n.Fatal(err)
+	}
+	ctx, end := context.WithCancel(context.Background())
+	n.d, n.end = d, end
+	go func() { _ = d.Maintain(ctx) }()
+}
+
+// restart ends the process and starts it again.
+func (n *clusterNode) restart() {
+	n.Helper()
+	n.end()
+	n.own = n.own.Reopen()
+	n.start()
+}
+
+// pool makes a pool or joins one.
+func (n *clusterNode) pool(subnet string, options ...string) string {
+	n.Helper()
+	r := &ipam.RequestPoolRequest{Pool: subnet, Options: map[string]string{}}
+	for _, o := range options {
+		name, value, _ := strings.Cut(o, "=")
+		r.Options[name] = value
+	}
+	got, err := n.d.RequestPool(context.Background(), r)
+	if err != nil {
+		n.Fatal(err)
+	}
+	return got.PoolID
+}
+
+// ask asks for an address.
+func (n *clusterNode) ask(pool string) (string, error) {
+	r, err := n.d.RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: pool})
+	if err != nil {
+		return "", err
+	}
+	return netip.MustParsePrefix(r.Address).Addr().String(), nil
+}
+
+// get asks for an address, which must be given.
+func (n *clusterNode) get(pool string) string {
+	n.Helper()
+	a, err := n.ask(pool)
+	if err != nil {
+		n.Fatal(err)
+	}
+	return a
+}
+
+// release ends a lease, which must succeed.
+func (n *clusterNode) release(pool, addr string) {
+	n.Helper()
+	if _, err := n.d.ReleaseAddress(context.Background(), &ipam.ReleaseAddressRequest{PoolID: pool, Address: addr}); err != nil {
+		n.Errorf("ReleaseAddress(%s): %v", addr, err)
+	}
+}
+
+// releasePool ends a handle, which must succeed.
+func (n *clusterNode) releasePool(pool string) {
+	n.Helper()
+	if _, err := n.d.ReleasePool(context.Background(), &ipam.ReleasePoolRequest{PoolID: pool}); err != nil {
+		n.Errorf("ReleasePool: %v", err)
+	}
+}
+
+// held lists all leases in a ledger, in order.
+func held(t failer, s store.Store) []string {
+	t.Helper()
+	var all []string
+	for _, list := range leases(t, s) {
+		all = append(all, list...)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// wantHeld compares them.
+func wantHeld(t *testing.T, s store.Store, when string, want ...string) {
+	t.Helper()
+	slices.Sort(want)
+	if got := held(t, s); !slices.Equal(got, want) {
+		t.Errorf("%s: held are %v, want %v", when, got, want)
+	}
+}
+
+// clustered runs a test in a bubble, on a ledger that can be away.
+func clustered(t *testing.T, run func(t *testing.T, under *store.Memory, far *storetest.Faults)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		under := store.NewMemory()
+		run(t, under, storetest.NewFaults(under, 1, 0))
+	})
+}
+
+// A release while the shared ledger is away counts, outlives the process, and frees nothing before it is delivered.
+func TestReleaseWhileAway(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		a, b := newNode(t, far), newNode(t, far)
+		pa, pb := a.pool("10.0.0.0/30", "pool=lan"), b.pool("10.0.0.0/30", "pool=lan")
+		one, two := a.get(pa), b.get(pb)
+		far.Away(true)
+		a.release(pa, one)
+		a.release(pa, one) // the engine may ask twice
+		a.restart()
+		wantHeld(t, under, "away", one, two)
+		far.Away(false)
+		if _, err := b.ask(pb); !errors.Is(err, ipamdrv.ErrFull) {
+			t.Errorf("before it is delivered: %v, want full", err)
+		}
+		wait(10 * time.Second)
+		wantHeld(t, under, "delivered", two)
+		if got := a.get(pa); got != one {
+			t.Errorf("got %s, want the one that was released, %s", got, one)
+		}
+		wait(time.Minute)
+		wantHeld(t, under, "given again", one, two) // nothing was delivered twice
+	})
+}
+
+// What is released while the ledger is away, and the pool with it.
+func TestReleasePoolWhileAway(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		a := newNode(t, far)
+		pool := a.pool("10.0.0.0/24")
+		one := a.get(pool)
+		far.Away(true)
+		a.release(pool, one)
+		a.releasePool(pool)
+		far.Away(false)
+		wait(10 * time.Second)
+		if left := keys(t, under, "ipam/"); len(left) > 0 {
+			t.Errorf("the ledger still has %q", left)
+		}
+		if left := keys(t, a.own, "node/"); len(left) > 0 {
+			t.Errorf("the node still has %q", left)
+		}
+		if _, err := a.ask(pool); !errors.Is(err, ipamdrv.ErrUnknownPool) {
+			t.Errorf("the pool is there: %v", err)
+		}
+	})
+}
+
+// With prefetch a node has addresses to give while the ledger is away, and nobody else is given them then or later.
+func TestPrefetch(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		a, b := newNode(t, far), newNode(t, far)
+		options := []string{"pool=lan", "prefetch=2"}
+		pa, pb := a.pool("10.0.0.0/28", options...), b.pool("10.0.0.0/28", options...)
+		wait(10 * time.Second)
+		if got := held(t, under); len(got) != 4 {
+			t.Errorf("ahead are %v, want two for each node", got)
+		}
+		far.Away(true)
+		a.restart()
+		first, second := a.get(pa), a.get(pa)
+		if _, err := a.ask(pa); !errors.Is(err, store.ErrUnavailable) {
+			t.Errorf("a third one: %v, want that the ledger is away", err)
+		}
+		a.release(pa, second)
+		a.restart()
+		far.Away(false)
+		wait(10 * time.Second)
+		seen := map[string]bool{first: true}
+		for range 20 {
+			for pool, n := range map[string]*clusterNode{pa: a, pb: b} {
+				got, err := n.ask(pool)
+				if errors.Is(err, ipamdrv.ErrFull) {
+					continue
+				}
+				if err != nil || seen[got] {
+					t.Errorf("%s, %v; given were %v", got, err, seen)
+				}
+				seen[got] = true
+			}
+		}
+		if len(seen) < 13 { // of 14 one may be kept for a router
+			t.Errorf("only %d addresses were given", len(seen))
+		}
+		a.releasePool(pa)
+		b.releasePool(pb)
+		wantHeld(t, under, "in the end")
+	})
+}
+
+// A node that died after it took an address ahead, and before it wrote that down, finds it again.
+func TestPrefetchFindsItsOwn(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		a := newNode(t, far)
+		a.pool("10.0.0.0/24", "prefetch=3")
+		wait(10 * time.Second)
+		before := held(t, under)
+		for _, key := range keys(t, a.own, "node/reserve/") {
+			if _, err := a.own.Txn(t.Context(), nil, []store.Op{store.Del("node/reserve/" + key)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		a.restart()
+		wait(10 * time.Second)
+		wantHeld(t, under, "after a restart", before...)
+		if got := keys(t, a.own, "node/reserve/"); len(got) != 3 {
+			t.Errorf("the node has %q ahead", got)
+		}
+	})
+}
+
+// What a lost node has is free after an operator says so, and it begins anew when it comes back.
+func TestForget(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		a, b := newNode(t, far), newNode(t, far)
+		pa, pb := a.pool("10.0.0.0/29", "pool=lan", "prefetch=1"), b.pool("10.0.0.0/29", "pool=lan", "prefetch=1")
+		private := a.pool("10.1.0.0/24")
+		a.get(pa)
+		a.get(private)
+		mine := b.get(pb)
+		wait(10 * time.Second)
+		nodes, err := cluster.Nodes(t.Context(), under)
+		if err != nil || len(nodes) != 2 {
+			t.Fatalf("nodes: %v, %v", nodes, err)
+		}
+		lost := nodes[0].ID
+		if !strings.Contains(value(t, under, "ipam/pool/"+strings.TrimPrefix(private, "v1:")), lost) {
+			lost = nodes[1].ID
+		}
+		n, err := ipamdrv.Forget(t.Context(), under, lost)
+		if err != nil || n != 2 {
+			t.Errorf("forget: %d handles, %v", n, err)
+		}
+		if n, err := ipamdrv.Forget(t.Context(), under, lost); err != nil || n != 0 {
+			t.Errorf("forgotten twice: %d handles, %v", n, err)
+		}
+		if _, err := ipamdrv.Forget(t.Context(), under, "nobody"); !errors.Is(err, store.ErrNotFound) {
+			t.Errorf("nobody was forgotten: %v", err)
+		}
+		if got := held(t, under); len(got) != 2 || !slices.Contains(got, mine) {
+			t.Errorf("held are %v, want %s and what the other has ahead", got, mine)
+		}
+		if _, err := a.ask(pa); err == nil {
+			t.Error("the lost node gives addresses of a pool that it has no more")
+		}
+		if _, err := a.d.RequestPool(t.Context(), &ipam.RequestPoolRequest{Pool: "10.2.0.0/24"}); err != nil &&
+			!errors.Is(err, cluster.ErrForgotten) {
+			t.Errorf("RequestPool: %v", err)
+		}
+		a.release(pa, "10.0.0.2") // its engine cleans up
+		a.releasePool(pa)
+		a.get(a.pool("10.3.0.0/24"))
+	})
+}
+
+// value is a record of a ledger.
+func value(t *testing.T, s store.Store, key string) string {
+	t.Helper()
+	kv, err := s.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(kv.Value)
+}
+
+// A pool with more leases than go with one transaction is removed all the same.
+func TestReleaseLargePool(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		a := newNode(t, far)
+		for _, options := range [][]string{nil, {"pool=lan"}} {
+			pool := a.pool("10.0.0.0/16", options...)
+			for range 3500 {
+				a.get(pool)
+			}
+			a.releasePool(pool)
+			if left := keys(t, under, "ipam/"); len(left) > 0 {
+				t.Errorf("the ledger still has %d records", len(left))
+			}
+		}
+	})
+}
+
+// between runs something before a transaction that matches, once.
+type between struct {
+	store.Store
+	match func(then []store.Op) bool
+	run   func()
+}
+
+func (b *between) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	if run := b.run; run != nil && b.match(then) {
+		b.run = nil
+		run()
+	}
+	return b.Store.Txn(ctx, conds, then)
+}
+
+// A network that takes the gateway of a shared pool at the very moment at which another leaves the pool has it afterwards.
+func TestGatewayWhileAnotherLeaves(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		under := store.NewMemory()
+		leaving := &between{Store: under, match: func(then []store.Op) bool {
+			return strings.HasPrefix(then[0].Key, "ipam/share/") && then[0].Value == nil
+		}}
+		a, b, c := newNode(t, leaving), newNode(t, under), newNode(t, under)
+		pa, pb, pc := a.pool("10.0.0.0/29", "pool=lan"), b.pool("10.0.0.0/29", "pool=lan"), c.pool("10.0.0.0/29", "pool=lan")
+		gateway := func(n *clusterNode, pool string) {
+			t.Helper()
+			r := &ipam.RequestAddressRequest{PoolID: pool, Address: "10.0.0.1", Options: asGateway}
+			if _, err := n.d.RequestAddress(context.Background(), r); err != nil {
+				t.Error(err)
+			}
+		}
+		gateway(a, pa)
+		gateway(b, pb)
+		leaving.run = func() { gateway(c, pc) }
+		a.releasePool(pa)
+		b.releasePool(pb)
+		wantHeld(t, under, "held by the third", "10.0.0.1")
+		c.releasePool(pc)
+	})
+}
+
+// The same network on two nodes has subnets that help out on each of them.
+func TestOverflowOnEachNode(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		for _, n := range []*clusterNode{newNode(t, far), newNode(t, far)} {
+			first := n.pool("10.0.0.0/30", "overflow=office")
+			n.pool("10.0.1.0/30", "overflow=office")
+			n.get(first)
+			n.get(first)
+			third := n.get(first)
+			if !strings.HasPrefix(third, "10.0.1.") {
+				t.Errorf("the third address is %s", third)
+			}
+			far.Away(true)
+			n.release(first, third)
+			far.Away(false)
+			wait(10 * time.Second)
+			if got := n.get(first); !strings.HasPrefix(got, "10.0.1.") {
+				t.Errorf("after a release the third address is %s", got)
+			}
+		}
+		if got := held(t, under); len(got) != 6 {
+			t.Errorf("held are %v", got)
+		}
+	})
+}
+
+// TestNodesThroughFaults: whatever is lost, late or killed, no address is given twice, and in the end the ledger has what the
+// engines have, and nothing else.
+func TestNodesThroughFaults(t *testing.T) {
+	for seed := range uint64(60) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) { throughFaults(t, seed) })
+		})
+	}
+}
