@@ -21,8 +21,9 @@ type Config struct {
 	Store store.Store // shared with others: this driver's keys begin with "ipam/"
 	Log   *zap.Logger // nil for none
 	// Own is this node's own ledger, when Store is one that drivers on other nodes use, too; nil when nobody does. Its keys
-	// begin with "node/" and "cluster/". NodeName is what people call this node.
+	// begin with "node/" and "cluster/". Journal goes with it, and NodeName is what people call this node.
 	Own      store.Store
+	Journal  Journal
 	NodeName string
 	Capabilities
 
@@ -64,10 +65,13 @@ func New(c Config) (*Driver, error) {
 	if c.Store == nil {
 		return nil, errors.New("ipam driver: no store")
 	}
+	if c.Own != nil && c.Journal == nil {
+		return nil, errors.New("ipam driver: no journal")
+	}
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
-	n := newNode(c.Own, c.Store, c.NodeName)
+	n := newNode(c)
 	return &Driver{Capabilities: c.Capabilities, ledger: ledger{c.Store, n}, log: c.Log, defaults: c.Defaults,
 		host: c.Host, probe: c.Probe, uses: c.Uses, node: n, entering: newTurn(), pools: map[string]*pool{}}, nil
 }

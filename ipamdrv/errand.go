@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -34,7 +36,8 @@ type errand struct {
 	// Lease is what a lease of the reserve becomes.
 	Lease *leaseRecord `json:"lease,omitempty"`
 
-	key string // in the own ledger
+	key      string // in the own ledger, or in the journal
+	promised bool   // it is in the journal
 }
 
 // deed is what an errand does.
@@ -67,6 +70,38 @@ func (n *node) loadErrand(kv store.KV) error {
 	n.next = max(n.next, i+1)
 	n.owed[pool] = append(n.owed[pool], e)
 	return nil
+}
+
+// promise writes an errand into the journal.
+func (n *node) promise(ctx context.Context, pool string, e errand) (errand, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.load(ctx); err != nil {
+		return e, err
+	}
+	op, err := n.place(pool, &e)
+	if err == nil {
+		err = n.journal.Add(op.Key, op.Value)
+	}
+	if err == nil {
+		e.promised = true
+		n.owed[pool] = append(n.owed[pool], e)
+	}
+	return e, err
+}
+
+// loadPromises reads the journal. What is in there was under way when the process ended, after everything in the ledger.
+func (n *node) loadPromises() error {
+	entries, err := n.journal.Entries()
+	errs := []error{err}
+	for _, key := range slices.Sorted(maps.Keys(entries)) {
+		errs = append(errs, n.loadErrand(store.KV{Key: key, Value: entries[key]}))
+		pool, _, _ := strings.Cut(strings.TrimPrefix(key, owedPrefix), "/")
+		if all := n.owed[pool]; len(all) > 0 {
+			all[len(all)-1].promised = true
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // owe writes an errand down.
@@ -109,8 +144,18 @@ func (n *node) owing(ctx context.Context) (pools []string, errands int, err erro
 func (n *node) done(ctx context.Context, pool string, e errand, more ...store.Op) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if err := n.write(ctx, append(more, store.Del(e.key))...); err != nil {
-		return err
+	if !e.promised {
+		more = append(more, store.Del(e.key))
+	}
+	if len(more) > 0 {
+		if err := n.write(ctx, more...); err != nil {
+			return err
+		}
+	}
+	if e.promised { // last: then the answer is on its way
+		if err := n.journal.Remove(e.key); err != nil {
+			return err
+		}
 	}
 	n.strike(pool, e)
 	return nil
@@ -138,7 +183,7 @@ func (p *pool) surely(ctx context.Context, back errand, write func(context.Conte
 		return write(ctx)
 	}
 	back.Settle = newID()
-	back, err := p.node.owe(ctx, p.id, back)
+	back, err := p.node.promise(ctx, p.id, back)
 	if err != nil {
 		return store.Result{}, err
 	}
@@ -187,10 +232,7 @@ func (d *Driver) run(ctx context.Context, p *pool, e errand) error {
 	return again(func() (err error) {
 		switch e.Do {
 		case doLeave:
-			var gone bool
-			if _, gone, err = p.leave(ctx, handle{p.id, e.Share}); gone {
-				d.forget(p)
-			}
+			err = d.runLeave(ctx, p, handle{p.id, e.Share})
 		case doGive:
 			err = p.fulfil(ctx, e)
 		case doRelease:
@@ -205,6 +247,18 @@ func (d *Driver) run(ctx context.Context, p *pool, e errand) error {
 		}
 		return err
 	})
+}
+
+// runLeave ends a handle.
+func (d *Driver) runLeave(ctx context.Context, p *pool, h handle) error {
+	_, gone, err := p.leave(ctx, h)
+	if gone {
+		d.forget(p)
+	}
+	if err == nil || errors.Is(err, store.ErrNotFound) {
+		err = d.node.disown(ctx, h)
+	}
+	return err
 }
 
 // runRelease ends a lease. One that another pool of its group has given is that one's errand.

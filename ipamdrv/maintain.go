@@ -18,7 +18,7 @@ const (
 )
 
 // Maintain does what no request does, until ctx ends: what this node owes to the shared ledger, the reserves, and ending leases
-// that nobody has. Its error is that of ctx.
+// that nobody has. It ends with an error that matches that of ctx.
 func (d *Driver) Maintain(ctx context.Context) error {
 	tick := time.NewTicker(maintainEvery)
 	defer tick.Stop()
@@ -38,7 +38,7 @@ func (d *Driver) Maintain(ctx context.Context) error {
 		failed = err != nil
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return errors.Join(ctx.Err(), d.remember(context.WithoutCancel(ctx)))
 		case <-tick.C:
 		}
 	}
@@ -53,7 +53,16 @@ func (d *Driver) settle(ctx context.Context) error {
 	if err == nil {
 		err = d.fill(ctx)
 	}
-	return errors.Join(d.forgotten(ctx, err), cluster.Remember(ctx, d.node.own, d.ledger.store))
+	return errors.Join(d.forgotten(ctx, err), d.remember(ctx))
+}
+
+// remember writes down what this node has seen of the shared ledger, which tells later that an older state is put in its
+// place.
+func (d *Driver) remember(ctx context.Context) error {
+	if d.node == nil {
+		return nil
+	}
+	return cluster.Remember(ctx, d.node.own, d.ledger.store)
 }
 
 // payAll does what this node owes to any pool.

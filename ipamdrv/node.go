@@ -17,14 +17,16 @@ import (
 
 // node is this node among those that share the ledger, with what it keeps in its own, which is always at hand:
 //
-//	node/owed/POOL/NUMBER         errand: what is to be done in the shared ledger as soon as that can be reached
+//	node/owed/POOL/NUMBER         errand: what is to be done in the shared ledger as soon as that can be reached; in the
+//	                              journal those of requests that are being answered
 //	node/mine/HANDLE              mineRecord: a handle that this node's engine has
 //	node/reserve/HANDLE/ADDRESS   leaseRecord: an address that this node has for nobody yet
 //
 // A ledger that nobody shares has no node.
 type node struct {
-	own    store.Store
-	member *cluster.Member
+	own     store.Store
+	journal Journal
+	member  *cluster.Member
 
 	mu      sync.Mutex // guards the fields below, and is held while the own ledger, which answers at once, is written
 	loaded  bool
@@ -35,6 +37,13 @@ type node struct {
 	adopted map[string]bool                       // handles whose reserve was compared with the ledger
 	away    time.Time                             // until when the shared ledger is not worth a try
 	lost    error                                 // why
+}
+
+// Journal keeps entries that have to survive the end of the process, but not that of the machine, see [store.Journal].
+type Journal interface {
+	Add(key string, value []byte) error
+	Remove(key string) error
+	Entries() (map[string][]byte, error)
 }
 
 // Where the node's own records lie.
@@ -57,11 +66,11 @@ func mineOf(subnet netip.Prefix, c config) mineRecord {
 }
 
 // newNode is a node whose own ledger has not been read yet.
-func newNode(own, shared store.Store, name string) *node {
-	if own == nil {
+func newNode(c Config) *node {
+	if c.Own == nil {
 		return nil
 	}
-	return &node{own: own, member: cluster.New(own, shared, name)}
+	return &node{own: c.Own, journal: c.Journal, member: cluster.New(c.Own, c.Store, c.NodeName)}
 }
 
 // load reads the own ledger, once. The caller has n.mu.
@@ -79,6 +88,9 @@ func (n *node) load(ctx context.Context) error {
 			return err
 		}),
 		n.own.Range(ctx, reservePrefix, n.loadReserve))
+	if err == nil { // who has the ledger open has the journal, too
+		err = n.loadPromises()
+	}
 	n.loaded = err == nil
 	return err
 }
@@ -259,5 +271,12 @@ func (n *node) restart(ctx context.Context) error {
 		}
 	}
 	n.clear()
+	promises, err := n.journal.Entries()
+	for key := range promises {
+		err = errors.Join(err, n.journal.Remove(key))
+	}
+	if err != nil {
+		return err
+	}
 	return n.member.Renew(ctx)
 }

@@ -2,6 +2,8 @@ package ipamdrv_test
 
 import (
 	"context"
+	"errors"
+	"path/filepath"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -33,7 +35,9 @@ func nodeCrashEverywhere(t *testing.T, fate storetest.Fate, options map[string]s
 		}
 		own, shared := store.NewMemory(), store.NewMemory()
 		crash := storetest.NewCrash(shared, k, fate)
-		p := &promises{options: options, d: driverOf(t, crash.Beside(own), crash), has: map[string]bool{},
+		path := filepath.Join(t.TempDir(), "journal")
+		journal := &mortal{store.NewJournal(path), crash.Beside(store.NewMemory())}
+		p := &promises{options: options, d: driverOf(t, crash.Beside(own), crash, journal), has: map[string]bool{},
 			unsure: map[string]bool{}, names: map[string]string{}}
 		p.life()
 		if !crash.Dead() {
@@ -42,14 +46,36 @@ func nodeCrashEverywhere(t *testing.T, fate storetest.Fate, options map[string]s
 			}
 			return
 		}
-		p.afterNodeCrash(t, k, own.Reopen(), shared.Reopen())
+		p.afterNodeCrash(t, k, own.Reopen(), shared.Reopen(), path)
 	}
 }
 
+// mortal is a journal whose writes count as transactions of the process that crashes.
+type mortal struct {
+	*store.Journal
+	crash *storetest.Crash
+}
+
+func (m *mortal) Add(key string, value []byte) error {
+	_, err := m.crash.Txn(context.Background(), nil, nil)
+	if err == nil || errors.Is(err, store.ErrAmbiguous) {
+		err = errors.Join(err, m.Journal.Add(key, value))
+	}
+	return err
+}
+
+func (m *mortal) Remove(key string) error {
+	_, err := m.crash.Txn(context.Background(), nil, nil)
+	if err == nil || errors.Is(err, store.ErrAmbiguous) {
+		err = errors.Join(err, m.Journal.Remove(key))
+	}
+	return err
+}
+
 // driverOf makes a driver of a node.
-func driverOf(t *testing.T, own, shared store.Store) *ipamdrv.Driver {
+func driverOf(t *testing.T, own, shared store.Store, journal ipamdrv.Journal) *ipamdrv.Driver {
 	t.Helper()
-	d, err := ipamdrv.New(ipamdrv.Config{Own: own, Store: shared})
+	d, err := ipamdrv.New(ipamdrv.Config{Own: own, Store: shared, Journal: journal})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,9 +83,9 @@ func driverOf(t *testing.T, own, shared store.Store) *ipamdrv.Driver {
 }
 
 // afterNodeCrash looks at what a new driver makes of the ledgers.
-func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store) {
+func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, journal string) {
 	t.Helper()
-	p.d = driverOf(t, own, shared)
+	p.d = driverOf(t, own, shared, store.NewJournal(journal))
 	ctx, end := context.WithCancel(t.Context())
 	defer end()
 	go func() { _ = p.d.Maintain(ctx) }()

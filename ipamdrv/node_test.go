@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -22,15 +23,16 @@ import (
 // clusterNode is a driver that shares its ledger with others, and can be killed.
 type clusterNode struct {
 	*testing.T
-	own    *store.Memory
-	shared store.Store
-	d      *ipamdrv.Driver
-	end    context.CancelFunc
+	own     *store.Memory
+	journal string // its path
+	shared  store.Store
+	d       *ipamdrv.Driver
+	end     context.CancelFunc
 }
 
 // newNode starts a node, and what it does by itself.
 func newNode(t *testing.T, shared store.Store) *clusterNode {
-	n := &clusterNode{T: t, own: store.NewMemory(), shared: shared}
+	n := &clusterNode{T: t, own: store.NewMemory(), journal: filepath.Join(t.TempDir(), "journal"), shared: shared}
 	n.start()
 	t.Cleanup(func() { n.end() })
 	return n
@@ -39,7 +41,8 @@ func newNode(t *testing.T, shared store.Store) *clusterNode {
 // start starts the process on the ledger that it left behind.
 func (n *clusterNode) start() {
 	n.Helper()
-	d, err := ipamdrv.New(ipamdrv.Config{Store: n.shared, Own: n.own, NodeName: "n"})
+	d, err := ipamdrv.New(ipamdrv.Config{Store: n.shared, Own: n.own, Journal: store.NewJournal(n.journal),
+		NodeName: "n"})
 	if err != nil {
 		n.Fatal(err)
 	}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"testing"
 
 	"github.com/docker/go-plugins-helpers/ipam"
@@ -26,10 +28,14 @@ type sharers struct {
 
 // TestSharedAgainstModel: whatever networks and nodes do, no two have one address, and nobody ends what is another's.
 func TestSharedAgainstModel(t *testing.T) {
+	dir, made := t.TempDir(), 0
 	rapid.Check(t, func(t *rapid.T) {
 		s := &sharers{store: store.NewMemory(), held: map[netip.Addr][]string{}}
 		for i := range s.nodes {
-			d, err := ipamdrv.New(ipamdrv.Config{Store: s.store, Own: store.NewMemory()})
+			made++
+			journal := store.NewJournal(filepath.Join(dir, strconv.Itoa(made)))
+			defer journal.Close()
+			d, err := ipamdrv.New(ipamdrv.Config{Store: s.store, Own: store.NewMemory(), Journal: journal})
 			if err != nil {
 				t.Fatal(err)
 			}

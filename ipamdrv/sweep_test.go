@@ -10,6 +10,7 @@ import (
 	"github.com/docker/go-plugins-helpers/ipam"
 
 	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/store"
 )
 
 // swept runs a story with a driver that ends leases which no endpoint has; uses is what the network driver says.
@@ -124,7 +125,8 @@ func TestSweepOfOneNode(t *testing.T) {
 		pa, pc := a.pool("10.0.0.0/24", "pool=lan"), c.pool("10.0.0.0/24", "pool=lan")
 		mine, theirs := a.get(pa), c.get(pc)
 		d, err := ipamdrv.New(ipamdrv.Config{Store: b.store, Own: a.own,
-			Uses: func(context.Context) ([]ipamdrv.Use, error) { return []ipamdrv.Use{use("10.0.0.0/24")}, nil }})
+			Journal: store.NewJournal(a.journal),
+			Uses:    func(context.Context) ([]ipamdrv.Use, error) { return []ipamdrv.Use{use("10.0.0.0/24")}, nil }})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/mellanox/passthrough/test/etcdtest"
@@ -44,13 +45,12 @@ func TestOnEtcd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	kinds := map[string]int{}
 	for _, kv := range resp.Kvs {
-		if !strings.HasPrefix(string(kv.Key), "/test/r/ipam/") {
-			t.Errorf("%s is in etcd", kv.Key)
-		}
+		kinds[strings.Join(strings.Split(string(kv.Key), "/")[3:5], "/")]++
 	}
-	if len(resp.Kvs) != 3 {
-		t.Errorf("%d records, want a pool and two leases", len(resp.Kvs))
+	if diff := cmp.Diff(map[string]int{"ipam/pool": 1, "ipam/lease": 2, "cluster/member": 2}, kinds); diff != "" {
+		t.Errorf("in etcd (-want +got):\n%s", diff)
 	}
 }
 

@@ -117,6 +117,7 @@ func (m *Member) join(ctx context.Context) error {
 
 // enlist makes the record. Whether that went well is seen by reading it: nobody else makes one with this key.
 func (m *Member) enlist(ctx context.Context, key string) (store.KV, error) {
+	ctx = store.WithToken(ctx, "") // what the context names is another transaction
 	_, err := m.shared.Txn(ctx, []store.Cond{store.Absent(key)}, []store.Op{store.Put(key, member(stateUp, m.name))})
 	if err != nil && !errors.Is(err, store.ErrAmbiguous) {
 		return store.KV{}, err

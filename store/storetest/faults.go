@@ -20,6 +20,7 @@ type Faults struct {
 	odds float64
 	away bool
 	late []transaction
+	used map[string]bool // tokens
 }
 
 // opsMax is how many operations every store takes in one transaction; this one takes no more.
@@ -34,7 +35,7 @@ type transaction struct {
 
 // NewFaults wraps s. odds is the share of calls that meet with trouble.
 func NewFaults(s store.Store, seed uint64, odds float64) *Faults {
-	return &Faults{store: s, rng: rand.New(rand.NewPCG(seed, 0)), odds: odds}
+	return &Faults{store: s, rng: rand.New(rand.NewPCG(seed, 0)), odds: odds, used: map[string]bool{}}
 }
 
 // Away makes the store refuse every call, or no more.
@@ -101,8 +102,13 @@ func (f *Faults) arrive(ctx context.Context, odds float64) error {
 func (f *Faults) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	token := store.TokenOf(ctx)
+	again := token != "" && f.used[token]
+	f.used[token] = true
 	bad, err := f.trouble(ctx)
 	switch {
+	case again:
+		return store.Result{}, fmt.Errorf("token %s was another transaction's", token)
 	case len(then) > opsMax:
 		return store.Result{}, fmt.Errorf("%d operations in one transaction", len(then))
 	case err != nil:
@@ -119,7 +125,7 @@ func (f *Faults) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (
 			return store.Result{}, err
 		}
 	default: // the request is late
-		f.late = append(f.late, transaction{store.TokenOf(ctx), conds, then})
+		f.late = append(f.late, transaction{token, conds, then})
 	}
 	return store.Result{}, errLost()
 }

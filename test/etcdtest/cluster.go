@@ -40,7 +40,8 @@ type Member struct {
 	args  []string
 	dir   string
 	own   string // HOST:PORT where it answers
-	relay *relay
+	relay *relay // of its clients
+	peers *relay // of the other members
 	cmd   *exec.Cmd
 	out   bytes.Buffer
 }
@@ -77,16 +78,18 @@ func start(t *testing.T, n int, secure *tls.Config, args ...string) *Cluster {
 	}
 	ports := freePorts(t, 2*n)
 	var initial []string
+	var peers []*relay
 	for i := range n {
-		initial = append(initial, fmt.Sprintf("m%d=http://%s", i, ports[2*i+1]))
+		peers = append(peers, newRelay(t, ports[2*i+1]))
+		initial = append(initial, fmt.Sprintf("m%d=http://%s", i, peers[i].addr))
 	}
 	c := &Cluster{t: t, secure: secure}
 	for i := range n {
 		client, peer := c.scheme()+ports[2*i], "http://"+ports[2*i+1]
-		m := &Member{t: t, dir: t.TempDir(), own: ports[2*i], relay: newRelay(t, ports[2*i])}
+		m := &Member{t: t, dir: t.TempDir(), own: ports[2*i], relay: newRelay(t, ports[2*i]), peers: peers[i]}
 		m.args = append([]string{binary, "--name", fmt.Sprintf("m%d", i), "--data-dir", m.dir,
 			"--listen-client-urls", client, "--advertise-client-urls", client,
-			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", "http://" + peers[i].addr,
 			"--initial-cluster", strings.Join(initial, ","), "--log-level", "error"}, args...)
 		m.Start()
 		t.Cleanup(m.Kill)
@@ -208,6 +211,26 @@ func (m *Member) Cut() { m.relay.set(true, true) }
 
 // Mute lets requests through to the member, but no answers.
 func (m *Member) Mute() { m.relay.set(false, true) }
+
+// CutPeers loses what the other members have to do with the member over connections that they made.
+func (m *Member) CutPeers() { m.peers.set(true, true) }
+
+// HealPeers ends CutPeers.
+func (m *Member) HealPeers() { m.peers.set(false, false) }
+
+// CutPeers loses what any member has to do with any other.
+func (c *Cluster) CutPeers() {
+	for _, m := range c.Members {
+		m.CutPeers()
+	}
+}
+
+// HealPeers ends CutPeers.
+func (c *Cluster) HealPeers() {
+	for _, m := range c.Members {
+		m.HealPeers()
+	}
+}
 
 // Refuse ends the relay: from now on connections are refused.
 func (m *Member) Refuse() { m.relay.close() }

@@ -1,0 +1,277 @@
+//go:build cluster
+
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.etcd.io/bbolt"
+
+	"github.com/mellanox/passthrough/test/etcdtest"
+)
+
+// history is what the engines of all nodes know: who has what.
+type history struct {
+	mu    sync.Mutex // guards the fields below
+	has   map[string]int
+	twice []string
+}
+
+// newHistory is one without events.
+func newHistory() *history { return &history{has: map[string]int{}} }
+
+// gave notes that a node has given an address.
+func (h *history) gave(node int, addr string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if other, taken := h.has[addr]; taken {
+		h.twice = append(h.twice, fmt.Sprintf("%s: node %d has it, node %d gave it", addr, other, node))
+	}
+	h.has[addr] = node
+}
+
+// ending notes that an engine is about to release an address: from now on another may get it.
+func (h *history) ending(addr string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.has, addr)
+}
+
+// of is what a node's engine has, in order.
+func (h *history) of(node int) []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var addrs []string
+	for addr, n := range h.has {
+		if n == node {
+			addrs = append(addrs, addr)
+		}
+	}
+	slices.Sort(addrs)
+	return addrs
+}
+
+// all is what any of them has, in order.
+func (h *history) all() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	addrs := []string{}
+	for addr := range h.has {
+		addrs = append(addrs, addr)
+	}
+	slices.Sort(addrs)
+	return addrs
+}
+
+// node is a plugin that can be killed, and its engine, which starts it again.
+type node struct {
+	*testing.T
+	number int
+	socket string
+	state  string
+	env    []string
+	pool   string
+	client *http.Client
+	kills  sync.WaitGroup // those that are still to come
+
+	mu  sync.Mutex // guards the fields below
+	cmd *exec.Cmd
+	out bytes.Buffer // of processes that have ended
+}
+
+// newNode starts a plugin whose pool, with these options, is in the cluster.
+func newNode(t *testing.T, c *etcdtest.Cluster, number int, options string) *node {
+	t.Helper()
+	p := newProcess(t)
+	n := &node{T: t, number: number, socket: p.socket, state: p.state, client: client(p.socket)}
+	n.env = append(p.cmd.Env, "HANDLER_TIMEOUT=3s", "STORE=etcd://"+strings.Join(c.Endpoints(), ",")+"?prefix=/unique")
+	n.start()
+	t.Cleanup(n.end)
+	answer := n.until("IpamDriver.RequestPool", `{"AddressSpace":"passthrough-local","Pool":"10.0.0.0/25","Options":`+options+`}`)
+	n.pool = answer["PoolID"]
+	return n
+}
+
+// start starts the process.
+func (n *node) start() {
+	self, err := os.Executable()
+	if err != nil {
+		n.Error(err)
+		return
+	}
+	cmd := exec.Command(self)
+	cmd.Args = []string{"driver"}
+	cmd.Env = n.env
+	cmd.Stdout, cmd.Stderr = &n.out, &n.out
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := cmd.Start(); err != nil {
+		n.Error(err)
+	}
+	n.cmd = cmd
+}
+
+// killAfter kills the process some time later, as the kernel does when memory is short.
+func (n *node) killAfter(d time.Duration) {
+	n.kills.Add(1)
+	time.AfterFunc(d, func() {
+		defer n.kills.Done()
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		_ = n.cmd.Process.Kill() // it may be dead
+	})
+}
+
+// end ends the process for good.
+func (n *node) end() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	_ = n.cmd.Process.Kill()
+	_ = n.cmd.Wait()
+}
+
+// stop ends the process as an engine does.
+func (n *node) stop() {
+	n.Helper()
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		n.Error(err)
+	}
+	if err := n.cmd.Wait(); err != nil {
+		n.Errorf("node %d: %v\n%s", n.number, err, &n.out)
+	}
+}
+
+// call makes a call as an engine does: one whose connection breaks is over when the process is, and then that is started
+// again. ok says whether the answer is good.
+func (n *node) call(op, body string) (answer map[string]string, ok bool) {
+	resp, err := n.client.Post("http://plugin/"+op, "", strings.NewReader(body))
+	if err != nil {
+		n.restart(err)
+		return nil, false
+	}
+	text, err := readAnswer(resp)
+	if err != nil {
+		n.restart(err)
+		return nil, false
+	}
+	status, body, _ := strings.Cut(text, " ")
+	var fields map[string]any
+	if err := json.Unmarshal([]byte(body), &fields); err != nil {
+		n.Errorf("%s: %s: %v", op, text, err)
+	}
+	answer = map[string]string{}
+	for name, value := range fields {
+		answer[name] = fmt.Sprint(value)
+	}
+	return answer, status == "200"
+}
+
+// restart starts the process again when it is the end of it that broke a connection; when it has just been started it may
+// not listen yet.
+func (n *node) restart(broke error) {
+	if errors.Is(broke, syscall.ECONNREFUSED) || errors.Is(broke, fs.ErrNotExist) {
+		if n.cmd.Process.Signal(syscall.Signal(0)) == nil && !n.ended() {
+			<-time.After(time.Millisecond)
+			return
+		}
+	}
+	_ = n.cmd.Wait() // it was killed
+	n.start()
+}
+
+// ended says whether the process is a zombie.
+func (n *node) ended() bool {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))
+	return err != nil || bytes.Contains(stat, []byte(") Z "))
+}
+
+// until repeats a call until it is answered well, for a minute.
+func (n *node) until(op, body string) map[string]string {
+	var last map[string]string
+	for bound := time.Now().Add(time.Minute); time.Now().Before(bound); {
+		answer, ok := n.call(op, body)
+		if ok {
+			return answer
+		}
+		last = answer
+	}
+	n.Errorf("node %d: %s: %v", n.number, op, last)
+	return nil
+}
+
+// ask asks for an address once.
+func (n *node) ask() (string, bool) {
+	answer, ok := n.call("IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q}`, n.pool))
+	addr, _, _ := strings.Cut(answer["Address"], "/")
+	return addr, ok
+}
+
+// release releases an address, as often as it takes: an engine whose plugin died cleans up when it has it again.
+func (n *node) release(addr string) {
+	n.until("IpamDriver.ReleaseAddress", fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, n.pool, addr))
+}
+
+// leave ends the node's network.
+func (n *node) leave() {
+	n.until("IpamDriver.ReleasePool", fmt.Sprintf(`{"PoolID":%q}`, n.pool))
+}
+
+// settle waits until the process is one that nobody is about to kill.
+func (n *node) settle() {
+	n.kills.Wait()
+	n.until("IpamDriver.GetDefaultAddressSpaces", "")
+}
+
+// calmDown stops the plugin and starts it again until it owes nothing to etcd.
+func (n *node) calmDown() {
+	n.Helper()
+	for bound := time.Now().Add(time.Minute); time.Now().Before(bound); {
+		n.until("IpamDriver.ReleaseAddress", fmt.Sprintf(`{"PoolID":%q,"Address":"10.0.0.0"}`, n.pool)) // what is owed comes first
+		n.stop()
+		owed, err := n.owed()
+		n.start()
+		if err != nil {
+			n.Errorf("node %d: %v", n.number, err)
+			return
+		}
+		if owed == 0 {
+			return
+		}
+	}
+	n.Errorf("node %d does not come to rest", n.number)
+}
+
+// owed counts what the node's own ledger says is left to do in etcd. The process must not run.
+func (n *node) owed() (count int, err error) {
+	db, err := bbolt.Open(n.state+"/ledger.db", 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
+	if err != nil {
+		return 0, err
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(key, _ []byte) error {
+				if bytes.HasPrefix(key, []byte("node/owed/")) {
+					count++
+				}
+				return nil
+			})
+		})
+	})
+	return count, errors.Join(err, db.Close())
+}

@@ -1,0 +1,183 @@
+//go:build cluster
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/mellanox/passthrough/test/etcdtest"
+)
+
+// operator runs the program with arguments, as an operator does beside a plugin of this state directory and store.
+func operator(t *testing.T, state, store string, args ...string) (string, error) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self, args...)
+	cmd.Args[0] = "driver"
+	cmd.Env = append(os.Environ(), "STATE_DIR="+state, "STORE="+store)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// mustOperate is operator where nothing can go wrong.
+func mustOperate(t *testing.T, state, store string, args ...string) string {
+	t.Helper()
+	out, err := operator(t, state, store, args...)
+	if err != nil {
+		t.Fatalf("driver %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return out
+}
+
+// storeOf is the setting STORE for a cluster.
+func storeOf(c *etcdtest.Cluster) string {
+	return "etcd://" + strings.Join(c.Endpoints(), ",") + "?prefix=/unique"
+}
+
+// TestForgetCommand: what a lost node had is for others after an operator says so, and the node begins anew when it is back.
+func TestForgetCommand(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	lost, other := newNode(t, c, 0, `{"pool":"lan"}`), newNode(t, c, 1, `{"pool":"lan"}`)
+	had, ok := lost.ask()
+	if !ok {
+		t.Fatal("no address")
+	}
+	list := mustOperate(t, t.TempDir(), storeOf(c), "nodes")
+	if lines := strings.Split(strings.TrimSpace(list), "\n"); len(lines) != 3 {
+		t.Fatalf("nodes:\n%s", list)
+	}
+	lost.end()
+	other.end()
+	ledger, err := os.ReadFile(filepath.Join(lost.state, ledgerFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := regexp.MustCompile(`1 ([a-z2-7]{26})`).FindSubmatch(ledger)
+	if id == nil {
+		t.Fatal("the node's own ledger does not say who it is")
+	}
+	if out := mustOperate(t, t.TempDir(), storeOf(c), "forget", string(id[1])); out != "forget: 1 pools\n" {
+		t.Errorf("forget: %q", out)
+	}
+	if list := mustOperate(t, t.TempDir(), storeOf(c), "nodes"); !regexp.MustCompile(string(id[1]) + ` .* 0 +lost\n`).MatchString(list) {
+		t.Errorf("nodes:\n%s", list)
+	}
+	other.start()
+	other.until("IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, other.pool, had))
+	lost.start()
+	answer := lost.until("IpamDriver.ReleaseAddress", fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, lost.pool, had))
+	if len(answer) > 0 {
+		t.Errorf("its engine cleans up: %v", answer)
+	}
+	if _, ok := lost.ask(); ok {
+		t.Error("the lost node gives addresses of what it had")
+	}
+	pool := lost.until("IpamDriver.RequestPool", `{"AddressSpace":"passthrough-local","Pool":"10.0.0.0/25","Options":{"pool":"lan"}}`)
+	lost.pool = pool["PoolID"]
+	if got, ok := lost.ask(); !ok || got == had {
+		t.Errorf("a network of the node that is back has %q, %v", got, ok)
+	}
+}
+
+// TestMoveToEtcd: a node's pools and addresses move from its own ledger into etcd and back, and its networks go on.
+func TestMoveToEtcd(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	p := newProcess(t)
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pool := answered(t, p, "IpamDriver.RequestPool", `{"AddressSpace":"passthrough-local","Pool":"10.0.0.0/25"}`)["PoolID"]
+	first := answered(t, p, "IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q}`, pool))["Address"]
+	stopped(t, p)
+	file := filepath.Join(t.TempDir(), "pools")
+	mustOperate(t, p.state, storeBolt, "export", file)
+	if out := mustOperate(t, p.state, storeOf(c), "import", file); out != "import: 2 records\n" {
+		t.Errorf("import: %q", out)
+	}
+
+	n := &node{T: t, socket: tempSocket(t), state: p.state, pool: fmt.Sprint(pool)}
+	n.client = client(n.socket)
+	n.env = append(os.Environ(), "SOCKET="+n.socket, "STATE_DIR="+n.state, "STORE="+storeOf(c))
+	n.start()
+	t.Cleanup(n.end)
+	second := n.until("IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q}`, pool))["Address"]
+	if second == first {
+		t.Errorf("%s was given twice", first)
+	}
+	addr, _, _ := strings.Cut(fmt.Sprint(first), "/")
+	n.release(addr)
+	n.until("IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, pool, addr))
+	n.end()
+
+	back := filepath.Join(t.TempDir(), "pools")
+	if out := mustOperate(t, p.state, storeOf(c), "export", back); out != "export: 3 records\n" {
+		t.Errorf("export: %q", out)
+	}
+	if out := mustOperate(t, t.TempDir(), storeBolt, "import", back); out != "import: 3 records\n" {
+		t.Errorf("import: %q", out)
+	}
+}
+
+// stopped stops a process.
+func stopped(t *testing.T, p *process) {
+	t.Helper()
+	if err := p.cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		t.Fatalf("%v\n%s", err, p.out.String())
+	}
+}
+
+// TestAcceptCommand: a node does not take an older state of etcd for the truth, not after a restart either, until an operator
+// says so.
+func TestAcceptCommand(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	n := newNode(t, c, 0, `{}`)
+	if _, ok := n.ask(); !ok {
+		t.Fatal("no address")
+	}
+	n.stop()
+	c.Members[0].Wipe()
+	c.Await()
+	n.start()
+	const request = `{"AddressSpace":"passthrough-local","Pool":"10.1.0.0/24"}`
+	await(t, "the plugin", func() bool { _, ok := n.call("IpamDriver.GetCapabilities", ""); return ok })
+	answer, ok := n.call("IpamDriver.RequestPool", request)
+	if ok || !strings.Contains(answer["Err"], "once that is put right, tell this node with driver accept") {
+		t.Errorf("on an older state: %v", answer)
+	}
+	n.stop()
+	mustOperate(t, n.state, storeOf(c), "accept")
+	n.start()
+	n.until("IpamDriver.RequestPool", request)
+}
+
+// TestReleaseWhileEtcdIsAway: containers end as ever, and what they had is free once etcd is back.
+func TestReleaseWhileEtcdIsAway(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	n, other := newNode(t, c, 0, `{"pool":"lan"}`), newNode(t, c, 1, `{"pool":"lan"}`)
+	addr, ok := n.ask()
+	if !ok {
+		t.Fatal("no address")
+	}
+	c.Members[0].Kill()
+	if answer, ok := n.call("IpamDriver.ReleaseAddress", fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, n.pool, addr)); !ok {
+		t.Errorf("release while etcd is away: %v", answer)
+	}
+	n.stop()
+	n.start()
+	c.Members[0].Start()
+	c.Await()
+	ask := fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, other.pool, addr)
+	other.until("IpamDriver.RequestAddress", ask)
+}

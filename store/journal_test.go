@@ -1,0 +1,127 @@
+package store_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// openJournal opens a journal.
+func openJournal(t *testing.T, path string) *store.Journal {
+	t.Helper()
+	j := store.NewJournal(path)
+	t.Cleanup(func() { _ = j.Close() })
+	return j
+}
+
+// entries are all that a journal has.
+func entries(t *testing.T, j *store.Journal) map[string][]byte {
+	t.Helper()
+	all, err := j.Entries()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// wantEntries compares what a journal has.
+func wantEntries(t *testing.T, j *store.Journal, want map[string]string) {
+	t.Helper()
+	got := map[string]string{}
+	for key, value := range entries(t, j) {
+		got[key] = string(value)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("entries (-want +got):\n%s", diff)
+	}
+}
+
+// What was added and not removed is there in the next process, also when this one never closed the file.
+func TestJournal(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openJournal(t, path)
+	for _, err := range []error{j.Add("a", []byte("1 \n\x00")), j.Add("b", nil), j.Remove("a"), j.Add("c", []byte("3")),
+		j.Add("c", []byte("4")), j.Remove("nothing")} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := map[string]string{"b": "", "c": "4"}
+	wantEntries(t, j, want)
+	next := openJournal(t, path)
+	wantEntries(t, next, want)
+	if err := next.Remove("b"); err != nil {
+		t.Fatal(err)
+	}
+	wantEntries(t, openJournal(t, path), map[string]string{"c": "4"})
+	if err := j.Add("no key", nil); err == nil {
+		t.Error("a key with a space was taken")
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", fi.Mode(), err)
+	}
+}
+
+// Wherever a write was cut off, or a byte is wrong, the lines before and after count.
+func TestJournalTorn(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openJournal(t, path)
+	for i := range 3 {
+		if err := j.Add(fmt.Sprintf("k%d", i), []byte("value")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line := len(whole) / 3
+	for cut := range len(whole) {
+		if err := os.WriteFile(path, whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		want := map[string]string{}
+		for i := range cut / line {
+			want[fmt.Sprintf("k%d", i)] = "value"
+		}
+		wantEntries(t, openJournal(t, path), want)
+	}
+	for at := line; at < 2*line-1; at++ {
+		bad := append([]byte{}, whole...)
+		bad[at] ^= 1
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := entries(t, openJournal(t, path)); string(got["k0"]) != "value" || got["k1"] != nil {
+			t.Errorf("with a wrong byte at %d it has %q", at, got)
+		}
+	}
+}
+
+// A journal through which much goes stays small.
+func TestJournalStaysSmall(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal")
+	j := openJournal(t, path)
+	value := make([]byte, 1000)
+	for i := range 1000 {
+		key := fmt.Sprint(i)
+		if err := j.Add(key, value); err != nil {
+			t.Fatal(err)
+		}
+		if err := j.Remove(key); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if fi, err := os.Stat(path); err != nil || fi.Size() > 100<<10 {
+		t.Errorf("it has %d bytes, %v", fi.Size(), err)
+	}
+	if err := j.Add("last", nil); err != nil {
+		t.Fatal(err)
+	}
+	wantEntries(t, openJournal(t, path), map[string]string{"last": ""})
+}
