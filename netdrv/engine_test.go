@@ -258,3 +258,8 @@ func wantError(t *testing.T, err error, want string) {
 		t.Errorf("error is\n  %v\nwant\n  %s", err, want)
 	}
 }
+
+// left is the end of the error about a network that another one has something of.
+func left(network string) string {
+	return " (if the engine does not have that network, a crash has left it: say replace=" + network + ")"
+}
