@@ -18,10 +18,10 @@ func TestNeverJoined(t *testing.T) {
 		before := m.kernel.String()
 		_, err := m.createEndpoint("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
 		m.must(err)
-		m.after(4 * time.Minute)
+		m.after(40 * time.Second)
 		m.wantKeys("dev/0000:01:10.0", "ep/n/"+endpoint("a"), "net/n")
 		m.restart() // how long it has been waiting is in the ledger
-		m.after(4 * time.Minute)
+		m.after(21 * time.Second)
 		m.wantKeys("net/n")
 		m.wantHost(before)
 		_, err = m.join("a", "n")

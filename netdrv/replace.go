@@ -57,6 +57,7 @@ func (d *Driver) replace(ctx context.Context, id string, others []networkRecord)
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
+	d.count("networks_replaced")
 	d.log.Warn("network was forgotten by the engine or by a crash", zap.String("network", short(nid)))
 	d.nudge() // its PFs may need their VFs no more
 	return slices.Delete(others, i, i+1), nil

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"net/netip"
 	"path"
@@ -101,6 +102,9 @@ func (c crashKernel) Routes(index int) ([]hw.Route, error) { return c.m.Routes(i
 
 // Sessions lists ssh sessions.
 func (c crashKernel) Sessions() ([]netip.Addr, error) { return c.m.Sessions() }
+
+// Watch tells of changes.
+func (c crashKernel) Watch(ctx context.Context) (<-chan struct{}, error) { return c.m.Watch(ctx) }
 
 // Neighbour looks for an entry.
 func (c crashKernel) Neighbour(index int, a netip.Addr) (hw.MAC, bool, error) {

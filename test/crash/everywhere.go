@@ -63,7 +63,7 @@ func (place Place) all(t *testing.T, life Life, deaths []death) (next []death) {
 	t.Helper()
 	workers := 1
 	if place.Private {
-		workers = runtime.GOMAXPROCS(0)
+		workers = 2 * runtime.GOMAXPROCS(0) // much of a life is waiting
 	}
 	todo := make(chan death)
 	var mu sync.Mutex // guards next and seen

@@ -162,15 +162,28 @@ func (r *run) whole(which string) {
 	r.agree(which + " network removed")
 }
 
-// insist tries something until it works; only a death of the plugin is a reason not to.
+// insist tries something until it works; only a death of the plugin is a reason not to. What an endpoint has that a crash
+// left behind is free after a while, which is what the user is told.
 func (r *run) insist(what string, try func(n int) (string, error)) (name string) {
-	for n := range 4 {
-		done := r.attempt(what, func() (err error) {
+	bound := time.After(agreeBound)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; len(r.broken) == 0; n++ {
+		var err error
+		done := r.attempt(what, func() error {
 			name, err = try(n)
+			if r.died > 0 && err != nil && strings.Contains(err.Error(), " is held by endpoint ") {
+				return errGone
+			}
 			return err
 		})
-		if done || len(r.broken) > 0 {
+		if done {
 			break
+		}
+		select {
+		case <-tick.C:
+		case <-bound:
+			r.fail("%s: %v", what, err)
 		}
 	}
 	return name
@@ -193,7 +206,7 @@ func (r *run) attempt(what string, do func() error) (done bool) {
 	}
 	before := r.died
 	err := do()
-	if err != nil && r.died == before {
+	if err != nil && r.died == before && !errors.Is(err, errGone) {
 		r.fail("%s: %v", what, err)
 	}
 	return err == nil
