@@ -2,12 +2,15 @@ package crash
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // Place is where lives are lived.
@@ -15,8 +18,28 @@ type Place struct {
 	Program []string // the plugin's executable, and its arguments from the zeroth on
 	// Private gives each life namespaces of its own. Without it the machine's own devices are lent, one life at a time.
 	Private bool
-	// Every takes one in so many points, beginning with the one that From says.
-	Every, From int
+	// Every takes one in so many deaths, Seed says which. 0 and 1 take all.
+	Every int
+	Seed  uint64
+}
+
+// Sampled is a place with the sample that the environment asks for: CRASH_EVERY, or every if that is unset, and CRASH_SEED, or
+// one of now.
+func (place Place) Sampled(t *testing.T, every int) Place {
+	t.Helper()
+	place.Every, place.Seed = every, uint64(time.Now().UnixNano())
+	var err error
+	if text := os.Getenv("CRASH_EVERY"); text != "" {
+		if place.Every, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := os.Getenv("CRASH_SEED"); text != "" {
+		if place.Seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return place
 }
 
 // A death is where a life is cut short, and what the engine makes of it.
@@ -34,6 +57,16 @@ func (d death) String() string {
 // was started again.
 func Everywhere(t *testing.T, place Place, life Life) {
 	t.Helper()
+	if !place.Private {
+		if err := sh(life.Setup); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := sh(life.End); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	whole := place.live(t, life, death{})
 	if problems := whole.report(); problems != "" {
 		t.Fatalf("without a crash: %s", problems)
@@ -52,9 +85,22 @@ func Everywhere(t *testing.T, place Place, life Life) {
 			}
 		}
 	}
-	second := place.all(t, life, deaths)
-	t.Logf("%d points, %d deaths, %d second deaths", len(points), len(deaths), len(second))
-	place.all(t, life, second)
+	some := place.some(deaths)
+	second := place.all(t, life, some)
+	again := place.some(second)
+	place.all(t, life, again)
+	t.Logf("%d points; killed at %d of %d, and a second time at %d of %d (CRASH_EVERY=%d CRASH_SEED=%d)", len(points), len(some),
+		len(deaths), len(again), len(second), max(1, place.Every), place.Seed)
+}
+
+// some are those of the deaths that there is time for.
+func (place Place) some(deaths []death) []death {
+	if place.Every <= 1 {
+		return deaths
+	}
+	r := rand.New(rand.NewPCG(place.Seed, 0))
+	r.Shuffle(len(deaths), func(i, j int) { deaths[i], deaths[j] = deaths[j], deaths[i] })
+	return deaths[:(len(deaths)+place.Every-1)/place.Every]
 }
 
 // all lives a life once for each death. It returns what can be killed next: the points at which the process that was
@@ -89,9 +135,7 @@ func (place Place) all(t *testing.T, life Life, deaths []death) (next []death) {
 		})
 	}
 	for i, d := range deaths {
-		if place.Every <= 1 || i%place.Every == place.From%place.Every {
-			todo <- d
-		}
+		todo <- d
 		if t.Failed() && i > 0 && os.Getenv("CRASH_ALL") == "" {
 			t.Logf("the rest is left out after a failure; CRASH_ALL=1 goes on")
 			break

@@ -16,7 +16,8 @@ import (
 // Life is what an engine does, and where.
 type Life struct {
 	Name    string
-	Setup   string            // commands of ip, a line each, that make the host's devices
+	Setup   string            // shell commands, a line each, that make the host's devices
+	End     string            // likewise, that make the machine as it was; a place that is private needs none
 	Subnet  string            // of the network
 	Options map[string]string // -o
 	IPAM    map[string]string // --ipam-opt
@@ -24,7 +25,7 @@ type Life struct {
 
 // agreeBound is how long the reconciler may take: it works at once on what it finds at start, and orphans are old enough
 // after orphanAfter.
-const agreeBound = 8 * time.Second
+const agreeBound = orphanAfter + 15*time.Second
 
 // run is one life on one host.
 type run struct {
@@ -82,9 +83,9 @@ func (r *run) begin(reaction Reaction, virtual bool) (err error) {
 	if r.host, err = openHost(virtual); err != nil {
 		return err
 	}
-	for _, line := range lines(r.life.Setup) {
-		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
-			return fmt.Errorf("ip %s: %w: %s", line, err, out)
+	if virtual {
+		if err := sh(r.life.Setup); err != nil {
+			return err
 		}
 	}
 	if r.before, err = invariant.ReadHost(); err != nil {
@@ -94,6 +95,14 @@ func (r *run) begin(reaction Reaction, virtual bool) (err error) {
 		networks: map[string]*network{}, containers: map[string]*container{}}
 	r.engine.proc, err = r.startNext()
 	return err
+}
+
+// sh runs shell commands until one fails.
+func sh(script string) error {
+	if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", script, err, out)
+	}
+	return nil
 }
 
 // startNext starts the next process, with the next death ahead of it.
@@ -214,7 +223,7 @@ func (r *run) attempt(what string, do func() error) (done bool) {
 
 // agree waits until ledger, kernel and engine agree.
 func (r *run) agree(when string) {
-	if len(r.broken) > 0 {
+	if len(r.broken) > 0 || len(r.deaths) > 0 && r.died == 0 { // so far it is the life that was lived without a crash
 		return
 	}
 	tick := time.NewTicker(20 * time.Millisecond)

@@ -16,8 +16,9 @@ import (
 	"time"
 )
 
-// orphanAfter is how long the process waits for an engine that has forgotten an endpoint, in place of minutes.
-const orphanAfter = 300 * time.Millisecond
+// orphanAfter is how long the process waits for an engine that has forgotten an endpoint, in place of minutes. It is more than
+// the stand-in for the engine ever takes on a busy machine.
+const orphanAfter = 4 * time.Second
 
 // process is the plugin at work, on a state directory that outlives it.
 type process struct {
