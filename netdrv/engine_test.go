@@ -53,7 +53,13 @@ func story(t *testing.T, fn func(m *machine)) {
 // start starts a driver process on s; the one before it, if any, has to be stopped.
 func (m *machine) start(s store.Store) {
 	m.t.Helper()
-	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: m.kernel, Boot: m.boot})
+	m.startOn(s, m.kernel)
+}
+
+// startOn starts it on a kernel that is not quite the machine's.
+func (m *machine) startOn(s store.Store, k hw.Machine) {
+	m.t.Helper()
+	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: k, Boot: m.boot})
 	if err != nil {
 		m.t.Fatal(err)
 	}

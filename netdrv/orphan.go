@@ -133,7 +133,7 @@ func (m *memory) rest(l *loan) time.Duration {
 
 // tried remembers what became of an attempt.
 func (m *memory) tried(l *loan, err error) {
-	if err == nil || l.State != quarantined {
+	if err == nil {
 		return
 	}
 	m.tries[l.Device] = try{failed: m.tries[l.Device].failed + 1, at: time.Now(), away: errors.Is(err, hw.ErrAway)}

@@ -133,11 +133,13 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, m *memory) (due time.Dura
 	if due = m.rest(l); due > 0 {
 		return due, nil
 	}
-	if l.State == quarantined {
+	again := l.State == quarantined
+	if again {
 		d.count("tried_again")
 	}
-	err = d.putBack(ctx, l)
-	m.tried(l, err)
+	if err = d.putBack(ctx, l); again {
+		m.tried(l, err)
+	}
 	switch {
 	case errors.Is(err, hw.ErrAway) && time.Since(l.Since) < unusualAfter:
 		return passSoon, nil
