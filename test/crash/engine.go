@@ -87,8 +87,8 @@ func (e *engine) call(op string, request map[string]any, into any) error {
 		switch {
 		case errors.Is(err, errDial):
 		case e.reaction == Repeats: // what the first one made, if it did, is nobody's
-			e.unheard += count(op, "IpamDriver.RequestAddress")
-			e.lostPools += count(op, "IpamDriver.RequestPool")
+			e.unheard += count(op == "IpamDriver.RequestAddress")
+			e.lostPools += count(op == "IpamDriver.RequestPool")
 		case e.reaction == Empty:
 			body = ""
 		default:
@@ -97,9 +97,9 @@ func (e *engine) call(op string, request map[string]any, into any) error {
 	}
 }
 
-// count is 1 for the one call.
-func count(op, one string) int {
-	if op == one {
+// count is 1 for what is so.
+func count(is bool) int {
+	if is {
 		return 1
 	}
 	return 0

@@ -111,43 +111,77 @@ func (place Place) all(t *testing.T, life Life, deaths []death) (next []death) {
 	if place.Private {
 		workers = 2 * runtime.GOMAXPROCS(0) // much of a life is waiting
 	}
+	f := &findings{seen: map[string]bool{}}
 	todo := make(chan death)
-	var mu sync.Mutex // guards next and seen
-	seen := map[string]bool{}
 	var wg sync.WaitGroup
 	for range workers {
 		wg.Go(func() {
 			for d := range todo {
-				r := place.live(t, life, d)
-				if problems := r.report(); problems != "" {
-					t.Errorf("killed at %s: %s", d, problems)
-				}
-				own := slices.DeleteFunc(r.passed(len(d.points)), func(p string) bool { return !strings.HasPrefix(p, "Reconcile/") })
-				mu.Lock()
-				for i, p := range own {
-					if way := strings.Join(own[:i+1], " "); len(d.points) == 1 && !seen[way] {
-						seen[way] = true
-						next = append(next, death{[]string{d.points[0], p}, d.reaction})
-					}
-				}
-				mu.Unlock()
+				f.add(t, d, place.insist(t, life, d))
 			}
 		})
 	}
-	for i, d := range deaths {
-		todo <- d
-		if t.Failed() && i > 0 && os.Getenv("CRASH_ALL") == "" {
-			t.Logf("the rest is left out after a failure; CRASH_ALL=1 goes on")
+	for _, d := range deaths {
+		if t.Failed() && os.Getenv("CRASH_ALL") == "" {
+			t.Log("the rest is left out after a failure; CRASH_ALL=1 goes on")
 			break
 		}
+		todo <- d
 	}
 	close(todo)
 	wg.Wait()
-	return next
+	if f.missed > 0 {
+		t.Logf("%d of %d deaths did not come about", f.missed, len(deaths))
+	}
+	if !place.Private && f.unkilled > len(deaths)/2 {
+		t.Errorf("%d of %d lives went by without a crash", f.unkilled, len(deaths))
+	}
+	return f.next
 }
 
-// live lives one life. A first point that was not reached is an error; a second one may not be, when the engine's request
-// comes before the process's own work.
+// findings are what came of many lives.
+type findings struct {
+	mu       sync.Mutex // guards all below
+	next     []death
+	seen     map[string]bool // ways of a second process, up to a point
+	missed   int             // lives with fewer deaths than were meant
+	unkilled int             // those without any
+}
+
+// add reports one life.
+func (f *findings) add(t *testing.T, d death, r *run) {
+	if problems := r.report(); problems != "" {
+		t.Errorf("killed at %s: %s", d, problems)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.missed += count(r.died < len(d.points))
+	f.unkilled += count(r.died == 0)
+	if len(d.points) > 1 || r.died == 0 {
+		return
+	}
+	own := slices.DeleteFunc(r.passed(1), func(p string) bool { return !strings.HasPrefix(p, "Reconcile/") })
+	for i, p := range own {
+		if way := strings.Join(own[:i+1], " "); !f.seen[way] {
+			f.seen[way] = true
+			f.next = append(f.next, death{[]string{d.points[0], p}, d.reaction})
+		}
+	}
+}
+
+// insist lives a life until it is cut short, but not for ever.
+func (place Place) insist(t *testing.T, life Life, d death) (r *run) {
+	for range 3 {
+		if r = place.live(t, life, d); r.died > 0 || len(r.broken) > 0 {
+			break
+		}
+	}
+	return r
+}
+
+// live lives one life. A first point that was not reached is an error where a life is the same each time. On hardware it may
+// be the reconciler that does what a call did the last time, or the reverse: then the point is reached the next time, or there
+// is nothing to be killed. So it is with a second point, when the engine's request comes before the process's own work.
 func (place Place) live(t *testing.T, life Life, d death) *run {
 	dir, err := os.MkdirTemp("/dev/shm", "crash")
 	if err != nil {
@@ -162,9 +196,11 @@ func (place Place) live(t *testing.T, life Life, d death) *run {
 			r.fail("%v", err)
 		}
 	} else {
+		runtime.LockOSThread() // processes end with the thread that started them, and threads of namespaces do end
+		defer runtime.UnlockOSThread()
 		live()
 	}
-	if len(d.points) > 0 && r.died == 0 && len(r.broken) == 0 {
+	if len(d.points) > 0 && r.died == 0 && len(r.broken) == 0 && place.Private {
 		r.fail("was not reached")
 	}
 	return r
