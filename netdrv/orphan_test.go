@@ -32,6 +32,38 @@ func TestNeverJoined(t *testing.T) {
 	})
 }
 
+// TestUnboundOnTheWay: a VF that a crash has left in the middle of being bound anew, which is how its MAC is put back, is bound
+// again, and its driver_override is not taken for one that it had.
+func TestUnboundOnTheWay(t *testing.T) {
+	t.Parallel()
+	for name, writes := range map[string][][2]string{
+		"unbound":              {{"driver/unbind", "0000:01:10.0"}},
+		"unbound and override": {{"driver/unbind", "0000:01:10.0"}, {"driver_override", "igbvf"}},
+		"override":             {{"driver_override", "igbvf"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				oneVF(m)
+				m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+				before := m.kernel.String()
+				source, _ := m.mustRun("a", "n", "02:00:00:00:aa:aa")
+				m.leave("a")
+				m.must(m.kernel.MoveHome("a", "eth0", source))
+				m.kernel.KillNS("a", 0)
+				for _, w := range writes {
+					m.must(m.kernel.WriteAttr("bus/pci/devices/0000:01:10.0/"+w[0], w[1]))
+				}
+				m.delete("a")
+				m.after(time.Minute)
+				m.wantHost(before)
+				m.mustRemove("n")
+				m.wantKeys()
+			})
+		})
+	}
+}
+
 // TestLostDelete: a device that came home although nobody deleted its endpoint is freed once it has been seen at home
 // for long enough without interruption.
 func TestLostDelete(t *testing.T) {

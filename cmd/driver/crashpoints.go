@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -25,8 +26,8 @@ import (
 // The environment says what happens: CRASH_JOURNAL is a file that gets the name of each point that is passed, CRASH_AT
 // is the name of the one at which the process dies, by SIGKILL, as it would by the kernel's hand.
 type crashPoints struct {
-	at      string
-	journal *os.File // nil: nobody wants to know
+	at     string
+	passed *os.File // nil: nobody wants to know
 
 	mu    *sync.Mutex // guards count
 	count map[string]int
@@ -37,7 +38,7 @@ func newCrashPoints() crashPoints {
 	p := crashPoints{at: os.Getenv("CRASH_AT"), mu: new(sync.Mutex), count: map[string]int{}}
 	if path := os.Getenv("CRASH_JOURNAL"); path != "" {
 		var err error
-		if p.journal, err = os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err != nil {
+		if p.passed, err = os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err != nil {
 			p.die("journal: " + err.Error())
 		}
 	}
@@ -72,8 +73,8 @@ func (p crashPoints) around(kind, what string, change func() error) error {
 
 // pass notes a point, and is where the process ends if it is the one.
 func (p crashPoints) pass(name, what string) {
-	if p.journal != nil {
-		if _, err := fmt.Fprintf(p.journal, "%s\t%s\n", name, what); err != nil {
+	if p.passed != nil {
+		if _, err := fmt.Fprintf(p.passed, "%s\t%s\n", name, what); err != nil {
 			p.die("journal: " + err.Error())
 		}
 	}
@@ -118,6 +119,9 @@ func kindOf(words string) string {
 
 // ledger has points at each write to s.
 func (p crashPoints) ledger(s store.Store) store.Store { return crashStore{s, p} }
+
+// journal has points at each write to j.
+func (p crashPoints) journal(j ipamdrv.Journal) ipamdrv.Journal { return crashJournal{j, p} }
 
 // kernel has points at each change that is asked of m.
 func (p crashPoints) kernel(m hw.Machine) hw.Machine { return crashKernel{m, p} }

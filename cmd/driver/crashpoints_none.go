@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -17,6 +18,9 @@ func newCrashPoints() crashPoints { return crashPoints{} }
 
 // ledger is s as it is.
 func (crashPoints) ledger(s store.Store) store.Store { return s }
+
+// journal is j as it is.
+func (crashPoints) journal(j ipamdrv.Journal) ipamdrv.Journal { return j }
 
 // kernel is m as it is.
 func (crashPoints) kernel(m hw.Machine) hw.Machine { return m }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"strings"
 
+	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -50,3 +51,38 @@ func (c crashStore) Close() error { return c.s.Close() }
 func (c crashStore) Settle(ctx context.Context, token string) error {
 	return c.points.around("settle", token, func() error { return store.Settle(ctx, c.s, token) })
 }
+
+// Past implements [store.Rememberer], for the stores that are one.
+func (c crashStore) Past() []byte {
+	if r, ok := c.s.(store.Rememberer); ok {
+		return r.Past()
+	}
+	return nil
+}
+
+// Recall implements [store.Rememberer].
+func (c crashStore) Recall(past []byte) error {
+	if r, ok := c.s.(store.Rememberer); ok {
+		return r.Recall(past)
+	}
+	return nil
+}
+
+// crashJournal is a journal with crash points.
+type crashJournal struct {
+	j      ipamdrv.Journal
+	points crashPoints
+}
+
+// Add has points.
+func (c crashJournal) Add(key string, value []byte) error {
+	return c.points.around("journal-add", key, func() error { return c.j.Add(key, value) })
+}
+
+// Remove has points.
+func (c crashJournal) Remove(key string) error {
+	return c.points.around("journal-remove", key, func() error { return c.j.Remove(key) })
+}
+
+// Entries changes nothing.
+func (c crashJournal) Entries() (map[string][]byte, error) { return c.j.Entries() }

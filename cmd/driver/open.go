@@ -142,7 +142,7 @@ func openDrivers(cfg config, ledger, pools store.Store, points crashPoints, log 
 	}
 	var network *netdrv.Driver // asked once both are there
 	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Log: log,
-		Journal:      store.NewJournal(filepath.Join(cfg.stateDir, "journal")),
+		Journal:      points.journal(store.NewJournal(filepath.Join(cfg.stateDir, "journal"))),
 		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.Networks,
 		Uses: func(ctx context.Context) ([]ipamdrv.Use, error) { return usesOf(ctx, network) },
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {

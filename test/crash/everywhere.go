@@ -160,7 +160,9 @@ func (f *findings) add(t *testing.T, d death, r *run) {
 	if len(d.points) > 1 || r.died == 0 {
 		return
 	}
-	own := slices.DeleteFunc(r.passed(1), func(p string) bool { return !strings.HasPrefix(p, "Reconcile/") })
+	own := slices.DeleteFunc(r.passed(1), func(p string) bool {
+		return !strings.HasPrefix(p, "Reconcile/") && !strings.HasPrefix(p, "Maintain/")
+	})
 	for i, p := range own {
 		if way := strings.Join(own[:i+1], " "); !f.seen[way] {
 			f.seen[way] = true
