@@ -31,7 +31,7 @@ func TestCrashVFs(t *testing.T) {
 		{25, crash.Life{Name: "whole nic", Subnet: "10.6.0.0/24", Options: map[string]string{"netdevice": "enp2s0", "mode": "passthrough"},
 			Setup: "ip link set enp2s0 up\nip addr add 192.0.2.7/24 dev enp2s0",
 			End:   "ip addr flush dev enp2s0\nip link set enp2s0 down"}},
-		{25, crash.Life{Name: "bond of vfs", Subnet: "10.7.0.0/24", Options: map[string]string{"netdevice": "enp1s0,enp2s0",
+		{100, crash.Life{Name: "bond of vfs", Subnet: "10.7.0.0/24", Options: map[string]string{"netdevice": "enp1s0,enp2s0",
 			"bond": "active-backup", "vlan": "100"},
 			Setup: "for pf in enp1s0 enp2s0; do ip link set $pf up; echo 1 >/sys/class/net/$pf/device/sriov_numvfs; done; udevadm settle",
 			End:   "for pf in enp1s0 enp2s0; do echo 0 >/sys/class/net/$pf/device/sriov_numvfs; ip link set $pf down; done"}},
