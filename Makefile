@@ -8,12 +8,12 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH DOCKER
 
 # Every build tag that hides Go files from a plain "go vet ./...".
-TAGS := kernel engine lab cluster
+TAGS := kernel engine lab cluster crashpoints
 # grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them.
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugin install uninstall demo test test-unit test-kernel test-cluster test-engine test-lab bench lint clean
+.PHONY: help build plugin install uninstall demo test test-unit test-kernel test-cluster test-engine test-lab test-crash bench lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ test-engine: ## a private dockerd with the real plugin
 
 test-lab: ## SR-IOV on an emulated NIC
 	go run ./test/run -layers lab -engine '$(ENGINE)'
+
+test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_EVERY=3: a third)
+	CRASH_EVERY=$(or $(CRASH_EVERY),1) go run ./test/run -layers crash -engine '$(ENGINE)'
 
 bench: ## the IPAM driver beside Docker's own and CNI's host-local, in one run
 	go test -run '^$$' -bench . ./ipamdrv

@@ -27,6 +27,7 @@ type Host struct {
 	boot   string
 
 	neighbours NeighbourKernel
+	watch      WatchKernel
 }
 
 // Boot identifies the time since the machine was started: it changes with every boot and with nothing else.
@@ -71,6 +72,6 @@ func Open(c Config) (*Host, error) {
 			return nil, err
 		}
 	}
-	h.kernel, h.ip, h.made, h.tuner, h.irqs, h.neighbours = k, k, k, k, k, k
+	h.kernel, h.ip, h.made, h.tuner, h.irqs, h.neighbours, h.watch = k, k, k, k, k, k, k
 	return h, nil
 }

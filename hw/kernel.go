@@ -11,6 +11,12 @@ type Machine interface {
 	Kernel
 	Layer3
 	LinkKernel
+	Setup
+	WatchKernel
+}
+
+// Setup is the parts that set a link up for speed.
+type Setup interface {
 	TuneKernel
 	IRQKernel
 }

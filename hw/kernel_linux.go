@@ -32,6 +32,15 @@ type netlinkKernel struct {
 	family  int // of generic netlink, for ethtool; 0 in kernels without it
 }
 
+// OpenKernel returns the running kernel, which is what [Open] takes when it is given none. sys and irq are as in [Config].
+func OpenKernel(sys, irq string) (Machine, error) {
+	k, err := openKernel(sys, irq)
+	if err != nil {
+		return nil, err
+	}
+	return k, nil
+}
+
 // openKernel returns the running kernel as seen from the network namespace that the calling thread is in, and the sysfs
 // at sys, which has to be of the same namespace; irq is where /proc/irq is.
 func openKernel(sys, irq string) (*netlinkKernel, error) {

@@ -170,6 +170,7 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 		return &Error{Dev: vf.String(), Err: fmt.Errorf("it %s: %w", why, ErrAway)}
 	}
 	errs := []error{h.restoreOverride(vf, was.Override)}
+	vf.Override = was.Override // which binding it puts back
 	if vf.Netdev.Index != 0 {
 		if err := h.setUp(vf.Netdev, false); err != nil {
 			errs = append(errs, err)
@@ -182,6 +183,14 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 		m := h.vfMover(pf, vf)
 		m.attrs = reversed(vfAttrs)
 		errs = append(errs, m.move(*was.VF))
+	}
+	if vf.Driver == "" && was.Link != nil { // whoever was to bind it again has died before that
+		n, err := h.Bind(ctx, pf, vf)
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		vf.Netdev = n
+		errs = append(errs, h.rename(n, was.Link.Name))
 	}
 	if vf.Netdev.Index != 0 && was.Link != nil {
 		errs = append(errs, h.restoreVFLink(ctx, pf, vf, *was.Link), h.restoreTuning(id, was.Tuned))

@@ -53,6 +53,7 @@ type config struct {
 	childMode  string // of a macvlan, ipvlan or IPoIB child
 	pkey       int    // of an IPoIB child, 0 for its parent's
 	endpoint   string // whom a device is claimed for
+	replace    string // ID of a network that is no more, or the beginning of it; "" for none
 }
 
 // check refuses options that contradict each other.

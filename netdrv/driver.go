@@ -27,7 +27,7 @@ type Config struct {
 	// unknown. It may be nil.
 	ContainerName func(ctx context.Context, pool, address string) string
 	// OrphanAfter is how long a lent device may be seen in the host before its endpoint counts as forgotten by the
-	// engine; 0 means 5 minutes. The engine moves the device within seconds of Join.
+	// engine; 0 means 5 minutes. The engine moves the device within seconds of Join. It bounds neverJoined, too.
 	OrphanAfter time.Duration
 }
 
@@ -42,6 +42,7 @@ type Driver struct {
 	containerName   func(ctx context.Context, pool, address string) string
 	orphanAfter     time.Duration
 	locks           locks
+	counts          counters
 	wake            chan struct{} // tells the reconciler that there is something to finish
 }
 

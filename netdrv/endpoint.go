@@ -108,7 +108,15 @@ func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinR
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", short(r.EndpointID), err)
 	}
+	unlockDevice, err := d.locks.lock(ctx, loanKey(e.rec.Device)) // the reconciler may take the endpoint for an orphan
+	if err != nil {
+		return nil, err
+	}
+	defer unlockDevice()
 	l, err := d.loan(ctx, e.rec.Device)
+	if err == nil && (l.Endpoint != r.EndpointID || l.State == freeing || l.State == quarantined) {
+		err = errors.New("is being put back, because nobody joined it in time; start the container again")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: device %s: %w", short(r.EndpointID), e.rec.Device, err)
 	}

@@ -53,7 +53,13 @@ func story(t *testing.T, fn func(m *machine)) {
 // start starts a driver process on s; the one before it, if any, has to be stopped.
 func (m *machine) start(s store.Store) {
 	m.t.Helper()
-	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: m.kernel, Boot: m.boot})
+	m.startOn(s, m.kernel)
+}
+
+// startOn starts it on a kernel that is not quite the machine's.
+func (m *machine) startOn(s store.Store, k hw.Machine) {
+	m.t.Helper()
+	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: k, Boot: m.boot})
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -257,4 +263,9 @@ func wantError(t *testing.T, err error, want string) {
 	if err == nil || err.Error() != want {
 		t.Errorf("error is\n  %v\nwant\n  %s", err, want)
 	}
+}
+
+// left is the end of the error about a network that another one has something of.
+func left(network string) string {
+	return " (if the engine does not have that network, a crash has left it: say replace=" + network + ")"
 }

@@ -36,7 +36,7 @@ func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
 		if !ok { // the reconciler is at it
 			continue
 		}
-		_, settleErr := d.settle(ctx, id, map[hw.ID]time.Time{})
+		_, settleErr := d.settle(ctx, id, newMemory())
 		err = errors.Join(err, settleErr)
 		unlock()
 	}

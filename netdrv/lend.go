@@ -157,7 +157,7 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*l
 		unlock()
 		return nil, nil, err
 	}
-	d.log.Info("device", append(l.fields(), stateField(claimed))...)
+	d.tell(l, claimed)
 	return l, unlock, nil
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/store"
 )
@@ -91,7 +93,7 @@ func (d *Driver) advance(ctx context.Context, l *loan, to loanState, also ...wri
 		return err
 	}
 	l.loanRecord, l.rev = rec, res.Rev
-	d.log.Info("device", append(l.fields(), stateField(to))...)
+	d.tell(l, to)
 	return nil
 }
 
@@ -103,8 +105,19 @@ func (d *Driver) end(ctx context.Context, l *loan) error {
 	if _, err := commit(ctx, d.store, l.unchanged(), remove(loanKey(l.Device))); err != nil {
 		return err
 	}
-	d.log.Info("device", append(l.fields(), stateField("free"))...)
+	d.tell(l, "free")
 	return nil
+}
+
+// tell notes that a device got into a state, and why it is quarantined.
+func (d *Driver) tell(l *loan, to loanState) {
+	d.count("devices_" + string(to))
+	fields := append(l.fields(), stateField(to))
+	if to != quarantined {
+		d.log.Info("device", fields...)
+		return
+	}
+	d.log.Error("device", append(fields, zap.String("reason", l.Reason))...)
 }
 
 // loans reads all loans.

@@ -83,14 +83,14 @@ func beside(c *config, n hw.Netdev, o networkRecord) error {
 	mode := childSpec(have).Mode
 	switch {
 	case have.mode == modePassthrough:
-		return fmt.Errorf("option netdevice: %s is handed over whole by network %s", n.Name, short(o.ID))
+		return used(o.ID, "option netdevice: %s is handed over whole by network %s", n.Name, short(o.ID))
 	case have.mode == modeSRIOV:
 		return nil
 	case have.mode != c.mode:
-		return fmt.Errorf("option mode: %s has %s children for network %s, and a device cannot have both kinds",
+		return used(o.ID, "option mode: %s has %s children for network %s, and a device cannot have both kinds",
 			n.Name, have.mode, short(o.ID))
 	case c.mode == modeIPVlan && mode != childSpec(c).Mode:
-		return fmt.Errorf("option ipvlan_mode: must be %s, as network %s has it on %s: a device has one for all its children",
+		return used(o.ID, "option ipvlan_mode: must be %s, as network %s has it on %s: a device has one for all its children",
 			mode, short(o.ID), n.Name)
 	}
 	return nil

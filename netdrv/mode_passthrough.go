@@ -35,7 +35,7 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 	}
 	for _, o := range others {
 		if d.standsOn(o, n) {
-			return nil, fmt.Errorf("option netdevice: %s is used by network %s", n.Name, short(o.ID))
+			return nil, used(o.ID, "option netdevice: %s is used by network %s", n.Name, short(o.ID))
 		}
 	}
 	if err := d.unused(ctx, n); err != nil {

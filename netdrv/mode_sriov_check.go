@@ -67,7 +67,7 @@ func notWhole(pf hw.PF, others []networkRecord) error {
 	for _, n := range others {
 		o, err := parseOptions(n.Options)
 		if err == nil && o.mode == modePassthrough && n.has(pf.ID) {
-			return fmt.Errorf("option netdevice: %s is handed over whole by network %s", pf, short(n.ID))
+			return used(n.ID, "option netdevice: %s is handed over whole by network %s", pf, short(n.ID))
 		}
 	}
 	return nil
@@ -106,8 +106,8 @@ func vlanFree(vlan *int, pfs []deviceRecord, others []networkRecord) error {
 		}
 		for _, pf := range pfs {
 			if n.has(pf.ID) {
-				return fmt.Errorf("option vlan: %d is used on %s (%s) by network %s; choose another", *vlan, pf.Name, pf.ID.PCI(),
-					short(n.ID))
+				return used(n.ID, "option vlan: %d is used on %s (%s) by network %s; choose another", *vlan, pf.Name,
+					pf.ID.PCI(), short(n.ID))
 			}
 		}
 	}

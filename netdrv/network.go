@@ -78,9 +78,14 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	if err != nil {
 		return err
 	}
+	if c.replace != "" {
+		if others, err = d.replace(ctx, c.replace, others); err != nil {
+			return err
+		}
+	}
 	rec := networkRecord{Version: recordVersion, ID: r.NetworkID, Options: raw, Internal: flag(r.Options, netlabel.Internal)}
 	rec.Devices, err = d.modeOf(c).check(ctx, c, others)
-	if err == nil {
+	if err = orReplace(err); err == nil {
 		err = d.setGateways(ctx, &rec, c, r)
 	}
 	if err == nil {
@@ -203,11 +208,7 @@ func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
 			return err
 		}
 	}
-	forgotten, err := d.forgetSticky(ctx, nid)
-	if err != nil {
-		return err
-	}
-	if _, err := commit(ctx, d.store, store.Unchanged(r.kv), append(forgotten, remove(r.kv.Key))...); err != nil {
+	if err := d.forget(ctx, r); err != nil {
 		return err
 	}
 	return d.retireDevices(context.WithoutCancel(ctx), r.rec.Devices)

@@ -248,6 +248,17 @@ var options = []Option{
 		},
 	},
 	{
+		Name: "replace", For: ForNetwork, Values: "ID of a network, or its first 12 characters", Default: "none",
+		Help: "this network takes the place of one that the engine does not have any more, and that a crash has left behind",
+		parse: func(c *config, v string) error {
+			c.replace = v
+			if !validID.MatchString(v) {
+				return errNotAllowed
+			}
+			return nil
+		},
+	},
+	{
 		Name: "gateway", For: ForNetwork, Values: "none or auto", Default: "only the one given with --gateway",
 		Help: "auto: also a default route through the gateway that the IPAM driver chooses; none: no default route at all",
 		parse: func(c *config, v string) error {
@@ -300,6 +311,9 @@ const (
 	gatewayNone = "none"
 	gatewayAuto = "auto"
 )
+
+// validID is an ID of a network, or enough of one: swarm's have 25 characters, docker network ls shows 12.
+var validID = regexp.MustCompile(`^[0-9A-Za-z_-]{12,64}$`)
 
 // validPrefix leaves room for the number within the kernel's 15 characters for a name.
 var validPrefix = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,9}$`)

@@ -124,7 +124,7 @@ func TestVLANIsExclusive(t *testing.T) {
 			t.Fatal(err)
 		}
 		wantError(t, m.create("f", "netdevice=ens1f0", "vlan=100"),
-			"option vlan: 100 is used on ens1f0 (0000:01:00.0) by network a; choose another")
+			"option vlan: 100 is used on ens1f0 (0000:01:00.0) by network a; choose another"+left("a"))
 		if err := m.remove("a"); err != nil {
 			t.Fatal(err)
 		}

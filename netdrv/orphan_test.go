@@ -18,10 +18,10 @@ func TestNeverJoined(t *testing.T) {
 		before := m.kernel.String()
 		_, err := m.createEndpoint("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
 		m.must(err)
-		m.after(4 * time.Minute)
+		m.after(40 * time.Second)
 		m.wantKeys("dev/0000:01:10.0", "ep/n/"+endpoint("a"), "net/n")
 		m.restart() // how long it has been waiting is in the ledger
-		m.after(4 * time.Minute)
+		m.after(21 * time.Second)
 		m.wantKeys("net/n")
 		m.wantHost(before)
 		_, err = m.join("a", "n")
@@ -30,6 +30,38 @@ func TestNeverJoined(t *testing.T) {
 		m.mustRun("b", "n")
 		m.end("b")
 	})
+}
+
+// TestUnboundOnTheWay: a VF that a crash has left in the middle of being bound anew, which is how its MAC is put back, is bound
+// again, and its driver_override is not taken for one that it had.
+func TestUnboundOnTheWay(t *testing.T) {
+	t.Parallel()
+	for name, writes := range map[string][][2]string{
+		"unbound":              {{"driver/unbind", "0000:01:10.0"}},
+		"unbound and override": {{"driver/unbind", "0000:01:10.0"}, {"driver_override", "igbvf"}},
+		"override":             {{"driver_override", "igbvf"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				oneVF(m)
+				m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+				before := m.kernel.String()
+				source, _ := m.mustRun("a", "n", "02:00:00:00:aa:aa")
+				m.leave("a")
+				m.must(m.kernel.MoveHome("a", "eth0", source))
+				m.kernel.KillNS("a", 0)
+				for _, w := range writes {
+					m.must(m.kernel.WriteAttr("bus/pci/devices/0000:01:10.0/"+w[0], w[1]))
+				}
+				m.delete("a")
+				m.after(time.Minute)
+				m.wantHost(before)
+				m.mustRemove("n")
+				m.wantKeys()
+			})
+		})
+	}
 }
 
 // TestLostDelete: a device that came home although nobody deleted its endpoint is freed once it has been seen at home

@@ -16,10 +16,13 @@ const (
 	passEvery = time.Minute
 	// passSoon is how often while a device is on its way back.
 	passSoon = 500 * time.Millisecond
-	// retryAfter is how long a quarantined device rests before it is tried again.
-	retryAfter = 2 * time.Minute
+	// burst is how long links are left to change before they are looked at: one that comes home, and is named by udev, makes
+	// a dozen messages, and 63 that are made many hundreds.
+	burst = 100 * time.Millisecond
 	// unusualAfter is when a device that has not come home is no longer being waited for every moment.
 	unusualAfter = time.Minute
+	// countersEvery is how often the log is told how often what was decided.
+	countersEvery = time.Hour
 )
 
 // nudge wakes the reconciler.
@@ -31,137 +34,129 @@ func (d *Driver) nudge() {
 }
 
 // Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of loans that came
-// to nothing are put back, quarantined ones tried again, VFs that nobody needs any more removed. It never acts on what
-// it could not find out.
+// to nothing are put back, quarantined ones tried again, VFs that nobody needs any more removed. It looks at start, when
+// links have changed, when something is due, and every minute. It never acts on what it could not find out.
 func (d *Driver) Reconcile(ctx context.Context) error {
-	home := map[hw.ID]time.Time{}
+	changed, err := d.host.Watch(ctx)
+	if err != nil { // a device that comes home waits for the next minute then
+		d.log.Warn("reconcile", zap.NamedError("err", err))
+	}
+	m := newMemory()
+	told := time.Now()
 	for {
-		wait := passEvery
-		if d.pass(ctx, home) {
-			wait = passSoon
+		if time.Since(told) > countersEvery {
+			told = time.Now()
+			d.log.Info("decisions since start", zap.Any("count", d.counted()))
 		}
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(d.pass(ctx, m))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
 		case <-d.wake:
-			timer.Stop()
 		case <-timer.C:
+		case _, open := <-changed:
+			if !open {
+				changed = nil
+			}
+			d.count("link_changes")
+			quiet(ctx, changed)
+		}
+		timer.Stop()
+		if ctx.Err() != nil {
+			return ctx.Err()
 		}
 	}
 }
 
-// pass looks at every loan and every divided PF once. home remembers since when a lent device has been seen in the host.
-// soon is true while a device is on its way back.
-func (d *Driver) pass(ctx context.Context, home map[hw.ID]time.Time) (soon bool) {
+// quiet lets a burst of changes pass.
+func quiet(ctx context.Context, changed <-chan struct{}) {
+	timer := time.NewTimer(burst)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+	select {
+	case <-changed:
+	default:
+	}
+}
+
+// pass looks at every loan and every divided PF once. It returns when something is due next.
+func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
 	loans, err := d.loans(ctx)
 	if err != nil {
-		d.log.Error("reconcile", zap.NamedError("err", err))
-		return false
+		d.complain(m, "ledger", err)
+		return passEvery
 	}
-	for id := range home {
-		if l := loans[id]; l == nil || l.State != lent {
-			delete(home, id)
+	m.forget(loans)
+	next = passEvery
+	for id, l := range loans {
+		due := passSoon
+		if unlock, ok := d.locks.tryLock(loanKey(id)); ok { // otherwise a call is at work on it
+			due, err = d.settle(ctx, id, m)
+			unlock()
+			d.complain(m, l.Label, err)
+		}
+		if due > 0 {
+			next = min(next, due)
 		}
 	}
-	for id := range loans {
-		unlock, ok := d.locks.tryLock(loanKey(id))
-		if !ok { // a call is at work on it
-			soon = true
-			continue
-		}
-		open, err := d.settle(ctx, id, home)
-		unlock()
-		if err != nil {
-			d.log.Warn("reconcile", zap.String("device", loans[id].Label), zap.NamedError("err", err))
-		}
-		soon = soon || open
+	d.complain(m, "vfs", d.retireAll(ctx))
+	return max(next, burst)
+}
+
+// complain tells what stands in the way of a decision, when it is news.
+func (d *Driver) complain(m *memory, about string, err error) {
+	if !m.news(about, err) {
+		return
 	}
-	if err := d.retireAll(ctx); err != nil {
-		d.log.Warn("reconcile", zap.NamedError("err", err))
-	}
-	return soon
+	d.count("left_alone")
+	d.log.Warn("reconcile", zap.String("device", about), zap.NamedError("err", err))
 }
 
 // settle moves one loan on, if there is reason to. The caller holds its lock, so no call of this process is at work on
-// it: a loan that is only claimed was left by a process that died. open is true when it is worth another look soon.
-func (d *Driver) settle(ctx context.Context, id hw.ID, home map[hw.ID]time.Time) (open bool, err error) {
+// it: a loan that is only claimed was left by a process that died. due is when it is worth another look, 0 for never.
+func (d *Driver) settle(ctx context.Context, id hw.ID, m *memory) (due time.Duration, err error) {
 	l, err := d.loan(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
-		return false, nil
+		return 0, nil
 	}
 	if err != nil {
-		return false, err
+		return 0, err
 	}
-	if err := d.freeOrphan(ctx, l, home); err != nil {
-		return false, err
+	if due, err = d.freeOrphan(ctx, l, m); err != nil {
+		return 0, err
 	}
 	if l.State != freeing && l.State != quarantined {
-		return false, nil
+		return due, nil
 	}
-	if l.State == quarantined && time.Since(l.Since) < retryAfter {
-		return false, nil
+	if due = m.rest(l); due > 0 {
+		return due, nil
 	}
-	err = d.putBack(ctx, l)
-	if !errors.Is(err, hw.ErrAway) {
-		return err != nil && l.State == freeing, err
+	again := l.State == quarantined
+	if again {
+		d.count("tried_again")
 	}
-	return time.Since(l.Since) < unusualAfter, d.lost(ctx, l)
-}
-
-// freeOrphan has a loan freed that nobody would end. What is part of another goes with that one.
-func (d *Driver) freeOrphan(ctx context.Context, l *loan, home map[hw.ID]time.Time) error {
-	if l.PartOf != "" && l.State == ready {
-		whole, err := d.loan(ctx, l.PartOf)
-		alone := errors.Is(err, store.ErrNotFound) || err == nil && whole.Endpoint != l.Endpoint
-		if err != nil && !alone {
-			return err
-		}
-		if alone || whole.State == freeing || whole.State == quarantined {
-			return d.advance(ctx, l, freeing)
-		}
-		return nil
+	if err = d.putBack(ctx, l); again {
+		m.tried(l, err)
 	}
-	if !d.orphaned(l, home) {
-		return nil
+	switch {
+	case errors.Is(err, hw.ErrAway) && time.Since(l.Since) < unusualAfter:
+		return passSoon, nil
+	case errors.Is(err, hw.ErrAway):
+		return 0, d.lost(ctx, l)
+	case err != nil && l.State == freeing:
+		return passSoon, err
+	case err != nil:
+		return m.rest(l), err
 	}
-	d.log.Warn("endpoint was forgotten by the engine or by a crash", append(l.fields(), stateField(l.State))...)
-	if l.PartOf != "" { // the endpoint is that of the loan that it is part of
-		return d.advance(ctx, l, freeing)
-	}
-	return d.advance(ctx, l, freeing, remove(endpointKey(l.Network, l.Endpoint)))
-}
-
-// orphaned tells whether a loan has nobody who would end it. A device that is lent and stays in the host has not been
-// moved by the engine, or has come back without a DeleteEndpoint: the engine moves it within seconds of Join. None has
-// outlived a reboot.
-func (d *Driver) orphaned(l *loan, home map[hw.ID]time.Time) bool {
-	switch l.State {
-	case claimed:
-		return true
-	case ready:
-		return l.past || time.Since(l.Since) > d.orphanAfter
-	case lent:
-		if l.past {
-			return true
-		}
-		if _, err := d.host.Find(l.Device); err != nil {
-			delete(home, l.Device)
-			return false
-		}
-		if home[l.Device].IsZero() {
-			home[l.Device] = time.Now()
-		}
-		return time.Since(home[l.Device]) > d.orphanAfter
-	}
-	return false
+	return 0, nil
 }
 
 // lost deals with a device that does not come home. One without a PCI address may have died with its container: it is
 // quarantined for people to see, and forgotten with its network.
 func (d *Driver) lost(ctx context.Context, l *loan) error {
-	if l.Device.IsPCI() || time.Since(l.Since) < unusualAfter {
+	if l.Device.IsPCI() {
 		return nil
 	}
 	_, err := read[networkRecord](ctx, d.store, networkKey(l.Network))

@@ -72,6 +72,7 @@ func (d *Driver) shareAnew(ctx context.Context, pf hw.PF, want int) error {
 // makeVFs makes the VFs of a sharing record and marks it done. It finishes what a crash has left half made. How the PF was
 // before is how it was in this boot: the host may have begun to use it since the last.
 func (d *Driver) makeVFs(ctx context.Context, pf hw.PF, r rev[sharingRecord]) error {
+	d.count("vfs_made")
 	d.log.Info("making vfs", zap.String("pf", pf.Name), zap.String("pci", pf.PCI()), zap.Int("numvfs", r.rec.NumVFs))
 	rec := r.rec
 	if rec.Boot != d.host.Boot() {
@@ -154,6 +155,7 @@ func (d *Driver) unmakeVFs(ctx context.Context, pci string) error {
 		return err
 	case r.rec.Boot != d.host.Boot() || d.foreign(pf, r.rec): // the reboot has undone it, or an administrator
 	default:
+		d.count("vfs_removed")
 		d.log.Info("removing vfs", zap.String("pf", pf.Name), zap.String("pci", pci), zap.Int("numvfs", pf.NumVFs))
 		was, err := d.sharedWith(ctx, pf, r.rec.Was)
 		if err == nil {

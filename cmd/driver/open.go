@@ -47,11 +47,12 @@ func open(cfg config, log *zap.Logger) *rooms {
 	}
 	go func() {
 		defer close(r.closed)
-		ledger := openLedger(cfg, log)
+		points := newCrashPoints()
+		ledger := points.ledger(openLedger(cfg, log))
 		defer closeLedger(ledger, log)
-		pools := openPools(ctx, cfg, ledger)
+		pools := openPools(ctx, cfg, ledger, points)
 		defer closeLedger(pools, log) // closing the same ledger twice is fine
-		network, ipam, err := openDrivers(cfg, ledger, pools, log)
+		network, ipam, err := openDrivers(cfg, ledger, pools, points, log)
 		if err != nil {
 			log.Error("drivers not opened; every call will say so", zap.NamedError("err", err))
 		}
@@ -100,7 +101,7 @@ func openLedger(cfg config, log *zap.Logger) store.Store {
 
 // openPools is the ledger of pools and addresses: that of this node, or the one that all nodes of a cluster share.
 // Networks, endpoints and devices are always this node's own.
-func openPools(ctx context.Context, cfg config, own store.Store) store.Store {
+func openPools(ctx context.Context, cfg config, own store.Store, points crashPoints) store.Store {
 	etcd, err := parseStore(cfg.pools, cfg.stateDir)
 	if err != nil || etcd == nil {
 		return own // configFrom has seen that there is no error
@@ -112,7 +113,7 @@ func openPools(ctx context.Context, cfg config, own store.Store) store.Store {
 	if err != nil {
 		return store.Unavailable(err)
 	}
-	return shared
+	return points.ledger(shared)
 }
 
 // closeLedger closes a ledger.
@@ -124,8 +125,14 @@ func closeLedger(ledger store.Store, log *zap.Logger) {
 
 // openDrivers finds the hardware and wires the drivers. Only the IPAM driver knows which gateway was invented and what a
 // container is called; only the network driver cares.
-func openDrivers(cfg config, ledger, pools store.Store, log *zap.Logger) (*netdrv.Driver, *ipamdrv.Driver, error) {
-	host, err := hw.Open(hw.Config{Sys: "/sys", IRQ: irqDir("/host/irq", "/proc/irq")})
+func openDrivers(cfg config, ledger, pools store.Store, points crashPoints, log *zap.Logger) (
+	*netdrv.Driver, *ipamdrv.Driver, error,
+) {
+	kernel, err := hw.OpenKernel("/sys", irqDir("/host/irq", "/proc/irq"))
+	if err != nil {
+		return nil, nil, fmt.Errorf("hardware: open: %w", err)
+	}
+	host, err := hw.Open(hw.Config{Sys: "/sys", Kernel: points.kernel(kernel)})
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardware: open: %w", err)
 	}
@@ -135,7 +142,7 @@ func openDrivers(cfg config, ledger, pools store.Store, log *zap.Logger) (*netdr
 	}
 	var network *netdrv.Driver // asked once both are there
 	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Log: log,
-		Journal:      store.NewJournal(filepath.Join(cfg.stateDir, "journal")),
+		Journal:      points.journal(store.NewJournal(filepath.Join(cfg.stateDir, "journal"))),
 		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.Networks,
 		Uses: func(ctx context.Context) ([]ipamdrv.Use, error) { return usesOf(ctx, network) },
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
@@ -147,7 +154,7 @@ func openDrivers(cfg config, ledger, pools store.Store, log *zap.Logger) (*netdr
 	}
 	network, err = netdrv.New(netdrv.Config{
 		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
-		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName,
+		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, OrphanAfter: points.orphanAfter(),
 	})
 	if err != nil {
 		return nil, nil, err

@@ -43,6 +43,8 @@ func routes(r *rooms) []route {
 		{"NetworkDriver.ProgramExternalConnectivity", handle(on(net, (*netdrv.Driver).ProgramExternalConnectivity)), quiet},
 		{"NetworkDriver.RevokeExternalConnectivity", handle(on(net, (*netdrv.Driver).RevokeExternalConnectivity)), quiet},
 
+		{"Passthrough.Counters", handleBare(on(net, (*netdrv.Driver).Counters)), quiet},
+
 		{"IpamDriver.GetCapabilities", handleBare(anyIPAM.GetCapabilities), quiet},
 		{"IpamDriver.GetDefaultAddressSpaces", handleBare(anyIPAM.GetDefaultAddressSpaces), quiet},
 		{"IpamDriver.RequestPool", handle(on(ipam, (*ipamdrv.Driver).RequestPool)), !quiet},

@@ -46,6 +46,7 @@ type Kernel struct {
 	sessions   []netip.Addr
 	calls      []string
 	onCall     func(n int, what string) error
+	watchers   []chan struct{}
 	indexes    int // ifindexes given so far
 	macs       int // MACs drawn so far
 	virtios    int // virtio devices made so far

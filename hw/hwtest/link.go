@@ -275,6 +275,7 @@ func (k *Kernel) appearLocked(l *link) {
 
 // hideLocked takes a link out of the tree. The net directory of hardware stays, empty.
 func (k *Kernel) hideLocked(l *link) {
+	k.changedLocked(l)
 	if l.ns != hostNS {
 		return
 	}
@@ -284,6 +285,7 @@ func (k *Kernel) hideLocked(l *link) {
 
 // showLocked brings the attributes of a link that change up to date.
 func (k *Kernel) showLocked(l *link) {
+	k.changedLocked(l)
 	if l.ns != hostNS {
 		return
 	}

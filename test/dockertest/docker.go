@@ -181,3 +181,8 @@ func Install(bundle string) error {
 	}
 	return nil
 }
+
+// Left is the end of the error about a network that another one has something of.
+func Left(id string) string {
+	return " (if the engine does not have that network, a crash has left it: say replace=" + id + ")"
+}

@@ -74,8 +74,8 @@ func TestRefusals(t *testing.T) {
 			[]string{"mode=passthrough", "netdevice=" + mgmt}},
 		{"option netdevice: bridge7: a bridge cannot leave its network namespace: not supported by the driver; use mode=macvlan on it, " +
 			"or hand over one of its ports", []string{"mode=passthrough", "netdevice=bridge7"}},
-		{"option netdevice: " + pf + " is used by network " + id, []string{"mode=passthrough", "netdevice=" + pf}},
-		{"option vlan: 100 is used on " + pf + " (" + pfPCI + ") by network " + id + "; choose another",
+		{"option netdevice: " + pf + " is used by network " + id + Left(id), []string{"mode=passthrough", "netdevice=" + pf}},
+		{"option vlan: 100 is used on " + pf + " (" + pfPCI + ") by network " + id + "; choose another" + Left(id),
 			[]string{"netdevice=" + pfPCI, "vlan=100"}},
 		{`option vlan: "4095" is not allowed; allowed: 0 to 4094`, []string{"netdevice=" + pf, "vlan=4095"}},
 		{"option colour: unknown; known are " + strings.Join(known, ", "), []string{"netdevice=" + pf, "colour=blue"}},

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,14 @@ var layers = []layer{
 	{"cluster", "the cluster store on real etcd servers", true, 20 * time.Minute, cluster},
 	{"engine", "a private Docker Engine with the real plugin", true, 30 * time.Minute, engine},
 	{"lab", "SR-IOV on an emulated NIC, with a Docker Engine", true, 60 * time.Minute, lab},
+	{"crash", "the plugin killed at every point", true, 12 * time.Hour, crash}, // only if it is asked for
+}
+
+// crash runs the tests that kill the plugin at its crash points, those of the layers kernel and lab, with as many deaths as
+// CRASH_EVERY says: in their layers they draw lots.
+func crash(ctx context.Context, s *stage) error {
+	s.only, s.bound = regexp.MustCompile(`^TestCrash`), 10*time.Hour
+	return errors.Join(kernel(ctx, s), lab(ctx, s))
 }
 
 // unit runs every test that has no build tag.
@@ -59,7 +68,7 @@ func kernel(ctx context.Context, s *stage) error {
 			continue
 		}
 		args := append(append([]string{}, private...), "--", binary, "-test.run="+p.pattern())
-		cmd := s.command(ctx, "unshare", append(args, testFlags(5*time.Minute)...)...)
+		cmd := s.command(ctx, "unshare", append(args, s.testFlags(5*time.Minute)...)...)
 		cmd.Dir = p.dir
 		failures = append(failures, s.convert(ctx, p.path, cmd))
 	}
@@ -79,7 +88,7 @@ func cluster(ctx context.Context, s *stage) error {
 			failures = append(failures, err)
 			continue
 		}
-		cmd := s.command(ctx, binary, append([]string{"-test.run=" + p.pattern()}, testFlags(15*time.Minute)...)...)
+		cmd := s.command(ctx, binary, append([]string{"-test.run=" + p.pattern()}, s.testFlags(15*time.Minute)...)...)
 		cmd.Dir = p.dir
 		failures = append(failures, s.convert(ctx, p.path, cmd))
 	}
@@ -96,7 +105,7 @@ func engine(ctx context.Context, s *stage) error {
 		return err
 	}
 	args := append(append([]string{"run"}, s.engine()...), "--", binary)
-	args = append(args, testFlags(25*time.Minute)...)
+	args = append(args, s.testFlags(25*time.Minute)...)
 	cmd := s.command(ctx, filepath.Join(s.root, "scripts/engine"), args...)
 	cmd.Dir = filepath.Join(s.root, "test/engine")
 	return s.convert(ctx, "test/engine", cmd)
@@ -107,7 +116,7 @@ var guests = []struct {
 	up       []string // how it is started
 	packages []string // whose tests run in it, in this order: test/lab installs the plugin, others want the NICs as they are
 }{
-	{[]string{"--pf", "2"}, []string{"./hw", "./test/lab"}},
+	{[]string{"--pf", "2"}, []string{"./hw", "./cmd/driver", "./test/lab"}},
 	{[]string{"--nic", "virtio"}, []string{"./test/lab/virtio"}},
 }
 
@@ -132,13 +141,18 @@ func lab(ctx context.Context, s *stage) error {
 		var packages []taggedPackage
 		for _, name := range g.packages {
 			i := slices.IndexFunc(tagged, func(p taggedPackage) bool { return strings.HasSuffix(p.path, name[1:]) })
+			if i < 0 && s.only != nil {
+				continue
+			}
 			if i < 0 {
 				return fmt.Errorf("%s has no tests with tag lab", name)
 			}
 			packages = append(packages, tagged[i])
 			tagged = slices.Delete(tagged, i, i+1)
 		}
-		failures = append(failures, s.guest(ctx, script, g.up, packages))
+		if len(packages) > 0 {
+			failures = append(failures, s.guest(ctx, script, g.up, packages))
+		}
 	}
 	for _, p := range tagged {
 		failures = append(failures, fmt.Errorf("%s: no guest runs its tests with tag lab", p.path))
@@ -176,14 +190,28 @@ func (s *stage) guest(ctx context.Context, script string, up []string, packages 
 	}
 	var failures []error
 	for i, p := range packages {
-		run := fmt.Sprintf("cd %s && exec ./%s -test.run='%s' %s", place, filepath.Base(binaries[i]), p.pattern(),
-			strings.Join(testFlags(50*time.Minute), " "))
+		run := fmt.Sprintf("cd %s && %s exec ./%s -test.run='%s' %s", place, crashSample(), filepath.Base(binaries[i]), p.pattern(),
+			strings.Join(s.testFlags(50*time.Minute), " "))
 		failures = append(failures, s.convert(ctx, p.path, s.command(ctx, script, "sh", run)))
 	}
 	return errors.Join(failures...)
 }
 
+// crashSample passes on which crash points are wanted.
+func crashSample() string {
+	var vars []string
+	for _, name := range []string{"CRASH_EVERY", "CRASH_SEED"} {
+		if v := os.Getenv(name); v != "" {
+			vars = append(vars, fmt.Sprintf("%s='%s'", name, v))
+		}
+	}
+	return strings.Join(vars, " ")
+}
+
 // testFlags are the flags of a test binary whose output is to be counted.
-func testFlags(timeout time.Duration) []string {
+func (s *stage) testFlags(timeout time.Duration) []string {
+	if s.bound > 0 {
+		timeout = s.bound
+	}
 	return []string{"-test.v=test2json", "-test.paniconexit0", "-test.timeout=" + timeout.String()}
 }

@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
-	names := flag.String("layers", "unit,kernel,cluster,engine,lab", "the layers to run")
+	names := flag.String("layers", "unit,kernel,cluster,engine,lab", "the layers to run; there is also crash")
 	release := flag.String("engine", "", "the Docker Engine's release in the layers engine and lab, such as 20.10")
 	verbose := flag.Bool("v", false, "a line per test in every layer")
 	flag.Parse()

@@ -22,7 +22,9 @@ import (
 // A stage is where a layer runs: the repository, and a tally for what happens.
 type stage struct {
 	root    string
-	release string // of the Docker Engine, such as "20.10"; "" for the default of scripts/engine and scripts/lab
+	only    *regexp.Regexp // of tests behind a tag, by name; nil for all
+	bound   time.Duration  // of the tests of one package, in place of what the layer gives them; 0 for that
+	release string         // of the Docker Engine, such as "20.10"; "" for the default of scripts/engine and scripts/lab
 	tally   *tally
 }
 
@@ -129,11 +131,12 @@ func (s *stage) convert(ctx context.Context, pkg string, binary *exec.Cmd) error
 	return errors.Join(countErr, s.verdict(ctx, binary, err, before))
 }
 
-// compile builds the tests of a package into a static binary that runs anywhere, and returns its path.
+// compile builds the tests of a package into a static binary that runs anywhere, and returns its path. The plugin itself is
+// in some of them, with the points at which they kill it.
 func (s *stage) compile(ctx context.Context, tag, pkg string) (string, error) {
 	name := strings.ReplaceAll(strings.TrimPrefix(pkg, "./"), "/", "-") + "." + tag + ".test"
 	binary := filepath.Join(s.root, ".cache/test", name)
-	cmd := s.command(ctx, "go", "test", "-c", "-tags", tag, "-o", binary, pkg)
+	cmd := s.command(ctx, "go", "test", "-c", "-tags", tag+",crashpoints", "-o", binary, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("compile the tests of %s with tag %s: %w", pkg, tag, err)
@@ -171,7 +174,7 @@ func (s *stage) tagged(ctx context.Context, tag string) ([]taggedPackage, error)
 		f := strings.Fields(line)
 		p := taggedPackage{path: f[0], dir: f[1]}
 		for _, name := range f[2:] {
-			if err := p.add(filepath.Join(p.dir, name), tag); err != nil {
+			if err := p.add(filepath.Join(p.dir, name), tag, s.only); err != nil {
 				return nil, err
 			}
 		}
@@ -194,8 +197,8 @@ func (s *stage) list(ctx context.Context, args ...string) ([]string, error) {
 	return strings.Split(strings.TrimSpace(string(out)), "\n"), nil
 }
 
-// add adds the tests of one file if it has the build tag.
-func (p *taggedPackage) add(file, tag string) error {
+// add adds the tests of one file if it has the build tag; only, unless it is nil, says which.
+func (p *taggedPackage) add(file, tag string, only *regexp.Regexp) error {
 	src, err := os.ReadFile(file)
 	if err != nil {
 		return err
@@ -209,7 +212,8 @@ func (p *taggedPackage) add(file, tag string) error {
 	}
 	for _, d := range tree.Decls {
 		fn, ok := d.(*ast.FuncDecl)
-		if ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Test") && fn.Name.Name != "TestMain" {
+		if ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Test") && fn.Name.Name != "TestMain" &&
+			(only == nil || only.MatchString(fn.Name.Name)) {
 			p.tests = append(p.tests, fn.Name.Name)
 		}
 	}

@@ -1,0 +1,151 @@
+package netdrv
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/store"
+)
+
+// neverJoined is when a device that was made ready for an endpoint, and that nobody has joined, is nobody's: the engine joins
+// at once, and tries for 30 seconds at most to reach a plugin that is being started again. It sends no DeleteEndpoint for an
+// endpoint whose CreateEndpoint it heard no answer of.
+const neverJoined = time.Minute
+
+// freeOrphan has a loan freed that nobody would end. What is part of another goes with that one. due is when the loan, if
+// nothing happens to it, will be an orphan; 0 for never.
+func (d *Driver) freeOrphan(ctx context.Context, l *loan, m *memory) (due time.Duration, err error) {
+	if l.PartOf != "" && l.State == ready {
+		whole, err := d.loan(ctx, l.PartOf)
+		alone := errors.Is(err, store.ErrNotFound) || err == nil && whole.Endpoint != l.Endpoint
+		if err != nil && !alone {
+			return 0, err
+		}
+		if alone || whole.State == freeing || whole.State == quarantined {
+			return 0, d.advance(ctx, l, freeing)
+		}
+		return 0, nil
+	}
+	why, due := d.orphaned(l, m)
+	if why == "" {
+		return due, nil
+	}
+	d.count("orphans")
+	d.log.Warn("endpoint was forgotten by the engine or by a crash", append(l.fields(), stateField(l.State), zap.String("reason", why))...)
+	if l.PartOf != "" { // the endpoint is that of the loan that it is part of
+		return 0, d.advance(ctx, l, freeing)
+	}
+	return 0, d.advance(ctx, l, freeing, remove(endpointKey(l.Network, l.Endpoint)))
+}
+
+// orphaned tells why a loan has nobody who would end it, "" when it may have. A device that is lent and stays in the host has
+// not been moved by the engine, or has come back without a DeleteEndpoint: the engine moves it within seconds of Join. None
+// has outlived a reboot. due is when the answer will be another, if nothing happens; 0 for never.
+func (d *Driver) orphaned(l *loan, m *memory) (why string, due time.Duration) {
+	switch {
+	case l.State == claimed:
+		return "it was being made ready when the plugin died", 0
+	case l.past && (l.State == ready || l.State == lent):
+		return "the machine was started anew", 0
+	case l.State == ready:
+		if due = time.Until(l.Since.Add(min(neverJoined, d.orphanAfter))); due <= 0 {
+			return "nobody has joined it", 0
+		}
+		return "", due
+	case l.State == lent:
+		if _, err := d.host.Find(l.Device); err != nil {
+			delete(m.home, l.Device)
+			return "", 0
+		}
+		if due = time.Until(m.since(l.Device).Add(d.orphanAfter)); due <= 0 {
+			return "its device has been in the host for " + d.orphanAfter.String(), 0
+		}
+		return "", due
+	}
+	return "", 0
+}
+
+// memory is what the reconciler remembers between two looks. A process that was started anew looks anew.
+type memory struct {
+	home  map[hw.ID]time.Time // since when a lent device has been seen in the host
+	tries map[hw.ID]try
+	said  map[string]string // what stood in the way of a decision when it was last looked at
+}
+
+// try is what became of the last attempt to put a device back.
+type try struct {
+	failed int // in a row
+	at     time.Time
+	away   bool // it was not there
+}
+
+func newMemory() *memory {
+	return &memory{home: map[hw.ID]time.Time{}, tries: map[hw.ID]try{}, said: map[string]string{}}
+}
+
+// forget drops what is about loans that are over.
+func (m *memory) forget(loans map[hw.ID]*loan) {
+	for id := range m.home {
+		if l := loans[id]; l == nil || l.State != lent {
+			delete(m.home, id)
+		}
+	}
+	for id := range m.tries {
+		if l := loans[id]; l == nil || l.State != quarantined {
+			delete(m.tries, id)
+		}
+	}
+}
+
+// since is since when a device has been seen in the host, with now as the first time.
+func (m *memory) since(id hw.ID) time.Time {
+	if m.home[id].IsZero() {
+		m.home[id] = time.Now()
+	}
+	return m.home[id]
+}
+
+const (
+	// restFirst is how long a quarantined device rests before it is tried again; each failure doubles it, up to restMost.
+	restFirst = time.Minute
+	restMost  = time.Hour
+)
+
+// rest is how long a device is still to be left alone. One that was not there is looked for whenever there is a look.
+func (m *memory) rest(l *loan) time.Duration {
+	if l.State != quarantined || m.tries[l.Device].away {
+		return 0
+	}
+	t := m.tries[l.Device]
+	from, rest := t.at, restFirst
+	for range t.failed {
+		rest = min(2*rest, restMost)
+	}
+	if t.failed == 0 { // not by this process
+		from = l.Since
+	}
+	return max(0, time.Until(from.Add(rest)))
+}
+
+// tried remembers what became of an attempt.
+func (m *memory) tried(l *loan, err error) {
+	if err == nil {
+		return
+	}
+	m.tries[l.Device] = try{failed: m.tries[l.Device].failed + 1, at: time.Now(), away: errors.Is(err, hw.ErrAway)}
+}
+
+// news tells whether an error is not the one of the last time.
+func (m *memory) news(about string, err error) bool {
+	if err == nil {
+		delete(m.said, about)
+		return false
+	}
+	was := m.said[about]
+	m.said[about] = err.Error()
+	return was != err.Error()
+}

@@ -1,0 +1,165 @@
+package netdrv_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/store"
+)
+
+// counted is how often the driver has decided something.
+func (m *machine) counted(what string) int64 {
+	m.t.Helper()
+	r, err := m.driver.Counters(m.t.Context(), &netdrv.Empty{})
+	m.must(err)
+	return r.Counters[what]
+}
+
+// TestCleanedWhenItComesHome: a device that was not expected any more is put back when the kernel brings it home, and not
+// only at the next look.
+func TestCleanedWhenItComesHome(t *testing.T) {
+	t.Parallel()
+	for name, hardware := range map[string]struct {
+		make    func(m *machine)
+		options []string
+	}{
+		"vf":           {oneVF, []string{"netdevice=ens1f0", "vlan=4"}},
+		"whole device": {nic, []string{"netdevice=ens2", "mode=passthrough"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				hardware.make(m)
+				m.mustCreate("n", hardware.options...)
+				before := m.kernel.String()
+				m.mustRun("a", "n")
+				m.leave("a")
+				m.delete("a")
+				m.after(30*time.Minute + 17*time.Second)
+				m.kernel.KillNS("a", 0)
+				m.after(time.Second)
+				m.wantKeys("net/n")
+				m.wantHost(before)
+			})
+		})
+	}
+}
+
+// TestBackOff: a device that cannot be put back is quarantined for everybody to see, and tried again after a minute, two,
+// four; when it works, it is free.
+func TestBackOff(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		oneVF(m)
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		before := m.kernel.String()
+		m.mustRun("a", "n")
+		broken := true
+		m.kernel.OnCall(func(_ int, what string) error {
+			if broken && what == "set ens1f0 vf 0: set vlan 0" {
+				return hw.ErrBusy
+			}
+			return nil
+		})
+		m.end("a")
+		m.after(11 * time.Second)
+		if n := m.counted("devices_quarantined"); n != 1 {
+			t.Fatalf("quarantined %d times", n)
+		}
+		for _, c := range []struct {
+			after time.Duration
+			tries int64
+		}{{50 * time.Second, 0}, {20 * time.Second, 1}, {100 * time.Second, 1}, {30 * time.Second, 2}, {200 * time.Second, 2},
+			{50 * time.Second, 3}, {24 * time.Hour, 29}} {
+			m.after(c.after)
+			if n := m.counted("tried_again"); n != c.tries {
+				t.Errorf("%s later it was tried again %d times, want %d", c.after, n, c.tries)
+			}
+		}
+		_, _, err := m.run("b", "n")
+		wantError(t, err, "ens1f0 (0000:01:00.0): all 1 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is quarantined: "+
+			"vf 0 of ens1f0 (0000:01:10.0): set vlan 0 with igb: device busy")
+		broken = false
+		m.after(time.Hour)
+		m.wantKeys("net/n")
+		m.wantHost(before)
+		m.mustRun("b", "n")
+		m.end("b")
+	})
+}
+
+// deaf is a kernel of which links cannot be asked.
+type deaf struct {
+	hw.Machine
+	links *error
+}
+
+// Links fails while it is to.
+func (d deaf) Links() ([]hw.Link, error) {
+	if *d.links != nil {
+		return nil, *d.links
+	}
+	return d.Machine.Links()
+}
+
+// unread is a ledger that cannot be read at times.
+type unread struct {
+	store.Store
+	err *error
+}
+
+// Range fails while it is to.
+func (u unread) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
+	if *u.err != nil {
+		return *u.err
+	}
+	return u.Store.Range(ctx, prefix, fn)
+}
+
+// TestNothingIsDecidedUnasked: while the kernel or the ledger cannot be asked nothing is freed, however long that is, and the
+// log says so once. What was seen before does not count then.
+func TestNothingIsDecidedUnasked(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func(kernel, ledger *error){
+		"kernel": func(kernel, _ *error) { *kernel = hw.ErrNotReady },
+		"ledger": func(_, ledger *error) { *ledger = store.ErrUnavailable },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				var kernel, ledger error
+				oneVF(m)
+				m.stop()
+				m.startOn(unread{m.store, &ledger}, deaf{m.kernel, &kernel})
+				m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+				before := m.kernel.String()
+				source, _ := m.mustRun("a", "n")
+				held := m.keys()
+				m.leave("a")
+				m.must(m.kernel.MoveHome("a", "eth0", source)) // and DeleteEndpoint is lost
+				m.after(4 * time.Minute)
+				fail(&kernel, &ledger)
+				m.after(10 * time.Hour)
+				m.wantKeys(held...)
+				if n := m.counted("orphans"); n != 0 {
+					t.Errorf("%d endpoints were taken for orphans", n)
+				}
+				if n := m.counted("left_alone"); name == "ledger" && n != 1 {
+					t.Errorf("the log told of it %d times, want once", n)
+				}
+				kernel, ledger = nil, nil
+				m.kernel.KillNS("a", 0)
+				m.after(7 * time.Minute)
+				m.wantKeys("net/n")
+				m.wantHost(before)
+				if n := m.counted("orphans"); n != 1 {
+					t.Errorf("%d endpoints were taken for orphans, want 1", n)
+				}
+				delete(m.where, "a")
+			})
+		})
+	}
+}

@@ -1,0 +1,209 @@
+package crash
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"runtime"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Place is where lives are lived.
+type Place struct {
+	Program []string // the plugin's executable, and its arguments from the zeroth on
+	// Private gives each life namespaces of its own. Without it the machine's own devices are lent, one life at a time.
+	Private bool
+	// Every takes one in so many deaths, Seed says which. 0 and 1 take all.
+	Every int
+	Seed  uint64
+}
+
+// Sampled is a place with the sample that the environment asks for: CRASH_EVERY, or every if that is unset, and CRASH_SEED, or
+// one of now.
+func (place Place) Sampled(t *testing.T, every int) Place {
+	t.Helper()
+	place.Every, place.Seed = every, uint64(time.Now().UnixNano())
+	var err error
+	if text := os.Getenv("CRASH_EVERY"); text != "" {
+		if place.Every, err = strconv.Atoi(text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if text := os.Getenv("CRASH_SEED"); text != "" {
+		if place.Seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return place
+}
+
+// A death is where a life is cut short, and what the engine makes of it.
+type death struct {
+	points   []string // of the first process, the second...
+	reaction Reaction
+}
+
+// String is the death in a test's output.
+func (d death) String() string {
+	return fmt.Sprintf("%s, engine: %s", strings.Join(d.points, ", then "), d.reaction)
+}
+
+// Everywhere lives a life once, and once for each point and reaction, and then for each point that the process passed which
+// was started again.
+func Everywhere(t *testing.T, place Place, life Life) {
+	t.Helper()
+	if !place.Private {
+		if err := sh(life.Setup); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := sh(life.End); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	whole := place.live(t, life, death{})
+	if problems := whole.report(); problems != "" {
+		t.Fatalf("without a crash: %s", problems)
+	}
+	points := whole.passed(0)
+	if len(points) < 10 {
+		t.Fatalf("only %v were passed: was the program built with the tag crashpoints?", points)
+	}
+	var deaths []death
+	for i, p := range points {
+		for _, reaction := range []Reaction{Repeats, Empty, Dies} {
+			// An engine that dies while it makes a network has stored nothing of it: it is nobody's, and who has died with
+			// it cannot know.
+			if reaction != Dies || i >= whole.stored {
+				deaths = append(deaths, death{[]string{p}, reaction})
+			}
+		}
+	}
+	some := place.some(deaths)
+	second := place.all(t, life, some)
+	again := place.some(second)
+	place.all(t, life, again)
+	t.Logf("%d points; killed at %d of %d, and a second time at %d of %d (CRASH_EVERY=%d CRASH_SEED=%d)", len(points), len(some),
+		len(deaths), len(again), len(second), max(1, place.Every), place.Seed)
+}
+
+// some are those of the deaths that there is time for.
+func (place Place) some(deaths []death) []death {
+	if place.Every <= 1 {
+		return deaths
+	}
+	r := rand.New(rand.NewPCG(place.Seed, 0))
+	r.Shuffle(len(deaths), func(i, j int) { deaths[i], deaths[j] = deaths[j], deaths[i] })
+	return deaths[:(len(deaths)+place.Every-1)/place.Every]
+}
+
+// all lives a life once for each death. It returns what can be killed next: the points at which the process that was
+// started again was at work by itself, one death for each way to get there.
+func (place Place) all(t *testing.T, life Life, deaths []death) (next []death) {
+	t.Helper()
+	workers := 1
+	if place.Private {
+		workers = 2 * runtime.GOMAXPROCS(0) // much of a life is waiting
+	}
+	f := &findings{seen: map[string]bool{}}
+	todo := make(chan death)
+	var wg sync.WaitGroup
+	for range workers {
+		wg.Go(func() {
+			for d := range todo {
+				f.add(t, d, place.insist(t, life, d))
+			}
+		})
+	}
+	for _, d := range deaths {
+		if t.Failed() && os.Getenv("CRASH_ALL") == "" {
+			t.Log("the rest is left out after a failure; CRASH_ALL=1 goes on")
+			break
+		}
+		todo <- d
+	}
+	close(todo)
+	wg.Wait()
+	if f.missed > 0 {
+		t.Logf("%d of %d deaths did not come about", f.missed, len(deaths))
+	}
+	if !place.Private && f.unkilled > len(deaths)/2 {
+		t.Errorf("%d of %d lives went by without a crash", f.unkilled, len(deaths))
+	}
+	return f.next
+}
+
+// findings are what came of many lives.
+type findings struct {
+	mu       sync.Mutex // guards all below
+	next     []death
+	seen     map[string]bool // ways of a second process, up to a point
+	missed   int             // lives with fewer deaths than were meant
+	unkilled int             // those without any
+}
+
+// add reports one life.
+func (f *findings) add(t *testing.T, d death, r *run) {
+	if problems := r.report(); problems != "" {
+		t.Errorf("killed at %s: %s", d, problems)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.missed += count(r.died < len(d.points))
+	f.unkilled += count(r.died == 0)
+	if len(d.points) > 1 || r.died == 0 {
+		return
+	}
+	own := slices.DeleteFunc(r.passed(1), func(p string) bool {
+		return !strings.HasPrefix(p, "Reconcile/") && !strings.HasPrefix(p, "Maintain/")
+	})
+	for i, p := range own {
+		if way := strings.Join(own[:i+1], " "); !f.seen[way] {
+			f.seen[way] = true
+			f.next = append(f.next, death{[]string{d.points[0], p}, d.reaction})
+		}
+	}
+}
+
+// insist lives a life until it is cut short, but not for ever.
+func (place Place) insist(t *testing.T, life Life, d death) (r *run) {
+	for range 3 {
+		if r = place.live(t, life, d); r.died > 0 || len(r.broken) > 0 {
+			break
+		}
+	}
+	return r
+}
+
+// live lives one life. A first point that was not reached is an error where a life is the same each time. On hardware it may
+// be the reconciler that does what a call did the last time, or the reverse: then the point is reached the next time, or there
+// is nothing to be killed. So it is with a second point, when the engine's request comes before the process's own work.
+func (place Place) live(t *testing.T, life Life, d death) *run {
+	dir, err := os.MkdirTemp("/dev/shm", "crash")
+	if err != nil {
+		t.Error(err)
+		return &run{}
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) }) // nothing else is in it
+	r := &run{program: place.Program, life: life, dir: dir, deaths: d.points}
+	live := func() { r.live(d.reaction, place.Private) }
+	if place.Private {
+		if err := privately(live); err != nil {
+			r.fail("%v", err)
+		}
+	} else {
+		runtime.LockOSThread() // processes end with the thread that started them, and threads of namespaces do end
+		defer runtime.UnlockOSThread()
+		live()
+	}
+	if len(d.points) > 0 && r.died == 0 && len(r.broken) == 0 && place.Private {
+		r.fail("was not reached")
+	}
+	return r
+}

@@ -1,0 +1,137 @@
+package crash
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// orphanAfter is how long the process waits for an engine that has forgotten an endpoint, in place of minutes. It is more than
+// the stand-in for the engine ever takes on a busy machine.
+const orphanAfter = 4 * time.Second
+
+// process is the plugin at work, on a state directory that outlives it.
+type process struct {
+	cmd    *exec.Cmd
+	socket string
+	out    bytes.Buffer  // stdout and stderr; to be read after its end
+	ended  chan struct{} // closed when it has ended
+	client *http.Client
+}
+
+// startProcess starts the program in a directory of its own, to die at a point ("" for never), and waits until it answers.
+// journal is where it writes the points that it passes.
+func startProcess(program []string, dir, at, journal string) (*process, error) {
+	p := &process{socket: filepath.Join(dir, "p.sock"), ended: make(chan struct{})}
+	p.cmd = exec.Command(program[0])
+	p.cmd.Args = program[1:]
+	p.cmd.Env = append(os.Environ(), "SOCKET="+p.socket, "STATE_DIR="+filepath.Join(dir, "state"), "CRASH_AT="+at,
+		"CRASH_JOURNAL="+filepath.Join(dir, journal), "CRASH_ORPHAN_AFTER="+orphanAfter.String(), "LOG_LEVEL=debug")
+	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
+	// The thread that starts it lives as long as the test, whose end the process must not outlive.
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	p.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", p.socket)
+		},
+	}}
+	if err := p.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		_ = p.cmd.Wait() // how it ended is in its state
+		close(p.ended)
+	}()
+	return p, p.awaitSocket()
+}
+
+// awaitSocket waits until the process listens, or has ended.
+func (p *process) awaitSocket() error {
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	bound := time.After(10 * time.Second)
+	for {
+		conn, err := net.Dial("unix", p.socket)
+		if err == nil {
+			return conn.Close()
+		}
+		select {
+		case <-tick.C:
+		case <-p.ended:
+			return nil // at once: a crash point
+		case <-bound:
+			return errors.Join(err, p.stop())
+		}
+	}
+}
+
+// errDial says that nobody listens: the request was not sent.
+var errDial = errors.New("nobody listens")
+
+// post sends a request and returns status and body of the answer.
+func (p *process) post(op, body string) (status int, answer []byte, err error) {
+	resp, err := p.client.Post("http://plugin/"+op, "", strings.NewReader(body))
+	if err != nil {
+		var dial *net.OpError
+		if errors.As(err, &dial) && dial.Op == "dial" {
+			err = errors.Join(errDial, err)
+		}
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+	answer, err = io.ReadAll(resp.Body)
+	return resp.StatusCode, answer, err
+}
+
+// died waits for the end of a process that should have been killed at a point; the error says what happened instead.
+func (p *process) died() error {
+	select {
+	case <-p.ended:
+	case <-time.After(10 * time.Second):
+		return fmt.Errorf("does not answer, but lives; %w", p.stop())
+	}
+	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !status.Signaled() || status.Signal() != syscall.SIGKILL {
+		return fmt.Errorf("ended with %s, not by SIGKILL:\n%s", p.cmd.ProcessState, p.out.String())
+	}
+	return nil
+}
+
+// alive tells whether the process has not ended.
+func (p *process) alive() bool {
+	select {
+	case <-p.ended:
+		return false
+	default:
+		return true
+	}
+}
+
+// stop ends the process in good order.
+func (p *process) stop() error {
+	if !p.alive() {
+		return nil
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	select {
+	case <-p.ended:
+	case <-time.After(15 * time.Second):
+		_ = p.cmd.Process.Kill() // it may have ended just now
+		<-p.ended
+		return errors.New("did not end within 15 s of SIGTERM")
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package invariant
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// Engine is what an engine knows of the plugin's things.
+type Engine struct {
+	Networks  []string // IDs of those of this driver
+	Endpoints []string // NETWORK/ENDPOINT of running containers on them
+	// Addresses are those that it was given and has not released, of any network with this IPAM driver; one that several
+	// have is there as often. Nil: not asked.
+	Addresses []netip.Addr
+	// Pools are the handles that it was given and has not released. Nil: not asked.
+	Pools []string
+	// Unheard is how many requests for an address, and for a release, it never heard the answer of: what came of them it
+	// does not know, and it will not ask again. Their addresses go with their network.
+	Unheard int
+	// UnheardPools is how many requests for a pool, and for the release of one, it never heard the answer of.
+	UnheardPools int
+	// Lost are networks that it tried to make, or removed, without hearing an answer: it has them no more, and the ledger may.
+	Lost []string
+}
+
+// engine: both know the same networks and endpoints.
+func (f Facts) engine(v *violations) {
+	networks := map[string]bool{}
+	for _, id := range f.Engine.Networks {
+		networks[id] = true
+		if _, ok := f.Ledger.Networks[id]; !ok {
+			v.add("network %s: the engine has it, the ledger has not", id)
+		}
+	}
+	for id := range f.Ledger.Networks {
+		if !networks[id] && !slices.Contains(f.Engine.Lost, id) {
+			v.add("network %s: the ledger has it, the engine has not", id)
+		}
+	}
+	endpoints := map[string]bool{}
+	for _, key := range f.Engine.Endpoints {
+		endpoints[key] = true
+		e, ok := f.Ledger.Endpoints[key]
+		switch loan := f.Ledger.Loans[e.Device]; {
+		case !ok:
+			v.add("endpoint %s: the engine has it, the ledger has not", key)
+		case loan.State != "lent":
+			v.add("endpoint %s: a container has it, and its device %s is %s", key, e.Device, loan.State)
+		}
+	}
+	for key := range f.Ledger.Endpoints {
+		if !endpoints[key] {
+			v.add("endpoint %s: the ledger has it, the engine has not", key)
+		}
+	}
+}
+
+// leases: what the engine was given is leased, as often as it was given; and nothing else is, but gateways and auxiliary
+// addresses, which not every engine tells of.
+func (f Facts) leases(v *violations) {
+	if f.Engine.Addresses == nil {
+		return
+	}
+	given := map[netip.Addr]int{}
+	for _, a := range f.Engine.Addresses {
+		given[a]++
+	}
+	leaked := 0
+	for _, lease := range f.Ledger.Leases {
+		n := max(1, len(lease.Holders))
+		switch {
+		case lease.Kind == "resting":
+		case given[lease.Address] >= n:
+			given[lease.Address] -= n
+		case lease.Kind == "chosen":
+			if leaked++; leaked > f.Engine.Unheard {
+				v.add("address %s: is leased, and the engine has it for nobody", lease.Address)
+			}
+		}
+	}
+	for a, n := range given {
+		if n > 0 {
+			v.add("address %s: the engine has it, %d times more than it is leased", a, n)
+		}
+	}
+}
+
+// handles: the pools of the ledger are those that the engine has.
+func (f Facts) handles(v *violations) {
+	if f.Engine.Pools == nil {
+		return
+	}
+	has := map[string]bool{} // by the key of the record
+	for _, handle := range f.Engine.Pools {
+		id, share, shared := strings.Cut(strings.TrimPrefix(handle, "v1:"), ".")
+		if _, ok := f.Ledger.Pools[id]; !ok || shared && !f.Ledger.Shares[id+"/"+share] {
+			v.add("pool %s: the engine has it, the ledger has not", handle)
+		}
+		has[id], has[id+"/"+share] = true, true
+	}
+	leaked := map[string]bool{}
+	for id := range f.Ledger.Pools {
+		leaked[id] = !has[id]
+	}
+	for key := range f.Ledger.Shares {
+		id, _, _ := strings.Cut(key, "/")
+		leaked[id] = leaked[id] || !has[key]
+	}
+	n := 0
+	for id, is := range leaked {
+		if is {
+			n++
+		}
+		if is && n > f.Engine.UnheardPools {
+			v.add("pool %s: the ledger has it, the engine has not", id)
+		}
+	}
+}

@@ -1,0 +1,242 @@
+package invariant
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Host is the network devices in the namespace of the host, and the PFs' VFs wherever they are.
+type Host struct {
+	Devices map[string]Device // by name
+	PFs     map[string]PF     // by PCI address
+}
+
+// Device is a link.
+type Device struct {
+	Name, Kind, Alias, MAC string
+	PCI                    string // "" for one that is no PCI function
+	Master, On             string // names of the bond or bridge, and of the device below; "" for none
+	MTU, TxQLen            int
+	Up, Promisc, AllMulti  bool
+	Addrs, Routes          []string
+}
+
+// PF is a PCI function that can be divided.
+type PF struct {
+	Name      string
+	NumVFs    int
+	Autoprobe string
+	VFs       []VF
+}
+
+// VF is one of a PF's VFs.
+type VF struct {
+	PCI, Driver, Override string
+	Netdev                string // its name in the host; "" while it has none here
+	MAC                   string // as the PF has it
+	VLAN, QoS             int
+	MaxRate, MinRate      int
+	Spoofchk, Trust       bool
+	LinkState             string
+}
+
+// away tells whether a VF is in another namespace.
+func (v VF) away() bool { return v.Driver != "" && v.Netdev == "" && v.Driver != "vfio-pci" }
+
+// ipLink is what matters of a line of "ip -j -d link".
+type ipLink struct {
+	Name   string   `json:"ifname"`
+	Flags  []string `json:"flags"`
+	Master string   `json:"master"`
+	On     string   `json:"link"`
+	MTU    int      `json:"mtu"`
+	TxQLen int      `json:"txqlen"`
+	MAC    string   `json:"address"`
+	Alias  string   `json:"ifalias"`
+	Info   struct {
+		Kind string `json:"info_kind"`
+	} `json:"linkinfo"`
+	VFs []ipVF `json:"vfinfo_list"`
+}
+
+// ipVF is a VF in it.
+type ipVF struct {
+	VF    int    `json:"vf"`
+	MAC   string `json:"address"`
+	VLANs []struct {
+		ID  int `json:"vlan"`
+		QoS int `json:"qos"`
+	} `json:"vlan_list"`
+	Rate struct {
+		Max int `json:"max_tx"`
+		Min int `json:"min_tx"`
+	} `json:"rate"`
+	Spoofchk  bool   `json:"spoofchk"`
+	Trust     bool   `json:"trust"`
+	LinkState string `json:"link_state"`
+}
+
+// ReadHost reads the host whose namespace this thread is in, with its sysfs at /sys.
+func ReadHost() (*Host, error) {
+	var links []ipLink
+	if err := ip(&links, "-d", "link", "show"); err != nil {
+		return nil, err
+	}
+	h := &Host{Devices: map[string]Device{}, PFs: map[string]PF{}}
+	for _, l := range links {
+		d := Device{Name: l.Name, Kind: l.Info.Kind, Alias: l.Alias, MAC: l.MAC, Master: l.Master, On: l.On, MTU: l.MTU,
+			TxQLen: l.TxQLen, Up: slices.Contains(l.Flags, "UP"), Promisc: slices.Contains(l.Flags, "PROMISC"),
+			AllMulti: slices.Contains(l.Flags, "ALLMULTI")}
+		if d.Kind == "veth" { // its other end, which may be elsewhere at times
+			d.On = ""
+		}
+		if dir, err := filepath.EvalSymlinks("/sys/class/net/" + l.Name + "/device"); err == nil {
+			d.PCI = lastPCI(dir)
+		}
+		h.Devices[l.Name] = d
+		if pf, ok := readPF(d, l.VFs); ok {
+			h.PFs[d.PCI] = pf
+		}
+	}
+	return h, errors.Join(h.readAddrs(), h.readRoutes())
+}
+
+// ip runs iproute2 and decodes what it prints.
+func ip(into any, args ...string) error {
+	out, err := exec.Command("ip", append([]string{"-j"}, args...)...).Output()
+	if err == nil && len(out) > 0 {
+		err = json.Unmarshal(out, into)
+	}
+	if err != nil {
+		return fmt.Errorf("ip %s: %w", strings.Join(args, " "), err)
+	}
+	return nil
+}
+
+// pciAddress is one in a path of sysfs.
+var pciAddress = regexp.MustCompile(`[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]`)
+
+// lastPCI is the last PCI address in a path: what comes before are bridges.
+func lastPCI(path string) string {
+	if all := pciAddress.FindAllString(path, -1); len(all) > 0 {
+		return all[len(all)-1]
+	}
+	return ""
+}
+
+// readPF reads a device's VFs; ok is false for one that can have none.
+func readPF(d Device, states []ipVF) (pf PF, ok bool) {
+	dir := "/sys/bus/pci/devices/" + d.PCI
+	if d.PCI == "" || attribute(dir+"/sriov_totalvfs") == "" {
+		return PF{}, false
+	}
+	pf = PF{Name: d.Name, Autoprobe: attribute(dir + "/sriov_drivers_autoprobe")}
+	pf.NumVFs, _ = strconv.Atoi(attribute(dir + "/sriov_numvfs"))
+	for i := range pf.NumVFs {
+		target, err := os.Readlink(fmt.Sprintf("%s/virtfn%d", dir, i))
+		if err != nil {
+			break // it is being made, or gone
+		}
+		vf := VF{PCI: filepath.Base(target)}
+		vfDir := "/sys/bus/pci/devices/" + vf.PCI
+		if driver, err := os.Readlink(vfDir + "/driver"); err == nil {
+			vf.Driver = filepath.Base(driver)
+		}
+		if vf.Override = attribute(vfDir + "/driver_override"); vf.Override == "(null)" {
+			vf.Override = ""
+		}
+		if names, err := filepath.Glob(vfDir + "/net/*"); err == nil && len(names) > 0 {
+			vf.Netdev = filepath.Base(names[0])
+		}
+		if names, err := filepath.Glob(vfDir + "/virtio*/net/*"); err == nil && len(names) > 0 {
+			vf.Netdev = filepath.Base(names[0])
+		}
+		for _, s := range states {
+			if s.VF == i {
+				vf.set(s)
+			}
+		}
+		pf.VFs = append(pf.VFs, vf)
+	}
+	return pf, true
+}
+
+// set takes over what the PF says of a VF.
+func (v *VF) set(s ipVF) {
+	v.MAC, v.Spoofchk, v.Trust, v.LinkState = s.MAC, s.Spoofchk, s.Trust, s.LinkState
+	v.MaxRate, v.MinRate = s.Rate.Max, s.Rate.Min
+	for _, vlan := range s.VLANs {
+		v.VLAN, v.QoS = vlan.ID, vlan.QoS
+	}
+}
+
+// attribute reads a file of sysfs; "" for one that is not there.
+func attribute(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// readAddrs adds the addresses that somebody has set.
+func (h *Host) readAddrs() error {
+	var all []struct {
+		Name  string `json:"ifname"`
+		Addrs []struct {
+			Local  string `json:"local"`
+			Len    int    `json:"prefixlen"`
+			Family string `json:"family"`
+			Scope  string `json:"scope"`
+		} `json:"addr_info"`
+	}
+	if err := ip(&all, "addr", "show"); err != nil {
+		return err
+	}
+	for _, l := range all {
+		d, ok := h.Devices[l.Name]
+		if !ok {
+			continue
+		}
+		for _, a := range l.Addrs {
+			if a.Family == "inet" || a.Scope == "global" {
+				d.Addrs = append(d.Addrs, fmt.Sprintf("%s/%d", a.Local, a.Len))
+			}
+		}
+		slices.Sort(d.Addrs)
+		h.Devices[l.Name] = d
+	}
+	return nil
+}
+
+// readRoutes adds the routes that somebody has set.
+func (h *Host) readRoutes() error {
+	for _, family := range []string{"-4", "-6"} {
+		var all []struct {
+			Dst      string `json:"dst"`
+			Gateway  string `json:"gateway"`
+			Dev      string `json:"dev"`
+			Protocol string `json:"protocol"`
+			Metric   int    `json:"metric"`
+		}
+		if err := ip(&all, family, "route", "show", "table", "all"); err != nil {
+			return err
+		}
+		for _, r := range all {
+			if d, ok := h.Devices[r.Dev]; ok && r.Protocol != "kernel" && r.Protocol != "ra" {
+				d.Routes = append(d.Routes, fmt.Sprintf("%s via %s metric %d", r.Dst, r.Gateway, r.Metric))
+				slices.Sort(d.Routes)
+				h.Devices[r.Dev] = d
+			}
+		}
+	}
+	return nil
+}

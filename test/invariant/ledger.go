@@ -1,0 +1,215 @@
+package invariant
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// Ledger is what the plugin has written down. Fields are those that something is said about here.
+type Ledger struct {
+	Networks  map[string]Network // by ID
+	Endpoints map[string]Endpoint
+	Loans     map[string]Loan    // by device
+	Sharings  map[string]Sharing // by the PF's PCI address
+	Pools     map[string]Pool    // by ID
+	Leases    []Lease
+	Shares    map[string]bool   // POOL/SHARE
+	Names     map[string]string // pool by FAMILY/NAME
+	Carved    map[string]string // pool by subnet
+
+	Keys []string // of all records
+}
+
+// Network is a network's record.
+type Network struct {
+	ID      string            `json:"id"`
+	Options map[string]string `json:"options"`
+	Devices []struct {
+		ID   string `json:"id"`
+		Name string `json:"name"`
+	} `json:"devices"`
+}
+
+// Endpoint is an endpoint's record.
+type Endpoint struct {
+	Network string `json:"network"`
+	ID      string `json:"id"`
+	Device  string `json:"device"`
+}
+
+// Loan is the record of a device that is not free.
+type Loan struct {
+	Device   string `json:"device"`
+	Mode     string `json:"mode"`
+	PF       string `json:"pf"`
+	VF       int    `json:"vf"`
+	Label    string `json:"label"`
+	State    string `json:"state"`
+	Reason   string `json:"reason"`
+	Network  string `json:"network"`
+	Endpoint string `json:"endpoint"`
+	Parent   string `json:"parent"`
+	PartOf   string `json:"part_of"`
+	Bond     *struct{ Key string }
+	Wish     struct {
+		MAC             string
+		VLAN            struct{ ID, QoS int }
+		Spoofchk, Trust bool
+		Need            map[string]int
+	} `json:"wish"`
+}
+
+// Sharing is the record of a PF whose VFs the plugin made.
+type Sharing struct {
+	PCI    string `json:"pci"`
+	NumVFs int    `json:"numvfs"`
+	Done   bool   `json:"done"`
+}
+
+// Pool is a pool's record.
+type Pool struct {
+	Subnet  netip.Prefix      `json:"subnet"`
+	Options map[string]string `json:"options"`
+	Carved  bool              `json:"carved"`
+}
+
+// Lease is the record of an address of a pool.
+type Lease struct {
+	Pool    string     `json:"-"`
+	Address netip.Addr `json:"-"`
+	Kind    string     `json:"kind"`
+	Holders []string   `json:"holders"`
+}
+
+// ReadLedger reads the ledger in a plugin's state directory, also while the plugin is at work: it has the file locked, so
+// that a copy is read, taken while nothing was written. The directory may be one that has no ledger yet.
+func ReadLedger(stateDir string) (*Ledger, error) {
+	dir, err := os.MkdirTemp("", "ledger")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	path, copied := filepath.Join(stateDir, "ledger.db"), filepath.Join(dir, "ledger.db")
+	if err := copyStill(path, copied); errors.Is(err, os.ErrNotExist) {
+		return decodeAll(nil)
+	} else if err != nil {
+		return nil, err
+	}
+	s, err := store.OpenBolt(copied)
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return ReadStore(context.Background(), s)
+}
+
+// ReadStore reads a ledger that is open already, such as one in etcd.
+func ReadStore(ctx context.Context, s store.Store) (*Ledger, error) {
+	var all []store.KV
+	err := s.Range(ctx, "", func(kv store.KV) error {
+		all = append(all, store.KV{Key: kv.Key, Value: append([]byte(nil), kv.Value...)})
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return decodeAll(all)
+}
+
+// copyStill copies a file at a moment at which nobody writes to it.
+func copyStill(from, to string) error {
+	for range 100 {
+		before, err := os.Stat(from)
+		if err != nil {
+			return err
+		}
+		data, err := os.ReadFile(from)
+		if err != nil {
+			return err
+		}
+		after, err := os.Stat(from)
+		if err != nil {
+			return err
+		}
+		// A write of a moment ago may not be told from one of now by the clock that stamps files.
+		still := time.Since(after.ModTime()) > 10*time.Millisecond
+		if still && before.ModTime().Equal(after.ModTime()) && before.Size() == after.Size() && os.SameFile(before, after) {
+			return os.WriteFile(to, data, 0o600)
+		}
+		<-time.After(5 * time.Millisecond)
+	}
+	return fmt.Errorf("%s: is written to all the time", from)
+}
+
+// decodeAll sorts records by kind.
+func decodeAll(all []store.KV) (*Ledger, error) {
+	l := &Ledger{Networks: map[string]Network{}, Endpoints: map[string]Endpoint{}, Loans: map[string]Loan{},
+		Sharings: map[string]Sharing{}, Pools: map[string]Pool{}, Shares: map[string]bool{}, Names: map[string]string{},
+		Carved: map[string]string{}}
+	for _, kv := range all {
+		l.Keys = append(l.Keys, kv.Key)
+		if err := l.decode(kv.Key, kv.Value); err != nil {
+			return nil, fmt.Errorf("record %s: %w", kv.Key, err)
+		}
+	}
+	return l, nil
+}
+
+// decode reads one record.
+func (l *Ledger) decode(key string, value []byte) error {
+	kind, rest, _ := strings.Cut(key, "/")
+	if kind == "ipam" {
+		kind, rest, _ = strings.Cut(rest, "/")
+	}
+	switch kind {
+	case "net":
+		return into(l.Networks, rest, value)
+	case "ep":
+		return into(l.Endpoints, rest, value)
+	case "dev":
+		return into(l.Loans, rest, value)
+	case "pf":
+		return into(l.Sharings, rest, value)
+	case "pool":
+		return into(l.Pools, rest, value)
+	case "lease":
+		return l.lease(rest, value)
+	case "share":
+		l.Shares[rest] = true
+	case "name":
+		l.Names[rest] = string(value)
+	case "carved":
+		l.Carved[rest] = string(value)
+	}
+	return nil
+}
+
+// into decodes a record into its place.
+func into[T any](all map[string]T, key string, value []byte) error {
+	var rec T
+	err := json.Unmarshal(value, &rec)
+	all[key] = rec
+	return err
+}
+
+// lease reads POOL/ADDRESS.
+func (l *Ledger) lease(key string, value []byte) error {
+	var rec Lease
+	if err := json.Unmarshal(value, &rec); err != nil {
+		return err
+	}
+	pool, text, _ := strings.Cut(key, "/")
+	address, err := netip.ParseAddr(text)
+	rec.Pool, rec.Address = pool, address
+	l.Leases = append(l.Leases, rec)
+	return err
+}

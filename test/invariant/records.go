@@ -1,0 +1,125 @@
+package invariant
+
+import "strings"
+
+// ledger is about the records by themselves: nothing is lent twice, and nothing is half done.
+func (f Facts) ledger(v *violations) {
+	l := f.Ledger
+	for key, e := range l.Endpoints {
+		loan, ok := l.Loans[e.Device]
+		switch {
+		case key != e.Network+"/"+e.ID:
+			v.add("endpoint %s: its record says that it is %s of network %s", key, e.ID, e.Network)
+		case !ok:
+			v.add("endpoint %s: has device %s, which the ledger says is free", key, e.Device)
+		case loan.Endpoint != e.ID || loan.Network != e.Network || loan.PartOf != "":
+			v.add("endpoint %s: has device %s, which is lent to %s", key, e.Device, loan.Endpoint)
+		}
+		if _, ok := l.Networks[e.Network]; !ok {
+			v.add("endpoint %s: its network has no record", key)
+		}
+	}
+	for id, loan := range l.Loans {
+		f.loan(v, id, loan)
+	}
+	for pci, s := range l.Sharings {
+		if !s.Done {
+			v.add("pf %s: its vfs are still being made", pci)
+		}
+		if !l.needs(pci) {
+			v.add("pf %s: its vfs were made for networks, and there is none", pci)
+		}
+	}
+}
+
+// loan is about one device that is not free.
+func (f Facts) loan(v *violations, id string, loan Loan) {
+	l := f.Ledger
+	holder := loan.Network + "/" + loan.Endpoint
+	e, held := l.Endpoints[holder]
+	switch {
+	case loan.Device != id:
+		v.add("device %s: its record says that it is %s", id, loan.Device)
+	case loan.State == "quarantined" && f.Quarantine:
+	case loan.State == "quarantined":
+		v.add("device %s (%s): is quarantined: %s", id, loan.Label, loan.Reason)
+	case loan.State != "ready" && loan.State != "lent":
+		v.add("device %s (%s): is still %s", id, loan.Label, loan.State)
+	case !held:
+		v.add("device %s (%s): is %s to endpoint %s, which has no record", id, loan.Label, loan.State, holder)
+	case loan.PartOf == "" && e.Device != id:
+		v.add("device %s (%s): is lent to endpoint %s, which has %s", id, loan.Label, holder, e.Device)
+	case loan.PartOf != "" && loan.PartOf != e.Device:
+		v.add("device %s (%s): is part of %s, endpoint %s has %s", id, loan.Label, loan.PartOf, holder, e.Device)
+	}
+	for other, o := range l.Loans {
+		if other < id && loan.whole() != "" && loan.whole() == o.whole() {
+			v.add("device %s: is lent whole to endpoints %s and %s", loan.whole(), loan.Endpoint, o.Endpoint)
+		}
+		if other != id && loan.whole() != "" && (o.Parent == loan.whole() && o.whole() == "" || o.PF != "" && o.PF == loan.whole()) {
+			v.add("device %s: is lent whole to endpoint %s, and endpoint %s has a part of it", loan.whole(), loan.Endpoint, o.Endpoint)
+		}
+	}
+}
+
+// whole is the device that nobody else can have anything of meanwhile; "" for a VF or a child.
+func (l Loan) whole() string {
+	switch {
+	case l.Mode != "passthrough":
+		return ""
+	case l.Parent != "":
+		return l.Parent
+	}
+	return l.Device
+}
+
+// needs tells whether a network or a loan stands on a PF's VFs.
+func (l *Ledger) needs(pci string) bool {
+	for _, n := range l.Networks {
+		for _, d := range n.Devices {
+			id, _, _ := strings.Cut(d.ID, "/")
+			if mode := n.Options["mode"]; id == pci && (mode == "" || mode == "sriov") {
+				return true
+			}
+		}
+	}
+	for _, loan := range l.Loans {
+		if loan.PF == pci {
+			return true
+		}
+	}
+	return false
+}
+
+// addresses is about the IPAM driver's records by themselves.
+func (f Facts) addresses(v *violations) {
+	l := f.Ledger
+	for _, lease := range l.Leases {
+		pool, ok := l.Pools[lease.Pool]
+		outside := ok && !pool.Subnet.Contains(lease.Address) && lease.Kind != "gateway"
+		switch {
+		case !ok:
+			v.add("address %s: is of pool %s, which has no record", lease.Address, lease.Pool)
+		case outside:
+			v.add("address %s: is of a pool that is %s", lease.Address, pool.Subnet)
+		}
+		for _, h := range lease.Holders {
+			if !l.Shares[lease.Pool+"/"+h] {
+				v.add("address %s: is held by share %s of pool %s, which has no record", lease.Address, h, lease.Pool)
+			}
+		}
+	}
+	for share := range l.Shares {
+		pool, _, _ := strings.Cut(share, "/")
+		if _, ok := l.Pools[pool]; !ok {
+			v.add("share %s: its pool has no record", share)
+		}
+	}
+	for what, refs := range map[string]map[string]string{"name": l.Names, "default subnet": l.Carved} {
+		for name, pool := range refs {
+			if _, ok := l.Pools[pool]; !ok {
+				v.add("%s %s: is kept for pool %s, which has no record", what, name, pool)
+			}
+		}
+	}
+}
