@@ -277,7 +277,8 @@ func (r *replay) compare(want string, status int, answer string) (got string, er
 	if err != nil {
 		return want, err
 	}
-	return got + r.names.shorten(string(plain)), fmt.Errorf("%w: status %d, want %d (-want +got):\n%s", errOther, status, w.status, diff)
+	err = fmt.Errorf("%w: status %d, want %d (-want +got):\n%s", errOther, status, w.status, diff)
+	return got + r.names.shorten(string(plain)), err
 }
 
 // brief leaves out of an answer what the engine takes for not being there: null and "".
