@@ -46,8 +46,8 @@ test-kernel: ## real netlink in private namespaces
 test-cluster: ## the cluster store on real etcd servers
 	go run ./test/run -layers cluster
 
-test-engine: ## a private dockerd with the real plugin
-	go run ./test/run -layers engine -engine '$(ENGINE)'
+test-engine: ## a private dockerd with the real plugin (RECORD=.cache/said: write down what it says)
+	RECORD='$(if $(RECORD),$(abspath $(RECORD)))' go run ./test/run -layers engine -engine '$(ENGINE)'
 
 test-lab: ## SR-IOV on an emulated NIC
 	go run ./test/run -layers lab -engine '$(ENGINE)'

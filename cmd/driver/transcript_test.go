@@ -45,9 +45,9 @@ func (t *transcript) write() error {
 // of a swarm, endpoints, sandboxes. An ID is its name again and again, so that it can be told in an error's text.
 var idSizes = map[byte]int{'n': 64, 'w': 25, 'e': 64, 's': 12}
 
-// name is where something stands for something else in a transcript; a name in capital letters is an ID as people see it,
+// placeholder is where something stands for something else in a transcript; one in capital letters is an ID as people see it,
 // of 12 characters.
-var name = regexp.MustCompile(`\$[a-zA-Z]+[0-9]+`)
+var placeholder = regexp.MustCompile(`\$[a-zA-Z]+[0-9]+`)
 
 // names are what answers have brought, by the name that stands for it: $p1 is a pool's handle, $m1 a device's MAC.
 type names map[string]string
@@ -55,7 +55,7 @@ type names map[string]string
 // expand puts in a text what its names stand for.
 func (n names) expand(text string) (string, error) {
 	var unknown error
-	text = name.ReplaceAllStringFunc(text, func(s string) string {
+	text = placeholder.ReplaceAllStringFunc(text, func(s string) string {
 		v, ok := n.value(s)
 		if !ok {
 			unknown = fmt.Errorf("nothing has said what %s is", s)
@@ -86,7 +86,7 @@ func (n names) value(s string) (string, bool) {
 func (n names) learn(want, got any) {
 	switch want := want.(type) {
 	case string:
-		if v, ok := got.(string); ok && name.FindString(want) == want && want != "" {
+		if v, ok := got.(string); ok && placeholder.FindString(want) == want && want != "" {
 			if _, known := n.value(want); !known {
 				n[want] = v
 			}
