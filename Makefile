@@ -3,6 +3,7 @@
 NAME ?= mellanox/passthrough:latest
 DOCKER ?= docker
 ENGINE ?=
+ENGINES ?= 20.10,26.1,28.5
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH DOCKER
@@ -13,7 +14,7 @@ TAGS := kernel engine lab cluster crashpoints
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugin install uninstall demo test test-unit test-kernel test-cluster test-engine test-lab test-crash bench lint clean
+.PHONY: help build plugin install uninstall demo test test-unit test-kernel test-cluster test-engine test-lab test-matrix test-crash bench lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,11 +46,14 @@ test-kernel: ## real netlink in private namespaces
 test-cluster: ## the cluster store on real etcd servers
 	go run ./test/run -layers cluster
 
-test-engine: ## a private dockerd with the real plugin
-	go run ./test/run -layers engine -engine '$(ENGINE)'
+test-engine: ## a private dockerd with the real plugin (RECORD=.cache/said: write down what it says)
+	RECORD='$(if $(RECORD),$(abspath $(RECORD)))' go run ./test/run -layers engine -engine '$(ENGINE)'
 
 test-lab: ## SR-IOV on an emulated NIC
 	go run ./test/run -layers lab -engine '$(ENGINE)'
+
+test-matrix: ## the layers engine and lab on every engine, and a table of it (ENGINES=20.10,26.1,28.5)
+	go run ./test/run -layers engine,lab -engine '$(ENGINES)'
 
 test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_EVERY=3: a third)
 	CRASH_EVERY=$(or $(CRASH_EVERY),1) go run ./test/run -layers crash -engine '$(ENGINE)'

@@ -85,7 +85,7 @@ func quiet(ctx context.Context, changed <-chan struct{}) {
 func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
 	loans, err := d.loans(ctx)
 	if err != nil {
-		d.complain(m, "ledger", err)
+		d.complain(ctx, m, "ledger", err)
 		return passEvery
 	}
 	m.forget(loans)
@@ -95,19 +95,20 @@ func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
 		if unlock, ok := d.locks.tryLock(loanKey(id)); ok { // otherwise a call is at work on it
 			due, err = d.settle(ctx, id, m)
 			unlock()
-			d.complain(m, l.Label, err)
+			d.complain(ctx, m, l.Label, err)
 		}
 		if due > 0 {
 			next = min(next, due)
 		}
 	}
-	d.complain(m, "vfs", d.retireAll(ctx))
+	d.complain(ctx, m, "vfs", d.retireAll(ctx))
 	return max(next, burst)
 }
 
-// complain tells what stands in the way of a decision, when it is news.
-func (d *Driver) complain(m *memory, about string, err error) {
-	if !m.news(about, err) {
+// complain tells what stands in the way of a decision, when it is news. That we were told to stop is none: what is open
+// stays open for the next process.
+func (d *Driver) complain(ctx context.Context, m *memory, about string, err error) {
+	if ctx.Err() != nil || !m.news(about, err) {
 		return
 	}
 	d.count("left_alone")

@@ -83,3 +83,20 @@ func logCall(log *zap.Logger, op string, quiet bool, about subject, took time.Du
 	}
 	log.Log(level, "call", fields...)
 }
+
+// wordsMax is how much of a request, and of an answer, the log has at most, in bytes. A line that is longer than 64 KiB makes
+// an engine that reads it stop reading (logrus before 1.9.1).
+const wordsMax = 8 << 10
+
+// logWords writes down what was said in a call, for those who have to know exactly what an engine sends.
+func logWords(log *zap.Logger, op string, request []byte, a answer) {
+	if !log.Core().Enabled(zapcore.DebugLevel) {
+		return
+	}
+	fields := []zap.Field{zap.String("op", op), zap.ByteString("request", request[:min(len(request), wordsMax)]),
+		zap.Int("status", a.status), zap.ByteString("answer", a.body[:min(len(a.body), wordsMax)])}
+	if a.err != nil {
+		fields = append(fields, zap.String("err", a.err.Error()))
+	}
+	log.Debug("said", fields...)
+}

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+
+	"go.uber.org/zap/zapcore"
 )
 
 func TestPanicIsAnsweredAndSurvived(t *testing.T) {
@@ -56,4 +58,17 @@ func TestLogLines(t *testing.T) {
 			`as when the engine repeats a call whose answer it lost; nothing was changed"}`,
 		`{"level":"warn","ts":T,"msg":"call","op":"`+clipped+`","dur":D,"outcome":"refused",`+
 			`"err":"`+clipped+`: no such call; nothing was changed"}`)
+}
+
+// TestWords: for those who ask for it the log has what was said, up to a bound that the engine can read.
+func TestWords(t *testing.T) {
+	var log logBuffer
+	logWords(newLogger(&log, zapcore.DebugLevel), "T.Echo", []byte(`{"Count":1}`), answer{status: 200, body: []byte(`{"Count":2}`)})
+	logWords(newLogger(&log, zapcore.DebugLevel), "T.Echo", []byte(strings.Repeat("x", 1<<20)), answer{status: 500, err: errors.New("no")})
+	want := `{"level":"debug","ts":T,"msg":"said","op":"T.Echo","request":"{\"Count\":1}","status":200,"answer":"{\"Count\":2}"}
+{"level":"debug","ts":T,"msg":"said","op":"T.Echo","request":"` + strings.Repeat("x", 8<<10) + `","status":500,"answer":"","err":"no"}
+`
+	if got := log.String(); got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
 }

@@ -68,7 +68,7 @@ func run(cfg config) error {
 		zap.String("state_dir", cfg.stateDir))
 
 	limits := limitsFor(cfg.handlerTimeout)
-	rooms := open(cfg, log)
+	rooms := open(cfg, thisMachine(), log)
 	err = newServer(routes(rooms), limits, log).serve(stopped, socket)
 	rooms.close(limits.closing)
 	log.Info("stopped; what is lent stays lent")

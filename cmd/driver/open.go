@@ -33,9 +33,12 @@ type rooms struct {
 	closed chan struct{} // closed when the ledger is
 }
 
+// thisMachine is where package hw finds the host that the plugin runs on.
+func thisMachine() hw.Config { return hw.Config{Sys: "/sys", IRQ: irqDir("/host/irq", "/proc/irq")} }
+
 // open opens everything in the background and returns at once: a disk or a NIC that takes its time must not keep the
 // socket from answering.
-func open(cfg config, log *zap.Logger) *rooms {
+func open(cfg config, machine hw.Config, log *zap.Logger) *rooms {
 	ctx, stop := context.WithCancel(context.Background())
 	r := &rooms{
 		network: newPending[*netdrv.Driver](),
@@ -52,7 +55,7 @@ func open(cfg config, log *zap.Logger) *rooms {
 		defer closeLedger(ledger, log)
 		pools := openPools(ctx, cfg, ledger, points)
 		defer closeLedger(pools, log) // closing the same ledger twice is fine
-		network, ipam, err := openDrivers(cfg, ledger, pools, points, log)
+		network, ipam, err := openDrivers(cfg, machine, ledger, pools, points, log)
 		if err != nil {
 			log.Error("drivers not opened; every call will say so", zap.NamedError("err", err))
 		}
@@ -125,14 +128,10 @@ func closeLedger(ledger store.Store, log *zap.Logger) {
 
 // openDrivers finds the hardware and wires the drivers. Only the IPAM driver knows which gateway was invented and what a
 // container is called; only the network driver cares.
-func openDrivers(cfg config, ledger, pools store.Store, points crashPoints, log *zap.Logger) (
+func openDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points crashPoints, log *zap.Logger) (
 	*netdrv.Driver, *ipamdrv.Driver, error,
 ) {
-	kernel, err := hw.OpenKernel("/sys", irqDir("/host/irq", "/proc/irq"))
-	if err != nil {
-		return nil, nil, fmt.Errorf("hardware: open: %w", err)
-	}
-	host, err := hw.Open(hw.Config{Sys: "/sys", Kernel: points.kernel(kernel)})
+	host, err := openHost(machine, points)
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardware: open: %w", err)
 	}
@@ -160,6 +159,19 @@ func openDrivers(cfg config, ledger, pools store.Store, points crashPoints, log 
 		return nil, nil, err
 	}
 	return network, ipam, nil
+}
+
+// openHost finds the hardware; each call to its kernel may be a crash point.
+func openHost(machine hw.Config, points crashPoints) (*hw.Host, error) {
+	kernel := machine.Kernel
+	if kernel == nil {
+		var err error
+		if kernel, err = hw.OpenKernel(machine.Sys, machine.IRQ); err != nil {
+			return nil, err
+		}
+	}
+	machine.Kernel = points.kernel(kernel)
+	return hw.Open(machine)
 }
 
 // ownBeside is this node's own ledger where pools and addresses are in one that nodes share; nil where it is the only one.

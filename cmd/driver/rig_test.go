@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -127,13 +128,16 @@ func (r *rig) post(t *testing.T, op, body string) (int, string) {
 	return resp.StatusCode, string(out)
 }
 
-// logged stops the server and compares all that it has logged.
+// logged stops the server and compares all that it has logged, except what was said word for word.
 func (r *rig) logged(t *testing.T, want ...string) {
 	t.Helper()
 	if err := r.stop(); err != nil {
 		t.Error(err)
 	}
-	if diff := cmp.Diff(want, strings.Split(strings.TrimSuffix(r.log.String(), "\n"), "\n")); diff != "" {
+	got := slices.DeleteFunc(strings.Split(strings.TrimSuffix(r.log.String(), "\n"), "\n"), func(line string) bool {
+		return strings.Contains(line, `"msg":"said"`)
+	})
+	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("log: %s", diff)
 	}
 }

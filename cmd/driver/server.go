@@ -138,6 +138,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	writeAnswer(w, a)
 	logCall(s.log, clip(op), rt.quiet, about, time.Since(start), a)
+	logWords(s.log, clip(op), body, a)
 }
 
 // find is the route of a request.

@@ -176,6 +176,11 @@ func Install(bundle string) error {
 	if _, err := Try("docker", "plugin", "create", Plugin, bundle); err != nil {
 		return fmt.Errorf("create the plugin: %w", err)
 	}
+	if recording() != "" {
+		if _, err := Try("docker", "plugin", "set", Plugin, "LOG_LEVEL=debug"); err != nil {
+			return fmt.Errorf("have the plugin log what it is told: %w", err)
+		}
+	}
 	if _, err := Try("docker", "plugin", "enable", Plugin); err != nil {
 		return fmt.Errorf("enable the plugin: %w", err)
 	}

@@ -11,6 +11,7 @@
 //
 //	N passed, N failed, N skipped
 //
+// With several releases, as in -engine 20.10,28.5, the layers engine and lab run on one after the other, and one table has them all.
 // A test with subtests is counted by its subtests. A package that fails outside of its tests is one failure, and so is
 // a layer that could not run: nothing is left out silently. The exit status is 1 when anything failed.
 package main

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
@@ -16,11 +17,12 @@ import (
 
 func main() {
 	names := flag.String("layers", "unit,kernel,cluster,engine,lab", "the layers to run; there is also crash")
-	release := flag.String("engine", "", "the Docker Engine's release in the layers engine and lab, such as 20.10")
+	engines := flag.String("engine", "", "releases of the Docker Engine for the layers engine and lab: 20.10, or 20.10,26.1,28.5")
 	verbose := flag.Bool("v", false, "a line per test in every layer")
 	flag.Parse()
 	chosen, err := choose(*names)
-	if err != nil {
+	releases, releaseErr := parseReleases(*engines)
+	if err := errors.Join(err, releaseErr); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
@@ -31,13 +33,13 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
-	tallies := map[string]*tally{}
-	for _, l := range chosen {
+	all := legs(chosen, releases)
+	for _, l := range all {
 		r := &report{out: os.Stdout, each: *verbose || l.long, strip: module}
-		r.say("%s: %s", l.name, l.what)
-		tallies[l.name] = runLayer(ctx, l, &stage{root: root, release: *release, tally: newTally(r)})
+		r.say("%s: %s", l.title(), l.what)
+		l.tally = runLayer(ctx, l.layer, &stage{root: root, release: l.release, tally: newTally(r)})
 	}
-	if !(&report{out: os.Stdout}).summary(chosen, tallies) {
+	if !(&report{out: os.Stdout}).summary(all) {
 		os.Exit(1)
 	}
 }

@@ -88,24 +88,22 @@ func numbers(c counts) string {
 	return strings.Join(parts, ", ")
 }
 
-// summary shows all layers and, as the last line, the sum; it tells whether nothing failed.
-func (r *report) summary(layers []layer, tallies map[string]*tally) bool {
+// summary shows all legs and, as the last line, the sum; it tells whether nothing failed.
+func (r *report) summary(all []*leg) bool {
 	var sum counts
-	r.say("\n%-8s %6s %8s %8s %9s %9s", "layer", "ran", "passed", "failed", "skipped", "seconds")
-	for _, l := range layers {
-		t := tallies[l.name]
-		c := t.counts()
-		r.say("%-8s %6d %8d %8d %9d %9.1f", l.name, c.ran(), c.passed, c.failed, c.skipped, t.took.Seconds())
+	r.say("%s", heading(all))
+	for _, l := range all {
+		c := l.tally.counts()
+		r.say("%s", row(all, l))
 		sum = counts{sum.passed + c.passed, sum.failed + c.failed, sum.skipped + c.skipped}
 	}
-	for _, l := range layers {
-		t := tallies[l.name]
-		for _, why := range t.broken {
-			r.say("%s: did not run to its end: %s", l.name, why)
+	for _, l := range all {
+		for _, why := range l.tally.broken {
+			r.say("%s: did not run to its end: %s", l.title(), why)
 		}
-		reasons, tests := t.skips()
+		reasons, tests := l.tally.skips()
 		for _, why := range reasons {
-			r.say("%s: skipped: %s (%s)", l.name, why, strings.Join(tests[why], ", "))
+			r.say("%s: skipped: %s (%s)", l.title(), why, strings.Join(tests[why], ", "))
 		}
 	}
 	r.say("\n%d passed, %d failed, %d skipped", sum.passed, sum.failed, sum.skipped)

@@ -140,7 +140,7 @@ func TestSummary(t *testing.T) {
 	unit.took = 2500 * time.Millisecond
 	lab.broken = []string{"scripts/lab up: exit status 1"}
 	out.Reset()
-	ok := r.summary([]layer{{name: "unit"}, {name: "lab"}}, map[string]*tally{"unit": unit, "lab": lab})
+	ok := r.summary([]*leg{{layer: layer{name: "unit"}, tally: unit}, {layer: layer{name: "lab"}, tally: lab}})
 	if ok {
 		t.Error("a layer could not run, and the summary says that all is well")
 	}

@@ -1,0 +1,218 @@
+package main
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// dockerd is the part of an engine that takes the answers and moves devices (libnetwork: drivers/remote, ipams/remote,
+// osl). It refuses what any of the releases would choke on.
+type dockerd struct {
+	release   string
+	kernel    *hwtest.Kernel
+	pools     map[string]netip.Prefix // by handle
+	endpoints map[string]*attached    // by ID
+}
+
+// attached is an endpoint as the engine knows it.
+type attached struct {
+	mac            string // that the engine sets in the container; "" for none
+	sandbox        string
+	source, prefix string // what Join has answered
+	inside         string // what the device is called in the container
+}
+
+// newDockerd is an engine of a release such as 28.5 on a machine.
+func newDockerd(release string, k *hwtest.Kernel) dockerd {
+	return dockerd{release, k, map[string]netip.Prefix{}, map[string]*attached{}}
+}
+
+// asksBefore tells whether this is an engine that asks GwAllocCheck: 28 and newer.
+func (d dockerd) asksBefore() bool { return cmp.Compare(d.release, "28") > 0 }
+
+// A request is the fields of all requests that answers are held against.
+type request struct {
+	NetworkID, EndpointID, SandboxKey string
+	PoolID, Pool, Address             string
+	Interface                         face
+}
+
+// A reply is the fields of all answers.
+type reply struct {
+	Err, Error string
+
+	Scope          string
+	GwAllocChecker bool
+
+	Interface             *face
+	InterfaceName         struct{ SrcName, DstPrefix string }
+	Gateway, GatewayIPv6  string
+	DisableGatewayService bool
+
+	LocalDefaultAddressSpace, GlobalDefaultAddressSpace string
+	PoolID, Pool, Address                               string
+}
+
+// face is an endpoint's interface in requests and answers.
+type face struct{ Address, AddressIPv6, MacAddress string }
+
+// take does what the engine does with a good answer.
+func (d dockerd) take(op, body, answer string) error {
+	var q request
+	var a reply
+	if body != "" {
+		if err := json.Unmarshal([]byte(body), &q); err != nil {
+			return err
+		}
+	}
+	if err := json.Unmarshal([]byte(answer), &a); err != nil {
+		return err
+	}
+	if a.Err != "" || a.Error != "" {
+		return errors.New("an error with status 200")
+	}
+	switch op {
+	case "NetworkDriver.GetCapabilities":
+		return d.takeCapabilities(&a)
+	case "NetworkDriver.GwAllocCheck":
+		if !d.asksBefore() {
+			return errors.New("this release does not ask that")
+		}
+	case "NetworkDriver.CreateEndpoint":
+		return d.takeEndpoint(&q, &a)
+	case "NetworkDriver.Join":
+		return d.takeJoin(&q, &a)
+	case "NetworkDriver.DeleteEndpoint":
+		delete(d.endpoints, q.EndpointID)
+	case "IpamDriver.GetDefaultAddressSpaces":
+		if a.LocalDefaultAddressSpace == "" || a.GlobalDefaultAddressSpace == "" {
+			return errors.New("an address space without a name")
+		}
+	case "IpamDriver.RequestPool":
+		return d.takePool(&q, &a)
+	case "IpamDriver.RequestAddress":
+		return d.takeAddress(&q, &a)
+	}
+	return nil
+}
+
+// takeCapabilities: a driver of another scope is not registered, and a gateway is made up for one that cannot be asked.
+func (d dockerd) takeCapabilities(a *reply) error {
+	if a.Scope != "local" || !a.GwAllocChecker {
+		return fmt.Errorf("scope %q, GwAllocChecker %v", a.Scope, a.GwAllocChecker)
+	}
+	return nil
+}
+
+// takeEndpoint: what the request has said may not be answered, not even the same.
+func (d dockerd) takeEndpoint(q *request, a *reply) error {
+	e := &attached{mac: q.Interface.MacAddress}
+	d.endpoints[q.EndpointID] = e
+	if a.Interface == nil {
+		return nil
+	}
+	if a.Interface.Address != "" || a.Interface.AddressIPv6 != "" {
+		return errors.New("addresses are the IPAM driver's to give")
+	}
+	if e.mac != "" && a.Interface.MacAddress != "" {
+		return errors.New("driver modified interface MAC address")
+	}
+	if a.Interface.MacAddress == "" {
+		return nil
+	}
+	e.mac = a.Interface.MacAddress
+	_, err := net.ParseMAC(e.mac)
+	return err
+}
+
+// takeJoin: the device has to be in the host under its name, and an endpoint without a gateway gets another leg unless the
+// answer forbids it.
+func (d dockerd) takeJoin(q *request, a *reply) error {
+	e := d.endpoints[q.EndpointID]
+	if e == nil {
+		return errors.New("no such endpoint")
+	}
+	e.sandbox, e.source, e.prefix = path.Base(q.SandboxKey), a.InterfaceName.SrcName, a.InterfaceName.DstPrefix
+	links, err := d.kernel.Links()
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(links, func(l hw.Link) bool { return l.Name == e.source }) {
+		return fmt.Errorf("no device %s in the host", e.source)
+	}
+	for _, gw := range []string{a.Gateway, a.GatewayIPv6} {
+		if _, err := netip.ParseAddr(gw); gw != "" && err != nil {
+			return err
+		}
+	}
+	if a.Gateway == "" && a.GatewayIPv6 == "" && !a.DisableGatewayService {
+		return errors.New("neither a gateway nor DisableGatewayService")
+	}
+	return nil
+}
+
+// takePool: a pool is a subnet with a handle, and the one that was asked for.
+func (d dockerd) takePool(q *request, a *reply) error {
+	p, err := netip.ParsePrefix(a.Pool)
+	switch {
+	case err != nil:
+		return err
+	case a.PoolID == "" || p != p.Masked() || q.Pool != "" && q.Pool != a.Pool:
+		return errors.New("not a pool")
+	}
+	d.pools[a.PoolID] = p
+	return nil
+}
+
+// takeAddress: an address comes with the length of its pool's prefix, which the device in the container gets.
+func (d dockerd) takeAddress(q *request, a *reply) error {
+	p, err := netip.ParsePrefix(a.Address)
+	pool := d.pools[q.PoolID]
+	switch {
+	case err != nil:
+		return err
+	case p.Masked() != pool || q.Address != "" && q.Address != p.Addr().String():
+		return fmt.Errorf("not an address of %s", pool)
+	}
+	return nil
+}
+
+// move moves an endpoint's device into its container, under a name that the engine has made of Join's prefix, and gives it
+// the endpoint's MAC.
+func (d dockerd) move(endpoint, inside string) error {
+	e := d.endpoints[endpoint]
+	if e == nil || e.source == "" {
+		return errors.New("nothing has joined")
+	}
+	if !strings.HasPrefix(inside, e.prefix) || len(inside) != len(e.prefix)+1 {
+		return fmt.Errorf("Join has answered the prefix %q", e.prefix)
+	}
+	if err := d.kernel.MoveToNS(e.sandbox, e.source, inside); err != nil {
+		return err
+	}
+	e.inside = inside
+	if e.mac == "" {
+		return nil
+	}
+	mac := hw.MAC(e.mac)
+	return d.kernel.InNS(e.sandbox).SetLink(inside, hw.LinkChange{MAC: &mac})
+}
+
+// home moves it back under the name that it had.
+func (d dockerd) home(endpoint string) error {
+	e := d.endpoints[endpoint]
+	if e == nil || e.inside == "" {
+		return errors.New("nothing was moved")
+	}
+	return d.kernel.MoveHome(e.sandbox, e.inside, e.source)
+}

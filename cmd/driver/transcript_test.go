@@ -1,0 +1,164 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// A transcript is a conversation with an engine, as testdata/engine has it: a line for each thing that happened, with what
+// kind of thing it is in front.
+//
+//	# a note for people
+//	$ what the user did
+//	> OPERATION [BODY]     the engine calls; without a body it has lost an answer, or the call has none
+//	< [STATUS] BODY        what it is answered, of status 200 if none is said; "< lost" if it has not waited so long.
+//	                       Without such a line the answer is {}
+//	! DEED                 what else happens, see deeds
+//
+// $NAME in it stands for an ID or for what an answer has brought, see names.
+type transcript struct {
+	path  string
+	lines []string
+}
+
+// readTranscript reads a file.
+func readTranscript(path string) (*transcript, error) {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return &transcript{path, strings.Split(strings.TrimSuffix(string(text), "\n"), "\n")}, nil
+}
+
+// write puts it in its file.
+func (t *transcript) write() error {
+	return os.WriteFile(t.path, []byte(strings.Join(t.lines, "\n")+"\n"), 0o644)
+}
+
+// idSizes say how long the IDs are that engines draw, by the first letter of the name that stands for one: networks, those
+// of a swarm, endpoints, sandboxes. An ID is its name again and again, so that it can be told in an error's text.
+var idSizes = map[byte]int{'n': 64, 'w': 25, 'e': 64, 's': 12}
+
+// placeholder is where something stands for something else in a transcript; one in capital letters is an ID as people see it,
+// of 12 characters.
+var placeholder = regexp.MustCompile(`\$[a-zA-Z]+[0-9]+`)
+
+// names are what answers have brought, by the name that stands for it: $p1 is a pool's handle, $m1 a device's MAC.
+type names map[string]string
+
+// expand puts in a text what its names stand for.
+func (n names) expand(text string) (string, error) {
+	var unknown error
+	text = placeholder.ReplaceAllStringFunc(text, func(s string) string {
+		v, ok := n.value(s)
+		if !ok {
+			unknown = fmt.Errorf("nothing has said what %s is", s)
+		}
+		return v
+	})
+	return text, unknown
+}
+
+// value is what a name stands for.
+func (n names) value(s string) (string, bool) {
+	if v, ok := n[s]; ok {
+		return v, true
+	}
+	low := strings.ToLower(s[1:])
+	size := idSizes[low[0]]
+	if size == 0 {
+		return "", false
+	}
+	id := strings.Repeat(low, size)[:size]
+	if low != s[1:] {
+		id = id[:12]
+	}
+	return id, true
+}
+
+// learn finds in an answer what the names stand for that the wanted one has for the first time.
+func (n names) learn(want, got any) {
+	switch want := want.(type) {
+	case string:
+		if v, ok := got.(string); ok && placeholder.FindString(want) == want && want != "" {
+			if _, known := n.value(want); !known {
+				n[want] = v
+			}
+		}
+	case map[string]any:
+		if got, ok := got.(map[string]any); ok {
+			for k := range want {
+				n.learn(want[k], got[k])
+			}
+		}
+	case []any:
+		if got, ok := got.([]any); ok && len(got) == len(want) {
+			for i := range want {
+				n.learn(want[i], got[i])
+			}
+		}
+	}
+}
+
+// shorten is the reverse of expand for what answers have brought, and for IDs as people see them.
+func (n names) shorten(text string) string {
+	for s, v := range n {
+		text = strings.ReplaceAll(text, `"`+v+`"`, `"`+s+`"`)
+	}
+	return regexp.MustCompile(`\b([new]\d+?)(?:[new]\d*){2,11}\b`).ReplaceAllStringFunc(text, func(id string) string {
+		for size := 2; size < 4; size++ {
+			s := strings.ToUpper(id[:size])
+			if v, ok := n.value("$" + s); ok && v == id {
+				return "$" + s
+			}
+		}
+		return id
+	})
+}
+
+// wanted is a line that begins with <, and so says what answer is wanted.
+type wanted struct {
+	lost   bool
+	status int
+	body   any
+}
+
+// readWanted reads such a line, names and all.
+func readWanted(line string) (wanted, error) {
+	w := wanted{status: 200}
+	text := strings.TrimSpace(strings.TrimPrefix(line, "<"))
+	if text == "" {
+		return wanted{status: 200, body: map[string]any{}}, nil
+	}
+	if text == "lost" {
+		return wanted{lost: true}, nil
+	}
+	if text != "" && text[0] != '{' {
+		if _, err := fmt.Sscan(text, &w.status); err != nil {
+			return w, fmt.Errorf("%s: %w", line, err)
+		}
+		_, text, _ = strings.Cut(text, " ")
+	}
+	return w, json.Unmarshal([]byte(text), &w.body)
+}
+
+// openEnded lets a wanted text that ends with "..." go on as it likes.
+var openEnded = cmp.FilterValues(
+	func(want, got string) bool { return strings.HasSuffix(want, "...") || strings.HasSuffix(got, "...") },
+	cmp.Comparer(func(x, y string) bool {
+		return strings.HasPrefix(y, strings.TrimSuffix(x, "...")) || strings.HasPrefix(x, strings.TrimSuffix(y, "..."))
+	}))
+
+// bounded is a duration in a deed.
+func bounded(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	return time.ParseDuration(text)
+}
