@@ -48,7 +48,7 @@ test-cluster: ## the cluster store on real etcd servers
 test-engine: ## a private dockerd with the real plugin
 	go run ./test/run -layers engine -engine '$(ENGINE)'
 
-test-lab: ## SR-IOV on an emulated NIC
+test-lab: ## SR-IOV on an emulated NIC; a swarm of two machines
 	go run ./test/run -layers lab -engine '$(ENGINE)'
 
 test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_EVERY=3: a third)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -17,9 +18,15 @@ import (
 func main() {
 	names := flag.String("layers", "unit,kernel,cluster,engine,lab", "the layers to run; there is also crash")
 	release := flag.String("engine", "", "the Docker Engine's release in the layers engine and lab, such as 20.10")
+	only := flag.String("only", "", "a regular expression: of tests behind a tag, those with such a name")
 	verbose := flag.Bool("v", false, "a line per test in every layer")
 	flag.Parse()
 	chosen, err := choose(*names)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	chosenTests, err := tests(*only)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
@@ -35,11 +42,23 @@ func main() {
 	for _, l := range chosen {
 		r := &report{out: os.Stdout, each: *verbose || l.long, strip: module}
 		r.say("%s: %s", l.name, l.what)
-		tallies[l.name] = runLayer(ctx, l, &stage{root: root, release: *release, tally: newTally(r)})
+		tallies[l.name] = runLayer(ctx, l, &stage{root: root, release: *release, only: chosenTests, tally: newTally(r)})
 	}
 	if !(&report{out: os.Stdout}).summary(chosen, tallies) {
 		os.Exit(1)
 	}
+}
+
+// tests is what the names of tests behind a tag have to match, nil for none in particular.
+func tests(only string) (*regexp.Regexp, error) {
+	if only == "" {
+		return nil, nil
+	}
+	re, err := regexp.Compile(only)
+	if err != nil {
+		return nil, fmt.Errorf("-only %s: %w", only, err)
+	}
+	return re, nil
 }
 
 // choose finds the layers by name; they run in the order of the table.
