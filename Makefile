@@ -49,7 +49,7 @@ test-cluster: ## the cluster store on real etcd servers
 test-engine: ## a private dockerd with the real plugin (RECORD=.cache/said: write down what it says)
 	RECORD='$(if $(RECORD),$(abspath $(RECORD)))' go run ./test/run -layers engine -engine '$(ENGINE)'
 
-test-lab: ## SR-IOV on an emulated NIC
+test-lab: ## SR-IOV on an emulated NIC; a swarm of two machines
 	go run ./test/run -layers lab -engine '$(ENGINE)'
 
 test-matrix: ## the layers engine and lab on every engine, and a table of it (ENGINES=20.10,26.1,28.5)

@@ -35,7 +35,8 @@ func (d *Driver) counted() map[string]int64 {
 //	orphans                 an endpoint was ended that the engine had forgotten
 //	tried_again             a quarantined device was tried again
 //	left_alone              something stood in the way of a decision: it could not be asked, or not be done
-//	networks_replaced       a network was forgotten because the user said that it is no more
+//	networks_replaced       a network was forgotten because the user said that it is no more, or a swarm may have forgotten it
+//	networks_outlived       a swarm's network was forgotten because the machine was started since
 //	vfs_made, vfs_removed   a PF was divided, or made whole again
 //	link_changes            the kernel told of changes, and the ledger was held against it
 type CountersResponse struct{ Counters map[string]int64 }

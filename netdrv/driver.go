@@ -2,6 +2,7 @@ package netdrv
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"time"
 
@@ -41,6 +42,7 @@ type Driver struct {
 	devices         func() (map[string][]string, error)
 	containerName   func(ctx context.Context, pool, address string) string
 	orphanAfter     time.Duration
+	process         string // a name for this process that no other has
 	locks           locks
 	counts          counters
 	wake            chan struct{} // tells the reconciler that there is something to finish
@@ -55,7 +57,8 @@ func New(c Config) (*Driver, error) {
 		c.OrphanAfter = 5 * time.Minute
 	}
 	return &Driver{store: c.Store, host: c.Host, log: c.Log, inventedGateway: c.InventedGateway,
-		devices: c.Devices, containerName: c.ContainerName, orphanAfter: c.OrphanAfter, wake: make(chan struct{}, 1)}, nil
+		devices: c.Devices, containerName: c.ContainerName, orphanAfter: c.OrphanAfter, process: rand.Text(),
+		wake: make(chan struct{}, 1)}, nil
 }
 
 // GetCapabilities: networks are made on each node by itself, while names resolve across a swarm, as with the engine's

@@ -38,6 +38,8 @@ type networkRecord struct {
 	Gateway6 string            `json:"gateway6,omitempty"`
 	Gateways []string          `json:"gateways,omitempty"` // those of further subnets of a family
 	Devices  []deviceRecord    `json:"devices"`            // its PFs, or the one device that is handed over whole
+	Boot     string            `json:"boot,omitempty"`     // of a swarm's: in which the engine made or confirmed it last
+	Process  string            `json:"process,omitempty"`  // likewise: the process of the plugin's in which it did
 }
 
 // deviceRecord is a device of a network.

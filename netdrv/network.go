@@ -67,12 +67,15 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 		return err
 	}
 	defer unlock()
+	if err := d.forgetOutlived(ctx); err != nil {
+		return err
+	}
 	self, others, err := d.networks(ctx, r.NetworkID)
 	if err != nil {
 		return err
 	}
 	if self != nil && maps.Equal(self.rec.Options, raw) {
-		return nil
+		return d.confirm(ctx, self)
 	}
 	cond, err := d.replaceable(ctx, r.NetworkID, self)
 	if err != nil {
@@ -84,7 +87,8 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 		}
 	}
 	rec := networkRecord{Version: recordVersion, ID: r.NetworkID, Options: raw, Internal: flag(r.Options, netlabel.Internal)}
-	rec.Devices, err = d.modeOf(c).check(ctx, c, others)
+	d.made(&rec)
+	rec.Devices, err = d.checked(ctx, c, others)
 	if err = orReplace(err); err == nil {
 		err = d.setGateways(ctx, &rec, c, r)
 	}
@@ -100,6 +104,33 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 		return errors.Join(err, d.retireDevices(context.WithoutCancel(ctx), rec.Devices))
 	}
 	return nil
+}
+
+// confirm notes that the engine knows a network.
+func (d *Driver) confirm(ctx context.Context, n *rev[networkRecord]) error {
+	rec := n.rec
+	if d.made(&rec); rec.Boot == n.rec.Boot && rec.Process == n.rec.Process {
+		return nil
+	}
+	_, err := commit(ctx, d.store, store.Unchanged(n.kv), put(n.kv.Key, rec))
+	return err
+}
+
+// checked finds the devices of a new network and checks that they go together with the others. Those that are in the way,
+// and that nobody may need any more, go.
+func (d *Driver) checked(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error) {
+	for {
+		devices, err := d.modeOf(c).check(ctx, c, others)
+		var met *conflict
+		if !errors.As(err, &met) || !d.doubtful(met.network, others) {
+			return devices, err
+		}
+		rest, busy := d.replace(ctx, met.network, others)
+		if busy != nil {
+			return devices, err
+		}
+		others = rest
+	}
 }
 
 // retireDevices removes the VFs that the plugin made on a network's devices, where nobody needs them any more.
@@ -192,6 +223,11 @@ func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
 		return err
 	}
 	defer unlock()
+	return d.dropNetwork(ctx, nid)
+}
+
+// dropNetwork is deleteNetwork for who holds the lock of all networks.
+func (d *Driver) dropNetwork(ctx context.Context, nid string) error {
 	r, err := read[networkRecord](ctx, d.store, networkKey(nid))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil

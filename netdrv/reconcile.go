@@ -170,18 +170,18 @@ func (d *Driver) lost(ctx context.Context, l *loan) error {
 	return d.quarantine(ctx, l, errors.New("has not come back; it may have died with its container"))
 }
 
-// retireAll removes the VFs that the plugin made and nobody needs any more.
+// retireAll removes networks that have outlived their engine, and the VFs that the plugin made and nobody needs any more.
 func (d *Driver) retireAll(ctx context.Context) error {
 	unlock, ok := d.locks.tryLock("networks")
 	if !ok {
 		return nil
 	}
 	defer unlock()
+	errs := []error{d.forgetOutlived(ctx)}
 	all, err := list[sharingRecord](ctx, d.store, sharingPrefix)
 	if err != nil {
 		return err
 	}
-	var errs []error
 	for _, r := range all {
 		errs = append(errs, d.retireSharing(ctx, r.rec.PCI))
 	}

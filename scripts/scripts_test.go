@@ -1,4 +1,5 @@
-// Package scripts holds no code: its tests tell the stories of install and uninstall, with a stand-in for docker.
+// Package scripts holds no code: its tests tell the stories of install, uninstall and swarm-rollout, with stand-ins for
+// docker and ssh.
 package scripts
 
 import (
@@ -17,16 +18,21 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
-			// A docker that remembers in the folder state what a real one would.
-			stub, err := os.ReadFile("testdata/docker")
-			if err != nil {
-				return err
-			}
-			if err := os.WriteFile(filepath.Join(e.WorkDir, "docker"), stub, 0o755); err != nil {
-				return err
+			// Each remembers in a folder what the real one would.
+			for _, name := range []string{"docker", "docker-node", "ssh"} {
+				stub, err := os.ReadFile(filepath.Join("testdata", name))
+				if err != nil {
+					return err
+				}
+				if err := os.WriteFile(filepath.Join(e.WorkDir, name), stub, 0o755); err != nil {
+					return err
+				}
 			}
 			e.Setenv("SCRIPTS", here)
 			e.Setenv("DOCKER", filepath.Join(e.WorkDir, "docker"))
+			e.Setenv("NODE_DOCKER", filepath.Join(e.WorkDir, "docker-node"))
+			e.Setenv("SSH", filepath.Join(e.WorkDir, "ssh"))
+			e.Setenv("NODES", filepath.Join(e.WorkDir, "nodes"))
 			e.Setenv("STATE", filepath.Join(e.WorkDir, "state"))
 			return os.MkdirAll(filepath.Join(e.WorkDir, "state"), 0o755)
 		},

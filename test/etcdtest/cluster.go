@@ -46,7 +46,10 @@ type Member struct {
 	out   bytes.Buffer
 }
 
-// server builds the server once and answers where it is.
+// Server builds the server, once, and answers where it is: a static binary, which runs on other machines, too.
+func Server() (string, error) { return server() }
+
+// server is Server.
 var server = sync.OnceValues(func() (string, error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/mellanox/passthrough").Output()
 	if err != nil {

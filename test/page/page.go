@@ -30,3 +30,27 @@ func Table(t *testing.T, file, begin, end, want string) {
 		t.Fatal(err)
 	}
 }
+
+// Commands are the commands that a page shows below a heading, until the next one: its indented lines, of which each that
+// ends in a backslash goes on in the next.
+func Commands(t testing.TB, file, heading string) (commands []string) {
+	t.Helper()
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, ok := strings.Cut(string(text), "\n## "+heading+"\n")
+	if !ok {
+		t.Fatalf("%s has no heading %q", file, heading)
+	}
+	section, _, _ = strings.Cut(section, "\n## ")
+	for line := range strings.SplitSeq(strings.ReplaceAll(section, "\\\n", ""), "\n") {
+		if command, ok := strings.CutPrefix(line, "    "); ok {
+			commands = append(commands, strings.Join(strings.Fields(command), " "))
+		}
+	}
+	if len(commands) == 0 {
+		t.Fatalf("%s shows no command below %q", file, heading)
+	}
+	return commands
+}

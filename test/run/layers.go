@@ -111,23 +111,42 @@ func engine(ctx context.Context, s *stage) error {
 	return s.convert(ctx, "test/engine", cmd)
 }
 
-// guests are the virtual machines of the layer lab.
-var guests = []struct {
-	up       []string // how it is started
-	packages []string // whose tests run in it, in this order: test/lab installs the plugin, others want the NICs as they are
-}{
-	{[]string{"--pf", "2"}, []string{"./hw", "./cmd/driver", "./test/lab"}},
-	{[]string{"--nic", "virtio"}, []string{"./test/lab/virtio"}},
+// A surrounding is one or more virtual machines of the layer lab, and the tests that need them.
+type surrounding struct {
+	machines []machine
+	packages []string // in this order: test/lab installs the plugin, others want the NICs as they are
+	outside  bool     // the tests reach the machines from here, by scripts/lab; others run in the machine
 }
 
-// lab runs the tests behind the tag lab in guests, one guest after the other.
+// A machine is a guest of scripts/lab: its name, "" for the one without, and how it is started.
+type machine struct {
+	name string
+	up   []string
+}
+
+// surroundings are those of the layer lab; they run one after the other.
+var surroundings = []surrounding{
+	{[]machine{{"", []string{"--pf", "2"}}}, []string{"./hw", "./cmd/driver", "./test/lab"}, false},
+	{[]machine{{"", []string{"--nic", "virtio"}}}, []string{"./test/lab/virtio"}, false},
+	{[]machine{
+		{"node1", []string{"--wire", "swarm/1"}},
+		{"node2", []string{"--wire", "swarm/2", "--disk", "2048"}},
+	}, []string{"./test/lab/swarm"}, true},
+}
+
+// lab are the arguments of scripts/lab that are about the machine.
+func (m machine) lab(args ...string) []string {
+	if m.name == "" {
+		return args
+	}
+	return append([]string{"--guest", m.name}, args...)
+}
+
+// lab runs the tests behind the tag lab in guests.
 func lab(ctx context.Context, s *stage) error {
 	script := filepath.Join(s.root, "scripts/lab")
 	if _, err := os.Stat(script); err != nil {
 		return err
-	}
-	if exec.CommandContext(ctx, script, "status").Run() == nil {
-		return errors.New("a guest is running already, and the tests want one of their own; end it with: scripts/lab down")
 	}
 	tagged, err := s.tagged(ctx, "lab")
 	if err != nil {
@@ -137,9 +156,9 @@ func lab(ctx context.Context, s *stage) error {
 		return err
 	}
 	var failures []error
-	for _, g := range guests {
+	for _, around := range surroundings {
 		var packages []taggedPackage
-		for _, name := range g.packages {
+		for _, name := range around.packages {
 			i := slices.IndexFunc(tagged, func(p taggedPackage) bool { return strings.HasSuffix(p.path, name[1:]) })
 			if i < 0 && s.only != nil {
 				continue
@@ -151,7 +170,7 @@ func lab(ctx context.Context, s *stage) error {
 			tagged = slices.Delete(tagged, i, i+1)
 		}
 		if len(packages) > 0 {
-			failures = append(failures, s.guest(ctx, script, g.up, packages))
+			failures = append(failures, s.surrounded(ctx, script, around, packages))
 		}
 	}
 	for _, p := range tagged {
@@ -160,8 +179,8 @@ func lab(ctx context.Context, s *stage) error {
 	return errors.Join(failures...)
 }
 
-// guest runs the tests of some packages in a guest, in a folder where the bundle of the plugin lies as plugin/.
-func (s *stage) guest(ctx context.Context, script string, up []string, packages []taggedPackage) (err error) {
+// surrounded runs the tests of some packages with their machines, which go whatever happens, an interrupt included.
+func (s *stage) surrounded(ctx context.Context, script string, around surrounding, packages []taggedPackage) (err error) {
 	var binaries []string
 	for _, p := range packages {
 		binary, err := s.compile(ctx, "lab", p.path)
@@ -170,17 +189,36 @@ func (s *stage) guest(ctx context.Context, script string, up []string, packages 
 		}
 		binaries = append(binaries, binary)
 	}
+	for _, m := range around.machines {
+		if exec.CommandContext(ctx, script, m.lab("status")...).Run() == nil {
+			return fmt.Errorf("a guest is running already, and the tests want one of their own; end it with: scripts/lab %s",
+				strings.Join(m.lab("down"), " "))
+		}
+	}
 	defer func() {
-		// The guest goes whatever happened, an interrupt included.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		err = errors.Join(err, s.step(ctx, script, "down"))
+		for _, m := range around.machines {
+			err = errors.Join(err, s.step(ctx, script, m.lab("down")...))
+		}
 	}()
+	for _, m := range around.machines {
+		if err := s.step(ctx, script, m.lab(slices.Concat([]string{"up"}, m.up, s.engine())...)...); err != nil {
+			return err
+		}
+	}
+	if around.outside {
+		return s.beside(ctx, packages, binaries)
+	}
+	return s.inside(ctx, script, packages, binaries)
+}
+
+// inside runs the tests in the machine, in a folder where the bundle of the plugin lies as plugin/.
+func (s *stage) inside(ctx context.Context, script string, packages []taggedPackage, binaries []string) error {
 	const place = "/root/test/"
 	files := slices.Concat(binaries, s.paths("bin/plugin", "README.md", "scripts/install", "scripts/uninstall", "scripts/demo",
 		"scripts/host-rules"))
 	for _, args := range [][]string{
-		slices.Concat([]string{"up"}, up, s.engine()),
 		{"sh", "mkdir -p " + place},
 		slices.Concat([]string{"put"}, files, []string{place}),
 	} {
@@ -206,6 +244,17 @@ func crashSample() string {
 		}
 	}
 	return strings.Join(vars, " ")
+}
+
+// beside runs the tests on this machine, in the folder of their package.
+func (s *stage) beside(ctx context.Context, packages []taggedPackage, binaries []string) error {
+	var failures []error
+	for i, p := range packages {
+		cmd := s.command(ctx, binaries[i], append([]string{"-test.run=" + p.pattern()}, s.testFlags(25*time.Minute)...)...)
+		cmd.Dir = p.dir
+		failures = append(failures, s.convert(ctx, p.path, cmd))
+	}
+	return errors.Join(failures...)
 }
 
 // testFlags are the flags of a test binary whose output is to be counted.

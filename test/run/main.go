@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -18,11 +19,17 @@ import (
 func main() {
 	names := flag.String("layers", "unit,kernel,cluster,engine,lab", "the layers to run; there is also crash")
 	engines := flag.String("engine", "", "releases of the Docker Engine for the layers engine and lab: 20.10, or 20.10,26.1,28.5")
+	only := flag.String("only", "", "a regular expression: of tests behind a tag, those with such a name")
 	verbose := flag.Bool("v", false, "a line per test in every layer")
 	flag.Parse()
 	chosen, err := choose(*names)
 	releases, releaseErr := parseReleases(*engines)
 	if err := errors.Join(err, releaseErr); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	chosenTests, err := tests(*only)
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
@@ -37,11 +44,23 @@ func main() {
 	for _, l := range all {
 		r := &report{out: os.Stdout, each: *verbose || l.long, strip: module}
 		r.say("%s: %s", l.title(), l.what)
-		l.tally = runLayer(ctx, l.layer, &stage{root: root, release: l.release, tally: newTally(r)})
+		l.tally = runLayer(ctx, l.layer, &stage{root: root, release: l.release, only: chosenTests, tally: newTally(r)})
 	}
 	if !(&report{out: os.Stdout}).summary(all) {
 		os.Exit(1)
 	}
+}
+
+// tests is what the names of tests behind a tag have to match, nil for none in particular.
+func tests(only string) (*regexp.Regexp, error) {
+	if only == "" {
+		return nil, nil
+	}
+	re, err := regexp.Compile(only)
+	if err != nil {
+		return nil, fmt.Errorf("-only %s: %w", only, err)
+	}
+	return re, nil
 }
 
 // choose finds the layers by name; they run in the order of the table.

@@ -78,19 +78,39 @@ kvm_works() {
   return $works
 }
 
-# nic_options NIC N: N PFs. Each sits in a root port of its own, so that the guest calls it enp<slot>s0. All are on one
-# network, so that they have carrier and reach each other.
+# nic_options NIC N NODE: N PFs. Each sits in a root port of its own, so that the guest calls it enp<slot>s0. All are on one
+# network, so that they have carrier and reach each other. NODE is 0 in a guest without a wire.
 nic_options() {
   local i
   for ((i = 1; i <= $2; i++)); do
     printf '%s\n' -device "pcie-root-port,id=port$i,slot=$i,chassis=$i"
-    "$1_options" "$i"
+    "$1_options" "$i" "$3"
   done
 }
 
-# igb_options I: guest's nic plugs the same one in again.
+# igb_options I NODE: guest's nic plugs the same one in again.
 igb_options() {
-  printf '%s\n' -netdev "hubport,id=wire$1,hubid=1" -device "igb,bus=port$1,netdev=wire$1,id=pf$1,mac=52:54:00:6c:70:0$1"
+  printf '%s\n' -netdev "hubport,id=wire$1,hubid=1" \
+    -device "igb,bus=port$1,netdev=wire$1,id=pf$1,mac=52:54:00:6c:7$2:0$1"
+}
+
+# wire_options DIR NODE: what joins this guest to another one: the igb NICs' network, and a NIC for the management of both,
+# as machines with an SR-IOV NIC have beside it. Node 1 listens; node 2 tries until it is there, and again when it was away.
+wire_options() {
+  local net end=server=on
+  [ "$2" = 1 ] || end=server=off,reconnect-ms=200
+  for net in uplink lan; do
+    printf '%s\n' -netdev "stream,id=$net,$end,addr.type=unix,addr.path=$1/$net"
+  done
+  printf '%s\n' -netdev hubport,id=uplink.port,hubid=1,netdev=uplink \
+    -device "virtio-net-pci,netdev=lan,mac=52:54:00:6c:61:7$2,addr=0x11"
+}
+
+# make_data_disk FILE MIB: a disk for the engine's files. It takes no more space than what is on it.
+make_data_disk() {
+  need mke2fs e2fsprogs
+  truncate -s "$2M" "$1"
+  mke2fs -q -F -t ext4 -m 0 "$1" >/dev/null
 }
 
 # virtio_options I: a virtio PF with 63 VFs. VFs are functions of the PF's device, which are made before it; from the
@@ -106,17 +126,23 @@ virtio_options() {
 }
 
 # start_qemu RUN IMAGE NIC PFS MIB CPUS PORT: in the background; its pid is in RUN/pid, its control socket RUN/qmp. The
-# guest reaches another control socket at 10.0.2.100:4444, to unplug its NICs: see files/usr/local/sbin/nic.
+# guest reaches another control socket at 10.0.2.100:4444, to unplug its NICs: see files/usr/local/sbin/nic. RUN/disk, where
+# there is one, is its second disk; RUN/wire the wire that it is on, as number RUN/node.
 start_qemu() {
-  local run=$1 image=$2 nics append
-  mapfile -t nics < <(nic_options "$3" "$4")
+  local run=$1 image=$2 node=0 nics more=() append
+  if [ -e "$run/wire" ]; then
+    node=$(<"$run/node")
+    mapfile -t more < <(wire_options "$(readlink "$run/wire")" "$node")
+  fi
+  mapfile -t nics < <(nic_options "$3" "$4" "$node")
+  if [ -e "$run/disk" ]; then more+=(-drive "file=$run/disk,if=virtio,format=raw,cache=unsafe"); fi
   append="console=ttyS0 quiet loglevel=4 panic=-1 audit=0 mitigations=off nokaslr no_timer_check cryptomgr.notests"
   # shellcheck disable=SC2086 # LAB_QEMU_ARGS is a list of options
   "${QEMU[@]}" -name lab -nodefaults -no-user-config -display none -no-reboot -daemonize -pidfile "$run/pid" \
     -M q35 "${ACCEL[@]}" -m "$5" -smp "$6" -kernel "$image/vmlinuz" -initrd "$image/initrd" \
-    -append "$append ${LAB_APPEND:-}" \
+    -append "$append lab.node=$node ${LAB_APPEND:-}" \
     -drive "file=$image/disk.img,if=virtio,format=raw,readonly=on,cache=unsafe" -device virtio-rng-pci \
-    "${nics[@]}" \
+    "${nics[@]}" "${more[@]}" \
     -netdev "user,id=mgmt,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:$7-:22,guestfwd=tcp:10.0.2.100:4444-chardev:inside" \
     -device virtio-net-pci,netdev=mgmt,mac=52:54:00:6c:61:62,addr=0x10 \
     -chardev "socket,id=serial,path=$run/serial,server=on,wait=off,logfile=$run/serial.log" -serial chardev:serial \
