@@ -43,13 +43,16 @@ type poolRecord struct {
 	Carved bool `json:"carved,omitempty"`
 	// Node is whose engine has the pool, if it is not shared, in a ledger that nodes share.
 	Node string `json:"node,omitempty"`
+	// Network is the ID of the network driver's network that has the pool, if it is not shared; "" for unknown.
+	Network string `json:"network,omitempty"`
 }
 
 // shareRecord is what the ledger knows of a network that shares a pool.
 type shareRecord struct {
 	V       int       `json:"v"`
 	Created time.Time `json:"created,omitzero"`
-	Node    string    `json:"node,omitempty"` // whose engine has it, in a ledger that nodes share
+	Node    string    `json:"node,omitempty"`    // whose engine has it, in a ledger that nodes share
+	Network string    `json:"network,omitempty"` // as in a pool's record
 }
 
 // leaseRecord is what the ledger knows of an address that somebody has, or had and that rests.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -15,14 +14,15 @@ import (
 )
 
 // A lease can lose its container: the process is killed after the lease was written and before the engine heard of it, or
-// the engine never asks for its release. The network driver on this node knows the addresses of its endpoints, so that a
-// lease of one of its networks which no endpoint has is seen - but not at once: the engine asks for an address before it
-// makes the endpoint, and for the release after it is gone.
+// the engine never asks for its release. A whole handle can lose its network: an engine that is killed takes new pools for
+// a swarm's networks, and forgets the old ones. The network driver on this node knows its networks and the addresses of their
+// endpoints, so that both are seen - but not at once: the engine asks for an address before it makes the endpoint, and for
+// the release after it is gone.
 
 // Use is what the network driver knows of one of its networks.
 type Use struct {
-	Subnets []netip.Prefix // of the network's pools
-	Addrs   []netip.Addr   // of its endpoints
+	Network string       // its ID, as it was told to [Driver.GotPool]
+	Addrs   []netip.Addr // of its endpoints
 }
 
 const (
@@ -32,25 +32,28 @@ const (
 	sweepAge = 10 * time.Minute
 )
 
-// sweep ends leases that nobody has: those that two looks, far enough apart, find without an endpoint.
+// sweep ends leases and handles that nobody has: those that two looks, far enough apart, find so.
 type sweep struct {
 	last  time.Time
-	first map[string]look // by the key of the lease
+	first map[string]look // by what it is about
 }
 
-// look is when a lease was seen without an endpoint for the first time.
+// look is when something was seen for the first time.
 type look struct {
 	rev int64
 	at  time.Time
 }
 
-// suspect is a lease that no endpoint has.
+// suspect is a lease that no endpoint has, or, without an address, a handle that no network has.
 type suspect struct {
-	h    handle
+	h    held
 	addr netip.Addr
-	kv   store.KV
+	rev  int64
 	rec  leaseRecord
 }
+
+// key is what a suspect is known by.
+func (s suspect) key() string { return s.h.String() + " " + s.addr.String() }
 
 // run looks, if it is time for that.
 func (s *sweep) run(ctx context.Context, d *Driver) error {
@@ -61,28 +64,32 @@ func (s *sweep) run(ctx context.Context, d *Driver) error {
 	s.last = now
 	suspects, err := d.suspects(ctx, now)
 	if err != nil {
-		return fmt.Errorf("look for leases that nobody has: %w", err)
+		return fmt.Errorf("look for addresses that nobody has: %w", err)
 	}
 	seen := map[string]look{}
 	for _, l := range suspects {
-		before, ok := s.first[l.kv.Key]
-		if !ok || before.rev != l.kv.Rev {
-			before = look{l.kv.Rev, now}
+		before, ok := s.first[l.key()]
+		if !ok || before.rev != l.rev {
+			before = look{l.rev, now}
 		}
-		seen[l.kv.Key] = before
-		if now.Sub(before.at) < sweepAge {
-			continue
+		seen[l.key()] = before
+		if now.Sub(before.at) >= sweepAge {
+			err = errors.Join(err, d.endSuspect(ctx, l, now))
 		}
-		d.log.Warn("address is released: nobody has it", zap.Stringer("address", l.addr), zap.String("container", l.rec.Name),
-			zap.Time("since", l.rec.Since), zap.Stringer("id", l.h))
-		err = errors.Join(err, d.endSuspect(ctx, l, now))
 	}
 	s.first = seen
 	return err
 }
 
-// endSuspect ends a lease, if it still is the one that was seen.
+// endSuspect ends a lease or a handle, if it still is what was seen.
 func (d *Driver) endSuspect(ctx context.Context, l suspect, now time.Time) error {
+	if !l.addr.IsValid() {
+		d.log.Warn("pool is released: no network has it", zap.Stringer("pool", l.h.subnet), zap.Stringer("id", l.h.handle),
+			zap.String("network", l.h.network))
+		return d.releasePool(ctx, l.h.handle)
+	}
+	d.log.Warn("address is released: no endpoint has it", zap.Stringer("address", l.addr), zap.String("container", l.rec.Name),
+		zap.Time("since", l.rec.Since), zap.Stringer("id", l.h.handle), zap.String("network", l.h.network))
 	_, p, err := d.pool(ctx, l.h.String())
 	if errors.Is(err, ErrUnknownPool) {
 		return nil
@@ -95,78 +102,63 @@ func (d *Driver) endSuspect(ctx context.Context, l suspect, now time.Time) error
 	return err
 }
 
-// suspects lists the leases, of networks of the network driver on this node, that no endpoint has.
+// suspects lists the leases of networks of the network driver on this node that no endpoint has, and the handles that none
+// of its networks has.
 func (d *Driver) suspects(ctx context.Context, now time.Time) ([]suspect, error) {
-	uses, err := d.uses(ctx)
-	if err != nil || len(uses) == 0 {
+	networks, err := d.uses(ctx)
+	if err != nil {
 		return nil, err
 	}
-	handles, err := d.handles(ctx)
+	all, err := d.handles(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var found []suspect
-	for subnet, all := range handles {
-		networks := slices.DeleteFunc(slices.Clone(uses), func(u Use) bool { return !slices.Contains(u.Subnets, subnet) })
-		if len(networks) < len(all) {
-			continue // one of them may be another network driver's
+	for _, h := range all {
+		if h.network == "" {
+			continue // another network driver's, for all that is known
 		}
-		for _, h := range all {
-			some, err := d.without(ctx, h, networks, now)
-			if err != nil {
-				return nil, err
-			}
-			found = append(found, some...)
+		some, err := d.suspectsOf(ctx, h, all, networks, now)
+		if err != nil {
+			return nil, err
 		}
+		found = append(found, some...)
 	}
 	return found, nil
 }
 
-// handles lists those of this node, by subnet.
-func (d *Driver) handles(ctx context.Context) (map[netip.Prefix][]handle, error) {
-	keys, err := d.ledger.keys(ctx, sharePrefix)
+// suspectsOf lists those of one handle. One whose network has taken another since is not used any more; it ends after its
+// leases, of which some may still have endpoints.
+func (d *Driver) suspectsOf(ctx context.Context, h held, all []held, networks []Use, now time.Time) ([]suspect, error) {
+	dead := []suspect{{h: h}}
+	i := slices.IndexFunc(networks, func(u Use) bool { return u.Network == h.network })
+	if i < 0 {
+		return dead, nil
+	}
+	leases, err := d.containerLeases(ctx, h)
 	if err != nil {
 		return nil, err
 	}
-	shared := map[string][]handle{}
-	for _, key := range keys {
-		id, share, _ := strings.Cut(strings.TrimPrefix(key, sharePrefix), "/")
-		shared[id] = append(shared[id], handle{id, share})
-	}
-	mine, err := d.node.mineOnly(ctx)
-	if err != nil {
-		return nil, err
-	}
-	all := map[netip.Prefix][]handle{}
-	err = d.ledger.store.Range(ctx, poolPrefix, func(kv store.KV) error {
-		rec, err := decodePool(kv)
-		if err != nil {
-			return nil // nothing of it is ended that is not certain
-		}
-		id := strings.TrimPrefix(kv.Key, poolPrefix)
-		some := shared[id]
-		if len(some) == 0 {
-			some = []handle{{id: id}}
-		}
-		all[rec.Subnet] = append(all[rec.Subnet], slices.DeleteFunc(some, func(h handle) bool { return !mine(h) })...)
-		return nil
+	followed := slices.ContainsFunc(all, func(o held) bool {
+		return o.network == h.network && o.subnet == h.subnet && o.created.After(h.created)
 	})
-	return all, err
+	if followed && len(leases) == 0 {
+		return dead, nil
+	}
+	return slices.DeleteFunc(leases, func(l suspect) bool {
+		return now.Sub(l.rec.Since) < sweepAge || slices.Contains(networks[i].Addrs, l.addr)
+	}), nil
 }
 
-// without lists the leases of h that are old enough and that no endpoint has. An address that somebody named may be an
-// --aux-address, which has no endpoint.
-func (d *Driver) without(ctx context.Context, h handle, networks []Use, now time.Time) ([]suspect, error) {
+// containerLeases lists the leases of h that containers have. An address that somebody named may be an --aux-address, which
+// has no endpoint.
+func (d *Driver) containerLeases(ctx context.Context, h held) ([]suspect, error) {
 	var found []suspect
 	err := d.ledger.leases(ctx, h.id, func(a netip.Addr, kv store.KV) error {
 		l, err := decodeLease(kv)
 		container := l.Kind == kindChosen || l.Kind == kindAsked && l.Name != ""
-		ours := h.share == "" || slices.Contains(l.Holders, h.share)
-		if err != nil || !container || !ours || now.Sub(l.Since) < sweepAge {
-			return nil
-		}
-		if !slices.ContainsFunc(networks, func(u Use) bool { return slices.Contains(u.Addrs, a) }) {
-			found = append(found, suspect{h, a, kv, l})
+		if err == nil && container && (h.share == "" || slices.Contains(l.Holders, h.share)) {
+			found = append(found, suspect{h, a, kv.Rev, l})
 		}
 		return nil
 	})

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/storetest"
 )
 
 // swept runs a story with a driver that ends leases which no endpoint has; uses is what the network driver says.
@@ -32,13 +33,21 @@ func swept(t *testing.T, run func(b *bench, uses *[]ipamdrv.Use, fail *error)) {
 	})
 }
 
-// use is a network with one subnet.
-func use(subnet string, addrs ...string) ipamdrv.Use {
-	u := ipamdrv.Use{Subnets: []netip.Prefix{netip.MustParsePrefix(subnet)}}
+// use is a network with these addresses.
+func use(network string, addrs ...string) ipamdrv.Use {
+	u := ipamdrv.Use{Network: network}
 	for _, a := range addrs {
 		u.Addrs = append(u.Addrs, netip.MustParseAddr(a))
 	}
 	return u
+}
+
+// network makes a pool and a network of the network driver's with it.
+func (b *bench) network(name, subnet string) (pool string) {
+	b.Helper()
+	pool = b.pool(subnet, "")
+	b.d.GotPool(b.Context(), name, "passthrough-local", subnet)
+	return pool
 }
 
 // chosen asks for an address, without a word on who wants it.
@@ -55,11 +64,11 @@ func (b *bench) chosen(pool string) string {
 // address stay.
 func TestSweep(t *testing.T) {
 	swept(t, func(b *bench, uses *[]ipamdrv.Use, _ *error) {
-		pool := b.pool("10.0.0.0/24", "")
+		pool := b.network("n", "10.0.0.0/24")
 		b.gives(pool, "10.0.0.1", asGateway, "10.0.0.1/24")
 		b.gives(pool, "10.0.0.200", nil, "10.0.0.200/24")
 		live, lost := b.chosen(pool), b.chosen(pool)
-		*uses = []ipamdrv.Use{use("10.0.0.0/24", live)}
+		*uses = []ipamdrv.Use{use("n", live)}
 		wait(19 * time.Minute)
 		wantHeld(b.T, b.store, "before the second look", "10.0.0.1", "10.0.0.200", live, lost)
 		wait(3 * time.Minute)
@@ -70,11 +79,11 @@ func TestSweep(t *testing.T) {
 // An endpoint that comes late, or an address that is given again meanwhile, is not a lease that nobody has.
 func TestSweepSecondLook(t *testing.T) {
 	swept(t, func(b *bench, uses *[]ipamdrv.Use, _ *error) {
-		pool := b.pool("10.0.0.0/30", "")
+		pool := b.network("n", "10.0.0.0/30")
 		late, again := b.chosen(pool), b.chosen(pool)
-		*uses = []ipamdrv.Use{use("10.0.0.0/30")}
+		*uses = []ipamdrv.Use{use("n")}
 		wait(15 * time.Minute)
-		*uses = []ipamdrv.Use{use("10.0.0.0/30", late)}
+		*uses = []ipamdrv.Use{use("n", late)}
 		b.release(pool, again)
 		if got := b.chosen(pool); got != again {
 			b.Fatalf("got %s", got)
@@ -86,58 +95,82 @@ func TestSweepSecondLook(t *testing.T) {
 	})
 }
 
-// Nothing is ended on evidence that is not certain: the network driver cannot be asked, or it does not know of each network
-// that has such a subnet.
+// Nothing is ended on evidence that is not certain: the network driver cannot be asked, or the pool may be another one's.
 func TestSweepUncertain(t *testing.T) {
 	swept(t, func(b *bench, uses *[]ipamdrv.Use, fail *error) {
-		ours, others := b.pool("10.0.0.0/24", ""), b.pool("10.0.0.0/24", "")
-		one, two := b.chosen(ours), b.chosen(others)
+		others := b.pool("10.0.0.0/24", "")
+		b.d.GotPool(b.Context(), "n", "LocalDefault", "10.0.0.0/24") // which has the engine's own IPAM
+		ours := b.pool("10.0.0.0/24", "")
+		b.d.GotPool(b.Context(), "m", "passthrough-local", "10.0.0.0/24") // either could be meant
+		one, two := b.chosen(others), b.chosen(ours)
+		*uses = []ipamdrv.Use{use("n"), use("m")}
+		wait(time.Hour)
+		wantHeld(b.T, b.store, "not known whose", one, two)
+		known := b.network("k", "10.0.0.0/24")
+		three := b.chosen(known)
+		*uses = append(*uses, use("k"))
 		*fail = errors.New("no")
 		wait(time.Hour)
-		wantHeld(b.T, b.store, "not asked", one, two)
+		wantHeld(b.T, b.store, "not asked", one, two, three)
 		*fail = nil
 		wait(time.Hour)
-		wantHeld(b.T, b.store, "of no network of ours", one, two)
-		*uses = []ipamdrv.Use{use("10.0.0.0/24")}
-		wait(time.Hour)
-		wantHeld(b.T, b.store, "one of the two is somebody else's", one, two)
-		*uses = []ipamdrv.Use{use("10.0.0.0/24"), use("10.0.0.0/24")}
-		wait(time.Hour)
-		wantHeld(b.T, b.store, "both are ours")
+		wantHeld(b.T, b.store, "the one that is known to be nobody's", one, two)
 	})
 }
 
 // A name makes a container of what asks by address.
 func TestSweepNamed(t *testing.T) {
 	swept(t, func(b *bench, uses *[]ipamdrv.Use, _ *error) {
-		pool := b.pool("10.0.0.0/24", "")
+		pool := b.network("n", "10.0.0.0/24")
 		b.gives(pool, "10.0.0.7", named, "10.0.0.7/24")
-		*uses = []ipamdrv.Use{use("10.0.0.0/24")}
+		*uses = []ipamdrv.Use{use("n")}
 		wait(time.Hour)
 		wantHeld(b.T, b.store, "in the end")
 	})
 }
 
+// A pool whose network is gone, or has taken another since, goes; while containers have addresses of it, it stays.
+func TestSweepPools(t *testing.T) {
+	swept(t, func(b *bench, uses *[]ipamdrv.Use, _ *error) {
+		b.network("gone", "10.1.0.0/24")
+		before := b.network("n", "10.0.0.0/24")
+		live := b.chosen(before)
+		wait(2 * time.Minute)
+		b.network("n", "10.0.0.0/24")
+		*uses = []ipamdrv.Use{use("n", live)}
+		wait(time.Hour)
+		if got := pools(b.T, b.store); len(got) != 2 {
+			b.Errorf("there are %v, want both of the network that is there", got)
+		}
+		*uses = []ipamdrv.Use{use("n")}
+		wait(time.Hour)
+		if got := pools(b.T, b.store); len(got) != 1 || got[0] == before {
+			b.Errorf("there are %v, want the later one", got)
+		}
+	})
+}
+
 // In a ledger that nodes share only this node's leases are looked at.
 func TestSweepOfOneNode(t *testing.T) {
-	swept(t, func(b *bench, uses *[]ipamdrv.Use, _ *error) {
-		a, c := newNode(b.T, b.store), newNode(b.T, b.store)
+	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+		a, c := newNode(t, under), newNode(t, under)
 		pa, pc := a.pool("10.0.0.0/24", "pool=lan"), c.pool("10.0.0.0/24", "pool=lan")
+		a.d.GotPool(t.Context(), "n", "passthrough-local", "10.0.0.0/24")
+		c.d.GotPool(t.Context(), "n", "passthrough-local", "10.0.0.0/24")
 		mine, theirs := a.get(pa), c.get(pc)
-		d, err := ipamdrv.New(ipamdrv.Config{Store: b.store, Own: a.own,
-			Journal: store.NewJournal(a.journal),
-			Uses:    func(context.Context) ([]ipamdrv.Use, error) { return []ipamdrv.Use{use("10.0.0.0/24")}, nil }})
+		d, err := ipamdrv.New(ipamdrv.Config{Store: under, Own: a.own, Journal: store.NewJournal(a.journal),
+			Uses: func(context.Context) ([]ipamdrv.Use, error) { return []ipamdrv.Use{use("n")}, nil }})
 		if err != nil {
-			b.Fatal(err)
+			t.Fatal(err)
 		}
-		ctx, end := context.WithCancel(b.Context())
-		defer end()
 		a.end()
+		ctx, end := context.WithCancel(t.Context())
+		defer end()
 		go func() { _ = d.Maintain(ctx) }()
 		wait(time.Hour)
-		wantHeld(b.T, b.store, "without "+mine, theirs)
-		if _, err := d.ReleasePool(b.Context(), &ipam.ReleasePoolRequest{PoolID: pa}); err != nil {
-			b.Error(err)
+		wantHeld(t, under, "without "+mine, theirs)
+		if _, err := d.ReleasePool(t.Context(), &ipam.ReleasePoolRequest{PoolID: pa}); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -27,6 +27,8 @@ type Config struct {
 	// ContainerName is the name of the container that has an address of a pool, as far as the IPAM driver was told; "" for
 	// unknown. It may be nil.
 	ContainerName func(ctx context.Context, pool, address string) string
+	// GotPool is told of each pool that a new network got, in the words of the engine. It may be nil.
+	GotPool func(ctx context.Context, network, space, pool string)
 	// OrphanAfter is how long a lent device may be seen in the host before its endpoint counts as forgotten by the
 	// engine; 0 means 5 minutes. The engine moves the device within seconds of Join. It bounds neverJoined, too.
 	OrphanAfter time.Duration
@@ -41,6 +43,7 @@ type Driver struct {
 	inventedGateway func(ctx context.Context, pool, gateway string) bool
 	devices         func() (map[string][]string, error)
 	containerName   func(ctx context.Context, pool, address string) string
+	gotPool         func(ctx context.Context, network, space, pool string)
 	orphanAfter     time.Duration
 	process         string // a name for this process that no other has
 	locks           locks
@@ -57,7 +60,7 @@ func New(c Config) (*Driver, error) {
 		c.OrphanAfter = 5 * time.Minute
 	}
 	return &Driver{store: c.Store, host: c.Host, log: c.Log, inventedGateway: c.InventedGateway,
-		devices: c.Devices, containerName: c.ContainerName, orphanAfter: c.OrphanAfter, process: rand.Text(),
+		devices: c.Devices, containerName: c.ContainerName, gotPool: c.GotPool, orphanAfter: c.OrphanAfter, process: rand.Text(),
 		wake: make(chan struct{}, 1)}, nil
 }
 
@@ -83,7 +86,11 @@ func (d *Driver) GwAllocCheck(_ context.Context, r *GwAllocCheckRequest) (*GwAll
 
 // CreateNetwork finds and checks the network's device. The network is durable when it returns.
 func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkRequest) (*Empty, error) {
-	return &Empty{}, d.createNetwork(ctx, r)
+	err := d.createNetwork(ctx, r)
+	if err == nil {
+		d.tellPools(ctx, r)
+	}
+	return &Empty{}, err
 }
 
 // DeleteNetwork forgets a network; an unknown one is no error. It is finished even if the engine goes away meanwhile:

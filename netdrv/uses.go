@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
 )
 
-// Use is the subnets of one network, and the addresses that its endpoints have.
+// Use is one network, and the addresses that its endpoints have.
 type Use struct {
-	Subnets []netip.Prefix
+	Network string // its ID
 	Addrs   []netip.Addr
 }
 
@@ -21,7 +23,7 @@ func (d *Driver) Uses(ctx context.Context) ([]Use, error) {
 	}
 	var all []Use
 	for _, n := range networks {
-		u, err := d.use(ctx, n.rec)
+		u, err := d.use(ctx, n.rec.ID)
 		if err != nil {
 			return nil, fmt.Errorf("network %s: %w", short(n.rec.ID), err)
 		}
@@ -31,15 +33,9 @@ func (d *Driver) Uses(ctx context.Context) ([]Use, error) {
 }
 
 // use is what one network uses.
-func (d *Driver) use(ctx context.Context, n networkRecord) (u Use, err error) {
-	for _, text := range n.Pools {
-		p, err := netip.ParsePrefix(text)
-		if err != nil {
-			return Use{}, fmt.Errorf("pool: %w", err)
-		}
-		u.Subnets = append(u.Subnets, p.Masked())
-	}
-	endpoints, err := list[endpointRecord](ctx, d.store, endpointPrefix+n.ID+"/")
+func (d *Driver) use(ctx context.Context, nid string) (Use, error) {
+	u := Use{Network: nid}
+	endpoints, err := list[endpointRecord](ctx, d.store, endpointPrefix+nid+"/")
 	if err != nil {
 		return Use{}, err
 	}
@@ -56,4 +52,18 @@ func (d *Driver) use(ctx context.Context, n networkRecord) (u Use, err error) {
 		}
 	}
 	return u, nil
+}
+
+// tellPools tells the IPAM driver, which is never told of networks, which pools the network got that was just made.
+func (d *Driver) tellPools(ctx context.Context, r *plugin.CreateNetworkRequest) {
+	if d.gotPool == nil {
+		return
+	}
+	for _, family := range [][]*plugin.IPAMData{r.IPv4Data, r.IPv6Data} {
+		for _, p := range family {
+			if p != nil && p.Pool != "" {
+				d.gotPool(ctx, r.NetworkID, p.AddressSpace, p.Pool)
+			}
+		}
+	}
 }

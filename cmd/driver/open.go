@@ -153,7 +153,7 @@ func openDrivers(cfg config, machine hw.Config, ledger, pools store.Store, point
 	}
 	network, err = netdrv.New(netdrv.Config{
 		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
-		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, OrphanAfter: points.orphanAfter(),
+		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, GotPool: ipam.GotPool, OrphanAfter: points.orphanAfter(),
 	})
 	if err != nil {
 		return nil, nil, err
