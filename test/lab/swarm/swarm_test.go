@@ -24,6 +24,7 @@ func TestSwarm(t *testing.T) {
 		{"two machines join", join},
 		{"the plugin is rolled out", rollOut},
 		{"tasks have VFs and addresses of one pool", service},
+		{"a clock jumps", clock},
 		{"a drained node gets everything back", drain},
 		{"an upgrade leaves tasks alone", upgrade},
 		{"a rollout that fails puts the node back", failedUpgrade},
@@ -132,6 +133,26 @@ func talk(t *testing.T, all []task) {
 		ping(all[0], k)
 	}
 	ping(all[len(all)-1], all[0])
+}
+
+// clock: who has an address does not depend on what time it is on a node. One that is an hour and a half ahead, and then is
+// set right, starts and ends tasks as ever.
+func clock(t *testing.T) {
+	for _, jump := range []string{"+ 5400", "- 5400"} {
+		two.sh(t, "date -s @$(($(date +%s) "+jump+"))")
+		spread(t)
+		var want []string
+		for _, k := range running(t, 4) {
+			want = append(want, k.address)
+		}
+		slices.Sort(want)
+		Within(t, time.Minute, func() string {
+			if got := leases(t); !slices.Equal(got, want) {
+				return fmt.Sprintf("etcd says that %v are taken, the tasks have %v", got, want)
+			}
+			return ""
+		})
+	}
 }
 
 func drain(t *testing.T) {
