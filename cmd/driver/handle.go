@@ -138,6 +138,20 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	return body, nil
 }
 
+// toldMax is how much of an error is told. An engine cuts what a plugin logs into lines of 64 KiB, and a byte can take six in
+// JSON.
+const toldMax = 8 << 10
+
+// told is the text of an error: all of it, or, if the error quotes what a client has sent without end, how it begins and ends.
+func told(err error) string {
+	text := err.Error()
+	if len(text) <= toldMax {
+		return text
+	}
+	const last = toldMax / 4
+	return text[:toldMax-last] + " [...] " + text[len(text)-last:]
+}
+
 // contentType is the media type of every answer, as the engine asks for it in Accept.
 const contentType = "application/vnd.docker.plugins.v1.2+json"
 
@@ -146,7 +160,7 @@ func writeAnswer(w http.ResponseWriter, a answer) {
 	body := a.body
 	if a.err != nil {
 		// Both of the engine's stubs look for "Err" when the status is not 200.
-		body, _ = json.Marshal(struct{ Err string }{a.err.Error()})
+		body, _ = json.Marshal(struct{ Err string }{told(a.err)})
 	}
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(a.status)

@@ -14,17 +14,20 @@ import (
 	"go.uber.org/zap"
 )
 
-// Limits on what a client may take of us. Only root can reach the socket; they are for broken clients, not for
-// hostile ones.
+// Limits on what one request may take of us.
 const (
-	bodyMax       = 1 << 20         // bytes; the largest real request is a few KiB
-	headerMax     = 16 << 10        // bytes
-	readHeaderMax = 5 * time.Second // from the first byte of a request to the end of its header
-	readBodyMax   = 5 * time.Second
+	bodyMax   = 1 << 20  // bytes; the largest real request is a few KiB, or some 26 bytes for each port that an image exposes
+	headerMax = 16 << 10 // bytes
 )
 
-// limits are the bounds in time, in one place so that a test can tighten them.
+// limits are the bounds on clients and on calls, in one place so that a test can tighten them.
 type limits struct {
+	connections int           // at a time, see crowd
+	header      time.Duration // from the connection, or the first byte of a further request, to the end of the header
+	body        time.Duration // from there to the end of the body
+	taking      time.Duration // from a call's bound to the end of its answer having been read
+	idle        time.Duration // between two requests; an engine closes what it has not used for 30 s (26 and later)
+
 	handler time.Duration // a handler's context ends
 	grace   time.Duration // how much longer the server waits for a handler to say why it gave up
 	finish  time.Duration // after the signal to stop: calls in flight go on undisturbed
@@ -33,9 +36,11 @@ type limits struct {
 }
 
 // limitsFor keeps what comes after the signal to stop under 10 seconds in all: so long the engine waits between SIGTERM
-// and SIGKILL.
+// and SIGKILL. An engine has a connection for each call that is under way, and a handful of idle ones. Those above the limit
+// lose nothing: they wait to be accepted.
 func limitsFor(handler time.Duration) limits {
 	return limits{
+		connections: 256, header: 5 * time.Second, body: 5 * time.Second, taking: 5 * time.Second, idle: 2 * time.Minute,
 		handler: handler, grace: 500 * time.Millisecond,
 		finish: 7 * time.Second, windUp: time.Second, closing: 1500 * time.Millisecond,
 	}
@@ -66,12 +71,15 @@ func (s *server) serve(ctx context.Context, l net.Listener) error {
 	hs := &http.Server{
 		Handler:           s,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: readHeaderMax,
+		ConnContext:       withVisitor,
+		ReadHeaderTimeout: s.limits.header,
+		WriteTimeout:      s.limits.body + s.limits.handler + s.limits.grace + s.limits.taking,
+		IdleTimeout:       s.limits.idle,
 		MaxHeaderBytes:    headerMax,
 		ErrorLog:          zap.NewStdLog(s.log),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- hs.Serve(l) }()
+	go func() { failed <- hs.Serve(newCrowd(l, s.limits.connections)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("socket %s: serve: %w", l.Addr(), err)
@@ -130,7 +138,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := answerOf(nil, err)
 	if err == nil {
 		about.add(body)
+		done := working(r)
 		a = s.run(r.Context(), rt, body)
+		done()
 		about.add(a.body)
 	}
 	if r.Context().Err() != nil && a.outcome != outcomePanic && a.outcome != outcomeDeadline {
@@ -162,11 +172,11 @@ func clip(op string) string {
 	return op[:n]
 }
 
-// read reads the body within readBodyMax. The bound is lifted afterwards: it is the same deadline under which net/http
+// read reads the body within its bound. The bound is lifted afterwards: it is the same deadline under which net/http
 // watches for a client that goes away, and it would take the end of the bound for that.
 func (s *server) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	conn := http.NewResponseController(w)
-	if err := conn.SetReadDeadline(time.Now().Add(readBodyMax)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(s.limits.body)); err != nil {
 		return nil, fmt.Errorf("request body: set deadline: %w", err)
 	}
 	body, err := readBody(w, r)
@@ -194,7 +204,7 @@ func (s *server) run(client context.Context, rt route, body []byte) answer {
 			return
 		}
 		s.log.Warn("late call ended", zap.String("op", rt.op), zap.Duration("dur", time.Since(start)),
-			zap.String("outcome", string(a.outcome)), zap.NamedError("err", a.err))
+			zap.String("outcome", string(a.outcome)), errField(a.err))
 	})
 	timeout := time.NewTimer(s.limits.handler + s.limits.grace)
 	defer timeout.Stop()

@@ -1,8 +1,8 @@
 // Command run runs the test layers in order and counts what happened in them.
 //
-//	go run ./test/run [-layers unit,kernel,cluster,engine,lab,crash] [-engine 20.10|26.1|28.5] [-v]
+//	go run ./test/run [-layers unit,fuzz,kernel,cluster,engine,lab,crash] [-engine 20.10|26.1|28.5] [-fuzztime 5s|2000x] [-v]
 //
-// unit is every test without a build tag, with the race detector; kernel those behind the tag kernel, on real links in
+// unit is every test without a build tag, with the race detector; fuzz is every fuzz target, each for a while; kernel those behind the tag kernel, on real links in
 // private namespaces; cluster those behind the tag cluster, on etcd servers that they build and start; engine is
 // test/engine against a private Docker Engine; lab is test/lab in a virtual machine with an SR-IOV NIC, and
 // test/lab/virtio in one with another make of it. crash, which runs only if it is asked for, kills the plugin at each of
