@@ -113,7 +113,9 @@ func TestOpenClosesAnEmptyDirectory(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		mustOpen(t, filepath.Join(dir, "ledger.db"))
+		if err := mustOpen(t, filepath.Join(dir, "ledger.db")).Close(); err != nil {
+			t.Fatal(err)
+		}
 		if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != want {
 			t.Errorf("with %q in it: %v, %v; want %v", name, fi.Mode(), err, want)
 		}
