@@ -55,7 +55,8 @@ func (s *stage) fuzzed(ctx context.Context) ([]fuzzedPackage, error) {
 }
 
 // fuzzPackage builds the targets of a package, with the instruments that tell new inputs from old ones, and runs one after
-// the other: each uses all processors.
+// the other: each uses all processors. Little time is spent on making inputs of interest shorter: by default it is a minute for
+// each, in which no other is tried.
 func (s *stage) fuzzPackage(ctx context.Context, p fuzzedPackage) error {
 	name := strings.ReplaceAll(p.path, "/", "-")
 	binary := filepath.Join(s.root, ".cache/test", name+".fuzz.test")
@@ -71,7 +72,7 @@ func (s *stage) fuzzPackage(ctx context.Context, p fuzzedPackage) error {
 	var failures []error
 	for _, target := range strings.Fields(string(out)) {
 		cmd := s.command(ctx, binary, append(testFlags(time.Hour), "-test.run=^$", "-test.fuzz=^"+target+"$",
-			"-test.fuzztime="+s.fuzzTime, "-test.fuzzcachedir="+filepath.Join(s.root, ".cache/fuzz", name))...)
+			"-test.fuzztime="+s.fuzzTime, "-test.fuzzminimizetime=10x", "-test.fuzzcachedir="+filepath.Join(s.root, ".cache/fuzz", name))...)
 		cmd.Dir = p.dir
 		shown := p.path + "." + target // a line for each, as for a package
 		failures = append(failures, s.convert(ctx, shown, cmd), s.tally.tried(shown, target))
