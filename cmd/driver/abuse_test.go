@@ -169,7 +169,7 @@ func TestEndlessError(t *testing.T) {
 // waiting longest goes. Those whose calls are under way stay, and when all are, the next waits.
 func TestCrowd(t *testing.T) {
 	l := quick()
-	l.connections = 4
+	l.connections, l.handler = 4, time.Minute
 	entered, release := make(chan struct{}), make(chan struct{})
 	routes := []route{
 		doing("T.Hold", func(context.Context, *echoRequest) (*echoResponse, error) {
@@ -228,7 +228,7 @@ func TestCrowd(t *testing.T) {
 		select {
 		case got := <-answered:
 			t.Errorf("it was answered beside %d others: %s", l.connections, got)
-		case <-time.After(2 * patience):
+		case <-time.After(patience / 4):
 		}
 		close(release)
 		if got := <-answered; got != `200 {"Count":6}` {
@@ -240,4 +240,38 @@ func TestCrowd(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestLargeBodies: of clients that have much to say, and say it slowly, only some are listened to at a time; one that says
+// little is answered meanwhile.
+func TestLargeBodies(t *testing.T) {
+	l := quick()
+	l.large, l.body = 2, 500*time.Millisecond
+	r := start(t, l, doing("T.Echo", func(_ context.Context, r *echoRequest) (*echoResponse, error) {
+		return &echoResponse{Count: r.Count}, nil
+	}))
+	const post = "POST /T.Echo HTTP/1.1\r\nHost: p\r\n"
+	begin := fmt.Sprintf("%sContent-Length: %d\r\n\r\n{%s", post, bodyMax, strings.Repeat(" ", largeBody))
+	var slow []net.Conn
+	for range 5 {
+		slow = append(slow, r.dial(t, begin))
+	}
+	if status, got := r.post(t, "T.Echo", `{"Count":5}`); status != 200 || got != `{"Count":5}` {
+		t.Errorf("one that says little: %d %s", status, got)
+	}
+	refused := 0
+	for _, c := range slow {
+		switch said := ended(t, c); {
+		case strings.Contains(said, "request body: larger than 65536 bytes, and there are 2 such already; nothing was changed"):
+			refused++
+		case !strings.HasPrefix(said, "HTTP/1.1 400 "):
+			t.Errorf("a slow one was answered %q", said)
+		}
+	}
+	if refused < 2 {
+		t.Errorf("%d of %d were refused, want those for which there was no place in time", refused, len(slow))
+	}
+	if status, got := r.post(t, "T.Echo", `{"Count":6,"EndpointID":"`+strings.Repeat("x", 2*largeBody)+`"}`); status != 200 || got != `{"Count":6}` {
+		t.Errorf("a large one afterwards: %d %s", status, got)
+	}
 }

@@ -10,8 +10,9 @@ import (
 	"time"
 )
 
-// patience is what a connection has at least to send its request in.
-const patience = 100 * time.Millisecond
+// patience is what a connection has at least to send its request in, however many others come. An engine sends it at once, but
+// on a machine that is busy it takes its time: a request that is lost is one that the engine repeats with an empty body.
+const patience = 2 * time.Second
 
 // A crowd is the connections of a server. When there are as many as there may be, the one that has kept us waiting longest
 // goes for the next: a client that says nothing, or little by little, or has nothing more to ask, keeps nobody out. One

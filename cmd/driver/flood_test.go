@@ -36,14 +36,14 @@ func TestFlood(t *testing.T) {
 		if err != nil || !strings.HasPrefix(got, "200 ") {
 			t.Fatalf("call %d, beside %d connections: %s, %v", i, flood.at(), got, err)
 		}
-		if n := p.descriptors(t); n > descriptors+limitsFor(0).connections+10 {
+		if n := p.descriptors(t); n > descriptors+1024+10 {
 			t.Errorf("%d descriptors are open, %d before", n, descriptors)
 		}
 	}
 	if got, err := p.asEngine("NetworkDriver.GetCapabilities", ""); err != nil || !strings.HasPrefix(got, "200 ") {
 		t.Errorf("after %d connections: %s, %v", many, got, err)
 	}
-	if grown := p.peak(t) - memory; grown > 200<<10 {
+	if grown := p.peak(t) - memory; grown > 300<<10 {
 		t.Errorf("the process took %d KiB more", grown)
 	}
 	flood.end(t)
@@ -160,7 +160,7 @@ func (f *flood) end(t *testing.T) {
 	}
 }
 
-// TestFloodOfCalls: a thousand real calls at once are all answered.
+// TestFloodOfCalls: more real calls at once than there may be connections are all answered.
 func TestFloodOfCalls(t *testing.T) {
 	p := newProcess(t)
 	if err := p.cmd.Start(); err != nil {
@@ -170,7 +170,7 @@ func TestFloodOfCalls(t *testing.T) {
 		t.Fatal(err)
 	}
 	var calls sync.WaitGroup
-	for range 1000 {
+	for range 1500 {
 		calls.Go(func() {
 			got, err := p.asEngine("NetworkDriver.GwAllocCheck", `{"Options":{"com.docker.network.generic":{"netdevice":"ens1f0"}}}`)
 			if err != nil || got != `200 {"SkipIPv4":true,"SkipIPv6":true}` {

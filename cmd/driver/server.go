@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
@@ -17,12 +18,14 @@ import (
 // Limits on what one request may take of us.
 const (
 	bodyMax   = 1 << 20  // bytes; the largest real request is a few KiB, or some 26 bytes for each port that an image exposes
+	largeBody = 64 << 10 // bytes; of those that are larger only some are read at a time
 	headerMax = 16 << 10 // bytes
 )
 
 // limits are the bounds on clients and on calls, in one place so that a test can tighten them.
 type limits struct {
 	connections int           // at a time, see crowd
+	large       int           // of them that may have a large body
 	header      time.Duration // from the connection, or the first byte of a further request, to the end of the header
 	body        time.Duration // from there to the end of the body
 	taking      time.Duration // from a call's bound to the end of its answer having been read
@@ -40,10 +43,19 @@ type limits struct {
 // lose nothing: they wait to be accepted.
 func limitsFor(handler time.Duration) limits {
 	return limits{
-		connections: 256, header: 5 * time.Second, body: 5 * time.Second, taking: 5 * time.Second, idle: 2 * time.Minute,
+		connections: connectionsFor(1024), large: 16, header: 5 * time.Second, body: 5 * time.Second, taking: 5 * time.Second, idle: 2 * time.Minute,
 		handler: handler, grace: 500 * time.Millisecond,
 		finish: 7 * time.Second, windUp: time.Second, closing: 1500 * time.Millisecond,
 	}
+}
+
+// connectionsFor is how many connections there may be at a time if the files that the process may have open allow that.
+func connectionsFor(wanted int) int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return wanted
+	}
+	return max(1, int(min(uint64(wanted), files.Cur/2)))
 }
 
 // server answers calls: it finds the route, bounds and guards the call, and logs it.
@@ -51,6 +63,7 @@ type server struct {
 	routes  map[string]route // by URL path
 	limits  limits
 	log     *zap.Logger
+	large   chan struct{}  // holds a value for each large body that there is
 	running sync.WaitGroup // handlers at work, answered for or not
 }
 
@@ -60,7 +73,7 @@ func newServer(routes []route, l limits, log *zap.Logger) *server {
 	for _, rt := range routes {
 		byPath["/"+rt.op] = rt
 	}
-	return &server{routes: byPath, limits: l, log: log}
+	return &server{routes: byPath, limits: l, log: log, large: make(chan struct{}, l.large)}
 }
 
 // serve answers on l until ctx ends, then lets the calls in flight finish. It releases nothing else: what is lent
@@ -133,7 +146,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rt, err := s.find(r, op)
 	var body []byte
 	if err == nil {
-		body, err = s.read(w, r)
+		var done func()
+		body, done, err = s.read(w, r)
+		defer done()
 	}
 	a := answerOf(nil, err)
 	if err == nil {
@@ -172,21 +187,41 @@ func clip(op string) string {
 	return op[:n]
 }
 
-// read reads the body within its bound. The bound is lifted afterwards: it is the same deadline under which net/http
-// watches for a client that goes away, and it would take the end of the bound for that.
-func (s *server) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	conn := http.NewResponseController(w)
-	if err := conn.SetReadDeadline(time.Now().Add(s.limits.body)); err != nil {
-		return nil, fmt.Errorf("request body: set deadline: %w", err)
+// read reads the body within its bound; done is to be called when it is not needed any more. The bound is lifted afterwards:
+// it is the same deadline under which net/http watches for a client that goes away, and it would take the end of the bound for
+// that.
+func (s *server) read(w http.ResponseWriter, r *http.Request) (body []byte, done func(), err error) {
+	done = func() {}
+	conn, end := http.NewResponseController(w), time.Now().Add(s.limits.body)
+	if err := conn.SetReadDeadline(end); err != nil {
+		return nil, done, fmt.Errorf("request body: set deadline: %w", err)
 	}
-	body, err := readBody(w, r)
+	body, rest, err := beginBody(w, r)
+	if err == nil && rest != nil {
+		if done, err = s.admitLarge(end); err == nil {
+			body, err = endBody(body, rest)
+		}
+	}
 	if err != nil {
-		return nil, err
+		return nil, done, err
 	}
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
-		return nil, fmt.Errorf("request body: lift deadline: %w", err)
+		return nil, done, fmt.Errorf("request body: lift deadline: %w", err)
 	}
-	return body, nil
+	return body, done, nil
+}
+
+// admitLarge waits until one more large body may be there, as long as its client may take to send it.
+func (s *server) admitLarge(end time.Time) (done func(), err error) {
+	patience := time.NewTimer(time.Until(end))
+	defer patience.Stop()
+	select {
+	case s.large <- struct{}{}:
+		return func() { <-s.large }, nil
+	case <-patience.C:
+		return func() {}, refuse(http.StatusServiceUnavailable, "request body: larger than %d bytes, and there are %d such already",
+			largeBody, s.limits.large)
+	}
 }
 
 // run makes the call and waits for its result, but not for ever: after a dockerd restart the engine has no bound of

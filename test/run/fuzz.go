@@ -71,7 +71,7 @@ func (s *stage) fuzzPackage(ctx context.Context, p fuzzedPackage) error {
 	}
 	var failures []error
 	for _, target := range strings.Fields(string(out)) {
-		cmd := s.command(ctx, binary, append(testFlags(time.Hour), "-test.run=^$", "-test.fuzz=^"+target+"$",
+		cmd := s.command(ctx, binary, append(s.testFlags(time.Hour), "-test.run=^$", "-test.fuzz=^"+target+"$",
 			"-test.fuzztime="+s.fuzzTime, "-test.fuzzminimizetime=10x", "-test.fuzzcachedir="+filepath.Join(s.root, ".cache/fuzz", name))...)
 		cmd.Dir = p.dir
 		shown := p.path + "." + target // a line for each, as for a package
