@@ -20,7 +20,11 @@ func FuzzNodeLedger(f *testing.F) {
 			theirs, ours := b.get(pb), a.get(pa)
 			id := strings.TrimPrefix(strings.Split(pa, ".")[0], "v1:")
 			a.end()
-			key := []string{"node/owed/" + id + "/0000000000000005", "node/mine/" + pa, "node/reserve/" + pa + "/10.0.0.5",
+			free := "10.0.0.5" // a reserve is believed: what is in it is this node's
+			if free == theirs {
+				free = "10.0.0.4"
+			}
+			key := []string{"node/owed/" + id + "/0000000000000005", "node/mine/" + pa, "node/reserve/" + pa + "/" + free,
 				"node/owed/" + id + "/000000000000000a"}[kind%4]
 			if kind%4 == 3 {
 				j := store.NewJournal(a.journal)

@@ -2,12 +2,12 @@
 //
 //	go run ./test/run [-layers unit,fuzz,kernel,cluster,engine,lab,crash] [-engine 20.10|26.1|28.5] [-fuzztime 5s|2000x] [-v]
 //
-// unit is every test without a build tag, with the race detector; fuzz is every fuzz target, each for a while; kernel those behind the tag kernel, on real links in
-// private namespaces; cluster those behind the tag cluster, on etcd servers that they build and start; engine is
-// test/engine against a private Docker Engine; lab is test/lab in a virtual machine with an SR-IOV NIC, and
-// test/lab/virtio in one with another make of it. crash, which runs only if it is asked for, kills the plugin at each of
-// its crash points, in places of which the layers kernel and lab draw some by lot. Each layer prepares what it needs. Progress is a line per package, or
-// per test where tests are long; a test that fails is shown in full at once. The last line is
+// unit is every test without a build tag, with the race detector; fuzz is every fuzz target, each for a while; kernel those
+// behind the tag kernel, on real links in private namespaces; cluster those behind the tag cluster, on etcd servers that they
+// build and start; engine is test/engine against a private Docker Engine; lab is test/lab in a virtual machine with an SR-IOV
+// NIC, and test/lab/virtio in one with another make of it. crash, which runs only if it is asked for, kills the plugin at each of
+// its crash points, in places of which the layers kernel and lab draw some by lot. Each layer prepares what it needs. Progress
+// is a line per package, or per test where tests are long; a test that fails is shown in full at once. The last line is
 //
 //	N passed, N failed, N skipped
 //
