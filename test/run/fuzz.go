@@ -80,8 +80,8 @@ func (s *stage) fuzzPackage(ctx context.Context, p fuzzedPackage) error {
 	return errors.Join(failures...)
 }
 
-// execs is what a target says of how many inputs it has tried.
-var execs = regexp.MustCompile(`execs: ([1-9]\d*) `)
+// execs is what a target says of inputs that it has tried: new ones, or at first those that it knows.
+var execs = regexp.MustCompile(`(execs|baseline coverage): [1-9]`)
 
 // tried is an error if a target that passed has tried no input at all.
 func (t *tally) tried(pkg, target string) error {

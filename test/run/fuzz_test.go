@@ -10,6 +10,7 @@ func TestTriedNothing(t *testing.T) {
 	for output, want := range map[string]string{
 		`fuzz: elapsed: 5s, execs: 7 (1/sec), new interesting: 1 (total: 3)\n`: "",
 		`fuzz: elapsed: 5s, execs: 0 (0/sec), new interesting: 0 (total: 0)\n`: "m/p.FuzzA: has tried no input",
+		`fuzz: elapsed: 5s, gathering baseline coverage: 2/3 completed\n`:      "",
 		`fuzz: elapsed: 0s, gathering baseline coverage: 0/3 completed\n`:      "m/p.FuzzA: has tried no input",
 	} {
 		tally := newTally(&report{out: new(bytes.Buffer), strip: "m"})
