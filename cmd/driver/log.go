@@ -100,9 +100,6 @@ func logWords(log *zap.Logger, op string, request []byte, a answer) {
 		return
 	}
 	fields := []zap.Field{zap.String("op", op), zap.ByteString("request", request[:min(len(request), wordsMax)]),
-		zap.Int("status", a.status), zap.ByteString("answer", a.body[:min(len(a.body), wordsMax)])}
-	if a.err != nil {
-		fields = append(fields, zap.String("err", a.err.Error()))
-	}
+		zap.Int("status", a.status), zap.ByteString("answer", a.body[:min(len(a.body), wordsMax)]), errField(a.err)}
 	log.Debug("said", fields...)
 }

@@ -100,7 +100,7 @@ func (f *target) call(op string, body []byte) (status int, answer []byte) {
 	before, machine := f.ledger(), f.kernel.String()
 	w := answerer{httptest.NewRecorder()}
 	f.server.ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/"+op, bytes.NewReader(body)))
-	time.Sleep(2 * time.Minute)
+	time.Sleep(10 * time.Second) // and not longer than an engine may take to join what it has made
 	synctest.Wait()
 	status, answer = w.Code, w.Body.Bytes()
 	var said map[string]any
