@@ -256,7 +256,9 @@ func TestLargeBodies(t *testing.T) {
 			<-release
 			return &echoResponse{Count: 1}, nil
 		}),
-		doing("T.Echo", func(_ context.Context, r *echoRequest) (*echoResponse, error) { return &echoResponse{Count: r.Count}, nil }))
+		doing("T.Echo", func(_ context.Context, r *echoRequest) (*echoResponse, error) {
+			return &echoResponse{Count: r.Count}, nil
+		}))
 	large := `{"Count":6,"EndpointID":"` + strings.Repeat("x", 2*largeBody) + `"}`
 	held := make(chan string, l.large)
 	for range l.large {
