@@ -4,6 +4,9 @@ NAME ?= mellanox/passthrough:latest
 DOCKER ?= docker
 ENGINE ?=
 ENGINES ?= 20.10,26.1,28.5
+# How long each fuzz target looks for new inputs: 5s, or 2000x for a number of inputs. There are some 30 of them, so that 30s
+# each is a quarter of an hour; in "make test" it is less, for CI's sake.
+FUZZTIME ?= 5s
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH DOCKER
@@ -14,7 +17,7 @@ TAGS := kernel engine lab cluster crashpoints
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugin install uninstall demo test test-unit test-kernel test-cluster test-engine test-lab test-matrix test-crash bench lint clean
+.PHONY: help build plugin install uninstall demo test test-unit fuzz test-kernel test-cluster test-engine test-lab test-matrix test-crash bench lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,11 +37,14 @@ uninstall: ## disable and remove it (NAME=...)
 demo: ## two tenants with one subnet on an emulated NIC (PF=ens2f0: on your own NIC and engine)
 	scripts/demo $(PF)
 
-test: lint ## lint, then every layer: unit, kernel, engine, lab (ENGINE=20.10, 26.1 or 28.5)
-	go run ./test/run -engine '$(ENGINE)'
+test: lint ## lint, then every layer: unit, fuzz, kernel, cluster, engine, lab (ENGINE=20.10, 26.1 or 28.5)
+	go run ./test/run -engine '$(ENGINE)' -fuzztime '$(FUZZTIME)'
 
 test-unit: ## no privileges, race detector
 	go run ./test/run -layers unit
+
+fuzz: ## every fuzz target that there is (FUZZTIME=30s each)
+	go run ./test/run -layers fuzz -fuzztime '$(FUZZTIME)'
 
 test-kernel: ## real netlink in private namespaces
 	go run ./test/run -layers kernel

@@ -267,7 +267,7 @@ func TestNoWayOutOfSysfs(t *testing.T) {
 		}
 	}
 	err := h.RestoreNetdev("../../../etc", hw.Snapshot{Link: &hw.LinkState{Name: "x"}})
-	wantError(t, err, "sysfs: readdir bus/pci/devices/../net: invalid argument")
+	wantError(t, err, "../../../etc: device is in another network namespace") // as one without a PCI address that nobody has
 	if after := k.String(); after != before || len(k.Calls()) > 0 {
 		t.Errorf("something was changed: %v\n%s", k.Calls(), after)
 	}

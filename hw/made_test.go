@@ -260,3 +260,36 @@ func TestForgedMark(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestForgedMarkOfAnother: whoever is lent a VF cannot have it taken for another device, such as a veth that somebody else has:
+// one with a PCI address is known by that.
+func TestForgedMarkOfAnother(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(igb())
+	k.AddVeth("tap0", "tap1")
+	h := open(t, k)
+	tap, err := h.Netdev("tap0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.PrepareNetdev(tap.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	alias := k.Link("tap0").Alias
+	if err := k.MoveToNS("web", "tap0", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.SetLink(k.Link("ens1f0v0").Index, hw.LinkChange{Alias: &alias}); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := h.Find(tap.ID); !errors.Is(err, hw.ErrAway) {
+		t.Errorf("%s is found as %s, %v; it is in a container", tap.ID, n.Name, err)
+	}
+	if err := k.MoveHome("web", "eth0", "dev7"); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := h.Find(tap.ID); err != nil || n.Name != "dev7" {
+		t.Errorf("%s is found as %s, %v", tap.ID, n.Name, err)
+	}
+}

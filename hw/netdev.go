@@ -15,14 +15,15 @@ import (
 type ID string
 
 // IsPCI tells whether the device is a PCI function.
-func (id ID) IsPCI() bool { return !strings.HasPrefix(string(id), "link-") && !id.IsMade() }
+func (id ID) IsPCI() bool { return id.PCI() != "" }
 
-// PCI returns the PCI address, "" for a device that has none.
+// PCI returns the PCI address, "" for a device that has none. It becomes part of paths: an ID that only looks like one, out of
+// a record that is damaged, has none.
 func (id ID) PCI() string {
-	if !id.IsPCI() {
+	pci, _, _ := strings.Cut(string(id), "/")
+	if !pciAddress.MatchString(pci) {
 		return ""
 	}
-	pci, _, _ := strings.Cut(string(id), "/")
 	return pci
 }
 
@@ -206,8 +207,11 @@ func (h *Host) Find(id ID) (Netdev, error) {
 // name that it was made under.
 func (h *Host) findMarked(id ID, links []Link) (Netdev, error) {
 	for _, l := range links {
-		if l.Alias == id.mark() && (!id.IsMade() || makeable(l)) {
-			return Netdev{ID: id, Link: l}, nil
+		if l.Alias != id.mark() || id.IsMade() && !makeable(l) {
+			continue
+		}
+		if n, err := h.describe(l); err != nil || !n.ID.IsPCI() { // one with a PCI address has its mark from whoever was lent it
+			return Netdev{ID: id, Link: l}, err
 		}
 	}
 	for _, l := range links {

@@ -91,6 +91,9 @@ func (h *Host) VFs(pf PF) ([]VF, error) {
 		if pci == "" {
 			return vfs, nil
 		}
+		if !pciAddress.MatchString(pci) {
+			return nil, &Error{Dev: pf.String(), Err: fmt.Errorf("virtfn%d leads to %q: %w", i, pci, ErrInvalid)}
+		}
 		vf, err := h.vf(pf, i, pci, links)
 		if err != nil {
 			return nil, &Error{Dev: pf.String(), Err: err}

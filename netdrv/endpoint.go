@@ -15,8 +15,8 @@ import (
 // createEndpoint claims a device for an endpoint and makes it ready, or answers from the ledger that it has been done.
 func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointRequest) (endpointRecord, error) {
 	e := endpointRecord{Version: recordVersion, Network: r.NetworkID, ID: r.EndpointID}
-	if e.Network == "" || e.ID == "" {
-		return e, errNoID
+	if err := checkIDs(e.Network, e.ID); err != nil {
+		return e, err
 	}
 	unlock, err := d.locks.lock(ctx, endpointKey(e.Network, e.ID))
 	if err != nil {
@@ -92,8 +92,8 @@ func (d *Driver) containerConfig(ctx context.Context, n *network, r *plugin.Crea
 
 // join answers where the engine finds the endpoint's device.
 func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinResponse, error) {
-	if r.NetworkID == "" || r.EndpointID == "" {
-		return nil, errNoID
+	if err := checkIDs(r.NetworkID, r.EndpointID); err != nil {
+		return nil, err
 	}
 	unlock, err := d.locks.lock(ctx, endpointKey(r.NetworkID, r.EndpointID))
 	if err != nil {
@@ -137,8 +137,8 @@ func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinR
 // deleteEndpoint forgets an endpoint and puts its device back, waiting for it for as long as patience. The engine ignores
 // errors of this call and never repeats it, so that what cannot be done now is left to the reconciler.
 func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience time.Duration) error {
-	if nid == "" || eid == "" {
-		return errNoID
+	if err := checkIDs(nid, eid); err != nil {
+		return err
 	}
 	unlock, err := d.locks.lock(ctx, endpointKey(nid, eid))
 	if err != nil {

@@ -51,8 +51,8 @@ func (d *Driver) network(ctx context.Context, nid string) (*network, error) {
 // createNetwork makes a network, or confirms one that is there: swarm creates its networks again, under the same ID,
 // after the engine was restarted.
 func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkRequest) error {
-	if r.NetworkID == "" {
-		return errNoID
+	if err := checkIDs(r.NetworkID); err != nil {
+		return err
 	}
 	raw, err := genericOptions(r.Options)
 	if err != nil {
@@ -215,8 +215,8 @@ func nobodys(gw netip.Prefix) bool {
 // devices are freed, now or when they come home: there may be too many to wait for. VFs that the plugin made go with the
 // last network of their PF.
 func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
-	if nid == "" {
-		return errNoID
+	if err := checkIDs(nid); err != nil {
+		return err
 	}
 	unlock, err := d.locks.lock(ctx, "networks")
 	if err != nil {

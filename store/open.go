@@ -221,10 +221,14 @@ func initBolt(path string) error {
 	return errors.Join(err, db.Sync(), db.Close())
 }
 
-// makeDir makes dir for this process alone, durably. One that exists stays as it is: its owner set its mode.
+// makeDir makes dir for this process alone, durably. One that exists and is empty was made for us, as the state directory of
+// a managed plugin is, which engines make for everybody to read; one that has something in it stays as it is.
 func makeDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
+	if entries, err := os.ReadDir(dir); err == nil {
+		if len(entries) > 0 {
+			return nil
+		}
+		return os.Chmod(dir, dirMode)
 	}
 	if err := os.MkdirAll(dir, dirMode); err != nil {
 		return err

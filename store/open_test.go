@@ -100,6 +100,28 @@ func TestOpenMakesDirectoryAndFile(t *testing.T) {
 	}
 }
 
+// TestOpenClosesAnEmptyDirectory: an engine makes the state directory of a plugin for everybody to read. What is in use by
+// somebody already keeps its mode.
+func TestOpenClosesAnEmptyDirectory(t *testing.T) {
+	for name, want := range map[string]os.FileMode{"": 0o700, "devices": 0o755} {
+		dir := t.TempDir()
+		if err := os.Chmod(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if name != "" {
+			if err := os.WriteFile(filepath.Join(dir, name), nil, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := mustOpen(t, filepath.Join(dir, "ledger.db")).Close(); err != nil {
+			t.Fatal(err)
+		}
+		if fi, err := os.Stat(dir); err != nil || fi.Mode().Perm() != want {
+			t.Errorf("with %q in it: %v, %v; want %v", name, fi.Mode(), err, want)
+		}
+	}
+}
+
 func TestOpenRemovesHalfBuiltLedgers(t *testing.T) {
 	path := ledger(t, 1)
 	if err := os.WriteFile(path+".new-123", []byte("half"), 0o600); err != nil {

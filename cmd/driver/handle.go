@@ -125,17 +125,46 @@ func encode[Resp any](resp *Resp) ([]byte, error) {
 	return out, nil
 }
 
-// readBody reads at most bodyMax bytes.
-func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyMax))
+// beginBody reads a body; if it is large, how it begins, and rest is where there is more.
+func beginBody(w http.ResponseWriter, r *http.Request) (body []byte, rest io.Reader, err error) {
+	whole := http.MaxBytesReader(w, r.Body, bodyMax)
+	body, err = io.ReadAll(io.LimitReader(whole, largeBody))
+	if err != nil || len(body) < largeBody {
+		return body, nil, notRead(err)
+	}
+	return body, whole, nil
+}
+
+// endBody reads the rest of a large body.
+func endBody(begin []byte, rest io.Reader) ([]byte, error) {
+	more, err := io.ReadAll(rest)
+	return append(begin, more...), notRead(err)
+}
+
+// notRead says what is wrong with a body, if something is.
+func notRead(err error) error {
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return nil, refuse(http.StatusRequestEntityTooLarge, "request body: larger than %d bytes", tooLarge.Limit)
+		return refuse(http.StatusRequestEntityTooLarge, "request body: larger than %d bytes", tooLarge.Limit)
 	case err != nil:
-		return nil, refuse(http.StatusBadRequest, "request body: read: %w", err)
+		return refuse(http.StatusBadRequest, "request body: read: %w", err)
 	}
-	return body, nil
+	return nil
+}
+
+// toldMax is how much of an error is told. An engine cuts what a plugin logs into lines of 64 KiB, and a byte can take six in
+// JSON.
+const toldMax = 8 << 10
+
+// told is the text of an error: all of it, or, if the error quotes what a client has sent without end, how it begins and ends.
+func told(err error) string {
+	text := err.Error()
+	if len(text) <= toldMax {
+		return text
+	}
+	const last = toldMax / 4
+	return text[:toldMax-last] + " [...] " + text[len(text)-last:]
 }
 
 // contentType is the media type of every answer, as the engine asks for it in Accept.
@@ -146,7 +175,7 @@ func writeAnswer(w http.ResponseWriter, a answer) {
 	body := a.body
 	if a.err != nil {
 		// Both of the engine's stubs look for "Err" when the status is not 200.
-		body, _ = json.Marshal(struct{ Err string }{a.err.Error()})
+		body, _ = json.Marshal(struct{ Err string }{told(a.err)})
 	}
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(a.status)

@@ -62,6 +62,14 @@ func short(id string) string {
 	return id[:n]
 }
 
+// errField is an error in the log, if there is one.
+func errField(err error) zap.Field {
+	if err == nil {
+		return zap.Skip()
+	}
+	return zap.String("err", told(err))
+}
+
 // logCall writes the one line that every call leaves.
 func logCall(log *zap.Logger, op string, quiet bool, about subject, took time.Duration, a answer) {
 	level := zapcore.WarnLevel
@@ -75,9 +83,7 @@ func logCall(log *zap.Logger, op string, quiet bool, about subject, took time.Du
 	}
 	fields := append([]zap.Field{zap.String("op", op)}, about.fields()...)
 	fields = append(fields, zap.Duration("dur", took), zap.String("outcome", string(a.outcome)))
-	if a.err != nil {
-		fields = append(fields, zap.String("err", a.err.Error()))
-	}
+	fields = append(fields, errField(a.err))
 	if a.stack != "" {
 		fields = append(fields, zap.String("stack", a.stack))
 	}
@@ -94,9 +100,6 @@ func logWords(log *zap.Logger, op string, request []byte, a answer) {
 		return
 	}
 	fields := []zap.Field{zap.String("op", op), zap.ByteString("request", request[:min(len(request), wordsMax)]),
-		zap.Int("status", a.status), zap.ByteString("answer", a.body[:min(len(a.body), wordsMax)])}
-	if a.err != nil {
-		fields = append(fields, zap.String("err", a.err.Error()))
-	}
+		zap.Int("status", a.status), zap.ByteString("answer", a.body[:min(len(a.body), wordsMax)]), errField(a.err)}
 	log.Debug("said", fields...)
 }

@@ -55,6 +55,9 @@ var verbs = []struct {
 
 // run is the life of the process that serves.
 func run(cfg config) error {
+	if err := giveUpPrivileges(); err != nil {
+		return err
+	}
 	log := newLogger(os.Stdout, cfg.logLevel)
 	stopped, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer ignore()

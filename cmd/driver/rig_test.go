@@ -33,7 +33,9 @@ type echoResponse struct {
 
 // quick are limits that a test can wait for.
 func quick() limits {
-	return limits{handler: 5 * time.Second, grace: 50 * time.Millisecond, finish: 5 * time.Second, windUp: time.Second}
+	l := limitsFor(5 * time.Second)
+	l.grace, l.finish = 50*time.Millisecond, 5*time.Second
+	return l
 }
 
 // tempSocket is a path short enough for a unix socket, which t.TempDir's often is not.

@@ -9,22 +9,28 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"go.uber.org/zap"
 )
 
-// Limits on what a client may take of us. Only root can reach the socket; they are for broken clients, not for
-// hostile ones.
+// Limits on what one request may take of us.
 const (
-	bodyMax       = 1 << 20         // bytes; the largest real request is a few KiB
-	headerMax     = 16 << 10        // bytes
-	readHeaderMax = 5 * time.Second // from the first byte of a request to the end of its header
-	readBodyMax   = 5 * time.Second
+	bodyMax   = 1 << 20  // bytes; the largest real request is a few KiB, or some 26 bytes for each port that an image exposes
+	largeBody = 64 << 10 // bytes; of those that are larger only some are read at a time
+	headerMax = 16 << 10 // bytes
 )
 
-// limits are the bounds in time, in one place so that a test can tighten them.
+// limits are the bounds on clients and on calls, in one place so that a test can tighten them.
 type limits struct {
+	connections int           // at a time, see crowd
+	large       int           // of them that may have a large body
+	header      time.Duration // from the connection, or the first byte of a further request, to the end of the header
+	body        time.Duration // from there to the end of the body
+	taking      time.Duration // from a call's bound to the end of its answer having been read
+	idle        time.Duration // between two requests; an engine closes what it has not used for 30 s (26 and later)
+
 	handler time.Duration // a handler's context ends
 	grace   time.Duration // how much longer the server waits for a handler to say why it gave up
 	finish  time.Duration // after the signal to stop: calls in flight go on undisturbed
@@ -33,12 +39,23 @@ type limits struct {
 }
 
 // limitsFor keeps what comes after the signal to stop under 10 seconds in all: so long the engine waits between SIGTERM
-// and SIGKILL.
+// and SIGKILL. An engine has a connection for each call that is under way, and a handful of idle ones. Those above the limit
+// lose nothing: they wait to be accepted.
 func limitsFor(handler time.Duration) limits {
 	return limits{
+		connections: connectionsFor(1024), large: 16, header: 5 * time.Second, body: 5 * time.Second, taking: 5 * time.Second, idle: 2 * time.Minute,
 		handler: handler, grace: 500 * time.Millisecond,
 		finish: 7 * time.Second, windUp: time.Second, closing: 1500 * time.Millisecond,
 	}
+}
+
+// connectionsFor is how many connections there may be at a time if the files that the process may have open allow that.
+func connectionsFor(wanted int) int {
+	var files syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
+		return wanted
+	}
+	return max(1, int(min(uint64(wanted), files.Cur/2)))
 }
 
 // server answers calls: it finds the route, bounds and guards the call, and logs it.
@@ -46,6 +63,7 @@ type server struct {
 	routes  map[string]route // by URL path
 	limits  limits
 	log     *zap.Logger
+	large   chan struct{}  // holds a value for each large body that there is
 	running sync.WaitGroup // handlers at work, answered for or not
 }
 
@@ -55,7 +73,7 @@ func newServer(routes []route, l limits, log *zap.Logger) *server {
 	for _, rt := range routes {
 		byPath["/"+rt.op] = rt
 	}
-	return &server{routes: byPath, limits: l, log: log}
+	return &server{routes: byPath, limits: l, log: log, large: make(chan struct{}, l.large)}
 }
 
 // serve answers on l until ctx ends, then lets the calls in flight finish. It releases nothing else: what is lent
@@ -66,12 +84,15 @@ func (s *server) serve(ctx context.Context, l net.Listener) error {
 	hs := &http.Server{
 		Handler:           s,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ReadHeaderTimeout: readHeaderMax,
+		ConnContext:       withVisitor,
+		ReadHeaderTimeout: s.limits.header,
+		WriteTimeout:      s.limits.body + s.limits.handler + s.limits.grace + s.limits.taking,
+		IdleTimeout:       s.limits.idle,
 		MaxHeaderBytes:    headerMax,
 		ErrorLog:          zap.NewStdLog(s.log),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- hs.Serve(l) }()
+	go func() { failed <- hs.Serve(newCrowd(l, s.limits.connections)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("socket %s: serve: %w", l.Addr(), err)
@@ -125,12 +146,16 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rt, err := s.find(r, op)
 	var body []byte
 	if err == nil {
-		body, err = s.read(w, r)
+		var done func()
+		body, done, err = s.read(w, r)
+		defer done()
 	}
 	a := answerOf(nil, err)
 	if err == nil {
 		about.add(body)
+		done := working(r)
 		a = s.run(r.Context(), rt, body)
+		done()
 		about.add(a.body)
 	}
 	if r.Context().Err() != nil && a.outcome != outcomePanic && a.outcome != outcomeDeadline {
@@ -162,21 +187,41 @@ func clip(op string) string {
 	return op[:n]
 }
 
-// read reads the body within readBodyMax. The bound is lifted afterwards: it is the same deadline under which net/http
-// watches for a client that goes away, and it would take the end of the bound for that.
-func (s *server) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
-	conn := http.NewResponseController(w)
-	if err := conn.SetReadDeadline(time.Now().Add(readBodyMax)); err != nil {
-		return nil, fmt.Errorf("request body: set deadline: %w", err)
+// read reads the body within its bound; done is to be called when it is not needed any more. The bound is lifted afterwards:
+// it is the same deadline under which net/http watches for a client that goes away, and it would take the end of the bound for
+// that.
+func (s *server) read(w http.ResponseWriter, r *http.Request) (body []byte, done func(), err error) {
+	done = func() {}
+	conn, end := http.NewResponseController(w), time.Now().Add(s.limits.body)
+	if err := conn.SetReadDeadline(end); err != nil {
+		return nil, done, fmt.Errorf("request body: set deadline: %w", err)
 	}
-	body, err := readBody(w, r)
+	body, rest, err := beginBody(w, r)
+	if err == nil && rest != nil {
+		if done, err = s.admitLarge(end); err == nil {
+			body, err = endBody(body, rest)
+		}
+	}
 	if err != nil {
-		return nil, err
+		return nil, done, err
 	}
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
-		return nil, fmt.Errorf("request body: lift deadline: %w", err)
+		return nil, done, fmt.Errorf("request body: lift deadline: %w", err)
 	}
-	return body, nil
+	return body, done, nil
+}
+
+// admitLarge waits until one more large body may be there, as long as its client may take to send it.
+func (s *server) admitLarge(end time.Time) (done func(), err error) {
+	patience := time.NewTimer(time.Until(end))
+	defer patience.Stop()
+	select {
+	case s.large <- struct{}{}:
+		return func() { <-s.large }, nil
+	case <-patience.C:
+		return func() {}, refuse(http.StatusServiceUnavailable, "request body: larger than %d bytes, and there are %d such already",
+			largeBody, s.limits.large)
+	}
 }
 
 // run makes the call and waits for its result, but not for ever: after a dockerd restart the engine has no bound of
@@ -194,7 +239,7 @@ func (s *server) run(client context.Context, rt route, body []byte) answer {
 			return
 		}
 		s.log.Warn("late call ended", zap.String("op", rt.op), zap.Duration("dur", time.Since(start)),
-			zap.String("outcome", string(a.outcome)), zap.NamedError("err", a.err))
+			zap.String("outcome", string(a.outcome)), errField(a.err))
 	})
 	timeout := time.NewTimer(s.limits.handler + s.limits.grace)
 	defer timeout.Stop()

@@ -44,7 +44,8 @@ var imports = []rule{
 	in(`^(cmd/|hw(/|$)|store(/|$))`, `^os$`, "the drivers have no files: records are store's, devices are hw's"),
 	in(`^store(/|$)`, `bbolt|etcd`, "what a ledger is made of is store's"),
 	in(`^cmd/`, `^net/http`, "the wire is cmd's"),
-	in(nowhere, `^os/exec$`, "the product runs no other program"),
+	in(nowhere, `^(os/exec|plugin)$`, "the product runs no other program"),
+	in(`^cmd/`, `/libcap/`, "what the process may do is decided where it starts"),
 	in(`^(hw/hwtest|store/storetest)$`, `^testing$|go-cmp|rogpeppe/go-internal|pgregory\.net/rapid`,
 		"test code does not ship"),
 }
@@ -56,6 +57,7 @@ var calls = []rule{
 	in(`^(cmd/|store$)`, `^context\.(Background|TODO)$`, "work of a driver or on a device is bounded by its caller"),
 	in(`^hw/hwtest$`, `^panic$`, "a panic takes the engine's other calls with it; return an error"),
 	in(nowhere, `^fmt\.Print`, "stdout is the log's"),
+	in(nowhere, `^(os|syscall|unix)\.(Exec|ForkExec|StartProcess|Clone)`, "the product runs no other program"),
 	inAll(nowhere, `^time\.Sleep$`, "a wait has a condition, a context and a bound"),
 }
 

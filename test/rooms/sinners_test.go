@@ -35,6 +35,8 @@ func TestEveryRuleBites(t *testing.T) {
 			"hw/doc.go:3: go.uber.org/zap in room hw: the rooms below return errors, they do not log"},
 		{"another program", "hw/doc.go", clean + `import _ "os/exec"`,
 			"hw/doc.go:3: os/exec in room hw: the product runs no other program"},
+		{"another program, by hand", "cmd/driver/doc.go", clean + "import \"syscall\"\n\nfunc f() { _ = syscall.Exec(\"/bin/sh\", nil, nil) }",
+			"cmd/driver/doc.go:5: syscall.Exec in room cmd/driver: the product runs no other program"},
 		{"the environment", "store/doc.go", clean + "import \"os\"\n\nfunc f() string { return os.Getenv(\"X\") }",
 			"store/doc.go:5: os.Getenv in room store: only cmd reads the environment and ends the process"},
 		{"a sleep, even in a test", "test/lab/a_test.go", clean + "import \"time\"\n\nfunc f() { time.Sleep(1) }",

@@ -24,6 +24,7 @@ type layer struct {
 // layers is the table of all layers, in the order in which they run: what fails fast comes first.
 var layers = []layer{
 	{"unit", "no privileges, race detector", false, 15 * time.Minute, unit},
+	{"fuzz", "made-up requests, options, records and files of sysfs", false, time.Hour, fuzz},
 	{"kernel", "real netlink in private namespaces", false, 10 * time.Minute, kernel},
 	{"cluster", "the cluster store on real etcd servers", true, 20 * time.Minute, cluster},
 	{"engine", "a private Docker Engine with the real plugin", true, 30 * time.Minute, engine},

@@ -26,6 +26,8 @@ type stage struct {
 	bound   time.Duration  // of the tests of one package, in place of what the layer gives them; 0 for that
 	release string         // of the Docker Engine, such as "20.10"; "" for the default of scripts/engine and scripts/lab
 	tally   *tally
+
+	fuzzTime string // for each target of the layer fuzz: "5s", or "2000x" for a number of inputs
 }
 
 // engine are the arguments that choose the Docker Engine's release.
@@ -206,16 +208,27 @@ func (p *taggedPackage) add(file, tag string, only *regexp.Regexp) error {
 	if !regexp.MustCompile(`(?m)^//go:build .*\b` + tag + `\b`).Match(src) {
 		return nil
 	}
-	tree, err := parser.ParseFile(token.NewFileSet(), file, src, parser.SkipObjectResolution)
-	if err != nil {
-		return err
-	}
-	for _, d := range tree.Decls {
-		fn, ok := d.(*ast.FuncDecl)
-		if ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, "Test") && fn.Name.Name != "TestMain" &&
-			(only == nil || only.MatchString(fn.Name.Name)) {
-			p.tests = append(p.tests, fn.Name.Name)
+	names, err := testsIn(file, "Test")
+	for _, n := range names {
+		if only == nil || only.MatchString(n) {
+			p.tests = append(p.tests, n)
 		}
 	}
-	return nil
+	return err
+}
+
+// testsIn are the functions of a file that the testing package would run, of one kind: Test or Fuzz.
+func testsIn(file, kind string) ([]string, error) {
+	tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, d := range tree.Decls {
+		fn, ok := d.(*ast.FuncDecl)
+		if ok && fn.Recv == nil && strings.HasPrefix(fn.Name.Name, kind) && fn.Name.Name != "TestMain" {
+			names = append(names, fn.Name.Name)
+		}
+	}
+	return names, nil
 }

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"encoding/json"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// grants is what an engine lets a managed plugin do, as far as plugin/config.json asks for it.
+type grants struct {
+	Network struct{ Type string }
+	Linux   struct {
+		Capabilities    []string
+		AllowAllDevices bool
+		Devices         []any
+	}
+	Mounts           []grantedMount
+	PidHost, IpcHost bool
+	PropagatedMount  string
+}
+
+// grantedMount is a folder of the host's.
+type grantedMount struct {
+	Source, Destination, Type string
+	Options, Settable         []string
+}
+
+// TestGrants: what the plugin asks the engine for is what docs/security.md says, no more; and so is what the service has. Mounts
+// are slaves, so that what is mounted over in the plugin is not in the host, and nobody can point them elsewhere.
+func TestGrants(t *testing.T) {
+	raw, err := os.ReadFile("../../plugin/config.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want grants
+	if err := json.Unmarshal(raw, &got); err != nil {
+		t.Fatal(err)
+	}
+	options := []string{"rbind", "rw", "rslave"}
+	want.Network.Type, want.PropagatedMount = "host", "/data"
+	want.Linux.Capabilities, want.Linux.Devices = []string{"CAP_" + strings.ToUpper(strings.TrimPrefix(granted.String(), "cap_"))}, []any{}
+	want.Mounts = []grantedMount{{"/sys", "/sys", "bind", options, []string{}}, {"/proc/irq", "/host/irq", "bind", options, []string{}}}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("plugin/config.json:\n%s", diff)
+	}
+	service, err := os.ReadFile("../../scripts/passthrough.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"CapabilityBoundingSet=CAP_NET_ADMIN", "AmbientCapabilities=", "NoNewPrivileges=yes", "StateDirectoryMode=0700",
+		"UMask=0077", "ProtectSystem=strict", "PrivateDevices=yes"} {
+		if !strings.Contains(string(service), "\n"+line+"\n") {
+			t.Errorf("scripts/passthrough.service has no line %s", line)
+		}
+	}
+}

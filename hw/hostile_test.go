@@ -1,0 +1,135 @@
+package hw
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// A hostile is a tree that looks like /sys, with links that lead out of it to a file beside it.
+type hostile struct {
+	t      testing.TB
+	sys    sysfs
+	kernel *netlinkKernel
+	out    string // the directory beside it
+}
+
+// secret is what the file beside the tree says.
+const secret = "secret"
+
+// newHostile makes one; when the test ends, nothing beside it may have changed.
+func newHostile(t testing.TB) *hostile {
+	t.Helper()
+	dir := t.TempDir()
+	h := &hostile{t: t, out: filepath.Join(dir, "out")}
+	device := filepath.Join(dir, "sys/bus/pci/devices/0000:01:00.0")
+	for _, err := range []error{
+		os.MkdirAll(filepath.Join(h.out, "net"), 0o755),
+		os.WriteFile(filepath.Join(h.out, "net/file"), []byte(secret), 0o644),
+		os.MkdirAll(device, 0o755),
+		os.MkdirAll(filepath.Join(dir, "sys/class/net"), 0o755),
+		os.WriteFile(filepath.Join(device, "inside"), []byte("inside\n"), 0o644),
+		os.Symlink(filepath.Join(h.out, "net/file"), filepath.Join(device, "absolute")),
+		os.Symlink("../../../../../out/net/file", filepath.Join(device, "relative")),
+		os.Symlink("relative", filepath.Join(device, "twice")),
+		os.Symlink("../../../../../out/net", filepath.Join(device, "net")),
+		os.Symlink("/proc/self/root", filepath.Join(device, "root")),
+		os.Symlink("../../bus/pci/devices/0000:01:00.0", filepath.Join(dir, "sys/class/net/good0")),
+		os.Symlink("../../../out", filepath.Join(dir, "sys/class/net/bad0")),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	var err error
+	if h.kernel, err = openKernel(filepath.Join(dir, "sys"), ""); err != nil {
+		t.Fatal(err)
+	}
+	h.sys = sysfs{h.kernel.sys}
+	t.Cleanup(func() {
+		h.kernel.close()
+		h.check()
+	})
+	return h
+}
+
+// check looks at what is beside the tree.
+func (h *hostile) check() {
+	h.t.Helper()
+	text, err := os.ReadFile(filepath.Join(h.out, "net/file"))
+	if err != nil || string(text) != secret {
+		h.t.Errorf("the file beside the tree is %q, %v", text, err)
+	}
+	entries, err := os.ReadDir(filepath.Join(h.out, "net"))
+	if err != nil || len(entries) != 1 {
+		h.t.Errorf("beside the tree there are %v, %v", entries, err)
+	}
+}
+
+// TestSysfsStaysInside: neither a name nor a link leads out of /sys, to be read or to be written, while links within it, of
+// which sysfs is full, are followed.
+func TestSysfsStaysInside(t *testing.T) {
+	const device = "bus/pci/devices/0000:01:00.0/"
+	h := newHostile(t)
+	for _, name := range []string{
+		device + "absolute", device + "relative", device + "twice", device + "net/file", device + "root/etc/hostname",
+		"class/net/bad0/net/file", "class/net/good0/net/file", "../out/net/file", device + "../../../../../out/net/file",
+		"/etc/hostname", filepath.Join(h.out, "net/file"), "class/net/good0/../../../../../../out/net/file",
+		device + "inside\x00", "class/net/\x00", device + "..\x00/inside",
+	} {
+		if text, ok, err := h.sys.text(name); ok || err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("%q reads %q, %v, %v", name, text, ok, err)
+		}
+		if n, ok, err := h.sys.number(name); ok || err == nil {
+			t.Errorf("%q reads %d, %v, %v", name, n, ok, err)
+		}
+		if err := h.kernel.WriteAttr(name, "overwritten"); err == nil {
+			t.Errorf("%q is written", name)
+		}
+	}
+	for _, name := range []string{device + "net", "class/net/bad0", "..", "/", "class/net/bad0/net", device + "root"} {
+		if names, err := h.sys.list(name); err == nil {
+			t.Errorf("%q lists %q", name, names)
+		}
+	}
+	for _, name := range []string{device + "inside", "class/net/good0/inside"} {
+		if text, ok, err := h.sys.text(name); text != "inside" || !ok || err != nil {
+			t.Errorf("%q reads %q, %v, %v", name, text, ok, err)
+		}
+	}
+	if err := h.kernel.WriteAttr("class/net/good0/inside", "INSIDE"); err != nil {
+		t.Error(err)
+	}
+	if text, _, err := h.sys.text(device + "inside"); text != "INSIDE" {
+		t.Errorf("what was written is %q, %v", text, err)
+	}
+	if err := h.kernel.WriteAttr(device+"absent", "x"); err == nil || h.sys.exists(device+"absent") {
+		t.Errorf("a file was made: %v", err)
+	}
+}
+
+// FuzzSysfsPath: no name leads out of the tree.
+func FuzzSysfsPath(f *testing.F) {
+	h := newHostile(f)
+	f.Fuzz(func(t *testing.T, name, value string) {
+		h.t = t
+		for _, name := range []string{name, "bus/pci/devices/" + name, "class/net/" + name, "class/net/good0/" + name} {
+			if text, _, _ := h.sys.text(name); strings.Contains(text, secret) {
+				t.Errorf("%q reads %q", name, text)
+			}
+			if names, err := h.sys.list(name); err == nil && len(names) == 1 && names[0] == "file" {
+				t.Errorf("%q lists %q", name, names)
+			}
+			if strings.HasSuffix(name, "inside") {
+				continue // a file that may be written
+			}
+			if err := h.kernel.WriteAttr(name, value); err == nil {
+				if text, ok, _ := h.sys.text(name); !ok {
+					t.Errorf("%q was written and reads %q", name, text)
+				}
+			}
+		}
+		h.check()
+	})
+}

@@ -1,0 +1,64 @@
+package netdrv_test
+
+import (
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// TestHostileContainer: a container renames its device, gives it another MAC, and the alias and the alternative name of others,
+// and is killed, so that the kernel brings the device home as it is. A VF and a whole NIC are found again and put back all the
+// same, and nothing else is touched: also not the device whose name and alias were taken.
+func TestHostileContainer(t *testing.T) {
+	for _, network := range []string{"vfs", "whole"} {
+		t.Run(network, func(t *testing.T) {
+			story(t, func(m *machine) {
+				pf := igb()
+				pf.Up, pf.VFs = true, 2
+				m.kernel.AddPF(pf)
+				nic(m)
+				m.kernel.AddVeth("tap0", "tap1")
+				m.settled()
+				before := m.kernel.String()
+				m.mustCreate("vfs", "netdevice=ens1f0", "privileged=yes")
+				m.mustCreate("whole", "netdevice=ens2", "mode=passthrough")
+				m.mustCreate("tap", "netdevice=tap0", "mode=passthrough")
+				m.mustRun("victim", "tap")
+				forged := aliasIn(m, "victim")
+				m.mustRun("bad", network)
+				name, mtu, on, mac := "tap0", 9000, true, hw.MAC("02:66:66:66:66:66")
+				bad := m.kernel.InNS("bad")
+				for _, c := range []hw.LinkChange{{MTU: &mtu}, {Promisc: &on}, {AllMulti: &on}, {MAC: &mac}, {Alias: &forged}, {Name: &name}} {
+					if err := bad.SetLink("eth0", c); err != nil {
+						t.Fatal(err)
+					}
+				}
+				m.leave("bad")
+				m.kernel.KillNS("bad", 0)
+				m.delete("bad")
+				m.settled()
+				if ns, l, ok := m.kernel.Netdev("0000:01:10.0"); network == "vfs" && (!ok || ns != "" || l.Name != "ens1f0v0") {
+					t.Errorf("the vf is %+v in %q", l, ns)
+				}
+				m.end("victim")
+				for _, n := range []string{"vfs", "whole", "tap"} {
+					m.mustRemove(n)
+				}
+				m.wantHost(before)
+				m.wantKeys()
+			})
+		})
+	}
+}
+
+// aliasIn is the alias of the one device that a container has, besides lo.
+func aliasIn(m *machine, container string) string {
+	m.t.Helper()
+	for _, l := range m.kernel.InNS(container).Links() {
+		if l.Name != "lo" {
+			return l.Alias
+		}
+	}
+	m.t.Fatalf("%s has no device", container)
+	return ""
+}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"time"
+)
+
+// fuzz runs every fuzz target that there is for as long as -fuzztime says: what was found before, which is in testdata/fuzz
+// and runs in the layer unit as well, and what is new. A target is one test.
+func fuzz(ctx context.Context, s *stage) error {
+	packages, err := s.fuzzed(ctx)
+	if err != nil {
+		return err
+	}
+	if len(packages) == 0 {
+		return errors.New("no package has a fuzz target")
+	}
+	var failures []error
+	for _, p := range packages {
+		failures = append(failures, s.fuzzPackage(ctx, p))
+	}
+	return errors.Join(failures...)
+}
+
+// A fuzzedPackage is a package that has files with fuzz targets.
+type fuzzedPackage struct{ path, dir string }
+
+// fuzzed finds them by their source; which targets there are their own test binary says.
+func (s *stage) fuzzed(ctx context.Context) ([]fuzzedPackage, error) {
+	lines, err := s.list(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []fuzzedPackage
+	for _, line := range lines {
+		f := strings.Fields(line)
+		p := taggedPackage{path: f[0], dir: f[1]}
+		for _, name := range f[2:] {
+			names, err := testsIn(filepath.Join(p.dir, name), "Fuzz")
+			if err != nil {
+				return nil, err
+			}
+			p.tests = append(p.tests, names...)
+		}
+		if len(p.tests) > 0 {
+			found = append(found, fuzzedPackage{p.path, p.dir})
+		}
+	}
+	return found, nil
+}
+
+// fuzzPackage builds the targets of a package, with the instruments that tell new inputs from old ones, and runs one after
+// the other: each uses all processors. Little time is spent on making inputs of interest shorter: by default it is a minute for
+// each, in which no other is tried.
+func (s *stage) fuzzPackage(ctx context.Context, p fuzzedPackage) error {
+	name := strings.ReplaceAll(p.path, "/", "-")
+	binary := filepath.Join(s.root, ".cache/test", name+".fuzz.test")
+	if err := s.step(ctx, "go", "test", "-c", "-fuzz=^Fuzz", "-o", binary, p.path); err != nil {
+		return err
+	}
+	list := s.command(ctx, binary, "-test.list=^Fuzz")
+	list.Dir = p.dir
+	out, err := list.Output()
+	if err != nil {
+		return fmt.Errorf("%s: list its fuzz targets: %w", p.path, err)
+	}
+	var failures []error
+	for _, target := range strings.Fields(string(out)) {
+		cmd := s.command(ctx, binary, append(s.testFlags(time.Hour), "-test.run=^$", "-test.fuzz=^"+target+"$",
+			"-test.fuzztime="+s.fuzzTime, "-test.fuzzminimizetime=10x", "-test.fuzzcachedir="+filepath.Join(s.root, ".cache/fuzz", name))...)
+		cmd.Dir = p.dir
+		shown := p.path + "." + target // a line for each, as for a package
+		failures = append(failures, s.convert(ctx, shown, cmd), s.tally.tried(shown, target))
+	}
+	return errors.Join(failures...)
+}
+
+// execs is what a target says of inputs that it has tried: new ones, or at first those that it knows.
+var execs = regexp.MustCompile(`(execs|baseline coverage): [1-9]`)
+
+// tried is an error if a target that passed has tried no input at all.
+func (t *tally) tried(pkg, target string) error {
+	x := t.tests[pkg+" "+target]
+	if x == nil {
+		return fmt.Errorf("%s: did not run", pkg)
+	}
+	if x.outcome == passed && !execs.MatchString(strings.Join(x.output, "")) {
+		return fmt.Errorf("%s: has tried no input", pkg)
+	}
+	return nil
+}

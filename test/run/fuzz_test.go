@@ -1,0 +1,36 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+)
+
+// TestTriedNothing: a fuzz target that passes without having tried an input has shown nothing.
+func TestTriedNothing(t *testing.T) {
+	for output, want := range map[string]string{
+		`fuzz: elapsed: 5s, execs: 7 (1/sec), new interesting: 1 (total: 3)\n`: "",
+		`fuzz: elapsed: 5s, execs: 0 (0/sec), new interesting: 0 (total: 0)\n`: "m/p.FuzzA: has tried no input",
+		`fuzz: elapsed: 5s, gathering baseline coverage: 2/3 completed\n`:      "",
+		`fuzz: elapsed: 0s, gathering baseline coverage: 0/3 completed\n`:      "m/p.FuzzA: has tried no input",
+	} {
+		tally := newTally(&report{out: new(bytes.Buffer), strip: "m"})
+		for _, e := range []string{
+			`{"Action":"run","Package":"m/p.FuzzA","Test":"FuzzA"}`,
+			`{"Action":"output","Package":"m/p.FuzzA","Test":"FuzzA","Output":"` + output + `"}`,
+			`{"Action":"pass","Package":"m/p.FuzzA","Test":"FuzzA","Elapsed":5}`,
+			`{"Action":"pass","Package":"m/p.FuzzA","Elapsed":5}`,
+		} {
+			tally.line(e)
+		}
+		got := ""
+		if err := tally.tried("m/p.FuzzA", "FuzzA"); err != nil {
+			got = err.Error()
+		}
+		if got != want || tally.counts() != (counts{passed: 1}) {
+			t.Errorf("%s: %q, %+v; want %q", output, got, tally.counts(), want)
+		}
+		if err := tally.tried("m/p.FuzzB", "FuzzB"); err == nil || err.Error() != "m/p.FuzzB: did not run" {
+			t.Errorf("one that did not run: %v", err)
+		}
+	}
+}
