@@ -1,6 +1,6 @@
 // Command run runs the test layers in order and counts what happened in them.
 //
-//	go run ./test/run [-layers unit,fuzz,kernel,cluster,engine,lab,crash] [-engine 20.10|26.1|28.5] [-fuzztime 5s|2000x]
+//	go run ./test/run [-layers unit,fuzz,kernel,cluster,engine,lab,crash] [-engine 20.10|26.1|28.5] [-fuzztime 3s|2000x]
 //	    [-only REGEXP] [-v]
 //
 // unit is every test without a build tag, with the race detector; fuzz is every fuzz target, each for a while; kernel those
