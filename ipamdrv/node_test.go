@@ -49,6 +49,7 @@ func (n *clusterNode) start() {
 	ctx, end := context.WithCancel(context.Background())
 	n.d, n.end = d, end
 	go func() { _ = d.Maintain(ctx) }()
+	synctest.Wait() // for its first round
 }
 
 // restart ends the process and starts it again.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,14 +15,32 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// swept runs a story with a driver that ends leases which no endpoint has; uses is what the network driver says.
-func swept(t *testing.T, run func(b *bench, uses *[]ipamdrv.Use, fail *error)) {
+// networkDriver is what the network driver says.
+type networkDriver struct {
+	mu   sync.Mutex // guards the fields below
+	uses []ipamdrv.Use
+	err  error
+}
+
+// says changes it.
+func (n *networkDriver) says(err error, uses ...ipamdrv.Use) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.uses, n.err = uses, err
+}
+
+func (n *networkDriver) answer(context.Context) ([]ipamdrv.Use, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.uses, n.err
+}
+
+// swept runs a story with a driver that ends leases which no endpoint has.
+func swept(t *testing.T, run func(b *bench, net *networkDriver)) {
 	t.Helper()
 	story(t, func(b *bench) {
-		var uses []ipamdrv.Use
-		var fail error
-		d, err := ipamdrv.New(ipamdrv.Config{Store: b.store,
-			Uses: func(context.Context) ([]ipamdrv.Use, error) { return uses, fail }})
+		var net networkDriver
+		d, err := ipamdrv.New(ipamdrv.Config{Store: b.store, Uses: net.answer})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -29,7 +48,7 @@ func swept(t *testing.T, run func(b *bench, uses *[]ipamdrv.Use, fail *error)) {
 		ctx, end := context.WithCancel(b.Context())
 		defer end()
 		go func() { _ = d.Maintain(ctx) }()
-		run(b, &uses, &fail)
+		run(b, &net)
 	})
 }
 
@@ -63,12 +82,12 @@ func (b *bench) chosen(pool string) string {
 // A lease that no endpoint has is ended after two looks; one that has an endpoint, the gateway and what somebody named by
 // address stay.
 func TestSweep(t *testing.T) {
-	swept(t, func(b *bench, uses *[]ipamdrv.Use, _ *error) {
+	swept(t, func(b *bench, net *networkDriver) {
 		pool := b.network("n", "10.0.0.0/24")
 		b.gives(pool, "10.0.0.1", asGateway, "10.0.0.1/24")
 		b.gives(pool, "10.0.0.200", nil, "10.0.0.200/24")
 		live, lost := b.chosen(pool), b.chosen(pool)
-		*uses = []ipamdrv.Use{use("n", live)}
+		net.says(nil, use("n", live))
 		wait(19 * time.Minute)
 		wantHeld(b.T, b.store, "before the second look", "10.0.0.1", "10.0.0.200", live, lost)
 		wait(3 * time.Minute)
@@ -78,12 +97,12 @@ func TestSweep(t *testing.T) {
 
 // An endpoint that comes late, or an address that is given again meanwhile, is not a lease that nobody has.
 func TestSweepSecondLook(t *testing.T) {
-	swept(t, func(b *bench, uses *[]ipamdrv.Use, _ *error) {
+	swept(t, func(b *bench, net *networkDriver) {
 		pool := b.network("n", "10.0.0.0/30")
 		late, again := b.chosen(pool), b.chosen(pool)
-		*uses = []ipamdrv.Use{use("n")}
+		net.says(nil, use("n"))
 		wait(15 * time.Minute)
-		*uses = []ipamdrv.Use{use("n", late)}
+		net.says(nil, use("n", late))
 		b.release(pool, again)
 		if got := b.chosen(pool); got != again {
 			b.Fatalf("got %s", got)
@@ -97,22 +116,21 @@ func TestSweepSecondLook(t *testing.T) {
 
 // Nothing is ended on evidence that is not certain: the network driver cannot be asked, or the pool may be another one's.
 func TestSweepUncertain(t *testing.T) {
-	swept(t, func(b *bench, uses *[]ipamdrv.Use, fail *error) {
+	swept(t, func(b *bench, net *networkDriver) {
 		others := b.pool("10.0.0.0/24", "")
 		b.d.GotPool(b.Context(), "n", "LocalDefault", "10.0.0.0/24") // which has the engine's own IPAM
 		ours := b.pool("10.0.0.0/24", "")
 		b.d.GotPool(b.Context(), "m", "passthrough-local", "10.0.0.0/24") // either could be meant
 		one, two := b.chosen(others), b.chosen(ours)
-		*uses = []ipamdrv.Use{use("n"), use("m")}
+		net.says(nil, use("n"), use("m"))
 		wait(time.Hour)
 		wantHeld(b.T, b.store, "not known whose", one, two)
 		known := b.network("k", "10.0.0.0/24")
 		three := b.chosen(known)
-		*uses = append(*uses, use("k"))
-		*fail = errors.New("no")
+		net.says(errors.New("no"))
 		wait(time.Hour)
 		wantHeld(b.T, b.store, "not asked", one, two, three)
-		*fail = nil
+		net.says(nil, use("n"), use("m"), use("k"))
 		wait(time.Hour)
 		wantHeld(b.T, b.store, "the one that is known to be nobody's", one, two)
 	})
@@ -120,10 +138,10 @@ func TestSweepUncertain(t *testing.T) {
 
 // A name makes a container of what asks by address.
 func TestSweepNamed(t *testing.T) {
-	swept(t, func(b *bench, uses *[]ipamdrv.Use, _ *error) {
+	swept(t, func(b *bench, net *networkDriver) {
 		pool := b.network("n", "10.0.0.0/24")
 		b.gives(pool, "10.0.0.7", named, "10.0.0.7/24")
-		*uses = []ipamdrv.Use{use("n")}
+		net.says(nil, use("n"))
 		wait(time.Hour)
 		wantHeld(b.T, b.store, "in the end")
 	})
@@ -131,18 +149,18 @@ func TestSweepNamed(t *testing.T) {
 
 // A pool whose network is gone, or has taken another since, goes; while containers have addresses of it, it stays.
 func TestSweepPools(t *testing.T) {
-	swept(t, func(b *bench, uses *[]ipamdrv.Use, _ *error) {
+	swept(t, func(b *bench, net *networkDriver) {
 		b.network("gone", "10.1.0.0/24")
 		before := b.network("n", "10.0.0.0/24")
 		live := b.chosen(before)
 		wait(2 * time.Minute)
 		b.network("n", "10.0.0.0/24")
-		*uses = []ipamdrv.Use{use("n", live)}
+		net.says(nil, use("n", live))
 		wait(time.Hour)
 		if got := pools(b.T, b.store); len(got) != 2 {
 			b.Errorf("there are %v, want both of the network that is there", got)
 		}
-		*uses = []ipamdrv.Use{use("n")}
+		net.says(nil, use("n"))
 		wait(time.Hour)
 		if got := pools(b.T, b.store); len(got) != 1 || got[0] == before {
 			b.Errorf("there are %v, want the later one", got)

@@ -2,6 +2,7 @@ package netdrv_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -57,9 +58,10 @@ func TestBackOff(t *testing.T) {
 		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
 		before := m.kernel.String()
 		m.mustRun("a", "n")
-		broken := true
+		var broken atomic.Bool
+		broken.Store(true)
 		m.kernel.OnCall(func(_ int, what string) error {
-			if broken && what == "set ens1f0 vf 0: set vlan 0" {
+			if broken.Load() && what == "set ens1f0 vf 0: set vlan 0" {
 				return hw.ErrBusy
 			}
 			return nil
@@ -82,7 +84,7 @@ func TestBackOff(t *testing.T) {
 		_, _, err := m.run("b", "n")
 		wantError(t, err, "ens1f0 (0000:01:00.0): all 1 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is quarantined: "+
 			"vf 0 of ens1f0 (0000:01:10.0): set vlan 0 with igb: device busy")
-		broken = false
+		broken.Store(false)
 		m.after(time.Hour)
 		m.wantKeys("net/n")
 		m.wantHost(before)
@@ -91,30 +93,28 @@ func TestBackOff(t *testing.T) {
 	})
 }
 
-// deaf is a kernel of which links cannot be asked.
+// deaf is a kernel of which links cannot be asked while it is to fail.
 type deaf struct {
 	hw.Machine
-	links *error
+	fails *atomic.Bool
 }
 
-// Links fails while it is to.
 func (d deaf) Links() ([]hw.Link, error) {
-	if *d.links != nil {
-		return nil, *d.links
+	if d.fails.Load() {
+		return nil, hw.ErrNotReady
 	}
 	return d.Machine.Links()
 }
 
-// unread is a ledger that cannot be read at times.
+// unread is a ledger that cannot be read while it is to fail.
 type unread struct {
 	store.Store
-	err *error
+	fails *atomic.Bool
 }
 
-// Range fails while it is to.
 func (u unread) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
-	if *u.err != nil {
-		return *u.err
+	if u.fails.Load() {
+		return store.ErrUnavailable
 	}
 	return u.Store.Range(ctx, prefix, fn)
 }
@@ -123,14 +123,11 @@ func (u unread) Range(ctx context.Context, prefix string, fn func(store.KV) erro
 // log says so once. What was seen before does not count then.
 func TestNothingIsDecidedUnasked(t *testing.T) {
 	t.Parallel()
-	for name, fail := range map[string]func(kernel, ledger *error){
-		"kernel": func(kernel, _ *error) { *kernel = hw.ErrNotReady },
-		"ledger": func(_, ledger *error) { *ledger = store.ErrUnavailable },
-	} {
+	for _, name := range []string{"kernel", "ledger"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			story(t, func(m *machine) {
-				var kernel, ledger error
+				var kernel, ledger atomic.Bool
 				oneVF(m)
 				m.stop()
 				m.startOn(unread{m.store, &ledger}, deaf{m.kernel, &kernel})
@@ -141,7 +138,8 @@ func TestNothingIsDecidedUnasked(t *testing.T) {
 				m.leave("a")
 				m.must(m.kernel.MoveHome("a", "eth0", source)) // and DeleteEndpoint is lost
 				m.after(4 * time.Minute)
-				fail(&kernel, &ledger)
+				kernel.Store(name == "kernel")
+				ledger.Store(name == "ledger")
 				m.after(10 * time.Hour)
 				m.wantKeys(held...)
 				if n := m.counted("orphans"); n != 0 {
@@ -150,7 +148,8 @@ func TestNothingIsDecidedUnasked(t *testing.T) {
 				if n := m.counted("left_alone"); name == "ledger" && n != 1 {
 					t.Errorf("the log told of it %d times, want once", n)
 				}
-				kernel, ledger = nil, nil
+				kernel.Store(false)
+				ledger.Store(false)
 				m.kernel.KillNS("a", 0)
 				m.after(7 * time.Minute)
 				m.wantKeys("net/n")
