@@ -13,6 +13,8 @@ type Config struct {
 	IRQ    string  // "/proc/irq" on a real machine; "" or one that is not there: interrupts cannot be placed
 	Kernel Machine // nil: the running kernel
 	Boot   string  // identity of this boot; "": the running kernel's
+	// Booted is when the machine was started; zero: when the running kernel was.
+	Booted time.Time
 }
 
 // Host is the network devices of one machine, as seen from the network namespace of the host. It holds no state of its
@@ -25,6 +27,7 @@ type Host struct {
 	tuner  TuneKernel
 	irqs   IRQKernel
 	boot   string
+	booted time.Time
 
 	neighbours NeighbourKernel
 	watch      WatchKernel
@@ -32,6 +35,22 @@ type Host struct {
 
 // Boot identifies the time since the machine was started: it changes with every boot and with nothing else.
 func (h *Host) Boot() string { return h.boot }
+
+// young is for how long after its start a machine may still be loading the drivers of its devices.
+const young = 10 * time.Minute
+
+// Young tells whether the machine was started a short time ago: a device that has no driver may be about to get one.
+func (h *Host) Young() bool { return time.Since(h.booted) < young }
+
+// uptime is for how long the kernel has been running.
+func uptime() (time.Duration, error) {
+	text, err := os.ReadFile("/proc/uptime")
+	if err != nil {
+		return 0, err
+	}
+	seconds, _, _ := strings.Cut(string(text), " ")
+	return time.ParseDuration(seconds + "s")
+}
 
 // Bounds of the waits in this package. They are bounds, not delays: every wait ends when its condition holds.
 const (
@@ -58,13 +77,20 @@ func Open(c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sysfs: %w", err)
 	}
-	h := &Host{sys: sysfs{root}, boot: c.Boot}
+	h := &Host{sys: sysfs{root}, boot: c.Boot, booted: c.Booted}
 	if h.boot == "" {
 		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {
 			return nil, fmt.Errorf("boot id: %w", err)
 		}
 		h.boot = strings.TrimSpace(string(id))
+	}
+	if h.booted.IsZero() {
+		age, err := uptime()
+		if err != nil {
+			return nil, fmt.Errorf("uptime: %w", err)
+		}
+		h.booted = time.Now().Add(-age)
 	}
 	k := c.Kernel
 	if k == nil {

@@ -37,6 +37,9 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if n.config, err = d.containerConfig(ctx, n, r); err != nil {
 		return e, err
 	}
+	if err := d.awaitDrivers(ctx, n); err != nil {
+		return e, err
+	}
 	n.container = d.nameOf(ctx, n, r)
 	if n.prefer, err = d.preferred(ctx, n); err != nil {
 		return e, err

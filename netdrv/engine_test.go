@@ -26,6 +26,7 @@ type machine struct {
 	driver *netdrv.Driver
 	ctx    context.Context
 	boot   string
+	booted time.Time
 	where  map[string]place // by container
 	stop   context.CancelFunc
 	// inventedGateway is what the IPAM driver would say.
@@ -42,7 +43,7 @@ type place struct{ network, source, inside string }
 func story(t *testing.T, fn func(m *machine)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m := &machine{t: t, kernel: hwtest.New(t), store: store.NewMemory(), boot: "boot-1", where: map[string]place{}}
+		m := &machine{t: t, kernel: hwtest.New(t), store: store.NewMemory(), boot: "boot-1", booted: time.Now().Add(-time.Hour), where: map[string]place{}}
 		m.start(m.store)
 		fn(m)
 		m.stop()
@@ -59,7 +60,7 @@ func (m *machine) start(s store.Store) {
 // startOn starts it on a kernel that is not quite the machine's.
 func (m *machine) startOn(s store.Store, k hw.Machine) {
 	m.t.Helper()
-	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: k, Boot: m.boot})
+	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: k, Boot: m.boot, Booted: m.booted})
 	if err != nil {
 		m.t.Fatal(err)
 	}

@@ -59,6 +59,58 @@ func TestReboot(t *testing.T) {
 	}
 }
 
+// TestRebootBeforeDriver: the engine starts containers before the NIC's driver is there, and starts each once. They wait, the VFs are
+// made when the PF has the name that it will keep, and are called after it.
+func TestRebootBeforeDriver(t *testing.T) {
+	t.Parallel()
+	late := func(after time.Duration) func(m *machine) {
+		return func(m *machine) {
+			m.kernel.UdevAfter = 300 * time.Millisecond
+			pf, nic := igb(), ens2()
+			pf.DriverAfter, nic.DriverAfter = after, after
+			m.kernel.AddPF(pf)
+			m.kernel.AddPF(nic)
+		}
+	}
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.kernel.AddPF(ens2())
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		m.mustCreate("whole", "netdevice=ens2", "mode=passthrough")
+		m.mustRun("a", "n")
+		m.mustRun("w", "whole")
+		m.reboot(late(5 * time.Second))
+		m.must(m.deleteFrom("a", "n"))
+		m.must(m.deleteFrom("w", "whole"))
+		if source, _ := m.mustRun("a", "n"); source != "ens1f0v0" {
+			t.Errorf("the vf is called %s", source)
+		}
+		m.mustRun("w", "whole")
+		m.wantIn("0000:01:10.0", "a")
+
+		m.reboot(late(time.Hour)) // or never
+		m.must(m.deleteFrom("a", "n"))
+		m.must(m.deleteFrom("w", "whole"))
+		begun := time.Now()
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "network n: 0000:01:00.0: it has no netdev in the host: device is in another network namespace")
+		if waited := time.Since(begun); waited < 5*time.Second || waited > 8*time.Second {
+			t.Errorf("waited %s, of 10 s that a call may take", waited)
+		}
+		m.after(20 * time.Minute) // it will not come any more
+		begun = time.Now()
+		_, _, err = m.run("a", "n")
+		wantError(t, err, "network n: 0000:01:00.0: it has no netdev in the host: device is in another network namespace")
+		if waited := time.Since(begun); waited > 0 {
+			t.Errorf("waited %s", waited)
+		}
+		m.mustRemove("n")
+		m.mustRemove("whole")
+		m.settled()
+		m.wantKeys()
+	})
+}
+
 // TestRebootOntoUpPF: how a PF was before is how it was in this boot. One that the host itself uses now stays up.
 func TestRebootOntoUpPF(t *testing.T) {
 	t.Parallel()

@@ -150,10 +150,11 @@ func (d *Driver) unmakeVFs(ctx context.Context, pci string) error {
 	}
 	pf, err := d.host.PF(pci)
 	switch {
+	case r.rec.Boot != d.host.Boot(): // the reboot has undone it, and the PF may have no driver yet
 	case errors.Is(err, hw.ErrNotFound): // gone with its VFs
 	case err != nil:
 		return err
-	case r.rec.Boot != d.host.Boot() || d.foreign(pf, r.rec): // the reboot has undone it, or an administrator
+	case d.foreign(pf, r.rec): // an administrator has
 	default:
 		d.count("vfs_removed")
 		d.log.Info("removing vfs", zap.String("pf", pf.Name), zap.String("pci", pci), zap.Int("numvfs", pf.NumVFs))

@@ -3,6 +3,7 @@ package netdrv_test
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 	"github.com/google/go-cmp/cmp"
@@ -72,6 +73,7 @@ func (m *machine) reboot(fresh func(m *machine)) {
 		m.t.Fatal(err)
 	}
 	m.boot = fmt.Sprintf("boot-%d", n+1)
+	m.booted = time.Now()
 	m.where = map[string]place{}
 	m.kernel = hwtest.New(m.t)
 	fresh(m)

@@ -62,6 +62,7 @@ type PF struct {
 	VFCarrierAfter time.Duration // from a VF being up to its carrier
 	ResetTakes     time.Duration // from the number of VFs being changed to the PF's carrier being back; igb: some 0.3 s
 	VFsRecover     time.Duration // from the PF's carrier to that of VFs that stayed up when it went down; igb: 10 s
+	DriverAfter    time.Duration // from its being there to its driver being bound to it: what the host has set up is not yet then
 	ProbeTakes     time.Duration // from a driver being bound to its netdev
 	VFDriverAfter  time.Duration // from VFs being made to their driver being loaded; less than 0 for never
 }
@@ -119,12 +120,21 @@ func (k *Kernel) AddPF(c PF) {
 			c.MAC = ipoibMAC(k, "02:c9:03:00:00:a1:b2:c3")
 		}
 	}
-	k.loadLocked(c.Driver)
+	if c.DriverAfter == 0 {
+		k.loadLocked(c.Driver)
+	}
 	if c.TotalVFs > 0 && c.VFDriverAfter == 0 {
 		k.loadLocked(c.VFDriver)
 	}
 	d := &device{addr: c.PCI, path: "devices/pci0000:00/0000:00:01.0/" + c.PCI, conf: c, autoprobe: true}
 	k.addDeviceLocked(d)
+	if c.DriverAfter > 0 {
+		if c.TotalVFs > 0 {
+			k.sriovFilesLocked(d)
+		}
+		k.afterLocked(c.DriverAfter, func() { k.loadLocked(c.Driver) })
+		return
+	}
 	k.boundLocked(d, c.Driver)
 	d.net = &link{dev: d, cable: !c.NoCable, trained: c.Up && !c.NoCable, assign: nameRenamed, udevName: c.Name,
 		Link: hw.Link{Name: c.Name, Type: "ether", MAC: c.MAC, PermMAC: c.MAC, MTU: 1500, TxQLen: 1000, Up: c.Up}}
