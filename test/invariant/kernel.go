@@ -61,8 +61,15 @@ func (f Facts) vfs(v *violations) {
 				f.clean(v, name, pci, i, vf)
 			}
 		}
-		if s, ok := f.Ledger.Sharings[pci]; ok && s.Done && pf.NumVFs != s.NumVFs {
+		// None at all is as the machine or the PF comes up again: they are made when somebody wants one.
+		if s, ok := f.Ledger.Sharings[pci]; ok && s.Done && pf.NumVFs != s.NumVFs && pf.NumVFs > 0 {
 			v.add("pf %s (%s): has %d vfs, of which the ledger says %d", pf.Name, pci, pf.NumVFs, s.NumVFs)
+		}
+	}
+	for id, loan := range f.Ledger.Loans {
+		pf, there := f.Host.PFs[loan.PF]
+		if there && loan.State == "lent" && !slices.ContainsFunc(pf.VFs, func(vf VF) bool { return vf.PCI == id }) {
+			v.add("device %s (%s): is lent to endpoint %s, and is not there", id, loan.Label, loan.Endpoint)
 		}
 	}
 }
