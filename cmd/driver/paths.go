@@ -44,6 +44,7 @@ func routes(r *rooms) []route {
 		{"NetworkDriver.RevokeExternalConnectivity", handle(on(net, (*netdrv.Driver).RevokeExternalConnectivity)), quiet},
 
 		{"Passthrough.Counters", handleBare(on(net, (*netdrv.Driver).Counters)), quiet},
+		{"Passthrough.Usage", handleBare(usage), quiet},
 
 		{"IpamDriver.GetCapabilities", handleBare(anyIPAM.GetCapabilities), quiet},
 		{"IpamDriver.GetDefaultAddressSpaces", handleBare(anyIPAM.GetDefaultAddressSpaces), quiet},
