@@ -17,7 +17,7 @@ TAGS := kernel engine lab cluster crashpoints
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugin install uninstall demo test test-unit fuzz test-kernel test-cluster test-engine test-lab test-matrix test-crash bench lint clean
+.PHONY: help build plugin install uninstall demo test test-unit fuzz test-kernel test-cluster test-engine test-lab test-matrix test-crash campaign load bench lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -63,6 +63,12 @@ test-matrix: ## the layers engine and lab on every engine, and a table of it (EN
 
 test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_EVERY=3: a third)
 	CRASH_EVERY=$(or $(CRASH_EVERY),1) go run ./test/run -layers crash -engine '$(ENGINE)'
+
+campaign: ## random operations in the lab, and a look at everything after each (ENGINE=28.5 OPS=500 SEED=42)
+	CAMPAIGN_OPS='$(or $(OPS),500)' CAMPAIGN_SEED='$(SEED)' CAMPAIGN_ONLY='$(ONLY)' go run ./test/run -layers campaign -engine '$(ENGINE)'
+
+load: ## 7 VFs and 200 thin children started and stopped at once, 20 rounds: hours (ROUNDS=20 CHILDREN=200)
+	LOAD_ROUNDS='$(or $(ROUNDS),20)' LOAD_CHILDREN='$(or $(CHILDREN),200)' go run ./test/run -layers load -engine '$(ENGINE)'
 
 bench: ## the IPAM driver beside Docker's own and CNI's host-local, in one run
 	go test -run '^$$' -bench . ./ipamdrv

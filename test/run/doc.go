@@ -1,15 +1,16 @@
 // Command run runs the test layers in order and counts what happened in them.
 //
-//	go run ./test/run [-layers unit,fuzz,kernel,cluster,engine,lab,crash] [-engine 20.10|26.1|28.5] [-fuzztime 3s|2000x]
+//	go run ./test/run [-layers unit,fuzz,kernel,cluster,engine,lab,crash,campaign,load] [-engine 20.10|26.1|28.5] [-fuzztime 3s|2000x]
 //	    [-only REGEXP] [-v]
 //
 // unit is every test without a build tag, with the race detector; fuzz is every fuzz target, each for a while; kernel those
 // behind the tag kernel, on real links in private namespaces; cluster those behind the tag cluster, on etcd servers that they
 // build and start; engine is test/engine against a private Docker Engine; lab is test/lab in a virtual machine with an SR-IOV
-// NIC, test/lab/virtio in one with another make of it, and test/lab/swarm beside two that are a swarm. crash, which runs only if
-// it is asked for, kills the plugin at each of its crash points, in places of which the layers kernel and lab draw some by lot.
-// -only chooses tests behind a tag by their names. Each layer prepares what it needs. Progress is a line per package, or per
-// test where tests are long; a test that fails is shown in full at once. The last line is
+// NIC, test/lab/virtio in one with another make of it, test/lab/campaign beside one whose plug it pulls, and test/lab/swarm beside
+// two that are a swarm. Some run only if they are asked for, and are longer than what the others have of them: crash kills the
+// plugin at each of its crash points, campaign draws hundreds of operations by lot, load starts hundreds of containers. -only
+// chooses tests behind a tag by their names. Each layer prepares what it needs. Progress is a line per package, or per test where
+// tests are long; a test that fails is shown in full at once. The last line is
 //
 //	N passed, N failed, N skipped
 //

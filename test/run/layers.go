@@ -29,7 +29,10 @@ var layers = []layer{
 	{"cluster", "the cluster store on real etcd servers", true, 20 * time.Minute, cluster},
 	{"engine", "a private Docker Engine with the real plugin", true, 30 * time.Minute, engine},
 	{"lab", "SR-IOV on an emulated NIC, with a Docker Engine", true, 60 * time.Minute, lab},
-	{"crash", "the plugin killed at every point", true, 12 * time.Hour, crash}, // only if it is asked for
+	// Only if they are asked for:
+	{"crash", "the plugin killed at every point", true, 12 * time.Hour, crash},
+	{"campaign", "operations drawn by lot, on an emulated NIC", true, 13 * time.Hour, campaign},
+	{"load", "hundreds of containers on an emulated NIC, again and again", true, 13 * time.Hour, load},
 }
 
 // crash runs the tests that kill the plugin at its crash points, those of the layers kernel and lab, with as many deaths as
@@ -37,6 +40,18 @@ var layers = []layer{
 func crash(ctx context.Context, s *stage) error {
 	s.only, s.bound = regexp.MustCompile(`^TestCrash`), 10*time.Hour
 	return errors.Join(kernel(ctx, s), lab(ctx, s))
+}
+
+// campaign runs a random campaign as long as CAMPAIGN_OPS says; in the layer lab it is a short one.
+func campaign(ctx context.Context, s *stage) error {
+	s.only, s.bound = regexp.MustCompile(`^TestCampaign$`), 12*time.Hour
+	return lab(ctx, s)
+}
+
+// load starts as many containers as LOAD_CHILDREN and LOAD_ROUNDS say, in a guest that has room for them.
+func load(ctx context.Context, s *stage) error {
+	s.only, s.bound, s.mem = regexp.MustCompile(`^TestLoad$`), 12*time.Hour, 10240
+	return lab(ctx, s)
 }
 
 // unit runs every test that has no build tag.
@@ -129,6 +144,7 @@ type machine struct {
 var surroundings = []surrounding{
 	{[]machine{{"", []string{"--pf", "2"}}}, []string{"./hw", "./cmd/driver", "./test/lab"}, false},
 	{[]machine{{"", []string{"--nic", "virtio"}}}, []string{"./test/lab/virtio"}, false},
+	{[]machine{{"", []string{"--pf", "3", "--disk", "2048"}}}, []string{"./test/lab/campaign"}, true},
 	{[]machine{
 		{"node1", []string{"--wire", "swarm/1"}},
 		{"node2", []string{"--wire", "swarm/2", "--disk", "2048"}},
@@ -204,7 +220,7 @@ func (s *stage) surrounded(ctx context.Context, script string, around surroundin
 		}
 	}()
 	for _, m := range around.machines {
-		if err := s.step(ctx, script, m.lab(slices.Concat([]string{"up"}, m.up, s.engine())...)...); err != nil {
+		if err := s.step(ctx, script, m.lab(slices.Concat([]string{"up"}, m.up, s.memory(), s.engine())...)...); err != nil {
 			return err
 		}
 	}
@@ -229,17 +245,17 @@ func (s *stage) inside(ctx context.Context, script string, packages []taggedPack
 	}
 	var failures []error
 	for i, p := range packages {
-		run := fmt.Sprintf("cd %s && %s exec ./%s -test.run='%s' %s", place, crashSample(), filepath.Base(binaries[i]), p.pattern(),
+		run := fmt.Sprintf("cd %s && %s exec ./%s -test.run='%s' %s", place, passedOn(), filepath.Base(binaries[i]), p.pattern(),
 			strings.Join(s.testFlags(50*time.Minute), " "))
 		failures = append(failures, s.convert(ctx, p.path, s.command(ctx, script, "sh", run)))
 	}
 	return errors.Join(failures...)
 }
 
-// crashSample passes on which crash points are wanted.
-func crashSample() string {
+// passedOn are the variables of the environment that are meant for tests in the machine.
+func passedOn() string {
 	var vars []string
-	for _, name := range []string{"CRASH_EVERY", "CRASH_SEED"} {
+	for _, name := range []string{"CRASH_EVERY", "CRASH_SEED", "LOAD_ROUNDS", "LOAD_CHILDREN"} {
 		if v := os.Getenv(name); v != "" {
 			vars = append(vars, fmt.Sprintf("%s='%s'", name, v))
 		}

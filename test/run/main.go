@@ -17,7 +17,7 @@ import (
 )
 
 func main() {
-	names := flag.String("layers", "unit,fuzz,kernel,cluster,engine,lab", "the layers to run; there is also crash")
+	names := flag.String("layers", "unit,fuzz,kernel,cluster,engine,lab", "the layers to run; there are also crash, campaign and load")
 	engines := flag.String("engine", "", "releases of the Docker Engine for the layers engine and lab: 20.10, or 20.10,26.1,28.5")
 	only := flag.String("only", "", "a regular expression: of tests behind a tag, those with such a name")
 	fuzzTime := flag.String("fuzztime", "3s", "how long each target of the layer fuzz runs, or, as 2000x, how many inputs it tries")

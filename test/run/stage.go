@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,6 +25,7 @@ type stage struct {
 	root    string
 	only    *regexp.Regexp // of tests behind a tag, by name; nil for all
 	bound   time.Duration  // of the tests of one package, in place of what the layer gives them; 0 for that
+	mem     int            // MiB of a machine, in place of what scripts/lab gives it; 0 for that
 	release string         // of the Docker Engine, such as "20.10"; "" for the default of scripts/engine and scripts/lab
 	tally   *tally
 
@@ -36,6 +38,14 @@ func (s *stage) engine() []string {
 		return nil
 	}
 	return []string{"--engine", s.release}
+}
+
+// memory are the arguments that say how much a machine has.
+func (s *stage) memory() []string {
+	if s.mem == 0 {
+		return nil
+	}
+	return []string{"--mem", strconv.Itoa(s.mem)}
 }
 
 // command prepares a program in the repository; its stderr is passed on. When ctx ends it is asked to stop, so that it

@@ -164,7 +164,7 @@ func TestChoose(t *testing.T) {
 		t.Errorf("got %+v, %v; want unit and lab in the table's order", got, err)
 	}
 	_, err = choose("unit,nonsense")
-	const want = `-layers unit,nonsense: no layer "nonsense"; there are unit, fuzz, kernel, cluster, engine, lab, crash`
+	const want = `-layers unit,nonsense: no layer "nonsense"; there are unit, fuzz, kernel, cluster, engine, lab, crash, campaign, load`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}
