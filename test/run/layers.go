@@ -42,9 +42,9 @@ func crash(ctx context.Context, s *stage) error {
 	return errors.Join(kernel(ctx, s), lab(ctx, s))
 }
 
-// campaign runs a random campaign as long as CAMPAIGN_OPS says; in the layer lab it is a short one.
+// campaign boots a machine in several ways, and then runs a random campaign that is as long as CAMPAIGN_OPS says.
 func campaign(ctx context.Context, s *stage) error {
-	s.only, s.bound = regexp.MustCompile(`^TestCampaign$`), 12*time.Hour
+	s.only, s.bound = regexp.MustCompile(`^(TestCampaign|TestBoot)$`), 12*time.Hour
 	return lab(ctx, s)
 }
 
@@ -131,6 +131,7 @@ func engine(ctx context.Context, s *stage) error {
 type surrounding struct {
 	machines []machine
 	packages []string // in this order: test/lab installs the plugin, others want the NICs as they are
+	asked    bool     // its tests are long ones alone
 	outside  bool     // the tests reach the machines from here, by scripts/lab; others run in the machine
 }
 
@@ -142,13 +143,13 @@ type machine struct {
 
 // surroundings are those of the layer lab; they run one after the other.
 var surroundings = []surrounding{
-	{[]machine{{"", []string{"--pf", "2"}}}, []string{"./hw", "./cmd/driver", "./test/lab"}, false},
-	{[]machine{{"", []string{"--nic", "virtio"}}}, []string{"./test/lab/virtio"}, false},
-	{[]machine{{"", []string{"--pf", "3", "--disk", "2048"}}}, []string{"./test/lab/campaign"}, true},
+	{[]machine{{"", []string{"--pf", "2"}}}, []string{"./hw", "./cmd/driver", "./test/lab"}, false, false},
+	{[]machine{{"", []string{"--nic", "virtio"}}}, []string{"./test/lab/virtio"}, false, false},
+	{[]machine{{"", []string{"--pf", "3", "--disk", "2048"}}}, []string{"./test/lab/campaign"}, true, true},
 	{[]machine{
 		{"node1", []string{"--wire", "swarm/1"}},
 		{"node2", []string{"--wire", "swarm/2", "--disk", "2048"}},
-	}, []string{"./test/lab/swarm"}, true},
+	}, []string{"./test/lab/swarm"}, false, true},
 }
 
 // lab are the arguments of scripts/lab that are about the machine.
@@ -177,7 +178,7 @@ func lab(ctx context.Context, s *stage) error {
 		var packages []taggedPackage
 		for _, name := range around.packages {
 			i := slices.IndexFunc(tagged, func(p taggedPackage) bool { return strings.HasSuffix(p.path, name[1:]) })
-			if i < 0 && s.only != nil {
+			if i < 0 && (s.only != nil || around.asked) {
 				continue
 			}
 			if i < 0 {

@@ -209,6 +209,9 @@ func (s *stage) list(ctx context.Context, args ...string) ([]string, error) {
 	return strings.Split(strings.TrimSpace(string(out)), "\n"), nil
 }
 
+// long are the tests that run only if a layer or the flag -only asks for them.
+var long = regexp.MustCompile(`^(TestCampaign|TestBoot|TestLoad)$`)
+
 // add adds the tests of one file if it has the build tag; only, unless it is nil, says which.
 func (p *taggedPackage) add(file, tag string, only *regexp.Regexp) error {
 	src, err := os.ReadFile(file)
@@ -220,7 +223,7 @@ func (p *taggedPackage) add(file, tag string, only *regexp.Regexp) error {
 	}
 	names, err := testsIn(file, "Test")
 	for _, n := range names {
-		if only == nil || only.MatchString(n) {
+		if only == nil && !long.MatchString(n) || only != nil && only.MatchString(n) {
 			p.tests = append(p.tests, n)
 		}
 	}
