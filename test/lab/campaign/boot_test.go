@@ -32,6 +32,7 @@ ip link set nic7 down; ip link set nic7 name enp1s0; ip link set enp1s0 up`)
 	})
 	const ours, asService = "-d " + Plugin + " --ipam-driver " + Plugin, "-d passthrough --ipam-driver passthrough"
 	sh(t, fmt.Sprintf(service, "true")+`set -e
+until [ -S /run/docker/plugins/passthrough.sock ]; do sleep 0.1; done
 docker network create `+ours+` --subnet 10.1.0.0/24 -o netdevice=enp1s0 -o vlan=10 vfs
 docker network create `+ours+` --subnet 10.6.0.0/24 -o netdevice=enp1s0 -o mode=macvlan thin
 docker network create `+ours+` --subnet 10.7.0.0/24 -o netdevice=enp3s0 -o mode=passthrough whole
