@@ -16,7 +16,7 @@ import (
 
 // service starts the plugin once more, as a service of its own for the second NIC, after a command.
 const service = `(%s; mkdir -p /run/docker/plugins /disk/service
-exec env SOCKET=/run/docker/plugins/passthrough.sock STATE_DIR=/disk/service /disk/bundle/rootfs/driver) >/run/service.log 2>&1 &
+exec env SOCKET=/run/docker/plugins/second.sock STATE_DIR=/disk/service /disk/bundle/rootfs/driver) >/run/service.log 2>&1 &
 echo $! >/run/service.pid
 `
 
@@ -30,9 +30,9 @@ func TestBoot(t *testing.T) {
 		sh(t, `docker rm -f $(docker ps -aq) >/dev/null && docker network prune -f && kill $(cat /run/service.pid)
 ip link set nic7 down; ip link set nic7 name enp1s0; ip link set enp1s0 up`)
 	})
-	const ours, asService = "-d " + Plugin + " --ipam-driver " + Plugin, "-d passthrough --ipam-driver passthrough"
+	const ours, asService = "-d " + Plugin + " --ipam-driver " + Plugin, "-d second --ipam-driver second"
 	sh(t, fmt.Sprintf(service, "true")+`set -e
-until [ -S /run/docker/plugins/passthrough.sock ]; do sleep 0.1; done
+until [ -S /run/docker/plugins/second.sock ]; do sleep 0.1; done
 docker network create `+ours+` --subnet 10.1.0.0/24 -o netdevice=enp1s0 -o vlan=10 vfs
 docker network create `+ours+` --subnet 10.6.0.0/24 -o netdevice=enp1s0 -o mode=macvlan thin
 docker network create `+ours+` --subnet 10.7.0.0/24 -o netdevice=enp3s0 -o mode=passthrough whole
