@@ -9,7 +9,9 @@
 //
 // The ledger is the truth, the index a copy that is made again at the first use of a pool after a start, and after any
 // write whose outcome is not known. Every write says what the pool's record was that it was decided from; when another
-// node of a cluster has changed it, the request is tried again from the ledger. Entry points: [New] and [Driver], and
+// node of a cluster has changed it, the request is tried again from the ledger. In a ledger that nodes share each of them
+// keeps beside, in its own, what it owes to it (errand.go), what it has ahead (reserve.go) and which pools its engine has
+// (node.go). What nobody has any more is found by sweep.go. Entry points: [New] and [Driver], and
 // [Options] for what users can say about a pool.
 //
 // # Which address is given

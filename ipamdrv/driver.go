@@ -72,7 +72,7 @@ func New(c Config) (*Driver, error) {
 		c.Log = zap.NewNop()
 	}
 	n := newNode(c)
-	return &Driver{Capabilities: c.Capabilities, ledger: ledger{c.Store, n}, log: c.Log, defaults: c.Defaults,
+	return &Driver{Capabilities: c.Capabilities, ledger: ledger{store: c.Store, node: n, far: n != nil}, log: c.Log, defaults: c.Defaults,
 		host: c.Host, probe: c.Probe, uses: c.Uses, node: n, entering: newTurn(), pools: map[string]*pool{}}, nil
 }
 
@@ -129,23 +129,6 @@ func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*
 	return answer, nil
 }
 
-// enterInTurn makes or joins a pool after everybody who came before: of many that look for one at once, most would find it
-// taken, and look again.
-func (d *Driver) enterInTurn(ctx context.Context, w *poolWish) (h handle, err error) {
-	if err = d.entering.lock(ctx); err != nil {
-		return handle{}, err
-	}
-	defer d.entering.unlock()
-	err = again(func() (err error) {
-		h, err = d.enter(ctx, w)
-		return err
-	})
-	if err == nil {
-		err = d.node.adopt(ctx, h, mineOf(w.rec.Subnet, w.config))
-	}
-	return h, err
-}
-
 // ReleasePool removes a pool with all that is left in it. Releasing one that does not exist succeeds: the engine does
 // not ask twice, but may ask for what an earlier installation made.
 func (d *Driver) ReleasePool(ctx context.Context, r *ipam.ReleasePoolRequest) (*Empty, error) {
@@ -162,26 +145,6 @@ func (d *Driver) ReleasePool(ctx context.Context, r *ipam.ReleasePoolRequest) (*
 	return &Empty{}, nil
 }
 
-// releasePool ends a handle, at once or as soon as the ledger can be reached.
-func (d *Driver) releasePool(ctx context.Context, h handle) error {
-	var rec poolRecord
-	err := again(func() (err error) {
-		rec, err = d.leave(ctx, h)
-		return err
-	})
-	switch {
-	case d.node.cannot(err):
-		d.log.Warn("pool is released later", zap.Stringer("id", h), zap.Error(err))
-		return d.node.disown(ctx, h, errand{Do: doLeave, Share: h.share})
-	case errors.Is(err, store.ErrNotFound):
-	case err != nil:
-		return err
-	default:
-		d.log.Info("pool released", zap.String("pool", rec.Subnet.String()), zap.Stringer("id", h))
-	}
-	return d.node.disown(ctx, h)
-}
-
 // RequestAddress gives an address of a pool: the one that is asked for, the gateway, or the next that is free.
 func (d *Driver) RequestAddress(ctx context.Context, r *ipam.RequestAddressRequest) (
 	*ipam.RequestAddressResponse, error) {
@@ -196,66 +159,6 @@ func (d *Driver) RequestAddress(ctx context.Context, r *ipam.RequestAddressReque
 	d.log.Debug("address given", zap.String("address", got), zap.String("kind", string(w.lease.Kind)),
 		zap.String("id", r.PoolID))
 	return &ipam.RequestAddressResponse{Address: got}, nil
-}
-
-// requestAddress gives an address of the pool, of its group, or of the reserve.
-func (d *Driver) requestAddress(ctx context.Context, id string, w wish) (string, error) {
-	if away := d.node.isAway(); away != nil {
-		if got, err := d.draw(ctx, id, w, away); err == nil {
-			return got, nil
-		}
-	}
-	h, p, err := d.pool(ctx, id)
-	if err != nil {
-		d.node.noteAway(err)
-		return d.draw(ctx, id, w, fmt.Errorf("pool %.80q: request address: %w", id, err))
-	}
-	s := p.state
-	got, err := d.grant(ctx, p, w.of(h))
-	p.unlock()
-	if w.any() && errors.Is(err, ErrFull) && s.overflow != "" {
-		got, err = d.overflow(ctx, p.id, s, w, err)
-	}
-	if err != nil {
-		d.node.noteAway(err)
-		return d.draw(ctx, id, w, fmt.Errorf("pool %s: request %s: %w", s.prefix, w, err))
-	}
-	return got, nil
-}
-
-// grant gives what is wished for from p, on which the caller has the turn, in the form that the engine wants.
-func (d *Driver) grant(ctx context.Context, p *pool, w wish) (string, error) {
-	s := p.state.subnet
-	var a netip.Addr
-	var given bool
-	ask := d.prober(p.state.config)
-	try := func() (err error) {
-		if err = p.load(ctx); err == nil {
-			a, given, err = w.grant(ctx, p, ask)
-		}
-		return err
-	}
-	err := again(try)
-	if d.node != nil && (errors.Is(err, ErrFull) || errors.Is(err, ErrInUse)) {
-		p.state = nil
-		err = again(try)
-	}
-	if err != nil {
-		return "", err
-	}
-	if !given {
-		return s.cidr(a), nil
-	}
-	return s.cidr(a), d.answerable(ctx, func(ctx context.Context) error {
-		if err := p.load(ctx); err != nil {
-			return err
-		}
-		_, err := p.release(ctx, a, ending{share: w.share, at: time.Now()})
-		if d.node.cannot(err) {
-			_, err = d.node.owe(ctx, p.id, errand{Do: doRelease, Share: w.share, Addr: a})
-		}
-		return err
-	})
 }
 
 // ReleaseAddress ends a lease. Releasing what nobody has succeeds.
@@ -275,45 +178,6 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressReque
 		return nil, d.forgotten(ctx, err)
 	}
 	return &Empty{}, nil
-}
-
-// releaseAddress ends a lease, at once or as soon as the ledger can be reached.
-func (d *Driver) releaseAddress(ctx context.Context, h handle, a netip.Addr) error {
-	now := time.Now()
-	err := d.node.isAway()
-	if err == nil {
-		err = d.releaseNow(ctx, h, a, now)
-		d.node.noteAway(err)
-	}
-	if !d.node.cannot(err) {
-		return err
-	}
-	d.log.Warn("address is released later", zap.Stringer("address", a), zap.Stringer("id", h), zap.Error(err))
-	_, err = d.node.owe(ctx, h.id, errand{Do: doRelease, Share: h.share, Addr: a, At: now.UTC()})
-	return err
-}
-
-// releaseNow ends a lease in the ledger.
-func (d *Driver) releaseNow(ctx context.Context, h handle, a netip.Addr, at time.Time) error {
-	_, p, err := d.pool(ctx, h.String())
-	if errors.Is(err, ErrUnknownPool) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("pool %.80q: release address %s: %w", h, a, err)
-	}
-	s := p.state
-	released, err := p.end(ctx, a, ending{share: h.share, at: at})
-	p.unlock()
-	if err == nil && s.overflow != "" && !s.prefix.Contains(a) {
-		released, err = d.endOverflow(ctx, p.id, s, a, at)
-	}
-	if err != nil {
-		return fmt.Errorf("pool %s: release address %s: %w", s.prefix, a, err)
-	}
-	d.log.Debug("address released", zap.Stringer("address", a), zap.Bool("was_leased", released),
-		zap.Stringer("pool", s.prefix), zap.Stringer("id", h))
-	return nil
 }
 
 // pool finds the pool of a handle and waits for the turn on it; the caller unlocks it. The error matches
@@ -337,7 +201,7 @@ func (d *Driver) pool(ctx context.Context, text string) (handle, *pool, error) {
 		err = p.load(ctx)
 	}
 	if err == nil && p.knows(h) {
-		err = d.node.adopt(ctx, h, mineOf(p.state.prefix, p.state.config))
+		err = d.node.adopt(ctx, made(h, p.state.prefix, p.state.config))
 	}
 	switch {
 	case err == nil && p.knows(h):

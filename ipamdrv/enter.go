@@ -7,6 +7,20 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
+// enterInTurn makes or joins a pool after everybody who came before: of many that look for one at once, most would find it
+// taken, and look again.
+func (d *Driver) enterInTurn(ctx context.Context, w *poolWish) (h handle, err error) {
+	if err = d.entering.lock(ctx); err != nil {
+		return handle{}, err
+	}
+	defer d.entering.unlock()
+	err = again(func() (err error) {
+		h, err = d.enter(ctx, w)
+		return err
+	})
+	return h, err
+}
+
 // enter makes a pool, or joins the one that has the name. Afterwards the wish has the pool's subnet.
 func (d *Driver) enter(ctx context.Context, w *poolWish) (handle, error) {
 	var conds []store.Cond
@@ -54,13 +68,9 @@ func (d *Driver) create(ctx context.Context, w *poolWish, conds []store.Cond) (h
 		return handle{}, err
 	}
 	defer p.unlock()
-	mine, err := d.node.mineOps(h, mineOf(w.rec.Subnet, w.config))
-	if err != nil {
-		return handle{}, err
-	}
 	r, err := p.surely(ctx, errand{Do: doLeave, Share: h.share}, func(ctx context.Context) (store.Result, error) {
 		return d.ledger.commit(ctx, append(conds, store.Absent(poolKey(h.id))), ops...)
-	}, mine...)
+	}, made(h, w.rec.Subnet, w.config))
 	if err == nil && !r.OK {
 		err = errChanged
 	}

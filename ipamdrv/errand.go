@@ -36,8 +36,8 @@ type errand struct {
 	// Lease is what a lease of the reserve becomes.
 	Lease *leaseRecord `json:"lease,omitempty"`
 
-	key      string // in the own ledger, or in the journal
-	promised bool   // it is in the journal
+	key     string // in the own ledger, or in the journal
+	promise bool   // it is in the journal
 }
 
 // deed is what an errand does.
@@ -56,9 +56,9 @@ func (n *node) place(pool string, e *errand) (store.Op, error) {
 	return put(e.key, e)
 }
 
-// loadErrand reads one from the own ledger, which has them in order.
-func (n *node) loadErrand(kv store.KV) error {
-	e := errand{key: kv.Key}
+// loadErrand reads one from the own ledger or the journal, in order.
+func (n *node) loadErrand(kv store.KV, promise bool) error {
+	e := errand{key: kv.Key, promise: promise}
 	pool, number, _ := strings.Cut(strings.TrimPrefix(kv.Key, owedPrefix), "/")
 	i, err := strconv.ParseUint(number, 16, 64)
 	if err != nil {
@@ -72,39 +72,17 @@ func (n *node) loadErrand(kv store.KV) error {
 	return nil
 }
 
-// promise writes an errand into the journal.
-func (n *node) promise(ctx context.Context, pool string, e errand) (errand, error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if err := n.load(ctx); err != nil {
-		return e, err
-	}
-	op, err := n.place(pool, &e)
-	if err == nil {
-		err = n.journal.Add(op.Key, op.Value)
-	}
-	if err == nil {
-		e.promised = true
-		n.owed[pool] = append(n.owed[pool], e)
-	}
-	return e, err
-}
-
 // loadPromises reads the journal. What is in there was under way when the process ended, after everything in the ledger.
 func (n *node) loadPromises() error {
 	entries, err := n.journal.Entries()
 	errs := []error{err}
 	for _, key := range slices.Sorted(maps.Keys(entries)) {
-		errs = append(errs, n.loadErrand(store.KV{Key: key, Value: entries[key]}))
-		pool, _, _ := strings.Cut(strings.TrimPrefix(key, owedPrefix), "/")
-		if all := n.owed[pool]; len(all) > 0 {
-			all[len(all)-1].promised = true
-		}
+		errs = append(errs, n.loadErrand(store.KV{Key: key, Value: entries[key]}, true))
 	}
 	return errors.Join(errs...)
 }
 
-// owe writes an errand down.
+// owe writes an errand down, a promise into the journal.
 func (n *node) owe(ctx context.Context, pool string, e errand) (errand, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -112,7 +90,11 @@ func (n *node) owe(ctx context.Context, pool string, e errand) (errand, error) {
 		return e, err
 	}
 	op, err := n.place(pool, &e)
-	if err == nil {
+	switch {
+	case err != nil:
+	case e.promise:
+		err = n.journal.Add(op.Key, op.Value)
+	default:
 		err = n.write(ctx, op)
 	}
 	if err == nil {
@@ -129,36 +111,33 @@ func (n *node) errands(ctx context.Context, pool string) ([]errand, error) {
 	return append([]errand(nil), n.owed[pool]...), err
 }
 
-// owing are the pools that have errands, and how many there are.
-func (n *node) owing(ctx context.Context) (pools []string, errands int, err error) {
+// owing are the pools that have errands.
+func (n *node) owing(ctx context.Context) ([]string, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	err = n.load(ctx)
-	for id, all := range n.owed {
-		pools, errands = append(pools, id), errands+len(all)
-	}
-	return pools, errands, err
+	err := n.load(ctx)
+	return slices.Collect(maps.Keys(n.owed)), err
 }
 
-// done strikes an errand out; more is written with it.
-func (n *node) done(ctx context.Context, pool string, e errand, more ...store.Op) error {
+// done strikes an errand out. Handles that were made under it are this node's from then on.
+func (n *node) done(ctx context.Context, pool string, e errand, made ...madeHandle) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if !e.promised {
-		more = append(more, store.Del(e.key))
-	}
-	if len(more) > 0 {
-		if err := n.write(ctx, more...); err != nil {
+	for _, m := range made {
+		if err := n.adoptLocked(ctx, m); err != nil {
 			return err
 		}
 	}
-	if e.promised { // last: then the answer is on its way
-		if err := n.journal.Remove(e.key); err != nil {
-			return err
-		}
+	var err error
+	if e.promise { // last: then the answer is on its way
+		err = n.journal.Remove(e.key)
+	} else {
+		err = n.write(ctx, store.Del(e.key))
 	}
-	n.strike(pool, e)
-	return nil
+	if err == nil {
+		n.strike(pool, e)
+	}
+	return err
 }
 
 // strike does so in RAM. The caller has n.mu.
@@ -175,15 +154,15 @@ func (n *node) strike(pool string, e errand) {
 }
 
 // surely makes a write of which it must be known in the end whether it was made: should that not be told, or this process
-// end before it is, back takes it back. When it was made, more is written to the node's own ledger. The caller has the turn
-// on p.
+// end before it is, back takes it back. When it was made, the handles that it makes are this node's. The caller has the
+// turn on p.
 func (p *pool) surely(ctx context.Context, back errand, write func(context.Context) (store.Result, error),
-	more ...store.Op) (store.Result, error) {
+	made ...madeHandle) (store.Result, error) {
 	if p.node == nil {
 		return write(ctx)
 	}
-	back.Settle = newID()
-	back, err := p.node.promise(ctx, p.id, back)
+	back.Settle, back.promise = newID(), true
+	back, err := p.node.owe(ctx, p.id, back)
 	if err != nil {
 		return store.Result{}, err
 	}
@@ -193,9 +172,9 @@ func (p *pool) surely(ctx context.Context, back errand, write func(context.Conte
 		return r, err
 	}
 	if err != nil || !r.OK {
-		more = nil
+		made = nil
 	}
-	if err := p.node.done(ctx, p.id, back, more...); err != nil {
+	if err := p.node.done(ctx, p.id, back, made...); err != nil {
 		p.state = nil
 		return store.Result{}, err
 	}

@@ -93,3 +93,9 @@ func (s Set) Words() (n int) {
 	}
 	return n
 }
+
+// Owed is how many pools a node has errands for.
+func (d *Driver) Owed(ctx context.Context) (int, error) {
+	pools, err := d.node.owing(ctx)
+	return len(pools), err
+}

@@ -18,6 +18,7 @@ func Forget(ctx context.Context, shared store.Store, id string) (handles int, er
 	if err != nil {
 		return 0, err
 	}
+	d.ledger.far = true
 	err = cluster.Forget(ctx, shared, id)
 	known := err == nil
 	if err != nil && !errors.Is(err, store.ErrNotFound) {

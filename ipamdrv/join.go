@@ -51,13 +51,9 @@ func (d *Driver) join(ctx context.Context, id string, w *poolWish) (handle, erro
 		return handle{}, err
 	}
 	next := p.state.rec // as it is, but written: who removes the pool at this moment must notice
-	mine, err := d.node.mineOps(h, mineOf(next.Subnet, w.config))
-	if err != nil {
-		return handle{}, err
-	}
 	r, err := p.surely(ctx, errand{Do: doLeave, Share: h.share}, func(ctx context.Context) (store.Result, error) {
 		return p.write(ctx, []store.Cond{store.Absent(op.Key)}, &next, op)
-	}, mine...)
+	}, made(h, next.Subnet, w.config))
 	if err == nil && !r.OK {
 		err = errChanged
 	}

@@ -6,8 +6,30 @@ import (
 	"net/netip"
 	"slices"
 
+	"go.uber.org/zap"
+
 	"github.com/mellanox/passthrough/store"
 )
+
+// releasePool ends a handle, at once or as soon as the ledger can be reached.
+func (d *Driver) releasePool(ctx context.Context, h handle) error {
+	var rec poolRecord
+	err := again(func() (err error) {
+		rec, err = d.leave(ctx, h)
+		return err
+	})
+	switch {
+	case d.node.cannot(err):
+		d.log.Warn("pool is released later", zap.Stringer("id", h), zap.Error(err))
+		return d.node.disown(ctx, h, errand{Do: doLeave, Share: h.share})
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return err
+	default:
+		d.log.Info("pool released", zap.String("pool", rec.Subnet.String()), zap.Stringer("id", h))
+	}
+	return d.node.disown(ctx, h)
+}
 
 // leave ends one handle: the pool with all that is left in it, or, while others share it, only what this one has. The
 // error matches [store.ErrNotFound] when there is no such handle.
@@ -72,7 +94,7 @@ func (p *pool) depart(ctx context.Context, kv store.KV, end departure) error {
 		}
 		return err
 	}
-	for p.node != nil && len(end.leases) > portion {
+	for p.ledger.far && len(end.leases) > portion {
 		if err := commit([]store.Cond{same}, end.leases[:portion]); err != nil {
 			return err
 		}

@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/store"
-	"github.com/mellanox/passthrough/store/cluster"
 )
 
 // recordVersion is the version of both kinds of record. A record of a newer one is refused, a field that an older one
@@ -176,6 +175,7 @@ func decodeLease(kv store.KV) (leaseRecord, error) {
 type ledger struct {
 	store store.Store
 	node  *node // nil when nobody shares it
+	far   bool  // it is one that nodes share, and takes a limited number of operations at once
 }
 
 // leases calls fn with every leased address of a pool.
@@ -217,7 +217,10 @@ func (l ledger) commit(ctx context.Context, conds []store.Cond, ops ...store.Op)
 	}
 	r, err := l.store.Txn(ctx, conds, ops)
 	if l.node != nil && err == nil && !r.OK && r.Failed == conds[0] {
-		return r, cluster.ErrForgotten
+		if _, err = l.node.member.Anew(ctx, conds[0]); err == nil {
+			err = errChanged
+		}
+		return r, err
 	}
 	if !errors.Is(err, store.ErrAmbiguous) {
 		return r, err

@@ -26,7 +26,7 @@ func (d *Driver) Maintain(ctx context.Context) error {
 	failed := false
 	for {
 		round, cancel := context.WithTimeout(ctx, maintainMax)
-		err := errors.Join(d.settle(round), sweep.run(round, d))
+		err := d.forgotten(round, errors.Join(d.settle(round), sweep.run(round, d)))
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -53,7 +53,7 @@ func (d *Driver) settle(ctx context.Context) error {
 	if err == nil {
 		err = d.fill(ctx)
 	}
-	return errors.Join(d.forgotten(ctx, err), d.remember(ctx))
+	return errors.Join(err, d.remember(ctx))
 }
 
 // remember writes down what this node has seen of the shared ledger, which tells later that an older state is put in its
@@ -67,7 +67,7 @@ func (d *Driver) remember(ctx context.Context) error {
 
 // payAll does what this node owes to any pool.
 func (d *Driver) payAll(ctx context.Context) error {
-	pools, _, err := d.node.owing(ctx)
+	pools, err := d.node.owing(ctx)
 	if err != nil {
 		return err
 	}
@@ -87,13 +87,4 @@ func (d *Driver) payTo(ctx context.Context, id string) error {
 	}
 	defer p.unlock()
 	return d.pay(ctx, p)
-}
-
-// Owed is how many errands wait for the shared ledger.
-func (d *Driver) Owed(ctx context.Context) (int, error) {
-	if d.node == nil {
-		return 0, nil
-	}
-	_, n, err := d.node.owing(ctx)
-	return n, err
 }

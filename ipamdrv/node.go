@@ -34,7 +34,7 @@ type node struct {
 	next    uint64                                // number of the next errand
 	mine    map[string]mineRecord                 // by handle
 	reserve map[string]map[netip.Addr]leaseRecord // by handle
-	adopted map[string]bool                       // handles whose reserve was compared with the ledger
+	whole   map[string]bool                       // handles whose reserve was compared with the ledger
 	away    time.Time                             // until when the shared ledger is not worth a try
 	lost    error                                 // why
 }
@@ -60,9 +60,9 @@ type mineRecord struct {
 	Reserve int          `json:"reserve,omitempty"` // how many addresses it is to have ahead
 }
 
-// mineOf is the record of a handle of a pool with this subnet and these options.
-func mineOf(subnet netip.Prefix, c config) mineRecord {
-	return mineRecord{V: recordVersion, Subnet: subnet, Reserve: c.prefetch}
+// made is a handle of a pool with this subnet and these options.
+func made(h handle, subnet netip.Prefix, c config) madeHandle {
+	return madeHandle{h, mineRecord{V: recordVersion, Subnet: subnet, Reserve: c.prefetch}}
 }
 
 // newNode is a node whose own ledger has not been read yet.
@@ -80,7 +80,7 @@ func (n *node) load(ctx context.Context) error {
 	}
 	n.clear()
 	err := errors.Join(
-		n.own.Range(ctx, owedPrefix, n.loadErrand),
+		n.own.Range(ctx, owedPrefix, func(kv store.KV) error { return n.loadErrand(kv, false) }),
 		n.own.Range(ctx, minePrefix, func(kv store.KV) error {
 			var rec mineRecord
 			err := decode(kv, &rec, &rec.V)
@@ -98,7 +98,7 @@ func (n *node) load(ctx context.Context) error {
 // clear forgets what was read.
 func (n *node) clear() {
 	n.owed, n.mine = map[string][]errand{}, map[string]mineRecord{}
-	n.reserve, n.adopted = map[string]map[netip.Addr]leaseRecord{}, map[string]bool{}
+	n.reserve, n.whole = map[string]map[netip.Addr]leaseRecord{}, map[string]bool{}
 }
 
 // write writes to the own ledger, whoever has stopped waiting for it: what is not written down is lost. The caller has n.mu.
@@ -189,17 +189,14 @@ func (n *node) id(ctx context.Context) (string, error) {
 	return n.member.ID(ctx)
 }
 
-// mineOps is what to write for a handle that is being made.
-func (n *node) mineOps(h handle, rec mineRecord) ([]store.Op, error) {
-	if n == nil {
-		return nil, nil
-	}
-	op, err := put(minePrefix+h.String(), rec)
-	return []store.Op{op}, err
+// madeHandle is a handle and what the node knows of it.
+type madeHandle struct {
+	handle
+	rec mineRecord
 }
 
 // adopt writes a handle down that this node's engine has; it may have been made while the ledger was this node's alone.
-func (n *node) adopt(ctx context.Context, h handle, rec mineRecord) error {
+func (n *node) adopt(ctx context.Context, m madeHandle) error {
 	if n == nil {
 		return nil
 	}
@@ -208,15 +205,20 @@ func (n *node) adopt(ctx context.Context, h handle, rec mineRecord) error {
 	if err := n.load(ctx); err != nil {
 		return err
 	}
-	if n.mine[h.String()] == rec {
+	return n.adoptLocked(ctx, m)
+}
+
+// adoptLocked is adopt for who has n.mu.
+func (n *node) adoptLocked(ctx context.Context, m madeHandle) error {
+	if n.mine[m.String()] == m.rec {
 		return nil
 	}
-	op, err := put(minePrefix+h.String(), rec)
+	op, err := put(minePrefix+m.String(), m.rec)
 	if err == nil {
 		err = n.write(ctx, op)
 	}
 	if err == nil {
-		n.mine[h.String()] = rec
+		n.mine[m.String()] = m.rec
 	}
 	return err
 }
@@ -251,10 +253,14 @@ func (n *node) disown(ctx context.Context, h handle, more ...errand) error {
 	return nil
 }
 
-// restart drops everything that the node had under an identity that was declared lost, and takes on a new one.
+// restart drops everything that the node had under an identity that was declared lost, and takes on a new one, unless another
+// request has done so already.
 func (n *node) restart(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if _, err := n.member.Cond(ctx); !errors.Is(err, cluster.ErrForgotten) {
+		return err
+	}
 	var ops []store.Op
 	for _, prefix := range []string{owedPrefix, minePrefix, reservePrefix} {
 		err := n.own.Range(ctx, prefix, func(kv store.KV) error {

@@ -294,6 +294,42 @@ func TestForget(t *testing.T) {
 	})
 }
 
+// A lost node is forgotten with pools of more leases than go with one transaction.
+func TestForgetLargePool(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		a := newNode(t, far)
+		pool := a.pool("10.0.0.0/16")
+		for range 3500 {
+			a.get(pool)
+		}
+		a.end()
+		nodes, err := cluster.Nodes(t.Context(), far)
+		if err != nil || len(nodes) != 1 {
+			t.Fatalf("nodes: %v, %v", nodes, err)
+		}
+		if n, err := ipamdrv.Forget(t.Context(), far, nodes[0].ID); err != nil || n != 1 {
+			t.Errorf("forget: %d handles, %v", n, err)
+		}
+		if left := keys(t, under, "ipam/"); len(left) > 0 {
+			t.Errorf("the ledger still has %d records", len(left))
+		}
+	})
+}
+
+// A node whose record as a member is gone, which nobody does who declares it lost, is one again.
+func TestMemberRecordGone(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		a := newNode(t, far)
+		pool := a.pool("10.0.0.0/24")
+		for _, key := range keys(t, under, "cluster/member/") {
+			if _, err := under.Txn(t.Context(), nil, []store.Op{store.Del("cluster/member/" + key)}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		wantHeld(t, under, "it goes on", a.get(pool))
+	})
+}
+
 // value is a record of a ledger.
 func value(t *testing.T, s store.Store, key string) string {
 	t.Helper()

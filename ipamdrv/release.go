@@ -3,12 +3,54 @@ package ipamdrv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
+	"go.uber.org/zap"
+
 	"github.com/mellanox/passthrough/store"
 )
+
+// releaseAddress ends a lease, at once or as soon as the ledger can be reached.
+func (d *Driver) releaseAddress(ctx context.Context, h handle, a netip.Addr) error {
+	now := time.Now()
+	err := d.node.isAway()
+	if err == nil {
+		err = d.releaseNow(ctx, h, a, now)
+		d.node.noteAway(err)
+	}
+	if !d.node.cannot(err) {
+		return err
+	}
+	d.log.Warn("address is released later", zap.Stringer("address", a), zap.Stringer("id", h), zap.Error(err))
+	_, err = d.node.owe(ctx, h.id, errand{Do: doRelease, Share: h.share, Addr: a, At: now.UTC()})
+	return err
+}
+
+// releaseNow ends a lease in the ledger.
+func (d *Driver) releaseNow(ctx context.Context, h handle, a netip.Addr, at time.Time) error {
+	_, p, err := d.pool(ctx, h.String())
+	if errors.Is(err, ErrUnknownPool) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("pool %.80q: release address %s: %w", h, a, err)
+	}
+	s := p.state
+	released, err := p.end(ctx, a, ending{share: h.share, at: at})
+	p.unlock()
+	if err == nil && s.overflow != "" && !s.prefix.Contains(a) {
+		released, err = d.endOverflow(ctx, p.id, s, a, at)
+	}
+	if err != nil {
+		return fmt.Errorf("pool %s: release address %s: %w", s.prefix, a, err)
+	}
+	d.log.Debug("address released", zap.Stringer("address", a), zap.Bool("was_leased", released),
+		zap.Stringer("pool", s.prefix), zap.Stringer("id", h))
+	return nil
+}
 
 // expire ends the rest of those that have rested long enough.
 func (s *state) expire(now time.Time) {

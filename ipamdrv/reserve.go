@@ -126,10 +126,8 @@ func (d *Driver) fillOne(ctx context.Context, h handle) error {
 		return err
 	}
 	defer p.unlock()
-	if !d.node.recovered(h) {
-		if err := d.node.recover(ctx, p, h); err != nil {
-			return err
-		}
+	if err := d.node.recover(ctx, p, h); err != nil {
+		return err
 	}
 	ask := d.prober(p.state.config)
 	for d.node.lacks(h) > 0 {
@@ -171,16 +169,15 @@ func (n *node) put(ctx context.Context, h handle, a netip.Addr, lease leaseRecor
 	return err
 }
 
-// recovered says whether recover was successful.
-func (n *node) recovered(h handle) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.adopted[h.String()]
-}
-
 // recover puts those addresses into the reserve, once, that were leased for it just before this node's process ended. What is
 // drawn meanwhile is an errand, which nobody runs while the caller has the turn.
 func (n *node) recover(ctx context.Context, p *pool, h handle) error {
+	n.mu.Lock()
+	whole := n.whole[h.String()]
+	n.mu.Unlock()
+	if whole {
+		return nil
+	}
 	found := map[netip.Addr]leaseRecord{}
 	err := p.ledger.leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
 		lease, err := decodeLease(kv)
@@ -211,6 +208,6 @@ func (n *node) recover(ctx context.Context, p *pool, h handle) error {
 	if len(ops) > 0 {
 		err = n.write(ctx, ops...)
 	}
-	n.adopted[h.String()] = err == nil
+	n.whole[h.String()] = err == nil
 	return err
 }

@@ -68,6 +68,16 @@ func (m *Member) Cond(ctx context.Context) (store.Cond, error) {
 	return m.cond, err
 }
 
+// Anew is Cond when the condition failed has failed.
+func (m *Member) Anew(ctx context.Context, failed store.Cond) (store.Cond, error) {
+	m.mu.Lock()
+	if m.cond == failed {
+		m.cond = store.Cond{}
+	}
+	m.mu.Unlock()
+	return m.Cond(ctx)
+}
+
 // identify reads or makes the identity.
 func (m *Member) identify(ctx context.Context) error {
 	if m.id != "" {
