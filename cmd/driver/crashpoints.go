@@ -29,7 +29,7 @@ type crashPoints struct {
 	at     string
 	passed *os.File // nil: nobody wants to know
 
-	mu    *sync.Mutex // guards count
+	mu    *sync.Mutex // guards count, and the end: nobody passes a point after the last one
 	count map[string]int
 }
 
@@ -71,8 +71,11 @@ func (p crashPoints) around(kind, what string, change func() error) error {
 	return err
 }
 
-// pass notes a point, and is where the process ends if it is the one.
+// pass notes a point, and is where the process ends if it is the one. A call and the reconciler are at work side by side:
+// while one dies, the other waits, so that the point is the last in the journal.
 func (p crashPoints) pass(name, what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	if p.passed != nil {
 		if _, err := fmt.Fprintf(p.passed, "%s\t%s\n", name, what); err != nil {
 			p.die("journal: " + err.Error())

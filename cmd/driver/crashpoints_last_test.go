@@ -1,0 +1,51 @@
+//go:build kernel && crashpoints
+
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// TestLastPoint: the point at which a process dies is the last in its journal, whatever its other goroutines are at.
+func TestLastPoint(t *testing.T) {
+	if os.Getenv("CRASH_AT") != "" {
+		passUntilDeath()
+	}
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 200 {
+		journal := filepath.Join(t.TempDir(), "journal")
+		child := exec.Command(self, "-test.run", "^TestLastPoint$")
+		child.Env = append(os.Environ(), "CRASH_AT=0/50", "CRASH_JOURNAL="+journal)
+		if out, err := child.CombinedOutput(); child.ProcessState == nil || child.ProcessState.Exited() {
+			t.Fatalf("want a death by signal: %v\n%s", err, out)
+		}
+		raw, err := os.ReadFile(journal)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.HasSuffix(string(raw), "\n0/50\tpassed\n") {
+			t.Fatalf("it died at 0/50, and the journal ends with %q", raw[max(0, len(raw)-60):])
+		}
+	}
+}
+
+// passUntilDeath passes points in eight goroutines at once.
+func passUntilDeath() {
+	p := newCrashPoints()
+	for g := range 8 {
+		go func() {
+			for i := 0; ; i++ {
+				p.pass(strconv.Itoa(g)+"/"+strconv.Itoa(i), "passed")
+			}
+		}()
+	}
+	select {}
+}
