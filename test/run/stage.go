@@ -143,12 +143,15 @@ func (s *stage) convert(ctx context.Context, pkg string, binary *exec.Cmd) error
 	return errors.Join(countErr, s.verdict(ctx, binary, err, before))
 }
 
+// crashTag compiles the points in at which a test kills the plugin.
+const crashTag = "crashpoints"
+
 // compile builds the tests of a package into a static binary that runs anywhere, and returns its path. The plugin itself is
 // in some of them, with the points at which they kill it.
 func (s *stage) compile(ctx context.Context, tag, pkg string) (string, error) {
 	name := strings.ReplaceAll(strings.TrimPrefix(pkg, "./"), "/", "-") + "." + tag + ".test"
 	binary := filepath.Join(s.root, ".cache/test", name)
-	cmd := s.command(ctx, "go", "test", "-c", "-tags", tag+",crashpoints", "-o", binary, pkg)
+	cmd := s.command(ctx, "go", "test", "-c", "-tags", tag+","+crashTag, "-o", binary, pkg)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("compile the tests of %s with tag %s: %w", pkg, tag, err)
@@ -174,7 +177,7 @@ func (s *stage) tagged(ctx context.Context, tag string) ([]taggedPackage, error)
 	if err != nil {
 		return nil, err
 	}
-	with, err := s.list(ctx, "-tags", tag)
+	with, err := s.list(ctx, "-tags", tag+","+crashTag)
 	if err != nil {
 		return nil, err
 	}
