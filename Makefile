@@ -12,7 +12,7 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH DOCKER
 
 # Every build tag that hides Go files from a plain "go vet ./...".
-TAGS := kernel engine lab cluster crashpoints
+TAGS := kernel engine lab cluster kernel,crashpoints
 # grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them.
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 

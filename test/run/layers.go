@@ -121,6 +121,9 @@ func engine(ctx context.Context, s *stage) error {
 		return err
 	}
 	args := append(append([]string{"run"}, s.engine()...), "--", binary)
+	if s.only != nil {
+		args = append(args, "-test.run="+s.only.String())
+	}
 	args = append(args, s.testFlags(25*time.Minute)...)
 	cmd := s.command(ctx, filepath.Join(s.root, "scripts/engine"), args...)
 	cmd.Dir = filepath.Join(s.root, "test/engine")
