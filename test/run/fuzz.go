@@ -55,12 +55,13 @@ func (s *stage) fuzzed(ctx context.Context) ([]fuzzedPackage, error) {
 }
 
 // fuzzPackage builds the targets of a package, with the instruments that tell new inputs from old ones, and runs one after
-// the other: each uses all processors. Little time is spent on making inputs of interest shorter: by default it is a minute for
+// the other: each uses all processors, or one if another layer runs. Little time is spent on making inputs of interest shorter: by default it is a minute for
 // each, in which no other is tried.
 func (s *stage) fuzzPackage(ctx context.Context, p fuzzedPackage) error {
 	name := strings.ReplaceAll(p.path, "/", "-")
 	binary := filepath.Join(s.root, ".cache/test", name+".fuzz.test")
-	if err := s.step(ctx, "go", "test", "-c", "-fuzz=^Fuzz", "-o", binary, p.path); err != nil {
+	build := s.modest("go", "test", "-c", "-fuzz=^Fuzz", "-o", binary, p.path)
+	if err := s.step(ctx, build[0], build[1:]...); err != nil {
 		return err
 	}
 	list := s.command(ctx, binary, "-test.list=^Fuzz")
@@ -71,13 +72,26 @@ func (s *stage) fuzzPackage(ctx context.Context, p fuzzedPackage) error {
 	}
 	var failures []error
 	for _, target := range strings.Fields(string(out)) {
-		cmd := s.command(ctx, binary, append(s.testFlags(time.Hour), "-test.run=^$", "-test.fuzz=^"+target+"$",
-			"-test.fuzztime="+s.fuzzTime, "-test.fuzzminimizetime=10x", "-test.fuzzcachedir="+filepath.Join(s.root, ".cache/fuzz", name))...)
+		args := append(s.testFlags(time.Hour), "-test.run=^$", "-test.fuzz=^"+target+"$", "-test.fuzztime="+s.fuzzTime,
+			"-test.fuzzminimizetime=10x", "-test.fuzzcachedir="+filepath.Join(s.root, ".cache/fuzz", name))
+		if s.spare {
+			args = append(args, "-test.parallel=1")
+		}
+		line := s.modest(append([]string{binary}, args...)...)
+		cmd := s.command(ctx, line[0], line[1:]...)
 		cmd.Dir = p.dir
 		shown := p.path + "." + target // a line for each, as for a package
 		failures = append(failures, s.convert(ctx, shown, cmd), s.tally.tried(shown, target))
 	}
 	return errors.Join(failures...)
+}
+
+// modest is a command line that leaves the processors to others, if the stage has to.
+func (s *stage) modest(line ...string) []string {
+	if !s.spare {
+		return line
+	}
+	return append([]string{"nice", "-n", "10"}, line...)
 }
 
 // execs is what a target says of inputs that it has tried: new ones, or at first those that it knows.

@@ -16,6 +16,7 @@ import (
 // A layer is a set of tests that need the same surroundings.
 type layer struct {
 	name, what string
+	beside     string        // the layer at whose side it runs, if both are to run: that leaves processors idle
 	long       bool          // its tests take seconds each: show them one by one
 	bound      time.Duration // set-up included
 	run        func(context.Context, *stage) error
@@ -23,16 +24,16 @@ type layer struct {
 
 // layers is the table of all layers, in the order in which they run: what fails fast comes first.
 var layers = []layer{
-	{"unit", "no privileges, race detector", false, 15 * time.Minute, unit},
-	{"fuzz", "made-up requests, options, records and files of sysfs", false, time.Hour, fuzz},
-	{"kernel", "real netlink in private namespaces", false, 10 * time.Minute, kernel},
-	{"cluster", "the cluster store on real etcd servers", true, 20 * time.Minute, cluster},
-	{"engine", "a private Docker Engine with the real plugin", true, 30 * time.Minute, engine},
-	{"lab", "SR-IOV on an emulated NIC, with a Docker Engine", true, 60 * time.Minute, lab},
+	{"unit", "no privileges, race detector", "", false, 15 * time.Minute, unit},
+	{"fuzz", "made-up requests, options, records and files of sysfs", "lab", false, time.Hour, fuzz},
+	{"kernel", "real netlink in private namespaces", "", false, 10 * time.Minute, kernel},
+	{"cluster", "the cluster store on real etcd servers", "", true, 20 * time.Minute, cluster},
+	{"engine", "a private Docker Engine with the real plugin", "", true, 30 * time.Minute, engine},
+	{"lab", "SR-IOV on an emulated NIC, with a Docker Engine", "", true, 60 * time.Minute, lab},
 	// Only if they are asked for:
-	{"crash", "the plugin killed at every point", true, 12 * time.Hour, crash},
-	{"campaign", "operations drawn by lot, on an emulated NIC", true, 13 * time.Hour, campaign},
-	{"load", "hundreds of containers on an emulated NIC, again and again", true, 13 * time.Hour, load},
+	{"crash", "the plugin killed at every point", "", true, 12 * time.Hour, crash},
+	{"campaign", "operations drawn by lot, on an emulated NIC", "", true, 13 * time.Hour, campaign},
+	{"load", "hundreds of containers on an emulated NIC, again and again", "", true, 13 * time.Hour, load},
 }
 
 // crash runs the tests that kill the plugin at its crash points, those of the layers kernel and lab, with as many deaths as

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -20,7 +21,7 @@ func main() {
 	names := flag.String("layers", "unit,fuzz,kernel,cluster,engine,lab", "the layers to run; there are also crash, campaign and load")
 	engines := flag.String("engine", "", "releases of the Docker Engine for the layers engine and lab: 20.10, or 20.10,26.1,28.5")
 	only := flag.String("only", "", "a regular expression: of tests behind a tag, those with such a name")
-	fuzzTime := flag.String("fuzztime", "3s", "how long each target of the layer fuzz runs, or, as 2000x, how many inputs it tries")
+	fuzzTime := flag.String("fuzztime", "30s", "how long each target of the layer fuzz runs, or, as 2000x, how many inputs it tries")
 	verbose := flag.Bool("v", false, "a line per test in every layer")
 	flag.Parse()
 	chosen, err := choose(*names)
@@ -42,12 +43,12 @@ func main() {
 	ctx, cancel := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer cancel()
 	all := legs(chosen, releases)
-	for _, l := range all {
-		r := &report{out: os.Stdout, each: *verbose || l.long, strip: module}
+	inTurn(all, os.Stdout, func(l *leg, out io.Writer, spare bool) {
+		r := &report{out: out, each: *verbose || l.long, strip: module}
 		r.say("%s: %s", l.title(), l.what)
-		l.tally = runLayer(ctx, l.layer, &stage{root: root, release: l.release, only: chosenTests, fuzzTime: *fuzzTime,
+		l.tally = runLayer(ctx, l.layer, &stage{root: root, release: l.release, only: chosenTests, fuzzTime: *fuzzTime, spare: spare,
 			tally: newTally(r)})
-	}
+	})
 	if !(&report{out: os.Stdout}).summary(all) {
 		os.Exit(1)
 	}

@@ -27,6 +27,7 @@ type stage struct {
 	bound   time.Duration  // of the tests of one package, in place of what the layer gives them; 0 for that
 	mem     int            // MiB of a machine, in place of what scripts/lab gives it; 0 for that
 	release string         // of the Docker Engine, such as "20.10"; "" for the default of scripts/engine and scripts/lab
+	spare   bool           // another layer runs: only what it leaves of the processors is to be taken
 	tally   *tally
 
 	fuzzTime string // for each target of the layer fuzz: "5s", or "2000x" for a number of inputs
