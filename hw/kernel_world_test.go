@@ -15,6 +15,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/mellanox/passthrough/test/sandbox"
 )
 
 // inside is set in the process whose namespaces belong to these tests.
@@ -64,7 +66,7 @@ type world struct {
 	t      *testing.T
 	fd     netns.NsHandle // of the host's namespace
 	host   *netlink.Handle
-	spaces map[string]*space
+	spaces map[string]*sandbox.Sandbox
 }
 
 func newWorld(t *testing.T) *world {
@@ -77,7 +79,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, fd: fd, host: h, spaces: map[string]*space{}}
+	w := &world{t: t, fd: fd, host: h, spaces: map[string]*sandbox.Sandbox{}}
 	t.Cleanup(w.tidy)
 	return w
 }
@@ -145,7 +147,7 @@ func (w *world) MoveToNS(ns, name, newName string) error {
 	s := w.spaces[ns]
 	if s == nil {
 		var err error
-		if s, err = newSpace(); err != nil {
+		if s, err = sandbox.New(); err != nil {
 			return err
 		}
 		w.spaces[ns] = s
@@ -154,39 +156,28 @@ func (w *world) MoveToNS(ns, name, newName string) error {
 	if err != nil {
 		return err
 	}
-	if err := w.host.LinkSetNsFd(l, int(s.fd)); err != nil {
+	if err := w.host.LinkSetNsFd(l, int(s.FD)); err != nil {
 		return err
 	}
-	if l, err = s.nl.LinkByName(name); err != nil {
+	if l, err = s.NL.LinkByName(name); err != nil {
 		return err
 	}
 	if newName != "" {
-		if err := s.nl.LinkSetName(l, newName); err != nil {
+		if err := s.NL.LinkSetName(l, newName); err != nil {
 			return err
 		}
 	}
-	return s.nl.LinkSetUp(l)
+	return s.NL.LinkSetUp(l)
 }
 
 func (w *world) MoveHome(ns, name, backName string) error {
-	s := w.spaces[ns]
-	l, err := s.nl.LinkByName(name)
-	if err != nil {
-		return err
-	}
-	if err := s.nl.LinkSetDown(l); err != nil {
-		return err
-	}
-	if err := s.nl.LinkSetName(l, backName); err != nil {
-		return err
-	}
-	return s.nl.LinkSetNsFd(l, int(w.fd))
+	return w.spaces[ns].MoveHome(name, backName, w.fd)
 }
 
 func (w *world) AddAddrIn(t *testing.T, ns, name, cidr string) {
 	t.Helper()
 	s := w.spaces[ns]
-	l, err := s.nl.LinkByName(name)
+	l, err := s.NL.LinkByName(name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,59 +186,12 @@ func (w *world) AddAddrIn(t *testing.T, ns, name, cidr string) {
 		t.Fatal(err)
 	}
 	a.Flags = unix.IFA_F_NODAD
-	if err := s.nl.AddrAdd(l, a); err != nil {
+	if err := s.NL.AddrAdd(l, a); err != nil {
 		t.Fatal(err)
 	}
 }
 
 func (w *world) EndNS(ns string) {
-	w.spaces[ns].end()
+	w.spaces[ns].End()
 	delete(w.spaces, ns)
-}
-
-// A space is a network namespace. It lives as long as its thread, its file and its sockets.
-type space struct {
-	fd   netns.NsHandle
-	nl   *netlink.Handle
-	stop chan struct{}
-	done chan struct{}
-}
-
-func newSpace() (*space, error) {
-	s := &space{stop: make(chan struct{}), done: make(chan struct{})}
-	ready := make(chan error)
-	go s.live(ready)
-	return s, <-ready
-}
-
-// live is the namespace's thread. It is never unlocked: it ends with the goroutine, and the namespace with it. Only the
-// process's first thread does not end, so that one is kept occupied until another has been found.
-func (s *space) live(ready chan<- error) {
-	runtime.LockOSThread()
-	if unix.Gettid() == os.Getpid() {
-		defer runtime.UnlockOSThread()
-		found := make(chan error)
-		go s.live(found)
-		ready <- <-found
-		return
-	}
-	defer close(s.done)
-	err := unix.Unshare(unix.CLONE_NEWNET)
-	if err == nil {
-		s.fd, err = netns.Get()
-	}
-	if err == nil {
-		s.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-	}
-	ready <- err
-	if err == nil {
-		<-s.stop
-	}
-}
-
-func (s *space) end() {
-	s.nl.Close()
-	s.fd.Close()
-	close(s.stop)
-	<-s.done
 }

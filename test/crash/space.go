@@ -9,6 +9,8 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/mellanox/passthrough/test/sandbox"
 )
 
 // host is the machine whose devices are lent: this thread's network namespace.
@@ -43,51 +45,23 @@ func (h *host) close() {
 	_ = h.fd.Close() // a namespace's descriptor has nothing to lose
 }
 
-// space is a container's network namespace. It lives as long as its thread.
+// space is a container's network namespace.
 type space struct {
+	*sandbox.Sandbox
 	host   *host
-	nl     *netlink.Handle
-	fd     netns.NsHandle
 	inside string // name of the device there
-	stop   chan struct{}
-	done   chan struct{}
+	ended  bool
 }
 
 // newSpace makes one.
 func (h *host) newSpace() (*space, error) {
-	s := &space{host: h, stop: make(chan struct{}), done: make(chan struct{})}
-	ready := make(chan error)
-	go s.live(ready)
-	if err := <-ready; err != nil {
+	made, err := sandbox.New()
+	if err != nil {
 		return nil, err
 	}
+	s := &space{Sandbox: made, host: h}
 	h.spaces = append(h.spaces, s)
 	return s, nil
-}
-
-// live is the namespace's thread. It is never unlocked: it ends with the goroutine, and the namespace with it. Only the
-// process's first thread does not end, so that one is kept occupied until another has been found.
-func (s *space) live(ready chan<- error) {
-	runtime.LockOSThread()
-	if unix.Gettid() == os.Getpid() {
-		defer runtime.UnlockOSThread()
-		found := make(chan error)
-		go s.live(found)
-		ready <- <-found
-		return
-	}
-	defer close(s.done)
-	err := unix.Unshare(unix.CLONE_NEWNET)
-	if err == nil {
-		s.fd, err = netns.Get()
-	}
-	if err == nil {
-		s.nl, err = netlink.NewHandle(unix.NETLINK_ROUTE)
-	}
-	ready <- err
-	if err == nil {
-		<-s.stop
-	}
 }
 
 // moveIn moves a device into a new container, as the engine does: under another name, with an address, up. Then the
@@ -101,11 +75,11 @@ func (h *host) moveIn(name, inside, address string) (*space, error) {
 	if err != nil {
 		return s, fmt.Errorf("%s: %w", name, err)
 	}
-	if err := h.nl.LinkSetNsFd(l, int(s.fd)); err != nil {
+	if err := h.nl.LinkSetNsFd(l, int(s.FD)); err != nil {
 		return s, fmt.Errorf("move %s in: %w", name, err)
 	}
 	s.inside = inside
-	if l, err = s.nl.LinkByName(name); err != nil {
+	if l, err = s.NL.LinkByName(name); err != nil {
 		return s, err
 	}
 	a, err := netlink.ParseAddr(address)
@@ -113,14 +87,14 @@ func (h *host) moveIn(name, inside, address string) (*space, error) {
 		return s, err
 	}
 	for _, step := range []func() error{
-		func() error { return s.nl.LinkSetDown(l) },
-		func() error { return s.nl.LinkSetName(l, inside) },
-		func() error { return s.nl.AddrAdd(l, a) },
-		func() error { return s.nl.LinkSetMTU(l, 1280) },
-		func() error { return s.nl.SetPromiscOn(l) },
-		func() error { return s.nl.LinkSetAllmulticastOn(l) },
-		func() error { return s.nl.LinkSetTxQLen(l, 77) },
-		func() error { return s.nl.LinkSetUp(l) },
+		func() error { return s.NL.LinkSetDown(l) },
+		func() error { return s.NL.LinkSetName(l, inside) },
+		func() error { return s.NL.AddrAdd(l, a) },
+		func() error { return s.NL.LinkSetMTU(l, 1280) },
+		func() error { return s.NL.SetPromiscOn(l) },
+		func() error { return s.NL.LinkSetAllmulticastOn(l) },
+		func() error { return s.NL.LinkSetTxQLen(l, 77) },
+		func() error { return s.NL.LinkSetUp(l) },
 	} {
 		if err := step(); err != nil {
 			return s, err
@@ -130,42 +104,26 @@ func (h *host) moveIn(name, inside, address string) (*space, error) {
 }
 
 // moveHome moves the container's device back under its old name, as the engine does.
-func (s *space) moveHome(name string) error {
-	l, err := s.nl.LinkByName(s.inside)
-	if err != nil {
-		return err
-	}
-	if err := s.nl.LinkSetDown(l); err != nil {
-		return err
-	}
-	if err := s.nl.LinkSetName(l, name); err != nil {
-		return err
-	}
-	return s.nl.LinkSetNsFd(l, int(s.host.fd))
-}
+func (s *space) moveHome(name string) error { return s.MoveHome(s.inside, name, s.host.fd) }
 
 // die is the end of a container whose engine has died: the kernel brings hardware home under the name that it has.
 func (s *space) die() {
-	l, err := s.nl.LinkByName(s.inside)
+	l, err := s.NL.LinkByName(s.inside)
 	if err == nil && s.host.virtual {
 		if _, made := l.(*netlink.Macvlan); !made { // those do end with their namespace
-			_ = s.nl.LinkSetDown(l) // a failure shows in what is there afterwards
-			_ = s.nl.LinkSetNsFd(l, int(s.host.fd))
+			_ = s.NL.LinkSetDown(l) // a failure shows in what is there afterwards
+			_ = s.NL.LinkSetNsFd(l, int(s.host.fd))
 		}
 	}
 	s.end()
 }
 
-// end ends the namespace.
+// end ends the namespace, once.
 func (s *space) end() {
-	if s.stop == nil {
-		return
+	if !s.ended {
+		s.End()
+		s.ended = true
 	}
-	s.nl.Close()
-	_ = s.fd.Close() // a namespace's descriptor has nothing to lose
-	close(s.stop)
-	<-s.done
-	s.stop = nil
 }
 
 // privately runs fn on a thread that has a network and a mount namespace of its own, with its sysfs at /sys. Programs that
