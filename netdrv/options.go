@@ -252,7 +252,7 @@ var options = []Option{
 		Help: "this network takes the place of one that the engine does not have any more, and that a crash has left behind",
 		parse: func(c *config, v string) error {
 			c.replace = v
-			if !validID.MatchString(v) {
+			if !partOfID.MatchString(v) {
 				return errNotAllowed
 			}
 			return nil
@@ -312,8 +312,8 @@ const (
 	gatewayAuto = "auto"
 )
 
-// validID is an ID of a network, or enough of one: swarm's have 25 characters, docker network ls shows 12.
-var validID = regexp.MustCompile(`^[0-9A-Za-z_-]{12,64}$`)
+// partOfID is an ID of a network, or enough of one: swarm's have 25 characters, docker network ls shows 12.
+var partOfID = regexp.MustCompile(`^[0-9A-Za-z_-]{12,64}$`)
 
 // validPrefix leaves room for the number within the kernel's 15 characters for a name.
 var validPrefix = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,9}$`)
