@@ -14,7 +14,7 @@ import (
 // other: whoever wants to reach a VF of the first has to use that one.
 func bonded(t *testing.T) {
 	t.Helper()
-	Sh(t, "modprobe bonding max_bonds=0; ip link add bond7 type bond mode active-backup miimon 100; ip link set "+pf+
+	Sh(t, "ip link add bond7 type bond mode active-backup miimon 100; ip link set "+pf+
 		" down master bond7; ip link set "+another+" down master bond7; ip link set bond7 type bond primary "+pf+
 		"; ip link set bond7 up alias mine; ip addr add 192.0.2.70/24 dev bond7; ip route add 198.51.100.0/24 via 192.0.2.1")
 	t.Cleanup(func() { Sh(t, "ip link del bond7; ip link set "+pf+" down; ip link set "+another+" down") })
