@@ -21,10 +21,11 @@ type campaign struct {
 	rand *rand.Rand // anew for each operation
 	nets map[string]*network
 	cons map[string]*container
-	made int  // containers so far
+	ever int  // containers so far
 	live bool // the engine leaves containers running when it goes
 
 	before *invariant.Host // the host without anything of the plugin's
+	raised map[string]bool // NICs that may be up for good, because containers got children of them (docs/host.md)
 	last   *view           // when all was well last
 
 	leaks     int                  // addresses whose release may have been lost
@@ -62,7 +63,7 @@ func TestCampaign(t *testing.T) {
 	only := regexp.MustCompile("^(" + env("CAMPAIGN_ONLY", ".*") + ")$")
 	t.Logf("SEED=%d OPS=%d", seed, ops)
 	c := &campaign{t: t, nets: map[string]*network{}, cons: map[string]*container{}, orphans: map[string]time.Time{},
-		lostNets: map[string]bool{}}
+		lostNets: map[string]bool{}, raised: map[string]bool{}}
 	v, err := look()
 	if err != nil {
 		t.Fatal(err)

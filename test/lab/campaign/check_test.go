@@ -66,6 +66,11 @@ func (c *campaign) problems(v *view) []string {
 func (c *campaign) facts(v *view) invariant.Facts {
 	e := *v.Engine
 	e.Lost = c.lost(v)
+	for nic := range c.raised {
+		was := c.before.Devices[nic]
+		was.Up = v.Host.Devices[nic].Up
+		c.before.Devices[nic] = was
+	}
 	return invariant.Facts{Ledger: v.Ledger, Host: v.Host, Before: c.before, Engine: &e}
 }
 

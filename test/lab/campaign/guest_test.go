@@ -12,13 +12,17 @@ import (
 
 	. "github.com/mellanox/passthrough/test/dockertest"
 	"github.com/mellanox/passthrough/test/invariant"
+	"github.com/mellanox/passthrough/test/registry"
 )
 
 // root is the repository, seen from this package's folder.
 const root = "../../../"
 
-// looker is this program in the guest, where it only looks.
+// looker is this program in the guest, where it looks, or is a registry.
 const looker = "/disk/look"
+
+// registryAt is where the registry is, while there is one.
+const registryAt = "127.0.0.1:5000"
 
 // lab runs scripts/lab, which must succeed.
 func lab(t testing.TB, args ...string) string {
@@ -57,20 +61,36 @@ type view struct {
 	leaked int // addresses that are leased to nobody
 }
 
-// TestMain makes the test binary the one that looks, when it is told so in the guest.
+// TestMain makes the test binary the one that looks, or a registry, when it is told so in the guest.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 2 && os.Args[1] == "look" {
-		v, err := lookHere()
-		if err == nil {
-			err = gob.NewEncoder(os.Stdout).Encode(v)
-		}
-		if err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		return
+	var inGuest func() error
+	if len(os.Args) == 2 {
+		inGuest = map[string]func() error{"look": writeLook, "registry": serveRegistry}[os.Args[1]]
 	}
-	os.Exit(m.Run())
+	if inGuest == nil {
+		os.Exit(m.Run())
+	}
+	if err := inGuest(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// writeLook looks at the machine that it runs on, and writes what it sees.
+func writeLook() error {
+	v, err := lookHere()
+	if err != nil {
+		return err
+	}
+	return gob.NewEncoder(os.Stdout).Encode(v)
+}
+
+// serveRegistry is a registry until it is killed.
+func serveRegistry() error {
+	if _, _, err := registry.Serve(registryAt); err != nil {
+		return err
+	}
+	select {}
 }
 
 // lookHere looks at the machine that it runs on. What changes meanwhile looks as if it did not agree: then it is to be looked at

@@ -55,6 +55,14 @@ type network struct {
 	id string
 }
 
+// made takes note of a network that has been made.
+func (c *campaign) made(p plan, id string) {
+	c.nets[p.name] = &network{p, id}
+	if p.mode == "macvlan" || p.mode == "ipvlan" {
+		c.raised[p.nics[0]] = true
+	}
+}
+
 // A container is one that is there, as it has to be when nothing is under way.
 type container struct {
 	name, restart string
@@ -159,8 +167,8 @@ func (c *campaign) wanted(n *network) string {
 
 // newName is a name for a container.
 func (c *campaign) newName() string {
-	c.made++
-	return "c" + string(rune('a'+c.made/26%26)) + string(rune('a'+c.made%26))
+	c.ever++
+	return "c" + string(rune('a'+c.ever/26%26)) + string(rune('a'+c.ever%26))
 }
 
 // seen is a container as it was last seen, nil if it was not.

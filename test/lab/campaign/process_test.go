@@ -64,7 +64,16 @@ var processOps = []operation{
 docker plugin rm -f ` + Plugin + `; docker plugin create ` + Plugin + ` /disk/bundle; new=` + state + `
 rm -rf "$new"; cp -a /disk/kept "$new"; docker plugin enable ` + Plugin)
 	}},
+	{name: "plugin upgraded", weight: 1, may: busy, do: func(*campaign) error { return command(upgrade) }},
 }
+
+// upgrade upgrades the plugin from a registry, to what differs from the version before in a file that nobody reads.
+const upgrade = `set -e; ` + looker + ` registry & trap "kill $!" EXIT
+now=$(date +%s%N); next=` + registryAt + `/passthrough:$now
+cp -a /disk/bundle /disk/next; echo $now >/disk/next/rootfs/version
+docker plugin create $next /disk/next; rm -r /disk/next; docker plugin push $next; docker plugin rm $next
+docker plugin disable -f ` + Plugin + `
+docker plugin upgrade --grant-all-permissions --skip-remote-check ` + Plugin + ` $next; docker plugin enable ` + Plugin
 
 // busy is a condition: there is something that can suffer.
 func busy(c *campaign) bool { return len(c.containers(running)) > 1 }
@@ -183,7 +192,7 @@ func (c *campaign) adoptNetwork(p plan) error {
 	}
 	delete(c.nets, p.name)
 	if id := strings.TrimSpace(out); id != "" {
-		c.nets[p.name] = &network{p, id}
+		c.made(p, id)
 	}
 	return nil
 }

@@ -165,7 +165,7 @@ func (c *campaign) create(p plan) error {
 		id, err = docker(append(args, "-o", "replace="+advice[1], p.name)...)
 	}
 	if err == nil {
-		c.nets[p.name] = &network{p, id}
+		c.made(p, id)
 	}
 	return err
 }
