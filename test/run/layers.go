@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,40 +17,43 @@ type layer struct {
 	name, what string
 	beside     string        // the layer at whose side it runs, if both are to run: that leaves processors idle
 	long       bool          // its tests take seconds each: show them one by one
+	asked      bool          // it runs only if it is asked for, and for so long that what its tests say is shown at once
 	bound      time.Duration // set-up included
 	run        func(context.Context, *stage) error
 }
 
 // layers is the table of all layers, in the order in which they run: what fails fast comes first.
 var layers = []layer{
-	{"unit", "no privileges, race detector", "", false, 15 * time.Minute, unit},
-	{"fuzz", "made-up requests, options, records and files of sysfs", "lab", false, time.Hour, fuzz},
-	{"kernel", "real netlink in private namespaces", "", false, 10 * time.Minute, kernel},
-	{"cluster", "the cluster store on real etcd servers", "", true, 20 * time.Minute, cluster},
-	{"engine", "a private Docker Engine with the real plugin", "", true, 30 * time.Minute, engine},
-	{"lab", "SR-IOV on an emulated NIC, with a Docker Engine", "", true, 60 * time.Minute, lab},
-	// Only if they are asked for:
-	{"crash", "the plugin killed at every point", "", true, 12 * time.Hour, crash},
-	{"campaign", "operations drawn by lot, on an emulated NIC", "", true, 13 * time.Hour, campaign},
-	{"load", "hundreds of containers on an emulated NIC, again and again", "", true, 13 * time.Hour, load},
+	{name: "unit", what: "no privileges, race detector", bound: 15 * time.Minute, run: unit},
+	{name: "fuzz", what: "made-up requests, options, records and files of sysfs", beside: "lab", bound: time.Hour, run: fuzz},
+	{name: "kernel", what: "real netlink in private namespaces", bound: 10 * time.Minute, run: kernel},
+	{name: "cluster", what: "the cluster store on real etcd servers", long: true, bound: 20 * time.Minute, run: cluster},
+	{name: "engine", what: "a private Docker Engine with the real plugin", long: true, bound: 30 * time.Minute, run: engine},
+	{name: "lab", what: "SR-IOV on an emulated NIC, with a Docker Engine", long: true, bound: time.Hour, run: lab},
+	{name: "crash", what: "the plugin killed at every point", long: true, asked: true, bound: 12 * time.Hour, run: crash},
+	{name: "campaign", what: "operations drawn by lot, on an emulated NIC", long: true, asked: true, bound: 13 * time.Hour, run: campaign},
+	{name: "load", what: "hundreds of containers on an emulated NIC, again and again", long: true, asked: true, bound: 13 * time.Hour, run: load},
 }
 
 // crash runs the tests that kill the plugin at its crash points, those of the layers kernel and lab, with as many deaths as
 // CRASH_EVERY says: in their layers they draw lots.
 func crash(ctx context.Context, s *stage) error {
-	s.only, s.bound = regexp.MustCompile(`^TestCrash`), 10*time.Hour
+	s.among(`^TestCrash`)
+	s.bound = 10 * time.Hour
 	return errors.Join(kernel(ctx, s), lab(ctx, s))
 }
 
 // campaign boots a machine in several ways, and then runs a random campaign that is as long as CAMPAIGN_OPS says.
 func campaign(ctx context.Context, s *stage) error {
-	s.only, s.bound = regexp.MustCompile(`^(TestCampaign|TestBoot)$`), 12*time.Hour
+	s.among(`^(TestCampaign|TestBoot)$`)
+	s.bound = 12 * time.Hour
 	return lab(ctx, s)
 }
 
 // load starts as many containers as LOAD_CHILDREN and LOAD_ROUNDS say, in a guest that has room for them.
 func load(ctx context.Context, s *stage) error {
-	s.only, s.bound, s.mem = regexp.MustCompile(`^TestLoad$`), 12*time.Hour, 10240
+	s.among(`^TestLoad$`)
+	s.bound, s.mem = 12*time.Hour, 10240
 	return lab(ctx, s)
 }
 

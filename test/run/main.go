@@ -18,7 +18,8 @@ import (
 )
 
 func main() {
-	names := flag.String("layers", "unit,fuzz,kernel,cluster,engine,lab", "the layers to run; there are also crash, campaign and load")
+	usual, more := layerNames()
+	names := flag.String("layers", usual, "the layers to run; there are also "+more)
 	engines := flag.String("engine", "", "releases of the Docker Engine for the layers engine and lab: 20.10, or 20.10,26.1,28.5")
 	only := flag.String("only", "", "a regular expression: of tests behind a tag, those with such a name")
 	fuzzTime := flag.String("fuzztime", "30s", "how long each target of the layer fuzz runs, or, as 2000x, how many inputs it tries")
@@ -44,7 +45,7 @@ func main() {
 	defer cancel()
 	all := legs(chosen, releases)
 	inTurn(all, os.Stdout, func(l *leg, out io.Writer, spare bool) {
-		r := &report{out: out, each: *verbose || l.long, strip: module}
+		r := &report{out: out, each: *verbose || l.long, live: l.asked, strip: module}
 		r.say("%s: %s", l.title(), l.what)
 		l.tally = runLayer(ctx, l.layer, &stage{root: root, release: l.release, only: chosenTests, fuzzTime: *fuzzTime, spare: spare,
 			tally: newTally(r)})
@@ -52,6 +53,15 @@ func main() {
 	if !(&report{out: os.Stdout}).summary(all) {
 		os.Exit(1)
 	}
+}
+
+// layerNames are the names of the layers that run unless others are asked for, and of those others.
+func layerNames() (usual, asked string) {
+	names := map[bool][]string{}
+	for _, l := range layers {
+		names[l.asked] = append(names[l.asked], l.name)
+	}
+	return strings.Join(names[false], ","), strings.Join(names[true], ",")
 }
 
 // tests is what the names of tests behind a tag have to match, nil for none in particular.

@@ -10,6 +10,7 @@ import (
 type report struct {
 	out   io.Writer
 	each  bool   // a line per test, not only per package
+	live  bool   // what tests say is shown at once, and not only of those that fail
 	strip string // the module's path, left out of package names
 }
 
@@ -32,12 +33,20 @@ func (r *report) test(x *test, family []*test) {
 		return
 	}
 	r.say("  FAIL  %s: %s", r.short(x.pkg), x.name)
+	if r.live {
+		return
+	}
 	for _, y := range family {
 		for _, line := range y.output {
-			if !strings.HasPrefix(line, "=== ") {
-				r.say("    %s", strings.TrimSuffix(line, "\n"))
-			}
+			r.output(line)
 		}
+	}
+}
+
+// output shows what a test says.
+func (r *report) output(line string) {
+	if !strings.HasPrefix(line, "=== ") {
+		r.say("    %s", strings.TrimSuffix(line, "\n"))
 	}
 }
 

@@ -41,6 +41,13 @@ func (s *stage) engine() []string {
 	return []string{"--engine", s.release}
 }
 
+// among chooses tests by name, unless the user has.
+func (s *stage) among(names string) {
+	if s.only == nil {
+		s.only = regexp.MustCompile(names)
+	}
+}
+
 // memory are the arguments that say how much a machine has.
 func (s *stage) memory() []string {
 	if s.mem == 0 {

@@ -88,6 +88,9 @@ func (t *tally) test(e event) {
 	switch o := outcome(e.Action); o {
 	case "output":
 		x.output = append(x.output, e.Output)
+		if t.report.live {
+			t.report.output(e.Output)
+		}
 	case passed, failed, skipped:
 		x.outcome, x.seconds = o, e.Elapsed
 		if !strings.Contains(x.name, "/") {

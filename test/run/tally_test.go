@@ -110,6 +110,23 @@ func TestTally(t *testing.T) {
 	}
 }
 
+// TestLive: what a test of a layer that takes hours says is shown at once, and once.
+func TestLive(t *testing.T) {
+	var out bytes.Buffer
+	tally := newTally(&report{out: &out, live: true, strip: "m"})
+	tally.line(`{"Action":"run","Package":"m/p","Test":"TestA"}`)
+	tally.line(`{"Action":"output","Package":"m/p","Test":"TestA","Output":"=== RUN   TestA\n"}`)
+	tally.line(`{"Action":"output","Package":"m/p","Test":"TestA","Output":"    a_test.go:3: round 1\n"}`)
+	const said = "        a_test.go:3: round 1\n"
+	if diff := cmp.Diff(said, out.String()); diff != "" {
+		t.Error(diff)
+	}
+	tally.line(`{"Action":"fail","Package":"m/p","Test":"TestA"}`)
+	if diff := cmp.Diff(said+"  FAIL  p: TestA\n", out.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestADeadBinaryEndsItsPackage(t *testing.T) {
 	var out bytes.Buffer
 	tally := newTally(&report{out: &out, strip: "m"})
