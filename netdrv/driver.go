@@ -30,7 +30,8 @@ type Config struct {
 	// GotPool is told of each pool that a new network got, in the words of the engine. It may be nil.
 	GotPool func(ctx context.Context, network, space, pool string)
 	// OrphanAfter is how long a lent device may be seen in the host before its endpoint counts as forgotten by the
-	// engine; 0 means 5 minutes. The engine moves the device within seconds of Join. It bounds neverJoined, too.
+	// engine, if the engine or the plugin was started since; 0 means 5 minutes. The engine moves the device within seconds of
+	// Join. It bounds neverJoined, too.
 	OrphanAfter time.Duration
 }
 
@@ -46,6 +47,7 @@ type Driver struct {
 	gotPool         func(ctx context.Context, network, space, pool string)
 	orphanAfter     time.Duration
 	process         string // a name for this process that no other has
+	doubts          doubts
 	locks           locks
 	counts          counters
 	wake            chan struct{} // tells the reconciler that there is something to finish
@@ -61,12 +63,13 @@ func New(c Config) (*Driver, error) {
 	}
 	return &Driver{store: c.Store, host: c.Host, log: c.Log, inventedGateway: c.InventedGateway,
 		devices: c.Devices, containerName: c.ContainerName, gotPool: c.GotPool, orphanAfter: c.OrphanAfter, process: rand.Text(),
-		wake: make(chan struct{}, 1)}, nil
+		doubts: doubts{since: time.Now(), unended: map[string]bool{}}, wake: make(chan struct{}, 1)}, nil
 }
 
 // GetCapabilities: networks are made on each node by itself, while names resolve across a swarm, as with the engine's
 // own macvlan driver.
 func (d *Driver) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
+	d.doubts.all()
 	return &CapabilitiesResponse{Scope: plugin.LocalScope, ConnectivityScope: plugin.GlobalScope, GwAllocChecker: true}, nil
 }
 
@@ -134,7 +137,9 @@ func (d *Driver) EndpointOperInfo(context.Context, *plugin.InfoRequest) (*plugin
 func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointRequest) (*Empty, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	return &Empty{}, d.deleteEndpoint(ctx, r.NetworkID, r.EndpointID, waitForHome)
+	err := d.deleteEndpoint(ctx, r.NetworkID, r.EndpointID, waitForHome)
+	d.doubts.ended(r.NetworkID, r.EndpointID, err)
+	return &Empty{}, err
 }
 
 // Join answers the device's name as it is now, and the gateways.

@@ -11,9 +11,9 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// neverJoined is when a device that was made ready for an endpoint, and that nobody has joined, is nobody's: the engine joins
-// at once, and tries for 30 seconds at most to reach a plugin that is being started again. It sends no DeleteEndpoint for an
-// endpoint whose CreateEndpoint it heard no answer of.
+// neverJoined is when a device that was made ready for an endpoint, and that nobody has joined, is nobody's, if the engine or the
+// plugin was started since: the engine joins at once, and tries for 30 seconds at most to reach a plugin that is being started
+// again. It sends no DeleteEndpoint for an endpoint whose CreateEndpoint it heard no answer of.
 const neverJoined = time.Minute
 
 // freeOrphan has a loan freed that nobody would end. What is part of another goes with that one. due is when the loan, if
@@ -35,6 +35,7 @@ func (d *Driver) freeOrphan(ctx context.Context, l *loan, m *memory) (due time.D
 		return due, nil
 	}
 	d.count("orphans")
+	d.doubts.ended(l.Network, l.Endpoint, nil)
 	d.log.Warn("endpoint was forgotten by the engine or by a crash", append(l.fields(), stateField(l.State), zap.String("reason", why))...)
 	if l.PartOf != "" { // the endpoint is that of the loan that it is part of
 		return 0, d.advance(ctx, l, freeing)
@@ -43,8 +44,8 @@ func (d *Driver) freeOrphan(ctx context.Context, l *loan, m *memory) (due time.D
 }
 
 // orphaned tells why a loan has nobody who would end it, "" when it may have. A device that is lent and stays in the host has
-// not been moved by the engine, or has come back without a DeleteEndpoint: the engine moves it within seconds of Join. None
-// has outlived a reboot. due is when the answer will be another, if nothing happens; 0 for never.
+// not been moved by the engine, or has come back without a DeleteEndpoint: that is soon certain where there is a doubt anyway,
+// see doubts. None has outlived a reboot. due is when the answer will be another, if nothing happens; 0 for never.
 func (d *Driver) orphaned(l *loan, m *memory) (why string, due time.Duration) {
 	switch {
 	case l.State == claimed:
@@ -52,7 +53,7 @@ func (d *Driver) orphaned(l *loan, m *memory) (why string, due time.Duration) {
 	case l.past && (l.State == ready || l.State == lent):
 		return "the machine was started anew", 0
 	case l.State == ready:
-		if due = time.Until(l.Since.Add(min(neverJoined, d.orphanAfter))); due <= 0 {
+		if due = time.Until(l.Since.Add(d.doubts.of(l, min(neverJoined, d.orphanAfter)))); due <= 0 {
 			return "nobody has joined it", 0
 		}
 		return "", due
@@ -61,8 +62,9 @@ func (d *Driver) orphaned(l *loan, m *memory) (why string, due time.Duration) {
 			delete(m.home, l.Device)
 			return "", 0
 		}
-		if due = time.Until(m.since(l.Device).Add(d.orphanAfter)); due <= 0 {
-			return "its device has been in the host for " + d.orphanAfter.String(), 0
+		after := d.doubts.of(l, d.orphanAfter)
+		if due = time.Until(m.since(l.Device).Add(after)); due <= 0 {
+			return "its device has been in the host for " + after.String(), 0
 		}
 		return "", due
 	}
@@ -74,9 +76,11 @@ type memory struct {
 	home  map[hw.ID]time.Time // since when a lent device has been seen in the host
 	tries map[hw.ID]try
 	said  map[string]string // what stood in the way of a decision when it was last looked at
+
+	undivided undivided
 }
 
-// try is what became of the last attempt to put a device back.
+// try is what became of the last attempt to put a device right.
 type try struct {
 	failed int // in a row
 	at     time.Time
@@ -84,7 +88,7 @@ type try struct {
 }
 
 func newMemory() *memory {
-	return &memory{home: map[hw.ID]time.Time{}, tries: map[hw.ID]try{}, said: map[string]string{}}
+	return &memory{home: map[hw.ID]time.Time{}, tries: map[hw.ID]try{}, said: map[string]string{}, undivided: undivided{}}
 }
 
 // forget drops what is about loans that are over.
@@ -117,18 +121,26 @@ const (
 
 // rest is how long a device is still to be left alone. One that was not there is looked for whenever there is a look.
 func (m *memory) rest(l *loan) time.Duration {
-	if l.State != quarantined || m.tries[l.Device].away {
+	if l.State != quarantined {
 		return 0
 	}
 	t := m.tries[l.Device]
-	from, rest := t.at, restFirst
+	if t.failed == 0 { // not by this process
+		t.at = l.Since
+	}
+	return t.rest()
+}
+
+// rest is how long what was tried is still to be left alone.
+func (t try) rest() time.Duration {
+	if t.away || t.at.IsZero() {
+		return 0
+	}
+	rest := restFirst
 	for range t.failed {
 		rest = min(2*rest, restMost)
 	}
-	if t.failed == 0 { // not by this process
-		from = l.Since
-	}
-	return max(0, time.Until(from.Add(rest)))
+	return max(0, time.Until(t.at.Add(rest)))
 }
 
 // tried remembers what became of an attempt.

@@ -1,11 +1,16 @@
 package netdrv_test
 
 import (
+	"context"
 	"fmt"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/store"
 )
 
 // TestNeverJoined: an endpoint that was made and never joined is one that the engine has forgotten; its device is free
@@ -30,6 +35,84 @@ func TestNeverJoined(t *testing.T) {
 		m.mustRun("b", "n")
 		m.end("b")
 	})
+}
+
+// TestSlowEngine: an engine that starts hundreds of containers may take its time between the calls for one of them, and before it
+// moves its device. Only one that has been started since, which is when it asks for the capabilities, may have forgotten the
+// endpoint.
+func TestSlowEngine(t *testing.T) {
+	t.Parallel()
+	for name, joins := range map[string]bool{"before it joins": false, "before it moves the device": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				oneVF(m)
+				m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+				before := m.kernel.String()
+				begin := func() {
+					m.t.Helper()
+					_, err := m.createEndpoint("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
+					m.must(err)
+					if joins {
+						_, err = m.join("a", "n")
+						m.must(err)
+					}
+				}
+				begin()
+				m.after(40 * time.Minute)
+				join, err := m.join("a", "n")
+				m.must(err)
+				m.must(m.kernel.MoveToNS("a", join.InterfaceName.SrcName, "eth0"))
+				m.where["a"] = place{"n", join.InterfaceName.SrcName, "eth0"}
+				m.end("a")
+
+				begin()
+				m.after(time.Second)
+				_, err = m.driver.GetCapabilities(m.t.Context(), &netdrv.Empty{})
+				m.must(err)
+				m.after(6 * time.Minute)
+				m.wantKeys("net/n")
+				m.wantHost(before)
+			})
+		})
+	}
+}
+
+// TestEndNotWritten: an end that could not be written down is one that the engine does not tell of again.
+func TestEndNotWritten(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		oneVF(m)
+		m.stop()
+		full := &full{Store: m.store}
+		m.startOn(full, m.kernel)
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		before := m.kernel.String()
+		source, _ := m.mustRun("a", "n")
+		m.leave("a")
+		m.must(m.kernel.MoveHome("a", "eth0", source))
+		m.kernel.KillNS("a", 0)
+		full.is.Store(true)
+		wantError(t, m.deleteFrom("a", "n"), "ledger unavailable")
+		full.is.Store(false)
+		delete(m.where, "a")
+		m.after(6 * time.Minute)
+		m.wantKeys("net/n")
+		m.wantHost(before)
+	})
+}
+
+// full is a ledger to which nothing can be written while it is.
+type full struct {
+	store.Store
+	is atomic.Bool
+}
+
+func (f *full) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	if f.is.Load() {
+		return store.Result{}, store.ErrUnavailable
+	}
+	return f.Store.Txn(ctx, conds, then)
 }
 
 // TestUnboundOnTheWay: a VF that a crash has left in the middle of being bound anew, which is how its MAC is put back, is bound

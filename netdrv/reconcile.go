@@ -34,7 +34,7 @@ func (d *Driver) nudge() {
 }
 
 // Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of loans that came
-// to nothing are put back, quarantined ones tried again, VFs that nobody needs any more removed. It looks at start, when
+// to nothing are put back, quarantined ones tried again, VFs that nobody needs any more removed and those made that are missing. It looks at start, when
 // links have changed, when something is due, and every minute. It never acts on what it could not find out.
 func (d *Driver) Reconcile(ctx context.Context) error {
 	changed, err := d.host.Watch(ctx)
@@ -89,6 +89,7 @@ func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
 		return passEvery
 	}
 	m.forget(loans)
+	m.undivided.goneWith(loans)
 	next = passEvery
 	for id, l := range loans {
 		due := passSoon
@@ -101,7 +102,7 @@ func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
 			next = min(next, due)
 		}
 	}
-	d.complain(ctx, m, "vfs", d.retireAll(ctx))
+	d.complain(ctx, m, "vfs", errors.Join(d.retireAll(ctx), d.divideAgain(ctx, m)))
 	return max(next, burst)
 }
 

@@ -151,7 +151,7 @@ func TestNothingIsDecidedUnasked(t *testing.T) {
 				kernel.Store(false)
 				ledger.Store(false)
 				m.kernel.KillNS("a", 0)
-				m.after(7 * time.Minute)
+				m.after(2 * time.Hour) // no engine was started that might have forgotten it
 				m.wantKeys("net/n")
 				m.wantHost(before)
 				if n := m.counted("orphans"); n != 1 {

@@ -1,0 +1,88 @@
+package netdrv
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// undivided are PFs whose VFs are to be made without anybody's asking, by PCI address, with what became of the last attempt.
+type undivided map[string]try
+
+// goneWith takes note of the PFs whose VFs containers had when the machine went down.
+func (u undivided) goneWith(loans map[hw.ID]*loan) {
+	for _, l := range loans {
+		if _, known := u[l.PF]; l.past && l.PF != "" && !known {
+			u[l.PF] = try{}
+		}
+	}
+}
+
+// tried takes note of an attempt. A PF that has no netdev is looked for whenever there is a look.
+func (u undivided) tried(pci string, err error) {
+	if err == nil {
+		delete(u, pci)
+		return
+	}
+	u[pci] = try{failed: u[pci].failed + 1, at: time.Now(), away: notThere(err)}
+}
+
+// notThere tells whether a PF has no netdev in the host, which may be because its driver is still to come.
+func notThere(err error) bool { return errors.Is(err, hw.ErrNotFound) || errors.Is(err, hw.ErrAway) }
+
+// divideAgain makes the VFs that are missing: those that containers had when the machine went down, and those of a PF that a
+// crash, or a call that ran out of time, has left half divided. The containers are about to be started, each once, and the
+// engine waits 10 s for a call (see server.go of cmd/driver); a PF may take longer than that for hundreds of VFs.
+func (d *Driver) divideAgain(ctx context.Context, m *memory) error {
+	all, err := list[sharingRecord](ctx, d.store, sharingPrefix)
+	if err != nil {
+		return err
+	}
+	var due []string
+	for _, r := range all {
+		last, known := m.undivided[r.rec.PCI]
+		half := r.rec.Boot == d.host.Boot() && !r.rec.Done
+		if (known || half) && last.rest() == 0 {
+			due = append(due, r.rec.PCI)
+		}
+	}
+	errs := make([]error, len(due))
+	var wg sync.WaitGroup
+	for i, pci := range due {
+		wg.Go(func() { errs[i] = d.divideOne(ctx, pci) })
+	}
+	wg.Wait()
+	for i, pci := range due {
+		m.undivided.tried(pci, errs[i])
+		if notThere(errs[i]) {
+			errs[i] = nil
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// divideOne makes the VFs of one PF, if something stands on them and no call is at it.
+func (d *Driver) divideOne(ctx context.Context, pci string) error {
+	if d.host.Young() {
+		if err := d.host.AwaitName(ctx, hw.ID(pci)); err != nil {
+			return err
+		}
+	}
+	unlock, ok := d.locks.tryLock("pf " + pci)
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	needed, err := d.sharingNeeded(ctx, pci)
+	if err != nil || !needed {
+		return err
+	}
+	pf, err := d.host.PF(pci)
+	if err != nil {
+		return err
+	}
+	return d.share(ctx, pf, 0)
+}
