@@ -223,11 +223,12 @@ func (c *campaign) note(k *container, runs bool) error {
 	return c.remove(k)
 }
 
-// remove removes a container.
+// remove removes a container. Who still holds it sees that it does not run.
 func (c *campaign) remove(k *container) error {
 	_, err := docker("rm", "-f", k.name)
 	if err == nil {
 		delete(c.cons, k.name)
+		k.running = false
 	}
 	return err
 }
