@@ -48,6 +48,9 @@ type operation struct {
 // short is how many operations a campaign may have and still be short.
 const short = 100
 
+// roomToEnd is what is left of the test's time for its last operation and the look at the end.
+const roomToEnd = 15 * time.Minute
+
 // TestCampaign runs CAMPAIGN_OPS operations (25), drawn with CAMPAIGN_SEED (one of now), of those whose names match
 // CAMPAIGN_ONLY (all).
 func TestCampaign(t *testing.T) {
@@ -70,6 +73,10 @@ func TestCampaign(t *testing.T) {
 	}
 	c.before, c.last = v.Host, v
 	for i := range ops {
+		if end, ok := t.Deadline(); ok && time.Until(end) < roomToEnd {
+			t.Logf("%d operations of %d: the time is up", i, ops)
+			break
+		}
 		if err := c.step(i+1, seed, only, ops <= short); err != nil {
 			t.Fatalf("%v\nSEED=%d, operation %d\n%s", err, seed, i+1, evidence())
 		}
@@ -123,8 +130,9 @@ func (c *campaign) draw(among func(operation) bool) operation {
 		if !among(op) || !op.may(c) {
 			continue
 		}
-		if op.name == create.name && len(c.nets) < 3 || op.name == run.name && len(c.containers(running)) < 3 {
-			op.weight *= 4 // there is little that can suffer yet
+		few := len(c.containers(running)) < 3
+		if op.name == create.name && len(c.nets) < 3 || few && (op.name == run.name || op.name == start.name) {
+			op.weight *= 4 // there is little that can suffer, yet or since an engine has gone with its containers
 		}
 		possible, sum = append(possible, op), sum+op.weight
 	}

@@ -33,6 +33,14 @@ var run = operation{name: "run", weight: 14, may: (*campaign).canRun, do: func(c
 	return c.started(k, err)
 }}
 
+// start starts a container that has ended.
+var start = operation{name: "start", weight: 6, may: func(c *campaign) bool { return len(c.containers(c.off)) > 0 },
+	do: func(c *campaign) error {
+		k := c.pick(c.off)
+		_, err := docker("start", k.name)
+		return c.started(k, err)
+	}}
+
 // userOps are what users do.
 var userOps = []operation{
 	create,
@@ -63,11 +71,7 @@ var userOps = []operation{
 	run,
 	{name: "stop", weight: 4, may: some(once), do: func(c *campaign) error { return c.ended(c.pick(once), "stop", "-t", "1") }},
 	{name: "kill", weight: 3, may: some(once), do: func(c *campaign) error { return c.ended(c.pick(once), "kill") }},
-	{name: "start", weight: 6, may: func(c *campaign) bool { return len(c.containers(c.off)) > 0 }, do: func(c *campaign) error {
-		k := c.pick(c.off)
-		_, err := docker("start", k.name)
-		return c.started(k, err)
-	}},
+	start,
 	{name: "restart", weight: 4, may: some(running), do: func(c *campaign) error {
 		k := c.pick(running)
 		_, err := docker("restart", "-t", "1", k.name)
