@@ -207,9 +207,12 @@ a=$(docker inspect -f '` + still + `' ` + k.name + ` 2>/dev/null || echo gone); 
 	if err != nil {
 		return err
 	}
-	if strings.HasSuffix(out, "gone") {
+	switch {
+	case strings.HasSuffix(out, "gone"):
 		delete(c.cons, k.name)
 		return nil
+	case !strings.Contains(out, " "): // an engine that was killed while it removed a container leaves it dead, for users to remove
+		return c.remove(k)
 	}
 	return c.note(k, strings.HasSuffix(out, " true"))
 }
