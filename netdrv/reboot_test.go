@@ -1,8 +1,6 @@
 package netdrv_test
 
 import (
-	"context"
-	"errors"
 	"testing"
 	"time"
 
@@ -108,84 +106,6 @@ func TestRebootBeforeDriver(t *testing.T) {
 		}
 		m.mustRemove("n")
 		m.mustRemove("whole")
-		m.settled()
-		m.wantKeys()
-	})
-}
-
-// TestRebootDividesAgain: the VFs that containers had when the machine went down are there before anybody asks for one, under names
-// after the one that their PF gets, so that containers which are started once do not wait for hundreds of them. Those that nobody
-// had are not made.
-func TestRebootDividesAgain(t *testing.T) {
-	t.Parallel()
-	for name, used := range map[string]bool{"used": true, "not used": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			story(t, func(m *machine) {
-				m.kernel.AddPF(igb())
-				m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
-				m.mustRun("a", "n")
-				if !used {
-					m.end("a")
-				}
-				m.reboot(func(m *machine) {
-					m.kernel.UdevAfter = 300 * time.Millisecond
-					pf := igb()
-					pf.DriverAfter = 20 * time.Second
-					m.kernel.AddPF(pf)
-				})
-				m.after(40 * time.Second)
-				want := 0
-				if used {
-					want = 2
-				}
-				if n := m.kernel.NumVFs(pfPCI); n != want {
-					t.Errorf("%d vfs, want %d", n, want)
-				}
-				if source, _ := m.mustRun("b", "n"); source != "ens1f0v0" {
-					t.Errorf("the vf is called %s", source)
-				}
-				m.end("b")
-				m.mustRemove("n")
-				m.settled()
-				m.wantKeys()
-			})
-		})
-	}
-}
-
-// TestHalfDivided: a call runs out of time while VFs are made. They are finished without it.
-func TestHalfDivided(t *testing.T) {
-	t.Parallel()
-	story(t, func(m *machine) {
-		m.kernel.AddPF(igb())
-		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
-		m.reboot(func(m *machine) {
-			pf := igb()
-			pf.CarrierAfter = 3 * time.Second
-			m.kernel.AddPF(pf)
-		})
-		ctx, cancel := context.WithTimeout(m.t.Context(), time.Second)
-		defer cancel()
-		_, err := m.driver.CreateEndpoint(ctx, &plugin.CreateEndpointRequest{NetworkID: "n", EndpointID: endpoint("a"),
-			Interface: &plugin.EndpointInterface{Address: "10.0.0.2/24"}})
-		if !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("%v, want a call that runs out of time", err)
-		}
-		m.after(2 * time.Minute)
-		if n := m.kernel.NumVFs(pfPCI); n != 2 {
-			t.Errorf("%d vfs, want 2", n)
-		}
-		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-		m.must(err)
-		for i, s := range states {
-			if s.MAC == "" {
-				t.Errorf("vf %d has no mac of its own", i)
-			}
-		}
-		m.mustRun("a", "n")
-		m.end("a")
-		m.mustRemove("n")
 		m.settled()
 		m.wantKeys()
 	})

@@ -1,0 +1,150 @@
+package netdrv_test
+
+import (
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// slowPFs are PFs whose VFs take their time: with both of them more than a call may take.
+func slowPFs(m *machine) {
+	for _, pf := range []hwtest.PF{
+		{Name: "ens1f0", PCI: pfPCI, TotalVFs: 2, CarrierAfter: time.Second, ResetTakes: 5 * time.Second},
+		{Name: "ens2f0", PCI: "0000:02:00.0", TotalVFs: 2, CarrierAfter: time.Second, ResetTakes: 5 * time.Second},
+	} {
+		m.kernel.AddPF(pf)
+	}
+}
+
+// slowNetwork is a network of slow PFs, made before anybody was in a hurry.
+func slowNetwork(m *machine) {
+	slowPFs(m)
+	m.mustCreate("first", "netdevice=ens1f0")
+	m.mustCreate("second", "netdevice=ens2f0")
+	m.mustCreate("n", "netdevice=ens1f0,ens2f0", "vlan=4")
+}
+
+// TestRebootWithSlowPFs: the engine starts containers a few seconds after the plugin, and each once. The VFs of all PFs are being
+// made by then.
+func TestRebootWithSlowPFs(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		slowNetwork(m)
+		m.mustRun("a", "n")
+		m.mustRun("b", "n")
+		m.reboot(slowPFs)
+		m.after(3 * time.Second)
+		for _, c := range []string{"a", "b"} {
+			m.must(m.deleteFrom(c, "n"))
+			m.mustRun(c, "n")
+		}
+		m.wantIn("0000:01:10.0", "a")
+		m.wantIn("0000:02:10.0", "b")
+	})
+}
+
+// TestRebootNamesFirst: the VFs of before are made again when the PF has a driver, and the name that it will keep.
+func TestRebootNamesFirst(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		m.mustRun("before", "n")
+		m.reboot(func(m *machine) {
+			m.kernel.UdevAfter, m.kernel.NoLiveRename = 2*time.Second, true
+			pf := igb()
+			pf.DriverAfter = 90 * time.Second
+			m.kernel.AddPF(pf)
+		})
+		m.after(91 * time.Second)
+		if _, pf, ok := m.kernel.Netdev(pfPCI); !ok || pf.Up || pf.Name == "ens1f0" {
+			t.Errorf("before the pf has its name: %+v", pf)
+		}
+		m.after(9 * time.Second)
+		if n := m.kernel.NumVFs(pfPCI); n != 2 {
+			t.Errorf("%d vfs, want the 2 of before:\n%s", n, m.kernel)
+		}
+		if source, _ := m.mustRun("a", "n"); source != "ens1f0v0" {
+			t.Errorf("the vf is called %s", source)
+		}
+	})
+}
+
+// TestRebootWithoutContainers: the VFs that no container had when the machine went down are made when one wants one.
+func TestRebootWithoutContainers(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		m.mustRun("a", "n")
+		m.end("a")
+		m.reboot(func(m *machine) { m.kernel.AddPF(igb()) })
+		m.after(time.Hour)
+		if n := m.kernel.NumVFs(pfPCI); n != 0 {
+			t.Errorf("%d vfs, and nobody has asked for one", n)
+		}
+		m.mustRun("b", "n")
+	})
+}
+
+// TestVFsCutShort: a call's time ends while VFs are being made, after their number was written. What is left to do is done.
+func TestVFsCutShort(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		slowNetwork(m)
+		m.kernel.RemovePF(pfPCI)
+		m.kernel.RemovePF("0000:02:00.0")
+		slowPFs(m)
+		if _, _, err := m.run("a", "n"); err == nil {
+			t.Fatal("the vfs of both PFs were made in time")
+		}
+		if !strings.Contains(m.ledger(), `"done":false`) {
+			t.Fatalf("no vfs are half made:\n%s", m.ledger())
+		}
+		m.after(2 * time.Minute)
+		if strings.Contains(m.ledger(), `"done":false`) {
+			t.Errorf("vfs are still half made:\n%s", m.ledger())
+		}
+		m.mustRun("a", "n")
+	})
+}
+
+// TestVFsRefused: a PF that does not make its VFs again is asked ever more rarely, however often its link changes.
+func TestVFsRefused(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		m.mustRun("a", "n")
+		var asked atomic.Int32
+		var relents atomic.Bool
+		m.reboot(func(m *machine) {
+			m.kernel.OnCall(func(_ int, what string) error {
+				if !strings.Contains(what, "sriov_numvfs") || relents.Load() {
+					return nil
+				}
+				asked.Add(1)
+				return syscall.EIO
+			})
+			m.kernel.AddPF(igb())
+		})
+		for i := range 400 {
+			length := 500 + i
+			m.must(m.kernel.SetLink(m.kernel.Link("ens1f0").Index, hw.LinkChange{TxQLen: &length}))
+			m.after(time.Second)
+		}
+		if n := asked.Load(); n != 3 { // at once, after two minutes, after four
+			t.Errorf("asked %d times in 400 s", n)
+		}
+		relents.Store(true)
+		m.after(8 * time.Minute)
+		if n := m.kernel.NumVFs(pfPCI); n != 2 {
+			t.Errorf("%d vfs, want the 2 of before", n)
+		}
+	})
+}
