@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// patience is how long an endpoint is left alone that looks as if it were over while nothing tells that the engine may not know
+// slowEngine is how long an endpoint is left alone that looks as if it were over while nothing tells that the engine may not know
 // of it: an engine that starts hundreds of containers on a slow machine can take many minutes between two calls for one of them.
-const patience = time.Hour
+const slowEngine = time.Hour
 
 // doubts are the reasons to think that the engine may know nothing of an endpoint, or not have told of its end: the engine or this
 // process was started after it was made, or its end could not be written down.
@@ -43,5 +43,5 @@ func (x *doubts) of(l *loan, short time.Duration) time.Duration {
 	if !l.Since.After(x.since) || x.unended[endpointKey(l.Network, l.Endpoint)] {
 		return short
 	}
-	return max(short, patience)
+	return max(short, slowEngine)
 }
