@@ -1,16 +1,20 @@
 package netdrv
 
 import (
+	"context"
+	"errors"
 	"sync"
 	"time"
+
+	"github.com/mellanox/passthrough/store"
 )
 
 // slowEngine is how long an endpoint is left alone that looks as if it were over while nothing tells that the engine may not know
 // of it: an engine that starts hundreds of containers on a slow machine can take many minutes between two calls for one of them.
 const slowEngine = time.Hour
 
-// doubts are the reasons to think that the engine may know nothing of an endpoint, or not have told of its end: the engine or this
-// process was started after it was made, or its end could not be written down.
+// doubts are the reasons to think that the engine knows nothing of an endpoint: it or this process was started after the endpoint was
+// made; or it has told of the end, which could not be written down.
 type doubts struct {
 	mu      sync.Mutex // guards all below
 	since   time.Time  // endpoints from before this are in doubt
@@ -25,23 +29,31 @@ func (x *doubts) all() {
 	x.since = time.Now()
 }
 
-// ended takes note of what came of an endpoint's end. The engine does not repeat the call.
+// ended takes note of what came of an endpoint's end. The engine does not repeat the call. A record that cannot be understood is no
+// matter of time, and not to be overwritten.
 func (x *doubts) ended(network, endpoint string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if key := endpointKey(network, endpoint); err != nil {
+	key := endpointKey(network, endpoint)
+	delete(x.unended, key)
+	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous) || errors.Is(err, context.DeadlineExceeded) {
 		x.unended[key] = true
-	} else {
-		delete(x.unended, key)
 	}
 }
 
-// of is how long a loan's endpoint is to be left alone: short, if it is in doubt.
+// over tells whether the engine has told of the end of a loan's endpoint.
+func (x *doubts) over(l *loan) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.unended[endpointKey(l.Network, l.Endpoint)]
+}
+
+// of is how long a loan's endpoint is to be left alone that looks as if it were over: short, if it is in doubt.
 func (x *doubts) of(l *loan, short time.Duration) time.Duration {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	if !l.Since.After(x.since) || x.unended[endpointKey(l.Network, l.Endpoint)] {
-		return short
+	if l.Since.After(x.since) {
+		return max(short, slowEngine)
 	}
-	return max(short, slowEngine)
+	return short
 }

@@ -139,6 +139,9 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointReq
 	defer cancel()
 	err := d.deleteEndpoint(ctx, r.NetworkID, r.EndpointID, waitForHome)
 	d.doubts.ended(r.NetworkID, r.EndpointID, err)
+	if err != nil { // the engine does not ask again
+		d.nudge()
+	}
 	return &Empty{}, err
 }
 

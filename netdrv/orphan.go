@@ -52,6 +52,8 @@ func (d *Driver) orphaned(l *loan, m *memory) (why string, due time.Duration) {
 		return "it was being made ready when the plugin died", 0
 	case l.past && (l.State == ready || l.State == lent):
 		return "the machine was started anew", 0
+	case (l.State == ready || l.State == lent) && d.doubts.over(l):
+		return "its end could not be written down", 0
 	case l.State == ready:
 		if due = time.Until(l.Since.Add(d.doubts.of(l, min(neverJoined, d.orphanAfter)))); due <= 0 {
 			return "nobody has joined it", 0
