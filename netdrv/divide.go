@@ -34,8 +34,8 @@ func (u undivided) tried(pci string, err error) {
 func notThere(err error) bool { return errors.Is(err, hw.ErrNotFound) || errors.Is(err, hw.ErrAway) }
 
 // divideAgain makes the VFs that are missing: those that containers had when the machine went down, and those of a PF that a
-// crash, or a call that ran out of time, has left half divided. The engine starts those containers
-// once each, and a call has 10 s (HANDLER_TIMEOUT); a PF may take longer for hundreds of VFs.
+// crash, or a call that ran out of time, has left half divided. The engine starts those containers once each, and a call has 10 s
+// (HANDLER_TIMEOUT); a PF may take longer for hundreds of VFs.
 func (d *Driver) divideAgain(ctx context.Context, m *memory) error {
 	all, err := list[sharingRecord](ctx, d.store, sharingPrefix)
 	if err != nil {

@@ -34,13 +34,17 @@ func (d *Driver) freeOrphan(ctx context.Context, l *loan, m *memory) (due time.D
 	if why == "" {
 		return due, nil
 	}
-	d.count("orphans")
-	d.doubts.ended(l.Network, l.Endpoint, nil)
-	d.log.Warn("endpoint was forgotten by the engine or by a crash", append(l.fields(), stateField(l.State), zap.String("reason", why))...)
+	was, more := l.State, []write{remove(endpointKey(l.Network, l.Endpoint))}
 	if l.PartOf != "" { // the endpoint is that of the loan that it is part of
-		return 0, d.advance(ctx, l, freeing)
+		more = nil
 	}
-	return 0, d.advance(ctx, l, freeing, remove(endpointKey(l.Network, l.Endpoint)))
+	if err := d.advance(ctx, l, freeing, more...); err != nil {
+		return 0, err
+	}
+	d.doubts.ended(l.Network, l.Endpoint, nil)
+	d.count("orphans")
+	d.log.Warn("endpoint was forgotten by the engine or by a crash", append(l.fields(), stateField(was), zap.String("reason", why))...)
+	return 0, nil
 }
 
 // orphaned tells why a loan has nobody who would end it, "" when it may have. A device that is lent and stays in the host has

@@ -95,6 +95,10 @@ func TestEndNotWritten(t *testing.T) {
 		m.kernel.KillNS("a", 0)
 		full.is.Store(true)
 		wantError(t, m.deleteFrom("a", "n"), "ledger unavailable")
+		m.after(3 * time.Minute) // the reconciler cannot write it down either
+		if n := m.counted("orphans"); n != 0 {
+			t.Errorf("%d endpoints are said to be freed, and the ledger is full", n)
+		}
 		full.is.Store(false)
 		delete(m.where, "a")
 		m.after(time.Minute)

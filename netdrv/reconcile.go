@@ -34,8 +34,9 @@ func (d *Driver) nudge() {
 }
 
 // Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of loans that came
-// to nothing are put back, quarantined ones tried again, VFs that nobody needs any more removed and those made that are missing. It looks at start, when
-// links have changed, when something is due, and every minute. It never acts on what it could not find out.
+// to nothing are put back, quarantined ones tried again, VFs that nobody needs any more removed and those made that are
+// missing. It looks at start, when links have changed, when something is due, and every minute. It never acts on what it could
+// not find out.
 func (d *Driver) Reconcile(ctx context.Context) error {
 	changed, err := d.host.Watch(ctx)
 	if err != nil { // a device that comes home waits for the next minute then
