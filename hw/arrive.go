@@ -10,35 +10,30 @@ import (
 // booting its driver may be late, and udev names it after that. It returns at once when the device has one, or is not there at
 // all; a PCI function is there long before its driver. The error matches ErrAway when none has come.
 func (h *Host) Arrive(ctx context.Context, id ID) error {
-	_, err := h.Find(id)
+	n, err := h.Find(id)
 	if !errors.Is(err, ErrAway) {
 		return err
 	}
 	away := err
-	err = wait(ctx, arriveBound, func() (bool, error) {
-		if _, err = h.Find(id); errors.Is(err, ErrAway) {
-			return false, nil
-		}
-		return true, err
+	err = wait(ctx, arriveBound, func() (ok bool, err error) {
+		n, ok, err = h.glance(id, n)
+		return ok, err
 	})
 	if errors.Is(err, ErrNotReady) || ctx.Err() != nil {
 		return away
 	}
-	if err != nil {
-		return err
+	if err == nil {
+		_, err = h.awaitName(ctx, id, n)
 	}
-	return h.AwaitName(ctx, id)
+	return err
 }
 
 // AwaitName waits until a device's netdev has the name that it will keep, or nobody seems to give it one. It must not be brought up
-// before: until Linux 6.2 the kernel does not rename what is up.
+// before: until Linux 6.2 the kernel does not rename what is up. The error matches ErrAway when it has no netdev in the host.
 func (h *Host) AwaitName(ctx context.Context, id ID) error {
-	err := wait(ctx, renameBound, func() (bool, error) {
-		n, err := h.Find(id)
-		return err != nil || h.naming(n.Name) == byPolicy, err
-	})
-	if errors.Is(err, ErrNotReady) { // nobody names it
-		return nil
+	n, err := h.Find(id)
+	if err == nil || errors.Is(err, ErrNotReady) { // its name is changing
+		_, err = h.awaitName(ctx, id, n)
 	}
 	return err
 }

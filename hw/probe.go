@@ -95,31 +95,36 @@ func overrideText(driver string) string { return driver + "\n" }
 func (h *Host) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	var n Netdev
 	err := wait(ctx, probeBound, func() (ok bool, err error) {
-		n, ok, err = h.glance(vf, n)
+		n, ok, err = h.glance(vf.ID(), n)
 		return ok, err
 	})
 	if err != nil || h.naming(pf.Name) == byKernel {
 		return n, err
 	}
-	err = wait(ctx, renameBound, func() (ok bool, err error) {
-		if n, ok, err = h.glance(vf, n); !ok || h.naming(n.Name) != byPolicy {
+	return h.awaitName(ctx, vf.ID(), n)
+}
+
+// awaitName waits for the name that a device's netdev will keep. n is the netdev as it was last seen.
+func (h *Host) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error) {
+	err := wait(ctx, renameBound, func() (ok bool, err error) {
+		if n, ok, err = h.glance(id, n); !ok || h.naming(n.Name) != byPolicy {
 			return false, err
 		}
 		// The old name, too, says so while the kernel is at it: rtnetlink has the new one first, then the mark is set,
 		// then sysfs follows (net/core/dev.c, dev_change_name; Linux 6.12). Only a look at rtnetlink after it tells.
 		name := n.Name
-		n, ok, err = h.glance(vf, n)
+		n, ok, err = h.glance(id, n)
 		return ok && n.Name == name, err
 	})
-	if errors.Is(err, ErrNotReady) { // udev has a rule of its own for VFs, or is not there
+	if errors.Is(err, ErrNotReady) { // udev has a rule of its own for it, or is not there
 		err = nil
 	}
 	return n, err
 }
 
-// glance looks for a VF's netdev once. It is what it was, and not ok, while it is not there or its name is changing.
-func (h *Host) glance(vf VF, was Netdev) (_ Netdev, ok bool, _ error) {
-	n, err := h.Find(vf.ID())
+// glance looks for a device's netdev once. It is what it was, and not ok, while it is not there or its name is changing.
+func (h *Host) glance(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
+	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) || errors.Is(err, ErrNotReady) {
 		return was, false, nil
 	}
