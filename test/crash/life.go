@@ -70,9 +70,12 @@ func (r *run) live(reaction Reaction, virtual bool) {
 		r.fail("%v", err)
 	} else {
 		r.whole("first")
-		if r.died > 0 { // nothing that was left is in the way of the next
+		switch {
+		case r.died > 0: // nothing that was left is in the way of the next
 			r.engine.reaction = Repeats
 			r.whole("second")
+		case !virtual: // the next life begins with these devices, also when nobody was killed
+			r.settled("the end")
 		}
 	}
 	r.end()
@@ -221,9 +224,16 @@ func (r *run) attempt(what string, do func() error) (done bool) {
 	return err == nil
 }
 
-// agree waits until ledger, kernel and engine agree.
+// agree waits until ledger, kernel and engine agree, unless so far it is the life that was lived without a crash.
 func (r *run) agree(when string) {
-	if len(r.broken) > 0 || len(r.deaths) > 0 && r.died == 0 { // so far it is the life that was lived without a crash
+	if len(r.deaths) == 0 || r.died > 0 {
+		r.settled(when)
+	}
+}
+
+// settled waits until ledger, kernel and engine agree.
+func (r *run) settled(when string) {
+	if len(r.broken) > 0 {
 		return
 	}
 	tick := time.NewTicker(20 * time.Millisecond)
