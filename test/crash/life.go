@@ -24,8 +24,8 @@ type Life struct {
 }
 
 // agreeBound is how long the reconciler may take: it works at once on what it finds at start, and orphans are old enough
-// after orphanAfter.
-const agreeBound = orphanAfter + 15*time.Second
+// after orphanAfter. The rest is for slow machines, and less than the minute after which it would look again in any case.
+const agreeBound = orphanAfter + 40*time.Second
 
 // run is one life on one host.
 type run struct {

@@ -29,6 +29,9 @@ type process struct {
 	client *http.Client
 }
 
+// handlerTimeout is how long the process gives a call: the most that it takes. Calls that are too slow are another test's matter.
+const handlerTimeout = 25 * time.Second
+
 // startProcess starts the program in a directory of its own, to die at a point ("" for never), and waits until it answers.
 // journal is where it writes the points that it passes.
 func startProcess(program []string, dir, at, journal string) (*process, error) {
@@ -36,7 +39,8 @@ func startProcess(program []string, dir, at, journal string) (*process, error) {
 	p.cmd = exec.Command(program[0])
 	p.cmd.Args = program[1:]
 	p.cmd.Env = append(os.Environ(), "SOCKET="+p.socket, "STATE_DIR="+filepath.Join(dir, "state"), "CRASH_AT="+at,
-		"CRASH_JOURNAL="+filepath.Join(dir, journal), "CRASH_ORPHAN_AFTER="+orphanAfter.String(), "LOG_LEVEL=debug")
+		"CRASH_JOURNAL="+filepath.Join(dir, journal), "CRASH_ORPHAN_AFTER="+orphanAfter.String(), "HANDLER_TIMEOUT="+handlerTimeout.String(),
+		"LOG_LEVEL=debug")
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	// The thread that starts it lives as long as the test, whose end the process must not outlive.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
