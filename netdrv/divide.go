@@ -12,30 +12,45 @@ import (
 // undivided are PFs whose VFs are to be made without anybody's asking, by PCI address, with what became of the last attempt.
 type undivided map[string]try
 
-// goneWith takes note of the PFs whose VFs containers had when the machine went down.
-func (u undivided) goneWith(loans map[hw.ID]*loan) {
+// goneWith takes note of the PFs that are gone with VFs that containers had: with the machine, or by themselves.
+func (u undivided) goneWith(loans map[hw.ID]*loan, there func(pci string) bool) {
+	past := map[string]bool{}
 	for _, l := range loans {
-		if _, known := u[l.PF]; l.past && l.PF != "" && !known {
-			u[l.PF] = try{}
+		if l.PF != "" {
+			past[l.PF] = past[l.PF] || l.past
+		}
+	}
+	for pci, past := range past {
+		if _, known := u[pci]; !known && (past || !there(pci)) {
+			u[pci] = try{}
 		}
 	}
 }
 
-// tried takes note of an attempt. A PF that has no netdev is looked for whenever there is a look.
+// tried takes note of an attempt. A PF that has no netdev is looked for whenever there is a look, and has not refused anything.
 func (u undivided) tried(pci string, err error) {
-	if err == nil {
+	switch {
+	case err == nil:
 		delete(u, pci)
-		return
+	case notThere(err):
+		u[pci] = try{away: true}
+	default:
+		u[pci] = try{failed: u[pci].failed + 1, at: time.Now()}
 	}
-	u[pci] = try{failed: u[pci].failed + 1, at: time.Now(), away: notThere(err)}
 }
 
 // notThere tells whether a PF has no netdev in the host, which may be because its driver is still to come.
 func notThere(err error) bool { return errors.Is(err, hw.ErrNotFound) || errors.Is(err, hw.ErrAway) }
 
-// divideAgain makes the VFs that are missing: those that containers had when the machine went down, and those of a PF that a
-// crash, or a call that ran out of time, has left half divided. The engine starts those containers once each, and a call has 10 s
-// (HANDLER_TIMEOUT); a PF may take longer for hundreds of VFs.
+// there tells whether a PF is in the host. What cannot be asked is not taken for gone.
+func (d *Driver) there(pci string) bool {
+	_, err := d.host.PF(pci)
+	return !notThere(err)
+}
+
+// divideAgain makes the VFs that are missing: those that containers had when the machine went down or the PF was taken out, and
+// those of a PF that a crash, or a call that ran out of time, has left half divided. The engine starts those containers once
+// each, and a call has 10 s (HANDLER_TIMEOUT); a PF may take longer for hundreds of VFs.
 func (d *Driver) divideAgain(ctx context.Context, m *memory) error {
 	all, err := list[sharingRecord](ctx, d.store, sharingPrefix)
 	if err != nil {
@@ -66,10 +81,8 @@ func (d *Driver) divideAgain(ctx context.Context, m *memory) error {
 
 // divideOne makes the VFs of one PF, if something stands on them and no call is at it.
 func (d *Driver) divideOne(ctx context.Context, pci string) error {
-	if d.host.Young() {
-		if err := d.host.AwaitName(ctx, hw.ID(pci)); err != nil {
-			return err
-		}
+	if err := d.host.AwaitName(ctx, hw.ID(pci)); err != nil {
+		return err
 	}
 	unlock, ok := d.locks.tryLock("pf " + pci)
 	if !ok {

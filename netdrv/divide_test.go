@@ -92,6 +92,47 @@ func TestRebootWithoutContainers(t *testing.T) {
 	})
 }
 
+// TestPluggedBackIn: a NIC is taken out with a container on one of its VFs, and put back. Its VFs are there before anybody wants
+// one, and it had its own name when they were made.
+func TestPluggedBackIn(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		m.mustRun("a", "n")
+		m.kernel.RemovePF(pfPCI)
+		m.after(time.Minute)
+		m.must(m.deleteFrom("a", "n"))
+		m.after(time.Hour)
+		m.kernel.UdevAfter, m.kernel.NoLiveRename = 2*time.Second, true
+		m.kernel.AddPF(igb())
+		m.after(10 * time.Second)
+		if n := m.kernel.NumVFs(pfPCI); n != 2 {
+			t.Errorf("%d vfs, want the 2 of before:\n%s", n, m.kernel)
+		}
+		if source, _ := m.mustRun("b", "n"); source != "ens1f0v0" {
+			t.Errorf("the vf is called %s", source)
+		}
+	})
+}
+
+// TestVFsTakenAway: an administrator removes the VFs of a PF that is there. They are made again when a container wants one.
+func TestVFsTakenAway(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		m.mustRun("a", "n")
+		m.must(m.kernel.WriteAttr("bus/pci/devices/"+pfPCI+"/sriov_numvfs", "0"))
+		m.after(time.Hour)
+		if n := m.kernel.NumVFs(pfPCI); n != 0 {
+			t.Errorf("%d vfs, and nobody has asked for one", n)
+		}
+		m.must(m.deleteFrom("a", "n"))
+		m.mustRun("b", "n")
+	})
+}
+
 // TestVFsCutShort: a call's time ends while VFs are being made, after their number was written. What is left to do is done.
 func TestVFsCutShort(t *testing.T) {
 	t.Parallel()

@@ -90,7 +90,7 @@ func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
 		return passEvery
 	}
 	m.forget(loans)
-	m.undivided.goneWith(loans)
+	m.undivided.goneWith(loans, d.there)
 	next = passEvery
 	for id, l := range loans {
 		due := passSoon
