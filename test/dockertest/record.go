@@ -14,7 +14,7 @@ import (
 // recording is the folder to record in; "" for none. It has to be there beside the engine too: one of this repository is.
 func recording() string { return os.Getenv("RECORD") }
 
-// Note has a recording say what a test has the machine be, in a line such as "! veth pt0", and in any case that what is said from
+// Note has a recording say what a test has the machine be, in a line such as "! bridge br0", and in any case that what is said from
 // now on is said in this test.
 func Note(t testing.TB, line string) {
 	t.Helper()
@@ -57,14 +57,22 @@ func Record() error {
 	if len(texts) == 0 {
 		return fmt.Errorf("record: the log of engine %s has nothing that the plugin was told", version)
 	}
+	if err := write(version, texts); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	return nil
+}
+
+// write writes the transcripts of an engine, by test.
+func write(version string, texts map[string]string) error {
 	dir := filepath.Join(recording(), release(version))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return fmt.Errorf("record: %w", err)
+		return err
 	}
 	for test, text := range texts {
 		text = "# Engine " + version + " in " + test + ", as it was recorded.\n" + text
 		if err := os.WriteFile(filepath.Join(dir, test+".txt"), []byte(text), 0o644); err != nil {
-			return fmt.Errorf("record: %w", err)
+			return err
 		}
 	}
 	return nil

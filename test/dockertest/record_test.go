@@ -65,7 +65,8 @@ func TestTranscripts(t *testing.T) {
 		event{Msg: noted, Test: "TestA"},
 		event{Msg: listening},
 		said("NetworkDriver.Leave", `{"EndpointID":"EP"}`, `{}`),
-		event{Msg: spoken, Op: "NetworkDriver.CreateEndpoint", Request: `{}`, Status: 500, Err: `a "no" by ` + endpoint[:12] + ` since 2026-11-21 12:00:00 UTC`},
+		event{Msg: spoken, Op: "NetworkDriver.CreateEndpoint", Request: `{}`, Status: 500,
+			Err: `a "no" by ` + endpoint[:12] + ` since 2026-11-21 12:00:00 UTC`},
 		event{Msg: noted, Test: "TestC", Line: "$ docker ps"},
 	))
 	want := map[string]string{
