@@ -52,7 +52,7 @@ test-kernel: ## real netlink in private namespaces
 test-cluster: ## the cluster store on real etcd servers
 	go run ./test/run -layers cluster
 
-test-engine: ## a private dockerd with the real plugin (RECORD=.cache/said: write down what it says)
+test-engine: ## a private dockerd with the real plugin (RECORD=FOLDER: write down what it says)
 	RECORD='$(if $(RECORD),$(abspath $(RECORD)))' go run ./test/run -layers engine -engine '$(ENGINE)'
 
 test-lab: ## SR-IOV on an emulated NIC; a swarm of two machines

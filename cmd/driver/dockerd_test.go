@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"path"
@@ -174,15 +175,15 @@ func (d dockerd) takePool(q *request, a *reply) error {
 	return nil
 }
 
-// takeAddress: an address comes with the length of its pool's prefix, which the device in the container gets.
+// takeAddress: an address comes with the length of its pool's prefix, which the device in the container gets. It can be another
+// pool's than the one that was asked (--ipam-opt overflow).
 func (d dockerd) takeAddress(q *request, a *reply) error {
 	p, err := netip.ParsePrefix(a.Address)
-	pool := d.pools[q.PoolID]
 	switch {
 	case err != nil:
 		return err
-	case p.Masked() != pool || q.Address != "" && q.Address != p.Addr().String():
-		return fmt.Errorf("not an address of %s", pool)
+	case !slices.Contains(slices.Collect(maps.Values(d.pools)), p.Masked()) || q.Address != "" && q.Address != p.Addr().String():
+		return fmt.Errorf("not an address of %v", d.pools)
 	}
 	return nil
 }

@@ -32,7 +32,13 @@ import (
 // people to judge. Besides, each answer is one that the engine can work with, and at the end nothing is left: no record, no
 // device away or changed, no warning that the story does not know of.
 func TestReplay(t *testing.T) {
-	files, err := filepath.Glob("testdata/engine/*/*.txt")
+	replayAll(t, "testdata/engine")
+}
+
+// replayAll plays the transcripts that a folder has in folders of releases.
+func replayAll(t *testing.T, folder string) {
+	t.Helper()
+	files, err := filepath.Glob(folder + "/*/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatalf("no transcripts: %v", err)
 	}
@@ -54,6 +60,7 @@ type replay struct {
 	*testing.T
 	dockerd  dockerd
 	kernel   *hwtest.Kernel
+	before   string // the machine, when nothing has been said yet
 	state    string // the plugin's directory
 	log      logBuffer
 	warnings []string // that the story knows of
@@ -117,11 +124,10 @@ func (r *replay) start() {
 func (r *replay) play(script *transcript) {
 	r.start()
 	time.Sleep(time.Minute) // as after a boot
-	before := r.kernel.String()
 	given := r.lines(script)
 	time.Sleep(10 * time.Minute) // whatever is done without being told
 	r.stop()
-	r.checkEnd(before)
+	r.checkEnd()
 	if os.Getenv("UPDATE") == "" {
 		return
 	}
@@ -139,6 +145,9 @@ func (r *replay) lines(script *transcript) (given []string) {
 		rest := strings.TrimSpace(strings.TrimLeft(text, ">!"))
 		switch {
 		case strings.HasPrefix(text, ">"):
+			if r.before == "" {
+				r.before = r.kernel.String()
+			}
 			want := ""
 			if i+1 < len(script.lines) && strings.HasPrefix(script.lines[i+1], "<") {
 				i++
@@ -163,8 +172,8 @@ func (r *replay) lines(script *transcript) (given []string) {
 }
 
 // checkEnd checks that nothing is left of the story.
-func (r *replay) checkEnd(before string) {
-	if diff := cmp.Diff(before, r.kernel.String()); diff != "" {
+func (r *replay) checkEnd() {
+	if diff := cmp.Diff(r.before, r.kernel.String()); diff != "" {
 		r.Errorf("the machine (-before +after):\n%s", diff)
 	}
 	ledger, err := store.OpenBolt(filepath.Join(r.state, ledgerFile))
@@ -348,6 +357,19 @@ var deeds = map[string]deed{
 			r.kernel.AddPF(nic)
 		}
 		return err
+	}},
+	// veth DEVICE ADDRESS: the machine has a pair of devices, at whose other end, DEVICEp, somebody has that address.
+	"veth": {2, func(r *replay, w []string) error { return r.veth(w[0], w[1]) }},
+	// bridge DEVICE: it has a bridge.
+	"bridge": {1, func(r *replay, w []string) error {
+		r.kernel.AddLink(hw.Link{Name: w[0], Kind: "bridge"})
+		return nil
+	}},
+	// router DEVICE ADDRESS ROUTER: a device has that address and the default route.
+	"router": {3, func(r *replay, w []string) error {
+		r.kernel.AddAddrs(w[0], w[1])
+		r.kernel.AddRoutes(w[0], hw.Route{Dst: "0.0.0.0/0", Gateway: w[2]})
+		return nil
 	}},
 	// restart: the plugin's process is stopped and another started, as when the engine is.
 	"restart": {0, func(r *replay, _ []string) error {

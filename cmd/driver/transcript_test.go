@@ -11,8 +11,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A transcript is a conversation with an engine, as testdata/engine has it: a line for each thing that happened, with what
-// kind of thing it is in front.
+// A transcript is a conversation with an engine, as testdata/engine and testdata/recorded have it: a line for each thing that
+// happened, with what kind of thing it is in front.
 //
 //	# a note for people
 //	$ what the user did
@@ -82,13 +82,15 @@ func (n names) value(s string) (string, bool) {
 	return id, true
 }
 
-// learn finds in an answer what the names stand for that the wanted one has for the first time.
+// learn finds in an answer what the names stand for that the wanted one has for the first time, as a text or at its beginning.
 func (n names) learn(want, got any) {
 	switch want := want.(type) {
 	case string:
-		if v, ok := got.(string); ok && placeholder.FindString(want) == want && want != "" {
-			if _, known := n.value(want); !known {
-				n[want] = v
+		name := placeholder.FindString(want)
+		rest, begins := strings.CutPrefix(want, name)
+		if v, ok := got.(string); ok && begins && name != "" && strings.HasSuffix(v, rest) {
+			if _, known := n.value(name); !known {
+				n[name] = strings.TrimSuffix(v, rest)
 			}
 		}
 	case map[string]any:
@@ -145,7 +147,9 @@ func readWanted(line string) (wanted, error) {
 		}
 		_, text, _ = strings.Cut(text, " ")
 	}
-	return w, json.Unmarshal([]byte(text), &w.body)
+	err := json.Unmarshal([]byte(text), &w.body)
+	w.body = brief(w.body)
+	return w, err
 }
 
 // openEnded lets a wanted text that ends with "..." go on as it likes.

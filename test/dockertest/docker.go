@@ -18,6 +18,11 @@ const Plugin = "passthrough:latest"
 // Try runs a program and returns what it wrote, without white space at the ends, and its error with what it wrote to
 // stderr.
 func Try(name string, args ...string) (string, error) {
+	if name == "docker" {
+		if err := note("", "$ docker "+strings.Join(args, " ")); err != nil {
+			return "", err
+		}
+	}
 	var out, errs bytes.Buffer
 	cmd := exec.Command(name, args...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
@@ -30,6 +35,7 @@ func Try(name string, args ...string) (string, error) {
 // Run runs a program that must succeed and returns what it wrote.
 func Run(t testing.TB, name string, args ...string) string {
 	t.Helper()
+	Note(t, "")
 	out, err := Try(name, args...)
 	if err != nil {
 		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)

@@ -5,21 +5,47 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strconv"
 	"strings"
+	"testing"
+	"time"
 )
 
 // recording is the folder to record in; "" for none. It has to be there beside the engine too: one of this repository is.
 func recording() string { return os.Getenv("RECORD") }
 
-// Record writes down what the engine has said to the plugin so far and what it was answered, if RECORD names a folder, in
-// the form of the transcripts in cmd/driver/testdata/engine.
+// Note has a recording say what a test has the machine be, in a line such as "! bridge br0", and in any case that what is said from
+// now on is said in this test.
+func Note(t testing.TB, line string) {
+	t.Helper()
+	test, _, _ := strings.Cut(t.Name(), "/")
+	if err := note(test, line); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// note puts a line into the engine's log, if RECORD names a folder: that has the times of everything else.
+func note(test, line string) error {
+	if recording() == "" {
+		return nil
+	}
+	text, err := json.Marshal(event{TS: time.Now().UTC(), Msg: noted, Test: test, Line: strings.ReplaceAll(line, "\n", " ")})
+	if err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	if _, err := Try("engine", "note", "msg="+strconv.Quote(string(text))); err != nil {
+		return fmt.Errorf("record: %w", err)
+	}
+	return nil
+}
+
+// Record writes down what the engine has said to the plugin in each test and what it was answered, if RECORD names a folder: a
+// file per test in a folder per release, in the form of the transcripts in cmd/driver/testdata.
 func Record() error {
 	if recording() == "" {
 		return nil
 	}
-	release, err := Try("docker", "version", "--format", "{{.Server.Version}}")
+	version, err := Try("docker", "version", "--format", "{{.Server.Version}}")
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
@@ -27,86 +53,33 @@ func Record() error {
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	text := transcriptOf(log)
-	if text == "" {
-		return fmt.Errorf("record: the log of engine %s has nothing that the plugin was told", release)
+	texts := transcripts(log)
+	if len(texts) == 0 {
+		return fmt.Errorf("record: the log of engine %s has nothing that the plugin was told", version)
 	}
-	if err := os.MkdirAll(recording(), 0o755); err != nil {
+	if err := write(version, texts); err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	text = "# What engine " + release + " said in the tests.\n\n" + text
-	return os.WriteFile(filepath.Join(recording(), release+".txt"), []byte(text), 0o644)
+	return nil
 }
 
-// logged is the message of a line in the engine's log.
-var logged = regexp.MustCompile(`\bmsg=("(?:[^"\\]|\\.)*")`)
-
-// said is a line in the plugin's log about what was said in a call.
-type said struct {
-	Msg, Op, Request, Answer, Err string
-	Status                        int
-}
-
-// transcriptOf makes a transcript of an engine's log, which has that of the plugin in it.
-func transcriptOf(log string) string {
-	var b strings.Builder
-	ids := idNames{names: map[string]string{}, count: map[string]int{}}
-	for _, line := range strings.Split(log, "\n") {
-		var s said
-		m := logged.FindStringSubmatch(line)
-		if m == nil {
-			continue
-		}
-		msg, err := strconv.Unquote(m[1])
-		if err != nil || json.Unmarshal([]byte(msg), &s) != nil || s.Msg != "said" {
-			continue
-		}
-		b.WriteString(strings.TrimSpace("> "+s.Op+" "+ids.shorten(s.Request)) + "\n")
-		b.WriteString("< " + ids.shorten(s.answer()) + "\n")
+// write writes the transcripts of an engine, by test.
+func write(version string, texts map[string]string) error {
+	dir := filepath.Join(recording(), release(version))
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
 	}
-	return b.String()
-}
-
-// answer is the status, unless it is 200, and what was sent.
-func (s said) answer() string {
-	if s.Err == "" {
-		return s.Answer
-	}
-	text, _ := json.Marshal(s.Err) // a string
-	return fmt.Sprintf(`%d {"Err":%s}`, s.Status, text)
-}
-
-// idKinds are where IDs stand, and with what the names begin that they get.
-var idKinds = []struct {
-	at     *regexp.Regexp
-	letter string
-}{
-	{regexp.MustCompile(`"NetworkID":"([0-9a-f]{64})"`), "n"},
-	{regexp.MustCompile(`"NetworkID":"([0-9a-z]{25})"`), "w"},
-	{regexp.MustCompile(`"EndpointID":"([0-9a-f]{64})"`), "e"},
-	{regexp.MustCompile(`/netns/([0-9a-f]{12})"`), "s"},
-	{regexp.MustCompile(`"PoolID":"([^"]+)"`), "p"},
-	{regexp.MustCompile(`"MacAddress":"([0-9a-f:]{17})"`), "m"},
-}
-
-// idNames gives names to IDs in the order in which they are met.
-type idNames struct {
-	names map[string]string // by ID
-	count map[string]int    // of names, by letter
-}
-
-// shorten puts names in the place of IDs.
-func (n idNames) shorten(text string) string {
-	for _, k := range idKinds {
-		for _, m := range k.at.FindAllStringSubmatch(text, -1) {
-			if n.names[m[1]] == "" {
-				n.count[k.letter]++
-				n.names[m[1]] = fmt.Sprintf("$%s%d", k.letter, n.count[k.letter])
-			}
+	for test, text := range texts {
+		text = "# Engine " + version + " in " + test + ", as it was recorded.\n" + text
+		if err := os.WriteFile(filepath.Join(dir, test+".txt"), []byte(text), 0o644); err != nil {
+			return err
 		}
 	}
-	for id, name := range n.names {
-		text = strings.ReplaceAll(text, id, name)
-	}
-	return text
+	return nil
+}
+
+// release is the first two numbers of a version.
+func release(version string) string {
+	numbers := strings.SplitN(version, ".", 3)
+	return strings.Join(numbers[:min(2, len(numbers))], ".")
 }

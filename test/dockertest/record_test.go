@@ -1,37 +1,127 @@
 package dockertest
 
 import (
+	"encoding/json"
+	"fmt"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestTranscriptOf: an engine's log with the plugin's in it becomes a transcript; nothing else of it does.
-func TestTranscriptOf(t *testing.T) {
-	network, endpoint := strings.Repeat("0a", 32), strings.Repeat("1b", 32)
-	log := strings.ReplaceAll(strings.ReplaceAll(strings.Join([]string{
-		`time="2026-11-21T12:00:00.1Z" level=info msg="API listen on /run/docker.sock"`,
-		`time="2026-11-21T12:00:01.2Z" level=info msg="{\"level\":\"info\",\"ts\":\"T\",\"msg\":\"call\",\"op\":\"NetworkDriver.Join\"}" plugin=abc`,
-		`time="2026-11-21T12:00:01.2Z" level=info msg="{\"level\":\"debug\",\"ts\":\"T\",\"msg\":\"said\",\"op\":\"NetworkDriver.GetCapabilities\",` +
-			`\"request\":\"\",\"status\":200,\"answer\":\"{\\\"Scope\\\":\\\"local\\\"}\"}" plugin=abc`,
-		`time="2026-11-21T12:00:02.2Z" level=info msg="{\"level\":\"debug\",\"ts\":\"T\",\"msg\":\"said\",\"op\":\"IpamDriver.RequestAddress\",` +
-			`\"request\":\"{\\\"PoolID\\\":\\\"v1:77\\\",\\\"Options\\\":null}\",\"status\":200,\"answer\":\"{\\\"Address\\\":\\\"10.0.0.1/24\\\"}\"}" plugin=abc`,
-		`time="2026-11-21T12:00:03.2Z" level=info msg="{\"level\":\"debug\",\"ts\":\"T\",\"msg\":\"said\",\"op\":\"NetworkDriver.CreateEndpoint\",` +
-			`\"request\":\"{\\\"NetworkID\\\":\\\"NET\\\",\\\"EndpointID\\\":\\\"EP\\\"}\",\"status\":500,\"answer\":\"\",\"err\":\"a \\\"no\\\"\"}" plugin=abc`,
-		`time="2026-11-21T12:00:04.2Z" level=info msg="{\"level\":\"debug\",\"ts\":\"T\",\"msg\":\"said\",\"op\":\"NetworkDriver.DeleteNetwork\",` +
-			`\"request\":\"{\\\"NetworkID\\\":\\\"NET\\\"}\",\"status\":200,\"answer\":\"{}\"}" plugin=abc`,
-	}, "\n"), "NET", network), "EP", endpoint)
-	want := `> NetworkDriver.GetCapabilities
-< {"Scope":"local"}
-> IpamDriver.RequestAddress {"PoolID":"$p1","Options":null}
-< {"Address":"10.0.0.1/24"}
-> NetworkDriver.CreateEndpoint {"NetworkID":"$n1","EndpointID":"$e1"}
-< 500 {"Err":"a \"no\""}
-> NetworkDriver.DeleteNetwork {"NetworkID":"$n1"}
-< {}
+// logOf is an engine's log with these events, one a second, among lines of its own.
+func logOf(t *testing.T, all ...event) string {
+	t.Helper()
+	var b strings.Builder
+	for i, e := range all {
+		e.TS = time.Unix(int64(i), 0).UTC()
+		msg, err := json.Marshal(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintln(&b, `time="2026-11-21T12:00:00.1Z" level=info msg="API listen on /run/docker.sock"`)
+		fmt.Fprintf(&b, "time=\"2026-11-21T12:00:01.2Z\" level=info msg=%s plugin=abc\n", strconv.Quote(string(msg)))
+	}
+	return b.String()
+}
+
+// reversed has the lines of a text in the reverse order.
+func reversed(text string) string {
+	var b strings.Builder
+	for line := range strings.Lines(text) {
+		rest := b.String()
+		b.Reset()
+		b.WriteString(line + rest)
+	}
+	return b.String()
+}
+
+// said is a call that is answered with status 200.
+func said(op, request, answer string) event {
+	return event{Msg: spoken, Op: op, Request: request, Status: 200, Answer: answer}
+}
+
+// TestTranscripts: an engine's log with the plugin's and the notes in it becomes a transcript for each test, in the order of the
+// times in it; nothing else of it does.
+func TestTranscripts(t *testing.T) {
+	network, endpoint, sandbox := strings.Repeat("0a", 32), strings.Repeat("1b", 32), strings.Repeat("2c", 6)
+	ids := strings.NewReplacer("NET", network, "EP", endpoint, "BOX", sandbox)
+	log := ids.Replace(logOf(t,
+		said("NetworkDriver.GetCapabilities", "", `{"Scope":"local"}`),
+		event{Msg: noted, Test: "TestA"},
+		event{Msg: listening},
+		event{Msg: noted, Line: "$ docker ps"},
+		event{Msg: noted, Line: "$ docker run"},
+		event{Msg: "call", Op: "IpamDriver.RequestAddress"},
+		said("IpamDriver.RequestPool", ``, `{"PoolID":"v1:77"}`),
+		said("IpamDriver.RequestAddress", `{"PoolID":"v1:77"}`, `{"Address":"fe80::77/64"}`),
+		event{Msg: noted, Test: "TestA", Line: "! veth pt0 10.0.0.1/24"},
+		said("NetworkDriver.Join", `{"NetworkID":"NET","EndpointID":"EP","SandboxKey":"/run/docker/netns/BOX"}`,
+			`{"InterfaceName":{"SrcName":"pt0123456789ab","DstPrefix":"eth"}}`),
+		event{Msg: noted, Test: "TestB"},
+		said("NetworkDriver.DeleteNetwork", `{"NetworkID":"NET"}`, `{}`),
+		event{Msg: noted, Test: "TestA"},
+		event{Msg: listening},
+		said("NetworkDriver.Leave", `{"EndpointID":"EP"}`, `{}`),
+		event{Msg: spoken, Op: "NetworkDriver.CreateEndpoint", Request: `{}`, Status: 500,
+			Err: `a "no" by ` + endpoint[:12] + ` since 2026-11-21 12:00:00 UTC`},
+		event{Msg: noted, Test: "TestC", Line: "$ docker ps"},
+	))
+	want := map[string]string{
+		"TestA": `! veth pt0 10.0.0.1/24
+
+$ docker run
+> IpamDriver.RequestPool
+< {"PoolID":"$p1"}
+> IpamDriver.RequestAddress {"PoolID":"$p1"}
+< {"Address":"$a1/64"}
+> NetworkDriver.Join {"NetworkID":"$n1","EndpointID":"$e1","SandboxKey":"/run/docker/netns/$s1"}
+< {"InterfaceName":{"SrcName":"$d1","DstPrefix":"eth"}}
+! move $e1 eth0
+! restart
+> NetworkDriver.Leave {"EndpointID":"$e1"}
+! home $e1
+! end $s1
+> NetworkDriver.CreateEndpoint {}
+< 500 {"Err":"a \"no\" by $E1 since ..."}
+`,
+		"TestB": "> NetworkDriver.DeleteNetwork {\"NetworkID\":\"$n1\"}\n",
+	}
+	for _, log := range []string{log, reversed(log)} {
+		if diff := cmp.Diff(want, transcripts(log)); diff != "" {
+			t.Error(diff)
+		}
+	}
+}
+
+// TestMoves: devices in a container are numbered as the engine does it, by prefix, and a number is used again.
+func TestMoves(t *testing.T) {
+	w := newWriter()
+	w.joined("$e1", "$s1", "eth")
+	w.joined("$e2", "$s1", "data")
+	w.joined("$e3", "$s1", "eth")
+	w.joined("$e4", "$s2", "eth")
+	w.left("$e1")
+	w.joined("$e5", "$s1", "eth")
+	for _, endpoint := range []string{"$e2", "$e3", "$e5", "$e5", "$e4"} {
+		w.left(endpoint)
+	}
+	want := `! move $e1 eth0
+! move $e2 data0
+! move $e3 eth1
+! move $e4 eth0
+! home $e1
+! move $e5 eth0
+! home $e2
+! home $e3
+! home $e5
+! end $s1
+! home $e4
+! end $s2
 `
-	if diff := cmp.Diff(want, transcriptOf(log)); diff != "" {
+	if diff := cmp.Diff(want, w.text.String()); diff != "" {
 		t.Error(diff)
 	}
 }

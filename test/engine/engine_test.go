@@ -30,6 +30,7 @@ func TestMain(m *testing.M) {
 // veth makes a pair of devices: host end and its peer, which stays in the host to talk to.
 func veth(t *testing.T, name, address string) {
 	t.Helper()
+	Note(t, "! veth "+name+" "+address)
 	Sh(t, "ip link add "+name+" type veth peer name "+name+"p && ip link set "+name+"p up && ip addr add "+address+" dev "+name+"p")
 	t.Cleanup(func() { _, _ = Try("ip", "link", "del", name+"p") })
 }
@@ -93,9 +94,11 @@ func TestOneAtATime(t *testing.T) {
 // TestRefusals: what cannot work is refused when the network is made.
 func TestRefusals(t *testing.T) {
 	veth(t, "pt0", "10.20.0.1/24")
+	Note(t, "! bridge br7")
 	Sh(t, "ip link add br7 type bridge")
 	defer Sh(t, "ip link del br7")
 	veth(t, "gw0", "10.40.0.1/24")
+	Note(t, "! router gw0 10.40.0.2/24 10.40.0.9")
 	Sh(t, "ip link set gw0 up; ip addr add 10.40.0.2/24 dev gw0; ip route add default via 10.40.0.9 dev gw0")
 	passthrough(t, "n1", "pt0", "10.20.0.0/24")
 	id := Docker(t, "network", "inspect", "-f", "{{.Id}}", "n1")[:12]

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// TestRecorded plays what real engines have said in the tests of the layer engine, as TestReplay plays stories. Nobody has edited
+// it: "make test-engine RECORD=cmd/driver/testdata/recorded" writes it down, with what happens between the calls.
+func TestRecorded(t *testing.T) { replayAll(t, "testdata/recorded") }
+
+// veth adds a pair of devices that are up, the other end with an address.
+func (r *replay) veth(name, address string) error {
+	peer, up := name+"p", true
+	r.kernel.AddVeth(name, peer)
+	r.kernel.AddAddrs(peer, address)
+	for _, end := range []string{name, peer} {
+		if err := r.kernel.SetLink(r.kernel.Link(end).Index, hw.LinkChange{Up: &up}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unrecorded are the tests of the layer engine of which there is no recording, and why.
+var unrecorded = map[string]string{
+	"TestDefaultPools":   "the plugin is a process with settings of its own; the engine's log does not have its",
+	"TestStickyByMAC":    "the same",
+	"TestPlainProcess":   "the same, without the settings",
+	"TestPlainContainer": "the plugin is a container; the engine's log does not have its",
+	"TestInstallTwice":   "no plugin is told anything",
+}
+
+// TestAllRecorded: each test of the layer engine has been recorded on each engine that Debian has, and nothing else.
+func TestAllRecorded(t *testing.T) {
+	want := recordable(t)
+	for _, release := range []string{"20.10", "26.1", "28.5"} {
+		entries, err := os.ReadDir("testdata/recorded/" + release)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range entries {
+			got = append(got, strings.TrimSuffix(e.Name(), ".txt"))
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("make test-engine ENGINE=%s RECORD=cmd/driver/testdata/recorded (-want +got):\n%s", release, diff)
+		}
+	}
+}
+
+// tested is where a test of the layer engine begins.
+var tested = regexp.MustCompile(`(?m)^func (Test\w+)\(t `)
+
+// recordable are the tests of the layer engine but for the unrecorded ones, all of which have to be there.
+func recordable(t *testing.T) []string {
+	t.Helper()
+	sources, err := filepath.Glob("../../test/engine/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, source := range sources {
+		text, err := os.ReadFile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range tested.FindAllStringSubmatch(string(text), -1) {
+			names = append(names, m[1])
+		}
+	}
+	for name := range unrecorded {
+		if !slices.Contains(names, name) {
+			t.Errorf("unrecorded: there is no test %s", name)
+		}
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(names, func(name string) bool { return unrecorded[name] != "" })
+}

@@ -1,0 +1,106 @@
+package dockertest
+
+import (
+	"encoding/json"
+	"fmt"
+	"path"
+	"strings"
+)
+
+// A writer writes the transcript of one test.
+type writer struct {
+	host   strings.Builder // what the machine has
+	text   strings.Builder
+	user   string // what the user did, if nothing has been said since
+	ids    idNames
+	inside map[device]string // the endpoints whose devices are in containers
+}
+
+// device is one in a container.
+type device struct{ sandbox, name string }
+
+func newWriter() *writer {
+	return &writer{ids: idNames{map[string]string{}, map[string]int{}}, inside: map[device]string{}}
+}
+
+// line writes a line.
+func (w *writer) line(format string, args ...any) { fmt.Fprintf(&w.text, format+"\n", args...) }
+
+// note keeps what a test does. Of what the user did, only that of which the plugin hears is written down; what the machine has
+// comes first, as if it had always been there.
+func (w *writer) note(line string) {
+	switch {
+	case strings.HasPrefix(line, "$"):
+		w.user = line
+	case line != "":
+		fmt.Fprintln(&w.host, line)
+	}
+}
+
+// restarted writes down that the plugin was started, unless this is how a test begins.
+func (w *writer) restarted() {
+	if w.text.Len() > 0 {
+		w.line("! restart")
+	}
+}
+
+// said writes down a call, its answer and what the engine does then.
+func (w *writer) said(e event) {
+	request, answer := w.ids.shorten(e.Request, asked), w.ids.shorten(e.answer(), answered)
+	call := strings.TrimSpace("> " + e.Op + " " + request)
+	if answer != "{}" {
+		call += "\n< " + answer
+	}
+	if w.user != "" {
+		w.line("\n%s", w.ids.shorten(w.user, nil))
+		w.user = ""
+	}
+	w.line("%s", call)
+	if e.Err == "" {
+		w.moved(e.Op, request, answer)
+	}
+}
+
+// moved writes down what an engine does after an answer.
+func (w *writer) moved(op, request, answer string) {
+	var q struct{ EndpointID, SandboxKey string }
+	var a struct{ InterfaceName struct{ DstPrefix string } }
+	if json.Unmarshal([]byte(request), &q) != nil || json.Unmarshal([]byte(answer), &a) != nil {
+		return // a call without a body
+	}
+	switch op {
+	case "NetworkDriver.Join":
+		w.joined(q.EndpointID, path.Base(q.SandboxKey), a.InterfaceName.DstPrefix)
+	case "NetworkDriver.Leave":
+		w.left(q.EndpointID)
+	}
+}
+
+// joined: the device that Join has named goes into the container, under the first number that no other there has.
+func (w *writer) joined(endpoint, sandbox, prefix string) {
+	n := 0
+	for w.inside[device{sandbox, fmt.Sprint(prefix, n)}] != "" {
+		n++
+	}
+	w.inside[device{sandbox, fmt.Sprint(prefix, n)}] = endpoint
+	w.line("! move %s %s%d", endpoint, prefix, n)
+}
+
+// left: it comes back with Leave, and the container's namespace ends with the last one.
+func (w *writer) left(endpoint string) {
+	have := map[string]int{} // devices, by sandbox
+	var sandbox string
+	for d, e := range w.inside {
+		if have[d.sandbox]++; e == endpoint {
+			sandbox = d.sandbox
+			delete(w.inside, d)
+		}
+	}
+	if sandbox == "" {
+		return
+	}
+	w.line("! home %s", endpoint)
+	if have[sandbox] == 1 {
+		w.line("! end %s", sandbox)
+	}
+}
