@@ -5,6 +5,7 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -96,6 +97,7 @@ func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, 
 	if owed, err := p.d.Owed(ctx); err != nil || owed > 0 {
 		t.Errorf("crash at %d: the node still owes %d, %v", k, owed, err)
 	}
+	checkMine(t, k, own, shared)
 	left := keys(t, shared, "ipam/")
 	switch {
 	case p.pool == "" && len(left) > 0 && len(keys(t, own, "node/mine/")) == 0:
@@ -106,5 +108,20 @@ func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, 
 	p.checkHeld(t, k, shared)
 	if len(pools(t, shared)) > 0 {
 		p.finish(t, k, shared)
+	}
+}
+
+// checkMine: the handles that the node knows as its engine's are those that there are.
+func checkMine(t *testing.T, k int, own, shared store.Store) {
+	t.Helper()
+	there := keys(t, shared, "ipam/share/")
+	if len(there) == 0 {
+		there = keys(t, shared, "ipam/pool/")
+	}
+	for i, key := range there {
+		there[i] = "v1:" + strings.Replace(key, "/", ".", 1)
+	}
+	if mine := keys(t, own, "node/mine/"); !slices.Equal(mine, there) {
+		t.Errorf("crash at %d: the node takes %q for its engine's, and there are %q", k, mine, there)
 	}
 }
