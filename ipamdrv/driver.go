@@ -34,6 +34,8 @@ type Config struct {
 	Probe Prober
 	// Uses lists what the network driver on this node knows of its networks; nil for nothing. See [Use].
 	Uses func(context.Context) ([]Use, error)
+	// MaintainEvery is how often Maintain does what is left to do. 0 means 5 seconds.
+	MaintainEvery time.Duration
 }
 
 // Capabilities are the answers that need no store.
@@ -53,6 +55,7 @@ type Driver struct {
 	probe    Prober
 	uses     func(context.Context) ([]Use, error)
 	node     *node // nil when nobody shares the ledger
+	every    time.Duration
 
 	entering turn // of requests for pools
 
@@ -71,9 +74,12 @@ func New(c Config) (*Driver, error) {
 	if c.Log == nil {
 		c.Log = zap.NewNop()
 	}
+	if c.MaintainEvery == 0 {
+		c.MaintainEvery = 5 * time.Second
+	}
 	n := newNode(c)
 	return &Driver{Capabilities: c.Capabilities, ledger: ledger{store: c.Store, node: n, far: n != nil}, log: c.Log, defaults: c.Defaults,
-		host: c.Host, probe: c.Probe, uses: c.Uses, node: n, entering: newTurn(), pools: map[string]*pool{}}, nil
+		host: c.Host, probe: c.Probe, uses: c.Uses, node: n, every: c.MaintainEvery, entering: newTurn(), pools: map[string]*pool{}}, nil
 }
 
 const (

@@ -20,7 +20,7 @@ import (
 // anybody relies on it, and done before anything else is done with its pool.
 //
 // What a request is about to make is the errand of taking it back, until it is known that it was made and the answer is on
-// its way: a process that is killed in between leaves nothing behind.
+// its way: a process that is killed in between leaves nothing behind. The end of a handle is promised likewise, to be finished.
 type errand struct {
 	V  int  `json:"v"`
 	Do deed `json:"do"`

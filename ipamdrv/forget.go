@@ -32,11 +32,7 @@ func Forget(ctx context.Context, shared store.Store, id string) (handles int, er
 		return 0, fmt.Errorf("node %.64q: nothing in the ledger is of such a node: %w", id, store.ErrNotFound)
 	}
 	for _, h := range all {
-		err := again(func() error {
-			_, err := d.leave(ctx, h)
-			return err
-		})
-		if err != nil && !errors.Is(err, store.ErrNotFound) {
+		if err := d.releasePool(ctx, h); err != nil {
 			return handles, fmt.Errorf("node %s: forget: %w", id, err)
 		}
 		handles++

@@ -11,17 +11,38 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// releasePool ends a handle, at once or as soon as the ledger can be reached.
+// releasePool ends a handle, at once or as soon as the ledger can be reached. That it will is promised before: an engine whose
+// plugin dies meanwhile does not ask again.
 func (d *Driver) releasePool(ctx context.Context, h handle) error {
+	p := d.entry(h.id)
+	if err := p.lock(ctx); err != nil {
+		return d.releasePoolLater(ctx, h, err)
+	}
+	defer p.unlock()
+	if d.node == nil {
+		return d.releasePoolNow(ctx, p, h)
+	}
+	promise, err := d.node.owe(ctx, h.id, errand{Do: doLeave, Share: h.share, promise: true})
+	if err != nil {
+		return err
+	}
+	if err = d.releasePoolNow(ctx, p, h); err != nil {
+		err = d.releasePoolLater(ctx, h, err)
+	}
+	return errors.Join(err, d.node.done(ctx, h.id, promise))
+}
+
+// releasePoolNow ends a handle in the ledger. The caller has the turn.
+func (d *Driver) releasePoolNow(ctx context.Context, p *pool, h handle) error {
 	var rec poolRecord
 	err := again(func() (err error) {
-		rec, err = d.leave(ctx, h)
+		var gone bool
+		if rec, gone, err = p.leave(ctx, h); err == nil && gone || errors.Is(err, store.ErrNotFound) {
+			d.forget(p)
+		}
 		return err
 	})
 	switch {
-	case d.node.cannot(err):
-		d.log.Warn("pool is released later", zap.Stringer("id", h), zap.Error(err))
-		return d.node.disown(ctx, h, errand{Do: doLeave, Share: h.share})
 	case errors.Is(err, store.ErrNotFound):
 	case err != nil:
 		return err
@@ -31,23 +52,18 @@ func (d *Driver) releasePool(ctx context.Context, h handle) error {
 	return d.node.disown(ctx, h)
 }
 
-// leave ends one handle: the pool with all that is left in it, or, while others share it, only what this one has. The
-// error matches [store.ErrNotFound] when there is no such handle.
-func (d *Driver) leave(ctx context.Context, h handle) (poolRecord, error) {
-	p := d.entry(h.id)
-	if err := p.lock(ctx); err != nil {
-		return poolRecord{}, err
+// releasePoolLater writes down that a handle has to end, if failure means that the ledger cannot be reached.
+func (d *Driver) releasePoolLater(ctx context.Context, h handle, failure error) error {
+	if !d.node.cannot(failure) {
+		return failure
 	}
-	defer p.unlock()
-	rec, gone, err := p.leave(ctx, h)
-	if err == nil && gone || errors.Is(err, store.ErrNotFound) {
-		d.forget(p)
-	}
-	return rec, err
+	d.log.Warn("pool is released later", zap.Stringer("id", h), zap.Error(failure))
+	return d.node.disown(ctx, h, errand{Do: doLeave, Share: h.share})
 }
 
-// leave does it in the ledger. It works without state, so that a pool that cannot be loaded can be removed. gone is true
-// when the pool was removed.
+// leave ends one handle: the pool with all that is left in it, or, while others share it, only what this one has. It works
+// without state, so that a pool that cannot be loaded can be removed. gone is true when the pool was removed. The error matches
+// [store.ErrNotFound] when there is no such handle.
 func (p *pool) leave(ctx context.Context, h handle) (rec poolRecord, gone bool, err error) {
 	kv, err := p.ledger.store.Get(ctx, poolKey(p.id))
 	if err != nil {

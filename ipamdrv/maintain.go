@@ -10,17 +10,13 @@ import (
 	"github.com/mellanox/passthrough/store/cluster"
 )
 
-const (
-	// maintainEvery is how often the driver does what is left to do.
-	maintainEvery = 5 * time.Second
-	// maintainMax bounds one round.
-	maintainMax = time.Minute
-)
+// maintainMax bounds one round of Maintain.
+const maintainMax = time.Minute
 
 // Maintain does what no request does, until ctx ends: what this node owes to the shared ledger, the reserves, and ending leases
 // that nobody has. It ends with an error that matches that of ctx.
 func (d *Driver) Maintain(ctx context.Context) error {
-	tick := time.NewTicker(maintainEvery)
+	tick := time.NewTicker(d.every)
 	defer tick.Stop()
 	var sweep sweep
 	failed := false

@@ -18,7 +18,7 @@ import (
 // node is this node among those that share the ledger, with what it keeps in its own, which is always at hand:
 //
 //	node/owed/POOL/NUMBER         errand: what is to be done in the shared ledger as soon as that can be reached; in the
-//	                              journal those of requests that are being answered
+//	                              journal those of calls that are being answered
 //	node/mine/HANDLE              mineRecord: a handle that this node's engine has
 //	node/reserve/HANDLE/ADDRESS   leaseRecord: an address that this node has for nobody yet
 //

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/docker/go-plugins-helpers/ipam"
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
@@ -96,6 +99,7 @@ func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, 
 	if owed, err := p.d.Owed(ctx); err != nil || owed > 0 {
 		t.Errorf("crash at %d: the node still owes %d, %v", k, owed, err)
 	}
+	checkMine(t, k, own, shared)
 	left := keys(t, shared, "ipam/")
 	switch {
 	case p.pool == "" && len(left) > 0 && len(keys(t, own, "node/mine/")) == 0:
@@ -106,5 +110,82 @@ func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, 
 	p.checkHeld(t, k, shared)
 	if len(pools(t, shared)) > 0 {
 		p.finish(t, k, shared)
+	}
+}
+
+// checkMine: the handles that the node knows as its engine's are those that there are.
+func checkMine(t *testing.T, k int, own, shared store.Store) {
+	t.Helper()
+	there := keys(t, shared, "ipam/share/")
+	if len(there) == 0 {
+		there = keys(t, shared, "ipam/pool/")
+	}
+	for i, key := range there {
+		there[i] = "v1:" + strings.Replace(key, "/", ".", 1)
+	}
+	if mine := keys(t, own, "node/mine/"); !slices.Equal(mine, there) {
+		t.Errorf("crash at %d: the node takes %q for its engine's, and there are %q", k, mine, there)
+	}
+}
+
+// TestDrawCrashAtStepK kills a node at each write with which it gives an address that it has ahead. One of which the engine never
+// heard is taken back, unless the answer was on its way.
+func TestDrawCrashAtStepK(t *testing.T) {
+	for fate, kept := range map[storetest.Fate]int{storetest.Lost: 0, storetest.Unanswered: 1} {
+		t.Run(fate.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				unheard := 0
+				for k := 1; ; k++ {
+					died, given := drawAndDie(t, k, fate)
+					if unheard += given; !died {
+						break
+					}
+				}
+				if unheard != kept {
+					t.Errorf("%d answers were lost for good, want %d", unheard, kept)
+				}
+			})
+		})
+	}
+}
+
+// drawAndDie kills the node at its k-th write, and counts what is somebody's after it has come back.
+func drawAndDie(t *testing.T, k int, fate storetest.Fate) (died bool, given int) {
+	t.Helper()
+	own, shared, path := store.NewMemory(), store.NewMemory(), filepath.Join(t.TempDir(), "journal")
+	first := &bench{T: t, d: driverOf(t, own, shared, store.NewJournal(path))}
+	pool, err := first.d.RequestPool(t.Context(), &ipam.RequestPoolRequest{Pool: "10.99.0.0/30",
+		Options: map[string]string{"prefetch": "1"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	first.gives(pool.PoolID, "10.99.0.1", asGateway, "10.99.0.1/30")
+	maintain(t, first.d)
+
+	crash := storetest.NewCrash(shared, k, fate)
+	journal := &mortal{store.NewJournal(path), crash.Beside(store.NewMemory())}
+	second := driverOf(t, crash.Beside(own), crash, journal)
+	got, err := second.RequestAddress(t.Context(), &ipam.RequestAddressRequest{PoolID: pool.PoolID})
+	if died = crash.Dead(); died == (err == nil) || !died && (got.Address != "10.99.0.2/30" || k < 4) {
+		t.Fatalf("write %d: %v, %v", k, got, err)
+	}
+	shared = shared.Reopen()
+	maintain(t, driverOf(t, own.Reopen(), shared, store.NewJournal(path)))
+	if died && strings.Contains(value(t, shared, "ipam/lease/"+strings.TrimPrefix(pool.PoolID, "v1:")+"/10.99.0.2"), "chosen") {
+		given++
+	}
+	return died, given
+}
+
+// maintain lets a driver do what is left to do.
+func maintain(t *testing.T, d *ipamdrv.Driver) {
+	t.Helper()
+	ctx, end := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- d.Maintain(ctx) }()
+	wait(10 * time.Second)
+	end()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
 	}
 }

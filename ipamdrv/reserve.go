@@ -64,17 +64,38 @@ func (n *node) take(ctx context.Context, h handle, lease leaseRecord) (netip.Add
 		return netip.Addr{}, netip.Prefix{}, err
 	}
 	a := slices.MinFunc(slices.Collect(maps.Keys(n.reserve[h.String()])), netip.Addr.Compare)
+	if err := n.takeOne(ctx, h, a, lease); err != nil {
+		return netip.Addr{}, netip.Prefix{}, err
+	}
+	return a, n.mine[h.String()].Subnet, nil
+}
+
+// takeOne takes one. That it will be given back is promised while nobody knows of it; the promise is for the process that comes
+// after this one, so that it is in the journal alone. The caller has n.mu.
+func (n *node) takeOne(ctx context.Context, h handle, a netip.Addr, lease leaseRecord) error {
+	back := errand{Do: doRelease, Share: h.share, Addr: a, Token: lease.Token, promise: true}
 	give := errand{Do: doGive, Share: h.share, Addr: a, Token: n.reserve[h.String()][a].Token, Lease: &lease}
+	promise, err := n.place(h.id, &back)
+	if err == nil {
+		err = n.journal.Add(promise.Key, promise.Value)
+	}
+	if err != nil {
+		return err
+	}
 	op, err := n.place(h.id, &give)
 	if err == nil {
 		err = n.write(ctx, op, store.Del(reserveKey(h, a)))
 	}
 	if err != nil {
-		return netip.Addr{}, netip.Prefix{}, err
+		return errors.Join(err, n.journal.Remove(back.key))
 	}
 	delete(n.reserve[h.String()], a)
 	n.owed[h.id] = append(n.owed[h.id], give)
-	return a, n.mine[h.String()].Subnet, nil
+	if err := n.journal.Remove(back.key); err != nil {
+		n.owed[h.id] = append(n.owed[h.id], back) // who asked is told of the error
+		return err
+	}
+	return nil
 }
 
 // fulfil writes down who has an address that was drawn from the reserve. The caller has the turn.

@@ -46,14 +46,20 @@ func newCrashPoints() crashPoints {
 }
 
 // orphanAfter is CRASH_ORPHAN_AFTER, so that a test need not wait for minutes; 0, the default, without it.
-func (p crashPoints) orphanAfter() time.Duration {
-	text := os.Getenv("CRASH_ORPHAN_AFTER")
+func (p crashPoints) orphanAfter() time.Duration { return p.duration("CRASH_ORPHAN_AFTER") }
+
+// maintainEvery is CRASH_MAINTAIN_EVERY, likewise.
+func (p crashPoints) maintainEvery() time.Duration { return p.duration("CRASH_MAINTAIN_EVERY") }
+
+// duration reads a variable, 0 without it.
+func (p crashPoints) duration(name string) time.Duration {
+	text := os.Getenv(name)
 	if text == "" {
 		return 0
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
-		p.die("CRASH_ORPHAN_AFTER: " + err.Error())
+		p.die(name + ": " + err.Error())
 	}
 	return d
 }

@@ -27,3 +27,6 @@ func (crashPoints) kernel(m hw.Machine) hw.Machine { return m }
 
 // orphanAfter is the default.
 func (crashPoints) orphanAfter() time.Duration { return 0 }
+
+// maintainEvery is the default.
+func (crashPoints) maintainEvery() time.Duration { return 0 }

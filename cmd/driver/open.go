@@ -142,7 +142,7 @@ func openDrivers(cfg config, machine hw.Config, ledger, pools store.Store, point
 	var network *netdrv.Driver // asked once both are there
 	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Log: log,
 		Journal:      points.journal(store.NewJournal(filepath.Join(cfg.stateDir, "journal"))),
-		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.Networks,
+		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.Networks, MaintainEvery: points.maintainEvery(),
 		Uses: func(ctx context.Context) ([]ipamdrv.Use, error) { return usesOf(ctx, network) },
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
 			mac, err := host.Holder(ctx, device, a)

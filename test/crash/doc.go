@@ -9,5 +9,5 @@
 // finishes what was left: it is killed a second time, at each of those.
 //
 // The engine is a stand-in for dockerd that sends what that sends, in its order; the process, its ledger and the kernel's
-// devices are real.
+// devices are real. So is the etcd, where pools and addresses are in one.
 package crash

@@ -34,10 +34,11 @@ type engine struct {
 	proc     *process
 	revive   func(died error) *process // starts the next process
 	fail     func(format string, args ...any)
+	shares   bool // the plugin's pools and addresses are in a ledger that nodes share
 
 	networks   map[string]*network
 	containers map[string]*container
-	unheard    int      // requests for addresses or releases whose answer never came
+	unheard    int      // requests for addresses or releases whose answer never came, and of which something may be left
 	lostPools  int      // likewise for pools
 	lost       []string // networks whose making or removal was never confirmed
 }
@@ -71,6 +72,7 @@ func (e *engine) call(op string, request map[string]any, into any) error {
 	}
 	body := string(raw)
 	for {
+		before := len(e.proc.passed())
 		status, answer, err := e.proc.post(op, body)
 		switch {
 		case err == nil && status == 200:
@@ -83,18 +85,54 @@ func (e *engine) call(op string, request map[string]any, into any) error {
 		case err == nil:
 			return fmt.Errorf("%s: %s", op, answer)
 		}
+		dead := e.proc
 		e.proc = e.revive(err)
-		switch {
-		case errors.Is(err, errDial):
-		case e.reaction == Repeats: // what the first one made, if it did, is nobody's
-			e.unheard += count(op == "IpamDriver.RequestAddress")
-			e.lostPools += count(op == "IpamDriver.RequestPool")
-		case e.reaction == Empty:
+		if errors.Is(err, errDial) {
+			continue
+		}
+		if body != "" {
+			e.lose(op, dead.passed()[before:])
+		}
+		switch e.reaction {
+		case Repeats: // what the first one made, if it did, is nobody's
+		case Empty:
 			body = ""
 		default:
 			panic(engineDied{})
 		}
 	}
+}
+
+// lose counts what a call has left behind whose answer does not come; these are the points that it passed. A node that shares its
+// ledger takes back what a request has made, unless the answer was on its way, and ends a pool when it has promised to.
+func (e *engine) lose(op string, passed []string) {
+	again := e.reaction == Repeats
+	switch op {
+	case "IpamDriver.RequestPool":
+		e.lostPools += count(!e.shares || answering(passed))
+	case "IpamDriver.RequestAddress":
+		e.unheard += count(!e.shares || answering(passed))
+	case "IpamDriver.ReleaseAddress":
+		e.unheard += count(!again)
+	case "IpamDriver.ReleasePool":
+		promised := slices.ContainsFunc(passed, func(p string) bool {
+			return strings.HasPrefix(p, "ReleasePool/journal-add/") && strings.HasSuffix(p, "/after")
+		})
+		e.lostPools += count(!again && !promised)
+	}
+}
+
+// answering tells whether a request had struck out, when the process died, the promise to take back what it had made. While one
+// thread dies at a point another may be about to.
+func answering(passed []string) bool {
+	last := ""
+	for _, p := range passed {
+		if strings.HasPrefix(p, "Request") {
+			last = p
+		}
+	}
+	diedBefore := strings.HasSuffix(last, "/before") && last == passed[len(passed)-1]
+	return strings.Contains(last, "/journal-remove/") && !diedBefore
 }
 
 // count is 1 for what is so.
@@ -121,7 +159,6 @@ func (e *engine) createNetwork(id string) error {
 	var pool struct{ PoolID string }
 	request := map[string]any{"AddressSpace": "passthrough-local", "Pool": e.life.Subnet, "SubPool": "", "Options": e.life.IPAM, "V6": false}
 	if err := e.call("IpamDriver.RequestPool", request, &pool); err != nil {
-		tally(err, &e.lostPools)
 		return err
 	}
 	n.pool = pool.PoolID
@@ -149,22 +186,13 @@ func (e *engine) createNetwork(id string) error {
 	return err
 }
 
-// tally counts a request whose answer never came.
-func tally(err error, count *int) {
-	if errors.Is(err, errGone) {
-		*count++
-	}
-}
-
 // requestAddress asks for an address.
 func (e *engine) requestAddress(n *network, address string, options map[string]string) (string, error) {
 	var got struct{ Address string }
-	e.unheard++ // until it is heard
 	err := e.call("IpamDriver.RequestAddress", map[string]any{"PoolID": n.pool, "Address": address, "Options": options}, &got)
 	if err != nil {
 		return "", err
 	}
-	e.unheard--
 	n.addresses = append(n.addresses, bare(got.Address))
 	return got.Address, nil
 }
@@ -179,10 +207,7 @@ func (e *engine) releaseAddress(n *network, cidr string) {
 		return
 	}
 	n.addresses = slices.Delete(n.addresses, i, i+1)
-	e.unheard++
-	if e.ignore("IpamDriver.ReleaseAddress", map[string]any{"PoolID": n.pool, "Address": bare(cidr)}) == nil {
-		e.unheard--
-	}
+	_ = e.ignore("IpamDriver.ReleaseAddress", map[string]any{"PoolID": n.pool, "Address": bare(cidr)}) // as the engine does
 }
 
 // releasePools gives back what a network has, and forgets it.
@@ -190,10 +215,7 @@ func (e *engine) releasePools(n *network) {
 	e.releaseAddress(n, n.gateway)
 	pool := n.pool
 	n.pool = ""
-	e.lostPools++
-	if e.ignore("IpamDriver.ReleasePool", map[string]any{"PoolID": pool}) == nil {
-		e.lostPools--
-	}
+	_ = e.ignore("IpamDriver.ReleasePool", map[string]any{"PoolID": pool}) // as the engine does
 	delete(e.networks, n.id)
 	if e.lostPools == 0 && len(e.networks) == 0 {
 		e.unheard = 0 // they went with it

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/mellanox/passthrough/test/etcdtest"
 	"github.com/mellanox/passthrough/test/invariant"
 )
 
@@ -21,15 +22,17 @@ type Life struct {
 	Subnet  string            // of the network
 	Options map[string]string // -o
 	IPAM    map[string]string // --ipam-opt
+	// Leases is how many the network's pool has when the process has taken ahead what it is to: the container comes then. 0: at once.
+	Leases int
+	// Away: the etcd is away when the container ends and the network goes, and is back afterwards.
+	Away bool
 }
-
-// agreeBound is how long the reconciler may take: it works at once on what it finds at start, and orphans are old enough
-// after orphanAfter. The rest is for slow machines, and less than the minute after which it would look again in any case.
-const agreeBound = orphanAfter + 40*time.Second
 
 // run is one life on one host.
 type run struct {
 	program []string
+	etcd    *etcdtest.Cluster
+	shared  *shared // in it; nil without one
 	life    Life
 	dir     string // of sockets, state and journals
 	deaths  []string
@@ -47,16 +50,24 @@ func journal(n int) string { return fmt.Sprintf("journal-%d", n) }
 
 // passed are the points that the n-th process has passed, in order.
 func (r *run) passed(n int) []string {
-	raw, err := os.ReadFile(filepath.Join(r.dir, journal(n)))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	points, err := readPoints(filepath.Join(r.dir, journal(n)))
+	if err != nil {
 		r.fail("%v", err)
 	}
-	var points []string
+	return points
+}
+
+// readPoints reads such a file, which is not there before the first point.
+func readPoints(path string) (points []string, err error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
 	for _, l := range lines(string(raw)) {
 		name, _, _ := strings.Cut(l, "\t")
 		points = append(points, name)
 	}
-	return points
+	return points, err
 }
 
 // fail notes what did not hold.
@@ -71,9 +82,12 @@ func (r *run) live(reaction Reaction, virtual bool) {
 	} else {
 		r.whole("first")
 		switch {
-		case r.died > 0: // nothing that was left is in the way of the next
+		case r.died > 0 || r.diesStopping(): // nothing that was left is in the way of the next
 			r.engine.reaction = Repeats
 			r.whole("second")
+			if r.diesStopping() {
+				r.settled("the end")
+			}
 		case !virtual: // the next life begins with these devices, also when nobody was killed
 			r.settled("the end")
 		}
@@ -91,10 +105,15 @@ func (r *run) begin(reaction Reaction, virtual bool) (err error) {
 			return err
 		}
 	}
+	if r.etcd != nil {
+		if r.shared, err = openShared(r.etcd, filepath.Base(r.dir)); err != nil {
+			return err
+		}
+	}
 	if r.before, err = invariant.ReadHost(); err != nil {
 		return err
 	}
-	r.engine = &engine{host: r.host, life: r.life, reaction: reaction, fail: r.fail, revive: r.revive,
+	r.engine = &engine{host: r.host, life: r.life, reaction: reaction, fail: r.fail, revive: r.revive, shares: r.shared != nil,
 		networks: map[string]*network{}, containers: map[string]*container{}}
 	r.engine.proc, err = r.startNext()
 	return err
@@ -114,7 +133,14 @@ func (r *run) startNext() (*process, error) {
 	if r.died < len(r.deaths) {
 		at = r.deaths[r.died]
 	}
-	return startProcess(r.program, r.dir, at, journal(r.died))
+	env := r.shared.env()
+	if r.life.Leases > 0 || r.life.Away {
+		env = append(env, "CRASH_MAINTAIN_EVERY="+maintainEvery.String())
+	}
+	if r.life.Away {
+		env = append(env, "HANDLER_TIMEOUT="+handlerTimeoutAway.String())
+	}
+	return startProcess(r.program, r.dir, at, journal(r.died), env...)
 }
 
 // revive sees to it that the process died as it should, and starts the next.
@@ -154,23 +180,32 @@ func (r *run) whole(which string) {
 		r.stored = len(r.passed(0))
 	}
 	r.agree(which + " network created")
+	r.takenAhead(network)
 	r.insist("start a container", func(n int) (string, error) {
 		return "c", e.start("c", network, fmt.Sprintf("%s-endpoint-%d-%s", which, n, strings.Repeat("0", 40)))
 	})
 	r.agree(which + " container started")
+	if r.life.Away {
+		r.shared.way.Cut()
+	}
 	r.attempt("stop the container", func() error {
 		if e.containers["c"] != nil {
 			e.stop("c")
 		}
 		return nil
 	})
-	r.agree(which + " container stopped")
+	if !r.life.Away {
+		r.agree(which + " container stopped")
+	}
 	r.attempt("remove the network", func() error {
 		if e.networks[network] != nil {
 			e.removeNetwork(network)
 		}
 		return nil
 	})
+	if r.life.Away {
+		r.shared.way.Heal()
+	}
 	r.agree(which + " network removed")
 }
 
@@ -224,58 +259,21 @@ func (r *run) attempt(what string, do func() error) (done bool) {
 	return err == nil
 }
 
-// agree waits until ledger, kernel and engine agree, unless so far it is the life that was lived without a crash.
-func (r *run) agree(when string) {
-	if len(r.deaths) == 0 || r.died > 0 {
-		r.settled(when)
+// diesStopping ends the process in good order, if it still has a point to die at: that may be one of its last, where it writes
+// down what it has seen of an etcd. If it did die, the next one is started.
+func (r *run) diesStopping() bool {
+	if r.shared == nil || r.died == len(r.deaths) || len(r.broken) > 0 {
+		return false
 	}
-}
-
-// settled waits until ledger, kernel and engine agree.
-func (r *run) settled(when string) {
-	if len(r.broken) > 0 {
-		return
+	if err := r.engine.proc.stop(); err != nil {
+		r.fail("the process %v", err)
 	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	bound := time.After(agreeBound)
-	for {
-		found, err := r.violations()
-		switch {
-		case err != nil:
-			found = []string{err.Error()}
-		case len(found) == 0:
-			return
-		}
-		if !r.engine.proc.alive() {
-			r.engine.proc = r.revive(errors.New("it died while nothing was asked of it"))
-		}
-		select {
-		case <-tick.C:
-		case <-bound:
-			for _, f := range found {
-				r.fail("%s: %s", when, f)
-			}
-			return
-		}
+	points := r.passed(r.died)
+	if len(points) == 0 || points[len(points)-1] != r.deaths[r.died] {
+		return false
 	}
-}
-
-// violations are what does not hold now.
-func (r *run) violations() ([]string, error) {
-	ledger, err := invariant.ReadLedger(filepath.Join(r.dir, "state"))
-	if err != nil {
-		return nil, err
-	}
-	now, err := invariant.ReadHost()
-	if err != nil {
-		return nil, err
-	}
-	found := invariant.Facts{Ledger: ledger, Host: now, Before: r.before, Engine: r.engine.knows()}.Violations()
-	if len(r.engine.networks) == 0 && r.engine.lostPools == 0 && len(r.engine.lost) == 0 && len(ledger.Keys) > 0 {
-		found = append(found, fmt.Sprintf("there are no networks, and the ledger has %v", ledger.Keys))
-	}
-	return found, nil
+	r.engine.proc = r.revive(errors.New("it died while it stopped"))
+	return true
 }
 
 // end ends the process and the host.
@@ -285,6 +283,9 @@ func (r *run) end() {
 			r.fail("the process %v", err)
 		}
 		r.told = append(r.told, r.engine.proc.out.String())
+	}
+	if err := r.shared.close(); err != nil {
+		r.fail("%v", err)
 	}
 	if r.host != nil {
 		r.host.close()

@@ -20,27 +20,35 @@ import (
 // the stand-in for the engine ever takes on a busy machine.
 const orphanAfter = 4 * time.Second
 
+const (
+	// maintainEvery is how often the process takes addresses ahead, and does what it owes, where a life waits for that.
+	maintainEvery = time.Second
+	// handlerTimeout is how long a call may take: as long as it can. Calls that are too slow are another test's matter.
+	handlerTimeout = 25 * time.Second
+	// handlerTimeoutAway is how long one takes that waits for an etcd which is away.
+	handlerTimeoutAway = 2 * time.Second
+)
+
 // process is the plugin at work, on a state directory that outlives it.
 type process struct {
-	cmd    *exec.Cmd
-	socket string
-	out    bytes.Buffer  // stdout and stderr; to be read after its end
-	ended  chan struct{} // closed when it has ended
-	client *http.Client
+	cmd     *exec.Cmd
+	socket  string
+	journal string        // of the points that it passes
+	out     bytes.Buffer  // stdout and stderr; to be read after its end
+	ended   chan struct{} // closed when it has ended
+	client  *http.Client
 }
 
-// handlerTimeout is how long the process gives a call: the most that it takes. Calls that are too slow are another test's matter.
-const handlerTimeout = 25 * time.Second
-
 // startProcess starts the program in a directory of its own, to die at a point ("" for never), and waits until it answers.
-// journal is where it writes the points that it passes.
-func startProcess(program []string, dir, at, journal string) (*process, error) {
-	p := &process{socket: filepath.Join(dir, "p.sock"), ended: make(chan struct{})}
+// journal is where it writes the points that it passes, env what else is in its environment.
+func startProcess(program []string, dir, at, journal string, env ...string) (*process, error) {
+	p := &process{socket: filepath.Join(dir, "p.sock"), journal: filepath.Join(dir, journal), ended: make(chan struct{})}
 	p.cmd = exec.Command(program[0])
 	p.cmd.Args = program[1:]
 	p.cmd.Env = append(os.Environ(), "SOCKET="+p.socket, "STATE_DIR="+filepath.Join(dir, "state"), "CRASH_AT="+at,
-		"CRASH_JOURNAL="+filepath.Join(dir, journal), "CRASH_ORPHAN_AFTER="+orphanAfter.String(), "HANDLER_TIMEOUT="+handlerTimeout.String(),
+		"CRASH_JOURNAL="+p.journal, "CRASH_ORPHAN_AFTER="+orphanAfter.String(), "HANDLER_TIMEOUT="+handlerTimeout.String(),
 		"LOG_LEVEL=debug")
+	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	// The thread that starts it lives as long as the test, whose end the process must not outlive.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -96,6 +104,12 @@ func (p *process) post(op, body string) (status int, answer []byte, err error) {
 	defer resp.Body.Close()
 	answer, err = io.ReadAll(resp.Body)
 	return resp.StatusCode, answer, err
+}
+
+// passed are the points that it has passed so far.
+func (p *process) passed() []string {
+	points, _ := readPoints(p.journal) // what cannot be read is told where its end is looked at
+	return points
 }
 
 // died waits for the end of a process that should have been killed at a point; the error says what happened instead.

@@ -169,6 +169,27 @@ func (c *Cluster) Await() {
 // Endpoint is where the member answers, by way of its relay.
 func (m *Member) Endpoint() string { return m.relay.addr }
 
+// Way is one more way to a member.
+type Way struct{ relay *relay }
+
+// Way makes one from the network namespace that the caller's thread is in, which may have no other to the world.
+func (m *Member) Way() (Way, error) {
+	r, err := listenRelay(m.own)
+	return Way{r}, err
+}
+
+// Endpoint is where the way begins.
+func (w Way) Endpoint() string { return w.relay.addr }
+
+// Cut lets nothing through, either way, while connections stay as they are; Heal ends that.
+func (w Way) Cut() { w.relay.set(true, true) }
+
+// Heal is the reverse of Cut. Connections from before are closed.
+func (w Way) Heal() { w.relay.set(false, false) }
+
+// End is the end of it and of all its connections.
+func (w Way) End() { w.relay.close() }
+
 // Start starts the member, the first time or again.
 func (m *Member) Start() {
 	m.t.Helper()

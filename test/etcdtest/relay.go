@@ -22,9 +22,20 @@ type relay struct {
 // newRelay starts a relay, which ends with the test.
 func newRelay(t *testing.T, member string) *relay {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	r, err := listenRelay(member)
 	if err != nil {
 		t.Fatal(err)
+	}
+	t.Cleanup(r.close)
+	return r
+}
+
+// listenRelay starts a relay. It listens in the network namespace that the caller's thread is in; what it passes on leaves from
+// the one of the process.
+func listenRelay(member string) (*relay, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
 	}
 	r := &relay{addr: l.Addr().String(), member: member, listener: l, open: map[net.Conn]bool{}}
 	r.running.Go(func() {
@@ -36,8 +47,7 @@ func newRelay(t *testing.T, member string) *relay {
 			r.running.Go(func() { r.pass(client) })
 		}
 	})
-	t.Cleanup(r.close)
-	return r
+	return r, nil
 }
 
 // close ends the relay with all its connections.

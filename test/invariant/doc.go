@@ -2,6 +2,7 @@
 // agree. It is the one place where that is written down; any test may ask, after any step.
 //
 //	ledger   every record of the file, read from a copy while the plugin is at work        ReadLedger
+//	         with the pools and addresses that are in an etcd, and the node's journal      ReadShared
 //	kernel   links, addresses, routes and VFs, as iproute2 and sysfs show them             ReadHost
 //	engine   networks, endpoints and addresses that it knows                               Engine, ReadDocker
 //

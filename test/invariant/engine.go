@@ -70,7 +70,7 @@ func (f Facts) leases(v *violations) {
 	for _, lease := range f.Ledger.Leases {
 		n := max(1, len(lease.Holders))
 		switch {
-		case lease.Kind == "resting":
+		case lease.Kind == "resting", lease.Kind == "reserve": // nobody's
 		case given[lease.Address] >= n:
 			given[lease.Address] -= n
 		case lease.Kind == "chosen":
@@ -114,6 +114,19 @@ func (f Facts) handles(v *violations) {
 		}
 		if is && n > f.Engine.UnheardPools {
 			v.add("pool %s: the ledger has it, the engine has not", id)
+		}
+	}
+}
+
+// nothing: an engine without networks has nothing in the ledger. What stays of a node is that it is one.
+func (f Facts) nothing(v *violations) {
+	e := f.Engine
+	if e.Pools == nil || len(e.Networks)+len(e.Pools)+len(e.Lost)+e.UnheardPools > 0 {
+		return
+	}
+	for _, key := range f.Ledger.Keys {
+		if !strings.HasPrefix(key, "cluster/") {
+			v.add("record %s: is there without a network", key)
 		}
 	}
 }

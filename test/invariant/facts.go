@@ -21,6 +21,7 @@ func (f Facts) Violations() []string {
 	if f.Ledger != nil {
 		f.ledger(v)
 		f.addresses(v)
+		f.node(v)
 	}
 	if f.Ledger != nil && f.Host != nil {
 		f.made(v)
@@ -33,6 +34,7 @@ func (f Facts) Violations() []string {
 		f.engine(v)
 		f.leases(v)
 		f.handles(v)
+		f.nothing(v)
 	}
 	slices.Sort(v.found)
 	return slices.Compact(v.found)

@@ -26,6 +26,11 @@ type Ledger struct {
 	Names     map[string]string // pool by FAMILY/NAME
 	Carved    map[string]string // pool by subnet
 
+	Node      Node              // where nodes share pools and addresses
+	Members   map[string]string // nodes that do, STATE NAME by ID
+	Shared    bool              // they do, see ReadShared
+	Misplaced []string          // records that are in the wrong one of the two ledgers
+
 	Keys []string // of all records
 }
 
@@ -88,6 +93,17 @@ type Lease struct {
 	Address netip.Addr `json:"-"`
 	Kind    string     `json:"kind"`
 	Holders []string   `json:"holders"`
+}
+
+// LeasesOf counts the leases of the pool that the engine knows by a handle.
+func (l *Ledger) LeasesOf(handle string) (n int) {
+	pool, _, _ := strings.Cut(strings.TrimPrefix(handle, "v1:"), ".")
+	for _, lease := range l.Leases {
+		if lease.Pool == pool {
+			n++
+		}
+	}
+	return n
 }
 
 // ReadLedger reads the ledger in a plugin's state directory, also while the plugin is at work: it has the file locked, so
@@ -154,7 +170,7 @@ func copyStill(from, to string) error {
 func decodeAll(all []store.KV) (*Ledger, error) {
 	l := &Ledger{Networks: map[string]Network{}, Endpoints: map[string]Endpoint{}, Loans: map[string]Loan{},
 		Sharings: map[string]Sharing{}, Pools: map[string]Pool{}, Shares: map[string]bool{}, Names: map[string]string{},
-		Carved: map[string]string{}}
+		Carved: map[string]string{}, Members: map[string]string{}, Node: Node{Mine: map[string]bool{}, Ahead: map[string]bool{}}}
 	for _, kv := range all {
 		l.Keys = append(l.Keys, kv.Key)
 		if err := l.decode(kv.Key, kv.Value); err != nil {
@@ -189,6 +205,10 @@ func (l *Ledger) decode(key string, value []byte) error {
 		l.Names[rest] = string(value)
 	case "carved":
 		l.Carved[rest] = string(value)
+	case "node":
+		l.node(rest, value)
+	case "cluster":
+		l.member(rest, value)
 	}
 	return nil
 }

@@ -35,12 +35,12 @@ var layers = []layer{
 	{name: "load", what: "hundreds of containers on an emulated NIC, again and again", long: true, asked: true, bound: 13 * time.Hour, run: load},
 }
 
-// crash runs the tests that kill the plugin at its crash points, those of the layers kernel and lab, with as many deaths as
-// CRASH_EVERY says: in their layers they draw lots.
+// crash runs the tests that kill the plugin at its crash points, those of the layers kernel, cluster and lab, with as many deaths
+// as CRASH_EVERY says: in their layers they draw lots.
 func crash(ctx context.Context, s *stage) error {
 	s.among(`^TestCrash`)
 	s.bound = 10 * time.Hour
-	return errors.Join(kernel(ctx, s), lab(ctx, s))
+	return errors.Join(kernel(ctx, s), cluster(ctx, s), lab(ctx, s))
 }
 
 // campaign boots a machine in several ways, and then runs a random campaign that is as long as CAMPAIGN_OPS says.

@@ -1,0 +1,43 @@
+//go:build cluster
+
+package main
+
+import (
+	"os"
+	"runtime"
+	"testing"
+
+	"github.com/mellanox/passthrough/test/crash"
+	"github.com/mellanox/passthrough/test/etcdtest"
+)
+
+// TestCrashEtcd kills the process everywhere while its pools and addresses are in an etcd.
+func TestCrashEtcd(t *testing.T) {
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	runtime.LockOSThread() // etcd ends with the thread that started it, and those of lives' namespaces do end
+	t.Cleanup(runtime.UnlockOSThread)
+	const veth = "ip link add tap0 type veth peer name tap1\nip link set tap1 up\nip link set tap0 up"
+	macvlan := map[string]string{"netdevice": "tap0", "mode": "macvlan"}
+	place := crash.Place{Program: []string{self, "driver"}, Private: true, Etcd: etcdtest.Start(t, 1)}
+	for _, l := range []struct {
+		every int
+		life  crash.Life
+	}{
+		{16, crash.Life{Name: "pool", Setup: veth, Subnet: "10.5.0.0/24", Options: macvlan}},
+		{16, crash.Life{Name: "shared pool", Setup: veth, Subnet: "10.6.0.0/24", Options: macvlan,
+			IPAM: map[string]string{"pool": "lan", "sticky": "1h"}}},
+		// There are three addresses beside the gateway's. The node takes all of them ahead, and gives one to the container.
+		{60, crash.Life{Name: "addresses ahead", Setup: veth, Subnet: "10.7.0.0/29", Options: macvlan, Leases: 4,
+			IPAM: map[string]string{"prefetch": "3", "exclude": "10.7.0.5-10.7.0.6"}}},
+		{90, crash.Life{Name: "etcd away", Setup: veth, Subnet: "10.8.0.0/24", Options: macvlan, Away: true,
+			IPAM: map[string]string{"pool": "lan"}}},
+	} {
+		t.Run(l.life.Name, func(t *testing.T) {
+			t.Parallel() // much of them is waiting
+			crash.Everywhere(t, place.Sampled(t, l.every), l.life)
+		})
+	}
+}

@@ -1,0 +1,174 @@
+package invariant
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// Node is what a node has in its own ledger about the one of pools and addresses that it shares with others.
+type Node struct {
+	Identity string          // what it is called there; "" while it has not asked for anything
+	Owed     []string        // what it is still to do there: errands, and promises of its journal
+	Mine     map[string]bool // handles that its engine has, as their records are called: POOL or POOL/SHARE
+	Ahead    map[string]bool // HANDLE/ADDRESS that it has for nobody yet, likewise
+}
+
+// ReadShared reads the ledger of a node, as ReadLedger does, whose pools and addresses are in one that nodes share. It has to be
+// the only one that has something there.
+func ReadShared(ctx context.Context, stateDir string, shared store.Store) (*Ledger, error) {
+	l, err := ReadLedger(stateDir)
+	if err != nil {
+		return nil, err
+	}
+	there, err := ReadStore(ctx, shared)
+	if err != nil {
+		return nil, err
+	}
+	promises, err := readJournal(filepath.Join(stateDir, "journal"))
+	if err != nil {
+		return nil, err
+	}
+	l.Node.Owed = append(l.Node.Owed, promises...)
+	l.join(there)
+	return l, nil
+}
+
+// join takes what nodes share from where it is.
+func (l *Ledger) join(there *Ledger) {
+	for _, key := range l.Keys {
+		if strings.HasPrefix(key, "ipam/") {
+			l.Misplaced = append(l.Misplaced, key)
+		}
+	}
+	for _, key := range there.Keys {
+		if !strings.HasPrefix(key, "ipam/") && !strings.HasPrefix(key, "cluster/member/") {
+			l.Misplaced = append(l.Misplaced, key)
+		}
+	}
+	l.Keys = append(l.Keys, there.Keys...)
+	l.Pools, l.Leases, l.Shares, l.Names, l.Carved = there.Pools, there.Leases, there.Shares, there.Names, there.Carved
+	l.Members, l.Shared = there.Members, true
+}
+
+// readJournal lists the keys of a journal's entries. It is read from a copy: a journal that is opened is written anew.
+func readJournal(path string) (keys []string, err error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	dir, err := os.MkdirTemp("", "journal")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	copied := filepath.Join(dir, "journal")
+	if err := os.WriteFile(copied, raw, 0o600); err != nil {
+		return nil, err
+	}
+	j := store.NewJournal(copied)
+	entries, err := j.Entries()
+	for key := range entries {
+		keys = append(keys, key)
+	}
+	return keys, errors.Join(err, j.Close())
+}
+
+// node reads a record that a node has about itself and what it shares.
+func (l *Ledger) node(key string, value []byte) {
+	kind, rest, _ := strings.Cut(key, "/")
+	handle, address, _ := strings.Cut(strings.TrimPrefix(rest, "v1:"), "/")
+	handle = strings.Replace(handle, ".", "/", 1)
+	switch kind {
+	case "owed":
+		l.Node.Owed = append(l.Node.Owed, fmt.Sprintf("%s %s", key, value))
+	case "mine":
+		l.Node.Mine[handle] = true
+	case "reserve":
+		l.Node.Ahead[handle+"/"+address] = true
+	}
+}
+
+// member reads what a node is called, and what the nodes are that share a ledger.
+func (l *Ledger) member(key string, value []byte) {
+	_, says, _ := strings.Cut(string(value), " ")
+	kind, id, _ := strings.Cut(key, "/")
+	switch kind {
+	case "identity":
+		l.Node.Identity = says
+	case "member":
+		l.Members[id] = says
+	}
+}
+
+// node: what the node has in its own ledger fits what is in the shared one.
+func (f Facts) node(v *violations) {
+	l := f.Ledger
+	if !l.Shared {
+		return
+	}
+	for _, key := range l.Misplaced {
+		v.add("record %s: is in the wrong one of two ledgers", key)
+	}
+	for _, what := range l.Node.Owed {
+		v.add("errand %s: is still to be run", what)
+	}
+	for id, says := range l.Members {
+		if id != l.Node.Identity || !strings.HasPrefix(says, "up ") {
+			v.add("member %s: is %s, and this node is %q", id, says, l.Node.Identity)
+		}
+	}
+	f.mine(v)
+	f.ahead(v)
+}
+
+// mine: the handles that the node knows as its engine's are those that there are.
+func (f Facts) mine(v *violations) {
+	handles := map[string]bool{}
+	for pool := range f.Ledger.Pools {
+		handles[pool] = true
+	}
+	for share := range f.Ledger.Shares {
+		pool, _, _ := strings.Cut(share, "/")
+		delete(handles, pool)
+		handles[share] = true
+	}
+	for handle := range handles {
+		if !f.Ledger.Node.Mine[handle] {
+			v.add("handle %s: the node does not know that its engine has it", handle)
+		}
+	}
+	for handle := range f.Ledger.Node.Mine {
+		if !handles[handle] {
+			v.add("handle %s: the node takes it for its engine's, and it is not there", handle)
+		}
+	}
+}
+
+// ahead: addresses that the node has for nobody yet are leased as such, and no others are.
+func (f Facts) ahead(v *violations) {
+	leased := map[string]bool{}
+	for _, lease := range f.Ledger.Leases {
+		if lease.Kind != "reserve" {
+			continue
+		}
+		key := strings.Join(append(append([]string{lease.Pool}, lease.Holders...), lease.Address.String()), "/")
+		leased[key] = true
+		if !f.Ledger.Node.Ahead[key] {
+			v.add("address %s: is leased ahead, and the node does not know", lease.Address)
+		}
+	}
+	for key := range f.Ledger.Node.Ahead {
+		if !leased[key] {
+			v.add("address %s: the node has it ahead, and it is not leased as such", key)
+		}
+	}
+}
