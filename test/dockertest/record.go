@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strconv"
 	"strings"
 )
 
@@ -23,7 +22,7 @@ func Record() error {
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	log, err := Try("engine", "log")
+	log, err := Log()
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
@@ -38,42 +37,27 @@ func Record() error {
 	return os.WriteFile(filepath.Join(recording(), release+".txt"), []byte(text), 0o644)
 }
 
-// logged is the message of a line in the engine's log.
-var logged = regexp.MustCompile(`\bmsg=("(?:[^"\\]|\\.)*")`)
-
-// said is a line in the plugin's log about what was said in a call.
-type said struct {
-	Msg, Op, Request, Answer, Err string
-	Status                        int
-}
-
-// transcriptOf makes a transcript of an engine's log, which has that of the plugin in it.
-func transcriptOf(log string) string {
+// transcriptOf makes a transcript of the plugin's log.
+func transcriptOf(log []Logged) string {
 	var b strings.Builder
 	ids := idNames{names: map[string]string{}, count: map[string]int{}}
-	for _, line := range strings.Split(log, "\n") {
-		var s said
-		m := logged.FindStringSubmatch(line)
-		if m == nil {
+	for _, l := range log {
+		if l.Msg != "said" {
 			continue
 		}
-		msg, err := strconv.Unquote(m[1])
-		if err != nil || json.Unmarshal([]byte(msg), &s) != nil || s.Msg != "said" {
-			continue
-		}
-		b.WriteString(strings.TrimSpace("> "+s.Op+" "+ids.shorten(s.Request)) + "\n")
-		b.WriteString("< " + ids.shorten(s.answer()) + "\n")
+		b.WriteString(strings.TrimSpace("> "+l.Op+" "+ids.shorten(l.Request)) + "\n")
+		b.WriteString("< " + ids.shorten(l.answer()) + "\n")
 	}
 	return b.String()
 }
 
 // answer is the status, unless it is 200, and what was sent.
-func (s said) answer() string {
-	if s.Err == "" {
-		return s.Answer
+func (l Logged) answer() string {
+	if l.Err == "" {
+		return l.Answer
 	}
-	text, _ := json.Marshal(s.Err) // a string
-	return fmt.Sprintf(`%d {"Err":%s}`, s.Status, text)
+	text, _ := json.Marshal(l.Err) // a string
+	return fmt.Sprintf(`%d {"Err":%s}`, l.Status, text)
 }
 
 // idKinds are where IDs stand, and with what the names begin that they get.

@@ -31,7 +31,7 @@ func TestTranscriptOf(t *testing.T) {
 > NetworkDriver.DeleteNetwork {"NetworkID":"$n1"}
 < {}
 `
-	if diff := cmp.Diff(want, transcriptOf(log)); diff != "" {
+	if diff := cmp.Diff(want, transcriptOf(logged(log))); diff != "" {
 		t.Error(diff)
 	}
 }
