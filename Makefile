@@ -67,11 +67,12 @@ test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_E
 campaign: ## random operations in the lab, and a look at everything after each (ENGINE=28.5 OPS=500 SEED=42)
 	CAMPAIGN_OPS='$(or $(OPS),500)' CAMPAIGN_SEED='$(SEED)' CAMPAIGN_ONLY='$(ONLY)' go run ./test/run -layers campaign -engine '$(ENGINE)'
 
-load: ## 7 VFs and 200 thin children started and stopped at once, 20 rounds: hours (ROUNDS=20 CHILDREN=200)
+load: ## 200 thin children, then 7 VFs, started and stopped at once, 20 rounds: an hour or two (ROUNDS=20 CHILDREN=200)
 	LOAD_ROUNDS='$(or $(ROUNDS),20)' LOAD_CHILDREN='$(or $(CHILDREN),200)' go run ./test/run -layers load -engine '$(ENGINE)'
 
-bench: ## the IPAM driver beside Docker's own and CNI's host-local, in one run
+bench: ## the IPAM driver beside Docker's own and CNI's host-local; links removed in turn and at once
 	go test -run '^$$' -bench . ./ipamdrv
+	go test -tags kernel -run '^$$' -bench . ./hw
 	cd test/bench && go test -run '^$$' -bench . -timeout 30m .
 
 lint: ## gofmt, go vet, staticcheck, for every build tag

@@ -21,12 +21,15 @@ const answerBound = 8 * time.Second
 const dumpTries = 10
 
 // netlinkKernel is the running kernel, seen from one network namespace. Its methods may be called at any time from any
-// goroutine; one request is in flight at a time.
+// goroutine; one request is in flight at a time, and beside it links are removed.
 type netlinkKernel struct {
 	nl  *netlink.Handle
+	out removers
 	raw *nl.SocketHandle // for what the handle's own parser loses
 	sys *os.Root
 	irq irqDir
+
+	links listing[Link]
 
 	ethtool *nl.SocketHandle
 	family  int // of generic netlink, for ethtool; 0 in kernels without it
@@ -71,6 +74,9 @@ func (k *netlinkKernel) openMore() (err error) {
 	if err := k.nl.SetSocketTimeout(answerBound); err != nil {
 		return err
 	}
+	if k.out, err = openRemovers(); err != nil {
+		return err
+	}
 	k.family, err = k.findEthtool()
 	return err
 }
@@ -88,6 +94,7 @@ func openSocket(family int) (*nl.SocketHandle, error) {
 // close gives back the sockets and the directory.
 func (k *netlinkKernel) close() {
 	k.nl.Close()
+	k.out.close()
 	for _, s := range []*nl.SocketHandle{k.raw, k.ethtool} {
 		if s != nil {
 			s.Close()

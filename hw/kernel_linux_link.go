@@ -3,14 +3,21 @@ package hw
 import (
 	"fmt"
 	"net"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
-// Links implements Kernel.
+// Links implements Kernel. Many calls at once ask for them, while links change, so that a listing has to be read again and again.
 func (k *netlinkKernel) Links() ([]Link, error) {
+	links, err := k.links.read(k.listLinks)
+	return slices.Clone(links), err
+}
+
+// listLinks lists them.
+func (k *netlinkKernel) listLinks() ([]Link, error) {
 	found, err := dump(k.nl.LinkList)
 	if err != nil {
 		return nil, err

@@ -125,5 +125,5 @@ func (k *netlinkKernel) RemoveLink(index int) error {
 	if index <= 0 { // the library would look it up by its name, ""
 		return FromErrno(unix.ENODEV)
 	}
-	return FromErrno(k.nl.LinkDel(at(index)))
+	return FromErrno(k.out.remove(index))
 }

@@ -63,13 +63,13 @@ const sys = "/sys"
 
 // world is the administrator and the engine of the contract.
 type world struct {
-	t      *testing.T
+	t      testing.TB
 	fd     netns.NsHandle // of the host's namespace
 	host   *netlink.Handle
 	spaces map[string]*sandbox.Sandbox
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err != nil {

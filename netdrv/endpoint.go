@@ -174,6 +174,8 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience t
 		return err
 	}
 	d.bringHome(ctx, l, patience)
-	d.freeParts(ctx, l.Device)
+	if l.Bond != nil {
+		d.freeParts(ctx, l.Device)
+	}
 	return nil
 }

@@ -22,9 +22,6 @@ const (
 
 // freeParts puts back what a bond was made of, once that is gone; otherwise the reconciler does when it is.
 func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
-	if !whole.IsMade() {
-		return
-	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	loans, err := d.loans(ctx)

@@ -29,7 +29,7 @@ func note(test, line string) error {
 	if recording() == "" {
 		return nil
 	}
-	text, err := json.Marshal(event{TS: time.Now().UTC(), Msg: noted, Test: test, Line: strings.ReplaceAll(line, "\n", " ")})
+	text, err := json.Marshal(Event{TS: time.Now().UTC(), Msg: noted, Test: test, Line: strings.ReplaceAll(line, "\n", " ")})
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
@@ -49,7 +49,7 @@ func Record() error {
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}
-	log, err := Try("engine", "log")
+	log, err := Log()
 	if err != nil {
 		return fmt.Errorf("record: %w", err)
 	}

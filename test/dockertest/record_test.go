@@ -12,7 +12,7 @@ import (
 )
 
 // logOf is an engine's log with these events, one a second, among lines of its own.
-func logOf(t *testing.T, all ...event) string {
+func logOf(t *testing.T, all ...Event) string {
 	t.Helper()
 	var b strings.Builder
 	for i, e := range all {
@@ -39,8 +39,8 @@ func reversed(text string) string {
 }
 
 // said is a call that is answered with status 200.
-func said(op, request, answer string) event {
-	return event{Msg: spoken, Op: op, Request: request, Status: 200, Answer: answer}
+func said(op, request, answer string) Event {
+	return Event{Msg: spoken, Op: op, Request: request, Status: 200, Answer: answer}
 }
 
 // TestTranscripts: an engine's log with the plugin's and the notes in it becomes a transcript for each test, in the order of the
@@ -50,24 +50,24 @@ func TestTranscripts(t *testing.T) {
 	ids := strings.NewReplacer("NET", network, "EP", endpoint, "BOX", sandbox)
 	log := ids.Replace(logOf(t,
 		said("NetworkDriver.GetCapabilities", "", `{"Scope":"local"}`),
-		event{Msg: noted, Test: "TestA"},
-		event{Msg: listening},
-		event{Msg: noted, Line: "$ docker ps"},
-		event{Msg: noted, Line: "$ docker run"},
-		event{Msg: "call", Op: "IpamDriver.RequestAddress"},
+		Event{Msg: noted, Test: "TestA"},
+		Event{Msg: listening},
+		Event{Msg: noted, Line: "$ docker ps"},
+		Event{Msg: noted, Line: "$ docker run"},
+		Event{Msg: "call", Op: "IpamDriver.RequestAddress"},
 		said("IpamDriver.RequestPool", ``, `{"PoolID":"v1:77"}`),
 		said("IpamDriver.RequestAddress", `{"PoolID":"v1:77"}`, `{"Address":"fe80::77/64"}`),
-		event{Msg: noted, Test: "TestA", Line: "! veth pt0 10.0.0.1/24"},
+		Event{Msg: noted, Test: "TestA", Line: "! veth pt0 10.0.0.1/24"},
 		said("NetworkDriver.Join", `{"NetworkID":"NET","EndpointID":"EP","SandboxKey":"/run/docker/netns/BOX"}`,
 			`{"InterfaceName":{"SrcName":"pt0123456789ab","DstPrefix":"eth"}}`),
-		event{Msg: noted, Test: "TestB"},
+		Event{Msg: noted, Test: "TestB"},
 		said("NetworkDriver.DeleteNetwork", `{"NetworkID":"NET"}`, `{}`),
-		event{Msg: noted, Test: "TestA"},
-		event{Msg: listening},
+		Event{Msg: noted, Test: "TestA"},
+		Event{Msg: listening},
 		said("NetworkDriver.Leave", `{"EndpointID":"EP"}`, `{}`),
-		event{Msg: spoken, Op: "NetworkDriver.CreateEndpoint", Request: `{}`, Status: 500,
+		Event{Msg: spoken, Op: "NetworkDriver.CreateEndpoint", Request: `{}`, Status: 500,
 			Err: `a "no" by ` + endpoint[:12] + ` since 2026-11-21 12:00:00 UTC`},
-		event{Msg: noted, Test: "TestC", Line: "$ docker ps"},
+		Event{Msg: noted, Test: "TestC", Line: "$ docker ps"},
 	))
 	want := map[string]string{
 		"TestA": `! veth pt0 10.0.0.1/24
@@ -90,7 +90,7 @@ $ docker run
 		"TestB": "> NetworkDriver.DeleteNetwork {\"NetworkID\":\"$n1\"}\n",
 	}
 	for _, log := range []string{log, reversed(log)} {
-		if diff := cmp.Diff(want, transcripts(log)); diff != "" {
+		if diff := cmp.Diff(want, transcripts(events(log))); diff != "" {
 			t.Error(diff)
 		}
 	}

@@ -45,7 +45,7 @@ func (w *writer) restarted() {
 }
 
 // said writes down a call, its answer and what the engine does then.
-func (w *writer) said(e event) {
+func (w *writer) said(e Event) {
 	request, answer := w.ids.shorten(e.Request, asked), w.ids.shorten(e.answer(), answered)
 	call := strings.TrimSpace("> " + e.Op + " " + request)
 	if answer != "{}" {

@@ -8,9 +8,9 @@
 // build and start; engine is test/engine against a private Docker Engine; lab is test/lab in a virtual machine with an SR-IOV
 // NIC, test/lab/virtio in one with another make of it, test/lab/campaign beside one whose plug it pulls, and test/lab/swarm beside
 // two that are a swarm. Some run only if they are asked for, and are longer than what the others have of them: crash kills the
-// plugin at each of its crash points, campaign draws hundreds of operations by lot, load starts hundreds of containers. -only
-// chooses tests behind a tag by their names. Each layer prepares what it needs. Progress is a line per package, or per test where
-// tests are long; a test that fails is shown in full at once. The last line is
+// plugin at each of its crash points, campaign draws hundreds of operations by lot, load starts hundreds of containers at once,
+// on the private engine and in the lab. -only chooses tests behind a tag by their names. Each layer prepares what it needs.
+// Progress is a line per package, or per test where tests are long; a test that fails is shown in full at once. The last line is
 //
 //	N passed, N failed, N skipped
 //

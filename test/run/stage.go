@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -25,7 +24,6 @@ type stage struct {
 	root    string
 	only    *regexp.Regexp // of tests behind a tag, by name; nil for all
 	bound   time.Duration  // of the tests of one package, in place of what the layer gives them; 0 for that
-	mem     int            // MiB of a machine, in place of what scripts/lab gives it; 0 for that
 	release string         // of the Docker Engine, such as "20.10"; "" for the default of scripts/engine and scripts/lab
 	spare   bool           // another layer runs: only what it leaves of the processors is to be taken
 	tally   *tally
@@ -46,14 +44,6 @@ func (s *stage) among(names string) {
 	if s.only == nil {
 		s.only = regexp.MustCompile(names)
 	}
-}
-
-// memory are the arguments that say how much a machine has.
-func (s *stage) memory() []string {
-	if s.mem == 0 {
-		return nil
-	}
-	return []string{"--mem", strconv.Itoa(s.mem)}
 }
 
 // command prepares a program in the repository; its stderr is passed on. When ctx ends it is asked to stop, so that it
@@ -220,7 +210,8 @@ func (s *stage) list(ctx context.Context, args ...string) ([]string, error) {
 	return strings.Split(strings.TrimSpace(string(out)), "\n"), nil
 }
 
-// long are the tests that run only if a layer or the flag -only asks for them.
+// long are the tests in machines that run only if a layer or the flag -only asks for them. Beside the private engine TestLoad is
+// short, unless LOAD_CHILDREN or LOAD_ROUNDS says otherwise.
 var long = regexp.MustCompile(`^(TestCampaign|TestBoot|TestLoad)$`)
 
 // add adds the tests of one file if it has the build tag; only, unless it is nil, says which.
