@@ -43,7 +43,7 @@ var processOps = []operation{
 		}
 		c.say("%s", option)
 		c.engineGone(was && c.live)
-		return command("engine stop && rm -f /run/dockerd.options && engine start " + option)
+		return errors.Join(command("engine stop && rm -f /run/dockerd.options && engine start "+option), c.unstartable())
 	}},
 	{name: "shim killed", weight: 2, may: some(running), do: func(c *campaign) error {
 		k := c.pick(running)
@@ -114,6 +114,25 @@ func (c *campaign) engineGone(leaves bool) {
 	for _, k := range c.containers(running) {
 		c.over(k)
 	}
+}
+
+// unstartable removes containers that an engine, when it was stopped, did not get round to ending, and has forgotten to have: it
+// finds that they are there when it is to start them, and does not (seen with 28.5 on a machine that was busy).
+func (c *campaign) unstartable() error {
+	for _, k := range c.containers(running) {
+		why, err := docker("inspect", "-f", "{{.State.Error}}", k.name)
+		if err != nil {
+			return err
+		}
+		if !strings.Contains(why, "AlreadyExists: task") {
+			continue
+		}
+		c.say("(rm %s)", k.name)
+		if err := c.remove(k); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // forgets takes note of what the plugin will not be told of the end of a container.
