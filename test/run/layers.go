@@ -25,11 +25,11 @@ type layer struct {
 // layers is the table of all layers, in the order in which they run: what fails fast comes first.
 var layers = []layer{
 	{name: "unit", what: "no privileges, race detector", bound: 15 * time.Minute, run: unit},
-	{name: "fuzz", what: "made-up requests, options, records and files of sysfs", beside: "lab", bound: time.Hour, run: fuzz},
+	{name: "fuzz", what: "made-up requests, options, records and files of sysfs", beside: "lab", bound: 75 * time.Minute, run: fuzz},
 	{name: "kernel", what: "real netlink in private namespaces", bound: 10 * time.Minute, run: kernel},
 	{name: "cluster", what: "the cluster store on real etcd servers", long: true, bound: 20 * time.Minute, run: cluster},
 	{name: "engine", what: "a private Docker Engine with the real plugin", long: true, bound: 30 * time.Minute, run: engine},
-	{name: "lab", what: "SR-IOV on an emulated NIC, with a Docker Engine", long: true, bound: time.Hour, run: lab},
+	{name: "lab", what: "SR-IOV on an emulated NIC, with a Docker Engine", long: true, bound: 75 * time.Minute, run: lab},
 	{name: "crash", what: "the plugin killed at every point", long: true, asked: true, bound: 12 * time.Hour, run: crash},
 	{name: "campaign", what: "operations drawn by lot, on an emulated NIC", long: true, asked: true, bound: 13 * time.Hour, run: campaign},
 	{name: "load", what: "hundreds of containers at once, on an engine and on an emulated NIC", long: true, asked: true, bound: 13 * time.Hour, run: load},
