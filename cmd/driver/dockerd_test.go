@@ -21,8 +21,8 @@ import (
 type dockerd struct {
 	release   string
 	kernel    *hwtest.Kernel
-	pools     map[string]netip.Prefix // by handle
-	endpoints map[string]*attached    // by ID
+	pools     map[string]given     // by handle
+	endpoints map[string]*attached // by ID
 }
 
 // attached is an endpoint as the engine knows it.
@@ -35,7 +35,7 @@ type attached struct {
 
 // newDockerd is an engine of a release such as 28.5 on a machine.
 func newDockerd(release string, k *hwtest.Kernel) dockerd {
-	return dockerd{release, k, map[string]netip.Prefix{}, map[string]*attached{}}
+	return dockerd{release, k, map[string]given{}, map[string]*attached{}}
 }
 
 // asksBefore tells whether this is an engine that asks GwAllocCheck: 28 and newer.
@@ -45,6 +45,7 @@ func (d dockerd) asksBefore() bool { return cmp.Compare(d.release, "28") > 0 }
 type request struct {
 	NetworkID, EndpointID, SandboxKey string
 	PoolID, Pool, Address             string
+	Options                           map[string]any
 	Interface                         face
 }
 
@@ -171,19 +172,29 @@ func (d dockerd) takePool(q *request, a *reply) error {
 	case a.PoolID == "" || p != p.Masked() || q.Pool != "" && q.Pool != a.Pool:
 		return errors.New("not a pool")
 	}
-	d.pools[a.PoolID] = p
+	group, _ := q.Options["overflow"].(string)
+	d.pools[a.PoolID] = given{p, group}
 	return nil
 }
 
-// takeAddress: an address comes with the length of its pool's prefix, which the device in the container gets. It can be another
-// pool's than the one that was asked (--ipam-opt overflow).
+// A given is a pool that the engine has: its subnet, and those that help it out when it is full (--ipam-opt overflow).
+type given struct {
+	subnet netip.Prefix
+	group  string
+}
+
+// takeAddress: an address comes with the length of its pool's prefix, which the device in the container gets.
 func (d dockerd) takeAddress(q *request, a *reply) error {
 	p, err := netip.ParsePrefix(a.Address)
+	asked := d.pools[q.PoolID]
+	of := slices.ContainsFunc(slices.Collect(maps.Values(d.pools)), func(g given) bool {
+		return g.subnet == p.Masked() && g.group == asked.group && g.group != ""
+	})
 	switch {
 	case err != nil:
 		return err
-	case !slices.Contains(slices.Collect(maps.Values(d.pools)), p.Masked()) || q.Address != "" && q.Address != p.Addr().String():
-		return fmt.Errorf("not an address of %v", d.pools)
+	case p.Masked() != asked.subnet && !of || q.Address != "" && q.Address != p.Addr().String():
+		return fmt.Errorf("not an address of %s", asked.subnet)
 	}
 	return nil
 }
