@@ -86,12 +86,15 @@ func (s *stage) fuzzPackage(ctx context.Context, p fuzzedPackage) error {
 	return errors.Join(failures...)
 }
 
-// modest is a command line that leaves the processors to others, if the stage has to.
+// modest is a command line that leaves the processors to others, if the stage has to. To be nice says something within a session
+// alone where the kernel has automatic groups (CONFIG_SCHED_AUTOGROUP; sched(7)), and a guest of the lab is in one of its own: it
+// gets a session that is nice as a whole.
 func (s *stage) modest(line ...string) []string {
 	if !s.spare {
 		return line
 	}
-	return append([]string{"nice", "-n", "10"}, line...)
+	const nice = `[ ! -w /proc/self/autogroup ] || echo 19 >/proc/self/autogroup; exec nice -n 19 "$@"`
+	return append([]string{"setsid", "sh", "-c", nice, "sh"}, line...)
 }
 
 // execs is what a target says of inputs that it has tried: new ones, or at first those that it knows.

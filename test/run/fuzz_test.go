@@ -2,6 +2,11 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"os"
+	"os/exec"
+	"regexp"
+	"slices"
 	"testing"
 )
 
@@ -32,5 +37,25 @@ func TestTriedNothing(t *testing.T) {
 		if err := tally.tried("m/p.FuzzB", "FuzzB"); err == nil || err.Error() != "m/p.FuzzB: did not run" {
 			t.Errorf("one that did not run: %v", err)
 		}
+	}
+}
+
+// TestModest: what runs beside another layer gives way to every process of the machine, also where nice alone counts within a
+// session only.
+func TestModest(t *testing.T) {
+	const ask = `cat /proc/self/autogroup; nice; echo "$0 $@"; exit 3`
+	line := (&stage{spare: true}).modest("sh", "-c", ask, "a name", "and more")
+	out, err := exec.Command(line[0], line[1:]...).Output()
+	_, noGroups := os.Stat("/proc/self/autogroup")
+	want := regexp.MustCompile(`^/autogroup-\d+ nice 19\n19\na name and more\n$`)
+	if noGroups != nil {
+		want = regexp.MustCompile(`^19\na name and more\n$`)
+	}
+	var exit *exec.ExitError
+	if !want.Match(out) || !errors.As(err, &exit) || exit.ExitCode() != 3 {
+		t.Errorf("%q, %v; want %s and exit status 3", out, err, want)
+	}
+	if line := (&stage{}).modest("a", "b"); !slices.Equal(line, []string{"a", "b"}) {
+		t.Errorf("with the machine to itself: %q", line)
 	}
 }
