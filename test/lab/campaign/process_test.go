@@ -31,7 +31,7 @@ var processOps = []operation{
 	}},
 	{name: "engine restarted", weight: 1, may: busy, do: func(c *campaign) error {
 		was := c.live
-		if !was { // it ends its containers, and itself 15 s later, even if it has not told us of all of them
+		if !was { // it ends its containers, and itself when its time is up, even if it has not told us of all of them
 			for _, k := range c.containers(running) {
 				c.forgets(k)
 			}
