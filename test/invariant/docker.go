@@ -19,6 +19,7 @@ import (
 type Container struct {
 	ID, Name  string
 	Running   bool
+	Error     string              // why the engine could not start it the last time; "" if it could
 	PID       int                 // of its first process, while it runs
 	Endpoints map[string]Attached // by the name of the network, while it runs
 	Links     []Link              // without the loopback device
@@ -139,6 +140,7 @@ func (d docker) container(id string) (Container, error) {
 		State struct {
 			Running, Restarting bool
 			Pid                 int
+			Error               string
 		}
 		NetworkSettings struct {
 			Networks map[string]struct{ NetworkID, EndpointID, IPAddress, MacAddress string }
@@ -148,7 +150,7 @@ func (d docker) container(id string) (Container, error) {
 		return Container{}, err
 	}
 	c := Container{ID: id, Name: strings.TrimPrefix(r.Name, "/"), Running: r.State.Running && !r.State.Restarting, PID: r.State.Pid,
-		Endpoints: map[string]Attached{}}
+		Error: r.State.Error, Endpoints: map[string]Attached{}}
 	if !c.Running || c.PID == 0 {
 		return c, nil // what one that has ended with its engine had is still shown, and is no more
 	}

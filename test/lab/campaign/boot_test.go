@@ -26,9 +26,11 @@ echo $! >/run/service.pid
 func TestBoot(t *testing.T) {
 	prepare(t)
 	t.Cleanup(func() {
+		sh(t, "docker rm -f $(docker ps -aq) >/dev/null && docker network prune -f")
 		boot(t, hostConfig)
-		sh(t, `docker rm -f $(docker ps -aq) >/dev/null && docker network prune -f && kill $(cat /run/service.pid)
-ip link set nic7 down; ip link set nic7 name enp1s0; ip link set enp1s0 up`)
+		if err := powerCut(); err != nil { // so that each NIC has its name again, and no other
+			t.Error(err)
+		}
 	})
 	const ours, asService = "-d " + Plugin + " --ipam-driver " + Plugin, "-d second --ipam-driver second"
 	sh(t, fmt.Sprintf(service, "true")+`set -e
@@ -102,7 +104,7 @@ func hasAddress(seen *invariant.Container, address string) string {
 	case seen == nil:
 		return "is not there"
 	case !seen.Running:
-		return "does not run"
+		return "does not run: " + seen.Error
 	case !slices.ContainsFunc(seen.Links, func(l invariant.Link) bool { return l.Up && slices.Contains(l.Addrs, address) }):
 		return fmt.Sprintf("has %+v, want %s", seen.Links, address)
 	}
