@@ -43,14 +43,14 @@ func TestTriedNothing(t *testing.T) {
 // TestModest: what runs beside another layer gives way to every process of the machine, also where nice alone counts within a
 // session only.
 func TestModest(t *testing.T) {
-	const ask = `cat /proc/self/autogroup; nice; echo "$0 $@"; exit 3`
+	const ask = `cat /proc/self/autogroup 2>/dev/null; nice; echo "$0 $@"; exit 3`
 	line := (&stage{spare: true}).modest("sh", "-c", ask, "a name", "and more")
 	out, err := exec.Command(line[0], line[1:]...).Output()
-	_, noGroups := os.Stat("/proc/self/autogroup")
-	want := regexp.MustCompile(`^/autogroup-\d+ nice 19\n19\na name and more\n$`)
-	if noGroups != nil {
-		want = regexp.MustCompile(`^19\na name and more\n$`)
+	group := `/autogroup-\d+ nice 19\n`
+	if os.Geteuid() != 0 {
+		group = `/autogroup-\d+ nice \d+\n` // of others the kernel takes no more than one such wish in 0.1 s
 	}
+	want := regexp.MustCompile(`^(` + group + `)?19\na name and more\n$`) // a kernel may have no groups, or not use them
 	var exit *exec.ExitError
 	if !want.Match(out) || !errors.As(err, &exit) || exit.ExitCode() != 3 {
 		t.Errorf("%q, %v; want %s and exit status 3", out, err, want)

@@ -104,7 +104,7 @@ func hasAddress(seen *invariant.Container, address string) string {
 	case seen == nil:
 		return "is not there"
 	case !seen.Running:
-		return "does not run: " + seen.Error
+		return fmt.Sprintf("does not run; the engine says %q", seen.Error)
 	case !slices.ContainsFunc(seen.Links, func(l invariant.Link) bool { return l.Up && slices.Contains(l.Addrs, address) }):
 		return fmt.Sprintf("has %+v, want %s", seen.Links, address)
 	}
