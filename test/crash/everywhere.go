@@ -89,12 +89,20 @@ func Everywhere(t *testing.T, place Place, life Life) {
 			}
 		}
 	}
+	f := &findings{seen: map[string]bool{}}
 	some := place.some(deaths)
-	second := place.all(t, life, some)
-	again := place.some(second)
-	place.all(t, life, again)
+	place.all(t, life, some, f)
+	again := place.some(f.next)
+	place.all(t, life, again, f)
 	t.Logf("%d points; killed at %d of %d, and a second time at %d of %d (CRASH_EVERY=%d CRASH_SEED=%d)", len(points), len(some),
-		len(deaths), len(again), len(second), max(1, place.Every), place.Seed)
+		len(deaths), len(again), len(f.next), max(1, place.Every), place.Seed)
+	lives := len(some) + len(again)
+	if f.missed > 0 {
+		t.Logf("%d of %d deaths did not come about", f.missed, lives)
+	}
+	if !place.Private && f.unkilled > lives/2 {
+		t.Errorf("%d of %d lives went by without a crash", f.unkilled, lives)
+	}
 }
 
 // some are those of the deaths that there is time for.
@@ -107,15 +115,13 @@ func (place Place) some(deaths []death) []death {
 	return deaths[:(len(deaths)+place.Every-1)/place.Every]
 }
 
-// all lives a life once for each death. It returns what can be killed next: the points at which the process that was
-// started again was at work by itself, one death for each way to get there.
-func (place Place) all(t *testing.T, life Life, deaths []death) (next []death) {
+// all lives a life once for each death.
+func (place Place) all(t *testing.T, life Life, deaths []death, f *findings) {
 	t.Helper()
 	workers := 1
 	if place.Private {
 		workers = 2 * runtime.GOMAXPROCS(0) // much of a life is waiting
 	}
-	f := &findings{seen: map[string]bool{}}
 	todo := make(chan death)
 	var wg sync.WaitGroup
 	for range workers {
@@ -134,20 +140,15 @@ func (place Place) all(t *testing.T, life Life, deaths []death) (next []death) {
 	}
 	close(todo)
 	wg.Wait()
-	if f.missed > 0 {
-		t.Logf("%d of %d deaths did not come about", f.missed, len(deaths))
-	}
-	if !place.Private && f.unkilled > len(deaths)/2 {
-		t.Errorf("%d of %d lives went by without a crash", f.unkilled, len(deaths))
-	}
-	return f.next
 }
 
 // findings are what came of many lives.
 type findings struct {
-	mu       sync.Mutex // guards all below
+	mu sync.Mutex // guards all below
+	// next is what can be killed next: the points at which the process that was started again was at work by itself, one death
+	// for each way to get there.
 	next     []death
-	seen     map[string]bool // ways of a second process, up to a point
+	seen     map[string]bool // these ways
 	missed   int             // lives with fewer deaths than were meant
 	unkilled int             // those without any
 }
@@ -160,7 +161,10 @@ func (f *findings) add(t *testing.T, d death, r *run) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.missed += count(r.died < len(d.points))
-	f.unkilled += count(r.died == 0)
+	if r.died == 0 {
+		f.unkilled++
+		t.Logf("was not killed at %s", d)
+	}
 	if len(d.points) > 1 || r.died == 0 {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	. "github.com/mellanox/passthrough/test/dockertest"
 	"github.com/mellanox/passthrough/test/invariant"
 )
 
@@ -27,25 +28,18 @@ const (
 
 // settled waits until nothing is wrong with the machine any more, for as long as bound, and keeps what it then looks like.
 func (c *campaign) settled(bound time.Duration) error {
-	end := time.After(bound)
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for {
+	return Await(bound, func() string {
 		v, err := look()
-		problems := []string{fmt.Sprint(err)}
-		if err == nil {
-			problems = c.problems(v)
+		if err != nil {
+			return err.Error()
 		}
+		problems := c.problems(v)
 		if len(problems) == 0 {
 			c.keep(v)
-			return nil
+			return ""
 		}
-		select {
-		case <-end:
-			return fmt.Errorf("after %s:\n  %s", bound, strings.Join(problems, "\n  "))
-		case <-tick.C:
-		}
-	}
+		return "\n  " + strings.Join(problems, "\n  ")
+	})
 }
 
 // problems are what is not as it has to be.

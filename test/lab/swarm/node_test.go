@@ -61,8 +61,8 @@ func tasks(t *testing.T, nodes ...node) (all []task) {
 	t.Helper()
 	for _, n := range nodes {
 		const format = `{{.Id}} {{.Name}} {{with .NetworkSettings.Networks.fabric}}{{.IPAddress}} {{.MacAddress}}{{end}}`
-		out := n.sh(t, `for c in $(docker ps -q -f label=com.docker.swarm.service.name=web); do docker inspect -f '`+
-			format+`' $c; done`)
+		out := n.sh(t, `docker ps -q -f label=com.docker.swarm.service.name=web | xargs -r docker inspect -f '`+format+
+			`' || true`) // one may have ended meanwhile
 		for line := range strings.Lines(out) {
 			if f := strings.Fields(line); len(f) == 4 {
 				all = append(all, task{n, f[0], f[1], f[2], f[3]})

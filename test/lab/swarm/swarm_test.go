@@ -95,10 +95,15 @@ func service(t *testing.T) {
 // running waits until the service has n tasks on two nodes, with an address each, and returns them.
 func running(t *testing.T, n int) (all []task) {
 	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Log(one.try("docker service ps --no-trunc web"))
+		}
+	}()
 	Within(t, 2*time.Minute, func() string {
 		all = tasks(t, one, two)
 		if len(all) != n || all[0].node == all[n-1].node {
-			return fmt.Sprintf("the tasks are %v, and\n%s", all, one.sh(t, "docker service ps --no-trunc web"))
+			return fmt.Sprintf("the tasks are %v", all)
 		}
 		return ""
 	})
