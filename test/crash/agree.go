@@ -39,15 +39,14 @@ func (r *run) takenAhead(network string) {
 	})
 }
 
-// until waits until nothing is found that is not as it should be.
+// until waits until nothing is found that is not as it should be. The process has as long to itself, between two looks, as one took.
 func (r *run) until(when string, look func() ([]string, error)) {
 	if len(r.broken) > 0 {
 		return
 	}
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	bound := time.After(agreeBound)
 	for {
+		began := time.Now()
 		found, err := look()
 		switch {
 		case err != nil:
@@ -59,7 +58,7 @@ func (r *run) until(when string, look func() ([]string, error)) {
 			r.engine.proc = r.revive(errors.New("it died while nothing was asked of it"))
 		}
 		select {
-		case <-tick.C:
+		case <-time.After(max(20*time.Millisecond, time.Since(began))):
 		case <-bound:
 			for _, f := range found {
 				r.fail("%s: %s", when, f)
