@@ -34,16 +34,24 @@ func (l *locks) lock(ctx context.Context, name string) (unlock func(), err error
 func (l *locks) queue(name string) (turn chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	waiting, busy := l.held[name]
+	if l.take(name) {
+		return nil
+	}
+	turn = make(chan struct{})
+	l.held[name] = append(l.held[name], turn)
+	return turn
+}
+
+// take takes a name if it is free, for who holds mu.
+func (l *locks) take(name string) bool {
+	if _, busy := l.held[name]; busy {
+		return false
+	}
 	if l.held == nil {
 		l.held = map[string][]chan struct{}{}
 	}
-	if busy {
-		turn = make(chan struct{})
-		waiting = append(waiting, turn)
-	}
-	l.held[name] = waiting
-	return turn
+	l.held[name] = nil
+	return true
 }
 
 // leave gives a place up. The turn may have come at this very moment: then it is the next one's.
@@ -98,12 +106,8 @@ func (l *locks) lockAll(ctx context.Context, names []string) (unlock func(), _ e
 func (l *locks) tryLock(name string) (unlock func(), ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if _, busy := l.held[name]; busy {
+	if !l.take(name) {
 		return nil, false
 	}
-	if l.held == nil {
-		l.held = map[string][]chan struct{}{}
-	}
-	l.held[name] = nil
 	return func() { l.release(name) }, true
 }

@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
+	"github.com/mellanox/passthrough/test/dockertest"
 	"github.com/mellanox/passthrough/test/invariant"
 )
 
@@ -39,32 +41,23 @@ func (r *run) takenAhead(network string) {
 	})
 }
 
-// until waits until nothing is found that is not as it should be. The process has as long to itself, between two looks, as one took.
+// until waits until nothing is found that is not as it should be.
 func (r *run) until(when string, look func() ([]string, error)) {
 	if len(r.broken) > 0 {
 		return
 	}
-	bound := time.After(agreeBound)
-	for {
-		began := time.Now()
+	err := dockertest.Await(agreeBound, func() string {
 		found, err := look()
-		switch {
-		case err != nil:
+		if err != nil {
 			found = []string{err.Error()}
-		case len(found) == 0:
-			return
 		}
-		if !r.engine.proc.alive() {
+		if len(found) > 0 && !r.engine.proc.alive() {
 			r.engine.proc = r.revive(errors.New("it died while nothing was asked of it"))
 		}
-		select {
-		case <-time.After(max(20*time.Millisecond, time.Since(began))):
-		case <-bound:
-			for _, f := range found {
-				r.fail("%s: %s", when, f)
-			}
-			return
-		}
+		return strings.Join(found, "\n")
+	})
+	if err != nil {
+		r.fail("%s: %v", when, err)
 	}
 }
 

@@ -89,20 +89,12 @@ func Everywhere(t *testing.T, place Place, life Life) {
 			}
 		}
 	}
-	f := &findings{seen: map[string]bool{}}
 	some := place.some(deaths)
-	place.all(t, life, some, f)
-	again := place.some(f.next)
-	place.all(t, life, again, f)
+	second := place.all(t, life, some)
+	again := place.some(second)
+	place.all(t, life, again)
 	t.Logf("%d points; killed at %d of %d, and a second time at %d of %d (CRASH_EVERY=%d CRASH_SEED=%d)", len(points), len(some),
-		len(deaths), len(again), len(f.next), max(1, place.Every), place.Seed)
-	lives := len(some) + len(again)
-	if f.missed > 0 {
-		t.Logf("%d of %d deaths did not come about", f.missed, lives)
-	}
-	if !place.Private && f.unkilled > lives/2 {
-		t.Errorf("%d of %d lives went by without a crash", f.unkilled, lives)
-	}
+		len(deaths), len(again), len(second), max(1, place.Every), place.Seed)
 }
 
 // some are those of the deaths that there is time for.
@@ -112,16 +104,21 @@ func (place Place) some(deaths []death) []death {
 	}
 	r := rand.New(rand.NewPCG(place.Seed, 0))
 	r.Shuffle(len(deaths), func(i, j int) { deaths[i], deaths[j] = deaths[j], deaths[i] })
-	return deaths[:(len(deaths)+place.Every-1)/place.Every]
+	return deaths[:min(len(deaths), max(fewest, (len(deaths)+place.Every-1)/place.Every))]
 }
 
-// all lives a life once for each death.
-func (place Place) all(t *testing.T, life Life, deaths []death, f *findings) {
+// fewest is how many deaths are drawn at least: of one alone that does not come about nothing can be said.
+const fewest = 3
+
+// all lives a life once for each death. It returns what can be killed next: the points at which the process that was
+// started again was at work by itself, one death for each way to get there.
+func (place Place) all(t *testing.T, life Life, deaths []death) (next []death) {
 	t.Helper()
 	workers := 1
 	if place.Private {
 		workers = 2 * runtime.GOMAXPROCS(0) // much of a life is waiting
 	}
+	f := &findings{seen: map[string]bool{}}
 	todo := make(chan death)
 	var wg sync.WaitGroup
 	for range workers {
@@ -140,15 +137,20 @@ func (place Place) all(t *testing.T, life Life, deaths []death, f *findings) {
 	}
 	close(todo)
 	wg.Wait()
+	if f.missed > 0 {
+		t.Logf("%d of %d deaths did not come about", f.missed, len(deaths))
+	}
+	if !place.Private && f.unkilled > len(deaths)/2 {
+		t.Errorf("%d of %d lives went by without a crash", f.unkilled, len(deaths))
+	}
+	return f.next
 }
 
 // findings are what came of many lives.
 type findings struct {
-	mu sync.Mutex // guards all below
-	// next is what can be killed next: the points at which the process that was started again was at work by itself, one death
-	// for each way to get there.
+	mu       sync.Mutex // guards all below
 	next     []death
-	seen     map[string]bool // these ways
+	seen     map[string]bool // ways of a second process, up to a point
 	missed   int             // lives with fewer deaths than were meant
 	unkilled int             // those without any
 }
