@@ -18,20 +18,13 @@ func TestScripts(t *testing.T) {
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(e *testscript.Env) error {
-			// Each remembers in a folder what the real one would.
-			for _, name := range []string{"docker", "docker-node", "ssh"} {
-				stub, err := os.ReadFile(filepath.Join("testdata", name))
-				if err != nil {
-					return err
-				}
-				if err := os.WriteFile(filepath.Join(e.WorkDir, name), stub, 0o755); err != nil {
-					return err
-				}
-			}
+			// They are run where they are: a program that was written a moment ago cannot be ("text file busy") while a
+			// process that another test has just forked still holds it open. Each remembers in a folder what the real
+			// one would.
 			e.Setenv("SCRIPTS", here)
-			e.Setenv("DOCKER", filepath.Join(e.WorkDir, "docker"))
-			e.Setenv("NODE_DOCKER", filepath.Join(e.WorkDir, "docker-node"))
-			e.Setenv("SSH", filepath.Join(e.WorkDir, "ssh"))
+			e.Setenv("DOCKER", filepath.Join(here, "testdata", "docker"))
+			e.Setenv("NODE_DOCKER", filepath.Join(here, "testdata", "docker-node"))
+			e.Setenv("SSH", filepath.Join(here, "testdata", "ssh"))
 			e.Setenv("NODES", filepath.Join(e.WorkDir, "nodes"))
 			e.Setenv("STATE", filepath.Join(e.WorkDir, "state"))
 			return os.MkdirAll(filepath.Join(e.WorkDir, "state"), 0o755)
