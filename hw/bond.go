@@ -25,7 +25,7 @@ func (h *Host) MakeBond(s BondSpec) (Netdev, error) {
 		n, err = h.newBond(id, s)
 	}
 	if err == nil {
-		n, err = h.PrepareNetdev(n.ID, "")
+		n, err = h.prepareFound(n, "")
 	}
 	for _, port := range s.Ports {
 		if err != nil {
@@ -55,14 +55,14 @@ func (h *Host) newBond(id ID, s BondSpec) (Netdev, error) {
 		l.First = first.Index
 		l.MTU = cmp.Or(l.MTU, first.MTU)
 	}
-	_, err := h.made.MakeLink(l)
+	err := h.made.MakeLink(l)
 	if errors.Is(err, ErrUnsupported) {
 		err = fmt.Errorf("%w; load its module: modprobe %s", err, modules[Bond])
 	}
 	if err != nil {
 		return Netdev{}, &Error{Op: fmt.Sprintf("make a bond (%s)", s.Mode), Err: err}
 	}
-	return h.Find(id)
+	return h.fresh(id)
 }
 
 // enslave makes a device a port of a bond. The bond takes only what is down, and brings it up itself.

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 	"syscall"
 )
@@ -41,14 +42,16 @@ type ChildSpec struct {
 // it. It may be called again, also after a crash: a child of that key that is there already is completed.
 func (h *Host) MakeChild(ctx context.Context, s ChildSpec) (Netdev, error) {
 	id := MadeID(s.Key)
-	n, err := h.Find(id)
-	if errors.Is(err, ErrAway) {
-		n, err = h.newChild(ctx, id, s)
+	n, err := h.newChild(ctx, id, s)
+	if errors.Is(err, fs.ErrExist) {
+		if there, findErr := h.Find(id); findErr == nil {
+			n, err = there, nil
+		}
 	}
 	if err != nil {
 		return Netdev{}, err
 	}
-	if n, err = h.PrepareNetdev(n.ID, s.MAC); err == nil && s.MAC != "" && s.Mode != "passthru" {
+	if n, err = h.prepareFound(n, s.MAC); err == nil && s.MAC != "" && s.Mode != "passthru" {
 		err = h.tryMAC(ctx, n)
 	}
 	return n, err
@@ -74,7 +77,7 @@ func (h *Host) tryMAC(ctx context.Context, n Netdev) error {
 	return h.setLink(n, "set down", LinkChange{Up: &down})
 }
 
-// newChild makes a child that is not there yet. In mode passthru the kernel ignores a MAC that is given now.
+// newChild makes a child; the error matches fs.ErrExist if it is there. In mode passthru the kernel ignores a MAC that is given now.
 func (h *Host) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error) {
 	parent, err := h.Find(s.Parent)
 	if err != nil {
@@ -90,7 +93,16 @@ func (h *Host) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error)
 		op := fmt.Sprintf("make a child (%s, %s)", s.Kind, s.Mode)
 		return Netdev{}, &Error{Dev: parent.Name, Op: op, Err: whyNotMade(s, err)}
 	}
-	return h.Find(id)
+	return h.fresh(id)
+}
+
+// fresh returns a link that was made just now, and has no mark yet.
+func (h *Host) fresh(id ID) (Netdev, error) {
+	l, err := h.kernel.LinkNamed(id.madeName())
+	if err != nil {
+		return Netdev{}, &Error{Dev: id.madeName(), Op: "read link", Err: err}
+	}
+	return Netdev{ID: id, Link: l}, nil
 }
 
 // makeBeside makes a child, and waits for others that leave no room for it, if they are on their way out: the kernel ends
@@ -98,7 +110,7 @@ func (h *Host) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error)
 func (h *Host) makeBeside(ctx context.Context, l NewLink) error {
 	var last error
 	err := wait(ctx, namespaceBound, func() (bool, error) {
-		_, last = h.made.MakeLink(l)
+		last = h.made.MakeLink(l)
 		inTheWay := l.Kind != IPoIB && (errors.Is(last, ErrBusy) || errors.Is(last, ErrInvalid))
 		if inTheWay {
 			return false, nil

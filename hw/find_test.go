@@ -174,19 +174,33 @@ func TestNoPF(t *testing.T) {
 	}
 }
 
-// A fickle kernel has something happen right after it has listed the links.
+// A fickle kernel has something happen right after it has listed the links, or read one.
 type fickle struct {
 	hw.Machine
 	then func()
 }
 
 func (f *fickle) Links() ([]hw.Link, error) {
-	links, err := f.Machine.Links()
+	defer f.happen()
+	return f.Machine.Links()
+}
+
+func (f *fickle) LinkAt(index int) (hw.Link, error) {
+	defer f.happen()
+	return f.Machine.LinkAt(index)
+}
+
+func (f *fickle) LinkNamed(name string) (hw.Link, error) {
+	defer f.happen()
+	return f.Machine.LinkNamed(name)
+}
+
+// happen does what is to happen, once.
+func (f *fickle) happen() {
 	if do := f.then; do != nil {
 		f.then = nil
 		do()
 	}
-	return links, err
 }
 
 // TestNamesChangeHands: names are read from the kernel and from sysfs one after the other. A name that has gone to

@@ -31,6 +31,10 @@ type Layer3 interface {
 type Kernel interface {
 	// Links lists every link in the host's namespace.
 	Links() ([]Link, error)
+	// LinkAt reads the link of that ifindex.
+	LinkAt(index int) (Link, error)
+	// LinkNamed reads the link of that name; one that has it as an alternative name is not meant.
+	LinkNamed(name string) (Link, error)
 	// VFs lists what the PF knows about its VFs, in order of their index; nil when the link has none or its driver
 	// reports none (rtnetlink IFLA_VFINFO_LIST).
 	VFs(pf int) ([]VFState, error)
@@ -72,8 +76,8 @@ type NeighbourKernel interface {
 
 // LinkKernel is the part of rtnetlink that concerns links that are made to be lent.
 type LinkKernel interface {
-	// MakeLink makes a link, which is down, and returns its ifindex.
-	MakeLink(l NewLink) (index int, err error)
+	// MakeLink makes a link, which is down.
+	MakeLink(l NewLink) error
 	// RemoveLink deletes a link of those that can be made. Ports of a bond are free again then; children of it end.
 	RemoveLink(index int) error
 }

@@ -21,13 +21,16 @@ const answerBound = 8 * time.Second
 const dumpTries = 10
 
 // netlinkKernel is the running kernel, seen from one network namespace. Its methods may be called at any time from any
-// goroutine; one request is in flight at a time, and beside it links are removed.
+// goroutine; one listing is in flight at a time, and beside it links are read, made, changed and removed.
 type netlinkKernel struct {
 	nl  *netlink.Handle
-	out removers
 	raw *nl.SocketHandle // for what the handle's own parser loses
 	sys *os.Root
 	irq irqDir
+
+	sockets  pool[*nl.SocketHandle]
+	changers pool[*netlink.Handle]
+	removers pool[*netlink.Handle]
 
 	links listing[Link]
 
@@ -74,7 +77,7 @@ func (k *netlinkKernel) openMore() (err error) {
 	if err := k.nl.SetSocketTimeout(answerBound); err != nil {
 		return err
 	}
-	if k.out, err = openRemovers(); err != nil {
+	if err := k.openPools(); err != nil {
 		return err
 	}
 	k.family, err = k.findEthtool()
@@ -94,7 +97,9 @@ func openSocket(family int) (*nl.SocketHandle, error) {
 // close gives back the sockets and the directory.
 func (k *netlinkKernel) close() {
 	k.nl.Close()
-	k.out.close()
+	k.sockets.close()
+	k.changers.close()
+	k.removers.close()
 	for _, s := range []*nl.SocketHandle{k.raw, k.ethtool} {
 		if s != nil {
 			s.Close()
@@ -105,10 +110,10 @@ func (k *netlinkKernel) close() {
 	_ = k.sys.Close()
 }
 
-// request is a question for the raw socket.
-func (k *netlinkKernel) request(msgType int) *nl.NetlinkRequest {
-	r := nl.NewNetlinkRequest(msgType, 0)
-	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: k.raw}
+// request is a message that goes through a socket of rtnetlink.
+func request(s *nl.SocketHandle, msgType, flags int) *nl.NetlinkRequest {
+	r := nl.NewNetlinkRequest(msgType, flags)
+	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: s}
 	return r
 }
 

@@ -29,6 +29,48 @@ func (k *netlinkKernel) listLinks() ([]Link, error) {
 	return links, nil
 }
 
+// LinkAt implements Kernel.
+func (k *netlinkKernel) LinkAt(index int) (Link, error) {
+	if index <= 0 {
+		return Link{}, FromErrno(unix.ENODEV)
+	}
+	return k.readLink(index)
+}
+
+// LinkNamed implements Kernel.
+func (k *netlinkKernel) LinkNamed(name string) (Link, error) {
+	if name == "" || len(name) >= unix.IFNAMSIZ {
+		return Link{}, FromErrno(unix.ENODEV)
+	}
+	l, err := k.readLink(0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	if err == nil && l.Name != name { // the kernel takes alternative names as well
+		err = FromErrno(unix.ENODEV)
+	}
+	return l, err
+}
+
+// skipStats is RTEXT_FILTER_SKIP_STATS (include/uapi/linux/rtnetlink.h).
+const skipStats = 1 << 3
+
+// readLink reads one link, without its counters and VFs. Unlike a listing it is not disturbed by what becomes of other links.
+func (k *netlinkKernel) readLink(index int, which ...*nl.RtAttr) (l Link, err error) {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	attrs := append(which, nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
+	err = k.sockets.use(func(s *nl.SocketHandle) error {
+		answer, err := askLink(s, msg, attrs...)
+		if err != nil {
+			return err
+		}
+		found, err := netlink.LinkDeserialize(nil, answer)
+		if err == nil {
+			l = toLink(found)
+		}
+		return err
+	})
+	return l, err
+}
+
 // toLink translates what the library has parsed.
 func toLink(l netlink.Link) Link {
 	a := l.Attrs()
@@ -77,36 +119,38 @@ func (k *netlinkKernel) SetLink(index int, c LinkChange) error {
 	if index <= 0 { // the library would look it up by its name, ""
 		return FromErrno(unix.ENODEV)
 	}
-	return c.Each(func(_ string, one LinkChange) error { return FromErrno(k.setLink(at(index), one)) })
+	return k.changers.use(func(h *netlink.Handle) error {
+		return c.Each(func(_ string, one LinkChange) error { return FromErrno(setLink(h, at(index), one)) })
+	})
 }
 
 // setLink applies a change of one field.
-func (k *netlinkKernel) setLink(l netlink.Link, c LinkChange) error {
+func setLink(h *netlink.Handle, l netlink.Link, c LinkChange) error {
 	switch {
 	case c.DelAltName != nil:
-		return k.nl.LinkDelAltName(l, *c.DelAltName)
+		return h.LinkDelAltName(l, *c.DelAltName)
 	case c.Up != nil:
-		return either(*c.Up, k.nl.LinkSetUp, k.nl.LinkSetDown)(l)
+		return either(*c.Up, h.LinkSetUp, h.LinkSetDown)(l)
 	case c.Master != nil:
-		return k.nl.LinkSetMasterByIndex(l, *c.Master)
+		return h.LinkSetMasterByIndex(l, *c.Master)
 	case c.Name != nil:
-		return k.nl.LinkSetName(l, *c.Name)
+		return h.LinkSetName(l, *c.Name)
 	case c.Alias != nil:
-		return k.nl.LinkSetAlias(l, *c.Alias)
+		return h.LinkSetAlias(l, *c.Alias)
 	case c.MAC != nil:
 		mac, err := net.ParseMAC(string(*c.MAC))
 		if err != nil {
 			return fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		return k.nl.LinkSetHardwareAddr(l, mac)
+		return h.LinkSetHardwareAddr(l, mac)
 	case c.MTU != nil:
-		return k.nl.LinkSetMTU(l, *c.MTU)
+		return h.LinkSetMTU(l, *c.MTU)
 	case c.TxQLen != nil:
-		return k.nl.LinkSetTxQLen(l, *c.TxQLen)
+		return h.LinkSetTxQLen(l, *c.TxQLen)
 	case c.Promisc != nil:
-		return either(*c.Promisc, k.nl.SetPromiscOn, k.nl.SetPromiscOff)(l)
+		return either(*c.Promisc, h.SetPromiscOn, h.SetPromiscOff)(l)
 	case c.AllMulti != nil:
-		return either(*c.AllMulti, k.nl.LinkSetAllmulticastOn, k.nl.LinkSetAllmulticastOff)(l)
+		return either(*c.AllMulti, h.LinkSetAllmulticastOn, h.LinkSetAllmulticastOff)(l)
 	}
 	return nil
 }
@@ -119,16 +163,23 @@ func either(yes bool, on, off func(netlink.Link) error) func(netlink.Link) error
 	return off
 }
 
-// ask reads one link; the answer is an ifinfomsg with its attributes.
+// ask reads one link with its VFs; the answer is an ifinfomsg with its attributes.
 func (k *netlinkKernel) ask(index int) ([]byte, error) {
-	req := k.request(unix.RTM_GETLINK)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(index)
+	return askLink(k.raw, msg, nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(nl.RTEXT_FILTER_VF)))
+}
+
+// askLink asks about one link.
+func askLink(s *nl.SocketHandle, msg *nl.IfInfomsg, attrs ...*nl.RtAttr) ([]byte, error) {
+	req := request(s, unix.RTM_GETLINK, 0)
 	req.AddData(msg)
-	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(nl.RTEXT_FILTER_VF)))
+	for _, a := range attrs {
+		req.AddData(a)
+	}
 	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
 	if err == nil && len(answers) != 1 {
-		err = fmt.Errorf("rtnetlink gave %d answers for link %d", len(answers), index)
+		err = fmt.Errorf("rtnetlink gave %d answers about one link", len(answers))
 	}
 	if err != nil {
 		return nil, FromErrno(err)

@@ -6,6 +6,7 @@ import (
 	"net"
 	"slices"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -27,40 +28,47 @@ func Modes(kind string) []string { return slices.Sorted(maps.Keys(linkModes[kind
 
 // MakeLink implements LinkKernel. rtnetlink loads the kind's module if there is one (net/core/rtnetlink.c,
 // request_module, Linux 6.12).
-func (k *netlinkKernel) MakeLink(l NewLink) (int, error) {
+func (k *netlinkKernel) MakeLink(l NewLink) error {
+	attrs, err := linkMessage(l)
+	if err != nil {
+		return err
+	}
+	return k.sockets.use(func(s *nl.SocketHandle) error {
+		req := request(s, unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_ACK)
+		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+		for _, a := range attrs {
+			req.AddData(a)
+		}
+		_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+		return FromErrno(err)
+	})
+}
+
+// linkMessage is the attributes of a link that is to be made. Its alias cannot be among them: the kernel heeds that of a link
+// that is there, and no other (net/core/rtnetlink.c, rtnl_create_link, Linux 6.18).
+func linkMessage(l NewLink) ([]*nl.RtAttr, error) {
 	data, err := linkData(l)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	req := k.request(unix.RTM_NEWLINK)
-	req.Flags |= unix.NLM_F_CREATE | unix.NLM_F_EXCL | unix.NLM_F_ACK
-	req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-	req.AddData(nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(l.Name)))
+	attrs := []*nl.RtAttr{nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(l.Name))}
 	if l.Parent != 0 {
-		req.AddData(nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(l.Parent))))
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_LINK, nl.Uint32Attr(uint32(l.Parent))))
 	}
 	if l.MTU != 0 {
-		req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(l.MTU))))
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(l.MTU))))
 	}
 	if l.MAC != "" {
 		mac, err := net.ParseMAC(string(l.MAC))
 		if err != nil {
-			return 0, fmt.Errorf("%w: %w", ErrInvalid, err)
+			return nil, fmt.Errorf("%w: %w", ErrInvalid, err)
 		}
-		req.AddData(nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
+		attrs = append(attrs, nl.NewRtAttr(unix.IFLA_ADDRESS, mac))
 	}
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
 	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(l.Kind))
 	info.AddChild(data)
-	req.AddData(info)
-	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
-		return 0, FromErrno(err)
-	}
-	made, err := k.nl.LinkByName(l.Name)
-	if err != nil {
-		return 0, FromErrno(err)
-	}
-	return made.Attrs().Index, nil
+	return append(attrs, info), nil
 }
 
 // linkData is IFLA_INFO_DATA of a link that is to be made.
@@ -125,5 +133,5 @@ func (k *netlinkKernel) RemoveLink(index int) error {
 	if index <= 0 { // the library would look it up by its name, ""
 		return FromErrno(unix.ENODEV)
 	}
-	return FromErrno(k.out.remove(index))
+	return k.removers.use(func(h *netlink.Handle) error { return FromErrno(h.LinkDel(at(index))) })
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -131,16 +132,18 @@ func (k *netlinkKernel) SetVF(pf, vf int, c VFChange) error {
 	if pf <= 0 {
 		return FromErrno(unix.ENODEV)
 	}
-	return c.Each(func(_ string, one VFChange) error { return FromErrno(k.setVF(pf, vf, one)) })
+	return k.changers.use(func(h *netlink.Handle) error {
+		return c.Each(func(_ string, one VFChange) error { return FromErrno(setVF(h, pf, vf, one)) })
+	})
 }
 
 // setVF applies a change of one field.
-func (k *netlinkKernel) setVF(pf, vf int, c VFChange) error {
+func setVF(h *netlink.Handle, pf, vf int, c VFChange) error {
 	switch {
 	case c.NodeGUID != nil:
-		return k.setGUID(pf, vf, *c.NodeGUID, nl.IFLA_VF_IB_NODE_GUID)
+		return setGUID(h, pf, vf, *c.NodeGUID, nl.IFLA_VF_IB_NODE_GUID)
 	case c.PortGUID != nil:
-		return k.setGUID(pf, vf, *c.PortGUID, nl.IFLA_VF_IB_PORT_GUID)
+		return setGUID(h, pf, vf, *c.PortGUID, nl.IFLA_VF_IB_PORT_GUID)
 	case c.MAC != nil:
 		mac := net.HardwareAddr(make([]byte, 6)) // all zero: the VF may choose
 		if *c.MAC != "" {
@@ -149,20 +152,20 @@ func (k *netlinkKernel) setVF(pf, vf int, c VFChange) error {
 				return fmt.Errorf("%w: %w", ErrInvalid, err)
 			}
 		}
-		return k.nl.LinkSetVfHardwareAddr(at(pf), vf, mac)
+		return h.LinkSetVfHardwareAddr(at(pf), vf, mac)
 	case c.VLAN != nil:
 		if c.VLAN.Proto == Dot1AD {
-			return k.nl.LinkSetVfVlanQosProto(at(pf), vf, c.VLAN.ID, c.VLAN.QoS, unix.ETH_P_8021AD)
+			return h.LinkSetVfVlanQosProto(at(pf), vf, c.VLAN.ID, c.VLAN.QoS, unix.ETH_P_8021AD)
 		}
-		return k.nl.LinkSetVfVlanQos(at(pf), vf, c.VLAN.ID, c.VLAN.QoS)
+		return h.LinkSetVfVlanQos(at(pf), vf, c.VLAN.ID, c.VLAN.QoS)
 	case c.Rate != nil:
-		return k.nl.LinkSetVfRate(at(pf), vf, c.Rate.Min, c.Rate.Max)
+		return h.LinkSetVfRate(at(pf), vf, c.Rate.Min, c.Rate.Max)
 	case c.LinkMode != nil:
-		return k.nl.LinkSetVfState(at(pf), vf, c.LinkMode.number())
+		return h.LinkSetVfState(at(pf), vf, c.LinkMode.number())
 	case c.Spoofchk != nil:
-		return k.nl.LinkSetVfSpoofchk(at(pf), vf, *c.Spoofchk)
+		return h.LinkSetVfSpoofchk(at(pf), vf, *c.Spoofchk)
 	case c.Trust != nil:
-		return k.nl.LinkSetVfTrust(at(pf), vf, *c.Trust)
+		return h.LinkSetVfTrust(at(pf), vf, *c.Trust)
 	}
 	return nil
 }
@@ -180,7 +183,7 @@ func guid(n uint64) GUID {
 }
 
 // setGUID sets one of a VF's GUIDs; which is an IFLA_VF_IB_*.
-func (k *netlinkKernel) setGUID(pf, vf int, g GUID, which int) error {
+func setGUID(h *netlink.Handle, pf, vf int, g GUID, which int) error {
 	octets := net.HardwareAddr(binary.BigEndian.AppendUint64(nil, noGUID))
 	if g != "" {
 		var err error
@@ -188,5 +191,5 @@ func (k *netlinkKernel) setGUID(pf, vf int, g GUID, which int) error {
 			return FromErrno(unix.EINVAL)
 		}
 	}
-	return k.nl.LinkSetVfGUID(at(pf), vf, octets, which)
+	return h.LinkSetVfGUID(at(pf), vf, octets, which)
 }

@@ -36,18 +36,25 @@ func (h *Host) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
 	if err != nil {
 		return Netdev{}, err
 	}
-	if !id.IsPCI() {
-		mark := id.mark()
+	return h.prepareFound(n, mac)
+}
+
+// prepareFound is PrepareNetdev for one that was found just now.
+func (h *Host) prepareFound(n Netdev, mac MAC) (Netdev, error) {
+	if !n.ID.IsPCI() {
+		mark := n.ID.mark()
 		if err := h.setLink(n, "set alias", LinkChange{Alias: &mark}); err != nil {
 			return Netdev{}, err
 		}
+		n.Alias = mark
 	}
-	if mac != "" && mac != n.MAC {
-		if err := h.setLink(n, "set mac "+string(mac), LinkChange{MAC: &mac}); err != nil {
-			return Netdev{}, err
-		}
+	if mac == "" || mac == n.MAC {
+		return n, nil
 	}
-	return h.Find(id)
+	if err := h.setLink(n, "set mac "+string(mac), LinkChange{MAC: &mac}); err != nil {
+		return Netdev{}, err
+	}
+	return h.Find(n.ID)
 }
 
 // RestoreNetdev puts a netdev that was lent whole back as it was: name, MAC, MTU, queue length, promiscuity, bond or

@@ -63,12 +63,19 @@ var errRenamed = errors.New("its name keeps changing")
 
 // look finds a device among the links, anew when a name has changed hands meanwhile.
 func (h *Host) look(dev string, find func(links []Link) (Netdev, error)) (Netdev, error) {
-	for range looks {
+	return settled(dev, func() (Netdev, error) {
 		links, err := h.kernel.Links()
 		if err != nil {
 			return Netdev{}, &Error{Dev: dev, Op: "list links", Err: err}
 		}
-		if n, err := find(links); !errors.Is(err, errRenamed) {
+		return find(links)
+	})
+}
+
+// settled looks for a device, anew when a name has changed hands meanwhile.
+func settled(dev string, look func() (Netdev, error)) (Netdev, error) {
+	for range looks {
+		if n, err := look(); !errors.Is(err, errRenamed) {
 			return n, err
 		}
 	}
@@ -170,6 +177,15 @@ func (h *Host) describe(l Link) (Netdev, error) {
 	return n, nil
 }
 
+// index is the ifindex that a device without a PCI address had when it was first looked at, 0 in what is no such ID.
+func (id ID) index() (index int) {
+	if rest, ok := strings.CutPrefix(string(id), "link-"); ok {
+		text, _, _ := strings.Cut(rest, "-")
+		index, _ = strconv.Atoi(text)
+	}
+	return index
+}
+
 // linkID is the identity of a device without a PCI address.
 func linkID(l Link) ID {
 	mac := l.PermMAC
@@ -178,56 +194,3 @@ func linkID(l Link) ID {
 	}
 	return ID(fmt.Sprintf("link-%d-%s", l.Index, mac))
 }
-
-// Find returns the device wherever it is called now. The error matches ErrAway when it exists but is not in the host's
-// namespace or has no netdev yet, and ErrNotFound when it is gone. For a device without a PCI address away and gone
-// cannot be told apart: both are ErrAway.
-func (h *Host) Find(id ID) (Netdev, error) {
-	return h.look(string(id), func(links []Link) (Netdev, error) {
-		if !id.IsPCI() {
-			return h.findMarked(id, links)
-		}
-		if !h.sys.exists(pciDir(id.PCI())) {
-			return Netdev{}, &Error{Dev: string(id), Err: ErrNotFound}
-		}
-		all, err := h.netdevsAt(id.PCI(), links)
-		if err != nil {
-			return Netdev{}, err
-		}
-		for _, n := range all {
-			if n.ID == id {
-				return n, nil
-			}
-		}
-		return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
-	})
-}
-
-// findMarked finds a device without a PCI address: by its mark while it is lent, otherwise as it was first seen, or by the
-// name that it was made under.
-func (h *Host) findMarked(id ID, links []Link) (Netdev, error) {
-	for _, l := range links {
-		if l.Alias != id.mark() || id.IsMade() && !makeable(l) {
-			continue
-		}
-		if n, err := h.describe(l); err != nil || !n.ID.IsPCI() { // one with a PCI address has its mark from whoever was lent it
-			return Netdev{ID: id, Link: l}, err
-		}
-	}
-	for _, l := range links {
-		if id.IsMade() && l.Name == id.madeName() && makeable(l) {
-			return Netdev{ID: id, Link: l}, nil
-		}
-		if linkID(l) != id {
-			continue
-		}
-		if n, err := h.describe(l); err != nil || n.ID == id {
-			return n, err
-		}
-	}
-	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
-}
-
-// makeable tells whether a link is of a kind that is made to be lent. Whoever is lent a device can give it any
-// alias: no other device must be deleted for that.
-func makeable(l Link) bool { return modules[l.Kind] != "" }

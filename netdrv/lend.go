@@ -4,11 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/store"
 )
 
 const (
@@ -130,15 +132,11 @@ func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord) (_ *lo
 
 // claimNow chooses a device and writes the loan down. The loan is nil when somebody else was quicker.
 func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*loan, func(), error) {
-	unlockPFs, err := d.lockPFs(ctx, n)
+	loans, unlockPFs, err := d.rivals(ctx, n)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer unlockPFs()
-	loans, err := d.loans(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
 	l, err := d.modeOf(n.config).claim(ctx, n, loans)
 	if err != nil {
 		return nil, nil, err
@@ -147,7 +145,7 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*l
 	for _, x := range l.all() {
 		keys = append(keys, loanKey(x.Device))
 	}
-	unlock, err := d.locks.lockAll(ctx, keys)
+	unlock, err := lockAll(ctx, keys, d.locks.lock)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -161,11 +159,41 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*l
 	return l, unlock, nil
 }
 
-// lockPFs takes the locks of a network's devices, in an order that is the same for all networks.
-func (d *Driver) lockPFs(ctx context.Context, n *network) (unlock func(), _ error) {
+// rivals returns the loans on which it depends what a network's next container gets, and keeps others from changing that until
+// unlock.
+func (d *Driver) rivals(ctx context.Context, n *network) (loans map[hw.ID]*loan, unlock func(), err error) {
+	lock, read := d.locks.lock, d.loans
+	if n.noRivals() {
+		lock, read = d.locks.share, func(ctx context.Context) (map[hw.ID]*loan, error) { return d.ownChild(ctx, n) }
+	}
 	var names []string
 	for _, dev := range n.Devices {
 		names = append(names, "pf "+dev.ID.PCI())
 	}
-	return d.locks.lockAll(ctx, names)
+	if unlock, err = lockAll(ctx, names, lock); err != nil {
+		return nil, nil, err
+	}
+	if loans, err = read(ctx); err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return loans, unlock, nil
+}
+
+// noRivals tells whether containers of a network take nothing from each other: children that ask for no MAC. Hundreds that start at
+// once need not queue to choose, nor read what all the others have.
+func (n *network) noRivals() bool {
+	return slices.Contains([]string{modeMacvlan, modeIPVlan, modeIPoIB}, n.mode) && n.mac == ""
+}
+
+// ownChild is what an earlier try has left of the child that an endpoint is to get.
+func (d *Driver) ownChild(ctx context.Context, n *network) (map[hw.ID]*loan, error) {
+	l, err := d.loan(ctx, hw.MadeID(n.endpoint))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return map[hw.ID]*loan{l.Device: l}, nil
 }

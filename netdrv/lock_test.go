@@ -55,12 +55,12 @@ func TestLockInTurn(t *testing.T) {
 // TestLockGivenUpInTurn: a turn that comes when its caller has given up is the next one's.
 func TestLockGivenUpInTurn(t *testing.T) {
 	var l locks
-	l.queue("pf")
-	late, next := l.queue("pf"), l.queue("pf")
+	l.queue("pf", false)
+	late, next := l.queue("pf", false), l.queue("pf", false)
 	l.release("pf") // it is late's
 	l.leave("pf", late)
 	select {
-	case <-next:
+	case <-next.come:
 	default:
 		t.Fatal("the name is nobody's, and somebody waits for it")
 	}
@@ -70,4 +70,50 @@ func TestLockGivenUpInTurn(t *testing.T) {
 		t.Fatal("nobody has it, and it cannot be had")
 	}
 	unlock()
+}
+
+// TestLockShared: those who share have a name at the same time, but not past one who waits to have it alone; when he gives up,
+// those behind him have it.
+func TestLockShared(t *testing.T) {
+	have := func(turns ...*turn) (n int) {
+		for _, t := range turns {
+			select {
+			case <-t.come:
+				n++
+			default:
+			}
+		}
+		return n
+	}
+	var l locks
+	if l.queue("pf", true) != nil || l.queue("pf", true) != nil {
+		t.Fatal("two who share do not have it at once")
+	}
+	if _, ok := l.tryLock("pf"); ok {
+		t.Fatal("taken alone while two share it")
+	}
+	alone, third, fourth := l.queue("pf", false), l.queue("pf", true), l.queue("pf", true)
+	l.release("pf")
+	if have(alone, third, fourth) != 0 {
+		t.Fatal("one of two has released it, and another has it")
+	}
+	l.release("pf")
+	if have(alone) != 1 || have(third, fourth) != 0 {
+		t.Fatal("it is not the turn of the one who came first, and his only")
+	}
+	l.release("pf")
+	if have(third, fourth) != 2 {
+		t.Fatal("those who share do not have it together")
+	}
+	alone, fifth := l.queue("pf", false), l.queue("pf", true)
+	l.leave("pf", alone)
+	if have(fifth) != 1 {
+		t.Fatal("it is shared and nobody else waits, and it cannot be had")
+	}
+	for range 3 {
+		l.release("pf")
+	}
+	if len(l.held) != 0 {
+		t.Errorf("%d names are left", len(l.held))
+	}
 }

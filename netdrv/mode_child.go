@@ -145,8 +145,9 @@ func (d child) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev,
 	if l.Child == nil {
 		return hw.Netdev{}, errors.New("the ledger does not say what to make")
 	}
-	if _, err := d.host.MakeChild(ctx, *l.Child); err != nil {
-		return hw.Netdev{}, err
+	dev, err := d.host.MakeChild(ctx, *l.Child)
+	if err != nil || len(l.Shape.Need) == 0 {
+		return dev, err
 	}
 	return d.host.Shape(l.Device, l.Shape, 0)
 }

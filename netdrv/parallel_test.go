@@ -216,6 +216,31 @@ func TestSlowLedger(t *testing.T) {
 	})
 }
 
+// TestChildrenDoNotQueue: children that are made at once, and take nothing from each other, do not wait for each other's writes to
+// the ledger.
+func TestChildrenDoNotQueue(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		const many = 20
+		nic(m)
+		m.mustCreate("n", "netdevice=ens2", "mode=macvlan")
+		m.stop()
+		m.start(slowLedger{m.store, `"state":"claimed"`, time.Second, make(chan struct{}, many)})
+		name := func(i int) string { return fmt.Sprintf("c%d", i) }
+		begun := time.Now()
+		m.must(everybody(many, func(i int) error {
+			_, err := m.createEndpoint(name(i), "n", plugin.EndpointInterface{})
+			return err
+		}))
+		if took := time.Since(begun); took > 3*time.Second {
+			t.Errorf("%d took %s, with a ledger that takes 2 s for each", many, took)
+		}
+		m.must(everybody(many, func(i int) error { return m.deleteFrom(name(i), "n") }))
+		m.mustRemove("n")
+		m.wantKeys()
+	})
+}
+
 // TestReconcilerWasQuicker: DeleteEndpoint comes while the reconciler, for reasons of its own, is freeing the endpoint.
 func TestReconcilerWasQuicker(t *testing.T) {
 	t.Parallel()

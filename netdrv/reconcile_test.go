@@ -106,6 +106,20 @@ func (d deaf) Links() ([]hw.Link, error) {
 	return d.Machine.Links()
 }
 
+func (d deaf) LinkAt(index int) (hw.Link, error) {
+	if d.fails.Load() {
+		return hw.Link{}, hw.ErrNotReady
+	}
+	return d.Machine.LinkAt(index)
+}
+
+func (d deaf) LinkNamed(name string) (hw.Link, error) {
+	if d.fails.Load() {
+		return hw.Link{}, hw.ErrNotReady
+	}
+	return d.Machine.LinkNamed(name)
+}
+
 // unread is a ledger that cannot be read while it is to fail.
 type unread struct {
 	store.Store

@@ -60,12 +60,8 @@ func (c crashKernel) ForgetNeighbour(index int, a netip.Addr) error {
 }
 
 // MakeLink has points.
-func (c crashKernel) MakeLink(l hw.NewLink) (index int, err error) {
-	err = c.points.around("make-link", l.Kind+" "+l.Name, func() (err error) {
-		index, err = c.m.MakeLink(l)
-		return err
-	})
-	return index, err
+func (c crashKernel) MakeLink(l hw.NewLink) error {
+	return c.points.around("make-link", l.Kind+" "+l.Name, func() error { return c.m.MakeLink(l) })
 }
 
 // RemoveLink has points.
@@ -90,6 +86,12 @@ func (c crashKernel) SetAffinity(irq int, cpus string) error {
 
 // Links lists links.
 func (c crashKernel) Links() ([]hw.Link, error) { return c.m.Links() }
+
+// LinkAt reads a link.
+func (c crashKernel) LinkAt(index int) (hw.Link, error) { return c.m.LinkAt(index) }
+
+// LinkNamed reads a link.
+func (c crashKernel) LinkNamed(name string) (hw.Link, error) { return c.m.LinkNamed(name) }
 
 // VFs lists VFs.
 func (c crashKernel) VFs(pf int) ([]hw.VFState, error) { return c.m.VFs(pf) }

@@ -31,6 +31,7 @@ func Contract(t *testing.T, open func(t *testing.T) (hw.Machine, Env)) {
 		rule func(*testing.T, machine)
 	}{
 		{"a veth pair is listed as it is", contractListed},
+		{"a link is read by its ifindex and by its name", contractRead},
 		{"changes are told", contractWatch},
 		{"every field of a link can be set", contractSetAll},
 		{"a change stops at the first failure", contractStops},

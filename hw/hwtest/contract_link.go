@@ -28,6 +28,30 @@ func contractListed(t *testing.T, m machine) {
 	}
 }
 
+func contractRead(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	m.AltName(t, "ct1", "alt1")
+	m.set(t, "ct1", hw.LinkChange{Alias: set("mine"), Up: set(true)})
+	want := m.link(t, "ct1")
+	got, err := m.LinkAt(want.Index)
+	done(t, "read it by its ifindex", err)
+	same(t, "read by its ifindex", got, want)
+	got, err = m.LinkNamed("ct1")
+	done(t, "read it by its name", err)
+	same(t, "read by its name", got, want)
+	for _, name := range []string{"alt1", "ct2", "", "a-name-of-16-let"} {
+		_, err := m.LinkNamed(name)
+		refused(t, fmt.Sprintf("read one named %q", name), err, hw.ErrNotFound, syscall.ENODEV)
+	}
+	for _, index := range []int{0, -1, 987654} {
+		_, err := m.LinkAt(index)
+		refused(t, fmt.Sprintf("read the one at %d", index), err, hw.ErrNotFound, syscall.ENODEV)
+	}
+	done(t, "move it to a namespace", m.MoveToNS("c1", "ct1", "eth0"))
+	_, err = m.LinkAt(want.Index)
+	refused(t, "read one that is elsewhere", err, hw.ErrNotFound, syscall.ENODEV)
+}
+
 func contractSetAll(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	want := m.link(t, "ct0")

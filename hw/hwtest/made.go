@@ -14,17 +14,15 @@ import (
 var childKinds = []string{hw.Macvlan, hw.IPVlan, hw.IPoIB, "vlan"}
 
 // MakeLink implements hw.LinkKernel.
-func (k *Kernel) MakeLink(n hw.NewLink) (int, error) {
-	var index int
-	err := k.call(func() error {
+func (k *Kernel) MakeLink(n hw.NewLink) error {
+	return k.call(func() error {
 		parent := k.byIndexLocked(hostNS, n.Parent)
 		if err := k.makeableLocked(n, parent); err != nil {
 			return err
 		}
-		index = k.makeLocked(n, parent).Index
+		k.makeLocked(n, parent)
 		return nil
 	}, func() string { return fmt.Sprintf("make %s %s", n.Kind, n.Name) })
-	return index, err
 }
 
 // RemoveLink implements hw.LinkKernel.

@@ -24,6 +24,32 @@ func (k *Kernel) Links() ([]hw.Link, error) {
 	return ls, nil
 }
 
+// LinkAt implements hw.Kernel.
+func (k *Kernel) LinkAt(index int) (hw.Link, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return shownOrMissing(k.byIndexLocked(hostNS, index))
+}
+
+// LinkNamed implements hw.Kernel.
+func (k *Kernel) LinkNamed(name string) (hw.Link, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.namedLocked(hostNS, name)
+	if l != nil && l.Name != name { // it is an alternative name
+		l = nil
+	}
+	return shownOrMissing(l)
+}
+
+// shownOrMissing is how a link is read.
+func shownOrMissing(l *link) (hw.Link, error) {
+	if l == nil {
+		return hw.Link{}, hw.FromErrno(syscall.ENODEV)
+	}
+	return l.shown(), nil
+}
+
 // SetLink implements hw.Kernel.
 func (k *Kernel) SetLink(index int, c hw.LinkChange) error {
 	return c.Each(func(op string, one hw.LinkChange) error {

@@ -86,11 +86,18 @@ const crowd = 40
 func children(t testing.TB, k hw.Machine, parent int) (indexes []int) {
 	t.Helper()
 	for i := range crowd {
-		index, err := k.MakeLink(hw.NewLink{Name: fmt.Sprintf("ct1%d", i), Kind: hw.Macvlan, Mode: "bridge", Parent: parent})
-		if err != nil {
+		if err := k.MakeLink(hw.NewLink{Name: fmt.Sprintf("ct1%d", i), Kind: hw.Macvlan, Mode: "bridge", Parent: parent}); err != nil {
 			t.Fatal(err)
 		}
-		indexes = append(indexes, index)
+	}
+	links, err := k.Links()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, l := range links {
+		if l.Kind == hw.Macvlan {
+			indexes = append(indexes, l.Index)
+		}
 	}
 	return indexes
 }

@@ -1,0 +1,106 @@
+package hw
+
+import "errors"
+
+// Find returns the device wherever it is called now. The error matches ErrAway when it exists but is not in the host's
+// namespace or has no netdev yet, and ErrNotFound when it is gone. For a device without a PCI address away and gone
+// cannot be told apart: both are ErrAway.
+//
+// It lists all links only for what is not where it was: on a machine on which hundreds of containers start, a listing is disturbed
+// by all that come and go meanwhile, and read again and again.
+func (h *Host) Find(id ID) (Netdev, error) {
+	if id.IsPCI() {
+		return settled(string(id), func() (Netdev, error) { return h.findFunction(id) })
+	}
+	if n, ok := h.spot(id); ok {
+		return n, nil
+	}
+	return h.look(string(id), func(links []Link) (Netdev, error) { return h.findMarked(id, links) })
+}
+
+// findFunction finds a PCI function's netdev by the names that sysfs has of it.
+func (h *Host) findFunction(id ID) (Netdev, error) {
+	if !h.sys.exists(pciDir(id.PCI())) {
+		return Netdev{}, &Error{Dev: string(id), Err: ErrNotFound}
+	}
+	links, err := h.linksOf(id.PCI())
+	if err != nil {
+		return Netdev{}, err
+	}
+	all, err := h.netdevsAt(id.PCI(), links)
+	if err != nil {
+		return Netdev{}, err
+	}
+	for _, n := range all {
+		if n.ID == id {
+			return n, nil
+		}
+	}
+	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
+}
+
+// linksOf reads the links of a PCI function. The error matches errRenamed when there is none of a name that sysfs has.
+func (h *Host) linksOf(pci string) ([]Link, error) {
+	names, err := h.netdevsOf(pci)
+	if err != nil {
+		return nil, err
+	}
+	var links []Link
+	for _, name := range names {
+		l, err := h.kernel.LinkNamed(name)
+		if errors.Is(err, ErrNotFound) {
+			return nil, errRenamed
+		}
+		if err != nil {
+			return nil, &Error{Dev: name, Op: "read link", Err: err}
+		}
+		links = append(links, l)
+	}
+	return links, nil
+}
+
+// spot finds a device without a PCI address if it is where it was first seen, or made, and nobody else can be meant.
+func (h *Host) spot(id ID) (n Netdev, ok bool) {
+	if id.IsMade() {
+		l, err := h.kernel.LinkNamed(id.madeName())
+		return Netdev{ID: id, Link: l}, err == nil && l.Alias == id.mark() && makeable(l)
+	}
+	l, err := h.kernel.LinkAt(id.index())
+	if err != nil {
+		return Netdev{}, false
+	}
+	n, err = h.describe(l)
+	if err == nil && l.Alias == id.mark() && !n.ID.IsPCI() {
+		n.ID = id
+	}
+	return n, err == nil && n.ID == id
+}
+
+// findMarked finds a device without a PCI address: by its mark while it is lent, otherwise as it was first seen, or by the
+// name that it was made under.
+func (h *Host) findMarked(id ID, links []Link) (Netdev, error) {
+	for _, l := range links {
+		if l.Alias != id.mark() || id.IsMade() && !makeable(l) {
+			continue
+		}
+		if n, err := h.describe(l); err != nil || !n.ID.IsPCI() { // one with a PCI address has its mark from whoever was lent it
+			return Netdev{ID: id, Link: l}, err
+		}
+	}
+	for _, l := range links {
+		if id.IsMade() && l.Name == id.madeName() && makeable(l) {
+			return Netdev{ID: id, Link: l}, nil
+		}
+		if linkID(l) != id {
+			continue
+		}
+		if n, err := h.describe(l); err != nil || n.ID == id {
+			return n, err
+		}
+	}
+	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
+}
+
+// makeable tells whether a link is of a kind that is made to be lent. Whoever is lent a device can give it any
+// alias: no other device must be deleted for that.
+func makeable(l Link) bool { return modules[l.Kind] != "" }
