@@ -89,39 +89,39 @@ func Everywhere(t *testing.T, place Place, life Life) {
 			}
 		}
 	}
-	some := place.some(deaths)
-	second := place.all(t, life, some)
-	again := place.some(second)
-	place.all(t, life, again)
-	t.Logf("%d points; killed at %d of %d, and a second time at %d of %d (CRASH_EVERY=%d CRASH_SEED=%d)", len(points), len(some),
-		len(deaths), len(again), len(second), max(1, place.Every), place.Seed)
+	first := place.some(t, life, deaths)
+	second := place.some(t, life, first.next)
+	t.Logf("%d points; killed at %d of %d, and a second time at %d of %d (CRASH_EVERY=%d CRASH_SEED=%d)", len(points),
+		first.lived-first.unkilled, len(deaths), second.lived-second.missed, len(first.next), max(1, place.Every), place.Seed)
 }
 
-// some are those of the deaths that there is time for.
-func (place Place) some(deaths []death) []death {
-	if place.Every <= 1 {
-		return deaths
-	}
-	r := rand.New(rand.NewPCG(place.Seed, 0))
-	r.Shuffle(len(deaths), func(i, j int) { deaths[i], deaths[j] = deaths[j], deaths[i] })
-	return deaths[:min(len(deaths), max(fewest, (len(deaths)+place.Every-1)/place.Every))]
-}
-
-// fewest is how many deaths are drawn at least: of one alone that does not come about nothing can be said.
-const fewest = 3
-
-// all lives a life once for each death. It returns what can be killed next: the points at which the process that was
-// started again was at work by itself, one death for each way to get there.
-func (place Place) all(t *testing.T, life Life, deaths []death) (next []death) {
+// some lives a life for as many of the deaths as there is time for, drawn by lot.
+func (place Place) some(t *testing.T, life Life, deaths []death) *findings {
 	t.Helper()
-	workers := 1
-	if place.Private {
-		workers = 2 * runtime.GOMAXPROCS(0) // much of a life is waiting
+	n := len(deaths)
+	if place.Every > 1 {
+		n = (n + place.Every - 1) / place.Every
+		r := rand.New(rand.NewPCG(place.Seed, 0))
+		r.Shuffle(len(deaths), func(i, j int) { deaths[i], deaths[j] = deaths[j], deaths[i] })
 	}
 	f := &findings{seen: map[string]bool{}}
+	if place.Private {
+		place.atOnce(t, life, deaths[:n], f)
+	} else {
+		place.inTurn(t, life, deaths, n, f)
+	}
+	if f.missed > 0 {
+		t.Logf("%d of %d deaths did not come about", f.missed, f.lived)
+	}
+	return f
+}
+
+// atOnce lives several lives at a time, one for each death.
+func (place Place) atOnce(t *testing.T, life Life, deaths []death, f *findings) {
+	t.Helper()
 	todo := make(chan death)
 	var wg sync.WaitGroup
-	for range workers {
+	for range 2 * runtime.GOMAXPROCS(0) { // much of a life is waiting
 		wg.Go(func() {
 			for d := range todo {
 				f.add(t, d, place.insist(t, life, d))
@@ -129,30 +129,49 @@ func (place Place) all(t *testing.T, life Life, deaths []death) (next []death) {
 		})
 	}
 	for _, d := range deaths {
-		if t.Failed() && os.Getenv("CRASH_ALL") == "" {
-			t.Log("the rest is left out after a failure; CRASH_ALL=1 goes on")
+		if enough(t) {
 			break
 		}
 		todo <- d
 	}
 	close(todo)
 	wg.Wait()
-	if f.missed > 0 {
-		t.Logf("%d of %d deaths did not come about", f.missed, len(deaths))
+}
+
+// inTurn lives one life after the other until n were cut short. For each that went by without a crash there is another, unless
+// they are more than half of n.
+func (place Place) inTurn(t *testing.T, life Life, deaths []death, n int, f *findings) {
+	t.Helper()
+	const few = 3 // of fewer lives that go by nothing can be said
+	for _, d := range deaths {
+		if f.lived-f.unkilled == n || enough(t) {
+			return
+		}
+		f.add(t, d, place.insist(t, life, d))
+		if f.unkilled > max(few, n/2) {
+			t.Errorf("%d of %d lives went by without a crash", f.unkilled, f.lived)
+		}
 	}
-	if !place.Private && f.unkilled > len(deaths)/2 {
-		t.Errorf("%d of %d lives went by without a crash", f.unkilled, len(deaths))
+}
+
+// enough tells whether the rest can be left out, because there is a failure to be looked into.
+func enough(t *testing.T) bool {
+	t.Helper()
+	if !t.Failed() || os.Getenv("CRASH_ALL") != "" {
+		return false
 	}
-	return f.next
+	t.Log("the rest is left out after a failure; CRASH_ALL=1 goes on")
+	return true
 }
 
 // findings are what came of many lives.
 type findings struct {
-	mu       sync.Mutex // guards all below
-	next     []death
+	mu       sync.Mutex      // guards all below
+	next     []death         // what can be killed next: where a process that was started again was at work by itself, one for each way there
 	seen     map[string]bool // ways of a second process, up to a point
-	missed   int             // lives with fewer deaths than were meant
-	unkilled int             // those without any
+	lived    int
+	missed   int // lives with fewer deaths than were meant
+	unkilled int // those without any
 }
 
 // add reports one life.
@@ -162,6 +181,7 @@ func (f *findings) add(t *testing.T, d death, r *run) {
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	f.lived++
 	f.missed += count(r.died < len(d.points))
 	if r.died == 0 {
 		f.unkilled++
