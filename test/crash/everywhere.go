@@ -167,7 +167,7 @@ func enough(t *testing.T) bool {
 // findings are what came of many lives.
 type findings struct {
 	mu       sync.Mutex      // guards all below
-	next     []death         // what can be killed next: where a process that was started again was at work by itself, one for each way there
+	next     []death         // what can be killed next: points that a process passes by itself when it was started again
 	seen     map[string]bool // ways of a second process, up to a point
 	lived    int
 	missed   int // lives with fewer deaths than were meant

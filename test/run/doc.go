@@ -9,7 +9,8 @@
 // NIC, test/lab/virtio in one with another make of it, test/lab/campaign beside one whose plug it pulls, and test/lab/swarm beside
 // two that are a swarm. Some run only if they are asked for, and are longer than what the others have of them: crash kills the
 // plugin at each of its crash points, campaign draws hundreds of operations by lot, load starts hundreds of containers at once,
-// on the private engine and in the lab. -only chooses tests behind a tag by their names. Each layer prepares what it needs.
+// on the private engine and in the lab. -only chooses tests behind a tag by their names, and after a slash their subtests by theirs.
+// Each layer prepares what it needs.
 // Progress is a line per package, or per test where tests are long; a test that fails is shown in full at once. The last line is
 //
 //	N passed, N failed, N skipped

@@ -87,7 +87,7 @@ func kernel(ctx context.Context, s *stage) error {
 			failures = append(failures, err)
 			continue
 		}
-		args := append(append([]string{}, private...), "--", binary, "-test.run="+p.pattern())
+		args := append(append([]string{}, private...), "--", binary, "-test.run="+s.pattern(p))
 		cmd := s.command(ctx, "unshare", append(args, s.testFlags(5*time.Minute)...)...)
 		cmd.Dir = p.dir
 		failures = append(failures, s.convert(ctx, p.path, cmd))
@@ -108,7 +108,7 @@ func cluster(ctx context.Context, s *stage) error {
 			failures = append(failures, err)
 			continue
 		}
-		cmd := s.command(ctx, binary, append([]string{"-test.run=" + p.pattern()}, s.testFlags(15*time.Minute)...)...)
+		cmd := s.command(ctx, binary, append([]string{"-test.run=" + s.pattern(p)}, s.testFlags(15*time.Minute)...)...)
 		cmd.Dir = p.dir
 		failures = append(failures, s.convert(ctx, p.path, cmd))
 	}
@@ -126,7 +126,7 @@ func engine(ctx context.Context, s *stage) error {
 	}
 	args := append(append([]string{"run"}, s.engine()...), "--", binary)
 	if s.only != nil {
-		args = append(args, "-test.run="+s.only.String())
+		args = append(args, "-test.run="+s.only.String()+s.parts)
 	}
 	args = append(args, s.testFlags(25*time.Minute)...)
 	cmd := s.command(ctx, filepath.Join(s.root, "scripts/engine"), args...)
@@ -253,7 +253,7 @@ func (s *stage) inside(ctx context.Context, script string, packages []taggedPack
 	}
 	var failures []error
 	for i, p := range packages {
-		run := fmt.Sprintf("cd %s && %s exec ./%s -test.run='%s' %s", place, passedOn(), filepath.Base(binaries[i]), p.pattern(),
+		run := fmt.Sprintf("cd %s && %s exec ./%s -test.run='%s' %s", place, passedOn(), filepath.Base(binaries[i]), s.pattern(p),
 			strings.Join(s.testFlags(50*time.Minute), " "))
 		failures = append(failures, s.convert(ctx, p.path, s.command(ctx, script, "sh", run)))
 	}
@@ -275,7 +275,7 @@ func passedOn() string {
 func (s *stage) beside(ctx context.Context, packages []taggedPackage, binaries []string) error {
 	var failures []error
 	for i, p := range packages {
-		cmd := s.command(ctx, binaries[i], append([]string{"-test.run=" + p.pattern()}, s.testFlags(25*time.Minute)...)...)
+		cmd := s.command(ctx, binaries[i], append([]string{"-test.run=" + s.pattern(p)}, s.testFlags(25*time.Minute)...)...)
 		cmd.Dir = p.dir
 		failures = append(failures, s.convert(ctx, p.path, cmd))
 	}

@@ -21,7 +21,7 @@ func main() {
 	usual, more := layerNames()
 	names := flag.String("layers", usual, "the layers to run; there are also "+more)
 	engines := flag.String("engine", "", "releases of the Docker Engine for the layers engine and lab: 20.10, or 20.10,26.1,28.5")
-	only := flag.String("only", "", "a regular expression: of tests behind a tag, those with such a name")
+	only := flag.String("only", "", "a regular expression: of tests behind a tag, those with such a name; after a slash, which of their subtests")
 	fuzzTime := flag.String("fuzztime", "30s", "how long each target of the layer fuzz runs, or, as 2000x, how many inputs it tries")
 	verbose := flag.Bool("v", false, "a line per test in every layer")
 	flag.Parse()
@@ -31,7 +31,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
 	}
-	chosenTests, err := tests(*only)
+	chosenTests, parts, err := tests(*only)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
@@ -47,7 +47,7 @@ func main() {
 	inTurn(all, os.Stdout, func(l *leg, out io.Writer, spare bool) {
 		r := &report{out: out, each: *verbose || l.long, live: l.asked, strip: module}
 		r.say("%s: %s", l.title(), l.what)
-		l.tally = runLayer(ctx, l.layer, &stage{root: root, release: l.release, only: chosenTests, fuzzTime: *fuzzTime, spare: spare,
+		l.tally = runLayer(ctx, l.layer, &stage{root: root, release: l.release, only: chosenTests, parts: parts, fuzzTime: *fuzzTime, spare: spare,
 			tally: newTally(r)})
 	})
 	if !(&report{out: os.Stdout}).summary(all) {
@@ -64,16 +64,20 @@ func layerNames() (usual, asked string) {
 	return strings.Join(names[false], ","), strings.Join(names[true], ",")
 }
 
-// tests is what the names of tests behind a tag have to match, nil for none in particular.
-func tests(only string) (*regexp.Regexp, error) {
+// tests is what the names of tests behind a tag have to match, nil for none in particular, and parts what their subtests' do, with
+// the slash before it.
+func tests(only string) (names *regexp.Regexp, parts string, err error) {
 	if only == "" {
-		return nil, nil
+		return nil, "", nil
 	}
-	re, err := regexp.Compile(only)
-	if err != nil {
-		return nil, fmt.Errorf("-only %s: %w", only, err)
+	name, subtests, some := strings.Cut(only, "/")
+	if some {
+		parts = "/" + subtests
 	}
-	return re, nil
+	if names, err = regexp.Compile(name); err != nil {
+		err = fmt.Errorf("-only %s: %w", only, err)
+	}
+	return names, parts, err
 }
 
 // choose finds the layers by name; they run in the order of the table.

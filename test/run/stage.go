@@ -23,6 +23,7 @@ import (
 type stage struct {
 	root    string
 	only    *regexp.Regexp // of tests behind a tag, by name; nil for all
+	parts   string         // of those their subtests, as "/" and a regular expression; "" for all
 	bound   time.Duration  // of the tests of one package, in place of what the layer gives them; 0 for that
 	release string         // of the Docker Engine, such as "20.10"; "" for the default of scripts/engine and scripts/lab
 	spare   bool           // another layer runs: only what it leaves of the processors is to be taken
@@ -167,7 +168,9 @@ type taggedPackage struct {
 }
 
 // pattern matches those tests and not the others of the package, which are counted in their own layer.
-func (p taggedPackage) pattern() string { return "^(" + strings.Join(p.tests, "|") + ")$" }
+func (s *stage) pattern(p taggedPackage) string {
+	return "^(" + strings.Join(p.tests, "|") + ")$" + s.parts
+}
 
 // tagged finds the tests that are there with a build tag and not without it.
 func (s *stage) tagged(ctx context.Context, tag string) ([]taggedPackage, error) {
