@@ -98,7 +98,7 @@ func (h *Host) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error)
 
 // fresh returns a link that was made just now, and has no mark yet.
 func (h *Host) fresh(id ID) (Netdev, error) {
-	l, err := h.kernel.LinkNamed(id.madeName())
+	l, err := h.seen.LinkNamed(id.madeName())
 	if err != nil {
 		return Netdev{}, &Error{Dev: id.madeName(), Op: "read link", Err: err}
 	}

@@ -47,7 +47,7 @@ func (h *Host) linksOf(pci string) ([]Link, error) {
 	}
 	var links []Link
 	for _, name := range names {
-		l, err := h.kernel.LinkNamed(name)
+		l, err := h.seen.LinkNamed(name)
 		if errors.Is(err, ErrNotFound) {
 			return nil, errRenamed
 		}
@@ -62,10 +62,10 @@ func (h *Host) linksOf(pci string) ([]Link, error) {
 // spot finds a device without a PCI address if it is where it was first seen, or made, and nobody else can be meant.
 func (h *Host) spot(id ID) (n Netdev, ok bool) {
 	if id.IsMade() {
-		l, err := h.kernel.LinkNamed(id.madeName())
+		l, err := h.seen.LinkNamed(id.madeName())
 		return Netdev{ID: id, Link: l}, err == nil && l.Alias == id.mark() && makeable(l)
 	}
-	l, err := h.kernel.LinkAt(id.index())
+	l, err := h.seen.LinkAt(id.index())
 	if err != nil {
 		return Netdev{}, false
 	}

@@ -21,6 +21,7 @@ type Config struct {
 // own, so that any number of calls may run at once; the kernel and the caller's ledger are the truth.
 type Host struct {
 	sys    sysfs
+	seen   ReadKernel
 	kernel Kernel
 	ip     IPKernel
 	made   LinkKernel
@@ -98,6 +99,6 @@ func Open(c Config) (*Host, error) {
 			return nil, err
 		}
 	}
-	h.kernel, h.ip, h.made, h.tuner, h.irqs, h.neighbours, h.watch = k, k, k, k, k, k, k
+	h.seen, h.kernel, h.ip, h.made, h.tuner, h.irqs, h.neighbours, h.watch = k, k, k, k, k, k, k, k
 	return h, nil
 }

@@ -8,11 +8,17 @@ import "net/netip"
 //
 // Errors match one of the sentinels in errors.go and, where the kernel gave one, the errno.
 type Machine interface {
-	Kernel
+	Layer2
 	Layer3
-	LinkKernel
 	Setup
 	WatchKernel
+}
+
+// Layer2 is the parts that concern links: what there are, their changes, and those that are made.
+type Layer2 interface {
+	ReadKernel
+	Kernel
+	LinkKernel
 }
 
 // Setup is the parts that set a link up for speed.
@@ -27,14 +33,18 @@ type Layer3 interface {
 	NeighbourKernel
 }
 
-// Kernel is the part that every loan needs: links, VFs, and the sysfs attributes that make the kernel act.
-type Kernel interface {
-	// Links lists every link in the host's namespace.
+// ReadKernel is the part that says what links there are in the host's namespace.
+type ReadKernel interface {
+	// Links lists all.
 	Links() ([]Link, error)
-	// LinkAt reads the link of that ifindex.
+	// LinkAt reads the one of that ifindex.
 	LinkAt(index int) (Link, error)
-	// LinkNamed reads the link of that name; one that has it as an alternative name is not meant.
+	// LinkNamed reads the one of that name; one that has it as an alternative name is not meant.
 	LinkNamed(name string) (Link, error)
+}
+
+// Kernel is the part that changes what every loan changes: links, VFs, and the sysfs attributes that make the kernel act.
+type Kernel interface {
 	// VFs lists what the PF knows about its VFs, in order of their index; nil when the link has none or its driver
 	// reports none (rtnetlink IFLA_VFINFO_LIST).
 	VFs(pf int) ([]VFState, error)

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Links implements Kernel. Many calls at once ask for them, while links change, so that a listing has to be read again and again.
+// Links implements ReadKernel. Many calls at once ask for them, while links change, so that a listing has to be read again and again.
 func (k *netlinkKernel) Links() ([]Link, error) {
 	links, err := k.links.read(k.listLinks)
 	return slices.Clone(links), err
@@ -29,7 +29,7 @@ func (k *netlinkKernel) listLinks() ([]Link, error) {
 	return links, nil
 }
 
-// LinkAt implements Kernel.
+// LinkAt implements ReadKernel.
 func (k *netlinkKernel) LinkAt(index int) (Link, error) {
 	if index <= 0 {
 		return Link{}, FromErrno(unix.ENODEV)
@@ -37,7 +37,7 @@ func (k *netlinkKernel) LinkAt(index int) (Link, error) {
 	return k.readLink(index)
 }
 
-// LinkNamed implements Kernel.
+// LinkNamed implements ReadKernel.
 func (k *netlinkKernel) LinkNamed(name string) (Link, error) {
 	if name == "" || len(name) >= unix.IFNAMSIZ {
 		return Link{}, FromErrno(unix.ENODEV)

@@ -19,7 +19,7 @@ import (
 )
 
 // upPair makes a veth pair that is up and returns the ifindex of its first end.
-func (w *world) upPair(t *testing.T, k hw.Kernel, a, b string) int {
+func (w *world) upPair(t *testing.T, k hw.Layer2, a, b string) int {
 	t.Helper()
 	w.Add(t, "veth", a, b)
 	up, index := true, 0

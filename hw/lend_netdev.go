@@ -13,7 +13,7 @@ const routerAdvertised = 9
 // SnapshotNetdev reads what a netdev that is to be lent whole is now, with its addresses and routes. Routes learnt from
 // router advertisements are not among them: they expire, and are learnt again.
 func (h *Host) SnapshotNetdev(n Netdev) (Snapshot, error) {
-	links, err := h.kernel.Links()
+	links, err := h.seen.Links()
 	if err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}

@@ -49,7 +49,7 @@ func wrapped(device, op string, err error) error {
 
 // segment finds a device that frames can be sent from.
 func (h *Host) segment(device string) (Link, error) {
-	links, err := h.kernel.Links()
+	links, err := h.seen.Links()
 	if err != nil {
 		return Link{}, err
 	}

@@ -13,7 +13,7 @@ const mainTable = 254
 // that has one stands on it - a VLAN, macvlan, ipvlan or IPoIB child, or the bond or bridge that it is a port of. via is the
 // name of the device with the route.
 func (h *Host) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
-	links, err := h.kernel.Links()
+	links, err := h.seen.Links()
 	if err != nil {
 		return "", false, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
@@ -47,7 +47,7 @@ func (h *Host) Management(n Netdev) (string, error) {
 	if len(sessions) == 0 {
 		return "", nil
 	}
-	links, err := h.kernel.Links()
+	links, err := h.seen.Links()
 	if err != nil {
 		return "", &Error{Dev: n.Name, Op: "list links", Err: err}
 	}

@@ -78,7 +78,7 @@ func (h *Host) Taken(v VF) (string, error) {
 
 // VFs lists the VFs of a PF in order of their index.
 func (h *Host) VFs(pf PF) ([]VF, error) {
-	links, err := h.kernel.Links()
+	links, err := h.seen.Links()
 	if err != nil {
 		return nil, &Error{Dev: pf.String(), Op: "list links", Err: err}
 	}

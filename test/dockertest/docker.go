@@ -1,4 +1,5 @@
-// Package dockertest drives a Docker Engine through its command line, as users do, and waits for what they wait for.
+// Package dockertest drives a Docker Engine through its command line, as users do, and waits for what they wait for. To look and to
+// clear away it asks the engine itself.
 package dockertest
 
 import (
@@ -9,8 +10,14 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"text/template"
 	"time"
+
+	"github.com/mellanox/passthrough/test/api"
 )
+
+// engine is the one that the command line speaks to.
+var engine = api.Engine()
 
 // Plugin is the name that the tests give the plugin.
 const Plugin = "passthrough:latest"
@@ -75,15 +82,24 @@ func Network(t testing.TB, name string, args ...string) {
 	t.Helper()
 	Docker(t, append(append([]string{"network", "create"}, args...), name)...)
 	t.Cleanup(func() {
-		on, err := Try("docker", "network", "inspect", "-f", "{{range $id, $_ := .Containers}}{{$id}} {{end}}", name)
+		on, err := engine.On(name)
 		if err != nil {
 			return
 		}
-		for _, id := range strings.Fields(on) {
-			Docker(t, "rm", "-f", id)
+		for _, id := range on {
+			done(t, engine.Remove(id), "rm", "-f", id)
 		}
-		Docker(t, "network", "rm", name)
+		done(t, engine.RemoveNetwork(name), "network", "rm", name)
 	})
+}
+
+// done notes what the engine was asked for in the words of the command line, and that it must have done it.
+func done(t testing.TB, err error, args ...string) {
+	t.Helper()
+	Note(t, "$ docker "+strings.Join(args, " "))
+	if err != nil {
+		t.Fatalf("docker %s: %v", strings.Join(args, " "), err)
+	}
 }
 
 // Container starts a container that sleeps and removes it when the test ends.
@@ -91,13 +107,15 @@ func Container(t testing.TB, name string, args ...string) {
 	t.Helper()
 	args = append([]string{"run", "-d", "--name", name}, args...)
 	Docker(t, append(args, "lab", "sleep", "1000000")...)
-	t.Cleanup(func() { _, _ = Try("docker", "rm", "-f", name) })
+	t.Cleanup(func() { _ = engine.Remove(name) })
 }
 
 // Exec runs a program in a container.
 func Exec(t testing.TB, container string, args ...string) string {
 	t.Helper()
-	return Docker(t, append([]string{"exec", container}, args...)...)
+	out, err := engine.Exec(container, args...)
+	done(t, err, append([]string{"exec", container}, args...)...)
+	return out
 }
 
 // Within waits until cond returns "", and fails with what it returns last when that does not come to pass in time.
@@ -144,7 +162,7 @@ func AsBefore(t testing.TB, host func() string) {
 func Reaches(t testing.TB, container, address string, bound time.Duration) {
 	t.Helper()
 	Within(t, bound, func() string {
-		if _, err := Try("docker", "exec", container, "ping", "-c1", "-W1", address); err != nil {
+		if _, err := engine.Exec(container, "ping", "-c1", "-W1", address); err != nil {
 			return container + " does not reach " + address
 		}
 		return ""
@@ -154,7 +172,7 @@ func Reaches(t testing.TB, container, address string, bound time.Duration) {
 // CannotReach sends three pings, none of which may be answered. That they could not be sent is no proof.
 func CannotReach(t testing.TB, container, address string) {
 	t.Helper()
-	out, err := Try("docker", "exec", container, "ping", "-c3", "-i0.3", "-W1", address)
+	out, err := engine.Exec(container, "ping", "-c3", "-i0.3", "-W1", address)
 	if !strings.Contains(out, "3 packets transmitted, 0 packets received") {
 		t.Errorf("%s reaches %s, or cannot ping: %v\n%s", container, address, err, out)
 	}
@@ -163,7 +181,13 @@ func CannotReach(t testing.TB, container, address string) {
 // Inspect formats what docker inspect knows of a container.
 func Inspect(t testing.TB, container, format string) string {
 	t.Helper()
-	return Docker(t, "inspect", "-f", format, container)
+	what, err := engine.Inspect(container)
+	done(t, err, "inspect", "-f", format, container)
+	var out strings.Builder
+	if err := template.Must(template.New("").Parse(format)).Execute(&out, what); err != nil {
+		t.Fatalf("docker inspect -f %s %s: %v", format, container, err)
+	}
+	return out.String()
 }
 
 // Address is a container's IPv4 address on a network, MAC its hardware address.

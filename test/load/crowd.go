@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mellanox/passthrough/test/api"
 	"github.com/mellanox/passthrough/test/dockertest"
 	"github.com/mellanox/passthrough/test/invariant"
 )
@@ -33,17 +34,17 @@ func (c Crowd) Run(t *testing.T, rounds int) {
 		t.Fatal(err)
 	}
 	said := len(log(t))
-	e := overSocket("/var/run/docker.sock")
+	e := api.Engine()
 	t.Cleanup(e.CloseIdleConnections)
 	names := c.create(t, e)
 	var takes []usage
 	for round := range rounds {
 		start := time.Now()
-		c.refused(t, round+1, again(t, e, together(names, e.start)))
+		c.refused(t, round+1, again(t, e, together(names, e.Start)))
 		started := time.Since(start)
 		agree(t, before, len(names)-c.TooMany)
 		start = time.Now()
-		for name, err := range together(names, e.stop) {
+		for name, err := range together(names, e.Stop) {
 			t.Errorf("round %d: stop %s: %v", round+1, name, err)
 		}
 		stopped := time.Since(start)
@@ -60,7 +61,7 @@ func (c Crowd) Run(t *testing.T, rounds int) {
 }
 
 // create makes the containers, and returns their names.
-func (c Crowd) create(t *testing.T, e api) (names []string) {
+func (c Crowd) create(t *testing.T, e api.Client) (names []string) {
 	t.Helper()
 	networks := map[string]string{} // by the container's name
 	for network, n := range c.On {
@@ -70,11 +71,11 @@ func (c Crowd) create(t *testing.T, e api) (names []string) {
 		}
 	}
 	t.Cleanup(func() {
-		for name, err := range together(names, e.remove) {
+		for name, err := range together(names, e.Remove) {
 			t.Errorf("remove %s: %v", name, err)
 		}
 	})
-	for name, err := range together(names, func(name string) error { return e.create(name, networks[name]) }) {
+	for name, err := range together(names, func(name string) error { return e.Create(name, networks[name]) }) {
 		t.Fatalf("create %s: %v", name, err)
 	}
 	return names
@@ -83,7 +84,7 @@ func (c Crowd) create(t *testing.T, e api) (names []string) {
 // again starts those once more whose start containerd has given up, and returns who did not start: with hundreds at once the process
 // that a container is to have does not answer it in time if it gets no processor, on whatever network (seen with engine 28.5, 200 at
 // once on two processors that had other work as well). That they can have a device then shows that the first one came back.
-func again(t *testing.T, e api, failed map[string]error) map[string]error {
+func again(t *testing.T, e api.Client, failed map[string]error) map[string]error {
 	t.Helper()
 	for name, err := range failed {
 		if !strings.Contains(err.Error(), "failed to start shim") {
@@ -91,7 +92,7 @@ func again(t *testing.T, e api, failed map[string]error) map[string]error {
 		}
 		t.Logf("start %s again: %v", name, err)
 		delete(failed, name)
-		if err := e.start(name); err != nil {
+		if err := e.Start(name); err != nil {
 			failed[name] = err
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/mellanox/passthrough/test/api"
 	"github.com/mellanox/passthrough/test/dockertest"
 	"github.com/mellanox/passthrough/test/invariant"
 )
@@ -28,8 +29,8 @@ func taken(t *testing.T) usage {
 	if err != nil || len(sockets) != 1 {
 		t.Fatalf("sockets %v, %v", sockets, err)
 	}
-	e := overSocket(sockets[0])
-	body, err := e.ask(http.MethodPost, "/Passthrough.Usage", nil)
+	e := api.Over(sockets[0])
+	body, err := e.Ask(http.MethodPost, "/Passthrough.Usage", nil)
 	if err == nil {
 		err = json.Unmarshal(body, &u)
 	}
