@@ -12,7 +12,7 @@ import (
 // deviceOf is the PCI address of a container's device; the first five figures are those of its PF.
 func deviceOf(t *testing.T, container string) string {
 	t.Helper()
-	out := Docker(t, "exec", container, "cat", "/sys/class/net/eth0/device/uevent")
+	out := Exec(t, container, "cat", "/sys/class/net/eth0/device/uevent")
 	_, pci, _ := strings.Cut(out, "PCI_SLOT_NAME=")
 	return strings.Fields(pci)[0]
 }
