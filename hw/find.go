@@ -18,45 +18,34 @@ func (h *Host) Find(id ID) (Netdev, error) {
 	return h.look(string(id), func(links []Link) (Netdev, error) { return h.findMarked(id, links) })
 }
 
-// findFunction finds a PCI function's netdev by the names that sysfs has of it.
+// findFunction finds a PCI function's netdev by the names that sysfs has of it. The error matches errRenamed when one of them is not
+// its own any more.
 func (h *Host) findFunction(id ID) (Netdev, error) {
 	if !h.sys.exists(pciDir(id.PCI())) {
 		return Netdev{}, &Error{Dev: string(id), Err: ErrNotFound}
 	}
-	links, err := h.linksOf(id.PCI())
+	names, err := h.netdevsOf(id.PCI())
 	if err != nil {
 		return Netdev{}, err
 	}
-	all, err := h.netdevsAt(id.PCI(), links)
-	if err != nil {
-		return Netdev{}, err
-	}
-	for _, n := range all {
-		if n.ID == id {
+	for _, name := range names {
+		l, err := h.seen.LinkNamed(name)
+		if errors.Is(err, ErrNotFound) {
+			return Netdev{}, errRenamed
+		}
+		if err != nil {
+			return Netdev{}, &Error{Dev: name, Op: "read link", Err: err}
+		}
+		switch n, err := h.describe(l); {
+		case err != nil:
+			return Netdev{}, err
+		case n.ID.PCI() != id.PCI():
+			return Netdev{}, errRenamed
+		case n.ID == id:
 			return n, nil
 		}
 	}
 	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
-}
-
-// linksOf reads the links of a PCI function. The error matches errRenamed when there is none of a name that sysfs has.
-func (h *Host) linksOf(pci string) ([]Link, error) {
-	names, err := h.netdevsOf(pci)
-	if err != nil {
-		return nil, err
-	}
-	var links []Link
-	for _, name := range names {
-		l, err := h.seen.LinkNamed(name)
-		if errors.Is(err, ErrNotFound) {
-			return nil, errRenamed
-		}
-		if err != nil {
-			return nil, &Error{Dev: name, Op: "read link", Err: err}
-		}
-		links = append(links, l)
-	}
-	return links, nil
 }
 
 // spot finds a device without a PCI address if it is where it was first seen, or made, and nobody else can be meant.

@@ -24,11 +24,10 @@ const dumpTries = 10
 // goroutine; one listing is in flight at a time, and beside it links are read, made, changed and removed.
 type netlinkKernel struct {
 	nl  *netlink.Handle
-	raw *nl.SocketHandle // for what the handle's own parser loses
 	sys *os.Root
 	irq irqDir
 
-	sockets  pool[*nl.SocketHandle]
+	sockets  pool[*nl.SocketHandle] // for what the handles have no words for, or lose
 	changers pool[*netlink.Handle]
 	removers pool[*netlink.Handle]
 
@@ -68,9 +67,6 @@ func openKernel(sys, irq string) (*netlinkKernel, error) {
 
 // openMore opens the sockets for what the handle does not do, and gives all their time limit.
 func (k *netlinkKernel) openMore() (err error) {
-	if k.raw, err = openSocket(unix.NETLINK_ROUTE); err != nil {
-		return err
-	}
 	if k.ethtool, err = openSocket(unix.NETLINK_GENERIC); err != nil {
 		return err
 	}
@@ -100,10 +96,8 @@ func (k *netlinkKernel) close() {
 	k.sockets.close()
 	k.changers.close()
 	k.removers.close()
-	for _, s := range []*nl.SocketHandle{k.raw, k.ethtool} {
-		if s != nil {
-			s.Close()
-		}
+	if k.ethtool != nil {
+		k.ethtool.Close()
 	}
 	k.irq.close()
 	// A directory that was only read from has nothing to lose.

@@ -18,7 +18,7 @@ const (
 // Addrs implements IPKernel. IPv6 privacy addresses (RFC 8981) are left out with the link-local ones: the kernel draws
 // new ones from the address that they hang on.
 func (k *netlinkKernel) Addrs(index int) ([]Addr, error) {
-	if _, err := k.ask(index); err != nil {
+	if _, err := k.LinkAt(index); err != nil {
 		return nil, err
 	}
 	found, err := dump(func() ([]netlink.Addr, error) { return k.nl.AddrList(at(index), netlink.FAMILY_ALL) })

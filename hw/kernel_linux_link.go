@@ -52,23 +52,17 @@ func (k *netlinkKernel) LinkNamed(name string) (Link, error) {
 // skipStats is RTEXT_FILTER_SKIP_STATS (include/uapi/linux/rtnetlink.h).
 const skipStats = 1 << 3
 
-// readLink reads one link, without its counters and VFs. Unlike a listing it is not disturbed by what becomes of other links.
-func (k *netlinkKernel) readLink(index int, which ...*nl.RtAttr) (l Link, err error) {
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	attrs := append(which, nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
-	err = k.sockets.use(func(s *nl.SocketHandle) error {
-		answer, err := askLink(s, msg, attrs...)
-		if err != nil {
-			return err
-		}
-		found, err := netlink.LinkDeserialize(nil, answer)
-		if err == nil {
-			l = toLink(found)
-		}
-		return err
-	})
-	return l, err
+// readLink reads one link, without its counters and VFs.
+func (k *netlinkKernel) readLink(index int, which ...*nl.RtAttr) (Link, error) {
+	answer, err := k.ask(index, skipStats, which...)
+	if err != nil {
+		return Link{}, err
+	}
+	l, err := netlink.LinkDeserialize(nil, answer)
+	if err != nil {
+		return Link{}, fmt.Errorf("rtnetlink: %w", err)
+	}
+	return toLink(l), nil
 }
 
 // toLink translates what the library has parsed.
@@ -163,26 +157,26 @@ func either(yes bool, on, off func(netlink.Link) error) func(netlink.Link) error
 	return off
 }
 
-// ask reads one link with its VFs; the answer is an ifinfomsg with its attributes.
-func (k *netlinkKernel) ask(index int) ([]byte, error) {
+// ask asks about one link, with what filter says (RTEXT_FILTER_*); the answer is an ifinfomsg with its attributes. Unlike a listing
+// it is not disturbed by what becomes of other links.
+func (k *netlinkKernel) ask(index int, filter uint32, which ...*nl.RtAttr) (answer []byte, err error) {
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(index)
-	return askLink(k.raw, msg, nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(nl.RTEXT_FILTER_VF)))
-}
-
-// askLink asks about one link.
-func askLink(s *nl.SocketHandle, msg *nl.IfInfomsg, attrs ...*nl.RtAttr) ([]byte, error) {
-	req := request(s, unix.RTM_GETLINK, 0)
-	req.AddData(msg)
-	for _, a := range attrs {
-		req.AddData(a)
-	}
-	answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-	if err == nil && len(answers) != 1 {
-		err = fmt.Errorf("rtnetlink gave %d answers about one link", len(answers))
-	}
-	if err != nil {
-		return nil, FromErrno(err)
-	}
-	return answers[0], nil
+	err = k.sockets.use(func(s *nl.SocketHandle) error {
+		req := request(s, unix.RTM_GETLINK, 0)
+		req.AddData(msg)
+		for _, a := range which {
+			req.AddData(a)
+		}
+		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(filter)))
+		answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+		if err == nil && len(answers) != 1 {
+			err = fmt.Errorf("rtnetlink gave %d answers about one link", len(answers))
+		}
+		if err == nil {
+			answer = answers[0]
+		}
+		return FromErrno(err)
+	})
+	return answer, err
 }

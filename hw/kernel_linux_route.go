@@ -15,7 +15,7 @@ import (
 // is added. A route over several links is listed once for each of them.
 func (k *netlinkKernel) Routes(index int) ([]Route, error) {
 	if index != 0 {
-		if _, err := k.ask(index); err != nil {
+		if _, err := k.LinkAt(index); err != nil {
 			return nil, err
 		}
 	}

@@ -20,7 +20,7 @@ const (
 
 // VFs implements Kernel. It parses the attributes itself, because the library takes "unknown" for "on" in spoofchk.
 func (k *netlinkKernel) VFs(pf int) ([]VFState, error) {
-	answer, err := k.ask(pf)
+	answer, err := k.ask(pf, nl.RTEXT_FILTER_VF)
 	if err != nil {
 		return nil, err
 	}

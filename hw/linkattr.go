@@ -54,20 +54,19 @@ type LinkWish struct {
 
 // Shape sets on a netdev in the host, which is down, what is wished for it, and verifies it. These survive the way into a
 // container. limit is the MTU that the device cannot exceed, its PF's; 0 for none.
-func (h *Host) Shape(id ID, w LinkWish, limit int) (Netdev, error) {
-	n, err := h.Find(id)
-	if err != nil || len(w.Need) == 0 {
-		return n, err
+func (h *Host) Shape(n Netdev, w LinkWish, limit int) (Netdev, error) {
+	if len(w.Need) == 0 {
+		return n, nil
 	}
 	if limit > 0 && w.Need["mtu"] == Must && w.MTU > limit {
 		return n, &Error{Dev: n.Name, Op: fmt.Sprintf("set mtu %d", w.MTU), Err: fmt.Errorf(
 			"its pf has mtu %d, which a vf cannot exceed; raise the pf's first: %w", limit, ErrInvalid)}
 	}
 	w.Name = n.Name
-	if err := h.moveLink(id, w.LinkState, linkAttrs, func(name string) Need { return w.Need[name] }); err != nil {
+	if err := h.moveLink(n.ID, w.LinkState, linkAttrs, func(name string) Need { return w.Need[name] }); err != nil {
 		return n, err
 	}
-	return h.Find(id)
+	return h.Find(n.ID)
 }
 
 // always is the need of everything that is put back.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -183,7 +182,7 @@ func (d *Driver) rivals(ctx context.Context, n *network) (loans map[hw.ID]*loan,
 // noRivals tells whether containers of a network take nothing from each other: children that ask for no MAC. Hundreds that start at
 // once need not queue to choose, nor read what all the others have.
 func (n *network) noRivals() bool {
-	return slices.Contains([]string{modeMacvlan, modeIPVlan, modeIPoIB}, n.mode) && n.mac == ""
+	return defaultChildMode[n.mode] != "" && n.mac == ""
 }
 
 // ownChild is what an earlier try has left of the child that an endpoint is to get.

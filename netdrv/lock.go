@@ -87,11 +87,12 @@ func (l *locks) leave(name string, t *turn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	h := l.held[name]
-	if h == nil || !slices.Contains(h.waiting, t) {
+	i := slices.Index(h.waiting, t)
+	if i < 0 {
 		l.releaseHeld(name)
 		return
 	}
-	h.waiting = slices.DeleteFunc(h.waiting, func(w *turn) bool { return w == t })
+	h.waiting = slices.Delete(h.waiting, i, i+1)
 	h.admit()
 }
 

@@ -76,10 +76,11 @@ func (d bonded) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev
 	if _, err := d.host.MakeBond(*l.Bond); err != nil {
 		return hw.Netdev{}, err
 	}
-	if _, err := d.host.MakeChild(ctx, *l.Child); err != nil {
-		return hw.Netdev{}, err
+	dev, err := d.host.MakeChild(ctx, *l.Child)
+	if err != nil {
+		return dev, err
 	}
-	return d.host.Shape(l.Device, l.Shape, 0)
+	return d.host.Shape(dev, l.Shape, 0)
 }
 
 // release removes the bond, and with it its child, wherever that is.

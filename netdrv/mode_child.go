@@ -146,10 +146,10 @@ func (d child) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev,
 		return hw.Netdev{}, errors.New("the ledger does not say what to make")
 	}
 	dev, err := d.host.MakeChild(ctx, *l.Child)
-	if err != nil || len(l.Shape.Need) == 0 {
+	if err != nil {
 		return dev, err
 	}
-	return d.host.Shape(l.Device, l.Shape, 0)
+	return d.host.Shape(dev, l.Shape, 0)
 }
 
 // release removes the child. One that died with its container is as good as removed.

@@ -153,10 +153,10 @@ func (d passthrough) prepare(ctx context.Context, l *loan, save func() error) (h
 	if l.Child != nil {
 		return d.prepareStandIn(ctx, l)
 	}
-	if _, err := d.host.PrepareNetdev(l.Device, l.Wish.MAC); err != nil {
-		return hw.Netdev{}, err
+	dev, err := d.host.PrepareNetdev(l.Device, l.Wish.MAC)
+	if err == nil {
+		dev, err = d.host.Shape(dev, l.Shape, 0)
 	}
-	dev, err := d.host.Shape(l.Device, l.Shape, 0)
 	if err != nil {
 		return dev, err
 	}
@@ -171,14 +171,15 @@ func (d passthrough) prepareStandIn(ctx context.Context, l *loan) (hw.Netdev, er
 	}
 	if l.Shape.Need["mtu"] == hw.Must && l.Shape.MTU > bond.MTU {
 		raised := hw.LinkWish{LinkState: l.Shape.LinkState, Need: map[string]hw.Need{"mtu": hw.Must}}
-		if _, err := d.host.Shape(l.Parent, raised, 0); err != nil {
+		if _, err := d.host.Shape(bond, raised, 0); err != nil {
 			return hw.Netdev{}, err
 		}
 	}
-	if _, err := d.host.MakeChild(ctx, *l.Child); err != nil {
-		return hw.Netdev{}, err
+	dev, err := d.host.MakeChild(ctx, *l.Child)
+	if err != nil {
+		return dev, err
 	}
-	return d.host.Shape(l.Device, l.Shape, 0)
+	return d.host.Shape(dev, l.Shape, 0)
 }
 
 // release puts the device back. What was made in its place goes first: it has the device's MAC.

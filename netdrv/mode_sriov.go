@@ -64,7 +64,7 @@ func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netd
 	if err != nil {
 		return dev, err
 	}
-	if dev, err = d.host.Shape(dev.ID, l.Shape, pf.MTU); err != nil {
+	if dev, err = d.host.Shape(dev, l.Shape, pf.MTU); err != nil {
 		return dev, err
 	}
 	return dev, d.tune(ctx, l, save)

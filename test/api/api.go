@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -62,7 +63,7 @@ func (c Client) RemoveNetwork(name string) error {
 // On are the containers that run on a network, by their IDs.
 func (c Client) On(network string) (ids []string, err error) {
 	var n struct{ Containers map[string]struct{} }
-	err = c.read("/networks/"+network, &n)
+	err = c.Read("/networks/"+network, &n)
 	for id := range n.Containers {
 		ids = append(ids, id)
 	}
@@ -88,8 +89,11 @@ func (c Client) do(method, path string, what any) error {
 	return err
 }
 
-// read asks about something.
-func (c Client) read(path string, into any) error {
+// ErrGone is about something that is not there, or not any more.
+var ErrGone = errors.New("is not there")
+
+// Read asks about something.
+func (c Client) Read(path string, into any) error {
 	body, err := c.Ask(http.MethodGet, path, nil)
 	if err != nil {
 		return err
@@ -118,8 +122,13 @@ func (c Client) Ask(method, path string, what any) ([]byte, error) {
 	}
 	defer resp.Body.Close()
 	body, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode >= http.StatusBadRequest {
-		err = fmt.Errorf("%s: %s", resp.Status, strings.TrimSpace(string(body)))
+	text := strings.TrimSpace(string(body))
+	switch {
+	case err != nil:
+	case resp.StatusCode == http.StatusNotFound:
+		err = fmt.Errorf("%s: %w", text, ErrGone)
+	case resp.StatusCode >= http.StatusBadRequest:
+		err = fmt.Errorf("%s: %s", resp.Status, text)
 	}
 	return body, err
 }

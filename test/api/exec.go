@@ -30,7 +30,7 @@ func (c Client) Exec(container string, args ...string) (string, error) {
 		return out, err
 	}
 	var ended struct{ ExitCode *int }
-	if err := c.read("/exec/"+made.ID+"/json", &ended); err != nil {
+	if err := c.Read("/exec/"+made.ID+"/json", &ended); err != nil {
 		return out, err
 	}
 	if ended.ExitCode == nil || *ended.ExitCode != 0 {

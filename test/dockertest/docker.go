@@ -184,7 +184,7 @@ func Inspect(t testing.TB, container, format string) string {
 	what, err := engine.Inspect(container)
 	done(t, err, "inspect", "-f", format, container)
 	var out strings.Builder
-	if err := template.Must(template.New("").Parse(format)).Execute(&out, what); err != nil {
+	if err := template.Must(template.New("").Option("missingkey=error").Parse(format)).Execute(&out, what); err != nil {
 		t.Fatalf("docker inspect -f %s %s: %v", format, container, err)
 	}
 	return out.String()

@@ -1,18 +1,16 @@
 package invariant
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"net"
-	"net/http"
 	"net/netip"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/mellanox/passthrough/test/api"
 )
 
 // Container is a container of the engine, with what is in its network namespace.
@@ -39,11 +37,8 @@ type Link struct {
 // ReadDocker asks the engine of this machine what it knows of a plugin's things, and for its containers, all of them; it looks
 // into the network namespaces of those that run. Addresses are those of networks with this IPAM driver, whatever their driver is.
 func ReadDocker(plugin string) (*Engine, []Container, error) {
-	d := docker{&http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
-		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-			return new(net.Dialer).DialContext(ctx, "unix", "/var/run/docker.sock")
-		},
-	}}}
+	d := docker{api.Engine()}
+	d.Timeout = 30 * time.Second
 	defer d.CloseIdleConnections()
 	networks, err := d.networks()
 	if err != nil {
@@ -76,27 +71,8 @@ func ReadDocker(plugin string) (*Engine, []Container, error) {
 	return e, containers, nil
 }
 
-// docker is the engine's API, in the words that all engines understand.
-type docker struct{ *http.Client }
-
-// get asks for something.
-func (d docker) get(path string, into any) error {
-	resp, err := d.Get("http://docker" + path)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	if resp.StatusCode == http.StatusNotFound {
-		return errGone
-	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("engine: GET %s: %s", path, resp.Status)
-	}
-	return json.NewDecoder(resp.Body).Decode(into)
-}
-
-// errGone is about something that has been removed meanwhile.
-var errGone = errors.New("is not there")
+// docker is the engine, asked in the words that all engines understand.
+type docker struct{ api.Client }
 
 // dockerNetwork is a network as the engine shows it.
 type dockerNetwork struct {
@@ -107,7 +83,7 @@ type dockerNetwork struct {
 
 // networks are all of the engine's.
 func (d docker) networks() (all []dockerNetwork, err error) {
-	err = d.get("/networks", &all)
+	err = d.Read("/networks", &all)
 	return all, err
 }
 
@@ -116,13 +92,13 @@ func (d docker) containers() ([]Container, error) {
 	var ids []struct {
 		ID string `json:"Id"`
 	}
-	if err := d.get("/containers/json?all=1", &ids); err != nil {
+	if err := d.Read("/containers/json?all=1", &ids); err != nil {
 		return nil, err
 	}
 	var all []Container
 	for _, id := range ids {
 		c, err := d.container(id.ID)
-		if errors.Is(err, errGone) {
+		if errors.Is(err, api.ErrGone) {
 			continue
 		}
 		if err != nil {
@@ -146,7 +122,7 @@ func (d docker) container(id string) (Container, error) {
 			Networks map[string]struct{ NetworkID, EndpointID, IPAddress, MacAddress string }
 		}
 	}
-	if err := d.get("/containers/"+id+"/json", &r); err != nil {
+	if err := d.Read("/containers/"+id+"/json", &r); err != nil {
 		return Container{}, err
 	}
 	c := Container{ID: id, Name: strings.TrimPrefix(r.Name, "/"), Running: r.State.Running && !r.State.Restarting, PID: r.State.Pid,
