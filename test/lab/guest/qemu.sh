@@ -137,6 +137,7 @@ start_qemu() {
   mapfile -t nics < <(nic_options "$3" "$4" "$node")
   if [ -e "$run/disk" ]; then more+=(-drive "file=$run/disk,if=virtio,format=raw,cache=unsafe"); fi
   append="console=ttyS0 quiet loglevel=4 panic=-1 audit=0 mitigations=off nokaslr no_timer_check cryptomgr.notests"
+  case ${ACCEL[*]} in *tcg*) append+=' lab.emulated' ;; esac
   # shellcheck disable=SC2086 # LAB_QEMU_ARGS is a list of options
   "${QEMU[@]}" -name lab -nodefaults -no-user-config -display none -no-reboot -daemonize -pidfile "$run/pid" \
     -M q35 "${ACCEL[@]}" -m "$5" -smp "$6" -kernel "$image/vmlinuz" -initrd "$image/initrd" \
