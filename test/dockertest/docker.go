@@ -86,8 +86,8 @@ func Network(t testing.TB, name string, args ...string) {
 		if err != nil {
 			return
 		}
-		for _, id := range on {
-			done(t, engine.Remove(id), "rm", "-f", id)
+		for id, err := range atOnce(on, engine.Remove) {
+			done(t, err, "rm", "-f", id)
 		}
 		done(t, engine.RemoveNetwork(name), "network", "rm", name)
 	})
@@ -107,7 +107,7 @@ func Container(t testing.TB, name string, args ...string) {
 	t.Helper()
 	args = append([]string{"run", "-d", "--name", name}, args...)
 	Docker(t, append(args, "lab", "sleep", "1000000")...)
-	t.Cleanup(func() { _ = engine.Remove(name) })
+	removeAtEnd(t, name)
 }
 
 // Exec runs a program in a container.

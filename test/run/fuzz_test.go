@@ -5,8 +5,10 @@ import (
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"slices"
+	"strings"
 	"testing"
 )
 
@@ -57,5 +59,32 @@ func TestModest(t *testing.T) {
 	}
 	if line := (&stage{}).modest("a", "b"); !slices.Equal(line, []string{"a", "b"}) {
 		t.Errorf("with the machine to itself: %q", line)
+	}
+}
+
+// TestFailingInput: the input that has made a target fail is among what it says, wherever that ends up.
+func TestFailingInput(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "0a1b"), []byte("go test fuzz v1\nbyte('x')\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	tally := newTally(&report{out: &out, strip: "m"})
+	for _, e := range []string{
+		`{"Action":"run","Package":"m/p.FuzzA","Test":"FuzzA"}`,
+		`{"Action":"output","Package":"m/p.FuzzA","Test":"FuzzA","Output":"fuzz: elapsed: 0s, execs: 7 (7/sec)\n"}`,
+		`{"Action":"output","Package":"m/p.FuzzA","Test":"FuzzA","Output":"    Failing input written to 0a1b\n"}`,
+		`{"Action":"fail","Package":"m/p.FuzzA","Test":"FuzzA","Elapsed":5}`,
+	} {
+		tally.line(e)
+	}
+	tally.showInput("m/p.FuzzA", "FuzzA", dir)
+	tally.showInput("m/p.FuzzB", "FuzzB", dir) // did not run
+	want := "  FAIL  p.FuzzA: FuzzA\n        Failing input written to 0a1b\n    0a1b:\ngo test fuzz v1\nbyte('x')\n\n"
+	if got := out.String(); got != want {
+		t.Errorf("it says\n%s\nwant\n%s", got, want)
+	}
+	if got := lastWords(tally.failures()[0].output); !strings.HasSuffix(got, "\n    go test fuzz v1\n    byte('x')") {
+		t.Errorf("its last words are %s", got)
 	}
 }

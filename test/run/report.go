@@ -45,9 +45,14 @@ func (r *report) test(x *test, family []*test) {
 
 // output shows what a test says.
 func (r *report) output(line string) {
-	if !strings.HasPrefix(line, "=== ") {
+	if !ofTools(line) {
 		r.say("    %s", strings.TrimSuffix(line, "\n"))
 	}
+}
+
+// ofTools tells whether a line of a test's output is an account of how far it is, which does not tell why it failed.
+func ofTools(line string) bool {
+	return strings.HasPrefix(line, "=== ") || strings.HasPrefix(line, "fuzz: elapsed: ")
 }
 
 // pack shows a package that has ended, with what it printed outside of its tests if it failed.
@@ -97,6 +102,21 @@ func numbers(c counts) string {
 	return strings.Join(parts, ", ")
 }
 
+// lastWords are the last lines of what a failed test has said, below its name: whoever sees no more than the end of a long output
+// is to see why. A test of the engine says whole logs.
+func lastWords(output []string) string {
+	const lines, longest = 8, 400
+	var said []string
+	for _, text := range output {
+		for line := range strings.Lines(text) {
+			if line = strings.TrimSpace(line); line != "" && !ofTools(line) && !strings.HasPrefix(line, "--- ") {
+				said = append(said, "\n    "+line[:min(len(line), longest)])
+			}
+		}
+	}
+	return strings.Join(said[max(0, len(said)-lines):], "")
+}
+
 // summary shows all legs and, as the last line, the sum; it tells whether nothing failed.
 func (r *report) summary(all []*leg) bool {
 	var sum counts
@@ -109,6 +129,9 @@ func (r *report) summary(all []*leg) bool {
 	for _, l := range all {
 		for _, why := range l.tally.broken {
 			r.say("%s: did not run to its end: %s", l.title(), why)
+		}
+		for _, x := range l.tally.failures() {
+			r.say("%s: failed: %s: %s%s", l.title(), r.short(x.pkg), x.name, lastWords(x.output))
 		}
 		reasons, tests := l.tally.skips()
 		for _, why := range reasons {

@@ -194,6 +194,16 @@ func (t *tally) counts() counts {
 	return c
 }
 
+// failures are the tests that count as failed.
+func (t *tally) failures() (all []*test) {
+	for _, x := range t.order {
+		if x.outcome == failed && !(x.parent && anyUnder(t.order, x, failed)) {
+			all = append(all, x)
+		}
+	}
+	return all
+}
+
 // skips are the reasons of the tests that were skipped, each with the tests that gave it.
 func (t *tally) skips() (reasons []string, tests map[string][]string) {
 	tests = map[string][]string{}

@@ -150,7 +150,12 @@ func TestSummary(t *testing.T) {
 		`{"Action":"skip","Package":"m/p","Test":"TestB"}`,
 		`{"Action":"run","Package":"m/p","Test":"TestC"}`,
 		`{"Action":"skip","Package":"m/p","Test":"TestC"}`,
-		`{"Action":"pass","Package":"m/p"}`,
+		`{"Action":"run","Package":"m/p","Test":"TestD"}`,
+		`{"Action":"output","Package":"m/p","Test":"TestD","Output":"=== RUN   TestD\n"}`,
+		`{"Action":"output","Package":"m/p","Test":"TestD","Output":"    d_test.go:9: got 1\n        want 2\n"}`,
+		`{"Action":"output","Package":"m/p","Test":"TestD","Output":"--- FAIL: TestD (0.00s)\n"}`,
+		`{"Action":"fail","Package":"m/p","Test":"TestD"}`,
+		`{"Action":"fail","Package":"m/p"}`,
 	} {
 		unit.line(e)
 	}
@@ -163,13 +168,16 @@ func TestSummary(t *testing.T) {
 	}
 	want := strings.Join([]string{"",
 		"layer       ran   passed   failed   skipped   seconds",
-		"unit          1        1        0         2       2.5",
+		"unit          2        1        1         2       2.5",
 		"lab           1        0        1         0       0.0",
+		"unit: failed: p: TestD",
+		"    d_test.go:9: got 1",
+		"    want 2",
 		"unit: skipped: the kernel has no macvlan (TestB)",
 		"unit: skipped: no reason given (TestC)",
 		"lab: did not run to its end: scripts/lab up: exit status 1",
 		"",
-		"1 passed, 1 failed, 2 skipped", ""}, "\n")
+		"1 passed, 2 failed, 2 skipped", ""}, "\n")
 	if diff := cmp.Diff(want, out.String()); diff != "" {
 		t.Error(diff)
 	}
