@@ -29,6 +29,7 @@ func (r *report) test(x *test, family []*test) {
 	if x.outcome != failed {
 		if r.each {
 			r.say("  %-4s  %-46s %21s %7.1fs", word(x.outcome), x.name, numbers(count(family)), x.seconds)
+			r.slowParts(x, family)
 		}
 		return
 	}
@@ -39,6 +40,16 @@ func (r *report) test(x *test, family []*test) {
 	for _, y := range family {
 		for _, line := range y.output {
 			r.output(line)
+		}
+	}
+}
+
+// slowParts shows where the time of a test has gone.
+func (r *report) slowParts(x *test, family []*test) {
+	const slow = 10 // seconds
+	for _, y := range family {
+		if y != x && y.seconds >= slow {
+			r.say("          %-66s %7.1fs", strings.TrimPrefix(y.name, x.name+"/"), y.seconds)
 		}
 	}
 }

@@ -127,6 +127,27 @@ func TestLive(t *testing.T) {
 	}
 }
 
+// TestSlowParts: in a layer whose tests are shown one by one, so are those parts of them that take the time.
+func TestSlowParts(t *testing.T) {
+	var out bytes.Buffer
+	tally := newTally(&report{out: &out, each: true, strip: "m"})
+	for _, e := range []string{
+		`{"Action":"run","Package":"m/p","Test":"TestA"}`,
+		`{"Action":"run","Package":"m/p","Test":"TestA/quick"}`,
+		`{"Action":"pass","Package":"m/p","Test":"TestA/quick","Elapsed":0.5}`,
+		`{"Action":"run","Package":"m/p","Test":"TestA/slow"}`,
+		`{"Action":"pass","Package":"m/p","Test":"TestA/slow","Elapsed":61.25}`,
+		`{"Action":"pass","Package":"m/p","Test":"TestA","Elapsed":61.75}`,
+	} {
+		tally.line(e)
+	}
+	want := "  ok    TestA                                                       2 passed    61.8s\n" +
+		"          slow                                                                  61.2s\n"
+	if diff := cmp.Diff(want, out.String()); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestADeadBinaryEndsItsPackage(t *testing.T) {
 	var out bytes.Buffer
 	tally := newTally(&report{out: &out, strip: "m"})

@@ -3,9 +3,11 @@
 package swarm
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 
+	"github.com/mellanox/passthrough/test/api"
 	. "github.com/mellanox/passthrough/test/dockertest"
 )
 
@@ -50,6 +52,21 @@ func (n node) version(t *testing.T) string {
 	return description[strings.LastIndex(description, "("):]
 }
 
+// engines are the nodes' engines, see reach.
+var engines = map[node]api.Client{}
+
+// reach finds the socket by which the node's engine is asked from here: a command line in the guest for each look would keep it
+// busier than what is looked for.
+func (n node) reach(t *testing.T) {
+	t.Helper()
+	status := n.lab(t, "status")
+	_, folder, ok := strings.Cut(status, "folder ")
+	if !ok {
+		t.Fatalf("%s is %s", n, status)
+	}
+	engines[n] = api.Over(folder + "/docker.sock")
+}
+
 // A task is a container of the service, where it runs.
 type task struct {
 	node                   node
@@ -60,12 +77,20 @@ type task struct {
 func tasks(t *testing.T, nodes ...node) (all []task) {
 	t.Helper()
 	for _, n := range nodes {
-		const format = `{{.Id}} {{.Name}} {{with .NetworkSettings.Networks.fabric}}{{.IPAddress}} {{.MacAddress}}{{end}}`
-		out := n.sh(t, `docker ps -q -f label=com.docker.swarm.service.name=web | xargs -r docker inspect -f '`+format+
-			`' || true`) // one may have ended meanwhile
-		for line := range strings.Lines(out) {
-			if f := strings.Fields(line); len(f) == 4 {
-				all = append(all, task{n, f[0], f[1], f[2], f[3]})
+		var running []struct {
+			ID              string `json:"Id"`
+			Names           []string
+			NetworkSettings struct {
+				Networks map[string]struct{ IPAddress, MacAddress string }
+			}
+		}
+		ofWeb := url.QueryEscape(`{"label":["com.docker.swarm.service.name=web"]}`)
+		if err := engines[n].Read("/containers/json?filters="+ofWeb, &running); err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range running {
+			if at := c.NetworkSettings.Networks["fabric"]; at.IPAddress != "" {
+				all = append(all, task{n, c.ID, strings.TrimPrefix(c.Names[0], "/"), at.IPAddress, at.MacAddress})
 			}
 		}
 	}
@@ -75,5 +100,9 @@ func tasks(t *testing.T, nodes ...node) (all []task) {
 // exec runs a program in the task's container, which must succeed.
 func (k task) exec(t *testing.T, line string) string {
 	t.Helper()
-	return k.node.sh(t, "docker exec "+k.id+" "+line)
+	out, err := engines[k.node].Exec(k.id, strings.Fields(line)...)
+	if err != nil {
+		t.Fatalf("%s: %s: %v", k.name, line, err)
+	}
+	return out
 }

@@ -34,7 +34,7 @@ func newVersion(t *testing.T, version, edit string) {
 }
 
 func upgrade(t *testing.T) {
-	before := running(t, 4)
+	before := running(t)
 	newVersion(t, "second", "")
 	follow(t, "An upgrade")
 	for _, n := range []node{one, two} {
@@ -42,7 +42,7 @@ func upgrade(t *testing.T) {
 			t.Errorf("%s has version %s", n, v)
 		}
 	}
-	if after := running(t, 4); !slices.Equal(before, after) {
+	if after := running(t); !slices.Equal(before, after) {
 		t.Errorf("the tasks were\n%v, and are\n%v", before, after)
 	}
 	talk(t, before)
@@ -78,5 +78,5 @@ func failedUpgrade(t *testing.T) {
 		t.Errorf("the nodes are\n%s", out)
 	}
 	spread(t)
-	talk(t, running(t, 4))
+	talk(t, running(t))
 }

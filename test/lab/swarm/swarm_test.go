@@ -39,6 +39,8 @@ func TestSwarm(t *testing.T) {
 
 // prepare puts on node1 what an operator has there: the repository with a bundle, and an etcd that both reach.
 func prepare(t *testing.T) {
+	one.reach(t)
+	two.reach(t)
 	etcd, err := etcdtest.Server()
 	if err != nil {
 		t.Fatal(err)
@@ -73,7 +75,7 @@ func join(t *testing.T) {
 func service(t *testing.T) {
 	follow(t, "A network")
 	follow(t, "A service")
-	all := running(t, 4)
+	all := running(t)
 	for _, k := range all {
 		if driver := k.exec(t, "ethtool -i eth0"); !strings.HasPrefix(driver, "driver: igbvf") {
 			t.Errorf("%s has no VF: %s", k.name, driver)
@@ -92,8 +94,11 @@ func service(t *testing.T) {
 	}
 }
 
-// running waits until the service has n tasks on two nodes, with an address each, and returns them.
-func running(t *testing.T, n int) (all []task) {
+// replicas is how many tasks the guide's service has.
+const replicas = 3
+
+// running waits until they are there, on two nodes, with an address each, and returns them.
+func running(t *testing.T) (all []task) {
 	t.Helper()
 	defer func() {
 		if t.Failed() {
@@ -102,7 +107,7 @@ func running(t *testing.T, n int) (all []task) {
 	}()
 	Within(t, 2*time.Minute, func() string {
 		all = tasks(t, one, two)
-		if len(all) != n || all[0].node == all[n-1].node {
+		if len(all) != replicas || all[0].node == all[replicas-1].node {
 			return fmt.Sprintf("the tasks are %v", all)
 		}
 		return ""
@@ -128,7 +133,7 @@ func talk(t *testing.T, all []task) {
 	t.Helper()
 	ping := func(from, to task) {
 		Within(t, 20*time.Second, func() string {
-			if out, err := from.node.try("docker exec " + from.id + " ping -c1 -W1 " + to.address); err != nil {
+			if out, err := engines[from.node].Exec(from.id, "ping", "-c1", "-W1", to.address); err != nil {
 				return fmt.Sprintf("%v does not reach %v: %s %v", from, to, out, err)
 			}
 			return ""
@@ -140,32 +145,31 @@ func talk(t *testing.T, all []task) {
 	ping(all[len(all)-1], all[0])
 }
 
-// clock: who has an address does not depend on what time it is on a node. One that is an hour and a half ahead, and then is
-// set right, starts and ends tasks as ever.
+// clock: who has an address does not depend on what time it is on a node. One that is an hour and a half ahead starts and ends
+// tasks as ever, and one whose clock was set right ends, when it is drained, those that it started before.
 func clock(t *testing.T) {
-	for _, jump := range []string{"+ 5400", "- 5400"} {
-		two.sh(t, "date -s @$(($(date +%s) "+jump+"))")
-		spread(t)
-		var want []string
-		for _, k := range running(t, 4) {
-			want = append(want, k.address)
-		}
-		slices.Sort(want)
-		Within(t, time.Minute, func() string {
-			if got := leases(t); !slices.Equal(got, want) {
-				return fmt.Sprintf("etcd says that %v are taken, the tasks have %v", got, want)
-			}
-			return ""
-		})
+	two.sh(t, "date -s @$(($(date +%s) + 5400))")
+	spread(t)
+	var want []string
+	for _, k := range running(t) {
+		want = append(want, k.address)
 	}
+	slices.Sort(want)
+	Within(t, time.Minute, func() string {
+		if got := leases(t); !slices.Equal(got, want) {
+			return fmt.Sprintf("etcd says that %v are taken, the tasks have %v", got, want)
+		}
+		return ""
+	})
+	two.sh(t, "date -s @$(($(date +%s) - 5400))")
 }
 
 func drain(t *testing.T) {
 	commands := page.Commands(t, root+"docs/swarm.md", "Maintenance")
 	one.sh(t, commands[0])
 	Within(t, time.Minute, func() string {
-		if on1, on2, vfs := len(tasks(t, one)), len(tasks(t, two)), two.vfs(t); on1 != 4 || on2 != 0 || vfs != "0" {
-			return fmt.Sprintf("%d tasks on node1, %d on node2, which has %s VFs; want 4, 0 and 0", on1, on2, vfs)
+		if on1, on2, vfs := len(tasks(t, one)), len(tasks(t, two)), two.vfs(t); on1 != replicas || on2 != 0 || vfs != "0" {
+			return fmt.Sprintf("%d tasks on node1, %d on node2, which has %s VFs; want %d, 0 and 0", on1, on2, vfs, replicas)
 		}
 		return ""
 	})
@@ -180,7 +184,7 @@ func drain(t *testing.T) {
 	}
 	one.sh(t, commands[1])
 	spread(t)
-	running(t, 4)
+	running(t)
 }
 
 // spread starts the service's tasks anew, on both nodes.
@@ -200,7 +204,7 @@ func leases(t *testing.T) []string {
 }
 
 func powerCut(t *testing.T) {
-	before := running(t, 4)
+	before := running(t)
 	two.lab(t, "off")
 	var lost []task
 	for _, k := range before {
@@ -210,8 +214,8 @@ func powerCut(t *testing.T) {
 	}
 	var now []task
 	Within(t, 2*time.Minute, func() string {
-		if now = tasks(t, one); len(now) != 4 {
-			return fmt.Sprintf("%d tasks on node1, want 4", len(now))
+		if now = tasks(t, one); len(now) != replicas {
+			return fmt.Sprintf("%d tasks on node1, want %d", len(now), replicas)
 		}
 		return ""
 	})
@@ -239,5 +243,5 @@ func rejoin(t *testing.T) {
 	network := page.Commands(t, root+"docs/swarm.md", "A network")
 	one.sh(t, network[len(network)-1])
 	follow(t, "A service")
-	talk(t, running(t, 4))
+	talk(t, running(t))
 }
