@@ -23,15 +23,15 @@ func TestCrashVFs(t *testing.T) {
 		every int
 		life  crash.Life
 	}{
-		{40, crash.Life{Name: "vf that was there", Subnet: "10.5.0.0/24", Options: vf,
+		{80, crash.Life{Name: "vf that was there", Subnet: "10.5.0.0/24", Options: vf,
 			Setup: "ip link set enp1s0 up\necho 2 >" + divided + "\nudevadm settle",
 			End:   "echo 0 >" + divided + "\nip link set enp1s0 down"}},
-		{150, crash.Life{Name: "vf that is made", Subnet: "10.5.0.0/24",
+		{200, crash.Life{Name: "vf that is made", Subnet: "10.5.0.0/24",
 			Options: map[string]string{"netdevice": "enp1s0", "vlan": "100", "numvfs": "1"}}},
-		{40, crash.Life{Name: "whole nic", Subnet: "10.6.0.0/24", Options: map[string]string{"netdevice": "enp2s0", "mode": "passthrough"},
+		{60, crash.Life{Name: "whole nic", Subnet: "10.6.0.0/24", Options: map[string]string{"netdevice": "enp2s0", "mode": "passthrough"},
 			Setup: "ip link set enp2s0 up\nip addr add 192.0.2.7/24 dev enp2s0",
 			End:   "ip addr flush dev enp2s0\nip link set enp2s0 down"}},
-		{150, crash.Life{Name: "bond of vfs", Subnet: "10.7.0.0/24", Options: map[string]string{"netdevice": "enp1s0,enp2s0",
+		{300, crash.Life{Name: "bond of vfs", Subnet: "10.7.0.0/24", Options: map[string]string{"netdevice": "enp1s0,enp2s0",
 			"bond": "active-backup", "vlan": "100"},
 			Setup: "for pf in enp1s0 enp2s0; do ip link set $pf up; echo 1 >/sys/class/net/$pf/device/sriov_numvfs; done; udevadm settle",
 			End:   "for pf in enp1s0 enp2s0; do echo 0 >/sys/class/net/$pf/device/sriov_numvfs; ip link set $pf down; done"}},

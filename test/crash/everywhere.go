@@ -90,9 +90,10 @@ func Everywhere(t *testing.T, place Place, life Life) {
 		}
 	}
 	first := place.some(t, life, deaths)
+	t.Logf("%d points; killed at %d of %d (CRASH_EVERY=%d CRASH_SEED=%d)", len(points), first.lived-first.unkilled, len(deaths),
+		max(1, place.Every), place.Seed)
 	second := place.some(t, life, first.next)
-	t.Logf("%d points; killed at %d of %d, and a second time at %d of %d (CRASH_EVERY=%d CRASH_SEED=%d)", len(points),
-		first.lived-first.unkilled, len(deaths), second.lived-second.missed, len(first.next), max(1, place.Every), place.Seed)
+	t.Logf("killed a second time at %d of %d", second.lived-second.missed, len(first.next))
 }
 
 // some lives a life for as many of the deaths as there is time for, drawn by lot.

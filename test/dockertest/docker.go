@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"text/template"
@@ -162,17 +163,27 @@ func AsBefore(t testing.TB, host func() string) {
 func Reaches(t testing.TB, container, address string, bound time.Duration) {
 	t.Helper()
 	Within(t, bound, func() string {
-		if _, err := engine.Exec(container, "ping", "-c1", "-W1", address); err != nil {
+		if _, err := ping(container, "-c1", "-W1", address); err != nil {
 			return container + " does not reach " + address
 		}
 		return ""
 	})
 }
 
+// ping runs ping where the container's processes are, without asking the engine to start it: that takes an emulated machine ten
+// times as long.
+func ping(container string, args ...string) (string, error) {
+	var what struct{ State struct{ Pid int } }
+	if err := engine.Read("/containers/"+container+"/json", &what); err != nil {
+		return "", err
+	}
+	return Try("nsenter", append([]string{"--target", strconv.Itoa(what.State.Pid), "--mount", "--net", "ping"}, args...)...)
+}
+
 // CannotReach sends three pings, none of which may be answered. That they could not be sent is no proof.
 func CannotReach(t testing.TB, container, address string) {
 	t.Helper()
-	out, err := engine.Exec(container, "ping", "-c3", "-i0.3", "-W1", address)
+	out, err := ping(container, "-c3", "-i0.3", "-W1", address)
 	if !strings.Contains(out, "3 packets transmitted, 0 packets received") {
 		t.Errorf("%s reaches %s, or cannot ping: %v\n%s", container, address, err, out)
 	}

@@ -64,17 +64,6 @@ func TestRegistry(t *testing.T) {
 	Reaches(t, "c1", "10.20.0.1", 5*time.Second)
 }
 
-// TestInstallTwice: an engine takes a bundle once, and the script tells more of that than the engine.
-func TestInstallTwice(t *testing.T) {
-	out, err := Try("../../scripts/install", bundle, "second")
-	if err == nil || !strings.Contains(err.Error(), "install: "+bundle+" is in the engine already, as another plugin") {
-		t.Errorf("%v, %s; want an error that says who has the bundle", err, out)
-	}
-	if all := Docker(t, "plugin", "ls", "--format", "{{.Name}}"); all != Plugin {
-		t.Errorf("the plugins are %s, want %s alone", all, Plugin)
-	}
-}
-
 // publish puts a version of the plugin into a registry. Its root file system differs from that of the others, too: an engine has
 // none of one content under two names.
 func publish(t *testing.T, repository, version, entrypoint string) {

@@ -49,22 +49,6 @@ func TestEngineKilled(t *testing.T) {
 	}
 }
 
-// TestEngineRestarted: an orderly restart.
-func TestEngineRestarted(t *testing.T) {
-	asBefore(t)
-	sriov(t, "vfs", "10.1.0.0/24", "-o", "numvfs=2")
-	Container(t, "one1", "--net", "vfs", "--restart=always")
-	Run(t, "engine", "restart")
-	Within(t, 20*time.Second, func() string {
-		if _, err := Try("docker", "exec", "one1", "ip", "link", "show", "eth0"); err != nil {
-			return "the container has no eth0: " + err.Error()
-		}
-		return ""
-	})
-	Container(t, "two2", "--net", "vfs")
-	Reaches(t, "one1", Address(t, "two2", "vfs"), 5*time.Second)
-}
-
 // TestLiveRestore: the engine goes and comes with its containers running; their VFs stay theirs, and come back.
 func TestLiveRestore(t *testing.T) {
 	asBefore(t)

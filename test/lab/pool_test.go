@@ -65,27 +65,3 @@ func TestPool(t *testing.T) {
 		t.Errorf("c1 has %s, want one of the PF that is back", got)
 	}
 }
-
-// TestDeviceNames: a name that the administrator has given to devices, in a file or in DEVICES, stands for them in the
-// option netdevice.
-func TestDeviceNames(t *testing.T) {
-	asBefore(t)
-	Refused(t, "option netdevice: fabric-a: no such device", "network", "create", "-d", Plugin, "-o", "netdevice=fabric-a", "x")
-	file := Sh(t, "echo /var/lib/docker/plugins/$(docker plugin inspect -f '{{.ID}}' "+Plugin+")/propagated-mount/devices")
-	Sh(t, "echo 'fabric-a = "+another+" # storage' > "+file)
-	t.Cleanup(func() { Sh(t, "rm "+file) })
-	set := func(value string) { // it cannot be set while it is enabled
-		Sh(t, "docker plugin disable "+Plugin+" && docker plugin set "+Plugin+" DEVICES='"+value+"' && docker plugin enable "+Plugin)
-	}
-	set("fabric-b=" + pfPCI + "," + another)
-	t.Cleanup(func() { set("") })
-	for _, c := range []struct{ netdevice, bus string }{{"fabric-a", "02"}, {"fabric-b", "01"}} {
-		Network(t, c.netdevice, "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.1.0.0/24", "-o", "netdevice="+c.netdevice, "-o", "numvfs=1")
-		Container(t, c.netdevice, "--net", c.netdevice)
-		if got := deviceOf(t, c.netdevice); !strings.HasPrefix(got, "0000:"+c.bus) {
-			t.Errorf("the container on %s has %s, want one on bus %s", c.netdevice, got, c.bus)
-		}
-		Docker(t, "rm", "-f", c.netdevice)
-		Docker(t, "network", "rm", c.netdevice)
-	}
-}

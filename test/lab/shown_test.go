@@ -68,23 +68,3 @@ func TestDemo(t *testing.T) {
 		t.Errorf("the demo ends in\n%s", out)
 	}
 }
-
-// TestInstall installs the plugin under another name beside the one that the tests use, and removes it.
-func TestInstall(t *testing.T) {
-	const name = "mellanox/passthrough:latest"
-	// The engine refuses to create the same content twice.
-	Sh(t, "rm -rf other && cp -r plugin other && sed -i 's/\"description\": \"/&another: /' other/config.json && echo > other/rootfs/etc/other")
-	Sh(t, "sh ./install other "+name+" LOG_LEVEL=debug")
-	if state := Docker(t, "plugin", "inspect", "-f", "{{.Enabled}}", name); state != "true" {
-		t.Errorf("enabled: %s", state)
-	}
-	Network(t, "n", "-d", name, "--ipam-driver", name, "--subnet", "10.1.0.0/24", "-o", "netdevice="+another, "-o", "mode=passthrough")
-	if _, err := Try("sh", "./uninstall", name); err == nil || !strings.Contains(err.Error(), "n") {
-		t.Errorf("removed in spite of its network: %v", err)
-	}
-	Docker(t, "network", "rm", "n")
-	Sh(t, "sh ./uninstall "+name)
-	if _, err := Try("docker", "plugin", "inspect", name); err == nil {
-		t.Error("it is still there")
-	}
-}

@@ -35,31 +35,30 @@ func TestThin(t *testing.T) {
 			return ""
 		})
 	}
-	own := Sh(t, "cat /sys/class/net/"+pf+"/address")
-	for _, mode := range []string{"macvlan", "ipvlan"} {
-		thin(t, mode)
-		Container(t, "one1", "--net", mode+"s")
-		Container(t, "two2", "--net", mode+"s", "--cap-add", "NET_ADMIN")
-		Reaches(t, "one1", Address(t, "two2", mode+"s"), 5*time.Second)
-		Reaches(t, "two2", "10.6.0.99", 5*time.Second)
-		if link := Exec(t, "one1", "ip", "-d", "link", "show", "eth0"); !strings.Contains(link, mode+" ") {
-			t.Errorf("not a %s: %s", mode, link)
-		}
-		in := Exec(t, "one1", "cat", "/sys/class/net/eth0/address")
-		if shown := MAC(t, "one1", mode+"s"); mode == "macvlan" && shown != in || (in == own) != (mode == "ipvlan") {
-			t.Errorf("mac %s, docker inspect shows %q, %s has %s", in, shown, pf, own)
-		}
-		Exec(t, "two2", "ip", "link", "set", "eth0", "down") // Linux 6.1 renames none that is up
-		Exec(t, "two2", "ip", "link", "set", "eth0", "mtu", "1300", "name", "gone")
-		Docker(t, "rm", "-f", "one1", "two2")
-		gone(mode)
-		Docker(t, "network", "rm", mode+"s")
+	thin(t, "ipvlan")
+	Container(t, "one1", "--net", "ipvlans")
+	Container(t, "two2", "--net", "ipvlans", "--cap-add", "NET_ADMIN")
+	Reaches(t, "one1", Address(t, "two2", "ipvlans"), 5*time.Second)
+	Reaches(t, "two2", "10.6.0.99", 5*time.Second)
+	if link := Exec(t, "one1", "ip", "-d", "link", "show", "eth0"); !strings.Contains(link, "ipvlan ") {
+		t.Errorf("not an ipvlan: %s", link)
 	}
+	if in, own := Exec(t, "one1", "cat", "/sys/class/net/eth0/address"), Sh(t, "cat /sys/class/net/"+pf+"/address"); in != own {
+		t.Errorf("mac %s, %s has %s", in, pf, own)
+	}
+	Exec(t, "two2", "ip", "link", "set", "eth0", "down") // Linux 6.1 renames none that is up
+	Exec(t, "two2", "ip", "link", "set", "eth0", "mtu", "1300", "name", "gone")
+	Docker(t, "rm", "-f", "one1", "two2")
+	gone("ipvlan")
+	Docker(t, "network", "rm", "ipvlans")
+
 	thin(t, "macvlan")
 	Container(t, "own1", "--net", "macvlans", "--mac-address", "02:00:00:00:00:42")
-	if mac := Exec(t, "own1", "cat", "/sys/class/net/eth0/address"); mac != "02:00:00:00:00:42" {
-		t.Errorf("mac %s", mac)
+	link, mac := Exec(t, "own1", "ip", "-d", "link", "show", "eth0"), MAC(t, "own1", "macvlans")
+	if !strings.Contains(link, "macvlan ") || !strings.Contains(link, "02:00:00:00:00:42") || mac != "02:00:00:00:00:42" {
+		t.Errorf("docker inspect shows %s, and it is %s", mac, link)
 	}
+	Reaches(t, "own1", "10.6.0.99", 5*time.Second)
 	Run(t, "engine", "kill")
 	Run(t, "engine", "start")
 	Docker(t, "start", "own1", "vf11")

@@ -241,8 +241,7 @@ func (s *stage) surrounded(ctx context.Context, script string, around surroundin
 // inside runs the tests in the machine, in a folder where the bundle of the plugin lies as plugin/.
 func (s *stage) inside(ctx context.Context, script string, packages []taggedPackage, binaries []string) error {
 	const place = "/root/test/"
-	files := slices.Concat(binaries, s.paths("bin/plugin", "README.md", "scripts/install", "scripts/uninstall", "scripts/demo",
-		"scripts/host-rules"))
+	files := slices.Concat(binaries, s.paths("bin/plugin", "README.md", "scripts/demo", "scripts/host-rules"))
 	for _, args := range [][]string{
 		{"sh", "mkdir -p " + place},
 		slices.Concat([]string{"put"}, files, []string{place}),
