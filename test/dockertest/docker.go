@@ -87,8 +87,8 @@ func Network(t testing.TB, name string, args ...string) {
 		if err != nil {
 			return
 		}
-		for id, err := range atOnce(on, engine.Remove) {
-			done(t, err, "rm", "-f", id)
+		for _, id := range on {
+			done(t, engine.Remove(id), "rm", "-f", id)
 		}
 		done(t, engine.RemoveNetwork(name), "network", "rm", name)
 	})
@@ -108,7 +108,7 @@ func Container(t testing.TB, name string, args ...string) {
 	t.Helper()
 	args = append([]string{"run", "-d", "--name", name}, args...)
 	Docker(t, append(args, "lab", "sleep", "1000000")...)
-	removeAtEnd(t, name)
+	t.Cleanup(func() { _ = engine.Remove(name) })
 }
 
 // Exec runs a program in a container.
@@ -170,8 +170,8 @@ func Reaches(t testing.TB, container, address string, bound time.Duration) {
 	})
 }
 
-// ping runs ping where the container's processes are, without asking the engine to start it: that takes an emulated machine ten
-// times as long.
+// ping runs ping where the container's processes are. It is looked for again and again, and to have the engine start it costs an
+// emulated machine half a second of a processor.
 func ping(container string, args ...string) (string, error) {
 	var what struct{ State struct{ Pid int } }
 	if err := engine.Read("/containers/"+container+"/json", &what); err != nil {

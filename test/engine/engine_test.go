@@ -38,7 +38,13 @@ func veth(t *testing.T, name, address string) {
 // passthrough makes a network that hands a device over.
 func passthrough(t *testing.T, name, device, subnet string, options ...string) {
 	t.Helper()
-	args := []string{"-d", Plugin, "--ipam-driver", Plugin, "--subnet", subnet, "-o", "netdevice=" + device, "-o", "mode=passthrough"}
+	ours(t, "passthrough", name, device, subnet, options...)
+}
+
+// ours makes a network of the plugin's, with its addresses.
+func ours(t *testing.T, mode, name, device, subnet string, options ...string) {
+	t.Helper()
+	args := []string{"-d", Plugin, "--ipam-driver", Plugin, "--subnet", subnet, "-o", "netdevice=" + device, "-o", "mode=" + mode}
 	Network(t, name, append(args, options...)...)
 }
 

@@ -10,13 +10,6 @@ import (
 	. "github.com/mellanox/passthrough/test/dockertest"
 )
 
-// shared makes a network of ours whose containers share a device with others.
-func shared(t *testing.T, name, device, subnet string, options ...string) {
-	t.Helper()
-	args := []string{"-d", Plugin, "--ipam-driver", Plugin, "--subnet", subnet, "-o", "netdevice=" + device, "-o", "mode=macvlan"}
-	Network(t, name, append(args, options...)...)
-}
-
 // TestGateway: a default route only for those who ask, and never a second leg into the engine's own networks. All networks have one
 // subnet.
 func TestGateway(t *testing.T) {
@@ -32,7 +25,7 @@ func TestGateway(t *testing.T) {
 		{"nogw", "", []string{"--gateway", "10.20.0.254", "-o", "gateway=none"}},
 		{"internal", "", []string{"--gateway", "10.20.0.254", "--internal"}},
 	} {
-		shared(t, c.name, "pt0", "10.20.0.0/24", c.options...)
+		ours(t, "macvlan", c.name, "pt0", "10.20.0.0/24", c.options...)
 		Container(t, "on-"+c.name, "--net", c.name)
 		got := Exec(t, "on-"+c.name, "ip", "route")
 		if has := strings.Contains(got, "default"); has != (c.want != "") || !strings.Contains(got, c.want) {
@@ -51,7 +44,7 @@ func TestGateway(t *testing.T) {
 func TestAddresses(t *testing.T) {
 	veth(t, "pt0", "10.20.0.1/24")
 	Sh(t, "ip link set pt0 up")
-	shared(t, "n1", "pt0", "10.20.0.0/24", "--ip-range", "10.20.0.128/29", "--gateway", "10.20.0.1", "--aux-address", "router=10.20.0.129",
+	ours(t, "macvlan", "n1", "pt0", "10.20.0.0/24", "--ip-range", "10.20.0.128/29", "--gateway", "10.20.0.1", "--aux-address", "router=10.20.0.129",
 		"--ipv6", "--subnet", "2001:db8:1::/64")
 	Container(t, "c1", "--net", "n1")
 	if a := Address(t, "c1", "n1"); !strings.HasPrefix(a, "10.20.0.1") || a == "10.20.0.129" {

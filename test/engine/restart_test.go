@@ -16,7 +16,7 @@ func TestEngineRestarted(t *testing.T) {
 	veth(t, "pt1", "10.30.0.1/24")
 	Sh(t, "ip link set pt1 up")
 	passthrough(t, "whole", "pt0", "10.20.0.0/24", "--gateway", "10.20.0.1")
-	shared(t, "children", "pt1", "10.30.0.0/24", "--gateway", "10.30.0.1")
+	ours(t, "macvlan", "children", "pt1", "10.30.0.0/24", "--gateway", "10.30.0.1")
 	Container(t, "always", "--net", "children", "--restart=always")
 	Container(t, "never", "--net", "whole")
 	Run(t, "engine", "restart")

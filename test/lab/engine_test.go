@@ -49,13 +49,20 @@ func TestEngineKilled(t *testing.T) {
 	}
 }
 
-// TestLiveRestore: the engine goes and comes with its containers running; their VFs stay theirs, and come back.
+// TestLiveRestore: after an orderly restart a container has a VF again. From then on the engine goes and comes with its containers
+// running; their VFs stay theirs, and come back.
 func TestLiveRestore(t *testing.T) {
 	asBefore(t)
-	Run(t, "engine", "restart", "--live-restore")
 	t.Cleanup(func() { Sh(t, "engine stop && rm -f /run/dockerd.options && engine start") })
 	sriov(t, "vfs", "10.1.0.0/24", "-o", "numvfs=2")
-	Container(t, "one1", "--net", "vfs")
+	Container(t, "one1", "--net", "vfs", "--restart=always")
+	Run(t, "engine", "restart", "--live-restore")
+	Within(t, 20*time.Second, func() string {
+		if _, err := Try("docker", "exec", "one1", "ip", "link", "show", "eth0"); err != nil {
+			return "the container has no eth0: " + err.Error()
+		}
+		return ""
+	})
 	Run(t, "engine", "kill")
 	Run(t, "engine", "start", "--live-restore")
 	Container(t, "two2", "--net", "vfs")

@@ -35,6 +35,11 @@ func TestThin(t *testing.T) {
 			return ""
 		})
 	}
+	dirty := func(container string) {
+		t.Helper()
+		Exec(t, container, "ip", "link", "set", "eth0", "down") // Linux 6.1 renames none that is up
+		Exec(t, container, "ip", "link", "set", "eth0", "mtu", "1300", "name", "gone")
+	}
 	thin(t, "ipvlan")
 	Container(t, "one1", "--net", "ipvlans")
 	Container(t, "two2", "--net", "ipvlans", "--cap-add", "NET_ADMIN")
@@ -46,14 +51,13 @@ func TestThin(t *testing.T) {
 	if in, own := Exec(t, "one1", "cat", "/sys/class/net/eth0/address"), Sh(t, "cat /sys/class/net/"+pf+"/address"); in != own {
 		t.Errorf("mac %s, %s has %s", in, pf, own)
 	}
-	Exec(t, "two2", "ip", "link", "set", "eth0", "down") // Linux 6.1 renames none that is up
-	Exec(t, "two2", "ip", "link", "set", "eth0", "mtu", "1300", "name", "gone")
+	dirty("two2")
 	Docker(t, "rm", "-f", "one1", "two2")
 	gone("ipvlan")
 	Docker(t, "network", "rm", "ipvlans")
 
 	thin(t, "macvlan")
-	Container(t, "own1", "--net", "macvlans", "--mac-address", "02:00:00:00:00:42")
+	Container(t, "own1", "--net", "macvlans", "--mac-address", "02:00:00:00:00:42", "--cap-add", "NET_ADMIN")
 	link, mac := Exec(t, "own1", "ip", "-d", "link", "show", "eth0"), MAC(t, "own1", "macvlans")
 	if !strings.Contains(link, "macvlan ") || !strings.Contains(link, "02:00:00:00:00:42") || mac != "02:00:00:00:00:42" {
 		t.Errorf("docker inspect shows %s, and it is %s", mac, link)
@@ -63,6 +67,7 @@ func TestThin(t *testing.T) {
 	Run(t, "engine", "start")
 	Docker(t, "start", "own1", "vf11")
 	Reaches(t, "own1", "10.6.0.99", 10*time.Second)
+	dirty("own1")
 	Docker(t, "rm", "-f", "own1")
 	gone("macvlan of a killed engine")
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -74,25 +73,20 @@ func (s *stage) fuzzPackage(ctx context.Context, p fuzzedPackage) error {
 	}
 	var failures []error
 	for _, target := range strings.Fields(string(out)) {
-		args := append(s.testFlags(time.Hour), "-test.run=^$", "-test.fuzz=^"+target+"$", "-test.fuzzminimizetime=10x",
-			"-test.fuzzcachedir="+filepath.Join(s.root, ".cache/fuzz", name))
-		if s.spare {
-			args = append(args, "-test.parallel=1")
-		}
-		shown := p.path + "." + target // a line for each, as for a package
-		failures = append(failures, s.forFuzzTime(ctx, binary, args, func(cmd *exec.Cmd) error {
-			cmd.Dir = p.dir
-			return s.convert(ctx, shown, cmd)
-		}), s.tally.tried(shown, target))
-		s.tally.showInput(shown, target, p.dir)
+		failures = append(failures, s.fuzzTarget(ctx, p, binary, target))
 	}
 	return errors.Join(failures...)
 }
 
-// forFuzzTime runs a fuzz target, by its binary, for as long as -fuzztime says. After a time it is interrupted, as a user would: one
-// that is told to end by itself (-test.fuzztime=30s) fails at times where it has to wait for a processor, with "context deadline
-// exceeded" and no input: it finds its time over before those that work for it do (Go 1.26, internal/fuzz, stop; 3 of 120 runs).
-func (s *stage) forFuzzTime(ctx context.Context, binary string, args []string, run func(*exec.Cmd) error) error {
+// fuzzTarget runs a target for as long as -fuzztime says. After a time it is interrupted, as a user would: one that is told to end
+// by itself (-test.fuzztime=30s) fails at times where it has to wait for a processor, with "context deadline exceeded" and no
+// input: it finds its time over before those that work for it do (Go 1.26, internal/fuzz, stop; 3 of 120 runs).
+func (s *stage) fuzzTarget(ctx context.Context, p fuzzedPackage, binary, target string) error {
+	args := append(s.testFlags(time.Hour), "-test.run=^$", "-test.fuzz=^"+target+"$", "-test.fuzzminimizetime=10x",
+		"-test.fuzzcachedir="+filepath.Join(s.root, ".cache/fuzz", strings.ReplaceAll(p.path, "/", "-")))
+	if s.spare {
+		args = append(args, "-test.parallel=1")
+	}
 	during := ctx
 	if d, err := time.ParseDuration(s.fuzzTime); err != nil {
 		args = append(args, "-test.fuzztime="+s.fuzzTime) // a number of inputs, or nothing that the binary knows
@@ -103,6 +97,7 @@ func (s *stage) forFuzzTime(ctx context.Context, binary string, args []string, r
 	}
 	line := s.modest(append([]string{binary}, args...)...)
 	cmd := s.command(during, line[0], line[1:]...)
+	cmd.Dir = p.dir
 	stop := cmd.Cancel
 	cmd.Cancel = func() error {
 		if ctx.Err() != nil {
@@ -110,7 +105,10 @@ func (s *stage) forFuzzTime(ctx context.Context, binary string, args []string, r
 		}
 		return errors.Join(cmd.Process.Signal(os.Interrupt), os.ErrProcessDone) // that it ends now is as it should be
 	}
-	return run(cmd)
+	shown := p.path + "." + target // a line for each, as for a package
+	err := s.convert(ctx, shown, cmd)
+	s.tally.showInput(shown, target, p.dir)
+	return errors.Join(err, s.tally.tried(shown, target))
 }
 
 // modest is a command line that leaves the processors to others, if the stage has to. Where the kernel groups processes by their

@@ -159,13 +159,12 @@ type counts struct{ passed, failed, skipped int }
 // ran is how many tests came to a verdict.
 func (c counts) ran() int { return c.passed + c.failed }
 
-// count counts tests. A parent stands for itself only where none of its subtests tells what happened: when it failed
-// and they did not.
+// count counts tests.
 func count(tests []*test) counts {
 	var c counts
 	for _, x := range tests {
 		switch {
-		case x.parent && (x.outcome != failed || anyUnder(tests, x, failed)):
+		case !counted(tests, x):
 		case x.outcome == passed:
 			c.passed++
 		case x.outcome == skipped:
@@ -175,6 +174,12 @@ func count(tests []*test) counts {
 		}
 	}
 	return c
+}
+
+// counted tells whether x stands for itself. A parent does only where none of its subtests tells what happened: when it failed and
+// they did not.
+func counted(tests []*test, x *test) bool {
+	return !x.parent || x.outcome == failed && !anyUnder(tests, x, failed)
 }
 
 // anyUnder tells whether a subtest of x ended so.
@@ -197,7 +202,7 @@ func (t *tally) counts() counts {
 // failures are the tests that count as failed.
 func (t *tally) failures() (all []*test) {
 	for _, x := range t.order {
-		if x.outcome == failed && !(x.parent && anyUnder(t.order, x, failed)) {
+		if x.outcome == failed && counted(t.order, x) {
 			all = append(all, x)
 		}
 	}
