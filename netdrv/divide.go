@@ -50,11 +50,12 @@ func (d *Driver) there(pci string) bool {
 
 // divideAgain makes the VFs that are missing: those that containers had when the machine went down or the PF was taken out, and
 // those of a PF that a crash, or a call that ran out of time, has left half divided. The engine starts those containers once
-// each, and a call has 10 s (HANDLER_TIMEOUT); a PF may take longer for hundreds of VFs.
-func (d *Driver) divideAgain(ctx context.Context, m *memory) error {
+// each, and a call has 10 s (HANDLER_TIMEOUT); a PF may take longer for hundreds of VFs. again is when to come again because a call
+// was at work on a PF, 0 if none was.
+func (d *Driver) divideAgain(ctx context.Context, m *memory) (again time.Duration, err error) {
 	all, err := list[sharingRecord](ctx, d.store, sharingPrefix)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	var due []string
 	for _, r := range all {
@@ -64,38 +65,42 @@ func (d *Driver) divideAgain(ctx context.Context, m *memory) error {
 			due = append(due, r.rec.PCI)
 		}
 	}
-	errs := make([]error, len(due))
+	busy, errs := make([]bool, len(due)), make([]error, len(due))
 	var wg sync.WaitGroup
 	for i, pci := range due {
-		wg.Go(func() { errs[i] = d.divideOne(ctx, pci) })
+		wg.Go(func() { busy[i], errs[i] = d.divideOne(ctx, pci) })
 	}
 	wg.Wait()
 	for i, pci := range due {
+		if busy[i] {
+			again = passSoon
+			continue
+		}
 		m.undivided.tried(pci, errs[i])
 		if notThere(errs[i]) {
 			errs[i] = nil
 		}
 	}
-	return errors.Join(errs...)
+	return again, errors.Join(errs...)
 }
 
-// divideOne makes the VFs of one PF, if something stands on them and no call is at it.
-func (d *Driver) divideOne(ctx context.Context, pci string) error {
+// divideOne makes the VFs of one PF, if something stands on them, unless a call is at work on it.
+func (d *Driver) divideOne(ctx context.Context, pci string) (busy bool, err error) {
 	if err := d.host.AwaitName(ctx, hw.ID(pci)); err != nil {
-		return err
+		return false, err
 	}
 	unlock, ok := d.locks.tryLock("pf " + pci)
 	if !ok {
-		return nil
+		return true, nil
 	}
 	defer unlock()
 	needed, err := d.sharingNeeded(ctx, pci)
 	if err != nil || !needed {
-		return err
+		return false, err
 	}
 	pf, err := d.host.PF(pci)
 	if err != nil {
-		return err
+		return false, err
 	}
-	return d.share(ctx, pf, 0)
+	return false, d.share(ctx, pf, 0)
 }

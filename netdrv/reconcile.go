@@ -92,6 +92,11 @@ func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
 	m.forget(loans)
 	m.undivided.goneWith(loans, d.there)
 	next = passEvery
+	again := func(due time.Duration) {
+		if due > 0 {
+			next = min(next, due)
+		}
+	}
 	for id, l := range loans {
 		due := passSoon
 		if unlock, ok := d.locks.tryLock(loanKey(id)); ok { // otherwise a call is at work on it
@@ -99,11 +104,13 @@ func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
 			unlock()
 			d.complain(ctx, m, l.Label, err)
 		}
-		if due > 0 {
-			next = min(next, due)
-		}
+		again(due)
 	}
-	d.complain(ctx, m, "vfs", errors.Join(d.retireAll(ctx), d.divideAgain(ctx, m)))
+	retired, retiring := d.retireAll(ctx)
+	divided, dividing := d.divideAgain(ctx, m)
+	again(retired)
+	again(divided)
+	d.complain(ctx, m, "vfs", errors.Join(retiring, dividing))
 	return max(next, burst)
 }
 
@@ -172,20 +179,21 @@ func (d *Driver) lost(ctx context.Context, l *loan) error {
 	return d.quarantine(ctx, l, errors.New("has not come back; it may have died with its container"))
 }
 
-// retireAll removes networks that have outlived their engine, and the VFs that the plugin made and nobody needs any more.
-func (d *Driver) retireAll(ctx context.Context) error {
+// retireAll removes networks that have outlived their engine, and the VFs that the plugin made and nobody needs any more. due is
+// when to come again because a call was at work on networks, 0 if none was: the call may not be about what is left to do.
+func (d *Driver) retireAll(ctx context.Context) (due time.Duration, err error) {
 	unlock, ok := d.locks.tryLock("networks")
 	if !ok {
-		return nil
+		return passSoon, nil
 	}
 	defer unlock()
 	errs := []error{d.forgetOutlived(ctx)}
 	all, err := list[sharingRecord](ctx, d.store, sharingPrefix)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	for _, r := range all {
 		errs = append(errs, d.retireSharing(ctx, r.rec.PCI))
 	}
-	return errors.Join(errs...)
+	return 0, errors.Join(errs...)
 }

@@ -2,6 +2,8 @@ package netdrv_test
 
 import (
 	"context"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -175,4 +177,49 @@ func TestNothingIsDecidedUnasked(t *testing.T) {
 			})
 		})
 	}
+}
+
+// busy is a ledger in which writing a network down takes its time.
+type busy struct {
+	store.Store
+	takes time.Duration
+}
+
+func (b busy) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	if slices.ContainsFunc(then, func(o store.Op) bool { return o.Key == "net/other" }) {
+		<-time.After(b.takes)
+	}
+	return b.Store.Txn(ctx, conds, then)
+}
+
+// TestBesideACall: VFs that nobody needs any more are removed as soon as the call is over that was at work on networks when the
+// reconciler looked, and not a minute later.
+func TestBesideACall(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.kernel.AddPF(ens2())
+		m.stop()
+		m.start(busy{m.store, 90 * time.Second})
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		var broken atomic.Bool
+		broken.Store(true)
+		m.kernel.OnCall(func(_ int, what string) error {
+			if broken.Load() && strings.Contains(what, "sriov_drivers_autoprobe") {
+				return hw.ErrBusy
+			}
+			return nil
+		})
+		if err := m.remove("n"); err == nil {
+			t.Fatal("the vfs were removed")
+		}
+		broken.Store(false)
+		_ = m.create("other", "netdevice=ens2", "mode=macvlan") // its time may be over
+		m.after(time.Second)
+		for _, key := range m.keys() {
+			if strings.HasPrefix(key, "pf/") {
+				t.Errorf("the ledger still has %s", key)
+			}
+		}
+	})
 }
