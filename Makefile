@@ -61,7 +61,7 @@ test-lab: ## SR-IOV on an emulated NIC; a swarm of two machines
 test-matrix: ## the layers engine and lab on every engine, and a table of it (ENGINES=20.10,26.1,28.5)
 	go run ./test/run -layers engine,lab -engine '$(ENGINES)'
 
-test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_EVERY=3: a third)
+test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_PART=1/3: the first third)
 	CRASH_EVERY=$(or $(CRASH_EVERY),1) go run ./test/run -layers crash -engine '$(ENGINE)'
 
 campaign: ## random operations in the lab, and a look at everything after each (ENGINE=28.5 OPS=500 SEED=42)

@@ -25,10 +25,12 @@ type Place struct {
 	// Every takes one in so many deaths, Seed says which. 0 and 1 take all.
 	Every int
 	Seed  uint64
+	// Part of Parts is the share of the first deaths that is this place's, from 1 on: others have the rest. 0 of 0 is all.
+	Part, Parts int
 }
 
-// Sampled is a place with the sample that the environment asks for: CRASH_EVERY, or every if that is unset, and CRASH_SEED, or
-// one of now.
+// Sampled is a place with the sample that the environment asks for: CRASH_EVERY, or every if that is unset, CRASH_SEED, or one of
+// now, and CRASH_PART=K/N, the K-th of N parts.
 func (place Place) Sampled(t *testing.T, every int) Place {
 	t.Helper()
 	place.Every, place.Seed = every, uint64(time.Now().UnixNano())
@@ -43,7 +45,29 @@ func (place Place) Sampled(t *testing.T, every int) Place {
 			t.Fatal(err)
 		}
 	}
+	if text := os.Getenv("CRASH_PART"); text != "" {
+		if _, err = fmt.Sscanf(text, "%d/%d", &place.Part, &place.Parts); err != nil || place.Part < 1 || place.Part > place.Parts {
+			t.Fatalf("CRASH_PART=%s: must be like 2/3", text)
+		}
+	}
 	return place
+}
+
+// sample is what Sampled reads, to have the same deaths again.
+func (place Place) sample() string {
+	text := fmt.Sprintf("CRASH_EVERY=%d CRASH_SEED=%d", max(1, place.Every), place.Seed)
+	if place.Parts > 0 {
+		text += fmt.Sprintf(" CRASH_PART=%d/%d", place.Part, place.Parts)
+	}
+	return text
+}
+
+// share is the place's part of the deaths.
+func (place Place) share(deaths []death) []death {
+	if place.Parts == 0 {
+		return deaths
+	}
+	return deaths[len(deaths)*(place.Part-1)/place.Parts : len(deaths)*place.Part/place.Parts]
 }
 
 // A death is where a life is cut short, and what the engine makes of it.
@@ -89,9 +113,8 @@ func Everywhere(t *testing.T, place Place, life Life) {
 			}
 		}
 	}
-	first := place.some(t, life, deaths)
-	t.Logf("%d points; killed at %d of %d (CRASH_EVERY=%d CRASH_SEED=%d)", len(points), first.lived-first.unkilled, len(deaths),
-		max(1, place.Every), place.Seed)
+	first := place.some(t, life, place.share(deaths))
+	t.Logf("%d points; killed at %d of %d (%s)", len(points), first.lived-first.unkilled, len(deaths), place.sample())
 	second := place.some(t, life, first.next)
 	t.Logf("killed a second time at %d of %d", second.lived-second.missed, len(first.next))
 }

@@ -72,7 +72,7 @@ func startProcess(program []string, dir, at, journal string, env ...string) (*pr
 func (p *process) awaitSocket() error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	bound := time.After(10 * time.Second)
+	bound := time.After(30 * time.Second) // on an emulated machine among others
 	for {
 		conn, err := net.Dial("unix", p.socket)
 		if err == nil {

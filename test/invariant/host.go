@@ -1,8 +1,8 @@
 package invariant
 
 import (
+	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -84,10 +84,33 @@ type ipVF struct {
 	LinkState string `json:"link_state"`
 }
 
+// ipAddrs is what matters of a line of "ip -j addr".
+type ipAddrs struct {
+	Name  string `json:"ifname"`
+	Addrs []struct {
+		Local  string `json:"local"`
+		Len    int    `json:"prefixlen"`
+		Family string `json:"family"`
+		Scope  string `json:"scope"`
+	} `json:"addr_info"`
+}
+
+// ipRoute is what matters of a line of "ip -j route".
+type ipRoute struct {
+	Dst      string `json:"dst"`
+	Gateway  string `json:"gateway"`
+	Dev      string `json:"dev"`
+	Protocol string `json:"protocol"`
+	Metric   int    `json:"metric"`
+}
+
 // ReadHost reads the host whose namespace this thread is in, with its sysfs at /sys.
 func ReadHost() (*Host, error) {
 	var links []ipLink
-	if err := ip(&links, "-d", "link", "show"); err != nil {
+	var addrs []ipAddrs
+	var routes []ipRoute
+	err := ip(question{"link show", &links}, question{"addr show", &addrs}, question{"route show table all", &routes})
+	if err != nil {
 		return nil, err
 	}
 	h := &Host{Devices: map[string]Device{}, PFs: map[string]PF{}}
@@ -106,17 +129,34 @@ func ReadHost() (*Host, error) {
 			h.PFs[d.PCI] = pf
 		}
 	}
-	return h, errors.Join(h.readAddrs(), h.readRoutes())
+	h.addAddrs(addrs)
+	h.addRoutes(routes)
+	return h, nil
 }
 
-// ip runs iproute2 and decodes what it prints.
-func ip(into any, args ...string) error {
-	out, err := exec.Command("ip", append([]string{"-j"}, args...)...).Output()
-	if err == nil && len(out) > 0 {
-		err = json.Unmarshal(out, into)
+// question is a command of iproute2, and where the answer goes.
+type question struct {
+	command string
+	into    any
+}
+
+// ip asks iproute2 several things at once: in the lab a program takes long to start. Routes are those of both families.
+func ip(questions ...question) error {
+	cmd := exec.Command("ip", "-j", "-d", "-batch", "-")
+	var ask strings.Builder
+	for _, q := range questions {
+		ask.WriteString(q.command + "\n")
 	}
-	if err != nil {
-		return fmt.Errorf("ip %s: %w", strings.Join(args, " "), err)
+	cmd.Stdin = strings.NewReader(ask.String())
+	out, err := cmd.Output()
+	answers := json.NewDecoder(bytes.NewReader(out))
+	for _, q := range questions {
+		if err == nil {
+			err = answers.Decode(q.into)
+		}
+		if err != nil {
+			return fmt.Errorf("ip %s: %w", q.command, err)
+		}
 	}
 	return nil
 }
@@ -187,20 +227,8 @@ func attribute(path string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// readAddrs adds the addresses that somebody has set.
-func (h *Host) readAddrs() error {
-	var all []struct {
-		Name  string `json:"ifname"`
-		Addrs []struct {
-			Local  string `json:"local"`
-			Len    int    `json:"prefixlen"`
-			Family string `json:"family"`
-			Scope  string `json:"scope"`
-		} `json:"addr_info"`
-	}
-	if err := ip(&all, "addr", "show"); err != nil {
-		return err
-	}
+// addAddrs adds the addresses that somebody has set.
+func (h *Host) addAddrs(all []ipAddrs) {
 	for _, l := range all {
 		d, ok := h.Devices[l.Name]
 		if !ok {
@@ -214,29 +242,15 @@ func (h *Host) readAddrs() error {
 		slices.Sort(d.Addrs)
 		h.Devices[l.Name] = d
 	}
-	return nil
 }
 
-// readRoutes adds the routes that somebody has set.
-func (h *Host) readRoutes() error {
-	for _, family := range []string{"-4", "-6"} {
-		var all []struct {
-			Dst      string `json:"dst"`
-			Gateway  string `json:"gateway"`
-			Dev      string `json:"dev"`
-			Protocol string `json:"protocol"`
-			Metric   int    `json:"metric"`
-		}
-		if err := ip(&all, family, "route", "show", "table", "all"); err != nil {
-			return err
-		}
-		for _, r := range all {
-			if d, ok := h.Devices[r.Dev]; ok && r.Protocol != "kernel" && r.Protocol != "ra" {
-				d.Routes = append(d.Routes, fmt.Sprintf("%s via %s metric %d", r.Dst, r.Gateway, r.Metric))
-				slices.Sort(d.Routes)
-				h.Devices[r.Dev] = d
-			}
+// addRoutes adds the routes that somebody has set.
+func (h *Host) addRoutes(all []ipRoute) {
+	for _, r := range all {
+		if d, ok := h.Devices[r.Dev]; ok && r.Protocol != "kernel" && r.Protocol != "ra" {
+			d.Routes = append(d.Routes, fmt.Sprintf("%s via %s metric %d", r.Dst, r.Gateway, r.Metric))
+			slices.Sort(d.Routes)
+			h.Devices[r.Dev] = d
 		}
 	}
-	return nil
 }
