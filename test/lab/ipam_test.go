@@ -9,7 +9,7 @@ import (
 	. "github.com/mellanox/passthrough/test/dockertest"
 )
 
-// TestIPAMForOthers: our addresses for the engine's own macvlan driver.
+// TestIPAMForOthers: our addresses for the engine's own macvlan and ipvlan drivers.
 func TestIPAMForOthers(t *testing.T) {
 	Sh(t, "modprobe dummy numdummies=0") // older kernels make one of themselves
 	asBefore(t)

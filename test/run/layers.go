@@ -73,6 +73,9 @@ func kernel(ctx context.Context, s *stage) error {
 	if err != nil {
 		return err
 	}
+	if len(packages) == 0 {
+		return errors.New("no package has a test with the build tag kernel")
+	}
 	private := []string{"--net", "--mount"}
 	if os.Geteuid() != 0 {
 		private = append(private, "--user", "--map-root-user")
