@@ -17,6 +17,7 @@ const maxCPU = 1<<14 - 1
 // counts. The error matches ErrInvalid.
 func ParseCPUs(text string) (CPUs, error) {
 	var all CPUs
+	seen := map[int]bool{}
 	for _, part := range strings.Split(strings.ReplaceAll(text, " ", ""), ",") {
 		from, to, isRange := strings.Cut(part, "-")
 		if !isRange {
@@ -28,7 +29,8 @@ func ParseCPUs(text string) (CPUs, error) {
 			return nil, fmt.Errorf("%q is not a list of cpus up to %d, such as 2,4-7: %w", text, maxCPU, ErrInvalid)
 		}
 		for cpu := int(first); cpu <= int(last); cpu++ {
-			if !slices.Contains(all, cpu) {
+			if !seen[cpu] {
+				seen[cpu] = true
 				all = append(all, cpu)
 			}
 		}

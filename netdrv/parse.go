@@ -35,9 +35,10 @@ var engineOptions = []string{
 	"com.docker.network.advertise_addr_ms",
 }
 
-// ranges reads indexes of VFs: "0-3,7".
+// ranges reads indexes of VFs: "0-3,7". Of one that is in it twice the first counts.
 func ranges(v string) ([]int, error) {
 	var all []int
+	seen := map[int]bool{}
 	for _, part := range strings.Split(strings.ReplaceAll(v, " ", ""), ",") {
 		from, to, isRange := strings.Cut(part, "-")
 		if !isRange {
@@ -52,7 +53,10 @@ func ranges(v string) ([]int, error) {
 			return nil, err
 		}
 		for i := *first; i <= *last; i++ {
-			all = append(all, i)
+			if !seen[i] {
+				seen[i] = true
+				all = append(all, i)
+			}
 		}
 	}
 	return all, nil
@@ -68,6 +72,10 @@ func partition(v string) (int, error) {
 	}
 	return int(n | full), nil
 }
+
+// longest is how many bytes the value of an option may have: a page. A list of that size takes milliseconds to read, where one that
+// fills a request would take minutes, or all memory, for ranges that are written a few bytes each.
+const longest = 4096
 
 // maxVFs is above what any device can have: sriov_numvfs is 16 bits wide.
 const maxVFs = 1<<16 - 1
@@ -185,6 +193,9 @@ func parseOption(c *config, name, value string) error {
 	}
 	if value == "" {
 		return fmt.Errorf("option %s: has no value; allowed: %s", name, o.Values)
+	}
+	if len(value) > longest {
+		return fmt.Errorf("option %s: is %d bytes long; at most %d are allowed", name, len(value), longest)
 	}
 	if err := o.parse(c, value); err != nil {
 		return fmt.Errorf("option %s: %q is not allowed; allowed: %s", name, value, o.Values)
