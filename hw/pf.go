@@ -100,8 +100,8 @@ func (h *Host) EnableVFs(ctx context.Context, pf PF, n int) error {
 		if err := h.writePF(pf, "sriov_numvfs", strconv.Itoa(n)); err != nil {
 			return err
 		}
-		if before.Carrier { // igb drops it for a moment (Linux 6.12)
-			if err := h.awaitCarrier(ctx, pf); err != nil {
+		if before.Carrier { // igb drops it for a moment (Linux 6.12); the VFs are there, also when nobody waits any longer
+			if err := h.awaitCarrier(ctx, pf); err != nil && ctx.Err() == nil {
 				return err
 			}
 		}

@@ -37,29 +37,15 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (de
 	if err := checkNode(c, pfs); err != nil {
 		return nil, err
 	}
-	for _, pf := range pfs {
-		if err := d.shareLocked(ctx, pf, c.numVFs); err != nil {
-			return devices, err
-		}
-		// What the PF's driver can do for its VFs shows only once there are some.
+	if err := d.shareAll(ctx, pfs, c.numVFs); err != nil {
+		return devices, err
+	}
+	for _, pf := range pfs { // what a PF's driver can do for its VFs shows only once there are some
 		if err := d.host.Able(pf, wish(c, pf, hw.VFState{}, "")); err != nil {
 			return devices, err
 		}
 	}
 	return devices, nil
-}
-
-// shareLocked is share for a caller without the PF's lock.
-func (d sriov) shareLocked(ctx context.Context, pf hw.PF, want int) error {
-	unlock, err := d.locks.lock(ctx, "pf "+pf.PCI())
-	if err != nil {
-		return err
-	}
-	defer unlock()
-	if pf, err = d.host.PF(pf.PCI()); err != nil { // somebody else may have been quicker
-		return err
-	}
-	return d.share(ctx, pf, want)
 }
 
 // notWhole refuses a PF that another network hands over whole.

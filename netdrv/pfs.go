@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -77,13 +78,18 @@ func (d *Driver) device(netdevice string) (hw.Netdev, error) {
 // in again. A PF that is gone or broken takes only its own VFs out of the network: gone says why. The caller holds the
 // PFs' locks.
 func (d sriov) offers(ctx context.Context, n *network) (offers []offer, gone []error, _ error) {
-	for _, dev := range n.Devices {
-		o, err := d.offer(ctx, dev.ID.PCI(), n.cores.CPUs)
+	all, errs := make([]offer, len(n.Devices)), make([]error, len(n.Devices))
+	var wg sync.WaitGroup
+	for i, dev := range n.Devices { // at the same time: VFs may have to be made, see shareAll
+		wg.Go(func() { all[i], errs[i] = d.offer(ctx, dev.ID.PCI(), n.cores.CPUs) })
+	}
+	wg.Wait()
+	for i, err := range errs {
 		if err != nil {
 			gone = append(gone, err)
 			continue
 		}
-		offers = append(offers, o)
+		offers = append(offers, all[i])
 	}
 	if len(offers) == 0 {
 		return nil, nil, fmt.Errorf("network %s: %w", short(n.ID), errors.Join(gone...))

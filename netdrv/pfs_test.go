@@ -7,6 +7,8 @@ import (
 	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
 // pool is three PFs of two VFs each; the last is on another NUMA node.
@@ -261,5 +263,18 @@ func TestContainerComesBack(t *testing.T) {
 		m.end("c")
 		m.mustRemove("n")
 		m.wantKeys()
+	})
+}
+
+// TestPFsWithoutCable: PFs without carrier are each waited for, all at the same time, or a network of several could never be made.
+func TestPFsWithoutCable(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		for i, name := range []string{"ens1f0", "ens2f0", "ens3f0", "ens4f0"} {
+			m.kernel.AddPF(hwtest.PF{Name: name, PCI: fmt.Sprintf("0000:%02x:00.0", i+1), TotalVFs: 2, NoCable: true})
+		}
+		m.settled()
+		m.mustCreate("n", "netdevice=ens1f0,ens2f0,ens3f0,ens4f0")
+		m.mustRun("a", "n")
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"go.uber.org/zap"
 
@@ -33,6 +34,37 @@ func (d *Driver) share(ctx context.Context, pf hw.PF, want int) error {
 		return nil
 	}
 	return d.makeVFs(ctx, pf, r)
+}
+
+// shareAll makes sure that several PFs have VFs, at the same time: a PF without a cable takes as long as the slowest link, and a few
+// of them, one after the other, longer than a call may. Of several errors the one of the first PF is returned. The caller holds
+// none of the PFs' locks.
+func (d *Driver) shareAll(ctx context.Context, pfs []hw.PF, want int) error {
+	errs := make([]error, len(pfs))
+	var wg sync.WaitGroup
+	for i, pf := range pfs {
+		wg.Go(func() { errs[i] = d.shareLocked(ctx, pf, want) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shareLocked is share for a caller without the PF's lock.
+func (d *Driver) shareLocked(ctx context.Context, pf hw.PF, want int) error {
+	unlock, err := d.locks.lock(ctx, "pf "+pf.PCI())
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if pf, err = d.host.PF(pf.PCI()); err != nil { // somebody else may have been quicker
+		return err
+	}
+	return d.share(ctx, pf, want)
 }
 
 // foreign tells whether a PF's VFs are not the ones of its record: since the machine was started somebody else was quicker
@@ -91,6 +123,8 @@ func (d *Driver) makeVFs(ctx context.Context, pf hw.PF, r rev[sharingRecord]) er
 		return err
 	}
 	rec.Done = true
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound) // they are there, whoever has given up meanwhile
+	defer cancel()
 	_, err = d.putSharing(ctx, store.Unchanged(r.kv), rec)
 	return err
 }
