@@ -29,5 +29,5 @@ func (h *Host) Able(pf PF, wish VFWish) error {
 // sayNothing tells whether a PF has VFs and its driver reports nothing of them: it has no operations for VFs (virtio).
 func (h *Host) sayNothing(pf PF) (bool, error) {
 	states, err := h.VFStates(pf)
-	return err == nil && len(states) == 0 && h.sys.exists(pciDir(pf.PCI())+"/virtfn0"), err
+	return err == nil && states == nil && h.sys.exists(pciDir(pf.PCI())+"/virtfn0"), err
 }

@@ -32,7 +32,7 @@ func (h *Host) Arrive(ctx context.Context, id ID) error {
 // before: until Linux 6.2 the kernel does not rename what is up. The error matches ErrAway when it has no netdev in the host.
 func (h *Host) AwaitName(ctx context.Context, id ID) error {
 	n, err := h.Find(id)
-	if err == nil || errors.Is(err, ErrNotReady) { // its name is changing
+	if err == nil || errors.Is(err, ErrBusy) { // its name is changing
 		_, err = h.awaitName(ctx, id, n)
 	}
 	return err

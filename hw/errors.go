@@ -9,13 +9,13 @@ import (
 var (
 	// ErrNotFound: no such device in the host's namespace.
 	ErrNotFound = errors.New("no such device")
-	// ErrBusy: the device is used by something else or cannot do this now.
+	// ErrBusy: the device is used by something else, or it or the kernel cannot do this now.
 	ErrBusy = errors.New("device busy")
 	// ErrUnsupported: the driver or the kernel has no such operation.
 	ErrUnsupported = errors.New("not supported by the driver")
 	// ErrInvalid: the value is not one that the device or the kernel accepts.
 	ErrInvalid = errors.New("invalid value")
-	// ErrNotReady: the device did not become usable in time.
+	// ErrNotReady: the device did not become usable in time, by a fault of its own as far as can be seen.
 	ErrNotReady = errors.New("device not ready")
 	// ErrAway: the device exists but is in another network namespace.
 	ErrAway = errors.New("device is in another network namespace")

@@ -62,6 +62,8 @@ const (
 	// igb VFs have carrier 0.1 s after they are up; a PF that has just been brought up needs seconds to train its link.
 	vfCarrierBound = 2 * time.Second
 	pfCarrierBound = 6 * time.Second
+	// ice waits 0.8 s for a VF that is being reset before it says that it is (ice_check_vf_ready_for_cfg, Linux 6.12).
+	vfResetBound = 3 * time.Second
 	// A subnet manager configures a port within its next sweep, which a new port triggers.
 	portBound = 5 * time.Second
 	// igbvf requests its interrupts before it is up; a driver that leaves it to its watchdog does within a second.

@@ -45,9 +45,13 @@ type ReadKernel interface {
 
 // Kernel is the part that changes what every loan changes: links, VFs, and the sysfs attributes that make the kernel act.
 type Kernel interface {
-	// VFs lists what the PF knows about its VFs, in order of their index; nil when the link has none or its driver
-	// reports none (rtnetlink IFLA_VFINFO_LIST).
-	VFs(pf int) ([]VFState, error)
+	// VFs is what the PF's driver says of its VFs, by their index. One that is missing is one that the driver has nothing
+	// to say of just now, as while it resets it. It is nil when the link has none or its driver never says anything
+	// (rtnetlink IFLA_VFINFO_LIST).
+	VFs(pf int) (map[int]VFState, error)
+	// Switchdev tells whether the eswitch of the PF at a PCI address is in switchdev mode (devlink,
+	// DEVLINK_CMD_ESWITCH_GET). One whose driver knows no such modes is not.
+	Switchdev(pci string) (bool, error)
 	// SetLink applies the fields of c that are not nil, in the order in which they are declared, and stops at the
 	// first that fails.
 	SetLink(index int, c LinkChange) error

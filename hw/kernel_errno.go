@@ -27,15 +27,15 @@ func sentinel(no unix.Errno) error {
 	switch no {
 	case unix.ENODEV, unix.ENOENT, unix.ENXIO:
 		return ErrNotFound
-	case unix.EBUSY:
+	case unix.EBUSY, unix.EAGAIN, unix.ETIMEDOUT:
+		// EAGAIN is also how an expired socket timeout shows itself.
 		return ErrBusy
 	case unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.ENOSYS, unix.ENOTTY:
 		return ErrUnsupported
 	case unix.EINVAL, unix.ERANGE, unix.EADDRNOTAVAIL, unix.EAFNOSUPPORT:
 		// EADDRNOTAVAIL is what a VF answers to a MAC that its PF does not let it have.
 		return ErrInvalid
-	case unix.EAGAIN, unix.ETIMEDOUT, unix.ENETDOWN:
-		// EAGAIN is how an expired socket timeout shows itself.
+	case unix.ENETDOWN:
 		return ErrNotReady
 	}
 	return nil

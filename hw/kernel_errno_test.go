@@ -28,7 +28,7 @@ func TestFromErrno(t *testing.T) {
 		{syscall.EINVAL, "invalid value (invalid argument)", []error{hw.ErrInvalid, syscall.EINVAL}},
 		{syscall.ERANGE, "invalid value (numerical result out of range)", []error{hw.ErrInvalid, syscall.ERANGE}},
 		{syscall.EADDRNOTAVAIL, "invalid value (cannot assign requested address)", []error{hw.ErrInvalid}},
-		{syscall.EAGAIN, "device not ready (resource temporarily unavailable)", []error{hw.ErrNotReady}},
+		{syscall.EAGAIN, "device busy (resource temporarily unavailable)", []error{hw.ErrBusy}},
 		{syscall.EPERM, "operation not permitted", []error{syscall.EPERM, fs.ErrPermission}},
 		{syscall.EEXIST, "file exists", []error{syscall.EEXIST, fs.ErrExist}},
 		{&os.PathError{Op: "write", Path: "mtu", Err: syscall.EBUSY}, "device busy (device or resource busy)",

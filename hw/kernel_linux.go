@@ -123,7 +123,7 @@ func dump[T any](list func() ([]T, error)) ([]T, error) {
 		case !disturbed:
 			return nil, FromErrno(err)
 		case try == dumpTries:
-			return nil, fmt.Errorf("listing changed %d times while it was read: %w", try, ErrNotReady)
+			return nil, fmt.Errorf("listing changed %d times while it was read: %w", try, ErrBusy)
 		}
 	}
 }

@@ -30,7 +30,7 @@ func TestDump(t *testing.T) {
 		t.Errorf("refused: %v, %v", got, err)
 	}
 	got, err = dump(answers(slices.Repeat([]error{netlink.ErrDumpInterrupted}, dumpTries)...))
-	const want = "listing changed 10 times while it was read: device not ready"
+	const want = "listing changed 10 times while it was read: device busy"
 	if err == nil || err.Error() != want || got != nil {
 		t.Errorf("disturbed for ever: %v, %v, want %s", got, err, want)
 	}

@@ -16,17 +16,34 @@ func (k *netlinkKernel) Links() ([]Link, error) {
 	return slices.Clone(links), err
 }
 
-// listLinks lists them.
+// listLinks lists them, without their counters and VFs: the library's own listing asks for those, each VF of each PF, and fails on all
+// links of the machine where one has more than fit into a message.
 func (k *netlinkKernel) listLinks() ([]Link, error) {
-	found, err := dump(k.nl.LinkList)
+	answers, err := dump(func() ([][]byte, error) { return k.askAll(skipStats) })
 	if err != nil {
 		return nil, err
 	}
-	links := make([]Link, 0, len(found))
-	for _, l := range found {
+	links := make([]Link, 0, len(answers))
+	for _, answer := range answers {
+		l, err := netlink.LinkDeserialize(nil, answer)
+		if err != nil {
+			return nil, fmt.Errorf("rtnetlink: %w", err)
+		}
 		links = append(links, toLink(l))
 	}
 	return links, nil
+}
+
+// askAll asks about all links, with what filter says (RTEXT_FILTER_*); each answer is an ifinfomsg with its attributes.
+func (k *netlinkKernel) askAll(filter uint32) (answers [][]byte, err error) {
+	err = k.sockets.use(func(s *nl.SocketHandle) (err error) {
+		req := request(s, unix.RTM_GETLINK, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(filter)))
+		answers, err = req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+		return err
+	})
+	return answers, err
 }
 
 // LinkAt implements ReadKernel.

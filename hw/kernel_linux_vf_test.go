@@ -50,12 +50,38 @@ func TestParseVF(t *testing.T) {
 		{"an attribute too short for its kind", []byte{8, 0, nl.IFLA_VF_TRUST, 0, 1, 0, 0, 0}, unix.ARPHRD_ETHER, VFState{}},
 	}
 	for _, tt := range tests {
-		got, err := parseVF(tt.info, tt.typ)
-		if err != nil || got != tt.want {
-			t.Errorf("%s: %+v (%v), want %+v", tt.name, got, err, tt.want)
+		index, got, err := parseVF(tt.info, tt.typ)
+		if err != nil || got != tt.want || index != 1 {
+			t.Errorf("%s: vf %d %+v (%v), want vf 1 %+v", tt.name, index, got, err, tt.want)
 		}
 	}
-	if _, err := parseVF([]byte{200, 0, 1, 0}, unix.ARPHRD_ETHER); err == nil {
+	if _, _, err := parseVF(nil, unix.ARPHRD_ETHER); err == nil {
+		t.Error("the settings of no VF in particular were taken for those of one")
+	}
+	if _, _, err := parseVF([]byte{200, 0, 1, 0}, unix.ARPHRD_ETHER); err == nil {
 		t.Error("an attribute that is longer than the message was believed")
+	}
+}
+
+// TestParseVFs: the kernel leaves out VFs that a driver has nothing to say of, and the whole list where it never has.
+func TestParseVFs(t *testing.T) {
+	link := func(list ...[]byte) []byte {
+		answer := nl.NewIfInfomsg(unix.AF_UNSPEC)
+		answer.Type = unix.ARPHRD_ETHER
+		out := answer.Serialize()
+		for _, infos := range list {
+			out = append(out, nl.NewRtAttr(unix.IFLA_VFINFO_LIST, infos).Serialize()...)
+		}
+		return out
+	}
+	one := nl.NewRtAttr(nl.IFLA_VF_INFO, vfInfo([32]byte{2, 0, 0, 0, 0, 1}, 1, 0)).Serialize()
+	if got, err := parseVFs(link(one)); err != nil || len(got) != 1 || got[1].MAC != "02:00:00:00:00:01" {
+		t.Errorf("vf 1 alone: %+v (%v)", got, err)
+	}
+	if got, err := parseVFs(link(nil)); err != nil || got == nil || len(got) != 0 {
+		t.Errorf("a driver that has nothing to say just now: %+v (%v), want a list without entries", got, err)
+	}
+	if got, err := parseVFs(link()); err != nil || got != nil {
+		t.Errorf("a driver that never says anything: %+v (%v), want none", got, err)
 	}
 }

@@ -44,7 +44,7 @@ func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, Li
 	if err != nil {
 		return Netdev{}, LinkState{}, err
 	}
-	m := h.vfMover(pf, vf)
+	m := h.vfMover(ctx, pf, vf)
 	m.undo = true
 	m.need = func(name string) Need {
 		if name == "mac" && mute {
@@ -180,7 +180,7 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 		}
 	}
 	if was.VF != nil {
-		m := h.vfMover(pf, vf)
+		m := h.vfMover(ctx, pf, vf)
 		m.attrs = reversed(vfAttrs)
 		errs = append(errs, m.move(*was.VF))
 	}

@@ -50,6 +50,6 @@ func (l *listing[T]) serve(r *read[T], list func() ([]T, error)) {
 	l.mu.Lock()
 	l.next, l.busy = nil, r.done
 	l.mu.Unlock()
-	r.err = ErrNotReady // for the others, should this panic
+	r.err = ErrBusy // for the others, should this panic
 	r.got, r.err = list()
 }

@@ -79,7 +79,7 @@ func settled(dev string, look func() (Netdev, error)) (Netdev, error) {
 			return n, err
 		}
 	}
-	return Netdev{}, &Error{Dev: dev, Err: fmt.Errorf("%w: %w", errRenamed, ErrNotReady)}
+	return Netdev{}, &Error{Dev: dev, Err: fmt.Errorf("%w: %w", errRenamed, ErrBusy)}
 }
 
 // Netdev returns the device that ref names: a name, an alternative name or a PCI address. The error matches ErrNotFound

@@ -46,10 +46,6 @@ func (h *Host) PF(ref string) (PF, error) {
 			"sr-iov is off or missing (no sriov_totalvfs); switch it on in the firmware of the nic and of the machine: %w",
 			ErrUnsupported)}
 	}
-	if id, _, err := h.sys.text("class/net/" + n.Name + "/phys_switch_id"); err == nil && id != "" {
-		return PF{}, &Error{Dev: pf.String(), Err: fmt.Errorf("the nic is in switchdev mode, in which its vfs are ports of a "+
-			"switch on the host; change that with: devlink dev eswitch set pci/%s mode legacy: %w", pf.PCI(), ErrUnsupported)}
-	}
 	pf.TotalVFs = total
 	if pf.NumVFs, _, err = h.sys.number(pciDir(pf.PCI()) + "/sriov_numvfs"); err != nil {
 		return PF{}, &Error{Dev: n.Name, Err: err}
@@ -60,6 +56,30 @@ func (h *Host) PF(ref string) (PF, error) {
 	}
 	if pf.Node = node; !ok { // a kernel without CONFIG_NUMA
 		pf.Node = -1
+	}
+	return pf, nil
+}
+
+// LegacyPF is PF for one whose VFs are to be lent. It refuses (ErrUnsupported) one whose eswitch is in switchdev mode: its VFs are
+// ports of a switch on the host.
+//
+// Such a PF has a phys_switch_id, but so have all of mlx5 and ice in legacy mode (mlx5/core/en/devlink.c,
+// mlx5e_devlink_port_register; ice/devlink/devlink_port.c, ice_devlink_create_pf_port; Linux 6.12).
+func (h *Host) LegacyPF(ref string) (PF, error) {
+	pf, err := h.PF(ref)
+	if err != nil {
+		return PF{}, err
+	}
+	switch id, _, err := h.sys.text("class/net/" + pf.Name + "/phys_switch_id"); {
+	case err != nil, id == "": // reading it is EOPNOTSUPP on a NIC without an eswitch
+		return pf, nil
+	}
+	switch on, err := h.kernel.Switchdev(pf.PCI()); {
+	case err != nil:
+		return PF{}, &Error{Dev: pf.String(), Op: "read the mode of its eswitch", Err: err}
+	case on:
+		return PF{}, &Error{Dev: pf.String(), Err: fmt.Errorf("the nic is in switchdev mode, in which its vfs are ports of a "+
+			"switch on the host; change that with: devlink dev eswitch set pci/%s mode legacy: %w", pf.PCI(), ErrUnsupported)}
 	}
 	return pf, nil
 }
@@ -112,14 +132,14 @@ func (h *Host) EnableVFs(ctx context.Context, pf PF, n int) error {
 	}
 	var errs []error
 	for _, vf := range vfs {
-		errs = append(errs, h.giveMAC(pf, vf), h.giveGUID(pf, vf))
+		errs = append(errs, h.giveMAC(ctx, pf, vf), h.giveGUID(pf, vf))
 	}
 	return errors.Join(errs...)
 }
 
 // giveMAC gives a VF its stable MAC unless it has one. A driver without VF operations makes up its own.
-func (h *Host) giveMAC(pf PF, vf VF) error {
-	s, err := h.vfState(pf, vf)
+func (h *Host) giveMAC(ctx context.Context, pf PF, vf VF) error {
+	s, err := h.awaitState(ctx, pf, vf)
 	if err != nil {
 		return &Error{Dev: vf.String(), Op: "read", Err: err}
 	}
@@ -127,7 +147,7 @@ func (h *Host) giveMAC(pf PF, vf VF) error {
 	if s.MAC != "" || mac == "" {
 		return nil
 	}
-	err = h.kernel.SetVF(pf.Index, vf.Index, VFChange{MAC: &mac})
+	err = h.insist(ctx, func() error { return h.kernel.SetVF(pf.Index, vf.Index, VFChange{MAC: &mac}) })
 	if err != nil && !errors.Is(err, ErrUnsupported) {
 		return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: err}
 	}
@@ -190,7 +210,7 @@ func (h *Host) writePF(pf PF, attribute, value string) error {
 	}
 	why := ""
 	switch {
-	case strings.Contains(attribute, "numvfs") && errors.Is(err, ErrBusy):
+	case strings.Contains(attribute, "numvfs") && errors.Is(err, syscall.EBUSY):
 		why = "; the count can only change through 0: remove the vfs first"
 	case strings.Contains(attribute, "numvfs") && errors.Is(err, syscall.ENOSPC):
 		why = "; the machine has no room for so many: not enough PCI bus numbers, memory or interrupts; ask for fewer (numvfs)"

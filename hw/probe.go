@@ -125,7 +125,7 @@ func (h *Host) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error) {
 // glance looks for a device's netdev once. It is what it was, and not ok, while it is not there or its name is changing.
 func (h *Host) glance(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
 	n, err := h.Find(id)
-	if errors.Is(err, ErrAway) || errors.Is(err, ErrNotReady) {
+	if errors.Is(err, ErrAway) || errors.Is(err, ErrBusy) {
 		return was, false, nil
 	}
 	if err != nil {

@@ -17,7 +17,7 @@ const driverPrefix = "driver:"
 // PFs returns the PFs that ref selects: the one of that name, alternative name or PCI address, or all that have a PCI ID
 // ("8086:10c9"), a driver ("driver:igb") or a name like a pattern ("ens1f*", see path.Match). The error matches
 // ErrNotFound when nothing fits, ErrInvalid when the pattern is none, and says of what fits why none of it is a PF with
-// VFs to give; of what a pattern selects, devices that are no PFs are left out.
+// VFs to give, see LegacyPF; of what a pattern selects, devices that are no such PFs are left out.
 func (h *Host) PFs(ref string) ([]PF, error) {
 	lower := strings.ToLower(ref)
 	switch {
@@ -32,7 +32,7 @@ func (h *Host) PFs(ref string) ([]PF, error) {
 	case strings.ContainsAny(ref, "*?["):
 		return h.usable(ref, h.named(ref))
 	}
-	pf, err := h.PF(ref)
+	pf, err := h.LegacyPF(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -54,7 +54,7 @@ func (h *Host) usable(ref string, list selection) ([]PF, error) {
 	var pfs []PF
 	var why error
 	for _, f := range fits {
-		pf, err := h.PF(f)
+		pf, err := h.LegacyPF(f)
 		switch {
 		case err == nil:
 			pfs = append(pfs, pf)

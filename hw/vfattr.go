@@ -1,6 +1,11 @@
 package hw
 
-import "slices"
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+)
 
 // vfAttrs is what a PF sets for its VFs, in the order of setting. To add one: a field in VFState and VFChange and a row.
 //
@@ -28,25 +33,29 @@ type VFWish struct {
 }
 
 // vfMover drives what the PF has set for a VF.
-func (h *Host) vfMover(pf PF, vf VF) mover[VFState, VFChange] {
+func (h *Host) vfMover(ctx context.Context, pf PF, vf VF) mover[VFState, VFChange] {
 	return mover[VFState, VFChange]{
 		dev:   vf.String(),
 		with:  pf.Driver,
 		attrs: vfAttrs,
-		read:  func() (VFState, error) { return h.vfState(pf, vf) },
-		set:   func(c VFChange) error { return h.setVF(pf, vf, c) },
-		need:  always,
+		read:  func() (VFState, error) { return h.awaitState(ctx, pf, vf) },
+		set: func(c VFChange) error {
+			return h.insist(ctx, func() error { return h.setVF(pf, vf, c) })
+		},
+		need: always,
 	}
 }
 
-// vfState reads what the PF has set for a VF. A PF that reports nothing gives the zero state: nothing set.
-func (h *Host) vfState(pf PF, vf VF) (s VFState, _ error) {
+// vfState reads what the PF has set for a VF. A PF that never reports anything gives the zero state: nothing set. Where it has
+// nothing to report just now the error matches ErrBusy.
+func (h *Host) vfState(pf PF, vf VF) (VFState, error) {
 	all, err := h.kernel.VFs(pf.Index)
 	if err != nil {
 		return VFState{}, err
 	}
-	if vf.Index < len(all) {
-		s = all[vf.Index]
+	s, known := all[vf.Index]
+	if all != nil && !known {
+		return VFState{}, fmt.Errorf("driver %s does not say what is set for it; it may be resetting it: %w", pf.Driver, ErrBusy)
 	}
 	if dir := h.vfTree(pf, vf); dir != "" {
 		return s, h.readTree(dir, &s)
@@ -54,8 +63,32 @@ func (h *Host) vfState(pf PF, vf VF) (s VFState, _ error) {
 	return s, nil
 }
 
-// VFStates reads what a PF has set for its VFs, in order of their index; none for a PF whose driver does not tell.
-func (h *Host) VFStates(pf PF) ([]VFState, error) {
+// awaitState is vfState for a VF that may be in the middle of being reset: ice and i40e reset it for each MAC, and all with their PF.
+func (h *Host) awaitState(ctx context.Context, pf PF, vf VF) (s VFState, err error) {
+	err = h.insist(ctx, func() (err error) {
+		s, err = h.vfState(pf, vf)
+		return err
+	})
+	return s, err
+}
+
+// insist does again, for a while, what a driver cannot do just now: i40e answers EAGAIN while a VF is being reset, or another is at
+// work (i40e_virtchnl_pf.c, Linux 6.12).
+func (h *Host) insist(ctx context.Context, do func() error) error {
+	var last error
+	err := wait(ctx, vfResetBound, func() (bool, error) {
+		last = do()
+		return !errors.Is(last, ErrBusy), nil
+	})
+	if errors.Is(err, ErrNotReady) || last != nil && !errors.Is(last, ErrBusy) {
+		return last
+	}
+	return err
+}
+
+// VFStates reads what a PF has set for its VFs, by their index. One that is missing is one that its driver has nothing to say of
+// just now, as while it resets it; nil is for a PF whose driver never tells.
+func (h *Host) VFStates(pf PF) (map[int]VFState, error) {
 	all, err := h.kernel.VFs(pf.Index)
 	if err != nil {
 		return nil, &Error{Dev: pf.String(), Op: "read vfs", Err: err}

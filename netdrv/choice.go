@@ -23,8 +23,8 @@ type choice struct {
 type offer struct {
 	pf     hw.PF
 	vfs    []hw.VF
-	states []hw.VFState // what the PF has set for them
-	near   bool         // it is on the NUMA node of the CPUs that its interrupts are to go to, if any are named
+	states map[int]hw.VFState // what the PF has set for them; nil for a PF that never tells
+	near   bool               // it is on the NUMA node of the CPUs that its interrupts are to go to, if any are named
 }
 
 // A candidate is a VF that may be chosen.
@@ -51,6 +51,11 @@ func (c choice) choose() (candidate, error) {
 		if l := c.loans[cand.vf.ID()]; l != nil {
 			why = append(why, l.holder())
 			soon = soon || l.returning()
+			continue
+		}
+		if cand.resetting() {
+			why = append(why, cand.vf.String()+" is being reset by the driver of its pf")
+			soon = true
 			continue
 		}
 		taken, err := c.taken(cand.vf)
@@ -192,10 +197,13 @@ func (c candidate) hasMAC(mac hw.MAC) bool { return c.mac() == mac || c.vf.Netde
 
 // mac is the MAC that the VF has without anybody's asking: the one its PF has set, otherwise its stable one.
 func (c candidate) mac() hw.MAC {
-	if c.vf.Index < len(c.states) && c.states[c.vf.Index].MAC != "" {
-		return c.states[c.vf.Index].MAC
-	}
-	return hw.StableMAC(c.pf, c.vf.Index)
+	return cmp.Or(c.states[c.vf.Index].MAC, hw.StableMAC(c.pf, c.vf.Index))
+}
+
+// resetting tells whether nobody can say just now how the VF is: its PF tells of others, or does when it is not at work itself.
+func (c candidate) resetting() bool {
+	_, known := c.states[c.vf.Index]
+	return c.states != nil && !known
 }
 
 // allInUse says that there is no device to be had now; soon that one is on its way back.

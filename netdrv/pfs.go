@@ -99,7 +99,7 @@ func (d sriov) offers(ctx context.Context, n *network) (offers []offer, gone []e
 
 // offer reads a PF and its VFs.
 func (d sriov) offer(ctx context.Context, pci string, cpus hw.CPUs) (o offer, err error) {
-	if o.pf, err = d.host.PF(pci); err != nil {
+	if o.pf, err = d.host.LegacyPF(pci); err != nil {
 		return o, err
 	}
 	if o.pf.NumVFs == 0 {

@@ -94,7 +94,10 @@ func (c crashKernel) LinkAt(index int) (hw.Link, error) { return c.m.LinkAt(inde
 func (c crashKernel) LinkNamed(name string) (hw.Link, error) { return c.m.LinkNamed(name) }
 
 // VFs lists VFs.
-func (c crashKernel) VFs(pf int) ([]hw.VFState, error) { return c.m.VFs(pf) }
+func (c crashKernel) VFs(pf int) (map[int]hw.VFState, error) { return c.m.VFs(pf) }
+
+// Switchdev tells the mode of an eswitch.
+func (c crashKernel) Switchdev(pci string) (bool, error) { return c.m.Switchdev(pci) }
 
 // Addrs lists addresses.
 func (c crashKernel) Addrs(index int) ([]hw.Addr, error) { return c.m.Addrs(index) }

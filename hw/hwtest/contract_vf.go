@@ -138,7 +138,7 @@ func (d Division) set(t *testing.T, vf int, c hw.VFChange) {
 }
 
 // states is what the PF says of its VFs.
-func (d Division) states(t *testing.T) []hw.VFState {
+func (d Division) states(t *testing.T) map[int]hw.VFState {
 	t.Helper()
 	s, err := d.Kernel.VFs(d.link(t, d.PCI).Index)
 	done(t, "list VFs", err)

@@ -265,6 +265,9 @@ func (k *Kernel) appearLocked(l *link) {
 	if l.dev != nil && l.dev.pf == nil && l.dev.conf.PortName != "" {
 		k.tree.file(dir+"/phys_port_name", l.dev.conf.PortName, nil)
 	}
+	if l.dev != nil && l.dev.pf == nil && (l.dev.conf.SwitchID || l.dev.conf.Switchdev) {
+		k.tree.file(dir+"/phys_switch_id", "506b4b0300c0ffee", nil)
+	}
 	k.tree.link(dir+"/subsystem", "class/net")
 	if l.dev != nil {
 		k.tree.link(dir+"/device", l.parent())

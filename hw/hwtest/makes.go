@@ -24,9 +24,10 @@ func Makes() []Make {
 			VFStride: 1, LinkStates: true, MACAtOnce: true}},
 
 		// intel/ice/ice_sriov.c: ice_is_supported_port_vlan_proto takes 802.1ad only in double VLAN mode, which is not the
-		// default; ice_set_vf_bw knows both rates; ice_set_vf_mac resets the VF.
+		// default; ice_set_vf_bw knows both rates; ice_set_vf_mac resets the VF. It has a phys_switch_id in legacy mode, too
+		// (ice/devlink/devlink_port.c, ice_devlink_create_pf_port).
 		{"ice E810", PF{Device: "0x1592", VFDevice: "0x1889", Driver: "ice", VFDriver: "iavf", TotalVFs: 128, VFOffset: 8,
-			VFStride: 1, LinkStates: true, MinRates: true, MACAtOnce: true}},
+			VFStride: 1, LinkStates: true, MinRates: true, MACAtOnce: true, SwitchID: true}},
 
 		// mellanox/mlx5/core/en_main.c: mlx5e_set_vf_vlan knows only 802.1q; esw/legacy.c: spoofchk is off until it is asked
 		// for, and the MAC that is reported is the one that the PF has set. A VF's netdev takes any MAC.
@@ -47,9 +48,10 @@ func Makes() []Make {
 	return makes
 }
 
-// mlx5 is a ConnectX in Ethernet mode with its eswitch in legacy mode, where phys_switch_id has nothing to say.
+// mlx5 is a ConnectX in Ethernet mode with its eswitch in legacy mode, where it has a phys_switch_id all the same
+// (mellanox/mlx5/core/en/devlink.c, mlx5e_devlink_port_register).
 func mlx5(name, device, vfDevice string) Make {
 	return Make{name, PF{Vendor: "0x15b3", Device: device, VFDevice: vfDevice, Driver: "mlx5_core", VFDriver: "mlx5_core",
 		TotalVFs: 16, VFOffset: 2, VFStride: 1, PortName: "p0", RDMA: true, LinkStates: true, MinRates: true, SpoofOff: true,
-		HidesMACs: true, FreeMACs: true}}
+		HidesMACs: true, FreeMACs: true, SwitchID: true}}
 }

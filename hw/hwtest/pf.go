@@ -30,6 +30,9 @@ type PF struct {
 	VFStride int    // 2
 	PortName string // phys_port_name; "" for a driver that has none
 
+	SwitchID  bool // it has a phys_switch_id in legacy mode, too
+	Switchdev bool // its eswitch is in switchdev mode
+
 	InfiniBand    bool // its netdev and its VFs' are IPoIB; the PF sets GUIDs and link states, and nothing else
 	RDMA          bool // each function has an RDMA device as well, called mlx5_N; always so with InfiniBand
 	VendorTree    bool // with InfiniBand: GUIDs and link states are set through sriov/N/{node,port,policy} alone
@@ -105,6 +108,8 @@ type device struct {
 	adminMAC bool       // state.MAC has been set by the PF, not by the VF
 	off      bool       // its PF has switched its link off
 	dead     bool       // it was probed when the PF could not serve it
+
+	resetting bool // see ResetVFs
 }
 
 // AddPF adds a PF, bound to its driver, and its VFs.

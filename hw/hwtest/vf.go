@@ -3,31 +3,58 @@ package hwtest
 import (
 	"fmt"
 	"net"
+	"slices"
 	"syscall"
 
 	"github.com/mellanox/passthrough/hw"
 )
 
 // VFs implements hw.Kernel.
-func (k *Kernel) VFs(pf int) ([]hw.VFState, error) {
+func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	l := k.byIndexLocked(hostNS, pf)
 	if l == nil {
 		return nil, hw.FromErrno(syscall.ENODEV)
 	}
-	if l.dev == nil || l.dev.conf.NoVFOps {
+	if l.dev == nil || l.dev.pf != nil || l.dev.conf.NoVFOps {
 		return nil, nil
 	}
-	var states []hw.VFState
-	for _, vf := range l.dev.vfs {
+	states := map[int]hw.VFState{}
+	for i, vf := range l.dev.vfs {
+		if vf.resetting {
+			continue
+		}
 		s := vf.state
 		if vf.conf.VendorTree {
 			s.NodeGUID, s.PortGUID, s.LinkMode = "", "", ""
 		}
-		states = append(states, s)
+		states[i] = s
 	}
 	return states, nil
+}
+
+// ResetVFs has a PF's driver be in the middle of resetting some of its VFs, or, with none, be done with it. Of those it says nothing, and
+// changes nothing of them (ice_get_vf_cfg, i40e_ndo_get_vf_config, Linux 6.12).
+func (k *Kernel) ResetVFs(pci string, indexes ...int) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.deviceLocked(pci)
+	if d == nil {
+		k.t.Fatalf("hwtest: no PF %s", pci)
+	}
+	for i, vf := range d.vfs {
+		vf.resetting = slices.Contains(indexes, i)
+	}
+}
+
+// Switchdev implements hw.Kernel.
+func (k *Kernel) Switchdev(pci string) (bool, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.deviceLocked(pci)
+	return d != nil && d.conf.Switchdev, nil
 }
 
 // SetVF implements hw.Kernel.
@@ -43,6 +70,9 @@ func (k *Kernel) SetVF(pf, vf int, c hw.VFChange) error {
 			}
 			if vf < 0 || vf >= len(l.dev.vfs) {
 				return syscall.EINVAL
+			}
+			if l.dev.vfs[vf].resetting {
+				return syscall.EAGAIN
 			}
 			err := l.dev.vfs[vf].set(one)
 			k.servePortsLocked(l.dev)
