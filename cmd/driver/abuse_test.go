@@ -110,7 +110,7 @@ func TestOddRequests(t *testing.T) {
 		{"two lengths", post + "Content-Length: 2\r\nContent-Length: 3\r\n\r\n{} ", 400, 0, ""},
 		{"a negative length", post + "Content-Length: -1\r\n\r\n", 400, 0, ""},
 		{"a length beyond all", post + "Content-Length: 99999999999999999999\r\n\r\n", 400, 0, ""},
-		{"a promise of 8 EiB", post + "Content-Length: 9223372036854775807\r\n\r\n" + strings.Repeat(" ", bodyMax+1), 413, 0, "larger than 1048576 bytes"},
+		{"a promise of 8 EiB", post + "Content-Length: 9223372036854775807\r\n\r\n" + strings.Repeat(" ", bodyMax+1), 413, 0, "larger than 4194304 bytes"},
 		{"a bad chunk", post + "Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400, 0, "invalid byte in chunk length"},
 		{"a length and chunks", post + "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 200, 1, ""},
 		{"a path out of here", "POST /../../etc/passwd HTTP/1.1\r\nHost: p\r\nContent-Length: 2\r\n\r\n{}", 404, 0, "no such call"},

@@ -27,8 +27,9 @@ func TestBodies(t *testing.T) {
 		{"two objects", `{"Count":3}{"Count":4}`, 400, "request body: data after the JSON object" + nothing},
 		{"wrong type", `{"Count":"three"}`, 400,
 			"request body: json: cannot unmarshal string into Go struct field echoRequest.Count of type int" + nothing},
-		{"2 MiB", `{"NetworkID":"` + strings.Repeat("x", 2<<20) + `"}`, 413,
-			"request body: larger than 1048576 bytes" + nothing},
+		{"2 MiB, as of 16384 published ports", `{"Count":3,"Options":"` + strings.Repeat("x", 2<<20) + `"}`, 200, ""},
+		{"5 MiB", `{"NetworkID":"` + strings.Repeat("x", 5<<20) + `"}`, 413,
+			"request body: larger than 4194304 bytes" + nothing},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var calls int

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -94,12 +95,14 @@ func (r *rooms) close(atMost time.Duration) {
 func openLedger(cfg config, log *zap.Logger) store.Store {
 	// An engine's call that has to wait for the lock should still get the reason within its own deadline.
 	lock := store.LockTimeout(cfg.handlerTimeout / 2)
-	ledger, err := store.OpenBolt(filepath.Join(cfg.stateDir, ledgerFile), lock)
-	if err != nil {
+	open := func() (store.Store, error) { return store.OpenBolt(filepath.Join(cfg.stateDir, ledgerFile), lock) }
+	return store.Late(open, func(err error) {
+		if err == nil {
+			log.Info("ledger opened after all")
+			return
+		}
 		log.Error("ledger not opened; every call that needs it will say so", zap.NamedError("err", err))
-		return store.Unavailable(err)
-	}
-	return ledger
+	})
 }
 
 // openPools is the ledger of pools and addresses: that of this node, or the one that all nodes of a cluster share.
@@ -109,14 +112,17 @@ func openPools(ctx context.Context, cfg config, own store.Store, points crashPoi
 	if err != nil || etcd == nil {
 		return own // configFrom has seen that there is no error
 	}
-	shared, err := store.OpenEtcd(*etcd)
-	if err == nil {
-		err = cluster.Recall(ctx, own, shared)
+	open := func() (store.Store, error) {
+		shared, err := store.OpenEtcd(*etcd)
+		if err != nil {
+			return nil, err
+		}
+		if err := cluster.Recall(ctx, own, shared); err != nil { // the own ledger is not there yet
+			return nil, errors.Join(err, shared.Close())
+		}
+		return points.ledger(shared), nil
 	}
-	if err != nil {
-		return store.Unavailable(err)
-	}
-	return points.ledger(shared)
+	return store.Late(open, func(error) {}) // the own ledger's line in the log says why
 }
 
 // closeLedger closes a ledger.

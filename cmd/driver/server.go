@@ -17,7 +17,7 @@ import (
 
 // Limits on what one request may take of us.
 const (
-	bodyMax   = 1 << 20  // bytes; the largest real request is a few KiB, or some 26 bytes for each port that an image exposes
+	bodyMax   = 4 << 20  // bytes; the largest real request is a few KiB, or some 110 bytes for each port that is published: 16384 for RTP
 	largeBody = 64 << 10 // bytes; of those that are larger only some are read at a time
 	headerMax = 16 << 10 // bytes
 )
@@ -43,7 +43,7 @@ type limits struct {
 // lose nothing: they wait to be accepted.
 func limitsFor(handler time.Duration) limits {
 	return limits{
-		connections: connectionsFor(1024), large: 16, header: 5 * time.Second, body: 5 * time.Second, taking: 5 * time.Second, idle: 2 * time.Minute,
+		connections: connectionsFor(1024), large: 8, header: 5 * time.Second, body: 5 * time.Second, taking: 5 * time.Second, idle: 2 * time.Minute,
 		handler: handler, grace: 500 * time.Millisecond,
 		finish: 7 * time.Second, windUp: time.Second, closing: 1500 * time.Millisecond,
 	}
