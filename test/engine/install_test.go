@@ -34,8 +34,10 @@ func TestInstall(t *testing.T) {
 // TestInstallTwice: an engine takes a bundle once, and the script tells more of that than the engine.
 func TestInstallTwice(t *testing.T) {
 	out, err := Try("../../scripts/install", bundle, "second")
-	if err == nil || !strings.Contains(err.Error(), "install: "+bundle+" is in the engine already, as another plugin") {
-		t.Errorf("%v, %s; want an error that says who has the bundle", err, out)
+	want := "install: " + bundle + " is in the engine already, as " + Plugin + "; it takes a bundle only once.\n" +
+		"Use it by that name, or remove it before: make uninstall NAME=" + Plugin
+	if err == nil || err.Error() != want {
+		t.Errorf("%v, %s; want %s", err, out, want)
 	}
 	if all := Docker(t, "plugin", "ls", "--format", "{{.Name}}"); all != Plugin {
 		t.Errorf("the plugins are %s, want %s alone", all, Plugin)
