@@ -1,6 +1,6 @@
 # Needs git, make and Go; what else a target needs it fetches into .cache/.
 
-NAME ?= mellanox/passthrough:latest
+NAME ?= passthrough:latest
 DOCKER ?= docker
 ENGINE ?=
 ENGINES ?= 20.10,26.1,28.5
@@ -9,7 +9,7 @@ ENGINES ?= 20.10,26.1,28.5
 FUZZTIME ?= 30s
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-export SOURCE_DATE_EPOCH DOCKER
+export SOURCE_DATE_EPOCH DOCKER NAME SET
 
 # Every build tag that hides Go files from a plain "go vet ./...".
 TAGS := kernel engine lab cluster kernel,crashpoints
@@ -28,11 +28,13 @@ build: ## the plugin's binary, bin/driver
 plugin: build ## the plugin bundle, bin/plugin
 	plugin/rootfs-build/build bin/driver $(VERSION) bin/plugin
 
+# Settings may have characters that mean something to the shell, as in SET='DEVICES=a=ens1f*;b=ens2f0 LOG_LEVEL=debug': it has
+# them from the environment, and divides them at spaces.
 install: plugin ## create and enable it in the running engine (NAME=..., SET="LOG_LEVEL=debug", FORCE=1: replace)
-	scripts/install bin/plugin $(NAME) $(SET)
+	set -f; scripts/install bin/plugin "$$NAME" $$SET
 
 uninstall: ## disable and remove it (NAME=...)
-	scripts/uninstall $(NAME)
+	scripts/uninstall "$$NAME"
 
 demo: ## two tenants with one subnet on an emulated NIC (PF=ens2f0: on your own NIC and engine)
 	scripts/demo $(PF)
