@@ -1,6 +1,7 @@
 # Needs git, make and Go; what else a target needs it fetches into .cache/.
 
-NAME ?= passthrough:latest
+# From the command line alone: some environments have a NAME that means the machine.
+NAME = passthrough:latest
 DOCKER ?= docker
 ENGINE ?=
 ENGINES ?= 20.10,26.1,28.5
@@ -37,7 +38,7 @@ uninstall: ## disable and remove it (NAME=...)
 	scripts/uninstall "$$NAME"
 
 demo: ## two tenants with one subnet on an emulated NIC (PF=ens2f0: on your own NIC and engine)
-	scripts/demo $(PF)
+	PLUGIN="$$NAME" scripts/demo $(PF)
 
 test: lint ## lint, then every layer: unit, fuzz, kernel, cluster, engine, lab (ENGINE=20.10, 26.1 or 28.5)
 	go run ./test/run -engine '$(ENGINE)' -fuzztime '$(FUZZTIME)'
