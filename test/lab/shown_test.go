@@ -63,7 +63,7 @@ func TestReadme(t *testing.T) {
 // TestDemo runs the steps of make demo.
 func TestDemo(t *testing.T) {
 	asBefore(t)
-	out := Sh(t, "IMAGE=lab DEVICE="+another+" bash ./demo --here "+pf)
+	out := Sh(t, "DEVICE="+another+" bash ./demo --here "+pf)
 	if !strings.HasSuffix(out, "demo: ok") {
 		t.Errorf("the demo ends in\n%s", out)
 	}
