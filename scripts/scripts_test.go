@@ -31,3 +31,15 @@ func TestScripts(t *testing.T) {
 		},
 	})
 }
+
+// TestRulesComeFirst: systemd-networkd takes the first file by name that matches a device, in whatever folder it is, and
+// netplan's are 10-netplan-*.network: Ubuntu has them on every server.
+func TestRulesComeFirst(t *testing.T) {
+	rules, err := filepath.Glob("host-rules/*.network")
+	if err != nil || len(rules) != 1 {
+		t.Fatalf("files for systemd-networkd: %q, %v", rules, err)
+	}
+	if name := filepath.Base(rules[0]); name >= "10-netplan-" {
+		t.Errorf("%s comes after netplan's files, which then decide about VFs", name)
+	}
+}
