@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/test/page"
 )
 
 // grants is what an engine lets a managed plugin do, as far as plugin/config.json asks for it.
@@ -28,7 +30,7 @@ type grantedMount struct {
 	Options, Settable         []string
 }
 
-// TestGrants: what the plugin asks the engine for is what docs/security.md says, no more; and so is what the service has. Mounts
+// TestGrants: what the plugin asks the engine for is what docs/security.md says, no more; and so is what the service and the container have. Mounts
 // are slaves, so that what is mounted over in the plugin is not in the host, and nobody can point them elsewhere.
 func TestGrants(t *testing.T) {
 	raw, err := os.ReadFile("../../plugin/config.json")
@@ -54,6 +56,15 @@ func TestGrants(t *testing.T) {
 		"UMask=0077", "ProtectSystem=strict", "PrivateDevices=yes"} {
 		if !strings.Contains(string(service), "\n"+line+"\n") {
 			t.Errorf("scripts/passthrough.service has no line %s", line)
+		}
+	}
+	commands := page.Commands(t, "../../docs/other-ways.md", "As a container")
+	run := commands[len(commands)-1]
+	// Where the engine has AppArmor its profile docker-default says: deny /sys/[^f]*/** wklx.
+	for _, option := range []string{"--net=host", "--cap-drop=ALL", "--cap-add=NET_ADMIN", "--security-opt apparmor=unconfined", "-v /sys:/sys",
+		"-v /proc/irq:/host/irq"} {
+		if !strings.Contains(run, " "+option+" ") {
+			t.Errorf("docs/other-ways.md starts a container without %s: %s", option, run)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	. "github.com/mellanox/passthrough/test/dockertest"
+	"github.com/mellanox/passthrough/test/page"
 )
 
 // TestPlainProcess: the same binary as a process of its own, as systemd or a container starts it, is found by the name
@@ -44,18 +45,14 @@ func process(t *testing.T, name string, settings ...string) {
 // TestPlainContainer runs the commands of docs/other-ways.md that start the binary as a container, under another name
 // for the same reason.
 func TestPlainContainer(t *testing.T) {
-	page, err := os.ReadFile("../../docs/other-ways.md")
-	if err != nil {
-		t.Fatal(err)
-	}
 	t.Cleanup(func() {
 		_, _ = Try("docker", "rm", "-f", "passthrough-plugin")
 		_, _ = Try("docker", "volume", "rm", "passthrough-state")
 		_, _ = Try("docker", "rmi", "passthrough-plugin")
 	})
 	n := 0
-	for _, line := range strings.Split(string(page), "\n") {
-		if !strings.HasPrefix(line, "    ") || !strings.Contains(line, "docker ") {
+	for _, line := range page.Commands(t, "../../docs/other-ways.md", "As a container") {
+		if !strings.Contains(line, "docker ") {
 			continue
 		}
 		n++
