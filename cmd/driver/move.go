@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -69,7 +70,17 @@ func openForMove(cfg config) (store.Store, error) {
 	case etcd != nil:
 		return store.OpenEtcd(*etcd)
 	}
-	return store.OpenBolt(filepath.Join(cfg.stateDir, ledgerFile))
+	return openOwn(cfg)
+}
+
+// openOwn opens this node's own ledger for an operator. It has to be there: a state directory without one is not the plugin's,
+// and a ledger that was made now would be empty.
+func openOwn(cfg config) (store.Store, error) {
+	path := filepath.Join(cfg.stateDir, ledgerFile)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("ledger %s: %w; set STATE_DIR to the plugin's state directory", path, fs.ErrNotExist)
+	}
+	return store.OpenBolt(path)
 }
 
 // exportFile writes the records to a new file.

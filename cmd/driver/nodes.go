@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/mellanox/passthrough/ipamdrv"
@@ -72,7 +71,7 @@ func forget(ctx context.Context, cfg config, args []string) (err error) {
 // accept has this node take the shared ledger as it is now for the truth, though it is older than what the node has seen.
 // The plugin has to be stopped.
 func accept(ctx context.Context, cfg config, _ []string) (err error) {
-	own, err := store.OpenBolt(filepath.Join(cfg.stateDir, ledgerFile))
+	own, err := openOwn(cfg)
 	if err != nil {
 		return err
 	}
