@@ -8,8 +8,6 @@ import (
 	"net/netip"
 	"strings"
 	"time"
-
-	"github.com/mellanox/passthrough/store"
 )
 
 // choose leases an address: the one that the asker had before, or else the next one that nobody outside has. The same
@@ -28,20 +26,12 @@ func (p *pool) choose(ctx context.Context, lease leaseRecord, ask prober) (netip
 		rec := s.rec
 		rec.Cursor, next = a, &rec
 	}
-	over := s.rests.forget(a)
-	var forget []store.Op
-	for _, b := range over {
-		forget = append(forget, store.Del(leaseKey(p.id, b)))
-	}
-	if err := p.give(ctx, a, lease, next, forget...); err != nil {
+	if err := p.give(ctx, a, lease, next, s.rests.forget(a)...); err != nil {
 		if errors.Is(err, ErrInUse) {
 			p.state, err = nil, errChanged // the index said free
 			p.last = netip.Addr{}          // or the two nodes that have met here meet at the next as well
 		}
 		return netip.Addr{}, err
-	}
-	for _, b := range over {
-		s.rests.remove(b)
 	}
 	if p.node != nil {
 		p.last, s.rec.Cursor = a, a

@@ -149,8 +149,10 @@ func (p *pool) write(ctx context.Context, conds []store.Cond, next *poolRecord, 
 	return r, nil
 }
 
-// give leases address a, which the caller has chosen or was asked for, and which may rest. next and more are as in write.
-func (p *pool) give(ctx context.Context, a netip.Addr, lease leaseRecord, next *poolRecord, more ...store.Op) error {
+// give leases address a, which the caller has chosen or was asked for, and which may rest. next is as in write. The records of
+// over, which have rested long enough, go with the same transaction if they are as this node knows them: another one may have
+// given such an address since.
+func (p *pool) give(ctx context.Context, a netip.Addr, lease leaseRecord, next *poolRecord, over ...netip.Addr) error {
 	s := p.state
 	if err := p.givable(a); err != nil {
 		return err
@@ -159,20 +161,38 @@ func (p *pool) give(ctx context.Context, a netip.Addr, lease leaseRecord, next *
 	if err != nil {
 		return err
 	}
-	conds := []store.Cond{{Key: op.Key, Rev: s.rests.rev(a)}}
+	conds, ops := []store.Cond{{Key: op.Key, Rev: s.rests.rev(a)}}, []store.Op{op}
+	for _, b := range over {
+		conds = append(conds, store.Cond{Key: leaseKey(p.id, b), Rev: s.rests.rev(b)})
+		ops = append(ops, store.Del(leaseKey(p.id, b)))
+	}
 	back := errand{Do: doRelease, Addr: a, Token: lease.Token}
 	r, err := p.surely(ctx, back, func(ctx context.Context) (store.Result, error) {
-		return p.write(ctx, conds, next, append([]store.Op{op}, more...)...)
+		return p.write(ctx, conds, next, ops...)
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if !r.OK {
+	case !r.OK && r.Failed.Key == op.Key:
 		return p.inUse(ctx, a)
+	case !r.OK:
+		s.lose(over)
+		return p.give(ctx, a, lease, next)
 	}
-	s.rests.remove(a)
+	for _, b := range append(over, a) {
+		s.rests.remove(b)
+	}
 	s.mark(a, (*set).add)
 	return nil
+}
+
+// lose forgets what was known of these addresses, of which another node has changed one. They count as taken until the pool is
+// loaded anew; to load it now would cost every node a reading of the whole pool with every choice, where many rest.
+func (s *state) lose(some []netip.Addr) {
+	for _, a := range some {
+		s.rests.remove(a)
+		s.mark(a, (*set).add)
+	}
 }
 
 // givable refuses an address that the pool cannot give.
@@ -192,6 +212,10 @@ func (p *pool) givable(a netip.Addr) error {
 // inUse is the error for an address that somebody has.
 func (p *pool) inUse(ctx context.Context, a netip.Addr) error {
 	kv, err := p.ledger.store.Get(ctx, leaseKey(p.id, a))
+	if errors.Is(err, store.ErrNotFound) { // free since we looked
+		p.state = nil
+		return errChanged
+	}
 	if err != nil {
 		return err
 	}
