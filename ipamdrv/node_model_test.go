@@ -1,6 +1,7 @@
 package ipamdrv_test
 
 import (
+	"fmt"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -26,6 +27,12 @@ func throughFaults(t *testing.T, seed uint64) {
 	options := []string{"pool=lan"}
 	if seed%2 == 0 {
 		options = append(options, "prefetch=2")
+	}
+	switch seed / 4 % 3 {
+	case 1:
+		options = append(options, "quarantine=3s")
+	case 2:
+		options = append(options, "quarantine=1s", "sticky=5s")
 	}
 	subnet := []string{"10.0.0.0/26", "10.0.0.0/29"}[seed/2%2]
 	for range 3 {
@@ -67,7 +74,7 @@ func (e *engines) step(rng *rand.Rand, far *storetest.Faults) {
 	n := e.nodes[i]
 	switch r := rng.IntN(20); {
 	case r < 8:
-		got, err := n.ask(e.pools[i])
+		got, err := n.askBy(e.pools[i], fmt.Sprintf("c%d", rng.IntN(8)))
 		if err != nil {
 			return
 		}

@@ -76,8 +76,11 @@ func (n *clusterNode) pool(subnet string, options ...string) string {
 }
 
 // ask asks for an address.
-func (n *clusterNode) ask(pool string) (string, error) {
-	r, err := n.d.RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: pool})
+func (n *clusterNode) ask(pool string) (string, error) { return n.askBy(pool, "") }
+
+// askBy asks for an address for a container of that name.
+func (n *clusterNode) askBy(pool, name string) (string, error) {
+	r, err := n.d.RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: pool, Options: by(name)})
 	if err != nil {
 		return "", err
 	}

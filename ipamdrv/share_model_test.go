@@ -3,11 +3,14 @@ package ipamdrv_test
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/docker/go-plugins-helpers/ipam"
 	"pgregory.net/rapid"
@@ -24,36 +27,49 @@ type sharers struct {
 	networks []string
 	held     map[netip.Addr][]string
 	gateway  netip.Addr
+	rests    map[string]string // the options by which addresses rest, the same for all networks
 }
 
-// TestSharedAgainstModel: whatever networks and nodes do, no two have one address, and nobody ends what is another's.
+// TestSharedAgainstModel: whatever networks and nodes do, no two have one address, and nobody ends what is another's, while
+// addresses rest and while they do not.
 func TestSharedAgainstModel(t *testing.T) {
 	dir, made := t.TempDir(), 0
-	rapid.Check(t, func(t *rapid.T) {
-		s := &sharers{store: store.NewMemory(), held: map[netip.Addr][]string{}}
-		for i := range s.nodes {
-			made++
-			journal := store.NewJournal(filepath.Join(dir, strconv.Itoa(made)))
-			defer journal.Close()
-			d, err := ipamdrv.New(ipamdrv.Config{Store: s.store, Own: store.NewMemory(), Journal: journal})
-			if err != nil {
-				t.Fatal(err)
-			}
-			s.nodes[i] = d
+	journal := func() *store.Journal {
+		made++
+		return store.NewJournal(filepath.Join(dir, strconv.Itoa(made)))
+	}
+	synctest.Test(t, func(t *testing.T) { // see TestAgainstModel
+		rapid.Check(struct{ rapid.TB }{t}, func(t *rapid.T) { sharedAgainstModel(t, journal) })
+	})
+}
+
+// sharedAgainstModel is one history.
+func sharedAgainstModel(t *rapid.T, journal func() *store.Journal) {
+	s := &sharers{store: store.NewMemory(), held: map[netip.Addr][]string{}}
+	s.rests = rapid.SampledFrom([]map[string]string{nil, {"quarantine": "2s"}, {"sticky": "4s"},
+		{"quarantine": "2s", "sticky": "4s"}}).Draw(t, "rests")
+	for i := range s.nodes {
+		j := journal()
+		defer j.Close()
+		d, err := ipamdrv.New(ipamdrv.Config{Store: s.store, Own: store.NewMemory(), Journal: j})
+		if err != nil {
+			t.Fatal(err)
 		}
-		t.Repeat(map[string]func(*rapid.T){
-			"join": s.join, "leave": s.leave, "choose": s.choose, "choose more": s.choose, "release": s.release,
-			"gateway": s.askGateway,
-			"": func(t *rapid.T) {
-				n := 0
-				for _, list := range leases(t, s.store) {
-					n += len(list)
-				}
-				if n != len(s.held) {
-					t.Fatalf("%d leases, want %v", n, s.held)
-				}
-			},
-		})
+		s.nodes[i] = d
+	}
+	t.Repeat(map[string]func(*rapid.T){
+		"join": s.join, "leave": s.leave, "choose": s.choose, "choose more": s.choose, "ask": s.ask, "release": s.release,
+		"release more": s.release, "gateway": s.askGateway,
+		"wait": func(t *rapid.T) { wait(time.Duration(rapid.IntRange(1, 5).Draw(t, "s")) * time.Second) },
+		"": func(t *rapid.T) {
+			n := 0
+			for _, list := range leases(t, s.store) {
+				n += len(list)
+			}
+			if n != len(s.held) {
+				t.Fatalf("%d leases, want %v", n, s.held)
+			}
+		},
 	})
 }
 
@@ -74,8 +90,9 @@ func (s *sharers) join(t *rapid.T) {
 	if len(s.networks) > 3 {
 		t.Skip("enough")
 	}
-	r, err := s.node(t).RequestPool(context.Background(), &ipam.RequestPoolRequest{Pool: "10.0.0.0/29",
-		Options: map[string]string{"pool": "lan"}})
+	options := map[string]string{"pool": "lan"}
+	maps.Copy(options, s.rests)
+	r, err := s.node(t).RequestPool(context.Background(), &ipam.RequestPoolRequest{Pool: "10.0.0.0/29", Options: options})
 	if err != nil || slices.Contains(s.networks, r.PoolID) {
 		t.Fatalf("join: %+v, %v", r, err)
 	}
@@ -84,6 +101,9 @@ func (s *sharers) join(t *rapid.T) {
 
 func (s *sharers) leave(t *rapid.T) {
 	n := s.network(t)
+	if rapid.IntRange(0, 4).Draw(t, "stay") > 0 { // each writes the pool's record, so that all nodes read the pool anew
+		t.Skip("stays")
+	}
 	if _, err := s.node(t).ReleasePool(context.Background(), &ipam.ReleasePoolRequest{PoolID: n}); err != nil {
 		t.Fatalf("leave: %v", err)
 	}
@@ -112,8 +132,9 @@ func (s *sharers) drop(a netip.Addr, n string) {
 
 func (s *sharers) choose(t *rapid.T) {
 	n := s.network(t)
-	r, err := s.node(t).RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: n})
-	if errors.Is(err, ipamdrv.ErrFull) && len(s.held) >= 5 { // one of six may be kept for a router
+	r, err := s.node(t).RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: n, Options: s.container(t)})
+	full := len(s.held) >= 5 || s.rests["quarantine"] != "" // one of six may be kept for a router
+	if errors.Is(err, ipamdrv.ErrFull) && full {
 		return
 	}
 	if err != nil {
@@ -124,6 +145,26 @@ func (s *sharers) choose(t *rapid.T) {
 		t.Fatalf("%s was given twice", a)
 	}
 	s.held[a] = []string{n}
+}
+
+// ask asks for a certain address, which can be had if nobody has it, also while it rests.
+func (s *sharers) ask(t *rapid.T) {
+	n, i := s.network(t), rapid.IntRange(1, 6).Draw(t, "address")
+	a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
+	_, err := s.node(t).RequestAddress(context.Background(),
+		&ipam.RequestAddressRequest{PoolID: n, Address: a.String(), Options: s.container(t)})
+	free := len(s.held[a]) == 0
+	if free != (err == nil) || err != nil && !errors.Is(err, ipamdrv.ErrInUse) {
+		t.Fatalf("ask for %s: %v; held are %v", a, err, s.held)
+	}
+	if free {
+		s.held[a] = []string{n}
+	}
+}
+
+// container draws what the engine tells of who asks.
+func (s *sharers) container(t *rapid.T) map[string]string {
+	return rapid.SampledFrom([]map[string]string{nil, by("c1"), by("c2")}).Draw(t, "container")
 }
 
 func (s *sharers) askGateway(t *rapid.T) {
@@ -144,6 +185,9 @@ func (s *sharers) askGateway(t *rapid.T) {
 func (s *sharers) release(t *rapid.T) {
 	n, i := s.network(t), rapid.IntRange(1, 6).Draw(t, "address")
 	a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
+	if rapid.Bool().Draw(t, "holder") && len(s.held[a]) > 0 {
+		n = s.held[a][0]
+	}
 	_, err := s.node(t).ReleaseAddress(context.Background(), &ipam.ReleaseAddressRequest{PoolID: n, Address: a.String()})
 	if err != nil {
 		t.Fatalf("release: %v", err)

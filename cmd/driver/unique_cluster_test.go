@@ -53,10 +53,14 @@ func TestUnique(t *testing.T) {
 	t.Logf("OPS=%d SEED=%d", ops, seed)
 	u := &uniqueness{T: t, cluster: etcdtest.Start(t, 3), h: newHistory(), ops: int64(ops)}
 	for i := range 3 {
-		options := `{"pool":"lan"}`
+		options := `{"pool":"lan"`
 		if seed%2 == 0 {
-			options = `{"pool":"lan","prefetch":"3"}`
+			options += `,"prefetch":"3"`
 		}
+		if seed/2%2 == 0 {
+			options += `,"quarantine":"1s"`
+		}
+		options += "}"
 		u.nodes = append(u.nodes, newNode(t, u.cluster, i, options))
 	}
 	var working, troubling sync.WaitGroup
@@ -174,7 +178,8 @@ func (u *uniqueness) compare(known, held []string) {
 	}
 }
 
-// leases lists the addresses that containers have in etcd, in order; those that a node has ahead are not among them.
+// leases lists the addresses that containers have in etcd, in order; those that a node has ahead, or that rest, are not among
+// them.
 func (u *uniqueness) leases() []string {
 	u.Helper()
 	s, err := store.OpenEtcd(store.EtcdConfig{Endpoints: u.cluster.Endpoints(), Prefix: "/unique"})
@@ -184,7 +189,8 @@ func (u *uniqueness) leases() []string {
 	defer s.Close()
 	found := []string{}
 	err = s.Range(u.Context(), "ipam/lease/", func(kv store.KV) error {
-		if !strings.Contains(string(kv.Value), `"kind":"reserve"`) {
+		value := string(kv.Value)
+		if !strings.Contains(value, `"kind":"reserve"`) && !strings.Contains(value, `"kind":"resting"`) {
 			found = append(found, kv.Key[strings.LastIndexByte(kv.Key, '/')+1:])
 		}
 		return nil
