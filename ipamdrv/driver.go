@@ -223,8 +223,11 @@ func (d *Driver) pool(ctx context.Context, text string) (handle, *pool, error) {
 }
 
 // forgotten passes an error on. When it says that this node was declared lost, the node begins anew: its networks have no
-// pools any more.
+// pools any more. When it says that the ledger went back, that is written down at once: it does not show for long.
 func (d *Driver) forgotten(ctx context.Context, err error) error {
+	if errors.Is(err, store.ErrPast) {
+		err = errors.Join(err, d.remember(context.WithoutCancel(ctx)))
+	}
 	if d.node == nil || !errors.Is(err, cluster.ErrForgotten) {
 		return err
 	}

@@ -42,10 +42,12 @@ func (n *node) keep(h string, a netip.Addr, lease leaseRecord) {
 	n.reserve[h][a] = lease
 }
 
-// draw gives an address of the reserve, because of a failure to give another; without one it is that failure.
+// draw gives an address of the reserve, because of a failure to give another; without one it is that failure. What a ledger that
+// went back knows of the reserve is not certain: another node may be given the same.
 func (d *Driver) draw(ctx context.Context, id string, w wish, failure error) (string, error) {
 	h, ok := parseHandle(id)
-	if !ok || !w.any() || ctx.Err() != nil || !d.node.cannot(failure) && !(d.node != nil && errors.Is(failure, ErrFull)) {
+	helps := d.node.cannot(failure) && !errors.Is(failure, store.ErrPast) || d.node != nil && errors.Is(failure, ErrFull)
+	if !ok || !w.any() || ctx.Err() != nil || !helps {
 		return "", failure
 	}
 	a, subnet, err := d.node.take(ctx, h, w.of(h).lease)

@@ -56,6 +56,9 @@ type etcd struct {
 	ctx    context.Context // of the connection; ends with Close
 	end    context.CancelFunc
 	closed atomic.Bool
+	back   atomic.Pointer[etcdPast] // once an older state was shown
+	conns  atomic.Int64             // how many connections have begun and ended
+	looked atomic.Int64             // how many had when it was last seen that the state is not an older one
 
 	turn   chan struct{}    // holds a value while somebody works on the fields below
 	client *clientv3.Client // nil until it is connected and the schema was seen
@@ -143,7 +146,7 @@ func (e *etcd) connect(ctx context.Context) (*clientv3.Client, error) {
 		DialKeepAliveTime: keepAliveTime, DialKeepAliveTimeout: keepAliveTimeout,
 		// The second is for a token of authentication that has expired. We repeat calls ourselves, see etcdWrite.
 		MaxUnaryRetries: 2,
-		DialOptions:     []grpc.DialOption{grpc.WithStatsHandler(departures{}), grpc.WithChainUnaryInterceptor(overhear)},
+		DialOptions:     []grpc.DialOption{grpc.WithStatsHandler(departures{&e.conns}), grpc.WithChainUnaryInterceptor(overhear)},
 	})
 }
 

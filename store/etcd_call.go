@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"errors"
-	"fmt"
 	"sync/atomic"
 	"time"
 
@@ -21,35 +20,6 @@ const (
 	attemptMin = 500 * time.Millisecond // enough to connect and to prove who we are
 	pause      = 50 * time.Millisecond
 )
-
-// past is the newest state that etcd has shown. When it shows an older one, it was restored from a backup, and what
-// looks free in it may be in use.
-type past struct {
-	cluster  uint64
-	revision int64
-}
-
-// Past implements [Rememberer].
-func (e *etcd) Past() []byte {
-	e.turn <- struct{}{} // nobody has it for longer than an attempt lasts
-	defer func() { <-e.turn }()
-	if e.seen.cluster == 0 {
-		return nil
-	}
-	return fmt.Appendf(nil, "%x %d", e.seen.cluster, e.seen.revision)
-}
-
-// Recall implements [Rememberer].
-func (e *etcd) Recall(raw []byte) error {
-	var seen past
-	if n, err := fmt.Sscanf(string(raw), "%x %d", &seen.cluster, &seen.revision); n != 2 {
-		return fmt.Errorf("the state of etcd that was seen last, %.40q: %w: %w", raw, ErrCorrupt, err)
-	}
-	e.turn <- struct{}{}
-	defer func() { <-e.turn }()
-	e.seen = seen
-	return nil
-}
 
 // trial is one call of the ledger, in as many attempts as it takes.
 type trial struct {
@@ -147,9 +117,8 @@ func (t *trial) fail(ctx context.Context, kind error) *etcdError {
 
 // final says whether asking again is of no use: etcd has answered, and said no, or we cannot ask.
 func final(err error) bool {
-	var past *etcdPast
 	var file *unusable
-	if errors.As(err, &past) || errors.As(err, &file) {
+	if errors.As(err, &file) || errors.Is(err, ErrPast) {
 		return true
 	}
 	if errors.Is(err, errClosed) || errors.Is(err, ErrNewer) || errors.Is(err, ErrCorrupt) {
@@ -161,41 +130,6 @@ func final(err error) bool {
 		return true
 	}
 	return false
-}
-
-// check compares what an answer says of etcd's state with what was seen before it was asked.
-func (e *etcd) check(ctx context.Context, before past, cluster uint64, revision int64) error {
-	if before.cluster != 0 && (cluster != before.cluster || revision < before.revision) {
-		return &etcdPast{before: before, now: past{cluster, revision}}
-	}
-	if err := e.take(ctx); err != nil {
-		return nil // the answer is good; only a later one is compared with less
-	}
-	defer func() { <-e.turn }()
-	if e.seen.cluster == 0 || e.seen.cluster == cluster {
-		e.seen = past{cluster, max(revision, e.seen.revision)}
-	}
-	return nil
-}
-
-// before is what was seen so far.
-func (e *etcd) before(ctx context.Context) (past, error) {
-	if err := e.take(ctx); err != nil {
-		return past{}, err
-	}
-	defer func() { <-e.turn }()
-	return e.seen, nil
-}
-
-// etcdPast is the error of an answer from an older state.
-type etcdPast struct{ before, now past }
-
-// Error says what was seen.
-func (e *etcdPast) Error() string {
-	if e.now.cluster != e.before.cluster {
-		return fmt.Sprintf("this is another cluster, %x, than the one before, %x", e.now.cluster, e.before.cluster)
-	}
-	return fmt.Sprintf("its state went back from revision %d to %d", e.before.revision, e.now.revision)
 }
 
 // departure is what is known of a request beyond its answer.
@@ -218,8 +152,8 @@ func overhear(ctx context.Context, method string, req, reply any, conn *grpc.Cli
 }
 
 // departures is the handler that sets left. A request for which there is no connection ends with the same code as one
-// whose connection broke before the answer; this tells them apart.
-type departures struct{}
+// whose connection broke before the answer; this tells them apart. It also counts the beginnings and ends of connections.
+type departures struct{ conns *atomic.Int64 }
 
 // TagRPC implements [stats.Handler].
 func (departures) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Context { return ctx }
@@ -238,4 +172,4 @@ func (departures) HandleRPC(ctx context.Context, s stats.RPCStats) {
 func (departures) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 
 // HandleConn implements [stats.Handler].
-func (departures) HandleConn(context.Context, stats.ConnStats) {}
+func (d departures) HandleConn(context.Context, stats.ConnStats) { d.conns.Add(1) }

@@ -77,14 +77,13 @@ func transportError(err error) (string, bool) {
 
 // remedy is what the user can do.
 func (e *etcdError) remedy() string {
-	var past *etcdPast
 	var file *unusable
 	switch {
 	case errors.Is(e.cause, errClosed), errors.Is(e.cause, context.Canceled), errors.Is(e.cause, ErrCorrupt):
 		return ""
 	case errors.Is(e.cause, ErrNewer):
 		return "upgrade the plugin on this node"
-	case errors.As(e.cause, &past):
+	case errors.Is(e.cause, ErrPast):
 		return "it seems to be restored from a backup, which may show addresses as free that are in use; once that is " +
 			"put right, tell this node with driver accept"
 	case errors.As(e.cause, &file):

@@ -352,6 +352,15 @@ func TestEtcdGoesBack(t *testing.T) {
 	if _, err := s.Txn(within(t, 10*time.Second), nil, []store.Op{store.Put("b", nil)}); err == nil {
 		t.Error("it is written to all the same")
 	}
+	client := c.Client(t)
+	for range 10 { // others write, and its revision grows past what was seen
+		if _, err := client.Put(t.Context(), "/other", "x"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Get(within(t, 10*time.Second), "a"); !errors.Is(err, store.ErrPast) {
+		t.Errorf("later it is trusted again: %v", err)
+	}
 
 	// What was seen outlives the process, if it is written down.
 	next := openCluster(t, c)

@@ -115,6 +115,9 @@ func (w *etcdWrite) run(ctx context.Context, t *trial) (Result, error) {
 // fence: with that the caller still learns for sure that nothing was done.
 func (w *etcdWrite) attempt(ctx context.Context, t *trial) (result Result, done bool, err error) {
 	lease, err := w.store.tokenLease(ctx, t)
+	if err == nil {
+		err = w.store.look(ctx, t)
+	}
 	if err != nil {
 		if !final(err) {
 			return Result{}, false, err
@@ -140,6 +143,8 @@ func (w *etcdWrite) attempt(ctx context.Context, t *trial) (result Result, done 
 	case errors.Is(err, rpctypes.ErrLeaseNotFound) && !w.doubt:
 		w.store.dropLease(ctx, lease)
 		return Result{}, false, err
+	case errors.Is(err, ErrPast): // its answer says so: it may have been done there
+		w.doubt = w.doubt || departed
 	}
 	return Result{}, true, w.fail(ctx, t)
 }

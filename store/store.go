@@ -81,6 +81,8 @@ var (
 	ErrUnavailable = errors.New("ledger unavailable")
 	// ErrAmbiguous: the answer was lost; the transaction may have been applied.
 	ErrAmbiguous = errors.New("ledger write not confirmed")
+	// ErrPast: the store shows an older state than it did before, or another store's. It comes with one of the two above.
+	ErrPast = errors.New("ledger shows an older state than before")
 	// ErrCorrupt: the file is not a ledger, or is damaged. It was kept and not changed.
 	ErrCorrupt = errors.New("ledger is damaged")
 	// ErrNewer: the file was written by a newer version. It was kept and not changed.
