@@ -76,7 +76,7 @@ func (s *state) next(now time.Time) (netip.Addr, bool) {
 	if s.rec.Cursor.IsValid() && ok && last >= s.lo && last < s.hi && !s.lowest {
 		from = last + 1
 	}
-	if s.slaac && s.base.Is6() { // other hosts on the segment do the same, and nobody asks whether it is free
+	if s.slaac && s.base.Is6() && s.hi > s.lo { // other hosts on the segment do the same, and nobody asks whether it is free
 		from = s.lo + rand.Uint64N(s.hi-s.lo)
 	}
 	n, ok := s.free(from, s.hi)

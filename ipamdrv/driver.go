@@ -198,6 +198,29 @@ func (d *Driver) pool(ctx context.Context, text string) (handle, *pool, error) {
 	if err := p.lock(ctx); err != nil {
 		return h, nil, err
 	}
+	found := false
+	defer func() {
+		if !found {
+			p.unlock()
+		}
+	}()
+	err := d.find(ctx, p, h)
+	switch {
+	case err == nil && p.knows(h):
+		found = true
+		return h, p, nil
+	case err == nil:
+		err = unknown
+	case errors.Is(err, store.ErrNotFound):
+		d.forget(p)
+		err = unknown
+	}
+	return h, nil, err
+}
+
+// find brings what is in RAM of a pool up to the ledger, so far as that is needed to tell whether h is a handle of it. The caller
+// has the turn.
+func (d *Driver) find(ctx context.Context, p *pool, h handle) error {
 	err := d.pay(ctx, p)
 	if err == nil {
 		err = p.load(ctx)
@@ -209,17 +232,7 @@ func (d *Driver) pool(ctx context.Context, text string) (handle, *pool, error) {
 	if err == nil && p.knows(h) {
 		err = d.node.adopt(ctx, made(h, p.state.prefix, p.state.config))
 	}
-	switch {
-	case err == nil && p.knows(h):
-		return h, p, nil
-	case err == nil:
-		err = unknown
-	case errors.Is(err, store.ErrNotFound):
-		d.forget(p)
-		err = unknown
-	}
-	p.unlock()
-	return h, nil, err
+	return err
 }
 
 // forgotten passes an error on. When it says that this node was declared lost, the node begins anew: its networks have no

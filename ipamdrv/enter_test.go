@@ -377,3 +377,15 @@ func TestSLAAC(t *testing.T) {
 		}
 	})
 }
+
+// Of a range of one address that one is drawn.
+func TestSLAACOfOne(t *testing.T) {
+	story(t, func(b *bench) {
+		r, err := b.d.RequestPool(b.Context(), &ipam.RequestPoolRequest{Pool: "fe80::/64", SubPool: "fe80::5/128",
+			Options: pairs([]string{"slaac=yes"})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.gives(r.PoolID, "", nil, "fe80::5/64")
+	})
+}

@@ -21,8 +21,11 @@ func (d *Driver) requestAddress(ctx context.Context, id string, w wish) (string,
 		return d.draw(ctx, id, w, fmt.Errorf("pool %.80q: request address: %w", id, err))
 	}
 	s := p.state
-	got, err := d.grant(ctx, p, w.of(h))
-	p.unlock()
+	var got string
+	err = p.finish(func() (err error) {
+		got, err = d.grant(ctx, p, w.of(h))
+		return err
+	})
 	if w.any() && errors.Is(err, ErrFull) && s.overflow != "" {
 		got, err = d.overflow(ctx, p.id, s, w, err)
 	}

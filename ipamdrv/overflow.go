@@ -76,8 +76,11 @@ func (d *Driver) overflow(ctx context.Context, id string, s *state, w wish, full
 		if err != nil {
 			return "", err
 		}
-		got, err := d.grant(ctx, p, w)
-		p.unlock()
+		var got string
+		err = p.finish(func() (err error) {
+			got, err = d.grant(ctx, p, w)
+			return err
+		})
 		if !errors.Is(err, ErrFull) {
 			return got, err
 		}

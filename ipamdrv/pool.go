@@ -44,6 +44,21 @@ func newPool(id string, l ledger) *pool {
 	return &pool{id: id, ledger: l, turn: newTurn(), node: l.node}
 }
 
+// finish does the last thing in the caller's turn and ends that, also when there is a panic, which the server survives. What is
+// in RAM may not be what is in the ledger then.
+func (p *pool) finish(last func() error) error {
+	sure := false
+	defer func() {
+		if !sure {
+			p.state = nil
+		}
+		p.unlock()
+	}()
+	err := last()
+	sure = true
+	return err
+}
+
 // load makes state from the ledger when there is none. The error matches [store.ErrNotFound] when the pool does not
 // exist. The caller has the turn, as in all methods below.
 func (p *pool) load(ctx context.Context) error {

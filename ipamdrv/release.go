@@ -39,8 +39,11 @@ func (d *Driver) releaseNow(ctx context.Context, h handle, a netip.Addr, at time
 		return fmt.Errorf("pool %.80q: release address %s: %w", h, a, err)
 	}
 	s := p.state
-	released, err := p.end(ctx, a, ending{share: h.share, at: at})
-	p.unlock()
+	var released bool
+	err = p.finish(func() (err error) {
+		released, err = p.end(ctx, a, ending{share: h.share, at: at})
+		return err
+	})
 	if err == nil && s.overflow != "" && !s.prefix.Contains(a) {
 		released, err = d.endOverflow(ctx, p.id, s, a, at)
 	}
