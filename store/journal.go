@@ -91,13 +91,15 @@ func journalSum(kind, rest string) string {
 
 // rewrite puts a file with the entries alone in the place of the old one.
 func (j *Journal) rewrite() error {
-	next, err := os.OpenFile(j.path+suffixNew[:len(suffixNew)-1], os.O_CREATE|os.O_TRUNC|os.O_WRONLY, fileMode)
+	next, err := os.OpenFile(j.path+suffixNew[:len(suffixNew)-1], os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, fileMode)
 	if err != nil {
 		return err
 	}
 	j.file, j.size = next, 0
 	for key, value := range j.entries {
-		err = errors.Join(err, j.line("+", key+" "+hex.EncodeToString(value)))
+		if err == nil {
+			err = j.line("+", key+" "+hex.EncodeToString(value))
+		}
 	}
 	if err == nil {
 		err = os.Rename(next.Name(), j.path)
@@ -109,10 +111,18 @@ func (j *Journal) rewrite() error {
 	return nil
 }
 
-// line writes one line. The caller has j.mu, or is the only one.
+// line writes one line, or nothing: what a full disk took of it would swallow the next one, such as the word that an entry is
+// removed. Should that not be possible the file is made anew before it is used again. The caller has j.mu, or is the only one.
 func (j *Journal) line(kind, rest string) error {
 	n, err := j.file.WriteString(kind + " " + journalSum(kind, rest) + " " + rest + "\n")
-	j.size += int64(n)
+	if err == nil {
+		j.size += int64(n)
+		return nil
+	}
+	if cut := j.file.Truncate(j.size); cut != nil {
+		err = errors.Join(err, cut, j.file.Close())
+		j.file = nil
+	}
 	return err
 }
 
@@ -147,11 +157,11 @@ func (j *Journal) Remove(key string) error {
 	if len(j.entries) > 0 || j.size < journalMax {
 		return nil
 	}
-	j.size = 0
-	if _, err := j.file.Seek(0, 0); err != nil {
+	if err := j.file.Truncate(0); err != nil {
 		return fmt.Errorf("journal: %w", err)
 	}
-	return j.file.Truncate(0)
+	j.size = 0
+	return nil
 }
 
 // Entries are all entries by their keys.

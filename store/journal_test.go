@@ -1,9 +1,11 @@
 package store_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -100,6 +102,57 @@ func TestJournalTorn(t *testing.T) {
 		if got := entries(t, openJournal(t, path)); string(got["k0"]) != "value" || got["k1"] != nil {
 			t.Errorf("with a wrong byte at %d it has %q", at, got)
 		}
+	}
+}
+
+// full runs something while files may not have more than this many bytes: a write ends in the middle, as on a disk that is full.
+// It must not open a file, of which go test keeps a log.
+func full(t *testing.T, bytes int64, run func()) {
+	t.Helper()
+	var was syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &was); err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: uint64(bytes), Max: was.Max}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &was); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	run()
+}
+
+// What a disk that is full took of a line does not spoil the next one: what was removed afterwards does not come back.
+func TestJournalOnAFullDisk(t *testing.T) {
+	for more := range int64(12) {
+		path := filepath.Join(t.TempDir(), "journal")
+		j := openJournal(t, path)
+		if err := errors.Join(j.Add("a", []byte("1")), j.Add("b", nil)); err != nil {
+			t.Fatal(err)
+		}
+		before, err := os.Stat(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		full(t, before.Size()+more, func() {
+			if err := j.Add("c", nil); !errors.Is(err, syscall.EFBIG) {
+				t.Errorf("Add with %d bytes left: %v", more, err)
+			}
+			if err := j.Remove("a"); !errors.Is(err, syscall.EFBIG) {
+				t.Errorf("Remove with %d bytes left: %v", more, err)
+			}
+		})
+		wantEntries(t, openJournal(t, path), map[string]string{"a": "1", "b": ""})
+		j = openJournal(t, path) // the other one made the file anew
+		wantEntries(t, j, map[string]string{"a": "1", "b": ""})
+		full(t, before.Size()+more, func() { _ = j.Add("c", nil) })
+		if err := errors.Join(j.Remove("a"), j.Add("d", nil)); err != nil {
+			t.Fatal(err)
+		}
+		wantEntries(t, j, map[string]string{"b": "", "d": ""})
+		wantEntries(t, openJournal(t, path), map[string]string{"b": "", "d": ""})
 	}
 }
 
