@@ -84,6 +84,9 @@ func (p *pool) bindShare(ctx context.Context, h handle, network string) error {
 	if err == nil && !r.OK {
 		err = errChanged
 	}
+	if err == nil {
+		p.state.shares[h.share] = share{rec.Node, rec.Network}
+	}
 	return err
 }
 

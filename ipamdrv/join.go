@@ -61,7 +61,7 @@ func (d *Driver) join(ctx context.Context, id string, w *poolWish) (handle, erro
 		return handle{}, err
 	}
 	if p.state != nil {
-		p.state.shares[h.share] = true
+		p.state.shares[h.share] = share{node: node}
 	}
 	w.rec.Subnet = next.Subnet
 	return h, nil

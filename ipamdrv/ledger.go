@@ -66,6 +66,8 @@ type leaseRecord struct {
 	Token string `json:"token,omitempty"`
 	// Holders are the shares of a shared pool that have the address: one, or of a gateway any number.
 	Holders []string `json:"holders,omitempty"`
+	// Container: it was asked for by address when its network was made already, so that a container has it.
+	Container bool `json:"container,omitempty"`
 	// Via is the pool that was asked for an address, when that was full and this one helped out.
 	Via string `json:"via,omitempty"`
 }
@@ -96,6 +98,7 @@ func (l leaseRecord) holder(a netip.Addr) string {
 		who = "a node that has it ahead (option prefetch)"
 	case l.Name != "":
 		who = fmt.Sprintf("container %q", l.Name)
+	case l.Container:
 	case l.Kind == kindAsked && a.Is4():
 		who = "an --aux-address or a container with this --ip"
 	case l.Kind == kindAsked:

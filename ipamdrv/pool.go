@@ -36,8 +36,11 @@ type state struct {
 	used  *set  // the numbers of the addresses that are leased or rest
 	rests rests // what was leased and rests
 
-	shares map[string]bool // the networks that share the pool; none when it is not shared
+	shares map[string]share // the networks that share the pool; none when it is not shared
 }
+
+// share is what a pool's state has of the record of a network that shares it; nothing of one that cannot be read.
+type share struct{ node, network string }
 
 // newPool is a pool that has not been looked up yet.
 func newPool(id string, l ledger) *pool {
@@ -106,12 +109,16 @@ func (p *pool) load(ctx context.Context) error {
 }
 
 // sharesOf lists the networks that share the pool.
-func (p *pool) sharesOf(ctx context.Context) (map[string]bool, error) {
-	keys, err := p.ledger.keys(ctx, sharePrefix+p.id+"/")
-	shares := map[string]bool{}
-	for _, key := range keys {
-		shares[strings.TrimPrefix(key, sharePrefix+p.id+"/")] = true
-	}
+func (p *pool) sharesOf(ctx context.Context) (map[string]share, error) {
+	prefix, shares := sharePrefix+p.id+"/", map[string]share{}
+	err := p.ledger.store.Range(ctx, prefix, func(kv store.KV) error {
+		var rec shareRecord
+		if decode(kv, &rec, &rec.V) != nil {
+			rec = shareRecord{}
+		}
+		shares[strings.TrimPrefix(kv.Key, prefix)] = share{rec.Node, rec.Network}
+		return nil
+	})
 	return shares, err
 }
 
@@ -120,7 +127,17 @@ func (p *pool) knows(h handle) bool {
 	if len(p.state.shares) == 0 {
 		return h.share == ""
 	}
-	return p.state.shares[h.share]
+	_, ok := p.state.shares[h.share]
+	return ok
+}
+
+// bound says whether the network is made, and known, that has this share, or the pool if it is not shared. Who asks for an
+// address from then on is a container: engines ask for what --aux-address names before they make the network.
+func (s *state) bound(share string) bool {
+	if share == "" {
+		return s.rec.Network != ""
+	}
+	return s.shares[share].network != ""
 }
 
 // mark changes a's place in the index, if it has one.

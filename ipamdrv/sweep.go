@@ -150,13 +150,13 @@ func (d *Driver) suspectsOf(ctx context.Context, h held, all []held, networks []
 	}), nil
 }
 
-// containerLeases lists the leases of h that containers have. An address that somebody named may be an --aux-address, which
-// has no endpoint.
+// containerLeases lists the leases of h that containers have. An address that somebody named before the network was known may be
+// an --aux-address, which has no endpoint.
 func (d *Driver) containerLeases(ctx context.Context, h held) ([]suspect, error) {
 	var found []suspect
 	err := d.ledger.leases(ctx, h.id, func(a netip.Addr, kv store.KV) error {
 		l, err := decodeLease(kv)
-		container := l.Kind == kindChosen || l.Kind == kindAsked && l.Name != ""
+		container := l.Kind == kindChosen || l.Kind == kindAsked && (l.Container || l.Name != "")
 		if err == nil && container && (h.share == "" || slices.Contains(l.Holders, h.share)) {
 			found = append(found, suspect{h, a, kv.Rev, l})
 		}

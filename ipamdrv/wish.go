@@ -68,6 +68,7 @@ func (w wish) grant(ctx context.Context, p *pool, ask prober) (a netip.Addr, giv
 	case kindGateway:
 		return p.gateway(ctx, w.addr, w.lease)
 	case kindAsked:
+		w.lease.Container = p.state.bound(w.share)
 		return w.addr, true, p.giveAsked(ctx, w.addr, w.lease, ask)
 	}
 	a, err = p.choose(ctx, w.lease, ask)
