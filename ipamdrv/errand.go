@@ -214,6 +214,12 @@ func (d *Driver) run(ctx context.Context, p *pool, e errand) error {
 			err = d.runLeave(ctx, p, handle{p.id, e.Share})
 		case doGive:
 			err = p.fulfil(ctx, e)
+			if errors.Is(err, ErrInUse) { // nothing more can be done here, and the pool's other errands must not wait for it
+				d.log.Error("an address that was given while the shared ledger was away is somebody else's in it; stop one of the "+
+					"two containers", zap.Stringer("address", e.Addr), zap.String("container", e.Lease.Name),
+					zap.String("pool", p.id), zap.Error(err))
+				err = nil
+			}
 		case doRelease:
 			if err = p.load(ctx); err == nil {
 				err = d.runRelease(ctx, p, e)

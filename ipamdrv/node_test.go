@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/docker/go-plugins-helpers/ipam"
+	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
@@ -26,6 +27,7 @@ type clusterNode struct {
 	own     *store.Memory
 	journal string // its path
 	shared  store.Store
+	log     *zap.Logger
 	d       *ipamdrv.Driver
 	end     context.CancelFunc
 }
@@ -42,7 +44,7 @@ func newNode(t *testing.T, shared store.Store) *clusterNode {
 func (n *clusterNode) start() {
 	n.Helper()
 	d, err := ipamdrv.New(ipamdrv.Config{Store: n.shared, Own: n.own, Journal: store.NewJournal(n.journal),
-		NodeName: "n"})
+		NodeName: "n", Log: n.log})
 	if err != nil {
 		n.Fatal(err)
 	}

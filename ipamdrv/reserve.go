@@ -100,23 +100,42 @@ func (n *node) takeOne(ctx context.Context, h handle, a netip.Addr, lease leaseR
 	return nil
 }
 
-// fulfil writes down who has an address that was drawn from the reserve. The caller has the turn.
+// fulfil writes down who has an address that was drawn from the reserve. In a ledger that was restored from a backup its lease may
+// not be there: then it is made. The error matches [ErrInUse] when somebody else has the address. The caller has the turn.
 func (p *pool) fulfil(ctx context.Context, e errand) error {
-	kv, err := p.ledger.store.Get(ctx, leaseKey(p.id, e.Addr))
-	if err != nil {
+	if err := p.load(ctx); err != nil {
 		return err
 	}
-	lease, err := decodeLease(kv)
-	if err != nil || lease.Token != e.Token {
-		return err // it was written by an earlier attempt, or has gone with the network
+	if !p.knows(handle{p.id, e.Share}) {
+		return nil // it has gone with the network
+	}
+	kv, err := p.ledger.store.Get(ctx, leaseKey(p.id, e.Addr))
+	var lease leaseRecord
+	if errors.Is(err, store.ErrNotFound) {
+		kv, err = store.KV{Key: leaseKey(p.id, e.Addr)}, nil
+	} else if err == nil {
+		lease, err = decodeLease(kv)
+	}
+	switch free := kv.Rev == 0 || lease.Kind == kindResting; {
+	case err != nil:
+		return err
+	case !free && lease.Token == e.Lease.Token: // by an earlier attempt
+		return nil
+	case !free && lease.Token != e.Token:
+		return refuse(ErrInUse, "in use %s", lease.holder(e.Addr))
 	}
 	op, err := put(kv.Key, e.Lease)
 	if err != nil {
 		return err
 	}
-	r, err := p.ledger.commit(ctx, []store.Cond{store.Unchanged(kv)}, op)
+	s := p.state
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, nil, op)
 	if err == nil && !r.OK {
-		err = errChanged
+		p.state, err = nil, errChanged
+	}
+	if err == nil {
+		s.rests.remove(e.Addr)
+		s.mark(e.Addr, (*set).add)
 	}
 	return err
 }

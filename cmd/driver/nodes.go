@@ -76,5 +76,5 @@ func accept(ctx context.Context, cfg config, _ []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, own.Close()) }()
-	return cluster.Accept(ctx, own)
+	return ipamdrv.Accept(ctx, own)
 }
