@@ -56,38 +56,13 @@ func (d *Driver) bind(ctx context.Context, h handle, network string) error {
 			return err
 		}
 		if h.share != "" {
-			return p.bindShare(ctx, h, network)
+			return p.changeShare(ctx, h, nil, func(rec *shareRecord) { rec.Network = network })
 		}
 		next := p.state.rec
 		next.Network = network
 		_, err := p.write(ctx, nil, &next)
 		return err
 	})
-}
-
-// bindShare does so for a share of a pool.
-func (p *pool) bindShare(ctx context.Context, h handle, network string) error {
-	kv, err := p.ledger.store.Get(ctx, shareKey(h))
-	if err != nil {
-		return err
-	}
-	var rec shareRecord
-	if err := decode(kv, &rec, &rec.V); err != nil {
-		return err
-	}
-	rec.Network = network
-	op, err := put(kv.Key, rec)
-	if err != nil {
-		return err
-	}
-	r, err := p.ledger.commit(ctx, []store.Cond{store.Unchanged(kv)}, op)
-	if err == nil && !r.OK {
-		err = errChanged
-	}
-	if err == nil {
-		p.state.shares[h.share] = share{rec.Node, rec.Network}
-	}
-	return err
 }
 
 // handles lists those of this node's engine. What cannot be read is left out.

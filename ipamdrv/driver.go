@@ -230,7 +230,7 @@ func (d *Driver) find(ctx context.Context, p *pool, h handle) error {
 		err = p.load(ctx)
 	}
 	if err == nil && p.knows(h) {
-		err = d.node.adopt(ctx, made(h, p.state.prefix, p.state.config))
+		err = d.adopt(ctx, p, h)
 	}
 	return err
 }

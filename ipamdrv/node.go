@@ -195,11 +195,8 @@ type madeHandle struct {
 	rec mineRecord
 }
 
-// adopt writes a handle down that this node's engine has; it may have been made while the ledger was this node's alone.
+// adopt writes a handle down that this node's engine has.
 func (n *node) adopt(ctx context.Context, m madeHandle) error {
-	if n == nil {
-		return nil
-	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if err := n.load(ctx); err != nil {

@@ -39,8 +39,11 @@ type state struct {
 	shares map[string]share // the networks that share the pool; none when it is not shared
 }
 
-// share is what a pool's state has of the record of a network that shares it; nothing of one that cannot be read.
-type share struct{ node, network string }
+// share is what a pool's state has of the record of a network that shares it.
+type share struct {
+	node, network string
+	strange       bool // it cannot be read
+}
 
 // newPool is a pool that has not been looked up yet.
 func newPool(id string, l ledger) *pool {
@@ -113,10 +116,11 @@ func (p *pool) sharesOf(ctx context.Context) (map[string]share, error) {
 	prefix, shares := sharePrefix+p.id+"/", map[string]share{}
 	err := p.ledger.store.Range(ctx, prefix, func(kv store.KV) error {
 		var rec shareRecord
-		if decode(kv, &rec, &rec.V) != nil {
-			rec = shareRecord{}
+		s := share{strange: true}
+		if decode(kv, &rec, &rec.V) == nil {
+			s = share{node: rec.Node, network: rec.Network}
 		}
-		shares[strings.TrimPrefix(kv.Key, prefix)] = share{rec.Node, rec.Network}
+		shares[strings.TrimPrefix(kv.Key, prefix)] = s
 		return nil
 	})
 	return shares, err

@@ -34,6 +34,19 @@ func node(kv store.KV) (Node, error) {
 	return Node{ID: strings.TrimPrefix(kv.Key, prefixMember), Name: name, Lost: state == stateLost}, err
 }
 
+// Present is the condition that a node is not declared lost; lost is true when it is already.
+func Present(ctx context.Context, shared store.Store, id string) (present store.Cond, lost bool, err error) {
+	kv, err := shared.Get(ctx, prefixMember+id)
+	if errors.Is(err, store.ErrNotFound) {
+		return store.Absent(prefixMember + id), false, nil
+	}
+	if err != nil {
+		return store.Cond{}, false, err
+	}
+	n, err := node(kv)
+	return store.Unchanged(kv), n.Lost, err
+}
+
 // Forget declares a node lost: each of its writes fails from then on, and what it held may be ended. It is for an operator
 // who knows that the node is off: its containers, should they still run, have addresses that others get. It can be
 // repeated. The error matches [store.ErrNotFound] when there is no such node.
