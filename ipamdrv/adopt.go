@@ -14,7 +14,7 @@ func (d *Driver) adopt(ctx context.Context, p *pool, h handle) error {
 	if d.node == nil {
 		return nil
 	}
-	err := again(func() error {
+	err := again(ctx, func() error {
 		if err := p.load(ctx); err != nil {
 			return err
 		}

@@ -51,7 +51,7 @@ func (d *Driver) bind(ctx context.Context, h handle, network string) error {
 		return err
 	}
 	defer p.unlock()
-	return again(func() error {
+	return again(ctx, func() error {
 		if err := p.load(ctx); err != nil {
 			return err
 		}

@@ -88,20 +88,7 @@ const (
 
 	// undoTimeout bounds the taking back of what nobody can be told any more.
 	undoTimeout = 5 * time.Second
-
-	// attempts is how often a request is tried whose ledger somebody else changes meanwhile.
-	attempts = 8
 )
-
-// again tries until the reason to fail is not that somebody else changed the ledger meanwhile.
-func again(try func() error) (err error) {
-	for range attempts {
-		if err = try(); !errors.Is(err, errChanged) {
-			return err
-		}
-	}
-	return err
-}
 
 // GetCapabilities answers what the engine must add to its requests.
 func (c Capabilities) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {

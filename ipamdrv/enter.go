@@ -14,7 +14,7 @@ func (d *Driver) enterInTurn(ctx context.Context, w *poolWish) (h handle, err er
 		return handle{}, err
 	}
 	defer d.entering.unlock()
-	err = again(func() (err error) {
+	err = again(ctx, func() (err error) {
 		h, err = d.enter(ctx, w)
 		return err
 	})

@@ -208,7 +208,7 @@ func (d *Driver) run(ctx context.Context, p *pool, e errand) error {
 	if err := store.Settle(ctx, d.ledger.store, e.Settle); err != nil {
 		return err
 	}
-	return again(func() (err error) {
+	return again(ctx, func() (err error) {
 		switch e.Do {
 		case doLeave:
 			err = d.runLeave(ctx, p, handle{p.id, e.Share})

@@ -48,10 +48,10 @@ func (d *Driver) grant(ctx context.Context, p *pool, w wish) (string, error) {
 		}
 		return err
 	}
-	err := again(try)
+	err := again(ctx, try)
 	if d.node != nil && (errors.Is(err, ErrFull) || errors.Is(err, ErrInUse)) {
 		p.state = nil
-		err = again(try)
+		err = again(ctx, try)
 	}
 	if err != nil {
 		return "", err

@@ -35,7 +35,7 @@ func (d *Driver) releasePool(ctx context.Context, h handle) error {
 // releasePoolNow ends a handle in the ledger. The caller has the turn.
 func (d *Driver) releasePoolNow(ctx context.Context, p *pool, h handle) error {
 	var rec poolRecord
-	err := again(func() (err error) {
+	err := again(ctx, func() (err error) {
 		var gone bool
 		if rec, gone, err = p.leave(ctx, h); err == nil && gone || errors.Is(err, store.ErrNotFound) {
 			d.forget(p)

@@ -69,7 +69,7 @@ type ending struct {
 
 // end ends the lease of a, as often as it takes.
 func (p *pool) end(ctx context.Context, a netip.Addr, how ending) (released bool, err error) {
-	err = again(func() (err error) {
+	err = again(ctx, func() (err error) {
 		if err = p.load(ctx); err == nil {
 			released, err = p.release(ctx, a, how)
 		}

@@ -178,7 +178,7 @@ func (d *Driver) fillOne(ctx context.Context, h handle) error {
 			lease.Holders = []string{h.share}
 		}
 		var a netip.Addr
-		err := again(func() (err error) {
+		err := again(ctx, func() (err error) {
 			if err = p.load(ctx); err == nil {
 				a, err = p.choose(ctx, lease, ask)
 			}

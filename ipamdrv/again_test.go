@@ -1,0 +1,89 @@
+package ipamdrv_test
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/docker/go-plugins-helpers/ipam"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// distant is a ledger whose answers take their time.
+type distant struct{ store.Store }
+
+const roundTrip = 3 * time.Millisecond
+
+func (d distant) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	time.Sleep(roundTrip)
+	return d.Store.Txn(ctx, conds, then)
+}
+
+func (d distant) Get(ctx context.Context, key string) (store.KV, error) {
+	time.Sleep(roundTrip)
+	return d.Store.Get(ctx, key)
+}
+
+func (d distant) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
+	time.Sleep(roundTrip)
+	return d.Store.Range(ctx, prefix, fn)
+}
+
+// Many nodes that join one pool in the same moment all do, before their engines give up.
+func TestManyNodesJoinAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		under := store.NewMemory()
+		var nodes []*clusterNode
+		for range 60 {
+			nodes = append(nodes, newNode(t, distant{under}))
+		}
+		began := time.Now()
+		var wg sync.WaitGroup
+		for _, n := range nodes {
+			wg.Go(func() {
+				ctx, cancel := context.WithTimeout(t.Context(), 9*time.Second)
+				defer cancel()
+				r := &ipam.RequestPoolRequest{Pool: "10.0.0.0/24", Options: pairs([]string{"pool=lan"})}
+				if _, err := n.d.RequestPool(ctx, r); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		if shares := keys(t, under, "ipam/share/"); len(shares) != len(nodes) {
+			t.Errorf("%d shares after %v", len(shares), time.Since(began))
+		}
+	})
+}
+
+// always has every write find that somebody else was faster.
+type always struct{ store.Store }
+
+func (a always) Txn(_ context.Context, conds []store.Cond, _ []store.Op) (store.Result, error) {
+	return store.Result{Failed: conds[0]}, nil
+}
+
+// Who is never the first to write is told in time, and does not wait after his engine has gone.
+func TestChangedForEver(t *testing.T) {
+	story(t, func(b *bench) {
+		pool := b.pool("10.0.0.0/24", "")
+		d := newDriver(b.T, always{b.store})
+		for _, patience := range []time.Duration{time.Second, time.Hour} {
+			began := time.Now()
+			ctx, cancel := context.WithTimeout(b.Context(), patience)
+			_, err := d.RequestAddress(ctx, &ipam.RequestAddressRequest{PoolID: pool})
+			cancel()
+			took := time.Since(began)
+			if err == nil || took > min(patience, 10*time.Second) {
+				b.Errorf("after %v: %v", took, err)
+			}
+			if gone := errors.Is(err, context.DeadlineExceeded); gone != (patience == time.Second) {
+				b.Errorf("of %v patience: %v", patience, err)
+			}
+		}
+	})
+}
