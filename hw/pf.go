@@ -177,17 +177,20 @@ func (h *Host) awaitCarrier(ctx context.Context, pf PF) error {
 	return err
 }
 
-// DisableVFs removes all VFs of a PF and puts back how it was before EnableVFs. It refuses (ErrBusy) while a VF is not
-// in the host or belongs to another program, because the kernel would take it away from there without asking.
+// DisableVFs removes all VFs of a PF and puts back how it was before EnableVFs. It refuses (ErrBusy) while a VF is taken,
+// see Taken: the kernel would take it away from its user without asking. A PF that was down, and that the host itself has
+// begun to use since, stays up.
 func (h *Host) DisableVFs(pf PF, was Sharing) error {
-	vfs, err := h.VFs(pf)
-	if err != nil {
+	if err := h.refuseTaken(pf); err != nil {
 		return err
 	}
-	for _, vf := range vfs {
-		if why := vf.InUse(); why != "" {
-			return &Error{Dev: pf.String(), Op: "remove vfs", Err: fmt.Errorf("%s %s: %w", vf, why, ErrBusy)}
+	down := !was.Up && pf.Up
+	if down {
+		used, err := h.usedItself(pf.Netdev)
+		if err != nil {
+			return err
 		}
+		down = !used
 	}
 	var errs []error
 	if pf.NumVFs > 0 {
@@ -196,7 +199,7 @@ func (h *Host) DisableVFs(pf PF, was Sharing) error {
 	if was.Autoprobe != "" {
 		errs = append(errs, h.writePF(pf, "sriov_drivers_autoprobe", was.Autoprobe))
 	}
-	if !was.Up && pf.Up {
+	if down {
 		errs = append(errs, h.setUp(pf.Netdev, false))
 	}
 	return errors.Join(errs...)

@@ -199,6 +199,16 @@ func TestDisableRefused(t *testing.T) {
 			b.must(b.k.WriteAttr(vf+"driver/unbind", "0000:01:10.2"))
 			b.must(b.k.WriteAttr(vf+"driver_override", "vfio-pci"))
 		}, "is kept for vfio-pci"},
+		"the host's": {func(b *bench) {
+			b.k.AddAddrs("ens1f0v1", "198.51.100.7/24")
+		}, "has address 198.51.100.7/24 in the host"},
+		"the host's, and up": {func(b *bench) {
+			up := true
+			b.must(b.k.SetLink(b.k.Link("ens1f0v1").Index, hw.LinkChange{Up: &up}))
+		}, "is up in the host"},
+		"under a vlan": {func(b *bench) {
+			b.k.AddLink(hw.Link{Name: "storage", Kind: "vlan", Peer: b.k.Link("ens1f0v1").Index})
+		}, "carries storage in the host"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBench(t, igb(), func(b *bench) {
@@ -212,6 +222,50 @@ func TestDisableRefused(t *testing.T) {
 				b.wantHost(before)
 				if taken, err := b.h.Taken(b.vf(1)); err != nil || taken != c.want {
 					b.Errorf("taken: %q, %v; want %q", taken, err, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestDisableLeavesUp: a PF that was down goes down again without its VFs, unless the host has begun to use it. What the
+// kernel gives to all that is up, on a segment with a router, is no use.
+func TestDisableLeavesUp(t *testing.T) {
+	t.Parallel()
+	learnt := func(b *bench) {
+		pf := b.pf().Index
+		b.must(b.k.AddAddr(pf, hw.Addr{CIDR: "2001:db8::1/64", ValidSec: 86400}))
+		b.must(b.k.AddRoute(pf, hw.Route{Dst: "2001:db8::/64", Protocol: 9}))
+		b.must(b.k.AddRoute(pf, hw.Route{Dst: "::/0", Gateway: "fe80::1", Protocol: 9}))
+	}
+	for name, c := range map[string]struct {
+		use func(b *bench)
+		up  bool
+	}{
+		"not used":      {func(*bench) {}, false},
+		"under a vlan":  {func(b *bench) { b.k.AddLink(hw.Link{Name: "v5", Kind: "vlan", Peer: b.pf().Index}) }, true},
+		"with address":  {func(b *bench) { b.k.AddAddrs("ens1f0", "192.0.2.1/24") }, true},
+		"with a lease":  {func(b *bench) { b.must(b.k.AddAddr(b.pf().Index, hw.Addr{CIDR: "192.0.2.1/24", ValidSec: 600})) }, true},
+		"with route":    {func(b *bench) { b.k.AddRoutes("ens1f0", hw.Route{Dst: "10.0.0.0/8"}) }, true},
+		"port":          {func(b *bench) { stack{b.T, b.k}.under("bridge", "br0", "ens1f0") }, true},
+		"by the kernel": {learnt, false},
+		"by NetworkManager": {func(b *bench) {
+			b.must(b.k.AddAddr(b.pf().Index, hw.Addr{CIDR: "2001:db8::1/64", ValidSec: 86400, Flags: 0x200}))
+		}, true},
+		"by the kernel, and somebody is logged in": {func(b *bench) {
+			learnt(b)
+			b.k.LogIn("2001:db8::1")
+		}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onBench(t, bare(), func(b *bench) {
+				was, err := b.h.Sharing(b.pf())
+				b.must(err)
+				b.must(b.h.EnableVFs(b.ctx, b.pf(), 3))
+				c.use(b)
+				b.must(b.h.DisableVFs(b.pf(), was))
+				if pf := b.pf(); pf.NumVFs != 0 || pf.Up != c.up {
+					b.Errorf("%d vfs, up: %v; want 0 and %v", pf.NumVFs, pf.Up, c.up)
 				}
 			})
 		})

@@ -40,6 +40,11 @@ func (h *Host) Management(n Netdev) (string, error) {
 	if err != nil || yes {
 		return fmt.Sprintf("carries the host's default route (through %s)", via), err
 	}
+	return h.session(n)
+}
+
+// session says that somebody is logged in over a device by ssh, in words that follow its name; "" when nobody is.
+func (h *Host) session(n Netdev) (string, error) {
 	sessions, err := h.ip.Sessions()
 	if err != nil {
 		return "", &Error{Dev: n.Name, Op: "look for ssh sessions", Err: err}
@@ -69,7 +74,12 @@ func (h *Host) Management(n Netdev) (string, error) {
 }
 
 // childKinds are the kinds of link whose frames leave through another, their parent.
-var childKinds = []string{"vlan", Macvlan, "macvtap", IPVlan, "ipvtap", IPoIB}
+var childKinds = []string{"vlan", "macsec", Macvlan, "macvtap", IPVlan, "ipvtap", IPoIB}
+
+// isChildOf tells whether a link is a child of the one with the given index.
+func (l Link) isChildOf(index int) bool {
+	return l.Peer == index && slices.Contains(childKinds, l.Kind)
+}
 
 // standsOn tells whether frames of l leave through the link with the given index. depth ends the search on a loop,
 // which two veth ends that point at each other would make.
@@ -81,8 +91,7 @@ func standsOn(l Link, index int, links []Link, depth int) bool {
 		return false
 	}
 	for _, below := range links {
-		child := slices.Contains(childKinds, l.Kind) && below.Index == l.Peer
-		if (child || below.Master == l.Index) && standsOn(below, index, links, depth-1) {
+		if (l.isChildOf(below.Index) || below.Master == l.Index) && standsOn(below, index, links, depth-1) {
 			return true
 		}
 	}

@@ -89,6 +89,7 @@ func TestCarriesDefaultRoute(t *testing.T) {
 		"none":               {func(stack) {}, ""},
 		"of another device":  {func(s stack) { s.on("tun", "t0", "lo"); s.route("t0", anywhere) }, ""},
 		"vlan":               {func(s stack) { s.on("vlan", "nic.5", "nic"); s.route("nic.5", anywhere) }, "nic.5"},
+		"macsec":             {func(s stack) { s.on("macsec", "ms", "nic"); s.route("ms", anywhere) }, "ms"},
 		"macvlan":            {func(s stack) { s.on("macvlan", "mv", "nic"); s.route("mv", anywhere) }, "mv"},
 		"ipvlan, over ipv6":  {func(s stack) { s.on("ipvlan", "iv", "nic"); s.route("iv", anywhere6) }, "iv"},
 		"a veth is no child": {func(s stack) { s.on("veth", "v0", "nic"); s.route("v0", anywhere) }, ""},

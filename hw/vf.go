@@ -15,6 +15,7 @@ type VF struct {
 	Driver   string // "" while it is not bound to one
 	Override string // driver_override; "" for none
 	Netdev   Netdev // Index 0 when it has no netdev in the host
+	Carries  string // a link in the host that stands on that netdev, such as a VLAN; "" for none
 }
 
 // ID is the VF's identity. A VF has one port.
@@ -33,47 +34,6 @@ var vfDrivers = map[string]string{
 	"mlx5_core":  "mlx5_core",
 	"bnxt_en":    "bnxt_en",
 	"virtio-pci": "virtio-pci",
-}
-
-// userDrivers are drivers that give a VF no netdev: a VF bound to one is in somebody's use.
-var userDrivers = map[string]bool{"vfio-pci": true, "igb_uio": true, "uio_pci_generic": true, "pci-stub": true}
-
-// InUse says why the VF must not be taken or removed, in words that follow its name; "" when nobody has it. A bound VF
-// without a netdev is in another namespace: an empty net directory does not mean that a VF is free.
-func (v VF) InUse() string {
-	switch {
-	case userDrivers[v.Driver]:
-		return "is bound to " + v.Driver
-	case userDrivers[v.Override]:
-		return "is kept for " + v.Override
-	case v.Driver != "" && v.Netdev.Index == 0:
-		return "is in another network namespace"
-	case v.Netdev.Master != 0:
-		return "is a port of another device"
-	}
-	return ""
-}
-
-// Taken says why a VF that is in the host is not free to be lent: beyond InUse, one that is up or has addresses is
-// somebody's, or becomes so. "" when it is free.
-func (h *Host) Taken(v VF) (string, error) {
-	if why := v.InUse(); why != "" || v.Netdev.Index == 0 {
-		return why, nil
-	}
-	if v.Netdev.Up {
-		return "is up in the host", nil
-	}
-	addrs, err := h.ip.Addrs(v.Netdev.Index)
-	if errors.Is(err, ErrNotFound) {
-		return "has just left the host", nil
-	}
-	if err != nil {
-		return "", &Error{Dev: v.String(), Op: "list addresses", Err: err}
-	}
-	if len(addrs) > 0 {
-		return "has address " + addrs[0].CIDR + " in the host", nil
-	}
-	return "", nil
 }
 
 // VFs lists the VFs of a PF in order of their index.
@@ -124,6 +84,7 @@ func (h *Host) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 	case len(all) > 0:
 		vf.Netdev = all[0]
 	}
+	vf.Carries = carried(vf.Netdev.Index, links)
 	return vf, err
 }
 

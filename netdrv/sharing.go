@@ -190,17 +190,24 @@ func (d *Driver) unmakeVFs(ctx context.Context, pci string) error {
 		return err
 	case d.foreign(pf, r.rec): // an administrator has
 	default:
-		d.count("vfs_removed")
-		d.log.Info("removing vfs", zap.String("pf", pf.Name), zap.String("pci", pci), zap.Int("numvfs", pf.NumVFs))
-		was, err := d.sharedWith(ctx, pf, r.rec.Was)
-		if err == nil {
-			err = d.host.DisableVFs(pf, was)
-		}
-		if err != nil {
+		if err := d.disableVFs(ctx, pf, r.rec.Was); err != nil {
 			return err
 		}
 	}
 	_, err = commit(ctx, d.store, store.Unchanged(r.kv), remove(r.kv.Key))
+	return err
+}
+
+// disableVFs removes a PF's VFs and says so. It is refused while the host uses one of them, and tried again every minute.
+func (d *Driver) disableVFs(ctx context.Context, pf hw.PF, was hw.Sharing) error {
+	was, err := d.sharedWith(ctx, pf, was)
+	if err == nil {
+		err = d.host.DisableVFs(pf, was)
+	}
+	if err == nil {
+		d.count("vfs_removed")
+		d.log.Info("removed vfs", zap.String("pf", pf.Name), zap.String("pci", pf.PCI()), zap.Int("numvfs", pf.NumVFs))
+	}
 	return err
 }
 

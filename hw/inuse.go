@@ -1,0 +1,116 @@
+package hw
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+)
+
+// userDrivers are drivers that give a VF no netdev: a VF bound to one is in somebody's use.
+var userDrivers = map[string]bool{"vfio-pci": true, "igb_uio": true, "uio_pci_generic": true, "pci-stub": true}
+
+// InUse says why the VF must not be taken or removed, in words that follow its name; "" when nobody has it. A bound VF
+// without a netdev is in another namespace: an empty net directory does not mean that a VF is free.
+func (v VF) InUse() string {
+	switch {
+	case userDrivers[v.Driver]:
+		return "is bound to " + v.Driver
+	case userDrivers[v.Override]:
+		return "is kept for " + v.Override
+	case v.Driver != "" && v.Netdev.Index == 0:
+		return "is in another network namespace"
+	case v.Netdev.Master != 0:
+		return "is a port of another device"
+	}
+	return ""
+}
+
+// Taken says why a VF that is in the host is not free to be lent, or to be removed: beyond InUse, one that is up, carries
+// another link or has addresses is somebody's, or becomes so. "" when it is free. To be up is enough: what stands on a VF
+// may be where it cannot be seen, as a macvlan in a container that somebody else has made.
+func (h *Host) Taken(v VF) (string, error) {
+	if why := v.InUse(); why != "" || v.Netdev.Index == 0 {
+		return why, nil
+	}
+	switch {
+	case v.Netdev.Up:
+		return "is up in the host", nil
+	case v.Carries != "":
+		return "carries " + v.Carries + " in the host", nil
+	}
+	addrs, err := h.ip.Addrs(v.Netdev.Index)
+	if errors.Is(err, ErrNotFound) {
+		return "has just left the host", nil
+	}
+	if err != nil {
+		return "", &Error{Dev: v.String(), Op: "list addresses", Err: err}
+	}
+	if len(addrs) > 0 {
+		return "has address " + addrs[0].CIDR + " in the host", nil
+	}
+	return "", nil
+}
+
+// refuseTaken refuses to remove the VFs of a PF while one of them is taken.
+func (h *Host) refuseTaken(pf PF) error {
+	vfs, err := h.VFs(pf)
+	if err != nil {
+		return err
+	}
+	for _, vf := range vfs {
+		why, err := h.Taken(vf)
+		if err != nil {
+			return err
+		}
+		if why != "" {
+			return &Error{Dev: pf.String(), Op: "remove vfs", Err: fmt.Errorf("%s %s: %w", vf, why, ErrBusy)}
+		}
+	}
+	return nil
+}
+
+// usedItself tells whether the host uses a device for itself: as a port of another, under another link, with addresses or
+// routes that somebody has given it, or to be logged in to. What the kernel gives to all that is up does not count.
+func (h *Host) usedItself(n Netdev) (bool, error) {
+	links, err := h.seen.Links()
+	if err != nil {
+		return false, &Error{Dev: n.Name, Op: "list links", Err: err}
+	}
+	if n.Master != 0 || carried(n.Index, links) != "" {
+		return true, nil
+	}
+	addrs, err := h.ip.Addrs(n.Index)
+	if err != nil {
+		return false, &Error{Dev: n.Name, Op: "list addresses", Err: err}
+	}
+	routes, err := h.ip.Routes(n.Index)
+	if err != nil {
+		return false, &Error{Dev: n.Name, Op: "list routes", Err: err}
+	}
+	given := slices.ContainsFunc(addrs, func(a Addr) bool { return !a.learnt() }) ||
+		slices.ContainsFunc(routes, func(r Route) bool { return r.Protocol != routerAdvertised })
+	if given {
+		return true, nil
+	}
+	why, err := h.session(n)
+	return why != "", err
+}
+
+// learnt tells whether the kernel has made an address itself of what a router advertises (net/ipv6/addrconf.c,
+// addrconf_prefix_rcv_add_addr, Linux 6.12): for a time, of 64 bits, and with a route to its prefix. NetworkManager and
+// systemd-networkd, which do that in its place on devices that they were told to use, make the route themselves.
+func (a Addr) learnt() bool {
+	const noPrefixRoute = 0x200 // IFA_F_NOPREFIXROUTE (include/uapi/linux/if_addr.h)
+	p, err := netip.ParsePrefix(a.CIDR)
+	return err == nil && p.Addr().Is6() && p.Bits() == 64 && a.ValidSec > 0 && a.Flags&noPrefixRoute == 0
+}
+
+// carried is the name of a link in the host whose frames leave through the one with the given index, "" if there is none.
+func carried(index int, links []Link) string {
+	i := slices.IndexFunc(links, func(l Link) bool { return index != 0 && l.Index != index && l.isChildOf(index) })
+	if i < 0 {
+		return ""
+	}
+	return links[i].Name
+}

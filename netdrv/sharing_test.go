@@ -1,0 +1,54 @@
+package netdrv_test
+
+import (
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// TestHostUsesVF: the administrator takes one of the VFs that the plugin made for the host. No container gets it, and the
+// last network leaves it and the others where they are, until he has no use for it any more.
+func TestHostUsesVF(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		source, _ := m.mustRun("a", "n") // binds it
+		m.end("a")
+		vf, up, down := m.kernel.Link(source).Index, true, false
+		m.kernel.AddAddrs(source, "2001:db8::7/64")
+		m.must(m.kernel.SetLink(vf, hw.LinkChange{Up: &up}))
+		if other, _ := m.mustRun("b", "n"); other == source {
+			t.Errorf("a container got %s", other)
+		}
+		m.end("b")
+		inUse := m.kernel.String()
+		wantError(t, m.remove("n"), "ens1f0 (0000:01:00.0): remove vfs: vf 0 of ens1f0 (0000:01:10.0) is up in the host: device busy")
+		m.settled()
+		m.wantHost(inUse)
+		if n := m.counted("vfs_removed"); n != 0 {
+			t.Errorf("counted as removed %d times", n)
+		}
+		m.must(m.kernel.SetLink(vf, hw.LinkChange{Up: &down})) // which costs it that address
+		m.settled()
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestHostUsesPF: a PF that was down when the plugin divided it, and that the host has come to use since, stays up.
+func TestHostUsesPF(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		m.kernel.AddAddrs("ens1f0", "192.0.2.1/24")
+		m.mustRemove("n")
+		m.settled()
+		if n, up := m.kernel.NumVFs(pfPCI), m.kernel.Link("ens1f0").Up; n != 0 || !up {
+			t.Errorf("%d vfs, up: %v; want none, and up", n, up)
+		}
+		m.wantKeys()
+	})
+}
