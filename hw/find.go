@@ -18,8 +18,8 @@ func (h *Host) Find(id ID) (Netdev, error) {
 	return h.look(string(id), func(links []Link) (Netdev, error) { return h.findMarked(id, links) })
 }
 
-// findFunction finds a PCI function's netdev by the names that sysfs has of it. The error matches errRenamed when one of them is not
-// its own any more.
+// findFunction finds a PCI function's netdev by the names that sysfs has of it. Of several that cannot be told apart it is
+// the oldest, a NIC's own port before those of its switch. The error matches errRenamed when a name is not its own any more.
 func (h *Host) findFunction(id ID) (Netdev, error) {
 	if !h.sys.exists(pciDir(id.PCI())) {
 		return Netdev{}, &Error{Dev: string(id), Err: ErrNotFound}
@@ -28,6 +28,7 @@ func (h *Host) findFunction(id ID) (Netdev, error) {
 	if err != nil {
 		return Netdev{}, err
 	}
+	var oldest Netdev
 	for _, name := range names {
 		l, err := h.seen.LinkNamed(name)
 		if errors.Is(err, ErrNotFound) {
@@ -41,11 +42,14 @@ func (h *Host) findFunction(id ID) (Netdev, error) {
 			return Netdev{}, err
 		case n.ID.PCI() != id.PCI():
 			return Netdev{}, errRenamed
-		case n.ID == id:
-			return n, nil
+		case n.ID == id && (oldest.Index == 0 || n.Index < oldest.Index):
+			oldest = n
 		}
 	}
-	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
+	if oldest.Index == 0 {
+		return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
+	}
+	return oldest, nil
 }
 
 // spot finds a device without a PCI address if it is where it was first seen, or made, and nobody else can be meant.

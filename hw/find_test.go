@@ -38,32 +38,6 @@ func wantError(t *testing.T, err error, want string) {
 	}
 }
 
-// onPCI puts a link on a PCI function, as one of several ports of it.
-func onPCI(t *testing.T, k *hwtest.Kernel, pci, name string, port int) {
-	t.Helper()
-	k.AddLink(hw.Link{Name: name})
-	function, err := filepath.EvalSymlinks(filepath.Join(k.Sys, "bus/pci/devices", pci))
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := filepath.Join(function, "net", name)
-	to, err := filepath.Rel(filepath.Join(k.Sys, "class/net"), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	class := filepath.Join(k.Sys, "class/net", name)
-	for _, err := range []error{
-		os.Rename(filepath.Join(k.Sys, "devices/virtual/net", name), dir),
-		os.Remove(class), os.Symlink(to, class),
-		os.Remove(filepath.Join(dir, "dev_port")),
-		os.WriteFile(filepath.Join(dir, "dev_port"), fmt.Appendln(nil, port), 0o444),
-	} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // TestFindByAnyName: a device is found by what people call it.
 func TestFindByAnyName(t *testing.T) {
 	t.Parallel()
@@ -110,7 +84,7 @@ func TestTwoPorts(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
 	k.AddPF(hwtest.PF{Name: "port0", PCI: "0000:04:00.0", Driver: "mlx4_core"})
-	onPCI(t, k, "0000:04:00.0", "port1", 1)
+	k.AddOn("0000:04:00.0", "", 1, hw.Link{Name: "port1"})
 	h := open(t, k)
 	_, err := h.Netdev("04:00.0")
 	wantError(t, err, "0000:04:00.0: it has several netdevs (port0, port1): invalid value; name one of them")
@@ -124,6 +98,77 @@ func TestTwoPorts(t *testing.T) {
 	}
 	if pci := hw.ID("0000:04:00.0/1").PCI(); pci != "0000:04:00.0" {
 		t.Errorf("the function of port 1 is %q", pci)
+	}
+}
+
+// TestOnAFunction: a netdev of a device that stands on a PCI function, of which there may be many, is not the function's
+// own, and is found as one without a PCI address.
+func TestOnAFunction(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(hwtest.PF{Name: "enp3s0f0np0", PCI: "0000:03:00.0", Driver: "mlx5_core", MAC: "52:54:00:cc:00:00"})
+	k.AddPF(hwtest.PF{Name: "ens9", PCI: "0000:00:14.0", Driver: "xhci_hcd"})
+	k.DelLink("ens9") // an xhci controller has none itself
+	for name, on := range map[string][2]string{
+		"enp3s0f0s88": {"0000:03:00.0", "mlx5_core.sf.4"}, "enp3s0f0s89": {"0000:03:00.0", "mlx5_core.sf.5"},
+		"usb0": {"0000:00:14.0", "usb1/1-1/1-1:1.0"}, "usb1": {"0000:00:14.0", "usb1/1-2/1-2:1.0"},
+	} {
+		k.AddOn(on[0], on[1], 0, hw.Link{Name: name, MAC: "02:00:00:00:00:55"})
+	}
+	h := open(t, k)
+	for _, name := range []string{"enp3s0f0s88", "enp3s0f0s89", "usb0", "usb1"} {
+		n, err := h.Netdev(name)
+		if err != nil || n.ID.IsPCI() || n.Driver != "" {
+			t.Errorf("%s is %s of %q, %v", name, n.ID, n.Driver, err)
+		}
+		if found, err := h.Find(n.ID); err != nil || found.Name != name {
+			t.Errorf("%s is found as %s, %v", name, found.Name, err)
+		}
+		for _, err := range []error{h.Identify(n), h.Sole(n)} {
+			if err != nil {
+				t.Error(err)
+			}
+		}
+		_, err = h.PF(name)
+		wantError(t, err, name+": it is not a PCI device, so it has no vfs: not supported by the driver")
+	}
+	if n, err := h.Netdev("03:00.0"); err != nil || n.Name != "enp3s0f0np0" || h.Sole(n) != nil {
+		t.Errorf("the function's own is %s, %v, %v", n.Name, err, h.Sole(n))
+	}
+	_, err := h.Netdev("00:14.0")
+	wantError(t, err, "0000:00:14.0: it has no netdev in the host: device is in another network namespace")
+}
+
+// TestTwins: a NIC in switchdev mode has the ports of its switch on the function of its PF, all with port 0. What would be
+// taken for another is refused, and the PF's own netdev is found by the PCI address, whatever the others are called.
+func TestTwins(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(hwtest.PF{Name: "port0", PCI: "0000:04:00.0", Driver: "mlx5_core"})
+	k.AddOn("0000:04:00.0", "", 1, hw.Link{Name: "port1"})
+	k.AddOn("0000:04:00.0", "", 0, hw.Link{Name: "a-vf"})
+	h := open(t, k)
+	const why = ", on the same pci function; ports of a nic in switchdev mode are not lent: not supported by the driver"
+	for name, want := range map[string]struct{ identify, sole string }{
+		"port0": {"", "port0: cannot be told from a-vf" + why},
+		"port1": {"", ""},
+		"a-vf":  {"a-vf: cannot be told from port0" + why, "a-vf: cannot be told from port0" + why},
+	} {
+		n, err := h.Netdev(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			err  error
+			want string
+		}{{h.Identify(n), want.identify}, {h.Sole(n), want.sole}} {
+			if c.want != "" || c.err != nil {
+				wantError(t, c.err, c.want)
+			}
+		}
+	}
+	if n, err := h.Find("0000:04:00.0"); err != nil || n.Name != "port0" {
+		t.Errorf("found %s, %v", n.Name, err)
 	}
 }
 

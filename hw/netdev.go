@@ -9,9 +9,9 @@ import (
 )
 
 // ID names a device for as long as it is plugged in, whatever it is called and wherever it is: the PCI address
-// ("0000:03:10.2", with "/1" for the second port of a function with several), or for a device without one the ifindex
-// and hardware address that it had when it was first looked at ("link-7-02:42:ac:11:00:02"). One that was made to be
-// lent has its maker's key ("made-KEY").
+// ("0000:03:10.2", with "/1" for the second port of a function with several), or for a device that is not a function's own
+// the ifindex and hardware address that it had when it was first looked at ("link-7-02:42:ac:11:00:02"). One that was made
+// to be lent has its maker's key ("made-KEY"). Identify and Sole refuse netdevs of which it is not true.
 type ID string
 
 // IsPCI tells whether the device is a PCI function.
@@ -73,13 +73,14 @@ func (h *Host) look(dev string, find func(links []Link) (Netdev, error)) (Netdev
 }
 
 // settled looks for a device, anew when a name has changed hands meanwhile.
-func settled(dev string, look func() (Netdev, error)) (Netdev, error) {
+func settled[T any](dev string, look func() (T, error)) (T, error) {
+	var none T
 	for range looks {
-		if n, err := look(); !errors.Is(err, errRenamed) {
-			return n, err
+		if found, err := look(); !errors.Is(err, errRenamed) {
+			return found, err
 		}
 	}
-	return Netdev{}, &Error{Dev: dev, Err: fmt.Errorf("%w: %w", errRenamed, ErrBusy)}
+	return none, &Error{Dev: dev, Err: fmt.Errorf("%w: %w", errRenamed, ErrBusy)}
 }
 
 // Netdev returns the device that ref names: a name, an alternative name or a PCI address. The error matches ErrNotFound

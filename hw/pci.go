@@ -32,15 +32,19 @@ func (h *Host) netdevDir(netdev string) (string, error) {
 	return path.Join("class/net", t), nil
 }
 
-// pciOf returns the PCI address of the function that a netdev's directory belongs to, "" for one that has none. The
-// address is the last one in the path, so that a virtio NIC (…/0000:00:03.0/virtio1/net/eth0) has one as well.
+// virtioDevice is what the kernel calls a device on the virtio bus.
+var virtioDevice = regexp.MustCompile(`^virtio[0-9]+$`)
+
+// pciOf returns the PCI address of the function whose own a netdev is, by its directory; "" for one that is nobody's or
+// another device's on that function: a subfunction (…/0000:03:00.0/mlx5_core.sf.4/net/enp3s0f0s88) or a USB NIC, of which
+// there may be many. A virtio NIC is one level further down and its function's own (…/0000:00:03.0/virtio1/net/eth0).
 func pciOf(netdevDir string) string {
-	before, _, _ := strings.Cut(netdevDir, "/net/")
-	for before != "." && before != "/" && before != "" {
-		if pci := path.Base(before); pciAddress.MatchString(pci) {
-			return pci
-		}
-		before = path.Dir(before)
+	device, _, _ := strings.Cut(netdevDir, "/net/")
+	if virtioDevice.MatchString(path.Base(device)) {
+		device = path.Dir(device)
+	}
+	if pci := path.Base(device); pciAddress.MatchString(pci) {
+		return pci
 	}
 	return ""
 }

@@ -21,6 +21,9 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 	if err := movable(n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
+	if err := d.host.Sole(n); err != nil {
+		return nil, fmt.Errorf("option netdevice: %w", err)
+	}
 	if err := d.cutsOff(c, n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
@@ -123,7 +126,7 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Devices[0].Name, err)
 	}
-	if err := d.cutsOff(n.config, dev); err != nil {
+	if err := errors.Join(d.host.Sole(dev), d.cutsOff(n.config, dev)); err != nil {
 		return nil, err
 	}
 	if n.mac != "" && dev.Type != "ether" {

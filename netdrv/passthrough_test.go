@@ -117,6 +117,41 @@ func TestVeth(t *testing.T) {
 	})
 }
 
+// TestSubfunction: a netdev of a subfunction is handed over itself, and not the one of the PF that it stands on; a port of a
+// NIC's switch, which could be taken for the PF's, is not, and neither is the PF beside it.
+func TestSubfunction(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		m.kernel.AddOn("0000:02:00.0", "mlx5_core.sf.4", 0, hw.Link{Name: "ens2s88"})
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens2s88", "mode=passthrough")
+		if source, _ := m.mustRun("a", "n"); source != "ens2s88" {
+			t.Errorf("%s went into the container", source)
+		}
+		alias := "not what it is found by"
+		m.must(m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{Alias: &alias}))
+		m.leave("a")
+		m.kernel.KillNS("a", 0)
+		m.delete("a")
+		m.settled()
+		m.wantHost(before)
+		m.mustCreate("whole", "netdevice=ens2", "mode=passthrough")
+		m.kernel.AddOn("0000:02:00.0", "", 0, hw.Link{Name: "ens2r0"})
+		const why = ", on the same pci function; ports of a nic in switchdev mode are not lent: not supported by the driver"
+		_, _, err := m.run("b", "whole")
+		wantError(t, err, "ens2: cannot be told from ens2r0"+why)
+		m.mustRemove("whole")
+		wantError(t, m.create("x", "netdevice=ens2", "mode=passthrough"), "option netdevice: ens2: cannot be told from ens2r0"+why)
+		for _, mode := range []string{"passthrough", "macvlan"} {
+			wantError(t, m.create("x", "netdevice=ens2r0", "mode="+mode), "option netdevice: ens2r0: cannot be told from ens2"+why)
+		}
+		m.mustCreate("children", "netdevice=ens2", "mode=macvlan")
+		m.mustRun("c", "children")
+		m.end("c")
+	})
+}
+
 // TestNotToBeHandedOver: what is not the plugin's to give is refused when the network is made, and nothing changes.
 func TestNotToBeHandedOver(t *testing.T) {
 	story(t, func(m *machine) {

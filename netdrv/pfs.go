@@ -68,6 +68,9 @@ func (d *Driver) device(netdevice string) (hw.Netdev, error) {
 		return hw.Netdev{}, err
 	}
 	n, err := d.host.Netdev(terms[0])
+	if err == nil {
+		err = d.host.Identify(n)
+	}
 	if err != nil {
 		err = fmt.Errorf("option netdevice: %w", err)
 	}

@@ -23,6 +23,8 @@ type link struct {
 	hw.Link
 	ns        string
 	dev       *device // nil for a virtual link
+	dir       string  // tree path of what it is in, if that is not dev's, nor the place of virtual ones
+	port      int     // dev_port
 	assign    int     // name_assign_type
 	stale     string  // the name that sysfs still has while the link is being renamed; "" at other times
 	udevName  string  // the name that udev gives it; "" for virtual links, which udev leaves alone
@@ -96,6 +98,23 @@ func (k *Kernel) AddLink(l hw.Link) int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.addLocked(hostNS, l).Index
+}
+
+// AddOn adds a netdev to a PCI function beside its own: another port of it, or with port 0 one of its switch's; or, with on,
+// one of a device that stands on the function, such as the subfunction "mlx5_core.sf.4" or a USB NIC's "usb1/1-1/1-1:1.0".
+func (k *Kernel) AddOn(pci, on string, port int, l hw.Link) int {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.deviceLocked(pci)
+	if d == nil {
+		k.t.Fatalf("hwtest: no PF %s", pci)
+	}
+	n := k.addLocked(hostNS, l)
+	k.hideLocked(n)
+	n.dir, n.port = path.Join(d.path, on), port
+	k.appearLocked(n)
+	return n.Index
 }
 
 // AddVeth adds a veth pair to the host.
@@ -246,7 +265,10 @@ func (l *link) shownAs() string { return cmp.Or(l.stale, l.Name) }
 
 // parent is the tree path of what a link's net directory is in.
 func (l *link) parent() string {
-	if l.dev != nil {
+	switch {
+	case l.dir != "":
+		return l.dir
+	case l.dev != nil:
 		return l.dev.netParent
 	}
 	return "devices/virtual"
@@ -259,7 +281,7 @@ func (k *Kernel) appearLocked(l *link) {
 	}
 	dir := path.Join(l.parent(), "net", l.shownAs())
 	k.tree.files(dir, map[string]string{
-		"dev_port": "0", "dev_id": "0x0", "type": typeNumber(l.Type), "ifindex": strconv.Itoa(l.Index),
+		"dev_port": strconv.Itoa(l.port), "dev_id": "0x0", "type": typeNumber(l.Type), "ifindex": strconv.Itoa(l.Index),
 		"iflink": strconv.Itoa(cmp.Or(l.Peer, l.Index)),
 	})
 	if l.dev != nil && l.dev.pf == nil && l.dev.conf.PortName != "" {
