@@ -10,8 +10,8 @@ import (
 const mainTable = 254
 
 // CarriesDefaultRoute tells whether the host reaches the world through a device: it has a default route, or a device
-// that has one stands on it - a VLAN, macvlan, ipvlan or IPoIB child, or the bond or bridge that it is a port of. via is the
-// name of the device with the route.
+// that has one stands on it - a VLAN, macvlan, ipvlan or IPoIB child, or the bond, bridge or Open vSwitch that it is a port
+// of. via is the name of the device with the route.
 func (h *Host) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
 	links, err := h.seen.Links()
 	if err != nil {
@@ -26,7 +26,7 @@ func (h *Host) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
 			continue
 		}
 		i := slices.IndexFunc(links, func(l Link) bool { return l.Index == r.Index })
-		if i >= 0 && standsOn(links[i], n.Index, links, len(links)) {
+		if i >= 0 && standsOn(links[i], n.Index, links) {
 			return links[i].Name, true, nil
 		}
 	}
@@ -57,7 +57,7 @@ func (h *Host) session(n Netdev) (string, error) {
 		return "", &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
 	for _, l := range links {
-		if l.Type == "loopback" || !standsOn(l, n.Index, links, len(links)) {
+		if l.Type == "loopback" || !standsOn(l, n.Index, links) {
 			continue
 		}
 		addrs, err := h.ip.Addrs(l.Index)
@@ -81,19 +81,33 @@ func (l Link) isChildOf(index int) bool {
 	return l.Peer == index && slices.Contains(childKinds, l.Kind)
 }
 
-// standsOn tells whether frames of l leave through the link with the given index. depth ends the search on a loop,
-// which two veth ends that point at each other would make.
-func standsOn(l Link, index int, links []Link, depth int) bool {
+// standsOn tells whether frames of l leave through the link with the given index.
+func standsOn(l Link, index int, links []Link) bool { return leadsTo(l, index, links, map[int]bool{}) }
+
+// leadsTo is standsOn with the links that have been passed on the way: they may stand on each other in a circle.
+func leadsTo(l Link, index int, links []Link, passed map[int]bool) bool {
 	if l.Index == index {
 		return true
 	}
-	if depth == 0 {
+	if passed[l.Index] {
 		return false
 	}
+	passed[l.Index] = true
 	for _, below := range links {
-		if (l.isChildOf(below.Index) || below.Master == l.Index) && standsOn(below, index, links, depth-1) {
+		under := l.isChildOf(below.Index) || below.Master == l.Index || l.ofOpenVSwitch() && switched(below, links)
+		if under && leadsTo(below, index, links, passed) {
 			return true
 		}
 	}
 	return false
+}
+
+// ofOpenVSwitch tells whether a link is Open vSwitch's own: the datapath, called ovs-system, or an internal port, which is
+// what the host has its addresses on.
+func (l Link) ofOpenVSwitch() bool { return l.Kind == "openvswitch" || l.Name == "ovs-system" }
+
+// switched tells whether a link is a port of Open vSwitch. Its master is the datapath, whatever bridge it is in
+// (net/openvswitch/vport-netdev.c, ovs_netdev_link, Linux 6.12): frames of any internal port may leave through it.
+func switched(l Link, links []Link) bool {
+	return slices.ContainsFunc(links, func(m Link) bool { return m.Index == l.Master && m.ofOpenVSwitch() })
 }

@@ -1,6 +1,7 @@
 package hw_test
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/mellanox/passthrough/hw"
@@ -49,6 +50,14 @@ type stack struct {
 // on adds a link that stands on another.
 func (s stack) on(kind, name, below string) {
 	s.k.AddLink(hw.Link{Name: name, Kind: kind, Peer: s.k.Link(below).Index, Up: true})
+}
+
+// switched makes a link a port of Open vSwitch, of which the host sees two internal ports.
+func (s stack) switched(port string) {
+	for _, name := range []string{"ovs-system", "br-ex", "br-int"} {
+		s.k.AddLink(hw.Link{Name: name, Kind: "openvswitch", Up: true})
+	}
+	s.k.AddPort("ovs-system", port)
 }
 
 // under adds a link that another becomes a port of.
@@ -102,6 +111,28 @@ func TestCarriesDefaultRoute(t *testing.T) {
 			s.on("macvlan", "mv7", "br7")
 			s.route("mv7", anywhere)
 		}, "mv7"},
+		"port of open vswitch": {func(s stack) { s.switched("nic"); s.route("br-ex", anywhere) }, "br-ex"},
+		"open vswitch over a bond, with a vlan on it": {func(s stack) {
+			s.under("bond", "bond0", "nic")
+			s.switched("bond0")
+			s.on("vlan", "br-ex.9", "br-ex")
+			s.route("br-ex.9", anywhere6)
+		}, "br-ex.9"},
+		"open vswitch without it": {func(s stack) {
+			s.on("tun", "t0", "lo")
+			s.switched("t0")
+			s.route("br-ex", anywhere)
+		}, ""},
+		"many circles over open vswitch": {func(s stack) {
+			s.on("tun", "t0", "lo")
+			s.switched("t0")
+			for i := range 30 {
+				name := fmt.Sprint("mv", i)
+				s.on("macvlan", name, "br-ex")
+				s.k.AddPort("ovs-system", name)
+			}
+			s.route("br-ex", anywhere)
+		}, ""},
 		"links in a circle": {func(s stack) {
 			s.on("macvlan", "m1", "lo")
 			s.k.AddLink(hw.Link{Name: "m2", Kind: "macvlan", Peer: s.k.Link("m1").Index + 1, Up: true}) // on itself

@@ -304,4 +304,15 @@ func TestManagementNIC(t *testing.T) {
 		wantError(t, err, "ens2 carries an ssh session (to 2001:db8::10 on ens2); the host would be cut off; if that is meant, "+
 			"say force=yes")
 	})
+	story(t, func(m *machine) { // he is logged in to an internal port of the switch that the NIC is a port of
+		m.kernel.AddPF(ens2())
+		for _, name := range []string{"ovs-system", "br-ex"} {
+			m.kernel.AddLink(hw.Link{Name: name, Kind: "openvswitch", Up: true})
+		}
+		m.kernel.AddPort("ovs-system", "ens2")
+		m.kernel.AddAddrs("br-ex", "192.0.2.10/24")
+		m.kernel.LogIn("192.0.2.10")
+		wantError(t, m.create("n", "netdevice=ens2", "mode=passthrough"), "option netdevice: ens2 carries an ssh session "+
+			"(to 192.0.2.10 on br-ex); the host would be cut off; if that is meant, say force=yes")
+	})
 }

@@ -7,6 +7,18 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
+// AddPort has Open vSwitch make a link in the host a port of a datapath, which a link of its kind stands for and rtnetlink
+// has no words for.
+func (k *Kernel) AddPort(datapath, name string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	m, l := k.needLocked(hostNS, datapath), k.needLocked(hostNS, name)
+	l.master = m
+	m.ports = append(m.ports, l)
+	k.showLocked(l)
+}
+
 // setMasterLocked makes a link a port of a bond or bridge, or of none.
 func (k *Kernel) setMasterLocked(l *link, index int) error {
 	var m *link
