@@ -145,8 +145,17 @@ func whyNotMade(s ChildSpec, err error) error {
 	return err
 }
 
-// RemoveChild deletes a child. One that is not in the host is gone, or ends with the namespace that it is in (nil).
-func (h *Host) RemoveChild(id ID) error { return h.unmake(id) }
+// RemoveChild deletes a child. One that is not in the host is gone, or ends with the namespace that it is in (nil); but IPoIB
+// comes home when its namespace ends (drivers/infiniband/ulp/ipoib/ipoib_netlink.c, netns_refund, Linux 6.12): the error
+// matches ErrAway until then.
+func (h *Host) RemoveChild(id ID, kind string) error {
+	if kind == IPoIB {
+		if _, err := h.Find(id); errors.Is(err, ErrAway) {
+			return err
+		}
+	}
+	return h.unmake(id)
+}
 
 // unmake deletes a link that was made to be lent, if it is in the host.
 func (h *Host) unmake(id ID) error {

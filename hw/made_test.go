@@ -52,7 +52,7 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 	child := func(s hw.ChildSpec) making {
 		s.Key = "a"
 		return making{func(h *hw.Host) (hw.Netdev, error) { return h.MakeChild(t.Context(), s) },
-			func(h *hw.Host) error { return h.RemoveChild(hw.MadeID("a")) }}
+			func(h *hw.Host) error { return h.RemoveChild(hw.MadeID("a"), hw.Macvlan) }}
 	}
 	bond := hw.BondSpec{Key: "b", Mode: "active-backup", MAC: "02:00:00:00:00:42", Ports: []hw.ID{id("ens1"), id("ens2")}}
 	bond0 := id("bond0")
@@ -74,7 +74,7 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 					MAC: "02:00:00:00:00:42"})
 			},
 			func(h *hw.Host) error {
-				return errors.Join(h.RemoveChild(hw.MadeID("a")), h.RestoreParent(bond0, was))
+				return errors.Join(h.RemoveChild(hw.MadeID("a"), hw.Macvlan), h.RestoreParent(bond0, was))
 			},
 		},
 		"bond with a macvlan in its place": {
@@ -85,7 +85,7 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 				return h.MakeChild(t.Context(), hw.ChildSpec{Key: "a", Parent: hw.MadeID("b"), Kind: hw.Macvlan, Mode: "passthru"})
 			},
 			func(h *hw.Host) error {
-				errs := []error{h.RemoveChild(hw.MadeID("a")), h.RemoveBond(hw.MadeID("b"))}
+				errs := []error{h.RemoveChild(hw.MadeID("a"), hw.Macvlan), h.RemoveBond(hw.MadeID("b"))}
 				for p, was := range ports {
 					errs = append(errs, h.RestoreNetdev(p, was))
 				}
@@ -253,7 +253,7 @@ func TestForgedMark(t *testing.T) {
 	if err := k.SetLink(k.Link("ens1").Index, hw.LinkChange{Alias: &alias}); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.RemoveChild(hw.MadeID("a")); err != nil {
+	if err := h.RemoveChild(hw.MadeID("a"), hw.Macvlan); err != nil {
 		t.Error(err)
 	}
 	if _, err := h.Netdev("ens1"); err != nil {

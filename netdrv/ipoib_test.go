@@ -2,6 +2,7 @@ package netdrv_test
 
 import (
 	"testing"
+	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 
@@ -52,4 +53,29 @@ func TestIPoIB(t *testing.T) {
 		m.mustRemove("n")
 		m.wantKeys()
 	})
+}
+
+// TestIPoIBChildComesHome: an IPoIB child does not die with its container, whose end may be long after the engine's. It is
+// waited for and removed, whatever it is called when it comes.
+func TestIPoIBChildComesHome(t *testing.T) {
+	t.Parallel()
+	for _, late := range []time.Duration{0, 2 * time.Second, 20 * time.Second, 3 * time.Minute} {
+		t.Run(late.String(), func(t *testing.T) {
+			story(t, func(m *machine) {
+				ipoib(m)
+				before := m.kernel.String()
+				m.mustCreate("n", "netdevice=ib0", "mode=ipoib")
+				m.mustRun("a", "n")
+				name := "mine"
+				m.must(m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{Name: &name}))
+				m.leave("a")
+				m.kernel.KillNS("a", late)
+				m.delete("a")
+				m.settled()
+				m.wantHost(before)
+				m.mustRemove("n")
+				m.wantKeys()
+			})
+		})
+	}
 }

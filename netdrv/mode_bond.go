@@ -85,5 +85,5 @@ func (d bonded) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev
 
 // release removes the bond, and with it its child, wherever that is.
 func (d bonded) release(_ context.Context, l *loan) error {
-	return errors.Join(d.host.RemoveChild(l.Device), d.host.RemoveBond(hw.MadeID(l.Bond.Key)))
+	return errors.Join(d.host.RemoveChild(l.Device, hw.Macvlan), d.host.RemoveBond(hw.MadeID(l.Bond.Key)))
 }

@@ -152,5 +152,5 @@ func (d child) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev,
 	return d.host.Shape(dev, l.Shape, 0)
 }
 
-// release removes the child. One that died with its container is as good as removed.
-func (d child) release(_ context.Context, l *loan) error { return d.host.RemoveChild(l.Device) }
+// release removes the child. One that died with its container is as good as removed; an IPoIB child does not die with it.
+func (d child) release(_ context.Context, l *loan) error { return d.host.RemoveChild(l.Device, l.Mode) }

@@ -190,7 +190,7 @@ func (d passthrough) release(_ context.Context, l *loan) error {
 	if l.Child == nil {
 		return d.host.RestoreNetdev(l.Device, l.Snapshot)
 	}
-	if err := d.host.RemoveChild(l.Device); err != nil {
+	if err := d.host.RemoveChild(l.Device, l.Child.Kind); err != nil {
 		return err
 	}
 	return d.host.RestoreParent(l.Parent, l.Snapshot)

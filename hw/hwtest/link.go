@@ -44,8 +44,12 @@ type link struct {
 	tuning    *hw.Tuning // nil: as its driver makes it
 }
 
-// virtual kinds die with their namespace; hardware goes home.
+// virtual kinds are no hardware.
 func (l *link) virtual() bool { return l.Kind != "" || l.Type == "loopback" }
+
+// mortal kinds die with their namespace; hardware goes home, and so does IPoIB (netns_refund in its rtnl_link_ops, Linux
+// 6.12).
+func (l *link) mortal() bool { return l.virtual() && l.Kind != hw.IPoIB }
 
 // immovable kinds never change their namespace.
 func (l *link) immovable() bool {

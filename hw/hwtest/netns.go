@@ -59,8 +59,8 @@ func (k *Kernel) MoveHome(ns, name, backName string) error {
 }
 
 // KillNS ends a namespace after a time, as the kernel does when its last process has ended; NotYet leaves that to
-// ReleaseNS. Hardware comes home down, under the name that it had in the namespace, or as devN with its ifindex when
-// that is taken; alternative names that are taken are lost. Virtual links are deleted.
+// ReleaseNS. Hardware, and IPoIB, comes home down, under the name that it had in the namespace, or as devN with its ifindex
+// when that is taken; alternative names that are taken are lost. Other virtual links are deleted.
 func (k *Kernel) KillNS(ns string, after time.Duration) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -75,7 +75,7 @@ func (k *Kernel) endLocked(ns string) {
 	for _, l := range slices.Clone(k.links) {
 		switch {
 		case l.ns != ns || !slices.Contains(k.links, l): // elsewhere, or gone with its peer
-		case l.virtual():
+		case l.mortal():
 			k.deleteLocked(l)
 		default:
 			k.homeLocked(l)
