@@ -120,8 +120,11 @@ type Link struct {
 	Carrier  bool // IFF_LOWER_UP: has carrier; always false while down
 	Promisc  bool // IFF_PROMISC as set by an administrator
 	AllMulti bool // IFF_ALLMULTI as set by an administrator
-	Master   int  // ifindex of the bond or bridge that the link is a port of; 0 for none
-	Peer     int  // IFLA_LINK: ifindex of the peer or parent, possibly in another namespace; 0 for none
+	NoARP    bool // IFF_NOARP: addresses on its segment are not asked for
+	// NoMulticast is a link without IFF_MULTICAST, which most have: IPv6 does not work on it.
+	NoMulticast bool
+	Master      int // ifindex of the bond or bridge that the link is a port of; 0 for none
+	Peer        int // IFLA_LINK: ifindex of the peer or parent, possibly in another namespace; 0 for none
 }
 
 // Kinds of link that can be made (IFLA_INFO_KIND).
@@ -146,16 +149,19 @@ type NewLink struct {
 
 // LinkChange is a change of a link; nil fields are left alone.
 type LinkChange struct {
-	DelAltName *string // remove this alternative name
-	Up         *bool
-	Master     *int // 0: leave the bond or bridge
-	Name       *string
-	Alias      *string
-	MAC        *MAC
-	MTU        *int
-	TxQLen     *int
-	Promisc    *bool
-	AllMulti   *bool
+	DelAltName  *string // remove this alternative name
+	AddAltName  *string
+	Up          *bool
+	Master      *int // 0: leave the bond or bridge
+	Name        *string
+	Alias       *string
+	MAC         *MAC
+	MTU         *int
+	TxQLen      *int
+	Promisc     *bool
+	AllMulti    *bool
+	NoARP       *bool
+	NoMulticast *bool
 }
 
 // VFChange is a change of a VF through its PF; nil fields are left alone.

@@ -11,6 +11,7 @@ import (
 func (c LinkChange) Each(do func(op string, one LinkChange) error) error {
 	return inOrder(do,
 		value(c.DelAltName, "remove altname %s", func(v *string) LinkChange { return LinkChange{DelAltName: v} }),
+		value(c.AddAltName, "add altname %s", func(v *string) LinkChange { return LinkChange{AddAltName: v} }),
 		onOff(c.Up, "set up", "set down", func(v *bool) LinkChange { return LinkChange{Up: v} }),
 		value(c.Master, "set master %d", func(v *int) LinkChange { return LinkChange{Master: v} }),
 		value(c.Name, "set name %s", func(v *string) LinkChange { return LinkChange{Name: v} }),
@@ -20,6 +21,8 @@ func (c LinkChange) Each(do func(op string, one LinkChange) error) error {
 		value(c.TxQLen, "set txqueuelen %d", func(v *int) LinkChange { return LinkChange{TxQLen: v} }),
 		onOff(c.Promisc, "set promisc on", "set promisc off", func(v *bool) LinkChange { return LinkChange{Promisc: v} }),
 		onOff(c.AllMulti, "set allmulti on", "set allmulti off", func(v *bool) LinkChange { return LinkChange{AllMulti: v} }),
+		onOff(c.NoARP, "set arp off", "set arp on", func(v *bool) LinkChange { return LinkChange{NoARP: v} }),
+		onOff(c.NoMulticast, "set multicast off", "set multicast on", func(v *bool) LinkChange { return LinkChange{NoMulticast: v} }),
 	)
 }
 

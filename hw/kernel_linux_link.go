@@ -100,10 +100,12 @@ func toLink(l netlink.Link) Link {
 		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
 		// The flags are what an administrator has set; the attribute promiscuity also counts packet sockets and
 		// bridges.
-		Promisc:  a.RawFlags&unix.IFF_PROMISC != 0,
-		AllMulti: a.RawFlags&unix.IFF_ALLMULTI != 0,
-		Master:   a.MasterIndex,
-		Peer:     a.ParentIndex,
+		Promisc:     a.RawFlags&unix.IFF_PROMISC != 0,
+		AllMulti:    a.RawFlags&unix.IFF_ALLMULTI != 0,
+		NoARP:       a.RawFlags&unix.IFF_NOARP != 0,
+		NoMulticast: a.RawFlags&unix.IFF_MULTICAST == 0,
+		Master:      a.MasterIndex,
+		Peer:        a.ParentIndex,
 	}
 }
 
@@ -140,6 +142,8 @@ func setLink(h *netlink.Handle, l netlink.Link, c LinkChange) error {
 	switch {
 	case c.DelAltName != nil:
 		return h.LinkDelAltName(l, *c.DelAltName)
+	case c.AddAltName != nil:
+		return h.LinkAddAltName(l, *c.AddAltName)
 	case c.Up != nil:
 		return either(*c.Up, h.LinkSetUp, h.LinkSetDown)(l)
 	case c.Master != nil:
@@ -162,6 +166,10 @@ func setLink(h *netlink.Handle, l netlink.Link, c LinkChange) error {
 		return either(*c.Promisc, h.SetPromiscOn, h.SetPromiscOff)(l)
 	case c.AllMulti != nil:
 		return either(*c.AllMulti, h.LinkSetAllmulticastOn, h.LinkSetAllmulticastOff)(l)
+	case c.NoARP != nil:
+		return either(*c.NoARP, h.LinkSetARPOff, h.LinkSetARPOn)(l)
+	case c.NoMulticast != nil:
+		return either(*c.NoMulticast, h.LinkSetMulticastOff, h.LinkSetMulticastOn)(l)
 	}
 	return nil
 }

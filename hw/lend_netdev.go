@@ -18,7 +18,7 @@ func (h *Host) SnapshotNetdev(n Netdev) (Snapshot, error) {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
 	l := linkState(n.Link, links)
-	snap := Snapshot{Link: &l}
+	snap := Snapshot{Link: &l, AltNames: n.altNames()}
 	if snap.Addrs, err = h.ip.Addrs(n.Index); err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list addresses", Err: err}
 	}
@@ -57,8 +57,8 @@ func (h *Host) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 	return h.Find(n.ID)
 }
 
-// RestoreNetdev puts a netdev that was lent whole back as it was: name, MAC, MTU, queue length, promiscuity, bond or
-// bridge, up-state, addresses, routes, alias. The error matches ErrAway while it has not come home; one that is gone
+// RestoreNetdev puts a netdev that was lent whole back as it was: names, MAC, MTU, queue length, flags, bond or bridge,
+// up-state, addresses, routes, alias. The error matches ErrAway while it has not come home; one that is gone
 // for good is as good as put back (nil). It may be called again after any failure.
 func (h *Host) RestoreNetdev(id ID, was Snapshot) error {
 	n, err := h.Find(id)
@@ -69,7 +69,7 @@ func (h *Host) RestoreNetdev(id ID, was Snapshot) error {
 		return err
 	}
 	if h.intact(n, was) {
-		if err := h.restoreTuning(id, was.Tuned); err != nil {
+		if err := errors.Join(h.restoreTuning(id, was.Tuned), h.restoreAltNames(n, was.AltNames, nil)); err != nil {
 			return err
 		}
 		return h.setAlias(n, was.Link.Alias)
@@ -77,7 +77,7 @@ func (h *Host) RestoreNetdev(id ID, was Snapshot) error {
 	if err := h.setUp(n, false); err != nil {
 		return err
 	}
-	errs := []error{h.rename(n, was.Link.Name), h.moveLink(id, *was.Link, linkAttrs, always),
+	errs := []error{h.restoreNames(n, was), h.moveLink(id, *was.Link, linkAttrs, always),
 		h.restoreTuning(id, was.Tuned), h.putUnder(n, was.Link.Master)}
 	if was.Link.Up {
 		errs = append(errs, h.setUp(n, true))

@@ -24,7 +24,7 @@ func (b *bench) lend(wish hw.VFWish) (was hw.Snapshot, n hw.Netdev, err error) {
 	b.Helper()
 	was, err = b.h.SnapshotVF(b.pf(), b.vf(0))
 	b.must(err)
-	if n, _, err = b.h.SetVF(b.ctx, b.pf(), b.vf(0), wish); err == nil {
+	if n, err = b.h.SetVF(b.ctx, b.pf(), b.vf(0), wish); err == nil {
 		n, err = b.h.ReadyVF(b.ctx, b.pf(), b.vf(0), wish)
 	}
 	return was, n, err

@@ -14,6 +14,7 @@ type Snapshot struct {
 	Override string     // driver_override of a VF, which binding it sets for a moment; "" for none
 	Addrs    []Addr     // of a netdev that is lent whole
 	Routes   []Route    // likewise
+	AltNames []string   `json:",omitzero"`  // alternative names of its netdev; nil when they are not known, as while it has none
 	Tuned    *Tuned     `json:",omitempty"` // nil when nothing of it was asked to be otherwise
 }
 
@@ -26,23 +27,34 @@ func (h *Host) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
 	snap := Snapshot{VF: &s, Override: vf.Override}
 	if vf.Netdev.Index != 0 {
 		l := linkState(vf.Netdev.Link, nil)
-		snap.Link = &l
+		snap.Link, snap.AltNames = &l, vf.Netdev.altNames()
 	}
 	return snap, nil
 }
 
-// SetVF sets through the PF what is wished for the VF, verifies it, and binds the VF to its driver. It returns the netdev
-// and its state, which completes the snapshot of a VF that was not bound. A PF that is down is brought up, and stays so:
-// without it no VF has carrier.
-func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, LinkState, error) {
+// Complete adds to the snapshot of a VF that was not bound the netdev that it has got since. It was down, and had the MAC that
+// the PF had set for the VF.
+func (s *Snapshot) Complete(n Netdev) {
+	l := linkState(n.Link, nil)
+	l.Up = false
+	if own := s.VF.NetdevMAC(l.MAC); own != "" { // not the wished one, which its driver has just read
+		l.MAC = own
+	}
+	s.Link, s.AltNames = &l, n.altNames()
+}
+
+// SetVF sets through the PF what is wished for the VF, verifies it, and binds the VF to its driver. It returns the netdev,
+// which completes the snapshot of a VF that was not bound. A PF that is down is brought up, and stays so: without it no VF
+// has carrier.
+func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, error) {
 	if !pf.Up {
 		if err := h.raisePF(ctx, pf); err != nil {
-			return Netdev{}, LinkState{}, err
+			return Netdev{}, err
 		}
 	}
 	mute, err := h.sayNothing(pf)
 	if err != nil {
-		return Netdev{}, LinkState{}, err
+		return Netdev{}, err
 	}
 	m := h.vfMover(ctx, pf, vf)
 	m.undo = true
@@ -53,10 +65,9 @@ func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, Li
 		return wish.Need[name]
 	}
 	if err := m.move(wish.VFState); err != nil {
-		return Netdev{}, LinkState{}, err
+		return Netdev{}, err
 	}
-	n, err := h.Bind(ctx, pf, vf)
-	return n, linkState(n.Link, nil), err
+	return h.Bind(ctx, pf, vf)
 }
 
 // ReadyVF makes a VF that SetVF has set fit to be lent: its netdev has the wished MAC and has been seen with carrier, and
@@ -193,7 +204,7 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 		errs = append(errs, h.rename(n, was.Link.Name))
 	}
 	if vf.Netdev.Index != 0 && was.Link != nil {
-		errs = append(errs, h.restoreVFLink(ctx, pf, vf, *was.Link), h.restoreTuning(id, was.Tuned))
+		errs = append(errs, h.restoreVFLink(ctx, pf, vf, was), h.restoreTuning(id, was.Tuned))
 	}
 	return errors.Join(errs...)
 }
@@ -211,7 +222,8 @@ func (h *Host) restoreOverride(vf VF, was string) error {
 }
 
 // restoreVFLink puts back what a container can change on the VF's netdev.
-func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, was LinkState) error {
+func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, snap Snapshot) error {
+	was := *snap.Link
 	n, err := h.Find(ID(vf.PCI))
 	if err != nil {
 		return err
@@ -226,7 +238,8 @@ func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, was LinkState) e
 		}
 		was.MAC = n.MAC // at worst one that the driver has drawn, as it would have at boot: the PF has none set
 	}
-	if err := h.moveLink(n.ID, was, linkAttrs, always); err != nil {
+	names := h.restoreAltNames(n, snap.AltNames, func(name string) bool { return givenTo(vf, pf, name) })
+	if err := errors.Join(names, h.moveLink(n.ID, was, linkAttrs, always)); err != nil {
 		return err
 	}
 	return h.setAlias(n, was.Alias)

@@ -6,7 +6,7 @@ import (
 )
 
 // LinkState is what a container may change about a netdev that is lent to it and that survives the way home (Linux 6.18:
-// MTU, MAC, alias, promiscuity, allmulti and queue length do; addresses and routes do not).
+// MTU, MAC, alias, flags and queue length do, and alternative names, see Snapshot; addresses and routes do not).
 type LinkState struct {
 	Name     string
 	Alias    string
@@ -15,8 +15,11 @@ type LinkState struct {
 	TxQLen   int
 	Promisc  bool
 	AllMulti bool
-	Up       bool
-	Master   string // name of the bond or bridge that it is a port of; "" for none
+	NoARP    bool `json:",omitempty"`
+	// NoMulticast is put so that a record of before it was recorded says what most links are.
+	NoMulticast bool `json:",omitempty"`
+	Up          bool
+	Master      string // name of the bond or bridge that it is a port of; "" for none
 }
 
 // linkAttrs is what is put back on a link that is down, in this order. The name is put back before it and the alias
@@ -27,13 +30,15 @@ var linkAttrs = []attr[LinkState, LinkChange]{
 	row("txqueuelen", func(s *LinkState) *int { return &s.TxQLen }, func(c *LinkChange) **int { return &c.TxQLen }),
 	row("promisc", func(s *LinkState) *bool { return &s.Promisc }, func(c *LinkChange) **bool { return &c.Promisc }),
 	row("allmulti", func(s *LinkState) *bool { return &s.AllMulti }, func(c *LinkChange) **bool { return &c.AllMulti }),
+	row("noarp", func(s *LinkState) *bool { return &s.NoARP }, func(c *LinkChange) **bool { return &c.NoARP }),
+	row("nomulticast", func(s *LinkState) *bool { return &s.NoMulticast }, func(c *LinkChange) **bool { return &c.NoMulticast }),
 }
 
 // linkState is the state of a link; links resolves its master's name. A mark left by a loan that was cut short is not
 // part of the device's own state.
 func linkState(l Link, links []Link) LinkState {
 	s := LinkState{Name: l.Name, Alias: l.Alias, MAC: l.MAC, MTU: l.MTU, TxQLen: l.TxQLen,
-		Promisc: l.Promisc, AllMulti: l.AllMulti, Up: l.Up}
+		Promisc: l.Promisc, AllMulti: l.AllMulti, NoARP: l.NoARP, NoMulticast: l.NoMulticast, Up: l.Up}
 	if strings.HasPrefix(s.Alias, ID("").mark()) {
 		s.Alias = ""
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// TestHostileContainer: a container renames its device, gives it another MAC, and the alias and the alternative name of others,
+// TestHostileContainer: a container renames its device, gives it another MAC and flags, and the alias and the names of others,
 // and is killed, so that the kernel brings the device home as it is. A VF and a whole NIC are found again and put back all the
 // same, and nothing else is touched: also not the device whose name and alias were taken.
 func TestHostileContainer(t *testing.T) {
@@ -19,6 +19,10 @@ func TestHostileContainer(t *testing.T) {
 				nic(m)
 				m.kernel.AddVeth("tap0", "tap1")
 				m.settled()
+				m.kernel.AddAltName("ens1f0", "enp1s0f0np0")
+				for _, name := range []string{"ens1f0v0", "ens2"} {
+					m.kernel.AddAltName(name, name+"-of-the-host")
+				}
 				before := m.kernel.String()
 				m.mustCreate("vfs", "netdevice=ens1f0", "privileged=yes")
 				m.mustCreate("whole", "netdevice=ens2", "mode=passthrough")
@@ -28,10 +32,17 @@ func TestHostileContainer(t *testing.T) {
 				m.mustRun("bad", network)
 				name, mtu, on, mac := "tap0", 9000, true, hw.MAC("02:66:66:66:66:66")
 				bad := m.kernel.InNS("bad")
-				for _, c := range []hw.LinkChange{{MTU: &mtu}, {Promisc: &on}, {AllMulti: &on}, {MAC: &mac}, {Alias: &forged}, {Name: &name}} {
+				for _, c := range []hw.LinkChange{{MTU: &mtu}, {Promisc: &on}, {AllMulti: &on}, {MAC: &mac}, {Alias: &forged},
+					{NoARP: &on}, {NoMulticast: &on}, {Name: &name}} {
 					if err := bad.SetLink("eth0", c); err != nil {
 						t.Fatal(err)
 					}
+				}
+				for _, l := range bad.Links() {
+					m.must(bad.SetLink(l.Name, hw.LinkChange{DelAltName: &l.AltNames[0]}))
+				}
+				for _, alt := range []string{"ens5f0", "ens1f0v7", "enp1s0f0v00", "enx0266666666"} {
+					bad.AddAltName("tap0", alt)
 				}
 				m.leave("bad")
 				m.kernel.KillNS("bad", 0)

@@ -46,21 +46,17 @@ func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netd
 	if err != nil {
 		return hw.Netdev{}, err
 	}
-	_, state, err := d.host.SetVF(ctx, pf, vf, l.Wish)
+	dev, err := d.host.SetVF(ctx, pf, vf, l.Wish)
 	if err != nil {
 		return hw.Netdev{}, err
 	}
 	if l.Snapshot.Link == nil { // it had no netdev before; as it is now it shall be again
-		l.Snapshot.Link = &state
-		l.Snapshot.Link.Up = false
-		if own := l.Snapshot.VF.NetdevMAC(state.MAC); own != "" { // not the wished one, which its driver has just read
-			l.Snapshot.Link.MAC = own
-		}
+		l.Snapshot.Complete(dev)
 		if err := save(); err != nil {
 			return hw.Netdev{}, err
 		}
 	}
-	dev, err := d.host.ReadyVF(ctx, pf, vf, l.Wish)
+	dev, err = d.host.ReadyVF(ctx, pf, vf, l.Wish)
 	if err != nil {
 		return dev, err
 	}

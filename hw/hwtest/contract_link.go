@@ -56,12 +56,14 @@ func contractSetAll(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	want := m.link(t, "ct0")
 	m.set(t, "ct0", hw.LinkChange{Name: set("ct9"), Alias: set("lent: ä"), MAC: set(hw.MAC("02:00:00:00:00:aa")),
-		MTU: set(1400), TxQLen: set(77), Promisc: set(true), AllMulti: set(true), Up: set(true)})
+		MTU: set(1400), TxQLen: set(77), Promisc: set(true), AllMulti: set(true),
+		NoARP: set(true), NoMulticast: set(true), Up: set(true)})
 	want.Name, want.Alias, want.MAC, want.MTU, want.TxQLen = "ct9", "lent: ä", "02:00:00:00:00:aa", 1400, 77
-	want.Promisc, want.AllMulti, want.Up = true, true, true
+	want.Promisc, want.AllMulti, want.NoARP, want.NoMulticast, want.Up = true, true, true, true, true
 	same(t, "after everything has been set", m.link(t, "ct9"), want)
-	m.set(t, "ct9", hw.LinkChange{Alias: set(""), Promisc: set(false), AllMulti: set(false), Up: set(false)})
-	want.Alias, want.Promisc, want.AllMulti, want.Up = "", false, false, false
+	m.set(t, "ct9", hw.LinkChange{Alias: set(""), Promisc: set(false), AllMulti: set(false),
+		NoARP: set(false), NoMulticast: set(false), Up: set(false)})
+	want.Alias, want.Promisc, want.AllMulti, want.NoARP, want.NoMulticast, want.Up = "", false, false, false, false, false
 	same(t, "after some has been taken back", m.link(t, "ct9"), want)
 	m.set(t, "ct9", hw.LinkChange{})
 	same(t, "after a change of nothing", m.link(t, "ct9"), want)
@@ -143,7 +145,13 @@ func contractAltNames(t *testing.T, m machine) {
 	refused(t, "drop an alternative name that is nobody's", drop("ct0", "alt9"), hw.ErrNotFound)
 	refused(t, "drop another's", drop("ct1", "alt0"), hw.ErrInvalid)
 	refused(t, "drop a name proper", drop("ct0", "ct0"), hw.ErrInvalid)
+	add := func(name string) error { return m.SetLink(m.link(t, "ct0").Index, hw.LinkChange{AddAltName: &name}) }
+	for _, name := range []string{"ct1", "ct0", "alt0"} {
+		refused(t, "add a name that is taken: "+name, add(name), syscall.EEXIST)
+	}
 	done(t, "drop one", drop("ct0", "alt0"))
+	done(t, "add it again", add("alt0"))
+	done(t, "and drop it", drop("ct0", "alt0"))
 	if got := m.link(t, "ct0").AltNames; !slices.Equal(got, []string{"a longer name than those proper"}) {
 		t.Errorf("alternative names are %q", got)
 	}

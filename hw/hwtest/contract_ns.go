@@ -12,7 +12,7 @@ func contractMove(t *testing.T, m machine) {
 	m.Add(t, "bridge", "ctbr", "")
 	m.AltName(t, "ct0", "alt0")
 	m.set(t, "ct0", hw.LinkChange{Alias: set("lent"), MAC: set(hw.MAC("02:00:00:00:00:aa")), MTU: set(1400),
-		TxQLen: set(77), Promisc: set(true), AllMulti: set(true)})
+		TxQLen: set(77), Promisc: set(true), AllMulti: set(true), NoARP: set(true), NoMulticast: set(true)})
 	want := m.link(t, "ct0")
 	done(t, "add an address", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}))
 	done(t, "add a route", m.AddRoute(index, hw.Route{Dst: "198.51.100.0/24", Scope: 253}))

@@ -77,6 +77,8 @@ func (k *Kernel) setLocked(l *link, c hw.LinkChange) error {
 	switch {
 	case c.DelAltName != nil:
 		return k.delAltNameLocked(l, *c.DelAltName)
+	case c.AddAltName != nil:
+		return k.addAltNameLocked(l, *c.AddAltName)
 	case c.Up != nil:
 		if *c.Up && k.macBusyLocked(l, l.MAC) {
 			return syscall.EADDRINUSE
@@ -98,7 +100,19 @@ func (k *Kernel) setLocked(l *link, c hw.LinkChange) error {
 		l.Promisc = *c.Promisc
 	case c.AllMulti != nil:
 		l.AllMulti = *c.AllMulti
+	case c.NoARP != nil:
+		l.NoARP = *c.NoARP
+	case c.NoMulticast != nil:
+		l.NoMulticast = *c.NoMulticast
 	}
+	return nil
+}
+
+func (k *Kernel) addAltNameLocked(l *link, name string) error {
+	if k.namedLocked(l.ns, name) != nil {
+		return syscall.EEXIST
+	}
+	l.AltNames = append(l.AltNames, name)
 	return nil
 }
 

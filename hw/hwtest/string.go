@@ -56,6 +56,8 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 	say(l.carrier(), "carrier")
 	say(l.Promisc, "promisc")
 	say(l.AllMulti, "allmulti")
+	say(l.NoARP, "noarp")
+	say(l.NoMulticast, "nomulticast")
 	l.printTuning(say)
 	if l.master != nil {
 		say(true, "master %s", l.master.Name)
