@@ -154,7 +154,7 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, m *memory) (due time.Dura
 	case errors.Is(err, hw.ErrAway) && time.Since(l.Since) < unusualAfter:
 		return passSoon, nil
 	case errors.Is(err, hw.ErrAway):
-		return 0, d.lost(ctx, l)
+		return 0, d.lost(ctx, l, err)
 	case err != nil && l.State == freeing:
 		return passSoon, err
 	case err != nil:
@@ -163,11 +163,12 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, m *memory) (due time.Dura
 	return 0, nil
 }
 
-// lost deals with a device that does not come home. One without a PCI address may have died with its container: it is
-// quarantined for people to see, and forgotten with its network.
-func (d *Driver) lost(ctx context.Context, l *loan) error {
+// lost deals with a device that does not come home. One with a PCI address is waited for; why is told, such as that somebody
+// has bound it to vfio-pci. One without may have died with its container: it is quarantined for people to see, and forgotten
+// with its network.
+func (d *Driver) lost(ctx context.Context, l *loan, why error) error {
 	if l.Device.IsPCI() {
-		return nil
+		return why
 	}
 	_, err := read[networkRecord](ctx, d.store, networkKey(l.Network))
 	if errors.Is(err, store.ErrNotFound) {

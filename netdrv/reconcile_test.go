@@ -223,3 +223,32 @@ func TestBesideACall(t *testing.T) {
 		}
 	})
 }
+
+// TestTakenByAVirtualMachine: an administrator binds a VF to vfio-pci that is on its way back. It is waited for, and the log
+// is told once why.
+func TestTakenByAVirtualMachine(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		m.mustRun("a", "n")
+		m.kernel.LoadDriver("vfio-pci")
+		const vf = "bus/pci/devices/0000:01:10.0/"
+		m.must(m.kernel.WriteAttr(vf+"driver/unbind", "0000:01:10.0"))
+		m.must(m.kernel.WriteAttr(vf+"driver_override", "vfio-pci"))
+		m.must(m.kernel.WriteAttr("bus/pci/drivers_probe", "0000:01:10.0"))
+		m.must(m.deleteFrom("a", "n"))
+		m.kernel.KillNS("a", 0)
+		m.settled()
+		if n := m.counted("left_alone"); n != 1 {
+			t.Errorf("told %d times in ten minutes", n)
+		}
+		m.must(m.kernel.WriteAttr(vf+"driver/unbind", "0000:01:10.0"))
+		m.must(m.kernel.WriteAttr(vf+"driver_override", "\n"))
+		m.settled()
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
