@@ -21,8 +21,8 @@ func (h *Host) Find(id ID) (Netdev, error) {
 // findFunction finds a PCI function's netdev by the names that sysfs has of it. Of several that cannot be told apart it is
 // the oldest, a NIC's own port before those of its switch. The error matches errRenamed when a name is not its own any more.
 func (h *Host) findFunction(id ID) (Netdev, error) {
-	if !h.sys.exists(pciDir(id.PCI())) {
-		return Netdev{}, &Error{Dev: string(id), Err: ErrNotFound}
+	if err := h.plugged(id.PCI()); err != nil {
+		return Netdev{}, &Error{Dev: string(id), Err: err}
 	}
 	names, err := h.netdevsOf(id.PCI())
 	if err != nil {

@@ -1,6 +1,7 @@
 package hw_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -301,6 +302,52 @@ func TestNamesChangeHands(t *testing.T) {
 	f.then = func() { rename("tap0", "ens1f0v0") }
 	_, err = h.Netdev("tap0")
 	wantError(t, err, "tap0: no such device")
+}
+
+// TestVFInTheMiddle: a VF's netdev that sysfs and the kernel do not agree about, because it is being renamed or unregistered,
+// counts as away, and the other VFs are seen.
+func TestVFInTheMiddle(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(igb())
+	h := open(t, k)
+	pf, err := h.PF("ens1f0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.BeginRename("ens1f0v0", "other")
+	vfs, err := h.VFs(pf)
+	if err != nil || len(vfs) != 2 || vfs[0].InUse() == "" || vfs[1].Netdev.Name != "ens1f0v1" {
+		t.Errorf("vfs are %+v, %v", vfs, err)
+	}
+	k.EndRename("other")
+	if vfs, err := h.VFs(pf); err != nil || vfs[0].Netdev.Name != "other" {
+		t.Errorf("vfs are %+v, %v", vfs, err)
+	}
+}
+
+// TestNotGone: a device that cannot be looked at is not gone; nothing may be forgotten for it.
+func TestNotGone(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(igb())
+	h := open(t, k)
+	devices := filepath.Join(k.Sys, "bus/pci/devices")
+	for _, err := range []error{os.Rename(devices, devices+"-aside"), os.Symlink("devices", devices)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range []hw.ID{"0000:01:00.0", "0000:09:00.0"} {
+		_, find := h.Find(id)
+		_, netdev := h.Netdev(string(id))
+		restore := h.RestoreNetdev(id, hw.Snapshot{Link: &hw.LinkState{Name: "x"}})
+		for _, err := range []error{find, netdev, restore} {
+			if err == nil || errors.Is(err, hw.ErrNotFound) || errors.Is(err, hw.ErrAway) {
+				t.Errorf("%s: %v", id, err)
+			}
+		}
+	}
 }
 
 // TestNoWayOutOfSysfs: names come from users and from the ledger; none leads out of the directory.

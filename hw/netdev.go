@@ -103,13 +103,14 @@ func (h *Host) Netdev(ref string) (Netdev, error) {
 // netdevAt returns the one netdev of a PCI function.
 func (h *Host) netdevAt(pci string, links []Link) (Netdev, error) {
 	all, err := h.netdevsAt(pci, links)
+	if err == nil && len(all) == 0 {
+		err = h.plugged(pci)
+	}
 	switch {
 	case errors.Is(err, errRenamed):
 		return Netdev{}, err
 	case err != nil:
 		return Netdev{}, &Error{Dev: pci, Err: err}
-	case !h.sys.exists(pciDir(pci)):
-		return Netdev{}, &Error{Dev: pci, Err: ErrNotFound}
 	case len(all) == 0:
 		return Netdev{}, &Error{Dev: pci, Err: fmt.Errorf("it has no netdev in the host: %w", ErrAway)}
 	case len(all) > 1:
@@ -154,10 +155,12 @@ func (h *Host) describe(l Link) (Netdev, error) {
 		return Netdev{}, errRenamed
 	}
 	index, ok, err := h.sys.number(dir + "/ifindex")
-	if err != nil {
+	switch {
+	case goingAway(err):
+		return Netdev{}, errRenamed
+	case err != nil:
 		return Netdev{}, &Error{Dev: l.Name, Err: err}
-	}
-	if !ok || index != l.Index {
+	case !ok || index != l.Index:
 		return Netdev{}, errRenamed
 	}
 	pci := pciOf(dir)
@@ -169,7 +172,10 @@ func (h *Host) describe(l Link) (Netdev, error) {
 		return Netdev{}, &Error{Dev: l.Name, Err: err}
 	}
 	port, ok, err := h.sys.number(dir + "/dev_port")
-	if err != nil {
+	switch {
+	case goingAway(err):
+		return Netdev{}, errRenamed
+	case err != nil:
 		return Netdev{}, &Error{Dev: l.Name, Err: err}
 	}
 	if ok && port > 0 {

@@ -1,9 +1,11 @@
 package hw
 
 import (
+	"errors"
 	"path"
 	"regexp"
 	"strings"
+	"syscall"
 )
 
 // pciAddress is the kernel's form of a PCI address: domain:bus:device.function.
@@ -66,6 +68,22 @@ func (h *Host) netdevsOf(pci string) ([]string, error) {
 		}
 	}
 	return nil, nil
+}
+
+// plugged is nil if there is a PCI function of that address; otherwise the error matches ErrNotFound, or says why that cannot
+// be told.
+func (h *Host) plugged(pci string) error {
+	ok, err := h.sys.present(pciDir(pci))
+	if err == nil && !ok {
+		err = ErrNotFound
+	}
+	return err
+}
+
+// goingAway tells whether an attribute could not be read because its netdev is being unregistered: rtnetlink knows it no
+// more, and its directory is still there (net/core/net-sysfs.c, netdev_show, Linux 6.12: EINVAL; ENODEV is sysfs's own).
+func goingAway(err error) bool {
+	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENODEV)
 }
 
 // driverOf returns the name of the driver that a PCI function is bound to, "" when it is bound to none.

@@ -75,8 +75,21 @@ func (s sysfs) list(dir string) ([]string, error) {
 	return names, nil
 }
 
-// exists tells whether there is an entry of that name.
+// exists tells whether there is an entry of that name, where it does no harm to miss one that cannot be looked at.
 func (s sysfs) exists(name string) bool {
+	ok, err := s.present(name)
+	return ok && err == nil
+}
+
+// present tells whether there is an entry of that name. What cannot be looked at, as by a process that has no file
+// descriptor left, is not taken for gone.
+func (s sysfs) present(name string) (bool, error) {
 	_, err := s.root.Lstat(name)
-	return err == nil
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("sysfs: %w", err)
+	}
+	return true, nil
 }

@@ -77,9 +77,9 @@ func (h *Host) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 	}
 	all, err := h.netdevsAt(pci, links)
 	switch {
-	case errors.Is(err, errRenamed): // or it appeared after the links were listed
-		if vf.Netdev, err = h.Find(vf.ID()); errors.Is(err, ErrAway) {
-			err = nil
+	case errors.Is(err, errRenamed): // or it appeared after the links were listed, or is going away
+		if vf.Netdev, err = h.Find(vf.ID()); errors.Is(err, ErrAway) || errors.Is(err, errRenamed) {
+			err = nil // one VF that is in the middle of something must not hide the others
 		}
 	case len(all) > 0:
 		vf.Netdev = all[0]
