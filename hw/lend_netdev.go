@@ -136,13 +136,18 @@ func (h *Host) restoreIP(n Netdev, was Snapshot) error {
 	return errors.Join(errs...)
 }
 
-// putUnder makes a link a port of the bond or bridge it was a port of.
+// putUnder makes a link a port of the bond or bridge it was a port of. Open vSwitch, of which rtnetlink can make
+// no port (net/core/rtnetlink.c, do_set_master, Linux 6.12: EOPNOTSUPP), takes its ports back itself: ovs-vswitchd looks for
+// them by their names when links change.
 func (h *Host) putUnder(n Netdev, master string) error {
 	index := 0
 	if master != "" {
 		m, err := h.Netdev(master)
 		if err != nil {
 			return &Error{Dev: n.Name, Op: "make it a port of " + master, Err: err}
+		}
+		if m.ofOpenVSwitch() {
+			return nil
 		}
 		index = m.Index
 	}

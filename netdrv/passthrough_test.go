@@ -117,6 +117,26 @@ func TestVeth(t *testing.T) {
 	})
 }
 
+// TestPortOfOpenVSwitch: a port of Open vSwitch comes home to the host, whose switch takes it back by its name.
+func TestPortOfOpenVSwitch(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(ens2())
+		for _, name := range []string{"ovs-system", "br-ex"} {
+			m.kernel.AddLink(hw.Link{Name: name, Kind: "openvswitch", Up: true})
+		}
+		m.kernel.AddPort("ovs-system", "ens2")
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
+		m.mustRun("a", "n")
+		m.end("a")
+		m.settled()
+		m.wantKeys("net/n")
+		m.kernel.AddPort("ovs-system", "ens2") // as ovs-vswitchd does
+		m.wantHost(before)
+	})
+}
+
 // TestSubfunction: a netdev of a subfunction is handed over itself, and not the one of the PF that it stands on; a port of a
 // NIC's switch, which could be taken for the PF's, is not, and neither is the PF beside it.
 func TestSubfunction(t *testing.T) {
