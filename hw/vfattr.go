@@ -47,14 +47,15 @@ func (h *Host) vfMover(ctx context.Context, pf PF, vf VF) mover[VFState, VFChang
 }
 
 // vfState reads what the PF has set for a VF. A PF that never reports anything gives the zero state: nothing set. Where it has
-// nothing to report just now the error matches ErrBusy.
+// nothing to report just now the error matches ErrBusy; an InfiniBand PF has nothing to report through rtnetlink where its driver
+// does not help IPoIB with it (drivers/infiniband/core/verbs.c, ib_get_vf_config, Linux 6.12).
 func (h *Host) vfState(pf PF, vf VF) (VFState, error) {
 	all, err := h.kernel.VFs(pf.Index)
 	if err != nil {
 		return VFState{}, err
 	}
 	s, known := all[vf.Index]
-	if all != nil && !known {
+	if all != nil && !known && !pf.InfiniBand() {
 		return VFState{}, fmt.Errorf("driver %s does not say what is set for it; it may be resetting it: %w", pf.Driver, ErrBusy)
 	}
 	if dir := h.vfTree(pf, vf); dir != "" {

@@ -203,7 +203,7 @@ func (c candidate) mac() hw.MAC {
 // resetting tells whether nobody can say just now how the VF is: its PF tells of others, or does when it is not at work itself.
 func (c candidate) resetting() bool {
 	_, known := c.states[c.vf.Index]
-	return c.states != nil && !known
+	return c.states != nil && !known && !c.pf.InfiniBand()
 }
 
 // allInUse says that there is no device to be had now; soon that one is on its way back.

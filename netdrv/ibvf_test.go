@@ -172,12 +172,19 @@ func TestSubnetManager(t *testing.T) {
 	})
 }
 
-// TestInfiniBandTree: the driver of the card's vendor sets GUIDs and policy through files below the PF.
+// TestInfiniBandTree: the driver of the card's vendor sets GUIDs and policy through files below the PF; rtnetlink may say nothing of
+// its VFs at all.
 func TestInfiniBandTree(t *testing.T) {
+	for _, mute := range []bool{false, true} {
+		t.Run(fmt.Sprintf("mute=%t", mute), func(t *testing.T) { infiniBandTree(t, mute) })
+	}
+}
+
+func infiniBandTree(t *testing.T, mute bool) {
 	const guid = "02:00:00:00:00:00:AB:02"
 	story(t, func(m *machine) {
 		pf := hca()
-		pf.VendorTree = true
+		pf.VendorTree, pf.MuteVFs = true, mute
 		m.kernel.AddPF(pf)
 		before := m.kernel.String()
 		file := func(name string) string {

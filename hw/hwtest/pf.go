@@ -36,6 +36,7 @@ type PF struct {
 	InfiniBand    bool // its netdev and its VFs' are IPoIB; the PF sets GUIDs and link states, and nothing else
 	RDMA          bool // each function has an RDMA device as well, called mlx5_N; always so with InfiniBand
 	VendorTree    bool // with InfiniBand: GUIDs and link states are set through sriov/N/{node,port,policy} alone
+	MuteVFs       bool // the PF could report what it has set for its VFs, and never does
 	NoManager     bool // no subnet manager configures the ports of the fabric
 	Virtio        bool // sysfs has one level more, virtioN, and the PF cannot set anything on its VFs
 	AllVFOps      bool // LinkStates, MinRates and Dot1AD

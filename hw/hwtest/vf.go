@@ -22,7 +22,7 @@ func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 	}
 	states := map[int]hw.VFState{}
 	for i, vf := range l.dev.vfs {
-		if vf.resetting {
+		if vf.resetting || vf.conf.MuteVFs {
 			continue
 		}
 		s := vf.state
