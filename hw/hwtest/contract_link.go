@@ -185,6 +185,9 @@ func contractMissing(t *testing.T, m machine) {
 	refused(t, "list addresses", err, hw.ErrNotFound, syscall.ENODEV)
 	_, err = m.Routes(987654)
 	refused(t, "list routes", err, hw.ErrNotFound, syscall.ENODEV)
+	if on, err := m.Switchdev("0000:ff:1f.7"); on || err != nil {
+		t.Errorf("switchdev mode of what is not there: %t, %v", on, err)
+	}
 }
 
 func contractNoVFs(t *testing.T, m machine) {

@@ -29,6 +29,7 @@ func VFContract(t *testing.T, open func(t *testing.T) Division) {
 		rule func(*testing.T, Division)
 	}{
 		{"the count of VFs changes through 0", vfCount},
+		{"a PF without an eswitch is not in switchdev mode", vfSwitchdev},
 		{"VFs as they are made", vfDefaults},
 		{"a VF is probed on demand", vfProbe},
 		{"settings are read back", vfSettings},
@@ -238,6 +239,12 @@ func vfSettings(t *testing.T, d Division) {
 		t.Errorf("taken back it is %+v, want %+v", got[1], want)
 	}
 	d.set(t, 1, hw.VFChange{VLAN: &hw.VLAN{ID: 4095}}) // igb takes what no switch would
+}
+
+func vfSwitchdev(t *testing.T, d Division) {
+	if on, err := d.Kernel.Switchdev(d.PCI); on || err != nil {
+		t.Errorf("%t, %v", on, err)
+	}
 }
 
 func vfRefused(t *testing.T, d Division) {
