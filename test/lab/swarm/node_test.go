@@ -39,6 +39,12 @@ func (n node) try(line string) (string, error) {
 	return Try(root+"scripts/lab", "--guest", string(n), "sh", line)
 }
 
+// stalled tells whether the node's kernel has missed a processor for a while.
+func (n node) stalled(t *testing.T) bool {
+	t.Helper()
+	return n.sh(t, "dmesg | grep 'rcu: INFO: .* detected stalls' || true") != ""
+}
+
 // vfs is how many VFs the node's NIC has.
 func (n node) vfs(t *testing.T) string {
 	t.Helper()

@@ -187,10 +187,19 @@ func drain(t *testing.T) {
 	running(t)
 }
 
-// spread starts the service's tasks anew, on both nodes.
+// spread starts the service's tasks anew, on both nodes. An emulated processor may lose a timer, and then stands still for tens of
+// seconds, in which a task fails and the update with it (seen with QEMU 10.0 and Linux 6.12): that is no fault of the plugin's.
 func spread(t *testing.T) {
 	t.Helper()
-	one.sh(t, "docker service update --quiet --force --update-parallelism 0 web")
+	const update = "docker service update --quiet --force --update-parallelism 0 web"
+	_, err := one.try(update)
+	if err != nil && (one.stalled(t) || two.stalled(t)) {
+		t.Logf("a processor of a guest stood still; once more: %v", err)
+		_, err = one.try(update)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
 }
 
 // leases are the addresses that etcd says containers have.
