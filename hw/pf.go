@@ -70,8 +70,8 @@ func (h *Host) LegacyPF(ref string) (PF, error) {
 	if err != nil {
 		return PF{}, err
 	}
-	switch id, _, err := h.sys.text("class/net/" + pf.Name + "/phys_switch_id"); {
-	case err != nil, id == "": // reading it is EOPNOTSUPP on a NIC without an eswitch
+	id, _, err := h.sys.text("class/net/" + pf.Name + "/phys_switch_id")
+	if err != nil || id == "" { // reading it is EOPNOTSUPP on a NIC without an eswitch
 		return pf, nil
 	}
 	switch on, err := h.kernel.Switchdev(pf.PCI()); {

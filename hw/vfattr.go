@@ -47,21 +47,28 @@ func (h *Host) vfMover(ctx context.Context, pf PF, vf VF) mover[VFState, VFChang
 }
 
 // vfState reads what the PF has set for a VF. A PF that never reports anything gives the zero state: nothing set. Where it has
-// nothing to report just now the error matches ErrBusy; an InfiniBand PF has nothing to report through rtnetlink where its driver
-// does not help IPoIB with it (drivers/infiniband/core/verbs.c, ib_get_vf_config, Linux 6.12).
+// nothing to report just now, see Resetting, the error matches ErrBusy.
 func (h *Host) vfState(pf PF, vf VF) (VFState, error) {
 	all, err := h.kernel.VFs(pf.Index)
 	if err != nil {
 		return VFState{}, err
 	}
-	s, known := all[vf.Index]
-	if all != nil && !known && !pf.InfiniBand() {
+	if pf.Resetting(vf, all) {
 		return VFState{}, fmt.Errorf("driver %s does not say what is set for it; it may be resetting it: %w", pf.Driver, ErrBusy)
 	}
+	s := all[vf.Index]
 	if dir := h.vfTree(pf, vf); dir != "" {
 		return s, h.readTree(dir, &s)
 	}
 	return s, nil
+}
+
+// Resetting tells whether a PF's driver has nothing to say of a VF just now; states is what it says of them, see VFStates. An
+// InfiniBand PF has nothing to say through rtnetlink at all where its driver does not help IPoIB with it
+// (drivers/infiniband/core/verbs.c, ib_get_vf_config, Linux 6.12).
+func (p PF) Resetting(vf VF, states map[int]VFState) bool {
+	_, known := states[vf.Index]
+	return states != nil && !known && !p.InfiniBand()
 }
 
 // awaitState is vfState for a VF that may be in the middle of being reset: ice and i40e reset it for each MAC, and all with their PF.
@@ -78,10 +85,12 @@ func (h *Host) awaitState(ctx context.Context, pf PF, vf VF) (s VFState, err err
 func (h *Host) insist(ctx context.Context, do func() error) error {
 	var last error
 	err := wait(ctx, vfResetBound, func() (bool, error) {
-		last = do()
-		return !errors.Is(last, ErrBusy), nil
+		if last = do(); errors.Is(last, ErrBusy) {
+			return false, nil
+		}
+		return true, last
 	})
-	if errors.Is(err, ErrNotReady) || last != nil && !errors.Is(last, ErrBusy) {
+	if errors.Is(err, ErrNotReady) {
 		return last
 	}
 	return err

@@ -53,7 +53,7 @@ func (c choice) choose() (candidate, error) {
 			soon = soon || l.returning()
 			continue
 		}
-		if cand.resetting() {
+		if cand.pf.Resetting(cand.vf, cand.states) {
 			why = append(why, cand.vf.String()+" is being reset by the driver of its pf")
 			soon = true
 			continue
@@ -198,12 +198,6 @@ func (c candidate) hasMAC(mac hw.MAC) bool { return c.mac() == mac || c.vf.Netde
 // mac is the MAC that the VF has without anybody's asking: the one its PF has set, otherwise its stable one.
 func (c candidate) mac() hw.MAC {
 	return cmp.Or(c.states[c.vf.Index].MAC, hw.StableMAC(c.pf, c.vf.Index))
-}
-
-// resetting tells whether nobody can say just now how the VF is: its PF tells of others, or does when it is not at work itself.
-func (c candidate) resetting() bool {
-	_, known := c.states[c.vf.Index]
-	return c.states != nil && !known && !c.pf.InfiniBand()
 }
 
 // allInUse says that there is no device to be had now; soon that one is on its way back.

@@ -110,10 +110,7 @@ func (k *Kernel) AddOn(pci, on string, port int, l hw.Link) int {
 	k.t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	d := k.deviceLocked(pci)
-	if d == nil {
-		k.t.Fatalf("hwtest: no PF %s", pci)
-	}
+	d := k.needPFLocked(pci)
 	n := k.addLocked(hostNS, l)
 	k.hideLocked(n)
 	n.dir, n.port = path.Join(d.path, on), port

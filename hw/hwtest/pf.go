@@ -161,15 +161,22 @@ func (k *Kernel) AddPF(c PF) {
 	}
 }
 
+// needPFLocked is the PF at a PCI address; the test ends when there is none.
+func (k *Kernel) needPFLocked(pci string) *device {
+	k.t.Helper()
+	d := k.deviceLocked(pci)
+	if d == nil {
+		k.t.Fatalf("hwtest: no PF %s", pci)
+	}
+	return d
+}
+
 // RemovePF takes a PF off the bus, as a hot-unplug does, and its VFs with it wherever they are.
 func (k *Kernel) RemovePF(pci string) {
 	k.t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	d := k.deviceLocked(pci)
-	if d == nil {
-		k.t.Fatalf("hwtest: no PF %s", pci)
-	}
+	d := k.needPFLocked(pci)
 	for len(d.vfs) > 0 {
 		k.removeDeviceLocked(d.vfs[len(d.vfs)-1])
 	}
@@ -181,10 +188,7 @@ func (k *Kernel) NumVFs(pci string) int {
 	k.t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	d := k.deviceLocked(pci)
-	if d == nil {
-		k.t.Fatalf("hwtest: no PF %s", pci)
-	}
+	d := k.needPFLocked(pci)
 	return len(d.vfs)
 }
 

@@ -40,10 +40,7 @@ func (k *Kernel) ResetVFs(pci string, indexes ...int) {
 	k.t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	d := k.deviceLocked(pci)
-	if d == nil {
-		k.t.Fatalf("hwtest: no PF %s", pci)
-	}
+	d := k.needPFLocked(pci)
 	for i, vf := range d.vfs {
 		vf.resetting = slices.Contains(indexes, i)
 	}
