@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/gob"
 	"fmt"
+	"net/netip"
 	"os"
 	"strings"
 	"testing"
@@ -128,6 +129,9 @@ func look() (*view, error) {
 	v := new(view)
 	if err := gob.NewDecoder(bytes.NewReader(out)).Decode(v); err != nil {
 		return nil, fmt.Errorf("look: %w", err)
+	}
+	if v.Engine.Addresses == nil { // gob leaves out an empty list, and nil stands for an engine that was not asked
+		v.Engine.Addresses = []netip.Addr{}
 	}
 	return v, nil
 }
