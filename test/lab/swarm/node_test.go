@@ -39,10 +39,10 @@ func (n node) try(line string) (string, error) {
 	return Try(root+"scripts/lab", "--guest", string(n), "sh", line)
 }
 
-// stalled tells whether the node's kernel has missed a processor for a while.
-func (n node) stalled(t *testing.T) bool {
+// stalls are the lines in which the node's kernel says that it has missed a processor for a while, since it was booted.
+func (n node) stalls(t *testing.T) string {
 	t.Helper()
-	return n.sh(t, "dmesg | grep 'rcu: INFO: .* detected stalls' || true") != ""
+	return n.sh(t, "dmesg | grep 'rcu: INFO: .* detected stalls' || true")
 }
 
 // vfs is how many VFs the node's NIC has.
