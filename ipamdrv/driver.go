@@ -56,6 +56,7 @@ type Driver struct {
 	uses     func(context.Context) ([]Use, error)
 	node     *node // nil when nobody shares the ledger
 	every    time.Duration
+	sweep    *sweep
 
 	entering turn // of requests for pools
 
@@ -79,7 +80,7 @@ func New(c Config) (*Driver, error) {
 	}
 	n := newNode(c)
 	return &Driver{Capabilities: c.Capabilities, ledger: ledger{store: c.Store, node: n, far: n != nil}, log: c.Log, defaults: c.Defaults,
-		host: c.Host, probe: c.Probe, uses: c.Uses, node: n, every: c.MaintainEvery, entering: newTurn(), pools: map[string]*pool{}}, nil
+		host: c.Host, probe: c.Probe, uses: c.Uses, node: n, every: c.MaintainEvery, sweep: newSweep(), entering: newTurn(), pools: map[string]*pool{}}, nil
 }
 
 const (
@@ -93,6 +94,12 @@ const (
 // GetCapabilities answers what the engine must add to its requests.
 func (c Capabilities) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
 	return &CapabilitiesResponse{RequiresMACAddress: c.RequireMAC}, nil
+}
+
+// GetCapabilities is asked by an engine that was started, and by each when this process was: all leases are in doubt then.
+func (d *Driver) GetCapabilities(ctx context.Context, r *Empty) (*CapabilitiesResponse, error) {
+	d.sweep.doubt()
+	return d.Capabilities.GetCapabilities(ctx, r)
 }
 
 // GetDefaultAddressSpaces answers two fixed names.

@@ -88,6 +88,9 @@ const (
 	kindReserve leaseKind = "reserve" // a node's, which has it for nobody yet
 )
 
+// timeFormat is how times are written in errors.
+const timeFormat = "2006-01-02 15:04:05 MST"
+
 // holder says who has an address, for the error of the one who cannot have it.
 func (l leaseRecord) holder(a netip.Addr) string {
 	who := "a container"
@@ -107,7 +110,7 @@ func (l leaseRecord) holder(a netip.Addr) string {
 	if l.Since.IsZero() {
 		return "by " + who
 	}
-	return fmt.Sprintf("since %s by %s", l.Since.UTC().Format("2006-01-02 15:04:05 MST"), who)
+	return fmt.Sprintf("since %s by %s", l.Since.UTC().Format(timeFormat), who)
 }
 
 // poolKey is the key of a pool's record.

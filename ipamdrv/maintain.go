@@ -18,11 +18,10 @@ const maintainMax = time.Minute
 func (d *Driver) Maintain(ctx context.Context) error {
 	tick := time.NewTicker(d.every)
 	defer tick.Stop()
-	var sweep sweep
 	failed := false
 	for {
 		round, cancel := context.WithTimeout(ctx, maintainMax)
-		err := d.forgotten(round, errors.Join(d.settle(round), sweep.run(round, d)))
+		err := d.forgotten(round, errors.Join(d.settle(round), d.sweep.run(round, d)))
 		cancel()
 		switch {
 		case ctx.Err() != nil:

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -30,18 +31,45 @@ const (
 	// sweepAge is how old a lease must be, and how long it must have been seen without an endpoint. Between the calls for
 	// an address and for its endpoint lie milliseconds.
 	sweepAge = 10 * time.Minute
+	// sweepSoon is that for a lease from before the engine or this process was started, which is when a call can be lost. What was
+	// under way then is over: an engine tries for 30 seconds to reach a plugin that is being started again, with each of
+	// the two calls for an address and the one for the endpoint.
+	sweepSoon = 3 * time.Minute
 )
 
 // sweep ends leases and handles that nobody has: those that two looks, far enough apart, find so.
 type sweep struct {
-	last  time.Time
+	last time.Time
+
+	mu    sync.Mutex      // guards the fields below
+	since time.Time       // leases from before this are in doubt
 	first map[string]look // by what it is about
 }
 
-// look is when something was seen for the first time.
+// newSweep has seen nothing yet, and doubts all that there is.
+func newSweep() *sweep { return &sweep{since: time.Now()} }
+
+// doubt puts every lease that there is now in doubt.
+func (s *sweep) doubt() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.since = time.Now()
+}
+
+// patience is how long a suspect is left alone.
+func (s *sweep) patience(l suspect) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l.addr.IsValid() && l.rec.Since.Before(s.since) {
+		return sweepSoon
+	}
+	return sweepAge
+}
+
+// look is when something was seen for the first time, and when it will have been seen often enough.
 type look struct {
-	rev int64
-	at  time.Time
+	rev     int64
+	at, due time.Time
 }
 
 // suspect is a lease that no endpoint has, or, without an address, a handle that no network has.
@@ -68,17 +96,42 @@ func (s *sweep) run(ctx context.Context, d *Driver) error {
 	}
 	seen := map[string]look{}
 	for _, l := range suspects {
-		before, ok := s.first[l.key()]
+		before, ok := s.first[l.key()] // nobody else writes it
 		if !ok || before.rev != l.rev {
-			before = look{l.rev, now}
+			before = look{rev: l.rev, at: now}
 		}
+		before.due = before.at.Add(s.patience(l))
 		seen[l.key()] = before
-		if now.Sub(before.at) >= sweepAge {
+		if !now.Before(before.due) {
 			err = errors.Join(err, d.endSuspect(ctx, l, now))
 		}
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.first = seen
 	return err
+}
+
+// hope says, behind an error about an address that somebody has, when it will be free if nobody seems to have it.
+func (d *Driver) hope(ctx context.Context, h handle, a netip.Addr) string {
+	seen, ok := d.sweep.seen(suspect{h: held{handle: h}, addr: a})
+	if !ok {
+		return ""
+	}
+	kv, err := d.ledger.store.Get(ctx, leaseKey(h.id, a))
+	if err != nil || kv.Rev != seen.rev { // another lease than the one that was seen
+		return ""
+	}
+	by := seen.due.Add(sweepEvery + d.every).UTC().Format(timeFormat)
+	return "; no endpoint has it: if that stays so, it is free by " + by
+}
+
+// seen is what was seen of a suspect at the last look.
+func (s *sweep) seen(l suspect) (look, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	seen, ok := s.first[l.key()]
+	return seen, ok
 }
 
 // endSuspect ends a lease or a handle, if it still is what was seen.
@@ -146,7 +199,7 @@ func (d *Driver) suspectsOf(ctx context.Context, h held, all []held, networks []
 		return dead, nil
 	}
 	return slices.DeleteFunc(leases, func(l suspect) bool {
-		return now.Sub(l.rec.Since) < sweepAge || slices.Contains(networks[i].Addrs, l.addr)
+		return now.Sub(l.rec.Since) < d.sweep.patience(l) || slices.Contains(networks[i].Addrs, l.addr)
 	}), nil
 }
 

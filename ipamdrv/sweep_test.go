@@ -156,6 +156,63 @@ func TestSweepAsked(t *testing.T) {
 	})
 }
 
+// An engine or a plugin that was started may have lost a release. What was leased before is free sooner then, and who asks for it
+// meanwhile hears when.
+func TestSweepAfterStart(t *testing.T) {
+	engine := func(b *bench, _ func()) {
+		if _, err := b.d.GetCapabilities(b.Context(), nil); err != nil {
+			b.Error(err)
+		}
+	}
+	plugin := func(_ *bench, plugin func()) { plugin() }
+	for name, c := range map[string]struct {
+		start  func(b *bench, plugin func())
+		freeBy string
+	}{"engine": {engine, "00:07:05"}, "plugin": {plugin, "00:07:06"}} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(b *bench) {
+				var net networkDriver
+				end := func() {}
+				defer func() { end() }()
+				plugin := func() {
+					end()
+					d, err := ipamdrv.New(ipamdrv.Config{Store: b.store, Uses: net.answer})
+					if err != nil {
+						b.Fatal(err)
+					}
+					var ctx context.Context
+					ctx, end = context.WithCancel(b.Context())
+					b.d = d
+					go func() { _ = d.Maintain(ctx) }()
+				}
+				plugin()
+				pool := b.network("n", "10.0.0.0/24")
+				live, lost := b.chosen(pool), b.chosen(pool)
+				b.gives(pool, "10.0.0.200", nil, "10.0.0.200/24")
+				net.says(nil, use("n", live))
+				wait(time.Second)
+				c.start(b, plugin)
+				wait(time.Second)
+				later := b.chosen(pool)
+				const inUse = "pool 10.0.0.0/24: request address 10.0.0.200: in use since 2000-01-01 00:00:00 UTC by a container"
+				b.refuses(pool, "10.0.0.200", nil, ipamdrv.ErrInUse, inUse)
+				wait(5 * time.Minute)
+				b.refuses(pool, "10.0.0.200", nil, ipamdrv.ErrInUse, inUse+
+					"; no endpoint has it: if that stays so, it is free by 2000-01-01 "+c.freeBy+" UTC")
+				b.release(pool, lost)
+				b.gives(pool, lost, nil, lost+"/24")
+				b.refuses(pool, lost, nil, ipamdrv.ErrInUse, "pool 10.0.0.0/24: request address "+lost+
+					": in use since 2000-01-01 00:05:02 UTC by a container")
+				wantHeld(b.T, b.store, "before the second look", live, lost, later, "10.0.0.200")
+				wait(3 * time.Minute)
+				wantHeld(b.T, b.store, "after it", live, lost, later)
+				wait(20 * time.Minute)
+				wantHeld(b.T, b.store, "when those from since then have gone, too", live)
+			})
+		})
+	}
+}
+
 // So it is in a pool that networks share, of each of them by itself.
 func TestSweepAskedOfShared(t *testing.T) {
 	swept(t, func(b *bench, net *networkDriver) {

@@ -14,8 +14,9 @@ type route struct {
 	quiet bool // asked often, or to no effect: logged at debug when it goes well
 }
 
-// routes is the table of all calls. A driver's method waits for its driver to be open; those of which the engine's own
-// start depends do not, and need no state to answer.
+// routes is the table of all calls. A driver's method waits for its driver to be open; those on which the engine's own
+// start depends do not, and need no state to answer. A driver that is open hears of being asked for its capabilities all the
+// same: it means that the engine was started.
 func routes(r *rooms) []route {
 	const quiet = true
 	var (
@@ -27,7 +28,7 @@ func routes(r *rooms) []route {
 	return []route{
 		{"Plugin.Activate", handleBare(activate), quiet},
 
-		{"NetworkDriver.GetCapabilities", handleBare(anyNet.GetCapabilities), quiet},
+		{"NetworkDriver.GetCapabilities", handleBare(atOnce(net, (*netdrv.Driver).GetCapabilities, anyNet.GetCapabilities)), quiet},
 		{"NetworkDriver.GwAllocCheck", handle(anyNet.GwAllocCheck), quiet},
 		{"NetworkDriver.AllocateNetwork", handle(on(net, (*netdrv.Driver).AllocateNetwork)), !quiet},
 		{"NetworkDriver.FreeNetwork", handle(on(net, (*netdrv.Driver).FreeNetwork)), !quiet},
@@ -46,7 +47,7 @@ func routes(r *rooms) []route {
 		{"Passthrough.Counters", handleBare(on(net, (*netdrv.Driver).Counters)), quiet},
 		{"Passthrough.Usage", handleBare(usage), quiet},
 
-		{"IpamDriver.GetCapabilities", handleBare(anyIPAM.GetCapabilities), quiet},
+		{"IpamDriver.GetCapabilities", handleBare(atOnce(ipam, (*ipamdrv.Driver).GetCapabilities, anyIPAM.GetCapabilities)), quiet},
 		{"IpamDriver.GetDefaultAddressSpaces", handleBare(anyIPAM.GetDefaultAddressSpaces), quiet},
 		{"IpamDriver.RequestPool", handle(on(ipam, (*ipamdrv.Driver).RequestPool)), !quiet},
 		{"IpamDriver.ReleasePool", handle(on(ipam, (*ipamdrv.Driver).ReleasePool)), !quiet},

@@ -32,6 +32,16 @@ func (p *pending[T]) wait(ctx context.Context) (T, error) {
 	}
 }
 
+// peek returns the value if it is there and good, without waiting for it.
+func (p *pending[T]) peek() (value T, ok bool) {
+	select {
+	case <-p.settled:
+		return p.value, p.err == nil
+	default:
+		return value, false
+	}
+}
+
 // on is a driver's method for a driver that may still be pending: it is given as a method expression, such as
 // (*netdrv.Driver).Join, and waits within the call's deadline.
 func on[D, Req, Resp any](
@@ -43,5 +53,17 @@ func on[D, Req, Resp any](
 			return nil, err
 		}
 		return method(d, ctx, req)
+	}
+}
+
+// atOnce is on for calls that the engine's own start depends on: the driver hears them if it is there, and otherwise bare answers.
+func atOnce[D, Req, Resp any](
+	driver *pending[D], method func(D, context.Context, *Req) (*Resp, error), bare func(context.Context, *Req) (*Resp, error),
+) func(context.Context, *Req) (*Resp, error) {
+	return func(ctx context.Context, req *Req) (*Resp, error) {
+		if d, ok := driver.peek(); ok {
+			return method(d, ctx, req)
+		}
+		return bare(ctx, req)
 	}
 }
