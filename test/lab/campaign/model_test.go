@@ -165,6 +165,28 @@ func (c *campaign) wanted(n *network) string {
 	}
 }
 
+// unreleased tells whether an address that a user wants for a container was leased when all was well last, and more often than
+// containers had it: its release was lost.
+func (c *campaign) unreleased(k *container) bool {
+	for _, wanted := range k.nets {
+		spare := 0
+		for _, l := range c.last.Ledger.Leases {
+			if l.Address.String() == wanted && l.Kind != "resting" {
+				spare++
+			}
+		}
+		for _, a := range c.last.Engine.Addresses {
+			if a.String() == wanted {
+				spare--
+			}
+		}
+		if spare > 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // newName is a name for a container.
 func (c *campaign) newName() string {
 	c.ever++

@@ -205,9 +205,10 @@ func (c *campaign) planned() (*container, []string) {
 	return k, append(args, "lab", "sleep", "1000000")
 }
 
-// started takes note of a container that was to be started. It may be refused only when there is nothing left to give.
+// started takes note of a container that was to be started. It may be refused only when there is nothing left to give, or when the
+// address that its user wants is still leased to one whose end the plugin was not told of.
 func (c *campaign) started(k *container, err error) error {
-	full := c.full(k)
+	full := c.full(k) || err != nil && strings.Contains(err.Error(), "in use since") && c.unreleased(k)
 	removed := c.note(k, err == nil)
 	if err != nil && full {
 		c.say("(refused)")
