@@ -80,7 +80,8 @@ func New(c Config) (*Driver, error) {
 	}
 	n := newNode(c)
 	return &Driver{Capabilities: c.Capabilities, ledger: ledger{store: c.Store, node: n, far: n != nil}, log: c.Log, defaults: c.Defaults,
-		host: c.Host, probe: c.Probe, uses: c.Uses, node: n, every: c.MaintainEvery, sweep: newSweep(), entering: newTurn(), pools: map[string]*pool{}}, nil
+		host: c.Host, probe: c.Probe, uses: c.Uses, node: n, every: c.MaintainEvery, sweep: newSweep(),
+		entering: newTurn(), pools: map[string]*pool{}}, nil
 }
 
 const (

@@ -30,10 +30,7 @@ func (d *Driver) requestAddress(ctx context.Context, id string, w wish) (string,
 		got, err = d.overflow(ctx, p.id, s, w, err)
 	}
 	if err != nil {
-		hope := ""
-		if errors.Is(err, ErrInUse) {
-			hope = d.hope(ctx, h, w.addr)
-		}
+		hope := d.hope(ctx, h, w.addr, err)
 		d.node.noteAway(err)
 		return d.draw(ctx, id, w, fmt.Errorf("pool %s: request %s: %w%s", s.prefix, w, err, hope))
 	}

@@ -112,10 +112,10 @@ func (s *sweep) run(ctx context.Context, d *Driver) error {
 	return err
 }
 
-// hope says, behind an error about an address that somebody has, when it will be free if nobody seems to have it.
-func (d *Driver) hope(ctx context.Context, h handle, a netip.Addr) string {
+// hope says, behind an error about an address that somebody has, by when it will be free if nobody seems to have it; "" otherwise.
+func (d *Driver) hope(ctx context.Context, h handle, a netip.Addr, err error) string {
 	seen, ok := d.sweep.seen(suspect{h: held{handle: h}, addr: a})
-	if !ok {
+	if !ok || !errors.Is(err, ErrInUse) {
 		return ""
 	}
 	kv, err := d.ledger.store.Get(ctx, leaseKey(h.id, a))

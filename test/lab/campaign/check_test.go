@@ -210,9 +210,10 @@ func (c *campaign) talk() error {
 	i := c.rand.IntN(len(pairs))
 	a, b := pairs[i][0], pairs[i][1]
 	to := c.last.seen(b.name).Endpoints[nets[i]].Address
-	// What a remembers may be the MAC of the VF that had the address before: what engine 28.5 announces
-	// is not heard, and older ones announce nothing (39 s were seen to pass). And a link that has just come up may not pass frames at once.
-	line := fmt.Sprintf("nsenter --net=/proc/%d/ns/net ip neigh flush all; for i in 1 2 3 4 5 6 7 8 9 10; do docker exec %s ping -c1 -W1 %s >/dev/null && exit; done; exit 1",
+	// What a remembers may be the MAC of the VF that had the address before: what engine 28.5 announces is not heard, and older ones
+	// announce nothing (39 s were seen to pass). And a link that has just come up may not pass frames at once.
+	line := fmt.Sprintf(`nsenter --net=/proc/%d/ns/net ip neigh flush all
+for i in 1 2 3 4 5 6 7 8 9 10; do docker exec %s ping -c1 -W1 %s >/dev/null && exit; done; exit 1`,
 		c.last.seen(a.name).PID, a.name, to)
 	if _, err := try(line); err != nil {
 		return errors.Join(fmt.Errorf("%s does not reach %s at %s on %s", a.name, b.name, to, nets[i]), err)
