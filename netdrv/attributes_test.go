@@ -22,7 +22,7 @@ func (m *machine) runWith(container, network string, own map[string]any) error {
 	ctx, cancel := m.call()
 	defer cancel()
 	_, err := m.driver.CreateEndpoint(ctx, &plugin.CreateEndpointRequest{NetworkID: network, EndpointID: endpoint(container),
-		Interface: &plugin.EndpointInterface{Address: "10.0.0.2/24"}, Options: own})
+		Interface: &plugin.EndpointInterface{Address: addressOf(container)}, Options: own})
 	if err != nil {
 		return err
 	}

@@ -129,9 +129,9 @@ func (c choice) candidates() ([]candidate, error) {
 	return all, nil
 }
 
-// order puts first what is wanted most: the VF that has the wanted MAC, then the one that the container had before; then
-// VFs of a PF that can be talked through, on the wanted NUMA node, and by the policy of the network. What is left is the
-// order in which the PFs were named.
+// order puts first what is wanted most: the VF that has the wanted MAC, then the one that the user said is to come again;
+// then VFs of a PF that can be talked through, on the wanted NUMA node, the one that the container seems to have had, and
+// by the policy of the network. What is left is the order in which the PFs were named.
 func (c choice) order() func(a, b candidate) int {
 	onPF, onNode := c.usage()
 	node := c.want.numa.prefer(c.offers, onNode)
@@ -144,6 +144,7 @@ func (c choice) order() func(a, b candidate) int {
 			c.rank(a)-c.rank(b),
 			oneIf(dark(a.pf))-oneIf(dark(b.pf)),
 			oneIf(a.pf.Node != node)-oneIf(b.pf.Node != node),
+			oneIf(a.vf.ID() != c.want.prefer.device)-oneIf(b.vf.ID() != c.want.prefer.device),
 			used,
 		)
 	}
@@ -154,7 +155,7 @@ func (c choice) rank(cand candidate) int {
 	switch {
 	case c.want.mac != "" && cand.hasMAC(c.want.mac):
 		return 0
-	case cand.vf.ID() == c.want.prefer:
+	case cand.vf.ID() == c.want.prefer.device && !c.want.prefer.guessed:
 		return 1
 	}
 	return 2

@@ -1,6 +1,10 @@
 package netdrv_test
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
 
 // TestWhichVF: a container names its VF, by any of its names; index 0 is one like any other.
 func TestWhichVF(t *testing.T) {
@@ -84,7 +88,7 @@ func TestNetworksSplitPF(t *testing.T) {
 	})
 }
 
-// TestSticky: a container that comes again with its key or its MAC gets the VF that it had, if that is free.
+// TestSticky: a container that comes again with its key, its MAC or its address gets the VF that it had, if that is free.
 func TestSticky(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -107,12 +111,16 @@ func TestSticky(t *testing.T) {
 		run("a", nil)
 		run("db", map[string]any{"sticky": "Database / 1"})
 		run("mac", map[string]any{"mac": "02:00:00:00:00:99"})
+		m.mustRun("address", "n")
 		in("0000:01:10.2", "db")
 		in("0000:01:10.4", "mac")
-		for _, c := range []string{"a", "db", "mac"} {
+		in("0000:01:10.6", "address")
+		for _, c := range []string{"a", "db", "mac", "address"} {
 			m.end(c)
 		}
 		m.restart()
+		m.mustRun("address", "n")
+		in("0000:01:10.6", "address")
 		run("mac2", map[string]any{"mac": "02:00:00:00:00:99"})
 		run("db2", map[string]any{"sticky": "Database / 1"})
 		in("0000:01:10.4", "mac2")
@@ -121,7 +129,7 @@ func TestSticky(t *testing.T) {
 		run("thief", map[string]any{"vf": "1"})
 		run("db3", map[string]any{"sticky": "Database / 1"}) // another, as its own is taken
 		in("0000:01:10.0", "db3")
-		for _, c := range []string{"mac2", "thief", "db3"} {
+		for _, c := range []string{"mac2", "thief", "db3", "address"} {
 			m.end(c)
 		}
 		if err := m.remove("n"); err != nil {
@@ -130,5 +138,35 @@ func TestSticky(t *testing.T) {
 		if keys := m.keys(); len(keys) > 0 {
 			t.Errorf("left in the ledger: %v", keys)
 		}
+	})
+}
+
+// TestStickyInTheDark: that a container seems to have had a VF is no reason to get one through which nothing can be reached;
+// that its user wants it is.
+func TestStickyInTheDark(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		plug := func(cable bool) func(m *machine) {
+			return func(m *machine) {
+				m.kernel.AddPF(hwtest.PF{Name: "ens1f0", PCI: pfPCI, Up: true, TotalVFs: 2, VFs: 2, NoCable: !cable})
+				m.kernel.AddPF(hwtest.PF{Name: "ens2f0", PCI: "0000:02:00.0", Up: true, TotalVFs: 2, VFs: 2})
+			}
+		}
+		plug(true)(m)
+		m.mustCreate("n", "netdevice=ens1f0,ens2f0")
+		again := func(own map[string]any, want string) {
+			t.Helper()
+			m.must(m.runWith("a", "n", own))
+			m.wantIn(want, "a")
+			m.end("a")
+		}
+		wanted := map[string]any{"sticky": "Database"}
+		again(nil, "0000:01:10.0")
+		again(wanted, "0000:01:10.0")
+		m.reboot(plug(false))
+		again(nil, "0000:02:10.0")
+		again(wanted, "0000:01:10.0")
+		m.reboot(plug(true))
+		again(nil, "0000:02:10.0") // where neighbours know its address now
 	})
 }

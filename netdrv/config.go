@@ -40,12 +40,13 @@ type config struct {
 	lock       []string // names of options
 	numVFs     int      // 0: all
 	container  string   // name of the container; "" for unknown
+	address    string   // its first address; "" for none
 	sticky     string   // by which the container is known again; "" for nothing
-	prefer     hw.ID    // the device that it had before; "" for none
-	vf         string   // the one VF that is wanted; "" for any
-	vfs        []int    // indexes of the VFs that the network may use; none for all
-	bond       string   // mode of the bond; "" for none
-	policy     string   // policySpread or policyPack
+	prefer     preference
+	vf         string // the one VF that is wanted; "" for any
+	vfs        []int  // indexes of the VFs that the network may use; none for all
+	bond       string // mode of the bond; "" for none
+	policy     string // policySpread or policyPack
 	numa       numaWish
 	prefix     string
 	force      bool

@@ -1,6 +1,7 @@
 package netdrv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,6 +42,9 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 		return e, err
 	}
 	n.container = d.nameOf(ctx, n, r)
+	if i := r.Interface; i != nil {
+		n.address = cmp.Or(i.Address, i.AddressIPv6)
+	}
 	if n.prefer, err = d.preferred(ctx, n); err != nil {
 		return e, err
 	}

@@ -3,6 +3,7 @@ package netdrv_test
 import (
 	"context"
 	"fmt"
+	"hash/fnv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -145,9 +146,17 @@ func (m *machine) attach(container, network string, i plugin.EndpointInterface) 
 	return join, mac, err
 }
 
+// addressOf is a container's address, the same whenever it runs.
+func addressOf(container string) string {
+	sum := fnv.New32a()
+	sum.Write([]byte(container))
+	b := sum.Sum(nil)
+	return fmt.Sprintf("10.%d.%d.%d/8", b[1], b[2], b[3])
+}
+
 // run starts a container on a network, as docker run does, and returns the name its device had in the host, and its MAC.
 func (m *machine) run(container, network string, mac ...string) (source, hwaddr string, err error) {
-	i := plugin.EndpointInterface{Address: "10.0.0.2/24", MacAddress: strings.Join(mac, "")}
+	i := plugin.EndpointInterface{Address: addressOf(container), MacAddress: strings.Join(mac, "")}
 	join, hwaddr, err := m.attach(container, network, i)
 	if err != nil {
 		return "", "", err

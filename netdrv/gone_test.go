@@ -21,7 +21,7 @@ func (m *machine) createUntil(container, network string, patience time.Duration,
 	}
 	defer cancel()
 	_, err := m.driver.CreateEndpoint(ctx, &plugin.CreateEndpointRequest{NetworkID: network,
-		EndpointID: endpoint(container), Interface: &plugin.EndpointInterface{Address: "10.0.0.2/24"}})
+		EndpointID: endpoint(container), Interface: &plugin.EndpointInterface{Address: addressOf(container)}})
 	return err
 }
 

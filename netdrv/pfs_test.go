@@ -240,7 +240,7 @@ func TestContainerComesBack(t *testing.T) {
 		m.containerNames = map[string]string{}
 		start := func(container, name string) {
 			t.Helper()
-			m.containerNames["10.0.0.2/24"] = name // the address of every container here
+			m.containerNames[addressOf(container)] = name
 			m.mustRun(container, "n")
 		}
 		start("a", "web")
@@ -256,7 +256,7 @@ func TestContainerComesBack(t *testing.T) {
 		m.end("d")
 		start("e", "other") // has what web had; web is forgotten then
 		m.wantIn("0000:01:10.0", "e")
-		if n := len(m.keys()); n != 2+2+2+1+2 { // 2 endpoints, 2 loans, 2 PFs, a network, 2 names
+		if n := len(m.keys()); n != 2+2+2+1+2+2 { // 2 endpoints, 2 loans, 2 PFs, a network, 2 names, 2 addresses
 			t.Errorf("%d records:\n%s", n, m.ledger())
 		}
 		m.end("e")

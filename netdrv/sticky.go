@@ -1,11 +1,11 @@
 package netdrv
 
 import (
-	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
 	"regexp"
+	"slices"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 
@@ -21,21 +21,34 @@ type stickyRecord struct {
 	Version int    `json:"v"`
 	Key     string `json:"key"`
 	Device  hw.ID  `json:"device"`
-	ByName  bool   `json:"by_name,omitempty"` // the key is the container's name, not something that the user said for this
+	Guessed bool   `json:"guessed,omitempty"` // as in a mark
 }
 
-// stickyKey is what a container is known again by: the key that the user gave, the MAC that he chose, or its name; "" for
-// nothing.
-func stickyKey(n *network) (key string, byName bool) {
+// A mark is what a container is known again by.
+type mark struct {
+	key     string
+	guessed bool // the user did not say it for this
+}
+
+// marks are those of the container that the network's options are now for, the surest first. Its address is one because
+// neighbours remember for up to a minute which MAC an address had.
+func (n *network) marks() []mark {
 	switch {
 	case n.mode != modeSRIOV || n.bond != "":
-		return "", false
-	case n.sticky != "" || n.mac != "":
-		return cmp.Or(n.sticky, string(n.mac)), false
-	case n.container != "":
-		return "container " + n.container, true
+		return nil
+	case n.sticky != "":
+		return []mark{{n.sticky, false}}
+	case n.mac != "":
+		return []mark{{string(n.mac), true}} // the engine may have made it up
 	}
-	return "", false
+	var all []mark
+	if n.container != "" {
+		all = append(all, mark{"container " + n.container, true})
+	}
+	if n.address != "" {
+		all = append(all, mark{"address " + n.address, true})
+	}
+	return all
 }
 
 func stickyRecordKey(nid, key string) string {
@@ -61,39 +74,46 @@ func (d *Driver) nameOf(ctx context.Context, n *network, r *plugin.CreateEndpoin
 	return ""
 }
 
-// preferred is the device that a container with the same key had before, "" for none.
-func (d *Driver) preferred(ctx context.Context, n *network) (hw.ID, error) {
-	key, _ := stickyKey(n)
-	if key == "" {
-		return "", nil
-	}
-	r, err := read[stickyRecord](ctx, d.store, stickyRecordKey(n.ID, key))
-	if errors.Is(err, store.ErrNotFound) {
-		return "", nil
-	}
-	return r.rec.Device, err
+// A preference is the device that a container with the same mark had before; none if its device is "".
+type preference struct {
+	device  hw.ID
+	guessed bool // as in a mark: good links and the wanted NUMA node come first
 }
 
-// remember is what to write so that the container gets the device again. Of containers that are known by their name only
-// the last one that had a device is remembered: names may be new with every container.
+// preferred is what the container of the network's options had before.
+func (d *Driver) preferred(ctx context.Context, n *network) (preference, error) {
+	for _, m := range n.marks() {
+		r, err := read[stickyRecord](ctx, d.store, stickyRecordKey(n.ID, m.key))
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		return preference{r.rec.Device, m.guessed}, err
+	}
+	return preference{}, nil
+}
+
+// remember is what to write so that the container gets the device again. Of containers with guessed marks only the last
+// one that had a device is remembered: such marks may be new with every container.
 func (d *Driver) remember(ctx context.Context, n *network, device hw.ID) ([]write, error) {
-	key, byName := stickyKey(n)
-	if key == "" {
+	marks := n.marks()
+	if len(marks) == 0 {
 		return nil, nil
 	}
+	all, err := list[stickyRecord](ctx, d.store, stickyPrefix+n.ID+"/")
+	if err != nil {
+		return nil, err
+	}
 	var writes []write
-	if byName {
-		all, err := list[stickyRecord](ctx, d.store, stickyPrefix+n.ID+"/")
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range all {
-			if r.rec.ByName && r.rec.Device == device && r.rec.Key != key {
-				writes = append(writes, remove(r.kv.Key))
-			}
+	for _, r := range all {
+		kept := slices.ContainsFunc(marks, func(m mark) bool { return m.key == r.rec.Key })
+		if r.rec.Guessed && r.rec.Device == device && !kept {
+			writes = append(writes, remove(r.kv.Key))
 		}
 	}
-	return append(writes, put(stickyRecordKey(n.ID, key), stickyRecord{recordVersion, key, device, byName})), nil
+	for _, m := range marks {
+		writes = append(writes, put(stickyRecordKey(n.ID, m.key), stickyRecord{recordVersion, m.key, device, m.guessed}))
+	}
+	return writes, nil
 }
 
 // forgetSticky is what to write so that nothing of a network is remembered.

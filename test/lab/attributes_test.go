@@ -83,7 +83,7 @@ func TestContainerOptions(t *testing.T) {
 }
 
 // TestWhichVF: a container names its VF in each of the ways that there are, and gets the one again that one with the same
-// key or MAC had.
+// key, MAC or address had.
 func TestWhichVF(t *testing.T) {
 	asBefore(t)
 	sriov(t, "n", "10.1.0.0/24", "-o", "numvfs=4")
@@ -114,4 +114,9 @@ func TestWhichVF(t *testing.T) {
 	isVF(run("own", "mac=02:00:00:00:00:77"), "2")
 	Docker(t, "rm", "-f", "first", "own")
 	isVF(run("own", "mac=02:00:00:00:00:77"), "2")
+
+	isVF(run("there", "vf=3,ip=10.1.0.77"), "3")
+	Docker(t, "rm", "-f", "there", "own")
+	Container(t, "there", "--network", "name=n,ip=10.1.0.77")
+	isVF(MAC(t, "there", "n"), "3")
 }
