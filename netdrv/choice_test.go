@@ -1,6 +1,8 @@
 package netdrv_test
 
 import (
+	"encoding/hex"
+	"fmt"
 	"testing"
 
 	"github.com/mellanox/passthrough/hw/hwtest"
@@ -168,5 +170,19 @@ func TestStickyInTheDark(t *testing.T) {
 		again(wanted, "0000:01:10.0")
 		m.reboot(plug(true))
 		again(nil, "0000:02:10.0") // where neighbours know its address now
+	})
+}
+
+// TestStickyMadeUp: a MAC that the engine makes up for each start (setting REQUIRE_MAC) leaves nothing behind for good.
+func TestStickyMadeUp(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "vfs=0")
+		for start := range 4 {
+			m.mustRun("a", "n", fmt.Sprintf("02:00:00:00:00:%02x", 0x3c+start))
+			m.end("a")
+		}
+		m.wantKeys("net/n", "pf/0000:01:00.0", "sticky/n/"+hex.EncodeToString([]byte("02:00:00:00:00:3f")))
 	})
 }
