@@ -144,7 +144,7 @@ func (c choice) order() func(a, b candidate) int {
 			c.rank(a)-c.rank(b),
 			oneIf(dark(a.pf))-oneIf(dark(b.pf)),
 			oneIf(a.pf.Node != node)-oneIf(b.pf.Node != node),
-			oneIf(a.vf.ID() != c.want.prefer.device)-oneIf(b.vf.ID() != c.want.prefer.device),
+			oneIf(a.vf.ID() != c.want.prefer.Device)-oneIf(b.vf.ID() != c.want.prefer.Device),
 			used,
 		)
 	}
@@ -155,7 +155,7 @@ func (c choice) rank(cand candidate) int {
 	switch {
 	case c.want.mac != "" && cand.hasMAC(c.want.mac):
 		return 0
-	case cand.vf.ID() == c.want.prefer.device && !c.want.prefer.guessed:
+	case cand.vf.ID() == c.want.prefer.Device && !c.want.prefer.Guessed:
 		return 1
 	}
 	return 2

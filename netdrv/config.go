@@ -37,16 +37,16 @@ type config struct {
 	txRing     *int
 	features   hw.Features
 	cores      hw.Cores
-	lock       []string // names of options
-	numVFs     int      // 0: all
-	container  string   // name of the container; "" for unknown
-	address    string   // its first address; "" for none
-	sticky     string   // by which the container is known again; "" for nothing
-	prefer     preference
-	vf         string // the one VF that is wanted; "" for any
-	vfs        []int  // indexes of the VFs that the network may use; none for all
-	bond       string // mode of the bond; "" for none
-	policy     string // policySpread or policyPack
+	lock       []string     // names of options
+	numVFs     int          // 0: all
+	container  string       // name of the container; "" for unknown
+	address    string       // its first address; "" for none
+	sticky     string       // by which the container is known again; "" for nothing
+	prefer     stickyRecord // what it had before; its Device is "" for nothing
+	vf         string       // the one VF that is wanted; "" for any
+	vfs        []int        // indexes of the VFs that the network may use; none for all
+	bond       string       // mode of the bond; "" for none
+	policy     string       // policySpread or policyPack
 	numa       numaWish
 	prefix     string
 	force      bool

@@ -41,19 +41,17 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if err := d.awaitDrivers(ctx, n); err != nil {
 		return e, err
 	}
-	n.container = d.nameOf(ctx, n, r)
-	if i := r.Interface; i != nil {
-		n.address = cmp.Or(i.Address, i.AddressIPv6)
-	}
-	if n.prefer, err = d.preferred(ctx, n); err != nil {
-		return e, err
-	}
-	n.endpoint = e.ID
 	if i := r.Interface; i != nil {
 		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
 		e.Subnets = subnetsOf(n.Pools, i.Address, i.AddressIPv6)
 		e.Addrs = slices.DeleteFunc([]string{i.Address, i.AddressIPv6}, func(a string) bool { return a == "" })
+		n.address = cmp.Or(e.Addrs...)
 	}
+	n.container = d.nameOf(ctx, n, r)
+	if n.prefer, err = d.preferred(ctx, n); err != nil {
+		return e, err
+	}
+	n.endpoint = e.ID
 	e.Prefix = n.prefix
 	return d.lend(ctx, n, e)
 }

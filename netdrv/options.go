@@ -153,9 +153,10 @@ var options = []Option{
 		parse: func(c *config, v string) error { c.vf = v; return nil },
 	},
 	{
-		Name: "sticky", For: ForContainer, Values: "a text of up to 200 bytes", Default: "the --mac-address; without one, the container's name (from engine 29 on), then its address",
-		Modes: vfsOnly,
-		Help:  "a container that comes with the same text gets the same VF again, if that is free",
+		Name: "sticky", For: ForContainer, Values: "a text of up to 200 bytes",
+		Default: "the --mac-address; without one, the container's name (from engine 29 on), then its address",
+		Modes:   vfsOnly,
+		Help:    "a container that comes with the same text gets the same VF again, if that is free",
 		parse: func(c *config, v string) error {
 			c.sticky = v
 			if len(v) > 200 {

@@ -27,7 +27,7 @@ type stickyRecord struct {
 // A mark is what a container is known again by.
 type mark struct {
 	key     string
-	guessed bool // the user did not say it for this
+	guessed bool // the user did not say it for this: carrier and the wanted NUMA node come first
 }
 
 // marks are those of the container that the network's options are now for, the surest first. Its address is one because
@@ -74,22 +74,16 @@ func (d *Driver) nameOf(ctx context.Context, n *network, r *plugin.CreateEndpoin
 	return ""
 }
 
-// A preference is the device that a container with the same mark had before; none if its device is "".
-type preference struct {
-	device  hw.ID
-	guessed bool // as in a mark: good links and the wanted NUMA node come first
-}
-
-// preferred is what the container of the network's options had before.
-func (d *Driver) preferred(ctx context.Context, n *network) (preference, error) {
+// preferred is what is remembered of the container that the network's options are now for; its Device is "" for nothing.
+func (d *Driver) preferred(ctx context.Context, n *network) (stickyRecord, error) {
 	for _, m := range n.marks() {
 		r, err := read[stickyRecord](ctx, d.store, stickyRecordKey(n.ID, m.key))
 		if errors.Is(err, store.ErrNotFound) {
 			continue
 		}
-		return preference{r.rec.Device, m.guessed}, err
+		return r.rec, err
 	}
-	return preference{}, nil
+	return stickyRecord{}, nil
 }
 
 // remember is what to write so that the container gets the device again. Of containers with guessed marks only the last

@@ -64,7 +64,7 @@ func (m *machine) ageEndpoint(container, network string) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	old := strings.Replace(string(kv.Value), `"addrs":["`+addressOf("b")+`"]`, `"ipv4":true`, 1)
+	old := strings.Replace(string(kv.Value), `"addrs":["`+addressOf(container)+`"]`, `"ipv4":true`, 1)
 	if old == string(kv.Value) {
 		m.t.Fatalf("no addresses in %s", old)
 	}

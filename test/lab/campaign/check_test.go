@@ -210,7 +210,7 @@ func (c *campaign) talk() error {
 	i := c.rand.IntN(len(pairs))
 	a, b := pairs[i][0], pairs[i][1]
 	to := c.last.seen(b.name).Endpoints[nets[i]].Address
-	// What a remembers may be the MAC of the VF that had the address before: what engine 28.5 announces is not heard, and older ones
+	// What a remembers may be the MAC of the VF that had the address before: engine 28.5 announces it as 0.0.0.0, and older ones
 	// announce nothing (39 s were seen to pass). And a link that has just come up may not pass frames at once.
 	line := fmt.Sprintf(`nsenter --net=/proc/%d/ns/net ip neigh flush all
 for i in 1 2 3 4 5 6 7 8 9 10; do docker exec %s ping -c1 -W1 %s >/dev/null && exit; done; exit 1`,
