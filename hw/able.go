@@ -2,16 +2,16 @@ package hw
 
 import "fmt"
 
-// Able refuses what the driver of a PF cannot set for any of its VFs, before it is tried on one. What only some drivers
+// CheckVFSupport refuses what the driver of a PF cannot set for any of its VFs, before it is tried on one. What only some drivers
 // can set shows when it is tried.
-func (h *Host) Able(pf PF, wish VFWish) error {
+func (h *Host) CheckVFSupport(pf PF, wish VFSpec) error {
 	mute, err := h.sayNothing(pf)
 	if err != nil {
 		return err
 	}
 	for _, a := range vfAttrs {
 		switch foreign := a.only != "" && a.only != pf.Type; {
-		case wish.Need[a.name] != Must:
+		case wish.Policies[a.name] != Required:
 		case foreign && pf.InfiniBand():
 			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
 				"it is an infiniband device, whose vfs have none: %w", ErrUnsupported)}

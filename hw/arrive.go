@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// Arrive waits, for as long as ctx, until a device has a netdev in the host under the name that it will keep: on a machine that is
+// WaitNetdev waits, for as long as ctx, until a device has a netdev in the host under the name that it will keep: on a machine that is
 // booting its driver may be late, and udev names it after that. It returns at once when the device has one, or is not there at
 // all; a PCI function is there long before its driver. The error matches ErrAway when none has come.
-func (h *Host) Arrive(ctx context.Context, id ID) error {
+func (h *Host) WaitNetdev(ctx context.Context, id ID) error {
 	n, err := h.Find(id)
 	if !errors.Is(err, ErrAway) {
 		return err
@@ -28,9 +28,9 @@ func (h *Host) Arrive(ctx context.Context, id ID) error {
 	return err
 }
 
-// AwaitName waits until a device's netdev has the name that it will keep, or nobody seems to give it one. It must not be brought up
+// WaitName waits until a device's netdev has the name that it will keep, or nobody seems to give it one. It must not be brought up
 // before: until Linux 6.2 the kernel does not rename what is up. The error matches ErrAway when it has no netdev in the host.
-func (h *Host) AwaitName(ctx context.Context, id ID) error {
+func (h *Host) WaitName(ctx context.Context, id ID) error {
 	n, err := h.Find(id)
 	if err == nil || errors.Is(err, ErrBusy) { // its name is changing
 		_, err = h.awaitName(ctx, id, n)

@@ -5,14 +5,14 @@ import (
 	"fmt"
 )
 
-// Need says how much an attribute of a wish matters.
-type Need int
+// Policy says how much an attribute of a wish matters.
+type Policy int
 
 // The needs, weakest first.
 const (
-	Leave Need = iota // not to be touched
-	Try               // set it; a driver that does not know the attribute may keep it
-	Must              // set it, or fail
+	Ignore     Policy = iota // not to be touched
+	BestEffort               // set it; a driver that does not know the attribute may keep it
+	Required                 // set it, or fail
 )
 
 // An attr is one attribute of a device: a row that comparing, setting, verifying and putting back are all made of. S is
@@ -43,13 +43,13 @@ func (a attr[S, C]) onlyOf(linkType string) attr[S, C] {
 
 // A mover drives a device's state to a wanted one, attribute by attribute, and reads it back.
 type mover[S, C any] struct {
-	dev   string
-	with  string // the driver that sets them, for errors; "" where it is the device's own
-	attrs []attr[S, C]
-	read  func() (S, error)
-	set   func(C) error
-	need  func(name string) Need
-	undo  bool // what is not as wanted afterwards is set back at once
+	dev    string
+	with   string // the driver that sets them, for errors; "" where it is the device's own
+	attrs  []attr[S, C]
+	read   func() (S, error)
+	set    func(C) error
+	policy func(name string) Policy
+	undo   bool // what is not as wanted afterwards is set back at once
 }
 
 // move sets what differs from want, in the order of the rows, then verifies. It goes on after a failure, so that as
@@ -63,18 +63,18 @@ func (m mover[S, C]) move(want S) error {
 	var errs []error
 	var verify []attr[S, C]
 	for _, a := range m.attrs {
-		need := m.need(a.name)
-		if need == Leave || a.same(&now, &want) {
+		policy := m.policy(a.name)
+		if policy == Ignore || a.same(&now, &want) {
 			continue
 		}
 		var c C
 		a.put(&c, &want)
 		err := m.set(c)
 		switch {
-		case err == nil && need == Must:
+		case err == nil && policy == Required:
 			verify = append(verify, a)
 		case err == nil:
-		case need == Try && errors.Is(err, ErrUnsupported):
+		case policy == BestEffort && errors.Is(err, ErrUnsupported):
 		default:
 			errs = append(errs, &Error{Dev: m.dev, Op: m.op(a, &want), Err: err})
 		}

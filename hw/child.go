@@ -184,13 +184,13 @@ func (h *Host) RestoreParent(id ID, was Snapshot) error {
 		return err
 	}
 	was.Link.Name = n.Name
-	need := func(name string) Need {
+	policy := func(name string) Policy {
 		if name == "mac" { // a bond with fail_over_mac=active takes its ports'
-			return Try
+			return BestEffort
 		}
-		return Must
+		return Required
 	}
-	if err := h.moveLink(id, *was.Link, linkAttrs, need); err != nil {
+	if err := h.moveLink(id, *was.Link, linkAttrs, policy); err != nil {
 		return err
 	}
 	if n.Up && !was.Link.Up {

@@ -125,7 +125,7 @@ func TestOnAFunction(t *testing.T) {
 		if found, err := h.Find(n.ID); err != nil || found.Name != name {
 			t.Errorf("%s is found as %s, %v", name, found.Name, err)
 		}
-		for _, err := range []error{h.Identify(n), h.Sole(n)} {
+		for _, err := range []error{h.Identify(n), h.CheckUnique(n)} {
 			if err != nil {
 				t.Error(err)
 			}
@@ -133,8 +133,8 @@ func TestOnAFunction(t *testing.T) {
 		_, err = h.PF(name)
 		wantError(t, err, name+": it is not a PCI device, so it has no vfs: not supported by the driver")
 	}
-	if n, err := h.Netdev("03:00.0"); err != nil || n.Name != "enp3s0f0np0" || h.Sole(n) != nil {
-		t.Errorf("the function's own is %s, %v, %v", n.Name, err, h.Sole(n))
+	if n, err := h.Netdev("03:00.0"); err != nil || n.Name != "enp3s0f0np0" || h.CheckUnique(n) != nil {
+		t.Errorf("the function's own is %s, %v, %v", n.Name, err, h.CheckUnique(n))
 	}
 	_, err := h.Netdev("00:14.0")
 	wantError(t, err, "0000:00:14.0: it has no netdev in the host: device is in another network namespace")
@@ -162,7 +162,7 @@ func TestTwins(t *testing.T) {
 		for _, c := range []struct {
 			err  error
 			want string
-		}{{h.Identify(n), want.identify}, {h.Sole(n), want.sole}} {
+		}{{h.Identify(n), want.identify}, {h.CheckUnique(n), want.sole}} {
 			if c.want != "" || c.err != nil {
 				wantError(t, c.err, c.want)
 			}

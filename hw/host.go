@@ -40,8 +40,8 @@ func (h *Host) Boot() string { return h.boot }
 // young is for how long after its start a machine may still be loading the drivers of its devices.
 const young = 10 * time.Minute
 
-// Young tells whether the machine was started a short time ago: a device that has no driver may be about to get one.
-func (h *Host) Young() bool { return time.Since(h.booted) < young }
+// RecentlyBooted tells whether the machine was started a short time ago: a device that has no driver may be about to get one.
+func (h *Host) RecentlyBooted() bool { return time.Since(h.booted) < young }
 
 // uptime is for how long the kernel has been running.
 func uptime() (time.Duration, error) {

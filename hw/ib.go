@@ -63,7 +63,7 @@ func (h *Host) giveGUID(pf PF, vf VF) error {
 }
 
 // readyPort is the part of ReadyVF that is another for InfiniBand.
-func (h *Host) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, wish VFWish) (Netdev, error) {
+func (h *Host) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
 	n, err := h.takeGUID(ctx, pf, vf, n, wish)
 	if err != nil || wish.LinkMode == LinkDisable { // its port is meant to be down
 		return n, err
@@ -72,12 +72,12 @@ func (h *Host) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, wish VFWis
 }
 
 // takeGUID has a VF's driver read the GUID that the PF has set, which it does when it is bound.
-func (h *Host) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFWish) (Netdev, error) {
+func (h *Host) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
 	if wish.PortGUID == "" || n.MAC.portGUID() == wish.PortGUID {
 		return n, nil
 	}
 	n, err := h.Rebind(ctx, pf, vf)
-	if err == nil && n.MAC.portGUID() != wish.PortGUID && wish.Need["port_guid"] == Must {
+	if err == nil && n.MAC.portGUID() != wish.PortGUID && wish.Policies["port_guid"] == Required {
 		err = &Error{Dev: vf.String(), Op: "set port_guid " + string(wish.PortGUID),
 			Err: fmt.Errorf("its netdev has %s: %w", n.MAC, ErrInvalid)}
 	}

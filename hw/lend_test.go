@@ -12,15 +12,15 @@ import (
 )
 
 // wished is what a privileged user asks for.
-func wished() hw.VFWish {
-	return hw.VFWish{
-		VFState: hw.VFState{MAC: "02:00:00:00:00:42", VLAN: hw.VLAN{ID: 100}, Trust: true},
-		Need:    map[string]hw.Need{"mac": hw.Must, "vlan": hw.Must, "spoofchk": hw.Must, "trust": hw.Must},
+func wished() hw.VFSpec {
+	return hw.VFSpec{
+		VFState:  hw.VFState{MAC: "02:00:00:00:00:42", VLAN: hw.VLAN{ID: 100}, Trust: true},
+		Policies: map[string]hw.Policy{"mac": hw.Required, "vlan": hw.Required, "spoofchk": hw.Required, "trust": hw.Required},
 	}
 }
 
 // lend gives VF 0 to a container, as far as this package goes.
-func (b *bench) lend(wish hw.VFWish) (was hw.Snapshot, n hw.Netdev, err error) {
+func (b *bench) lend(wish hw.VFSpec) (was hw.Snapshot, n hw.Netdev, err error) {
 	b.Helper()
 	was, err = b.h.SnapshotVF(b.pf(), b.vf(0))
 	b.must(err)
@@ -33,16 +33,16 @@ func (b *bench) lend(wish hw.VFWish) (was hw.Snapshot, n hw.Netdev, err error) {
 // TestDriversThatCannot: a driver may lack trust or spoofchk. That matters to who asked for it, and only to him.
 func TestDriversThatCannot(t *testing.T) {
 	t.Parallel()
-	try := func(s hw.VFState) hw.VFWish {
-		return hw.VFWish{VFState: s, Need: map[string]hw.Need{"spoofchk": hw.Try, "trust": hw.Try}}
+	try := func(s hw.VFState) hw.VFSpec {
+		return hw.VFSpec{VFState: s, Policies: map[string]hw.Policy{"spoofchk": hw.BestEffort, "trust": hw.BestEffort}}
 	}
-	must := func(s hw.VFState) hw.VFWish {
-		return hw.VFWish{VFState: s, Need: map[string]hw.Need{"spoofchk": hw.Must, "trust": hw.Must}}
+	must := func(s hw.VFState) hw.VFSpec {
+		return hw.VFSpec{VFState: s, Policies: map[string]hw.Policy{"spoofchk": hw.Required, "trust": hw.Required}}
 	}
 	const vf0, no = "vf 0 of ens1f0 (0000:01:10.0): ", " with igb: not supported by the driver (operation not supported)"
 	for name, c := range map[string]struct {
 		lacks func(*hwtest.PF)
-		wish  hw.VFWish
+		wish  hw.VFSpec
 		want  string // error
 	}{
 		"no trust, not asked": {func(p *hwtest.PF) { p.NoTrust = true }, try(hw.VFState{Trust: true}), ""},
@@ -56,7 +56,7 @@ func TestDriversThatCannot(t *testing.T) {
 			must(hw.VFState{Spoofchk: true, Trust: true}), vf0 + "set spoofchk true" + no + "\n" + vf0 + "set trust true" + no},
 		"nothing at all, not asked": {func(p *hwtest.PF) { p.NoVFOps = true }, try(hw.VFState{Spoofchk: true, Trust: true}), ""},
 		"nothing at all, a vlan asked": {func(p *hwtest.PF) { p.NoVFOps = true },
-			hw.VFWish{VFState: hw.VFState{VLAN: hw.VLAN{ID: 5}}, Need: map[string]hw.Need{"vlan": hw.Must}},
+			hw.VFSpec{VFState: hw.VFState{VLAN: hw.VLAN{ID: 5}}, Policies: map[string]hw.Policy{"vlan": hw.Required}},
 			vf0 + "set vlan 5" + no},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -123,7 +123,7 @@ func TestDeadVFOfBoot(t *testing.T) {
 			}
 			onBench(t, pf, func(b *bench) {
 				mac := b.vf(0).Netdev.MAC
-				wish := hw.VFWish{VFState: hw.VFState{MAC: mac}, Need: map[string]hw.Need{"mac": hw.Leave}}
+				wish := hw.VFSpec{VFState: hw.VFState{MAC: mac}, Policies: map[string]hw.Policy{"mac": hw.Ignore}}
 				_, n, err := b.lend(wish)
 				if !broken {
 					if err != nil || n.MAC != mac || n.Up {

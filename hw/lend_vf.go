@@ -9,13 +9,13 @@ import (
 // Snapshot is what a device was before it was lent: everything that its return has to put back. It is plain data, kept
 // by the caller's ledger.
 type Snapshot struct {
-	Link     *LinkState // nil while the device has no netdev: a VF that was not bound
-	VF       *VFState   // what the PF had set; nil for a device that is not a VF
-	Override string     // driver_override of a VF, which binding it sets for a moment; "" for none
-	Addrs    []Addr     // of a netdev that is lent whole
-	Routes   []Route    // likewise
-	AltNames []string   `json:",omitzero"`  // alternative names of its netdev; nil when they are not known, as while it has none
-	Tuned    *Tuned     `json:",omitempty"` // nil when nothing of it was asked to be otherwise
+	Link     *LinkState      // nil while the device has no netdev: a VF that was not bound
+	VF       *VFState        // what the PF had set; nil for a device that is not a VF
+	Override string          // driver_override of a VF, which binding it sets for a moment; "" for none
+	Addrs    []Addr          // of a netdev that is lent whole
+	Routes   []Route         // likewise
+	AltNames []string        `json:",omitzero"`  // alternative names of its netdev; nil when they are not known, as while it has none
+	Tuned    *TuningSnapshot `json:",omitempty"` // nil when nothing of it was asked to be otherwise
 }
 
 // SnapshotVF reads what a VF is now.
@@ -46,7 +46,7 @@ func (s *Snapshot) Complete(n Netdev) {
 // SetVF sets through the PF what is wished for the VF, verifies it, and binds the VF to its driver. It returns the netdev,
 // which completes the snapshot of a VF that was not bound. A PF that is down is brought up, and stays so: without it no VF
 // has carrier.
-func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, error) {
+func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, error) {
 	if !pf.Up {
 		if err := h.raisePF(ctx, pf); err != nil {
 			return Netdev{}, err
@@ -58,11 +58,11 @@ func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, er
 	}
 	m := h.vfMover(ctx, pf, vf)
 	m.undo = true
-	m.need = func(name string) Need {
+	m.policy = func(name string) Policy {
 		if name == "mac" && mute {
-			return Leave // ReadyVF gives it to the netdev
+			return Ignore // ReadyVF gives it to the netdev
 		}
-		return wish.Need[name]
+		return wish.Policies[name]
 	}
 	if err := m.move(wish.VFState); err != nil {
 		return Netdev{}, err
@@ -73,7 +73,7 @@ func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, er
 // ReadyVF makes a VF that SetVF has set fit to be lent: its netdev has the wished MAC and has been seen with carrier, and
 // is down again. A VF without carrier on a PF that has it is rebound once; then the error matches ErrNotReady. The
 // netdev's MAC is the VF's: on a PF without VF operations it is not always the one that was to be tried.
-func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, error) {
+func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, error) {
 	n, err := h.Find(ID(vf.PCI))
 	if err != nil {
 		return Netdev{}, err
@@ -87,7 +87,7 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFWish) (Netdev, 
 		switch m, err := h.setMAC(ctx, pf, vf, n, mac); {
 		case err == nil:
 			n = m
-		case wish.Need["mac"] == Must || m.Index == 0:
+		case wish.Policies["mac"] == Required || m.Index == 0:
 			return Netdev{}, err
 		default:
 			n, mac = m, m.MAC

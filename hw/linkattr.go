@@ -50,35 +50,35 @@ func linkState(l Link, links []Link) LinkState {
 	return s
 }
 
-// LinkWish is how a netdev is to be lent: the values, and how much each attribute matters. An attribute that Need does
+// LinkSpec is how a netdev is to be lent: the values, and how much each attribute matters. An attribute that Policies does
 // not name is left as it is; "mac" is not among them.
-type LinkWish struct {
+type LinkSpec struct {
 	LinkState
-	Need map[string]Need // by attribute name: "mtu", "txqueuelen", "promisc", "allmulti"
+	Policies map[string]Policy `json:"Need"` // by attribute name: "mtu", "txqueuelen", "promisc", "allmulti"
 }
 
-// Shape sets on a netdev in the host, which is down, what is wished for it, and verifies it. These survive the way into a
+// SetLink sets on a netdev in the host, which is down, what is wished for it, and verifies it. These survive the way into a
 // container. limit is the MTU that the device cannot exceed, its PF's; 0 for none.
-func (h *Host) Shape(n Netdev, w LinkWish, limit int) (Netdev, error) {
-	if len(w.Need) == 0 {
+func (h *Host) SetLink(n Netdev, w LinkSpec, limit int) (Netdev, error) {
+	if len(w.Policies) == 0 {
 		return n, nil
 	}
-	if limit > 0 && w.Need["mtu"] == Must && w.MTU > limit {
+	if limit > 0 && w.Policies["mtu"] == Required && w.MTU > limit {
 		return n, &Error{Dev: n.Name, Op: fmt.Sprintf("set mtu %d", w.MTU), Err: fmt.Errorf(
 			"its pf has mtu %d, which a vf cannot exceed; raise the pf's first: %w", limit, ErrInvalid)}
 	}
 	w.Name = n.Name
-	if err := h.moveLink(n.ID, w.LinkState, linkAttrs, func(name string) Need { return w.Need[name] }); err != nil {
+	if err := h.moveLink(n.ID, w.LinkState, linkAttrs, func(name string) Policy { return w.Policies[name] }); err != nil {
 		return n, err
 	}
 	return h.Find(n.ID)
 }
 
 // always is the need of everything that is put back.
-func always(string) Need { return Must }
+func always(string) Policy { return Required }
 
 // moveLink drives a link in the host to want.
-func (h *Host) moveLink(id ID, want LinkState, attrs []attr[LinkState, LinkChange], need func(string) Need) error {
+func (h *Host) moveLink(id ID, want LinkState, attrs []attr[LinkState, LinkChange], policy func(string) Policy) error {
 	var index int
 	return mover[LinkState, LinkChange]{
 		dev:   want.Name,
@@ -88,8 +88,8 @@ func (h *Host) moveLink(id ID, want LinkState, attrs []attr[LinkState, LinkChang
 			index = n.Index
 			return linkState(n.Link, nil), err
 		},
-		set:  func(c LinkChange) error { return h.kernel.SetLink(index, c) },
-		need: need,
+		set:    func(c LinkChange) error { return h.kernel.SetLink(index, c) },
+		policy: policy,
 	}.move(want)
 }
 

@@ -7,8 +7,8 @@ import (
 	"slices"
 )
 
-// TuneWish is how a device is to be tuned. What is zero is left as it is.
-type TuneWish struct {
+// TuningSpec is how a device is to be tuned. What is zero is left as it is.
+type TuningSpec struct {
 	Queues   int      // receive and transmit queues, each
 	RxRing   int      // packets
 	TxRing   int      // packets
@@ -17,15 +17,15 @@ type TuneWish struct {
 }
 
 // Empty tells whether nothing is asked for.
-func (w TuneWish) Empty() bool { return !w.link() && w.Cores.Empty() }
+func (w TuningSpec) Empty() bool { return !w.link() && w.Cores.Empty() }
 
 // link tells whether something is asked of the netdev, and not only of its interrupts.
-func (w TuneWish) link() bool {
+func (w TuningSpec) link() bool {
 	return w.Queues > 0 || w.RxRing > 0 || w.TxRing > 0 || len(w.Features) > 0
 }
 
-// Tuned is how a device was before it was tuned; it has only what was asked to be otherwise.
-type Tuned struct {
+// TuningSnapshot is how a device was before it was tuned; it has only what was asked to be otherwise.
+type TuningSnapshot struct {
 	Queues   *Queues        `json:",omitempty"`
 	Rings    *Rings         `json:",omitempty"`
 	Features Features       `json:",omitempty"` // what was wanted, by the kernel's names
@@ -44,7 +44,7 @@ func (n Netdev) driven() string {
 }
 
 // CheckTuning refuses what a device cannot do, without touching it. The error matches ErrUnsupported or ErrInvalid.
-func (h *Host) CheckTuning(n Netdev, w TuneWish) error {
+func (h *Host) CheckTuning(n Netdev, w TuningSpec) error {
 	_, _, err := h.planTuning(n, w)
 	return err
 }
@@ -68,16 +68,16 @@ func (h *Host) CheckFeatures(n Netdev, asked Features) error {
 }
 
 // SnapshotTuning reads what a wish would change on a device. The errors are CheckTuning's.
-func (h *Host) SnapshotTuning(id ID, w TuneWish) (Tuned, error) {
+func (h *Host) SnapshotTuning(id ID, w TuningSpec) (TuningSnapshot, error) {
 	n, err := h.Find(id)
 	if err != nil {
-		return Tuned{}, err
+		return TuningSnapshot{}, err
 	}
 	now, want, err := h.planTuning(n, w)
 	if err != nil {
-		return Tuned{}, err
+		return TuningSnapshot{}, err
 	}
-	var was Tuned
+	var was TuningSnapshot
 	if want.Queues != nil {
 		was.Queues = &now.Queues
 	}
@@ -93,8 +93,8 @@ func (h *Host) SnapshotTuning(id ID, w TuneWish) (Tuned, error) {
 	return was, nil
 }
 
-// Tune sets queues, rings and features as wished, and verifies them.
-func (h *Host) Tune(id ID, w TuneWish) error {
+// SetTuning sets queues, rings and features as wished, and verifies them.
+func (h *Host) SetTuning(id ID, w TuningSpec) error {
 	n, err := h.Find(id)
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func (h *Host) Tune(id ID, w TuneWish) error {
 }
 
 // restoreTuning puts back how a netdev was tuned: queues first, because a driver may change its interrupts with them.
-func (h *Host) restoreTuning(id ID, was *Tuned) error {
+func (h *Host) restoreTuning(id ID, was *TuningSnapshot) error {
 	if was == nil {
 		return nil
 	}
@@ -120,7 +120,7 @@ func (h *Host) restoreTuning(id ID, was *Tuned) error {
 }
 
 // planTuning reads how a netdev is tuned and works out what a wish changes about it.
-func (h *Host) planTuning(n Netdev, w TuneWish) (now Tuning, want TuningChange, err error) {
+func (h *Host) planTuning(n Netdev, w TuningSpec) (now Tuning, want TuningChange, err error) {
 	if !w.link() {
 		return now, want, nil
 	}
@@ -169,7 +169,7 @@ func planQueues(most Queues, n int) (Queues, error) {
 }
 
 // planRings is the rings that are asked for, the other one as it is.
-func planRings(now Tuning, w TuneWish) (Rings, error) {
+func planRings(now Tuning, w TuningSpec) (Rings, error) {
 	r := now.Rings
 	if w.RxRing > 0 {
 		r.Rx = w.RxRing
@@ -246,11 +246,11 @@ func (h *Host) moveTuning(n Netdev, want TuningChange, features attr[Tuning, Tun
 			return now, err
 		},
 		set: func(c TuningChange) error { return h.tuner.SetTuning(n.Index, c) },
-		need: func(name string) Need {
+		policy: func(name string) Policy {
 			if slices.Contains(asked, name) {
-				return Must
+				return Required
 			}
-			return Leave
+			return Ignore
 		},
 	}.move(to)
 }

@@ -16,9 +16,9 @@ func (h *Host) Identify(n Netdev) error {
 	return err
 }
 
-// Sole refuses a netdev beside which there are others in the host that would be taken for it, were it away. The error
+// CheckUnique refuses a netdev beside which there are others in the host that would be taken for it, were it away. The error
 // matches ErrUnsupported.
-func (h *Host) Sole(n Netdev) error {
+func (h *Host) CheckUnique(n Netdev) error {
 	if !n.ID.IsPCI() {
 		return nil
 	}

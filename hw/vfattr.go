@@ -25,11 +25,11 @@ var vfAttrs = []attr[VFState, VFChange]{
 	row("trust", func(s *VFState) *bool { return &s.Trust }, func(c *VFChange) **bool { return &c.Trust }).onlyOf("ether"),
 }
 
-// VFWish is how a VF is to be set up: the values, and how much each attribute matters. An attribute that Need does not
+// VFSpec is how a VF is to be set up: the values, and how much each attribute matters. An attribute that Policies does not
 // name is left as it is.
-type VFWish struct {
+type VFSpec struct {
 	VFState
-	Need map[string]Need // by the names of vfAttrs
+	Policies map[string]Policy `json:"Need"` // by the names of vfAttrs
 }
 
 // vfMover drives what the PF has set for a VF.
@@ -42,7 +42,7 @@ func (h *Host) vfMover(ctx context.Context, pf PF, vf VF) mover[VFState, VFChang
 		set: func(c VFChange) error {
 			return h.insist(ctx, func() error { return h.setVF(pf, vf, c) })
 		},
-		need: always,
+		policy: always,
 	}
 }
 

@@ -17,7 +17,7 @@ const roomToPrepare = 4 * time.Second
 // netdevs: the engine starts its containers once, early, and does not try those again that fail. What has not come until there
 // is only just time to make a device ready is the affair of whoever wants it then.
 func (d *Driver) awaitDrivers(ctx context.Context, n *network) error {
-	if !d.host.Young() {
+	if !d.host.RecentlyBooted() {
 		return nil
 	}
 	loans, err := d.loans(ctx)
@@ -33,7 +33,7 @@ func (d *Driver) awaitDrivers(ctx context.Context, n *network) error {
 		if !dev.ID.IsPCI() || lentNow(loans, dev.ID) {
 			continue
 		}
-		if err := d.host.Arrive(ctx, dev.ID); errors.Is(err, hw.ErrAway) {
+		if err := d.host.WaitNetdev(ctx, dev.ID); errors.Is(err, hw.ErrAway) {
 			d.log.Warn("device has no driver yet", zap.String("device", string(dev.ID)), zap.String("network", short(n.ID)))
 		}
 	}

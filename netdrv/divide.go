@@ -86,7 +86,7 @@ func (d *Driver) divideAgain(ctx context.Context, m *memory) (again time.Duratio
 
 // divideOne makes the VFs of one PF, if something stands on them, unless a call is at work on it.
 func (d *Driver) divideOne(ctx context.Context, pci string) (busy bool, err error) {
-	if err := d.host.AwaitName(ctx, hw.ID(pci)); err != nil {
+	if err := d.host.WaitName(ctx, hw.ID(pci)); err != nil {
 		return false, err
 	}
 	unlock, ok := d.locks.tryLock("pf " + pci)

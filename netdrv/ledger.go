@@ -84,9 +84,9 @@ type loanRecord struct {
 	Endpoint string        `json:"endpoint"`
 	Boot     string        `json:"boot"` // the boot in which it began; what it says of the device ends with that
 	Snapshot hw.Snapshot   `json:"snapshot"`
-	Wish     hw.VFWish     `json:"wish"`
-	Shape    hw.LinkWish   `json:"shape"`
-	Tune     hw.TuneWish   `json:"tune,omitzero"`
+	Wish     hw.VFSpec     `json:"wish"`
+	Shape    hw.LinkSpec   `json:"shape"`
+	Tune     hw.TuningSpec `json:"tune,omitzero"`
 	Parent   hw.ID         `json:"parent,omitempty"` // of a link that is made to be lent
 	Child    *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is made
 	Since    time.Time     `json:"since"`            // when it got into its state

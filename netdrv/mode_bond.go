@@ -80,7 +80,7 @@ func (d bonded) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev
 	if err != nil {
 		return dev, err
 	}
-	return d.host.Shape(dev, l.Shape, 0)
+	return d.host.SetLink(dev, l.Shape, 0)
 }
 
 // release removes the bond, and with it its child, wherever that is.

@@ -149,7 +149,7 @@ func (d child) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev,
 	if err != nil {
 		return dev, err
 	}
-	return d.host.Shape(dev, l.Shape, 0)
+	return d.host.SetLink(dev, l.Shape, 0)
 }
 
 // release removes the child. One that died with its container is as good as removed; an IPoIB child does not die with it.

@@ -21,7 +21,7 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 	if err := movable(n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
-	if err := d.host.Sole(n); err != nil {
+	if err := d.host.CheckUnique(n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	if err := d.cutsOff(c, n); err != nil {
@@ -126,7 +126,7 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Devices[0].Name, err)
 	}
-	if err := errors.Join(d.host.Sole(dev), d.cutsOff(n.config, dev)); err != nil {
+	if err := errors.Join(d.host.CheckUnique(dev), d.cutsOff(n.config, dev)); err != nil {
 		return nil, err
 	}
 	if n.mac != "" && dev.Type != "ether" {
@@ -137,7 +137,7 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 		return nil, err
 	}
 	l := loanRecord{Device: dev.ID, Mode: modePassthrough, Label: dev.Name, Snapshot: snap,
-		Wish: hw.VFWish{VFState: hw.VFState{MAC: n.mac}}, Shape: shape(n.config, snap.Link), Tune: tuneWish(n.config)}
+		Wish: hw.VFSpec{VFState: hw.VFState{MAC: n.mac}}, Shape: shape(n.config, snap.Link), Tune: tuneWish(n.config)}
 	if dev.Kind == hw.Bond {
 		return standIn(n, dev, l), nil
 	}
@@ -158,7 +158,7 @@ func (d passthrough) prepare(ctx context.Context, l *loan, save func() error) (h
 	}
 	dev, err := d.host.PrepareNetdev(l.Device, l.Wish.MAC)
 	if err == nil {
-		dev, err = d.host.Shape(dev, l.Shape, 0)
+		dev, err = d.host.SetLink(dev, l.Shape, 0)
 	}
 	if err != nil {
 		return dev, err
@@ -172,9 +172,9 @@ func (d passthrough) prepareStandIn(ctx context.Context, l *loan) (hw.Netdev, er
 	if err != nil {
 		return hw.Netdev{}, err
 	}
-	if l.Shape.Need["mtu"] == hw.Must && l.Shape.MTU > bond.MTU {
-		raised := hw.LinkWish{LinkState: l.Shape.LinkState, Need: map[string]hw.Need{"mtu": hw.Must}}
-		if _, err := d.host.Shape(bond, raised, 0); err != nil {
+	if l.Shape.Policies["mtu"] == hw.Required && l.Shape.MTU > bond.MTU {
+		raised := hw.LinkSpec{LinkState: l.Shape.LinkState, Policies: map[string]hw.Policy{"mtu": hw.Required}}
+		if _, err := d.host.SetLink(bond, raised, 0); err != nil {
 			return hw.Netdev{}, err
 		}
 	}
@@ -182,7 +182,7 @@ func (d passthrough) prepareStandIn(ctx context.Context, l *loan) (hw.Netdev, er
 	if err != nil {
 		return dev, err
 	}
-	return d.host.Shape(dev, l.Shape, 0)
+	return d.host.SetLink(dev, l.Shape, 0)
 }
 
 // release puts the device back. What was made in its place goes first: it has the device's MAC.

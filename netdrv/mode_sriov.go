@@ -31,7 +31,7 @@ func (d sriov) borrow(c *config, chosen candidate) (*loan, error) {
 		return nil, err
 	}
 	w := wish(c, pf, named(pf, vf, *snap.VF), chosen.mac())
-	if err := d.host.Able(pf, w); err != nil {
+	if err := d.host.CheckVFSupport(pf, w); err != nil {
 		return nil, err
 	}
 	return &loan{loanRecord: loanRecord{
@@ -60,7 +60,7 @@ func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netd
 	if err != nil {
 		return dev, err
 	}
-	if dev, err = d.host.Shape(dev, l.Shape, pf.MTU); err != nil {
+	if dev, err = d.host.SetLink(dev, l.Shape, pf.MTU); err != nil {
 		return dev, err
 	}
 	return dev, d.tune(ctx, l, save)

@@ -41,7 +41,7 @@ func (d sriov) check(ctx context.Context, c *config, others []networkRecord) (de
 		return devices, err
 	}
 	for _, pf := range pfs { // what a PF's driver can do for its VFs shows only once there are some
-		if err := d.host.Able(pf, wish(c, pf, hw.VFState{}, "")); err != nil {
+		if err := d.host.CheckVFSupport(pf, wish(c, pf, hw.VFState{}, "")); err != nil {
 			return devices, err
 		}
 	}

@@ -10,8 +10,8 @@ import (
 )
 
 // tuneWish says how a device is to be tuned.
-func tuneWish(c *config) hw.TuneWish {
-	w := hw.TuneWish{Features: c.features, Cores: c.cores}
+func tuneWish(c *config) hw.TuningSpec {
+	w := hw.TuningSpec{Features: c.features, Cores: c.cores}
 	for _, n := range []struct {
 		said *int
 		to   *int
@@ -51,7 +51,7 @@ func (d *Driver) tune(ctx context.Context, l *loan, save func() error) error {
 	if err := save(); err != nil {
 		return err
 	}
-	if err := d.host.Tune(l.Device, l.Tune); err != nil || l.Tune.Cores.Empty() {
+	if err := d.host.SetTuning(l.Device, l.Tune); err != nil || l.Tune.Cores.Empty() {
 		return err
 	}
 	if was.Affinity, err = d.host.Affinity(ctx, l.Device); err != nil {
