@@ -76,14 +76,14 @@ load: ## 200 thin children, then 7 VFs, started and stopped at once, 20 rounds: 
 bench: ## the IPAM driver beside Docker's own and CNI's host-local; links removed in turn and at once
 	go test -run '^$$' -bench . ./ipamdrv
 	go test -tags kernel -run '^$$' -bench . ./hw
-	cd test/bench && go test -run '^$$' -bench . -timeout 30m .
+	cd test/suites/bench && go test -run '^$$' -bench . -timeout 30m .
 
 lint: ## gofmt, go vet, staticcheck, for every build tag
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \
 	if [ -n "$$unformatted" ]; then echo "gofmt -w these:" $$unformatted; exit 1; fi
 	go vet ./...
 	go tool staticcheck ./...
-	cd test/bench && go vet ./...
+	cd test/suites/bench && go vet ./...
 	@for tag in $(TAGS); do \
 		echo "vet and staticcheck with tag $$tag"; \
 		go vet -tags $$tag ./... && go tool staticcheck -tags $$tag ./... || exit 1; \

@@ -11,7 +11,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// TestVFContract divides the first igb of the guest, which is down and without VFs before and afterwards; see test/lab.
+// TestVFContract divides the first igb of the guest, which is down and without VFs before and afterwards; see test/suites/lab.
 func TestVFContract(t *testing.T) {
 	const nic = "0000:01:00.0"
 	t.Cleanup(func() { setDown(t, nic) })

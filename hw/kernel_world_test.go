@@ -16,7 +16,7 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/mellanox/passthrough/test/sandbox"
+	"github.com/mellanox/passthrough/test/harness/sandbox"
 )
 
 // inside is set in the process whose namespaces belong to these tests.

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/mellanox/passthrough/ipamdrv"
-	"github.com/mellanox/passthrough/test/page"
+	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
 // optionsTable is the manual's table, made from the code's.
@@ -23,5 +23,5 @@ func optionsTable() string {
 // UPDATE=1 go test ./ipamdrv -run TestManualOptions
 func TestManualOptions(t *testing.T) {
 	const file, begin, end = "../docs/ipam.md", "<!-- options: made from ipamdrv/options.go -->\n", "<!-- end of options -->"
-	page.Table(t, file, begin, end, optionsTable())
+	docs.Table(t, file, begin, end, optionsTable())
 }

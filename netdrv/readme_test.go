@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/mellanox/passthrough/netdrv"
-	"github.com/mellanox/passthrough/test/page"
+	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
 // optionsTable is the README's table, made from the code's.
@@ -27,5 +27,5 @@ func optionsTable() string {
 // UPDATE=1 go test ./netdrv -run TestReadmeOptions
 func TestReadmeOptions(t *testing.T) {
 	const file, begin, end = "../README.md", "<!-- options: made from netdrv/options.go -->\n", "<!-- end of options -->"
-	page.Table(t, file, begin, end, optionsTable())
+	docs.Table(t, file, begin, end, optionsTable())
 }

@@ -9,7 +9,7 @@ import (
 
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/storetest"
-	"github.com/mellanox/passthrough/test/etcdtest"
+	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
 // mustOpenEtcd opens the ledger under prefix.

@@ -14,7 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
-	"github.com/mellanox/passthrough/test/etcdtest"
+	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
 // TestOnEtcd: pools and addresses are in etcd and survive the plugin's death; nothing else is there.

@@ -7,8 +7,8 @@ import (
 	"runtime"
 	"testing"
 
-	"github.com/mellanox/passthrough/test/crash"
-	"github.com/mellanox/passthrough/test/etcdtest"
+	"github.com/mellanox/passthrough/test/harness/crash"
+	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
 // TestCrashEtcd kills the process everywhere while its pools and addresses are in an etcd.

@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/mellanox/passthrough/test/crash"
+	"github.com/mellanox/passthrough/test/harness/crash"
 )
 
 // veth is a device that can be lent whole: one end of a pair, in use by the host.

@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/mellanox/passthrough/test/crash"
+	"github.com/mellanox/passthrough/test/harness/crash"
 )
 
 // TestCrashVFs kills the process where it makes, sets up, lends and takes back VFs of the guest's first NIC, which is down and

@@ -8,7 +8,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/mellanox/passthrough/test/page"
+	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
 // grants is what an engine lets a managed plugin do, as far as plugin/config.json asks for it.
@@ -58,7 +58,7 @@ func TestGrants(t *testing.T) {
 			t.Errorf("scripts/passthrough.service has no line %s", line)
 		}
 	}
-	commands := page.Commands(t, "../../docs/other-ways.md", "As a container")
+	commands := docs.Commands(t, "../../docs/other-ways.md", "As a container")
 	run := commands[len(commands)-1]
 	// Where the engine has AppArmor its profile docker-default says: deny /sys/[^f]*/** wklx.
 	for _, option := range []string{"--net=host", "--cap-drop=ALL", "--cap-add=NET_ADMIN", "--security-opt apparmor=unconfined", "-v /sys:/sys",

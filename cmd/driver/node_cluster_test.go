@@ -20,7 +20,7 @@ import (
 
 	"go.etcd.io/bbolt"
 
-	"github.com/mellanox/passthrough/test/etcdtest"
+	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
 // history is what the engines of all nodes know: who has what.

@@ -11,7 +11,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/mellanox/passthrough/test/etcdtest"
+	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
 // operator runs the program with arguments, as an operator does beside a plugin of this state directory and store.

@@ -66,7 +66,7 @@ var tested = regexp.MustCompile(`(?m)^func (Test\w+)\(t `)
 // recordable are the tests of the layer engine but for the unrecorded ones, all of which have to be there.
 func recordable(t *testing.T) []string {
 	t.Helper()
-	sources, err := filepath.Glob("../../test/engine/*_test.go")
+	sources, err := filepath.Glob("../../test/suites/engine/*_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,7 +14,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/store"
-	"github.com/mellanox/passthrough/test/etcdtest"
+	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
 // fromEnv is a number from the environment.

@@ -5,8 +5,8 @@
 //
 // unit is every test without a build tag, with the race detector; fuzz is every fuzz target, each for a while; kernel those
 // behind the tag kernel, on real links in private namespaces; cluster those behind the tag cluster, on etcd servers that they
-// build and start; engine is test/engine against a private Docker Engine; lab is test/lab in a virtual machine with an SR-IOV
-// NIC, test/lab/virtio in one with another make of it, test/lab/campaign beside one whose plug it pulls, and test/lab/swarm beside
+// build and start; engine is test/suites/engine against a private Docker Engine; lab is test/suites/lab in a virtual machine with an SR-IOV
+// NIC, test/suites/virtio in one with another make of it, test/suites/campaign beside one whose plug it pulls, and test/suites/swarm beside
 // two that are a swarm. Some run only if they are asked for, and are longer than what the others have of them: crash kills the
 // plugin at each of its crash points, campaign draws hundreds of operations by lot, load starts hundreds of containers at once,
 // on the private engine and in the lab. -only chooses tests behind a tag by their names, and after a slash their subtests by theirs.

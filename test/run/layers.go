@@ -115,9 +115,9 @@ func cluster(ctx context.Context, s *stage) error {
 	return errors.Join(failures...)
 }
 
-// engine runs test/engine beside a Docker Engine that scripts/engine starts for it and ends after it.
+// engine runs test/suites/engine beside a Docker Engine that scripts/engine starts for it and ends after it.
 func engine(ctx context.Context, s *stage) error {
-	binary, err := s.compile(ctx, "engine", "./test/engine")
+	binary, err := s.compile(ctx, "engine", "./test/suites/engine")
 	if err != nil {
 		return err
 	}
@@ -130,14 +130,14 @@ func engine(ctx context.Context, s *stage) error {
 	}
 	args = append(args, s.testFlags(25*time.Minute)...)
 	cmd := s.command(ctx, filepath.Join(s.root, "scripts/engine"), args...)
-	cmd.Dir = filepath.Join(s.root, "test/engine")
-	return s.convert(ctx, "test/engine", cmd)
+	cmd.Dir = filepath.Join(s.root, "test/suites/engine")
+	return s.convert(ctx, "test/suites/engine", cmd)
 }
 
 // A surrounding is one or more virtual machines of the layer lab, and the tests that need them.
 type surrounding struct {
 	machines []machine
-	packages []string // in this order: test/lab installs the plugin, others want the NICs as they are
+	packages []string // in this order: test/suites/lab installs the plugin, others want the NICs as they are
 	asked    bool     // its tests are long ones alone
 	outside  bool     // the tests reach the machines from here, by scripts/lab; others run in the machine
 }
@@ -150,13 +150,13 @@ type machine struct {
 
 // surroundings are those of the layer lab; they run one after the other.
 var surroundings = []surrounding{
-	{[]machine{{"", []string{"--pf", "2"}}}, []string{"./hw", "./cmd/driver", "./test/lab"}, false, false},
-	{[]machine{{"", []string{"--nic", "virtio"}}}, []string{"./test/lab/virtio"}, false, false},
-	{[]machine{{"", []string{"--pf", "3", "--disk", "2048"}}}, []string{"./test/lab/campaign"}, true, true},
+	{[]machine{{"", []string{"--pf", "2"}}}, []string{"./hw", "./cmd/driver", "./test/suites/lab"}, false, false},
+	{[]machine{{"", []string{"--nic", "virtio"}}}, []string{"./test/suites/virtio"}, false, false},
+	{[]machine{{"", []string{"--pf", "3", "--disk", "2048"}}}, []string{"./test/suites/campaign"}, true, true},
 	{[]machine{
 		{"node1", []string{"--wire", "swarm/1"}},
 		{"node2", []string{"--wire", "swarm/2", "--disk", "2048"}},
-	}, []string{"./test/lab/swarm"}, false, true},
+	}, []string{"./test/suites/swarm"}, false, true},
 }
 
 // lab are the arguments of scripts/lab that are about the machine.

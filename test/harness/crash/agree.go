@@ -1,0 +1,87 @@
+package crash
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/invariant"
+)
+
+// agreeBound is how long the reconciler may take: it works at once on what it finds at start, and orphans are old enough
+// after orphanAfter. The rest is for slow machines, and less than the minute after which it would look again in any case.
+const agreeBound = orphanAfter + 40*time.Second
+
+// agree waits until ledger, kernel and engine agree, unless so far it is the life that was lived without a crash.
+func (r *run) agree(when string) {
+	if len(r.deaths) == 0 || r.died > 0 {
+		r.settled(when)
+	}
+}
+
+// settled waits until ledger, kernel and engine agree.
+func (r *run) settled(when string) { r.until(when, r.violations) }
+
+// takenAhead waits until the process has the addresses ahead that the life says.
+func (r *run) takenAhead(network string) {
+	n := r.engine.networks[network]
+	if r.life.Leases == 0 || n == nil {
+		return
+	}
+	r.until("taking addresses ahead", func() (missing []string, err error) {
+		l, err := r.ledger()
+		if err == nil && l.LeasesOf(n.pool) < r.life.Leases {
+			missing = append(missing, fmt.Sprintf("the pool has %d leases, not %d", l.LeasesOf(n.pool), r.life.Leases))
+		}
+		return missing, err
+	})
+}
+
+// until waits until nothing is found that is not as it should be.
+func (r *run) until(when string, look func() ([]string, error)) {
+	if len(r.broken) > 0 {
+		return
+	}
+	err := dockertest.Await(agreeBound, func() string {
+		found, err := look()
+		if err != nil {
+			found = []string{err.Error()}
+		}
+		if len(found) > 0 && !r.engine.proc.alive() {
+			r.engine.proc = r.revive(errors.New("it died while nothing was asked of it"))
+		}
+		return strings.Join(found, "\n")
+	})
+	if err != nil {
+		r.fail("%s: %v", when, err)
+	}
+}
+
+// violations are what does not hold now. The host, which takes longest to read, is looked at when ledger and engine agree.
+func (r *run) violations() ([]string, error) {
+	ledger, err := r.ledger()
+	if err != nil {
+		return nil, err
+	}
+	if found := (invariant.Facts{Ledger: ledger, Engine: r.engine.knows()}).Violations(); len(found) > 0 {
+		return found, nil
+	}
+	now, err := invariant.ReadHost()
+	if err != nil {
+		return nil, err
+	}
+	return invariant.Facts{Ledger: ledger, Host: now, Before: r.before, Engine: r.engine.knows()}.Violations(), nil
+}
+
+// ledger is what the process has written down, wherever.
+func (r *run) ledger() (*invariant.Ledger, error) {
+	dir := filepath.Join(r.dir, "state")
+	if r.shared == nil {
+		return invariant.ReadLedger(dir)
+	}
+	return invariant.ReadShared(context.Background(), dir, r.shared)
+}

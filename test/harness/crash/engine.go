@@ -1,0 +1,340 @@
+package crash
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/mellanox/passthrough/test/harness/invariant"
+)
+
+// Reaction is what the engine does when the plugin dies in a call.
+type Reaction string
+
+const (
+	// Repeats: the request had not been sent yet, so that it is sent to the next process as it was.
+	Repeats Reaction = "repeats"
+	// Empty: the request had been sent, so that its body is used up; it is sent again without one. That is refused, and the
+	// engine undoes what it had done so far, or goes on where it is past caring.
+	Empty Reaction = "empty body"
+	// Dies: the engine dies with the plugin, and cleans up when it is back: it deletes the endpoints that it had stored,
+	// whose containers are gone, and repeats the removal of a network.
+	Dies Reaction = "engine dies"
+)
+
+// engine is dockerd, as far as the plugin can tell.
+type engine struct {
+	host     *host
+	life     Life
+	reaction Reaction
+	proc     *process
+	revive   func(died error) *process // starts the next process
+	fail     func(format string, args ...any)
+	shares   bool // the plugin's pools and addresses are in a ledger that nodes share
+
+	networks   map[string]*network
+	containers map[string]*container
+	unheard    int      // requests for addresses or releases whose answer never came, and of which something may be left
+	lostPools  int      // likewise for pools
+	lost       []string // networks whose making or removal was never confirmed
+}
+
+// network is what the engine has stored about one.
+type network struct {
+	id, pool, gateway string
+	addresses         []string
+	stored, removing  bool
+}
+
+// container is a running container with its endpoint, or what is left of one.
+type container struct {
+	network, endpoint, address string
+	source                     string // name of the device in the host
+	stored                     bool   // CreateEndpoint was answered
+	space                      *space // where its device is
+}
+
+// errGone is a call that the engine gave up: its answer never came.
+var errGone = errors.New("the plugin died in the call, and refused its repetition")
+
+// engineDied unwinds the stack of an engine that has died.
+type engineDied struct{}
+
+// call makes a call and decodes the answer.
+func (e *engine) call(op string, request map[string]any, into any) error {
+	raw, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	body := string(raw)
+	for {
+		before := len(e.proc.passed())
+		status, answer, err := e.proc.post(op, body)
+		switch {
+		case err == nil && status == 200:
+			return json.Unmarshal(answer, into)
+		case err == nil && body == "":
+			if status != 400 {
+				e.fail("%s with an empty body: %d %s, want 400", op, status, answer)
+			}
+			return errGone
+		case err == nil:
+			return fmt.Errorf("%s: %s", op, answer)
+		}
+		dead := e.proc
+		e.proc = e.revive(err)
+		if errors.Is(err, errDial) {
+			continue
+		}
+		if body != "" {
+			e.lose(op, dead.passed()[before:])
+		}
+		switch e.reaction {
+		case Repeats: // what the first one made, if it did, is nobody's
+		case Empty:
+			body = ""
+		default:
+			panic(engineDied{})
+		}
+	}
+}
+
+// lose counts what a call has left behind whose answer does not come; these are the points that it passed. A node that shares its
+// ledger takes back what a request has made, unless the answer was on its way, and ends a pool when it has promised to.
+func (e *engine) lose(op string, passed []string) {
+	again := e.reaction == Repeats
+	switch op {
+	case "IpamDriver.RequestPool":
+		e.lostPools += count(!e.shares || answering(passed))
+	case "IpamDriver.RequestAddress":
+		e.unheard += count(!e.shares || answering(passed))
+	case "IpamDriver.ReleaseAddress":
+		e.unheard += count(!again)
+	case "IpamDriver.ReleasePool":
+		promised := slices.ContainsFunc(passed, func(p string) bool {
+			return strings.HasPrefix(p, "ReleasePool/journal-add/") && strings.HasSuffix(p, "/after")
+		})
+		e.lostPools += count(!again && !promised)
+	}
+}
+
+// answering tells whether a request had struck out, when the process died, the promise to take back what it had made. While one
+// thread dies at a point another may be about to.
+func answering(passed []string) bool {
+	last := ""
+	for _, p := range passed {
+		if strings.HasPrefix(p, "Request") {
+			last = p
+		}
+	}
+	diedBefore := strings.HasSuffix(last, "/before") && last == passed[len(passed)-1]
+	return strings.Contains(last, "/journal-remove/") && !diedBefore
+}
+
+// count is 1 for what is so.
+func count(is bool) int {
+	if is {
+		return 1
+	}
+	return 0
+}
+
+// ignore is a call whose failure the engine only logs.
+func (e *engine) ignore(op string, request map[string]any) error {
+	var nothing struct{}
+	err := e.call(op, request, &nothing)
+	if err != nil && !errors.Is(err, errGone) {
+		e.fail("%v", err)
+	}
+	return err
+}
+
+// createNetwork is docker network create.
+func (e *engine) createNetwork(id string) error {
+	n := &network{id: id}
+	var pool struct{ PoolID string }
+	request := map[string]any{"AddressSpace": "passthrough-local", "Pool": e.life.Subnet, "SubPool": "", "Options": e.life.IPAM, "V6": false}
+	if err := e.call("IpamDriver.RequestPool", request, &pool); err != nil {
+		return err
+	}
+	n.pool = pool.PoolID
+	e.networks[id] = n // its pool and addresses are the engine's from now on
+	gateway, err := e.requestAddress(n, "", map[string]string{"RequestAddressType": "com.docker.network.gateway"})
+	if err != nil {
+		e.releasePools(n)
+		return err
+	}
+	n.gateway = gateway
+	options := maps.Clone(e.life.Options)
+	if len(e.lost) > 0 { // as the error tells the user who tries without
+		options["replace"] = e.lost[0][:12]
+	}
+	err = e.call("NetworkDriver.CreateNetwork", map[string]any{"NetworkID": id,
+		"Options":  map[string]any{"com.docker.network.generic": options},
+		"IPv4Data": []map[string]any{{"AddressSpace": "passthrough-local", "Pool": e.life.Subnet, "Gateway": gateway}}}, new(struct{}))
+	if errors.Is(err, errGone) {
+		e.lost = append(e.lost, id)
+	}
+	if err != nil {
+		e.releasePools(n)
+	}
+	n.stored = err == nil
+	return err
+}
+
+// requestAddress asks for an address.
+func (e *engine) requestAddress(n *network, address string, options map[string]string) (string, error) {
+	var got struct{ Address string }
+	err := e.call("IpamDriver.RequestAddress", map[string]any{"PoolID": n.pool, "Address": address, "Options": options}, &got)
+	if err != nil {
+		return "", err
+	}
+	n.addresses = append(n.addresses, bare(got.Address))
+	return got.Address, nil
+}
+
+// bare is an address without its mask.
+func bare(cidr string) string { a, _, _ := strings.Cut(cidr, "/"); return a }
+
+// releaseAddress gives one back, if the engine has it.
+func (e *engine) releaseAddress(n *network, cidr string) {
+	i := slices.Index(n.addresses, bare(cidr))
+	if cidr == "" || i < 0 {
+		return
+	}
+	n.addresses = slices.Delete(n.addresses, i, i+1)
+	_ = e.ignore("IpamDriver.ReleaseAddress", map[string]any{"PoolID": n.pool, "Address": bare(cidr)}) // as the engine does
+}
+
+// releasePools gives back what a network has, and forgets it.
+func (e *engine) releasePools(n *network) {
+	e.releaseAddress(n, n.gateway)
+	pool := n.pool
+	n.pool = ""
+	_ = e.ignore("IpamDriver.ReleasePool", map[string]any{"PoolID": pool}) // as the engine does
+	delete(e.networks, n.id)
+	if e.lostPools == 0 && len(e.networks) == 0 {
+		e.unheard = 0 // they went with it
+	}
+}
+
+// removeNetwork is docker network rm. What the drivers answer does not matter: the network is gone.
+func (e *engine) removeNetwork(id string) {
+	n := e.networks[id]
+	n.removing = true
+	if n.pool != "" {
+		e.releasePools(n)
+	}
+	e.networks[id] = n // until the driver was asked
+	if e.ignore("NetworkDriver.DeleteNetwork", map[string]any{"NetworkID": id}) != nil {
+		e.lost = append(e.lost, id)
+	}
+	delete(e.networks, id)
+}
+
+// start is docker run.
+func (e *engine) start(name, network, endpoint string) error {
+	n := e.networks[network]
+	c := &container{network: network, endpoint: endpoint}
+	e.containers[name] = c
+	address, err := e.requestAddress(n, "", nil)
+	if err != nil {
+		delete(e.containers, name)
+		return err
+	}
+	c.address = address
+	ids := map[string]any{"NetworkID": network, "EndpointID": endpoint}
+	err = e.call("NetworkDriver.CreateEndpoint", map[string]any{"NetworkID": network, "EndpointID": endpoint,
+		"Interface": map[string]string{"Address": address}, "Options": map[string]any{}}, new(struct{}))
+	if err != nil { // the driver is told nothing
+		delete(e.containers, name)
+		e.releaseAddress(n, address)
+		return err
+	}
+	c.stored = true
+	var join struct {
+		InterfaceName struct{ SrcName, DstPrefix string }
+	}
+	err = e.call("NetworkDriver.Join", map[string]any{"NetworkID": network, "EndpointID": endpoint,
+		"SandboxKey": "/var/run/docker/netns/0123456789ab"}, &join)
+	if err != nil { // engine 29: Leave, although there was no Join
+		_ = e.ignore("NetworkDriver.Leave", ids) // as the engine does
+		e.deleteEndpoint(name)
+		return err
+	}
+	c.source = join.InterfaceName.SrcName
+	c.space, err = e.host.moveIn(c.source, join.InterfaceName.DstPrefix+"0", address)
+	return err
+}
+
+// stop is docker stop.
+func (e *engine) stop(name string) {
+	c := e.containers[name]
+	_ = e.ignore("NetworkDriver.Leave", map[string]any{"NetworkID": c.network, "EndpointID": c.endpoint}) // as the engine does
+	if c.space != nil {
+		space := c.space
+		c.space = nil
+		if err := space.moveHome(c.source); err != nil {
+			e.fail("move %s home: %v", c.source, err)
+		}
+		space.end()
+	}
+	e.deleteEndpoint(name)
+}
+
+// deleteEndpoint ends an endpoint and its address.
+func (e *engine) deleteEndpoint(name string) {
+	c := e.containers[name]
+	_ = e.ignore("NetworkDriver.DeleteEndpoint", map[string]any{"NetworkID": c.network, "EndpointID": c.endpoint}) // as the engine does
+	delete(e.containers, name)
+	e.releaseAddress(e.networks[c.network], c.address)
+}
+
+// comeBack is what an engine that died does when it is started: containers are gone with their namespaces, endpoints that
+// it had stored are ended, and networks that were being removed are removed.
+func (e *engine) comeBack() {
+	for name, c := range e.containers {
+		if c.space != nil {
+			c.space.die()
+			c.space = nil
+		}
+		if !c.stored {
+			delete(e.containers, name)
+			n := e.networks[c.network]
+			if i := slices.Index(n.addresses, bare(c.address)); i >= 0 {
+				n.addresses = slices.Delete(n.addresses, i, i+1)
+				e.unheard++
+			}
+			continue
+		}
+		e.stop(name)
+	}
+	for id, n := range e.networks {
+		if n.removing {
+			e.removeNetwork(id)
+		}
+	}
+}
+
+// knows is what the engine would tell.
+func (e *engine) knows() *invariant.Engine {
+	known := &invariant.Engine{Addresses: []netip.Addr{}, Pools: []string{}, Unheard: e.unheard, UnheardPools: e.lostPools,
+		Lost: e.lost}
+	for id, n := range e.networks {
+		known.Networks = append(known.Networks, id)
+		if n.pool != "" {
+			known.Pools = append(known.Pools, n.pool)
+		}
+		for _, a := range n.addresses {
+			known.Addresses = append(known.Addresses, netip.MustParseAddr(a))
+		}
+	}
+	for _, c := range e.containers {
+		known.Endpoints = append(known.Endpoints, c.network+"/"+c.endpoint)
+	}
+	return known
+}

@@ -1,0 +1,301 @@
+package crash
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/mellanox/passthrough/test/harness/etcdtest"
+	"github.com/mellanox/passthrough/test/harness/invariant"
+)
+
+// Life is what an engine does, and where.
+type Life struct {
+	Name    string
+	Setup   string            // shell commands, a line each, that make the host's devices
+	End     string            // likewise, that make the machine as it was; a place that is private needs none
+	Subnet  string            // of the network
+	Options map[string]string // -o
+	IPAM    map[string]string // --ipam-opt
+	// Leases is how many the network's pool has when the process has taken ahead what it is to: the container comes then. 0: at once.
+	Leases int
+	// Away: the etcd is away when the container ends and the network goes, and is back afterwards.
+	Away bool
+}
+
+// run is one life on one host.
+type run struct {
+	program []string
+	etcd    *etcdtest.Cluster
+	shared  *shared // in it; nil without one
+	life    Life
+	dir     string // of sockets, state and journals
+	deaths  []string
+	died    int // how often the process was killed
+	host    *host
+	before  *invariant.Host
+	engine  *engine
+	broken  []string // what did not hold
+	told    []string // what the processes said
+	stored  int      // how many points had been passed when the first network was there
+}
+
+// journal is the name of the file in which the n-th process writes the points that it passes.
+func journal(n int) string { return fmt.Sprintf("journal-%d", n) }
+
+// passed are the points that the n-th process has passed, in order.
+func (r *run) passed(n int) []string {
+	points, err := readPoints(filepath.Join(r.dir, journal(n)))
+	if err != nil {
+		r.fail("%v", err)
+	}
+	return points
+}
+
+// readPoints reads such a file, which is not there before the first point.
+func readPoints(path string) (points []string, err error) {
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		err = nil
+	}
+	for _, l := range lines(string(raw)) {
+		name, _, _ := strings.Cut(l, "\t")
+		points = append(points, name)
+	}
+	return points, err
+}
+
+// fail notes what did not hold.
+func (r *run) fail(format string, args ...any) {
+	r.broken = append(r.broken, fmt.Sprintf(format, args...))
+}
+
+// live lives the life on this thread's host.
+func (r *run) live(reaction Reaction, virtual bool) {
+	if err := r.begin(reaction, virtual); err != nil {
+		r.fail("%v", err)
+	} else {
+		r.whole("first")
+		switch {
+		case r.died > 0 || r.diesStopping(): // nothing that was left is in the way of the next
+			r.engine.reaction = Repeats
+			r.whole("second")
+			if r.diesStopping() {
+				r.settled("the end")
+			}
+		case !virtual: // the next life begins with these devices, also when nobody was killed
+			r.settled("the end")
+		}
+	}
+	r.end()
+}
+
+// begin makes the host's devices and starts the process.
+func (r *run) begin(reaction Reaction, virtual bool) (err error) {
+	if r.host, err = openHost(virtual); err != nil {
+		return err
+	}
+	if virtual {
+		if err := sh(r.life.Setup); err != nil {
+			return err
+		}
+	}
+	if r.etcd != nil {
+		if r.shared, err = openShared(r.etcd, filepath.Base(r.dir)); err != nil {
+			return err
+		}
+	}
+	if r.before, err = invariant.ReadHost(); err != nil {
+		return err
+	}
+	r.engine = &engine{host: r.host, life: r.life, reaction: reaction, fail: r.fail, revive: r.revive, shares: r.shared != nil,
+		networks: map[string]*network{}, containers: map[string]*container{}}
+	r.engine.proc, err = r.startNext()
+	return err
+}
+
+// sh runs shell commands until one fails.
+func sh(script string) error {
+	if out, err := exec.Command("sh", "-ec", script).CombinedOutput(); err != nil {
+		return fmt.Errorf("%s: %w: %s", script, err, out)
+	}
+	return nil
+}
+
+// startNext starts the next process, with the next death ahead of it.
+func (r *run) startNext() (*process, error) {
+	at := ""
+	if r.died < len(r.deaths) {
+		at = r.deaths[r.died]
+	}
+	env := r.shared.env()
+	if r.life.Leases > 0 || r.life.Away {
+		env = append(env, "CRASH_MAINTAIN_EVERY="+maintainEvery.String())
+	}
+	if r.life.Away {
+		env = append(env, "HANDLER_TIMEOUT="+handlerTimeoutAway.String())
+	}
+	return startProcess(r.program, r.dir, at, journal(r.died), env...)
+}
+
+// revive sees to it that the process died as it should, and starts the next.
+func (r *run) revive(how error) *process {
+	p := r.engine.proc
+	if r.died >= len(r.deaths) {
+		r.fail("the process died without being told to: %v", how)
+	}
+	for {
+		if err := p.died(); err != nil {
+			r.fail("the process %v", err)
+		}
+		if points := r.passed(r.died); r.died < len(r.deaths) && (len(points) == 0 || points[len(points)-1] != r.deaths[r.died]) {
+			r.fail("the process should have died at %s, and passed %v last", r.deaths[r.died], points[max(0, len(points)-1):])
+		}
+		r.told = append(r.told, p.out.String())
+		r.died++
+		next, err := r.startNext()
+		if err != nil {
+			r.fail("%v", err)
+		}
+		if next.alive() || len(r.broken) > 0 {
+			return next
+		}
+		p = next
+	}
+}
+
+// whole is one life: network, container, and their ends. What fails is tried again under another name, as a user would.
+func (r *run) whole(which string) {
+	e := r.engine
+	network := r.insist("create a network", func(n int) (string, error) {
+		id := fmt.Sprintf("%s-%d-network-%s", which, n, strings.Repeat("0", 40))
+		return id, e.createNetwork(id)
+	})
+	if which == "first" && r.died == 0 {
+		r.stored = len(r.passed(0))
+	}
+	r.agree(which + " network created")
+	r.takenAhead(network)
+	r.insist("start a container", func(n int) (string, error) {
+		return "c", e.start("c", network, fmt.Sprintf("%s-endpoint-%d-%s", which, n, strings.Repeat("0", 40)))
+	})
+	r.agree(which + " container started")
+	if r.life.Away {
+		r.shared.way.Cut()
+	}
+	r.attempt("stop the container", func() error {
+		if e.containers["c"] != nil {
+			e.stop("c")
+		}
+		return nil
+	})
+	if !r.life.Away {
+		r.agree(which + " container stopped")
+	}
+	r.attempt("remove the network", func() error {
+		if e.networks[network] != nil {
+			e.removeNetwork(network)
+		}
+		return nil
+	})
+	if r.life.Away {
+		r.shared.way.Heal()
+	}
+	r.agree(which + " network removed")
+}
+
+// insist tries something until it works; only a death of the plugin is a reason not to. What an endpoint has that a crash
+// left behind is free after a while, which is what the user is told.
+func (r *run) insist(what string, try func(n int) (string, error)) (name string) {
+	bound := time.After(agreeBound)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for n := 0; len(r.broken) == 0; n++ {
+		var err error
+		done := r.attempt(what, func() error {
+			name, err = try(n)
+			if r.died > 0 && err != nil && strings.Contains(err.Error(), " is held by endpoint ") {
+				return errGone
+			}
+			return err
+		})
+		if done {
+			break
+		}
+		select {
+		case <-tick.C:
+		case <-bound:
+			r.fail("%s: %v", what, err)
+		}
+	}
+	return name
+}
+
+// attempt does something; if the engine dies in it, it comes back.
+func (r *run) attempt(what string, do func() error) (done bool) {
+	defer func() {
+		switch v := recover().(type) {
+		case nil:
+		case engineDied:
+			r.engine.reaction = Repeats
+			r.engine.comeBack()
+		default:
+			panic(v)
+		}
+	}()
+	if len(r.broken) > 0 {
+		return false
+	}
+	before := r.died
+	err := do()
+	if err != nil && r.died == before && !errors.Is(err, errGone) {
+		r.fail("%s: %v", what, err)
+	}
+	return err == nil
+}
+
+// diesStopping ends the process in good order, if it still has a point to die at: that may be one of its last, where it writes
+// down what it has seen of an etcd. If it did die, the next one is started.
+func (r *run) diesStopping() bool {
+	if r.shared == nil || r.died == len(r.deaths) || len(r.broken) > 0 {
+		return false
+	}
+	if err := r.engine.proc.stop(); err != nil {
+		r.fail("the process %v", err)
+	}
+	points := r.passed(r.died)
+	if len(points) == 0 || points[len(points)-1] != r.deaths[r.died] {
+		return false
+	}
+	r.engine.proc = r.revive(errors.New("it died while it stopped"))
+	return true
+}
+
+// end ends the process and the host.
+func (r *run) end() {
+	if r.engine != nil && r.engine.proc != nil {
+		if err := r.engine.proc.stop(); err != nil {
+			r.fail("the process %v", err)
+		}
+		r.told = append(r.told, r.engine.proc.out.String())
+	}
+	if err := r.shared.close(); err != nil {
+		r.fail("%v", err)
+	}
+	if r.host != nil {
+		r.host.close()
+	}
+}
+
+// report is what did not hold, with what the processes said.
+func (r *run) report() string {
+	if len(r.broken) == 0 {
+		return ""
+	}
+	return strings.Join(slices.Compact(r.broken), "\n") + "\n--- the processes said\n" + strings.Join(r.told, "--- the next\n")
+}

@@ -1,0 +1,169 @@
+package load
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/engineapi"
+	"github.com/mellanox/passthrough/test/harness/invariant"
+)
+
+// A Crowd is containers that are started and stopped together.
+type Crowd struct {
+	On      map[string]int // how many there are on a network, by its name
+	TooMany int            // how many of them the networks have nothing for
+	Refusal string         // what those are told, among other words
+}
+
+// Run makes the containers, starts and stops all of them at the same time in each round, and removes them when the test ends.
+// Those that are too many are refused in each round, for just that reason, and no other call to the plugin fails. What the plugin
+// takes of the machine is the same after each round.
+func (c Crowd) Run(t *testing.T, rounds int) {
+	t.Helper()
+	if rounds < 2 {
+		t.Fatalf("%d rounds: there have to be two at least, to be compared", rounds)
+	}
+	before, err := invariant.ReadHost()
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := len(log(t))
+	e := engineapi.Engine()
+	t.Cleanup(e.CloseIdleConnections)
+	names := c.create(t, e)
+	var takes []usage
+	for round := range rounds {
+		start := time.Now()
+		c.refused(t, round+1, again(t, e, together(names, e.Start), 1+len(names)/200))
+		started := time.Since(start)
+		agree(t, before, len(names)-c.TooMany)
+		start = time.Now()
+		for name, err := range together(names, e.Stop) {
+			t.Errorf("round %d: stop %s: %v", round+1, name, err)
+		}
+		stopped := time.Since(start)
+		agree(t, before, 0)
+		takes = append(takes, taken(t))
+		t.Logf("round %d: all started in %.1f s, stopped in %.1f s; %+v", round+1, started.Seconds(), stopped.Seconds(), takes[round])
+	}
+	for problem, n := range c.failed(log(t)[said:]) {
+		t.Errorf("%d times: %s", n, problem)
+	}
+	for _, problem := range grown(takes[0], takes[rounds-1]) {
+		t.Errorf("%s: %+v, then %+v", problem, takes[0], takes[rounds-1])
+	}
+}
+
+// create makes the containers, and returns their names.
+func (c Crowd) create(t *testing.T, e engineapi.Client) (names []string) {
+	t.Helper()
+	networks := map[string]string{} // by the container's name
+	for network, n := range c.On {
+		for i := range n {
+			name := fmt.Sprintf("%s%d", network, i)
+			names, networks[name] = append(names, name), network
+		}
+	}
+	t.Cleanup(func() {
+		for name, err := range together(names, e.Remove) {
+			t.Errorf("remove %s: %v", name, err)
+		}
+	})
+	for name, err := range together(names, func(name string) error { return e.Create(name, networks[name]) }) {
+		t.Fatalf("create %s: %v", name, err)
+	}
+	return names
+}
+
+// again starts those once more whose start containerd has given up, n at most, and returns who did not start: with hundreds at once the process
+// that a container is to have does not answer it in time if it gets no processor, on whatever network (seen with engine 28.5, 200 at
+// once on two processors that had other work as well). That they can have a device then shows that the first one came back.
+func again(t *testing.T, e engineapi.Client, failed map[string]error, n int) map[string]error {
+	t.Helper()
+	for name, err := range failed {
+		if n == 0 || !strings.Contains(err.Error(), "failed to start shim") {
+			continue
+		}
+		n--
+		t.Logf("start %s again: %v", name, err)
+		delete(failed, name)
+		if err := e.Start(name); err != nil {
+			failed[name] = err
+		}
+	}
+	return failed
+}
+
+// refused looks whether those that did not start are those that are too many.
+func (c Crowd) refused(t *testing.T, round int, failed map[string]error) {
+	t.Helper()
+	for name, err := range failed {
+		if c.TooMany == 0 || !strings.Contains(err.Error(), c.Refusal) {
+			t.Errorf("round %d: %s: %v", round, name, err)
+		}
+	}
+	if len(failed) != c.TooMany {
+		t.Errorf("round %d: %d were refused, want the %d that are too many", round, len(failed), c.TooMany)
+	}
+}
+
+// log is the plugin's log.
+func log(t *testing.T) []dockertest.Event {
+	t.Helper()
+	lines, err := dockertest.Log()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
+}
+
+// failed are the calls that did not go well, but for those that are too many, and how often. Of some of them nobody else
+// hears: an engine that cannot end an endpoint goes on.
+func (c Crowd) failed(lines []dockertest.Event) map[string]int {
+	failed := map[string]int{}
+	for _, l := range lines {
+		if l.Msg != "call" || l.Outcome == "ok" || c.TooMany > 0 && strings.Contains(l.Err, c.Refusal) {
+			continue
+		}
+		failed[fmt.Sprintf("%s: %s: %s", l.Op, l.Outcome, l.Err)]++
+	}
+	return failed
+}
+
+// together does something to all at the same time, and returns the errors.
+func together(names []string, do func(name string) error) map[string]error {
+	var mu sync.Mutex // guards failed
+	failed := map[string]error{}
+	var wg sync.WaitGroup
+	for _, name := range names {
+		wg.Go(func() {
+			if err := do(name); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				failed[name] = err
+			}
+		})
+	}
+	wg.Wait()
+	return failed
+}
+
+// Number is a number of the environment: how many rounds or containers somebody wants, who has more time than the test takes
+// otherwise.
+func Number(t *testing.T, name string, otherwise int) int {
+	t.Helper()
+	if os.Getenv(name) == "" {
+		return otherwise
+	}
+	n, err := strconv.Atoi(os.Getenv(name))
+	if err != nil {
+		t.Fatalf("%s: %v", name, err)
+	}
+	return n
+}

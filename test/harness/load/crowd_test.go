@@ -1,0 +1,27 @@
+package load
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/test/harness/dockertest"
+)
+
+// TestFailed: what the engine keeps to itself counts, and what is meant to be refused does not.
+func TestFailed(t *testing.T) {
+	lines := []dockertest.Event{
+		{Msg: "device"},
+		{Msg: "call", Op: "NetworkDriver.Join", Outcome: "ok"},
+		{Msg: "call", Op: "NetworkDriver.CreateEndpoint", Outcome: "error", Err: "all 7 vfs are in use"},
+		{Msg: "call", Op: "NetworkDriver.DeleteEndpoint", Outcome: "deadline", Err: "took longer"},
+		{Msg: "call", Op: "NetworkDriver.DeleteEndpoint", Outcome: "deadline", Err: "took longer"},
+	}
+	const late, refused = "NetworkDriver.DeleteEndpoint: deadline: took longer", "NetworkDriver.CreateEndpoint: error: all 7 vfs are in use"
+	if diff := cmp.Diff(map[string]int{late: 2}, Crowd{TooMany: 1, Refusal: "all 7 vfs are in use"}.failed(lines)); diff != "" {
+		t.Errorf("one is too many: %s", diff)
+	}
+	if diff := cmp.Diff(map[string]int{late: 2, refused: 1}, Crowd{}.failed(lines)); diff != "" {
+		t.Errorf("none is: %s", diff)
+	}
+}

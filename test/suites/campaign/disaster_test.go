@@ -1,0 +1,145 @@
+//go:build lab
+
+package campaign
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/mellanox/passthrough/test/harness/invariant"
+)
+
+// machineOps are what happens to the machine and its devices.
+var machineOps = []operation{
+	{name: "power cut", weight: 2, may: busy, do: func(c *campaign) error {
+		err := command("sync")
+		c.rebooted()
+		return errors.Join(err, powerCut())
+	}},
+	{name: "power cut at work", weight: 2, may: busy, bound: unheard, do: func(c *campaign) error {
+		line, adopt := c.work()
+		after := c.soon()
+		c.say("after %d ms", after)
+		c.leaks += 2
+		c.mayBeLost = true
+		// What was done before is on disk: what an engine has not written down may go, but not what it had.
+		err := command(fmt.Sprintf("sync; setsid sh -c %s >/dev/null 2>&1 </dev/null & sleep %d.%03d", quoted("", line)[1:], after/1000, after%1000))
+		c.rebooted()
+		if err = errors.Join(err, powerCut()); err != nil {
+			return err
+		}
+		return adopt()
+	}},
+	{name: "pf down and up", weight: 2, may: busy, do: func(c *campaign) error {
+		return errors.Join(command("ip link set "+nic1+" down"), c.meanwhile(), command("ip link set "+nic1+" up"))
+	}, bound: unheard},
+	{name: "pf unplugged and plugged in", weight: 2, may: busy, do: (*campaign).unplug, bound: unheard},
+	{name: "vf taken from its driver", weight: 3, may: some(hasVF), do: func(c *campaign) error {
+		k := c.pick(hasVF)
+		pci := c.vfOf(k).Device
+		c.say("%s", pci)
+		err := command("echo " + pci + " >/sys/bus/pci/devices/" + pci + "/driver/unbind")
+		return errors.Join(err, command("docker restart -t 1 "+k.name))
+	}, bound: unheard},
+	{name: "free vf taken from its driver", weight: 1, may: func(c *campaign) bool { return len(c.freeVFs()) > 0 }, do: func(c *campaign) error {
+		pci := drawn(c.rand, c.freeVFs())
+		c.say("%s", pci)
+		return command("echo " + pci + " >/sys/bus/pci/devices/" + pci + "/driver/unbind")
+	}},
+	{name: "name taken in the host", weight: 3, may: some(hasVF), do: (*campaign).takeName, bound: unheard},
+	{name: "device changed from within", weight: 4, may: some(healthy), do: func(c *campaign) error {
+		k := c.pick(healthy)
+		seen := c.last.seen(k.name)
+		change := drawn(c.rand, []string{"name mine", "mtu 1280", "address 02:00:00:00:66:66", "down", "alias mine", "txqueuelen 7"})
+		dev := drawn(c.rand, seen.Links).Name
+		c.say("%s %s", dev, change)
+		k.tampered = true
+		// It may not be allowed, as a MAC for a VF that is not trusted; and a device has to be down for some.
+		return command(fmt.Sprintf("dev() { nsenter --net=/proc/%d/ns/net ip link set \"$@\"; }; dev %s down; dev %[2]s %s; dev %[2]s up || dev mine up", seen.PID, dev, change))
+	}},
+}
+
+// vfOf is the loan of the VF that a container has; of the first, if it has several.
+func (c *campaign) vfOf(k *container) (loan invariant.Loan) {
+	for _, link := range c.last.seen(k.name).Links {
+		if l := c.last.Ledger.Loans[link.PCI]; l.PF != "" {
+			return l
+		}
+	}
+	return loan
+}
+
+// hasVF tells whether a container has a VF.
+func hasVF(k *container) bool {
+	return healthy(k) && slices.ContainsFunc(k.named(), func(n string) bool { return n == "one" || n == "two" || n == "far" })
+}
+
+// rebooted takes note of a machine that has lost its power.
+func (c *campaign) rebooted() {
+	c.live = false // the engine's options were in memory
+	c.engineGone(false)
+}
+
+// freeVFs are bound VFs that nobody has.
+func (c *campaign) freeVFs() (free []string) {
+	for _, pf := range sorted(c.last.Host.PFs) {
+		for _, vf := range pf.VFs {
+			if _, lent := c.last.Ledger.Loans[vf.PCI]; !lent && vf.Driver != "" {
+				free = append(free, vf.PCI)
+			}
+		}
+	}
+	return free
+}
+
+// meanwhile has a user start or end a container while something is broken, which may be refused.
+func (c *campaign) meanwhile() error {
+	if c.canRun() && c.rand.IntN(2) == 0 {
+		k, args := c.planned()
+		_, err := docker(args...)
+		return c.note(k, err == nil)
+	}
+	if len(c.containers(running)) > 0 {
+		return c.ended(c.pick(running), "stop", "-t", "0")
+	}
+	return nil
+}
+
+// unplug takes the second NIC out, and puts it back. Containers that have lost a device with it are started again.
+func (c *campaign) unplug() error {
+	if err := command("nic unplug 2"); err != nil {
+		return err
+	}
+	on := func(k *container) bool {
+		return k.running && slices.ContainsFunc(k.named(), func(n string) bool {
+			return c.nets[n] != nil && slices.Contains(c.nets[n].nics, nic2)
+		})
+	}
+	affected := c.containers(on)
+	if err := errors.Join(c.meanwhile(), command("nic plug 2")); err != nil {
+		return err
+	}
+	var names []string
+	for _, k := range affected {
+		if k.running {
+			k.tampered = false
+			names = append(names, k.name)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	c.say("then restart %s", strings.Join(names, " "))
+	return command("docker restart -t 1 " + strings.Join(names, " "))
+}
+
+// takeName gives the name that a lent VF had in the host to somebody else, ends the container, and takes the name away.
+func (c *campaign) takeName() error {
+	k := c.pick(hasVF)
+	loan := c.vfOf(k)
+	name := fmt.Sprintf("%sv%d", c.last.Host.PFs[loan.PF].Name, loan.VF)
+	c.say("%s", name)
+	return errors.Join(command("ip link add "+name+" type dummy"), c.ended(k, "stop", "-t", "1"), command("ip link del "+name))
+}

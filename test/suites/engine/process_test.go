@@ -1,0 +1,89 @@
+//go:build engine
+
+package engine
+
+import (
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	. "github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/docs"
+)
+
+// TestPlainProcess: the same binary as a process of its own, as systemd or a container starts it, is found by the name
+// of its socket. It is not passthrough here: to the engine that would be the plugin passthrough:latest.
+func TestPlainProcess(t *testing.T) {
+	process(t, "plain")
+	useful(t, "plain")
+}
+
+// process runs the plugin as a process with this name and these settings until the test ends.
+func process(t *testing.T, name string, settings ...string) {
+	t.Helper()
+	socket := "/run/docker/plugins/" + name + ".sock"
+	cmd := exec.Command(bundle + "/rootfs/driver")
+	cmd.Env = append(append(os.Environ(), "SOCKET="+socket, "STATE_DIR="+t.TempDir()), settings...)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+			t.Error(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Errorf("after SIGTERM: %v", err)
+		}
+	})
+	listens(t, socket)
+}
+
+// TestPlainContainer runs the commands of docs/other-ways.md that start the binary as a container, under another name
+// for the same reason.
+func TestPlainContainer(t *testing.T) {
+	t.Cleanup(func() {
+		_, _ = Try("docker", "rm", "-f", "passthrough-plugin")
+		_, _ = Try("docker", "volume", "rm", "passthrough-state")
+		_, _ = Try("docker", "rmi", "passthrough-plugin")
+	})
+	n := 0
+	for _, line := range docs.Commands(t, "../../../docs/other-ways.md", "As a container") {
+		if !strings.Contains(line, "docker ") {
+			continue
+		}
+		n++
+		line = strings.ReplaceAll(line, "bin/plugin", bundle)
+		line = strings.ReplaceAll(line, "docker run -d", "docker run -d -e SOCKET=/run/docker/plugins/contained.sock")
+		Sh(t, line)
+	}
+	if n != 2 {
+		t.Fatalf("docs/other-ways.md shows %d docker commands, want 2", n)
+	}
+	listens(t, "/run/docker/plugins/contained.sock")
+	useful(t, "contained")
+}
+
+// listens waits for a socket.
+func listens(t *testing.T, socket string) {
+	t.Helper()
+	Within(t, 5*time.Second, func() string {
+		if _, err := os.Stat(socket); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+}
+
+// useful has the plugin of that name lend a device.
+func useful(t *testing.T, plugin string) {
+	t.Helper()
+	veth(t, "v1dev", "10.90.0.1/24")
+	Network(t, "v1", "-d", plugin, "--ipam-driver", plugin, "--subnet", "10.90.0.0/24", "--gateway", "10.90.0.1",
+		"-o", "netdevice=v1dev", "-o", "mode=passthrough")
+	Container(t, "p1", "--net", "v1")
+	Reaches(t, "p1", "10.90.0.1", 5*time.Second)
+}

@@ -1,0 +1,70 @@
+//go:build lab
+
+package lab
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	. "github.com/mellanox/passthrough/test/harness/dockertest"
+)
+
+// readmeCommands are the docker commands that README.md shows, in order, a group for each paragraph with a bold heading.
+func readmeCommands(t *testing.T) (groups [][]string) {
+	t.Helper()
+	page, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, paragraph := range strings.Split(strings.ReplaceAll(string(page), "\\\n", " "), "\n**") {
+		var commands []string
+		for _, line := range strings.Split(paragraph, "\n") {
+			if strings.HasPrefix(line, "    docker ") {
+				commands = append(commands, strings.Join(strings.Fields(line), " "))
+			}
+		}
+		groups = append(groups, commands)
+	}
+	return groups
+}
+
+// TestReadme runs every docker command that the README shows. What a paragraph has made goes before the next.
+func TestReadme(t *testing.T) {
+	asBefore(t)
+	Sh(t, "ip link set "+another+" up; ip link add bond0 type bond; ip link add br0 type bridge")
+	t.Cleanup(func() { // a device with children stays up
+		Sh(t, "ip link set "+pf+" down; ip link set "+another+" down; ip link del bond0; ip link del br0")
+	})
+	groups := readmeCommands(t)
+	if n := len(slices.Concat(groups...)); n < 12 {
+		t.Fatalf("README.md shows only %d commands: %q", n, groups)
+	}
+	for _, commands := range groups {
+		var networks []string
+		for _, c := range commands {
+			fields := strings.Fields(c)
+			if strings.Contains(c, "network create") {
+				name := fields[len(fields)-1]
+				Sh(t, c)
+				t.Cleanup(func() { _, _ = Try("docker", "network", "rm", name) }) // should a later command fail
+				networks = append(networks, name)
+			} else if out := Sh(t, c); !strings.Contains(out, "eth0") {
+				t.Errorf("%s: %s", c, out)
+			}
+		}
+		for _, n := range networks {
+			Docker(t, "network", "rm", n)
+		}
+	}
+}
+
+// TestDemo runs the steps of make demo.
+func TestDemo(t *testing.T) {
+	asBefore(t)
+	out := Sh(t, "DEVICE="+another+" bash ./demo --here "+pf)
+	if !strings.HasSuffix(out, "demo: ok") {
+		t.Errorf("the demo ends in\n%s", out)
+	}
+}

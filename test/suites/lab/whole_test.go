@@ -1,0 +1,105 @@
+//go:build lab
+
+package lab
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/mellanox/passthrough/netdrv"
+	. "github.com/mellanox/passthrough/test/harness/dockertest"
+)
+
+// whole makes a network that hands over the second NIC, which the host has configured.
+func whole(t *testing.T) {
+	t.Helper()
+	Sh(t, "ip link set "+another+" up mtu 1400; ip addr add 192.0.2.10/24 dev "+another+
+		"; ip -6 addr add 2001:db8::10/64 nodad dev "+another+"; ip route add 198.51.100.0/24 via 192.0.2.1")
+	t.Cleanup(func() { Sh(t, "ip addr flush dev "+another+"; ip link set "+another+" down mtu 1500") })
+	Within(t, 10*time.Second, func() string {
+		if link := Run(t, "ip", "-o", "link", "show", another); !strings.Contains(link, "LOWER_UP") {
+			return "no carrier: " + link
+		}
+		return ""
+	})
+	Network(t, "whole", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.7.0.0/24",
+		"-o", "netdevice="+another, "-o", "mode=passthrough")
+}
+
+// TestWholeDevice: the device is the container's alone, and comes back with name, MAC, MTU, state, addresses and routes.
+func TestWholeDevice(t *testing.T) {
+	asBefore(t)
+	whole(t)
+	before := host(t) + Sh(t, "ip route; ip -6 route show dev "+another+" | grep -v ^fe80 || true")
+	for _, way := range [][]string{{"stop", "-t1"}, {"kill"}, {"rm", "-f"}} {
+		Docker(t, "run", "-d", "--name", "db1", "--cap-add", "NET_ADMIN", "--net", "whole", "lab", "sleep", "1000000")
+		if _, err := Try("ip", "link", "show", another); err == nil {
+			t.Errorf("%s is still in the host", another)
+		}
+		Exec(t, "db1", "sh", "-c", "ip link set eth0 down; ip link set eth0 mtu 1300 address 02:66:66:66:66:66; ip link set eth0 name gone up")
+		Refused(t, "a device that is handed over whole serves one container at a time",
+			"run", "--rm", "--net", "whole", "lab", "true")
+		Docker(t, append(way, "db1")...)
+		Within(t, 10*time.Second, func() string {
+			if now := host(t) + Sh(t, "ip route; ip -6 route show dev "+another+" 2>&1 | grep -v ^fe80 || true"); now != before {
+				return strings.Join(way, " ") + ": the host is\n" + now + "\nbut was\n" + before
+			}
+			return ""
+		})
+		_, _ = Try("docker", "rm", "-f", "db1")
+	}
+}
+
+// TestRefusals: what must not be done is refused in words that say what, where and why, and nothing changes.
+func TestRefusals(t *testing.T) {
+	asBefore(t)
+	sriov(t, "vfs", "10.1.0.0/24", "-o", "vlan=100", "-o", "numvfs=2")
+	id := Docker(t, "network", "inspect", "-f", "{{.Id}}", "vfs")[:12]
+	before := host(t)
+	mgmt := Sh(t, "ip route show default | sed 's/.*dev //; s/ .*//'")
+	Sh(t, "ip link add bridge7 type bridge")
+	defer Sh(t, "ip link del bridge7")
+	var known []string
+	for _, o := range netdrv.Options() {
+		known = append(known, o.Name)
+	}
+	slices.Sort(known)
+	for _, c := range []struct {
+		want    string
+		options []string
+	}{
+		{"option netdevice: " + mgmt + " carries the host's default route (through " + mgmt + "); the host would be cut off; if that is meant, say force=yes",
+			[]string{"mode=passthrough", "netdevice=" + mgmt}},
+		{"option netdevice: bridge7: a bridge cannot leave its network namespace: not supported by the driver; use mode=macvlan on it, " +
+			"or hand over one of its ports", []string{"mode=passthrough", "netdevice=bridge7"}},
+		{"option netdevice: " + pf + " is used by network " + id + Left(id), []string{"mode=passthrough", "netdevice=" + pf}},
+		{"option vlan: 100 is used on " + pf + " (" + pfPCI + ") by network " + id + "; choose another" + Left(id),
+			[]string{"netdevice=" + pfPCI, "vlan=100"}},
+		{`option vlan: "4095" is not allowed; allowed: 0 to 4094`, []string{"netdevice=" + pf, "vlan=4095"}},
+		{"option colour: unknown; known are " + strings.Join(known, ", "), []string{"netdevice=" + pf, "colour=blue"}},
+		{"option netdevice: nosuch0: no such device", []string{"netdevice=nosuch0"}},
+		{"option netdevice: missing; say which device to use: -o netdevice=NAME", nil},
+	} {
+		args := []string{"network", "create", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.9.0.0/24"}
+		for _, o := range c.options {
+			args = append(args, "-o", o)
+		}
+		Refused(t, c.want, append(args, "refused")...)
+	}
+	if now := host(t); withoutLine(now, "bridge7") != before {
+		t.Errorf("the host is\n%s\nbut was\n%s", now, before)
+	}
+}
+
+// withoutLine is text without the lines that begin with a name.
+func withoutLine(text, name string) string {
+	var lines []string
+	for _, l := range strings.Split(text, "\n") {
+		if !strings.HasPrefix(l, name) {
+			lines = append(lines, l)
+		}
+	}
+	return strings.Join(lines, "\n")
+}
