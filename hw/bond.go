@@ -55,7 +55,7 @@ func (h *Host) newBond(id ID, s BondSpec) (Netdev, error) {
 		l.First = first.Index
 		l.MTU = cmp.Or(l.MTU, first.MTU)
 	}
-	err := h.made.MakeLink(l)
+	err := h.kernel.MakeLink(l)
 	if errors.Is(err, ErrUnsupported) {
 		err = fmt.Errorf("%w; load its module: modprobe %s", err, modules[Bond])
 	}

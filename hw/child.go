@@ -98,7 +98,7 @@ func (h *Host) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error)
 
 // fresh returns a link that was made just now, and has no mark yet.
 func (h *Host) fresh(id ID) (Netdev, error) {
-	l, err := h.seen.LinkNamed(id.madeName())
+	l, err := h.kernel.LinkNamed(id.madeName())
 	if err != nil {
 		return Netdev{}, &Error{Dev: id.madeName(), Op: "read link", Err: err}
 	}
@@ -110,7 +110,7 @@ func (h *Host) fresh(id ID) (Netdev, error) {
 func (h *Host) makeBeside(ctx context.Context, l NewLink) error {
 	var last error
 	err := wait(ctx, namespaceBound, func() (bool, error) {
-		last = h.made.MakeLink(l)
+		last = h.kernel.MakeLink(l)
 		inTheWay := l.Kind != IPoIB && (errors.Is(last, ErrBusy) || errors.Is(last, ErrInvalid))
 		if inTheWay {
 			return false, nil
@@ -164,7 +164,7 @@ func (h *Host) unmake(id ID) error {
 		return nil
 	}
 	if err == nil {
-		err = h.made.RemoveLink(n.Index)
+		err = h.kernel.RemoveLink(n.Index)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return &Error{Dev: n.Name, Op: "remove", Err: err}

@@ -11,6 +11,6 @@
 //
 // A device is known by its [ID], which outlives names: names change under udev, in containers and when the kernel
 // brings a device home from a namespace that died. Nothing here remembers anything between two calls; whoever calls
-// keeps the snapshots. Every set is read back. The kernel is reached through [Machine] for changes and through a
+// keeps the snapshots. Every set is read back. The kernel is reached through [Kernel] for changes and through a
 // directory, the root of sysfs, for reading; package hwtest has a stand-in for all of it.
 package hw

@@ -30,7 +30,7 @@ func (h *Host) findFunction(id ID) (Netdev, error) {
 	}
 	var oldest Netdev
 	for _, name := range names {
-		l, err := h.seen.LinkNamed(name)
+		l, err := h.kernel.LinkNamed(name)
 		if errors.Is(err, ErrNotFound) {
 			return Netdev{}, errRenamed
 		}
@@ -55,10 +55,10 @@ func (h *Host) findFunction(id ID) (Netdev, error) {
 // spot finds a device without a PCI address if it is where it was first seen, or made, and nobody else can be meant.
 func (h *Host) spot(id ID) (n Netdev, ok bool) {
 	if id.IsMade() {
-		l, err := h.seen.LinkNamed(id.madeName())
+		l, err := h.kernel.LinkNamed(id.madeName())
 		return Netdev{ID: id, Link: l}, err == nil && l.Alias == id.mark() && makeable(l)
 	}
-	l, err := h.seen.LinkAt(id.index())
+	l, err := h.kernel.LinkAt(id.index())
 	if err != nil {
 		return Netdev{}, false
 	}

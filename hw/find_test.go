@@ -17,7 +17,7 @@ func open(t *testing.T, k *hwtest.Kernel) *hw.Host {
 	return openWith(t, k, k)
 }
 
-func openWith(t *testing.T, k *hwtest.Kernel, kernel hw.Machine) *hw.Host {
+func openWith(t *testing.T, k *hwtest.Kernel, kernel hw.Kernel) *hw.Host {
 	t.Helper()
 	h, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: kernel, Boot: "boot-1"})
 	if err != nil {
@@ -222,23 +222,23 @@ func TestNoPF(t *testing.T) {
 
 // A fickle kernel has something happen right after it has listed the links, or read one.
 type fickle struct {
-	hw.Machine
+	hw.Kernel
 	then func()
 }
 
 func (f *fickle) Links() ([]hw.Link, error) {
 	defer f.happen()
-	return f.Machine.Links()
+	return f.Kernel.Links()
 }
 
 func (f *fickle) LinkAt(index int) (hw.Link, error) {
 	defer f.happen()
-	return f.Machine.LinkAt(index)
+	return f.Kernel.LinkAt(index)
 }
 
 func (f *fickle) LinkNamed(name string) (hw.Link, error) {
 	defer f.happen()
-	return f.Machine.LinkNamed(name)
+	return f.Kernel.LinkNamed(name)
 }
 
 // happen does what is to happen, once.
@@ -256,7 +256,7 @@ func TestNamesChangeHands(t *testing.T) {
 	k := hwtest.New(t)
 	k.AddPF(igb())
 	k.AddVeth("tap0", "tap1")
-	f := &fickle{Machine: k}
+	f := &fickle{Kernel: k}
 	h := openWith(t, k, f)
 	pf, err := h.PF("ens1f0")
 	if err != nil {

@@ -9,10 +9,9 @@ import (
 
 // Config says where a Host finds its machine.
 type Config struct {
-	Sys    string  // root of sysfs, "/sys" on a real machine
-	IRQ    string  // "/proc/irq" on a real machine; "" or one that is not there: interrupts cannot be placed
-	Kernel Machine // nil: the running kernel
-	Boot   string  // identity of this boot; "": the running kernel's
+	Sys    string // root of sysfs, "/sys" on a real machine
+	Kernel Kernel
+	Boot   string // identity of this boot; "": the running kernel's
 	// Booted is when the machine was started; zero: when the running kernel was.
 	Booted time.Time
 }
@@ -21,17 +20,9 @@ type Config struct {
 // own, so that any number of calls may run at once; the kernel and the caller's ledger are the truth.
 type Host struct {
 	sys    sysfs
-	seen   ReadKernel
 	kernel Kernel
-	ip     IPKernel
-	made   LinkKernel
-	tuner  TuneKernel
-	irqs   IRQKernel
 	boot   string
 	booted time.Time
-
-	neighbours NeighbourKernel
-	watch      WatchKernel
 }
 
 // Boot identifies the time since the machine was started: it changes with every boot and with nothing else.
@@ -80,7 +71,7 @@ func Open(c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sysfs: %w", err)
 	}
-	h := &Host{sys: sysfs{root}, boot: c.Boot, booted: c.Booted}
+	h := &Host{sys: sysfs{root}, boot: c.Boot, kernel: c.Kernel, booted: c.Booted}
 	if h.boot == "" {
 		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {
@@ -95,12 +86,5 @@ func Open(c Config) (*Host, error) {
 		}
 		h.booted = time.Now().Add(-age)
 	}
-	k := c.Kernel
-	if k == nil {
-		if k, err = openKernel(c.Sys, c.IRQ); err != nil {
-			return nil, err
-		}
-	}
-	h.seen, h.kernel, h.ip, h.made, h.tuner, h.irqs, h.neighbours, h.watch = k, k, k, k, k, k, k, k
 	return h, nil
 }

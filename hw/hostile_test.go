@@ -1,17 +1,20 @@
-package hw
+package hw_test
 
 import (
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rtnl"
 )
 
 // A hostile is a tree that looks like /sys, with links that lead out of it to a file beside it.
 type hostile struct {
 	t      testing.TB
-	sys    sysfs
-	kernel *netlinkKernel
+	sys    hw.Sysfs
+	kernel *rtnl.Kernel
 	out    string // the directory beside it
 }
 
@@ -42,13 +45,19 @@ func newHostile(t testing.TB) *hostile {
 			t.Fatal(err)
 		}
 	}
-	var err error
-	if h.kernel, err = openKernel(filepath.Join(dir, "sys"), ""); err != nil {
+	root, err := os.OpenRoot(filepath.Join(dir, "sys"))
+	if err != nil {
 		t.Fatal(err)
 	}
-	h.sys = sysfs{h.kernel.sys}
+	h.sys = hw.NewSysfs(root)
+	if h.kernel, err = rtnl.Open(root.Name(), ""); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		h.kernel.close()
+		h.kernel.Close()
+		if err := root.Close(); err != nil {
+			t.Error(err)
+		}
 		h.check()
 	})
 	return h
@@ -78,10 +87,10 @@ func TestSysfsStaysInside(t *testing.T) {
 		"/etc/hostname", filepath.Join(h.out, "net/file"), "class/net/good0/../../../../../../out/net/file",
 		device + "inside\x00", "class/net/\x00", device + "..\x00/inside",
 	} {
-		if text, ok, err := h.sys.text(name); ok || err == nil || strings.Contains(err.Error(), secret) {
+		if text, ok, err := h.sys.Text(name); ok || err == nil || strings.Contains(err.Error(), secret) {
 			t.Errorf("%q reads %q, %v, %v", name, text, ok, err)
 		}
-		if n, ok, err := h.sys.number(name); ok || err == nil {
+		if n, ok, err := h.sys.Number(name); ok || err == nil {
 			t.Errorf("%q reads %d, %v, %v", name, n, ok, err)
 		}
 		if err := h.kernel.WriteAttr(name, "overwritten"); err == nil {
@@ -89,22 +98,22 @@ func TestSysfsStaysInside(t *testing.T) {
 		}
 	}
 	for _, name := range []string{device + "net", "class/net/bad0", "..", "/", "class/net/bad0/net", device + "root"} {
-		if names, err := h.sys.list(name); err == nil {
+		if names, err := h.sys.List(name); err == nil {
 			t.Errorf("%q lists %q", name, names)
 		}
 	}
 	for _, name := range []string{device + "inside", "class/net/good0/inside"} {
-		if text, ok, err := h.sys.text(name); text != "inside" || !ok || err != nil {
+		if text, ok, err := h.sys.Text(name); text != "inside" || !ok || err != nil {
 			t.Errorf("%q reads %q, %v, %v", name, text, ok, err)
 		}
 	}
 	if err := h.kernel.WriteAttr("class/net/good0/inside", "INSIDE"); err != nil {
 		t.Error(err)
 	}
-	if text, _, err := h.sys.text(device + "inside"); text != "INSIDE" {
+	if text, _, err := h.sys.Text(device + "inside"); text != "INSIDE" {
 		t.Errorf("what was written is %q, %v", text, err)
 	}
-	if err := h.kernel.WriteAttr(device+"absent", "x"); err == nil || h.sys.exists(device+"absent") {
+	if err := h.kernel.WriteAttr(device+"absent", "x"); err == nil || h.sys.Exists(device+"absent") {
 		t.Errorf("a file was made: %v", err)
 	}
 }
@@ -115,17 +124,17 @@ func FuzzSysfsPath(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name, value string) {
 		h.t = t
 		for _, name := range []string{name, "bus/pci/devices/" + name, "class/net/" + name, "class/net/good0/" + name} {
-			if text, _, _ := h.sys.text(name); strings.Contains(text, secret) {
+			if text, _, _ := h.sys.Text(name); strings.Contains(text, secret) {
 				t.Errorf("%q reads %q", name, text)
 			}
-			if names, err := h.sys.list(name); err == nil && len(names) == 1 && names[0] == "file" {
+			if names, err := h.sys.List(name); err == nil && len(names) == 1 && names[0] == "file" {
 				t.Errorf("%q lists %q", name, names)
 			}
 			if strings.HasSuffix(name, "inside") {
 				continue // a file that may be written
 			}
 			if err := h.kernel.WriteAttr(name, value); err == nil {
-				if text, ok, _ := h.sys.text(name); !ok {
+				if text, ok, _ := h.sys.Text(name); !ok {
 					t.Errorf("%q was written and reads %q", name, text)
 				}
 			}

@@ -39,7 +39,7 @@ func (h *Host) Taken(v VF) (string, error) {
 	case v.Carries != "":
 		return "carries " + v.Carries + " in the host", nil
 	}
-	addrs, err := h.ip.Addrs(v.Netdev.Index)
+	addrs, err := h.kernel.Addrs(v.Netdev.Index)
 	if errors.Is(err, ErrNotFound) {
 		return "has just left the host", nil
 	}
@@ -73,18 +73,18 @@ func (h *Host) refuseTaken(pf PF) error {
 // usedItself tells whether the host uses a device for itself: as a port of another, under another link, with addresses or
 // routes that somebody has given it, or to be logged in to. What the kernel gives to all that is up does not count.
 func (h *Host) usedItself(n Netdev) (bool, error) {
-	links, err := h.seen.Links()
+	links, err := h.kernel.Links()
 	if err != nil {
 		return false, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
 	if n.Master != 0 || carried(n.Index, links) != "" {
 		return true, nil
 	}
-	addrs, err := h.ip.Addrs(n.Index)
+	addrs, err := h.kernel.Addrs(n.Index)
 	if err != nil {
 		return false, &Error{Dev: n.Name, Op: "list addresses", Err: err}
 	}
-	routes, err := h.ip.Routes(n.Index)
+	routes, err := h.kernel.Routes(n.Index)
 	if err != nil {
 		return false, &Error{Dev: n.Name, Op: "list routes", Err: err}
 	}

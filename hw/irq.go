@@ -75,7 +75,7 @@ func (h *Host) affinity(n Netdev) (now map[int]string, vectors int, err error) {
 		if err != nil {
 			return nil, 0, fmt.Errorf("msi_irqs: %w", err)
 		}
-		cpus, err := h.irqs.Affinity(irq)
+		cpus, err := h.kernel.Affinity(irq)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
@@ -148,15 +148,15 @@ func (h *Host) placeOnce(n Netdev, want map[int]string) (left map[int]string, _ 
 	left = map[int]string{}
 	for _, irq := range slices.Sorted(maps.Keys(want)) {
 		cpus := want[irq]
-		now, err := h.irqs.Affinity(irq)
+		now, err := h.kernel.Affinity(irq)
 		if err == nil && now == cpus {
 			continue
 		}
 		if err == nil {
-			err = h.irqs.SetAffinity(irq, cpus)
+			err = h.kernel.SetAffinity(irq, cpus)
 		}
 		if err == nil {
-			now, err = h.irqs.Affinity(irq)
+			now, err = h.kernel.Affinity(irq)
 		}
 		if err != nil {
 			return nil, h.irqError(n, irq, cpus, err)

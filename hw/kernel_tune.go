@@ -7,24 +7,6 @@ import (
 	"strings"
 )
 
-// TuneKernel is what the kernel's ethtool interface does: queues, rings and offload features of a link.
-type TuneKernel interface {
-	// Tuning reads how a link is tuned. What its driver does not have is zero.
-	Tuning(index int) (Tuning, error)
-	// SetTuning applies the fields of c that are not nil, in the order in which they are declared, and stops at the
-	// first that fails. That it succeeds does not mean that the driver did it.
-	SetTuning(index int, c TuningChange) error
-}
-
-// IRQKernel says which CPUs an interrupt may go to.
-type IRQKernel interface {
-	// Affinity lists them, such as "0-3,7". The error matches ErrNotFound for an interrupt that no driver has requested.
-	Affinity(irq int) (string, error)
-	// SetAffinity chooses them. One whose place the kernel keeps to itself (IRQD_AFFINITY_MANAGED) is EPERM or, in older
-	// kernels, EIO. A kernel that is still carrying out an earlier choice may take this one and not keep it.
-	SetAffinity(irq int, cpus string) error
-}
-
 // Tuning is how a link is set up for speed, and the most that it can be.
 type Tuning struct {
 	Queues, MaxQueues Queues

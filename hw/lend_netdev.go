@@ -13,16 +13,16 @@ const routerAdvertised = 9
 // SnapshotNetdev reads what a netdev that is to be lent whole is now, with its addresses and routes. Routes learnt from
 // router advertisements are not among them: they expire, and are learnt again.
 func (h *Host) SnapshotNetdev(n Netdev) (Snapshot, error) {
-	links, err := h.seen.Links()
+	links, err := h.kernel.Links()
 	if err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
 	l := linkState(n.Link, links)
 	snap := Snapshot{Link: &l, AltNames: n.altNames()}
-	if snap.Addrs, err = h.ip.Addrs(n.Index); err != nil {
+	if snap.Addrs, err = h.kernel.Addrs(n.Index); err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list addresses", Err: err}
 	}
-	if snap.Routes, err = h.ip.Routes(n.Index); err != nil {
+	if snap.Routes, err = h.kernel.Routes(n.Index); err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list routes", Err: err}
 	}
 	snap.Routes = slices.DeleteFunc(snap.Routes, func(r Route) bool { return r.Protocol == routerAdvertised })
@@ -114,7 +114,7 @@ func addrKeys(addrs []Addr) []Addr {
 func (h *Host) restoreIP(n Netdev, was Snapshot) error {
 	var errs []error
 	for _, a := range was.Addrs {
-		if err := h.ip.AddAddr(n.Index, a); err != nil {
+		if err := h.kernel.AddAddr(n.Index, a); err != nil {
 			errs = append(errs, &Error{Dev: n.Name, Op: "add address " + a.CIDR, Err: err})
 		}
 	}
@@ -128,7 +128,7 @@ func (h *Host) restoreIP(n Netdev, was Snapshot) error {
 				continue
 			}
 			r.Index = n.Index
-			if err := h.ip.AddRoute(n.Index, r); err != nil {
+			if err := h.kernel.AddRoute(n.Index, r); err != nil {
 				errs = append(errs, &Error{Dev: n.Name, Op: "add route " + r.Dst, Err: err})
 			}
 		}

@@ -16,27 +16,27 @@ func (h *Host) Holder(ctx context.Context, device string, a netip.Addr) (MAC, er
 	if err != nil {
 		return "", &Error{Dev: device, Op: op, Err: err}
 	}
-	mac, known, err := h.neighbours.Neighbour(l.Index, a)
+	mac, known, err := h.kernel.Neighbour(l.Index, a)
 	if err == nil && mac != "" || err != nil {
 		return mac, wrapped(device, op, err)
 	}
 	if known { // perhaps from an earlier life: ask again
-		err = h.neighbours.ForgetNeighbour(l.Index, a)
+		err = h.kernel.ForgetNeighbour(l.Index, a)
 	}
 	if err == nil {
-		err = h.neighbours.Solicit(l.Index, a)
+		err = h.kernel.Solicit(l.Index, a)
 	}
 	if err != nil {
 		return "", &Error{Dev: device, Op: op, Err: err}
 	}
 	err = wait(ctx, holderBound, func() (bool, error) {
-		mac, _, err = h.neighbours.Neighbour(l.Index, a)
+		mac, _, err = h.kernel.Neighbour(l.Index, a)
 		return mac != "", err
 	})
 	if errors.Is(err, ErrNotReady) || errors.Is(err, context.DeadlineExceeded) {
 		err = nil
 	}
-	return mac, wrapped(device, op, errors.Join(err, h.neighbours.ForgetNeighbour(l.Index, a)))
+	return mac, wrapped(device, op, errors.Join(err, h.kernel.ForgetNeighbour(l.Index, a)))
 }
 
 // wrapped is err with what was attempted, nil for nil.
@@ -49,7 +49,7 @@ func wrapped(device, op string, err error) error {
 
 // segment finds a device that frames can be sent from.
 func (h *Host) segment(device string) (Link, error) {
-	links, err := h.seen.Links()
+	links, err := h.kernel.Links()
 	if err != nil {
 		return Link{}, err
 	}

@@ -64,7 +64,7 @@ var errRenamed = errors.New("its name keeps changing")
 // look finds a device among the links, anew when a name has changed hands meanwhile.
 func (h *Host) look(dev string, find func(links []Link) (Netdev, error)) (Netdev, error) {
 	return settled(dev, func() (Netdev, error) {
-		links, err := h.seen.Links()
+		links, err := h.kernel.Links()
 		if err != nil {
 			return Netdev{}, &Error{Dev: dev, Op: "list links", Err: err}
 		}

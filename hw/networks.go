@@ -8,11 +8,11 @@ import (
 
 // Networks lists the subnets that the host has addresses in or routes to, sorted and without the default routes.
 func (h *Host) Networks() ([]netip.Prefix, error) {
-	links, err := h.seen.Links()
+	links, err := h.kernel.Links()
 	if err != nil {
 		return nil, &Error{Op: "list links", Err: err}
 	}
-	routes, err := h.ip.Routes(0)
+	routes, err := h.kernel.Routes(0)
 	if err != nil {
 		return nil, &Error{Op: "list routes", Err: err}
 	}
@@ -21,7 +21,7 @@ func (h *Host) Networks() ([]netip.Prefix, error) {
 		cidrs = append(cidrs, r.Dst)
 	}
 	for _, l := range links {
-		addrs, err := h.ip.Addrs(l.Index)
+		addrs, err := h.kernel.Addrs(l.Index)
 		if err != nil && !errors.Is(err, ErrNotFound) { // a link may have gone since
 			return nil, &Error{Dev: l.Name, Op: "list addresses", Err: err}
 		}

@@ -13,11 +13,11 @@ const mainTable = 254
 // that has one stands on it - a VLAN, macvlan, ipvlan or IPoIB child, or the bond, bridge or Open vSwitch that it is a port
 // of. via is the name of the device with the route.
 func (h *Host) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
-	links, err := h.seen.Links()
+	links, err := h.kernel.Links()
 	if err != nil {
 		return "", false, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
-	routes, err := h.ip.Routes(0)
+	routes, err := h.kernel.Routes(0)
 	if err != nil {
 		return "", false, &Error{Dev: n.Name, Op: "list routes", Err: err}
 	}
@@ -45,14 +45,14 @@ func (h *Host) Management(n Netdev) (string, error) {
 
 // session says that somebody is logged in over a device by ssh, in words that follow its name; "" when nobody is.
 func (h *Host) session(n Netdev) (string, error) {
-	sessions, err := h.ip.Sessions()
+	sessions, err := h.kernel.Sessions()
 	if err != nil {
 		return "", &Error{Dev: n.Name, Op: "look for ssh sessions", Err: err}
 	}
 	if len(sessions) == 0 {
 		return "", nil
 	}
-	links, err := h.seen.Links()
+	links, err := h.kernel.Links()
 	if err != nil {
 		return "", &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
@@ -60,7 +60,7 @@ func (h *Host) session(n Netdev) (string, error) {
 		if l.Type == "loopback" || !standsOn(l, n.Index, links) {
 			continue
 		}
-		addrs, err := h.ip.Addrs(l.Index)
+		addrs, err := h.kernel.Addrs(l.Index)
 		if err != nil {
 			return "", &Error{Dev: l.Name, Op: "list addresses", Err: err}
 		}

@@ -109,7 +109,7 @@ func (h *Host) hasPCIID(pci, id string) (bool, error) {
 // named selects links in the host whose names are like a pattern.
 func (h *Host) named(pattern string) selection {
 	return func() ([]string, error) {
-		links, err := h.seen.Links()
+		links, err := h.kernel.Links()
 		if err != nil {
 			return nil, err
 		}

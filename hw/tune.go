@@ -54,7 +54,7 @@ func (h *Host) CheckFeatures(n Netdev, asked Features) error {
 	if len(asked) == 0 {
 		return nil
 	}
-	now, err := h.tuner.Tuning(n.Index)
+	now, err := h.kernel.Tuning(n.Index)
 	if err != nil {
 		return &Error{Dev: n.driven(), Op: "read its features", Err: err}
 	}
@@ -124,7 +124,7 @@ func (h *Host) planTuning(n Netdev, w TuningSpec) (now Tuning, want TuningChange
 	if !w.link() {
 		return now, want, nil
 	}
-	if now, err = h.tuner.Tuning(n.Index); err != nil {
+	if now, err = h.kernel.Tuning(n.Index); err != nil {
 		return now, want, &Error{Dev: n.driven(), Op: "read its queues, rings and features", Err: err}
 	}
 	fail := func(op string, err error) (Tuning, TuningChange, error) {
@@ -241,11 +241,11 @@ func (h *Host) moveTuning(n Netdev, want TuningChange, features attr[Tuning, Tun
 		dev:   n.driven(),
 		attrs: tuneAttrs(features),
 		read: func() (Tuning, error) {
-			now, err := h.tuner.Tuning(n.Index)
+			now, err := h.kernel.Tuning(n.Index)
 			maps.DeleteFunc(now.Features, func(name string, _ Feature) bool { _, ok := to.Features[name]; return !ok })
 			return now, err
 		},
-		set: func(c TuningChange) error { return h.tuner.SetTuning(n.Index, c) },
+		set: func(c TuningChange) error { return h.kernel.SetTuning(n.Index, c) },
 		policy: func(name string) Policy {
 			if slices.Contains(asked, name) {
 				return Required

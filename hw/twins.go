@@ -23,7 +23,7 @@ func (h *Host) CheckUnique(n Netdev) error {
 		return nil
 	}
 	all, err := settled(n.Name, func() ([]Netdev, error) {
-		links, err := h.seen.Links()
+		links, err := h.kernel.Links()
 		if err != nil {
 			return nil, &Error{Dev: n.Name, Op: "list links", Err: err}
 		}

@@ -38,7 +38,7 @@ var vfDrivers = map[string]string{
 
 // VFs lists the VFs of a PF in order of their index.
 func (h *Host) VFs(pf PF) ([]VF, error) {
-	links, err := h.seen.Links()
+	links, err := h.kernel.Links()
 	if err != nil {
 		return nil, &Error{Dev: pf.String(), Op: "list links", Err: err}
 	}

@@ -59,7 +59,7 @@ func (m *machine) start(s store.Store) {
 }
 
 // startOn starts it on a kernel that is not quite the machine's.
-func (m *machine) startOn(s store.Store, k hw.Machine) {
+func (m *machine) startOn(s store.Store, k hw.Kernel) {
 	m.t.Helper()
 	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: k, Boot: m.boot, Booted: m.booted})
 	if err != nil {

@@ -97,7 +97,7 @@ func TestBackOff(t *testing.T) {
 
 // deaf is a kernel of which links cannot be asked while it is to fail.
 type deaf struct {
-	hw.Machine
+	hw.Kernel
 	fails *atomic.Bool
 }
 
@@ -105,21 +105,21 @@ func (d deaf) Links() ([]hw.Link, error) {
 	if d.fails.Load() {
 		return nil, hw.ErrNotReady
 	}
-	return d.Machine.Links()
+	return d.Kernel.Links()
 }
 
 func (d deaf) LinkAt(index int) (hw.Link, error) {
 	if d.fails.Load() {
 		return hw.Link{}, hw.ErrNotReady
 	}
-	return d.Machine.LinkAt(index)
+	return d.Kernel.LinkAt(index)
 }
 
 func (d deaf) LinkNamed(name string) (hw.Link, error) {
 	if d.fails.Load() {
 		return hw.Link{}, hw.ErrNotReady
 	}
-	return d.Machine.LinkNamed(name)
+	return d.Kernel.LinkNamed(name)
 }
 
 // unread is a ledger that cannot be read while it is to fail.

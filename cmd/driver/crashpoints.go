@@ -133,4 +133,4 @@ func (p crashPoints) ledger(s store.Store) store.Store { return crashStore{s, p}
 func (p crashPoints) journal(j ipamdrv.Journal) ipamdrv.Journal { return crashJournal{j, p} }
 
 // kernel has points at each change that is asked of m.
-func (p crashPoints) kernel(m hw.Machine) hw.Machine { return crashKernel{m, p} }
+func (p crashPoints) kernel(m hw.Kernel) hw.Kernel { return crashKernel{m, p} }

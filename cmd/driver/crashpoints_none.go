@@ -23,7 +23,7 @@ func (crashPoints) ledger(s store.Store) store.Store { return s }
 func (crashPoints) journal(j ipamdrv.Journal) ipamdrv.Journal { return j }
 
 // kernel is m as it is.
-func (crashPoints) kernel(m hw.Machine) hw.Machine { return m }
+func (crashPoints) kernel(m hw.Kernel) hw.Kernel { return m }
 
 // orphanAfter is the default.
 func (crashPoints) orphanAfter() time.Duration { return 0 }

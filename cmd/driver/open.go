@@ -14,6 +14,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rtnl"
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/store"
@@ -35,7 +36,7 @@ type rooms struct {
 }
 
 // thisMachine is where package hw finds the host that the plugin runs on.
-func thisMachine() hw.Config { return hw.Config{Sys: "/sys", IRQ: irqDir("/host/irq", "/proc/irq")} }
+func thisMachine() hw.Config { return hw.Config{Sys: "/sys"} }
 
 // open opens everything in the background and returns at once: a disk or a NIC that takes its time must not keep the
 // socket from answering.
@@ -169,14 +170,14 @@ func openDrivers(cfg config, machine hw.Config, ledger, pools store.Store, point
 
 // openHost finds the hardware; each call to its kernel may be a crash point.
 func openHost(machine hw.Config, points crashPoints) (*hw.Host, error) {
-	kernel := machine.Kernel
-	if kernel == nil {
-		var err error
-		if kernel, err = hw.OpenKernel(machine.Sys, machine.IRQ); err != nil {
+	if machine.Kernel == nil {
+		kernel, err := rtnl.Open(machine.Sys, irqDir("/host/irq", "/proc/irq"))
+		if err != nil {
 			return nil, err
 		}
+		machine.Kernel = kernel
 	}
-	machine.Kernel = points.kernel(kernel)
+	machine.Kernel = points.kernel(machine.Kernel)
 	return hw.Open(machine)
 }
 

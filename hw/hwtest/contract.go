@@ -25,7 +25,7 @@ type Env interface {
 
 // Contract holds an implementation of the kernel seam to what package hw relies on. open returns a machine for one
 // test, with its sysfs.
-func Contract(t *testing.T, open func(t *testing.T) (hw.Machine, Env)) {
+func Contract(t *testing.T, open func(t *testing.T) (hw.Kernel, Env)) {
 	rules := []struct {
 		name string
 		rule func(*testing.T, machine)
@@ -71,7 +71,7 @@ func Contract(t *testing.T, open func(t *testing.T) (hw.Machine, Env)) {
 
 // machine is what a rule is tried on.
 type machine struct {
-	hw.Machine
+	hw.Kernel
 	Env
 }
 

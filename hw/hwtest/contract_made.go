@@ -11,7 +11,7 @@ import (
 
 // MadeContract holds an implementation of the kernel seam to what package hw relies on of links that it makes, of the
 // kinds that the kernel at hand has. open returns a machine for one test, with its sysfs.
-func MadeContract(t *testing.T, kinds []string, open func(t *testing.T) (hw.Machine, Env)) {
+func MadeContract(t *testing.T, kinds []string, open func(t *testing.T) (hw.Kernel, Env)) {
 	rules := []struct {
 		name  string
 		kinds []string // that it needs

@@ -17,7 +17,7 @@ type NeighbourEnv interface {
 
 // NeighbourContract holds an implementation of the kernel seam to what package hw relies on when it asks who has an
 // address.
-func NeighbourContract(t *testing.T, open func(t *testing.T) (hw.Machine, NeighbourEnv)) {
+func NeighbourContract(t *testing.T, open func(t *testing.T) (hw.Kernel, NeighbourEnv)) {
 	for _, c := range []struct{ family, has, hasNot string }{
 		{"IPv4", "192.0.2.5", "192.0.2.6"}, {"IPv6", "2001:db8::5", "2001:db8::6"},
 	} {

@@ -8,21 +8,21 @@ import (
 )
 
 func TestContract(t *testing.T) {
-	hwtest.Contract(t, func(t *testing.T) (hw.Machine, hwtest.Env) {
+	hwtest.Contract(t, func(t *testing.T) (hw.Kernel, hwtest.Env) {
 		k := hwtest.New(t)
 		return k, env{k}
 	})
 }
 
 func TestMadeContract(t *testing.T) {
-	hwtest.MadeContract(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Machine, hwtest.Env) {
+	hwtest.MadeContract(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Kernel, hwtest.Env) {
 		k := hwtest.New(t)
 		return k, env{k}
 	})
 }
 
 func TestNeighbourContract(t *testing.T) {
-	hwtest.NeighbourContract(t, func(t *testing.T) (hw.Machine, hwtest.NeighbourEnv) {
+	hwtest.NeighbourContract(t, func(t *testing.T) (hw.Kernel, hwtest.NeighbourEnv) {
 		k := hwtest.New(t)
 		return k, env{k}
 	})

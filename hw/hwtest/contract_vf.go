@@ -15,7 +15,7 @@ import (
 // A Division is a PF that the SR-IOV contract may do with as it likes: an igb with a cable and without VFs. The
 // contract leaves it up and without VFs.
 type Division struct {
-	Kernel   hw.Machine
+	Kernel   hw.Kernel
 	Sys      string // root of its sysfs
 	PCI      string // address of the PF
 	VFDriver string // loaded, or loaded by udev when VFs appear

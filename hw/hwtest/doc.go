@@ -5,7 +5,7 @@
 //	k.AddPF(hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", TotalVFs: 7, Up: true})
 //	host, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: k})
 //
-// It is driven from two sides. Package hw sees it through [hw.Machine] and the tree; the test plays
+// It is driven from two sides. Package hw sees it through [hw.Kernel] and the tree; the test plays
 // everybody else - the administrator, udev, the engine that moves links between namespaces, the container - with the
 // methods that Kernel has beyond those. What the kernel does later, it does by timers, so that a test in a
 // testing/synctest bubble need not wait. The behaviour of SR-IOV functions is that of igb and igbvf, unless the fields

@@ -20,7 +20,7 @@ const (
 	noPrefixFlag = 0x200 // IFA_F_NOPREFIXROUTE
 )
 
-// Addrs implements hw.IPKernel.
+// Addrs implements hw.Kernel.
 func (k *Kernel) Addrs(index int) ([]hw.Addr, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -31,7 +31,7 @@ func (k *Kernel) Addrs(index int) ([]hw.Addr, error) {
 	return slices.Clone(l.addrs), nil
 }
 
-// AddAddr implements hw.IPKernel.
+// AddAddr implements hw.Kernel.
 func (k *Kernel) AddAddr(index int, a hw.Addr) error {
 	return k.call(func() error {
 		l := k.byIndexLocked(hostNS, index)
@@ -42,7 +42,7 @@ func (k *Kernel) AddAddr(index int, a hw.Addr) error {
 	}, func() string { return fmt.Sprintf("add address %s to %s", a.CIDR, k.labelLocked(index)) })
 }
 
-// Routes implements hw.IPKernel.
+// Routes implements hw.Kernel.
 func (k *Kernel) Routes(index int) ([]hw.Route, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -62,7 +62,7 @@ func (k *Kernel) Routes(index int) ([]hw.Route, error) {
 	return rs, nil
 }
 
-// AddRoute implements hw.IPKernel.
+// AddRoute implements hw.Kernel.
 func (k *Kernel) AddRoute(index int, r hw.Route) error {
 	return k.call(func() error {
 		l := k.byIndexLocked(hostNS, index)
@@ -73,7 +73,7 @@ func (k *Kernel) AddRoute(index int, r hw.Route) error {
 	}, func() string { return fmt.Sprintf("add route %s through %s", r.Dst, k.labelLocked(index)) })
 }
 
-// Sessions implements hw.IPKernel.
+// Sessions implements hw.Kernel.
 func (k *Kernel) Sessions() ([]netip.Addr, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

@@ -81,7 +81,7 @@ func (k *Kernel) requestIRQsLocked(l *link) {
 	}
 }
 
-// Affinity implements hw.IRQKernel.
+// Affinity implements hw.Kernel.
 func (k *Kernel) Affinity(number int) (string, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -97,7 +97,7 @@ func (k *Kernel) Affinity(number int) (string, error) {
 	return i.cpus, nil
 }
 
-// SetAffinity implements hw.IRQKernel.
+// SetAffinity implements hw.Kernel.
 func (k *Kernel) SetAffinity(number int, cpus string) error {
 	return k.call(func() error {
 		i := k.irqs[number]

@@ -14,7 +14,7 @@ import (
 )
 
 // The stand-in has to fit where the kernel does.
-var _ hw.Machine = (*Kernel)(nil)
+var _ hw.Kernel = (*Kernel)(nil)
 
 // hostNS is the name of the host's namespace.
 const hostNS = ""
@@ -115,7 +115,7 @@ func (k *Kernel) afterLocked(d time.Duration, do func()) {
 	}
 }
 
-// Calls is what has been asked of the machine through hw.Kernel and hw.IPKernel that changes something, in order, also
+// Calls is what has been asked of the machine through hw.Kernel and hw.Kernel that changes something, in order, also
 // what failed: "set ens1f0v0: set mtu 9000", "set ens1f0 vf 3: set vlan 100", "write bus/pci/drivers_probe
 // 0000:01:10.0", "add address 192.0.2.1/24 to veth0", "add route 0.0.0.0/0 through veth0", "tune ens1f0v0: set queues 4",
 // "irq 31: 0".

@@ -13,7 +13,7 @@ import (
 // childKinds are the kinds of link that stand on another and end with it, in whatever namespace.
 var childKinds = []string{hw.Macvlan, hw.IPVlan, hw.IPoIB, "vlan"}
 
-// MakeLink implements hw.LinkKernel.
+// MakeLink implements hw.Kernel.
 func (k *Kernel) MakeLink(n hw.NewLink) error {
 	return k.call(func() error {
 		parent := k.byIndexLocked(hostNS, n.Parent)
@@ -25,7 +25,7 @@ func (k *Kernel) MakeLink(n hw.NewLink) error {
 	}, func() string { return fmt.Sprintf("make %s %s", n.Kind, n.Name) })
 }
 
-// RemoveLink implements hw.LinkKernel.
+// RemoveLink implements hw.Kernel.
 func (k *Kernel) RemoveLink(index int) error {
 	return k.call(func() error {
 		l := k.byIndexLocked(hostNS, index)

@@ -15,7 +15,7 @@ type neighbour struct {
 	addr  netip.Addr
 }
 
-// Solicit implements hw.NeighbourKernel. Whoever is at the other end of a veth, up and has the address, answers at once.
+// Solicit implements hw.Kernel. Whoever is at the other end of a veth, up and has the address, answers at once.
 func (k *Kernel) Solicit(index int, a netip.Addr) error {
 	return k.call(func() error {
 		l := k.byIndexLocked(hostNS, index)
@@ -34,7 +34,7 @@ func (k *Kernel) Solicit(index int, a netip.Addr) error {
 	}, func() string { return fmt.Sprintf("ask who has %s on %s", a, k.labelLocked(index)) })
 }
 
-// Neighbour implements hw.NeighbourKernel.
+// Neighbour implements hw.Kernel.
 func (k *Kernel) Neighbour(index int, a netip.Addr) (hw.MAC, bool, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -42,7 +42,7 @@ func (k *Kernel) Neighbour(index int, a netip.Addr) (hw.MAC, bool, error) {
 	return mac, known, nil
 }
 
-// ForgetNeighbour implements hw.NeighbourKernel.
+// ForgetNeighbour implements hw.Kernel.
 func (k *Kernel) ForgetNeighbour(index int, a netip.Addr) error {
 	return k.call(func() error {
 		if k.byIndexLocked(hostNS, index) == nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// Links implements hw.ReadKernel.
+// Links implements hw.Kernel.
 func (k *Kernel) Links() ([]hw.Link, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -24,14 +24,14 @@ func (k *Kernel) Links() ([]hw.Link, error) {
 	return ls, nil
 }
 
-// LinkAt implements hw.ReadKernel.
+// LinkAt implements hw.Kernel.
 func (k *Kernel) LinkAt(index int) (hw.Link, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return shownOrMissing(k.byIndexLocked(hostNS, index))
 }
 
-// LinkNamed implements hw.ReadKernel.
+// LinkNamed implements hw.Kernel.
 func (k *Kernel) LinkNamed(name string) (hw.Link, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()

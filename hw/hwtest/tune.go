@@ -68,7 +68,7 @@ func tunedLocked(l *link) hw.Tuning {
 	return t
 }
 
-// Tuning implements hw.TuneKernel.
+// Tuning implements hw.Kernel.
 func (k *Kernel) Tuning(index int) (hw.Tuning, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -92,7 +92,7 @@ func copyOf(t hw.Tuning) hw.Tuning {
 	return t
 }
 
-// SetTuning implements hw.TuneKernel.
+// SetTuning implements hw.Kernel.
 func (k *Kernel) SetTuning(index int, c hw.TuningChange) error {
 	return c.Each(func(op string, one hw.TuningChange) error {
 		return k.call(func() error {

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Watch implements hw.WatchKernel.
+// Watch implements hw.Kernel.
 func (k *Kernel) Watch(ctx context.Context) (<-chan struct{}, error) {
 	changed := make(chan struct{}, 1)
 	k.mu.Lock()

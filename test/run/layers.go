@@ -150,7 +150,7 @@ type machine struct {
 
 // surroundings are those of the layer lab; they run one after the other.
 var surroundings = []surrounding{
-	{[]machine{{"", []string{"--pf", "2"}}}, []string{"./hw", "./cmd/driver", "./test/suites/lab"}, false, false},
+	{[]machine{{"", []string{"--pf", "2"}}}, []string{"./hw/rtnl", "./cmd/driver", "./test/suites/lab"}, false, false},
 	{[]machine{{"", []string{"--nic", "virtio"}}}, []string{"./test/suites/virtio"}, false, false},
 	{[]machine{{"", []string{"--pf", "3", "--disk", "2048"}}}, []string{"./test/suites/campaign"}, true, true},
 	{[]machine{

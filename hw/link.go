@@ -1,0 +1,101 @@
+package hw
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
+
+// MAC is a link-layer address in its canonical text form, lower case and colon-separated: 6 octets for Ethernet, 20
+// for InfiniBand, "" for none.
+type MAC string
+
+// GUID is the name of a node or a port in an InfiniBand fabric: eight octets in lower case, separated by colons; "" for
+// none, which the PF's driver shows as all zero, or as all ones where it was taken back.
+type GUID string
+
+// Link is one network device as rtnetlink shows it.
+type Link struct {
+	Index    int
+	Name     string
+	AltNames []string
+	Alias    string
+	Kind     string // IFLA_INFO_KIND, such as "veth" or "bond"; "" for hardware
+	Type     string // link type as iproute2 prints it: "ether", "infiniband", "loopback"
+	MAC      MAC
+	PermMAC  MAC // IFLA_PERM_ADDRESS; "" when the device has none
+	MTU      int
+	TxQLen   int
+	Up       bool // IFF_UP: administratively up
+	Carrier  bool // IFF_LOWER_UP: has carrier; always false while down
+	Promisc  bool // IFF_PROMISC as set by an administrator
+	AllMulti bool // IFF_ALLMULTI as set by an administrator
+	NoARP    bool // IFF_NOARP: addresses on its segment are not asked for
+	// NoMulticast is a link without IFF_MULTICAST, which most have: IPv6 does not work on it.
+	NoMulticast bool
+	Master      int // ifindex of the bond or bridge that the link is a port of; 0 for none
+	Peer        int // IFLA_LINK: ifindex of the peer or parent, possibly in another namespace; 0 for none
+}
+
+// Kinds of link that can be made (IFLA_INFO_KIND).
+const (
+	Macvlan = "macvlan"
+	IPVlan  = "ipvlan"
+	Bond    = "bond"
+	IPoIB   = "ipoib"
+)
+
+// NewLink is a link that is to be made.
+type NewLink struct {
+	Name   string
+	Kind   string // Macvlan, IPVlan, Bond or IPoIB
+	Parent int    // ifindex of the device that it stands on; 0 for a bond
+	Mode   string // one of Modes(Kind); "" for the kernel's default
+	MAC    MAC    // "" for the kernel's choice; IPVlan and IPoIB have none of their own
+	MTU    int    // 0 for the kernel's choice
+	PKey   int    // of IPoIB; 0 for the parent's
+	First  int    // ifindex of the port that a bond in mode active-backup uses whenever it has carrier; 0 for any
+}
+
+// LinkChange is a change of a link; nil fields are left alone.
+type LinkChange struct {
+	DelAltName  *string // remove this alternative name
+	AddAltName  *string
+	Up          *bool
+	Master      *int // 0: leave the bond or bridge
+	Name        *string
+	Alias       *string
+	MAC         *MAC
+	MTU         *int
+	TxQLen      *int
+	Promisc     *bool
+	AllMulti    *bool
+	NoARP       *bool
+	NoMulticast *bool
+}
+
+// linkModes are the modes of each kind of link by their names in iproute2, with their numbers (include/uapi/linux/if_link.h,
+// if_bonding.h).
+var linkModes = map[string]map[string]int{
+	Macvlan: {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8},
+	IPVlan:  {"l2": 0, "l3": 1, "l3s": 2},
+	Bond:    {"active-backup": 1, "balance-xor": 2, "802.3ad": 4},
+	IPoIB:   {"datagram": 0, "connected": 1},
+}
+
+// Modes lists the modes that a kind of link can be created with.
+func Modes(kind string) []string { return slices.Sorted(maps.Keys(linkModes[kind])) }
+
+// ModeNumber returns the kernel's number of the link's mode, 0 if it has none. The error matches ErrUnsupported if links
+// of this kind cannot be created, ErrInvalid if the kind has no such mode.
+func (l NewLink) ModeNumber() (int, error) {
+	modes, ok := linkModes[l.Kind]
+	if !ok {
+		return 0, fmt.Errorf("a link of kind %q: %w", l.Kind, ErrUnsupported)
+	}
+	number, ok := modes[l.Mode]
+	if !ok && l.Mode != "" {
+		return 0, fmt.Errorf("mode %q of a %s: %w", l.Mode, l.Kind, ErrInvalid)
+	}
+	return number, nil
+}

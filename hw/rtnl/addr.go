@@ -1,0 +1,122 @@
+package rtnl
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+const (
+	// settableFlags are the address flags that an administrator can set; the others say how the kernel gets on.
+	settableFlags = unix.IFA_F_NODAD | unix.IFA_F_HOMEADDRESS | unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_NOPREFIXROUTE
+	// forever is rtnetlink's INFINITY_LIFE_TIME.
+	forever = 0xffffffff
+)
+
+// Addrs implements [hw.Kernel]. IPv6 privacy addresses (RFC 8981) are left out with the link-local ones: the kernel draws
+// new ones from the address that they hang on.
+func (k *Kernel) Addrs(index int) ([]hw.Addr, error) {
+	if _, err := k.LinkAt(index); err != nil {
+		return nil, err
+	}
+	found, err := dump(func() ([]netlink.Addr, error) { return k.nl.AddrList(at(index), netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, err
+	}
+	var addrs []hw.Addr
+	for _, a := range found {
+		v6 := a.IP.To4() == nil
+		if v6 && (a.IP.IsLinkLocalUnicast() || a.Flags&unix.IFA_F_TEMPORARY != 0) {
+			continue
+		}
+		addrs = append(addrs, toAddr(a))
+	}
+	return addrs, nil
+}
+
+// toAddr translates what the library has parsed.
+func toAddr(a netlink.Addr) hw.Addr {
+	addr := hw.Addr{
+		CIDR:     a.IPNet.String(),
+		Label:    a.Label,
+		Scope:    a.Scope,
+		Flags:    a.Flags & settableFlags,
+		ValidSec: seconds(a.ValidLft),
+		PrefSec:  seconds(a.PreferedLft),
+	}
+	if a.Peer != nil {
+		addr.Peer = a.Peer.String()
+	}
+	if a.Broadcast != nil {
+		addr.Broadcast = a.Broadcast.String()
+	}
+	if a.Flags&unix.IFA_F_DEPRECATED != 0 { // also told by a life of 0, but not by an IPv4 address that is valid for ever
+		addr.PrefSec = -1
+	}
+	return addr
+}
+
+// seconds is a lifetime without the number that stands for ever.
+func seconds(life int) int {
+	if life == forever {
+		return 0
+	}
+	return life
+}
+
+// AddAddr implements [hw.Kernel]. An address that is there already gets the lives of a.
+func (k *Kernel) AddAddr(index int, a hw.Addr) error {
+	addr, err := fromAddr(a)
+	if err != nil {
+		return err
+	}
+	if index <= 0 {
+		return hw.FromErrno(unix.ENODEV)
+	}
+	return hw.FromErrno(k.nl.AddrReplace(at(index), addr))
+}
+
+// fromAddr is the reverse of toAddr. The label is sent as it is: the library checks it against the name of a link that
+// it does not know here, so it must not be given one.
+func fromAddr(a hw.Addr) (*netlink.Addr, error) {
+	ip, err := parseNet(a.CIDR)
+	if err != nil {
+		return nil, err
+	}
+	addr := &netlink.Addr{IPNet: ip, Label: a.Label, Flags: a.Flags, Scope: a.Scope, Broadcast: net.IPv4zero}
+	if a.Peer != "" {
+		if addr.Peer, err = parseNet(a.Peer); err != nil {
+			return nil, err
+		}
+	}
+	if a.Broadcast != "" { // otherwise zero, which the library takes for none; nil makes it invent one
+		addr.Broadcast = net.ParseIP(a.Broadcast).To4()
+	}
+	if a.ValidSec != 0 || a.PrefSec != 0 {
+		addr.ValidLft, addr.PreferedLft = forever, forever
+	}
+	if a.ValidSec > 0 {
+		addr.ValidLft = a.ValidSec
+	}
+	switch {
+	case a.PrefSec > 0:
+		addr.PreferedLft = a.PrefSec
+	case a.PrefSec < 0:
+		addr.PreferedLft = 0
+	}
+	return addr, nil
+}
+
+// parseNet reads "192.0.2.1/24" and keeps the host part.
+func parseNet(cidr string) (*net.IPNet, error) {
+	ip, n, err := net.ParseCIDR(cidr)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", hw.ErrInvalid, err)
+	}
+	n.IP = ip
+	return n, nil
+}

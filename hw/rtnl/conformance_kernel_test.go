@@ -1,0 +1,46 @@
+//go:build kernel
+
+package rtnl_test
+
+import (
+	"fmt"
+	"os"
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// TestMain runs the tests in a process of their own that has private network and mount namespaces, so that they neither
+// see nor touch the machine's links. Nothing but a user namespace is needed for that; root needs not even that.
+func TestMain(m *testing.M) {
+	code, err := 0, error(nil)
+	if os.Getenv(inside) == "" {
+		code, err = runInside(os.Args[1:], os.Stdout)
+	} else if err = mountSys(); err == nil {
+		code = m.Run()
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "kernel tests: private namespaces:", err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func TestKernelContract(t *testing.T) {
+	hwtest.Contract(t, func(t *testing.T) (hw.Kernel, hwtest.Env) {
+		return openKernel(t, sys, "/proc/irq"), newWorld(t)
+	})
+}
+
+func TestKernelMadeContract(t *testing.T) {
+	hwtest.MadeContract(t, []string{hw.Macvlan}, func(t *testing.T) (hw.Kernel, hwtest.Env) {
+		return openKernel(t, sys, "/proc/irq"), newWorld(t)
+	})
+}
+
+func TestKernelNeighbourContract(t *testing.T) {
+	hwtest.NeighbourContract(t, func(t *testing.T) (hw.Kernel, hwtest.NeighbourEnv) {
+		return openKernel(t, sys, "/proc/irq"), newWorld(t)
+	})
+}

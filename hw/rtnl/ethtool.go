@@ -1,0 +1,215 @@
+package rtnl
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// Why this speaks ethtool's netlink and not its ioctl: links are addressed by ifindex here, while the ioctl takes a name,
+// which udev may give to another link between two calls. The kernel has all of it since Linux 5.7.
+
+// findEthtool asks for the number of the family; 0 when the kernel has none.
+func (k *Kernel) findEthtool() (int, error) {
+	f, err := k.nl.GenlFamilyGet(unix.ETHTOOL_GENL_NAME)
+	if errors.Is(err, unix.ENOENT) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, fmt.Errorf("ethtool: %w", err)
+	}
+	return int(f.ID), nil
+}
+
+// Tuning implements [hw.Kernel].
+func (k *Kernel) Tuning(index int) (hw.Tuning, error) {
+	var t hw.Tuning
+	queues, err := k.numbers(index, unix.ETHTOOL_MSG_CHANNELS_GET)
+	if err != nil {
+		return t, err
+	}
+	t.Queues = hw.Queues{Combined: queues[unix.ETHTOOL_A_CHANNELS_COMBINED_COUNT],
+		Rx: queues[unix.ETHTOOL_A_CHANNELS_RX_COUNT], Tx: queues[unix.ETHTOOL_A_CHANNELS_TX_COUNT]}
+	t.MaxQueues = hw.Queues{Combined: queues[unix.ETHTOOL_A_CHANNELS_COMBINED_MAX],
+		Rx: queues[unix.ETHTOOL_A_CHANNELS_RX_MAX], Tx: queues[unix.ETHTOOL_A_CHANNELS_TX_MAX]}
+	rings, err := k.numbers(index, unix.ETHTOOL_MSG_RINGS_GET)
+	if err != nil {
+		return t, err
+	}
+	t.Rings = hw.Rings{Rx: rings[unix.ETHTOOL_A_RINGS_RX], Tx: rings[unix.ETHTOOL_A_RINGS_TX]}
+	t.MaxRings = hw.Rings{Rx: rings[unix.ETHTOOL_A_RINGS_RX_MAX], Tx: rings[unix.ETHTOOL_A_RINGS_TX_MAX]}
+	t.Features, err = k.features(index)
+	return t, err
+}
+
+// numbers asks for the numbers in one of ethtool's messages; none when the driver does not have what they are of.
+func (k *Kernel) numbers(index int, command uint8) (map[uint16]int, error) {
+	attrs, err := k.askEthtool(index, command)
+	if errors.Is(err, hw.ErrUnsupported) && k.family != 0 {
+		return nil, nil
+	}
+	numbers := map[uint16]int{}
+	for t, value := range attrs {
+		if len(value) == 4 {
+			numbers[t] = int(nl.NativeEndian().Uint32(value))
+		}
+	}
+	return numbers, err
+}
+
+// features reads every offload that the kernel knows. The set of those that can be changed names all.
+func (k *Kernel) features(index int) (map[string]hw.Feature, error) {
+	attrs, err := k.askEthtool(index, unix.ETHTOOL_MSG_FEATURES_GET)
+	if err != nil {
+		return nil, err
+	}
+	var changeable, wanted, active, never map[string]bool
+	for t, to := range map[uint16]*map[string]bool{
+		unix.ETHTOOL_A_FEATURES_HW: &changeable, unix.ETHTOOL_A_FEATURES_WANTED: &wanted,
+		unix.ETHTOOL_A_FEATURES_ACTIVE: &active, unix.ETHTOOL_A_FEATURES_NOCHANGE: &never,
+	} {
+		if *to, err = bits(attrs[t]); err != nil {
+			return nil, fmt.Errorf("ethtool: features: %w", err)
+		}
+	}
+	all := map[string]hw.Feature{}
+	for name, can := range changeable {
+		all[name] = hw.Feature{Active: active[name], Wanted: wanted[name], Fixed: !can || never[name]}
+	}
+	return all, nil
+}
+
+// bits reads a verbose bit set: its bits by name, and whether they are set. One without a mask names only those that are.
+func bits(set []byte) (map[string]bool, error) {
+	attrs, err := attributes(set)
+	if err != nil {
+		return nil, err
+	}
+	_, noMask := attrs[unix.ETHTOOL_A_BITSET_NOMASK]
+	list, err := nl.ParseRouteAttr(attrs[unix.ETHTOOL_A_BITSET_BITS])
+	if err != nil {
+		return nil, err
+	}
+	on := map[string]bool{}
+	for _, bit := range list {
+		a, err := attributes(bit.Value)
+		if err != nil {
+			return nil, err
+		}
+		_, set := a[unix.ETHTOOL_A_BITSET_BIT_VALUE]
+		on[nl.BytesToString(a[unix.ETHTOOL_A_BITSET_BIT_NAME])] = set || noMask
+	}
+	return on, nil
+}
+
+// SetTuning implements [hw.Kernel].
+func (k *Kernel) SetTuning(index int, c hw.TuningChange) error {
+	return c.Each(func(_ string, one hw.TuningChange) error { return k.setTuning(index, one) })
+}
+
+// setTuning applies a change of one field.
+func (k *Kernel) setTuning(index int, c hw.TuningChange) error {
+	switch {
+	case c.Queues != nil:
+		return k.tellEthtool(index, unix.ETHTOOL_MSG_CHANNELS_SET, unix.ETHTOOL_A_CHANNELS_HEADER,
+			some(unix.ETHTOOL_A_CHANNELS_COMBINED_COUNT, c.Queues.Combined),
+			some(unix.ETHTOOL_A_CHANNELS_RX_COUNT, c.Queues.Rx), some(unix.ETHTOOL_A_CHANNELS_TX_COUNT, c.Queues.Tx))
+	case c.Rings != nil:
+		return k.tellEthtool(index, unix.ETHTOOL_MSG_RINGS_SET, unix.ETHTOOL_A_RINGS_HEADER,
+			some(unix.ETHTOOL_A_RINGS_RX, c.Rings.Rx), some(unix.ETHTOOL_A_RINGS_TX, c.Rings.Tx))
+	case c.Features != nil:
+		return k.tellEthtool(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER, wanted(c.Features))
+	}
+	return nil
+}
+
+// some is an attribute with a number, nil for 0: a driver refuses what it does not have.
+func some(attr, n int) *nl.RtAttr {
+	if n == 0 {
+		return nil
+	}
+	return nl.NewRtAttr(attr, nl.Uint32Attr(uint32(n)))
+}
+
+// wanted is the bit set of offloads to be switched, with a mask: the others stay.
+func wanted(f hw.Features) *nl.RtAttr {
+	set := nl.NewRtAttr(unix.ETHTOOL_A_FEATURES_WANTED|unix.NLA_F_NESTED, nil)
+	list := set.AddRtAttr(unix.ETHTOOL_A_BITSET_BITS|unix.NLA_F_NESTED, nil)
+	for name, on := range f {
+		bit := list.AddRtAttr(unix.ETHTOOL_A_BITSET_BITS_BIT|unix.NLA_F_NESTED, nil)
+		bit.AddRtAttr(unix.ETHTOOL_A_BITSET_BIT_NAME, nl.ZeroTerminated(name))
+		if on {
+			bit.AddRtAttr(unix.ETHTOOL_A_BITSET_BIT_VALUE, nil)
+		}
+	}
+	return set
+}
+
+// askEthtool asks about one link and returns the attributes of the answer.
+func (k *Kernel) askEthtool(index int, command uint8) (map[uint16][]byte, error) {
+	// The header is attribute 1 of every message.
+	req, err := k.ethtoolRequest(index, command, unix.ETHTOOL_A_CHANNELS_HEADER, 0)
+	if err != nil {
+		return nil, err
+	}
+	answers, err := req.Execute(unix.NETLINK_GENERIC, 0)
+	if err == nil && len(answers) != 1 {
+		err = fmt.Errorf("ethtool gave %d answers for link %d", len(answers), index)
+	}
+	if err != nil {
+		return nil, hw.FromErrno(err)
+	}
+	return attributes(answers[0][nl.SizeofGenlmsg:])
+}
+
+// tellEthtool sets something on one link.
+func (k *Kernel) tellEthtool(index int, command uint8, header int, attrs ...*nl.RtAttr) error {
+	req, err := k.ethtoolRequest(index, command, header, unix.NLM_F_ACK)
+	if err != nil {
+		return err
+	}
+	for _, a := range attrs {
+		if a != nil {
+			req.AddData(a)
+		}
+	}
+	_, err = req.Execute(unix.NETLINK_GENERIC, 0)
+	return hw.FromErrno(err)
+}
+
+// ethtoolRequest begins a message to ethtool. What is set is read back later, so no answer but success is wanted.
+func (k *Kernel) ethtoolRequest(index int, command uint8, header, flags int) (*nl.NetlinkRequest, error) {
+	if k.family == 0 {
+		return nil, fmt.Errorf("the kernel has no ethtool netlink, which came with Linux 5.6: %w", hw.ErrUnsupported)
+	}
+	if index <= 0 {
+		return nil, hw.FromErrno(unix.ENODEV)
+	}
+	req := nl.NewNetlinkRequest(k.family, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: k.ethtool}
+	req.AddData(&nl.Genlmsg{Command: command, Version: unix.ETHTOOL_GENL_VERSION})
+	h := nl.NewRtAttr(header|unix.NLA_F_NESTED, nil)
+	h.AddRtAttr(unix.ETHTOOL_A_HEADER_DEV_INDEX, nl.Uint32Attr(uint32(index)))
+	if flags&unix.NLM_F_ACK != 0 {
+		h.AddRtAttr(unix.ETHTOOL_A_HEADER_FLAGS, nl.Uint32Attr(unix.ETHTOOL_FLAG_OMIT_REPLY))
+	}
+	req.AddData(h)
+	return req, nil
+}
+
+// attributes splits a message; nested ones lose the mark of it.
+func attributes(b []byte) (map[uint16][]byte, error) {
+	list, err := nl.ParseRouteAttr(b)
+	if err != nil {
+		return nil, err
+	}
+	all := map[uint16][]byte{}
+	for _, a := range list {
+		all[a.Attr.Type&^unix.NLA_F_NESTED] = a.Value
+	}
+	return all, nil
+}

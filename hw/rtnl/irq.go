@@ -1,0 +1,68 @@
+package rtnl
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// irqDir is a directory that is, or looks like, /proc/irq; or why there is none. Only who wants interrupts placed has to
+// be told: the rest works without.
+type irqDir struct {
+	root *os.Root
+	err  error
+}
+
+func openIRQ(dir string) irqDir {
+	if dir == "" {
+		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq (see docs/tuning.md): %w", hw.ErrUnsupported)}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		// Not given its meaning as an errno: it is no interrupt that is not there.
+		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq (see docs/tuning.md): %w", err)}
+	}
+	return irqDir{root: root}
+}
+
+func (d irqDir) close() {
+	if d.root != nil {
+		_ = d.root.Close() // nothing is written through it
+	}
+}
+
+// affinityOf is an interrupt's smp_affinity_list. Its directory is there from when a driver first requests the interrupt
+// (kernel/irq/manage.c, __setup_irq) until the vector is freed, also while nobody has requested it (Linux 6.12).
+func affinityOf(irq int) string { return path.Join(strconv.Itoa(irq), "smp_affinity_list") }
+
+// Affinity implements [hw.Kernel].
+func (k *Kernel) Affinity(irq int) (string, error) {
+	if k.irq.err != nil {
+		return "", k.irq.err
+	}
+	b, err := k.irq.root.ReadFile(affinityOf(irq))
+	return strings.TrimSpace(string(b)), hw.FromErrno(err)
+}
+
+// SetAffinity implements [hw.Kernel].
+func (k *Kernel) SetAffinity(irq int, cpus string) error {
+	if k.irq.err != nil {
+		return k.irq.err
+	}
+	f, err := k.irq.root.OpenFile(affinityOf(irq), os.O_WRONLY, 0)
+	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("the plugin was given /proc/irq, but not to write to (see docs/tuning.md): %w", hw.FromErrno(err))
+	}
+	if err != nil {
+		return hw.FromErrno(err)
+	}
+	_, err = f.WriteString(cpus)
+	return hw.FromErrno(errors.Join(err, f.Close()))
+}

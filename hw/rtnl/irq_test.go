@@ -1,0 +1,54 @@
+package rtnl
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// TestIRQDirectory reads and writes a directory that looks like /proc/irq; that of the machine is nothing to try things on.
+func TestIRQDirectory(t *testing.T) {
+	dir := t.TempDir()
+	name := filepath.Join(dir, "34", "smp_affinity_list")
+	if err := errors.Join(os.Mkdir(filepath.Dir(name), 0o755), os.WriteFile(name, []byte("0-3\n"), 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	k := &Kernel{irq: openIRQ(dir)}
+	defer k.irq.close()
+	if cpus, err := k.Affinity(34); cpus != "0-3" || err != nil {
+		t.Errorf("it goes to %q, %v", cpus, err)
+	}
+	if err := k.SetAffinity(34, "2"); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := os.ReadFile(name); err != nil || string(b)[0] != '2' {
+		t.Errorf("written was %q, %v", b, err)
+	}
+	if _, err := k.Affinity(35); !errors.Is(err, hw.ErrNotFound) {
+		t.Errorf("one that is not there: %v", err)
+	}
+	if err := k.SetAffinity(35, "2"); !errors.Is(err, hw.ErrNotFound) {
+		t.Errorf("one that is not there: %v", err)
+	}
+}
+
+// TestNoIRQDirectory: who was not given /proc/irq learns of it when he needs it, and not before.
+func TestNoIRQDirectory(t *testing.T) {
+	nowhere := filepath.Join(t.TempDir(), "nowhere")
+	for dir, want := range map[string]string{
+		"":      "the plugin was not given /proc/irq (see docs/tuning.md): not supported by the driver",
+		nowhere: "the plugin was not given /proc/irq (see docs/tuning.md): open " + nowhere + ": no such file or directory",
+	} {
+		k := &Kernel{irq: openIRQ(dir)}
+		_, err := k.Affinity(34)
+		for _, err := range []error{err, k.SetAffinity(34, "0")} {
+			if err == nil || err.Error() != want || errors.Is(err, hw.ErrNotFound) {
+				t.Errorf("%q: %v, want %s", dir, err, want)
+			}
+		}
+		k.irq.close()
+	}
+}

@@ -1,0 +1,123 @@
+package rtnl
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// answerBound is how long the kernel may take to answer one request. Writing sriov_numvfs holds the lock of rtnetlink
+// for seconds (igb, 7 VFs to 0: 2.9 s), and every request waits for that lock.
+const answerBound = 8 * time.Second
+
+// dumpTries is how often a listing that was changed while it was read is read again before what there is is reported
+// as an error. Links come and go in bursts, when VFs are made.
+const dumpTries = 10
+
+// Kernel is the running kernel, seen from one network namespace. Its methods may be called at any time from any
+// goroutine; one listing is in flight at a time, and beside it links are read, made, changed and removed.
+type Kernel struct {
+	nl  *netlink.Handle
+	sys *os.Root
+	irq irqDir
+
+	sockets  pool[*nl.SocketHandle] // for what the handles have no words for, or lose
+	changers pool[*netlink.Handle]
+	removers pool[*netlink.Handle]
+
+	links listing[hw.Link]
+
+	ethtool *nl.SocketHandle
+	family  int // of generic netlink, for ethtool; 0 in kernels without it
+}
+
+// Open returns the running kernel, seen from the network namespace of the calling thread, with the sysfs at sys, which has
+// to belong to the same namespace. irq is the path of /proc/irq; if it is "" or does not exist, the methods that need it
+// fail and the others work.
+func Open(sys, irq string) (*Kernel, error) {
+	root, err := os.OpenRoot(sys)
+	if err != nil {
+		return nil, fmt.Errorf("sysfs: %w", err)
+	}
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE, unix.NETLINK_GENERIC)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("rtnetlink: open a socket: %w", err), root.Close())
+	}
+	k := &Kernel{nl: h, sys: root, irq: openIRQ(irq)}
+	if err := k.openMore(); err != nil {
+		k.Close()
+		return nil, fmt.Errorf("netlink: open a socket: %w", err)
+	}
+	return k, nil
+}
+
+// openMore opens the sockets for what the handle does not do, and gives all their time limit.
+func (k *Kernel) openMore() (err error) {
+	if k.ethtool, err = openSocket(unix.NETLINK_GENERIC); err != nil {
+		return err
+	}
+	if err := k.nl.SetSocketTimeout(answerBound); err != nil {
+		return err
+	}
+	if err := k.openPools(); err != nil {
+		return err
+	}
+	k.family, err = k.findEthtool()
+	return err
+}
+
+// openSocket opens a socket of a netlink family.
+func openSocket(family int) (*nl.SocketHandle, error) {
+	s, err := nl.GetNetlinkSocketAt(netns.None(), netns.None(), family)
+	if err != nil {
+		return nil, err
+	}
+	tv := unix.NsecToTimeval(answerBound.Nanoseconds())
+	return &nl.SocketHandle{Socket: s}, errors.Join(s.SetReceiveTimeout(&tv), s.SetSendTimeout(&tv))
+}
+
+// Close closes the sockets and directories. No other method may be in progress.
+func (k *Kernel) Close() {
+	k.nl.Close()
+	k.sockets.close()
+	k.changers.close()
+	k.removers.close()
+	if k.ethtool != nil {
+		k.ethtool.Close()
+	}
+	k.irq.close()
+	// A directory that was only read from has nothing to lose.
+	_ = k.sys.Close()
+}
+
+// request is a message that goes through a socket of rtnetlink.
+func request(s *nl.SocketHandle, msgType, flags int) *nl.NetlinkRequest {
+	r := nl.NewNetlinkRequest(msgType, flags)
+	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: s}
+	return r
+}
+
+// dump runs a listing until it was not disturbed. The kernel marks a listing that it changed meanwhile
+// (NLM_F_DUMP_INTR); entries may be missing from it or be in it twice.
+func dump[T any](list func() ([]T, error)) ([]T, error) {
+	for try := 1; ; try++ {
+		got, err := list()
+		disturbed := errors.Is(err, netlink.ErrDumpInterrupted) || errors.Is(err, unix.EINTR)
+		switch {
+		case err == nil:
+			return got, nil
+		case !disturbed:
+			return nil, hw.FromErrno(err)
+		case try == dumpTries:
+			return nil, fmt.Errorf("listing changed %d times while it was read: %w", try, hw.ErrBusy)
+		}
+	}
+}

@@ -1,0 +1,52 @@
+//go:build lab
+
+package rtnl_test
+
+import (
+	"bytes"
+	"os"
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// TestVFContract divides the first igb of the guest, which is down and without VFs before and afterwards; see test/suites/lab.
+func TestVFContract(t *testing.T) {
+	const nic = "0000:01:00.0"
+	t.Cleanup(func() { setDown(t, nic) })
+	hwtest.VFContract(t, func(t *testing.T) hwtest.Division {
+		return hwtest.Division{Kernel: openKernel(t, "/sys", "/proc/irq"), Sys: "/sys", PCI: nic, VFDriver: "igbvf"}
+	})
+}
+
+// setDown sets a NIC down, as the guest has it from boot.
+func setDown(t *testing.T, pci string) {
+	t.Helper()
+	h := openHost(t)
+	n, err := h.Netdev(pci)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, down := openKernel(t, "/sys", "/proc/irq"), false
+	if err := k.SetLink(n.Index, hw.LinkChange{Up: &down}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMadeContract is of kinds of link whose modules not every machine has, in namespaces of its own.
+func TestMadeContract(t *testing.T) {
+	if os.Getenv(inside) == "" {
+		var out bytes.Buffer
+		if code, err := runInside([]string{"-test.run=^TestMadeContract$", "-test.v"}, &out); code != 0 || err != nil {
+			t.Errorf("in private namespaces: exit code %d, %v\n%s", code, err, out.String())
+		}
+		return
+	}
+	if err := mountSys(); err != nil {
+		t.Fatal(err)
+	}
+	hwtest.MadeContract(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Kernel, hwtest.Env) {
+		return openKernel(t, sys, "/proc/irq"), newWorld(t)
+	})
+}

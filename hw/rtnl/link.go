@@ -1,0 +1,209 @@
+package rtnl
+
+import (
+	"fmt"
+	"net"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// Links implements [hw.Kernel]. Many calls at once ask for them, while links change, so that a listing has to be read again and again.
+func (k *Kernel) Links() ([]hw.Link, error) {
+	links, err := k.links.read(k.listLinks)
+	return slices.Clone(links), err
+}
+
+// listLinks lists them, without their counters and VFs: the library's own listing asks for those, each VF of each PF, and fails on all
+// links of the machine where one has more than fit into a message.
+func (k *Kernel) listLinks() ([]hw.Link, error) {
+	answers, err := dump(func() ([][]byte, error) { return k.askAll(skipStats) })
+	if err != nil {
+		return nil, err
+	}
+	links := make([]hw.Link, 0, len(answers))
+	for _, answer := range answers {
+		l, err := netlink.LinkDeserialize(nil, answer)
+		if err != nil {
+			return nil, fmt.Errorf("rtnetlink: %w", err)
+		}
+		links = append(links, toLink(l))
+	}
+	return links, nil
+}
+
+// askAll asks about all links, with what filter says (RTEXT_FILTER_*); each answer is an ifinfomsg with its attributes.
+func (k *Kernel) askAll(filter uint32) (answers [][]byte, err error) {
+	err = k.sockets.use(func(s *nl.SocketHandle) (err error) {
+		req := request(s, unix.RTM_GETLINK, unix.NLM_F_DUMP)
+		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
+		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(filter)))
+		answers, err = req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+		return err
+	})
+	return answers, err
+}
+
+// LinkAt implements [hw.Kernel].
+func (k *Kernel) LinkAt(index int) (hw.Link, error) {
+	if index <= 0 {
+		return hw.Link{}, hw.FromErrno(unix.ENODEV)
+	}
+	return k.readLink(index)
+}
+
+// LinkNamed implements [hw.Kernel].
+func (k *Kernel) LinkNamed(name string) (hw.Link, error) {
+	if name == "" || len(name) >= unix.IFNAMSIZ {
+		return hw.Link{}, hw.FromErrno(unix.ENODEV)
+	}
+	l, err := k.readLink(0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	if err == nil && l.Name != name { // the kernel takes alternative names as well
+		err = hw.FromErrno(unix.ENODEV)
+	}
+	return l, err
+}
+
+// skipStats is RTEXT_FILTER_SKIP_STATS (include/uapi/linux/rtnetlink.h).
+const skipStats = 1 << 3
+
+// readLink reads one link, without its counters and VFs.
+func (k *Kernel) readLink(index int, which ...*nl.RtAttr) (hw.Link, error) {
+	answer, err := k.ask(index, skipStats, which...)
+	if err != nil {
+		return hw.Link{}, err
+	}
+	l, err := netlink.LinkDeserialize(nil, answer)
+	if err != nil {
+		return hw.Link{}, fmt.Errorf("rtnetlink: %w", err)
+	}
+	return toLink(l), nil
+}
+
+// toLink translates what the library has parsed.
+func toLink(l netlink.Link) hw.Link {
+	a := l.Attrs()
+	return hw.Link{
+		Index:    a.Index,
+		Name:     a.Name,
+		AltNames: a.AltNames,
+		Alias:    a.Alias,
+		Kind:     kind(l),
+		Type:     a.EncapType,
+		MAC:      hw.MAC(a.HardwareAddr.String()),
+		PermMAC:  hw.MAC(a.PermHWAddr.String()),
+		MTU:      a.MTU,
+		TxQLen:   a.TxQLen,
+		Up:       a.RawFlags&unix.IFF_UP != 0,
+		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
+		// The flags are what an administrator has set; the attribute promiscuity also counts packet sockets and
+		// bridges.
+		Promisc:     a.RawFlags&unix.IFF_PROMISC != 0,
+		AllMulti:    a.RawFlags&unix.IFF_ALLMULTI != 0,
+		NoARP:       a.RawFlags&unix.IFF_NOARP != 0,
+		NoMulticast: a.RawFlags&unix.IFF_MULTICAST == 0,
+		Master:      a.MasterIndex,
+		Peer:        a.ParentIndex,
+	}
+}
+
+// kind is IFLA_INFO_KIND. The library has a word of its own for links without one, and for tun and tap.
+func kind(l netlink.Link) string {
+	switch l := l.(type) {
+	case *netlink.Device:
+		return ""
+	case *netlink.Tuntap:
+		return "tun"
+	default:
+		return l.Type()
+	}
+}
+
+// at addresses a link by its ifindex, so that the library looks nothing up.
+func at(index int) netlink.Link {
+	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
+}
+
+// SetLink implements [hw.Kernel]. A link that is up is renamed as it is, which Linux before 6.2 refuses with ErrBusy: taking
+// it down for a moment, as some tools do, would cost it its routes and IPv6 addresses behind the caller's back.
+func (k *Kernel) SetLink(index int, c hw.LinkChange) error {
+	if index <= 0 { // the library would look it up by its name, ""
+		return hw.FromErrno(unix.ENODEV)
+	}
+	return k.changers.use(func(h *netlink.Handle) error {
+		return c.Each(func(_ string, one hw.LinkChange) error { return hw.FromErrno(setLink(h, at(index), one)) })
+	})
+}
+
+// setLink applies a change of one field.
+func setLink(h *netlink.Handle, l netlink.Link, c hw.LinkChange) error {
+	switch {
+	case c.DelAltName != nil:
+		return h.LinkDelAltName(l, *c.DelAltName)
+	case c.AddAltName != nil:
+		return h.LinkAddAltName(l, *c.AddAltName)
+	case c.Up != nil:
+		return either(*c.Up, h.LinkSetUp, h.LinkSetDown)(l)
+	case c.Master != nil:
+		return h.LinkSetMasterByIndex(l, *c.Master)
+	case c.Name != nil:
+		return h.LinkSetName(l, *c.Name)
+	case c.Alias != nil:
+		return h.LinkSetAlias(l, *c.Alias)
+	case c.MAC != nil:
+		mac, err := net.ParseMAC(string(*c.MAC))
+		if err != nil {
+			return fmt.Errorf("%w: %w", hw.ErrInvalid, err)
+		}
+		return h.LinkSetHardwareAddr(l, mac)
+	case c.MTU != nil:
+		return h.LinkSetMTU(l, *c.MTU)
+	case c.TxQLen != nil:
+		return h.LinkSetTxQLen(l, *c.TxQLen)
+	case c.Promisc != nil:
+		return either(*c.Promisc, h.SetPromiscOn, h.SetPromiscOff)(l)
+	case c.AllMulti != nil:
+		return either(*c.AllMulti, h.LinkSetAllmulticastOn, h.LinkSetAllmulticastOff)(l)
+	case c.NoARP != nil:
+		return either(*c.NoARP, h.LinkSetARPOff, h.LinkSetARPOn)(l)
+	case c.NoMulticast != nil:
+		return either(*c.NoMulticast, h.LinkSetMulticastOff, h.LinkSetMulticastOn)(l)
+	}
+	return nil
+}
+
+// either chooses what to do with a link.
+func either(yes bool, on, off func(netlink.Link) error) func(netlink.Link) error {
+	if yes {
+		return on
+	}
+	return off
+}
+
+// ask asks about one link, with what filter says (RTEXT_FILTER_*); the answer is an ifinfomsg with its attributes. Unlike a listing
+// it is not disturbed by what becomes of other links.
+func (k *Kernel) ask(index int, filter uint32, which ...*nl.RtAttr) (answer []byte, err error) {
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	err = k.sockets.use(func(s *nl.SocketHandle) error {
+		req := request(s, unix.RTM_GETLINK, 0)
+		req.AddData(msg)
+		for _, a := range which {
+			req.AddData(a)
+		}
+		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(filter)))
+		answers, err := req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
+		if err == nil && len(answers) != 1 {
+			err = fmt.Errorf("rtnetlink gave %d answers about one link", len(answers))
+		}
+		if err == nil {
+			answer = answers[0]
+		}
+		return hw.FromErrno(err)
+	})
+	return answer, err
+}
