@@ -19,7 +19,7 @@ func (h *Host) WaitNetdev(ctx context.Context, id ID) error {
 		n, ok, err = h.glance(id, n)
 		return ok, err
 	})
-	if errors.Is(err, ErrNotReady) || ctx.Err() != nil {
+	if timedOut(err) || ctx.Err() != nil {
 		return away
 	}
 	if err == nil {

@@ -15,8 +15,9 @@ var (
 	ErrUnsupported = errors.New("not supported by the driver")
 	// ErrInvalid: the value is not one that the device or the kernel accepts.
 	ErrInvalid = errors.New("invalid value")
-	// ErrNotReady: the device did not become usable in time, by a fault of its own as far as can be seen.
-	ErrNotReady = errors.New("device not ready")
+	// ErrDeviceFault: the device does not work, as far as can be seen by a fault of its own; another one may. An operation
+	// that merely timed out does not match it.
+	ErrDeviceFault = errors.New("device not ready")
 	// ErrAway: the device exists but is in another network namespace.
 	ErrAway = errors.New("device is in another network namespace")
 )

@@ -85,14 +85,14 @@ func (h *Host) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec
 }
 
 // awaitPort waits until a VF's InfiniBand port is active, which is the subnet manager's doing: the VF is not to blame when
-// it never is, and the error does not match ErrNotReady.
+// it never is, and the error does not match ErrDeviceFault.
 func (h *Host) awaitPort(ctx context.Context, pf PF, vf VF) error {
 	var port, state string
 	err := wait(ctx, portBound, func() (_ bool, err error) {
 		port, state, err = h.port(vf.PCI)
 		return state == portActive, err
 	})
-	if !errors.Is(err, ErrNotReady) {
+	if !timedOut(err) {
 		return err
 	}
 	if port, state, err := h.port(pf.PCI()); err != nil || state != portActive {

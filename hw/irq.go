@@ -52,7 +52,7 @@ func (h *Host) Affinity(ctx context.Context, id ID) (map[int]string, error) {
 		})
 	}
 	switch {
-	case errors.Is(err, ErrNotReady), err == nil && len(now) == 0:
+	case timedOut(err), err == nil && len(now) == 0:
 		return nil, &Error{Dev: n.driven(), Op: "look for its interrupts",
 			Err: fmt.Errorf("it has no msi-x interrupts of its own in use: %w", ErrUnsupported)}
 	case err != nil:

@@ -36,7 +36,7 @@ func sentinel(no unix.Errno) error {
 		// EADDRNOTAVAIL is what a VF answers to a MAC that its PF does not let it have.
 		return ErrInvalid
 	case unix.ENETDOWN:
-		return ErrNotReady
+		return ErrDeviceFault
 	}
 	return nil
 }

@@ -133,8 +133,8 @@ func TestDeadVFOfBoot(t *testing.T) {
 				}
 				wantError(b.T, err, "vf 0 of ens1f0 (0000:01:10.0): wait for carrier: device not ready, "+
 					"also after it was unbound and bound; is it seen in the kernel log (dmesg)?")
-				if !errors.Is(err, hw.ErrNotReady) {
-					b.Errorf("%v does not match ErrNotReady", err)
+				if !errors.Is(err, hw.ErrDeviceFault) {
+					b.Errorf("%v does not match ErrDeviceFault", err)
 				}
 			})
 		})

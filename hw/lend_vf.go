@@ -71,7 +71,7 @@ func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, er
 }
 
 // ReadyVF makes a VF that SetVF has set fit to be lent: its netdev has the wished MAC and has been seen with carrier, and
-// is down again. A VF without carrier on a PF that has it is rebound once; then the error matches ErrNotReady. The
+// is down again. A VF without carrier on a PF that has it is rebound once; then the error matches ErrDeviceFault. The
 // netdev's MAC is the VF's: on a PF without VF operations it is not always the one that was to be tried.
 func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, error) {
 	n, err := h.Find(ID(vf.PCI))
@@ -97,7 +97,7 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, 
 		return n, nil
 	}
 	err = h.tryVF(ctx, pf, n)
-	if !errors.Is(err, ErrNotReady) {
+	if !errors.Is(err, ErrDeviceFault) {
 		return n, err
 	}
 	if n, err = h.Rebind(ctx, pf, vf); err != nil {
@@ -150,20 +150,20 @@ func wrongMAC(vf VF, n Netdev, mac MAC) error {
 // the VF; that is looked at last, because igb drops it for a moment when VFs are made (Linux 6.12).
 func (h *Host) tryVF(ctx context.Context, pf PF, n Netdev) (err error) {
 	if err := h.setUp(n, true); err != nil {
-		return fmt.Errorf("%w (%w)", err, ErrNotReady)
+		return fmt.Errorf("%w (%w)", err, ErrDeviceFault)
 	}
 	defer func() { err = errors.Join(err, h.setUp(n, false)) }()
 	err = wait(ctx, vfCarrierBound, func() (bool, error) {
 		now, err := h.Find(n.ID)
 		return now.Carrier, err
 	})
-	if !errors.Is(err, ErrNotReady) {
+	if !timedOut(err) {
 		return err
 	}
 	if p, pfErr := h.Find(pf.ID); pfErr == nil && !p.Carrier {
 		return nil
 	}
-	return err
+	return ErrDeviceFault
 }
 
 // RestoreVF puts a VF back as it was, under its old name and down, and verifies that. The error matches ErrAway while

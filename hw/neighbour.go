@@ -3,7 +3,6 @@ package hw
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/netip"
 )
 
@@ -33,7 +32,7 @@ func (h *Host) Holder(ctx context.Context, device string, a netip.Addr) (MAC, er
 		mac, _, err = h.kernel.Neighbour(l.Index, a)
 		return mac != "", err
 	})
-	if errors.Is(err, ErrNotReady) || errors.Is(err, context.DeadlineExceeded) {
+	if timedOut(err) || errors.Is(err, context.DeadlineExceeded) {
 		err = nil
 	}
 	return mac, wrapped(device, op, errors.Join(err, h.kernel.ForgetNeighbour(l.Index, a)))
@@ -57,9 +56,9 @@ func (h *Host) segment(device string) (Link, error) {
 		switch {
 		case l.Name != device:
 		case !l.Up:
-			return Link{}, fmt.Errorf("it is down: %w", ErrNotReady)
+			return Link{}, errors.New("it is down: device not ready")
 		case !l.Carrier:
-			return Link{}, fmt.Errorf("it has no carrier: %w", ErrNotReady)
+			return Link{}, errors.New("it has no carrier: device not ready")
 		default:
 			return l, nil
 		}

@@ -171,7 +171,7 @@ func (h *Host) awaitCarrier(ctx context.Context, pf PF) error {
 		n, err := h.Find(pf.ID)
 		return n.Carrier, err
 	})
-	if errors.Is(err, ErrNotReady) {
+	if timedOut(err) {
 		return nil
 	}
 	return err

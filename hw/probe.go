@@ -62,7 +62,7 @@ func (h *Host) probe(ctx context.Context, pf PF, vf VF) error {
 	driver := vfDrivers[pf.Driver]
 	if driver != "" {
 		err := wait(ctx, probeBound, func() (bool, error) { return h.sys.exists("bus/pci/drivers/" + driver), nil })
-		if errors.Is(err, ErrNotReady) {
+		if timedOut(err) {
 			return fmt.Errorf("driver %s is not loaded; load it (modprobe %s)", driver, driver) // no fault of the VF's
 		}
 		if err != nil {
@@ -74,10 +74,10 @@ func (h *Host) probe(ctx context.Context, pf PF, vf VF) error {
 	}
 	err := h.kernel.WriteAttr("bus/pci/drivers_probe", vf.PCI)
 	if err == nil {
-		err = wait(ctx, probeBound, func() (bool, error) {
+		err = faultIfTimedOut(wait(ctx, probeBound, func() (bool, error) {
 			d, err := h.driverOf(vf.PCI)
 			return d != "", err
-		})
+		}))
 	}
 	if driver == "" {
 		return err
@@ -99,7 +99,7 @@ func (h *Host) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 		return ok, err
 	})
 	if err != nil || h.naming(pf.Name) == byKernel {
-		return n, err
+		return n, faultIfTimedOut(err)
 	}
 	return h.awaitName(ctx, vf.ID(), n)
 }
@@ -116,7 +116,7 @@ func (h *Host) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error) {
 		n, ok, err = h.glance(id, n)
 		return ok && n.Name == name, err
 	})
-	if errors.Is(err, ErrNotReady) { // udev has a rule of its own for it, or is not there
+	if timedOut(err) { // udev has a rule of its own for it, or is not there
 		err = nil
 	}
 	return n, err

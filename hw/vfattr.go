@@ -90,7 +90,7 @@ func (h *Host) insist(ctx context.Context, do func() error) error {
 		}
 		return true, last
 	})
-	if errors.Is(err, ErrNotReady) {
+	if timedOut(err) {
 		return last
 	}
 	return err

@@ -72,4 +72,4 @@ func (d sriov) release(ctx context.Context, l *loan) error {
 }
 
 // notReady tells whether a device could not be lent for a fault of its own, so that another may be tried.
-func notReady(err error) bool { return errors.Is(err, hw.ErrNotReady) }
+func notReady(err error) bool { return errors.Is(err, hw.ErrDeviceFault) }

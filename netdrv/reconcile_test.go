@@ -103,21 +103,21 @@ type deaf struct {
 
 func (d deaf) Links() ([]hw.Link, error) {
 	if d.fails.Load() {
-		return nil, hw.ErrNotReady
+		return nil, hw.ErrDeviceFault
 	}
 	return d.Kernel.Links()
 }
 
 func (d deaf) LinkAt(index int) (hw.Link, error) {
 	if d.fails.Load() {
-		return hw.Link{}, hw.ErrNotReady
+		return hw.Link{}, hw.ErrDeviceFault
 	}
 	return d.Kernel.LinkAt(index)
 }
 
 func (d deaf) LinkNamed(name string) (hw.Link, error) {
 	if d.fails.Load() {
-		return hw.Link{}, hw.ErrNotReady
+		return hw.Link{}, hw.ErrDeviceFault
 	}
 	return d.Kernel.LinkNamed(name)
 }

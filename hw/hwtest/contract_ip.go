@@ -161,7 +161,7 @@ func contractRoutesRefused(t *testing.T, m machine) {
 	index := m.link(t, "ct0").Index
 	done(t, "add an address", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}))
 	link := hw.Route{Dst: "198.51.100.0/24", Scope: 253}
-	refused(t, "a route through a link that is down", m.AddRoute(index, link), hw.ErrNotReady, syscall.ENETDOWN)
+	refused(t, "a route through a link that is down", m.AddRoute(index, link), hw.ErrDeviceFault, syscall.ENETDOWN)
 	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
 	m.set(t, "ct1", hw.LinkChange{Up: set(true)})
 	refused(t, "nonsense", m.AddRoute(index, hw.Route{Dst: "198.51.100.0"}), hw.ErrInvalid)

@@ -343,7 +343,7 @@ func TestAddressesAndRoutes(t *testing.T) {
 	k.AddVeth("veth0", "veth1")
 	index := k.Link("veth0").Index
 	up, down := true, false
-	wantErr(t, k.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.2.254"}), syscall.ENETDOWN, hw.ErrNotReady)
+	wantErr(t, k.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.2.254"}), syscall.ENETDOWN, hw.ErrDeviceFault)
 	if err := k.SetLink(index, hw.LinkChange{Up: &up}); err != nil {
 		t.Fatal(err)
 	}
