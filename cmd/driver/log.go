@@ -9,8 +9,8 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger writes one JSON object per line to w. In the plugin w is stdout, which the engine logs at info; what a
-// plugin writes to stderr it logs as an error.
+// newLogger writes one JSON object per line to w. In the plugin w is stdout, which the engine logs at level info; it logs a plugin's
+// stderr at level error.
 func newLogger(w io.Writer, level zapcore.Level) *zap.Logger {
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.TimeEncoderOfLayout("2006-01-02T15:04:05.000Z07:00")
@@ -20,12 +20,12 @@ func newLogger(w io.Writer, level zapcore.Level) *zap.Logger {
 	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(zapcore.AddSync(w)), level))
 }
 
-// subject is what a call is about: the IDs that requests and answers carry under these names, whatever their type.
+// subject has the IDs of a call: requests and answers of all types carry them under these names.
 type subject struct {
 	NetworkID, EndpointID, PoolID string
 }
 
-// add takes over the IDs found in body. A body that is not JSON adds nothing: it is refused elsewhere.
+// add takes over the IDs in body. A body that is not JSON adds nothing; decode refuses it.
 func (s *subject) add(body []byte) {
 	var found subject
 	if json.Unmarshal(body, &found) != nil {
@@ -40,7 +40,7 @@ func (s *subject) add(body []byte) {
 	}
 }
 
-// fields are the log fields of the IDs that are known.
+// fields returns the log fields of the known IDs.
 func (s *subject) fields() []zap.Field {
 	var fields []zap.Field
 	for _, id := range []struct{ key, value string }{
@@ -53,7 +53,7 @@ func (s *subject) fields() []zap.Field {
 	return fields
 }
 
-// short is an ID as docker prints it: its first 12 characters.
+// short returns an ID as docker prints it: its first 12 characters.
 func short(id string) string {
 	const n = 12
 	if len(id) <= n {
@@ -62,15 +62,15 @@ func short(id string) string {
 	return id[:n]
 }
 
-// errField is an error in the log, if there is one.
+// errField returns the log field of an error, and no field for nil.
 func errField(err error) zap.Field {
 	if err == nil {
 		return zap.Skip()
 	}
-	return zap.String("err", told(err))
+	return zap.String("err", errorText(err))
 }
 
-// logCall writes the one line that every call leaves.
+// logCall writes one line for a call.
 func logCall(log *zap.Logger, op string, quiet bool, about subject, took time.Duration, a answer) {
 	level := zapcore.WarnLevel
 	switch {
@@ -90,16 +90,16 @@ func logCall(log *zap.Logger, op string, quiet bool, about subject, took time.Du
 	log.Log(level, "call", fields...)
 }
 
-// wordsMax is how much of a request, and of an answer, the log has at most, in bytes. A line that is longer than 64 KiB makes
-// an engine that reads it stop reading (logrus before 1.9.1).
-const wordsMax = 8 << 10
+// payloadMax is the most bytes of a request, and of an answer, that are logged. An engine stops reading a plugin's output at a line
+// longer than 64 KiB (logrus before 1.9.1).
+const payloadMax = 8 << 10
 
-// logWords writes down what was said in a call, for those who have to know exactly what an engine sends.
-func logWords(log *zap.Logger, op string, request []byte, a answer) {
+// logPayload logs request and answer of a call at level debug.
+func logPayload(log *zap.Logger, op string, request []byte, a answer) {
 	if !log.Core().Enabled(zapcore.DebugLevel) {
 		return
 	}
-	fields := []zap.Field{zap.String("op", op), zap.ByteString("request", request[:min(len(request), wordsMax)]),
-		zap.Int("status", a.status), zap.ByteString("answer", a.body[:min(len(a.body), wordsMax)]), errField(a.err)}
-	log.Debug("said", fields...)
+	fields := []zap.Field{zap.String("op", op), zap.ByteString("request", request[:min(len(request), payloadMax)]),
+		zap.Int("status", a.status), zap.ByteString("answer", a.body[:min(len(a.body), payloadMax)]), errField(a.err)}
+	log.Debug("payload", fields...)
 }

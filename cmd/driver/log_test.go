@@ -60,13 +60,13 @@ func TestLogLines(t *testing.T) {
 			`"err":"`+clipped+`: no such call; nothing was changed"}`)
 }
 
-// TestWords: for those who ask for it the log has what was said, up to a bound that the engine can read.
-func TestWords(t *testing.T) {
+// TestPayload: for those who ask for it the log has what was said, up to a bound that the engine can read.
+func TestPayload(t *testing.T) {
 	var log logBuffer
-	logWords(newLogger(&log, zapcore.DebugLevel), "T.Echo", []byte(`{"Count":1}`), answer{status: 200, body: []byte(`{"Count":2}`)})
-	logWords(newLogger(&log, zapcore.DebugLevel), "T.Echo", []byte(strings.Repeat("x", 1<<20)), answer{status: 500, err: errors.New("no")})
-	want := `{"level":"debug","ts":T,"msg":"said","op":"T.Echo","request":"{\"Count\":1}","status":200,"answer":"{\"Count\":2}"}
-{"level":"debug","ts":T,"msg":"said","op":"T.Echo","request":"` + strings.Repeat("x", 8<<10) + `","status":500,"answer":"","err":"no"}
+	logPayload(newLogger(&log, zapcore.DebugLevel), "T.Echo", []byte(`{"Count":1}`), answer{status: 200, body: []byte(`{"Count":2}`)})
+	logPayload(newLogger(&log, zapcore.DebugLevel), "T.Echo", []byte(strings.Repeat("x", 1<<20)), answer{status: 500, err: errors.New("no")})
+	want := `{"level":"debug","ts":T,"msg":"payload","op":"T.Echo","request":"{\"Count\":1}","status":200,"answer":"{\"Count\":2}"}
+{"level":"debug","ts":T,"msg":"payload","op":"T.Echo","request":"` + strings.Repeat("x", 8<<10) + `","status":500,"answer":"","err":"no"}
 `
 	if got := log.String(); got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -137,7 +137,7 @@ func (r *rig) logged(t *testing.T, want ...string) {
 		t.Error(err)
 	}
 	got := slices.DeleteFunc(strings.Split(strings.TrimSuffix(r.log.String(), "\n"), "\n"), func(line string) bool {
-		return strings.Contains(line, `"msg":"said"`)
+		return strings.Contains(line, `"msg":"payload"`)
 	})
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("log: %s", diff)

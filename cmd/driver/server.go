@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,43 +14,43 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"golang.org/x/net/netutil"
 )
 
-// Limits on what one request may take of us.
+// Limits on one request, in bytes.
 const (
-	bodyMax   = 4 << 20  // bytes; the largest real request is a few KiB, or some 110 bytes for each port that is published: 16384 for RTP
-	largeBody = 64 << 10 // bytes; of those that are larger only some are read at a time
-	headerMax = 16 << 10 // bytes
+	// A request has a few KiB, and some 110 bytes for each published port: 16384 ports for RTP make 2 MiB.
+	bodyMax   = 4 << 20
+	headerMax = 16 << 10
 )
 
-// limits are the bounds on clients and on calls, in one place so that a test can tighten them.
+// limits bound clients and calls. They are in one place so that a test can tighten them.
 type limits struct {
-	connections int           // at a time, see crowd
-	large       int           // of them that may have a large body
+	connections int           // at a time; further ones wait to be accepted
 	header      time.Duration // from the connection, or the first byte of a further request, to the end of the header
 	body        time.Duration // from there to the end of the body
-	taking      time.Duration // from a call's bound to the end of its answer having been read
+	write       time.Duration // from the end of the call to the end of its answer
 	idle        time.Duration // between two requests; an engine closes what it has not used for 30 s (26 and later)
 
-	handler time.Duration // a handler's context ends
+	handler time.Duration // until a handler's context ends
 	grace   time.Duration // how much longer the server waits for a handler to say why it gave up
-	finish  time.Duration // after the signal to stop: calls in flight go on undisturbed
+	finish  time.Duration // after the signal to stop: calls in flight continue undisturbed
 	windUp  time.Duration // then: their contexts have ended, they may undo what they began
-	closing time.Duration // then: the reconciler ends and the ledger is closed
+	closing time.Duration // then: the reconciler ends and the stores are closed
 }
 
-// limitsFor keeps what comes after the signal to stop under 10 seconds in all: so long the engine waits between SIGTERM
-// and SIGKILL. An engine has a connection for each call that is under way, and a handful of idle ones. Those above the limit
-// lose nothing: they wait to be accepted.
+// limitsFor keeps what follows the signal to stop under 10 seconds in all, which is what the engine waits between SIGTERM and
+// SIGKILL. An engine has one connection for each call in flight, and a few idle ones.
 func limitsFor(handler time.Duration) limits {
 	return limits{
-		connections: connectionsFor(1024), large: 8, header: 5 * time.Second, body: 5 * time.Second, taking: 5 * time.Second, idle: 2 * time.Minute,
+		connections: connectionsFor(1024), header: 5 * time.Second, body: 5 * time.Second, write: 5 * time.Second, idle: 2 * time.Minute,
 		handler: handler, grace: 500 * time.Millisecond,
 		finish: 7 * time.Second, windUp: time.Second, closing: 1500 * time.Millisecond,
 	}
 }
 
-// connectionsFor is how many connections there may be at a time if the files that the process may have open allow that.
+// connectionsFor returns the number of connections that the process may have at a time: wanted, or half of its limit of open files
+// if that is less.
 func connectionsFor(wanted int) int {
 	var files syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files); err != nil {
@@ -63,36 +64,34 @@ type server struct {
 	routes  map[string]route // by URL path
 	limits  limits
 	log     *zap.Logger
-	large   chan struct{}  // holds a value for each large body that there is
-	running sync.WaitGroup // handlers at work, answered for or not
+	running sync.WaitGroup // handlers at work, those included whose call has been answered with a timeout
 }
 
-// newServer serves the given routes.
+// newServer returns a server for the given routes.
 func newServer(routes []route, l limits, log *zap.Logger) *server {
 	byPath := make(map[string]route, len(routes))
 	for _, rt := range routes {
 		byPath["/"+rt.op] = rt
 	}
-	return &server{routes: byPath, limits: l, log: log, large: make(chan struct{}, l.large)}
+	return &server{routes: byPath, limits: l, log: log}
 }
 
-// serve answers on l until ctx ends, then lets the calls in flight finish. It releases nothing else: what is lent
-// stays lent. The error is nil when every call came to its end.
+// serve answers on l until ctx ends, then lets the calls in flight finish. It releases nothing else: devices stay with their
+// containers. The error is nil if every call finished.
 func (s *server) serve(ctx context.Context, l net.Listener) error {
 	base, abandon := context.WithCancel(context.WithoutCancel(ctx))
 	defer abandon()
 	hs := &http.Server{
 		Handler:           s,
 		BaseContext:       func(net.Listener) context.Context { return base },
-		ConnContext:       withVisitor,
 		ReadHeaderTimeout: s.limits.header,
-		WriteTimeout:      s.limits.body + s.limits.handler + s.limits.grace + s.limits.taking,
+		WriteTimeout:      s.limits.body + s.limits.handler + s.limits.grace + s.limits.write,
 		IdleTimeout:       s.limits.idle,
 		MaxHeaderBytes:    headerMax,
 		ErrorLog:          zap.NewStdLog(s.log),
 	}
 	failed := make(chan error, 1)
-	go func() { failed <- hs.Serve(newCrowd(l, s.limits.connections)) }()
+	go func() { failed <- hs.Serve(netutil.LimitListener(l, s.limits.connections)) }()
 	select {
 	case err := <-failed:
 		return fmt.Errorf("socket %s: serve: %w", l.Addr(), err)
@@ -101,7 +100,7 @@ func (s *server) serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// stop closes the socket and waits for the calls in flight: first as long as they like, then with their contexts ended.
+// stop closes the socket and waits for the calls in flight: first undisturbed, then with their contexts ended.
 func (s *server) stop(hs *http.Server, abandon context.CancelFunc) error {
 	err := s.drain(hs, s.limits.finish)
 	if err == nil {
@@ -114,7 +113,7 @@ func (s *server) stop(hs *http.Server, abandon context.CancelFunc) error {
 	return errAbandoned
 }
 
-// drain waits until every call has been answered and every handler has returned, those too that were answered for.
+// drain waits until every call has been answered and every handler has returned.
 func (s *server) drain(hs *http.Server, atMost time.Duration) error {
 	bound, cancel := context.WithTimeout(context.Background(), atMost)
 	defer cancel()
@@ -134,9 +133,8 @@ func (s *server) drain(hs *http.Server, atMost time.Duration) error {
 	}
 }
 
-// errAbandoned is how serve ends when calls in flight took too long.
-var errAbandoned = errors.New("stop: calls in flight took too long and were told to give up; " +
-	"the ledger knows how far they came")
+// errAbandoned is the error of serve if calls in flight took too long.
+var errAbandoned = errors.New("stop: calls in flight took too long and were canceled; the ledger knows how far they came")
 
 // ServeHTTP answers one call.
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -146,16 +144,12 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rt, err := s.find(r, op)
 	var body []byte
 	if err == nil {
-		var done func()
-		body, done, err = s.read(w, r)
-		defer done()
+		body, err = s.read(w, r)
 	}
 	a := answerOf(nil, err)
 	if err == nil {
 		about.add(body)
-		done := working(r)
 		a = s.run(r.Context(), rt, body)
-		done()
 		about.add(a.body)
 	}
 	if r.Context().Err() != nil && a.outcome != outcomePanic && a.outcome != outcomeDeadline {
@@ -163,10 +157,10 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	writeAnswer(w, a)
 	logCall(s.log, clip(op), rt.quiet, about, time.Since(start), a)
-	logWords(s.log, clip(op), body, a)
+	logPayload(s.log, clip(op), body, a)
 }
 
-// find is the route of a request.
+// find returns the route of a request.
 func (s *server) find(r *http.Request, op string) (route, error) {
 	rt, ok := s.routes[r.URL.Path]
 	switch {
@@ -178,7 +172,7 @@ func (s *server) find(r *http.Request, op string) (route, error) {
 	return rt, nil
 }
 
-// clip keeps what a stranger calls a path from filling the log.
+// clip shortens a path that a client made up, for the log.
 func clip(op string) string {
 	const n = 64
 	if len(op) <= n {
@@ -187,49 +181,30 @@ func clip(op string) string {
 	return op[:n]
 }
 
-// read reads the body within its bound; done is to be called when it is not needed any more. The bound is lifted afterwards:
-// it is the same deadline under which net/http watches for a client that goes away, and it would take the end of the bound for
-// that.
-func (s *server) read(w http.ResponseWriter, r *http.Request) (body []byte, done func(), err error) {
-	done = func() {}
-	conn, end := http.NewResponseController(w), time.Now().Add(s.limits.body)
-	if err := conn.SetReadDeadline(end); err != nil {
-		return nil, done, fmt.Errorf("request body: set deadline: %w", err)
+// read reads the body within its bound. It removes the deadline afterwards: net/http watches the connection for a client that goes
+// away under the same deadline, and would take its end for such a client (net/http, connReader.backgroundRead, Go 1.26). For the
+// same reason http.Server.ReadTimeout cannot be used.
+func (s *server) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	conn := http.NewResponseController(w)
+	if err := conn.SetReadDeadline(time.Now().Add(s.limits.body)); err != nil {
+		return nil, fmt.Errorf("request body: set deadline: %w", err)
 	}
-	body, rest, err := beginBody(w, r)
-	if err == nil && rest != nil {
-		if done, err = s.admitLarge(end); err == nil {
-			body, err = endBody(body, rest)
-		}
-	}
+	body, err := readBody(w, r)
 	if err != nil {
-		return nil, done, err
+		return nil, err
 	}
 	if err := conn.SetReadDeadline(time.Time{}); err != nil {
-		return nil, done, fmt.Errorf("request body: lift deadline: %w", err)
+		return nil, fmt.Errorf("request body: remove deadline: %w", err)
 	}
-	return body, done, nil
+	return body, nil
 }
 
-// admitLarge waits until one more large body may be there, as long as its client may take to send it.
-func (s *server) admitLarge(end time.Time) (done func(), err error) {
-	patience := time.NewTimer(time.Until(end))
-	defer patience.Stop()
-	select {
-	case s.large <- struct{}{}:
-		return func() { <-s.large }, nil
-	case <-patience.C:
-		return func() {}, refuse(http.StatusServiceUnavailable, "request body: larger than %d bytes, and there are %d such already",
-			largeBody, s.limits.large)
-	}
-}
-
-// run makes the call and waits for its result, but not for ever: after a dockerd restart the engine has no bound of
-// its own, and would hang with us. A call that outlives its deadline is answered for and left to finish.
+// run makes the call and waits for its result with a bound: after a restart dockerd waits without one, and would hang. A call that
+// exceeds the bound is answered with an error, and its handler is left to finish.
 func (s *server) run(client context.Context, rt route, body []byte) answer {
 	start := time.Now()
 	done := make(chan answer, 1)
-	var answered atomic.Bool // by whoever is first: the handler, or the server on its behalf
+	var answered atomic.Bool // set by the first of the two that answer: the handler or the timeout
 	s.running.Go(func() {
 		ctx, cancel := context.WithTimeout(client, s.limits.handler)
 		defer cancel()
@@ -257,4 +232,21 @@ func (s *server) run(client context.Context, rt route, body []byte) answer {
 		err: fmt.Errorf("%s took longer than %s and is left to finish; the plugin's log says how it ends",
 			rt.op, s.limits.handler),
 	}
+}
+
+// guarded runs one call and turns a panic in it into an answer. Without that the connection would be closed, and the engine would
+// retry the call, with an empty body, for 15 seconds.
+func guarded(ctx context.Context, rt route, body []byte) (a answer) {
+	defer func() {
+		if v := recover(); v != nil {
+			a = answer{
+				status:  http.StatusInternalServerError,
+				outcome: outcomePanic,
+				err:     fmt.Errorf("the plugin panicked: %v; this is a bug, its stack is in the plugin's log", v),
+				stack:   string(debug.Stack()),
+			}
+		}
+	}()
+	out, err := rt.call(ctx, body)
+	return answerOf(out, err)
 }

@@ -9,7 +9,7 @@ import (
 
 // What events are about: what was said in a call, a plugin that begins to listen, and what a test does.
 const (
-	spoken    = "said"
+	spoken    = "payload"
 	listening = "listening"
 	noted     = "note"
 )

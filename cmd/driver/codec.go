@@ -15,14 +15,14 @@ type outcome string
 
 const (
 	outcomeOK       outcome = "ok"
-	outcomeError    outcome = "error"    // the driver said no
-	outcomeRefused  outcome = "refused"  // not a request we take; no driver was asked
+	outcomeError    outcome = "error"    // the driver returned an error
+	outcomeRefused  outcome = "refused"  // not a valid request; no driver was called
 	outcomePanic    outcome = "panic"    // a bug; answered with an error
 	outcomeDeadline outcome = "deadline" // answered with an error while the driver still works on it
-	outcomeGone     outcome = "gone"     // the client left before the answer
+	outcomeGone     outcome = "gone"     // the client closed the connection before the answer
 )
 
-// answer is what a call came to. The body is sent when err is nil, the text of err otherwise.
+// answer is the result of a call. The body is sent if err is nil, the text of err otherwise.
 type answer struct {
 	status  int
 	body    []byte
@@ -31,40 +31,40 @@ type answer struct {
 	stack   string
 }
 
-// refusal is the error of a request that no driver was asked about.
+// refusal is the error of a request that reached no driver.
 type refusal struct {
 	status int
 	why    error
 }
 
-// Error says why, and that the engine need not fear a half-done change.
+// Error says why, and that nothing was changed.
 func (r *refusal) Error() string { return r.why.Error() + "; nothing was changed" }
 
 // Unwrap returns the cause.
 func (r *refusal) Unwrap() error { return r.why }
 
-// refuse makes a refusal.
+// refuse returns a refusal with an HTTP status.
 func refuse(status int, format string, args ...any) error {
 	return &refusal{status, fmt.Errorf(format, args...)}
 }
 
-// answerOf is the answer that a call's result makes.
+// answerOf turns the result of a call into an answer.
 func answerOf(body []byte, err error) answer {
-	var no *refusal
+	var refused *refusal
 	switch {
 	case err == nil:
 		return answer{status: http.StatusOK, body: body, outcome: outcomeOK}
-	case errors.As(err, &no):
-		return answer{status: no.status, outcome: outcomeRefused, err: err}
+	case errors.As(err, &refused):
+		return answer{status: refused.status, outcome: outcomeRefused, err: err}
 	default:
 		return answer{status: http.StatusInternalServerError, outcome: outcomeError, err: err}
 	}
 }
 
-// call is a driver's method behind its wire format: JSON in, JSON out.
+// call is a driver's method that takes and returns JSON.
 type call func(ctx context.Context, body []byte) ([]byte, error)
 
-// handle makes a call of a driver's method.
+// handle turns a driver's method into a call.
 func handle[Req, Resp any](method func(context.Context, *Req) (*Resp, error)) call {
 	return func(ctx context.Context, body []byte) ([]byte, error) {
 		req := new(Req)
@@ -79,7 +79,7 @@ func handle[Req, Resp any](method func(context.Context, *Req) (*Resp, error)) ca
 	}
 }
 
-// handleBare makes a call of a method that takes no argument: the engine sends an empty body with it.
+// handleBare turns a method without argument into a call. The engine sends an empty body with it.
 func handleBare[Req, Resp any](method func(context.Context, *Req) (*Resp, error)) call {
 	return func(ctx context.Context, _ []byte) ([]byte, error) {
 		resp, err := method(ctx, new(Req))
@@ -90,11 +90,10 @@ func handleBare[Req, Resp any](method func(context.Context, *Req) (*Resp, error)
 	}
 }
 
-// decode reads the one JSON object that body has to be. Fields that we do not know are let pass: newer engines have
-// more of them.
+// decode reads a body, which must be one JSON object. Unknown fields are ignored: newer engines send more of them.
 //
-// An empty body is refused at once. The engine repeats a call whose answer it lost with the buffer that it has drained
-// already (all versions from 20.10 to 29): filling in defaults would make a network out of nothing.
+// An empty body is refused. The engine retries a call whose answer it lost with an already drained buffer (all versions from 20.10
+// to 29): defaults in place of the missing request would create a network that the user never asked for.
 func decode(body []byte, into any) error {
 	trimmed := bytes.TrimSpace(body)
 	if len(trimmed) == 0 {
@@ -113,7 +112,7 @@ func decode(body []byte, into any) error {
 	return nil
 }
 
-// encode is the JSON of an answer; a method that has nothing to say may return nil.
+// encode returns the JSON of a response, and {} if the method returned nil.
 func encode[Resp any](resp *Resp) ([]byte, error) {
 	if resp == nil {
 		return []byte("{}"), nil
@@ -125,57 +124,42 @@ func encode[Resp any](resp *Resp) ([]byte, error) {
 	return out, nil
 }
 
-// beginBody reads a body; if it is large, how it begins, and rest is where there is more.
-func beginBody(w http.ResponseWriter, r *http.Request) (body []byte, rest io.Reader, err error) {
-	whole := http.MaxBytesReader(w, r.Body, bodyMax)
-	body, err = io.ReadAll(io.LimitReader(whole, largeBody))
-	if err != nil || len(body) < largeBody {
-		return body, nil, notRead(err)
-	}
-	return body, whole, nil
-}
-
-// endBody reads the rest of a large body.
-func endBody(begin []byte, rest io.Reader) ([]byte, error) {
-	more, err := io.ReadAll(rest)
-	return append(begin, more...), notRead(err)
-}
-
-// notRead says what is wrong with a body, if something is.
-func notRead(err error) error {
+// readBody reads a body of at most bodyMax bytes.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, bodyMax))
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return refuse(http.StatusRequestEntityTooLarge, "request body: larger than %d bytes", tooLarge.Limit)
+		return nil, refuse(http.StatusRequestEntityTooLarge, "request body: larger than %d bytes", tooLarge.Limit)
 	case err != nil:
-		return refuse(http.StatusBadRequest, "request body: read: %w", err)
+		return nil, refuse(http.StatusBadRequest, "request body: read: %w", err)
 	}
-	return nil
+	return body, nil
 }
 
-// toldMax is how much of an error is told. An engine cuts what a plugin logs into lines of 64 KiB, and a byte can take six in
-// JSON.
-const toldMax = 8 << 10
+// errorMax is the longest error text that is answered or logged, in bytes. An engine cuts what a plugin logs into lines of 64 KiB,
+// and a byte can take six in JSON.
+const errorMax = 8 << 10
 
-// told is the text of an error: all of it, or, if the error quotes what a client has sent without end, how it begins and ends.
-func told(err error) string {
+// errorText returns the text of an error. If the text is longer than errorMax, as when it quotes a huge request, its middle is left out.
+func errorText(err error) string {
 	text := err.Error()
-	if len(text) <= toldMax {
+	if len(text) <= errorMax {
 		return text
 	}
-	const last = toldMax / 4
-	return text[:toldMax-last] + " [...] " + text[len(text)-last:]
+	const last = errorMax / 4
+	return text[:errorMax-last] + " [...] " + text[len(text)-last:]
 }
 
 // contentType is the media type of every answer, as the engine asks for it in Accept.
 const contentType = "application/vnd.docker.plugins.v1.2+json"
 
-// writeAnswer sends a. Its errors are of no use to anyone: the client has gone, which the log line of the call says.
+// writeAnswer sends a. A write fails only if the client has gone, which the log line of the call says.
 func writeAnswer(w http.ResponseWriter, a answer) {
 	body := a.body
 	if a.err != nil {
 		// Both of the engine's stubs look for "Err" when the status is not 200.
-		body, _ = json.Marshal(struct{ Err string }{told(a.err)})
+		body, _ = json.Marshal(struct{ Err string }{errorText(a.err)})
 	}
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(a.status)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"runtime"
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/netdrv"
@@ -56,10 +57,24 @@ func routes(r *rooms) []route {
 	}
 }
 
-// manifest is the answer to Plugin.Activate, which the engine asks of a plugin that it did not start itself.
+// manifest is the answer to Plugin.Activate, which the engine sends to a plugin that it did not start itself.
 type manifest struct{ Implements []string }
 
-// activate names the interfaces that this socket serves.
+// activate lists the interfaces that this socket serves.
 func activate(context.Context, *struct{}) (*manifest, error) {
 	return &manifest{Implements: []string{"NetworkDriver", "IpamDriver"}}, nil
+}
+
+// usageResponse says how much of the machine the process uses, beside what /proc says.
+type usageResponse struct {
+	Goroutines int
+	HeapBytes  uint64 // in use
+}
+
+// usage collects garbage first, so that two answers can be compared.
+func usage(context.Context, *struct{}) (*usageResponse, error) {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return &usageResponse{runtime.NumGoroutine(), m.HeapAlloc}, nil
 }
