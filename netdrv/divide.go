@@ -89,7 +89,7 @@ func (d *Driver) divideOne(ctx context.Context, pci string) (busy bool, err erro
 	if err := d.host.WaitName(ctx, hw.ID(pci)); err != nil {
 		return false, err
 	}
-	unlock, ok := d.locks.tryLock("pf " + pci)
+	unlock, ok := d.locks.TryLock("pf " + pci)
 	if !ok {
 		return true, nil
 	}

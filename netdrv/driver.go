@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -48,7 +49,7 @@ type Driver struct {
 	orphanAfter     time.Duration
 	process         string // a name for this process that no other has
 	doubts          doubts
-	locks           locks
+	locks           keylock.Map
 	counts          counters
 	wake            chan struct{} // tells the reconciler that there is something to finish
 }

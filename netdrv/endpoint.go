@@ -19,7 +19,7 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if err := checkIDs(e.Network, e.ID); err != nil {
 		return e, err
 	}
-	unlock, err := d.locks.lock(ctx, endpointKey(e.Network, e.ID))
+	unlock, err := d.locks.Lock(ctx, endpointKey(e.Network, e.ID))
 	if err != nil {
 		return e, err
 	}
@@ -100,7 +100,7 @@ func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinR
 	if err := checkIDs(r.NetworkID, r.EndpointID); err != nil {
 		return nil, err
 	}
-	unlock, err := d.locks.lock(ctx, endpointKey(r.NetworkID, r.EndpointID))
+	unlock, err := d.locks.Lock(ctx, endpointKey(r.NetworkID, r.EndpointID))
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinR
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", short(r.EndpointID), err)
 	}
-	unlockDevice, err := d.locks.lock(ctx, loanKey(e.rec.Device)) // the reconciler may take the endpoint for an orphan
+	unlockDevice, err := d.locks.Lock(ctx, loanKey(e.rec.Device)) // the reconciler may take the endpoint for an orphan
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience t
 	if err := checkIDs(nid, eid); err != nil {
 		return err
 	}
-	unlock, err := d.locks.lock(ctx, endpointKey(nid, eid))
+	unlock, err := d.locks.Lock(ctx, endpointKey(nid, eid))
 	if err != nil {
 		return err
 	}
@@ -157,7 +157,7 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience t
 	if err != nil {
 		return err
 	}
-	unlockDevice, err := d.locks.lock(ctx, loanKey(e.rec.Device))
+	unlockDevice, err := d.locks.Lock(ctx, loanKey(e.rec.Device))
 	if err != nil {
 		return err
 	}

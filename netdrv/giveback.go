@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 const (
@@ -16,6 +17,8 @@ const (
 	waitForHome = 3 * time.Second
 	// undoBound bounds what is done after the caller's own time is up.
 	undoBound = 8 * time.Second
+	// pollEvery is how often a call looks again at a device that it waits for.
+	pollEvery = 50 * time.Millisecond
 	// insist is for how long a device that cannot be put back is tried again at short intervals.
 	insist = 10 * time.Second
 )
@@ -29,7 +32,7 @@ func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
 		if l.PartOf != whole {
 			continue
 		}
-		unlock, ok := d.locks.tryLock(loanKey(id))
+		unlock, ok := d.locks.TryLock(loanKey(id))
 		if !ok { // the reconciler is at it
 			continue
 		}
@@ -48,32 +51,14 @@ func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
 func (d *Driver) bringHome(ctx context.Context, l *loan, patience time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	give := time.NewTimer(patience)
-	defer give.Stop()
-	again := time.NewTicker(50 * time.Millisecond)
-	defer again.Stop()
-	for {
-		err := d.putBack(ctx, l)
-		if errors.Is(err, hw.ErrAway) && pause(ctx, again.C, give.C) {
-			continue
-		}
-		if err != nil {
-			d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
-			d.nudge()
-		}
-		return
-	}
-}
-
-// pause waits for the next look; it is false when there will be none.
-func pause(ctx context.Context, next, end <-chan time.Time) bool {
-	select {
-	case <-end:
-		return false
-	case <-ctx.Done():
-		return false
-	case <-next:
-		return true
+	var err error
+	_ = retry.Poll(ctx, pollEvery, patience, func() (bool, error) { // err says why the device is not back
+		err = d.putBack(ctx, l)
+		return !errors.Is(err, hw.ErrAway), nil
+	})
+	if err != nil {
+		d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
+		d.nudge()
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/keylock"
+	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -104,29 +106,26 @@ func (d *Driver) giveUpOne(ctx context.Context, l *loan, why error, also ...writ
 
 // claim chooses a device and writes the loan down; unlock ends its exclusive use by this call. If all are in use but one
 // is on its way back, it waits for that.
-func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord) (_ *loan, unlock func(), _ error) {
-	give := time.NewTimer(waitForDevice)
-	defer give.Stop()
-	again := time.NewTicker(50 * time.Millisecond)
-	defer again.Stop()
+func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord) (*loan, func(), error) {
+	var l *loan
+	var unlock func()
 	var busy *allInUse
-	for {
-		l, unlock, err := d.claimNow(ctx, n, e)
-		switch {
-		case l != nil:
-			return l, unlock, nil
-		case busy != nil && ctx.Err() != nil:
-			return nil, nil, fmt.Errorf("%w: %w", busy, ctx.Err())
-		case err != nil && !(errors.As(err, &busy) && busy.soon):
-			return nil, nil, err
+	err := retry.Poll(ctx, pollEvery, waitForDevice, func() (done bool, err error) {
+		l, unlock, err = d.claimNow(ctx, n, e)
+		if errors.As(err, &busy) && busy.soon {
+			err = nil
 		}
-		select {
-		case <-give.C:
-			return nil, nil, fmt.Errorf("%w (waited %s)", err, waitForDevice)
-		case <-ctx.Done():
-		case <-again.C:
-		}
+		return l != nil, err
+	})
+	switch {
+	case err == nil:
+		return l, unlock, nil
+	case errors.Is(err, retry.ErrTimeout) && busy != nil:
+		err = fmt.Errorf("%w (waited %s)", busy, waitForDevice)
+	case busy != nil && ctx.Err() != nil:
+		err = fmt.Errorf("%w: %w", busy, ctx.Err())
 	}
+	return nil, nil, err
 }
 
 // claimNow chooses a device and writes the loan down. The loan is nil when somebody else was quicker.
@@ -144,7 +143,7 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*l
 	for _, x := range l.all() {
 		keys = append(keys, loanKey(x.Device))
 	}
-	unlock, err := lockAll(ctx, keys, d.locks.lock)
+	unlock, err := keylock.LockAll(ctx, keys, d.locks.Lock)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -161,15 +160,15 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*l
 // rivals returns the loans on which it depends what a network's next container gets, and keeps others from changing that until
 // unlock.
 func (d *Driver) rivals(ctx context.Context, n *network) (loans map[hw.ID]*loan, unlock func(), err error) {
-	lock, read := d.locks.lock, d.loans
+	lock, read := d.locks.Lock, d.loans
 	if n.noRivals() {
-		lock, read = d.locks.share, func(ctx context.Context) (map[hw.ID]*loan, error) { return d.ownChild(ctx, n) }
+		lock, read = d.locks.RLock, func(ctx context.Context) (map[hw.ID]*loan, error) { return d.ownChild(ctx, n) }
 	}
 	var names []string
 	for _, dev := range n.Devices {
 		names = append(names, "pf "+dev.ID.PCI())
 	}
-	if unlock, err = lockAll(ctx, names, lock); err != nil {
+	if unlock, err = keylock.LockAll(ctx, names, lock); err != nil {
 		return nil, nil, err
 	}
 	if loans, err = read(ctx); err != nil {

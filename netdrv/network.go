@@ -62,7 +62,7 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	if err != nil {
 		return err
 	}
-	unlock, err := d.locks.lock(ctx, "networks")
+	unlock, err := d.locks.Lock(ctx, "networks")
 	if err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
 	if err := checkIDs(nid); err != nil {
 		return err
 	}
-	unlock, err := d.locks.lock(ctx, "networks")
+	unlock, err := d.locks.Lock(ctx, "networks")
 	if err != nil {
 		return err
 	}

@@ -99,7 +99,7 @@ func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
 	}
 	for id, l := range loans {
 		due := passSoon
-		if unlock, ok := d.locks.tryLock(loanKey(id)); ok { // otherwise a call is at work on it
+		if unlock, ok := d.locks.TryLock(loanKey(id)); ok { // otherwise a call is at work on it
 			due, err = d.settle(ctx, id, m)
 			unlock()
 			d.complain(ctx, m, l.Label, err)
@@ -183,7 +183,7 @@ func (d *Driver) lost(ctx context.Context, l *loan, why error) error {
 // retireAll removes networks that have outlived their engine, and the VFs that the plugin made and nobody needs any more. due is
 // when to come again because a call was at work on networks, 0 if none was: the call may not be about what is left to do.
 func (d *Driver) retireAll(ctx context.Context) (due time.Duration, err error) {
-	unlock, ok := d.locks.tryLock("networks")
+	unlock, ok := d.locks.TryLock("networks")
 	if !ok {
 		return passSoon, nil
 	}

@@ -56,7 +56,7 @@ func (d *Driver) shareAll(ctx context.Context, pfs []hw.PF, want int) error {
 
 // shareLocked is share for a caller without the PF's lock.
 func (d *Driver) shareLocked(ctx context.Context, pf hw.PF, want int) error {
-	unlock, err := d.locks.lock(ctx, "pf "+pf.PCI())
+	unlock, err := d.locks.Lock(ctx, "pf "+pf.PCI())
 	if err != nil {
 		return err
 	}
@@ -141,7 +141,7 @@ func (d *Driver) retireSharing(ctx context.Context, pci string) error {
 	if pci == "" {
 		return nil
 	}
-	unlock, err := d.locks.lock(ctx, "pf "+pci)
+	unlock, err := d.locks.Lock(ctx, "pf "+pci)
 	if err != nil {
 		return err
 	}
