@@ -11,30 +11,30 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 )
 
-// config is everything that the environment decides.
+// config has all settings of the environment.
 type config struct {
 	logLevel       zapcore.Level
 	stateDir       string
 	socket         string
 	handlerTimeout time.Duration
 	deviceNames    string // see parseDevices
-	pools          string // where pools and leases are kept, see parseStore
+	store          string // the store of pools and leases, see parseStore
 	requireMAC     bool
 	defaultPools   string // see ipamdrv.ParseDefaultPools
 }
 
 // A setting is one variable of the environment.
 //
-// The defaults live here and not only in plugin/config.json, because an upgrade of the plugin keeps the variables that
-// the old version had: a variable that is new would be unset.
+// The defaults are here and not only in plugin/config.json, because an upgrade of the plugin keeps the variables of the old version:
+// a new variable is unset.
 type setting struct {
 	name      string
 	byDefault string
-	allowed   string // completes "must be"
+	allowed   string // the allowed values; follows "must be" in the error
 	set       func(c *config, value string) (ok bool)
 }
 
-// socketPathMax is how long the path of a unix socket can be: sun_path holds 108 bytes with the final zero.
+// socketPathMax is the longest path of a unix socket, in bytes: sun_path holds 108 with the final zero.
 const socketPathMax = 107
 
 // settings is the table of all variables. plugin/config.json and the systemd unit are held to it by a test.
@@ -53,8 +53,8 @@ var settings = []setting{
 			c.socket = filepath.Clean(v)
 			return filepath.IsAbs(v) && len(c.socket) <= socketPathMax
 		}},
-	// The upper bound is what an engine waits for an answer by default (docker plugin enable --timeout): a call that
-	// takes longer is repeated with an empty body and its result is lost.
+	// The upper bound is below what an engine waits for an answer by default, 30 s (docker plugin enable --timeout): it retries a call that
+	// takes longer with an empty body, and the result is lost.
 	{"HANDLER_TIMEOUT", "10s", "a duration from 1s to 25s", func(c *config, v string) bool {
 		d, err := time.ParseDuration(v)
 		c.handlerTimeout = d
@@ -68,7 +68,7 @@ var settings = []setting{
 	{"STORE", storeBolt, "bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX&ca=FILE&cert=FILE&key=FILE&user=NAME" +
 		"&password-file=FILE", func(c *config, v string) bool {
 		_, err := parseStore(v, c.stateDir)
-		c.pools = v
+		c.store = v
 		return err == nil
 	}},
 	{"DEFAULT_POOLS", "", "subnets such as 10.200.0.0/16:24,fd00:200::/48:64", func(c *config, v string) bool {
@@ -82,7 +82,7 @@ var settings = []setting{
 	}},
 }
 
-// configFrom reads every setting; an empty variable is an unset one. The error names all bad variables at once.
+// configFrom reads all settings; an empty variable counts as unset. The error names all bad variables.
 func configFrom(getenv func(name string) string) (config, error) {
 	var c config
 	var bad []error

@@ -23,7 +23,7 @@ func env(pairs ...string) func(string) string {
 func TestConfigDefaults(t *testing.T) {
 	want := config{
 		logLevel: zapcore.InfoLevel, stateDir: "/data", socket: "/run/docker/plugins/passthrough.sock",
-		handlerTimeout: 10 * time.Second, pools: "bolt",
+		handlerTimeout: 10 * time.Second, store: "bolt",
 	}
 	for _, e := range []func(string) string{env(), env("LOG_LEVEL=", "STATE_DIR=", "SOCKET=", "HANDLER_TIMEOUT=")} {
 		if got, err := configFrom(e); err != nil || got != want {
@@ -37,7 +37,7 @@ func TestConfigValues(t *testing.T) {
 		"REQUIRE_MAC=true", "DEFAULT_POOLS=10.200.0.0/16:24"))
 	want := config{
 		logLevel: zapcore.DebugLevel, stateDir: "/var/lib/x", socket: "/run/x.sock", handlerTimeout: 1500 * time.Millisecond,
-		pools:      "bolt",
+		store:      "bolt",
 		requireMAC: true, defaultPools: "10.200.0.0/16:24",
 	}
 	if err != nil || got != want {

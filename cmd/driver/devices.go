@@ -10,14 +10,14 @@ import (
 	"strings"
 )
 
-// devicesFile is where an administrator may name devices, in the state directory: a line of NAME=DEVICE,DEVICE... each;
-// what follows a # is for people.
+// devicesFile is a file in the state directory in which an administrator may name devices: lines of NAME=DEVICE,DEVICE..., and comments
+// after a #.
 const devicesFile = "devices"
 
-// deviceName is what devices can be called. It cannot be taken for a PCI address, a PCI ID or a pattern.
+// deviceName matches the names that devices can be given. None looks like a PCI address, a PCI ID or a pattern.
 var deviceName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$`)
 
-// parseDevices reads names of devices, separated by ; or the ends of lines.
+// parseDevices reads NAME=DEVICE,DEVICE..., separated by ; or newlines, into the devices by name.
 func parseDevices(text string) (map[string][]string, error) {
 	named := map[string][]string{}
 	for _, line := range strings.FieldsFunc(text, func(r rune) bool { return r == ';' || r == '\n' }) {
@@ -43,8 +43,8 @@ func parseDevices(text string) (map[string][]string, error) {
 	return named, nil
 }
 
-// devices are the names that the environment and the file have given to devices. The file is read anew each time, so that
-// a change needs no restart.
+// devices returns the devices that the variable DEVICES and the file name. It reads the file at each call, so that a change needs no
+// restart.
 func (c config) devices() (map[string][]string, error) {
 	named, err := parseDevices(c.deviceNames)
 	if err != nil {

@@ -15,23 +15,23 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// Pools and addresses are moved from one store to another by way of a file:
+// Pools and addresses are copied from one store to another through a file:
 //
 //	{"format":"passthrough records","version":1}
 //	{"key":"ipam/...","value":"..."}              one line for each record, the value in base64
 //	{"records":2}
 //
-// The last line tells that none is missing.
+// The last line shows that none is missing.
 const (
-	moveFormat  = "passthrough records"
-	moveVersion = 1
-	movePrefix  = "ipam/" // what STORE is about; the rest is this node's own
-	moveAtOnce  = 50      // records in one transaction
-	moveLineMax = 1 << 20
+	exportFormat  = "passthrough records"
+	exportVersion = 1
+	exportPrefix  = "ipam/" // of the records that STORE is for; all others are this node's own
+	importBatch   = 50      // records in one transaction
+	exportLineMax = 1 << 20 // bytes
 )
 
-// moveLine is any line of the file.
-type moveLine struct {
+// exportLine is any line of the file.
+type exportLine struct {
 	Format  string `json:"format,omitempty"`
 	Version int    `json:"version,omitempty"`
 	Key     string `json:"key,omitempty"`
@@ -39,31 +39,37 @@ type moveLine struct {
 	Records *int   `json:"records,omitempty"`
 }
 
-// move carries out "export FILE" or "import FILE" on the store that the environment names.
-func move(ctx context.Context, cfg config, verb, path string) (err error) {
-	s, err := openForMove(cfg)
+// exportCommand copies the pools and addresses of the store that STORE names to a new file.
+func exportCommand(ctx context.Context, cfg config, args []string) error {
+	return copyRecords(ctx, cfg, "export", args[0], exportFile)
+}
+
+// importCommand copies the pools and addresses of a file to the store that STORE names.
+func importCommand(ctx context.Context, cfg config, args []string) error {
+	return copyRecords(ctx, cfg, "import", args[0], importFile)
+}
+
+// copyRecords opens the store, runs one of the two commands on it, and prints how many records it has copied.
+func copyRecords(ctx context.Context, cfg config, command, path string,
+	run func(context.Context, store.Store, string) (int, error),
+) (err error) {
+	s, err := openPoolStore(cfg)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, s.Close()) }()
-	n := 0
-	switch verb {
-	case "export":
-		n, err = exportFile(ctx, s, path)
-	case "import":
-		n, err = importFile(ctx, s, path)
-	}
+	n, err := run(ctx, s, path)
 	if err != nil {
-		return fmt.Errorf("%s %s: %w", verb, path, err)
+		return fmt.Errorf("%s %s: %w", command, path, err)
 	}
-	_, err = fmt.Fprintf(os.Stdout, "%s: %d records\n", verb, n)
+	_, err = fmt.Fprintf(os.Stdout, "%s: %d records\n", command, n)
 	return err
 }
 
-// openForMove opens the store where pools and addresses are. The ledger in the state directory is open once at most: the
-// plugin has to be stopped.
-func openForMove(cfg config) (store.Store, error) {
-	etcd, err := parseStore(cfg.pools, cfg.stateDir)
+// openPoolStore opens the store of pools and addresses. Only one process can open the ledger in the state directory: the plugin must be
+// stopped.
+func openPoolStore(cfg config) (store.Store, error) {
+	etcd, err := parseStore(cfg.store, cfg.stateDir)
 	switch {
 	case err != nil:
 		return nil, err
@@ -73,8 +79,8 @@ func openForMove(cfg config) (store.Store, error) {
 	return openOwn(cfg)
 }
 
-// openOwn opens this node's own ledger for an operator. It has to be there: a state directory without one is not the plugin's,
-// and a ledger that was made now would be empty.
+// openOwn opens this node's own ledger for an operator's command. It fails if there is none: a state directory without a ledger is not
+// the plugin's, and a new ledger would be empty.
 func openOwn(cfg config) (store.Store, error) {
 	path := filepath.Join(cfg.stateDir, ledgerFile)
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
@@ -100,51 +106,51 @@ func exportFile(ctx context.Context, s store.Store, path string) (n int, err err
 func exportTo(ctx context.Context, s store.Store, w io.Writer) (n int, err error) {
 	out := bufio.NewWriter(w)
 	lines := json.NewEncoder(out)
-	if err := lines.Encode(moveLine{Format: moveFormat, Version: moveVersion}); err != nil {
+	if err := lines.Encode(exportLine{Format: exportFormat, Version: exportVersion}); err != nil {
 		return 0, err
 	}
-	err = s.Range(ctx, movePrefix, func(kv store.KV) error {
+	err = s.Range(ctx, exportPrefix, func(kv store.KV) error {
 		n++
-		return lines.Encode(moveLine{Key: kv.Key, Value: kv.Value})
+		return lines.Encode(exportLine{Key: kv.Key, Value: kv.Value})
 	})
 	if err != nil {
 		return 0, err
 	}
-	return n, errors.Join(lines.Encode(moveLine{Records: &n}), out.Flush())
+	return n, errors.Join(lines.Encode(exportLine{Records: &n}), out.Flush())
 }
 
-// importFile reads a whole file, and only then writes.
+// importFile reads the whole file before it writes the first record.
 func importFile(ctx context.Context, s store.Store, path string) (int, error) {
 	file, err := os.Open(path)
 	if err != nil {
 		return 0, err
 	}
-	records, err := readMoved(file)
+	records, err := readExport(file)
 	if err = errors.Join(err, file.Close()); err != nil {
 		return 0, err
 	}
 	return len(records), importTo(ctx, s, records)
 }
 
-// readMoved reads what exportTo wrote.
-func readMoved(r io.Reader) ([]store.KV, error) {
+// readExport reads the records that exportTo has written.
+func readExport(r io.Reader) ([]store.KV, error) {
 	lines := bufio.NewScanner(r)
-	lines.Buffer(nil, moveLineMax)
+	lines.Buffer(nil, exportLineMax)
 	var records []store.KV
 	for n := 0; lines.Scan(); n++ {
-		var l moveLine
+		var l exportLine
 		if err := json.Unmarshal(lines.Bytes(), &l); err != nil {
 			return nil, fmt.Errorf("line %d: %w", n+1, err)
 		}
 		switch {
-		case n == 0 && l.Format != moveFormat:
-			return nil, errors.New("this is no file that export wrote")
-		case n == 0 && l.Version > moveVersion:
-			return nil, fmt.Errorf("a newer version wrote it: version %d, this one knows %d", l.Version, moveVersion)
+		case n == 0 && l.Format != exportFormat:
+			return nil, errors.New("not written by export")
+		case n == 0 && l.Version > exportVersion:
+			return nil, fmt.Errorf("a newer version wrote it: version %d, this one knows %d", l.Version, exportVersion)
 		case n == 0:
 		case l.Records != nil && *l.Records == len(records) && !lines.Scan():
 			return records, lines.Err()
-		case len(l.Key) <= len(movePrefix) || l.Key[:len(movePrefix)] != movePrefix:
+		case len(l.Key) <= len(exportPrefix) || l.Key[:len(exportPrefix)] != exportPrefix:
 			return nil, fmt.Errorf("line %d: no record of a pool or an address", n+1)
 		default:
 			records = append(records, store.KV{Key: l.Key, Value: l.Value})
@@ -153,11 +159,11 @@ func readMoved(r io.Reader) ([]store.KV, error) {
 	return nil, errors.Join(errors.New("the end of the file is missing"), lines.Err())
 }
 
-// importTo makes the records that are not there. One that is there with another value stops it: nothing is overwritten.
-// It can be repeated.
+// importTo writes the records that the store does not have. It overwrites nothing: a record with another value is an error. It can be
+// repeated.
 func importTo(ctx context.Context, s store.Store, records []store.KV) error {
 	for len(records) > 0 {
-		some := records[:min(moveAtOnce, len(records))]
+		some := records[:min(importBatch, len(records))]
 		records = records[len(some):]
 		var conds []store.Cond
 		var ops []store.Op
@@ -169,7 +175,7 @@ func importTo(ctx context.Context, s store.Store, records []store.KV) error {
 			case err != nil:
 				return err
 			case !bytes.Equal(there.Value, kv.Value):
-				return fmt.Errorf("record %s is there with another value; import into a store that is not in use yet", kv.Key)
+				return fmt.Errorf("record %s exists with another value; import into a store that is not in use yet", kv.Key)
 			}
 		}
 		if len(ops) == 0 {
@@ -177,7 +183,7 @@ func importTo(ctx context.Context, s store.Store, records []store.KV) error {
 		}
 		r, err := s.Txn(ctx, conds, ops)
 		if err == nil && !r.OK {
-			err = fmt.Errorf("record %s has just been made by somebody else; stop all plugins that use this store", r.Failed.Key)
+			err = fmt.Errorf("record %s was just made by another process; stop all plugins that use this store", r.Failed.Key)
 		}
 		if err != nil {
 			return err

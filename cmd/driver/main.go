@@ -11,7 +11,7 @@ import (
 	"go.uber.org/zap"
 )
 
-// version is what was built; the linker sets it.
+// version is the version of the build; the linker sets it.
 var version = "unversioned"
 
 func main() {
@@ -21,48 +21,48 @@ func main() {
 	}
 }
 
-// command serves the engine; with arguments it does what an operator asks for, and ends.
+// command serves the engine if there are no arguments, and otherwise runs one of the operator's commands.
 func command(args []string) error {
 	cfg, err := configFrom(os.Getenv)
 	switch {
 	case err != nil:
 		return err
 	case len(args) == 0:
-		return run(cfg)
+		return serve(cfg)
 	}
 	ctx, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer ignore()
-	for _, v := range verbs {
-		if args[0] == v.name && len(args) == 1+v.args {
-			return v.do(ctx, cfg, args[1:])
+	for _, c := range commands {
+		if args[0] == c.name && len(args) == 1+c.args {
+			return c.run(ctx, cfg, args[1:])
 		}
 	}
 	return errors.New("usage: driver [export FILE | import FILE | nodes | forget NODE | accept]")
 }
 
-// verbs are what the program can do beside serving.
-var verbs = []struct {
+// commands are the operator's commands.
+var commands = []struct {
 	name string
 	args int
-	do   func(ctx context.Context, cfg config, args []string) error
+	run  func(ctx context.Context, cfg config, args []string) error
 }{
-	{"export", 1, func(ctx context.Context, cfg config, args []string) error { return move(ctx, cfg, "export", args[0]) }},
-	{"import", 1, func(ctx context.Context, cfg config, args []string) error { return move(ctx, cfg, "import", args[0]) }},
-	{"nodes", 0, nodes},
-	{"forget", 1, forget},
-	{"accept", 0, accept},
+	{"export", 1, exportCommand},
+	{"import", 1, importCommand},
+	{"nodes", 0, nodesCommand},
+	{"forget", 1, forgetCommand},
+	{"accept", 0, acceptCommand},
 }
 
-// run is the life of the process that serves.
-func run(cfg config) error {
-	if err := giveUpPrivileges(); err != nil {
+// serve listens, opens everything, and answers the engine until SIGTERM or SIGINT.
+func serve(cfg config) error {
+	if err := dropPrivileges(); err != nil {
 		return err
 	}
 	log := newLogger(os.Stdout, cfg.logLevel)
 	stopped, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer ignore()
 
-	// Before anything that may take its time: see the package comment.
+	// Listen before anything that may take long: see the package comment.
 	socket, err := listen(cfg.socket)
 	if err != nil {
 		return err
@@ -74,6 +74,6 @@ func run(cfg config) error {
 	rooms := open(cfg, thisMachine(), log)
 	err = newServer(routes(rooms), limits, log).serve(stopped, socket)
 	rooms.close(limits.closing)
-	log.Info("stopped; what is lent stays lent")
+	log.Info("stopped; containers keep their devices")
 	return err
 }

@@ -12,11 +12,9 @@ import (
 	"github.com/mellanox/passthrough/store/cluster"
 )
 
-// What an operator can ask about the nodes that share a ledger.
-
-// openShared opens the ledger that nodes share.
+// openShared opens the store that the nodes of a cluster share.
 func openShared(cfg config) (store.Store, error) {
-	etcd, err := parseStore(cfg.pools, cfg.stateDir)
+	etcd, err := parseStore(cfg.store, cfg.stateDir)
 	if err != nil {
 		return nil, err
 	}
@@ -26,8 +24,8 @@ func openShared(cfg config) (store.Store, error) {
 	return store.OpenEtcd(*etcd)
 }
 
-// nodes lists the nodes, a line each: ID, name, and how many pools, or shares of them, each has.
-func nodes(ctx context.Context, cfg config, _ []string) (err error) {
+// nodesCommand lists the nodes, a line each: ID, name, number of pools or shares of pools, and state.
+func nodesCommand(ctx context.Context, cfg config, _ []string) (err error) {
 	shared, err := openShared(cfg)
 	if err != nil {
 		return err
@@ -38,7 +36,7 @@ func nodes(ctx context.Context, cfg config, _ []string) (err error) {
 		return err
 	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(out, "NODE\tNAME\tPOOLS\tSTATE") // Flush tells of errors
+	_, _ = fmt.Fprintln(out, "NODE\tNAME\tPOOLS\tSTATE") // Flush returns its error
 	for _, n := range all {
 		handles, err := ipamdrv.Handles(ctx, shared, n.ID)
 		if err != nil {
@@ -53,8 +51,8 @@ func nodes(ctx context.Context, cfg config, _ []string) (err error) {
 	return out.Flush()
 }
 
-// forget ends what a node has that is lost.
-func forget(ctx context.Context, cfg config, args []string) (err error) {
+// forgetCommand removes a lost node, and releases its pools and addresses.
+func forgetCommand(ctx context.Context, cfg config, args []string) (err error) {
 	shared, err := openShared(cfg)
 	if err != nil {
 		return err
@@ -68,9 +66,9 @@ func forget(ctx context.Context, cfg config, args []string) (err error) {
 	return err
 }
 
-// accept has this node take the shared ledger as it is now for the truth, though it is older than what the node has seen.
-// The plugin has to be stopped.
-func accept(ctx context.Context, cfg config, _ []string) (err error) {
+// acceptCommand makes this node accept the shared store as it is now, although it is older than what the node has seen: etcd was restored
+// from a backup. The plugin must be stopped.
+func acceptCommand(ctx context.Context, cfg config, _ []string) (err error) {
 	own, err := openOwn(cfg)
 	if err != nil {
 		return err

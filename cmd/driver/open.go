@@ -109,7 +109,7 @@ func openLedger(cfg config, log *zap.Logger) store.Store {
 // openPools is the ledger of pools and addresses: that of this node, or the one that all nodes of a cluster share.
 // Networks, endpoints and devices are always this node's own.
 func openPools(ctx context.Context, cfg config, own store.Store, points crashPoints) store.Store {
-	etcd, err := parseStore(cfg.pools, cfg.stateDir)
+	etcd, err := parseStore(cfg.store, cfg.stateDir)
 	if err != nil || etcd == nil {
 		return own // configFrom has seen that there is no error
 	}
@@ -183,7 +183,7 @@ func openHost(machine hw.Config, points crashPoints) (*hw.Host, error) {
 
 // ownBeside is this node's own ledger where pools and addresses are in one that nodes share; nil where it is the only one.
 func ownBeside(cfg config, own store.Store) store.Store {
-	if cfg.pools == storeBolt {
+	if cfg.store == storeBolt {
 		return nil
 	}
 	return own

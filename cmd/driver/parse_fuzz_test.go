@@ -124,12 +124,12 @@ func FuzzImport(f *testing.F) {
 		switch {
 		case exportErr != nil:
 			t.Error(exportErr)
-		case err != nil && m > 0 && n < moveAtOnce:
+		case err != nil && m > 0 && n < importBatch:
 			t.Errorf("%q: was refused (%v), and wrote %d records", file, err, m)
 		case err == nil && m > n:
 			t.Errorf("%q: %d records were read and %d written", file, n, m)
 		}
-		records, err := readMoved(&out)
+		records, err := readExport(&out)
 		if err == nil {
 			err = importTo(t.Context(), store.NewMemory(), records)
 		}

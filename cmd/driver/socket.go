@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// listen makes the socket, for root alone. A socket that a dead process left behind is replaced, one that answers is
-// not. The listener removes the socket when it is closed.
+// listen makes the socket, which only root can open. It replaces the socket of a dead process, and fails if a process answers on it. The
+// listener removes the socket when it is closed.
 func listen(path string) (net.Listener, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return nil, fmt.Errorf("socket %s: make its directory: %w", path, err)
@@ -30,7 +30,7 @@ func listen(path string) (net.Listener, error) {
 	return l, nil
 }
 
-// removeStale removes the socket of a process that has died.
+// removeStale removes the socket of a dead process.
 func removeStale(path string) error {
 	fi, err := os.Lstat(path)
 	switch {

@@ -18,8 +18,8 @@ const (
 	defaultPrefix = "/passthrough"
 )
 
-// parseStore reads where pools and addresses are kept; nil is this node's own ledger. Names of files are relative to the
-// state directory, the one place of the host that the plugin and an administrator both see.
+// parseStore parses the setting STORE, which says where pools and addresses are kept. It returns nil for this node's own ledger. File
+// names are relative to the state directory, which both the plugin and an administrator of the host can see.
 func parseStore(text, stateDir string) (*store.EtcdConfig, error) {
 	if text == storeBolt {
 		return nil, nil
@@ -49,7 +49,7 @@ func parseStore(text, stateDir string) (*store.EtcdConfig, error) {
 	return c, c.Check()
 }
 
-// setEtcd takes over one parameter of the query.
+// setEtcd sets one parameter of the query in c.
 func setEtcd(c *store.EtcdConfig, name string, values []string, stateDir string) error {
 	value := values[0]
 	if len(values) > 1 || value == "" {
@@ -85,14 +85,13 @@ func setEtcd(c *store.EtcdConfig, name string, values []string, stateDir string)
 }
 
 var (
-	// etcdPrefix is what the keys of a cluster may begin with.
+	// etcdPrefix matches the prefixes that the keys of a cluster may have.
 	etcdPrefix = regexp.MustCompile(`^(/[A-Za-z0-9._-]+){1,16}/?$`)
-	// passwords are where a user could put one although it belongs into a file: anybody who may inspect the plugin sees
-	// its environment.
+	// passwords matches where a user could put a password. It belongs into a file, because docker plugin inspect shows the environment.
 	passwords = regexp.MustCompile(`//[^/?]*@|([?&]pass[a-z]*=)[^&]*`)
 )
 
-// withoutPassword is a value of a setting that may be shown.
+// withoutPassword returns the value of a setting with passwords replaced, for errors and logs.
 func withoutPassword(value string) string {
 	return passwords.ReplaceAllStringFunc(value, func(found string) string {
 		if name, _, ok := strings.Cut(found, "="); ok && found[0] != '/' {
