@@ -8,13 +8,15 @@ import (
 	"strings"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // A choice is what there is to choose a VF from, and what is wanted.
 type choice struct {
 	offers []offer
 	gone   []error // why PFs of the network have nothing to offer
-	want   *config
+	want   *option.Network
+	prefer stickyRecord // what the container had before; its Device is "" for nothing
 	loans  map[hw.ID]*loan
 	taken  func(hw.VF) (string, error) // why a VF that is not lent is not free either; "" if it is
 }
@@ -36,10 +38,10 @@ type candidate struct {
 // choose picks a free VF, see order. The error of a network that has none says who has them.
 func (c choice) choose() (candidate, error) {
 	if l := c.macLoan(); l != nil {
-		return candidate{}, &allInUse{fmt.Sprintf("mac address %s: %s", c.want.mac, l.holder()), l.returning()}
+		return candidate{}, &allInUse{fmt.Sprintf("mac address %s: %s", c.want.MAC, l.holder()), l.returning()}
 	}
 	if l := c.guidLoan(); l != nil {
-		return candidate{}, &allInUse{fmt.Sprintf("option guid: %s: %s", c.want.guid, l.holder()), l.returning()}
+		return candidate{}, &allInUse{fmt.Sprintf("option guid: %s: %s", c.want.GUID, l.holder()), l.returning()}
 	}
 	all, err := c.candidates()
 	if err != nil {
@@ -64,8 +66,8 @@ func (c choice) choose() (candidate, error) {
 			return candidate{}, err
 		case taken == "":
 			return cand, nil
-		case c.want.mac != "" && cand.hasMAC(c.want.mac):
-			return candidate{}, fmt.Errorf("mac address %s: %s, which has it, %s", c.want.mac, cand.vf, taken)
+		case c.want.MAC != "" && cand.hasMAC(c.want.MAC):
+			return candidate{}, fmt.Errorf("mac address %s: %s, which has it, %s", c.want.MAC, cand.vf, taken)
 		}
 		why = append(why, cand.vf.String()+" "+taken)
 	}
@@ -88,9 +90,9 @@ func (c choice) pfs() string {
 // scope says in an error what there was to choose from.
 func (c choice) scope(n int) string {
 	switch {
-	case c.want.vf != "":
-		return fmt.Sprintf("option vf=%s is not free", c.want.vf)
-	case len(c.want.vfs) > 0:
+	case c.want.VF != "":
+		return fmt.Sprintf("option vf=%s is not free", c.want.VF)
+	case len(c.want.VFs) > 0:
 		return fmt.Sprintf("all %d vfs of the network are in use", n)
 	}
 	return fmt.Sprintf("all %d vfs are in use", n)
@@ -103,7 +105,17 @@ func (c choice) macLoan() *loan {
 			continue
 		}
 		ours := slices.ContainsFunc(c.offers, func(o offer) bool { return o.pf.PCI() == l.PF })
-		if c.want.mac != "" && ours && l.Wish.MAC == c.want.mac {
+		if c.want.MAC != "" && ours && l.Wish.MAC == c.want.MAC {
+			return l
+		}
+	}
+	return nil
+}
+
+// guidLoan is the loan of a VF that has been given the wanted GUID, on whatever PF: they may be in one fabric.
+func (c choice) guidLoan() *loan {
+	for _, l := range c.loans {
+		if c.want.GUID != "" && l.Wish.PortGUID == c.want.GUID {
 			return l
 		}
 	}
@@ -116,14 +128,14 @@ func (c choice) candidates() ([]candidate, error) {
 	for _, o := range c.offers {
 		for _, vf := range o.vfs {
 			cand := candidate{o, vf}
-			inRange := len(c.want.vfs) == 0 || slices.Contains(c.want.vfs, vf.Index)
-			if inRange && (c.want.vf == "" || cand.is(c.want.vf)) {
+			inRange := len(c.want.VFs) == 0 || slices.Contains(c.want.VFs, vf.Index)
+			if inRange && (c.want.VF == "" || cand.is(c.want.VF)) {
 				all = append(all, cand)
 			}
 		}
 	}
-	if len(all) == 0 && c.want.vf != "" {
-		return nil, fmt.Errorf("option vf: %q is none of the vfs that this network has on %s", c.want.vf, c.pfs())
+	if len(all) == 0 && c.want.VF != "" {
+		return nil, fmt.Errorf("option vf: %q is none of the vfs that this network has on %s", c.want.VF, c.pfs())
 	}
 	slices.SortStableFunc(all, c.order())
 	return all, nil
@@ -134,17 +146,17 @@ func (c choice) candidates() ([]candidate, error) {
 // by the policy of the network. What is left is the order in which the PFs were named.
 func (c choice) order() func(a, b candidate) int {
 	onPF, onNode := c.usage()
-	node := c.want.numa.prefer(c.offers, onNode)
+	node := preferNode(c.want.NUMA, c.offers, onNode)
 	return func(a, b candidate) int {
 		used := onPF[a.pf.PCI()] - onPF[b.pf.PCI()]
-		if c.want.policy == policyPack {
+		if c.want.Policy == option.PolicyPack {
 			used = -used
 		}
 		return cmp.Or(
 			c.rank(a)-c.rank(b),
 			oneIf(dark(a.pf))-oneIf(dark(b.pf)),
 			oneIf(a.pf.Node != node)-oneIf(b.pf.Node != node),
-			oneIf(a.vf.ID() != c.want.prefer.Device)-oneIf(b.vf.ID() != c.want.prefer.Device),
+			oneIf(a.vf.ID() != c.prefer.Device)-oneIf(b.vf.ID() != c.prefer.Device),
 			used,
 		)
 	}
@@ -153,9 +165,9 @@ func (c choice) order() func(a, b candidate) int {
 // rank is smaller for a VF that is wanted more than others for what it is.
 func (c choice) rank(cand candidate) int {
 	switch {
-	case c.want.mac != "" && cand.hasMAC(c.want.mac):
+	case c.want.MAC != "" && cand.hasMAC(c.want.MAC):
 		return 0
-	case cand.vf.ID() == c.want.prefer.Device && !c.want.prefer.Guessed:
+	case cand.vf.ID() == c.prefer.Device && !c.prefer.Guessed:
 		return 1
 	}
 	return 2
@@ -208,3 +220,27 @@ type allInUse struct {
 }
 
 func (e *allInUse) Error() string { return e.text }
+
+// anyNode is preferNode's answer if no NUMA node is preferred.
+const anyNode = -1
+
+// preferNode returns the NUMA node whose PFs are preferred. With auto it is that of the CPUs which the interrupts go to, or the one
+// that is used most already: what talks to each other stays together.
+func preferNode(want option.NUMA, offers []offer, used map[int]int) int {
+	switch {
+	case want.Given:
+		return want.Node
+	case !want.Auto || len(offers) == 0:
+		return anyNode
+	}
+	if i := slices.IndexFunc(offers, func(o offer) bool { return o.near }); i >= 0 {
+		return offers[i].pf.Node
+	}
+	best := offers[0].pf.Node
+	for _, o := range offers {
+		if used[o.pf.Node] > used[best] {
+			best = o.pf.Node
+		}
+	}
+	return best
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/keylock"
+	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -76,15 +77,15 @@ func (d *Driver) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse
 
 // GwAllocCheck says that no gateway need be made up, unless the user wants one.
 func (d *Driver) GwAllocCheck(_ context.Context, r *GwAllocCheckRequest) (*GwAllocCheckResponse, error) {
-	raw, err := genericOptions(r.Options)
+	raw, err := option.OfNetwork(r.Options)
 	if err != nil {
 		return nil, err
 	}
-	c, err := parseOptions(raw)
+	c, err := option.Parse(raw)
 	if err != nil {
 		return nil, err
 	}
-	skip := c.gateway != gatewayAuto
+	skip := c.Gateway != option.GatewayAuto
 	return &GwAllocCheckResponse{SkipIPv4: skip, SkipIPv6: skip}, nil
 }
 

@@ -10,6 +10,7 @@ import (
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 
+	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -35,7 +36,7 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if err != nil {
 		return e, err
 	}
-	if n.config, err = d.containerConfig(ctx, n, r); err != nil {
+	if n.Container, err = d.containerOptions(ctx, n, r); err != nil {
 		return e, err
 	}
 	if err := d.awaitDrivers(ctx, n); err != nil {
@@ -52,7 +53,7 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 		return e, err
 	}
 	n.endpoint = e.ID
-	e.Prefix = n.prefix
+	e.Prefix = n.Prefix
 	return d.lend(ctx, n, e)
 }
 
@@ -65,34 +66,34 @@ func (d *Driver) answerAgain(ctx context.Context, e endpointRecord) (endpointRec
 	return e, err
 }
 
-// containerConfig is the network's config with what the user said for this container: --mac-address and driver-opt.
-func (d *Driver) containerConfig(ctx context.Context, n *network, r *plugin.CreateEndpointRequest) (*config, error) {
-	own, err := containerRaw(r.Options)
+// containerOptions returns the network's values, overridden by what the user gave for this container: --mac-address and driver-opt.
+func (d *Driver) containerOptions(ctx context.Context, n *network, r *plugin.CreateEndpointRequest) (option.Container, error) {
+	own, err := option.OfContainer(r.Options)
 	if err != nil {
-		return nil, err
+		return option.Container{}, err
 	}
-	c, err := parseContainerOptions(n.Options, own)
+	c, err := n.ForContainer(own)
 	if err != nil {
-		return nil, err
+		return c, err
 	}
 	if r.Interface != nil && r.Interface.MacAddress != "" {
-		mac, err := parseMAC(r.Interface.MacAddress)
-		if err == nil && c.mac != "" && c.mac != mac {
-			err = fmt.Errorf("option mac: %s is not the --mac-address %s", c.mac, mac)
+		mac, err := option.ParseMAC(r.Interface.MacAddress)
+		if err == nil && c.MAC != "" && c.MAC != mac {
+			err = fmt.Errorf("option mac: %s is not the --mac-address %s", c.MAC, mac)
 		}
 		if err != nil {
-			return nil, err
+			return c, err
 		}
-		c.mac = mac
+		c.MAC = mac
 	}
-	if c.vlan == nil || n.vlan != nil && *n.vlan == *c.vlan {
+	if c.VLAN == nil || n.VLAN != nil && *n.VLAN == *c.VLAN {
 		return c, nil
 	}
 	_, others, err := d.networks(ctx, n.ID)
 	if err != nil {
-		return nil, err
+		return c, err
 	}
-	return c, vlanFree(c.vlan, n.Devices, others)
+	return c, vlanFree(c.VLAN, n.Devices, others)
 }
 
 // join answers where the engine finds the endpoint's device.

@@ -135,7 +135,7 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*l
 		return nil, nil, err
 	}
 	defer unlockPFs()
-	l, err := d.modeOf(n.config).claim(ctx, n, loans)
+	l, err := d.modeOf(n.Network).claim(ctx, n, loans)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -181,7 +181,7 @@ func (d *Driver) rivals(ctx context.Context, n *network) (loans map[hw.ID]*loan,
 // noRivals tells whether containers of a network take nothing from each other: children that ask for no MAC. Hundreds that start at
 // once need not queue to choose, nor read what all the others have.
 func (n *network) noRivals() bool {
-	return defaultChildMode[n.mode] != "" && n.mac == ""
+	return n.HasChildren() && n.MAC == ""
 }
 
 // ownChild is what an earlier try has left of the child that an endpoint is to get.

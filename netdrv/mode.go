@@ -5,26 +5,18 @@ import (
 	"slices"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
-const (
-	modeSRIOV       = "sriov"
-	modePassthrough = "passthrough"
-	modeBond        = "bond"     // in the ledger; a user asks for it with mode=sriov and the option bond
-	modeMacvlan     = hw.Macvlan // these are what they make
-	modeIPVlan      = hw.IPVlan
-	modeIPoIB       = hw.IPoIB
-)
-
-// modes are the names of all modes, for the options table.
-var modes = []string{modeSRIOV, modePassthrough, modeMacvlan, modeIPVlan, modeIPoIB}
+// modeBond is the mode of a bond's allocation in the ledger. A user asks for it with mode=sriov and the option bond.
+const modeBond = "bond"
 
 // A mode turns a network's options into a device and back. Each method may be called again with the same arguments;
 // release knows only what the ledger knows.
 type mode interface {
 	// check finds the network's devices and refuses what cannot work, at network create, where the user sees it. others
 	// are the networks there are. Devices that it has made VFs on it returns also when it fails.
-	check(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error)
+	check(ctx context.Context, c *option.Network, others []networkRecord) ([]deviceRecord, error)
 	// claim chooses a device and reads its snapshot, without touching it. loans are the devices that are not free.
 	claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error)
 	// prepare sets the device up and verifies it; save stores a snapshot that could only be completed on the way. It
@@ -36,21 +28,21 @@ type mode interface {
 }
 
 // modeOf returns what turns these options into devices.
-func (d *Driver) modeOf(c *config) mode {
-	if c.bond != "" {
+func (d *Driver) modeOf(c *option.Network) mode {
+	if c.Bond != "" {
 		return d.mode(modeBond)
 	}
-	return d.mode(c.mode)
+	return d.mode(c.Mode)
 }
 
 // mode returns the mode of that name; names come from the options table or the ledger, which know no others.
 func (d *Driver) mode(name string) mode {
 	switch name {
-	case modePassthrough:
+	case option.ModePassthrough:
 		return passthrough{d}
 	case modeBond:
 		return bonded{sriov{d}}
-	case modeMacvlan, modeIPVlan, modeIPoIB:
+	case option.ModeMacvlan, option.ModeIPVlan, option.ModeIPoIB:
 		return child{d}
 	}
 	return sriov{d}
@@ -62,7 +54,7 @@ func (d *Driver) find(n *network) (hw.Netdev, error) {
 	id := n.Devices[0].ID
 	dev, err := d.host.Find(id)
 	if err != nil && !id.IsPCI() {
-		return d.device(n.netdevice)
+		return d.device(n.Netdevice)
 	}
 	return dev, err
 }

@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // bonded gives each container a bond of VFs, one of each of the network's PFs. The kernel keeps a bond in its namespace,
@@ -28,14 +29,14 @@ func (d bonded) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*
 	if len(gone) > 0 {
 		d.log.Warn("bond is made without some pfs", zap.String("network", short(n.ID)), zap.Errors("gone", gone))
 	}
-	c := *n.config
+	c := *n.Network
 	var parts []*loan
 	for _, o := range offers {
-		chosen, err := choice{[]offer{o}, nil, &c, loans, d.host.Taken}.choose()
+		chosen, err := choice{[]offer{o}, nil, &c, n.prefer, loans, d.host.Taken}.choose()
 		if err != nil {
 			return nil, err
 		}
-		c.mac = cmp.Or(c.mac, chosen.mac())
+		c.MAC = cmp.Or(c.MAC, chosen.mac())
 		part, err := d.borrow(&c, chosen)
 		if err != nil {
 			return nil, err
@@ -46,14 +47,14 @@ func (d bonded) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*
 }
 
 // bondOf is the loan of a bond with its parts. It is known by its first port, which can be in no other.
-func bondOf(c *config, parts []*loan) *loan {
+func bondOf(c *option.Network, parts []*loan) *loan {
 	key := string(parts[0].Device)
-	spec := hw.BondSpec{Key: "bond-" + key, Mode: c.bond, MAC: c.mac}
-	if c.mtu != nil {
-		spec.MTU = *c.mtu
+	spec := hw.BondSpec{Key: "bond-" + key, Mode: c.Bond, MAC: c.MAC}
+	if c.MTU != nil {
+		spec.MTU = *c.MTU
 	}
-	child := hw.ChildSpec{Key: "child-" + key, Parent: hw.MadeID(spec.Key), Kind: hw.Macvlan, Mode: passthru, MAC: c.mac}
-	l := &loan{loanRecord: loanRecord{Device: hw.MadeID(child.Key), Mode: modeBond, Bond: &spec, Child: &child, Shape: shape(c, nil)}}
+	child := hw.ChildSpec{Key: "child-" + key, Parent: hw.MadeID(spec.Key), Kind: hw.Macvlan, Mode: option.Passthru, MAC: c.MAC}
+	l := &loan{loanRecord: loanRecord{Device: hw.MadeID(child.Key), Mode: modeBond, Bond: &spec, Child: &child, Shape: c.LinkSpec(nil)}}
 	var labels []string
 	for _, p := range parts {
 		p.PartOf = l.Device

@@ -1,32 +1,21 @@
 package netdrv
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
-
-// passthru is the mode of a macvlan that takes its device's place; it is no mode for many of them.
-const passthru = "passthru"
 
 // child gives each container a link of its own on the network's device, which stays in the host: a macvlan, an ipvlan, or
 // an IPoIB interface. It is made for the container and removed after it.
 type child struct{ *Driver }
 
-// defaultChildMode is the mode of children when the user says nothing.
-var defaultChildMode = map[string]string{modeMacvlan: "bridge", modeIPVlan: "l2", modeIPoIB: "datagram"}
-
-// childSpec is what the user wants made; key and parent are still to be filled in.
-func childSpec(c *config) hw.ChildSpec {
-	return hw.ChildSpec{Kind: c.mode, Mode: cmp.Or(c.childMode, defaultChildMode[c.mode]), MAC: c.mac, PKey: c.pkey}
-}
-
 // check finds the device and refuses one that cannot have such children beside what it is used for.
-func (d child) check(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error) {
-	n, err := d.device(c.netdevice)
+func (d child) check(ctx context.Context, c *option.Network, others []networkRecord) ([]deviceRecord, error) {
+	n, err := d.device(c.Netdevice)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +35,7 @@ func (d child) check(ctx context.Context, c *config, others []networkRecord) ([]
 		return nil, err
 	}
 	for _, l := range loans {
-		if l.Mode == modePassthrough && d.is(l.on(), n) {
+		if l.Mode == option.ModePassthrough && d.is(l.on(), n) {
 			return nil, fmt.Errorf("option netdevice: %s", l.holder())
 		}
 	}
@@ -54,15 +43,15 @@ func (d child) check(ctx context.Context, c *config, others []networkRecord) ([]
 }
 
 // fit refuses a device that can have no children of the kind.
-func (d child) fit(c *config, n hw.Netdev) error {
+func (d child) fit(c *option.Network, n hw.Netdev) error {
 	want := "ether"
-	if c.mode == modeIPoIB {
+	if c.Mode == option.ModeIPoIB {
 		want = "infiniband"
 	}
 	if n.Type != want {
-		return fmt.Errorf("%s is of type %s; mode=%s is for devices of type %s", n.Name, n.Type, c.mode, want)
+		return fmt.Errorf("%s is of type %s; mode=%s is for devices of type %s", n.Name, n.Type, c.Mode, want)
 	}
-	if n.Master == 0 || c.mode == modeIPoIB {
+	if n.Master == 0 || c.Mode == option.ModeIPoIB {
 		return nil
 	}
 	snap, err := d.host.SnapshotNetdev(n)
@@ -75,21 +64,21 @@ func (d child) fit(c *config, n hw.Netdev) error {
 
 // beside refuses what the device's other networks leave no room for: the kernel has macvlans or ipvlans on a device, and
 // all ipvlans in one mode (drivers/net/ipvlan/ipvlan_main.c, Linux 6.12).
-func beside(c *config, n hw.Netdev, o networkRecord) error {
-	have, err := parseOptions(o.Options)
+func beside(c *option.Network, n hw.Netdev, o networkRecord) error {
+	have, err := option.Parse(o.Options)
 	if err != nil {
 		return fmt.Errorf("network %s: %w", short(o.ID), err)
 	}
-	mode := childSpec(have).Mode
+	mode := have.ChildSpec().Mode
 	switch {
-	case have.mode == modePassthrough:
+	case have.Mode == option.ModePassthrough:
 		return used(o.ID, "option netdevice: %s is handed over whole by network %s", n.Name, short(o.ID))
-	case have.mode == modeSRIOV:
+	case have.Mode == option.ModeSRIOV:
 		return nil
-	case have.mode != c.mode:
+	case have.Mode != c.Mode:
 		return used(o.ID, "option mode: %s has %s children for network %s, and a device cannot have both kinds",
-			n.Name, have.mode, short(o.ID))
-	case c.mode == modeIPVlan && mode != childSpec(c).Mode:
+			n.Name, have.Mode, short(o.ID))
+	case c.Mode == option.ModeIPVlan && mode != c.ChildSpec().Mode:
 		return used(o.ID, "option ipvlan_mode: must be %s, as network %s has it on %s: a device has one for all its children",
 			mode, short(o.ID), n.Name)
 	}
@@ -105,36 +94,36 @@ func (d child) claim(_ context.Context, n *network, loans map[hw.ID]*loan) (*loa
 	if err := refuseMAC(n, parent, loans); err != nil {
 		return nil, err
 	}
-	if n.mtu != nil && *n.mtu > parent.MTU {
-		return nil, fmt.Errorf("option mtu: %d is above %d, which %s has; raise that first", *n.mtu, parent.MTU, parent.Name)
+	if n.MTU != nil && *n.MTU > parent.MTU {
+		return nil, fmt.Errorf("option mtu: %d is above %d, which %s has; raise that first", *n.MTU, parent.MTU, parent.Name)
 	}
-	spec := childSpec(n.config)
+	spec := n.ChildSpec()
 	spec.Key, spec.Parent = n.endpoint, parent.ID
 	id := hw.MadeID(spec.Key)
 	if l := loans[id]; l != nil {
 		return nil, &allInUse{l.holder(), l.returning()}
 	}
-	return &loan{loanRecord: loanRecord{Device: id, Mode: n.mode, Label: spec.Kind + " on " + parent.Name,
-		Parent: parent.ID, Child: &spec, Shape: shape(n.config, nil)}}, nil
+	return &loan{loanRecord: loanRecord{Device: id, Mode: n.Mode, Label: spec.Kind + " on " + parent.Name,
+		Parent: parent.ID, Child: &spec, Shape: n.LinkSpec(nil)}}, nil
 }
 
 // refuseMAC refuses a MAC that the child cannot have, or that another on the device has: it could not be set up.
 func refuseMAC(n *network, parent hw.Netdev, loans map[hw.ID]*loan) error {
-	if n.mac == "" {
+	if n.MAC == "" {
 		return nil
 	}
-	switch n.mode {
-	case modeIPVlan:
-		return fmt.Errorf("mac address %s: an ipvlan has the mac of its device, %s", n.mac, parent.MAC)
-	case modeIPoIB:
-		return fmt.Errorf("mac address %s: the address of an infiniband device cannot be chosen", n.mac)
+	switch n.Mode {
+	case option.ModeIPVlan:
+		return fmt.Errorf("mac address %s: an ipvlan has the mac of its device, %s", n.MAC, parent.MAC)
+	case option.ModeIPoIB:
+		return fmt.Errorf("mac address %s: the address of an infiniband device cannot be chosen", n.MAC)
 	}
-	if n.mac == parent.MAC {
-		return fmt.Errorf("mac address %s: %s has it", n.mac, parent.Name)
+	if n.MAC == parent.MAC {
+		return fmt.Errorf("mac address %s: %s has it", n.MAC, parent.Name)
 	}
 	for _, l := range loans {
-		if l.Parent == parent.ID && l.Child != nil && l.Child.MAC == n.mac {
-			return &allInUse{fmt.Sprintf("mac address %s: %s", n.mac, l.holder()), l.returning()}
+		if l.Parent == parent.ID && l.Child != nil && l.Child.MAC == n.MAC {
+			return &allInUse{fmt.Sprintf("mac address %s: %s", n.MAC, l.holder()), l.returning()}
 		}
 	}
 	return nil

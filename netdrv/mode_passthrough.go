@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // passthrough gives one container at a time the network's device, whole. A bond, which cannot leave its namespace, stays in
@@ -13,8 +14,8 @@ import (
 type passthrough struct{ *Driver }
 
 // check finds the device and refuses one that is not the plugin's to give.
-func (d passthrough) check(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error) {
-	n, err := d.device(c.netdevice)
+func (d passthrough) check(ctx context.Context, c *option.Network, others []networkRecord) ([]deviceRecord, error) {
+	n, err := d.device(c.Netdevice)
 	if err != nil {
 		return nil, err
 	}
@@ -27,13 +28,13 @@ func (d passthrough) check(ctx context.Context, c *config, others []networkRecor
 	if err := d.cutsOff(c, n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
-	if n.Kind == hw.Bond && !tuneWish(c).Empty() {
+	if n.Kind == hw.Bond && !c.TuningSpec().Empty() {
 		return nil, fmt.Errorf("option netdevice: %s is a bond, of which queues, rings, offloads and interrupts are its ports'; set them there", n.Name)
 	}
 	if err := d.checkTuning(c, n); err != nil {
 		return nil, err
 	}
-	if err := d.host.CheckTuning(n, tuneWish(c)); err != nil {
+	if err := d.host.CheckTuning(n, c.TuningSpec()); err != nil {
 		return nil, err
 	}
 	for _, o := range others {
@@ -69,8 +70,8 @@ var instead = map[string]string{
 }
 
 // cutsOff refuses a device that the host's administrator needs, unless he insists.
-func (d passthrough) cutsOff(c *config, n hw.Netdev) error {
-	if c.force {
+func (d passthrough) cutsOff(c *option.Network, n hw.Netdev) error {
+	if c.Force {
 		return nil
 	}
 	why, err := d.host.Management(n)
@@ -126,18 +127,18 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Devices[0].Name, err)
 	}
-	if err := errors.Join(d.host.CheckUnique(dev), d.cutsOff(n.config, dev)); err != nil {
+	if err := errors.Join(d.host.CheckUnique(dev), d.cutsOff(n.Network, dev)); err != nil {
 		return nil, err
 	}
-	if n.mac != "" && dev.Type != "ether" {
-		return nil, fmt.Errorf("mac address %s: %s is an %s device, whose address cannot be chosen", n.mac, dev.Name, dev.Type)
+	if n.MAC != "" && dev.Type != "ether" {
+		return nil, fmt.Errorf("mac address %s: %s is an %s device, whose address cannot be chosen", n.MAC, dev.Name, dev.Type)
 	}
 	snap, err := d.host.SnapshotNetdev(dev)
 	if err != nil {
 		return nil, err
 	}
-	l := loanRecord{Device: dev.ID, Mode: modePassthrough, Label: dev.Name, Snapshot: snap,
-		Wish: hw.VFSpec{VFState: hw.VFState{MAC: n.mac}}, Shape: shape(n.config, snap.Link), Tune: tuneWish(n.config)}
+	l := loanRecord{Device: dev.ID, Mode: option.ModePassthrough, Label: dev.Name, Snapshot: snap,
+		Wish: hw.VFSpec{VFState: hw.VFState{MAC: n.MAC}}, Shape: n.LinkSpec(snap.Link), Tune: n.TuningSpec()}
 	if dev.Kind == hw.Bond {
 		return standIn(n, dev, l), nil
 	}
@@ -147,7 +148,7 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 // standIn makes the loan of a bond: a macvlan that takes its place.
 func standIn(n *network, bond hw.Netdev, l loanRecord) *loan {
 	l.Device, l.Parent = hw.MadeID(string(bond.ID)), bond.ID
-	l.Child = &hw.ChildSpec{Key: string(bond.ID), Parent: bond.ID, Kind: hw.Macvlan, Mode: passthru, MAC: n.mac}
+	l.Child = &hw.ChildSpec{Key: string(bond.ID), Parent: bond.ID, Kind: hw.Macvlan, Mode: option.Passthru, MAC: n.MAC}
 	return &loan{loanRecord: l}
 }
 

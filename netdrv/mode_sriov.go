@@ -1,10 +1,12 @@
 package netdrv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // sriov gives each container a VF of one of the network's PFs.
@@ -16,27 +18,27 @@ func (d sriov) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*l
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := choice{offers, gone, n.config, loans, d.host.Taken}.choose()
+	chosen, err := choice{offers, gone, n.Network, n.prefer, loans, d.host.Taken}.choose()
 	if err != nil {
 		return nil, err
 	}
-	return d.borrow(n.config, chosen)
+	return d.borrow(n.Network, chosen)
 }
 
 // borrow is the loan of a VF that has been chosen.
-func (d sriov) borrow(c *config, chosen candidate) (*loan, error) {
+func (d sriov) borrow(c *option.Network, chosen candidate) (*loan, error) {
 	pf, vf := chosen.pf, chosen.vf
 	snap, err := d.host.SnapshotVF(pf, vf)
 	if err != nil {
 		return nil, err
 	}
-	w := wish(c, pf, named(pf, vf, *snap.VF), chosen.mac())
+	w := c.VFSpec(pf, withStableGUIDs(pf, vf, *snap.VF), chosen.mac())
 	if err := d.host.CheckVFSupport(pf, w); err != nil {
 		return nil, err
 	}
 	return &loan{loanRecord: loanRecord{
-		Device: vf.ID(), Mode: modeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
-		Wish: w, Shape: shape(c, snap.Link), Tune: tuneWish(c),
+		Device: vf.ID(), Mode: option.ModeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
+		Wish: w, Shape: c.LinkSpec(snap.Link), Tune: c.TuningSpec(),
 	}}, nil
 }
 
@@ -73,3 +75,11 @@ func (d sriov) release(ctx context.Context, l *loan) error {
 
 // notReady tells whether a device could not be lent for a fault of its own, so that another may be tried.
 func notReady(err error) bool { return errors.Is(err, hw.ErrDeviceFault) }
+
+// withStableGUIDs returns what a PF has set for a VF, with stable GUIDs where the VF has none: one that the plugin did not make may
+// have none.
+func withStableGUIDs(pf hw.PF, vf hw.VF, s hw.VFState) hw.VFState {
+	own := hw.StableGUID(pf, vf.Index)
+	s.NodeGUID, s.PortGUID = cmp.Or(s.NodeGUID, own), cmp.Or(s.PortGUID, own)
+	return s
+}

@@ -10,22 +10,32 @@ import (
 	plugin "github.com/docker/go-plugins-helpers/network"
 	"github.com/docker/libnetwork/netlabel"
 
+	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/store"
 )
 
 // network is a network record with its options parsed.
 type network struct {
 	networkRecord
-	*config
+	*option.Network
+	request
+}
+
+// request is what a network's options are used for: one container's endpoint.
+type request struct {
+	endpoint  string       // its ID
+	container string       // name of the container; "" for unknown
+	address   string       // its first address; "" for none
+	prefer    stickyRecord // what it had before; its Device is "" for nothing
 }
 
 // recordedMode is the name of a network's mode, "" when its options cannot be read.
 func recordedMode(r networkRecord) string {
-	c, err := parseOptions(r.Options)
+	c, err := option.Parse(r.Options)
 	if err != nil {
 		return ""
 	}
-	return c.mode
+	return c.Mode
 }
 
 // network reads a network. It is an error of the user's that he can do something about when the ledger has none.
@@ -38,14 +48,14 @@ func (d *Driver) network(ctx context.Context, nid string) (*network, error) {
 	if err != nil {
 		return nil, err
 	}
-	c, err := parseOptions(r.rec.Options)
+	c, err := option.Parse(r.rec.Options)
 	if err == nil && len(r.rec.Devices) == 0 {
 		err = errors.New("its record names no device; remove the network and create it anew")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", short(nid), err)
 	}
-	return &network{r.rec, c}, nil
+	return &network{networkRecord: r.rec, Network: c}, nil
 }
 
 // createNetwork makes a network, or confirms one that is there: swarm creates its networks again, under the same ID,
@@ -54,11 +64,11 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	if err := checkIDs(r.NetworkID); err != nil {
 		return err
 	}
-	raw, err := genericOptions(r.Options)
+	raw, err := option.OfNetwork(r.Options)
 	if err != nil {
 		return err
 	}
-	c, err := parseOptions(raw)
+	c, err := option.Parse(raw)
 	if err != nil {
 		return err
 	}
@@ -81,12 +91,13 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	if err != nil {
 		return err
 	}
-	if c.replace != "" {
-		if others, err = d.replace(ctx, c.replace, others); err != nil {
+	if c.Replace != "" {
+		if others, err = d.replace(ctx, c.Replace, others); err != nil {
 			return err
 		}
 	}
-	rec := networkRecord{Version: recordVersion, ID: r.NetworkID, Options: raw, Internal: flag(r.Options, netlabel.Internal)}
+	internal, _ := r.Options[netlabel.Internal].(bool)
+	rec := networkRecord{Version: recordVersion, ID: r.NetworkID, Options: raw, Internal: internal}
 	d.made(&rec)
 	rec.Devices, err = d.checked(ctx, c, others)
 	if err = orReplace(err); err == nil {
@@ -118,7 +129,7 @@ func (d *Driver) confirm(ctx context.Context, n *rev[networkRecord]) error {
 
 // checked finds the devices of a new network and checks that they go together with the others. Those that are in the way,
 // and that nobody may need any more, go.
-func (d *Driver) checked(ctx context.Context, c *config, others []networkRecord) ([]deviceRecord, error) {
+func (d *Driver) checked(ctx context.Context, c *option.Network, others []networkRecord) ([]deviceRecord, error) {
 	for {
 		devices, err := d.modeOf(c).check(ctx, c, others)
 		var met *conflict
@@ -173,7 +184,7 @@ func (d *Driver) replaceable(ctx context.Context, nid string, self *rev[networkR
 
 // setGateways decides which gateways containers get. Engines before 28 invent one for every network, and nothing in
 // this request tells it from one that the user gave; only the IPAM driver knows, when it is ours.
-func (d *Driver) setGateways(ctx context.Context, rec *networkRecord, c *config, r *plugin.CreateNetworkRequest) error {
+func (d *Driver) setGateways(ctx context.Context, rec *networkRecord, c *option.Network, r *plugin.CreateNetworkRequest) error {
 	for _, family := range []struct {
 		data []*plugin.IPAMData
 		to   *string
@@ -185,7 +196,7 @@ func (d *Driver) setGateways(ctx context.Context, rec *networkRecord, c *config,
 			if p.Pool != "" {
 				rec.Pools = append(rec.Pools, p.Pool)
 			}
-			if p.Gateway == "" || rec.Internal || c.gateway == gatewayNone {
+			if p.Gateway == "" || rec.Internal || c.Gateway == option.GatewayNone {
 				continue
 			}
 			gw, err := netip.ParsePrefix(p.Gateway)
@@ -194,7 +205,7 @@ func (d *Driver) setGateways(ctx context.Context, rec *networkRecord, c *config,
 			}
 			invented := d.inventedGateway != nil && d.inventedGateway(ctx, p.Pool, p.Gateway)
 			switch {
-			case invented && (c.gateway != gatewayAuto || nobodys(gw)):
+			case invented && (c.Gateway != option.GatewayAuto || nobodys(gw)):
 			case *family.to == "":
 				*family.to = gw.Addr().String()
 			default:

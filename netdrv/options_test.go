@@ -7,12 +7,13 @@ import (
 	"testing"
 
 	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // known are the names of the options of some scopes, as errors list them.
-func known(scopes ...netdrv.Scope) string {
+func known(scopes ...option.Scope) string {
 	var names []string
-	for _, o := range netdrv.Options() {
+	for _, o := range option.Options() {
 		if slices.Contains(scopes, o.For) {
 			names = append(names, o.Name)
 		}
@@ -39,7 +40,7 @@ func TestOptionErrors(t *testing.T) {
 		{nil, "option netdevice: missing; say which device to use: -o netdevice=NAME"},
 		{[]string{"netdevice="}, "option netdevice: has no value; allowed: " + deviceValues},
 		{[]string{"netdevice=ens1f0", "vlna=5"},
-			"option vlna: unknown; known are " + known(netdrv.ForNetwork, netdrv.ForContainer, netdrv.ForBoth)},
+			"option vlna: unknown; known are " + known(option.ForNetwork, option.ForContainer, option.ForBoth)},
 		{[]string{"netdevice=ens1f0", "vlan=4095"}, `option vlan: "4095" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=-1"}, `option vlan: "-1" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=ten"}, `option vlan: "ten" is not allowed` + vlans},
@@ -77,7 +78,7 @@ func TestOptionErrors(t *testing.T) {
 		{[]string{"netdevice=ens1f0", "link_state=up"}, `option link_state: "up" is not allowed; allowed: auto, enable or disable`},
 		{[]string{"netdevice=ens1f0", "mtu=9g"}, `option mtu: "9g" is not allowed; allowed: 68 to 65535`},
 		{[]string{"netdevice=ens1f0", "lock=netdevice"}, `option lock: "netdevice" is not allowed; allowed: all, or some of ` +
-			known(netdrv.ForBoth)},
+			known(option.ForBoth)},
 		{[]string{"netdevice=ens1f0", "vfs=" + strings.Repeat("0-65535,", 1<<17) + "0"},
 			"option vfs: is 1048577 bytes long; at most 4096 are allowed"},
 		{[]string{"netdevice=ens1f0", "vfs=" + strings.Repeat("0-65535,", 500) + "0"},

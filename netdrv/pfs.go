@@ -9,6 +9,7 @@ import (
 	"sync"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // terms are the devices that the option netdevice names, in its order. A name that the operator of this machine has given
@@ -62,7 +63,7 @@ func (d *Driver) device(netdevice string) (hw.Netdev, error) {
 	terms, err := d.terms(netdevice)
 	if err == nil && len(terms) > 1 {
 		err = fmt.Errorf("option netdevice: %s are several devices; only mode=%s takes more than one",
-			strings.Join(terms, ", "), modeSRIOV)
+			strings.Join(terms, ", "), option.ModeSRIOV)
 	}
 	if err != nil {
 		return hw.Netdev{}, err
@@ -84,7 +85,7 @@ func (d sriov) offers(ctx context.Context, n *network) (offers []offer, gone []e
 	all, errs := make([]offer, len(n.Devices)), make([]error, len(n.Devices))
 	var wg sync.WaitGroup
 	for i, dev := range n.Devices { // at the same time: VFs may have to be made, see shareAll
-		wg.Go(func() { all[i], errs[i] = d.offer(ctx, dev.ID.PCI(), n.cores.CPUs) })
+		wg.Go(func() { all[i], errs[i] = d.offer(ctx, dev.ID.PCI(), n.Cores.CPUs) })
 	}
 	wg.Wait()
 	for i, err := range errs {

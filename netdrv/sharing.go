@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -160,7 +161,7 @@ func (d *Driver) sharingNeeded(ctx context.Context, pci string) (bool, error) {
 	}
 	for _, n := range networks {
 		ours := slices.ContainsFunc(n.rec.Devices, func(d deviceRecord) bool { return d.ID.PCI() == pci })
-		if ours && recordedMode(n.rec) == modeSRIOV {
+		if ours && recordedMode(n.rec) == option.ModeSRIOV {
 			return true, nil
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	plugin "github.com/docker/go-plugins-helpers/network"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -34,12 +35,12 @@ type mark struct {
 // neighbours remember for up to a minute which MAC an address had.
 func (n *network) marks() []mark {
 	switch {
-	case n.mode != modeSRIOV || n.bond != "":
+	case n.Mode != option.ModeSRIOV || n.Bond != "":
 		return nil
-	case n.sticky != "":
-		return []mark{{n.sticky, false}}
-	case n.mac != "":
-		return []mark{{string(n.mac), true}} // the engine may have made it up
+	case n.Sticky != "":
+		return []mark{{n.Sticky, false}}
+	case n.MAC != "":
+		return []mark{{string(n.MAC), true}} // the engine may have made it up
 	}
 	var all []mark
 	if n.container != "" {

@@ -3,35 +3,20 @@ package netdrv
 import (
 	"context"
 	"fmt"
-	"regexp"
-	"strings"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
-// tuneWish says how a device is to be tuned.
-func tuneWish(c *config) hw.TuningSpec {
-	w := hw.TuningSpec{Features: c.features, Cores: c.cores}
-	for _, n := range []struct {
-		said *int
-		to   *int
-	}{{c.queues, &w.Queues}, {c.rxRing, &w.RxRing}, {c.txRing, &w.TxRing}} {
-		if n.said != nil {
-			*n.to = *n.said
-		}
-	}
-	return w
-}
-
 // checkTuning refuses, when a network is made, CPUs that there are not and offloads that nobody knows; n is any device.
-func (d *Driver) checkTuning(c *config, n hw.Netdev) error {
-	if err := d.host.CheckFeatures(n, c.features); err != nil {
+func (d *Driver) checkTuning(c *option.Network, n hw.Netdev) error {
+	if err := d.host.CheckFeatures(n, c.Features); err != nil {
 		return fmt.Errorf("option ethtool: %w", err)
 	}
-	if c.cores.Empty() {
+	if c.Cores.Empty() {
 		return nil
 	}
-	if err := d.host.CheckCores(c.cores); err != nil {
+	if err := d.host.CheckCores(c.Cores); err != nil {
 		return fmt.Errorf("option cores: %w", err)
 	}
 	return nil
@@ -61,33 +46,4 @@ func (d *Driver) tune(ctx context.Context, l *loan, save func() error) error {
 		return err
 	}
 	return d.host.Spread(l.Device, l.Tune.Cores, was.Affinity)
-}
-
-// validFeature is what the names of offloads are made of.
-var validFeature = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
-
-// features reads offloads: "gro=off,tso=on".
-func features(v string) (hw.Features, error) {
-	all := hw.Features{}
-	for _, part := range strings.Split(strings.ToLower(strings.ReplaceAll(v, " ", "")), ",") {
-		name, value, _ := strings.Cut(part, "=")
-		on := value == "on"
-		if was, twice := all[name]; !validFeature.MatchString(name) || !on && value != "off" || twice && was != on {
-			return nil, errNotAllowed
-		}
-		all[name] = on
-	}
-	return all, nil
-}
-
-// cores reads which CPUs serve the interrupts: "2,4-7", numa, or none for those that already do.
-func cores(v string) (hw.Cores, error) {
-	switch strings.ToLower(v) {
-	case "none":
-		return hw.Cores{}, nil
-	case "numa":
-		return hw.Cores{Near: true}, nil
-	}
-	cpus, err := hw.ParseCPUs(v)
-	return hw.Cores{CPUs: cpus}, err
 }

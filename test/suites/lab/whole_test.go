@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/netdrv/option"
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
@@ -62,7 +62,7 @@ func TestRefusals(t *testing.T) {
 	Sh(t, "ip link add bridge7 type bridge")
 	defer Sh(t, "ip link del bridge7")
 	var known []string
-	for _, o := range netdrv.Options() {
+	for _, o := range option.Options() {
 		known = append(known, o.Name)
 	}
 	slices.Sort(known)

@@ -1,11 +1,11 @@
-package netdrv_test
+package option_test
 
 import (
 	"fmt"
 	"strings"
 	"testing"
 
-	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
@@ -13,7 +13,7 @@ import (
 func optionsTable() string {
 	var b strings.Builder
 	b.WriteString("| option | for | allowed | default | what it does |\n|---|---|---|---|---|\n")
-	for _, o := range netdrv.Options() {
+	for _, o := range option.Options() {
 		help := o.Help
 		if len(o.Modes) > 0 {
 			help += " (mode=" + strings.Join(o.Modes, ", ") + " only)"
@@ -24,8 +24,8 @@ func optionsTable() string {
 }
 
 // TestReadmeOptions holds the README's options table to the code's. To bring it up to date:
-// UPDATE=1 go test ./netdrv -run TestReadmeOptions
+// UPDATE=1 go test ./netdrv/option -run TestReadmeOptions
 func TestReadmeOptions(t *testing.T) {
-	const file, begin, end = "../README.md", "<!-- options: made from netdrv/options.go -->\n", "<!-- end of options -->"
+	const file, begin, end = "../../README.md", "<!-- options: made from netdrv/option/table.go -->\n", "<!-- end of options -->"
 	docs.Table(t, file, begin, end, optionsTable())
 }

@@ -1,0 +1,26 @@
+package option
+
+import "github.com/mellanox/passthrough/hw"
+
+// Values of the option mode. The last three are also the kinds of the links that they make.
+const (
+	ModeSRIOV       = "sriov"
+	ModePassthrough = "passthrough"
+	ModeMacvlan     = hw.Macvlan
+	ModeIPVlan      = hw.IPVlan
+	ModeIPoIB       = hw.IPoIB
+)
+
+// Modes returns the names of all modes.
+func Modes() []string {
+	return []string{ModeSRIOV, ModePassthrough, ModeMacvlan, ModeIPVlan, ModeIPoIB}
+}
+
+// Passthru is the mode of a macvlan that takes its device's place. Users cannot ask for it: such a macvlan is the only one on its device.
+const Passthru = "passthru"
+
+// defaultChildMode is the mode of children if the user names none.
+var defaultChildMode = map[string]string{ModeMacvlan: "bridge", ModeIPVlan: "l2", ModeIPoIB: "datagram"}
+
+// HasChildren reports whether containers of the network get a child of its device.
+func (n *Network) HasChildren() bool { return defaultChildMode[n.Mode] != "" }

@@ -1,0 +1,94 @@
+// Package option turns the text that users give for networks (docker network create -o) and containers (driver-opt) into values,
+// and these into what package hw sets on devices. It is pure: it asks neither the kernel nor the ledger.
+//
+// An option is one row in table.go and one field of Network or Container. What an option sets on a device is in spec.go.
+package option
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// Network is what the user said for a network, with the defaults filled in.
+type Network struct {
+	// Netdevice is the text of the option netdevice: names, PCI addresses or patterns, separated by commas.
+	Netdevice string
+	Mode      string   // one of Modes
+	Lock      []string // names of options that cannot be overridden for a container
+	NumVFs    int      // VFs to make on a PF that has none; 0 for all
+	VFs       []int    // indexes of the VFs that the network may use; none for all
+	Bond      string   // mode of the bond; "" for none
+	Force     bool     // hand over a device that the host is managed through
+	Gateway   string   // "", GatewayNone or GatewayAuto
+	ChildMode string   // of a macvlan, ipvlan or IPoIB child; "" for the default
+	PKey      int      // of an IPoIB child; 0 for its parent's
+	Replace   string   // ID of a stale network, or the beginning of it; "" for none
+
+	// Container has the values for its containers. For one container they are replaced by what ForContainer returns.
+	Container
+}
+
+// Container is what applies to one container: the values of its network, overridden by those that the user gave for the
+// container. Pointers are nil for what was not given: an unset VLAN, VLAN 0 and VLAN N are three things.
+type Container struct {
+	VLAN       *int
+	VLANQoS    *int
+	VLANProto  *hw.VLANProto
+	MAC        hw.MAC  // "" for none
+	GUID       hw.GUID // "" for none
+	Privileged *bool
+	Spoofchk   *bool
+	Trust      *bool
+	LinkMode   *hw.LinkMode
+	MinRate    *int // Mbit/s
+	MaxRate    *int // Mbit/s
+	MTU        *int // bytes
+	TxQLen     *int // packets
+	Promisc    *bool
+	AllMulti   *bool
+	Queues     *int
+	RxRing     *int // packets
+	TxRing     *int // packets
+	Features   hw.Features
+	Cores      hw.Cores
+	VF         string // the one VF that is wanted; "" for any
+	Sticky     string // text by which the container is recognized; "" for none
+	Policy     string // "", PolicySpread or PolicyPack
+	NUMA       NUMA
+	Prefix     string // of the device's name in the container
+}
+
+// Values of the option policy: prefer the PF with the fewest VFs in use, or the one with the most.
+const (
+	PolicySpread = "spread"
+	PolicyPack   = "pack"
+)
+
+// Values of the option gateway: no default route at all, or also one through a gateway that the IPAM driver chose.
+const (
+	GatewayNone = "none"
+	GatewayAuto = "auto"
+)
+
+// NUMA says which NUMA node's PFs are preferred. The zero value has no preference.
+type NUMA struct {
+	Auto  bool // choose the node from the CPUs of the interrupts, or from the PFs in use
+	Given bool // Node is the one that the user named
+	Node  int
+}
+
+// check refuses options that contradict each other.
+func (c *Container) check() error {
+	tagged := c.VLAN != nil && *c.VLAN > 0
+	switch {
+	case c.VLANQoS != nil && *c.VLANQoS > 0 && !tagged:
+		return errors.New("option vlan_qos: there is no tag to carry it; give vlan=1 to 4094 as well")
+	case c.VLANProto != nil && *c.VLANProto != "" && !tagged:
+		return errors.New("option vlan_proto: there is no tag to carry it; give vlan=1 to 4094 as well")
+	case c.MinRate != nil && c.MaxRate != nil && *c.MaxRate > 0 && *c.MinRate > *c.MaxRate:
+		return fmt.Errorf("option min_tx_rate: %d is above max_tx_rate %d", *c.MinRate, *c.MaxRate)
+	}
+	return nil
+}

@@ -1,0 +1,177 @@
+package option
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/docker/libnetwork/netlabel"
+)
+
+// longest is how many bytes the value of an option may have: a page. A list of that size takes milliseconds to read. One that
+// fills a request would take minutes, or all memory, for ranges that are written in a few bytes each.
+const longest = 4096
+
+// engineOptions are keys that the engine itself acts on for every driver (engine 28, libnetwork osl) and sends along.
+var engineOptions = []string{
+	"com.docker.network.advertise_addr_nmsgs",
+	"com.docker.network.advertise_addr_ms",
+}
+
+// OfNetwork returns a network's driver options from the engine's request, where they stand below com.docker.network.generic.
+func OfNetwork(request map[string]any) (map[string]string, error) {
+	generic, ok := request[netlabel.GenericData].(map[string]any)
+	if !ok {
+		if v, present := request[netlabel.GenericData]; present && v != nil {
+			return nil, fmt.Errorf("option %s: is a %T, not a map", netlabel.GenericData, v)
+		}
+		return nil, nil
+	}
+	return texts(generic)
+}
+
+// OfContainer returns the options that the user gave for one container (--network name=N,driver-opt=K=V) from the engine's request,
+// which has options of the engine beside them.
+func OfContainer(request map[string]any) (map[string]string, error) {
+	own := maps.Clone(request)
+	maps.DeleteFunc(own, func(k string, _ any) bool { return strings.HasPrefix(k, netlabel.Prefix) })
+	return texts(own)
+}
+
+// texts refuses values that are not text.
+func texts(all map[string]any) (map[string]string, error) {
+	options := make(map[string]string, len(all))
+	for k, v := range all {
+		s, ok := v.(string)
+		if !ok {
+			return nil, fmt.Errorf("option %s: is a %T, not a text", k, v)
+		}
+		options[k] = s
+	}
+	return options, nil
+}
+
+// Parse parses the options of a network. Keys are matched without regard to case. Errors name the option and the allowed values.
+func Parse(raw map[string]string) (*Network, error) {
+	given, err := canonical(raw)
+	if err != nil {
+		return nil, err
+	}
+	for _, o := range options {
+		if _, ok := given[o.Name]; ok && o.For == ForContainer {
+			return nil, fmt.Errorf("option %s: only for one container: docker run --network name=NETWORK,driver-opt=%s=VALUE",
+				o.Name, o.Name)
+		}
+	}
+	n := &Network{Mode: ModeSRIOV, Container: Container{Prefix: "eth"}}
+	if err := parseAll(n, given); err != nil {
+		return nil, err
+	}
+	if n.Netdevice == "" {
+		return nil, errors.New("option netdevice: missing; say which device to use: -o netdevice=NAME")
+	}
+	if err := forMode(n.Mode, given); err != nil {
+		return nil, err
+	}
+	return n, errors.Join(n.checkLock(), n.check())
+}
+
+// ForContainer returns the values for one container: those of the network, overridden by the options that the user gave for the
+// container. The network stays as it is.
+func (n *Network) ForContainer(own map[string]string) (Container, error) {
+	given, err := canonical(own)
+	if err != nil {
+		return Container{}, err
+	}
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		_, err := find(containerOptions(), name)
+		switch {
+		case err != nil && slices.ContainsFunc(options, func(o Option) bool { return o.Name == name }):
+			return Container{}, fmt.Errorf("option %s: cannot be given for one container; give it with docker network create", name)
+		case err != nil:
+			return Container{}, err
+		case slices.Contains(n.Lock, name):
+			return Container{}, fmt.Errorf("option %s: the network does not let containers change it (lock)", name)
+		}
+	}
+	merged := *n
+	if err := parseAll(&merged, given); err != nil {
+		return Container{}, err
+	}
+	if err := forMode(n.Mode, given); err != nil {
+		return Container{}, err
+	}
+	return merged.Container, merged.check()
+}
+
+// canonical returns a user's options with lower-case keys, without those that the engine acts on itself.
+func canonical(raw map[string]string) (map[string]string, error) {
+	given := map[string]string{}
+	for _, key := range slices.Sorted(maps.Keys(raw)) {
+		name := strings.ToLower(key)
+		if slices.Contains(engineOptions, name) {
+			continue
+		}
+		if _, twice := given[name]; twice {
+			return nil, fmt.Errorf("option %s: given twice", name)
+		}
+		given[name] = strings.TrimSpace(raw[key])
+	}
+	return given, nil
+}
+
+// parseAll parses options into n, in alphabetical order, so that the same of several errors is always reported.
+func parseAll(n *Network, given map[string]string) error {
+	for _, name := range slices.Sorted(maps.Keys(given)) {
+		if err := parseOne(n, name, given[name]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseOne parses one option into n.
+func parseOne(n *Network, name, value string) error {
+	o, err := find(options, name)
+	switch {
+	case err != nil:
+		return err
+	case value == "":
+		return fmt.Errorf("option %s: has no value; allowed: %s", name, o.Values)
+	case len(value) > longest:
+		return fmt.Errorf("option %s: is %d bytes long; at most %d are allowed", name, len(value), longest)
+	}
+	return table(options).Parse(n, name, value)
+}
+
+// forMode refuses options that the mode does not know.
+func forMode(mode string, given map[string]string) error {
+	for _, o := range options {
+		if _, ok := given[o.Name]; ok && len(o.Modes) > 0 && !slices.Contains(o.Modes, mode) {
+			return fmt.Errorf("option %s: not for mode=%s, only for mode=%s", o.Name, mode, strings.Join(o.Modes, ", "))
+		}
+	}
+	return nil
+}
+
+// checkLock checks the names in lock=: options that a container could override. It replaces "all" by all of them.
+func (n *Network) checkLock() error {
+	var open []string
+	for _, o := range options {
+		if o.For == ForBoth {
+			open = append(open, o.Name)
+		}
+	}
+	if slices.Equal(n.Lock, []string{"all"}) {
+		n.Lock = open
+	}
+	for _, name := range n.Lock {
+		if !slices.Contains(open, name) {
+			slices.Sort(open)
+			return fmt.Errorf("option lock: %q is not allowed; allowed: all, or some of %s", name, strings.Join(open, ", "))
+		}
+	}
+	return nil
+}
