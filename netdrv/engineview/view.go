@@ -1,0 +1,71 @@
+// Package engineview decides whether the engine still knows an endpoint or a network that the ledger has. It is the one place where
+// that is decided. It is pure: callers gather the facts, and act on the verdict.
+//
+// Nothing is freed because something is missing. Each reason to free is evidence: the process that set an allocation up has died,
+// the machine was rebooted, the engine has deleted the endpoint, or the engine or the plugin was restarted and the kernel shows
+// for a grace period that the device is not in use.
+package engineview
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+const (
+	// joinGrace is how long an endpoint that was never joined is kept if the engine or the plugin was restarted since: the engine
+	// joins at once, and tries for 30 seconds at most to reach a plugin that is being restarted. It sends no DeleteEndpoint for
+	// an endpoint whose CreateEndpoint it got no answer to.
+	joinGrace = time.Minute
+	// slowEngineGrace is how long any endpoint is kept if neither was restarted since: an engine that starts hundreds of containers
+	// on a slow machine can take many minutes between two calls for one of them.
+	slowEngineGrace = time.Hour
+)
+
+// A View is what one process of the plugin knows about the engine. Its methods may be called concurrently.
+type View struct {
+	boot, process string
+	homeGrace     time.Duration
+
+	mu      sync.Mutex
+	since   time.Time       // endpoints from before this are suspect: the engine may have forgotten them
+	deleted map[string]bool // endpoints that the engine has deleted, and whose end the ledger could not take
+}
+
+// New returns a view. boot identifies the boot of the machine, process this process of the plugin. homeGrace is how long a device
+// that was given to a container may be seen in the host before its endpoint counts as an orphan.
+func New(boot, process string, homeGrace time.Duration) *View {
+	return &View{boot: boot, process: process, homeGrace: homeGrace, since: time.Now(), deleted: map[string]bool{}}
+}
+
+// EngineStarted makes every endpoint that exists now suspect. An engine asks for the capabilities when it is started and when the
+// plugin is, and at no other time (testdata/engine of cmd/driver: 20.10 to 29.7, with live-restore as well).
+func (v *View) EngineStarted() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.since = time.Now()
+}
+
+// EndpointDeleted records the result of a DeleteEndpoint. The engine does not repeat the call, so one that the ledger could not take
+// now has to be made good later. A record that cannot be read stays as it is: waiting does not help, and it must not be overwritten.
+func (v *View) EndpointDeleted(network, endpoint string, result error) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	delete(v.deleted, endpointID(network, endpoint))
+	if errors.Is(result, store.ErrUnavailable) || errors.Is(result, store.ErrAmbiguous) || errors.Is(result, context.DeadlineExceeded) {
+		v.deleted[endpointID(network, endpoint)] = true
+	}
+}
+
+func endpointID(network, endpoint string) string { return network + "/" + endpoint }
+
+// graceLocked is how long the engine is waited for: grace if the allocation is suspect.
+func (v *View) graceLocked(a Allocation, grace time.Duration) time.Duration {
+	if a.Since.After(v.since) {
+		return max(grace, slowEngineGrace)
+	}
+	return grace
+}

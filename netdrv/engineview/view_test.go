@@ -1,0 +1,174 @@
+package engineview_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/mellanox/passthrough/netdrv/engineview"
+	"github.com/mellanox/passthrough/store"
+)
+
+const homeGrace = 5 * time.Minute
+
+// TestVerdict goes through all states of an allocation, with each kind of evidence.
+func TestVerdict(t *testing.T) {
+	t.Parallel()
+	const (
+		died     = "the plugin died while setting it up"
+		rebooted = "the machine was rebooted"
+		deleted  = "the engine deleted it while the ledger could not be written"
+		part     = "what it is part of has ended"
+	)
+	type verdict = engineview.Verdict
+	keep := verdict{}
+	free := func(reason string) verdict { return verdict{Action: engineview.Free, Reason: reason} }
+	freePart := verdict{Action: engineview.FreePart, Reason: part}
+	after := func(d time.Duration) verdict { return verdict{After: d} }
+	for _, c := range []struct {
+		name string
+		// age is how long the allocation is in its state; home how long its device is in the host, 0 for not; restarted how long ago
+		// the engine was restarted, 0 for not since.
+		state                engineview.State
+		age, home, restarted time.Duration
+		earlierBoot, deleted bool
+		whole                engineview.Whole
+		want                 verdict
+	}{
+		{name: "claimed", state: engineview.Claimed, want: free(died)},
+		{name: "claimed, in an earlier boot", state: engineview.Claimed, earlierBoot: true, want: free(died)},
+		{name: "claimed, part of one that is held", state: engineview.Claimed, whole: engineview.WholeHeld, want: free(died)},
+		{name: "claimed, part of one that ended", state: engineview.Claimed, whole: engineview.WholeEnded, want: free(died)},
+
+		{name: "ready", state: engineview.Ready, age: time.Second, want: after(time.Hour - time.Second)},
+		{name: "ready for an hour", state: engineview.Ready, age: time.Hour, want: free("it was not joined for 1h0m0s")},
+		{name: "ready, restarted", state: engineview.Ready, age: 20 * time.Second, restarted: time.Second, want: after(40 * time.Second)},
+		{name: "ready for a minute, restarted", state: engineview.Ready, age: time.Minute, restarted: time.Second,
+			want: free("it was not joined for 1m0s")},
+		{name: "ready, after a restart", state: engineview.Ready, age: time.Minute, restarted: 2 * time.Minute, want: after(59 * time.Minute)},
+		{name: "ready, in an earlier boot", state: engineview.Ready, earlierBoot: true, want: free(rebooted)},
+		{name: "ready, deleted", state: engineview.Ready, deleted: true, want: free(deleted)},
+		{name: "ready, part of one that is held", state: engineview.Ready, age: 2 * time.Hour, whole: engineview.WholeHeld, want: keep},
+		{name: "ready, part of one that is held, in an earlier boot", state: engineview.Ready, earlierBoot: true,
+			whole: engineview.WholeHeld, want: keep},
+		{name: "ready, part of one that ended", state: engineview.Ready, whole: engineview.WholeEnded, want: freePart},
+
+		{name: "lent, away", state: engineview.Lent, age: 1000 * time.Hour, want: keep},
+		{name: "lent, away, restarted", state: engineview.Lent, age: 1000 * time.Hour, restarted: time.Hour, want: keep},
+		{name: "lent, at home", state: engineview.Lent, age: 30 * time.Minute, home: 10 * time.Minute, want: after(50 * time.Minute)},
+		{name: "lent, at home for an hour", state: engineview.Lent, age: 2 * time.Hour, home: time.Hour,
+			want: free("its device was in the host for 1h0m0s")},
+		{name: "lent, at home, restarted", state: engineview.Lent, age: time.Hour, home: time.Minute, restarted: time.Minute,
+			want: after(4 * time.Minute)},
+		{name: "lent, at home for 5 minutes, restarted", state: engineview.Lent, age: time.Hour, home: homeGrace, restarted: time.Minute,
+			want: free("its device was in the host for 5m0s")},
+		{name: "lent, in an earlier boot", state: engineview.Lent, earlierBoot: true, want: free(rebooted)},
+		{name: "lent, deleted, away", state: engineview.Lent, deleted: true, want: free(deleted)},
+
+		{name: "ended", state: engineview.Ended, age: 1000 * time.Hour, home: time.Hour, restarted: time.Hour, earlierBoot: true,
+			deleted: true, want: keep},
+		{name: "ended, part of one that ended", state: engineview.Ended, whole: engineview.WholeEnded, want: keep},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				v := engineview.New("boot", "process", homeGrace)
+				time.Sleep(2000 * time.Hour) // the plugin runs for longer than any allocation
+				now := time.Now()
+				if c.restarted > 0 {
+					time.Sleep(time.Hour)
+					v.EngineStarted()
+					time.Sleep(c.restarted)
+					now = time.Now()
+				}
+				a := engineview.Allocation{Network: "n", Endpoint: "e", State: c.state, Since: now.Add(-c.age),
+					FromEarlierBoot: c.earlierBoot, Whole: c.whole}
+				if c.home > 0 {
+					a.Home = now.Add(-c.home)
+				}
+				if c.deleted {
+					v.EndpointDeleted("n", "e", store.ErrUnavailable)
+				}
+				if got := v.Verdict(a, now); got != c.want {
+					t.Errorf("verdict is %+v, want %+v", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestPluginRestarted: what a process finds in the ledger when it starts is suspect.
+func TestPluginRestarted(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		since := time.Now()
+		time.Sleep(time.Minute)
+		v := engineview.New("boot", "process", homeGrace)
+		got := v.Verdict(engineview.Allocation{State: engineview.Ready, Since: since}, time.Now())
+		if want := (engineview.Verdict{Action: engineview.Free, Reason: "it was not joined for 1m0s"}); got != want {
+			t.Errorf("verdict is %+v, want %+v", got, want)
+		}
+	})
+}
+
+// TestEndpointDeleted: a DeleteEndpoint is remembered if it failed because the ledger could not be written now, until it succeeds.
+func TestEndpointDeleted(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		err  error
+		want engineview.Action
+	}{
+		{nil, engineview.Keep},
+		{store.ErrUnavailable, engineview.Free},
+		{fmt.Errorf("ledger: %w", store.ErrAmbiguous), engineview.Free},
+		{context.DeadlineExceeded, engineview.Free},
+		{store.ErrCorrupt, engineview.Keep},
+		{errors.New("not the ledger"), engineview.Keep},
+	} {
+		v := engineview.New("boot", "process", homeGrace)
+		a := engineview.Allocation{Network: "n", Endpoint: "e", State: engineview.Lent, Since: time.Now()}
+		v.EndpointDeleted("n", "e", c.err)
+		v.EndpointDeleted("n", "other", store.ErrUnavailable)
+		if got := v.Verdict(a, time.Now()); got.Action != c.want {
+			t.Errorf("after %v: verdict is %+v, want action %d", c.err, got, c.want)
+		}
+		v.EndpointDeleted("n", "e", nil)
+		if got := v.Verdict(a, time.Now()); got.Action != engineview.Keep {
+			t.Errorf("after %v and a success: verdict is %+v", c.err, got)
+		}
+	}
+}
+
+// TestStaleness goes through all kinds of networks: a swarm's and an engine's own, confirmed in which boot and to which process.
+func TestStaleness(t *testing.T) {
+	t.Parallel()
+	const (
+		swarm = "gsrdxmp3439nimm8j8foysii3"
+		local = "80fdea3b71663d16ee03829240b2cc2e1831cc96a99a1d00cc16a26f489b8f48"
+	)
+	v := engineview.New("boot-2", "process-2", homeGrace)
+	for _, c := range []struct {
+		boot, process string
+		swarm, local  engineview.Staleness
+	}{
+		{"boot-2", "process-2", engineview.Known, engineview.Known},
+		{"boot-2", "process-1", engineview.Suspect, engineview.Known},
+		{"boot-1", "process-1", engineview.Stale, engineview.Stale},
+		{"", "", engineview.Suspect, engineview.Known}, // an early version recorded neither
+	} {
+		for id, want := range map[string]engineview.Staleness{swarm: c.swarm, local: c.local} {
+			n := engineview.Network{ID: id, Boot: c.boot, Process: c.process}
+			if got := v.Staleness(n); got != want {
+				t.Errorf("%+v: staleness %d, want %d", n, got, want)
+			}
+			if got := v.Staleness(v.Confirmed(n)); id == swarm && got != engineview.Known {
+				t.Errorf("%+v: staleness %d after it was confirmed", n, got)
+			}
+		}
+	}
+	if n := (engineview.Network{ID: local}); v.Confirmed(n) != n {
+		t.Errorf("an engine's own network got %+v", v.Confirmed(n))
+	}
+}
