@@ -9,8 +9,8 @@
 //	DeleteEndpoint           it is awaited, put back from the snapshot and verified                  lent -> freeing -> gone
 //	DeleteNetwork            VFs that the plugin made go with the last network of their PF
 //
-// The room owns the options table (options.go), the records of networks, endpoints and loans (ledger.go), the states of
-// a loan (loan.go), the modes (mode_*.go) and the reconciler that finishes what a crash or a slow kernel left open
+// The room owns the options table (options.go), the records of networks, endpoints and allocations (package ledger), the states of
+// an allocation (package alloc), the modes (mode_*.go) and the reconciler that finishes what a crash or a slow kernel left open
 // (reconcile.go). It must not touch netlink, sysfs or the environment. Every device operation has a durable record
 // before it begins; what undoes it reads that record and nothing else.
 package netdrv

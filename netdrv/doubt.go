@@ -6,6 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -34,22 +37,22 @@ func (x *doubts) all() {
 func (x *doubts) ended(network, endpoint string, err error) {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	key := endpointKey(network, endpoint)
+	key := ledger.EndpointKey(network, endpoint)
 	delete(x.unended, key)
 	if errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous) || errors.Is(err, context.DeadlineExceeded) {
 		x.unended[key] = true
 	}
 }
 
-// over tells whether the engine has told of the end of a loan's endpoint.
-func (x *doubts) over(l *loan) bool {
+// over tells whether the engine has told of the end of an allocation's endpoint.
+func (x *doubts) over(l *alloc.Allocation) bool {
 	x.mu.Lock()
 	defer x.mu.Unlock()
-	return x.unended[endpointKey(l.Network, l.Endpoint)]
+	return x.unended[ledger.EndpointKey(l.Network, l.Endpoint)]
 }
 
-// of is how long a loan's endpoint is to be left alone that looks as if it were over: short, if it is in doubt.
-func (x *doubts) of(l *loan, short time.Duration) time.Duration {
+// of is how long an allocation's endpoint is to be left alone that looks as if it were over: short, if it is in doubt.
+func (x *doubts) of(l *alloc.Allocation, short time.Duration) time.Duration {
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	if l.Since.After(x.since) {

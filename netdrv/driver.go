@@ -11,6 +11,8 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/keylock"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/store"
 )
@@ -51,7 +53,8 @@ type Driver struct {
 	process         string // a name for this process that no other has
 	doubts          doubts
 	locks           keylock.Map
-	counts          counters
+	counters        *metrics.Counters
+	allocs          *alloc.Table
 	wake            chan struct{} // tells the reconciler that there is something to finish
 }
 
@@ -63,7 +66,9 @@ func New(c Config) (*Driver, error) {
 	if c.OrphanAfter == 0 {
 		c.OrphanAfter = 5 * time.Minute
 	}
-	return &Driver{store: c.Store, host: c.Host, log: c.Log, inventedGateway: c.InventedGateway,
+	counters := &metrics.Counters{}
+	return &Driver{counters: counters,
+		allocs: &alloc.Table{Store: c.Store, Boot: c.Host.Boot(), Log: c.Log, Counters: counters}, store: c.Store, host: c.Host, log: c.Log, inventedGateway: c.InventedGateway,
 		devices: c.Devices, containerName: c.ContainerName, gotPool: c.GotPool, orphanAfter: c.OrphanAfter, process: rand.Text(),
 		doubts: doubts{since: time.Now(), unended: map[string]bool{}}, wake: make(chan struct{}, 1)}, nil
 }
@@ -174,4 +179,12 @@ func (d *Driver) ProgramExternalConnectivity(context.Context, *plugin.ProgramExt
 // RevokeExternalConnectivity is ProgramExternalConnectivity's counterpart.
 func (d *Driver) RevokeExternalConnectivity(context.Context, *plugin.RevokeExternalConnectivityRequest) (*Empty, error) {
 	return &Empty{}, nil
+}
+
+// CountersResponse is how often the driver has decided what since the process was started; package metrics lists the names.
+type CountersResponse struct{ Counters map[string]int64 }
+
+// Counters answers how often the driver has decided what.
+func (d *Driver) Counters(context.Context, *Empty) (*CountersResponse, error) {
+	return &CountersResponse{d.counters.Snapshot()}, nil
 }

@@ -8,6 +8,9 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	plugin "github.com/docker/go-plugins-helpers/network"
 
 	"github.com/mellanox/passthrough/netdrv/option"
@@ -15,19 +18,19 @@ import (
 )
 
 // createEndpoint claims a device for an endpoint and makes it ready, or answers from the ledger that it has been done.
-func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointRequest) (endpointRecord, error) {
-	e := endpointRecord{Version: recordVersion, Network: r.NetworkID, ID: r.EndpointID}
+func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointRequest) (ledger.Endpoint, error) {
+	e := ledger.Endpoint{Version: ledger.Version, Network: r.NetworkID, ID: r.EndpointID}
 	if err := checkIDs(e.Network, e.ID); err != nil {
 		return e, err
 	}
-	unlock, err := d.locks.Lock(ctx, endpointKey(e.Network, e.ID))
+	unlock, err := d.locks.Lock(ctx, ledger.EndpointKey(e.Network, e.ID))
 	if err != nil {
 		return e, err
 	}
 	defer unlock()
-	have, err := read[endpointRecord](ctx, d.store, endpointKey(e.Network, e.ID))
+	have, err := ledger.Get[ledger.Endpoint](ctx, d.store, ledger.EndpointKey(e.Network, e.ID))
 	if err == nil {
-		return d.answerAgain(ctx, have.rec)
+		return d.answerAgain(ctx, have.Rec)
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return e, err
@@ -49,7 +52,7 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 		n.address = cmp.Or(e.Addrs...)
 	}
 	n.container = d.nameOf(ctx, n, r)
-	if n.prefer, err = d.preferred(ctx, n); err != nil {
+	if n.prefer, err = d.allocs.Preferred(ctx, n.ID, n.identityKeys()); err != nil {
 		return e, err
 	}
 	n.endpoint = e.ID
@@ -58,10 +61,10 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 }
 
 // answerAgain answers a repeated request from the record, if the endpoint has a device that is ready.
-func (d *Driver) answerAgain(ctx context.Context, e endpointRecord) (endpointRecord, error) {
-	l, err := d.loan(ctx, e.Device)
-	if err == nil && l.State != ready && l.State != lent {
-		err = fmt.Errorf("endpoint %s: its device is being put back after a crash; try again", short(e.ID))
+func (d *Driver) answerAgain(ctx context.Context, e ledger.Endpoint) (ledger.Endpoint, error) {
+	l, err := d.allocs.Get(ctx, e.Device)
+	if err == nil && l.State != alloc.Ready && l.State != alloc.Lent {
+		err = fmt.Errorf("endpoint %s: its device is being put back after a crash; try again", ledger.ShortID(e.ID))
 	}
 	return e, err
 }
@@ -101,7 +104,7 @@ func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinR
 	if err := checkIDs(r.NetworkID, r.EndpointID); err != nil {
 		return nil, err
 	}
-	unlock, err := d.locks.Lock(ctx, endpointKey(r.NetworkID, r.EndpointID))
+	unlock, err := d.locks.Lock(ctx, ledger.EndpointKey(r.NetworkID, r.EndpointID))
 	if err != nil {
 		return nil, err
 	}
@@ -110,33 +113,33 @@ func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinR
 	if err != nil {
 		return nil, err
 	}
-	e, err := read[endpointRecord](ctx, d.store, endpointKey(r.NetworkID, r.EndpointID))
+	e, err := ledger.Get[ledger.Endpoint](ctx, d.store, ledger.EndpointKey(r.NetworkID, r.EndpointID))
 	if err != nil {
-		return nil, fmt.Errorf("endpoint %s: %w", short(r.EndpointID), err)
+		return nil, fmt.Errorf("endpoint %s: %w", ledger.ShortID(r.EndpointID), err)
 	}
-	unlockDevice, err := d.locks.Lock(ctx, loanKey(e.rec.Device)) // the reconciler may take the endpoint for an orphan
+	unlockDevice, err := d.locks.Lock(ctx, alloc.Key(e.Rec.Device)) // the reconciler may take the endpoint for an orphan
 	if err != nil {
 		return nil, err
 	}
 	defer unlockDevice()
-	l, err := d.loan(ctx, e.rec.Device)
-	if err == nil && (l.Endpoint != r.EndpointID || l.State == freeing || l.State == quarantined) {
+	l, err := d.allocs.Get(ctx, e.Rec.Device)
+	if err == nil && (l.Endpoint != r.EndpointID || l.State == alloc.Freeing || l.State == alloc.Quarantined) {
 		err = errors.New("is being put back, because nobody joined it in time; start the container again")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("endpoint %s: device %s: %w", short(r.EndpointID), e.rec.Device, err)
+		return nil, fmt.Errorf("endpoint %s: device %s: %w", ledger.ShortID(r.EndpointID), e.Rec.Device, err)
 	}
 	dev, err := d.host.Find(l.Device)
 	if err != nil {
 		return nil, fmt.Errorf("%s: cannot be moved into the container: %w", l.Label, err)
 	}
-	if l.State != lent {
-		if err := d.advance(ctx, l, lent); err != nil {
+	if l.State != alloc.Lent {
+		if err := d.allocs.Advance(ctx, l, alloc.Lent); err != nil {
 			return nil, err
 		}
 	}
-	res := &plugin.JoinResponse{InterfaceName: plugin.InterfaceName{SrcName: dev.Name, DstPrefix: e.rec.Prefix}}
-	gateways(n, e.rec, res)
+	res := &plugin.JoinResponse{InterfaceName: plugin.InterfaceName{SrcName: dev.Name, DstPrefix: e.Rec.Prefix}}
+	gateways(n, e.Rec, res)
 	return res, nil
 }
 
@@ -146,34 +149,34 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience t
 	if err := checkIDs(nid, eid); err != nil {
 		return err
 	}
-	unlock, err := d.locks.Lock(ctx, endpointKey(nid, eid))
+	unlock, err := d.locks.Lock(ctx, ledger.EndpointKey(nid, eid))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	e, err := read[endpointRecord](ctx, d.store, endpointKey(nid, eid))
+	e, err := ledger.Get[ledger.Endpoint](ctx, d.store, ledger.EndpointKey(nid, eid))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	unlockDevice, err := d.locks.Lock(ctx, loanKey(e.rec.Device))
+	unlockDevice, err := d.locks.Lock(ctx, alloc.Key(e.Rec.Device))
 	if err != nil {
 		return err
 	}
 	defer unlockDevice()
-	l, err := d.loan(ctx, e.rec.Device)
+	l, err := d.allocs.Get(ctx, e.Rec.Device)
 	switch {
 	case errors.Is(err, store.ErrNotFound) || err == nil && l.Endpoint != eid:
-		_, err = transact(ctx, d.store, nil, []write{remove(e.kv.Key)})
+		_, err = ledger.Transact(ctx, d.store, nil, ledger.Del(e.KV.Key))
 		return err
 	case err != nil:
 		return err
-	case l.State == freeing || l.State == quarantined: // the reconciler was quicker
+	case l.State == alloc.Freeing || l.State == alloc.Quarantined: // the reconciler was quicker
 		return nil
 	}
-	if err := d.advance(ctx, l, freeing, remove(e.kv.Key)); err != nil {
+	if err := d.allocs.Advance(ctx, l, alloc.Freeing, ledger.Del(e.KV.Key)); err != nil {
 		return err
 	}
 	d.bringHome(ctx, l, patience)

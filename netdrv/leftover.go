@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"go.uber.org/zap"
 )
 
@@ -17,22 +19,22 @@ var swarmID = regexp.MustCompile(`^[a-z0-9]{25}$`)
 // under the same ID. What is left until then would keep its VLAN and its VFs from others.
 
 // made notes in which boot, and by which process, a swarm's network was made or confirmed.
-func (d *Driver) made(rec *networkRecord) {
+func (d *Driver) made(rec *ledger.Network) {
 	if swarmID.MatchString(rec.ID) {
 		rec.Boot, rec.Process = d.host.Boot(), d.process
 	}
 }
 
 // outlived tells whether a network was left by an engine that ended with the machine.
-func (d *Driver) outlived(r networkRecord) bool {
+func (d *Driver) outlived(r ledger.Network) bool {
 	return r.Boot != "" && r.Boot != d.host.Boot()
 }
 
 // doubtful tells whether one of these networks may be left by an engine that was killed: this process, which ends with the
 // engine's, has not heard of it. The plugin may have been restarted alone, though: should the network be alive after all, its
 // next task fails once, and the swarm makes it again.
-func (d *Driver) doubtful(nid string, networks []networkRecord) bool {
-	return slices.ContainsFunc(networks, func(r networkRecord) bool {
+func (d *Driver) doubtful(nid string, networks []ledger.Network) bool {
+	return slices.ContainsFunc(networks, func(r ledger.Network) bool {
 		return r.ID == nid && swarmID.MatchString(nid) && r.Process != d.process
 	})
 }
@@ -47,8 +49,8 @@ func (d *Driver) forgetOutlived(ctx context.Context) error {
 	var errs []error
 	for _, n := range all {
 		if d.outlived(n) {
-			d.count("networks_outlived")
-			d.log.Warn("network was forgotten by the engine", zap.String("network", short(n.ID)))
+			d.counters.Count("networks_outlived")
+			d.log.Warn("network was forgotten by the engine", zap.String("network", ledger.ShortID(n.ID)))
 			errs = append(errs, d.dropNetwork(ctx, n.ID))
 		}
 	}

@@ -4,6 +4,9 @@ import (
 	"context"
 	"slices"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
@@ -16,15 +19,15 @@ const modeBond = "bond"
 type mode interface {
 	// check finds the network's devices and refuses what cannot work, at network create, where the user sees it. others
 	// are the networks there are. Devices that it has made VFs on it returns also when it fails.
-	check(ctx context.Context, c *option.Network, others []networkRecord) ([]deviceRecord, error)
-	// claim chooses a device and reads its snapshot, without touching it. loans are the devices that are not free.
-	claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error)
+	check(ctx context.Context, c *option.Network, others []ledger.Network) ([]ledger.Device, error)
+	// claim chooses a device and reads its snapshot, without touching it. allocations are the devices that are not free.
+	claim(ctx context.Context, n *network, loans alloc.Set) (*alloc.Allocation, error)
 	// prepare sets the device up and verifies it; save stores a snapshot that could only be completed on the way. It
 	// returns the device's netdev.
-	prepare(ctx context.Context, l *loan, save func() error) (hw.Netdev, error)
+	prepare(ctx context.Context, l *alloc.Allocation, save func() error) (hw.Netdev, error)
 	// release puts the device back from its snapshot and verifies that. The error matches hw.ErrAway while the device is
 	// not in the host.
-	release(ctx context.Context, l *loan) error
+	release(ctx context.Context, l *alloc.Allocation) error
 }
 
 // modeOf returns what turns these options into devices.
@@ -70,6 +73,6 @@ func (d *Driver) is(id hw.ID, dev hw.Netdev) bool {
 }
 
 // standsOn tells whether a device is one of a network's.
-func (d *Driver) standsOn(n networkRecord, dev hw.Netdev) bool {
-	return slices.ContainsFunc(n.Devices, func(have deviceRecord) bool { return d.is(have.ID, dev) })
+func (d *Driver) standsOn(n ledger.Network, dev hw.Netdev) bool {
+	return slices.ContainsFunc(n.Devices, func(have ledger.Device) bool { return d.is(have.ID, dev) })
 }

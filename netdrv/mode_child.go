@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
@@ -14,7 +17,7 @@ import (
 type child struct{ *Driver }
 
 // check finds the device and refuses one that cannot have such children beside what it is used for.
-func (d child) check(ctx context.Context, c *option.Network, others []networkRecord) ([]deviceRecord, error) {
+func (d child) check(ctx context.Context, c *option.Network, others []ledger.Network) ([]ledger.Device, error) {
 	n, err := d.device(c.Netdevice)
 	if err != nil {
 		return nil, err
@@ -30,16 +33,16 @@ func (d child) check(ctx context.Context, c *option.Network, others []networkRec
 			return nil, err
 		}
 	}
-	loans, err := d.loans(ctx)
+	loans, err := d.allocs.List(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for _, l := range loans {
-		if l.Mode == option.ModePassthrough && d.is(l.on(), n) {
-			return nil, fmt.Errorf("option netdevice: %s", l.holder())
+		if l.Mode == option.ModePassthrough && d.is(l.LowerDevice(), n) {
+			return nil, fmt.Errorf("option netdevice: %s", l.Holder())
 		}
 	}
-	return []deviceRecord{{n.ID, n.Name}}, nil
+	return []ledger.Device{{ID: n.ID, Name: n.Name}}, nil
 }
 
 // fit refuses a device that can have no children of the kind.
@@ -64,32 +67,32 @@ func (d child) fit(c *option.Network, n hw.Netdev) error {
 
 // beside refuses what the device's other networks leave no room for: the kernel has macvlans or ipvlans on a device, and
 // all ipvlans in one mode (drivers/net/ipvlan/ipvlan_main.c, Linux 6.12).
-func beside(c *option.Network, n hw.Netdev, o networkRecord) error {
+func beside(c *option.Network, n hw.Netdev, o ledger.Network) error {
 	have, err := option.Parse(o.Options)
 	if err != nil {
-		return fmt.Errorf("network %s: %w", short(o.ID), err)
+		return fmt.Errorf("network %s: %w", ledger.ShortID(o.ID), err)
 	}
 	mode := have.ChildSpec().Mode
 	switch {
 	case have.Mode == option.ModePassthrough:
-		return used(o.ID, "option netdevice: %s is handed over whole by network %s", n.Name, short(o.ID))
+		return used(o.ID, "option netdevice: %s is handed over whole by network %s", n.Name, ledger.ShortID(o.ID))
 	case have.Mode == option.ModeSRIOV:
 		return nil
 	case have.Mode != c.Mode:
 		return used(o.ID, "option mode: %s has %s children for network %s, and a device cannot have both kinds",
-			n.Name, have.Mode, short(o.ID))
+			n.Name, have.Mode, ledger.ShortID(o.ID))
 	case c.Mode == option.ModeIPVlan && mode != c.ChildSpec().Mode:
 		return used(o.ID, "option ipvlan_mode: must be %s, as network %s has it on %s: a device has one for all its children",
-			mode, short(o.ID), n.Name)
+			mode, ledger.ShortID(o.ID), n.Name)
 	}
 	return nil
 }
 
 // claim says what is to be made. It is known by the endpoint: no other will ever be the same.
-func (d child) claim(_ context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
+func (d child) claim(_ context.Context, n *network, loans alloc.Set) (*alloc.Allocation, error) {
 	parent, err := d.find(n)
 	if err != nil {
-		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Devices[0].Name, err)
+		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(n.ID), n.Devices[0].Name, err)
 	}
 	if err := refuseMAC(n, parent, loans); err != nil {
 		return nil, err
@@ -101,14 +104,14 @@ func (d child) claim(_ context.Context, n *network, loans map[hw.ID]*loan) (*loa
 	spec.Key, spec.Parent = n.endpoint, parent.ID
 	id := hw.MadeID(spec.Key)
 	if l := loans[id]; l != nil {
-		return nil, &allInUse{l.holder(), l.returning()}
+		return nil, &allInUse{l.Holder(), l.FreeSoon()}
 	}
-	return &loan{loanRecord: loanRecord{Device: id, Mode: n.Mode, Label: spec.Kind + " on " + parent.Name,
-		Parent: parent.ID, Child: &spec, Shape: n.LinkSpec(nil)}}, nil
+	return &alloc.Allocation{Record: alloc.Record{Device: id, Mode: n.Mode, Label: spec.Kind + " on " + parent.Name,
+		Parent: parent.ID, Child: &spec, LinkSpec: n.LinkSpec(nil)}}, nil
 }
 
 // refuseMAC refuses a MAC that the child cannot have, or that another on the device has: it could not be set up.
-func refuseMAC(n *network, parent hw.Netdev, loans map[hw.ID]*loan) error {
+func refuseMAC(n *network, parent hw.Netdev, loans alloc.Set) error {
 	if n.MAC == "" {
 		return nil
 	}
@@ -123,14 +126,14 @@ func refuseMAC(n *network, parent hw.Netdev, loans map[hw.ID]*loan) error {
 	}
 	for _, l := range loans {
 		if l.Parent == parent.ID && l.Child != nil && l.Child.MAC == n.MAC {
-			return &allInUse{fmt.Sprintf("mac address %s: %s", n.MAC, l.holder()), l.returning()}
+			return &allInUse{fmt.Sprintf("mac address %s: %s", n.MAC, l.Holder()), l.FreeSoon()}
 		}
 	}
 	return nil
 }
 
 // prepare makes the child.
-func (d child) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev, error) {
+func (d child) prepare(ctx context.Context, l *alloc.Allocation, _ func() error) (hw.Netdev, error) {
 	if l.Child == nil {
 		return hw.Netdev{}, errors.New("the ledger does not say what to make")
 	}
@@ -138,8 +141,10 @@ func (d child) prepare(ctx context.Context, l *loan, _ func() error) (hw.Netdev,
 	if err != nil {
 		return dev, err
 	}
-	return d.host.SetLink(dev, l.Shape, 0)
+	return d.host.SetLink(dev, l.LinkSpec, 0)
 }
 
 // release removes the child. One that died with its container is as good as removed; an IPoIB child does not die with it.
-func (d child) release(_ context.Context, l *loan) error { return d.host.RemoveChild(l.Device, l.Mode) }
+func (d child) release(_ context.Context, l *alloc.Allocation) error {
+	return d.host.RemoveChild(l.Device, l.Mode)
+}

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
@@ -14,7 +17,7 @@ import (
 type passthrough struct{ *Driver }
 
 // check finds the device and refuses one that is not the plugin's to give.
-func (d passthrough) check(ctx context.Context, c *option.Network, others []networkRecord) ([]deviceRecord, error) {
+func (d passthrough) check(ctx context.Context, c *option.Network, others []ledger.Network) ([]ledger.Device, error) {
 	n, err := d.device(c.Netdevice)
 	if err != nil {
 		return nil, err
@@ -39,13 +42,13 @@ func (d passthrough) check(ctx context.Context, c *option.Network, others []netw
 	}
 	for _, o := range others {
 		if d.standsOn(o, n) {
-			return nil, used(o.ID, "option netdevice: %s is used by network %s", n.Name, short(o.ID))
+			return nil, used(o.ID, "option netdevice: %s is used by network %s", n.Name, ledger.ShortID(o.ID))
 		}
 	}
 	if err := d.unused(ctx, n); err != nil {
 		return nil, err
 	}
-	return []deviceRecord{{n.ID, n.Name}}, nil
+	return []ledger.Device{{ID: n.ID, Name: n.Name}}, nil
 }
 
 // movable refuses a device that cannot be in a container, neither itself nor, as a bond, with a macvlan in its place.
@@ -83,13 +86,13 @@ func (d passthrough) cutsOff(c *option.Network, n hw.Netdev) error {
 
 // unused refuses a device that is lent, and a PF whose VFs are.
 func (d passthrough) unused(ctx context.Context, n hw.Netdev) error {
-	loans, err := d.loans(ctx)
+	loans, err := d.allocs.List(ctx)
 	if err != nil {
 		return err
 	}
 	for _, l := range loans {
-		if d.is(l.on(), n) {
-			return fmt.Errorf("option netdevice: %s", l.holder())
+		if d.is(l.LowerDevice(), n) {
+			return fmt.Errorf("option netdevice: %s", l.Holder())
 		}
 	}
 	pf, err := d.host.PF(n.Name)
@@ -106,7 +109,7 @@ func (d passthrough) unused(ctx context.Context, n hw.Netdev) error {
 	for _, vf := range vfs {
 		why := vf.InUse()
 		if l := loans[vf.ID()]; l != nil {
-			why = "is held by endpoint " + short(l.Endpoint)
+			why = "is held by endpoint " + ledger.ShortID(l.Endpoint)
 		}
 		if why != "" {
 			return fmt.Errorf("option netdevice: %s has vfs in use: %s %s", pf, vf, why)
@@ -116,18 +119,18 @@ func (d passthrough) unused(ctx context.Context, n hw.Netdev) error {
 }
 
 // claim takes the network's device.
-func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
+func (d passthrough) claim(ctx context.Context, n *network, loans alloc.Set) (*alloc.Allocation, error) {
 	dev, err := d.find(n)
 	for _, l := range loans {
-		if l.on() == dev.ID || (n.has(l.on()) || l.Network == n.ID) && (err != nil || l.State != quarantined) {
+		if l.LowerDevice() == dev.ID || (n.Has(l.LowerDevice()) || l.Network == n.ID) && (err != nil || l.State != alloc.Quarantined) {
 			return nil, &allInUse{fmt.Sprintf("%s; a device that is handed over whole serves one container at a time",
-				l.holder()), l.returning()}
+				l.Holder()), l.FreeSoon()}
 		}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("network %s: netdev %s: %w", short(n.ID), n.Devices[0].Name, err)
+		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(n.ID), n.Devices[0].Name, err)
 	}
-	if err := errors.Join(d.host.CheckUnique(dev), d.cutsOff(n.Network, dev)); err != nil {
+	if err := errors.Join(d.host.CheckUnique(dev), d.cutsOff(n.options, dev)); err != nil {
 		return nil, err
 	}
 	if n.MAC != "" && dev.Type != "ether" {
@@ -137,29 +140,29 @@ func (d passthrough) claim(ctx context.Context, n *network, loans map[hw.ID]*loa
 	if err != nil {
 		return nil, err
 	}
-	l := loanRecord{Device: dev.ID, Mode: option.ModePassthrough, Label: dev.Name, Snapshot: snap,
-		Wish: hw.VFSpec{VFState: hw.VFState{MAC: n.MAC}}, Shape: n.LinkSpec(snap.Link), Tune: n.TuningSpec()}
+	l := alloc.Record{Device: dev.ID, Mode: option.ModePassthrough, Label: dev.Name, Snapshot: snap,
+		VFSpec: hw.VFSpec{VFState: hw.VFState{MAC: n.MAC}}, LinkSpec: n.LinkSpec(snap.Link), Tuning: n.TuningSpec()}
 	if dev.Kind == hw.Bond {
 		return standIn(n, dev, l), nil
 	}
-	return &loan{loanRecord: l}, nil
+	return &alloc.Allocation{Record: l}, nil
 }
 
-// standIn makes the loan of a bond: a macvlan that takes its place.
-func standIn(n *network, bond hw.Netdev, l loanRecord) *loan {
+// standIn makes the allocation of a bond: a macvlan that takes its place.
+func standIn(n *network, bond hw.Netdev, l alloc.Record) *alloc.Allocation {
 	l.Device, l.Parent = hw.MadeID(string(bond.ID)), bond.ID
 	l.Child = &hw.ChildSpec{Key: string(bond.ID), Parent: bond.ID, Kind: hw.Macvlan, Mode: option.Passthru, MAC: n.MAC}
-	return &loan{loanRecord: l}
+	return &alloc.Allocation{Record: l}
 }
 
 // prepare marks the device and gives it the wanted MAC; in place of a bond, what is made on it.
-func (d passthrough) prepare(ctx context.Context, l *loan, save func() error) (hw.Netdev, error) {
+func (d passthrough) prepare(ctx context.Context, l *alloc.Allocation, save func() error) (hw.Netdev, error) {
 	if l.Child != nil {
 		return d.prepareStandIn(ctx, l)
 	}
-	dev, err := d.host.PrepareNetdev(l.Device, l.Wish.MAC)
+	dev, err := d.host.PrepareNetdev(l.Device, l.VFSpec.MAC)
 	if err == nil {
-		dev, err = d.host.SetLink(dev, l.Shape, 0)
+		dev, err = d.host.SetLink(dev, l.LinkSpec, 0)
 	}
 	if err != nil {
 		return dev, err
@@ -168,13 +171,13 @@ func (d passthrough) prepare(ctx context.Context, l *loan, save func() error) (h
 }
 
 // prepareStandIn makes the macvlan that takes a bond's place. Its MTU cannot be above the bond's.
-func (d passthrough) prepareStandIn(ctx context.Context, l *loan) (hw.Netdev, error) {
+func (d passthrough) prepareStandIn(ctx context.Context, l *alloc.Allocation) (hw.Netdev, error) {
 	bond, err := d.host.PrepareNetdev(l.Parent, "")
 	if err != nil {
 		return hw.Netdev{}, err
 	}
-	if l.Shape.Policies["mtu"] == hw.Required && l.Shape.MTU > bond.MTU {
-		raised := hw.LinkSpec{LinkState: l.Shape.LinkState, Policies: map[string]hw.Policy{"mtu": hw.Required}}
+	if l.LinkSpec.Policies["mtu"] == hw.Required && l.LinkSpec.MTU > bond.MTU {
+		raised := hw.LinkSpec{LinkState: l.LinkSpec.LinkState, Policies: map[string]hw.Policy{"mtu": hw.Required}}
 		if _, err := d.host.SetLink(bond, raised, 0); err != nil {
 			return hw.Netdev{}, err
 		}
@@ -183,11 +186,11 @@ func (d passthrough) prepareStandIn(ctx context.Context, l *loan) (hw.Netdev, er
 	if err != nil {
 		return dev, err
 	}
-	return d.host.SetLink(dev, l.Shape, 0)
+	return d.host.SetLink(dev, l.LinkSpec, 0)
 }
 
 // release puts the device back. What was made in its place goes first: it has the device's MAC.
-func (d passthrough) release(_ context.Context, l *loan) error {
+func (d passthrough) release(_ context.Context, l *alloc.Allocation) error {
 	if l.Child == nil {
 		return d.host.RestoreNetdev(l.Device, l.Snapshot)
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
@@ -13,20 +15,20 @@ import (
 type sriov struct{ *Driver }
 
 // claim chooses a VF, see choice.choose.
-func (d sriov) claim(ctx context.Context, n *network, loans map[hw.ID]*loan) (*loan, error) {
+func (d sriov) claim(ctx context.Context, n *network, loans alloc.Set) (*alloc.Allocation, error) {
 	offers, gone, err := d.offers(ctx, n)
 	if err != nil {
 		return nil, err
 	}
-	chosen, err := choice{offers, gone, n.Network, n.prefer, loans, d.host.Taken}.choose()
+	chosen, err := choice{offers, gone, n.options, n.prefer, loans, d.host.Taken}.choose()
 	if err != nil {
 		return nil, err
 	}
-	return d.borrow(n.Network, chosen)
+	return d.borrow(n.options, chosen)
 }
 
-// borrow is the loan of a VF that has been chosen.
-func (d sriov) borrow(c *option.Network, chosen candidate) (*loan, error) {
+// borrow is the allocation of a VF that has been chosen.
+func (d sriov) borrow(c *option.Network, chosen candidate) (*alloc.Allocation, error) {
 	pf, vf := chosen.pf, chosen.vf
 	snap, err := d.host.SnapshotVF(pf, vf)
 	if err != nil {
@@ -36,19 +38,19 @@ func (d sriov) borrow(c *option.Network, chosen candidate) (*loan, error) {
 	if err := d.host.CheckVFSupport(pf, w); err != nil {
 		return nil, err
 	}
-	return &loan{loanRecord: loanRecord{
+	return &alloc.Allocation{Record: alloc.Record{
 		Device: vf.ID(), Mode: option.ModeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
-		Wish: w, Shape: c.LinkSpec(snap.Link), Tune: c.TuningSpec(),
+		VFSpec: w, LinkSpec: c.LinkSpec(snap.Link), Tuning: c.TuningSpec(),
 	}}, nil
 }
 
 // prepare sets the VF up through its PF, has it bound to its driver, and sees that it works.
-func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netdev, error) {
+func (d sriov) prepare(ctx context.Context, l *alloc.Allocation, save func() error) (hw.Netdev, error) {
 	pf, vf, err := d.host.VF(l.PF, l.VF, l.Device)
 	if err != nil {
 		return hw.Netdev{}, err
 	}
-	dev, err := d.host.SetVF(ctx, pf, vf, l.Wish)
+	dev, err := d.host.SetVF(ctx, pf, vf, l.VFSpec)
 	if err != nil {
 		return hw.Netdev{}, err
 	}
@@ -58,18 +60,18 @@ func (d sriov) prepare(ctx context.Context, l *loan, save func() error) (hw.Netd
 			return hw.Netdev{}, err
 		}
 	}
-	dev, err = d.host.ReadyVF(ctx, pf, vf, l.Wish)
+	dev, err = d.host.ReadyVF(ctx, pf, vf, l.VFSpec)
 	if err != nil {
 		return dev, err
 	}
-	if dev, err = d.host.SetLink(dev, l.Shape, pf.MTU); err != nil {
+	if dev, err = d.host.SetLink(dev, l.LinkSpec, pf.MTU); err != nil {
 		return dev, err
 	}
 	return dev, d.tune(ctx, l, save)
 }
 
 // release puts the VF back. A VF that is gone with its PF is as good as put back.
-func (d sriov) release(ctx context.Context, l *loan) error {
+func (d sriov) release(ctx context.Context, l *alloc.Allocation) error {
 	return d.host.RestoreVF(ctx, l.PF, l.VF, l.Device, l.Snapshot)
 }
 

@@ -7,12 +7,14 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // check finds the PFs, refuses a VLAN or a device that another network has, and makes the VFs where there are none.
-func (d sriov) check(ctx context.Context, c *option.Network, others []networkRecord) (devices []deviceRecord, _ error) {
+func (d sriov) check(ctx context.Context, c *option.Network, others []ledger.Network) (devices []ledger.Device, _ error) {
 	pfs, err := d.selectPFs(c.Netdevice)
 	if err != nil {
 		return nil, err
@@ -21,7 +23,7 @@ func (d sriov) check(ctx context.Context, c *option.Network, others []networkRec
 		return nil, fmt.Errorf("option bond: netdevice=%s is one pf (%s); a bond takes one vf of each of two or more", c.Netdevice, pfs[0])
 	}
 	for _, pf := range pfs {
-		devices = append(devices, deviceRecord{pf.ID, pf.Name})
+		devices = append(devices, ledger.Device{ID: pf.ID, Name: pf.Name})
 		if err := notWhole(pf, others); err != nil {
 			return nil, err
 		}
@@ -50,11 +52,11 @@ func (d sriov) check(ctx context.Context, c *option.Network, others []networkRec
 }
 
 // notWhole refuses a PF that another network hands over whole.
-func notWhole(pf hw.PF, others []networkRecord) error {
+func notWhole(pf hw.PF, others []ledger.Network) error {
 	for _, n := range others {
 		o, err := option.Parse(n.Options)
-		if err == nil && o.Mode == option.ModePassthrough && n.has(pf.ID) {
-			return used(n.ID, "option netdevice: %s is handed over whole by network %s", pf, short(n.ID))
+		if err == nil && o.Mode == option.ModePassthrough && n.Has(pf.ID) {
+			return used(n.ID, "option netdevice: %s is handed over whole by network %s", pf, ledger.ShortID(n.ID))
 		}
 	}
 	return nil
@@ -82,7 +84,7 @@ func checkNode(c *option.Network, pfs []hw.PF) error {
 }
 
 // vlanFree refuses a tag that another network has on one of the PFs. Untagged VFs may be of several networks.
-func vlanFree(vlan *int, pfs []deviceRecord, others []networkRecord) error {
+func vlanFree(vlan *int, pfs []ledger.Device, others []ledger.Network) error {
 	if vlan == nil || *vlan == 0 {
 		return nil
 	}
@@ -92,9 +94,9 @@ func vlanFree(vlan *int, pfs []deviceRecord, others []networkRecord) error {
 			continue
 		}
 		for _, pf := range pfs {
-			if n.has(pf.ID) {
+			if n.Has(pf.ID) {
 				return used(n.ID, "option vlan: %d is used on %s (%s) by network %s; choose another", *vlan, pf.Name,
-					pf.ID.PCI(), short(n.ID))
+					pf.ID.PCI(), ledger.ShortID(n.ID))
 			}
 		}
 	}

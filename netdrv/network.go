@@ -7,6 +7,9 @@ import (
 	"maps"
 	"net/netip"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	plugin "github.com/docker/go-plugins-helpers/network"
 	"github.com/docker/libnetwork/netlabel"
 
@@ -16,21 +19,24 @@ import (
 
 // network is a network record with its options parsed.
 type network struct {
-	networkRecord
-	*option.Network
+	ledger.Network
+	*options
 	request
 }
 
+// options are a network's options, embedded beside its record.
+type options = option.Network
+
 // request is what a network's options are used for: one container's endpoint.
 type request struct {
-	endpoint  string       // its ID
-	container string       // name of the container; "" for unknown
-	address   string       // its first address; "" for none
-	prefer    stickyRecord // what it had before; its Device is "" for nothing
+	endpoint  string         // its ID
+	container string         // name of the container; "" for unknown
+	address   string         // its first address; "" for none
+	prefer    alloc.Affinity // what it had before; its Device is "" for nothing
 }
 
 // recordedMode is the name of a network's mode, "" when its options cannot be read.
-func recordedMode(r networkRecord) string {
+func recordedMode(r ledger.Network) string {
 	c, err := option.Parse(r.Options)
 	if err != nil {
 		return ""
@@ -40,22 +46,22 @@ func recordedMode(r networkRecord) string {
 
 // network reads a network. It is an error of the user's that he can do something about when the ledger has none.
 func (d *Driver) network(ctx context.Context, nid string) (*network, error) {
-	r, err := read[networkRecord](ctx, d.store, networkKey(nid))
+	r, err := ledger.Get[ledger.Network](ctx, d.store, ledger.NetworkKey(nid))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("network %s: the plugin does not know it (was the plugin removed and installed again?); "+
-			"remove the network and create it anew: %w", short(nid), err)
+			"remove the network and create it anew: %w", ledger.ShortID(nid), err)
 	}
 	if err != nil {
 		return nil, err
 	}
-	c, err := option.Parse(r.rec.Options)
-	if err == nil && len(r.rec.Devices) == 0 {
+	c, err := option.Parse(r.Rec.Options)
+	if err == nil && len(r.Rec.Devices) == 0 {
 		err = errors.New("its record names no device; remove the network and create it anew")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("network %s: %w", short(nid), err)
+		return nil, fmt.Errorf("network %s: %w", ledger.ShortID(nid), err)
 	}
-	return &network{networkRecord: r.rec, Network: c}, nil
+	return &network{Network: r.Rec, options: c}, nil
 }
 
 // createNetwork makes a network, or confirms one that is there: swarm creates its networks again, under the same ID,
@@ -84,7 +90,7 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	if err != nil {
 		return err
 	}
-	if self != nil && maps.Equal(self.rec.Options, raw) {
+	if self != nil && maps.Equal(self.Rec.Options, raw) {
 		return d.confirm(ctx, self)
 	}
 	cond, err := d.replaceable(ctx, r.NetworkID, self)
@@ -97,7 +103,7 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 		}
 	}
 	internal, _ := r.Options[netlabel.Internal].(bool)
-	rec := networkRecord{Version: recordVersion, ID: r.NetworkID, Options: raw, Internal: internal}
+	rec := ledger.Network{Version: ledger.Version, ID: r.NetworkID, Options: raw, Internal: internal}
 	d.made(&rec)
 	rec.Devices, err = d.checked(ctx, c, others)
 	if err = orReplace(err); err == nil {
@@ -109,7 +115,7 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 		if err = ctx.Err(); err != nil {
 			return err
 		}
-		_, err = commit(ctx, d.store, cond, put(networkKey(rec.ID), rec))
+		_, err = ledger.Commit(ctx, d.store, cond, ledger.Put(ledger.NetworkKey(rec.ID), rec))
 	}
 	if err != nil { // VFs that were made for it have nobody else
 		return errors.Join(err, d.retireDevices(context.WithoutCancel(ctx), rec.Devices))
@@ -118,18 +124,18 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 }
 
 // confirm notes that the engine knows a network.
-func (d *Driver) confirm(ctx context.Context, n *rev[networkRecord]) error {
-	rec := n.rec
-	if d.made(&rec); rec.Boot == n.rec.Boot && rec.Process == n.rec.Process {
+func (d *Driver) confirm(ctx context.Context, n *ledger.Rev[ledger.Network]) error {
+	rec := n.Rec
+	if d.made(&rec); rec.Boot == n.Rec.Boot && rec.Process == n.Rec.Process {
 		return nil
 	}
-	_, err := commit(ctx, d.store, store.Unchanged(n.kv), put(n.kv.Key, rec))
+	_, err := ledger.Commit(ctx, d.store, store.Unchanged(n.KV), ledger.Put(n.KV.Key, rec))
 	return err
 }
 
 // checked finds the devices of a new network and checks that they go together with the others. Those that are in the way,
 // and that nobody may need any more, go.
-func (d *Driver) checked(ctx context.Context, c *option.Network, others []networkRecord) ([]deviceRecord, error) {
+func (d *Driver) checked(ctx context.Context, c *option.Network, others []ledger.Network) ([]ledger.Device, error) {
 	for {
 		devices, err := d.modeOf(c).check(ctx, c, others)
 		var met *conflict
@@ -145,7 +151,7 @@ func (d *Driver) checked(ctx context.Context, c *option.Network, others []networ
 }
 
 // retireDevices removes the VFs that the plugin made on a network's devices, where nobody needs them any more.
-func (d *Driver) retireDevices(ctx context.Context, devices []deviceRecord) error {
+func (d *Driver) retireDevices(ctx context.Context, devices []ledger.Device) error {
 	var errs []error
 	for _, dev := range devices {
 		errs = append(errs, d.retireSharing(ctx, dev.ID.PCI()))
@@ -154,16 +160,16 @@ func (d *Driver) retireDevices(ctx context.Context, devices []deviceRecord) erro
 }
 
 // networks lists all networks but nid, and nid itself, nil if it is not there yet.
-func (d *Driver) networks(ctx context.Context, nid string) (self *rev[networkRecord], others []networkRecord, _ error) {
-	all, err := list[networkRecord](ctx, d.store, networkPrefix)
+func (d *Driver) networks(ctx context.Context, nid string) (self *ledger.Rev[ledger.Network], others []ledger.Network, _ error) {
+	all, err := ledger.List[ledger.Network](ctx, d.store, ledger.NetworkPrefix)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, r := range all {
-		if r.rec.ID == nid {
+		if r.Rec.ID == nid {
 			self = &r
 		} else {
-			others = append(others, r.rec)
+			others = append(others, r.Rec)
 		}
 	}
 	return self, others, nil
@@ -171,20 +177,20 @@ func (d *Driver) networks(ctx context.Context, nid string) (self *rev[networkRec
 
 // replaceable is the condition under which a network's record may be written. One that has endpoints keeps its record:
 // what they were made from must not change under them.
-func (d *Driver) replaceable(ctx context.Context, nid string, self *rev[networkRecord]) (store.Cond, error) {
+func (d *Driver) replaceable(ctx context.Context, nid string, self *ledger.Rev[ledger.Network]) (store.Cond, error) {
 	if self == nil {
-		return store.Absent(networkKey(nid)), nil
+		return store.Absent(ledger.NetworkKey(nid)), nil
 	}
-	endpoints, err := list[endpointRecord](ctx, d.store, endpointPrefix+nid+"/")
+	endpoints, err := ledger.List[ledger.Endpoint](ctx, d.store, ledger.EndpointsOf(nid))
 	if err == nil && len(endpoints) > 0 {
-		err = fmt.Errorf("network %s: is there already, with other options and %d endpoints", short(nid), len(endpoints))
+		err = fmt.Errorf("network %s: is there already, with other options and %d endpoints", ledger.ShortID(nid), len(endpoints))
 	}
-	return store.Unchanged(self.kv), err
+	return store.Unchanged(self.KV), err
 }
 
 // setGateways decides which gateways containers get. Engines before 28 invent one for every network, and nothing in
 // this request tells it from one that the user gave; only the IPAM driver knows, when it is ours.
-func (d *Driver) setGateways(ctx context.Context, rec *networkRecord, c *option.Network, r *plugin.CreateNetworkRequest) error {
+func (d *Driver) setGateways(ctx context.Context, rec *ledger.Network, c *option.Network, r *plugin.CreateNetworkRequest) error {
 	for _, family := range []struct {
 		data []*plugin.IPAMData
 		to   *string
@@ -239,24 +245,24 @@ func (d *Driver) deleteNetwork(ctx context.Context, nid string) error {
 
 // dropNetwork is deleteNetwork for who holds the lock of all networks.
 func (d *Driver) dropNetwork(ctx context.Context, nid string) error {
-	r, err := read[networkRecord](ctx, d.store, networkKey(nid))
+	r, err := ledger.Get[ledger.Network](ctx, d.store, ledger.NetworkKey(nid))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	left, err := list[endpointRecord](ctx, d.store, endpointPrefix+nid+"/")
+	left, err := ledger.List[ledger.Endpoint](ctx, d.store, ledger.EndpointsOf(nid))
 	if err != nil {
 		return err
 	}
 	for _, e := range left {
-		if err := d.deleteEndpoint(ctx, e.rec.Network, e.rec.ID, 0); err != nil {
+		if err := d.deleteEndpoint(ctx, e.Rec.Network, e.Rec.ID, 0); err != nil {
 			return err
 		}
 	}
 	if err := d.forget(ctx, r); err != nil {
 		return err
 	}
-	return d.retireDevices(context.WithoutCancel(ctx), r.rec.Devices)
+	return d.retireDevices(context.WithoutCancel(ctx), r.Rec.Devices)
 }

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
@@ -16,17 +19,17 @@ import (
 // again. It sends no DeleteEndpoint for an endpoint whose CreateEndpoint it heard no answer of.
 const neverJoined = time.Minute
 
-// freeOrphan has a loan freed that nobody would end. What is part of another goes with that one. due is when the loan, if
+// freeOrphan has an allocation freed that nobody would end. What is part of another goes with that one. due is when the allocation, if
 // nothing happens to it, will be an orphan; 0 for never.
-func (d *Driver) freeOrphan(ctx context.Context, l *loan, m *memory) (due time.Duration, err error) {
-	if l.PartOf != "" && l.State == ready {
-		whole, err := d.loan(ctx, l.PartOf)
+func (d *Driver) freeOrphan(ctx context.Context, l *alloc.Allocation, m *memory) (due time.Duration, err error) {
+	if l.PartOf != "" && l.State == alloc.Ready {
+		whole, err := d.allocs.Get(ctx, l.PartOf)
 		alone := errors.Is(err, store.ErrNotFound) || err == nil && whole.Endpoint != l.Endpoint
 		if err != nil && !alone {
 			return 0, err
 		}
-		if alone || whole.State == freeing || whole.State == quarantined {
-			return 0, d.advance(ctx, l, freeing)
+		if alone || whole.State == alloc.Freeing || whole.State == alloc.Quarantined {
+			return 0, d.allocs.Advance(ctx, l, alloc.Freeing)
 		}
 		return 0, nil
 	}
@@ -34,36 +37,36 @@ func (d *Driver) freeOrphan(ctx context.Context, l *loan, m *memory) (due time.D
 	if why == "" {
 		return due, nil
 	}
-	was, more := l.State, []write{remove(endpointKey(l.Network, l.Endpoint))}
-	if l.PartOf != "" { // the endpoint is that of the loan that it is part of
+	was, more := l.State, []ledger.Write{ledger.Del(ledger.EndpointKey(l.Network, l.Endpoint))}
+	if l.PartOf != "" { // the endpoint is that of the allocation that it is part of
 		more = nil
 	}
-	if err := d.advance(ctx, l, freeing, more...); err != nil {
+	if err := d.allocs.Advance(ctx, l, alloc.Freeing, more...); err != nil {
 		return 0, err
 	}
 	d.doubts.ended(l.Network, l.Endpoint, nil)
-	d.count("orphans")
-	d.log.Warn("endpoint was forgotten by the engine or by a crash", append(l.fields(), stateField(was), zap.String("reason", why))...)
+	d.counters.Count("orphans")
+	d.log.Warn("endpoint was forgotten by the engine or by a crash", append(l.Fields(), was.Field(), zap.String("reason", why))...)
 	return 0, nil
 }
 
-// orphaned tells why a loan has nobody who would end it, "" when it may have. A device that is lent and stays in the host has
+// orphaned tells why an allocation has nobody who would end it, "" when it may have. A device that is lent and stays in the host has
 // not been moved by the engine, or has come back without a DeleteEndpoint: that is soon certain where there is a doubt anyway,
 // see doubts. None has outlived a reboot. due is when the answer will be another, if nothing happens; 0 for never.
-func (d *Driver) orphaned(l *loan, m *memory) (why string, due time.Duration) {
+func (d *Driver) orphaned(l *alloc.Allocation, m *memory) (why string, due time.Duration) {
 	switch {
-	case l.State == claimed:
+	case l.State == alloc.Claimed:
 		return "it was being made ready when the plugin died", 0
-	case l.past && (l.State == ready || l.State == lent):
+	case l.FromEarlierBoot() && (l.State == alloc.Ready || l.State == alloc.Lent):
 		return "the machine was started anew", 0
-	case (l.State == ready || l.State == lent) && d.doubts.over(l):
+	case (l.State == alloc.Ready || l.State == alloc.Lent) && d.doubts.over(l):
 		return "its end could not be written down", 0
-	case l.State == ready:
+	case l.State == alloc.Ready:
 		if due = time.Until(l.Since.Add(d.doubts.of(l, min(neverJoined, d.orphanAfter)))); due <= 0 {
 			return "nobody has joined it", 0
 		}
 		return "", due
-	case l.State == lent:
+	case l.State == alloc.Lent:
 		if _, err := d.host.Find(l.Device); err != nil {
 			delete(m.home, l.Device)
 			return "", 0
@@ -97,15 +100,15 @@ func newMemory() *memory {
 	return &memory{home: map[hw.ID]time.Time{}, tries: map[hw.ID]try{}, said: map[string]string{}, undivided: undivided{}}
 }
 
-// forget drops what is about loans that are over.
-func (m *memory) forget(loans map[hw.ID]*loan) {
+// forget drops what is about allocations that are over.
+func (m *memory) forget(loans alloc.Set) {
 	for id := range m.home {
-		if l := loans[id]; l == nil || l.State != lent {
+		if l := loans[id]; l == nil || l.State != alloc.Lent {
 			delete(m.home, id)
 		}
 	}
 	for id := range m.tries {
-		if l := loans[id]; l == nil || l.State != quarantined {
+		if l := loans[id]; l == nil || l.State != alloc.Quarantined {
 			delete(m.tries, id)
 		}
 	}
@@ -126,8 +129,8 @@ const (
 )
 
 // rest is how long a device is still to be left alone. One that was not there is looked for whenever there is a look.
-func (m *memory) rest(l *loan) time.Duration {
-	if l.State != quarantined {
+func (m *memory) rest(l *alloc.Allocation) time.Duration {
+	if l.State != alloc.Quarantined {
 		return 0
 	}
 	t := m.tries[l.Device]
@@ -150,7 +153,7 @@ func (t try) rest() time.Duration {
 }
 
 // tried remembers what became of an attempt.
-func (m *memory) tried(l *loan, err error) {
+func (m *memory) tried(l *alloc.Allocation, err error) {
 	if err == nil {
 		return
 	}

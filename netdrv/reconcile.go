@@ -5,6 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
@@ -33,7 +36,7 @@ func (d *Driver) nudge() {
 	}
 }
 
-// Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of loans that came
+// Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of allocations that came
 // to nothing are put back, quarantined ones tried again, VFs that nobody needs any more removed and those made that are
 // missing. It looks at start, when links have changed, when something is due, and every minute. It never acts on what it could
 // not find out.
@@ -47,7 +50,7 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 	for {
 		if time.Since(told) > countersEvery {
 			told = time.Now()
-			d.log.Info("decisions since start", zap.Any("count", d.counted()))
+			d.log.Info("decisions since start", zap.Any("count", d.counters.Snapshot()))
 		}
 		timer := time.NewTimer(d.pass(ctx, m))
 		select {
@@ -58,7 +61,7 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 			if !open {
 				changed = nil
 			}
-			d.count("link_changes")
+			d.counters.Count("link_changes")
 			quiet(ctx, changed)
 		}
 		timer.Stop()
@@ -82,9 +85,9 @@ func quiet(ctx context.Context, changed <-chan struct{}) {
 	}
 }
 
-// pass looks at every loan and every divided PF once. It returns when something is due next.
+// pass looks at every allocation and every divided PF once. It returns when something is due next.
 func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
-	loans, err := d.loans(ctx)
+	loans, err := d.allocs.List(ctx)
 	if err != nil {
 		d.complain(ctx, m, "ledger", err)
 		return passEvery
@@ -99,7 +102,7 @@ func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
 	}
 	for id, l := range loans {
 		due := passSoon
-		if unlock, ok := d.locks.TryLock(loanKey(id)); ok { // otherwise a call is at work on it
+		if unlock, ok := d.locks.TryLock(alloc.Key(id)); ok { // otherwise a call is at work on it
 			due, err = d.settle(ctx, id, m)
 			unlock()
 			d.complain(ctx, m, l.Label, err)
@@ -120,14 +123,14 @@ func (d *Driver) complain(ctx context.Context, m *memory, about string, err erro
 	if ctx.Err() != nil || !m.news(about, err) {
 		return
 	}
-	d.count("left_alone")
+	d.counters.Count("left_alone")
 	d.log.Warn("reconcile", zap.String("device", about), zap.NamedError("err", err))
 }
 
-// settle moves one loan on, if there is reason to. The caller holds its lock, so no call of this process is at work on
-// it: a loan that is only claimed was left by a process that died. due is when it is worth another look, 0 for never.
+// settle moves one allocation on, if there is reason to. The caller holds its lock, so no call of this process is at work on
+// it: an allocation that is only claimed was left by a process that died. due is when it is worth another look, 0 for never.
 func (d *Driver) settle(ctx context.Context, id hw.ID, m *memory) (due time.Duration, err error) {
-	l, err := d.loan(ctx, id)
+	l, err := d.allocs.Get(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return 0, nil
 	}
@@ -137,15 +140,15 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, m *memory) (due time.Dura
 	if due, err = d.freeOrphan(ctx, l, m); err != nil {
 		return 0, err
 	}
-	if l.State != freeing && l.State != quarantined {
+	if l.State != alloc.Freeing && l.State != alloc.Quarantined {
 		return due, nil
 	}
 	if due = m.rest(l); due > 0 {
 		return due, nil
 	}
-	again := l.State == quarantined
+	again := l.State == alloc.Quarantined
 	if again {
-		d.count("tried_again")
+		d.counters.Count("tried_again")
 	}
 	if err = d.putBack(ctx, l); again {
 		m.tried(l, err)
@@ -155,7 +158,7 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, m *memory) (due time.Dura
 		return passSoon, nil
 	case errors.Is(err, hw.ErrAway):
 		return 0, d.lost(ctx, l, err)
-	case err != nil && l.State == freeing:
+	case err != nil && l.State == alloc.Freeing:
 		return passSoon, err
 	case err != nil:
 		return m.rest(l), err
@@ -166,18 +169,18 @@ func (d *Driver) settle(ctx context.Context, id hw.ID, m *memory) (due time.Dura
 // lost deals with a device that does not come home. One with a PCI address is waited for; why is told, such as that somebody
 // has bound it to vfio-pci. One without may have died with its container: it is quarantined for people to see, and forgotten
 // with its network.
-func (d *Driver) lost(ctx context.Context, l *loan, why error) error {
+func (d *Driver) lost(ctx context.Context, l *alloc.Allocation, why error) error {
 	if l.Device.IsPCI() {
 		return why
 	}
-	_, err := read[networkRecord](ctx, d.store, networkKey(l.Network))
+	_, err := ledger.Get[ledger.Network](ctx, d.store, ledger.NetworkKey(l.Network))
 	if errors.Is(err, store.ErrNotFound) {
-		return d.end(ctx, l)
+		return d.allocs.End(ctx, l)
 	}
-	if err != nil || l.State == quarantined {
+	if err != nil || l.State == alloc.Quarantined {
 		return err
 	}
-	return d.quarantine(ctx, l, errors.New("has not come back; it may have died with its container"))
+	return d.allocs.Quarantine(ctx, l, errors.New("has not come back; it may have died with its container"))
 }
 
 // retireAll removes networks that have outlived their engine, and the VFs that the plugin made and nobody needs any more. due is
@@ -189,12 +192,12 @@ func (d *Driver) retireAll(ctx context.Context) (due time.Duration, err error) {
 	}
 	defer unlock()
 	errs := []error{d.forgetOutlived(ctx)}
-	all, err := list[sharingRecord](ctx, d.store, sharingPrefix)
+	all, err := ledger.List[sharingRecord](ctx, d.store, sharingPrefix)
 	if err != nil {
 		return 0, err
 	}
 	for _, r := range all {
-		errs = append(errs, d.retireSharing(ctx, r.rec.PCI))
+		errs = append(errs, d.retireSharing(ctx, r.Rec.PCI))
 	}
 	return 0, errors.Join(errs...)
 }

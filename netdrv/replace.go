@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/store"
@@ -33,42 +35,42 @@ func orReplace(err error) error {
 	if !errors.As(err, &c) {
 		return err
 	}
-	return fmt.Errorf("%w (if the engine does not have that network, a crash has left it: say replace=%s)", err, short(c.network))
+	return fmt.Errorf("%w (if the engine does not have that network, a crash has left it: say replace=%s)", err, ledger.ShortID(c.network))
 }
 
 // replace forgets a network that the user says is no more, and returns the others. One that has endpoints is in use.
-func (d *Driver) replace(ctx context.Context, id string, others []networkRecord) ([]networkRecord, error) {
-	i := slices.IndexFunc(others, func(n networkRecord) bool { return strings.HasPrefix(n.ID, id) })
+func (d *Driver) replace(ctx context.Context, id string, others []ledger.Network) ([]ledger.Network, error) {
+	i := slices.IndexFunc(others, func(n ledger.Network) bool { return strings.HasPrefix(n.ID, id) })
 	if i < 0 { // it has been replaced already, or was never made
 		return others, nil
 	}
 	nid := others[i].ID
-	endpoints, err := list[endpointRecord](ctx, d.store, endpointPrefix+nid+"/")
+	endpoints, err := ledger.List[ledger.Endpoint](ctx, d.store, ledger.EndpointsOf(nid))
 	if err == nil && len(endpoints) > 0 {
-		err = fmt.Errorf("option replace: network %s has %d endpoints", short(nid), len(endpoints))
+		err = fmt.Errorf("option replace: network %s has %d endpoints", ledger.ShortID(nid), len(endpoints))
 	}
 	if err != nil {
 		return nil, err
 	}
-	r, err := read[networkRecord](ctx, d.store, networkKey(nid))
+	r, err := ledger.Get[ledger.Network](ctx, d.store, ledger.NetworkKey(nid))
 	if err == nil {
 		err = d.forget(ctx, r)
 	}
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
-	d.count("networks_replaced")
-	d.log.Warn("network was forgotten by the engine or by a crash", zap.String("network", short(nid)))
+	d.counters.Count("networks_replaced")
+	d.log.Warn("network was forgotten by the engine or by a crash", zap.String("network", ledger.ShortID(nid)))
 	d.nudge() // its PFs may need their VFs no more
 	return slices.Delete(others, i, i+1), nil
 }
 
 // forget removes a network's record, and what it remembers of containers.
-func (d *Driver) forget(ctx context.Context, r rev[networkRecord]) error {
-	forgotten, err := d.forgetSticky(ctx, r.rec.ID)
+func (d *Driver) forget(ctx context.Context, r ledger.Rev[ledger.Network]) error {
+	forgotten, err := d.allocs.ForgetAffinity(ctx, r.Rec.ID)
 	if err != nil {
 		return err
 	}
-	_, err = commit(ctx, d.store, store.Unchanged(r.kv), append(forgotten, remove(r.kv.Key))...)
+	_, err = ledger.Commit(ctx, d.store, store.Unchanged(r.KV), append(forgotten, ledger.Del(r.KV.Key))...)
 	return err
 }

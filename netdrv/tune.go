@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
@@ -24,11 +26,11 @@ func (d *Driver) checkTuning(c *option.Network, n hw.Netdev) error {
 
 // tune sets queues, rings and offloads, then where the interrupts go: a driver may take others for another number of
 // queues. What was before is on disk before it is changed.
-func (d *Driver) tune(ctx context.Context, l *loan, save func() error) error {
-	if l.Tune.Empty() {
+func (d *Driver) tune(ctx context.Context, l *alloc.Allocation, save func() error) error {
+	if l.Tuning.Empty() {
 		return nil
 	}
-	was, err := d.host.SnapshotTuning(l.Device, l.Tune)
+	was, err := d.host.SnapshotTuning(l.Device, l.Tuning)
 	if err != nil {
 		return err
 	}
@@ -36,7 +38,7 @@ func (d *Driver) tune(ctx context.Context, l *loan, save func() error) error {
 	if err := save(); err != nil {
 		return err
 	}
-	if err := d.host.SetTuning(l.Device, l.Tune); err != nil || l.Tune.Cores.Empty() {
+	if err := d.host.SetTuning(l.Device, l.Tuning); err != nil || l.Tuning.Cores.Empty() {
 		return err
 	}
 	if was.Affinity, err = d.host.Affinity(ctx, l.Device); err != nil {
@@ -45,5 +47,5 @@ func (d *Driver) tune(ctx context.Context, l *loan, save func() error) error {
 	if err := save(); err != nil {
 		return err
 	}
-	return d.host.Spread(l.Device, l.Tune.Cores, was.Affinity)
+	return d.host.Spread(l.Device, l.Tuning.Cores, was.Affinity)
 }

@@ -5,6 +5,9 @@ import (
 	"errors"
 	"time"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
@@ -20,7 +23,7 @@ func (d *Driver) awaitDrivers(ctx context.Context, n *network) error {
 	if !d.host.RecentlyBooted() {
 		return nil
 	}
-	loans, err := d.loans(ctx)
+	loans, err := d.allocs.List(ctx)
 	if err != nil {
 		return err
 	}
@@ -34,14 +37,14 @@ func (d *Driver) awaitDrivers(ctx context.Context, n *network) error {
 			continue
 		}
 		if err := d.host.WaitNetdev(ctx, dev.ID); errors.Is(err, hw.ErrAway) {
-			d.log.Warn("device has no driver yet", zap.String("device", string(dev.ID)), zap.String("network", short(n.ID)))
+			d.log.Warn("device has no driver yet", zap.String("device", string(dev.ID)), zap.String("network", ledger.ShortID(n.ID)))
 		}
 	}
 	return nil
 }
 
 // lentNow tells whether a device is in a container, or may be.
-func lentNow(loans map[hw.ID]*loan, id hw.ID) bool {
+func lentNow(loans alloc.Set, id hw.ID) bool {
 	l := loans[id]
-	return l != nil && !l.past
+	return l != nil && !l.FromEarlierBoot()
 }

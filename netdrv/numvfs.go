@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
@@ -14,24 +16,40 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
+// sharingPrefix is that of the keys of sharingRecords.
+const sharingPrefix = "pf/"
+
+func sharingKey(pci string) string { return sharingPrefix + pci }
+
+// sharingRecord says that the VFs of a PF were made by the plugin, and how the PF was before. A PF without one had its
+// VFs from somebody else, and keeps them.
+type sharingRecord struct {
+	Version int        `json:"v"`
+	PCI     string     `json:"pci"`
+	NumVFs  int        `json:"numvfs"`
+	Boot    string     `json:"boot"` // the boot in which they were made
+	Was     hw.Sharing `json:"was"`
+	Done    bool       `json:"done"` // false: being made, or half made when a crash came
+}
+
 // share makes sure that a PF has VFs. If it has none they are made: want of them, or all for 0, and that is written down
 // before, so that they, and only they, are removed again. The caller holds the PF's lock.
 func (d *Driver) share(ctx context.Context, pf hw.PF, want int) error {
-	r, err := read[sharingRecord](ctx, d.store, sharingKey(pf.PCI()))
+	r, err := ledger.Get[sharingRecord](ctx, d.store, sharingKey(pf.PCI()))
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		return d.shareAnew(ctx, pf, want)
 	case err != nil:
 		return err
-	case d.foreign(pf, r.rec):
-		if _, err := commit(ctx, d.store, store.Unchanged(r.kv), remove(r.kv.Key)); err != nil {
+	case d.foreign(pf, r.Rec):
+		if _, err := ledger.Commit(ctx, d.store, store.Unchanged(r.KV), ledger.Del(r.KV.Key)); err != nil {
 			return err
 		}
 		return d.shareAnew(ctx, pf, want)
-	case want > 0 && want != r.rec.NumVFs:
+	case want > 0 && want != r.Rec.NumVFs:
 		return fmt.Errorf("option numvfs: %d is not possible: the plugin made %d vfs on %s for other networks", want,
-			r.rec.NumVFs, pf)
-	case r.rec.Done && pf.NumVFs > 0:
+			r.Rec.NumVFs, pf)
+	case r.Rec.Done && pf.NumVFs > 0:
 		return nil
 	}
 	return d.makeVFs(ctx, pf, r)
@@ -91,7 +109,7 @@ func (d *Driver) shareAnew(ctx context.Context, pf hw.PF, want int) error {
 	if err != nil {
 		return err
 	}
-	rec := sharingRecord{Version: recordVersion, PCI: pf.PCI(), NumVFs: want, Was: was}
+	rec := sharingRecord{Version: ledger.Version, PCI: pf.PCI(), NumVFs: want, Was: was}
 	r, err := d.putSharing(ctx, store.Absent(sharingKey(pf.PCI())), rec)
 	if err != nil {
 		return err
@@ -104,10 +122,10 @@ func (d *Driver) shareAnew(ctx context.Context, pf hw.PF, want int) error {
 
 // makeVFs makes the VFs of a sharing record and marks it done. It finishes what a crash has left half made. How the PF was
 // before is how it was in this boot: the host may have begun to use it since the last.
-func (d *Driver) makeVFs(ctx context.Context, pf hw.PF, r rev[sharingRecord]) error {
-	d.count("vfs_made")
-	d.log.Info("making vfs", zap.String("pf", pf.Name), zap.String("pci", pf.PCI()), zap.Int("numvfs", r.rec.NumVFs))
-	rec := r.rec
+func (d *Driver) makeVFs(ctx context.Context, pf hw.PF, r ledger.Rev[sharingRecord]) error {
+	d.counters.Count("vfs_made")
+	d.log.Info("making vfs", zap.String("pf", pf.Name), zap.String("pci", pf.PCI()), zap.Int("numvfs", r.Rec.NumVFs))
+	rec := r.Rec
 	if rec.Boot != d.host.Boot() {
 		was, err := d.host.Sharing(pf)
 		if err != nil {
@@ -116,7 +134,7 @@ func (d *Driver) makeVFs(ctx context.Context, pf hw.PF, r rev[sharingRecord]) er
 		rec.Was = was
 	}
 	rec.Boot, rec.Done = d.host.Boot(), false
-	r, err := d.putSharing(ctx, store.Unchanged(r.kv), rec)
+	r, err := d.putSharing(ctx, store.Unchanged(r.KV), rec)
 	if err != nil {
 		return err
 	}
@@ -126,17 +144,17 @@ func (d *Driver) makeVFs(ctx context.Context, pf hw.PF, r rev[sharingRecord]) er
 	rec.Done = true
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound) // they are there, whoever has given up meanwhile
 	defer cancel()
-	_, err = d.putSharing(ctx, store.Unchanged(r.kv), rec)
+	_, err = d.putSharing(ctx, store.Unchanged(r.KV), rec)
 	return err
 }
 
-func (d *Driver) putSharing(ctx context.Context, cond store.Cond, rec sharingRecord) (rev[sharingRecord], error) {
+func (d *Driver) putSharing(ctx context.Context, cond store.Cond, rec sharingRecord) (ledger.Rev[sharingRecord], error) {
 	key := sharingKey(rec.PCI)
-	res, err := commit(ctx, d.store, cond, put(key, rec))
-	return rev[sharingRecord]{rec, store.KV{Key: key, Rev: res.Rev}}, err
+	res, err := ledger.Commit(ctx, d.store, cond, ledger.Put(key, rec))
+	return ledger.Rev[sharingRecord]{Rec: rec, KV: store.KV{Key: key, Rev: res.Rev}}, err
 }
 
-// retireSharing removes the VFs that the plugin made on a PF once no network and no loan needs them. The caller holds
+// retireSharing removes the VFs that the plugin made on a PF once no network and no allocation needs them. The caller holds
 // the lock of all networks. A PF whose VFs somebody else has got hold of is left alone, and tried again later.
 func (d *Driver) retireSharing(ctx context.Context, pci string) error {
 	if pci == "" {
@@ -153,19 +171,19 @@ func (d *Driver) retireSharing(ctx context.Context, pci string) error {
 	return d.unmakeVFs(ctx, pci)
 }
 
-// sharingNeeded tells whether a network or a loan stands on the PF's VFs.
+// sharingNeeded tells whether a network or an allocation stands on the PF's VFs.
 func (d *Driver) sharingNeeded(ctx context.Context, pci string) (bool, error) {
-	networks, err := list[networkRecord](ctx, d.store, networkPrefix)
+	networks, err := ledger.List[ledger.Network](ctx, d.store, ledger.NetworkPrefix)
 	if err != nil {
 		return false, err
 	}
 	for _, n := range networks {
-		ours := slices.ContainsFunc(n.rec.Devices, func(d deviceRecord) bool { return d.ID.PCI() == pci })
-		if ours && recordedMode(n.rec) == option.ModeSRIOV {
+		ours := slices.ContainsFunc(n.Rec.Devices, func(d ledger.Device) bool { return d.ID.PCI() == pci })
+		if ours && recordedMode(n.Rec) == option.ModeSRIOV {
 			return true, nil
 		}
 	}
-	loans, err := d.loans(ctx)
+	loans, err := d.allocs.List(ctx)
 	for _, l := range loans {
 		if l.PF == pci {
 			return true, err
@@ -176,7 +194,7 @@ func (d *Driver) sharingNeeded(ctx context.Context, pci string) (bool, error) {
 
 // unmakeVFs undoes makeVFs, if the VFs are the plugin's. The caller holds the PF's lock.
 func (d *Driver) unmakeVFs(ctx context.Context, pci string) error {
-	r, err := read[sharingRecord](ctx, d.store, sharingKey(pci))
+	r, err := ledger.Get[sharingRecord](ctx, d.store, sharingKey(pci))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
@@ -185,17 +203,17 @@ func (d *Driver) unmakeVFs(ctx context.Context, pci string) error {
 	}
 	pf, err := d.host.PF(pci)
 	switch {
-	case r.rec.Boot != d.host.Boot(): // the reboot has undone it, and the PF may have no driver yet
+	case r.Rec.Boot != d.host.Boot(): // the reboot has undone it, and the PF may have no driver yet
 	case errors.Is(err, hw.ErrNotFound): // gone with its VFs
 	case err != nil:
 		return err
-	case d.foreign(pf, r.rec): // an administrator has
+	case d.foreign(pf, r.Rec): // an administrator has
 	default:
-		if err := d.disableVFs(ctx, pf, r.rec.Was); err != nil {
+		if err := d.disableVFs(ctx, pf, r.Rec.Was); err != nil {
 			return err
 		}
 	}
-	_, err = commit(ctx, d.store, store.Unchanged(r.kv), remove(r.kv.Key))
+	_, err = ledger.Commit(ctx, d.store, store.Unchanged(r.KV), ledger.Del(r.KV.Key))
 	return err
 }
 
@@ -206,7 +224,7 @@ func (d *Driver) disableVFs(ctx context.Context, pf hw.PF, was hw.Sharing) error
 		err = d.host.DisableVFs(pf, was)
 	}
 	if err == nil {
-		d.count("vfs_removed")
+		d.counters.Count("vfs_removed")
 		d.log.Info("removed vfs", zap.String("pf", pf.Name), zap.String("pci", pf.PCI()), zap.Int("numvfs", pf.NumVFs))
 	}
 	return err
@@ -214,7 +232,7 @@ func (d *Driver) disableVFs(ctx context.Context, pf hw.PF, was hw.Sharing) error
 
 // sharedWith is how a PF is to be left without its VFs: as it was, but up while containers have children of it.
 func (d *Driver) sharedWith(ctx context.Context, pf hw.PF, was hw.Sharing) (hw.Sharing, error) {
-	loans, err := d.loans(ctx)
+	loans, err := d.allocs.List(ctx)
 	for _, l := range loans {
 		was.Up = was.Up || l.Parent == pf.ID
 	}

@@ -6,6 +6,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"github.com/mellanox/passthrough/hw"
 )
 
@@ -13,11 +16,11 @@ import (
 type undivided map[string]try
 
 // goneWith takes note of the PFs that are gone with VFs that containers had: with the machine, or by themselves.
-func (u undivided) goneWith(loans map[hw.ID]*loan, there func(pci string) bool) {
+func (u undivided) goneWith(loans alloc.Set, there func(pci string) bool) {
 	past := map[string]bool{}
 	for _, l := range loans {
 		if l.PF != "" {
-			past[l.PF] = past[l.PF] || l.past
+			past[l.PF] = past[l.PF] || l.FromEarlierBoot()
 		}
 	}
 	for pci, past := range past {
@@ -53,16 +56,16 @@ func (d *Driver) there(pci string) bool {
 // each, and a call has 10 s (HANDLER_TIMEOUT); a PF may take longer for hundreds of VFs. again is when to come again because a call
 // was at work on a PF, 0 if none was.
 func (d *Driver) divideAgain(ctx context.Context, m *memory) (again time.Duration, err error) {
-	all, err := list[sharingRecord](ctx, d.store, sharingPrefix)
+	all, err := ledger.List[sharingRecord](ctx, d.store, sharingPrefix)
 	if err != nil {
 		return 0, err
 	}
 	var due []string
 	for _, r := range all {
-		last, known := m.undivided[r.rec.PCI]
-		half := r.rec.Boot == d.host.Boot() && !r.rec.Done
+		last, known := m.undivided[r.Rec.PCI]
+		half := r.Rec.Boot == d.host.Boot() && !r.Rec.Done
 		if (known || half) && last.rest() == 0 {
-			due = append(due, r.rec.PCI)
+			due = append(due, r.Rec.PCI)
 		}
 	}
 	busy, errs := make([]bool, len(due)), make([]error, len(due))

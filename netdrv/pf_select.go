@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
@@ -96,7 +98,7 @@ func (d sriov) offers(ctx context.Context, n *network) (offers []offer, gone []e
 		offers = append(offers, all[i])
 	}
 	if len(offers) == 0 {
-		return nil, nil, fmt.Errorf("network %s: %w", short(n.ID), errors.Join(gone...))
+		return nil, nil, fmt.Errorf("network %s: %w", ledger.ShortID(n.ID), errors.Join(gone...))
 	}
 	return offers, gone, nil
 }

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
@@ -16,8 +18,8 @@ type choice struct {
 	offers []offer
 	gone   []error // why PFs of the network have nothing to offer
 	want   *option.Network
-	prefer stickyRecord // what the container had before; its Device is "" for nothing
-	loans  map[hw.ID]*loan
+	prefer alloc.Affinity // what the container had before; its Device is "" for nothing
+	loans  alloc.Set
 	taken  func(hw.VF) (string, error) // why a VF that is not lent is not free either; "" if it is
 }
 
@@ -38,10 +40,10 @@ type candidate struct {
 // choose picks a free VF, see order. The error of a network that has none says who has them.
 func (c choice) choose() (candidate, error) {
 	if l := c.macLoan(); l != nil {
-		return candidate{}, &allInUse{fmt.Sprintf("mac address %s: %s", c.want.MAC, l.holder()), l.returning()}
+		return candidate{}, &allInUse{fmt.Sprintf("mac address %s: %s", c.want.MAC, l.Holder()), l.FreeSoon()}
 	}
 	if l := c.guidLoan(); l != nil {
-		return candidate{}, &allInUse{fmt.Sprintf("option guid: %s: %s", c.want.GUID, l.holder()), l.returning()}
+		return candidate{}, &allInUse{fmt.Sprintf("option guid: %s: %s", c.want.GUID, l.Holder()), l.FreeSoon()}
 	}
 	all, err := c.candidates()
 	if err != nil {
@@ -51,8 +53,8 @@ func (c choice) choose() (candidate, error) {
 	soon := false
 	for _, cand := range all {
 		if l := c.loans[cand.vf.ID()]; l != nil {
-			why = append(why, l.holder())
-			soon = soon || l.returning()
+			why = append(why, l.Holder())
+			soon = soon || l.FreeSoon()
 			continue
 		}
 		if cand.pf.Resetting(cand.vf, cand.states) {
@@ -98,24 +100,24 @@ func (c choice) scope(n int) string {
 	return fmt.Sprintf("all %d vfs are in use", n)
 }
 
-// macLoan is the loan of a VF of one of the PFs that has been given the wanted MAC. One that is quarantined is down.
-func (c choice) macLoan() *loan {
+// macLoan is the allocation of a VF of one of the PFs that has been given the wanted MAC. One that is quarantined is down.
+func (c choice) macLoan() *alloc.Allocation {
 	for _, l := range c.loans {
-		if l.State == quarantined {
+		if l.State == alloc.Quarantined {
 			continue
 		}
 		ours := slices.ContainsFunc(c.offers, func(o offer) bool { return o.pf.PCI() == l.PF })
-		if c.want.MAC != "" && ours && l.Wish.MAC == c.want.MAC {
+		if c.want.MAC != "" && ours && l.VFSpec.MAC == c.want.MAC {
 			return l
 		}
 	}
 	return nil
 }
 
-// guidLoan is the loan of a VF that has been given the wanted GUID, on whatever PF: they may be in one fabric.
-func (c choice) guidLoan() *loan {
+// guidLoan is the allocation of a VF that has been given the wanted GUID, on whatever PF: they may be in one fabric.
+func (c choice) guidLoan() *alloc.Allocation {
 	for _, l := range c.loans {
-		if c.want.GUID != "" && l.Wish.PortGUID == c.want.GUID {
+		if c.want.GUID != "" && l.VFSpec.PortGUID == c.want.GUID {
 			return l
 		}
 	}
@@ -167,7 +169,7 @@ func (c choice) rank(cand candidate) int {
 	switch {
 	case c.want.MAC != "" && cand.hasMAC(c.want.MAC):
 		return 0
-	case cand.vf.ID() == c.prefer.Device && !c.prefer.Guessed:
+	case cand.vf.ID() == c.prefer.Device && !c.prefer.Implicit:
 		return 1
 	}
 	return 2

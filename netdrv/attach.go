@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
@@ -23,7 +26,7 @@ const (
 )
 
 // lend tries devices until one is ready.
-func (d *Driver) lend(ctx context.Context, n *network, e endpointRecord) (endpointRecord, error) {
+func (d *Driver) lend(ctx context.Context, n *network, e ledger.Endpoint) (ledger.Endpoint, error) {
 	var err error
 	for range tries {
 		var done bool
@@ -36,19 +39,20 @@ func (d *Driver) lend(ctx context.Context, n *network, e endpointRecord) (endpoi
 }
 
 // lendOne claims one device and makes it ready. done is false when the device is broken and another may be tried.
-func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ endpointRecord, done bool, _ error) {
+func (d *Driver) lendOne(ctx context.Context, n *network, e ledger.Endpoint) (_ ledger.Endpoint, done bool, _ error) {
 	l, unlock, err := d.claim(ctx, n, e)
 	if err != nil {
 		return e, true, err
 	}
 	defer unlock()
-	dev, err := d.mode(l.Mode).prepare(ctx, l, func() error { return d.advance(ctx, l, claimed) })
+	dev, err := d.mode(l.Mode).prepare(ctx, l, func() error { return d.allocs.Advance(ctx, l, alloc.Claimed) })
 	if err == nil {
 		e.Device, e.MAC = l.Device, ""
 		if dev.Type == "ether" && dev.Kind != hw.IPVlan { // an ipvlan's is its parent's, and cannot be set
 			e.MAC = dev.MAC
 		}
-		err = d.markReady(ctx, n, l, e)
+		l.IdentityKeys = n.identityKeys()
+		err = d.allocs.MarkReady(ctx, l, e)
 	}
 	if err == nil {
 		err = ctx.Err() // the engine has given up: it would never delete what it does not know
@@ -59,55 +63,40 @@ func (d *Driver) lendOne(ctx context.Context, n *network, e endpointRecord) (_ e
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	broken := notReady(err) && ctx.Err() == nil
-	if len(l.parts) == 0 {
-		l.broken = broken
+	if len(l.Parts) == 0 {
+		l.Faulty = broken
 	}
 	return e, !broken, errors.Join(err, d.giveUp(undo, l, err))
 }
 
-// markReady writes down that an endpoint has its device, and that its container has had it. Parts come first: they end
-// with what they are part of, if a crash comes in between.
-func (d *Driver) markReady(ctx context.Context, n *network, l *loan, e endpointRecord) error {
-	also, err := d.remember(ctx, n, l.Device)
-	if err != nil {
-		return err
-	}
-	for _, p := range l.parts {
-		if err := d.advance(ctx, p, ready); err != nil {
-			return err
-		}
-	}
-	return d.advance(ctx, l, ready, append(also, put(endpointKey(e.Network, e.ID), e))...)
-}
-
-// giveUp takes back a loan that came to nothing, and then its parts.
-func (d *Driver) giveUp(ctx context.Context, l *loan, why error) error {
-	errs := []error{d.giveUpOne(ctx, l, why, remove(endpointKey(l.Network, l.Endpoint)))}
-	for _, p := range l.parts {
+// giveUp takes back an allocation that came to nothing, and then its parts.
+func (d *Driver) giveUp(ctx context.Context, l *alloc.Allocation, why error) error {
+	errs := []error{d.giveUpOne(ctx, l, why, ledger.Del(ledger.EndpointKey(l.Network, l.Endpoint)))}
+	for _, p := range l.Parts {
 		errs = append(errs, d.giveUpOne(ctx, p, why))
 	}
 	return errors.Join(errs...)
 }
 
 // giveUpOne takes back one device. A broken one is put back as well as it goes and kept out of use.
-func (d *Driver) giveUpOne(ctx context.Context, l *loan, why error, also ...write) error {
-	if err := d.advance(ctx, l, freeing, also...); err != nil {
+func (d *Driver) giveUpOne(ctx context.Context, l *alloc.Allocation, why error, also ...ledger.Write) error {
+	if err := d.allocs.Advance(ctx, l, alloc.Freeing, also...); err != nil {
 		return err
 	}
-	if l.broken {
-		return d.quarantine(ctx, l, errors.Join(why, d.mode(l.Mode).release(ctx, l)))
+	if l.Faulty {
+		return d.allocs.Quarantine(ctx, l, errors.Join(why, d.mode(l.Mode).release(ctx, l)))
 	}
 	if err := d.putBack(ctx, l); err != nil { // its driver may still be making the netdev
-		d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
+		d.log.Warn("device not put back yet", append(l.Fields(), zap.NamedError("err", err))...)
 		d.nudge()
 	}
 	return nil
 }
 
-// claim chooses a device and writes the loan down; unlock ends its exclusive use by this call. If all are in use but one
+// claim chooses a device and writes the allocation down; unlock ends its exclusive use by this call. If all are in use but one
 // is on its way back, it waits for that.
-func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord) (*loan, func(), error) {
-	var l *loan
+func (d *Driver) claim(ctx context.Context, n *network, e ledger.Endpoint) (*alloc.Allocation, func(), error) {
+	var l *alloc.Allocation
 	var unlock func()
 	var busy *allInUse
 	err := retry.Poll(ctx, pollEvery, waitForDevice, func() (done bool, err error) {
@@ -128,41 +117,40 @@ func (d *Driver) claim(ctx context.Context, n *network, e endpointRecord) (*loan
 	return nil, nil, err
 }
 
-// claimNow chooses a device and writes the loan down. The loan is nil when somebody else was quicker.
-func (d *Driver) claimNow(ctx context.Context, n *network, e endpointRecord) (*loan, func(), error) {
+// claimNow chooses a device and writes the allocation down. The allocation is nil when somebody else was quicker.
+func (d *Driver) claimNow(ctx context.Context, n *network, e ledger.Endpoint) (*alloc.Allocation, func(), error) {
 	loans, unlockPFs, err := d.rivals(ctx, n)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer unlockPFs()
-	l, err := d.modeOf(n.Network).claim(ctx, n, loans)
+	l, err := d.modeOf(n.options).claim(ctx, n, loans)
 	if err != nil {
 		return nil, nil, err
 	}
 	var keys []string
-	for _, x := range l.all() {
-		keys = append(keys, loanKey(x.Device))
+	for _, x := range l.All() {
+		keys = append(keys, alloc.Key(x.Device))
 	}
 	unlock, err := keylock.LockAll(ctx, keys, d.locks.Lock)
 	if err != nil {
 		return nil, nil, err
 	}
 	e.Device = l.Device
-	taken, err := d.start(ctx, l, e)
+	taken, err := d.allocs.Start(ctx, l, e)
 	if err != nil || taken {
 		unlock()
 		return nil, nil, err
 	}
-	d.tell(l, claimed)
 	return l, unlock, nil
 }
 
-// rivals returns the loans on which it depends what a network's next container gets, and keeps others from changing that until
+// rivals returns the allocations on which it depends what a network's next container gets, and keeps others from changing that until
 // unlock.
-func (d *Driver) rivals(ctx context.Context, n *network) (loans map[hw.ID]*loan, unlock func(), err error) {
-	lock, read := d.locks.Lock, d.loans
+func (d *Driver) rivals(ctx context.Context, n *network) (loans alloc.Set, unlock func(), err error) {
+	lock, read := d.locks.Lock, d.allocs.List
 	if n.noRivals() {
-		lock, read = d.locks.RLock, func(ctx context.Context) (map[hw.ID]*loan, error) { return d.ownChild(ctx, n) }
+		lock, read = d.locks.RLock, func(ctx context.Context) (alloc.Set, error) { return d.ownChild(ctx, n) }
 	}
 	var names []string
 	for _, dev := range n.Devices {
@@ -185,13 +173,13 @@ func (n *network) noRivals() bool {
 }
 
 // ownChild is what an earlier try has left of the child that an endpoint is to get.
-func (d *Driver) ownChild(ctx context.Context, n *network) (map[hw.ID]*loan, error) {
-	l, err := d.loan(ctx, hw.MadeID(n.endpoint))
+func (d *Driver) ownChild(ctx context.Context, n *network) (alloc.Set, error) {
+	l, err := d.allocs.Get(ctx, hw.MadeID(n.endpoint))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return map[hw.ID]*loan{l.Device: l}, nil
+	return alloc.Set{l.Device: l}, nil
 }

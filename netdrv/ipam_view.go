@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/mellanox/passthrough/netdrv/ledger"
+
 	plugin "github.com/docker/go-plugins-helpers/network"
 )
 
@@ -17,15 +19,15 @@ type Use struct {
 // Uses lists what all networks use, for whoever gives addresses and wants to know which of them are in use. An endpoint of
 // which that is not known is an error: nobody must take its address for one that nobody has.
 func (d *Driver) Uses(ctx context.Context) ([]Use, error) {
-	networks, err := list[networkRecord](ctx, d.store, networkPrefix)
+	networks, err := ledger.List[ledger.Network](ctx, d.store, ledger.NetworkPrefix)
 	if err != nil {
 		return nil, err
 	}
 	var all []Use
 	for _, n := range networks {
-		u, err := d.use(ctx, n.rec.ID)
+		u, err := d.use(ctx, n.Rec.ID)
 		if err != nil {
-			return nil, fmt.Errorf("network %s: %w", short(n.rec.ID), err)
+			return nil, fmt.Errorf("network %s: %w", ledger.ShortID(n.Rec.ID), err)
 		}
 		all = append(all, u)
 	}
@@ -35,18 +37,18 @@ func (d *Driver) Uses(ctx context.Context) ([]Use, error) {
 // use is what one network uses.
 func (d *Driver) use(ctx context.Context, nid string) (Use, error) {
 	u := Use{Network: nid}
-	endpoints, err := list[endpointRecord](ctx, d.store, endpointPrefix+nid+"/")
+	endpoints, err := ledger.List[ledger.Endpoint](ctx, d.store, ledger.EndpointsOf(nid))
 	if err != nil {
 		return Use{}, err
 	}
 	for _, e := range endpoints {
-		if len(e.rec.Addrs) == 0 && (e.rec.IPv4 || e.rec.IPv6) {
-			return Use{}, fmt.Errorf("endpoint %s: its addresses are not known", short(e.rec.ID))
+		if len(e.Rec.Addrs) == 0 && (e.Rec.IPv4 || e.Rec.IPv6) {
+			return Use{}, fmt.Errorf("endpoint %s: its addresses are not known", ledger.ShortID(e.Rec.ID))
 		}
-		for _, text := range e.rec.Addrs {
+		for _, text := range e.Rec.Addrs {
 			p, err := netip.ParsePrefix(text)
 			if err != nil {
-				return Use{}, fmt.Errorf("endpoint %s: %w", short(e.rec.ID), err)
+				return Use{}, fmt.Errorf("endpoint %s: %w", ledger.ShortID(e.Rec.ID), err)
 			}
 			u.Addrs = append(u.Addrs, p.Addr())
 		}

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
+
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
@@ -27,12 +29,12 @@ const (
 func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	loans, err := d.loans(ctx)
+	loans, err := d.allocs.List(ctx)
 	for id, l := range loans {
 		if l.PartOf != whole {
 			continue
 		}
-		unlock, ok := d.locks.TryLock(loanKey(id))
+		unlock, ok := d.locks.TryLock(alloc.Key(id))
 		if !ok { // the reconciler is at it
 			continue
 		}
@@ -47,8 +49,8 @@ func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
 }
 
 // bringHome waits for a device to come home and puts it back, or leaves it to the reconciler. The caller holds the
-// loan's lock, and has done so since before the loan was freeing: nobody else can have had the device since.
-func (d *Driver) bringHome(ctx context.Context, l *loan, patience time.Duration) {
+// allocation's lock, and has done so since before the allocation was freeing: nobody else can have had the device since.
+func (d *Driver) bringHome(ctx context.Context, l *alloc.Allocation, patience time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	var err error
@@ -57,35 +59,35 @@ func (d *Driver) bringHome(ctx context.Context, l *loan, patience time.Duration)
 		return !errors.Is(err, hw.ErrAway), nil
 	})
 	if err != nil {
-		d.log.Warn("device not put back yet", append(l.fields(), zap.NamedError("err", err))...)
+		d.log.Warn("device not put back yet", append(l.Fields(), zap.NamedError("err", err))...)
 		d.nudge()
 	}
 }
 
-// putBack puts a device back and ends its loan. A device that is in the host and cannot be put back is tried again, for a
+// putBack puts a device back and ends its allocation. A device that is in the host and cannot be put back is tried again, for a
 // while: others may be at it, such as udev; then it is quarantined. The error matches hw.ErrAway while it has not come
 // home. After a reboot there is nothing to put back: names and settings are what the host's configuration has made of them
-// since. The caller holds the loan's lock.
-func (d *Driver) putBack(ctx context.Context, l *loan) error {
-	if l.past {
-		return d.end(ctx, l)
+// since. The caller holds the allocation's lock.
+func (d *Driver) putBack(ctx context.Context, l *alloc.Allocation) error {
+	if l.FromEarlierBoot() {
+		return d.allocs.End(ctx, l)
 	}
 	err := d.mode(l.Mode).release(ctx, l)
 	switch {
 	case err == nil:
-		return d.end(ctx, l)
-	case errors.Is(err, hw.ErrAway), l.State == freeing && time.Since(l.Since) < insist:
+		return d.allocs.End(ctx, l)
+	case errors.Is(err, hw.ErrAway), l.State == alloc.Freeing && time.Since(l.Since) < insist:
 		return err
 	}
-	return d.quarantine(ctx, l, err)
+	return d.allocs.Quarantine(ctx, l, err)
 }
 
 // quarantine keeps a device out of use, for everybody to see why. It returns why.
-func (d *Driver) quarantine(ctx context.Context, l *loan, why error) error {
+func (d *Driver) quarantine(ctx context.Context, l *alloc.Allocation, why error) error {
 	was := l.Reason
 	l.Reason = why.Error()
-	if l.State == quarantined && l.Reason == was {
+	if l.State == alloc.Quarantined && l.Reason == was {
 		return why
 	}
-	return errors.Join(why, d.advance(ctx, l, quarantined))
+	return errors.Join(why, d.allocs.Advance(ctx, l, alloc.Quarantined))
 }

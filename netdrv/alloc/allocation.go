@@ -1,0 +1,101 @@
+// Package alloc has the allocations: the devices that are given to endpoints. It owns their records, their states and what is
+// remembered about which container had which device.
+package alloc
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/store"
+)
+
+// Prefix is that of the keys of allocations. There is one for each device that is not free.
+const Prefix = "dev/"
+
+// Key is the key of a device's allocation. It is also the name of the lock of the device.
+func Key(id hw.ID) string { return Prefix + string(id) }
+
+// Record is an allocation on disk: who has the device, how it was before, and which state it is in. A link that is created for an
+// endpoint has no snapshot; if there is one, it is its parent's.
+type Record struct {
+	Version  int           `json:"v"`
+	Device   hw.ID         `json:"device"`
+	Mode     string        `json:"mode"`         // name of the mode that attached it, and releases it
+	PF       string        `json:"pf,omitempty"` // PCI address of the VF's PF
+	VF       int           `json:"vf"`           // index of the VF; 0 is a VF
+	Label    string        `json:"label"`        // what people call the device
+	State    State         `json:"state"`
+	Reason   string        `json:"reason,omitempty"` // why it is quarantined
+	Network  string        `json:"network"`
+	Endpoint string        `json:"endpoint"`
+	Boot     string        `json:"boot"` // the boot in which it was claimed; what the record says about the device is true only in that
+	Snapshot hw.Snapshot   `json:"snapshot"`
+	VFSpec   hw.VFSpec     `json:"wish"`
+	LinkSpec hw.LinkSpec   `json:"shape"`
+	Tuning   hw.TuningSpec `json:"tune,omitzero"`
+	Parent   hw.ID         `json:"parent,omitempty"` // of a link that is created for the endpoint
+	Child    *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is created
+	Since    time.Time     `json:"since"`            // when it got into its state
+	Bond     *hw.BondSpec  `json:"bond,omitempty"`   // of a bond's child: the bond, whose ports have allocations that are part of this one
+	// PartOf is the device whose allocation this one ends with: this device is a port of that one's bond.
+	PartOf hw.ID `json:"part_of,omitempty"`
+}
+
+// An Allocation is a record as this process has read it or is going to write it, and the working state of the call that attaches it.
+type Allocation struct {
+	Record
+
+	// Parts are, while it is being attached, the allocations that are part of it.
+	Parts []*Allocation
+	// Faulty is set if the device itself is why it could not be attached.
+	Faulty bool
+	// IdentityKeys are what the container is recognized by when it comes again; see [Table.MarkReady].
+	IdentityKeys []IdentityKey
+
+	rev             int64
+	fromEarlierBoot bool
+}
+
+// All returns the allocation and its parts.
+func (a *Allocation) All() []*Allocation { return append([]*Allocation{a}, a.Parts...) }
+
+// FromEarlierBoot reports whether the machine was rebooted since the device was claimed: the device is in no container then, and
+// looks as this boot has made it.
+func (a *Allocation) FromEarlierBoot() bool { return a.fromEarlierBoot }
+
+// LowerDevice returns the device that no other endpoint can have whole meanwhile: its own, or the one that its child was created on.
+func (a *Allocation) LowerDevice() hw.ID { return cmp.Or(a.Parent, a.Device) }
+
+// HasParts reports whether other allocations are part of this one, and end with it.
+func (a *Allocation) HasParts() bool { return a.Bond != nil }
+
+// Ending reports whether the endpoint is gone and the device is not free yet.
+func (a *Allocation) Ending() bool { return a.State == Freeing || a.State == Quarantined }
+
+// FreeSoon reports whether the device will be free soon.
+func (a *Allocation) FreeSoon() bool { return a.State == Freeing || a.fromEarlierBoot }
+
+// Holder says in an error who has the device, or why it cannot be had.
+func (a *Allocation) Holder() string {
+	switch a.State {
+	case Freeing:
+		return fmt.Sprintf("%s is on its way back from endpoint %s", a.Label, ledger.ShortID(a.Endpoint))
+	case Quarantined:
+		return fmt.Sprintf("%s is quarantined: %s", a.Label, a.Reason)
+	}
+	return fmt.Sprintf("%s is held by endpoint %s of network %s", a.Label, ledger.ShortID(a.Endpoint), ledger.ShortID(a.Network))
+}
+
+// Fields identify the device and its endpoint in a log line.
+func (a *Allocation) Fields() []zap.Field {
+	return []zap.Field{zap.String("device", a.Label), zap.String("network", ledger.ShortID(a.Network)),
+		zap.String("endpoint", ledger.ShortID(a.Endpoint))}
+}
+
+// unchanged is the condition that the record is as this process knows it; for a new allocation, that there is none.
+func (a *Allocation) unchanged() store.Cond { return store.Cond{Key: Key(a.Device), Rev: a.rev} }

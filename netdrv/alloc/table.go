@@ -1,0 +1,150 @@
+package alloc
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/metrics"
+	"github.com/mellanox/passthrough/store"
+)
+
+// A Table reads and writes the allocations of one host. Callers hold the lock of a device, [Key], while they change its allocation.
+type Table struct {
+	Store    store.Store
+	Boot     string // of the host, see hw.Host.Boot
+	Log      *zap.Logger
+	Counters *metrics.Counters
+}
+
+// A Set has allocations by their devices. A device that is not in it is free.
+type Set map[hw.ID]*Allocation
+
+// List reads all allocations.
+func (t *Table) List(ctx context.Context) (Set, error) {
+	all, err := ledger.List[Record](ctx, t.Store, Prefix)
+	if err != nil {
+		return nil, err
+	}
+	set := make(Set, len(all))
+	for _, r := range all {
+		set[r.Rec.Device] = t.read(r)
+	}
+	return set, nil
+}
+
+// Get reads the allocation of a device. The error matches store.ErrNotFound if the device is free.
+func (t *Table) Get(ctx context.Context, id hw.ID) (*Allocation, error) {
+	r, err := ledger.Get[Record](ctx, t.Store, Key(id))
+	if err != nil {
+		return nil, err
+	}
+	return t.read(r), nil
+}
+
+func (t *Table) read(r ledger.Rev[Record]) *Allocation {
+	return &Allocation{Record: r.Rec, rev: r.KV.Rev, fromEarlierBoot: r.Rec.Boot != t.Boot}
+}
+
+// Start writes a new allocation and its parts together with the record of its endpoint. If one of the devices or the endpoint has
+// a record already, Start writes nothing and returns taken.
+func (t *Table) Start(ctx context.Context, a *Allocation, e ledger.Endpoint) (taken bool, err error) {
+	all := a.All()
+	for _, x := range all {
+		x.Network, x.Endpoint, x.Version, x.Boot = e.Network, e.ID, ledger.Version, t.Boot
+	}
+	res, err := t.transition(ctx, all, Claimed, []store.Cond{store.Absent(e.Key())}, ledger.Put(e.Key(), e))
+	if err != nil || !res.OK {
+		return err == nil, err
+	}
+	t.report(a)
+	return false, nil
+}
+
+// Advance writes the next state of an allocation, and all else that belongs to the step.
+func (t *Table) Advance(ctx context.Context, a *Allocation, to State, also ...ledger.Write) error {
+	res, err := t.transition(ctx, []*Allocation{a}, to, nil, also...)
+	if err != nil {
+		return err
+	}
+	if !res.OK {
+		return ledger.ErrChanged(res.Failed.Key)
+	}
+	t.report(a)
+	return nil
+}
+
+// Save writes a claimed allocation whose snapshot was completed.
+func (t *Table) Save(ctx context.Context, a *Allocation) error { return t.Advance(ctx, a, Claimed) }
+
+// MarkReady writes that an endpoint has its device, and that its container has had it. Parts come first: they end with what they are
+// part of, should a crash come in between.
+func (t *Table) MarkReady(ctx context.Context, a *Allocation, e ledger.Endpoint) error {
+	also, err := t.remember(ctx, a)
+	if err != nil {
+		return err
+	}
+	for _, p := range a.Parts {
+		if err := t.Advance(ctx, p, Ready); err != nil {
+			return err
+		}
+	}
+	return t.Advance(ctx, a, Ready, append(also, ledger.Put(e.Key(), e))...)
+}
+
+// Quarantine keeps a device out of use and records why. It returns why.
+func (t *Table) Quarantine(ctx context.Context, a *Allocation, why error) error {
+	was := a.Reason
+	a.Reason = why.Error()
+	if a.State == Quarantined && a.Reason == was {
+		return why
+	}
+	return errors.Join(why, t.Advance(ctx, a, Quarantined))
+}
+
+// End removes the allocation of a device that is restored.
+func (t *Table) End(ctx context.Context, a *Allocation) error { return t.Advance(ctx, a, free) }
+
+// transition writes one state to the records of several allocations. It is the only function that changes a state. A result that is
+// not OK says that another process has written one of the records, or that one of conds does not hold.
+func (t *Table) transition(ctx context.Context, all []*Allocation, to State, conds []store.Cond, also ...ledger.Write) (store.Result, error) {
+	records := make([]Record, len(all))
+	for i, a := range all {
+		if err := a.checkNext(to); err != nil {
+			return store.Result{}, err
+		}
+		records[i] = a.Record
+		if records[i].State != to {
+			records[i].State, records[i].Since = to, time.Now()
+		}
+		conds = append(conds, a.unchanged())
+		if to == free {
+			also = append(also, ledger.Del(Key(a.Device)))
+		} else {
+			also = append(also, ledger.Put(Key(a.Device), records[i]))
+		}
+	}
+	res, err := ledger.Transact(ctx, t.Store, conds, also...)
+	if err != nil || !res.OK {
+		return res, err
+	}
+	for i, a := range all {
+		a.Record, a.rev = records[i], res.Rev
+	}
+	return res, nil
+}
+
+// report logs and counts the state that a device got into.
+func (t *Table) report(a *Allocation) {
+	t.Counters.Count("devices_" + a.State.name())
+	fields := append(a.Fields(), a.State.Field())
+	if a.State != Quarantined {
+		t.Log.Info("device", fields...)
+		return
+	}
+	t.Log.Error("device", append(fields, zap.String("reason", a.Reason))...)
+}

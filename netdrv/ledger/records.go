@@ -1,0 +1,75 @@
+package ledger
+
+import (
+	"slices"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// Prefixes of the keys. Each kind of record has its own, so that all of a kind can be listed.
+const (
+	NetworkPrefix  = "net/"
+	EndpointPrefix = "ep/"
+)
+
+// NetworkKey is the key of a network's record.
+func NetworkKey(nid string) string { return NetworkPrefix + nid }
+
+// EndpointKey is the key of an endpoint's record.
+func EndpointKey(nid, eid string) string { return EndpointsOf(nid) + eid }
+
+// EndpointsOf is the prefix of the keys of a network's endpoints.
+func EndpointsOf(nid string) string { return EndpointPrefix + nid + "/" }
+
+// Network is the record of a network, with everything that the user said about it: the engine never sends that again.
+type Network struct {
+	Version  int               `json:"v"`
+	ID       string            `json:"id"`
+	Options  map[string]string `json:"options"`
+	Internal bool              `json:"internal,omitempty"`
+	Pools    []string          `json:"pools,omitempty"`    // CIDRs, to decide whether a gateway is on the subnet
+	Gateway4 string            `json:"gateway4,omitempty"` // for containers; "" for none
+	Gateway6 string            `json:"gateway6,omitempty"`
+	Gateways []string          `json:"gateways,omitempty"` // those of further subnets of a family
+	Devices  []Device          `json:"devices"`            // its PFs, or its one device
+	Boot     string            `json:"boot,omitempty"`     // of a swarm's network: the boot in which the engine created or confirmed it last
+	Process  string            `json:"process,omitempty"`  // likewise: the process of the plugin in which it did
+}
+
+// Device is a device of a network.
+type Device struct {
+	ID   hw.ID  `json:"id"`
+	Name string `json:"name"` // its name when the network was created
+}
+
+// Has reports whether a device is one of the network's.
+func (n Network) Has(id hw.ID) bool {
+	return slices.ContainsFunc(n.Devices, func(d Device) bool { return d.ID == id })
+}
+
+// Endpoint is the record of a container's attachment to a network.
+type Endpoint struct {
+	Version int    `json:"v"`
+	Network string `json:"network"`
+	ID      string `json:"id"`
+	Device  hw.ID  `json:"device"`
+	Prefix  string `json:"prefix"`
+	MAC     hw.MAC `json:"mac,omitempty"` // as answered to the engine
+	IPv4    bool   `json:"ipv4,omitempty"`
+	IPv6    bool   `json:"ipv6,omitempty"`
+	// Addrs are its addresses with prefix lengths, as the engine sent them. Ledgers of early versions lack them.
+	Addrs []string `json:"addrs,omitempty"`
+	// Subnets are those of its addresses, if the network has several of a family.
+	Subnets []string `json:"subnets,omitempty"`
+}
+
+// Key is the key of the record.
+func (e Endpoint) Key() string { return EndpointKey(e.Network, e.ID) }
+
+// ShortID shortens an ID to the 12 characters that docker prints.
+func ShortID(id string) string {
+	if len(id) > 12 {
+		return id[:12]
+	}
+	return id
+}

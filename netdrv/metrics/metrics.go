@@ -1,0 +1,39 @@
+// Package metrics counts the decisions of the network driver by name. Each decision has a line in the log as well.
+//
+//	devices_claimed, _ready, _lent, _freeing, _free, _quarantined    a device got into that state
+//	orphans                 an endpoint was ended that the engine had forgotten
+//	tried_again             a quarantined device was tried again
+//	left_alone              a decision was put off: a fact could not be found out, or a step failed
+//	networks_replaced       a network was removed because the user said that it is stale, or because a swarm may have forgotten it
+//	networks_outlived       a swarm's network was removed because the machine was rebooted since
+//	vfs_made, vfs_removed   the VFs of a PF were created or removed
+//	link_changes            the kernel reported changes of links, and the ledger was compared with the kernel
+package metrics
+
+import (
+	"maps"
+	"sync"
+)
+
+// Counters has one counter for each name. The zero value is ready to use.
+type Counters struct {
+	mu sync.Mutex
+	n  map[string]int64 // guarded by mu
+}
+
+// Count adds one to a counter.
+func (c *Counters) Count(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.n == nil {
+		c.n = map[string]int64{}
+	}
+	c.n[name]++
+}
+
+// Snapshot returns the counters as they are now.
+func (c *Counters) Snapshot() map[string]int64 {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.n)
+}
