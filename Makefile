@@ -5,9 +5,8 @@ NAME = passthrough:latest
 DOCKER ?= docker
 ENGINE ?=
 ENGINES ?= 20.10,26.1,28.5
-# How long each fuzz target looks for new inputs: 3s, or 2000x for a number of inputs. There are some 30 of them, which is a
-# quarter of an hour; in "make test" they run beside the layer lab, which takes longer.
-FUZZTIME ?= 30s
+# How long each of some 30 fuzz targets runs: 3s, or 2000x for a number of inputs.
+FUZZTIME ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 export SOURCE_DATE_EPOCH DOCKER NAME SET
@@ -41,37 +40,37 @@ demo: ## two tenants with one subnet on an emulated NIC (PF=ens2f0: on your own 
 	PLUGIN="$$NAME" scripts/demo $(PF)
 
 test: lint ## lint, then every layer: unit, fuzz, kernel, cluster, engine, lab (ENGINE=20.10, 26.1 or 28.5)
-	go run ./test/run -engine '$(ENGINE)' -fuzztime '$(FUZZTIME)'
+	test/run --engine '$(ENGINE)' --fuzztime '$(or $(FUZZTIME),5s)' unit fuzz kernel cluster engine lab
 
 test-unit: ## no privileges, race detector
-	go run ./test/run -layers unit
+	test/run unit
 
-fuzz: ## every fuzz target that there is, 30 s each (FUZZTIME=3s)
-	go run ./test/run -layers fuzz -fuzztime '$(FUZZTIME)'
+fuzz: ## every fuzz target, 30 s each (FUZZTIME=3s)
+	test/run --fuzztime '$(or $(FUZZTIME),30s)' fuzz
 
-test-kernel: ## real netlink in private namespaces
-	go run ./test/run -layers kernel
+test-kernel: ## real netlink in private namespaces (RUN=TestX)
+	test/run --run '$(RUN)' kernel
 
-test-cluster: ## the cluster store on real etcd servers
-	go run ./test/run -layers cluster
+test-cluster: ## the cluster store on real etcd servers (RUN=TestX)
+	test/run --run '$(RUN)' cluster
 
-test-engine: ## a private dockerd with the real plugin (RECORD=FOLDER: write down what it says)
-	RECORD='$(if $(RECORD),$(abspath $(RECORD)))' go run ./test/run -layers engine -engine '$(ENGINE)'
+test-engine: ## a private dockerd with the real plugin (RUN=TestX, RECORD=FOLDER: record its API calls)
+	RECORD='$(if $(RECORD),$(abspath $(RECORD)))' test/run --run '$(RUN)' --engine '$(ENGINE)' engine
 
-test-lab: ## SR-IOV on an emulated NIC; a swarm of two machines
-	go run ./test/run -layers lab -engine '$(ENGINE)'
+test-lab: ## SR-IOV on an emulated NIC; a swarm of two machines (RUN=TestX)
+	test/run --run '$(RUN)' --engine '$(ENGINE)' lab
 
 test-matrix: ## the layers engine and lab on every engine, and a table of it (ENGINES=20.10,26.1,28.5)
-	go run ./test/run -layers engine,lab -engine '$(ENGINES)'
+	test/run --engine '$(ENGINES)' engine lab
 
 test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_PART=1/3: the first third)
-	CRASH_EVERY=$(or $(CRASH_EVERY),1) go run ./test/run -layers crash -engine '$(ENGINE)'
+	CRASH_EVERY=$(or $(CRASH_EVERY),1) test/run --engine '$(ENGINE)' crash
 
-campaign: ## random operations in the lab, and a look at everything after each (ENGINE=28.5 OPS=500 SEED=42)
-	CAMPAIGN_OPS='$(or $(OPS),500)' CAMPAIGN_SEED='$(SEED)' CAMPAIGN_ONLY='$(ONLY)' go run ./test/run -layers campaign -engine '$(ENGINE)'
+campaign: ## random operations in the lab, with a check of everything after each (ENGINE=28.5 OPS=500 SEED=42)
+	CAMPAIGN_OPS='$(or $(OPS),500)' CAMPAIGN_SEED='$(SEED)' CAMPAIGN_ONLY='$(ONLY)' test/run --engine '$(ENGINE)' campaign
 
 load: ## 200 thin children, then 7 VFs, started and stopped at once, 20 rounds: an hour or two (ROUNDS=20 CHILDREN=200)
-	LOAD_ROUNDS='$(or $(ROUNDS),20)' LOAD_CHILDREN='$(or $(CHILDREN),200)' go run ./test/run -layers load -engine '$(ENGINE)'
+	LOAD_ROUNDS='$(or $(ROUNDS),20)' LOAD_CHILDREN='$(or $(CHILDREN),200)' test/run --engine '$(ENGINE)' load
 
 bench: ## the IPAM driver beside Docker's own and CNI's host-local; links removed in turn and at once
 	go test -run '^$$' -bench . ./ipamdrv

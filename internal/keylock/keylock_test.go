@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 )
@@ -62,12 +63,15 @@ func TestLockOrder(t *testing.T) {
 func TestRLock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var m Map
+		var mu sync.Mutex // guards held and unlock: readers take the lock at the same time
 		var held []string // in the order in which the locks were taken
 		unlock := map[string]func(){}
 		start := func(ctx context.Context, name string, lock func(context.Context, string) (func(), error)) {
 			go func() {
 				u, err := lock(ctx, "pf")
 				if err == nil {
+					mu.Lock()
+					defer mu.Unlock()
 					held, unlock[name] = append(held, name), u
 				}
 			}()
