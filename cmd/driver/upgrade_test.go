@@ -1,0 +1,136 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// oldLedger is the folder of a ledger that the code of 96a386d wrote, and of the conversation that made it. Its files are never
+// changed. A new record format gets a folder of its own, and this one must stay readable.
+const oldLedger = "testdata/ledger/96a386d"
+
+// TestLedgerOf96a386d checks three things. The conversation that made the old ledger writes the same records today. A plugin
+// that starts on the old ledger changes nothing in it by itself. It knows every network, device, pool and address in it: it
+// gives the answers that the old code gave, and in the end it puts every device back and removes every record.
+func TestLedgerOf96a386d(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newReplay(t, "28.5")
+		r.start()
+		time.Sleep(time.Minute) // as after a boot
+		r.playPart("written.txt")
+		r.stop()
+		old, written := r.useOldLedger()
+		if diff := cmp.Diff(old.withoutIDs(), written.withoutIDs()); diff != "" {
+			t.Errorf("records (-96a386d +today):\n%s", diff)
+		}
+
+		r.start()
+		time.Sleep(20 * time.Second) // for the background loops of both drivers
+		r.stop()
+		if diff := cmp.Diff(old.records, recordsIn(t, filepath.Join(r.state, ledgerFile))); diff != "" {
+			t.Errorf("without a call the ledger changed (-before +after):\n%s", diff)
+		}
+
+		r.start()
+		r.playPart("reopened.txt")
+		r.kernel.DelLink("ens1f0v1") // it had the name of the VF that is quarantined
+		r.playPart("ended.txt")
+		time.Sleep(10 * time.Minute) // for garbage collection
+		r.stop()
+		r.checkEnd()
+	})
+}
+
+// playPart plays one file of the conversation.
+func (r *replay) playPart(file string) {
+	r.Helper()
+	script, err := readTranscript(filepath.Join(oldLedger, file))
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.lines(script)
+}
+
+// savedLedger is what a ledger contains, and the IDs that the plugin has answered meanwhile.
+type savedLedger struct {
+	records []store.KV
+	names   names
+}
+
+// useOldLedger puts the old ledger in the place of the plugin's, and lets the engine use the pool IDs of the old one. It returns
+// both.
+func (r *replay) useOldLedger() (old, written savedLedger) {
+	r.Helper()
+	path := filepath.Join(r.state, ledgerFile)
+	written = savedLedger{recordsIn(r.T, path), r.names}
+	file, errFile := os.ReadFile(filepath.Join(oldLedger, ledgerFile))
+	ids, errIDs := os.ReadFile(filepath.Join(oldLedger, "names.json"))
+	err := errors.Join(errFile, errIDs, os.WriteFile(path, file, 0o600), json.Unmarshal(ids, &old.names))
+	if err != nil {
+		r.Fatal(err)
+	}
+	old.records = recordsIn(r.T, path)
+	for name, id := range written.names {
+		if pool, ok := r.dockerd.pools[id]; ok {
+			r.dockerd.pools[old.names[name]] = pool
+		}
+	}
+	r.names = old.names
+	return old, written
+}
+
+// recordsIn reads all records of a ledger that is not in use, in the order of their keys.
+func recordsIn(t *testing.T, path string) []store.KV {
+	t.Helper()
+	ledger, err := store.OpenBolt(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []store.KV
+	err = ledger.Range(t.Context(), "", func(kv store.KV) error {
+		kv.Value = bytes.Clone(kv.Value)
+		all = append(all, kv)
+		return nil
+	})
+	if err := errors.Join(err, ledger.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return all
+}
+
+// varying matches the fields of records that vary from run to run: the time of a change, which depends on how often a device was
+// polled, and the random IDs of the process that confirmed a network and of the request that took an address.
+var varying = regexp.MustCompile(`"(since|created)":"2000-01-01T00:01:[0-9.]+Z"|"(process|token)":"[A-Z2-7]{26}"`)
+
+// withoutIDs is the text of all records in the order of their keys, byte for byte but for varying fields and the IDs of pools.
+func (s savedLedger) withoutIDs() []string {
+	var lines []string
+	for _, kv := range s.records {
+		line := kv.Key + " " + string(kv.Value)
+		for _, name := range slices.Sorted(maps.Keys(s.names)) {
+			id := s.names[name]
+			pool, share, _ := strings.Cut(strings.TrimPrefix(id, "v1:"), ".")
+			line = strings.ReplaceAll(line, pool, name)
+			if share != "" {
+				line = strings.ReplaceAll(line, share, name+"-share")
+			}
+		}
+		lines = append(lines, varying.ReplaceAllString(line, `"$1$2":"varies"`))
+	}
+	slices.Sort(lines)
+	return lines
+}
