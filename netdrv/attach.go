@@ -88,7 +88,7 @@ func (d *Driver) giveUpOne(ctx context.Context, l *alloc.Allocation, why error, 
 	}
 	if err := d.putBack(ctx, l); err != nil { // its driver may still be making the netdev
 		d.log.Warn("device not put back yet", append(l.Fields(), zap.NamedError("err", err))...)
-		d.nudge()
+		d.reconciler.nudge()
 	}
 	return nil
 }

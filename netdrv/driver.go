@@ -12,6 +12,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/store"
@@ -35,7 +36,7 @@ type Config struct {
 	GotPool func(ctx context.Context, network, space, pool string)
 	// OrphanAfter is how long a lent device may be seen in the host before its endpoint counts as forgotten by the
 	// engine, if the engine or the plugin was started since; 0 means 5 minutes. The engine moves the device within seconds of
-	// Join. It bounds neverJoined, too.
+	// Join. It also bounds how long an endpoint may stay unjoined then.
 	OrphanAfter time.Duration
 }
 
@@ -49,13 +50,11 @@ type Driver struct {
 	devices         func() (map[string][]string, error)
 	containerName   func(ctx context.Context, pool, address string) string
 	gotPool         func(ctx context.Context, network, space, pool string)
-	orphanAfter     time.Duration
-	process         string // a name for this process that no other has
-	doubts          doubts
+	engine          *engineview.View
 	locks           keylock.Map
 	counters        *metrics.Counters
 	allocs          *alloc.Table
-	wake            chan struct{} // tells the reconciler that there is something to finish
+	reconciler      *reconciler
 }
 
 // New returns a driver. It touches nothing; Reconcile finishes what an earlier process left open.
@@ -67,16 +66,23 @@ func New(c Config) (*Driver, error) {
 		c.OrphanAfter = 5 * time.Minute
 	}
 	counters := &metrics.Counters{}
-	return &Driver{counters: counters,
+	d := &Driver{counters: counters,
 		allocs: &alloc.Table{Store: c.Store, Boot: c.Host.Boot(), Log: c.Log, Counters: counters}, store: c.Store, host: c.Host, log: c.Log, inventedGateway: c.InventedGateway,
-		devices: c.Devices, containerName: c.ContainerName, gotPool: c.GotPool, orphanAfter: c.OrphanAfter, process: rand.Text(),
-		doubts: doubts{since: time.Now(), unended: map[string]bool{}}, wake: make(chan struct{}, 1)}, nil
+		devices: c.Devices, containerName: c.ContainerName, gotPool: c.GotPool, engine: engineview.New(c.Host.Boot(), rand.Text(), c.OrphanAfter)}
+	d.reconciler = &reconciler{host: d.host, store: d.store, log: d.log, locks: &d.locks, counters: d.counters, allocs: d.allocs, engine: d.engine,
+		release: d.putBack, removeUnneeded: d.removeUnneeded, vfs: vfRecreator{d, undivided{}}, wake: make(chan struct{}, 1),
+		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]string{}}
+	return d, nil
 }
+
+// Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of orphans are restored, quarantined
+// ones tried again, stale networks and VFs that are not needed any more removed, and missing VFs created. It is to be called once.
+func (d *Driver) Reconcile(ctx context.Context) error { return d.reconciler.run(ctx) }
 
 // GetCapabilities: networks are made on each node by itself, while names resolve across a swarm, as with the engine's
 // own macvlan driver.
 func (d *Driver) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
-	d.doubts.all()
+	d.engine.EngineStarted()
 	return &CapabilitiesResponse{Scope: plugin.LocalScope, ConnectivityScope: plugin.GlobalScope, GwAllocChecker: true}, nil
 }
 
@@ -145,9 +151,9 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointReq
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	err := d.deleteEndpoint(ctx, r.NetworkID, r.EndpointID, waitForHome)
-	d.doubts.ended(r.NetworkID, r.EndpointID, err)
+	d.engine.EndpointDeleted(r.NetworkID, r.EndpointID, err)
 	if err != nil { // the engine does not ask again
-		d.nudge()
+		d.reconciler.nudge()
 	}
 	return &Empty{}, err
 }

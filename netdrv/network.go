@@ -83,7 +83,7 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 		return err
 	}
 	defer unlock()
-	if err := d.forgetOutlived(ctx); err != nil {
+	if err := d.removeStale(ctx); err != nil {
 		return err
 	}
 	self, others, err := d.networks(ctx, r.NetworkID)
@@ -104,7 +104,7 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	}
 	internal, _ := r.Options[netlabel.Internal].(bool)
 	rec := ledger.Network{Version: ledger.Version, ID: r.NetworkID, Options: raw, Internal: internal}
-	d.made(&rec)
+	rec = d.engine.Confirmed(rec)
 	rec.Devices, err = d.checked(ctx, c, others)
 	if err = orReplace(err); err == nil {
 		err = d.setGateways(ctx, &rec, c, r)
@@ -125,8 +125,8 @@ func (d *Driver) createNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 
 // confirm notes that the engine knows a network.
 func (d *Driver) confirm(ctx context.Context, n *ledger.Rev[ledger.Network]) error {
-	rec := n.Rec
-	if d.made(&rec); rec.Boot == n.Rec.Boot && rec.Process == n.Rec.Process {
+	rec := d.engine.Confirmed(n.Rec)
+	if rec.Boot == n.Rec.Boot && rec.Process == n.Rec.Process {
 		return nil
 	}
 	_, err := ledger.Commit(ctx, d.store, store.Unchanged(n.KV), ledger.Put(n.KV.Key, rec))
@@ -139,7 +139,7 @@ func (d *Driver) checked(ctx context.Context, c *option.Network, others []ledger
 	for {
 		devices, err := d.modeOf(c).check(ctx, c, others)
 		var met *conflict
-		if !errors.As(err, &met) || !d.doubtful(met.network, others) {
+		if !errors.As(err, &met) || !d.suspect(met.network, others) {
 			return devices, err
 		}
 		rest, busy := d.replace(ctx, met.network, others)

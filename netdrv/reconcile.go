@@ -3,66 +3,110 @@ package netdrv
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
-
-	"github.com/mellanox/passthrough/netdrv/alloc"
-	"github.com/mellanox/passthrough/netdrv/ledger"
 
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/keylock"
+	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/engineview"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/store"
 )
 
 const (
-	// passEvery is how often the ledger is held against the kernel when nothing is known to be open.
+	// passEvery is how often the ledger is compared with the kernel if nothing is known to be open.
 	passEvery = time.Minute
-	// passSoon is how often while a device is on its way back.
+	// passSoon is how often while a device is on its way back, or a call is at work on what is to be looked at.
 	passSoon = 500 * time.Millisecond
-	// burst is how long links are left to change before they are looked at: one that comes home, and is named by udev, makes
-	// a dozen messages, and 63 that are made many hundreds.
-	burst = 100 * time.Millisecond
-	// unusualAfter is when a device that has not come home is no longer being waited for every moment.
-	unusualAfter = time.Minute
-	// countersEvery is how often the log is told how often what was decided.
+	// debounceTime is how long links may change before they are looked at: one that comes home, and is named by udev, makes a dozen
+	// messages, and 63 that are created many hundreds.
+	debounceTime = 100 * time.Millisecond
+	// awaitBound is how long a device that has not come home is looked for at short intervals.
+	awaitBound = time.Minute
+	// countersEvery is how often the counters are logged.
 	countersEvery = time.Hour
 )
 
+// quarantineBackoff is for quarantined devices. The first attempt is that after which the device was quarantined.
+var quarantineBackoff = retry.Backoff{First: time.Minute, Max: time.Hour}
+
+// A reconciler finishes what a crash, a lost call or a slow kernel has left open: it frees the devices of orphans, tries quarantined ones
+// again, removes stale networks and VFs that are not needed any more, and creates missing ones. It never acts on a fact that it could
+// not find out.
+type reconciler struct {
+	host     *hw.Host
+	store    store.Store
+	log      *zap.Logger
+	locks    *keylock.Map
+	counters *metrics.Counters
+	allocs   *alloc.Table
+	engine   *engineview.View
+	wake     chan struct{} // has a message if there is something to finish
+
+	// release restores a device and ends its allocation, or quarantines it. The error matches hw.ErrAway while the device is not in
+	// the host. The caller holds the device's lock.
+	release func(context.Context, *alloc.Allocation) error
+	// removeUnneeded removes stale networks, and VFs that are not needed any more. The caller holds the lock of all networks.
+	removeUnneeded func(context.Context) error
+	vfs            recreator
+
+	// The state below is of this process: one that was restarted looks at everything as for the first time.
+	mu       sync.Mutex // guards all below: a call that ends a bond has its ports looked at
+	home     map[hw.ID]time.Time
+	attempts map[hw.ID]attempt
+	reported map[string]string // errors that were logged, by what they are about
+}
+
+// A recreator creates VFs that are missing.
+type recreator interface {
+	// Observe notes whose VFs are missing, of the PFs of allocations.
+	Observe(held alloc.Set)
+	// Run creates the missing VFs for which it is time. It returns busy if it has to come again because a call is at work on a PF.
+	Run(ctx context.Context) (busy bool, err error)
+}
+
+// An attempt is the last attempt to release a quarantined device.
+type attempt struct {
+	retry.Attempt
+	away bool // the device was not in the host
+}
+
 // nudge wakes the reconciler.
-func (d *Driver) nudge() {
+func (r *reconciler) nudge() {
 	select {
-	case d.wake <- struct{}{}:
+	case r.wake <- struct{}{}:
 	default:
 	}
 }
 
-// Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of allocations that came
-// to nothing are put back, quarantined ones tried again, VFs that nobody needs any more removed and those made that are
-// missing. It looks at start, when links have changed, when something is due, and every minute. It never acts on what it could
-// not find out.
-func (d *Driver) Reconcile(ctx context.Context) error {
-	changed, err := d.host.Watch(ctx)
-	if err != nil { // a device that comes home waits for the next minute then
-		d.log.Warn("reconcile", zap.NamedError("err", err))
+// run makes passes until ctx ends: at once, when links have changed, when something is due, and every minute.
+func (r *reconciler) run(ctx context.Context) error {
+	changed, err := r.host.Watch(ctx)
+	if err != nil { // a device that comes home is then found by the next pass
+		r.log.Warn("reconcile", zap.NamedError("err", err))
 	}
-	m := newMemory()
-	told := time.Now()
+	logged := time.Now()
 	for {
-		if time.Since(told) > countersEvery {
-			told = time.Now()
-			d.log.Info("decisions since start", zap.Any("count", d.counters.Snapshot()))
+		if time.Since(logged) > countersEvery {
+			logged = time.Now()
+			r.log.Info("decisions since start", zap.Any("count", r.counters.Snapshot()))
 		}
-		timer := time.NewTimer(d.pass(ctx, m))
+		timer := time.NewTimer(r.pass(ctx))
 		select {
 		case <-ctx.Done():
-		case <-d.wake:
+		case <-r.wake:
 		case <-timer.C:
 		case _, open := <-changed:
 			if !open {
 				changed = nil
 			}
-			d.counters.Count("link_changes")
-			quiet(ctx, changed)
+			r.counters.Count("link_changes")
+			debounce(ctx, changed)
 		}
 		timer.Stop()
 		if ctx.Err() != nil {
@@ -71,133 +115,130 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 	}
 }
 
-// quiet lets a burst of changes pass.
-func quiet(ctx context.Context, changed <-chan struct{}) {
-	timer := time.NewTimer(burst)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
+// debounce waits until a burst of changes is over.
+func debounce(ctx context.Context, changed <-chan struct{}) {
+	_ = retry.Sleep(ctx, debounceTime) // the caller looks at ctx
 	select {
 	case <-changed:
 	default:
 	}
 }
 
-// pass looks at every allocation and every divided PF once. It returns when something is due next.
-func (d *Driver) pass(ctx context.Context, m *memory) (next time.Duration) {
-	loans, err := d.allocs.List(ctx)
+// pass looks at every allocation, network and PF once. It returns how long to wait for the next pass.
+func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
+	held, err := r.allocs.List(ctx)
 	if err != nil {
-		d.complain(ctx, m, "ledger", err)
+		r.logOnce(ctx, "ledger", err)
 		return passEvery
 	}
-	m.forget(loans)
-	m.undivided.goneWith(loans, d.there)
+	r.forgetEnded(held)
+	r.vfs.Observe(held)
 	next = passEvery
-	again := func(due time.Duration) {
+	for id, a := range held {
+		due := passSoon
+		if unlock, ok := r.locks.TryLock(alloc.Key(id)); ok { // otherwise a call is at work on it
+			due, err = r.reconcile(ctx, id)
+			unlock()
+			r.logOnce(ctx, a.Label, err)
+		}
 		if due > 0 {
 			next = min(next, due)
 		}
 	}
-	for id, l := range loans {
-		due := passSoon
-		if unlock, ok := d.locks.TryLock(alloc.Key(id)); ok { // otherwise a call is at work on it
-			due, err = d.settle(ctx, id, m)
-			unlock()
-			d.complain(ctx, m, l.Label, err)
-		}
-		again(due)
+	removeBusy, removeErr := r.cleanUp(ctx)
+	createBusy, createErr := r.vfs.Run(ctx)
+	if removeBusy || createBusy {
+		next = min(next, passSoon)
 	}
-	retired, retiring := d.retireAll(ctx)
-	divided, dividing := d.divideAgain(ctx, m)
-	again(retired)
-	again(divided)
-	d.complain(ctx, m, "vfs", errors.Join(retiring, dividing))
-	return max(next, burst)
+	r.logOnce(ctx, "vfs", errors.Join(removeErr, createErr))
+	return max(next, debounceTime)
 }
 
-// complain tells what stands in the way of a decision, when it is news. That we were told to stop is none: what is open
-// stays open for the next process.
-func (d *Driver) complain(ctx context.Context, m *memory, about string, err error) {
-	if ctx.Err() != nil || !m.news(about, err) {
-		return
-	}
-	d.counters.Count("left_alone")
-	d.log.Warn("reconcile", zap.String("device", about), zap.NamedError("err", err))
-}
-
-// settle moves one allocation on, if there is reason to. The caller holds its lock, so no call of this process is at work on
-// it: an allocation that is only claimed was left by a process that died. due is when it is worth another look, 0 for never.
-func (d *Driver) settle(ctx context.Context, id hw.ID, m *memory) (due time.Duration, err error) {
-	l, err := d.allocs.Get(ctx, id)
+// reconcile moves one allocation on if there is a reason. The caller holds the device's lock, so no call of this process is at work on
+// it: an allocation that is still claimed was left by a process that died. due is when to look at it again; 0 for never.
+func (r *reconciler) reconcile(ctx context.Context, id hw.ID) (due time.Duration, err error) {
+	a, err := r.allocs.Get(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
 		return 0, nil
 	}
 	if err != nil {
 		return 0, err
 	}
-	if due, err = d.freeOrphan(ctx, l, m); err != nil {
-		return 0, err
+	if !a.Ending() {
+		if due, err = r.freeOrphan(ctx, a); err != nil || !a.Ending() {
+			return due, err
+		}
 	}
-	if l.State != alloc.Freeing && l.State != alloc.Quarantined {
+	if due = r.backoff(a); due > 0 {
 		return due, nil
 	}
-	if due = m.rest(l); due > 0 {
-		return due, nil
+	quarantined := a.State == alloc.Quarantined
+	if quarantined {
+		r.counters.Count("tried_again")
 	}
-	again := l.State == alloc.Quarantined
-	if again {
-		d.counters.Count("tried_again")
-	}
-	if err = d.putBack(ctx, l); again {
-		m.tried(l, err)
+	if err = r.release(ctx, a); quarantined {
+		r.recordAttempt(a, err)
 	}
 	switch {
-	case errors.Is(err, hw.ErrAway) && time.Since(l.Since) < unusualAfter:
+	case errors.Is(err, hw.ErrAway) && time.Since(a.Since) < awaitBound:
 		return passSoon, nil
 	case errors.Is(err, hw.ErrAway):
-		return 0, d.lost(ctx, l, err)
-	case err != nil && l.State == alloc.Freeing:
+		return 0, r.handleMissing(ctx, a, err)
+	case err != nil && a.State == alloc.Freeing:
 		return passSoon, err
 	case err != nil:
-		return m.rest(l), err
+		return r.backoff(a), err
 	}
 	return 0, nil
 }
 
-// lost deals with a device that does not come home. One with a PCI address is waited for; why is told, such as that somebody
-// has bound it to vfio-pci. One without may have died with its container: it is quarantined for people to see, and forgotten
-// with its network.
-func (d *Driver) lost(ctx context.Context, l *alloc.Allocation, why error) error {
-	if l.Device.IsPCI() {
+// handleMissing deals with a device that does not come home. One with a PCI address is waited for, and why is reported, such as that an
+// administrator has bound it to vfio-pci. One without may have died with its container: it is quarantined, so that people see it,
+// and its allocation ends once its network is gone.
+func (r *reconciler) handleMissing(ctx context.Context, a *alloc.Allocation, why error) error {
+	if a.Device.IsPCI() {
 		return why
 	}
-	_, err := ledger.Get[ledger.Network](ctx, d.store, ledger.NetworkKey(l.Network))
+	_, err := ledger.Get[ledger.Network](ctx, r.store, ledger.NetworkKey(a.Network))
 	if errors.Is(err, store.ErrNotFound) {
-		return d.allocs.End(ctx, l)
+		return r.allocs.End(ctx, a)
 	}
-	if err != nil || l.State == alloc.Quarantined {
+	if err != nil || a.State == alloc.Quarantined {
 		return err
 	}
-	return d.allocs.Quarantine(ctx, l, errors.New("has not come back; it may have died with its container"))
+	return r.allocs.Quarantine(ctx, a, errors.New("has not come back; it may have died with its container"))
 }
 
-// retireAll removes networks that have outlived their engine, and the VFs that the plugin made and nobody needs any more. due is
-// when to come again because a call was at work on networks, 0 if none was: the call may not be about what is left to do.
-func (d *Driver) retireAll(ctx context.Context) (due time.Duration, err error) {
-	unlock, ok := d.locks.TryLock("networks")
+// cleanUp removes stale networks and VFs that are not needed any more. It returns busy if it has to come again because a call is at work on
+// networks: that call may be about something else.
+func (r *reconciler) cleanUp(ctx context.Context) (busy bool, err error) {
+	unlock, ok := r.locks.TryLock("networks")
 	if !ok {
-		return passSoon, nil
+		return true, nil
 	}
 	defer unlock()
-	errs := []error{d.forgetOutlived(ctx)}
-	all, err := ledger.List[sharingRecord](ctx, d.store, sharingPrefix)
-	if err != nil {
-		return 0, err
+	return false, r.removeUnneeded(ctx)
+}
+
+// logOnce logs an error that keeps the reconciler from a decision, unless it is that of the last time. If ctx has ended the plugin is
+// being stopped: the next process finishes what is open.
+func (r *reconciler) logOnce(ctx context.Context, about string, err error) {
+	if ctx.Err() != nil || !r.changed(about, err) {
+		return
 	}
-	for _, r := range all {
-		errs = append(errs, d.retireSharing(ctx, r.Rec.PCI))
+	r.counters.Count("left_alone")
+	r.log.Warn("reconcile", zap.String("device", about), zap.NamedError("err", err))
+}
+
+// changed reports whether an error is not the one of the last time.
+func (r *reconciler) changed(about string, err error) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if err == nil {
+		delete(r.reported, about)
+		return false
 	}
-	return 0, errors.Join(errs...)
+	was := r.reported[about]
+	r.reported[about] = err.Error()
+	return was != err.Error()
 }

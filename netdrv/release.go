@@ -38,13 +38,13 @@ func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
 		if !ok { // the reconciler is at it
 			continue
 		}
-		_, settleErr := d.settle(ctx, id, newMemory())
+		_, settleErr := d.reconciler.reconcile(ctx, id)
 		err = errors.Join(err, settleErr)
 		unlock()
 	}
 	if err != nil {
 		d.log.Warn("device not put back yet", zap.String("part_of", string(whole)), zap.NamedError("err", err))
-		d.nudge()
+		d.reconciler.nudge()
 	}
 }
 
@@ -60,7 +60,7 @@ func (d *Driver) bringHome(ctx context.Context, l *alloc.Allocation, patience ti
 	})
 	if err != nil {
 		d.log.Warn("device not put back yet", append(l.Fields(), zap.NamedError("err", err))...)
-		d.nudge()
+		d.reconciler.nudge()
 	}
 }
 

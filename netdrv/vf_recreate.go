@@ -6,6 +6,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 
@@ -13,7 +14,7 @@ import (
 )
 
 // undivided are PFs whose VFs are to be made without anybody's asking, by PCI address, with what became of the last attempt.
-type undivided map[string]try
+type undivided map[string]retry.Attempt
 
 // goneWith takes note of the PFs that are gone with VFs that containers had: with the machine, or by themselves.
 func (u undivided) goneWith(loans alloc.Set, there func(pci string) bool) {
@@ -25,7 +26,7 @@ func (u undivided) goneWith(loans alloc.Set, there func(pci string) bool) {
 	}
 	for pci, past := range past {
 		if _, known := u[pci]; !known && (past || !there(pci)) {
-			u[pci] = try{}
+			u[pci] = retry.Attempt{}
 		}
 	}
 }
@@ -36,9 +37,9 @@ func (u undivided) tried(pci string, err error) {
 	case err == nil:
 		delete(u, pci)
 	case notThere(err):
-		u[pci] = try{away: true}
+		u[pci] = retry.Attempt{}
 	default:
-		u[pci] = try{failed: u[pci].failed + 1, at: time.Now()}
+		u[pci] = u[pci].Failed()
 	}
 }
 
@@ -51,20 +52,32 @@ func (d *Driver) there(pci string) bool {
 	return !notThere(err)
 }
 
-// divideAgain makes the VFs that are missing: those that containers had when the machine went down or the PF was taken out, and
+// recreateBackoff is for PFs whose VFs could not be made.
+var recreateBackoff = retry.Backoff{First: 2 * time.Minute, Max: time.Hour}
+
+// vfRecreator makes VFs that are missing.
+type vfRecreator struct {
+	*Driver
+	undivided undivided
+}
+
+// Observe is goneWith for the driver's host.
+func (d vfRecreator) Observe(held alloc.Set) { d.undivided.goneWith(held, d.there) }
+
+// Run makes the VFs that are missing: those that containers had when the machine went down or the PF was taken out, and
 // those of a PF that a crash, or a call that ran out of time, has left half divided. The engine starts those containers once
-// each, and a call has 10 s (HANDLER_TIMEOUT); a PF may take longer for hundreds of VFs. again is when to come again because a call
-// was at work on a PF, 0 if none was.
-func (d *Driver) divideAgain(ctx context.Context, m *memory) (again time.Duration, err error) {
+// each, and a call has 10 s (HANDLER_TIMEOUT); a PF may take longer for hundreds of VFs. again tells whether to come again because
+// a call was at work on a PF.
+func (d vfRecreator) Run(ctx context.Context) (again bool, err error) {
 	all, err := ledger.List[sharingRecord](ctx, d.store, sharingPrefix)
 	if err != nil {
-		return 0, err
+		return false, err
 	}
 	var due []string
 	for _, r := range all {
-		last, known := m.undivided[r.Rec.PCI]
+		last, known := d.undivided[r.Rec.PCI]
 		half := r.Rec.Boot == d.host.Boot() && !r.Rec.Done
-		if (known || half) && last.rest() == 0 {
+		if (known || half) && last.Wait(recreateBackoff) == 0 {
 			due = append(due, r.Rec.PCI)
 		}
 	}
@@ -76,10 +89,10 @@ func (d *Driver) divideAgain(ctx context.Context, m *memory) (again time.Duratio
 	wg.Wait()
 	for i, pci := range due {
 		if busy[i] {
-			again = passSoon
+			again = true
 			continue
 		}
-		m.undivided.tried(pci, errs[i])
+		d.undivided.tried(pci, errs[i])
 		if notThere(errs[i]) {
 			errs[i] = nil
 		}

@@ -1,49 +1,40 @@
 package engineview
 
-import "time"
+import (
+	"time"
 
-// A State is how far an allocation is.
-type State int
-
-// The states of allocations that the engine can know of. Ended is any other: its endpoint is gone.
-const (
-	Ended   State = iota
-	Claimed       // it is being set up
-	Ready         // it is set up, and waits to be joined
-	Lent          // it was joined; its device may be in a container
+	"github.com/mellanox/passthrough/netdrv/alloc"
 )
 
-// An Allocation has the facts about an allocation of which no call is at work.
+// An Allocation has the facts about an allocation while no call is at work on it.
 type Allocation struct {
 	Network, Endpoint string
-	State             State
+	State             alloc.State
 	Since             time.Time // when it got into its state
 	FromEarlierBoot   bool
-	// Home is since when its device is seen in the host without a break; zero if it is not there. It matters for Lent only.
-	Home time.Time
-	// Whole is for an allocation that is part of another, as a port's is of a bond's.
+	// Home is since when its device is seen in the host without a break; zero if it is not there. It matters for alloc.Lent only.
+	Home  time.Time
 	Whole Whole
 }
 
-// Whole says what became of the allocation that another one is part of.
+// Whole is the state of the allocation that another one is part of, as a port's is of a bond's.
 type Whole int
 
-// NoWhole is for an allocation that is not part of another.
+// The states of a whole.
 const (
-	NoWhole Whole = iota
-	WholeHeld
-	WholeEnded // it is gone, or being freed
+	NoWhole    Whole = iota // the allocation is not part of another
+	WholeHeld               // an endpoint has it
+	WholeEnded              // it is gone, or being freed
 )
 
 // An Action is what to do with an allocation.
 type Action int
 
-// Keep leaves it as it is. Free frees its device and removes its endpoint. FreePart frees its device: the endpoint is of the
-// allocation that it is part of, and ends with that.
+// The actions.
 const (
-	Keep Action = iota
-	Free
-	FreePart
+	Keep     Action = iota // leave it as it is
+	Free                   // free its device, and remove its endpoint
+	FreePart               // free its device; its whole's end has removed the endpoint
 )
 
 // A Verdict is an action and why.
@@ -66,39 +57,41 @@ type rule struct {
 // rules are tried in this order; the first that holds decides. If none does the allocation is kept.
 var rules = []rule{
 	{
-		holds:  func(_ *View, a Allocation) bool { return a.Whole == WholeEnded && a.State == Ready },
+		holds:  func(_ *View, a Allocation) bool { return a.Whole == WholeEnded && a.State == alloc.Ready },
 		action: FreePart, reason: "what it is part of has ended",
 	},
 	{
-		holds:  func(_ *View, a Allocation) bool { return a.Whole == WholeHeld && a.State == Ready },
+		holds:  func(_ *View, a Allocation) bool { return a.Whole == WholeHeld && a.State == alloc.Ready },
 		action: Keep,
 	},
 	{ // the caller knows that no call of this process is at work on it
-		holds:  func(_ *View, a Allocation) bool { return a.State == Claimed },
+		holds:  func(_ *View, a Allocation) bool { return a.State == alloc.Claimed },
 		action: Free, reason: "the plugin died while setting it up",
 	},
 	{
-		holds:  func(_ *View, a Allocation) bool { return a.FromEarlierBoot && (a.State == Ready || a.State == Lent) },
+		holds: func(_ *View, a Allocation) bool {
+			return a.FromEarlierBoot && (a.State == alloc.Ready || a.State == alloc.Lent)
+		},
 		action: Free, reason: "the machine was rebooted",
 	},
 	{
 		holds: func(v *View, a Allocation) bool {
-			return v.deleted[endpointID(a.Network, a.Endpoint)] && (a.State == Ready || a.State == Lent)
+			return v.deleted[endpointID(a.Network, a.Endpoint)] && (a.State == alloc.Ready || a.State == alloc.Lent)
 		},
 		action: Free, reason: "the engine deleted it while the ledger could not be written",
 	},
 	{
-		holds:  func(_ *View, a Allocation) bool { return a.State == Ready },
+		holds:  func(_ *View, a Allocation) bool { return a.State == alloc.Ready },
 		action: Free, reason: "it was not joined",
 		from:  func(a Allocation) time.Time { return a.Since },
 		grace: func(v *View) time.Duration { return min(joinGrace, v.homeGrace) },
 	},
 	{ // it is in a container, or on its way there or back
-		holds:  func(_ *View, a Allocation) bool { return a.State == Lent && a.Home.IsZero() },
+		holds:  func(_ *View, a Allocation) bool { return a.State == alloc.Lent && a.Home.IsZero() },
 		action: Keep,
 	},
 	{ // the engine has not moved the device, or has moved it back and DeleteEndpoint was lost
-		holds:  func(_ *View, a Allocation) bool { return a.State == Lent },
+		holds:  func(_ *View, a Allocation) bool { return a.State == alloc.Lent },
 		action: Free, reason: "its device was in the host",
 		from:  func(a Allocation) time.Time { return a.Home },
 		grace: func(v *View) time.Duration { return v.homeGrace },

@@ -8,7 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
+	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -32,45 +34,47 @@ func TestVerdict(t *testing.T) {
 		name string
 		// age is how long the allocation is in its state; home how long its device is in the host, 0 for not; restarted how long ago
 		// the engine was restarted, 0 for not since.
-		state                engineview.State
+		state                alloc.State
 		age, home, restarted time.Duration
 		earlierBoot, deleted bool
 		whole                engineview.Whole
 		want                 verdict
 	}{
-		{name: "claimed", state: engineview.Claimed, want: free(died)},
-		{name: "claimed, in an earlier boot", state: engineview.Claimed, earlierBoot: true, want: free(died)},
-		{name: "claimed, part of one that is held", state: engineview.Claimed, whole: engineview.WholeHeld, want: free(died)},
-		{name: "claimed, part of one that ended", state: engineview.Claimed, whole: engineview.WholeEnded, want: free(died)},
+		{name: "claimed", state: alloc.Claimed, want: free(died)},
+		{name: "claimed, in an earlier boot", state: alloc.Claimed, earlierBoot: true, want: free(died)},
+		{name: "claimed, part of one that is held", state: alloc.Claimed, whole: engineview.WholeHeld, want: free(died)},
+		{name: "claimed, part of one that ended", state: alloc.Claimed, whole: engineview.WholeEnded, want: free(died)},
 
-		{name: "ready", state: engineview.Ready, age: time.Second, want: after(time.Hour - time.Second)},
-		{name: "ready for an hour", state: engineview.Ready, age: time.Hour, want: free("it was not joined for 1h0m0s")},
-		{name: "ready, restarted", state: engineview.Ready, age: 20 * time.Second, restarted: time.Second, want: after(40 * time.Second)},
-		{name: "ready for a minute, restarted", state: engineview.Ready, age: time.Minute, restarted: time.Second,
+		{name: "ready", state: alloc.Ready, age: time.Second, want: after(time.Hour - time.Second)},
+		{name: "ready for an hour", state: alloc.Ready, age: time.Hour, want: free("it was not joined for 1h0m0s")},
+		{name: "ready, restarted", state: alloc.Ready, age: 20 * time.Second, restarted: time.Second, want: after(40 * time.Second)},
+		{name: "ready for a minute, restarted", state: alloc.Ready, age: time.Minute, restarted: time.Second,
 			want: free("it was not joined for 1m0s")},
-		{name: "ready, after a restart", state: engineview.Ready, age: time.Minute, restarted: 2 * time.Minute, want: after(59 * time.Minute)},
-		{name: "ready, in an earlier boot", state: engineview.Ready, earlierBoot: true, want: free(rebooted)},
-		{name: "ready, deleted", state: engineview.Ready, deleted: true, want: free(deleted)},
-		{name: "ready, part of one that is held", state: engineview.Ready, age: 2 * time.Hour, whole: engineview.WholeHeld, want: keep},
-		{name: "ready, part of one that is held, in an earlier boot", state: engineview.Ready, earlierBoot: true,
+		{name: "ready, after a restart", state: alloc.Ready, age: time.Minute, restarted: 2 * time.Minute, want: after(59 * time.Minute)},
+		{name: "ready, in an earlier boot", state: alloc.Ready, earlierBoot: true, want: free(rebooted)},
+		{name: "ready, deleted", state: alloc.Ready, deleted: true, want: free(deleted)},
+		{name: "ready, part of one that is held", state: alloc.Ready, age: 2 * time.Hour, whole: engineview.WholeHeld, want: keep},
+		{name: "ready, part of one that is held, in an earlier boot", state: alloc.Ready, earlierBoot: true,
 			whole: engineview.WholeHeld, want: keep},
-		{name: "ready, part of one that ended", state: engineview.Ready, whole: engineview.WholeEnded, want: freePart},
+		{name: "ready, part of one that ended", state: alloc.Ready, whole: engineview.WholeEnded, want: freePart},
 
-		{name: "lent, away", state: engineview.Lent, age: 1000 * time.Hour, want: keep},
-		{name: "lent, away, restarted", state: engineview.Lent, age: 1000 * time.Hour, restarted: time.Hour, want: keep},
-		{name: "lent, at home", state: engineview.Lent, age: 30 * time.Minute, home: 10 * time.Minute, want: after(50 * time.Minute)},
-		{name: "lent, at home for an hour", state: engineview.Lent, age: 2 * time.Hour, home: time.Hour,
+		{name: "lent, away", state: alloc.Lent, age: 1000 * time.Hour, want: keep},
+		{name: "lent, away, restarted", state: alloc.Lent, age: 1000 * time.Hour, restarted: time.Hour, want: keep},
+		{name: "lent, at home", state: alloc.Lent, age: 30 * time.Minute, home: 10 * time.Minute, want: after(50 * time.Minute)},
+		{name: "lent, at home for an hour", state: alloc.Lent, age: 2 * time.Hour, home: time.Hour,
 			want: free("its device was in the host for 1h0m0s")},
-		{name: "lent, at home, restarted", state: engineview.Lent, age: time.Hour, home: time.Minute, restarted: time.Minute,
+		{name: "lent, at home, restarted", state: alloc.Lent, age: time.Hour, home: time.Minute, restarted: time.Minute,
 			want: after(4 * time.Minute)},
-		{name: "lent, at home for 5 minutes, restarted", state: engineview.Lent, age: time.Hour, home: homeGrace, restarted: time.Minute,
+		{name: "lent, at home for 5 minutes, restarted", state: alloc.Lent, age: time.Hour, home: homeGrace, restarted: time.Minute,
 			want: free("its device was in the host for 5m0s")},
-		{name: "lent, in an earlier boot", state: engineview.Lent, earlierBoot: true, want: free(rebooted)},
-		{name: "lent, deleted, away", state: engineview.Lent, deleted: true, want: free(deleted)},
+		{name: "lent, in an earlier boot", state: alloc.Lent, earlierBoot: true, want: free(rebooted)},
+		{name: "lent, deleted, away", state: alloc.Lent, deleted: true, want: free(deleted)},
 
-		{name: "ended", state: engineview.Ended, age: 1000 * time.Hour, home: time.Hour, restarted: time.Hour, earlierBoot: true,
+		{name: "freeing", state: alloc.Freeing, age: 1000 * time.Hour, home: time.Hour, restarted: time.Hour, earlierBoot: true,
 			deleted: true, want: keep},
-		{name: "ended, part of one that ended", state: engineview.Ended, whole: engineview.WholeEnded, want: keep},
+		{name: "quarantined", state: alloc.Quarantined, age: 1000 * time.Hour, home: time.Hour, restarted: time.Hour, earlierBoot: true,
+			deleted: true, want: keep},
+		{name: "freeing, part of one that ended", state: alloc.Freeing, whole: engineview.WholeEnded, want: keep},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -106,7 +110,7 @@ func TestPluginRestarted(t *testing.T) {
 		since := time.Now()
 		time.Sleep(time.Minute)
 		v := engineview.New("boot", "process", homeGrace)
-		got := v.Verdict(engineview.Allocation{State: engineview.Ready, Since: since}, time.Now())
+		got := v.Verdict(engineview.Allocation{State: alloc.Ready, Since: since}, time.Now())
 		if want := (engineview.Verdict{Action: engineview.Free, Reason: "it was not joined for 1m0s"}); got != want {
 			t.Errorf("verdict is %+v, want %+v", got, want)
 		}
@@ -128,7 +132,7 @@ func TestEndpointDeleted(t *testing.T) {
 		{errors.New("not the ledger"), engineview.Keep},
 	} {
 		v := engineview.New("boot", "process", homeGrace)
-		a := engineview.Allocation{Network: "n", Endpoint: "e", State: engineview.Lent, Since: time.Now()}
+		a := engineview.Allocation{Network: "n", Endpoint: "e", State: alloc.Lent, Since: time.Now()}
 		v.EndpointDeleted("n", "e", c.err)
 		v.EndpointDeleted("n", "other", store.ErrUnavailable)
 		if got := v.Verdict(a, time.Now()); got.Action != c.want {
@@ -159,7 +163,7 @@ func TestStaleness(t *testing.T) {
 		{"", "", engineview.Suspect, engineview.Known}, // an early version recorded neither
 	} {
 		for id, want := range map[string]engineview.Staleness{swarm: c.swarm, local: c.local} {
-			n := engineview.Network{ID: id, Boot: c.boot, Process: c.process}
+			n := ledger.Network{ID: id, Boot: c.boot, Process: c.process}
 			if got := v.Staleness(n); got != want {
 				t.Errorf("%+v: staleness %d, want %d", n, got, want)
 			}
@@ -168,7 +172,7 @@ func TestStaleness(t *testing.T) {
 			}
 		}
 	}
-	if n := (engineview.Network{ID: local}); v.Confirmed(n) != n {
-		t.Errorf("an engine's own network got %+v", v.Confirmed(n))
+	if got := v.Confirmed(ledger.Network{ID: local}); got.Boot != "" || got.Process != "" {
+		t.Errorf("an engine's own network is marked: %+v", got)
 	}
 }
