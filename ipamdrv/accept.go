@@ -23,5 +23,5 @@ func Accept(ctx context.Context, own store.Store) error {
 	if err != nil {
 		return fmt.Errorf("this node's own ledger: %w", err)
 	}
-	return cluster.Accept(ctx, own)
+	return cluster.ClearWatermark(ctx, own)
 }

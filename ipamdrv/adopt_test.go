@@ -82,7 +82,7 @@ func TestAdoptFromLost(t *testing.T) {
 				pool := lost.pool("10.0.0.0/24", options...)
 				lost.end()
 				forget := func() {
-					if err := cluster.Forget(t.Context(), under, lost.identity()); err != nil {
+					if err := cluster.RemoveNode(t.Context(), under, lost.identity()); err != nil {
 						t.Error(err)
 					}
 				}

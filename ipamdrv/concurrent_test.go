@@ -15,12 +15,13 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
 )
 
 // Many containers start at once on a real ledger: everybody gets an address of its own, and exactly as many as there
 // are get one.
 func TestConcurrentRequests(t *testing.T) {
-	s, err := store.OpenBolt(filepath.Join(t.TempDir(), "ledger.db"))
+	s, err := boltstore.Open(filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
 		t.Fatal(err)
 	}

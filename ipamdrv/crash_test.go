@@ -12,6 +12,7 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
@@ -127,7 +128,7 @@ func crashEverywhere(t *testing.T, fate storetest.Fate, options map[string]strin
 // openLedger opens a real ledger.
 func openLedger(t *testing.T, path string) store.Store {
 	t.Helper()
-	s, err := store.OpenBolt(path)
+	s, err := boltstore.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}

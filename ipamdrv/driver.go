@@ -233,10 +233,10 @@ func (d *Driver) find(ctx context.Context, p *pool, h handle) error {
 // forgotten passes an error on. When it says that this node was declared lost, the node begins anew: its networks have no
 // pools any more. When it says that the ledger went back, that is written down at once: it does not show for long.
 func (d *Driver) forgotten(ctx context.Context, err error) error {
-	if errors.Is(err, store.ErrPast) {
+	if errors.Is(err, store.ErrRolledBack) {
 		err = errors.Join(err, d.remember(context.WithoutCancel(ctx)))
 	}
-	if d.node == nil || !errors.Is(err, cluster.ErrForgotten) {
+	if d.node == nil || !errors.Is(err, cluster.ErrRemoved) {
 		return err
 	}
 	d.log.Error("this node was declared lost (driver forget); the addresses of its containers may be in use elsewhere: stop "+

@@ -205,7 +205,7 @@ func (d *Driver) pay(ctx context.Context, p *pool) error {
 
 // run makes one errand. What it is about may be gone, or somebody else's, by now.
 func (d *Driver) run(ctx context.Context, p *pool, e errand) error {
-	if err := store.Settle(ctx, d.ledger.store, e.Settle); err != nil {
+	if err := store.Fence(ctx, d.ledger.store, e.Settle); err != nil {
 		return err
 	}
 	return again(ctx, func() (err error) {

@@ -19,7 +19,7 @@ func Forget(ctx context.Context, shared store.Store, id string) (handles int, er
 		return 0, err
 	}
 	d.ledger.far = true
-	err = cluster.Forget(ctx, shared, id)
+	err = cluster.RemoveNode(ctx, shared, id)
 	known := err == nil
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return 0, err

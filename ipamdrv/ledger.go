@@ -223,7 +223,7 @@ func (l ledger) commit(ctx context.Context, conds []store.Cond, ops ...store.Op)
 	}
 	r, err := l.store.Txn(ctx, conds, ops)
 	if l.node != nil && err == nil && !r.OK && r.Failed == conds[0] {
-		if _, err = l.node.member.Anew(ctx, conds[0]); err == nil {
+		if _, err = l.node.member.Refresh(ctx, conds[0]); err == nil {
 			err = errChanged
 		}
 		return r, err

@@ -57,7 +57,7 @@ func (d *Driver) remember(ctx context.Context) error {
 	if d.node == nil {
 		return nil
 	}
-	return cluster.Remember(ctx, d.node.own, d.ledger.store)
+	return cluster.SaveWatermark(ctx, d.node.own, d.ledger.store)
 }
 
 // payAll does what this node owes to any pool.

@@ -39,7 +39,7 @@ type node struct {
 	lost    error                                 // why
 }
 
-// Journal keeps entries that have to survive the end of the process, but not that of the machine, see [store.Journal].
+// Journal keeps entries that have to survive the end of the process, but not that of the machine, see [journal.Journal].
 type Journal interface {
 	Add(key string, value []byte) error
 	Remove(key string) error
@@ -255,7 +255,7 @@ func (n *node) disown(ctx context.Context, h handle, more ...errand) error {
 func (n *node) restart(ctx context.Context) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if _, err := n.member.Cond(ctx); !errors.Is(err, cluster.ErrForgotten) {
+	if _, err := n.member.Cond(ctx); !errors.Is(err, cluster.ErrRemoved) {
 		return err
 	}
 	var ops []store.Op

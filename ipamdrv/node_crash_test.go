@@ -14,6 +14,7 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/journal"
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
@@ -40,7 +41,7 @@ func nodeCrashEverywhere(t *testing.T, fate storetest.Fate, options map[string]s
 		own, shared := store.NewMemory(), store.NewMemory()
 		crash := storetest.NewCrash(shared, k, fate)
 		path := filepath.Join(t.TempDir(), "journal")
-		journal := &mortal{store.NewJournal(path), crash.Beside(store.NewMemory())}
+		journal := &mortal{journal.New(path), crash.Beside(store.NewMemory())}
 		p := &promises{options: options, d: driverOf(t, crash.Beside(own), crash, journal), has: map[string]bool{},
 			unsure: map[string]bool{}, names: map[string]string{}}
 		p.life()
@@ -58,7 +59,7 @@ func nodeCrashEverywhere(t *testing.T, fate storetest.Fate, options map[string]s
 
 // mortal is a journal whose writes count as transactions of the process that crashes.
 type mortal struct {
-	*store.Journal
+	*journal.Journal
 	crash *storetest.Crash
 }
 
@@ -89,9 +90,9 @@ func driverOf(t *testing.T, own, shared store.Store, journal ipamdrv.Journal) *i
 }
 
 // afterNodeCrash looks at what a new driver makes of the ledgers.
-func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, journal string) {
+func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, journalPath string) {
 	t.Helper()
-	p.d = driverOf(t, own, shared, store.NewJournal(journal))
+	p.d = driverOf(t, own, shared, journal.New(journalPath))
 	ctx, end := context.WithCancel(t.Context())
 	defer end()
 	go func() { _ = p.d.Maintain(ctx) }()
@@ -153,7 +154,7 @@ func TestDrawCrashAtStepK(t *testing.T) {
 func drawAndDie(t *testing.T, k int, fate storetest.Fate) (died bool, given int) {
 	t.Helper()
 	own, shared, path := store.NewMemory(), store.NewMemory(), filepath.Join(t.TempDir(), "journal")
-	first := &bench{T: t, d: driverOf(t, own, shared, store.NewJournal(path))}
+	first := &bench{T: t, d: driverOf(t, own, shared, journal.New(path))}
 	pool, err := first.d.RequestPool(t.Context(), &ipam.RequestPoolRequest{Pool: "10.99.0.0/30",
 		Options: map[string]string{"prefetch": "1"}})
 	if err != nil {
@@ -163,14 +164,14 @@ func drawAndDie(t *testing.T, k int, fate storetest.Fate) (died bool, given int)
 	maintain(t, first.d)
 
 	crash := storetest.NewCrash(shared, k, fate)
-	journal := &mortal{store.NewJournal(path), crash.Beside(store.NewMemory())}
-	second := driverOf(t, crash.Beside(own), crash, journal)
+	dying := &mortal{journal.New(path), crash.Beside(store.NewMemory())}
+	second := driverOf(t, crash.Beside(own), crash, dying)
 	got, err := second.RequestAddress(t.Context(), &ipam.RequestAddressRequest{PoolID: pool.PoolID})
 	if died = crash.Dead(); died == (err == nil) || !died && (got.Address != "10.99.0.2/30" || k < 4) {
 		t.Fatalf("write %d: %v, %v", k, got, err)
 	}
 	shared = shared.Reopen()
-	maintain(t, driverOf(t, own.Reopen(), shared, store.NewJournal(path)))
+	maintain(t, driverOf(t, own.Reopen(), shared, journal.New(path)))
 	if died && strings.Contains(value(t, shared, "ipam/lease/"+strings.TrimPrefix(pool.PoolID, "v1:")+"/10.99.0.2"), "chosen") {
 		given++
 	}

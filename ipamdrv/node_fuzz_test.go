@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/journal"
 )
 
 // FuzzNodeLedger: whatever a node's own ledger and journal say that it owes the others, or has of a pool, it goes on, and takes
@@ -27,7 +28,7 @@ func FuzzNodeLedger(f *testing.F) {
 			key := []string{"node/owed/" + id + "/0000000000000005", "node/mine/" + pa, "node/reserve/" + pa + "/" + free,
 				"node/owed/" + id + "/000000000000000a"}[kind%4]
 			if kind%4 == 3 {
-				j := store.NewJournal(a.journal)
+				j := journal.New(a.journal)
 				if err := j.Add(key, value); err != nil {
 					t.Fatal(err)
 				}

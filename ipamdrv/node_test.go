@@ -18,6 +18,7 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/cluster"
+	"github.com/mellanox/passthrough/store/journal"
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
@@ -43,7 +44,7 @@ func newNode(t *testing.T, shared store.Store) *clusterNode {
 // start starts the process on the ledger that it left behind.
 func (n *clusterNode) start() {
 	n.Helper()
-	d, err := ipamdrv.New(ipamdrv.Config{Store: n.shared, Own: n.own, Journal: store.NewJournal(n.journal),
+	d, err := ipamdrv.New(ipamdrv.Config{Store: n.shared, Own: n.own, Journal: journal.New(n.journal),
 		NodeName: "n", Log: n.log})
 	if err != nil {
 		n.Fatal(err)
@@ -290,7 +291,7 @@ func TestForget(t *testing.T) {
 			t.Error("the lost node gives addresses of a pool that it has no more")
 		}
 		if _, err := a.d.RequestPool(t.Context(), &ipam.RequestPoolRequest{Pool: "10.2.0.0/24"}); err != nil &&
-			!errors.Is(err, cluster.ErrForgotten) {
+			!errors.Is(err, cluster.ErrRemoved) {
 			t.Errorf("RequestPool: %v", err)
 		}
 		a.release(pa, "10.0.0.2") // its engine cleans up

@@ -27,7 +27,7 @@ type restored struct {
 // refusal is the error of every call then.
 func (r *restored) refusal() error {
 	if r.past {
-		return fmt.Errorf("%w: %w", store.ErrUnavailable, store.ErrPast)
+		return fmt.Errorf("%w: %w", store.ErrUnavailable, store.ErrRolledBack)
 	}
 	return nil
 }
@@ -53,14 +53,14 @@ func (r *restored) Range(ctx context.Context, prefix string, fn func(store.KV) e
 	return r.Store.Range(ctx, prefix, fn)
 }
 
-func (r *restored) Past() []byte {
+func (r *restored) Watermark() []byte {
 	if r.past {
 		return []byte("10 3")
 	}
 	return []byte("10")
 }
 
-func (r *restored) Recall([]byte) error { return nil }
+func (r *restored) SetWatermark([]byte) error { return nil }
 
 // While the ledger shows an older state a node gives nothing that it has ahead, and that it saw such a state is in its own
 // ledger before the caller hears of it.
@@ -72,7 +72,7 @@ func TestLedgerWentBack(t *testing.T) {
 		wait(10 * time.Second)
 		synctest.Wait()
 		shared.past = true
-		if got, err := n.ask(pool); !errors.Is(err, store.ErrPast) {
+		if got, err := n.ask(pool); !errors.Is(err, store.ErrRolledBack) {
 			t.Errorf("given %s, %v", got, err)
 		}
 		if got := value(t, n.own, "cluster/past"); got != "10 3" {

@@ -46,7 +46,7 @@ func (n *node) keep(h string, a netip.Addr, lease leaseRecord) {
 // went back knows of the reserve is not certain: another node may be given the same.
 func (d *Driver) draw(ctx context.Context, id string, w wish, failure error) (string, error) {
 	h, ok := parseHandle(id)
-	helps := d.node.cannot(failure) && !errors.Is(failure, store.ErrPast) || d.node != nil && errors.Is(failure, ErrFull)
+	helps := d.node.cannot(failure) && !errors.Is(failure, store.ErrRolledBack) || d.node != nil && errors.Is(failure, ErrFull)
 	if !ok || !w.any() || ctx.Err() != nil || !helps {
 		return "", failure
 	}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/journal"
 )
 
 // sharers are two drivers on one ledger, as two nodes of a cluster would be, and networks that share one pool. held says
@@ -34,9 +35,9 @@ type sharers struct {
 // addresses rest and while they do not.
 func TestSharedAgainstModel(t *testing.T) {
 	dir, made := t.TempDir(), 0
-	journal := func() *store.Journal {
+	journal := func() *journal.Journal {
 		made++
-		return store.NewJournal(filepath.Join(dir, strconv.Itoa(made)))
+		return journal.New(filepath.Join(dir, strconv.Itoa(made)))
 	}
 	synctest.Test(t, func(t *testing.T) { // see TestAgainstModel
 		rapid.Check(struct{ rapid.TB }{t}, func(t *rapid.T) { sharedAgainstModel(t, journal) })
@@ -44,7 +45,7 @@ func TestSharedAgainstModel(t *testing.T) {
 }
 
 // sharedAgainstModel is one history.
-func sharedAgainstModel(t *rapid.T, journal func() *store.Journal) {
+func sharedAgainstModel(t *rapid.T, journal func() *journal.Journal) {
 	s := &sharers{store: store.NewMemory(), held: map[netip.Addr][]string{}}
 	s.rests = rapid.SampledFrom([]map[string]string{nil, {"quarantine": "2s"}, {"sticky": "4s"},
 		{"quarantine": "2s", "sticky": "4s"}}).Draw(t, "rests")

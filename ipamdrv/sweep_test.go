@@ -12,6 +12,7 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/journal"
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
@@ -264,7 +265,7 @@ func TestSweepOfOneNode(t *testing.T) {
 		a.d.GotPool(t.Context(), "n", "passthrough-local", "10.0.0.0/24")
 		c.d.GotPool(t.Context(), "n", "passthrough-local", "10.0.0.0/24")
 		mine, theirs := a.get(pa), c.get(pc)
-		d, err := ipamdrv.New(ipamdrv.Config{Store: under, Own: a.own, Journal: store.NewJournal(a.journal),
+		d, err := ipamdrv.New(ipamdrv.Config{Store: under, Own: a.own, Journal: journal.New(a.journal),
 			Uses: func(context.Context) ([]ipamdrv.Use, error) { return []ipamdrv.Use{use("n")}, nil }})
 		if err != nil {
 			t.Fatal(err)

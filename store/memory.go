@@ -35,7 +35,7 @@ func (m *Memory) Reopen() *Memory {
 
 // Txn implements [Store].
 func (m *Memory) Txn(ctx context.Context, conds []Cond, then []Op) (Result, error) {
-	if err := checkTxn(conds, then); err != nil {
+	if err := CheckTxn(conds, then); err != nil {
 		return Result{}, err
 	}
 	if err := m.usable(ctx); err != nil {
@@ -64,7 +64,7 @@ func (m *Memory) Txn(ctx context.Context, conds []Cond, then []Op) (Result, erro
 
 // Get implements [Store].
 func (m *Memory) Get(ctx context.Context, key string) (KV, error) {
-	if err := checkKey(key); err != nil {
+	if err := CheckKey(key); err != nil {
 		return KV{}, err
 	}
 	if err := m.usable(ctx); err != nil {
@@ -126,7 +126,7 @@ func (m *Memory) usable(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
-		return fmt.Errorf("%w: %w", ErrUnavailable, errClosed)
+		return fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

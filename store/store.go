@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 )
 
 // Store is a durable map from keys to values with compare-and-swap transactions.
@@ -81,10 +82,46 @@ var (
 	ErrUnavailable = errors.New("ledger unavailable")
 	// ErrAmbiguous: the answer was lost; the transaction may have been applied.
 	ErrAmbiguous = errors.New("ledger write not confirmed")
-	// ErrPast: the store shows an older state than it did before, or another store's. It comes with one of the two above.
-	ErrPast = errors.New("ledger shows an older state than before")
+	// ErrRolledBack: the store shows an older state than before, or is another store. It comes with one of the two above.
+	ErrRolledBack = errors.New("ledger shows an older state than before")
 	// ErrCorrupt: the file is not a ledger, or is damaged. It was kept and not changed.
 	ErrCorrupt = errors.New("ledger is damaged")
 	// ErrNewer: the file was written by a newer version. It was kept and not changed.
 	ErrNewer = errors.New("ledger was written by a newer version")
+	// ErrClosed: the store is closed. It comes with ErrUnavailable.
+	ErrClosed = errors.New("the ledger is closed")
 )
+
+// maxKey is the length of the longest key in bytes.
+const maxKey = 1024
+
+// errKey is the error of [CheckKey].
+var errKey = errors.New("a key is 1 to 1024 printable ASCII characters")
+
+// CheckKey refuses keys that not every store can hold. All implementations call it, so that a key that works with one works with all.
+func CheckKey(key string) error {
+	if key == "" || len(key) > maxKey {
+		return fmt.Errorf("key %.40q: %w", key, errKey)
+	}
+	for i := range len(key) {
+		if key[i] <= ' ' || key[i] > '~' {
+			return fmt.Errorf("key %.40q: %w", key, errKey)
+		}
+	}
+	return nil
+}
+
+// CheckTxn applies [CheckKey] to every key of a transaction.
+func CheckTxn(conds []Cond, then []Op) error {
+	for _, c := range conds {
+		if err := CheckKey(c.Key); err != nil {
+			return err
+		}
+	}
+	for _, op := range then {
+		if err := CheckKey(op.Key); err != nil {
+			return err
+		}
+	}
+	return nil
+}

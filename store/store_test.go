@@ -3,19 +3,11 @@ package store_test
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"testing"
 
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/storetest"
 )
-
-func TestBolt(t *testing.T) {
-	storetest.Run(t, func(t *testing.T) storetest.Opener {
-		path := filepath.Join(t.TempDir(), "ledger.db")
-		return func(t *testing.T) store.Store { return mustOpen(t, path) }
-	})
-}
 
 func TestMemory(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Opener {
@@ -27,8 +19,8 @@ func TestMemory(t *testing.T) {
 	})
 }
 
-// A Crash that does not happen is a store like any other.
-func TestCrashThatDoesNotHappen(t *testing.T) {
+// A Crash that never crashes behaves like any store.
+func TestCrashNever(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Opener {
 		m := store.NewMemory()
 		return func(*testing.T) store.Store {
@@ -38,8 +30,8 @@ func TestCrashThatDoesNotHappen(t *testing.T) {
 	})
 }
 
-// Faults without odds are none.
-func TestFaultsThatDoNotHappen(t *testing.T) {
+// Faults with probability 0 behave like any store.
+func TestFaultsNever(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Opener {
 		m := store.NewMemory()
 		return func(*testing.T) store.Store {
@@ -49,7 +41,7 @@ func TestFaultsThatDoNotHappen(t *testing.T) {
 	})
 }
 
-// A transaction that is late is applied at some time, unless it is settled before.
+// A delayed transaction is applied later, unless it is fenced before.
 func TestFaultsLate(t *testing.T) {
 	applied := map[bool]int{}
 	for seed := range uint64(400) {
@@ -59,19 +51,19 @@ func TestFaultsLate(t *testing.T) {
 		if !errors.Is(err, store.ErrAmbiguous) {
 			continue
 		}
-		settle := seed%2 == 0
-		for settle && store.Settle(t.Context(), f, "token") != nil {
+		fence := seed%2 == 0
+		for fence && store.Fence(t.Context(), f, "token") != nil {
 		}
 		_, before := m.Get(t.Context(), "a")
 		if err := f.Calm(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		_, after := m.Get(t.Context(), "a")
-		if settle && errors.Is(before, store.ErrNotFound) != errors.Is(after, store.ErrNotFound) {
-			t.Errorf("seed %d: it was applied after it was settled", seed)
+		if fence && errors.Is(before, store.ErrNotFound) != errors.Is(after, store.ErrNotFound) {
+			t.Errorf("seed %d: it was applied after the fence", seed)
 		}
 		if before != nil && after == nil {
-			applied[settle]++
+			applied[fence]++
 		}
 	}
 	if applied[false] == 0 {
@@ -92,7 +84,7 @@ func TestCrash(t *testing.T) {
 		t.Run(fate.String(), func(t *testing.T) {
 			m := store.NewMemory()
 			c := storetest.NewCrash(m, 2, fate)
-			put(t, c, "a", "1")
+			storetest.Put(t, c, "a", "1")
 			_, err := c.Txn(t.Context(), nil, []store.Op{store.Put("a", []byte("2"))})
 			if errors.Is(err, store.ErrAmbiguous) != (fate == storetest.Unanswered) || err == nil || !c.Dead() {
 				t.Errorf("Txn: %v, dead %v", err, c.Dead())
@@ -134,23 +126,5 @@ func TestUnavailable(t *testing.T) {
 	}
 	if _, err := store.Unavailable(nil).Get(context.Background(), "a"); err == nil || err.Error() != "ledger unavailable" {
 		t.Errorf("without a cause: %v", err)
-	}
-}
-
-// mustOpen opens the ledger at path.
-func mustOpen(t *testing.T, path string, opts ...store.Option) store.Store {
-	t.Helper()
-	s, err := store.OpenBolt(path, opts...)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return s
-}
-
-// put writes one record.
-func put(t *testing.T, s store.Store, key, value string) {
-	t.Helper()
-	if r, err := s.Txn(t.Context(), nil, []store.Op{store.Put(key, []byte(value))}); err != nil || !r.OK {
-		t.Fatalf("put %s: %+v, %v", key, r, err)
 	}
 }

@@ -47,23 +47,23 @@ func (c crashStore) Range(ctx context.Context, prefix string, fn func(store.KV) 
 // Close changes nothing.
 func (c crashStore) Close() error { return c.s.Close() }
 
-// Settle implements [store.Settler], for the stores that are one.
-func (c crashStore) Settle(ctx context.Context, token string) error {
-	return c.points.around("settle", token, func() error { return store.Settle(ctx, c.s, token) })
+// Settle implements [store.Fencer], for the stores that are one.
+func (c crashStore) Fence(ctx context.Context, token string) error {
+	return c.points.around("fence", token, func() error { return store.Fence(ctx, c.s, token) })
 }
 
-// Past implements [store.Rememberer], for the stores that are one.
-func (c crashStore) Past() []byte {
-	if r, ok := c.s.(store.Rememberer); ok {
-		return r.Past()
+// Past implements [store.RollbackDetector], for the stores that are one.
+func (c crashStore) Watermark() []byte {
+	if r, ok := c.s.(store.RollbackDetector); ok {
+		return r.Watermark()
 	}
 	return nil
 }
 
-// Recall implements [store.Rememberer].
-func (c crashStore) Recall(past []byte) error {
-	if r, ok := c.s.(store.Rememberer); ok {
-		return r.Recall(past)
+// Recall implements [store.RollbackDetector].
+func (c crashStore) SetWatermark(past []byte) error {
+	if r, ok := c.s.(store.RollbackDetector); ok {
+		return r.SetWatermark(past)
 	}
 	return nil
 }

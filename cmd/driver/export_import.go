@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
+	"github.com/mellanox/passthrough/store/etcdstore"
 )
 
 // Pools and addresses are copied from one store to another through a file:
@@ -74,7 +76,7 @@ func openPoolStore(cfg config) (store.Store, error) {
 	case err != nil:
 		return nil, err
 	case etcd != nil:
-		return store.OpenEtcd(*etcd)
+		return etcdstore.Open(*etcd)
 	}
 	return openOwn(cfg)
 }
@@ -86,7 +88,7 @@ func openOwn(cfg config) (store.Store, error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("ledger %s: %w; set STATE_DIR to the plugin's state directory", path, fs.ErrNotExist)
 	}
-	return store.OpenBolt(path)
+	return boltstore.Open(path)
 }
 
 // exportFile writes the records to a new file.

@@ -10,6 +10,7 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/cluster"
+	"github.com/mellanox/passthrough/store/etcdstore"
 )
 
 // openShared opens the store that the nodes of a cluster share.
@@ -21,7 +22,7 @@ func openShared(cfg config) (store.Store, error) {
 	if etcd == nil {
 		return nil, errors.New("STORE is bolt: this node's ledger is its own; set STORE as the plugin has it (etcd://...)")
 	}
-	return store.OpenEtcd(*etcd)
+	return etcdstore.Open(*etcd)
 }
 
 // nodesCommand lists the nodes, a line each: ID, name, number of pools or shares of pools, and state.

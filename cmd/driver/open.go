@@ -18,7 +18,10 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
 	"github.com/mellanox/passthrough/store/cluster"
+	"github.com/mellanox/passthrough/store/etcdstore"
+	"github.com/mellanox/passthrough/store/journal"
 )
 
 // ledgerFile is this node's own ledger, in the state directory.
@@ -95,9 +98,9 @@ func (r *rooms) close(atMost time.Duration) {
 // a plugin that does not come up is disabled by the engine, and nobody who asks it for something learns the reason.
 func openLedger(cfg config, log *zap.Logger) store.Store {
 	// An engine's call that has to wait for the lock should still get the reason within its own deadline.
-	lock := store.LockTimeout(cfg.handlerTimeout / 2)
-	open := func() (store.Store, error) { return store.OpenBolt(filepath.Join(cfg.stateDir, ledgerFile), lock) }
-	return store.Late(open, func(err error) {
+	lock := boltstore.LockTimeout(cfg.handlerTimeout / 2)
+	open := func() (store.Store, error) { return boltstore.Open(filepath.Join(cfg.stateDir, ledgerFile), lock) }
+	return store.Reopen(open, func(err error) {
 		if err == nil {
 			log.Info("ledger opened after all")
 			return
@@ -114,16 +117,16 @@ func openPools(ctx context.Context, cfg config, own store.Store, points crashPoi
 		return own // configFrom has seen that there is no error
 	}
 	open := func() (store.Store, error) {
-		shared, err := store.OpenEtcd(*etcd)
+		shared, err := etcdstore.Open(*etcd)
 		if err != nil {
 			return nil, err
 		}
-		if err := cluster.Recall(ctx, own, shared); err != nil { // the own ledger is not there yet
+		if err := cluster.LoadWatermark(ctx, own, shared); err != nil { // the own ledger is not there yet
 			return nil, errors.Join(err, shared.Close())
 		}
 		return points.ledger(shared), nil
 	}
-	return store.Late(open, func(error) {}) // the own ledger's line in the log says why
+	return store.Reopen(open, func(error) {}) // the own ledger's line in the log says why
 }
 
 // closeLedger closes a ledger.
@@ -148,7 +151,7 @@ func openDrivers(cfg config, machine hw.Config, ledger, pools store.Store, point
 	}
 	var network *netdrv.Driver // asked once both are there
 	ipam, err := ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Log: log,
-		Journal:      points.journal(store.NewJournal(filepath.Join(cfg.stateDir, "journal"))),
+		Journal:      points.journal(journal.New(filepath.Join(cfg.stateDir, "journal"))),
 		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.Networks, MaintainEvery: points.maintainEvery(),
 		Uses: func(ctx context.Context) ([]ipamdrv.Use, error) { return usesOf(ctx, network) },
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {

@@ -22,6 +22,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
 )
 
 // TestReplay plays whole conversations with engines, in their own words, to a plugin that has all of its parts but the
@@ -176,7 +177,7 @@ func (r *replay) checkEnd() {
 	if diff := cmp.Diff(r.before, r.kernel.String()); diff != "" {
 		r.Errorf("the machine (-before +after):\n%s", diff)
 	}
-	ledger, err := store.OpenBolt(filepath.Join(r.state, ledgerFile))
+	ledger, err := boltstore.Open(filepath.Join(r.state, ledgerFile))
 	if err != nil {
 		r.Fatal(err)
 	}

@@ -9,7 +9,7 @@ import (
 	"regexp"
 	"strings"
 
-	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/etcdstore"
 )
 
 const (
@@ -20,7 +20,7 @@ const (
 
 // parseStore parses the setting STORE, which says where pools and addresses are kept. It returns nil for this node's own ledger. File
 // names are relative to the state directory, which both the plugin and an administrator of the host can see.
-func parseStore(text, stateDir string) (*store.EtcdConfig, error) {
+func parseStore(text, stateDir string) (*etcdstore.Config, error) {
 	if text == storeBolt {
 		return nil, nil
 	}
@@ -29,7 +29,7 @@ func parseStore(text, stateDir string) (*store.EtcdConfig, error) {
 		return nil, fmt.Errorf("neither %s nor %s", storeBolt, schemeEtcd)
 	}
 	hosts, query, _ := strings.Cut(rest, "?")
-	c := &store.EtcdConfig{Prefix: defaultPrefix}
+	c := &etcdstore.Config{Prefix: defaultPrefix}
 	for _, h := range strings.Split(strings.TrimSuffix(hosts, "/"), ",") {
 		host, port, err := net.SplitHostPort(h)
 		if err != nil || host == "" || port == "" || strings.ContainsAny(h, "@/") {
@@ -50,7 +50,7 @@ func parseStore(text, stateDir string) (*store.EtcdConfig, error) {
 }
 
 // setEtcd sets one parameter of the query in c.
-func setEtcd(c *store.EtcdConfig, name string, values []string, stateDir string) error {
+func setEtcd(c *etcdstore.Config, name string, values []string, stateDir string) error {
 	value := values[0]
 	if len(values) > 1 || value == "" {
 		return fmt.Errorf("%s must be there once and not be empty", name)

@@ -6,11 +6,11 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/etcdstore"
 )
 
 func TestParseStore(t *testing.T) {
-	for text, want := range map[string]*store.EtcdConfig{
+	for text, want := range map[string]*etcdstore.Config{
 		"bolt": nil,
 		"etcd://n1:2379": {
 			Endpoints: []string{"n1:2379"}, Prefix: "/passthrough",

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/etcdstore"
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
@@ -182,7 +183,7 @@ func (u *uniqueness) compare(known, held []string) {
 // them.
 func (u *uniqueness) leases() []string {
 	u.Helper()
-	s, err := store.OpenEtcd(store.EtcdConfig{Endpoints: u.cluster.Endpoints(), Prefix: "/unique"})
+	s, err := etcdstore.Open(etcdstore.Config{Endpoints: u.cluster.Endpoints(), Prefix: "/unique"})
 	if err != nil {
 		u.Fatal(err)
 	}

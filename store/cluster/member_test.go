@@ -70,7 +70,7 @@ func TestForget(t *testing.T) {
 		t.Fatal("a member's write was not made")
 	}
 	was := id(t, m)
-	if err := cluster.Forget(t.Context(), shared, was); err != nil {
+	if err := cluster.RemoveNode(t.Context(), shared, was); err != nil {
 		t.Fatal(err)
 	}
 	if write(t, m, shared) {
@@ -78,7 +78,7 @@ func TestForget(t *testing.T) {
 	}
 	own = own.Reopen()
 	m = cluster.New(own, shared, "")
-	if _, err := m.Cond(t.Context()); !errors.Is(err, cluster.ErrForgotten) {
+	if _, err := m.Cond(t.Context()); !errors.Is(err, cluster.ErrRemoved) {
 		t.Errorf("after a restart: %v", err)
 	}
 	if err := m.Renew(t.Context()); err != nil {
@@ -87,10 +87,10 @@ func TestForget(t *testing.T) {
 	if id(t, m) == was || !write(t, m, shared) {
 		t.Error("it does not come back as another one")
 	}
-	if err := cluster.Forget(t.Context(), shared, was); err != nil {
+	if err := cluster.RemoveNode(t.Context(), shared, was); err != nil {
 		t.Errorf("forgotten twice: %v", err)
 	}
-	if err := cluster.Forget(t.Context(), shared, "nobody"); !errors.Is(err, store.ErrNotFound) {
+	if err := cluster.RemoveNode(t.Context(), shared, "nobody"); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("nobody was forgotten: %v", err)
 	}
 	if nodes, err := cluster.Nodes(t.Context(), shared); err != nil || len(nodes) != 2 || nodes[0].Lost == nodes[1].Lost {
@@ -128,31 +128,31 @@ type remembering struct {
 	past []byte
 }
 
-func (r *remembering) Past() []byte             { return r.past }
-func (r *remembering) Recall(past []byte) error { r.past = past; return nil }
+func (r *remembering) Watermark() []byte              { return r.past }
+func (r *remembering) SetWatermark(past []byte) error { r.past = past; return nil }
 
 // What a node has seen outlives its process until an operator accepts less.
 func TestPast(t *testing.T) {
 	own := store.NewMemory()
 	shared := &remembering{store.NewMemory(), nil}
-	if err := errors.Join(cluster.Recall(t.Context(), own, shared), cluster.Remember(t.Context(), own, shared)); err != nil {
+	if err := errors.Join(cluster.LoadWatermark(t.Context(), own, shared), cluster.SaveWatermark(t.Context(), own, shared)); err != nil {
 		t.Fatal(err)
 	}
 	for _, past := range []string{"5", "7", "7"} {
 		shared.past = []byte(past)
-		if err := cluster.Remember(t.Context(), own, shared); err != nil {
+		if err := cluster.SaveWatermark(t.Context(), own, shared); err != nil {
 			t.Fatal(err)
 		}
 	}
 	next := &remembering{store.NewMemory(), nil}
-	if err := cluster.Recall(t.Context(), own, next); err != nil || string(next.past) != "7" {
+	if err := cluster.LoadWatermark(t.Context(), own, next); err != nil || string(next.past) != "7" {
 		t.Errorf("recalled %q, %v", next.past, err)
 	}
-	if err := cluster.Accept(t.Context(), own); err != nil {
+	if err := cluster.ClearWatermark(t.Context(), own); err != nil {
 		t.Fatal(err)
 	}
 	last := &remembering{store.NewMemory(), nil}
-	if err := cluster.Recall(t.Context(), own, last); err != nil || last.past != nil {
+	if err := cluster.LoadWatermark(t.Context(), own, last); err != nil || last.past != nil {
 		t.Errorf("recalled %q, %v", last.past, err)
 	}
 }

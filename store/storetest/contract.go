@@ -351,3 +351,11 @@ func testClose(t *testing.T, open Opener) {
 		t.Errorf("Range after Close: %v, want ErrUnavailable", err)
 	}
 }
+
+// Put writes one record.
+func Put(t *testing.T, s store.Store, key, value string) {
+	t.Helper()
+	if r, err := s.Txn(t.Context(), nil, []store.Op{store.Put(key, []byte(value))}); err != nil || !r.OK {
+		t.Fatalf("put %s: %+v, %v", key, r, err)
+	}
+}

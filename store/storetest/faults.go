@@ -130,8 +130,8 @@ func (f *Faults) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (
 	return store.Result{}, errLost()
 }
 
-// Settle implements [store.Settler].
-func (f *Faults) Settle(ctx context.Context, token string) error {
+// Settle implements [store.Fencer].
+func (f *Faults) Fence(ctx context.Context, token string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if bad, err := f.trouble(ctx); bad || err != nil {

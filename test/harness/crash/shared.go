@@ -2,6 +2,7 @@ package crash
 
 import (
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/etcdstore"
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
@@ -23,7 +24,7 @@ func openShared(etcd *etcdtest.Cluster, name string) (*shared, error) {
 		return nil, err
 	}
 	s := &shared{setting: "etcd://" + way.Endpoint() + "?prefix=/" + name, way: way}
-	s.Store, err = store.OpenEtcd(store.EtcdConfig{Endpoints: etcd.Endpoints(), Prefix: "/" + name})
+	s.Store, err = etcdstore.Open(etcdstore.Config{Endpoints: etcd.Endpoints(), Prefix: "/" + name})
 	return s, err
 }
 

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
 )
 
 // Ledger is what the plugin has written down. Fields are those that something is said about here.
@@ -120,7 +121,7 @@ func ReadLedger(stateDir string) (*Ledger, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	s, err := store.OpenBolt(copied)
+	s, err := boltstore.Open(copied)
 	if err != nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/journal"
 )
 
 // Node is what a node has in its own ledger about the one of pools and addresses that it shares with others.
@@ -74,7 +75,7 @@ func readJournal(path string) (keys []string, err error) {
 	if err := os.WriteFile(copied, raw, 0o600); err != nil {
 		return nil, err
 	}
-	j := store.NewJournal(copied)
+	j := journal.New(copied)
 	entries, err := j.Entries()
 	for key := range entries {
 		keys = append(keys, key)

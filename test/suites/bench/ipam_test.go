@@ -20,6 +20,7 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
 )
 
 // An allocator gives addresses of one pool and takes them back.
@@ -156,7 +157,7 @@ func openMemory(b *testing.B, pool netip.Prefix, n, size int) addresses {
 
 func openBolt(b *testing.B, pool netip.Prefix, n, size int) addresses {
 	from, o := fill(b, pool, n, size)
-	s, err := store.OpenBolt(filepath.Join(b.TempDir(), "ledger.db"))
+	s, err := boltstore.Open(filepath.Join(b.TempDir(), "ledger.db"))
 	if err != nil {
 		b.Fatal(err)
 	}

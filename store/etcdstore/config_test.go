@@ -1,4 +1,4 @@
-package store_test
+package etcdstore_test
 
 import (
 	"errors"
@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/etcdstore"
 )
 
 // fileOf is a file with that text.
@@ -21,13 +22,13 @@ func fileOf(t *testing.T, text string) string {
 }
 
 func TestEtcdConfigRefusals(t *testing.T) {
-	for want, c := range map[string]store.EtcdConfig{
+	for want, c := range map[string]etcdstore.Config{
 		"etcd: no endpoint":                                          {},
 		"etcd: a certificate and its key go together":                {Endpoints: []string{"e:1"}, Cert: "c", CA: "a"},
 		"etcd: a certificate of our own needs the CA of etcd's, too": {Endpoints: []string{"e:1"}, Cert: "c", Key: "k"},
 		"etcd: a user and the file of its password go together":      {Endpoints: []string{"e:1"}, User: "u"},
 	} {
-		if _, err := store.OpenEtcd(c); err == nil || err.Error() != want {
+		if _, err := etcdstore.Open(c); err == nil || err.Error() != want {
 			t.Errorf("got  %v\nwant %s", err, want)
 		}
 	}
@@ -37,14 +38,14 @@ func TestEtcdConfigRefusals(t *testing.T) {
 func TestEtcdFiles(t *testing.T) {
 	const remedy = "; put the file into the plugin's state directory, or correct STORE"
 	noPEM, empty := fileOf(t, "x"), fileOf(t, "\nsecret")
-	for want, c := range map[string]store.EtcdConfig{
+	for want, c := range map[string]etcdstore.Config{
 		"ca: open /nowhere/ca: no such file or directory":       {CA: "/nowhere/ca"},
 		"ca: " + noPEM + " has no certificate in PEM":           {CA: noPEM},
 		"password: open /nowhere/pw: no such file or directory": {User: "u", PasswordFile: "/nowhere/pw"},
 		"password: the first line of " + empty + " is empty":    {User: "u", PasswordFile: empty},
 	} {
 		c.Endpoints = []string{"127.0.0.1:1"}
-		s, err := store.OpenEtcd(c)
+		s, err := etcdstore.Open(c)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,4 +1,4 @@
-package store_test
+package boltstore_test
 
 import (
 	"bytes"
@@ -17,6 +17,8 @@ import (
 	"go.etcd.io/bbolt"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
+	"github.com/mellanox/passthrough/store/storetest"
 )
 
 // stamp matches what differs from run to run in an error: the directory and the time a file was set aside.
@@ -61,7 +63,7 @@ func ledger(t *testing.T, n int) string {
 			t.Fatal(err)
 		}
 	}
-	put(t, s, "zz/last", "1")
+	storetest.Put(t, s, "zz/last", "1")
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -138,13 +140,13 @@ func TestSecondInstanceIsRefused(t *testing.T) {
 	path := ledger(t, 1)
 	s := mustOpen(t, path)
 	before := time.Now()
-	_, err := store.OpenBolt(path, store.LockTimeout(50*time.Millisecond))
+	_, err := boltstore.Open(path, boltstore.LockTimeout(50*time.Millisecond))
 	wantError(t, err, store.ErrUnavailable, "ledger ledger.db: lock: still locked after 50ms; another instance of the "+
 		"plugin has it open; stop that one first")
 	if took := time.Since(before); took > 5*time.Second {
 		t.Errorf("the refusal took %v", took)
 	}
-	put(t, s, "still", "works")
+	storetest.Put(t, s, "still", "works")
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
@@ -158,7 +160,7 @@ func TestSecondInstanceWaitsForTheFirst(t *testing.T) {
 	s := mustOpen(t, path)
 	opened := make(chan error)
 	go func() {
-		second, err := store.OpenBolt(path, store.LockTimeout(time.Minute))
+		second, err := boltstore.Open(path, boltstore.LockTimeout(time.Minute))
 		if err == nil {
 			err = second.Close()
 		}
@@ -201,7 +203,7 @@ func TestDamagedFiles(t *testing.T) {
 			if err := os.WriteFile(path, test.file, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			_, err := store.OpenBolt(path)
+			_, err := boltstore.Open(path)
 			const remedy = "the file was kept as ledger.db.damaged-; put a good copy at ledger.db, or move the kept file to " +
 				"another directory to start empty, once no container uses a device or an address of this plugin"
 			if test.why != "" {
@@ -214,7 +216,7 @@ func TestDamagedFiles(t *testing.T) {
 			}
 
 			for range 2 { // it stays so: an empty ledger would lend what is in use
-				_, err = store.OpenBolt(path)
+				_, err = boltstore.Open(path)
 				wantError(t, err, store.ErrCorrupt, "ledger ledger.db: open: an earlier ledger is damaged; "+remedy)
 			}
 			kept := setAside(t, path)
@@ -289,7 +291,7 @@ func TestTwoDamagedFilesAreBothKept(t *testing.T) {
 		if err := os.WriteFile(path, fmt.Appendf(nil, "damage %d", n), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := store.OpenBolt(path); !errors.Is(err, store.ErrCorrupt) {
+		if _, err := boltstore.Open(path); !errors.Is(err, store.ErrCorrupt) {
 			t.Errorf("open: %v, want ErrCorrupt", err)
 		}
 		if found, err := filepath.Glob(path + ".damaged-*"); err != nil || len(found) != n {
@@ -335,7 +337,7 @@ func TestFlippedBytes(t *testing.T) {
 		if err := os.WriteFile(damagedPath, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := store.OpenBolt(damagedPath)
+		s, err := boltstore.Open(damagedPath)
 		if errors.Is(err, store.ErrCorrupt) || errors.Is(err, store.ErrNewer) {
 			refused++
 			continue
@@ -347,7 +349,7 @@ func TestFlippedBytes(t *testing.T) {
 		if got := contents(t, s); got != latest && got != previous {
 			t.Errorf("seed %d: the ledger shows what was never written:\n%s", seed, cmp.Diff(latest, got))
 		}
-		put(t, s, "more", "works")
+		storetest.Put(t, s, "more", "works")
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
@@ -365,7 +367,7 @@ func TestNewerSchemaIsLeftAlone(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		_, err := store.OpenBolt(path)
+		_, err := boltstore.Open(path)
 		wantError(t, err, store.ErrNewer, "ledger ledger.db: open: ledger was written by a newer version: it has schema 2, "+
 			"this version knows 1; upgrade the plugin, or go back to the version that wrote it")
 	}
@@ -382,7 +384,7 @@ func TestDirectoryInTheWay(t *testing.T) {
 	if err := os.Mkdir(path, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, err := store.OpenBolt(path)
+	_, err := boltstore.Open(path)
 	if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("open: %v, want ErrUnavailable", err)
 	}
@@ -391,7 +393,7 @@ func TestDirectoryInTheWay(t *testing.T) {
 // A ledger that cannot grow refuses the write, keeps everything else, and goes on when there is room.
 func TestNoRoom(t *testing.T) {
 	path := ledger(t, 10)
-	s := mustOpen(t, path, store.MaxSize(1<<16))
+	s := mustOpen(t, path, boltstore.MaxSize(1<<16))
 	before := contents(t, s)
 	huge := []store.Op{store.Put("huge", make([]byte, 1<<20)), store.Del("zz/last")}
 	for range 2 {
@@ -404,11 +406,29 @@ func TestNoRoom(t *testing.T) {
 	if diff := cmp.Diff(before, contents(t, s)); diff != "" {
 		t.Errorf("a refused write changed the ledger:\n%s", diff)
 	}
-	put(t, s, "small", "fits")
+	storetest.Put(t, s, "small", "fits")
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
 	if err := mustOpen(t, path).Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestConformance holds the store to the contract of [store.Store].
+func TestConformance(t *testing.T) {
+	storetest.Run(t, func(t *testing.T) storetest.Opener {
+		path := filepath.Join(t.TempDir(), "ledger.db")
+		return func(t *testing.T) store.Store { return mustOpen(t, path) }
+	})
+}
+
+// mustOpen opens the ledger at path.
+func mustOpen(t *testing.T, path string, opts ...boltstore.Option) store.Store {
+	t.Helper()
+	s, err := boltstore.Open(path, opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }

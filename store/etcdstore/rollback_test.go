@@ -1,4 +1,4 @@
-package store_test
+package etcdstore_test
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/etcdstore"
 )
 
 // revisions is a server that answers as an etcd does of which a test says what revision it has. It keeps no records.
@@ -136,7 +137,7 @@ func (r *revisions) LeaseGrant(_ context.Context, g *pb.LeaseGrantRequest) (*pb.
 // opens opens the ledger there.
 func (r *revisions) opens(t *testing.T) store.Store {
 	t.Helper()
-	s, err := store.OpenEtcd(store.EtcdConfig{Endpoints: []string{r.addr}, Prefix: "/p"})
+	s, err := etcdstore.Open(etcdstore.Config{Endpoints: []string{r.addr}, Prefix: "/p"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,7 +158,7 @@ func write(t *testing.T, s store.Store) error {
 // wantPast checks that an older state was refused, and whether what was asked for may have been done.
 func wantPast(t *testing.T, what string, err error, ambiguous bool) {
 	t.Helper()
-	if !errors.Is(err, store.ErrPast) || errors.Is(err, store.ErrAmbiguous) != ambiguous ||
+	if !errors.Is(err, store.ErrRolledBack) || errors.Is(err, store.ErrAmbiguous) != ambiguous ||
 		errors.Is(err, store.ErrUnavailable) == ambiguous {
 		t.Errorf("%s: %v, want that it is refused as of the past, in doubt %v", what, err, ambiguous)
 	}
@@ -178,12 +179,12 @@ func TestEtcdPastStays(t *testing.T) {
 	wantPast(t, "read later", err, false)
 	wantPast(t, "write later", write(t, s), false)
 	next := r.opens(t)
-	if err := next.(store.Rememberer).Recall(s.(store.Rememberer).Past()); err != nil {
+	if err := next.(store.RollbackDetector).SetWatermark(s.(store.RollbackDetector).Watermark()); err != nil {
 		t.Fatal(err)
 	}
 	wantPast(t, "write of the next process", write(t, next), false)
-	if string(next.(store.Rememberer).Past()) != "1 10 3" || r.applied() > 0 {
-		t.Errorf("the past is %q, %d writes were made", next.(store.Rememberer).Past(), r.applied())
+	if string(next.(store.RollbackDetector).Watermark()) != "1 10 3" || r.applied() > 0 {
+		t.Errorf("the past is %q, %d writes were made", next.(store.RollbackDetector).Watermark(), r.applied())
 	}
 	accepted := r.opens(t)
 	if err := write(t, accepted); err != nil {

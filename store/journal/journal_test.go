@@ -1,4 +1,4 @@
-package store_test
+package journal_test
 
 import (
 	"errors"
@@ -10,19 +10,19 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/journal"
 )
 
 // openJournal opens a journal.
-func openJournal(t *testing.T, path string) *store.Journal {
+func openJournal(t *testing.T, path string) *journal.Journal {
 	t.Helper()
-	j := store.NewJournal(path)
+	j := journal.New(path)
 	t.Cleanup(func() { _ = j.Close() })
 	return j
 }
 
 // entries are all that a journal has.
-func entries(t *testing.T, j *store.Journal) map[string][]byte {
+func entries(t *testing.T, j *journal.Journal) map[string][]byte {
 	t.Helper()
 	all, err := j.Entries()
 	if err != nil {
@@ -32,7 +32,7 @@ func entries(t *testing.T, j *store.Journal) map[string][]byte {
 }
 
 // wantEntries compares what a journal has.
-func wantEntries(t *testing.T, j *store.Journal, want map[string]string) {
+func wantEntries(t *testing.T, j *journal.Journal, want map[string]string) {
 	t.Helper()
 	got := map[string]string{}
 	for key, value := range entries(t, j) {

@@ -1,4 +1,4 @@
-package store
+package etcdstore
 
 import (
 	"crypto/tls"
@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// unusable is the error of a file of ours: etcd was not asked.
-type unusable struct{ error }
+// fileError is the error of a file that STORE names. No request was sent.
+type fileError struct{ error }
 
 // Unwrap returns the cause.
-func (u *unusable) Unwrap() error { return u.error }
+func (u *fileError) Unwrap() error { return u.error }
 
-// urls are the endpoints as the client wants them: the scheme says whether TLS is spoken.
-func (c *EtcdConfig) urls() []string {
+// urls returns the endpoints as URLs, as the client demands. The scheme decides whether TLS is used.
+func (c *Config) urls() []string {
 	scheme := "http://"
 	if c.CA != "" {
 		scheme = "https://"
@@ -28,27 +28,27 @@ func (c *EtcdConfig) urls() []string {
 	return urls
 }
 
-// tls is what the connection is encrypted with, nil for nothing.
-func (c *EtcdConfig) tls() (*tls.Config, error) {
+// tls returns the TLS configuration, nil for a connection without TLS.
+func (c *Config) tls() (*tls.Config, error) {
 	if c.CA == "" {
 		return nil, nil
 	}
 	pem, err := os.ReadFile(c.CA)
 	if err != nil {
-		return nil, &unusable{fmt.Errorf("ca: %w", err)}
+		return nil, &fileError{fmt.Errorf("ca: %w", err)}
 	}
 	roots := x509.NewCertPool()
 	if !roots.AppendCertsFromPEM(pem) {
-		return nil, &unusable{fmt.Errorf("ca: %s has no certificate in PEM", c.CA)}
+		return nil, &fileError{fmt.Errorf("ca: %s has no certificate in PEM", c.CA)}
 	}
 	t := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
 	if c.Cert == "" {
 		return t, nil
 	}
 	if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
-		return nil, &unusable{fmt.Errorf("cert and key: %w", err)}
+		return nil, &fileError{fmt.Errorf("cert and key: %w", err)}
 	}
-	// Read for each connection, so that a certificate that was renewed is used.
+	// Read for each connection, so that a renewed certificate is used.
 	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
 		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
 		return &pair, err
@@ -56,18 +56,18 @@ func (c *EtcdConfig) tls() (*tls.Config, error) {
 	return t, nil
 }
 
-// password is the first line of its file.
-func (c *EtcdConfig) password() (string, error) {
+// password returns the first line of the password file.
+func (c *Config) password() (string, error) {
 	if c.PasswordFile == "" {
 		return "", nil
 	}
 	text, err := os.ReadFile(c.PasswordFile)
 	if err != nil {
-		return "", &unusable{fmt.Errorf("password: %w", err)}
+		return "", &fileError{fmt.Errorf("password: %w", err)}
 	}
 	line, _, _ := strings.Cut(string(text), "\n")
 	if line = strings.TrimSuffix(line, "\r"); line == "" {
-		return "", &unusable{errors.New("password: the first line of " + c.PasswordFile + " is empty")}
+		return "", &fileError{errors.New("password: the first line of " + c.PasswordFile + " is empty")}
 	}
 	return line, nil
 }

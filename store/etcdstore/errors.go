@@ -1,4 +1,4 @@
-package store
+package etcdstore
 
 import (
 	"context"
@@ -10,17 +10,19 @@ import (
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/mellanox/passthrough/store"
 )
 
-// etcdError says what was attempted in which etcd and why it failed. It matches kind and cause.
-type etcdError struct {
-	config      *EtcdConfig
+// A callError says what was attempted in which etcd and why it failed. It matches kind and cause.
+type callError struct {
+	config      *Config
 	attempt     string
 	kind, cause error
 }
 
 // Error is "ledger in etcd HOSTS: attempt: why; remedy".
-func (e *etcdError) Error() string {
+func (e *callError) Error() string {
 	text := fmt.Sprintf("ledger in etcd %s: %s: %s", strings.Join(e.config.Endpoints, ","), e.attempt, e.why())
 	if remedy := e.remedy(); remedy != "" {
 		text += "; " + remedy
@@ -29,7 +31,7 @@ func (e *etcdError) Error() string {
 }
 
 // Unwrap returns the sentinel and the cause.
-func (e *etcdError) Unwrap() []error {
+func (e *callError) Unwrap() []error {
 	var errs []error
 	for _, err := range []error{e.kind, e.cause} {
 		if err != nil {
@@ -39,15 +41,15 @@ func (e *etcdError) Unwrap() []error {
 	return errs
 }
 
-// why is the cause without the words that gRPC puts around it.
-func (e *etcdError) why() string {
+// why returns the cause without the text that gRPC puts around it.
+func (e *callError) why() string {
 	if text, ok := transportError(e.cause); ok {
 		return text
 	}
 	switch {
 	case e.cause == nil:
 		return e.kind.Error()
-	case timeUp(e.cause):
+	case isTimeout(e.cause):
 		return "no answer in time"
 	}
 	text := e.cause.Error()
@@ -57,7 +59,7 @@ func (e *etcdError) why() string {
 	return strings.TrimPrefix(text, "etcdserver: ")
 }
 
-// transportError is the part of an error that says why there is no connection.
+// transportError returns the part of an error that says why there is no connection; ok is false if there is none.
 func transportError(err error) (string, bool) {
 	s, ok := status.FromError(err)
 	if !ok || err == nil {
@@ -75,15 +77,15 @@ func transportError(err error) (string, bool) {
 	return text, true
 }
 
-// remedy is what the user can do.
-func (e *etcdError) remedy() string {
-	var file *unusable
+// remedy returns what the user can do, "" for nothing.
+func (e *callError) remedy() string {
+	var file *fileError
 	switch {
-	case errors.Is(e.cause, errClosed), errors.Is(e.cause, context.Canceled), errors.Is(e.cause, ErrCorrupt):
+	case errors.Is(e.cause, store.ErrClosed), errors.Is(e.cause, context.Canceled), errors.Is(e.cause, store.ErrCorrupt):
 		return ""
-	case errors.Is(e.cause, ErrNewer):
+	case errors.Is(e.cause, store.ErrNewer):
 		return "upgrade the plugin on this node"
-	case errors.Is(e.cause, ErrPast):
+	case errors.Is(e.cause, store.ErrRolledBack):
 		return "it seems to be restored from a backup, which may show addresses as free that are in use; once that is " +
 			"put right, tell this node with driver accept"
 	case errors.As(e.cause, &file):
@@ -92,8 +94,8 @@ func (e *etcdError) remedy() string {
 	return e.remedyForCode()
 }
 
-// remedyForCode is what the user can do about an answer of etcd's, or about none.
-func (e *etcdError) remedyForCode() string {
+// remedyForCode returns what the user can do about a status code of etcd or gRPC.
+func (e *callError) remedyForCode() string {
 	why, _ := transportError(e.cause)
 	switch code := codeOf(e.cause); {
 	case strings.Contains(why, "tls: "), strings.Contains(why, "x509: "): // gRPC makes text of every error
@@ -107,14 +109,14 @@ func (e *etcdError) remedyForCode() string {
 			e.config.Prefix+"/")
 	case code == codes.ResourceExhausted:
 		return "compact and defragment etcd or raise its quota, then disarm its alarm"
-	case errors.Is(e.kind, ErrAmbiguous):
+	case errors.Is(e.kind, store.ErrAmbiguous):
 		return "it may or may not have been done; check that etcd runs and can be reached from this host"
 	default:
 		return "check that etcd runs and can be reached from this host; running containers are not affected"
 	}
 }
 
-// codeOf is the code of etcd's answer, or of gRPC's own when there was none.
+// codeOf returns the status code of etcd's answer, or of gRPC if there was none.
 func codeOf(err error) codes.Code {
 	var answer rpctypes.EtcdError
 	if errors.As(err, &answer) {

@@ -1,4 +1,4 @@
-package store
+package boltstore
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/mellanox/passthrough/store"
 )
 
 // FuzzFrame: any bytes are the very record that was framed so, or damaged; and a record under another key is damaged.
@@ -16,7 +18,7 @@ func FuzzFrame(f *testing.F) {
 			if again := frame(key, kv.Value, kv.Rev); kv.Key != key || !bytes.Equal(again, raw) {
 				t.Errorf("%x is %+v, which is %x", raw, kv, again)
 			}
-		} else if !errors.Is(err, ErrCorrupt) {
+		} else if !errors.Is(err, store.ErrCorrupt) {
 			t.Error(err)
 		}
 		framed := frame(key, value, rev)
@@ -41,7 +43,7 @@ func FuzzHead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte, rev int64, count uint64, sums uint32) {
 		if h, err := decodeHead(raw); err == nil && raw != nil && !bytes.Equal(h.encode(), raw) {
 			t.Errorf("%x is %+v, which is %x", raw, h, h.encode())
-		} else if err != nil && !errors.Is(err, ErrCorrupt) {
+		} else if err != nil && !errors.Is(err, store.ErrCorrupt) {
 			t.Error(err)
 		}
 		want := head{rev: rev, count: count, sums: sums}
@@ -56,14 +58,14 @@ func FuzzHead(f *testing.F) {
 func FuzzLedgerFile(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "ledger.db")
 	records := map[string]string{}
-	s, err := OpenBolt(path)
+	s, err := Open(path)
 	if err != nil {
 		f.Fatal(err)
 	}
 	for i := range 40 {
 		key, value := fmt.Sprintf("net/%02d", i), fmt.Sprintf(`{"v":1,"id":"%02d"}`, i)
 		records[key] = value
-		if _, err := s.Txn(f.Context(), nil, []Op{Put(key, []byte(value))}); err != nil {
+		if _, err := s.Txn(f.Context(), nil, []store.Op{store.Put(key, []byte(value))}); err != nil {
 			f.Fatal(err)
 		}
 	}
@@ -83,16 +85,16 @@ func FuzzLedgerFile(f *testing.F) {
 		if err := os.WriteFile(path, file, 0o600); err != nil {
 			t.Fatal(err)
 		}
-		s, err := OpenBolt(path)
+		s, err := Open(path)
 		if err != nil {
-			if !errors.Is(err, ErrCorrupt) && !errors.Is(err, ErrNewer) {
+			if !errors.Is(err, store.ErrCorrupt) && !errors.Is(err, store.ErrNewer) {
 				t.Errorf("%x at %d, %d bytes: %v", other, at, size, err)
 			}
 			return
 		}
 		defer func() { _ = s.Close() }()
 		found := map[string]string{}
-		if err := s.Range(t.Context(), "", func(kv KV) error { found[kv.Key] = string(kv.Value); return nil }); err != nil {
+		if err := s.Range(t.Context(), "", func(kv store.KV) error { found[kv.Key] = string(kv.Value); return nil }); err != nil {
 			t.Errorf("%x at %d, %d bytes: opened, and then: %v", other, at, size, err)
 		}
 		for key, value := range records {
@@ -102,57 +104,6 @@ func FuzzLedgerFile(f *testing.F) {
 			if found[key] != value {
 				t.Errorf("%x at %d, %d bytes: %s is %q, was %q", other, at, size, key, found[key], value)
 			}
-		}
-	})
-}
-
-// FuzzJournal: whatever a journal's file says, it is opened, and has those entries that are whole. What is added and removed
-// then is there and gone, also for the next process, and also when that finds half a line behind it.
-func FuzzJournal(f *testing.F) {
-	f.Fuzz(func(t *testing.T, file []byte, key string, value []byte, half uint8) {
-		path := filepath.Join(t.TempDir(), "journal")
-		if err := os.WriteFile(path, file, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		j := NewJournal(path)
-		was, err := j.Entries()
-		if err != nil {
-			t.Fatalf("%q: %v", file, err)
-		}
-		for k, v := range was {
-			if line := "+ " + journalSum("+", fmt.Sprintf("%s %x", k, v)); !bytes.Contains(file, []byte(line)) {
-				t.Errorf("%q: %q is %q out of nothing", file, k, v)
-			}
-		}
-		added := j.Add(key, value)
-		if (added == nil) != (checkKey(key) == nil) {
-			t.Errorf("add %q: %v", key, added)
-		}
-		for k := range was {
-			if err := j.Remove(k); err != nil {
-				t.Error(err)
-			}
-		}
-		if err := j.Close(); err != nil {
-			t.Fatal(err)
-		}
-		whole, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		begun := []byte("+ 00000000 x/y 0123456789abcdef")
-		if err := os.WriteFile(path, append(whole, begun[:int(half)%len(begun)]...), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		_, removed := was[key]
-		now, err := NewJournal(path).Entries()
-		switch {
-		case err != nil:
-			t.Error(err)
-		case added == nil && !removed && (len(now) != 1 || !bytes.Equal(now[key], value)):
-			t.Errorf("%q: the next process has %q, want %q in %q", file, now, value, key)
-		case (added != nil || removed) && len(now) != 0:
-			t.Errorf("%q: the next process has %q, want nothing", file, now)
 		}
 	})
 }

@@ -1,6 +1,6 @@
 //go:build cluster
 
-package store_test
+package etcdstore_test
 
 import (
 	"fmt"
@@ -8,14 +8,15 @@ import (
 	"testing"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/etcdstore"
 	"github.com/mellanox/passthrough/store/storetest"
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
 // mustOpenEtcd opens the ledger under prefix.
-func mustOpenEtcd(t *testing.T, c store.EtcdConfig) store.Store {
+func mustOpenEtcd(t *testing.T, c etcdstore.Config) store.Store {
 	t.Helper()
-	s, err := store.OpenEtcd(c)
+	s, err := etcdstore.Open(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -29,7 +30,7 @@ func TestEtcdContract(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Opener {
 		prefix := fmt.Sprintf("/part%d", parts.Add(1))
 		return func(t *testing.T) store.Store {
-			return mustOpenEtcd(t, store.EtcdConfig{Endpoints: c.Endpoints(), Prefix: prefix})
+			return mustOpenEtcd(t, etcdstore.Config{Endpoints: c.Endpoints(), Prefix: prefix})
 		}
 	})
 }

@@ -1,6 +1,6 @@
 //go:build cluster
 
-package store_test
+package etcdstore_test
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/etcdstore"
+	"github.com/mellanox/passthrough/store/storetest"
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
@@ -27,7 +29,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 // open opens the ledger of c, and closes it with the test.
 func openCluster(t *testing.T, c *etcdtest.Cluster) store.Store {
 	t.Helper()
-	s := mustOpenEtcd(t, store.EtcdConfig{Endpoints: c.Endpoints(), Prefix: "/p"})
+	s := mustOpenEtcd(t, etcdstore.Config{Endpoints: c.Endpoints(), Prefix: "/p"})
 	t.Cleanup(func() {
 		if err := s.Close(); err != nil {
 			t.Error(err)
@@ -52,7 +54,7 @@ func wantText(t *testing.T, c *etcdtest.Cluster, err, kind error, want string) {
 }
 
 func TestEtcdThatDoesNotListen(t *testing.T) {
-	s := mustOpenEtcd(t, store.EtcdConfig{Endpoints: []string{"127.0.0.1:1"}})
+	s := mustOpenEtcd(t, etcdstore.Config{Endpoints: []string{"127.0.0.1:1"}})
 	defer s.Close()
 	const remedy = "dial tcp 127.0.0.1:1: connect: connection refused; check that etcd runs and can be reached from this " +
 		"host; running containers are not affected"
@@ -73,7 +75,7 @@ func TestEtcdThatDoesNotListen(t *testing.T) {
 func TestEtcdGoesDown(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
-	put(t, s, "warm", "up")
+	storetest.Put(t, s, "warm", "up")
 	c.Members[0].Kill()
 	c.Members[0].Heal() // the relay ends the connection, as a host does whose process has gone
 	if _, err := s.Get(within(t, time.Second), "warm"); !errors.Is(err, store.ErrUnavailable) {
@@ -90,7 +92,7 @@ func TestEtcdGoesDown(t *testing.T) {
 func TestEtcdLostAnswer(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
-	put(t, s, "warm", "up")
+	storetest.Put(t, s, "warm", "up")
 	for i := range 5 {
 		key := fmt.Sprintf("k/%d", i)
 		c.Members[0].Mute()
@@ -112,7 +114,7 @@ func TestEtcdLostAnswer(t *testing.T) {
 func TestEtcdLostForGood(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
-	put(t, s, "warm", "up")
+	storetest.Put(t, s, "warm", "up")
 	c.Members[0].Mute()
 	start := time.Now()
 	_, err := s.Txn(within(t, time.Second), nil, []store.Op{store.Put("a", []byte("1"))})
@@ -131,7 +133,7 @@ func TestEtcdLostForGood(t *testing.T) {
 func TestEtcdSettle(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
-	put(t, s, "warm", "up")
+	storetest.Put(t, s, "warm", "up")
 	for i := range 5 {
 		key := fmt.Sprintf("k/%d", i)
 		c.Members[0].Freeze()
@@ -141,19 +143,19 @@ func TestEtcdSettle(t *testing.T) {
 			t.Fatalf("Txn: %v", err)
 		}
 		c.Members[0].Thaw()
-		if err := store.Settle(within(t, 5*time.Second), s, token); err != nil {
+		if err := store.Fence(within(t, 5*time.Second), s, token); err != nil {
 			t.Fatal(err)
 		}
 		_, first := s.Get(within(t, 5*time.Second), key)
 		for range 20 {
-			put(t, s, "other", "x")
+			storetest.Put(t, s, "other", "x")
 		}
 		_, again := s.Get(within(t, 5*time.Second), key)
 		if errors.Is(first, store.ErrNotFound) != errors.Is(again, store.ErrNotFound) {
 			t.Errorf("%s: %v, then %v", key, first, again)
 		}
 	}
-	if err := store.Settle(t.Context(), s, "no token"); err == nil {
+	if err := store.Fence(t.Context(), s, "no token"); err == nil {
 		t.Error("what cannot be a token was settled")
 	}
 }
@@ -162,7 +164,7 @@ func TestEtcdSettle(t *testing.T) {
 func TestEtcdCutOff(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
-	put(t, s, "warm", "up")
+	storetest.Put(t, s, "warm", "up")
 	c.Members[0].Cut()
 	heal := time.AfterFunc(500*time.Millisecond, c.Members[0].Heal)
 	defer heal.Stop()
@@ -175,7 +177,7 @@ func TestEtcdCutOff(t *testing.T) {
 func TestEtcdLosesALeader(t *testing.T) {
 	c := etcdtest.Start(t, 3)
 	s := openCluster(t, c)
-	put(t, s, "n", "0")
+	storetest.Put(t, s, "n", "0")
 	for i, m := range c.Members {
 		m.Kill()
 		key := fmt.Sprintf("k/%d", i)
@@ -191,7 +193,7 @@ func TestEtcdLosesALeader(t *testing.T) {
 func TestEtcdWithoutQuorum(t *testing.T) {
 	c := etcdtest.Start(t, 3)
 	s := openCluster(t, c)
-	put(t, s, "n", "0")
+	storetest.Put(t, s, "n", "0")
 	c.Members[0].Kill()
 	c.Members[1].Kill()
 	start := time.Now()
@@ -205,14 +207,14 @@ func TestEtcdWithoutQuorum(t *testing.T) {
 	c.Members[0].Start()
 	c.Members[1].Start()
 	c.Await()
-	put(t, s, "b", "1")
+	storetest.Put(t, s, "b", "1")
 }
 
 // A token whose lease is gone does not stop the next write.
 func TestEtcdLeaseGone(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
-	put(t, s, "a", "1")
+	storetest.Put(t, s, "a", "1")
 	client := c.Client(t)
 	leases, err := client.Leases(t.Context())
 	if err != nil || len(leases.Leases) != 1 {
@@ -221,7 +223,7 @@ func TestEtcdLeaseGone(t *testing.T) {
 	if _, err := client.Revoke(t.Context(), leases.Leases[0].ID); err != nil {
 		t.Fatal(err)
 	}
-	put(t, s, "a", "2")
+	storetest.Put(t, s, "a", "2")
 	// Records hang on no lease: nothing but a release frees an address.
 	if resp, err := client.Get(t.Context(), "/p/r/a"); err != nil || len(resp.Kvs) != 1 || resp.Kvs[0].Lease != 0 {
 		t.Errorf("a: %+v, %v", resp, err)
@@ -288,7 +290,7 @@ func TestEtcdUser(t *testing.T) {
 		}
 	}
 	open := func(prefix, user, password string) error {
-		s := mustOpenEtcd(t, store.EtcdConfig{Endpoints: c.Endpoints(), Prefix: prefix, User: user,
+		s := mustOpenEtcd(t, etcdstore.Config{Endpoints: c.Endpoints(), Prefix: prefix, User: user,
 			PasswordFile: fileOf(t, password)})
 		defer s.Close()
 		_, err := s.Txn(within(t, 3*time.Second), nil, []store.Op{store.Put("a", nil)})
@@ -309,7 +311,7 @@ func TestEtcdTLS(t *testing.T) {
 	c := a.StartTLS()
 	cert, key := a.Sign("plugin")
 	open := func(ca, cert, key string) error {
-		s := mustOpenEtcd(t, store.EtcdConfig{Endpoints: c.Endpoints(), CA: ca, Cert: cert, Key: key})
+		s := mustOpenEtcd(t, etcdstore.Config{Endpoints: c.Endpoints(), CA: ca, Cert: cert, Key: key})
 		defer s.Close()
 		_, err := s.Txn(within(t, 4*time.Second), nil, []store.Op{store.Put("a", nil)})
 		return err
@@ -341,7 +343,7 @@ func TestEtcdGoesBack(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
 	for range 5 {
-		put(t, s, "a", "1")
+		storetest.Put(t, s, "a", "1")
 	}
 	c.Members[0].Wipe()
 	c.Await()
@@ -358,19 +360,19 @@ func TestEtcdGoesBack(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := s.Get(within(t, 10*time.Second), "a"); !errors.Is(err, store.ErrPast) {
+	if _, err := s.Get(within(t, 10*time.Second), "a"); !errors.Is(err, store.ErrRolledBack) {
 		t.Errorf("later it is trusted again: %v", err)
 	}
 
 	// What was seen outlives the process, if it is written down.
 	next := openCluster(t, c)
-	if err := next.(store.Rememberer).Recall(s.(store.Rememberer).Past()); err != nil {
+	if err := next.(store.RollbackDetector).SetWatermark(s.(store.RollbackDetector).Watermark()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := next.Get(within(t, 10*time.Second), "a"); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("a new process reads: %v", err)
 	}
-	if err := next.(store.Rememberer).Recall([]byte("x")); !errors.Is(err, store.ErrCorrupt) {
+	if err := next.(store.RollbackDetector).SetWatermark([]byte("x")); !errors.Is(err, store.ErrCorrupt) {
 		t.Errorf("recall of nonsense: %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package store
+package boltstore
 
 import (
 	"context"
@@ -11,9 +11,13 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/store"
 )
 
-// Option changes how [OpenBolt] opens a ledger.
+// Option changes how [Open] opens a ledger.
 type Option func(*options)
 
 // options are the settings behind [Option].
@@ -36,23 +40,23 @@ const (
 	defaultLockTimeout = 2 * time.Second
 	lockRetry          = 20 * time.Millisecond
 
-	suffixNew     = ".new-"     // a ledger that is being built; never used, removed at the next open
-	suffixDamaged = ".damaged-" // a ledger that could not be read, followed by the time it was set aside
+	suffixNew     = ".new-"     // a ledger that is being built; removed at the next open
+	suffixDamaged = ".damaged-" // a damaged ledger; the time at which it was renamed follows
 )
 
-// OpenBolt opens the ledger in the file at path, which it makes, with its directory, when there is none.
+// Open opens the ledger in the file at path. It makes the file and its directory if there are none.
 //
-// A file that is no ledger or is damaged is renamed aside and the error matches [ErrCorrupt]. It stays so at every
-// later open until somebody decides what to do with the kept file: an empty ledger would lend devices and addresses
-// that are in use. A file of a newer version is left where it is; the error matches [ErrNewer]. When another process has
-// the ledger open, the error matches [ErrUnavailable].
-func OpenBolt(path string, opts ...Option) (Store, error) {
+// A file that is not a ledger or is damaged is renamed aside, and the error matches [store.ErrCorrupt]. Every later open fails, too, until
+// an administrator has removed or restored the kept file: an empty ledger would hand out devices and addresses that are in use. A file of
+// a newer version is left in place; the error matches [store.ErrNewer]. If another process has the ledger open, the error matches
+// [store.ErrUnavailable].
+func Open(path string, opts ...Option) (store.Store, error) {
 	o := options{lockTimeout: defaultLockTimeout}
 	for _, opt := range opts {
 		opt(&o)
 	}
 	if _, err := os.Lstat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := createBolt(path); err != nil {
+		if err := create(path); err != nil {
 			return nil, err
 		}
 	}
@@ -60,38 +64,37 @@ func OpenBolt(path string, opts ...Option) (Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := examine(file); err != nil {
+	if err := check(file); err != nil {
 		return nil, errors.Join(refuse(path, err), file.Close())
 	}
 	removeLeftovers(path)
 	return openLocked(path, file, o)
 }
 
-// openLocked hands the locked and examined file to bbolt, which locks the same descriptor again: there is no moment at
-// which another process could step in.
-func openLocked(path string, file *os.File, o options) (Store, error) {
+// openLocked passes the locked and checked file to bbolt, which locks the same descriptor again: no other process can lock it in between.
+func openLocked(path string, file *os.File, o options) (store.Store, error) {
 	db, err := bbolt.Open(path, fileMode, &bbolt.Options{
 		Timeout:  o.lockTimeout,
 		MaxSize:  o.maxSize,
 		OpenFile: func(string, int, os.FileMode) (*os.File, error) { return file, nil },
 	})
 	if err != nil {
-		return nil, &fileError{path: path, attempt: "open", kind: ErrUnavailable, cause: err}
+		return nil, &fileError{path: path, attempt: "open", kind: store.ErrUnavailable, cause: err}
 	}
-	return &bolt{path: path, db: db, write: make(chan struct{}, 1)}, nil
+	return &bolt{path: path, db: db, writer: semaphore.NewWeighted(1)}, nil
 }
 
-// lockFile opens path and takes the lock that bbolt uses. It waits at most timeout for a process that has it.
+// lockFile opens path and takes the lock that bbolt uses. It waits at most timeout for another process.
 func lockFile(path string, timeout time.Duration) (*os.File, error) {
 	file, err := os.OpenFile(path, os.O_RDWR, fileMode)
 	if err != nil {
-		return nil, &fileError{path: path, attempt: "open", kind: ErrUnavailable, cause: err}
+		return nil, &fileError{path: path, attempt: "open", kind: store.ErrUnavailable, cause: err}
 	}
 	if err := waitForLock(file, timeout); err != nil {
-		return nil, errors.Join(&fileError{path: path, attempt: "lock", kind: ErrUnavailable, cause: err,
+		return nil, errors.Join(&fileError{path: path, attempt: "lock", kind: store.ErrUnavailable, cause: err,
 			remedy: "another instance of the plugin has it open; stop that one first"}, file.Close())
 	}
-	// While we waited, the process that had the lock may have set the file aside.
+	// During the wait the process with the lock may have renamed the file aside.
 	held, err := file.Stat()
 	if err == nil {
 		var named fs.FileInfo
@@ -100,50 +103,46 @@ func lockFile(path string, timeout time.Duration) (*os.File, error) {
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(&fileError{path: path, attempt: "open", kind: ErrUnavailable, cause: err}, file.Close())
+		return nil, errors.Join(&fileError{path: path, attempt: "open", kind: store.ErrUnavailable, cause: err}, file.Close())
 	}
 	return file, nil
 }
 
 // waitForLock takes the exclusive lock on file within timeout.
 func waitForLock(file *os.File, timeout time.Duration) error {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
-	defer cancel()
-	retry := time.NewTicker(lockRetry)
-	defer retry.Stop()
-	for {
+	err := retry.Poll(context.Background(), lockRetry, timeout, func() (bool, error) {
 		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
-		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
-			return err
+		if errors.Is(err, syscall.EWOULDBLOCK) || errors.Is(err, syscall.EINTR) {
+			return false, nil
 		}
-		select {
-		case <-retry.C:
-		case <-ctx.Done():
-			return fmt.Errorf("still locked after %v", timeout)
-		}
+		return true, err
+	})
+	if errors.Is(err, retry.ErrTimeout) {
+		return fmt.Errorf("still locked after %v", timeout)
 	}
+	return err
 }
 
-// refuse turns what [examine] found into the error for the user, and renames a damaged file aside.
+// refuse turns an error of [check] into the error for the user, and renames a damaged file aside.
 func refuse(path string, found error) error {
 	switch {
-	case errors.Is(found, ErrNewer):
+	case errors.Is(found, store.ErrNewer):
 		return &fileError{path: path, attempt: "open", cause: found,
 			remedy: "upgrade the plugin, or go back to the version that wrote it"}
-	case errors.Is(found, ErrCorrupt):
+	case errors.Is(found, store.ErrCorrupt):
 		kept, err := setAside(path)
 		if err != nil {
-			return &fileError{path: path, attempt: "set the damaged file aside", kind: ErrCorrupt,
+			return &fileError{path: path, attempt: "set the damaged file aside", kind: store.ErrCorrupt,
 				cause: fmt.Errorf("%w (%w)", err, found)}
 		}
 		return damaged(path, kept, found)
 	}
-	return &fileError{path: path, attempt: "read", kind: ErrUnavailable, cause: found}
+	return &fileError{path: path, attempt: "read", kind: store.ErrUnavailable, cause: found}
 }
 
-// damaged is the error while a damaged ledger waits for a decision.
+// damaged returns the error for a ledger that was renamed aside.
 func damaged(path, kept string, why error) error {
-	return &fileError{path: path, attempt: "open", kind: ErrCorrupt, cause: why,
+	return &fileError{path: path, attempt: "open", kind: store.ErrCorrupt, cause: why,
 		remedy: fmt.Sprintf("the file was kept as %s; put a good copy at %s, or move the kept file to another directory "+
 			"to start empty, once no container uses a device or an address of this plugin", kept, path)}
 }
@@ -166,19 +165,19 @@ func setAside(path string) (string, error) {
 	return kept, syncDir(filepath.Dir(path))
 }
 
-// createBolt makes an empty ledger at path, unless a damaged one was set aside there. It is built under another name
-// and linked into place whole, so that a crash leaves either no ledger or a good one; link, unlike rename, does not
-// replace one that another process made meanwhile.
-func createBolt(path string) error {
+// create makes an empty ledger at path, unless a damaged one was renamed aside there. It builds the file under another name and links it
+// into place, so that a crash leaves either no ledger or a good one; link, unlike rename, does not replace a file that another process
+// made meanwhile.
+func create(path string) error {
 	fail := func(cause error) error {
-		return &fileError{path: path, attempt: "create", kind: ErrUnavailable, cause: cause}
+		return &fileError{path: path, attempt: "create", kind: store.ErrUnavailable, cause: cause}
 	}
 	kept, err := siblings(path, suffixDamaged)
 	if err != nil {
 		return fail(err)
 	}
 	if len(kept) > 0 {
-		return damaged(path, kept[len(kept)-1], fmt.Errorf("an earlier %w", ErrCorrupt))
+		return damaged(path, kept[len(kept)-1], fmt.Errorf("an earlier %w", store.ErrCorrupt))
 	}
 	dir := filepath.Dir(path)
 	if err := makeDir(dir); err != nil {
@@ -189,7 +188,7 @@ func createBolt(path string) error {
 		return fail(err)
 	}
 	built := file.Name()
-	err = errors.Join(file.Close(), initBolt(built))
+	err = errors.Join(file.Close(), initialize(built))
 	if err == nil {
 		err = os.Link(built, path)
 	}
@@ -202,8 +201,8 @@ func createBolt(path string) error {
 	return nil
 }
 
-// initBolt makes an empty ledger of the empty file at path and syncs it.
-func initBolt(path string) error {
+// initialize makes an empty ledger of the empty file at path and syncs it.
+func initialize(path string) error {
 	db, err := bbolt.Open(path, fileMode, &bbolt.Options{Timeout: defaultLockTimeout})
 	if err != nil {
 		return err
@@ -221,8 +220,8 @@ func initBolt(path string) error {
 	return errors.Join(err, db.Sync(), db.Close())
 }
 
-// makeDir makes dir for this process alone, durably. One that exists and is empty was made for us, as the state directory of
-// a managed plugin is, which engines make for everybody to read; one that has something in it stays as it is.
+// makeDir makes dir durably, accessible for its owner alone. It restricts an existing empty directory likewise: engines make the state
+// directory of a managed plugin readable for all. It leaves a directory with files as it is.
 func makeDir(dir string) error {
 	if entries, err := os.ReadDir(dir); err == nil {
 		if len(entries) > 0 {
@@ -261,7 +260,7 @@ func siblings(path, suffix string) ([]string, error) {
 	return found, err
 }
 
-// removeLeftovers removes half-built ledgers that a crash during creation left. That one stays is harmless.
+// removeLeftovers removes half-built ledgers that a crash during creation left. A failure is harmless.
 func removeLeftovers(path string) {
 	left, err := siblings(path, suffixNew)
 	if err != nil {

@@ -1,4 +1,4 @@
-package store
+package boltstore
 
 import (
 	"bytes"
@@ -9,11 +9,13 @@ import (
 	"io"
 	"os"
 	"strconv"
+
+	"github.com/mellanox/passthrough/store"
 )
 
-// The file is examined before bbolt sees it, page by page and with every length checked, because bbolt trusts what it
-// maps into memory: on a damaged file it does not answer an error but dies (SIGBUS, SIGSEGV, endless recursion), and
-// the plugin would die again at every start. The numbers below are bbolt's file format, version 2.
+// The file is checked before bbolt opens it, page by page and with every length, because bbolt trusts what it maps into memory: on a
+// damaged file it does not return an error but dies (SIGBUS, SIGSEGV, endless recursion), and the plugin would die again at every start.
+// The numbers below are bbolt's file format, version 2.
 const (
 	pageHeader = 16 // id u64, flags u16, count u16, overflow u32
 	leafElem   = 16 // flags u32, pos u32, ksize u32, vsize u32
@@ -32,30 +34,30 @@ const (
 	maxDepth    = 64 // deeper than any tree that fits on a disk; ends walks around a cycle
 )
 
-// boltMeta is what a meta page says.
+// boltMeta has the fields of a meta page.
 type boltMeta struct {
 	pageSize                   uint64
 	root, freelist, high, txid uint64
 }
 
-// examiner walks one file.
-type examiner struct {
+// checker walks one file.
+type checker struct {
 	file io.ReaderAt
 	size uint64
 	meta boltMeta
 	used map[uint64]bool // pages that have an owner
 
-	schema  []byte
-	buckets map[string]bool // top-level buckets seen
-	strange error           // the first entry that our schema does not have
+	schema    []byte
+	buckets   map[string]bool // top-level buckets seen
+	schemaErr error           // of the first entry that our schema does not have
 
-	stored, found head // what the file says of its records, what was found
+	stored, found head // of the records: as stored in the file, as counted
 }
 
-// bounds are what the next key of a bucket must respect: it is greater than last and not less than least.
+// bounds limit the next key of a bucket: it is greater than last and not less than least.
 type bounds struct{ last, least []byte }
 
-// admit moves the bounds to key, false when they exclude it.
+// admit moves the bounds to key, and returns false if they exclude it.
 func (b *bounds) admit(key []byte) bool {
 	if len(key) == 0 || bytes.Compare(key, b.last) <= 0 || bytes.Compare(key, b.least) < 0 {
 		return false
@@ -64,9 +66,9 @@ func (b *bounds) admit(key []byte) bool {
 	return true
 }
 
-// examine reads all of file and answers nil when it is a sound ledger of our schema. Errors match [ErrCorrupt],
-// [ErrNewer], or neither when the file could not be read.
-func examine(file *os.File) error {
+// check reads the whole file and returns nil if it is an intact ledger of our schema. Errors match [store.ErrCorrupt], [store.ErrNewer],
+// or neither if the file could not be read.
+func check(file *os.File) error {
 	info, err := file.Stat()
 	if err != nil {
 		return err
@@ -74,7 +76,7 @@ func examine(file *os.File) error {
 	if !info.Mode().IsRegular() {
 		return errors.New("not a regular file")
 	}
-	x := &examiner{file: file, size: uint64(info.Size()), used: map[uint64]bool{}, buckets: map[string]bool{}}
+	x := &checker{file: file, size: uint64(info.Size()), used: map[uint64]bool{}, buckets: map[string]bool{}}
 	if err := x.readMeta(); err != nil {
 		return err
 	}
@@ -92,25 +94,25 @@ func examine(file *os.File) error {
 	return x.checkSchema()
 }
 
-// corrupt is an error that matches [ErrCorrupt].
+// corrupt returns an error that matches [store.ErrCorrupt].
 func corrupt(format string, args ...any) error {
-	return fmt.Errorf("%w: %s", ErrCorrupt, fmt.Sprintf(format, args...))
+	return fmt.Errorf("%w: %s", store.ErrCorrupt, fmt.Sprintf(format, args...))
 }
 
-// checkSchema judges the version that the walk has found.
-func (x *examiner) checkSchema() error {
+// checkSchema checks the version and the counts that the walk has found.
+func (x *checker) checkSchema() error {
 	version, err := strconv.Atoi(string(x.schema))
 	if err != nil || version < 1 {
 		return corrupt("not a ledger of this plugin, it has no schema version")
 	}
 	if version > schemaVersion {
-		return fmt.Errorf("%w: it has schema %d, this version knows %d", ErrNewer, version, schemaVersion)
+		return fmt.Errorf("%w: it has schema %d, this version knows %d", store.ErrNewer, version, schemaVersion)
 	}
 	if !x.buckets[bucketMeta] || !x.buckets[bucketRecords] {
 		return corrupt("a bucket is missing")
 	}
-	if x.strange != nil {
-		return x.strange
+	if x.schemaErr != nil {
+		return x.schemaErr
 	}
 	if x.found.count != x.stored.count || x.found.sums != x.stored.sums || x.found.rev > x.stored.rev {
 		return corrupt("it has %d of %d records, or others", x.found.count, x.stored.count)
@@ -118,9 +120,9 @@ func (x *examiner) checkSchema() error {
 	return nil
 }
 
-// readMeta finds the newer of the two meta pages that is whole. One torn page is a crash that bbolt is made for; the
-// second page stands one page size further, which only the first one tells, so all sizes are tried.
-func (x *examiner) readMeta() error {
+// readMeta finds the newer of the two meta pages that is intact. One torn page is a crash that bbolt survives. The second page is one page
+// size further, and only the first one has that size, so all sizes are tried.
+func (x *checker) readMeta() error {
 	if x.size < 2*1024 {
 		return corrupt("%d bytes are too few", x.size)
 	}
@@ -153,8 +155,8 @@ func (x *examiner) readMeta() error {
 	return nil
 }
 
-// metaAt reads the meta page at offset; ok is false when there is none or it is torn.
-func (x *examiner) metaAt(offset uint64) (m boltMeta, ok bool, err error) {
+// metaAt reads the meta page at offset; ok is false if there is none or it is torn.
+func (x *checker) metaAt(offset uint64) (m boltMeta, ok bool, err error) {
 	raw := make([]byte, pageHeader+metaLen)
 	if _, err := x.file.ReadAt(raw, int64(offset)); err != nil {
 		return m, false, fmt.Errorf("read head: %w", err)
@@ -172,9 +174,9 @@ func (x *examiner) metaAt(offset uint64) (m boltMeta, ok bool, err error) {
 	return m, sane, nil
 }
 
-// read returns the whole page id with its overflow, and its flags and number of elements. It takes the page for its
-// caller: nobody else may refer to it.
-func (x *examiner) read(id uint64) (page []byte, flags uint16, count int, err error) {
+// read returns the page with its overflow, its flags and its number of elements, and marks it as used: a second reference to it is an
+// error.
+func (x *checker) read(id uint64) (page []byte, flags uint16, count int, err error) {
 	if id < 2 || id >= x.meta.high {
 		return nil, 0, 0, corrupt("page %d does not exist", id)
 	}
@@ -201,8 +203,8 @@ func (x *examiner) read(id uint64) (page []byte, flags uint16, count int, err er
 	return page, flags, count, nil
 }
 
-// freelist takes the free pages, which no other page may then refer to.
-func (x *examiner) freelist() error {
+// freelist marks the free pages as used, so that a reference to one is an error.
+func (x *checker) freelist() error {
 	if x.meta.freelist == noFreelist {
 		return nil
 	}
@@ -212,7 +214,7 @@ func (x *examiner) freelist() error {
 	}
 	ids := page[pageHeader:]
 	n := uint64(count)
-	if count == 0xFFFF { // the real number stands first
+	if count == 0xFFFF { // the real number comes first
 		n, ids = binary.NativeEndian.Uint64(ids), ids[8:]
 	}
 	if flags != flagFreelist || n > uint64(len(ids)/8) {
@@ -229,7 +231,7 @@ func (x *examiner) freelist() error {
 }
 
 // page walks the tree under page id, which belongs to bucket ("" is the top).
-func (x *examiner) page(id uint64, bucket string, depth int, b *bounds) error {
+func (x *checker) page(id uint64, bucket string, depth int, b *bounds) error {
 	if depth > maxDepth {
 		return corrupt("page %d: the tree is too deep", id)
 	}
@@ -252,7 +254,7 @@ func (x *examiner) page(id uint64, bucket string, depth int, b *bounds) error {
 }
 
 // branch walks the children of a branch page.
-func (x *examiner) branch(page []byte, count int, bucket string, depth int, b *bounds) error {
+func (x *checker) branch(page []byte, count int, bucket string, depth int, b *bounds) error {
 	for i := range count {
 		at := pageHeader + i*branchElem
 		elem, ok := slice(page, uint64(at), branchElem)
@@ -273,7 +275,7 @@ func (x *examiner) branch(page []byte, count int, bucket string, depth int, b *b
 }
 
 // leaf checks the entries of a leaf page, or of the leaf page inside a small bucket's value.
-func (x *examiner) leaf(page []byte, count int, bucket string, depth int, b *bounds) error {
+func (x *checker) leaf(page []byte, count int, bucket string, depth int, b *bounds) error {
 	for i := range count {
 		at := pageHeader + i*leafElem
 		elem, ok := slice(page, uint64(at), leafElem)
@@ -294,8 +296,8 @@ func (x *examiner) leaf(page []byte, count int, bucket string, depth int, b *bou
 	return nil
 }
 
-// entry checks one key with its value. Entries that our schema does not have are only noted: a newer one may.
-func (x *examiner) entry(bucket, key string, value []byte, isBucket bool, depth int) error {
+// entry checks one key with its value. An entry that our schema does not have is an error only if the schema is not a newer one.
+func (x *checker) entry(bucket, key string, value []byte, isBucket bool, depth int) error {
 	if isBucket != (bucket == "") {
 		x.note(corrupt("%s %q: wrong kind of entry", bucket, key))
 	}
@@ -323,15 +325,15 @@ func (x *examiner) entry(bucket, key string, value []byte, isBucket bool, depth 
 	return nil
 }
 
-// note keeps the first thing that our schema does not have.
-func (x *examiner) note(err error) {
-	if x.strange == nil {
-		x.strange = err
+// note keeps the first error that matters only for our schema.
+func (x *checker) note(err error) {
+	if x.schemaErr == nil {
+		x.schemaErr = err
 	}
 }
 
-// bucket walks a bucket: its own pages, or one leaf page inside the value when it is small.
-func (x *examiner) bucket(name string, value []byte, depth int) error {
+// bucket walks a bucket: its own pages, or one leaf page inside the value if it is small.
+func (x *checker) bucket(name string, value []byte, depth int) error {
 	if len(value) < bucketHead || depth > maxDepth {
 		return corrupt("bucket %q: too short or too deep", name)
 	}
@@ -345,7 +347,7 @@ func (x *examiner) bucket(name string, value []byte, depth int) error {
 	return x.leaf(inline, int(binary.NativeEndian.Uint16(inline[10:])), name, depth+1, &bounds{})
 }
 
-// slice is raw[at:at+n], false when that is not inside raw.
+// slice returns raw[at:at+n], or false if that is not inside raw.
 func slice(raw []byte, at, n uint64) ([]byte, bool) {
 	if at > uint64(len(raw)) || n > uint64(len(raw))-at {
 		return nil, false

@@ -1,4 +1,8 @@
-package store
+// Package boltstore is a [store.Store] in one bbolt file.
+//
+// bbolt neither checks data nor survives a damaged file: it dies on one. So each record has a checksum (encoding.go), and a file is
+// checked in whole before bbolt opens it (fsck.go). Entry point: [Open].
+package boltstore
 
 import (
 	"bytes"
@@ -9,6 +13,9 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sync/semaphore"
+
+	"github.com/mellanox/passthrough/store"
 )
 
 // Layout of the file: bucket "meta" holds the schema version and the [head], bucket "records" the records, each framed
@@ -22,14 +29,15 @@ const (
 	metaHead      = "head"   // see head
 )
 
-// bolt is the ledger in one bbolt file. bbolt allows one writer at a time; write makes waiting for one's turn end with
-// the caller's context, which bbolt's own lock does not.
+// bolt is the ledger in one bbolt file.
 type bolt struct {
-	path  string
-	db    *bbolt.DB
-	write chan struct{}
-	// broken is set once a write was neither confirmed nor ruled out: from then on nothing is answered, because what
-	// memory shows may not be what the disk holds.
+	path string
+	db   *bbolt.DB
+	// writer is held during a write. bbolt allows one writer at a time; the wait for this lock ends with the caller's context, the wait
+	// for bbolt's own does not.
+	writer *semaphore.Weighted
+	// broken is set once a write was neither confirmed nor ruled out. From then on every call fails: memory may show what the disk does
+	// not hold.
 	broken atomic.Pointer[fileError]
 }
 
@@ -64,85 +72,80 @@ func (e *fileError) Unwrap() []error {
 	return errs
 }
 
-// unavailable is the error of an attempt that wrote nothing.
+// unavailable returns the error of an attempt that wrote nothing.
 func (b *bolt) unavailable(attempt string, cause error) error {
 	if errors.Is(cause, berrors.ErrDatabaseNotOpen) {
-		cause = errClosed
+		cause = store.ErrClosed
 	}
-	return &fileError{path: b.path, attempt: attempt, kind: ErrUnavailable, cause: cause}
+	return &fileError{path: b.path, attempt: attempt, kind: store.ErrUnavailable, cause: cause}
 }
 
-// errClosed replaces bbolt's "database not open".
-var errClosed = errors.New("the ledger is closed")
-
-// Txn implements [Store].
-func (b *bolt) Txn(ctx context.Context, conds []Cond, then []Op) (Result, error) {
-	if err := checkTxn(conds, then); err != nil {
-		return Result{}, err
+// Txn implements [store.Store].
+func (b *bolt) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	if err := store.CheckTxn(conds, then); err != nil {
+		return store.Result{}, err
 	}
-	select {
-	case b.write <- struct{}{}:
-		defer func() { <-b.write }()
-	case <-ctx.Done():
-		return Result{}, b.unavailable("write", ctx.Err())
+	if err := b.writer.Acquire(ctx, 1); err != nil {
+		return store.Result{}, b.unavailable("write", err)
 	}
+	defer b.writer.Release(1)
 	if err := b.usable(ctx, "write"); err != nil {
-		return Result{}, err
+		return store.Result{}, err
 	}
 	tx, err := b.db.Begin(len(then) > 0)
 	if err != nil {
-		return Result{}, b.unavailable("write", err)
+		return store.Result{}, b.unavailable("write", err)
 	}
-	// After a commit this answers "tx closed"; on every other path there is nothing to lose.
+	// After a commit this returns "tx closed"; on every other path nothing can be lost.
 	defer func() { _ = tx.Rollback() }()
 
 	result, err := apply(tx, conds, then)
 	if err != nil {
-		return Result{}, b.unavailable("write", err)
+		return store.Result{}, b.unavailable("write", err)
 	}
 	if !result.OK || len(then) == 0 {
 		return result, nil
 	}
 	if err := tx.Commit(); err != nil {
-		return Result{}, b.afterFailedCommit(result.Rev, err)
+		return store.Result{}, b.afterFailedCommit(result.Rev, err)
 	}
 	return result, nil
 }
 
-// apply checks conds and, when they hold, makes the writes of then in tx. Without writes the revision stays.
-func apply(tx *bbolt.Tx, conds []Cond, then []Op) (Result, error) {
+// apply checks conds and, if they hold, makes the writes of then in tx. Without writes the revision stays.
+func apply(tx *bbolt.Tx, conds []store.Cond, then []store.Op) (store.Result, error) {
 	records, meta := tx.Bucket([]byte(bucketRecords)), tx.Bucket([]byte(bucketMeta))
 	for _, c := range conds {
 		var rev int64
 		if raw := records.Get([]byte(c.Key)); raw != nil {
 			kv, err := unframe(c.Key, raw)
 			if err != nil {
-				return Result{}, err
+				return store.Result{}, err
 			}
 			rev = kv.Rev
 		}
 		if rev != c.Rev {
-			return Result{Failed: c}, nil
+			return store.Result{Failed: c}, nil
 		}
 	}
 	h, err := decodeHead(meta.Get([]byte(metaHead)))
 	if err != nil || len(then) == 0 {
-		return Result{OK: err == nil, Rev: h.rev}, err
+		return store.Result{OK: err == nil, Rev: h.rev}, err
 	}
 	h.rev++
 	for _, op := range then {
 		if err := write(records, op, &h); err != nil {
-			return Result{}, fmt.Errorf("%s: %w", op.Key, err)
+			return store.Result{}, fmt.Errorf("%s: %w", op.Key, err)
 		}
 	}
 	if err := meta.Put([]byte(metaHead), h.encode()); err != nil {
-		return Result{}, fmt.Errorf("%s: %w", metaHead, err)
+		return store.Result{}, fmt.Errorf("%s: %w", metaHead, err)
 	}
-	return Result{OK: true, Rev: h.rev}, nil
+	return store.Result{OK: true, Rev: h.rev}, nil
 }
 
-// write makes one write of the transaction that h counts for.
-func write(records *bbolt.Bucket, op Op, h *head) error {
+// write makes one write of a transaction, and updates its head.
+func write(records *bbolt.Bucket, op store.Op, h *head) error {
 	if old := records.Get([]byte(op.Key)); old != nil {
 		h.remove(old)
 	}
@@ -154,9 +157,9 @@ func write(records *bbolt.Bucket, op Op, h *head) error {
 	return records.Put([]byte(op.Key), framed)
 }
 
-// afterFailedCommit finds out what a failed commit left behind. bbolt writes the data first and switches over with the
-// last page: while the old revision shows, nothing happened. When the new one shows, the last sync failed, and whether
-// the disk has it is anybody's guess: the ledger is closed to everybody until it is opened again.
+// afterFailedCommit returns the error of a failed commit. bbolt writes the data first and switches over with the last page: if the old
+// revision shows, nothing was written. If the new one shows, the last sync failed, and the disk may or may not have it: every call fails
+// until the ledger is opened again.
 func (b *bolt) afterFailedCommit(rev int64, cause error) error {
 	var seen int64
 	err := b.db.View(func(tx *bbolt.Tx) error {
@@ -167,12 +170,12 @@ func (b *bolt) afterFailedCommit(rev int64, cause error) error {
 	if err == nil && seen < rev {
 		return b.unavailable("write", cause)
 	}
-	b.broken.Store(&fileError{path: b.path, attempt: "use", kind: ErrUnavailable, cause: cause,
+	b.broken.Store(&fileError{path: b.path, attempt: "use", kind: store.ErrUnavailable, cause: cause,
 		remedy: "an earlier write could not be confirmed; check the disk, then restart the plugin"})
-	return &fileError{path: b.path, attempt: "write", kind: ErrAmbiguous, cause: errors.Join(cause, err)}
+	return &fileError{path: b.path, attempt: "write", kind: store.ErrAmbiguous, cause: errors.Join(cause, err)}
 }
 
-// usable answers why the ledger cannot be used now, nil when it can.
+// usable returns an error if the ledger cannot be used now.
 func (b *bolt) usable(ctx context.Context, attempt string) error {
 	if broken := b.broken.Load(); broken != nil {
 		return broken
@@ -183,16 +186,16 @@ func (b *bolt) usable(ctx context.Context, attempt string) error {
 	return nil
 }
 
-// Get implements [Store].
-func (b *bolt) Get(ctx context.Context, key string) (KV, error) {
-	if err := checkKey(key); err != nil {
-		return KV{}, err
+// Get implements [store.Store].
+func (b *bolt) Get(ctx context.Context, key string) (store.KV, error) {
+	if err := store.CheckKey(key); err != nil {
+		return store.KV{}, err
 	}
-	var kv KV
+	var kv store.KV
 	err := b.view(ctx, func(records *bbolt.Bucket) error {
 		raw := records.Get([]byte(key))
 		if raw == nil {
-			return fmt.Errorf("record %s: %w", key, ErrNotFound)
+			return fmt.Errorf("record %s: %w", key, store.ErrNotFound)
 		}
 		var err error
 		kv, err = unframe(key, raw)
@@ -201,8 +204,8 @@ func (b *bolt) Get(ctx context.Context, key string) (KV, error) {
 	return kv, err
 }
 
-// Range implements [Store].
-func (b *bolt) Range(ctx context.Context, prefix string, fn func(KV) error) error {
+// Range implements [store.Store].
+func (b *bolt) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
 	return b.view(ctx, func(records *bbolt.Bucket) error {
 		c := records.Cursor()
 		for k, raw := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, raw = c.Next() {
@@ -237,7 +240,7 @@ func (b *bolt) view(ctx context.Context, fn func(records *bbolt.Bucket) error) e
 	return inner
 }
 
-// Close implements [Store]. It waits for running calls.
+// Close implements [store.Store]. It waits for running calls.
 func (b *bolt) Close() error {
 	if err := b.db.Close(); err != nil {
 		return &fileError{path: b.path, attempt: "close", cause: err}

@@ -1,4 +1,4 @@
-package store
+package etcdstore
 
 import (
 	"context"
@@ -9,37 +9,40 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/store"
 )
 
 const (
-	page        = 1000 // records that are asked for at once
-	rangeRounds = 5    // how often reading starts over because etcd forgot the revision that it began with
+	pageSize   = 1000 // records in one request
+	rangeTries = 6    // reads of a range from its start, if etcd has compacted the revision of the first page
 )
 
-// usable answers why the ledger cannot be used now, nil when it can be tried.
+// usable returns an error if the store is closed or ctx has ended.
 func (e *etcd) usable(ctx context.Context, attempt string) error {
 	err := ctx.Err()
 	if e.closed.Load() {
-		err = errClosed
+		err = store.ErrClosed
 	}
 	if err != nil {
-		return &etcdError{config: &e.config, attempt: attempt, kind: ErrUnavailable, cause: err}
+		return &callError{config: &e.config, attempt: attempt, kind: store.ErrUnavailable, cause: err}
 	}
 	return nil
 }
 
-// Get implements [Store].
-func (e *etcd) Get(ctx context.Context, key string) (KV, error) {
-	if err := checkKey(key); err != nil {
-		return KV{}, err
+// Get implements [store.Store].
+func (e *etcd) Get(ctx context.Context, key string) (store.KV, error) {
+	if err := store.CheckKey(key); err != nil {
+		return store.KV{}, err
 	}
 	if err := e.usable(ctx, "read"); err != nil {
-		return KV{}, err
+		return store.KV{}, err
 	}
-	t, ctx, cancel := e.trial(ctx, "read")
+	r, ctx, cancel := e.retrier(ctx, "read")
 	defer cancel()
 	var found []*mvccpb.KeyValue
-	err := t.read(ctx, func(ctx context.Context, client *clientv3.Client) error {
+	err := r.read(ctx, func(ctx context.Context, client *clientv3.Client) error {
 		resp, err := e.get(ctx, client, e.record(key))
 		if err == nil {
 			found = resp.Kvs
@@ -47,15 +50,15 @@ func (e *etcd) Get(ctx context.Context, key string) (KV, error) {
 		return err
 	})
 	if err != nil {
-		return KV{}, err
+		return store.KV{}, err
 	}
 	if len(found) == 0 {
-		return KV{}, fmt.Errorf("record %s: %w", key, ErrNotFound)
+		return store.KV{}, fmt.Errorf("record %s: %w", key, store.ErrNotFound)
 	}
 	return e.kv(found[0]), nil
 }
 
-// get asks for a key or a range of keys, and looks whether the answer is newer than those before.
+// get reads a key or a range of keys, and checks the answer for a rollback.
 func (e *etcd) get(ctx context.Context, client *clientv3.Client, key string, opts ...clientv3.OpOption) (
 	*clientv3.GetResponse, error) {
 	before, err := e.before(ctx)
@@ -69,33 +72,32 @@ func (e *etcd) get(ctx context.Context, client *clientv3.Client, key string, opt
 	return resp, e.check(ctx, before, resp.Header.ClusterId, resp.Header.Revision)
 }
 
-// kv is a record as callers know it.
-func (e *etcd) kv(kv *mvccpb.KeyValue) KV {
+// kv returns a record of etcd as callers know it.
+func (e *etcd) kv(kv *mvccpb.KeyValue) store.KV {
 	value := kv.Value
 	if value == nil {
 		value = []byte{}
 	}
-	return KV{Key: strings.TrimPrefix(string(kv.Key), e.config.Prefix+etcdRecords), Value: value, Rev: kv.ModRevision}
+	return store.KV{Key: strings.TrimPrefix(string(kv.Key), e.config.Prefix+recordsKey), Value: value, Rev: kv.ModRevision}
 }
 
-// Range implements [Store]. All records are read before fn sees the first: etcd may forget the revision that the reading
-// began with, and then it begins again.
-func (e *etcd) Range(ctx context.Context, prefix string, fn func(KV) error) error {
+// Range implements [store.Store]. It reads all records before fn sees the first: etcd may compact the revision of the first page, and then
+// the read starts again.
+func (e *etcd) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
 	if err := e.usable(ctx, "read"); err != nil {
 		return err
 	}
-	records, err := e.list(ctx, prefix)
-	for range rangeRounds {
-		if !errors.Is(err, rpctypes.ErrCompacted) {
-			break
-		}
+	var records []*mvccpb.KeyValue
+	compacted := func(err error) bool { return errors.Is(err, rpctypes.ErrCompacted) }
+	err := retry.Times(rangeTries, compacted, func() (err error) {
 		records, err = e.list(ctx, prefix)
-	}
+		return err
+	})
 	if err != nil {
 		return err
 	}
 	for _, kv := range records {
-		if err := ctx.Err(); err != nil {
+		if ctx.Err() != nil {
 			return e.usable(ctx, "read")
 		}
 		if err := fn(e.kv(kv)); err != nil {
@@ -108,12 +110,12 @@ func (e *etcd) Range(ctx context.Context, prefix string, fn func(KV) error) erro
 // list reads all records under prefix, page by page, at the revision of the first page.
 func (e *etcd) list(ctx context.Context, prefix string) ([]*mvccpb.KeyValue, error) {
 	from := e.record(prefix)
-	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(from)), clientv3.WithLimit(page)}
+	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(from)), clientv3.WithLimit(pageSize)}
 	var records []*mvccpb.KeyValue
 	for {
-		t, within, cancel := e.trial(ctx, "read")
+		r, within, cancel := e.retrier(ctx, "read")
 		var resp *clientv3.GetResponse
-		err := t.read(within, func(ctx context.Context, client *clientv3.Client) (err error) {
+		err := r.read(within, func(ctx context.Context, client *clientv3.Client) (err error) {
 			resp, err = e.get(ctx, client, from, opts...)
 			return err
 		})

@@ -1,0 +1,366 @@
+package etcdstore
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+const (
+	condsMax = 100     // etcd takes 128 operations a level (--max-txn-ops); the token and the fence need some
+	opsMax   = 60      // operations in a nested transaction; etcd's bound holds for both levels together
+	sizeMax  = 5 << 18 // bytes; etcd takes 1.5 MiB (--max-request-bytes), headers included
+
+	// tokenTTL is the TTL in seconds of the etcd lease of tokens. It is used for half of that time, and far longer than any call takes:
+	// a request that is still in flight fails once the lease of its token has ended.
+	tokenTTL = 600
+
+	tokenApplied = "1" // the value of the token of a transaction that was applied
+	tokenFenced  = "0" // the value of the token of a transaction that will never be applied
+)
+
+// A transaction is one write. A request whose answer is lost may have been applied, or may be applied seconds later, and the client retries
+// some requests by itself (etcd issue 18424). So each transaction has a token, a key that it creates: a retry is applied at most once, and
+// the token shows whether the transaction was applied.
+//
+//	If    conditions hold, token absent
+//	Then  the operations, token = applied
+//	Else  read token and conditions; if a request is unanswered: token = fenced, if it is absent
+//
+// After a fence no request of the transaction that is still in flight can be applied.
+type transaction struct {
+	store      *etcd
+	token      string
+	conds      []store.Cond
+	then       []store.Op
+	unanswered bool // a request was sent and not answered
+}
+
+// Txn implements [store.Store].
+func (e *etcd) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	if err := store.CheckTxn(conds, then); err != nil {
+		return store.Result{}, err
+	}
+	if err := checkFits(conds, then); err != nil {
+		return store.Result{}, err
+	}
+	if err := e.usable(ctx, "write"); err != nil {
+		return store.Result{}, err
+	}
+	r, ctx, cancel := e.retrier(ctx, "write")
+	defer cancel()
+	if len(then) == 0 {
+		return e.verify(ctx, r, conds)
+	}
+	token := store.TokenOf(ctx)
+	if token == "" {
+		token = rand.Text()
+	}
+	w := &transaction{store: e, token: e.config.Prefix + tokensKey + token, conds: conds, then: lastOf(then)}
+	return w.run(ctx, r)
+}
+
+// checkFits refuses a transaction that is too large for etcd.
+func checkFits(conds []store.Cond, then []store.Op) error {
+	size := 0
+	for _, op := range then {
+		size += len(op.Key) + len(op.Value)
+	}
+	switch {
+	case len(conds) > condsMax:
+		return fmt.Errorf("%d conditions in one transaction: etcd takes %d", len(conds), condsMax)
+	case len(then) > opsMax*opsMax:
+		return fmt.Errorf("%d operations in one transaction: etcd takes %d", len(then), opsMax*opsMax)
+	case size > sizeMax:
+		return fmt.Errorf("%d bytes in one transaction: etcd takes %d", size, sizeMax)
+	}
+	return nil
+}
+
+// lastOf keeps the last operation on each key: etcd refuses a transaction that writes one twice.
+func lastOf(then []store.Op) []store.Op {
+	seen := map[string]bool{}
+	var kept []store.Op
+	for _, op := range slices.Backward(then) {
+		if !seen[op.Key] {
+			seen[op.Key] = true
+			kept = append(kept, op)
+		}
+	}
+	slices.Reverse(kept)
+	return kept
+}
+
+// run makes attempts until one is answered or time is up.
+func (w *transaction) run(ctx context.Context, r *retrier) (store.Result, error) {
+	for {
+		result, done, err := w.attempt(ctx, r)
+		if done {
+			return result, err
+		}
+		if !r.pause(ctx) {
+			return store.Result{}, w.fail(ctx, r)
+		}
+	}
+}
+
+// attempt sends the transaction once; done is false if another attempt may help. If little time is left, it sends a fence in place of the
+// transaction, so that the caller still learns whether something was written.
+func (w *transaction) attempt(ctx context.Context, r *retrier) (result store.Result, done bool, err error) {
+	lease, err := w.store.tokenLease(ctx, r)
+	if err == nil {
+		err = w.store.checkBeforeWrite(ctx, r)
+	}
+	if err != nil {
+		if !permanent(err) {
+			return store.Result{}, false, err
+		}
+		return store.Result{}, true, w.fail(ctx, r)
+	}
+	fence := w.unanswered && r.timeLeft() < 0.3
+	var resp *clientv3.TxnResponse
+	sent, err := r.attempt(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
+		resp, err = w.store.commit(ctx, w.txn(client.Txn(ctx), lease, fence))
+		return err
+	})
+	switch {
+	case err == nil && fence:
+		result, err = w.fenced(r, resp)
+		return result, true, err
+	case err == nil:
+		result, err = w.result(resp)
+		return result, true, err
+	case !permanent(err):
+		w.unanswered = w.unanswered || sent
+		return store.Result{}, false, err
+	case errors.Is(err, rpctypes.ErrLeaseNotFound) && !w.unanswered:
+		w.store.dropLease(ctx, lease)
+		return store.Result{}, false, err
+	case errors.Is(err, store.ErrRolledBack): // the answer itself shows it: etcd may have applied the transaction
+		w.unanswered = w.unanswered || sent
+	}
+	return store.Result{}, true, w.fail(ctx, r)
+}
+
+// fail returns the error of a transaction that is given up.
+func (w *transaction) fail(ctx context.Context, r *retrier) error {
+	if !w.unanswered {
+		return r.fail(ctx, store.ErrUnavailable)
+	}
+	return r.fail(ctx, store.ErrAmbiguous)
+}
+
+// Fence implements [store.Fencer]. If the token's lease has ended, the token is gone; then no request with that lease can be applied either.
+func (e *etcd) Fence(ctx context.Context, token string) error {
+	if err := store.CheckKey(token); err != nil {
+		return err
+	}
+	if err := e.usable(ctx, "fence"); err != nil {
+		return err
+	}
+	r, ctx, cancel := e.retrier(ctx, "fence")
+	defer cancel()
+	w := &transaction{store: e, token: e.config.Prefix + tokensKey + token}
+	for {
+		lease, err := e.tokenLease(ctx, r)
+		if err == nil {
+			_, err = r.attempt(ctx, func(ctx context.Context, client *clientv3.Client) error {
+				_, err := e.commit(ctx, w.txn(client.Txn(ctx), lease, true))
+				return err
+			})
+		}
+		switch {
+		case err == nil:
+			return nil
+		case errors.Is(err, rpctypes.ErrLeaseNotFound):
+			e.dropLease(ctx, lease)
+		case permanent(err):
+			return r.fail(ctx, store.ErrUnavailable)
+		}
+		if !r.pause(ctx) {
+			return r.fail(ctx, store.ErrUnavailable)
+		}
+	}
+}
+
+// commit sends a transaction, and checks the answer for a rollback.
+func (e *etcd) commit(ctx context.Context, txn clientv3.Txn) (*clientv3.TxnResponse, error) {
+	before, err := e.before(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := txn.Commit()
+	if err != nil {
+		return nil, err
+	}
+	return resp, e.check(ctx, before, resp.Header.ClusterId, resp.Header.Revision)
+}
+
+// txn builds the etcd transaction.
+func (w *transaction) txn(txn clientv3.Txn, lease clientv3.LeaseID, fence bool) clientv3.Txn {
+	absent := clientv3.Compare(clientv3.ModRevision(w.token), "=", 0)
+	put := func(value string) clientv3.Op { return clientv3.OpPut(w.token, value, clientv3.WithLease(lease)) }
+	if fence {
+		return txn.If(absent).Then(put(tokenFenced)).Else(clientv3.OpGet(w.token))
+	}
+	then := append(nested(w.operations()), put(tokenApplied))
+	otherwise := append([]clientv3.Op{clientv3.OpGet(w.token)}, w.store.reads(w.conds)...)
+	if w.unanswered {
+		otherwise = append(otherwise, clientv3.OpTxn([]clientv3.Cmp{absent}, []clientv3.Op{put(tokenFenced)}, nil))
+	}
+	return txn.If(append(w.store.compares(w.conds), absent)...).Then(then...).Else(otherwise...)
+}
+
+// operations returns the writes as etcd operations.
+func (w *transaction) operations() []clientv3.Op {
+	var ops []clientv3.Op
+	for _, op := range w.then {
+		if op.Value == nil {
+			ops = append(ops, clientv3.OpDelete(w.store.record(op.Key)))
+		} else {
+			ops = append(ops, clientv3.OpPut(w.store.record(op.Key), string(op.Value)))
+		}
+	}
+	return ops
+}
+
+// nested groups many operations into nested transactions: etcd limits their number for each level. All are applied at once with one
+// revision.
+func nested(ops []clientv3.Op) []clientv3.Op {
+	if len(ops) <= opsMax {
+		return ops
+	}
+	var groups []clientv3.Op
+	for chunk := range slices.Chunk(ops, opsMax) {
+		groups = append(groups, clientv3.OpTxn(nil, chunk, nil))
+	}
+	return groups
+}
+
+// compares returns the conditions as etcd comparisons. An absent key has revision 0 in etcd as in [store.Cond].
+func (e *etcd) compares(conds []store.Cond) []clientv3.Cmp {
+	var cmps []clientv3.Cmp
+	for _, c := range conds {
+		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.record(c.Key)), "=", c.Rev))
+	}
+	return cmps
+}
+
+// reads returns operations that read the keys of the conditions.
+func (e *etcd) reads(conds []store.Cond) []clientv3.Op {
+	var ops []clientv3.Op
+	for _, c := range conds {
+		ops = append(ops, clientv3.OpGet(e.record(c.Key), clientv3.WithKeysOnly()))
+	}
+	return ops
+}
+
+// result decodes the answer to a transaction.
+func (w *transaction) result(resp *clientv3.TxnResponse) (store.Result, error) {
+	if resp.Succeeded {
+		return store.Result{OK: true, Rev: resp.Header.Revision}, nil
+	}
+	if r, ok := applied(resp.Responses[0]); ok {
+		return r, nil
+	}
+	return failed(w.conds, resp.Responses[1:])
+}
+
+// fenced decodes the answer to a fence.
+func (w *transaction) fenced(r *retrier, resp *clientv3.TxnResponse) (store.Result, error) {
+	if !resp.Succeeded {
+		if r, ok := applied(resp.Responses[0]); ok {
+			return r, nil
+		}
+	}
+	return store.Result{}, &callError{config: &w.store.config, attempt: r.what, kind: store.ErrUnavailable, cause: r.lastErr}
+}
+
+// applied returns true, and the result, if a token shows that its transaction was applied.
+func applied(token *pb.ResponseOp) (store.Result, bool) {
+	for _, kv := range token.GetResponseRange().GetKvs() {
+		if string(kv.Value) == tokenApplied {
+			return store.Result{OK: true, Rev: kv.ModRevision}, true
+		}
+	}
+	return store.Result{}, false
+}
+
+// failed returns the first condition that did not hold.
+func failed(conds []store.Cond, reads []*pb.ResponseOp) (store.Result, error) {
+	for i, c := range conds {
+		var rev int64
+		for _, kv := range reads[i].GetResponseRange().GetKvs() {
+			rev = kv.ModRevision
+		}
+		if rev != c.Rev {
+			return store.Result{Failed: c}, nil
+		}
+	}
+	return store.Result{}, errors.New("etcd refused a transaction whose conditions hold")
+}
+
+// verify runs a transaction without writes.
+func (e *etcd) verify(ctx context.Context, r *retrier, conds []store.Cond) (store.Result, error) {
+	var resp *clientv3.TxnResponse
+	err := r.read(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
+		resp, err = e.commit(ctx, client.Txn(ctx).If(e.compares(conds)...).Else(e.reads(conds)...))
+		return err
+	})
+	switch {
+	case err != nil:
+		return store.Result{}, err
+	case resp.Succeeded:
+		return store.Result{OK: true, Rev: resp.Header.Revision}, nil
+	}
+	return failed(conds, resp.Responses)
+}
+
+// tokenLease returns the lease of tokens. It is not kept alive: when half of its time has passed, a new one is granted.
+func (e *etcd) tokenLease(ctx context.Context, r *retrier) (clientv3.LeaseID, error) {
+	if err := e.mu.Acquire(ctx, 1); err != nil {
+		return 0, err
+	}
+	lease, fresh := e.lease, time.Since(e.leaseSince) < tokenTTL*time.Second/2
+	e.mu.Release(1)
+	if lease != 0 && fresh {
+		return lease, nil
+	}
+	granted := time.Now()
+	_, err := r.attempt(ctx, func(ctx context.Context, client *clientv3.Client) error {
+		resp, err := client.Grant(ctx, tokenTTL)
+		if err == nil {
+			lease = resp.ID
+		}
+		return err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if err := e.mu.Acquire(ctx, 1); err != nil {
+		return 0, err
+	}
+	defer e.mu.Release(1)
+	e.lease, e.leaseSince = lease, granted
+	return lease, nil
+}
+
+// dropLease drops a lease that etcd does not know, as after a suspend of this host.
+func (e *etcd) dropLease(ctx context.Context, lease clientv3.LeaseID) {
+	if e.mu.Acquire(ctx, 1) != nil {
+		return
+	}
+	defer e.mu.Release(1)
+	if e.lease == lease {
+		e.lease = 0
+	}
+}
