@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
 )
 
 // oldLedger is the folder of a ledger that the code of 96a386d wrote, and of the conversation that made it. Its files are never
@@ -96,7 +97,7 @@ func (r *replay) useOldLedger() (old, written savedLedger) {
 // recordsIn reads all records of a ledger that is not in use, in the order of their keys.
 func recordsIn(t *testing.T, path string) []store.KV {
 	t.Helper()
-	ledger, err := store.OpenBolt(path)
+	ledger, err := boltstore.Open(path)
 	if err != nil {
 		t.Fatal(err)
 	}
