@@ -9,7 +9,7 @@ import (
 	"github.com/mellanox/passthrough/netdrv/option"
 )
 
-// able is a PF that can do all that rtnetlink knows of, with two VFs from the start.
+// able adds a PF that supports all attributes of rtnetlink, and has two VFs.
 func able(m *machine) {
 	pf := igb()
 	pf.Up, pf.VFs, pf.AllVFOps = true, 2, true
@@ -17,7 +17,7 @@ func able(m *machine) {
 	m.settled()
 }
 
-// runWith is run with options for the container alone.
+// runWith is run with options for the one container.
 func (m *machine) runWith(container, network string, own map[string]any) error {
 	ctx, cancel := m.call()
 	defer cancel()
@@ -35,7 +35,7 @@ func (m *machine) runWith(container, network string, own map[string]any) error {
 	return m.kernel.MoveToNS(container, join.InterfaceName.SrcName, inside)
 }
 
-// TestEveryAttribute: each attribute of a VF and of its netdev is set from the network's options, and gone afterwards.
+// TestEveryAttribute: each attribute of a VF and of its netdev is set from the network's options, and restored afterwards.
 func TestEveryAttribute(t *testing.T) {
 	story(t, func(m *machine) {
 		able(m)
@@ -66,7 +66,7 @@ func TestEveryAttribute(t *testing.T) {
 	})
 }
 
-// TestContainerOverrides: what is said for one container goes before what the network says; keys and values in any case.
+// TestContainerOverrides: a container's options override the network's. Keys and values are matched without regard to case.
 func TestContainerOverrides(t *testing.T) {
 	story(t, func(m *machine) {
 		able(m)
@@ -97,7 +97,7 @@ func TestContainerOverrides(t *testing.T) {
 	})
 }
 
-// TestContainerOptions: what cannot be given for one container, or not on this network, is refused rather than ignored.
+// TestContainerOptions: an option that cannot be given for one container, or not on this network, is an error.
 func TestContainerOptions(t *testing.T) {
 	story(t, func(m *machine) {
 		able(m)
@@ -134,9 +134,9 @@ func TestContainerOptions(t *testing.T) {
 	})
 }
 
-// TestAskedOfIGB: what the user asks for and the driver cannot do is an error that names device and attribute, and nothing
-// is left of it.
-func TestAskedOfIGB(t *testing.T) {
+// TestUnsupportedByIGB: an attribute that the user gave and the driver does not support is an error that names device and attribute. The
+// host is as before then.
+func TestUnsupportedByIGB(t *testing.T) {
 	for option, want := range map[string]string{
 		"link_state=enable": "set link_state enable with igb: not supported by the driver (operation not supported)",
 		"min_tx_rate=10":    "set rate min 10 max 0 Mbit/s with igb: invalid value (invalid argument)",
@@ -157,7 +157,7 @@ func TestAskedOfIGB(t *testing.T) {
 			})
 		})
 	}
-	story(t, func(m *machine) { // nothing that only VFs have is asked of a whole device; the rest is
+	story(t, func(m *machine) { // a whole device has no VF attributes; the others are set
 		nic(m)
 		before := m.kernel.String()
 		if err := m.create("n", "netdevice=ens2", "mode=passthrough", "mtu=9000", "promisc=on"); err != nil {
@@ -174,8 +174,8 @@ func TestAskedOfIGB(t *testing.T) {
 	})
 }
 
-// TestPoorDriver: a PF that cannot do what nobody asked for is no obstacle.
-func TestPoorDriver(t *testing.T) {
+// TestUnsupportedDefaults: a PF need not support attributes that the user did not give.
+func TestUnsupportedDefaults(t *testing.T) {
 	story(t, func(m *machine) {
 		pf := igb()
 		pf.NoTrust, pf.NoSpoof = true, true
@@ -193,7 +193,7 @@ func TestPoorDriver(t *testing.T) {
 	})
 }
 
-// TestLinkState: a VF whose link is switched off is not taken for broken; one whose link is always on needs no cable.
+// TestLinkState: a VF with link_state=disable does not count as faulty; one with link_state=enable has carrier without a cable.
 func TestLinkState(t *testing.T) {
 	t.Parallel()
 	for state, carrier := range map[string]bool{"auto": false, "disable": false, "enable": true} {

@@ -12,17 +12,17 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// quickPF is a PF with two VFs on which nothing takes long.
+// quickPF is a PF with two VFs on which no operation takes long.
 func quickPF() hwtest.PF {
 	return hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 2, VFs: 2, Up: true, AllVFOps: true}
 }
 
-// FuzzNetworkOptions: any three options make a network, which makes the same verdict before and after, works, and goes
-// without a trace, or are refused under the name of one of them, without a trace.
+// FuzzNetworkOptions: a network is created with any three options, can be used, and leaves nothing behind; or the error names one of them,
+// is the same in GwAllocCheck and CreateNetwork, and nothing has changed.
 func FuzzNetworkOptions(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name1, value1, name2, value2, name3, value3 string) {
 		raw := map[string]string{"netdevice": "ens1f0", name1: value1, name2: value2, name3: value3}
-		delete(raw, "") // fewer options
+		delete(raw, "") // for inputs with fewer options
 		story(t, func(m *machine) {
 			m.kernel.AddPF(quickPF())
 			host := m.kernel.String()
@@ -35,7 +35,7 @@ func FuzzNetworkOptions(f *testing.F) {
 			_, made := m.driver.CreateNetwork(m.ctx, &plugin.CreateNetworkRequest{NetworkID: "n", Options: request})
 			switch {
 			case checked != nil && (made == nil || made.Error() != checked.Error()):
-				t.Errorf("%q: refused with %v, and then %v", raw, checked, made)
+				t.Errorf("%q: GwAllocCheck: %v; CreateNetwork: %v", raw, checked, made)
 			case made != nil && !strings.HasPrefix(made.Error(), "option "):
 				t.Errorf("%q: the error names no option: %v", raw, made)
 			case made != nil && (len(m.keys()) > 0 || m.kernel.String() != host):
@@ -56,8 +56,8 @@ func FuzzNetworkOptions(f *testing.F) {
 	})
 }
 
-// FuzzContainerOptions: any two options for one container, and any MAC and addresses, give it a device that is put back as
-// it was, or are refused without a trace.
+// FuzzContainerOptions: with any two options for one container, and any MAC and addresses, it gets a device that is restored afterwards; or
+// there is an error, and nothing has changed.
 func FuzzContainerOptions(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name1, value1, name2, value2, mac, address string) {
 		story(t, func(m *machine) {
@@ -67,7 +67,7 @@ func FuzzContainerOptions(f *testing.F) {
 			host, ledger := m.kernel.String(), m.ledger()
 			r := &plugin.CreateEndpointRequest{NetworkID: "n", EndpointID: endpoint("web"),
 				Interface: &plugin.EndpointInterface{Address: address, MacAddress: mac}, Options: map[string]any{name1: value1, name2: value2}}
-			delete(r.Options, "") // fewer options
+			delete(r.Options, "") // for inputs with fewer options
 			made, err := m.driver.CreateEndpoint(m.ctx, r)
 			if err != nil {
 				m.settled()
@@ -86,14 +86,14 @@ func FuzzContainerOptions(f *testing.F) {
 	})
 }
 
-// FuzzLedger: whatever a record says, the driver goes on. What it cannot read it neither overwrites nor acts on, and when
-// the record is whole again all is as if nothing had been.
+// FuzzLedger: the driver survives any text in a record. It neither overwrites nor acts on one that it cannot read, and works as before when
+// the record is repaired.
 func FuzzLedger(f *testing.F) {
 	keys := []string{"net/n", "ep/n/web-endpoint-0123456789", "dev/0000:01:10.0", "pf/0000:01:00.0", "sticky/n/" + stickyKey}
 	f.Fuzz(func(t *testing.T, which uint8, value []byte) {
 		story(t, func(m *machine) {
 			pf := quickPF()
-			pf.VFs = 0 // so that the plugin makes them, and has a record of that
+			pf.VFs = 0 // so that the plugin creates them, and records that
 			m.kernel.AddPF(pf)
 			before := m.kernel.String()
 			m.mustCreate("n", "netdevice=ens1f0", "vlan=100")
@@ -102,8 +102,8 @@ func FuzzLedger(f *testing.F) {
 			m.put(stored{keys[int(which)%len(keys)], json.RawMessage(value)})
 			host, ledger := m.kernel.String(), m.ledger()
 			m.everything()
-			if version(value) == 1 { // it may say something that can be acted on
-				m.store = store.NewMemory() // what is left of it is not to be looked at
+			if version(value) == 1 { // the driver may act on what it says
+				m.store = store.NewMemory() // without the invariants of the one before
 				return
 			}
 			if m.ledger() != ledger {
@@ -120,7 +120,7 @@ func FuzzLedger(f *testing.F) {
 	})
 }
 
-// version is the version of a record, 0 when it has none that can be read.
+// version returns the version of a record; 0 if it has none that can be read.
 func version(record []byte) int {
 	var r struct{ V int }
 	if json.Unmarshal(record, &r) != nil {
@@ -129,11 +129,10 @@ func version(record []byte) int {
 	return r.V
 }
 
-// stickyKey is how the ledger knows a container with the MAC 02:00:00:00:00:42.
+// stickyKey is the identity key of a container with the MAC 02:00:00:00:00:42, as it is in the ledger.
 const stickyKey = "30323a30303a30303a30303a30303a3432"
 
-// everything makes each call that reads records, lets the reconciler do its work, and starts the driver anew. What comes of it
-// is not looked at.
+// everything makes each call that reads records, waits for the reconciler, and restarts the driver. It ignores errors.
 func (m *machine) everything() {
 	m.t.Helper()
 	ctx, cancel := m.call()
@@ -146,8 +145,7 @@ func (m *machine) everything() {
 	m.settled()
 }
 
-// FuzzDevice: any text in the option netdevice, in any mode, selects devices that there are, or is refused. Only the machine's
-// own devices are ever asked for.
+// FuzzDevice: any text in the option netdevice, in any mode, selects devices of the machine, or is an error.
 func FuzzDevice(f *testing.F) {
 	modes := []string{"sriov", "passthrough", "macvlan", "ipvlan", "ipoib"}
 	f.Fuzz(func(t *testing.T, mode uint8, device string) {

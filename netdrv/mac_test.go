@@ -4,8 +4,8 @@ import (
 	"testing"
 )
 
-// TestChosenMACGoesBack: a VF that was bound for a container with a MAC of its user's choice does not keep that MAC in
-// the host, where it would be a second device of that address as soon as another VF has it.
+// TestChosenMACGoesBack: a VF does not keep a MAC that the user chose for a container. In the host it would be a second device with that
+// address as soon as another VF has it.
 func TestChosenMACGoesBack(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {

@@ -10,7 +10,7 @@ import (
 	"github.com/mellanox/passthrough/netdrv/option"
 )
 
-// known are the names of the options of some scopes, as errors list them.
+// known lists the names of the options of some scopes as errors do.
 func known(scopes ...option.Scope) string {
 	var names []string
 	for _, o := range option.Options() {
@@ -22,11 +22,10 @@ func known(scopes ...option.Scope) string {
 	return strings.Join(names, ", ")
 }
 
-// deviceValues is what the option netdevice allows.
+// deviceValues are the values that the option netdevice allows, in words.
 const deviceValues = "name or PCI address; for PFs also several, a pattern of names, vendor:device, driver:NAME"
 
-// TestOptionErrors: every way to get an option wrong, word for word. Engines from 28 on hear it before they allocate
-// addresses, older ones when the network is made; nothing changes either way.
+// TestOptionErrors: every error of the options, word for word. Neither the host nor the ledger changes.
 func TestOptionErrors(t *testing.T) {
 	const (
 		vlans    = "; allowed: 0 to 4094"
@@ -91,13 +90,14 @@ func TestOptionErrors(t *testing.T) {
 			before := m.kernel.String()
 			wantError(t, m.create("n", c.options...), c.want)
 			if after, keys := m.kernel.String(), m.keys(); after != before || len(keys) > 0 {
-				t.Errorf("%v: changed the host or the ledger %v:\n%s", c.options, keys, after)
+				t.Errorf("%v: the ledger has %v, and the host is\n%s", c.options, keys, after)
 			}
 		})
 	}
 }
 
-// TestGwAllocCheck: the options are checked before anything is allocated, and no gateway is asked for unless wanted.
+// TestGwAllocCheck: an engine from 28 on gets errors of the options before it allocates addresses. It allocates a gateway only with
+// gateway=auto.
 func TestGwAllocCheck(t *testing.T) {
 	story(t, func(m *machine) {
 		for value, skip := range map[string]bool{"auto": false, "none": true, "": true} {
@@ -117,7 +117,7 @@ func TestGwAllocCheck(t *testing.T) {
 	})
 }
 
-// TestVLANIsExclusive: a VLAN on a PF belongs to one network; untagged networks may be many.
+// TestVLANIsExclusive: a VLAN of a PF is for one network. Any number of networks can be untagged.
 func TestVLANIsExclusive(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())

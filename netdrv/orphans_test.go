@@ -13,8 +13,8 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// TestNeverJoined: an endpoint that was made and never joined is one that the engine has forgotten; its device is free
-// again after a while, and not before: the engine may be slow.
+// TestNeverJoined: an endpoint that was created and not joined is an orphan after a grace period. Its device is free then, and not
+// before: the engine may be slow.
 func TestNeverJoined(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -25,7 +25,7 @@ func TestNeverJoined(t *testing.T) {
 		m.must(err)
 		m.after(40 * time.Second)
 		m.wantKeys("dev/0000:01:10.0", "ep/n/"+endpoint("a"), "net/n")
-		m.restart() // how long it has been waiting is in the ledger
+		m.restart() // the ledger has the time since when it waits
 		m.after(21 * time.Second)
 		m.wantKeys("net/n")
 		m.wantHost(before)
@@ -37,9 +37,8 @@ func TestNeverJoined(t *testing.T) {
 	})
 }
 
-// TestSlowEngine: an engine that starts hundreds of containers may take its time between the calls for one of them, and before it
-// moves its device. Only one that has been started since, which is when it asks for the capabilities, may have forgotten the
-// endpoint.
+// TestSlowEngine: an engine that starts hundreds of containers can take long between the calls for one of them, and before it moves its
+// device. Only an engine that was restarted since, which shows by its asking for the capabilities, may have forgotten the endpoint.
 func TestSlowEngine(t *testing.T) {
 	t.Parallel()
 	for name, joins := range map[string]bool{"before it joins": false, "before it moves the device": true} {
@@ -78,9 +77,9 @@ func TestSlowEngine(t *testing.T) {
 	}
 }
 
-// TestEndNotWritten: an end that could not be written down is one that the engine does not tell of again. It is made good as soon as
-// the ledger can be written to, at the next look.
-func TestEndNotWritten(t *testing.T) {
+// TestDeleteNotWritten: the engine does not repeat a DeleteEndpoint that failed because the ledger could not be written. The reconciler
+// repeats it in the first pass in which the ledger can be written.
+func TestDeleteNotWritten(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		oneVF(m)
@@ -93,13 +92,13 @@ func TestEndNotWritten(t *testing.T) {
 		m.leave("a")
 		m.must(m.kernel.MoveHome("a", "eth0", source))
 		m.kernel.KillNS("a", 0)
-		full.is.Store(true)
+		full.refuses.Store(true)
 		wantError(t, m.deleteFrom("a", "n"), "ledger unavailable")
-		m.after(3 * time.Minute) // the reconciler cannot write it down either
+		m.after(3 * time.Minute) // the reconciler cannot write it either
 		if n := m.counted("orphans"); n != 0 {
-			t.Errorf("%d endpoints are said to be freed, and the ledger is full", n)
+			t.Errorf("%d endpoints are counted as freed although the ledger is full", n)
 		}
-		full.is.Store(false)
+		full.refuses.Store(false)
 		delete(m.where, "a")
 		m.after(time.Minute)
 		m.wantKeys("net/n")
@@ -109,22 +108,22 @@ func TestEndNotWritten(t *testing.T) {
 	})
 }
 
-// full is a ledger to which nothing can be written while it is.
+// full is a ledger that cannot be written while refuses is set.
 type full struct {
 	store.Store
-	is atomic.Bool
+	refuses atomic.Bool
 }
 
 func (f *full) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
-	if f.is.Load() {
+	if f.refuses.Load() {
 		return store.Result{}, store.ErrUnavailable
 	}
 	return f.Store.Txn(ctx, conds, then)
 }
 
-// TestUnboundOnTheWay: a VF that a crash has left in the middle of being bound anew, which is how its MAC is put back, is bound
-// again, and its driver_override is not taken for one that it had.
-func TestUnboundOnTheWay(t *testing.T) {
+// TestCrashWhileRebinding: a VF is unbound and bound to restore its MAC. If a crash comes in between, it is bound again, and the
+// driver_override of that is not taken for its original one.
+func TestCrashWhileRebinding(t *testing.T) {
 	t.Parallel()
 	for name, writes := range map[string][][2]string{
 		"unbound":              {{"driver/unbind", "0000:01:10.0"}},
@@ -154,8 +153,8 @@ func TestUnboundOnTheWay(t *testing.T) {
 	}
 }
 
-// TestLostDelete: a device that came home although nobody deleted its endpoint is freed once it has been seen at home
-// for long enough without interruption.
+// TestLostDelete: a device that came home without a DeleteEndpoint is freed once it was seen in the host for the grace period without a
+// break.
 func TestLostDelete(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -181,7 +180,7 @@ func TestLostDelete(t *testing.T) {
 				m.after(4 * time.Minute)
 				m.wantKeys(held...)
 
-				// The same endpoint is joined again, and its device goes into the container again: no orphan.
+				// The endpoint is joined again, and its device moves into the container again: it is no orphan.
 				again, err := m.join("a", "n")
 				m.must(err)
 				m.must(m.kernel.MoveToNS("a", again.InterfaceName.SrcName, "eth0"))
@@ -192,7 +191,7 @@ func TestLostDelete(t *testing.T) {
 				m.after(4 * time.Minute)
 				m.wantKeys(held...)
 
-				m.restart() // what the process before has seen does not count
+				m.restart() // the grace period starts again with the process
 				m.after(4 * time.Minute)
 				m.wantKeys(held...)
 				m.after(3 * time.Minute)
@@ -206,8 +205,8 @@ func TestLostDelete(t *testing.T) {
 	}
 }
 
-// TestInUseIsNotTouched: a device in a container is left alone however long it is there and however often the driver is
-// started anew, although nobody calls.
+// TestInUseIsNotTouched: a device in a container is not touched, however long it is there, however often the driver is restarted, and
+// although the engine sends no call.
 func TestInUseIsNotTouched(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -232,7 +231,7 @@ func TestInUseIsNotTouched(t *testing.T) {
 			t.Errorf("the ledger is\n%s\nbut was\n%s", l, ledger)
 		}
 		if now := m.kernel.Calls(); len(now) != calls {
-			t.Errorf("the kernel was asked for %v", now[calls:])
+			t.Errorf("the driver made the kernel calls %v", now[calls:])
 		}
 		for _, network := range []string{"vfs", "whole", "veth"} {
 			m.end("on-" + network)
@@ -242,8 +241,8 @@ func TestInUseIsNotTouched(t *testing.T) {
 	})
 }
 
-// TestNetworkGoesFirst: a network is removed while its containers still hold all VFs, because their deletion was lost.
-// The call does not wait for each of them, and nothing is left when they have come home.
+// TestNetworkGoesFirst: a network is deleted while its containers have all VFs, because their DeleteEndpoints were lost. The call does
+// not wait for each VF. When the VFs have come home all is as it was before.
 func TestNetworkGoesFirst(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -259,12 +258,12 @@ func TestNetworkGoesFirst(t *testing.T) {
 			t.Errorf("it took %s", took)
 		}
 		if n := m.kernel.NumVFs("0000:01:00.0"); n != 7 {
-			m.t.Fatalf("%d vfs are left under containers that have 7", n)
+			m.t.Fatalf("%d vfs exist, and containers have 7", n)
 		}
 		// The VLAN is free for another network at once, its VFs are not.
 		m.mustCreate("m", "netdevice=ens1f0", "vlan=4")
 		if _, _, err := m.run("late", "m"); err == nil {
-			t.Error("a vf that is in a container was lent")
+			t.Error("a vf that is in a container was given to another")
 		}
 		m.mustRemove("m")
 		m.after(2 * time.Minute)

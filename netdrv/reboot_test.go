@@ -11,8 +11,8 @@ import (
 
 const pfPCI = "0000:01:00.0"
 
-// TestReboot: after a reboot the VFs are gone, and the first container has them made again. The engine deletes the
-// endpoints of before, or has forgotten them.
+// TestReboot: a reboot removes the VFs, and they are created again for the first container. The engine deletes its endpoints from before,
+// or has forgotten them.
 func TestReboot(t *testing.T) {
 	t.Parallel()
 	for name, forgets := range map[string]bool{"the engine deletes its endpoints": false, "the engine forgets them": true} {
@@ -35,7 +35,7 @@ func TestReboot(t *testing.T) {
 				// Containers that restart=always starts at boot: they are started once, or not at all.
 				m.mustRun("a2", "n")
 				if n := m.kernel.NumVFs(pfPCI); n != 2 {
-					t.Errorf("%d vfs, want the 2 of before", n)
+					t.Errorf("%d vfs, want 2 as before", n)
 				}
 				if !forgets {
 					m.must(m.deleteFrom("b", "n"))
@@ -45,7 +45,7 @@ func TestReboot(t *testing.T) {
 				if err != nil || states[0].VLAN.ID != 4 || states[1].VLAN.ID != 4 {
 					t.Errorf("vfs are %+v, %v; want both in vlan 4", states, err)
 				}
-				m.must(m.deleteFrom("b", "n")) // too late to matter
+				m.must(m.deleteFrom("b", "n")) // it has ended already
 				m.settled()
 				m.wantIn("0000:01:10.0", "a2")
 				m.wantIn("0000:01:10.2", "b2")
@@ -59,8 +59,8 @@ func TestReboot(t *testing.T) {
 	}
 }
 
-// TestRebootBeforeDriver: the engine starts containers before the NIC's driver is there, and starts each once. They wait, the VFs are
-// made when the PF has the name that it will keep, and are called after it.
+// TestRebootBeforeDriver: the engine starts containers before the NIC's driver is loaded, and starts each once. The calls wait. VFs are
+// created when the PF has its final name, from which theirs are derived.
 func TestRebootBeforeDriver(t *testing.T) {
 	t.Parallel()
 	late := func(after time.Duration) func(m *machine) {
@@ -97,7 +97,7 @@ func TestRebootBeforeDriver(t *testing.T) {
 		if waited := time.Since(begun); waited < 5*time.Second || waited > 8*time.Second {
 			t.Errorf("waited %s, of 10 s that a call may take", waited)
 		}
-		m.after(20 * time.Minute) // it will not come any more
+		m.after(20 * time.Minute) // it is not waited for any more
 		begun = time.Now()
 		_, _, err = m.run("a", "n")
 		wantError(t, err, "network n: 0000:01:00.0: it has no netdev in the host: device is in another network namespace")
@@ -111,7 +111,7 @@ func TestRebootBeforeDriver(t *testing.T) {
 	})
 }
 
-// TestRebootOntoUpPF: how a PF was before is how it was in this boot. One that the host itself uses now stays up.
+// TestRebootOntoUpPF: a PF is restored to how it was in this boot, not in an earlier one. One that the host uses now stays up.
 func TestRebootOntoUpPF(t *testing.T) {
 	t.Parallel()
 	for name, used := range map[string]bool{"vfs were made again": true, "no container was started": false} {
@@ -144,7 +144,7 @@ func TestRebootOntoUpPF(t *testing.T) {
 	}
 }
 
-// TestRebootOntoForeignVFs: after a reboot somebody else was quicker to make VFs. They are used, and they stay.
+// TestRebootOntoForeignVFs: after a reboot the host's configuration has created VFs first. The plugin uses them, and does not remove them.
 func TestRebootOntoForeignVFs(t *testing.T) {
 	t.Parallel()
 	for name, used := range map[string]bool{"used": true, "not used": false} {
@@ -178,8 +178,7 @@ func TestRebootOntoForeignVFs(t *testing.T) {
 	}
 }
 
-// TestRebootRenames: after a reboot names may have changed places. What the snapshot of another boot says is not to be
-// put back; the host's own configuration has had its say since.
+// TestRebootRenames: a reboot may swap names. A snapshot of an earlier boot is not restored: the host's configuration is what counts.
 func TestRebootRenames(t *testing.T) {
 	t.Parallel()
 	for name, deletes := range map[string]bool{"the engine deletes its endpoints": true, "the engine forgets them": false} {
@@ -225,8 +224,8 @@ func TestRebootRenames(t *testing.T) {
 	}
 }
 
-// TestRebootWithoutPCI: a device without a PCI address is made anew by the host's configuration. It is the network's
-// device by its name, for a container that the engine starts at boot, at once.
+// TestRebootWithoutPCI: a device without a PCI address is created again by the host's configuration, and found by its name, also for a
+// container that the engine starts at boot.
 func TestRebootWithoutPCI(t *testing.T) {
 	t.Parallel()
 	for name, deletes := range map[string]bool{"the engine deletes its endpoints": true, "the engine forgets them": false} {
@@ -257,8 +256,7 @@ func TestRebootWithoutPCI(t *testing.T) {
 	}
 }
 
-// TestHotUnplug: the PF is pulled while a container has a VF, and plugged in again. The VF of before is no more, and
-// nobody waits for it.
+// TestHotUnplug: the PF is pulled while a container has a VF, and plugged in again. The VF is gone, and no call waits for it.
 func TestHotUnplug(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -280,7 +278,7 @@ func TestHotUnplug(t *testing.T) {
 		before := m.kernel.String()
 		m.mustRun("c", "n")
 		m.wantIn("0000:01:10.0", "c")
-		m.mustRun("d", "n") // not vf 1, which is b's as long as b has not been deleted
+		m.mustRun("d", "n") // not vf 1, which b has until it is deleted
 		m.wantIn("0000:01:10.4", "d")
 		m.leave("b")
 		m.delete("b")
@@ -295,7 +293,7 @@ func TestHotUnplug(t *testing.T) {
 	})
 }
 
-// TestHotUnplugForGood: networks and endpoints of a device that is gone can be removed.
+// TestHotUnplugForGood: networks and endpoints of a device that is gone can be deleted.
 func TestHotUnplugForGood(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -322,7 +320,7 @@ func TestHotUnplugForGood(t *testing.T) {
 	})
 }
 
-// TestAdministratorChangesCount: an administrator has the last word on the number of VFs. Those he made are his.
+// TestAdministratorChangesCount: VFs whose number an administrator has changed belong to the administrator, and stay.
 func TestAdministratorChangesCount(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -331,7 +329,7 @@ func TestAdministratorChangesCount(t *testing.T) {
 		m.mustRun("a", "n")
 		setVFs := func(n string) { m.must(m.kernel.WriteAttr("bus/pci/devices/"+pfPCI+"/sriov_numvfs", n)) }
 
-		setVFs("0") // under the container's feet: the next one has them made again
+		setVFs("0") // while a container has one: they are created again for the next container
 		m.mustRun("b", "n")
 		m.wantIn("0000:01:10.2", "b")
 		m.leave("a")
@@ -349,7 +347,7 @@ func TestAdministratorChangesCount(t *testing.T) {
 		m.mustRemove("m")
 		m.settled()
 		if n := m.kernel.NumVFs(pfPCI); n != 3 {
-			t.Errorf("%d vfs, want the 3 that the administrator made", n)
+			t.Errorf("%d vfs, want the 3 of the administrator", n)
 		}
 		m.wantKeys()
 	})

@@ -13,7 +13,7 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// counted is how often the driver has decided something.
+// counted returns one of the driver's counters.
 func (m *machine) counted(what string) int64 {
 	m.t.Helper()
 	r, err := m.driver.Counters(m.t.Context(), &netdrv.Empty{})
@@ -21,9 +21,8 @@ func (m *machine) counted(what string) int64 {
 	return r.Counters[what]
 }
 
-// TestCleanedWhenItComesHome: a device that was not expected any more is put back when the kernel brings it home, and not
-// only at the next look.
-func TestCleanedWhenItComesHome(t *testing.T) {
+// TestRestoredWhenItComesHome: a device that comes home late is restored when the kernel reports it, and not only in the next pass.
+func TestRestoredWhenItComesHome(t *testing.T) {
 	t.Parallel()
 	for name, hardware := range map[string]struct {
 		make    func(m *machine)
@@ -51,8 +50,8 @@ func TestCleanedWhenItComesHome(t *testing.T) {
 	}
 }
 
-// TestBackOff: a device that cannot be put back is quarantined for everybody to see, and tried again after a minute, two,
-// four; when it works, it is free.
+// TestBackOff: a device that cannot be restored is quarantined, and tried again after one minute, two, four and so on. When it can be
+// restored it is free.
 func TestBackOff(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -80,7 +79,7 @@ func TestBackOff(t *testing.T) {
 			{50 * time.Second, 3}, {24 * time.Hour, 29}} {
 			m.after(c.after)
 			if n := m.counted("tried_again"); n != c.tries {
-				t.Errorf("%s later it was tried again %d times, want %d", c.after, n, c.tries)
+				t.Errorf("%s later it was tried %d times, want %d", c.after, n, c.tries)
 			}
 		}
 		_, _, err := m.run("b", "n")
@@ -95,7 +94,7 @@ func TestBackOff(t *testing.T) {
 	})
 }
 
-// deaf is a kernel of which links cannot be asked while it is to fail.
+// deaf is a kernel whose links cannot be read while fails is set.
 type deaf struct {
 	hw.Kernel
 	fails *atomic.Bool
@@ -122,7 +121,7 @@ func (d deaf) LinkNamed(name string) (hw.Link, error) {
 	return d.Kernel.LinkNamed(name)
 }
 
-// unread is a ledger that cannot be read while it is to fail.
+// unread is a ledger that cannot be read while fails is set.
 type unread struct {
 	store.Store
 	fails *atomic.Bool
@@ -135,9 +134,9 @@ func (u unread) Range(ctx context.Context, prefix string, fn func(store.KV) erro
 	return u.Store.Range(ctx, prefix, fn)
 }
 
-// TestNothingIsDecidedUnasked: while the kernel or the ledger cannot be asked nothing is freed, however long that is, and the
-// log says so once. What was seen before does not count then.
-func TestNothingIsDecidedUnasked(t *testing.T) {
+// TestNoVerdictWithoutFacts: while the kernel or the ledger cannot be read nothing is freed, however long that takes, and one warning is
+// logged. The grace period starts again then.
+func TestNoVerdictWithoutFacts(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"kernel", "ledger"} {
 		t.Run(name, func(t *testing.T) {
@@ -159,19 +158,19 @@ func TestNothingIsDecidedUnasked(t *testing.T) {
 				m.after(10 * time.Hour)
 				m.wantKeys(held...)
 				if n := m.counted("orphans"); n != 0 {
-					t.Errorf("%d endpoints were taken for orphans", n)
+					t.Errorf("%d endpoints were freed as orphans", n)
 				}
 				if n := m.counted("left_alone"); name == "ledger" && n != 1 {
-					t.Errorf("the log told of it %d times, want once", n)
+					t.Errorf("%d warnings, want one", n)
 				}
 				kernel.Store(false)
 				ledger.Store(false)
 				m.kernel.KillNS("a", 0)
-				m.after(2 * time.Hour) // no engine was started that might have forgotten it
+				m.after(2 * time.Hour) // no engine was restarted that could have forgotten it
 				m.wantKeys("net/n")
 				m.wantHost(before)
 				if n := m.counted("orphans"); n != 1 {
-					t.Errorf("%d endpoints were taken for orphans, want 1", n)
+					t.Errorf("%d endpoints were freed as orphans, want 1", n)
 				}
 				delete(m.where, "a")
 			})
@@ -179,7 +178,7 @@ func TestNothingIsDecidedUnasked(t *testing.T) {
 	}
 }
 
-// busy is a ledger in which writing a network down takes its time.
+// busy is a ledger to which writing the network other takes long.
 type busy struct {
 	store.Store
 	takes time.Duration
@@ -192,8 +191,8 @@ func (b busy) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (sto
 	return b.Store.Txn(ctx, conds, then)
 }
 
-// TestBesideACall: VFs that nobody needs any more are removed as soon as the call is over that was at work on networks when the
-// reconciler looked, and not a minute later.
+// TestBesideACall: a call on networks keeps the reconciler from removing VFs. They are removed right after the call, and not a minute
+// later.
 func TestBesideACall(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -214,7 +213,7 @@ func TestBesideACall(t *testing.T) {
 			t.Fatal("the vfs were removed")
 		}
 		broken.Store(false)
-		_ = m.create("other", "netdevice=ens2", "mode=macvlan") // its time may be over
+		_ = m.create("other", "netdevice=ens2", "mode=macvlan") // it may time out
 		m.after(time.Second)
 		for _, key := range m.keys() {
 			if strings.HasPrefix(key, "pf/") {
@@ -224,8 +223,8 @@ func TestBesideACall(t *testing.T) {
 	})
 }
 
-// TestTakenByAVirtualMachine: an administrator binds a VF to vfio-pci that is on its way back. It is waited for, and the log
-// is told once why.
+// TestTakenByAVirtualMachine: an administrator binds a VF to vfio-pci while it is on its way home. It is waited for, and one warning says
+// why.
 func TestTakenByAVirtualMachine(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -242,7 +241,7 @@ func TestTakenByAVirtualMachine(t *testing.T) {
 		m.kernel.KillNS("a", 0)
 		m.settled()
 		if n := m.counted("left_alone"); n != 1 {
-			t.Errorf("told %d times in ten minutes", n)
+			t.Errorf("%d warnings in ten minutes, want one", n)
 		}
 		m.must(m.kernel.WriteAttr(vf+"driver/unbind", "0000:01:10.0"))
 		m.must(m.kernel.WriteAttr(vf+"driver_override", "\n"))

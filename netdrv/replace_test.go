@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestReplace: a network that a crash has left behind, and that the engine will never remove, gives its place to one whose
-// user says so; its VFs stay for that. A network that is in use gives up nothing.
+// TestReplace: the option replace removes a stale network that a crash has left. The new network gets its VFs. A network with endpoints is
+// not removed.
 func TestReplace(t *testing.T) {
 	t.Parallel()
 	const lost, next = "0123456789abcdef", "fedcba9876543210"
@@ -24,7 +24,7 @@ func TestReplace(t *testing.T) {
 			`option replace: "0123" is not allowed; allowed: ID of a network, or its first 12 characters`)
 		m.mustCreate(next, "netdevice=ens1f0", "vlan=4", "replace=0123456789ab")
 		m.wantKeys("net/"+next, "pf/0000:01:00.0")
-		m.mustCreate(next, "netdevice=ens1f0", "vlan=4", "replace=0123456789ab") // as a swarm does again
+		m.mustCreate(next, "netdevice=ens1f0", "vlan=4", "replace=0123456789ab") // a swarm creates it again
 		m.mustRun("b", next)
 		m.end("b")
 		m.mustRemove(next)
@@ -34,7 +34,7 @@ func TestReplace(t *testing.T) {
 	})
 }
 
-// TestReplaceElsewhere: the VFs of a network that was replaced go where nobody needs them any more.
+// TestReplaceElsewhere: VFs of a replaced network are removed from PFs where they are not needed any more.
 func TestReplaceElsewhere(t *testing.T) {
 	t.Parallel()
 	const lost = "0123456789abcdef"

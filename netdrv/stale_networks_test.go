@@ -4,16 +4,16 @@ import (
 	"testing"
 )
 
-// Two networks of a swarm, and one of an engine's own, by the look of their IDs.
+// IDs of two swarm networks, and of an engine's own network.
 const (
 	swarmNet = "gsrdxmp3439nimm8j8foysii3"
 	otherNet = "f7kyh8zxvd8thdyb9rafmxjh8"
 	localNet = "80fdea3b71663d16ee03829240b2cc2e1831cc96a99a1d00cc16a26f489b8f48"
 )
 
-// TestSwarmNetworkOutlivesNothing: a swarm's network that a power cut has left is in nobody's way after the reboot. The
-// engine's own networks are still there after one.
-func TestSwarmNetworkOutlivesNothing(t *testing.T) {
+// TestSwarmNetworkAfterReboot: a swarm's network from before a power cut does not block others after the reboot. An engine's own networks
+// survive one.
+func TestSwarmNetworkAfterReboot(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
@@ -32,7 +32,7 @@ func TestSwarmNetworkOutlivesNothing(t *testing.T) {
 	})
 }
 
-// TestSwarmNetworkGoesByItself: after a reboot nobody need come for a swarm's network to go.
+// TestSwarmNetworkGoesByItself: after a reboot a swarm's network is removed without a call.
 func TestSwarmNetworkGoesByItself(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -47,8 +47,8 @@ func TestSwarmNetworkGoesByItself(t *testing.T) {
 	})
 }
 
-// TestSwarmNetworkInTheWay: when only the engine was killed, its swarm's network may be alive for all that the plugin
-// knows. It goes when another one needs what it has, and when it has no endpoint.
+// TestSwarmNetworkInTheWay: if only the engine was killed the plugin cannot know whether a swarm's network is stale. It is replaced by one
+// that conflicts with it, if it has no endpoint.
 func TestSwarmNetworkInTheWay(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -57,7 +57,7 @@ func TestSwarmNetworkInTheWay(t *testing.T) {
 		m.kernel.AddPF(igb())
 		before := m.kernel.String()
 		m.mustCreate(swarmNet, "netdevice=ens1f0", "vlan=100")
-		wantError(t, m.create(otherNet, "netdevice=ens1f0", "vlan=100"), refused) // this process has made it
+		wantError(t, m.create(otherNet, "netdevice=ens1f0", "vlan=100"), refused) // this process has created it
 		m.mustRun("a", swarmNet)
 		m.restart()
 		wantError(t, m.create(otherNet, "netdevice=ens1f0", "vlan=100"), refused) // it has an endpoint
@@ -66,7 +66,7 @@ func TestSwarmNetworkInTheWay(t *testing.T) {
 		wantError(t, m.create(otherNet, "netdevice=ens1f0", "vlan=100"), refused) // the engine knows it
 		m.restart()
 		m.settled()
-		m.mustRun("b", swarmNet) // nothing was in its way
+		m.mustRun("b", swarmNet) // nothing has replaced it
 		m.end("b")
 		m.mustCreate(otherNet, "netdevice=ens1f0", "vlan=100")
 		m.mustRun("c", otherNet)

@@ -11,7 +11,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// queued is a PF with two VFs from the start, each with up to four queues.
+// queued adds a PF with two VFs, each with up to four queues.
 func queued(m *machine) {
 	pf := igb()
 	pf.Up, pf.VFs, pf.VFQueues = true, 2, 4
@@ -19,7 +19,7 @@ func queued(m *machine) {
 	m.settled()
 }
 
-// wantIRQs compares where the interrupts of a function go.
+// wantIRQs compares the CPUs that the interrupts of a PCI function go to.
 func (m *machine) wantIRQs(pci string, want ...string) {
 	m.t.Helper()
 	if got := m.kernel.IRQs(pci); !slices.Equal(got, want) {
@@ -27,8 +27,8 @@ func (m *machine) wantIRQs(pci string, want ...string) {
 	}
 }
 
-// TestTuning: queues, rings, offloads and cores are set from the network's options while a container has the VF, and as
-// they were when it has ended, however it ends.
+// TestTuning: queues, rings, offloads and cores are set from the network's options while a container has the VF, and restored afterwards,
+// however the container ends.
 func TestTuning(t *testing.T) {
 	for name, die := range map[string]func(m *machine){
 		"stopped": func(m *machine) { m.end("a") },
@@ -71,7 +71,7 @@ func TestTuning(t *testing.T) {
 	}
 }
 
-// TestTuningOfFreshVF: a VF that has no netdev until it is lent is tuned as well, and as its driver makes it afterwards.
+// TestTuningOfFreshVF: a VF that has no netdev before it is attached is tuned as well. Afterwards it is as its driver creates it.
 func TestTuningOfFreshVF(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -82,14 +82,14 @@ func TestTuningOfFreshVF(t *testing.T) {
 		m.wantIRQs("0000:01:10.0", "1", "1", "1")
 		m.end("a")
 		if host := m.kernel.String(); strings.Contains(host, "rings") || strings.Contains(host, "irqs") {
-			t.Errorf("left of it:\n%s", host)
+			t.Errorf("not restored:\n%s", host)
 		}
 		m.mustRemove("n")
 		m.wantHost(before)
 	})
 }
 
-// TestTuningForOneContainer: what is said for a container goes before what its network says; cores=none takes it back.
+// TestTuningForOneContainer: a container's options override the network's; cores=none leaves the interrupts as they are.
 func TestTuningForOneContainer(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -107,8 +107,8 @@ func TestTuningForOneContainer(t *testing.T) {
 	})
 }
 
-// TestWhatItNeeds: an offload that comes back only with the one that it needs is wanted again afterwards as before.
-func TestWhatItNeeds(t *testing.T) {
+// TestDependentOffload: an offload that the kernel switches off with the one that it depends on is requested again afterwards.
+func TestDependentOffload(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		queued(m)
@@ -125,7 +125,7 @@ func TestWhatItNeeds(t *testing.T) {
 	})
 }
 
-// TestNearCores: numa is the CPUs of the device's NUMA node, or all where it has none.
+// TestNearCores: cores=numa is the CPUs of the device's NUMA node, or all if it has none.
 func TestNearCores(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -152,9 +152,9 @@ func TestNearCores(t *testing.T) {
 	}
 }
 
-// TestChosenBefore: where an administrator has sent the interrupts they go again afterwards, also if the kernel was still
-// to carry that out.
-func TestChosenBefore(t *testing.T) {
+// TestAffinityOfAdministrator: the CPUs that an administrator has chosen for interrupts are restored, also if the kernel has not applied the
+// choice yet.
+func TestAffinityOfAdministrator(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		queued(m)
@@ -173,8 +173,8 @@ func TestChosenBefore(t *testing.T) {
 	})
 }
 
-// TestWholeDeviceTuned: a device that is handed over whole, up or down before, is tuned and comes back as it was. Its
-// driver takes other interrupts for another number of queues; those that are its own then are spread.
+// TestWholeDeviceTuned: a whole device, up or down before, is tuned and restored. Its driver uses other interrupts for another number of
+// queues; those in use then are spread.
 func TestWholeDeviceTuned(t *testing.T) {
 	t.Parallel()
 	for name, up := range map[string]bool{"up": true, "down": false} {
@@ -213,8 +213,8 @@ func TestWholeDeviceTuned(t *testing.T) {
 	})
 }
 
-// TestTuningRefused: what a device cannot do is said with its name, its driver and what it can do, and nothing is left of
-// it. Of a device that is handed over whole it is said when the network is made.
+// TestTuningRefused: an error names the device, its driver and what it supports, and the host is as before. For a whole device the error
+// comes when the network is created.
 func TestTuningRefused(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -225,7 +225,7 @@ func TestTuningRefused(t *testing.T) {
 		m.mustCreate("igb", "netdevice=ens1f0")
 		m.mustCreate("n", "netdevice=ens3f0")
 		m.mustRun("first", "igb")
-		m.end("first") // its VFs have been bound since
+		m.end("first") // its VFs stay bound
 		m.mustRun("first", "n")
 		m.end("first")
 		before := m.kernel.String()
@@ -260,8 +260,7 @@ func TestTuningRefused(t *testing.T) {
 	})
 }
 
-// TestInterruptsRefused: every reason why interrupts cannot be sent elsewhere, for those who asked for it; the others are
-// served as ever.
+// TestInterruptsRefused: every reason why interrupts cannot be moved is an error for a container with the option cores. Others run.
 func TestInterruptsRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
