@@ -37,7 +37,7 @@ func (h *Host) restoreAltNames(n Netdev, was []string, given func(name string) b
 		if slices.Contains(was, name) || name == n.nameOfMAC() || given != nil && given(name) {
 			continue
 		}
-		err := h.setLink(n, "remove alternative name "+name, LinkChange{DelAltName: &name})
+		err := wrapped(n.Name, "remove alternative name "+name, h.kernel.RemoveAltName(n.Index, name))
 		if !errors.Is(err, ErrNotFound) {
 			errs = append(errs, err)
 		}
@@ -46,7 +46,7 @@ func (h *Host) restoreAltNames(n Netdev, was []string, given func(name string) b
 		if name == n.Name || slices.Contains(n.AltNames, name) {
 			continue
 		}
-		err := h.setLink(n, "add alternative name "+name, LinkChange{AddAltName: &name})
+		err := wrapped(n.Name, "add alternative name "+name, h.kernel.AddAltName(n.Index, name))
 		if !errors.Is(err, fs.ErrExist) { // udev was quicker, or it is another's by now
 			errs = append(errs, err)
 		}

@@ -12,13 +12,13 @@ import (
 func TestNamesOfUdev(t *testing.T) {
 	t.Parallel()
 	onBench(t, igb(), func(b *bench) {
-		b.k.AddAltName("ens1f0", "enp1s0f0np0")
+		b.k.GiveAltName("ens1f0", "enp1s0f0np0")
 		was, n, err := b.lend(wished())
 		b.must(err)
 		b.must(b.k.MoveToNS("c", n.Name, "eth0"))
 		udev := []string{"enp1s0f0v0", "ens1f0v0np1", "enx" + "020000000001"}
 		for _, name := range append([]string{"ens1f0v1", "enp1s0f0np0v0", "ens1f0v0x", "enx020000000002"}, udev...) {
-			b.k.InNS("c").AddAltName("eth0", name)
+			b.k.InNS("c").GiveAltName("eth0", name)
 		}
 		b.k.KillNS("c", 0)
 		b.must(b.h.RestoreVF(b.ctx, "0000:01:00.0", 0, "0000:01:10.0", was))
@@ -33,7 +33,7 @@ func TestNamesOfUdev(t *testing.T) {
 func TestOldSnapshot(t *testing.T) {
 	t.Parallel()
 	onBench(t, igb(), func(b *bench) {
-		b.k.AddAltName("ens1f0v0", "mine")
+		b.k.GiveAltName("ens1f0v0", "mine")
 		was, _, err := b.lend(wished())
 		b.must(err)
 		was.AltNames = nil
@@ -57,7 +57,7 @@ func TestOnlyAltNames(t *testing.T) {
 		_, err = b.h.PrepareNetdev(n.ID, "")
 		b.must(err)
 		b.must(b.k.MoveToNS("c", "nic", "eth0"))
-		b.k.InNS("c").AddAltName("eth0", "ens5f0")
+		b.k.InNS("c").GiveAltName("eth0", "ens5f0")
 		b.must(b.k.MoveHome("c", "eth0", "nic"))
 		b.must(b.h.RestoreNetdev(n.ID, was))
 		b.k.KillNS("c", 0)

@@ -5,114 +5,133 @@ import (
 	"fmt"
 )
 
-// Policy says how much an attribute of a wish matters.
+// Policy says how much an attribute of a spec matters.
 type Policy int
 
-// The needs, weakest first.
+// The policies, weakest first.
 const (
-	Ignore     Policy = iota // not to be touched
-	BestEffort               // set it; a driver that does not know the attribute may keep it
+	Ignore     Policy = iota // do not touch it
+	BestEffort               // set it; a driver that does not support the attribute may keep it
 	Required                 // set it, or fail
 )
 
-// An attr is one attribute of a device: a row that comparing, setting, verifying and putting back are all made of. S is
-// the state that holds its value, C the change that sets it. Putting back is setting the old value.
-type attr[S, C any] struct {
+// An attrRow is one attribute of a device whose settings are an S. Comparing, setting, verifying and restoring work on rows;
+// restoring is setting the old value.
+type attrRow[S any] struct {
 	name string
-	only string // type of the links that have it, such as "infiniband"; "" for all
 	same func(a, b *S) bool
-	put  func(c *C, want *S)
+	copy func(to, from *S)
 	show func(s *S) string
 }
 
-// row makes an attr from where its value is in the state and where its pointer is in the change.
-func row[S, C any, T comparable](name string, in func(*S) *T, change func(*C) **T) attr[S, C] {
-	return attr[S, C]{
+// rowOf returns the row of the attribute whose value is at field.
+func rowOf[S any, T comparable](name string, field func(*S) *T) attrRow[S] {
+	return attrRow[S]{
 		name: name,
-		same: func(a, b *S) bool { return *in(a) == *in(b) },
-		put:  func(c *C, want *S) { v := *in(want); *change(c) = &v },
-		show: func(s *S) string { return fmt.Sprint(*in(s)) },
+		same: func(a, b *S) bool { return *field(a) == *field(b) },
+		copy: func(to, from *S) { *field(to) = *field(from) },
+		show: func(s *S) string { return fmt.Sprint(*field(s)) },
 	}
 }
 
-// onlyOf is the row for links of one type.
-func (a attr[S, C]) onlyOf(linkType string) attr[S, C] {
-	a.only = linkType
-	return a
+// String returns the attribute's name.
+func (r *attrRow[S]) String() string { return r.name }
+
+// MarshalText returns the attribute's name, by which records know it.
+func (r *attrRow[S]) MarshalText() ([]byte, error) { return []byte(r.name), nil }
+
+// Copy sets the attribute in to to its value in from.
+func (r *attrRow[S]) Copy(to, from *S) { r.copy(to, from) }
+
+// Op describes setting the attribute to its value in want, such as "set mtu 9000".
+func (r *attrRow[S]) Op(want S) string { return fmt.Sprintf("set %s %s", r.name, r.show(&want)) }
+
+func (r *attrRow[S]) row() *attrRow[S] { return r }
+
+// attrNamed returns the attribute with a name, as in a record.
+func attrNamed[A fmt.Stringer](attrs []A, name string) (A, error) {
+	for _, a := range attrs {
+		if a.String() == name {
+			return a, nil
+		}
+	}
+	var none A
+	return none, fmt.Errorf("attribute %q: %w", name, ErrInvalid)
 }
 
-// A mover drives a device's state to a wanted one, attribute by attribute, and reads it back.
-type mover[S, C any] struct {
+// An applier sets a device's attributes to wanted values, one by one, and reads them back.
+type applier[S any, A interface{ row() *attrRow[S] }] struct {
 	dev    string
-	with   string // the driver that sets them, for errors; "" where it is the device's own
-	attrs  []attr[S, C]
+	with   string // the driver that sets them, for errors; "" if it is the device's own
+	attrs  []A    // in the order of setting
 	read   func() (S, error)
-	set    func(C) error
-	policy func(name string) Policy
-	undo   bool // what is not as wanted afterwards is set back at once
+	set    func(A, S) error
+	policy func(A) Policy
+	undo   bool // restore at once what is not as wanted afterwards
 }
 
-// move sets what differs from want, in the order of the rows, then verifies. It goes on after a failure, so that as
-// much as possible is as wanted, and returns everything that is not. An attribute that is only to be tried is left out
-// when the driver does not support it, and not verified: some drivers take spoofchk and report nothing.
-func (m mover[S, C]) move(want S) error {
-	now, err := m.read()
+// required is the policy of restoring.
+func required[A any](A) Policy { return Required }
+
+// apply sets the attributes that differ from want, then verifies them. It continues after a failure, to get as close to
+// want as possible, and returns the errors of all attributes. An attribute with policy BestEffort is skipped if the driver
+// does not support it, and not verified: some drivers accept spoofchk and report nothing.
+func (p applier[S, A]) apply(want S) error {
+	now, err := p.read()
 	if err != nil {
-		return &Error{Dev: m.dev, Op: "read", Err: err}
+		return &Error{Dev: p.dev, Op: "read", Err: err}
 	}
 	var errs []error
-	var verify []attr[S, C]
-	for _, a := range m.attrs {
-		policy := m.policy(a.name)
-		if policy == Ignore || a.same(&now, &want) {
+	var verify []A
+	for _, a := range p.attrs {
+		policy := p.policy(a)
+		if policy == Ignore || a.row().same(&now, &want) {
 			continue
 		}
-		var c C
-		a.put(&c, &want)
-		err := m.set(c)
+		err := p.set(a, want)
 		switch {
 		case err == nil && policy == Required:
 			verify = append(verify, a)
 		case err == nil:
 		case policy == BestEffort && errors.Is(err, ErrUnsupported):
 		default:
-			errs = append(errs, &Error{Dev: m.dev, Op: m.op(a, &want), Err: err})
+			errs = append(errs, p.failed(a, want, err))
 		}
 	}
-	return errors.Join(append(errs, m.verify(verify, now, want))...)
+	return errors.Join(append(errs, p.verify(verify, now, want))...)
 }
 
-// op is setting an attribute, in words.
-func (m mover[S, C]) op(a attr[S, C], want *S) string {
-	op := fmt.Sprintf("set %s %s", a.name, a.show(want))
-	if m.with != "" {
-		op += " with " + m.with
+// failed returns the error of setting an attribute.
+func (p applier[S, A]) failed(a A, want S, err error) error {
+	op := a.row().Op(want)
+	if p.with != "" {
+		op += " with " + p.with
 	}
-	return op
+	return &Error{Dev: p.dev, Op: op, Err: err}
 }
 
-// verify reads the state back: some drivers accept what they then do not do, or do and do not report, which could not be
-// found out when it is to be put back (ixgbe, link_state; Linux 6.12, ixgbe_ndo_set_vf_link_state). So it is at once.
-func (m mover[S, C]) verify(attrs []attr[S, C], was, want S) error {
+// verify reads the attributes back. Some drivers accept a value without applying it, or apply it without reporting it, so
+// that a later restore would see no difference (ixgbe, link_state; Linux 6.12, ixgbe_ndo_set_vf_link_state). With undo set,
+// verify therefore restores the old value at once.
+func (p applier[S, A]) verify(attrs []A, was, want S) error {
 	if len(attrs) == 0 {
 		return nil
 	}
-	now, err := m.read()
+	now, err := p.read()
 	if err != nil {
-		return &Error{Dev: m.dev, Op: "read back", Err: err}
+		return &Error{Dev: p.dev, Op: "read back", Err: err}
 	}
 	var errs []error
 	for _, a := range attrs {
-		if !a.same(&now, &want) {
-			errs = append(errs, &Error{Dev: m.dev, Op: m.op(a, &want), Err: fmt.Errorf("the device says %s: %w", a.show(&now), ErrInvalid)})
-			if !m.undo {
-				continue
-			}
-			var back C
-			a.put(&back, &was)
-			if err := m.set(back); err != nil {
-				errs = append(errs, &Error{Dev: m.dev, Op: m.op(a, &was), Err: err})
-			}
+		if a.row().same(&now, &want) {
+			continue
+		}
+		errs = append(errs, p.failed(a, want, fmt.Errorf("the device says %s: %w", a.row().show(&now), ErrInvalid)))
+		if !p.undo {
+			continue
+		}
+		if err := p.set(a, was); err != nil {
+			errs = append(errs, p.failed(a, was, err))
 		}
 	}
 	return errors.Join(errs...)

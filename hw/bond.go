@@ -79,7 +79,7 @@ func (h *Host) enslave(port ID, bond Netdev) error {
 			return err
 		}
 	}
-	err = h.setLink(n, "make it a port of "+bond.Name, LinkChange{Master: &bond.Index})
+	err = h.setLink(n, "make it a port of "+bond.Name, LinkMaster, Link{Master: bond.Index})
 	if errors.Is(err, ErrInvalid) {
 		return fmt.Errorf("%w; it has to take the bond's mac %s", err, bond.MAC)
 	}

@@ -60,10 +60,9 @@ func (h *Host) MakeChild(ctx context.Context, s ChildSpec) (Netdev, error) {
 // tryMAC sets a macvlan up for a moment: that is when the kernel refuses a MAC that another on the device has, which may
 // be on its way out.
 func (h *Host) tryMAC(ctx context.Context, n Netdev) error {
-	up, down := true, false
 	var last error
 	err := wait(ctx, namespaceBound, func() (bool, error) {
-		last = h.kernel.SetLink(n.Index, LinkChange{Up: &up})
+		last = h.kernel.SetLink(n.Index, LinkUp, Link{Up: true})
 		return !errors.Is(last, syscall.EADDRINUSE), nil
 	})
 	switch {
@@ -74,7 +73,7 @@ func (h *Host) tryMAC(ctx context.Context, n Netdev) error {
 	case err != nil:
 		return err
 	}
-	return h.setLink(n, "set down", LinkChange{Up: &down})
+	return h.setLink(n, "set down", LinkUp, Link{})
 }
 
 // newChild makes a child; the error matches fs.ErrExist if it is there. In mode passthru the kernel ignores a MAC that is given now.
@@ -184,13 +183,13 @@ func (h *Host) RestoreParent(id ID, was Snapshot) error {
 		return err
 	}
 	was.Link.Name = n.Name
-	policy := func(name string) Policy {
-		if name == "mac" { // a bond with fail_over_mac=active takes its ports'
+	policy := func(a LinkAttr) Policy {
+		if a == LinkMAC { // a bond with fail_over_mac=active takes its ports'
 			return BestEffort
 		}
 		return Required
 	}
-	if err := h.moveLink(id, *was.Link, linkAttrs, policy); err != nil {
+	if err := h.applyLink(id, *was.Link, policy); err != nil {
 		return err
 	}
 	if n.Up && !was.Link.Up {

@@ -47,7 +47,7 @@ func TestFindByAnyName(t *testing.T) {
 	pf.PCI = "0000:0a:00.0"
 	k.AddPF(pf)
 	k.AddPF(hwtest.PF{Name: "far0", PCI: "10000:0b:00.1", Driver: "e1000e"})
-	k.AddAltName("ens1f0", "a-name-that-is-longer-than-15")
+	k.GiveAltName("ens1f0", "a-name-that-is-longer-than-15")
 	k.AddVeth("tap0", "tap1")
 	h := open(t, k)
 	for ref, id := range map[string]hw.ID{
@@ -263,7 +263,7 @@ func TestNamesChangeHands(t *testing.T) {
 		t.Fatal(err)
 	}
 	rename := func(from, to string) {
-		if err := k.SetLink(k.Link(from).Index, hw.LinkChange{Name: &to}); err != nil {
+		if err := k.SetLink(k.Link(from).Index, hw.LinkName, hw.Link{Name: to}); err != nil {
 			t.Error(err)
 		}
 	}

@@ -19,10 +19,11 @@ type Config struct {
 // Host is the network devices of one machine, as seen from the network namespace of the host. It holds no state of its
 // own, so that any number of calls may run at once; the kernel and the caller's ledger are the truth.
 type Host struct {
-	sys    sysfs
-	kernel Kernel
-	boot   string
-	booted time.Time
+	sys     sysfs
+	kernel  Kernel
+	vfAttrs []VFAttr
+	boot    string
+	booted  time.Time
 }
 
 // Boot identifies the time since the machine was started: it changes with every boot and with nothing else.
@@ -71,7 +72,7 @@ func Open(c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sysfs: %w", err)
 	}
-	h := &Host{sys: sysfs{root}, boot: c.Boot, kernel: c.Kernel, booted: c.Booted}
+	h := &Host{sys: sysfs{root}, boot: c.Boot, kernel: c.Kernel, vfAttrs: vfAttrs, booted: c.Booted}
 	if h.boot == "" {
 		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {

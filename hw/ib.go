@@ -55,9 +55,15 @@ func (h *Host) giveGUID(pf PF, vf VF) error {
 	if s.PortGUID != "" {
 		return nil
 	}
-	err = h.setVF(pf, vf, VFChange{NodeGUID: &guid, PortGUID: &guid})
-	if err != nil && !errors.Is(err, ErrUnsupported) {
-		return &Error{Dev: vf.String(), Op: "set guid " + string(guid), Err: err}
+	want := VFState{NodeGUID: guid, PortGUID: guid}
+	for _, a := range []VFAttr{VFNodeGUID, VFPortGUID} {
+		err := h.setVF(pf, vf, a, want)
+		if errors.Is(err, ErrUnsupported) {
+			return nil
+		}
+		if err != nil {
+			return &Error{Dev: vf.String(), Op: "set guid " + string(guid), Err: &Error{Op: a.Op(want), Err: err}}
+		}
 	}
 	return nil
 }
@@ -77,7 +83,7 @@ func (h *Host) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec
 		return n, nil
 	}
 	n, err := h.Rebind(ctx, pf, vf)
-	if err == nil && n.MAC.portGUID() != wish.PortGUID && wish.Policies["port_guid"] == Required {
+	if err == nil && n.MAC.portGUID() != wish.PortGUID && wish.Policies[VFPortGUID] == Required {
 		err = &Error{Dev: vf.String(), Op: "set port_guid " + string(wish.PortGUID),
 			Err: fmt.Errorf("its netdev has %s: %w", n.MAC, ErrInvalid)}
 	}

@@ -19,9 +19,12 @@ type Kernel interface {
 	LinkAt(index int) (Link, error)
 	// LinkNamed reads the link with a name. Alternative names do not count.
 	LinkNamed(name string) (Link, error)
-	// SetLink applies the fields of c that are not nil, in the order in which they are declared, and stops at the
-	// first that fails.
-	SetLink(index int, c LinkChange) error
+	// SetLink sets one attribute of a link to its value in want.
+	SetLink(index int, a LinkAttr, want Link) error
+	// AddAltName gives a link an alternative name.
+	AddAltName(index int, name string) error
+	// RemoveAltName removes an alternative name of a link.
+	RemoveAltName(index int, name string) error
 	// MakeLink creates a link, which is down.
 	MakeLink(l NewLink) error
 	// RemoveLink deletes a link that can be created by MakeLink. It frees the ports of a bond, and deletes its children.
@@ -37,9 +40,8 @@ type Kernel interface {
 	// to report, as during a reset. The map is nil if the link has no VFs or its driver never reports anything
 	// (rtnetlink IFLA_VFINFO_LIST).
 	VFs(pf int) (map[int]VFState, error)
-	// SetVF applies the fields of c that are not nil, in the order in which they are declared, and stops at the
-	// first that fails.
-	SetVF(pf, vf int, c VFChange) error
+	// SetVF sets one attribute of a VF to its value in want.
+	SetVF(pf, vf int, a VFAttr, want VFState) error
 	// Switchdev returns true if the eswitch of the PF at a PCI address is in switchdev mode (devlink,
 	// DEVLINK_CMD_ESWITCH_GET); false if its driver has no such mode.
 	Switchdev(pci string) (bool, error)
@@ -76,9 +78,9 @@ type Kernel interface {
 
 	// Tuning reads queues, rings and offloads of a link. What its driver does not have is zero.
 	Tuning(index int) (Tuning, error)
-	// SetTuning applies the fields of c that are not nil, in the order in which they are declared, and stops at the
-	// first that fails. Success does not mean that the driver did it.
-	SetTuning(index int, c TuningChange) error
+	// SetTuning sets one attribute of a link's tuning to its value in want; of the features, which of those that want
+	// names are wanted. Success does not mean that the driver did it.
+	SetTuning(index int, a TuningAttr, want Tuning) error
 	// Affinity lists the CPUs that may serve an interrupt, such as "0-3,7". The error matches ErrNotFound if no driver
 	// has requested the interrupt.
 	Affinity(irq int) (string, error)

@@ -43,7 +43,7 @@ func (h *Host) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
 func (h *Host) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 	if !n.ID.IsPCI() {
 		mark := n.ID.mark()
-		if err := h.setLink(n, "set alias", LinkChange{Alias: &mark}); err != nil {
+		if err := h.setLink(n, "set alias", LinkAlias, Link{Alias: mark}); err != nil {
 			return Netdev{}, err
 		}
 		n.Alias = mark
@@ -51,7 +51,7 @@ func (h *Host) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 	if mac == "" || mac == n.MAC {
 		return n, nil
 	}
-	if err := h.setLink(n, "set mac "+string(mac), LinkChange{MAC: &mac}); err != nil {
+	if err := h.setLink(n, "set mac "+string(mac), LinkMAC, Link{MAC: mac}); err != nil {
 		return Netdev{}, err
 	}
 	return h.Find(n.ID)
@@ -77,7 +77,7 @@ func (h *Host) RestoreNetdev(id ID, was Snapshot) error {
 	if err := h.setUp(n, false); err != nil {
 		return err
 	}
-	errs := []error{h.restoreNames(n, was), h.moveLink(id, *was.Link, linkAttrs, always),
+	errs := []error{h.restoreNames(n, was), h.applyLink(id, *was.Link, required),
 		h.restoreTuning(id, was.Tuned), h.putUnder(n, was.Link.Master)}
 	if was.Link.Up {
 		errs = append(errs, h.setUp(n, true))
@@ -154,7 +154,7 @@ func (h *Host) putUnder(n Netdev, master string) error {
 	if index == n.Master {
 		return nil
 	}
-	return h.setLink(n, fmt.Sprintf("make it a port of %q", master), LinkChange{Master: &index})
+	return h.setLink(n, fmt.Sprintf("make it a port of %q", master), LinkMaster, Link{Master: index})
 }
 
 // rename gives a device its old name. An alternative name of its own that equals it is in the way and goes: udev leaves
@@ -166,12 +166,12 @@ func (h *Host) rename(n Netdev, name string) error {
 			return nil
 		}
 		if slices.Contains(n.AltNames, name) {
-			err := h.setLink(n, "remove alternative name "+name, LinkChange{DelAltName: &name})
+			err := wrapped(n.Name, "remove alternative name "+name, h.kernel.RemoveAltName(n.Index, name))
 			if err != nil && !errors.Is(err, ErrNotFound) {
 				return err
 			}
 		}
-		if err = h.setLink(n, "rename to "+name, LinkChange{Name: &name}); !errors.Is(err, fs.ErrExist) {
+		if err = h.setLink(n, "rename to "+name, LinkName, Link{Name: name}); !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 		now, findErr := h.Find(n.ID)
@@ -188,5 +188,5 @@ func (h *Host) setAlias(n Netdev, alias string) error {
 	if n.Alias == alias {
 		return nil
 	}
-	return h.setLink(n, fmt.Sprintf("set alias %q", alias), LinkChange{Alias: &alias})
+	return h.setLink(n, fmt.Sprintf("set alias %q", alias), LinkAlias, Link{Alias: alias})
 }

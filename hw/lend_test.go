@@ -15,7 +15,7 @@ import (
 func wished() hw.VFSpec {
 	return hw.VFSpec{
 		VFState:  hw.VFState{MAC: "02:00:00:00:00:42", VLAN: hw.VLAN{ID: 100}, Trust: true},
-		Policies: map[string]hw.Policy{"mac": hw.Required, "vlan": hw.Required, "spoofchk": hw.Required, "trust": hw.Required},
+		Policies: map[hw.VFAttr]hw.Policy{hw.VFMAC: hw.Required, hw.VFVLAN: hw.Required, hw.VFSpoofchk: hw.Required, hw.VFTrust: hw.Required},
 	}
 }
 
@@ -34,10 +34,10 @@ func (b *bench) lend(wish hw.VFSpec) (was hw.Snapshot, n hw.Netdev, err error) {
 func TestDriversThatCannot(t *testing.T) {
 	t.Parallel()
 	try := func(s hw.VFState) hw.VFSpec {
-		return hw.VFSpec{VFState: s, Policies: map[string]hw.Policy{"spoofchk": hw.BestEffort, "trust": hw.BestEffort}}
+		return hw.VFSpec{VFState: s, Policies: map[hw.VFAttr]hw.Policy{hw.VFSpoofchk: hw.BestEffort, hw.VFTrust: hw.BestEffort}}
 	}
 	must := func(s hw.VFState) hw.VFSpec {
-		return hw.VFSpec{VFState: s, Policies: map[string]hw.Policy{"spoofchk": hw.Required, "trust": hw.Required}}
+		return hw.VFSpec{VFState: s, Policies: map[hw.VFAttr]hw.Policy{hw.VFSpoofchk: hw.Required, hw.VFTrust: hw.Required}}
 	}
 	const vf0, no = "vf 0 of ens1f0 (0000:01:10.0): ", " with igb: not supported by the driver (operation not supported)"
 	for name, c := range map[string]struct {
@@ -56,7 +56,7 @@ func TestDriversThatCannot(t *testing.T) {
 			must(hw.VFState{Spoofchk: true, Trust: true}), vf0 + "set spoofchk true" + no + "\n" + vf0 + "set trust true" + no},
 		"nothing at all, not asked": {func(p *hwtest.PF) { p.NoVFOps = true }, try(hw.VFState{Spoofchk: true, Trust: true}), ""},
 		"nothing at all, a vlan asked": {func(p *hwtest.PF) { p.NoVFOps = true },
-			hw.VFSpec{VFState: hw.VFState{VLAN: hw.VLAN{ID: 5}}, Policies: map[string]hw.Policy{"vlan": hw.Required}},
+			hw.VFSpec{VFState: hw.VFState{VLAN: hw.VLAN{ID: 5}}, Policies: map[hw.VFAttr]hw.Policy{hw.VFVLAN: hw.Required}},
 			vf0 + "set vlan 5" + no},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -100,7 +100,7 @@ func TestRebind(t *testing.T) {
 	t.Parallel()
 	onBench(t, igb(), func(b *bench) {
 		mac, old := hw.MAC("02:00:00:00:00:42"), b.vf(0)
-		b.must(b.k.SetVF(b.pf().Index, 0, hw.VFChange{MAC: &mac}))
+		b.must(b.k.SetVF(b.pf().Index, 0, hw.VFMAC, hw.VFState{MAC: mac}))
 		n, err := b.h.Rebind(b.ctx, b.pf(), old)
 		if err != nil || n.MAC != mac || n.Index == old.Netdev.Index || n.Name != old.Netdev.Name {
 			b.Errorf("bound again as %+v, %v", n, err)
@@ -123,7 +123,7 @@ func TestDeadVFOfBoot(t *testing.T) {
 			}
 			onBench(t, pf, func(b *bench) {
 				mac := b.vf(0).Netdev.MAC
-				wish := hw.VFSpec{VFState: hw.VFState{MAC: mac}, Policies: map[string]hw.Policy{"mac": hw.Ignore}}
+				wish := hw.VFSpec{VFState: hw.VFState{MAC: mac}, Policies: map[hw.VFAttr]hw.Policy{hw.VFMAC: hw.Ignore}}
 				_, n, err := b.lend(wish)
 				if !broken {
 					if err != nil || n.MAC != mac || n.Up {
@@ -153,8 +153,7 @@ func TestRestoreConverges(t *testing.T) {
 				b.must(err)
 				b.must(b.k.MoveToNS("c", n.Name, "eth0"))
 				mtu, queue, on, alias := 9000, 500, true, "mine"
-				b.must(b.k.InNS("c").SetLink("eth0", hw.LinkChange{MTU: &mtu, TxQLen: &queue, Promisc: &on, AllMulti: &on,
-					Alias: &alias}))
+				b.must(b.k.InNS("c").SetLink("eth0", hw.Link{MTU: mtu, TxQLen: queue, Promisc: on, AllMulti: on, Alias: alias}, hw.LinkMTU, hw.LinkTxQLen, hw.LinkPromisc, hw.LinkAllMulti, hw.LinkAlias))
 				err = b.h.RestoreVF(b.ctx, "0000:01:00.0", 0, "0000:01:10.0", was)
 				wantError(b.T, err, "vf 0 of ens1f0 (0000:01:10.0): it is in another network namespace: "+
 					"device is in another network namespace")
@@ -177,7 +176,7 @@ func TestRestoreConverges(t *testing.T) {
 				calls := len(b.k.Calls())
 				b.must(b.h.RestoreVF(b.ctx, "0000:01:00.0", 0, "0000:01:10.0", was))
 				for _, call := range b.k.Calls()[calls:] {
-					if !strings.HasSuffix(call, "set down") {
+					if !strings.HasSuffix(call, "set up false") {
 						b.Errorf("done once more: %s", call)
 					}
 				}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Snapshot is what a device was before it was lent: everything that its return has to put back. It is plain data, kept
@@ -52,19 +53,19 @@ func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, er
 			return Netdev{}, err
 		}
 	}
-	mute, err := h.sayNothing(pf)
+	noOps, err := h.noVFOps(pf)
 	if err != nil {
 		return Netdev{}, err
 	}
-	m := h.vfMover(ctx, pf, vf)
-	m.undo = true
-	m.policy = func(name string) Policy {
-		if name == "mac" && mute {
+	p := h.vfApplier(ctx, pf, vf)
+	p.undo = true
+	p.policy = func(a VFAttr) Policy {
+		if a == VFMAC && noOps {
 			return Ignore // ReadyVF gives it to the netdev
 		}
-		return wish.Policies[name]
+		return wish.Policies[a]
 	}
-	if err := m.move(wish.VFState); err != nil {
+	if err := p.apply(wish.VFState); err != nil {
 		return Netdev{}, err
 	}
 	return h.Bind(ctx, pf, vf)
@@ -87,7 +88,7 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, 
 		switch m, err := h.setMAC(ctx, pf, vf, n, mac); {
 		case err == nil:
 			n = m
-		case wish.Policies["mac"] == Required || m.Index == 0:
+		case wish.Policies[VFMAC] == Required || m.Index == 0:
 			return Netdev{}, err
 		default:
 			n, mac = m, m.MAC
@@ -118,7 +119,7 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, 
 // setMAC gives a VF's netdev the MAC that the PF has set for it. An untrusted VF may not change its MAC (igbvf:
 // EADDRNOTAVAIL), not even to that one: then its driver has to read it anew.
 func (h *Host) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MAC) (Netdev, error) {
-	err := h.kernel.SetLink(n.Index, LinkChange{MAC: &mac})
+	err := h.kernel.SetLink(n.Index, LinkMAC, Link{MAC: mac})
 	if err == nil {
 		if n, err = h.Find(n.ID); err == nil && n.MAC == mac {
 			return n, nil
@@ -132,7 +133,7 @@ func (h *Host) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MAC) (Net
 
 // giveBackMAC gives a VF's fresh netdev the MAC that it had before.
 func (h *Host) giveBackMAC(vf VF, n Netdev, mac MAC) (Netdev, error) {
-	if err := h.kernel.SetLink(n.Index, LinkChange{MAC: &mac}); err != nil {
+	if err := h.kernel.SetLink(n.Index, LinkMAC, Link{MAC: mac}); err != nil {
 		return n, &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: err}
 	}
 	n, err := h.Find(n.ID)
@@ -191,9 +192,10 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 		}
 	}
 	if was.VF != nil {
-		m := h.vfMover(ctx, pf, vf)
-		m.attrs = reversed(vfAttrs)
-		errs = append(errs, m.move(*was.VF))
+		p := h.vfApplier(ctx, pf, vf)
+		p.attrs = slices.Clone(p.attrs)
+		slices.Reverse(p.attrs)
+		errs = append(errs, p.apply(*was.VF))
 	}
 	if vf.Driver == "" && was.Link != nil { // whoever was to bind it again has died before that
 		n, err := h.Bind(ctx, pf, vf)
@@ -232,14 +234,14 @@ func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, snap Snapshot) e
 	case g != "" && g == was.MAC.portGUID(): // the rest of it is another each time
 		was.MAC = n.MAC
 	case n.MAC == was.MAC:
-	case pf.InfiniBand() || h.kernel.SetLink(n.Index, LinkChange{MAC: &was.MAC}) != nil:
+	case pf.InfiniBand() || h.kernel.SetLink(n.Index, LinkMAC, Link{MAC: was.MAC}) != nil:
 		if n, err = h.rereadMAC(ctx, pf, vf, n, was); err != nil {
 			return err
 		}
 		was.MAC = n.MAC // at worst one that the driver has drawn, as it would have at boot: the PF has none set
 	}
 	names := h.restoreAltNames(n, snap.AltNames, func(name string) bool { return givenTo(vf, pf, name) })
-	if err := errors.Join(names, h.moveLink(n.ID, was, linkAttrs, always)); err != nil {
+	if err := errors.Join(names, h.applyLink(n.ID, was, required)); err != nil {
 		return err
 	}
 	return h.setAlias(n, was.Alias)
@@ -259,22 +261,4 @@ func (h *Host) rereadMAC(ctx context.Context, pf PF, vf VF, n Netdev, was LinkSt
 		n = m
 	}
 	return n, nil
-}
-
-// VF finds a VF again by its PF's PCI address and its own; index is what it is called by when it is gone (ErrNotFound).
-func (h *Host) VF(pfRef string, index int, id ID) (PF, VF, error) {
-	pf, err := h.PF(pfRef)
-	if err != nil {
-		return PF{}, VF{}, err
-	}
-	vfs, err := h.VFs(pf)
-	if err != nil {
-		return PF{}, VF{}, err
-	}
-	for _, vf := range vfs {
-		if vf.PCI == id.PCI() {
-			return pf, vf, nil
-		}
-	}
-	return PF{}, VF{}, &Error{Dev: fmt.Sprintf("vf %d of %s (%s)", index, pf.Name, id.PCI()), Err: ErrNotFound}
 }

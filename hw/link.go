@@ -57,23 +57,6 @@ type NewLink struct {
 	First  int    // ifindex of the port that a bond in mode active-backup uses whenever it has carrier; 0 for any
 }
 
-// LinkChange is a change of a link; nil fields are left alone.
-type LinkChange struct {
-	DelAltName  *string // remove this alternative name
-	AddAltName  *string
-	Up          *bool
-	Master      *int // 0: leave the bond or bridge
-	Name        *string
-	Alias       *string
-	MAC         *MAC
-	MTU         *int
-	TxQLen      *int
-	Promisc     *bool
-	AllMulti    *bool
-	NoARP       *bool
-	NoMulticast *bool
-}
-
 // linkModes are the modes of each kind of link by their names in iproute2, with their numbers (include/uapi/linux/if_link.h,
 // if_bonding.h).
 var linkModes = map[string]map[string]int{

@@ -30,7 +30,7 @@ func parents(t *testing.T) (*hwtest.Kernel, *hw.Host) {
 	k.AddPF(hwtest.PF{Name: "ens4", PCI: "0000:04:00.0"})
 	bond := k.AddLink(hw.Link{Name: "bond0", Kind: hw.Bond, MTU: 9000})
 	for _, port := range []string{"ens3", "ens4"} {
-		if err := k.SetLink(k.Link(port).Index, hw.LinkChange{Master: &bond}); err != nil {
+		if err := k.SetLink(k.Link(port).Index, hw.LinkMaster, hw.Link{Master: bond}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -250,7 +250,7 @@ func TestForgedMark(t *testing.T) {
 	t.Parallel()
 	k, h := parents(t)
 	alias := "lent by passthrough: made-a"
-	if err := k.SetLink(k.Link("ens1").Index, hw.LinkChange{Alias: &alias}); err != nil {
+	if err := k.SetLink(k.Link("ens1").Index, hw.LinkAlias, hw.Link{Alias: alias}); err != nil {
 		t.Fatal(err)
 	}
 	if err := h.RemoveChild(hw.MadeID("a"), hw.Macvlan); err != nil {
@@ -280,7 +280,7 @@ func TestForgedMarkOfAnother(t *testing.T) {
 	if err := k.MoveToNS("web", "tap0", "eth0"); err != nil {
 		t.Fatal(err)
 	}
-	if err := k.SetLink(k.Link("ens1f0v0").Index, hw.LinkChange{Alias: &alias}); err != nil {
+	if err := k.SetLink(k.Link("ens1f0v0").Index, hw.LinkAlias, hw.Link{Alias: alias}); err != nil {
 		t.Fatal(err)
 	}
 	if n, err := h.Find(tap.ID); !errors.Is(err, hw.ErrAway) {

@@ -21,7 +21,7 @@ func TestHolder(t *testing.T) {
 		wantError(t, holder(t, h, "off", "192.0.2.5", ""), "off: ask who has 192.0.2.5: it is down: device not ready")
 		wantError(t, holder(t, h, "nosuch", "192.0.2.5", ""), "nosuch: ask who has 192.0.2.5: no such device")
 		up := true
-		if err := k.SetLink(k.Link("lan0").Index, hw.LinkChange{Up: &up}); err != nil {
+		if err := k.SetLink(k.Link("lan0").Index, hw.LinkUp, hw.Link{Up: up}); err != nil {
 			t.Fatal(err)
 		}
 		wantError(t, holder(t, h, "lan0", "192.0.2.5", ""), "lan0: ask who has 192.0.2.5: it has no carrier: device not ready")

@@ -139,7 +139,7 @@ func (h *Host) EnableVFs(ctx context.Context, pf PF, n int) error {
 
 // giveMAC gives a VF its stable MAC unless it has one. A driver without VF operations makes up its own.
 func (h *Host) giveMAC(ctx context.Context, pf PF, vf VF) error {
-	s, err := h.awaitState(ctx, pf, vf)
+	s, err := h.vfApplier(ctx, pf, vf).read()
 	if err != nil {
 		return &Error{Dev: vf.String(), Op: "read", Err: err}
 	}
@@ -147,7 +147,7 @@ func (h *Host) giveMAC(ctx context.Context, pf PF, vf VF) error {
 	if s.MAC != "" || mac == "" {
 		return nil
 	}
-	err = h.insist(ctx, func() error { return h.kernel.SetVF(pf.Index, vf.Index, VFChange{MAC: &mac}) })
+	err = h.vfApplier(ctx, pf, vf).set(VFMAC, VFState{MAC: mac})
 	if err != nil && !errors.Is(err, ErrUnsupported) {
 		return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: err}
 	}

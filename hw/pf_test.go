@@ -185,7 +185,7 @@ func TestDisableRefused(t *testing.T) {
 		"away": {func(b *bench) { b.must(b.k.MoveToNS("c", "ens1f0v1", "eth0")) }, "is in another network namespace"},
 		"a port": {func(b *bench) {
 			index := b.k.AddLink(hw.Link{Name: "br0", Kind: "bridge"})
-			b.must(b.k.SetLink(b.k.Link("ens1f0v1").Index, hw.LinkChange{Master: &index}))
+			b.must(b.k.SetLink(b.k.Link("ens1f0v1").Index, hw.LinkMaster, hw.Link{Master: index}))
 		}, "is a port of another device"},
 		"a virtual machine's": {func(b *bench) {
 			b.k.LoadDriver("vfio-pci")
@@ -204,7 +204,7 @@ func TestDisableRefused(t *testing.T) {
 		}, "has address 198.51.100.7/24 in the host"},
 		"the host's, and up": {func(b *bench) {
 			up := true
-			b.must(b.k.SetLink(b.k.Link("ens1f0v1").Index, hw.LinkChange{Up: &up}))
+			b.must(b.k.SetLink(b.k.Link("ens1f0v1").Index, hw.LinkUp, hw.Link{Up: up}))
 		}, "is up in the host"},
 		"under a vlan": {func(b *bench) {
 			b.k.AddLink(hw.Link{Name: "storage", Kind: "vlan", Peer: b.k.Link("ens1f0v1").Index})
@@ -284,9 +284,9 @@ func TestTaken(t *testing.T) {
 		}
 		free("")
 		up, down := true, false
-		b.must(b.k.SetLink(b.k.Link("ens1f0v0").Index, hw.LinkChange{Up: &up}))
+		b.must(b.k.SetLink(b.k.Link("ens1f0v0").Index, hw.LinkUp, hw.Link{Up: up}))
 		free("is up in the host")
-		b.must(b.k.SetLink(b.k.Link("ens1f0v0").Index, hw.LinkChange{Up: &down}))
+		b.must(b.k.SetLink(b.k.Link("ens1f0v0").Index, hw.LinkUp, hw.Link{Up: down}))
 		free("")
 		b.k.AddAddrs("ens1f0v0", "192.0.2.9/24")
 		free("has address 192.0.2.9/24 in the host")

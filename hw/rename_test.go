@@ -34,7 +34,7 @@ func TestAltnameInBetween(t *testing.T) {
 	k.OnCall(func(_ int, what string) error {
 		if !once && strings.HasSuffix(what, "set name ens1") {
 			once = true
-			k.AddAltName("eth0", "ens1")
+			k.GiveAltName("eth0", "ens1")
 		}
 		return nil
 	})

@@ -62,9 +62,13 @@ func (s stack) switched(port string) {
 
 // under adds a link that another becomes a port of.
 func (s stack) under(kind, name, port string) {
-	index, down, up := s.k.AddLink(hw.Link{Name: name, Kind: kind, Up: true}), false, true
-	for _, c := range []hw.LinkChange{{Up: &down}, {Master: &index}, {Up: &up}} {
-		if err := s.k.SetLink(s.k.Link(port).Index, c); err != nil {
+	master, index := s.k.AddLink(hw.Link{Name: name, Kind: kind, Up: true}), s.k.Link(port).Index
+	for _, err := range []error{
+		s.k.SetLink(index, hw.LinkUp, hw.Link{}),
+		s.k.SetLink(index, hw.LinkMaster, hw.Link{Master: master}),
+		s.k.SetLink(index, hw.LinkUp, hw.Link{Up: true}),
+	} {
+		if err != nil {
 			s.t.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -86,6 +87,130 @@ func (h *Host) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 	}
 	vf.Carries = carried(vf.Netdev.Index, links)
 	return vf, err
+}
+
+// VF finds a VF again by its PF's PCI address and its own; index is what it is called by when it is gone (ErrNotFound).
+func (h *Host) VF(pfRef string, index int, id ID) (PF, VF, error) {
+	pf, err := h.PF(pfRef)
+	if err != nil {
+		return PF{}, VF{}, err
+	}
+	vfs, err := h.VFs(pf)
+	if err != nil {
+		return PF{}, VF{}, err
+	}
+	for _, vf := range vfs {
+		if vf.PCI == id.PCI() {
+			return pf, vf, nil
+		}
+	}
+	return PF{}, VF{}, &Error{Dev: fmt.Sprintf("vf %d of %s (%s)", index, pf.Name, id.PCI()), Err: ErrNotFound}
+}
+
+// VFStates reads what a PF has set for its VFs, by their index. A VF is missing while the driver has nothing to report of it, as
+// during a reset. The map is nil if the driver never reports anything.
+func (h *Host) VFStates(pf PF) (map[int]VFState, error) {
+	all, err := h.kernel.VFs(pf.Index)
+	if err != nil {
+		return nil, &Error{Dev: pf.String(), Op: "read vfs", Err: err}
+	}
+	return all, nil
+}
+
+// Resetting returns true if a PF's driver has nothing to report of a VF just now; states is from VFStates. An InfiniBand PF
+// reports nothing through rtnetlink if its driver does not help IPoIB with it (drivers/infiniband/core/verbs.c,
+// ib_get_vf_config, Linux 6.12).
+func (p PF) Resetting(vf VF, states map[int]VFState) bool {
+	_, known := states[vf.Index]
+	return states != nil && !known && !p.InfiniBand()
+}
+
+// noVFOps returns true if a PF has VFs and its driver reports nothing of them: it has no operations for VFs (virtio).
+func (h *Host) noVFOps(pf PF) (bool, error) {
+	states, err := h.VFStates(pf)
+	return err == nil && states == nil && h.sys.exists(pciDir(pf.PCI())+"/virtfn0"), err
+}
+
+// CheckVFSupport refuses a spec with a required attribute that the driver of a PF cannot set for any of its VFs. What only
+// some drivers can set shows when it is set. The error matches ErrUnsupported.
+func (h *Host) CheckVFSupport(pf PF, spec VFSpec) error {
+	noOps, err := h.noVFOps(pf)
+	if err != nil {
+		return err
+	}
+	for _, a := range h.vfAttrs {
+		switch foreign := !a.On(pf.Type); {
+		case spec.Policies[a] != Required:
+		case foreign && pf.InfiniBand():
+			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
+				"it is an infiniband device, whose vfs have none: %w", ErrUnsupported)}
+		case foreign:
+			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
+				"only vfs of an infiniband device have one: %w", ErrUnsupported)}
+		case noOps && a != VFMAC: // that is given to the VF's netdev
+			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
+				"driver %s can set nothing for its vfs: %w", pf.Driver, ErrUnsupported)}
+		}
+	}
+	return nil
+}
+
+// vfState reads what the PF has set for a VF. A PF that never reports anything gives the zero state: nothing set. If it has
+// nothing to report just now, see Resetting, the error matches ErrBusy.
+func (h *Host) vfState(pf PF, vf VF) (VFState, error) {
+	all, err := h.kernel.VFs(pf.Index)
+	if err != nil {
+		return VFState{}, err
+	}
+	if pf.Resetting(vf, all) {
+		return VFState{}, fmt.Errorf("driver %s does not say what is set for it; it may be resetting it: %w", pf.Driver, ErrBusy)
+	}
+	s := all[vf.Index]
+	if dir := h.vfDir(pf, vf); dir != "" {
+		return s, h.readVFDir(dir, &s)
+	}
+	return s, nil
+}
+
+// setVF sets one attribute of a VF, through its file if there is one.
+func (h *Host) setVF(pf PF, vf VF, a VFAttr, s VFState) error {
+	if dir := h.vfDir(pf, vf); dir != "" && a.file != "" {
+		return h.kernel.WriteAttr(dir+"/"+a.file, a.fileText(&s))
+	}
+	return h.kernel.SetVF(pf.Index, vf.Index, a, s)
+}
+
+// vfApplier sets what the PF has set for a VF.
+func (h *Host) vfApplier(ctx context.Context, pf PF, vf VF) applier[VFState, VFAttr] {
+	return applier[VFState, VFAttr]{
+		dev:   vf.String(),
+		with:  pf.Driver,
+		attrs: h.vfAttrs,
+		read: func() (s VFState, err error) { // ice and i40e reset a VF for each MAC, and all with their PF
+			err = retryBusy(ctx, func() error { s, err = h.vfState(pf, vf); return err })
+			return s, err
+		},
+		set: func(a VFAttr, s VFState) error {
+			return retryBusy(ctx, func() error { return h.setVF(pf, vf, a, s) })
+		},
+		policy: required[VFAttr],
+	}
+}
+
+// retryBusy repeats, for a while, what a driver cannot do just now: i40e answers EAGAIN while a VF is being reset, or another
+// is at work (i40e_virtchnl_pf.c, Linux 6.12).
+func retryBusy(ctx context.Context, do func() error) error {
+	var last error
+	err := wait(ctx, vfResetBound, func() (bool, error) {
+		if last = do(); errors.Is(last, ErrBusy) {
+			return false, nil
+		}
+		return true, last
+	})
+	if timedOut(err) {
+		return last
+	}
+	return err
 }
 
 // StableMAC is the MAC of a VF that was given none: locally administered, the same at every boot of this machine, and

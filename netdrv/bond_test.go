@@ -15,9 +15,9 @@ func bond(m *machine, up bool) {
 	m.kernel.AddPF(hwtest.PF{Name: "ens4", PCI: "0000:04:00.0"})
 	index := m.kernel.AddLink(hw.Link{Name: "bond0", Kind: hw.Bond, Alias: "mine"})
 	for _, port := range []string{"ens3", "ens4"} {
-		m.must(m.kernel.SetLink(m.kernel.Link(port).Index, hw.LinkChange{Master: &index}))
+		m.must(m.kernel.SetLink(m.kernel.Link(port).Index, hw.LinkMaster, hw.Link{Master: index}))
 	}
-	m.must(m.kernel.SetLink(index, hw.LinkChange{Up: &up}))
+	m.must(m.kernel.SetLink(index, hw.LinkUp, hw.Link{Up: up}))
 	m.kernel.AddAddrs("bond0", "192.0.2.30/24")
 	if up {
 		m.kernel.AddRoutes("bond0", hw.Route{Dst: "198.51.100.0/24", Gateway: "192.0.2.1", Table: 254, Protocol: 4})
@@ -64,7 +64,7 @@ func TestBond(t *testing.T) {
 						}
 					}
 					other := hw.MAC("02:66:66:66:66:66")
-					m.must(m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{MAC: &other}))
+					m.must(m.kernel.InNS("a").SetLink("eth0", hw.Link{MAC: other}, hw.LinkMAC))
 					m.restart()
 					end(m)
 					m.mustRun("b", "n")

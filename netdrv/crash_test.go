@@ -36,7 +36,7 @@ func lives() map[string]life {
 				return
 			}
 			mtu := 9000
-			_ = m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{MTU: &mtu})
+			_ = m.kernel.InNS("a").SetLink("eth0", hw.Link{MTU: mtu}, hw.LinkMTU)
 			if err := m.kernel.MoveHome("a", "eth0", join.InterfaceName.SrcName); err != nil {
 				m.t.Fatal(err)
 			}

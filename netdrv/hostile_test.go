@@ -19,9 +19,9 @@ func TestHostileContainer(t *testing.T) {
 				nic(m)
 				m.kernel.AddVeth("tap0", "tap1")
 				m.settled()
-				m.kernel.AddAltName("ens1f0", "enp1s0f0np0")
+				m.kernel.GiveAltName("ens1f0", "enp1s0f0np0")
 				for _, name := range []string{"ens1f0v0", "ens2"} {
-					m.kernel.AddAltName(name, name+"-of-the-host")
+					m.kernel.GiveAltName(name, name+"-of-the-host")
 				}
 				before := m.kernel.String()
 				m.mustCreate("vfs", "netdevice=ens1f0", "privileged=yes")
@@ -30,19 +30,15 @@ func TestHostileContainer(t *testing.T) {
 				m.mustRun("victim", "tap")
 				forged := aliasIn(m, "victim")
 				m.mustRun("bad", network)
-				name, mtu, on, mac := "tap0", 9000, true, hw.MAC("02:66:66:66:66:66")
 				bad := m.kernel.InNS("bad")
-				for _, c := range []hw.LinkChange{{MTU: &mtu}, {Promisc: &on}, {AllMulti: &on}, {MAC: &mac}, {Alias: &forged},
-					{NoARP: &on}, {NoMulticast: &on}, {Name: &name}} {
-					if err := bad.SetLink("eth0", c); err != nil {
-						t.Fatal(err)
-					}
-				}
+				m.must(bad.SetLink("eth0", hw.Link{Name: "tap0", Alias: forged, MAC: "02:66:66:66:66:66", MTU: 9000, Promisc: true,
+					AllMulti: true, NoARP: true, NoMulticast: true}, hw.LinkMTU, hw.LinkPromisc, hw.LinkAllMulti, hw.LinkMAC,
+					hw.LinkAlias, hw.LinkNoARP, hw.LinkNoMulticast, hw.LinkName))
 				for _, l := range bad.Links() {
-					m.must(bad.SetLink(l.Name, hw.LinkChange{DelAltName: &l.AltNames[0]}))
+					m.must(bad.RemoveAltName(l.Name, l.AltNames[0]))
 				}
 				for _, alt := range []string{"ens5f0", "ens1f0v7", "enp1s0f0v00", "enx0266666666"} {
-					bad.AddAltName("tap0", alt)
+					bad.GiveAltName("tap0", alt)
 				}
 				m.leave("bad")
 				m.kernel.KillNS("bad", 0)

@@ -44,7 +44,7 @@ func TestIPoIB(t *testing.T) {
 			t.Errorf("in the container it has %s", l.MAC)
 		}
 		mtu := 65520
-		m.must(m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{MTU: &mtu}))
+		m.must(m.kernel.InNS("a").SetLink("eth0", hw.Link{MTU: mtu}, hw.LinkMTU))
 		m.end("a")
 		m.wantHost(before)
 
@@ -67,7 +67,7 @@ func TestIPoIBChildComesHome(t *testing.T) {
 				m.mustCreate("n", "netdevice=ib0", "mode=ipoib")
 				m.mustRun("a", "n")
 				name := "mine"
-				m.must(m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{Name: &name}))
+				m.must(m.kernel.InNS("a").SetLink("eth0", hw.Link{Name: name}, hw.LinkName))
 				m.leave("a")
 				m.kernel.KillNS("a", late)
 				m.delete("a")

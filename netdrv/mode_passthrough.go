@@ -176,8 +176,8 @@ func (d passthrough) prepareStandIn(ctx context.Context, l *alloc.Allocation) (h
 	if err != nil {
 		return hw.Netdev{}, err
 	}
-	if l.LinkSpec.Policies["mtu"] == hw.Required && l.LinkSpec.MTU > bond.MTU {
-		raised := hw.LinkSpec{LinkState: l.LinkSpec.LinkState, Policies: map[string]hw.Policy{"mtu": hw.Required}}
+	if l.LinkSpec.Policies[hw.LinkMTU] == hw.Required && l.LinkSpec.MTU > bond.MTU {
+		raised := hw.LinkSpec{LinkState: l.LinkSpec.LinkState, Policies: map[hw.LinkAttr]hw.Policy{hw.LinkMTU: hw.Required}}
 		if _, err := d.host.SetLink(bond, raised, 0); err != nil {
 			return hw.Netdev{}, err
 		}

@@ -19,7 +19,7 @@ func TestImpostor(t *testing.T) {
 	}
 	byAltName := func(k *hwtest.Kernel, name string) {
 		k.AddLink(hw.Link{Name: "impostor", Kind: "macvlan", MAC: "02:00:00:00:66:66", MTU: 1400, Up: true})
-		k.AddAltName("impostor", name)
+		k.GiveAltName("impostor", name)
 	}
 	for name, c := range map[string]struct {
 		hardware func(m *machine)
@@ -58,7 +58,7 @@ func TestImpostor(t *testing.T) {
 				}
 				want := map[string]string{source: "eth0"}[m.kernel.InNS("a").Links()[0].Name]
 				if want != "" {
-					m.must(m.kernel.InNS("a").SetLink(source, hw.LinkChange{Name: &want}))
+					m.must(m.kernel.InNS("a").SetLink(source, hw.Link{Name: want}, hw.LinkName))
 				}
 				m.kernel.KillNS("a", time.Second)
 				m.delete("a")
@@ -89,7 +89,7 @@ func TestOwnAltName(t *testing.T) {
 		m.mustCreate("n", "netdevice=ens1f0")
 		before := m.kernel.String()
 		source, _ := m.mustRun("a", "n")
-		m.kernel.InNS("a").AddAltName("eth0", source)
+		m.kernel.InNS("a").GiveAltName("eth0", source)
 		m.leave("a")
 		m.kernel.KillNS("a", time.Second)
 		m.delete("a")

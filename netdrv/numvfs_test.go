@@ -18,7 +18,7 @@ func TestHostUsesVF(t *testing.T) {
 		m.end("a")
 		vf, up, down := m.kernel.Link(source).Index, true, false
 		m.kernel.AddAddrs(source, "2001:db8::7/64")
-		m.must(m.kernel.SetLink(vf, hw.LinkChange{Up: &up}))
+		m.must(m.kernel.SetLink(vf, hw.LinkUp, hw.Link{Up: up}))
 		if other, _ := m.mustRun("b", "n"); other == source {
 			t.Errorf("a container got %s", other)
 		}
@@ -30,7 +30,7 @@ func TestHostUsesVF(t *testing.T) {
 		if n := m.counted("vfs_removed"); n != 0 {
 			t.Errorf("counted as removed %d times", n)
 		}
-		m.must(m.kernel.SetLink(vf, hw.LinkChange{Up: &down})) // which costs it that address
+		m.must(m.kernel.SetLink(vf, hw.LinkUp, hw.Link{Up: down})) // which costs it that address
 		m.settled()
 		m.wantHost(before)
 		m.wantKeys()

@@ -50,7 +50,7 @@ func TestWholeDevice(t *testing.T) {
 					t.Errorf("mac %s, want the device's own", mac)
 				}
 				mtu, mac := 9000, hw.MAC("02:66:66:66:66:66")
-				if err := m.kernel.InNS("a").SetLink("hw0", hw.LinkChange{MTU: &mtu, MAC: &mac}); err != nil {
+				if err := m.kernel.InNS("a").SetLink("hw0", hw.Link{MTU: mtu, MAC: mac}, hw.LinkMTU, hw.LinkMAC); err != nil {
 					t.Fatal(err)
 				}
 				_, _, err := m.run("b", "n")
@@ -150,7 +150,7 @@ func TestSubfunction(t *testing.T) {
 			t.Errorf("%s went into the container", source)
 		}
 		alias := "not what it is found by"
-		m.must(m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{Alias: &alias}))
+		m.must(m.kernel.InNS("a").SetLink("eth0", hw.Link{Alias: alias}, hw.LinkAlias))
 		m.leave("a")
 		m.kernel.KillNS("a", 0)
 		m.delete("a")
@@ -183,7 +183,7 @@ func TestNotToBeHandedOver(t *testing.T) {
 		m.kernel.AddVeth("mgmt0", "mgmt1")
 		m.kernel.AddAddrs("mgmt0", "203.0.113.2/24")
 		up := true
-		if err := m.kernel.SetLink(m.kernel.Link("mgmt0").Index, hw.LinkChange{Up: &up}); err != nil {
+		if err := m.kernel.SetLink(m.kernel.Link("mgmt0").Index, hw.LinkUp, hw.Link{Up: up}); err != nil {
 			t.Fatal(err)
 		}
 		m.kernel.AddRoutes("mgmt0", hw.Route{Dst: "0.0.0.0/0", Gateway: "203.0.113.1", Table: 254})

@@ -14,8 +14,9 @@ func divided(m *machine) {
 	pf.Up, pf.VFs, pf.TotalVFs = true, 3, 3
 	m.kernel.AddPF(pf)
 	m.settled()
-	vlan, off := hw.VLAN{ID: 7}, false
-	m.must(m.kernel.SetVF(m.kernel.Link("ens1f0").Index, 1, hw.VFChange{VLAN: &vlan, Spoofchk: &off}))
+	for _, a := range []hw.VFAttr{hw.VFVLAN, hw.VFSpoofchk} {
+		m.must(m.kernel.SetVF(m.kernel.Link("ens1f0").Index, 1, a, hw.VFState{VLAN: hw.VLAN{ID: 7}}))
+	}
 }
 
 // TestVFBeingReset: drivers say nothing of a VF while they reset it. It is left alone, and what is said of the others is not taken for

@@ -208,7 +208,7 @@ func TestDirtyContainer(t *testing.T) {
 		before := m.kernel.String()
 		m.mustRun("a", "n")
 		mtu, promisc, mac, alias := 9000, true, hw.MAC("02:66:66:66:66:66"), "mine now"
-		err := m.kernel.InNS("a").SetLink("eth0", hw.LinkChange{MTU: &mtu, Promisc: &promisc, MAC: &mac, Alias: &alias})
+		err := m.kernel.InNS("a").SetLink("eth0", hw.Link{MTU: mtu, Promisc: promisc, MAC: mac, Alias: alias}, hw.LinkMTU, hw.LinkPromisc, hw.LinkMAC, hw.LinkAlias)
 		if err != nil {
 			t.Fatal(err)
 		}

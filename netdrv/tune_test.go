@@ -160,9 +160,9 @@ func TestAffinityOfAdministrator(t *testing.T) {
 		queued(m)
 		up, down := true, false
 		vf := m.kernel.Link("ens1f0v0").Index
-		m.must(m.kernel.SetLink(vf, hw.LinkChange{Up: &up}))
+		m.must(m.kernel.SetLink(vf, hw.LinkUp, hw.Link{Up: up}))
 		m.kernel.Place("0000:01:10.0", "6-7")
-		m.must(m.kernel.SetLink(vf, hw.LinkChange{Up: &down}))
+		m.must(m.kernel.SetLink(vf, hw.LinkUp, hw.Link{Up: down}))
 		before := m.kernel.String()
 		m.mustCreate("n", "netdevice=ens1f0", "cores=0-1")
 		m.mustRun("a", "n")

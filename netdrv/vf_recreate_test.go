@@ -170,7 +170,7 @@ func TestVFsRefused(t *testing.T) {
 		})
 		for i := range 400 {
 			length := 500 + i
-			m.must(m.kernel.SetLink(m.kernel.Link("ens1f0").Index, hw.LinkChange{TxQLen: &length}))
+			m.must(m.kernel.SetLink(m.kernel.Link("ens1f0").Index, hw.LinkTxQLen, hw.Link{TxQLen: length}))
 			m.after(time.Second)
 		}
 		if n := asked.Load(); n != 3 { // at once, after two minutes, after four

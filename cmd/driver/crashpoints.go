@@ -7,7 +7,6 @@ import (
 	"os"
 	"regexp"
 	"runtime"
-	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -118,12 +117,6 @@ func operation() string {
 		}
 	}
 	return op
-}
-
-// kindOf is a name for a change that is described in words: the first two, of which the second is a value's name.
-func kindOf(words string) string {
-	f := strings.Fields(words)
-	return strings.Join(f[:min(len(f), 2)], "-")
 }
 
 // ledger has points at each write to s.

@@ -16,19 +16,28 @@ type crashKernel struct {
 	points crashPoints
 }
 
-// SetLink has points around each field that is set.
-func (c crashKernel) SetLink(index int, change hw.LinkChange) error {
-	return change.Each(func(op string, one hw.LinkChange) error {
-		return c.points.around(kindOf(op), fmt.Sprintf("link %d: %s", index, op), func() error { return c.Kernel.SetLink(index, one) })
-	})
+// SetLink has points.
+func (c crashKernel) SetLink(index int, a hw.LinkAttr, want hw.Link) error {
+	return c.points.around("set-"+a.String(), fmt.Sprintf("link %d: %s", index, a.Op(want)),
+		func() error { return c.Kernel.SetLink(index, a, want) })
 }
 
-// SetVF has points around each field that is set.
-func (c crashKernel) SetVF(pf, vf int, change hw.VFChange) error {
-	return change.Each(func(op string, one hw.VFChange) error {
-		return c.points.around("vf-"+kindOf(op), fmt.Sprintf("link %d vf %d: %s", pf, vf, op),
-			func() error { return c.Kernel.SetVF(pf, vf, one) })
-	})
+// AddAltName has points.
+func (c crashKernel) AddAltName(index int, name string) error {
+	return c.points.around("add-altname", fmt.Sprintf("link %d: add altname %s", index, name),
+		func() error { return c.Kernel.AddAltName(index, name) })
+}
+
+// RemoveAltName has points.
+func (c crashKernel) RemoveAltName(index int, name string) error {
+	return c.points.around("remove-altname", fmt.Sprintf("link %d: remove altname %s", index, name),
+		func() error { return c.Kernel.RemoveAltName(index, name) })
+}
+
+// SetVF has points.
+func (c crashKernel) SetVF(pf, vf int, a hw.VFAttr, want hw.VFState) error {
+	return c.points.around("vf-set-"+a.String(), fmt.Sprintf("link %d vf %d: %s", pf, vf, a.Op(want)),
+		func() error { return c.Kernel.SetVF(pf, vf, a, want) })
 }
 
 // WriteAttr has points.
@@ -68,11 +77,9 @@ func (c crashKernel) RemoveLink(index int) error {
 }
 
 // SetTuning has points.
-func (c crashKernel) SetTuning(index int, change hw.TuningChange) error {
-	return change.Each(func(op string, one hw.TuningChange) error {
-		return c.points.around("tune-"+kindOf(op), fmt.Sprintf("link %d: %s", index, op),
-			func() error { return c.Kernel.SetTuning(index, one) })
-	})
+func (c crashKernel) SetTuning(index int, a hw.TuningAttr, want hw.Tuning) error {
+	return c.points.around("tune-set-"+a.String(), fmt.Sprintf("link %d: %s", index, a.Op(want)),
+		func() error { return c.Kernel.SetTuning(index, a, want) })
 }
 
 // SetAffinity has points.

@@ -217,7 +217,7 @@ func (d dockerd) move(endpoint, inside string) error {
 		return nil
 	}
 	mac := hw.MAC(e.mac)
-	return d.kernel.InNS(e.sandbox).SetLink(inside, hw.LinkChange{MAC: &mac})
+	return d.kernel.InNS(e.sandbox).SetLink(inside, hw.Link{MAC: mac}, hw.LinkMAC)
 }
 
 // home moves it back under the name that it had.

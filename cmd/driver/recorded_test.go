@@ -23,7 +23,7 @@ func (r *replay) veth(name, address string) error {
 	r.kernel.AddVeth(name, peer)
 	r.kernel.AddAddrs(peer, address)
 	for _, end := range []string{name, peer} {
-		if err := r.kernel.SetLink(r.kernel.Link(end).Index, hw.LinkChange{Up: &up}); err != nil {
+		if err := r.kernel.SetLink(r.kernel.Link(end).Index, hw.LinkUp, hw.Link{Up: up}); err != nil {
 			return err
 		}
 	}

@@ -34,7 +34,7 @@ func Contract(t *testing.T, open func(t *testing.T) (hw.Kernel, Env)) {
 		{"a link is read by its ifindex and by its name", contractRead},
 		{"changes are told", contractWatch},
 		{"every field of a link can be set", contractSetAll},
-		{"a change stops at the first failure", contractStops},
+		{"a change stops at the first failure", contractSetOne},
 		{"carrier needs both ends", contractCarrier},
 		{"a name is taken by names and alternative names", contractRename},
 		{"a link is renamed while up, or is busy", contractRenameUp},
@@ -102,11 +102,14 @@ func (m machine) link(t *testing.T, name string) hw.Link {
 	return l
 }
 
-// set changes a link, which has to succeed.
-func (m machine) set(t *testing.T, name string, c hw.LinkChange) {
+// set sets attributes of a link, which has to succeed.
+func (m machine) set(t *testing.T, name string, want hw.Link, attrs ...hw.LinkAttr) {
 	t.Helper()
-	if err := m.SetLink(m.link(t, name).Index, c); err != nil {
-		t.Fatalf("change %s: %v", name, err)
+	index := m.link(t, name).Index
+	for _, a := range attrs {
+		if err := m.SetLink(index, a, want); err != nil {
+			t.Fatalf("%s: %s: %v", name, a.Op(want), err)
+		}
 	}
 }
 

@@ -22,8 +22,8 @@ const (
 func (m machine) pair(t *testing.T) int {
 	t.Helper()
 	m.Add(t, "veth", "ct0", "ct1")
-	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
-	m.set(t, "ct1", hw.LinkChange{Up: set(true)})
+	m.set(t, "ct0", hw.Link{Up: true}, hw.LinkUp)
+	m.set(t, "ct1", hw.Link{Up: true}, hw.LinkUp)
 	soon(t, "carrier", func() bool { return m.link(t, "ct0").Carrier })
 	return m.link(t, "ct0").Index
 }
@@ -62,7 +62,7 @@ func contractAddrs(t *testing.T, m machine) {
 	refused(t, "add without a length", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.3"}), hw.ErrInvalid)
 	other := m.link(t, "ct1").Index
 	done(t, "add to the other end", m.AddAddr(other, hw.Addr{CIDR: "10.0.0.1/8"}))
-	m.set(t, "ct1", hw.LinkChange{Name: set("ct9")})
+	m.set(t, "ct1", hw.Link{Name: "ct9"}, hw.LinkName)
 	sameList(t, "address after a change of name", m.addrs(t, other), []hw.Addr{{CIDR: "10.0.0.1/8", Label: "ct9"}})
 }
 
@@ -99,9 +99,9 @@ func contractDown(t *testing.T, m machine) {
 		{Dst: "2001:db8:5::/64", Gateway: "2001:db8::9"}} {
 		done(t, "add "+r.Dst, m.AddRoute(index, r))
 	}
-	m.set(t, "ct0", hw.LinkChange{Up: set(false)})
+	m.set(t, "ct0", hw.Link{Up: false}, hw.LinkUp)
 	sameList(t, "addresses of a link that went down", m.addrs(t, index), []hw.Addr{{CIDR: "192.0.2.1/24", Label: "ct0"}})
-	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
+	m.set(t, "ct0", hw.Link{Up: true}, hw.LinkUp)
 	if rs, err := m.Routes(index); err != nil || len(rs) > 0 {
 		t.Errorf("routes after down and up are %v (%v)", rs, err)
 	}
@@ -162,8 +162,8 @@ func contractRoutesRefused(t *testing.T, m machine) {
 	done(t, "add an address", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}))
 	link := hw.Route{Dst: "198.51.100.0/24", Scope: 253}
 	refused(t, "a route through a link that is down", m.AddRoute(index, link), hw.ErrDeviceFault, syscall.ENETDOWN)
-	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
-	m.set(t, "ct1", hw.LinkChange{Up: set(true)})
+	m.set(t, "ct0", hw.Link{Up: true}, hw.LinkUp)
+	m.set(t, "ct1", hw.Link{Up: true}, hw.LinkUp)
 	refused(t, "nonsense", m.AddRoute(index, hw.Route{Dst: "198.51.100.0"}), hw.ErrInvalid)
 	refused(t, "a gateway that is nonsense", m.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "gate"}), hw.ErrInvalid)
 	refused(t, "a gateway out of reach", m.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "10.9.8.7"}),

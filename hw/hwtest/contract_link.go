@@ -31,7 +31,7 @@ func contractListed(t *testing.T, m machine) {
 func contractRead(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.AltName(t, "ct1", "alt1")
-	m.set(t, "ct1", hw.LinkChange{Alias: set("mine"), Up: set(true)})
+	m.set(t, "ct1", hw.Link{Alias: "mine", Up: true}, hw.LinkAlias, hw.LinkUp)
 	want := m.link(t, "ct1")
 	got, err := m.LinkAt(want.Index)
 	done(t, "read it by its ifindex", err)
@@ -55,45 +55,40 @@ func contractRead(t *testing.T, m machine) {
 func contractSetAll(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	want := m.link(t, "ct0")
-	m.set(t, "ct0", hw.LinkChange{Name: set("ct9"), Alias: set("lent: ä"), MAC: set(hw.MAC("02:00:00:00:00:aa")),
-		MTU: set(1400), TxQLen: set(77), Promisc: set(true), AllMulti: set(true),
-		NoARP: set(true), NoMulticast: set(true), Up: set(true)})
 	want.Name, want.Alias, want.MAC, want.MTU, want.TxQLen = "ct9", "lent: ä", "02:00:00:00:00:aa", 1400, 77
 	want.Promisc, want.AllMulti, want.NoARP, want.NoMulticast, want.Up = true, true, true, true, true
+	m.set(t, "ct0", want, hw.LinkName, hw.LinkAlias, hw.LinkMAC, hw.LinkMTU, hw.LinkTxQLen, hw.LinkPromisc, hw.LinkAllMulti,
+		hw.LinkNoARP, hw.LinkNoMulticast, hw.LinkUp)
 	same(t, "after everything has been set", m.link(t, "ct9"), want)
-	m.set(t, "ct9", hw.LinkChange{Alias: set(""), Promisc: set(false), AllMulti: set(false),
-		NoARP: set(false), NoMulticast: set(false), Up: set(false)})
+	m.set(t, "ct9", hw.Link{}, hw.LinkAlias, hw.LinkPromisc, hw.LinkAllMulti, hw.LinkNoARP, hw.LinkNoMulticast, hw.LinkUp)
 	want.Alias, want.Promisc, want.AllMulti, want.NoARP, want.NoMulticast, want.Up = "", false, false, false, false, false
 	same(t, "after some has been taken back", m.link(t, "ct9"), want)
-	m.set(t, "ct9", hw.LinkChange{})
-	same(t, "after a change of nothing", m.link(t, "ct9"), want)
 }
 
-func contractStops(t *testing.T, m machine) {
+func contractSetOne(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	was := m.link(t, "ct0")
-	err := m.SetLink(was.Index, hw.LinkChange{Alias: set("first"), MTU: set(10), TxQLen: set(77)})
+	other := hw.Link{Alias: "other", MTU: 10, TxQLen: 77, Promisc: true, Up: true}
+	err := m.SetLink(was.Index, hw.LinkMTU, other)
 	refused(t, "mtu 10", err, hw.ErrInvalid, syscall.EINVAL)
-	if want := "set mtu 10: invalid value (invalid argument)"; fmt.Sprint(err) != want {
+	if want := "invalid value (invalid argument)"; fmt.Sprint(err) != want {
 		t.Errorf("error is %q, want %q", err, want)
 	}
-	was.Alias = "first"
-	same(t, "what comes before the failure is set, what comes after is not", m.link(t, "ct0"), was)
-	err = m.SetLink(was.Index, hw.LinkChange{MTU: set(10)})
-	if want := "invalid value (invalid argument)"; fmt.Sprint(err) != want {
-		t.Errorf("error of a single change is %q, want %q", err, want)
-	}
+	same(t, "after a value was refused", m.link(t, "ct0"), was)
+	done(t, "set the alias", m.SetLink(was.Index, hw.LinkAlias, other))
+	was.Alias = "other"
+	same(t, "only the attribute that was named is set", m.link(t, "ct0"), was)
 }
 
 func contractCarrier(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
-	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
+	m.set(t, "ct0", hw.Link{Up: true}, hw.LinkUp)
 	if l := m.link(t, "ct0"); !l.Up || l.Carrier {
 		t.Errorf("with its peer down: %+v", l)
 	}
-	m.set(t, "ct1", hw.LinkChange{Up: set(true)})
+	m.set(t, "ct1", hw.Link{Up: true}, hw.LinkUp)
 	soon(t, "carrier on both ends", func() bool { return m.link(t, "ct0").Carrier && m.link(t, "ct1").Carrier })
-	m.set(t, "ct1", hw.LinkChange{Up: set(false)})
+	m.set(t, "ct1", hw.Link{Up: false}, hw.LinkUp)
 	soon(t, "no carrier", func() bool { return !m.link(t, "ct0").Carrier })
 	if l := m.link(t, "ct1"); l.Up || l.Carrier {
 		t.Errorf("after it went down: %+v", l)
@@ -105,15 +100,15 @@ func contractRename(t *testing.T, m machine) {
 	m.AltName(t, "ct1", "alt1")
 	m.AltName(t, "ct0", "alt0")
 	index := m.link(t, "ct0").Index
-	rename := func(to string) error { return m.SetLink(index, hw.LinkChange{Name: &to}) }
+	rename := func(to string) error { return m.SetLink(index, hw.LinkName, hw.Link{Name: to}) }
 	refused(t, "rename to another's name", rename("ct1"), syscall.EEXIST)
 	refused(t, "rename to another's alternative name", rename("alt1"), syscall.EEXIST)
 	refused(t, "rename to its own alternative name", rename("alt0"), syscall.EEXIST)
 	refused(t, "rename to a name of 16 letters", rename("ct0123456789abcd"), hw.ErrInvalid)
 	refused(t, "rename to a name with a slash", rename("ct/0"), hw.ErrInvalid)
 	done(t, "rename to its own name", rename("ct0"))
-	done(t, "drop the alternative name and take it", m.SetLink(index,
-		hw.LinkChange{DelAltName: set("alt0"), Name: set("alt0")}))
+	done(t, "drop the alternative name", m.RemoveAltName(index, "alt0"))
+	done(t, "take it", rename("alt0"))
 	if l := m.link(t, "alt0"); l.Index != index || len(l.AltNames) > 0 {
 		t.Errorf("renamed to %+v", l)
 	}
@@ -121,10 +116,10 @@ func contractRename(t *testing.T, m machine) {
 
 func contractRenameUp(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
-	m.set(t, "ct0", hw.LinkChange{Up: set(true)})
-	if err := m.SetLink(m.link(t, "ct0").Index, hw.LinkChange{Name: set("ct9")}); err != nil {
+	m.set(t, "ct0", hw.Link{Up: true}, hw.LinkUp)
+	if err := m.SetLink(m.link(t, "ct0").Index, hw.LinkName, hw.Link{Name: "ct9"}); err != nil {
 		refused(t, "rename while up", err, hw.ErrBusy, syscall.EBUSY)
-		m.set(t, "ct0", hw.LinkChange{Up: set(false), Name: set("ct9")})
+		m.set(t, "ct0", hw.Link{Up: false, Name: "ct9"}, hw.LinkUp, hw.LinkName)
 		return
 	}
 	if !m.link(t, "ct9").Up {
@@ -140,12 +135,12 @@ func contractAltNames(t *testing.T, m machine) {
 		t.Errorf("alternative names are %q", got)
 	}
 	drop := func(link, name string) error {
-		return m.SetLink(m.link(t, link).Index, hw.LinkChange{DelAltName: &name})
+		return m.RemoveAltName(m.link(t, link).Index, name)
 	}
 	refused(t, "drop an alternative name that is nobody's", drop("ct0", "alt9"), hw.ErrNotFound)
 	refused(t, "drop another's", drop("ct1", "alt0"), hw.ErrInvalid)
 	refused(t, "drop a name proper", drop("ct0", "ct0"), hw.ErrInvalid)
-	add := func(name string) error { return m.SetLink(m.link(t, "ct0").Index, hw.LinkChange{AddAltName: &name}) }
+	add := func(name string) error { return m.AddAltName(m.link(t, "ct0").Index, name) }
 	for _, name := range []string{"ct1", "ct0", "alt0"} {
 		refused(t, "add a name that is taken: "+name, add(name), syscall.EEXIST)
 	}
@@ -160,21 +155,21 @@ func contractAltNames(t *testing.T, m machine) {
 func contractRefused(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	was := m.link(t, "ct0")
-	try := func(c hw.LinkChange) error { return m.SetLink(was.Index, c) }
-	refused(t, "a multicast MAC", try(hw.LinkChange{MAC: set(hw.MAC("01:00:5e:00:00:01"))}), hw.ErrInvalid,
+	try := func(a hw.LinkAttr, want hw.Link) error { return m.SetLink(was.Index, a, want) }
+	refused(t, "a multicast MAC", try(hw.LinkMAC, hw.Link{MAC: hw.MAC("01:00:5e:00:00:01")}), hw.ErrInvalid,
 		syscall.EADDRNOTAVAIL)
-	refused(t, "an all-zero MAC", try(hw.LinkChange{MAC: set(hw.MAC("00:00:00:00:00:00"))}), hw.ErrInvalid,
+	refused(t, "an all-zero MAC", try(hw.LinkMAC, hw.Link{MAC: hw.MAC("00:00:00:00:00:00")}), hw.ErrInvalid,
 		syscall.EADDRNOTAVAIL)
-	refused(t, "no MAC", try(hw.LinkChange{MAC: set(hw.MAC(""))}), hw.ErrInvalid)
-	refused(t, "an MTU of 100000", try(hw.LinkChange{MTU: set(100000)}), hw.ErrInvalid)
-	refused(t, "an alias of 256 letters", try(hw.LinkChange{Alias: set(strings.Repeat("x", 256))}), hw.ErrInvalid)
+	refused(t, "no MAC", try(hw.LinkMAC, hw.Link{MAC: hw.MAC("")}), hw.ErrInvalid)
+	refused(t, "an MTU of 100000", try(hw.LinkMTU, hw.Link{MTU: 100000}), hw.ErrInvalid)
+	refused(t, "an alias of 256 letters", try(hw.LinkAlias, hw.Link{Alias: strings.Repeat("x", 256)}), hw.ErrInvalid)
 	same(t, "after all that", m.link(t, "ct0"), was)
 }
 
 func contractMissing(t *testing.T, m machine) {
 	for _, index := range []int{-1, 0, 987654} {
-		refused(t, "change it", m.SetLink(index, hw.LinkChange{Up: set(true)}), hw.ErrNotFound, syscall.ENODEV)
-		refused(t, "change its VF", m.SetVF(index, 0, hw.VFChange{Trust: set(true)}), hw.ErrNotFound, syscall.ENODEV)
+		refused(t, "change it", m.SetLink(index, hw.LinkUp, hw.Link{Up: true}), hw.ErrNotFound, syscall.ENODEV)
+		refused(t, "change its VF", m.SetVF(index, 0, hw.VFTrust, hw.VFState{Trust: true}), hw.ErrNotFound, syscall.ENODEV)
 		refused(t, "add an address", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}), hw.ErrNotFound, syscall.ENODEV)
 		refused(t, "add a route", m.AddRoute(index, hw.Route{Dst: "198.51.100.0/24", Scope: 253}), hw.ErrNotFound,
 			syscall.ENODEV)
@@ -196,9 +191,9 @@ func contractNoVFs(t *testing.T, m machine) {
 	if vfs, err := m.VFs(index); vfs != nil || err != nil {
 		t.Errorf("VFs of a veth are %v, %v", vfs, err)
 	}
-	for _, c := range []hw.VFChange{{MAC: set(hw.MAC("02:00:00:00:00:01"))}, {MAC: set(hw.MAC(""))},
-		{VLAN: &hw.VLAN{ID: 5}}, {Spoofchk: set(true)}, {Trust: set(true)}} {
-		refused(t, "change a VF of a veth", m.SetVF(index, 0, c), hw.ErrUnsupported, syscall.EOPNOTSUPP)
+	want := hw.VFState{MAC: "02:00:00:00:00:01", VLAN: hw.VLAN{ID: 5}, Spoofchk: true, Trust: true}
+	for _, a := range []hw.VFAttr{hw.VFMAC, hw.VFVLAN, hw.VFSpoofchk, hw.VFTrust} {
+		refused(t, "change a VF of a veth", m.SetVF(index, 0, a, want), hw.ErrUnsupported, syscall.EOPNOTSUPP)
 	}
 }
 
@@ -206,19 +201,19 @@ func contractMaster(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.Add(t, "bridge", "ctbr", "")
 	br := m.link(t, "ctbr").Index
-	m.set(t, "ct0", hw.LinkChange{Master: &br})
+	m.set(t, "ct0", hw.Link{Master: br}, hw.LinkMaster)
 	if l := m.link(t, "ct0"); l.Master != br || l.Promisc {
 		t.Errorf("as a port of %d it is %+v, and nobody has set promisc", br, l)
 	}
 	index := m.link(t, "ct0").Index
-	refused(t, "a port of nothing", m.SetLink(index, hw.LinkChange{Master: set(987654)}), hw.ErrInvalid)
+	refused(t, "a port of nothing", m.SetLink(index, hw.LinkMaster, hw.Link{Master: 987654}), hw.ErrInvalid)
 	other := m.link(t, "ct1").Index
-	refused(t, "a port of a veth", m.SetLink(index, hw.LinkChange{Master: &other}), hw.ErrUnsupported)
-	m.set(t, "ct0", hw.LinkChange{Master: set(0)})
+	refused(t, "a port of a veth", m.SetLink(index, hw.LinkMaster, hw.Link{Master: other}), hw.ErrUnsupported)
+	m.set(t, "ct0", hw.Link{Master: 0}, hw.LinkMaster)
 	if l := m.link(t, "ct0"); l.Master != 0 {
 		t.Errorf("after leaving its bridge it is %+v", l)
 	}
-	m.set(t, "ct0", hw.LinkChange{Master: set(0)})
+	m.set(t, "ct0", hw.Link{Master: 0}, hw.LinkMaster)
 }
 
 func contractAttr(t *testing.T, m machine) {
@@ -238,7 +233,7 @@ func contractAttr(t *testing.T, m machine) {
 	refused(t, "write for a link that is not there", m.WriteAttr("class/net/ct5/mtu", "1"), hw.ErrNotFound, syscall.ENOENT)
 	refused(t, "write what is read-only", m.WriteAttr("class/net/ct0/ifindex", "1"), syscall.EACCES)
 	refused(t, "write outside", m.WriteAttr("../etc/hostname", "x"), hw.ErrInvalid)
-	m.set(t, "ct0", hw.LinkChange{Name: set("ct9")})
+	m.set(t, "ct0", hw.Link{Name: "ct9"}, hw.LinkName)
 	refused(t, "write under the old name", m.WriteAttr("class/net/ct0/mtu", "1300"), hw.ErrNotFound)
 	done(t, "write under the new name", m.WriteAttr("class/net/ct9/mtu", "1350"))
 }

@@ -61,7 +61,7 @@ func (m machine) child(t *testing.T, name, mode string, parent int) hw.Link {
 
 func madeMacvlan(t *testing.T, m machine) {
 	index := m.pair(t)
-	m.set(t, "ct0", hw.LinkChange{MTU: set(1400)})
+	m.set(t, "ct0", hw.Link{MTU: 1400}, hw.LinkMTU)
 	got := m.make(t, hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index, MTU: 1300,
 		MAC: "02:00:00:00:00:aa"})
 	want := hw.Link{Index: got.Index, Peer: index, MAC: "02:00:00:00:00:aa", Name: "ctmv", Kind: hw.Macvlan, Type: "ether",
@@ -75,12 +75,12 @@ func madeMacvlan(t *testing.T, m machine) {
 		}
 		macs[l.MAC] = true
 	}
-	m.set(t, "ctmv", hw.LinkChange{Up: set(true)})
+	m.set(t, "ctmv", hw.Link{Up: true}, hw.LinkUp)
 	for i, mac := range []hw.MAC{got.MAC, m.link(t, "ct0").MAC} {
 		twin := hw.NewLink{Name: fmt.Sprintf("cttwin%d", i), Kind: hw.Macvlan, Mode: "bridge", Parent: index, MAC: mac}
-		err := m.SetLink(m.make(t, twin).Index, hw.LinkChange{Up: set(true)})
+		err := m.SetLink(m.make(t, twin).Index, hw.LinkUp, hw.Link{Up: true})
 		refused(t, "set up with another's mac", err, syscall.EADDRINUSE)
-		refused(t, "take another's mac", m.SetLink(m.link(t, "ctvepa").Index, hw.LinkChange{MAC: &mac}), syscall.EADDRINUSE)
+		refused(t, "take another's mac", m.SetLink(m.link(t, "ctvepa").Index, hw.LinkMAC, hw.Link{MAC: mac}), syscall.EADDRINUSE)
 	}
 }
 
@@ -102,7 +102,7 @@ func madeRefused(t *testing.T, m machine) {
 	refused(t, "in another kind's mode", err, hw.ErrInvalid)
 	err = m.MakeLink(hw.NewLink{Name: "ctmv", Kind: "veth"})
 	refused(t, "of a kind that is not for lending", err, hw.ErrUnsupported)
-	m.set(t, "ct0", hw.LinkChange{Master: &br})
+	m.set(t, "ct0", hw.Link{Master: br}, hw.LinkMaster)
 	refused(t, "on a port of a bridge", try(hw.NewLink{Name: "ctmv", Parent: index}), hw.ErrBusy)
 	if l, ok := m.find(t, "ctmv"); ok {
 		t.Errorf("there is %+v", l)
@@ -122,15 +122,15 @@ func madeRemoved(t *testing.T, m machine) {
 
 func madeFollows(t *testing.T, m machine) {
 	m.child(t, "ctmv", "bridge", m.pair(t))
-	m.set(t, "ctmv", hw.LinkChange{Up: set(true)})
+	m.set(t, "ctmv", hw.Link{Up: true}, hw.LinkUp)
 	soon(t, "carrier of the child", func() bool { return m.link(t, "ctmv").Carrier })
-	m.set(t, "ct1", hw.LinkChange{Up: set(false)})
+	m.set(t, "ct1", hw.Link{Up: false}, hw.LinkUp)
 	soon(t, "no carrier of the child", func() bool { return !m.link(t, "ctmv").Carrier })
-	m.set(t, "ct0", hw.LinkChange{MTU: set(1400)})
+	m.set(t, "ct0", hw.Link{MTU: 1400}, hw.LinkMTU)
 	if l := m.link(t, "ctmv"); l.MTU != 1400 {
 		t.Errorf("mtu is %d under a device with 1400", l.MTU)
 	}
-	refused(t, "an mtu above the device's", m.SetLink(m.link(t, "ctmv").Index, hw.LinkChange{MTU: set(1500)}), hw.ErrInvalid)
+	refused(t, "an mtu above the device's", m.SetLink(m.link(t, "ctmv").Index, hw.LinkMTU, hw.Link{MTU: 1500}), hw.ErrInvalid)
 }
 
 func madePassthruAlone(t *testing.T, m machine) {
@@ -165,9 +165,9 @@ func madePassthruMAC(t *testing.T, m machine) {
 			t.Errorf("%s: the macs are %s and %s, want %s", what, a, b, want)
 		}
 	}
-	m.set(t, "ctpt", hw.LinkChange{MAC: set(hw.MAC("02:00:00:00:00:bb"))})
+	m.set(t, "ctpt", hw.Link{MAC: hw.MAC("02:00:00:00:00:bb")}, hw.LinkMAC)
 	both("set on the child", "02:00:00:00:00:bb")
-	m.set(t, "ctpt", hw.LinkChange{Up: set(true), MAC: set(hw.MAC("02:00:00:00:00:cc"))})
+	m.set(t, "ctpt", hw.Link{Up: true, MAC: hw.MAC("02:00:00:00:00:cc")}, hw.LinkUp, hw.LinkMAC)
 	both("set on the child while it is up", "02:00:00:00:00:cc")
 	done(t, "move it to a namespace", m.MoveToNS("c1", "ctpt", "eth0"))
 	m.EndNS("c1")
@@ -177,7 +177,7 @@ func madePassthruMAC(t *testing.T, m machine) {
 	now.Carrier = was.Carrier
 	same(t, "the device afterwards", now, was)
 	m.make(t, hw.NewLink{Name: "ctpt", Kind: hw.Macvlan, Mode: "passthru", Parent: index})
-	m.set(t, "ct0", hw.LinkChange{MAC: set(hw.MAC("02:00:00:00:00:dd"))})
+	m.set(t, "ct0", hw.Link{MAC: hw.MAC("02:00:00:00:00:dd")}, hw.LinkMAC)
 	both("set on the device", "02:00:00:00:00:dd")
 	done(t, "remove it", m.RemoveLink(m.link(t, "ctpt").Index))
 	if mac := m.link(t, "ct0").MAC; mac != "02:00:00:00:00:dd" {
@@ -206,9 +206,9 @@ func madeIPVlan(t *testing.T, m machine) {
 		if l.MAC != m.link(t, "ct0").MAC || l.Peer != index || l.Kind != hw.IPVlan || l.MTU != 1500 {
 			t.Errorf("one of mode %s is %+v", mode, l)
 		}
-		refused(t, "set its mac", m.SetLink(l.Index, hw.LinkChange{MAC: set(hw.MAC("02:00:00:00:00:aa"))}), hw.ErrUnsupported)
+		refused(t, "set its mac", m.SetLink(l.Index, hw.LinkMAC, hw.Link{MAC: hw.MAC("02:00:00:00:00:aa")}), hw.ErrUnsupported)
 	}
-	m.set(t, "ct0", hw.LinkChange{MAC: set(hw.MAC("02:00:00:00:00:bb"))})
+	m.set(t, "ct0", hw.Link{MAC: hw.MAC("02:00:00:00:00:bb")}, hw.LinkMAC)
 	if mac := m.link(t, "ctl2").MAC; mac != "02:00:00:00:00:bb" {
 		t.Errorf("it has %s on a device that was given another", mac)
 	}

@@ -50,7 +50,7 @@ func (e env) Add(t *testing.T, kind, name, other string) {
 
 func (e env) AltName(t *testing.T, name, alt string) {
 	t.Helper()
-	e.AddAltName(name, alt)
+	e.GiveAltName(name, alt)
 }
 
 func (e env) EndNS(ns string) { e.KillNS(ns, 0) }

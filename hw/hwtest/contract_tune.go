@@ -19,9 +19,11 @@ func (m machine) tuning(t *testing.T, name string) hw.Tuning {
 }
 
 // tune changes how a link is tuned, which has to succeed.
-func (m machine) tune(t *testing.T, name string, c hw.TuningChange) {
+func (m machine) tune(t *testing.T, name string, want hw.Tuning, attrs ...hw.TuningAttr) {
 	t.Helper()
-	done(t, "tune", m.SetTuning(m.link(t, name).Index, c))
+	for _, a := range attrs {
+		done(t, a.Op(want), m.SetTuning(m.link(t, name).Index, a, want))
+	}
 }
 
 func contractQueues(t *testing.T, m machine) {
@@ -34,7 +36,7 @@ func contractQueues(t *testing.T, m machine) {
 		t.Errorf("a veth end has rings %+v of %+v", was.Rings, was.MaxRings)
 	}
 	for _, q := range []hw.Queues{{Rx: 2, Tx: 2}, {Rx: 1, Tx: 1}} {
-		m.tune(t, "ct0", hw.TuningChange{Queues: &q})
+		m.tune(t, "ct0", hw.Tuning{Queues: q}, hw.TuningQueues)
 		if now := m.tuning(t, "ct0").Queues; now != q {
 			t.Errorf("queues are %v, want %v", now, q)
 		}
@@ -56,12 +58,12 @@ func contractFeatures(t *testing.T, m machine) {
 		}
 	}
 	gro := !was["rx-gro"].Active
-	m.tune(t, "ct0", hw.TuningChange{Features: hw.Features{"rx-gro": gro, "tx-tcp-segmentation": false}})
+	m.tune(t, "ct0", hw.Tuning{Features: map[string]hw.Feature{"rx-gro": {Wanted: gro}, "tx-tcp-segmentation": {Wanted: false}}}, hw.TuningFeatures)
 	now := m.tuning(t, "ct0").Features
 	if now["rx-gro"].Active != gro || now["tx-tcp-segmentation"] != (hw.Feature{}) || !now["tx-tcp6-segmentation"].Active {
 		t.Errorf("features are %+v", now)
 	}
-	m.tune(t, "ct0", hw.TuningChange{Features: hw.Features{"rx-gro": !gro, "tx-tcp-segmentation": true}})
+	m.tune(t, "ct0", hw.Tuning{Features: map[string]hw.Feature{"rx-gro": {Wanted: !gro}, "tx-tcp-segmentation": {Wanted: true}}}, hw.TuningFeatures)
 	for name, f := range m.tuning(t, "ct0").Features {
 		if f != was[name] {
 			t.Errorf("%s is %+v, was %+v", name, f, was[name])
@@ -71,12 +73,12 @@ func contractFeatures(t *testing.T, m machine) {
 
 func contractNeeds(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
-	m.tune(t, "ct0", hw.TuningChange{Features: hw.Features{"tx-scatter-gather": false}})
+	m.tune(t, "ct0", hw.Tuning{Features: map[string]hw.Feature{"tx-scatter-gather": {Wanted: false}}}, hw.TuningFeatures)
 	now := m.tuning(t, "ct0").Features
 	if now["tx-tcp-segmentation"] != (hw.Feature{Wanted: true}) || now["tx-generic-segmentation"] != (hw.Feature{Wanted: true}) {
 		t.Errorf("without scatter-gather: %+v, %+v", now["tx-tcp-segmentation"], now["tx-generic-segmentation"])
 	}
-	m.tune(t, "ct0", hw.TuningChange{Features: hw.Features{"tx-scatter-gather": true}})
+	m.tune(t, "ct0", hw.Tuning{Features: map[string]hw.Feature{"tx-scatter-gather": {Wanted: true}}}, hw.TuningFeatures)
 	if f := m.tuning(t, "ct0").Features["tx-tcp-segmentation"]; !f.Active {
 		t.Errorf("with it again: %+v", f)
 	}
@@ -87,28 +89,27 @@ func contractTuningRefused(t *testing.T, m machine) {
 	m.Add(t, "bridge", "ctbr", "")
 	index := m.link(t, "ct0").Index
 	most := m.tuning(t, "ct0").MaxQueues
-	refused(t, "too many queues", m.SetTuning(index, hw.TuningChange{Queues: &hw.Queues{Rx: most.Rx + 1}}), hw.ErrInvalid,
+	refused(t, "too many queues", m.SetTuning(index, hw.TuningQueues, hw.Tuning{Queues: hw.Queues{Rx: most.Rx + 1}}), hw.ErrInvalid,
 		syscall.EINVAL)
-	refused(t, "rings of a veth", m.SetTuning(index, hw.TuningChange{Rings: &hw.Rings{Rx: 64}}), hw.ErrUnsupported,
+	refused(t, "rings of a veth", m.SetTuning(index, hw.TuningRings, hw.Tuning{Rings: hw.Rings{Rx: 64}}), hw.ErrUnsupported,
 		syscall.EOPNOTSUPP)
-	refused(t, "queues of a bridge", m.SetTuning(m.link(t, "ctbr").Index, hw.TuningChange{Queues: &hw.Queues{Rx: 1}}),
+	refused(t, "queues of a bridge", m.SetTuning(m.link(t, "ctbr").Index, hw.TuningQueues, hw.Tuning{Queues: hw.Queues{Rx: 1}}),
 		hw.ErrUnsupported)
-	refused(t, "a feature that there is not", m.SetTuning(index, hw.TuningChange{Features: hw.Features{"rx-magic": true}}))
-	done(t, "a fixed feature", m.SetTuning(index, hw.TuningChange{Features: hw.Features{"rx-lro": true}}))
+	refused(t, "a feature that there is not", m.SetTuning(index, hw.TuningFeatures, hw.Tuning{Features: map[string]hw.Feature{"rx-magic": {Wanted: true}}}))
+	done(t, "a fixed feature", m.SetTuning(index, hw.TuningFeatures, hw.Tuning{Features: map[string]hw.Feature{"rx-lro": {Wanted: true}}}))
 	if f := m.tuning(t, "ct0").Features["rx-lro"]; f.Active {
 		t.Errorf("a fixed feature is %+v", f)
 	}
 	for _, index := range []int{-1, 0, 987654} {
 		_, err := m.Tuning(index)
 		refused(t, "read the tuning of no link", err, hw.ErrNotFound, syscall.ENODEV)
-		refused(t, "tune no link", m.SetTuning(index, hw.TuningChange{Queues: &hw.Queues{Rx: 1}}), hw.ErrNotFound, syscall.ENODEV)
+		refused(t, "tune no link", m.SetTuning(index, hw.TuningQueues, hw.Tuning{Queues: hw.Queues{Rx: 1}}), hw.ErrNotFound, syscall.ENODEV)
 	}
-	done(t, "a change of nothing", m.SetTuning(index, hw.TuningChange{}))
 }
 
 func contractTuningMoves(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
-	m.tune(t, "ct0", hw.TuningChange{Queues: &hw.Queues{Rx: 2, Tx: 2}, Features: hw.Features{"tx-tcp-segmentation": false}})
+	m.tune(t, "ct0", hw.Tuning{Queues: hw.Queues{Rx: 2, Tx: 2}, Features: map[string]hw.Feature{"tx-tcp-segmentation": {Wanted: false}}}, hw.TuningQueues, hw.TuningFeatures)
 	done(t, "move to a namespace", m.MoveToNS("c1", "ct0", "eth0"))
 	done(t, "move home", m.MoveHome("c1", "eth0", "ct0"))
 	now := m.tuning(t, "ct0")
@@ -186,11 +187,11 @@ func vfRings(t *testing.T, d Division) {
 	if was.MaxQueues != (hw.Queues{}) || was.Rings != fresh || was.MaxRings != most {
 		t.Errorf("a VF has queues %v of %v, rings %v of %v", was.Queues, was.MaxQueues, was.Rings, was.MaxRings)
 	}
-	done(t, "set rings", d.Kernel.SetTuning(index, hw.TuningChange{Rings: &hw.Rings{Rx: 100, Tx: 512}}))
+	done(t, "set rings", d.Kernel.SetTuning(index, hw.TuningRings, hw.Tuning{Rings: hw.Rings{Rx: 100, Tx: 512}}))
 	now, err := d.Kernel.Tuning(index)
 	if done(t, "read tuning", err); now.Rings != (hw.Rings{Rx: 104, Tx: 512}) {
 		t.Errorf("rings are %v; the driver rounds up to a multiple of 8", now.Rings)
 	}
-	refused(t, "rings that are too large", d.Kernel.SetTuning(index, hw.TuningChange{Rings: &hw.Rings{Rx: 8192}}), hw.ErrInvalid)
-	refused(t, "queues of igbvf", d.Kernel.SetTuning(index, hw.TuningChange{Queues: &hw.Queues{Combined: 2}}), hw.ErrUnsupported)
+	refused(t, "rings that are too large", d.Kernel.SetTuning(index, hw.TuningRings, hw.Tuning{Rings: hw.Rings{Rx: 8192}}), hw.ErrInvalid)
+	refused(t, "queues of igbvf", d.Kernel.SetTuning(index, hw.TuningQueues, hw.Tuning{Queues: hw.Queues{Combined: 2}}), hw.ErrUnsupported)
 }

@@ -129,13 +129,15 @@ func (d Division) link(t *testing.T, pci string) (l hw.Link) {
 
 func (d Division) setUp(t *testing.T, pci string, up bool) error {
 	t.Helper()
-	return d.Kernel.SetLink(d.link(t, pci).Index, hw.LinkChange{Up: &up})
+	return d.Kernel.SetLink(d.link(t, pci).Index, hw.LinkUp, hw.Link{Up: up})
 }
 
 // set changes a VF, which has to succeed.
-func (d Division) set(t *testing.T, vf int, c hw.VFChange) {
+func (d Division) set(t *testing.T, vf int, want hw.VFState, attrs ...hw.VFAttr) {
 	t.Helper()
-	done(t, "change a VF", d.Kernel.SetVF(d.link(t, d.PCI).Index, vf, c))
+	for _, a := range attrs {
+		done(t, a.Op(want), d.Kernel.SetVF(d.link(t, d.PCI).Index, vf, a, want))
+	}
 }
 
 // states is what the PF says of its VFs.
@@ -229,16 +231,16 @@ func vfSettings(t *testing.T, d Division) {
 	d.divide(t, 2)
 	was := d.states(t)[0]
 	want := hw.VFState{MAC: "02:aa:00:00:00:01", VLAN: hw.VLAN{ID: 100, QoS: 3}, Trust: true}
-	d.set(t, 1, hw.VFChange{MAC: &want.MAC, VLAN: &want.VLAN, Spoofchk: &want.Spoofchk, Trust: &want.Trust})
+	d.set(t, 1, want, hw.VFMAC, hw.VFVLAN, hw.VFSpoofchk, hw.VFTrust)
 	if got := d.states(t); got[1] != want || got[0] != was {
 		t.Errorf("VFs are %+v, want the second to be %+v", got, want)
 	}
 	want = hw.VFState{Spoofchk: true}
-	d.set(t, 1, hw.VFChange{MAC: &want.MAC, VLAN: &want.VLAN, Spoofchk: &want.Spoofchk, Trust: &want.Trust})
+	d.set(t, 1, want, hw.VFMAC, hw.VFVLAN, hw.VFSpoofchk, hw.VFTrust)
 	if got := d.states(t); got[1] != want {
 		t.Errorf("taken back it is %+v, want %+v", got[1], want)
 	}
-	d.set(t, 1, hw.VFChange{VLAN: &hw.VLAN{ID: 4095}}) // igb takes what no switch would
+	d.set(t, 1, hw.VFState{VLAN: hw.VLAN{ID: 4095}}, hw.VFVLAN) // igb takes what no switch would
 }
 
 func vfSwitchdev(t *testing.T, d Division) {
@@ -250,17 +252,16 @@ func vfSwitchdev(t *testing.T, d Division) {
 func vfRefused(t *testing.T, d Division) {
 	d.divide(t, 2)
 	pf := d.link(t, d.PCI).Index
-	for _, c := range []hw.VFChange{{MAC: set(hw.MAC("02:aa:00:00:00:01"))}, {VLAN: &hw.VLAN{ID: 5}},
-		{Spoofchk: set(false)},
-		{Trust: set(true)}} {
-		refused(t, "a VF that there is not", d.Kernel.SetVF(pf, 2, c), hw.ErrInvalid, syscall.EINVAL)
+	want := hw.VFState{MAC: "02:aa:00:00:00:01", VLAN: hw.VLAN{ID: 5}, Trust: true}
+	for _, a := range []hw.VFAttr{hw.VFMAC, hw.VFVLAN, hw.VFSpoofchk, hw.VFTrust} {
+		refused(t, "a VF that there is not", d.Kernel.SetVF(pf, 2, a, want), hw.ErrInvalid, syscall.EINVAL)
 	}
-	refused(t, "vlan 4096", d.Kernel.SetVF(pf, 0, hw.VFChange{VLAN: &hw.VLAN{ID: 4096}}), hw.ErrInvalid, syscall.EINVAL)
-	refused(t, "qos 8", d.Kernel.SetVF(pf, 0, hw.VFChange{VLAN: &hw.VLAN{ID: 5, QoS: 8}}), hw.ErrInvalid, syscall.EINVAL)
+	refused(t, "vlan 4096", d.Kernel.SetVF(pf, 0, hw.VFVLAN, hw.VFState{VLAN: hw.VLAN{ID: 4096}}), hw.ErrInvalid, syscall.EINVAL)
+	refused(t, "qos 8", d.Kernel.SetVF(pf, 0, hw.VFVLAN, hw.VFState{VLAN: hw.VLAN{ID: 5, QoS: 8}}), hw.ErrInvalid, syscall.EINVAL)
 	multicast := hw.MAC("01:00:5e:00:00:01")
-	refused(t, "a multicast MAC", d.Kernel.SetVF(pf, 0, hw.VFChange{MAC: &multicast}), hw.ErrInvalid, syscall.EINVAL)
+	refused(t, "a multicast MAC", d.Kernel.SetVF(pf, 0, hw.VFMAC, hw.VFState{MAC: multicast}), hw.ErrInvalid, syscall.EINVAL)
 	l := d.bind(t, d.vf(t, 0))
-	refused(t, "a VF of a VF", d.Kernel.SetVF(l.Index, 0, hw.VFChange{Trust: set(true)}), hw.ErrUnsupported)
+	refused(t, "a VF of a VF", d.Kernel.SetVF(l.Index, 0, hw.VFTrust, hw.VFState{Trust: true}), hw.ErrUnsupported)
 	if vfs, err := d.Kernel.VFs(l.Index); err != nil || vfs != nil {
 		t.Errorf("VFs of a VF are %v (%v)", vfs, err)
 	}
@@ -276,22 +277,22 @@ func vfMAC(t *testing.T, d Division) {
 			t.Errorf("%s: netdev has %s and the PF says %s, want %s and %s", what, l.MAC, s.MAC, netdev, pfSays)
 		}
 	}
-	change := func(mac hw.MAC) error { return d.Kernel.SetLink(d.link(t, vf).Index, hw.LinkChange{MAC: &mac}) }
-	d.set(t, 0, hw.VFChange{MAC: set(a)})
+	change := func(mac hw.MAC) error { return d.Kernel.SetLink(d.link(t, vf).Index, hw.LinkMAC, hw.Link{MAC: mac}) }
+	d.set(t, 0, hw.VFState{MAC: a}, hw.VFMAC)
 	if l := d.bind(t, vf); l.PermMAC != a {
 		t.Errorf("permanent MAC is %s, want %s", l.PermMAC, a)
 	}
 	want("bound", a, a)
 	refused(t, "untrusted, change the netdev's", change(c), hw.ErrInvalid, syscall.EADDRNOTAVAIL)
 	want("refused", a, a)
-	d.set(t, 0, hw.VFChange{MAC: set(b)})
+	d.set(t, 0, hw.VFState{MAC: b}, hw.VFMAC)
 	want("set by the PF while bound", a, b)
 	refused(t, "untrusted, change the netdev's to a third", change(c), hw.ErrInvalid, syscall.EADDRNOTAVAIL)
 	want("refused again", a, b)
 	d.unbind(t, vf)
 	d.bind(t, vf)
 	want("bound anew", b, b)
-	d.set(t, 0, hw.VFChange{Trust: set(true)})
+	d.set(t, 0, hw.VFState{Trust: true}, hw.VFTrust)
 	done(t, "trusted, change the netdev's", change(c))
 	want("trusted", c, c)
 	d.unbind(t, vf)
@@ -307,7 +308,7 @@ func vfDrawsMAC(t *testing.T, d Division) {
 	if s := d.states(t)[0]; first.MAC == "" || first.PermMAC != first.MAC || s.MAC != first.MAC {
 		t.Errorf("netdev has %s (permanent %q), the PF says %s", first.MAC, first.PermMAC, s.MAC)
 	}
-	done(t, "change the netdev's", d.Kernel.SetLink(first.Index, hw.LinkChange{MAC: set(a)}))
+	done(t, "change the netdev's", d.Kernel.SetLink(first.Index, hw.LinkMAC, hw.Link{MAC: a}))
 	if s := d.states(t)[0]; s.MAC != a {
 		t.Errorf("the PF says %s, want the VF's choice %s", s.MAC, a)
 	}
@@ -318,7 +319,7 @@ func vfDrawsMAC(t *testing.T, d Division) {
 	if l := d.bind(t, vf); l.MAC == a || l.MAC == first.MAC {
 		t.Errorf("bound anew it has %s once more", l.MAC)
 	}
-	d.set(t, 0, hw.VFChange{MAC: set(hw.MAC(""))})
+	d.set(t, 0, hw.VFState{MAC: hw.MAC("")}, hw.VFMAC)
 	if s := d.states(t)[0]; s.MAC != "" {
 		t.Errorf("cleared, the PF says %s", s.MAC)
 	}
@@ -346,7 +347,7 @@ func vfDead(t *testing.T, d Division) {
 	const a = hw.MAC("02:aa:00:00:00:01")
 	d.divide(t, 1)
 	vf := d.vf(t, 0)
-	d.set(t, 0, hw.VFChange{MAC: set(a)})
+	d.set(t, 0, hw.VFState{MAC: a}, hw.VFMAC)
 	done(t, "set the PF down", d.setUp(t, d.PCI, false))
 	if l := d.bind(t, vf); l.MAC == a || l.MAC == "" {
 		t.Errorf("bound with its PF down it has MAC %q", l.MAC)

@@ -36,9 +36,9 @@ func contractWatch(t *testing.T, m machine) {
 	}
 	m.Add(t, "veth", "ct0", "ct1")
 	told("a link has come")
-	m.set(t, "ct0", hw.LinkChange{Name: set("ct9")})
+	m.set(t, "ct0", hw.Link{Name: "ct9"}, hw.LinkName)
 	told("it was renamed")
-	m.set(t, "ct9", hw.LinkChange{Up: set(true)})
+	m.set(t, "ct9", hw.Link{Up: true}, hw.LinkUp)
 	told("it was set up")
 	if err := m.MoveToNS("a", "ct9", "eth0"); err != nil {
 		t.Fatal(err)

@@ -149,7 +149,7 @@ func TestUdevAndLateDrivers(t *testing.T) {
 			VFCarrierAfter: 100 * time.Millisecond, VFDriverAfter: time.Second, ProbeTakes: 50 * time.Millisecond})
 		const vf = "bus/pci/devices/0000:01:10.0/"
 		up := true
-		if err := k.SetLink(k.Link("ens1f0").Index, hw.LinkChange{Up: &up}); err != nil {
+		if err := k.SetLink(k.Link("ens1f0").Index, hw.LinkUp, hw.Link{Up: up}); err != nil {
 			t.Fatal(err)
 		}
 		write(t, k, pfDir+"sriov_numvfs", "1")
@@ -167,7 +167,7 @@ func TestUdevAndLateDrivers(t *testing.T) {
 		if got := read(t, k, vf+"net/ens1f0v0/name_assign_type"); got != "4" {
 			t.Errorf("name_assign_type is %s, want 4", got)
 		}
-		if err := k.SetLink(k.Link("ens1f0v0").Index, hw.LinkChange{Up: &up}); err != nil {
+		if err := k.SetLink(k.Link("ens1f0v0").Index, hw.LinkUp, hw.Link{Up: up}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second)
@@ -185,10 +185,10 @@ func TestMACOfAVF(t *testing.T) {
 	const a, b = hw.MAC("02:aa:00:00:00:01"), hw.MAC("02:aa:00:00:00:02")
 	k := igb(t, func(c *hwtest.PF) { c.VFs = 1 })
 	pf := k.Link("ens1f0").Index
-	set := func(mac hw.MAC) error { return k.SetLink(k.Link("ens1f0v0").Index, hw.LinkChange{MAC: &mac}) }
+	set := func(mac hw.MAC) error { return k.SetLink(k.Link("ens1f0v0").Index, hw.LinkMAC, hw.Link{MAC: mac}) }
 	admin := func(mac hw.MAC) {
 		t.Helper()
-		if err := k.SetVF(pf, 0, hw.VFChange{MAC: &mac}); err != nil {
+		if err := k.SetVF(pf, 0, hw.VFMAC, hw.VFState{MAC: mac}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -210,7 +210,7 @@ func TestMACOfAVF(t *testing.T) {
 	write(t, k, "bus/pci/drivers/igbvf/bind", "0000:01:10.0")
 	want(a, a)
 	trust := true
-	if err := k.SetVF(pf, 0, hw.VFChange{Trust: &trust}); err != nil {
+	if err := k.SetVF(pf, 0, hw.VFTrust, hw.VFState{Trust: trust}); err != nil {
 		t.Fatal(err)
 	}
 	if err := set(b); err != nil {
@@ -219,8 +219,8 @@ func TestMACOfAVF(t *testing.T) {
 	want(b, b)
 	admin("")
 	want(b, "")
-	wantErr(t, k.SetVF(pf, 1, hw.VFChange{Trust: &trust}), syscall.EINVAL, hw.ErrInvalid)
-	wantErr(t, k.SetVF(k.Link("lo").Index, 0, hw.VFChange{Trust: &trust}), syscall.EOPNOTSUPP, hw.ErrUnsupported)
+	wantErr(t, k.SetVF(pf, 1, hw.VFTrust, hw.VFState{Trust: trust}), syscall.EINVAL, hw.ErrInvalid)
+	wantErr(t, k.SetVF(k.Link("lo").Index, 0, hw.VFTrust, hw.VFState{Trust: trust}), syscall.EOPNOTSUPP, hw.ErrUnsupported)
 }
 
 func TestVFProbedWithoutItsPF(t *testing.T) {
@@ -230,7 +230,7 @@ func TestVFProbedWithoutItsPF(t *testing.T) {
 	})
 	up := true
 	for _, name := range []string{"ens1f0", "ens1f0v0"} {
-		if err := k.SetLink(k.Link(name).Index, hw.LinkChange{Up: &up}); err != nil {
+		if err := k.SetLink(k.Link(name).Index, hw.LinkUp, hw.Link{Up: up}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -239,7 +239,7 @@ func TestVFProbedWithoutItsPF(t *testing.T) {
 	}
 	write(t, k, "bus/pci/drivers/igbvf/unbind", "0000:01:10.0")
 	write(t, k, "bus/pci/drivers/igbvf/bind", "0000:01:10.0")
-	if err := k.SetLink(k.Link("ens1f0v0").Index, hw.LinkChange{Up: &up}); err != nil {
+	if err := k.SetLink(k.Link("ens1f0v0").Index, hw.LinkUp, hw.Link{Up: up}); err != nil {
 		t.Fatal(err)
 	}
 	if l := k.Link("ens1f0v0"); !l.Carrier || l.MAC != "02:aa:00:00:00:01" {
@@ -258,7 +258,7 @@ func TestWayHome(t *testing.T) {
 			}
 		}
 		mtu := 1400
-		if err := k.InNS("c1").SetLink("eth0", hw.LinkChange{MTU: &mtu}); err != nil {
+		if err := k.InNS("c1").SetLink("eth0", hw.Link{MTU: mtu}, hw.LinkMTU); err != nil {
 			t.Fatal(err)
 		}
 		if err := k.MoveHome("c1", "eth1", "ens1f0v2"); !errors.Is(err, syscall.EEXIST) {
@@ -280,15 +280,17 @@ func TestWayHome(t *testing.T) {
 		if !ok || ns != "" || !strings.HasPrefix(back.Name, "dev") {
 			t.Errorf("the second eth0 came home as %+v in %q", back, ns)
 		}
-		name, altname, mtu := "ens1f0v0", "ens1f0v0", 1500
-		wantErr(t, k.SetLink(l.Index, hw.LinkChange{Name: &name}), syscall.EEXIST, fs.ErrExist)
-		c := hw.LinkChange{Name: &name, DelAltName: &altname, MTU: &mtu}
-		if err := k.SetLink(l.Index, c); err != nil {
-			t.Fatal(err)
-		}
-		name = "ens1f0v1"
-		if err := k.SetLink(back.Index, hw.LinkChange{Name: &name, DelAltName: &name}); err != nil {
-			t.Fatal(err)
+		wantErr(t, k.SetLink(l.Index, hw.LinkName, hw.Link{Name: "ens1f0v0"}), syscall.EEXIST, fs.ErrExist)
+		for _, err := range []error{
+			k.RemoveAltName(l.Index, "ens1f0v0"),
+			k.SetLink(l.Index, hw.LinkName, hw.Link{Name: "ens1f0v0"}),
+			k.SetLink(l.Index, hw.LinkMTU, hw.Link{MTU: 1500}),
+			k.RemoveAltName(back.Index, "ens1f0v1"),
+			k.SetLink(back.Index, hw.LinkName, hw.Link{Name: "ens1f0v1"}),
+		} {
+			if err != nil {
+				t.Fatal(err)
+			}
 		}
 		k.AddVeth("veth0", "veth1")
 		macs := func(s string) string { // a new pair has new MACs
@@ -303,22 +305,25 @@ func TestWayHome(t *testing.T) {
 func TestFaults(t *testing.T) {
 	k := igb(t)
 	pf := k.Link("ens1f0").Index
-	mtu, q, boom := 9000, 500, errors.New("boom")
+	boom := errors.New("boom")
+	want := hw.Link{MTU: 9000, TxQLen: 500}
 	k.FailAt(2, boom)
-	err := k.SetLink(pf, hw.LinkChange{MTU: &mtu, TxQLen: &q})
-	if want := "set txqueuelen 500: boom"; err == nil || err.Error() != want {
-		t.Errorf("error is %v, want %s", err, want)
+	if err := k.SetLink(pf, hw.LinkMTU, want); err != nil {
+		t.Fatal(err)
+	}
+	if err := k.SetLink(pf, hw.LinkTxQLen, want); !errors.Is(err, boom) {
+		t.Errorf("error is %v, want %v", err, boom)
 	}
 	if l := k.Link("ens1f0"); l.MTU != 9000 || l.TxQLen != 1000 {
-		t.Errorf("stopped at the wrong place: %+v", l)
+		t.Errorf("the wrong call failed: %+v", l)
 	}
 	k.FailFrom(1, syscall.EBUSY)
 	write(t, k, pfDir+"sriov_numvfs", "1")
-	wantErr(t, k.SetLink(pf, hw.LinkChange{TxQLen: &q}), hw.ErrBusy)
+	wantErr(t, k.SetLink(pf, hw.LinkTxQLen, want), hw.ErrBusy)
 	wantErr(t, k.AddAddr(pf, hw.Addr{CIDR: "192.0.2.1/24"}), hw.ErrBusy)
-	want := []string{"set ens1f0: set mtu 9000", "set ens1f0: set txqueuelen 500", "write " + pfDir + "sriov_numvfs 1",
+	calls := []string{"set ens1f0: set mtu 9000", "set ens1f0: set txqueuelen 500", "write " + pfDir + "sriov_numvfs 1",
 		"set ens1f0: set txqueuelen 500", "add address 192.0.2.1/24 to ens1f0"}
-	if diff := cmp.Diff(want, k.Calls()); diff != "" {
+	if diff := cmp.Diff(calls, k.Calls()); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -335,7 +340,7 @@ func TestVirtio(t *testing.T) {
 		t.Errorf("a virtio PF reports VFs: %v, %v", vfs, err)
 	}
 	trust := true
-	wantErr(t, k.SetVF(k.Link("ens1f0").Index, 0, hw.VFChange{Trust: &trust}), hw.ErrUnsupported)
+	wantErr(t, k.SetVF(k.Link("ens1f0").Index, 0, hw.VFTrust, hw.VFState{Trust: trust}), hw.ErrUnsupported)
 }
 
 func TestAddressesAndRoutes(t *testing.T) {
@@ -344,7 +349,7 @@ func TestAddressesAndRoutes(t *testing.T) {
 	index := k.Link("veth0").Index
 	up, down := true, false
 	wantErr(t, k.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.2.254"}), syscall.ENETDOWN, hw.ErrDeviceFault)
-	if err := k.SetLink(index, hw.LinkChange{Up: &up}); err != nil {
+	if err := k.SetLink(index, hw.LinkUp, hw.Link{Up: up}); err != nil {
 		t.Fatal(err)
 	}
 	wantErr(t, k.AddRoute(index, hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.2.254"}), syscall.ENETUNREACH)
@@ -353,7 +358,7 @@ func TestAddressesAndRoutes(t *testing.T) {
 	if rs, err := k.Routes(0); err != nil || len(rs) != 2 || rs[0].Dst != "198.51.100.0/24" {
 		t.Errorf("routes are %v (%v), want the one without a gateway first", rs, err)
 	}
-	if err := k.SetLink(index, hw.LinkChange{Up: &down}); err != nil {
+	if err := k.SetLink(index, hw.LinkUp, hw.Link{Up: down}); err != nil {
 		t.Fatal(err)
 	}
 	if rs, err := k.Routes(index); err != nil || len(rs) > 0 {

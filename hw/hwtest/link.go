@@ -148,8 +148,8 @@ func (k *Kernel) Plug(name string, in bool) {
 	k.showLocked(l)
 }
 
-// AddAltName gives a link in the host an alternative name, as udev does.
-func (k *Kernel) AddAltName(name, alt string) {
+// GiveAltName gives a link in the host an alternative name, as udev does.
+func (k *Kernel) GiveAltName(name, alt string) {
 	k.t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()

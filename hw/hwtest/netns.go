@@ -169,20 +169,35 @@ func (n Namespace) Links() []hw.Link {
 	return ls
 }
 
-// SetLink changes a link in the namespace. The kernel's rules hold: a VF may refuse a MAC.
-func (n Namespace) SetLink(name string, c hw.LinkChange) error {
-	return c.Each(func(_ string, one hw.LinkChange) error {
-		n.k.mu.Lock()
-		defer n.k.mu.Unlock()
-		l := n.k.namedLocked(n.ns, name)
-		if l == nil {
-			return hw.FromErrno(syscall.ENODEV)
+// SetLink sets attributes of a link in the namespace to their values in want, in this order. The kernel's rules hold: a VF may
+// refuse a MAC.
+func (n Namespace) SetLink(name string, want hw.Link, attrs ...hw.LinkAttr) error {
+	for _, a := range attrs {
+		if err := n.change(name, func(l *link) error { return n.k.setLocked(l, a, want) }); err != nil {
+			return err
 		}
-		if one.Name != nil {
-			name = *one.Name
+		if a == hw.LinkName {
+			name = want.Name
 		}
-		return hw.FromErrno(n.k.setLocked(l, one))
-	})
+	}
+	return nil
+}
+
+// RemoveAltName removes an alternative name of a link in the namespace.
+func (n Namespace) RemoveAltName(name, alt string) error {
+	return n.change(name, func(l *link) error { return n.k.delAltNameLocked(l, alt) })
+}
+
+// change changes a link in the namespace.
+func (n Namespace) change(name string, change func(*link) error) error {
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	l := n.k.namedLocked(n.ns, name)
+	if l == nil {
+		return hw.FromErrno(syscall.ENODEV)
+	}
+	defer n.k.showLocked(l)
+	return hw.FromErrno(change(l))
 }
 
 // AddLink makes a virtual link in the namespace, such as a macvlan on the link that the container was lent, and returns
@@ -193,8 +208,8 @@ func (n Namespace) AddLink(l hw.Link) int {
 	return n.k.addLocked(n.ns, l).Index
 }
 
-// AddAltName gives a link in the namespace an alternative name.
-func (n Namespace) AddAltName(name, alt string) {
+// GiveAltName gives a link in the namespace an alternative name.
+func (n Namespace) GiveAltName(name, alt string) {
 	n.k.t.Helper()
 	n.k.mu.Lock()
 	defer n.k.mu.Unlock()

@@ -3,7 +3,6 @@ package hwtest
 import (
 	"fmt"
 	"path"
-	"syscall"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -14,23 +13,6 @@ const (
 	portInit   = "2: INIT"
 	portActive = "4: ACTIVE"
 )
-
-// setGUID is the PF of an InfiniBand device naming a VF, which is all that it does besides its link state
-// (drivers/infiniband/ulp/ipoib/ipoib_main.c, ipoib_netdev_ops_pf; Linux 6.12). The VF's device has it when its driver is
-// next bound.
-func (d *device) setGUID(c hw.VFChange) error {
-	switch {
-	case !d.conf.InfiniBand:
-		return syscall.EOPNOTSUPP
-	case c.NodeGUID != nil:
-		d.state.NodeGUID = *c.NodeGUID
-	case c.PortGUID != nil:
-		d.state.PortGUID = *c.PortGUID
-	default:
-		return syscall.EOPNOTSUPP
-	}
-	return nil
-}
 
 // ipoibMAC is the address of an IPoIB netdev: a queue pair, which is another each time, the subnet's prefix and the GUID
 // of the port.

@@ -51,16 +51,30 @@ func shownOrMissing(l *link) (hw.Link, error) {
 }
 
 // SetLink implements hw.Kernel.
-func (k *Kernel) SetLink(index int, c hw.LinkChange) error {
-	return c.Each(func(op string, one hw.LinkChange) error {
-		return k.call(func() error {
-			l := k.byIndexLocked(hostNS, index)
-			if l == nil {
-				return syscall.ENODEV
-			}
-			return k.setLocked(l, one)
-		}, func() string { return fmt.Sprintf("set %s: %s", k.labelLocked(index), op) })
-	})
+func (k *Kernel) SetLink(index int, a hw.LinkAttr, want hw.Link) error {
+	return k.changeLink(index, a.Op(want), func(l *link) error { return k.setLocked(l, a, want) })
+}
+
+// AddAltName implements hw.Kernel.
+func (k *Kernel) AddAltName(index int, name string) error {
+	return k.changeLink(index, "add altname "+name, func(l *link) error { return k.addAltNameLocked(l, name) })
+}
+
+// RemoveAltName implements hw.Kernel.
+func (k *Kernel) RemoveAltName(index int, name string) error {
+	return k.changeLink(index, "remove altname "+name, func(l *link) error { return k.delAltNameLocked(l, name) })
+}
+
+// changeLink is a call that changes a link in the host.
+func (k *Kernel) changeLink(index int, op string, change func(*link) error) error {
+	return k.call(func() error {
+		l := k.byIndexLocked(hostNS, index)
+		if l == nil {
+			return syscall.ENODEV
+		}
+		defer k.showLocked(l)
+		return change(l)
+	}, func() string { return fmt.Sprintf("set %s: %s", k.labelLocked(index), op) })
 }
 
 // labelLocked names a link for the log of calls.
@@ -71,40 +85,30 @@ func (k *Kernel) labelLocked(index int) string {
 	return fmt.Sprintf("link %d", index)
 }
 
-// setLocked applies a change of one field.
-func (k *Kernel) setLocked(l *link, c hw.LinkChange) error {
+// setLocked sets one attribute of a link.
+func (k *Kernel) setLocked(l *link, a hw.LinkAttr, want hw.Link) error {
 	defer k.showLocked(l)
-	switch {
-	case c.DelAltName != nil:
-		return k.delAltNameLocked(l, *c.DelAltName)
-	case c.AddAltName != nil:
-		return k.addAltNameLocked(l, *c.AddAltName)
-	case c.Up != nil:
-		if *c.Up && k.macBusyLocked(l, l.MAC) {
+	switch a {
+	case hw.LinkUp:
+		if want.Up && k.macBusyLocked(l, l.MAC) {
 			return syscall.EADDRINUSE
 		}
-		k.setUpLocked(l, *c.Up)
-	case c.Master != nil:
-		return k.setMasterLocked(l, *c.Master)
-	case c.Name != nil:
-		return k.renameLocked(l, *c.Name)
-	case c.Alias != nil:
-		return k.setAliasLocked(l, *c.Alias)
-	case c.MAC != nil:
-		return k.setMACLocked(l, *c.MAC)
-	case c.MTU != nil:
-		return k.setMTULocked(l, *c.MTU)
-	case c.TxQLen != nil:
-		return k.setTxQLenLocked(l, *c.TxQLen)
-	case c.Promisc != nil:
-		l.Promisc = *c.Promisc
-	case c.AllMulti != nil:
-		l.AllMulti = *c.AllMulti
-	case c.NoARP != nil:
-		l.NoARP = *c.NoARP
-	case c.NoMulticast != nil:
-		l.NoMulticast = *c.NoMulticast
+		k.setUpLocked(l, want.Up)
+		return nil
+	case hw.LinkMaster:
+		return k.setMasterLocked(l, want.Master)
+	case hw.LinkName:
+		return k.renameLocked(l, want.Name)
+	case hw.LinkAlias:
+		return k.setAliasLocked(l, want.Alias)
+	case hw.LinkMAC:
+		return k.setMACLocked(l, want.MAC)
+	case hw.LinkMTU:
+		return k.setMTULocked(l, want.MTU)
+	case hw.LinkTxQLen:
+		return k.setTxQLenLocked(l, want.TxQLen)
 	}
+	a.Copy(&l.Link, &want)
 	return nil
 }
 

@@ -93,31 +93,29 @@ func copyOf(t hw.Tuning) hw.Tuning {
 }
 
 // SetTuning implements hw.Kernel.
-func (k *Kernel) SetTuning(index int, c hw.TuningChange) error {
-	return c.Each(func(op string, one hw.TuningChange) error {
-		return k.call(func() error {
-			l := k.byIndexLocked(hostNS, index)
-			if l == nil {
-				return syscall.ENODEV
-			}
-			return k.tuneLocked(l, one)
-		}, func() string { return fmt.Sprintf("tune %s: %s", k.labelLocked(index), op) })
-	})
+func (k *Kernel) SetTuning(index int, a hw.TuningAttr, want hw.Tuning) error {
+	return k.call(func() error {
+		l := k.byIndexLocked(hostNS, index)
+		if l == nil {
+			return syscall.ENODEV
+		}
+		return k.tuneLocked(l, a, want)
+	}, func() string { return fmt.Sprintf("tune %s: %s", k.labelLocked(index), a.Op(want)) })
 }
 
-// tuneLocked applies a change of one field.
-func (k *Kernel) tuneLocked(l *link, c hw.TuningChange) error {
+// tuneLocked sets one attribute of a link's tuning.
+func (k *Kernel) tuneLocked(l *link, a hw.TuningAttr, want hw.Tuning) error {
 	t := copyOf(tunedLocked(l))
 	var err error
-	switch {
-	case c.Queues != nil:
-		if err = setQueues(&t, *c.Queues); err == nil {
+	switch a {
+	case hw.TuningQueues:
+		if err = setQueues(&t, want.Queues); err == nil {
 			k.requeueLocked(l, t.Queues)
 		}
-	case c.Rings != nil:
-		err = setRings(&t, *c.Rings)
-	case c.Features != nil:
-		err = setFeatures(&t, c.Features)
+	case hw.TuningRings:
+		err = setRings(&t, want.Rings)
+	case hw.TuningFeatures:
+		err = setFeatures(&t, want.Features)
 	}
 	if err != nil {
 		return err
@@ -164,15 +162,15 @@ func setRings(t *hw.Tuning, r hw.Rings) error {
 
 // setFeatures has offloads wanted, and then active unless something that they need is not. One that is fixed is left as it
 // is without an error.
-func setFeatures(t *hw.Tuning, wanted hw.Features) error {
+func setFeatures(t *hw.Tuning, wanted map[string]hw.Feature) error {
 	for name := range wanted {
 		if _, ok := t.Features[name]; !ok {
 			return syscall.EOPNOTSUPP
 		}
 	}
-	for name, on := range wanted {
+	for name, to := range wanted {
 		if f := t.Features[name]; !f.Fixed {
-			f.Wanted = on
+			f.Wanted = to.Wanted
 			t.Features[name] = f
 		}
 	}

@@ -55,51 +55,47 @@ func (k *Kernel) Switchdev(pci string) (bool, error) {
 }
 
 // SetVF implements hw.Kernel.
-func (k *Kernel) SetVF(pf, vf int, c hw.VFChange) error {
-	return c.Each(func(op string, one hw.VFChange) error {
-		return k.call(func() error {
-			l := k.byIndexLocked(hostNS, pf)
-			if l == nil {
-				return syscall.ENODEV
-			}
-			if l.dev == nil || l.dev.pf != nil || l.dev.conf.NoVFOps {
-				return syscall.EOPNOTSUPP
-			}
-			if vf < 0 || vf >= len(l.dev.vfs) {
-				return syscall.EINVAL
-			}
-			if l.dev.vfs[vf].resetting {
-				return syscall.EAGAIN
-			}
-			err := l.dev.vfs[vf].set(one)
-			k.servePortsLocked(l.dev)
-			return err
-		}, func() string { return fmt.Sprintf("set %s vf %d: %s", k.labelLocked(pf), vf, op) })
-	})
+func (k *Kernel) SetVF(pf, vf int, a hw.VFAttr, want hw.VFState) error {
+	return k.call(func() error {
+		l := k.byIndexLocked(hostNS, pf)
+		if l == nil {
+			return syscall.ENODEV
+		}
+		if l.dev == nil || l.dev.pf != nil || l.dev.conf.NoVFOps {
+			return syscall.EOPNOTSUPP
+		}
+		if vf < 0 || vf >= len(l.dev.vfs) {
+			return syscall.EINVAL
+		}
+		if l.dev.vfs[vf].resetting {
+			return syscall.EAGAIN
+		}
+		err := l.dev.vfs[vf].set(a, want)
+		k.servePortsLocked(l.dev)
+		return err
+	}, func() string { return fmt.Sprintf("set %s vf %d: %s", k.labelLocked(pf), vf, a.Op(want)) })
 }
 
 // set is a PF's driver changing one thing about a VF.
-func (d *device) set(c hw.VFChange) error {
-	switch {
-	case d.conf.VendorTree:
-		return syscall.EOPNOTSUPP
-	case d.conf.InfiniBand && c.LinkMode == nil || !d.conf.InfiniBand && (c.NodeGUID != nil || c.PortGUID != nil):
-		return d.setGUID(c)
-	case c.MAC != nil:
-		return d.setMAC(*c.MAC)
-	case c.VLAN != nil:
-		return d.setVLAN(*c.VLAN)
-	case c.Rate != nil:
-		return d.setRate(*c.Rate)
-	case c.LinkMode != nil:
-		return d.setLinkMode(*c.LinkMode)
-	case c.Spoofchk != nil && d.conf.NoSpoof, c.Trust != nil && d.conf.NoTrust:
-		return syscall.EOPNOTSUPP
-	case c.Spoofchk != nil:
-		d.state.Spoofchk = *c.Spoofchk
-	case c.Trust != nil:
-		d.state.Trust = *c.Trust
+func (d *device) set(a hw.VFAttr, want hw.VFState) error {
+	linkType := "ether"
+	if d.conf.InfiniBand {
+		linkType = "infiniband"
 	}
+	if d.conf.VendorTree || !a.On(linkType) || a == hw.VFSpoofchk && d.conf.NoSpoof || a == hw.VFTrust && d.conf.NoTrust {
+		return syscall.EOPNOTSUPP
+	}
+	switch a {
+	case hw.VFMAC:
+		return d.setMAC(want.MAC)
+	case hw.VFVLAN:
+		return d.setVLAN(want.VLAN)
+	case hw.VFRate:
+		return d.setRate(want.Rate)
+	case hw.VFLinkState:
+		return d.setLinkMode(want.LinkMode)
+	}
+	a.Copy(&d.state, &want)
 	return nil
 }
 

@@ -107,24 +107,19 @@ func bits(set []byte) (map[string]bool, error) {
 }
 
 // SetTuning implements [hw.Kernel].
-func (k *Kernel) SetTuning(index int, c hw.TuningChange) error {
-	return c.Each(func(_ string, one hw.TuningChange) error { return k.setTuning(index, one) })
-}
-
-// setTuning applies a change of one field.
-func (k *Kernel) setTuning(index int, c hw.TuningChange) error {
-	switch {
-	case c.Queues != nil:
+func (k *Kernel) SetTuning(index int, a hw.TuningAttr, want hw.Tuning) error {
+	switch a {
+	case hw.TuningQueues:
 		return k.tellEthtool(index, unix.ETHTOOL_MSG_CHANNELS_SET, unix.ETHTOOL_A_CHANNELS_HEADER,
-			some(unix.ETHTOOL_A_CHANNELS_COMBINED_COUNT, c.Queues.Combined),
-			some(unix.ETHTOOL_A_CHANNELS_RX_COUNT, c.Queues.Rx), some(unix.ETHTOOL_A_CHANNELS_TX_COUNT, c.Queues.Tx))
-	case c.Rings != nil:
+			some(unix.ETHTOOL_A_CHANNELS_COMBINED_COUNT, want.Queues.Combined),
+			some(unix.ETHTOOL_A_CHANNELS_RX_COUNT, want.Queues.Rx), some(unix.ETHTOOL_A_CHANNELS_TX_COUNT, want.Queues.Tx))
+	case hw.TuningRings:
 		return k.tellEthtool(index, unix.ETHTOOL_MSG_RINGS_SET, unix.ETHTOOL_A_RINGS_HEADER,
-			some(unix.ETHTOOL_A_RINGS_RX, c.Rings.Rx), some(unix.ETHTOOL_A_RINGS_TX, c.Rings.Tx))
-	case c.Features != nil:
-		return k.tellEthtool(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER, wanted(c.Features))
+			some(unix.ETHTOOL_A_RINGS_RX, want.Rings.Rx), some(unix.ETHTOOL_A_RINGS_TX, want.Rings.Tx))
+	case hw.TuningFeatures:
+		return k.tellEthtool(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER, wanted(want.Features))
 	}
-	return nil
+	return fmt.Errorf("ethtool: %v: %w", a, hw.ErrUnsupported)
 }
 
 // some is an attribute with a number, nil for 0: a driver refuses what it does not have.
@@ -136,13 +131,13 @@ func some(attr, n int) *nl.RtAttr {
 }
 
 // wanted is the bit set of offloads to be switched, with a mask: the others stay.
-func wanted(f hw.Features) *nl.RtAttr {
+func wanted(features map[string]hw.Feature) *nl.RtAttr {
 	set := nl.NewRtAttr(unix.ETHTOOL_A_FEATURES_WANTED|unix.NLA_F_NESTED, nil)
 	list := set.AddRtAttr(unix.ETHTOOL_A_BITSET_BITS|unix.NLA_F_NESTED, nil)
-	for name, on := range f {
+	for name, f := range features {
 		bit := list.AddRtAttr(unix.ETHTOOL_A_BITSET_BITS_BIT|unix.NLA_F_NESTED, nil)
 		bit.AddRtAttr(unix.ETHTOOL_A_BITSET_BIT_NAME, nl.ZeroTerminated(name))
-		if on {
+		if f.Wanted {
 			bit.AddRtAttr(unix.ETHTOOL_A_BITSET_BIT_VALUE, nil)
 		}
 	}

@@ -58,8 +58,8 @@ func TestKernelEthtoolAgrees(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, name := range []string{"rx-gro", "tx-generic-segmentation"} {
-		change := hw.TuningChange{Features: hw.Features{name: !before[name]}}
-		if err := k.SetTuning(index, change); err != nil {
+		want := hw.Tuning{Features: map[string]hw.Feature{name: {Wanted: !before[name]}}}
+		if err := k.SetTuning(index, hw.TuningFeatures, want); err != nil {
 			t.Fatal(err)
 		}
 		if now, err := other.Features("veth0"); err != nil || now[name] == before[name] {

@@ -29,9 +29,9 @@ type Kernel struct {
 	sys *os.Root
 	irq irqDir
 
-	sockets  pool[*nl.SocketHandle] // for what the handles have no words for, or lose
-	changers pool[*netlink.Handle]
-	removers pool[*netlink.Handle]
+	sockets  pool // for what the handles have no words for, or lose
+	changers pool
+	removers pool
 
 	links listing[hw.Link]
 

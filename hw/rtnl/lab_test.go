@@ -29,7 +29,7 @@ func setDown(t *testing.T, pci string) {
 		t.Fatal(err)
 	}
 	k, down := openKernel(t, "/sys", "/proc/irq"), false
-	if err := k.SetLink(n.Index, hw.LinkChange{Up: &down}); err != nil {
+	if err := k.SetLink(n.Index, hw.LinkUp, hw.Link{Up: down}); err != nil {
 		t.Error(err)
 	}
 }

@@ -2,7 +2,6 @@ package rtnl
 
 import (
 	"fmt"
-	"net"
 	"slices"
 
 	"github.com/vishvananda/netlink"
@@ -129,59 +128,56 @@ func at(index int) netlink.Link {
 }
 
 // SetLink implements [hw.Kernel]. A link that is up is renamed as it is, which Linux before 6.2 refuses with ErrBusy: taking
-// it down for a moment, as some tools do, would cost it its routes and IPv6 addresses behind the caller's back.
-func (k *Kernel) SetLink(index int, c hw.LinkChange) error {
-	if index <= 0 { // the library would look it up by its name, ""
+// it down for a moment, as some tools do, would cost it its routes and IPv6 addresses without the caller's knowledge.
+func (k *Kernel) SetLink(index int, a hw.LinkAttr, want hw.Link) error {
+	m, err := a.Encode(want)
+	if err != nil {
+		return err
+	}
+	msg := nl.IfInfomsg{IfInfomsg: unix.IfInfomsg{Flags: m.Flags, Change: m.Mask}}
+	if m.Attr == 0 {
+		return k.change(unix.RTM_SETLINK, msg, index)
+	}
+	return k.change(unix.RTM_SETLINK, msg, index, nl.NewRtAttr(int(m.Attr), m.Value))
+}
+
+// AddAltName implements [hw.Kernel].
+func (k *Kernel) AddAltName(index int, name string) error {
+	return k.change(unix.RTM_NEWLINKPROP, nl.IfInfomsg{}, index, altNames(name))
+}
+
+// RemoveAltName implements [hw.Kernel].
+func (k *Kernel) RemoveAltName(index int, name string) error {
+	return k.change(unix.RTM_DELLINKPROP, nl.IfInfomsg{}, index, altNames(name))
+}
+
+// altNames is an IFLA_PROP_LIST with one alternative name.
+func altNames(name string) *nl.RtAttr {
+	list := nl.NewRtAttr(unix.IFLA_PROP_LIST|unix.NLA_F_NESTED, nil)
+	list.AddRtAttr(unix.IFLA_ALT_IFNAME, []byte(name))
+	return list
+}
+
+// change changes a link.
+func (k *Kernel) change(msgType int, msg nl.IfInfomsg, index int, attrs ...*nl.RtAttr) error {
+	return send(k.changers, msgType, msg, index, attrs...)
+}
+
+// send sends a message about a link over one of the sockets of a pool, and waits until the kernel has done what it says.
+func send(p pool, msgType int, msg nl.IfInfomsg, index int, attrs ...*nl.RtAttr) error {
+	if index <= 0 {
 		return hw.FromErrno(unix.ENODEV)
 	}
-	return k.changers.use(func(h *netlink.Handle) error {
-		return c.Each(func(_ string, one hw.LinkChange) error { return hw.FromErrno(setLink(h, at(index), one)) })
-	})
-}
-
-// setLink applies a change of one field.
-func setLink(h *netlink.Handle, l netlink.Link, c hw.LinkChange) error {
-	switch {
-	case c.DelAltName != nil:
-		return h.LinkDelAltName(l, *c.DelAltName)
-	case c.AddAltName != nil:
-		return h.LinkAddAltName(l, *c.AddAltName)
-	case c.Up != nil:
-		return either(*c.Up, h.LinkSetUp, h.LinkSetDown)(l)
-	case c.Master != nil:
-		return h.LinkSetMasterByIndex(l, *c.Master)
-	case c.Name != nil:
-		return h.LinkSetName(l, *c.Name)
-	case c.Alias != nil:
-		return h.LinkSetAlias(l, *c.Alias)
-	case c.MAC != nil:
-		mac, err := net.ParseMAC(string(*c.MAC))
-		if err != nil {
-			return fmt.Errorf("%w: %w", hw.ErrInvalid, err)
+	msg.Index = int32(index)
+	return p.use(func(s *nl.SocketHandle) error {
+		req := request(s, msgType, unix.NLM_F_ACK)
+		req.AddData(&msg)
+		for _, a := range attrs {
+			req.AddData(a)
 		}
-		return h.LinkSetHardwareAddr(l, mac)
-	case c.MTU != nil:
-		return h.LinkSetMTU(l, *c.MTU)
-	case c.TxQLen != nil:
-		return h.LinkSetTxQLen(l, *c.TxQLen)
-	case c.Promisc != nil:
-		return either(*c.Promisc, h.SetPromiscOn, h.SetPromiscOff)(l)
-	case c.AllMulti != nil:
-		return either(*c.AllMulti, h.LinkSetAllmulticastOn, h.LinkSetAllmulticastOff)(l)
-	case c.NoARP != nil:
-		return either(*c.NoARP, h.LinkSetARPOff, h.LinkSetARPOn)(l)
-	case c.NoMulticast != nil:
-		return either(*c.NoMulticast, h.LinkSetMulticastOff, h.LinkSetMulticastOn)(l)
-	}
-	return nil
-}
-
-// either chooses what to do with a link.
-func either(yes bool, on, off func(netlink.Link) error) func(netlink.Link) error {
-	if yes {
-		return on
-	}
-	return off
+		_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+		return hw.FromErrno(err)
+	})
 }
 
 // ask asks about one link, with what filter says (RTEXT_FILTER_*); the answer is an ifinfomsg with its attributes. Unlike a listing

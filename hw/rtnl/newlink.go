@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -119,8 +118,5 @@ func addBond(data *nl.RtAttr, l hw.NewLink) error {
 
 // RemoveLink implements [hw.Kernel].
 func (k *Kernel) RemoveLink(index int) error {
-	if index <= 0 { // the library would look it up by its name, ""
-		return hw.FromErrno(unix.ENODEV)
-	}
-	return k.removers.use(func(h *netlink.Handle) error { return hw.FromErrno(h.LinkDel(at(index))) })
+	return send(k.removers, unix.RTM_DELLINK, nl.IfInfomsg{}, index)
 }

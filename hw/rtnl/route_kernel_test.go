@@ -31,7 +31,7 @@ func (w *world) upPair(t *testing.T, k hw.Kernel, a, b string) int {
 		if l.Name != a && l.Name != b {
 			continue
 		}
-		if err := k.SetLink(l.Index, hw.LinkChange{Up: &up}); err != nil {
+		if err := k.SetLink(l.Index, hw.LinkUp, hw.Link{Up: up}); err != nil {
 			t.Fatal(err)
 		}
 		if l.Name == a {
@@ -133,7 +133,7 @@ func TestKernelListingsWhileLinksChange(t *testing.T) {
 				_, errRoutes := k.Routes(0)
 				_, errAddrs := k.Addrs(index)
 				_, errVFs := k.VFs(index)
-				for _, err := range []error{errRoutes, errAddrs, errVFs, k.SetLink(index, hw.LinkChange{Alias: &alias})} {
+				for _, err := range []error{errRoutes, errAddrs, errVFs, k.SetLink(index, hw.LinkAlias, hw.Link{Alias: alias})} {
 					if err != nil {
 						t.Error(err)
 					}

@@ -9,6 +9,9 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
+// unknown is what rtnetlink reports for a setting of a VF that the driver does not know.
+const unknown = 0xffffffff
+
 // vfInfo encodes what rtnetlink says about one VF.
 func vfInfo(mac [32]byte, spoofchk, trust uint32) []byte {
 	info := nl.NewRtAttr(nl.IFLA_VF_INFO, nil)
@@ -34,33 +37,33 @@ func TestParseVF(t *testing.T) {
 	tests := []struct {
 		name string
 		info []byte
-		typ  uint16
+		link string
 		want hw.VFState
 	}{
-		{"all known", vfInfo(mac, 1, 1), unix.ARPHRD_ETHER,
+		{"all known", vfInfo(mac, 1, 1), "ether",
 			hw.VFState{MAC: "02:00:00:00:00:01", VLAN: vlan, Spoofchk: true, Trust: true}},
-		{"settings that the driver does not know", vfInfo(mac, unknown, unknown), unix.ARPHRD_ETHER,
+		{"settings that the driver does not know", vfInfo(mac, unknown, unknown), "ether",
 			hw.VFState{MAC: "02:00:00:00:00:01", VLAN: vlan}},
-		{"no MAC", vfInfo([32]byte{}, 0, 0), unix.ARPHRD_ETHER, hw.VFState{VLAN: vlan}},
-		{"InfiniBand, where it is no MAC", vfInfo(mac, 0, 0), unix.ARPHRD_INFINIBAND, hw.VFState{VLAN: vlan}},
-		{"GUIDs", vfGUIDs(0x0200c90300a1b2c3, 0x0200c90300a1b2c4), unix.ARPHRD_INFINIBAND,
+		{"no MAC", vfInfo([32]byte{}, 0, 0), "ether", hw.VFState{VLAN: vlan}},
+		{"InfiniBand, whose VFs have no MAC and no VLAN", vfInfo(mac, 0, 0), "infiniband", hw.VFState{}},
+		{"GUIDs", vfGUIDs(0x0200c90300a1b2c3, 0x0200c90300a1b2c4), "infiniband",
 			hw.VFState{NodeGUID: "02:00:c9:03:00:a1:b2:c3", PortGUID: "02:00:c9:03:00:a1:b2:c4"}},
-		{"no GUIDs", vfGUIDs(0, ^uint64(0)), unix.ARPHRD_INFINIBAND, hw.VFState{}},
+		{"no GUIDs", vfGUIDs(0, ^uint64(0)), "infiniband", hw.VFState{}},
 		{"attributes cut short by an older kernel", []byte{12, 0, nl.IFLA_VF_TRUST, 0, 1, 0, 0, 0, 1, 0, 0, 0},
-			unix.ARPHRD_ETHER,
+			"ether",
 			hw.VFState{Trust: true}},
-		{"an attribute too short for its kind", []byte{8, 0, nl.IFLA_VF_TRUST, 0, 1, 0, 0, 0}, unix.ARPHRD_ETHER, hw.VFState{}},
+		{"an attribute too short for its kind", []byte{8, 0, nl.IFLA_VF_TRUST, 0, 1, 0, 0, 0}, "ether", hw.VFState{}},
 	}
 	for _, tt := range tests {
-		index, got, err := parseVF(tt.info, tt.typ)
+		index, got, err := parseVF(tt.info, tt.link)
 		if err != nil || got != tt.want || index != 1 {
 			t.Errorf("%s: vf %d %+v (%v), want vf 1 %+v", tt.name, index, got, err, tt.want)
 		}
 	}
-	if _, _, err := parseVF(nil, unix.ARPHRD_ETHER); err == nil {
+	if _, _, err := parseVF(nil, "ether"); err == nil {
 		t.Error("the settings of no VF in particular were taken for those of one")
 	}
-	if _, _, err := parseVF([]byte{200, 0, 1, 0}, unix.ARPHRD_ETHER); err == nil {
+	if _, _, err := parseVF([]byte{200, 0, 1, 0}, "ether"); err == nil {
 		t.Error("an attribute that is longer than the message was believed")
 	}
 }

@@ -89,27 +89,27 @@ func TestVFSpec(t *testing.T) {
 	t.Parallel()
 	const own = "02:00:00:00:00:01"
 	now := hw.VFState{VLAN: hw.VLAN{ID: 7, QoS: 1}, Rate: hw.Rate{Min: 5, Max: 50}, LinkMode: hw.LinkEnable}
-	policies := map[string]hw.Policy{"mac": hw.BestEffort, "spoofchk": hw.BestEffort, "trust": hw.BestEffort}
+	policies := map[hw.VFAttr]hw.Policy{hw.VFMAC: hw.BestEffort, hw.VFSpoofchk: hw.BestEffort, hw.VFTrust: hw.BestEffort}
 	for _, c := range []struct {
 		words    string
 		state    func(s *hw.VFState)
-		required []string
+		required []hw.VFAttr
 	}{
 		{"", func(s *hw.VFState) {}, nil},
-		{"privileged=yes", func(s *hw.VFState) { s.Spoofchk, s.Trust = false, true }, []string{"spoofchk", "trust"}},
-		{"privileged=yes trust=no", func(s *hw.VFState) { s.Spoofchk = false }, []string{"spoofchk", "trust"}},
-		{"trust=on", func(s *hw.VFState) { s.Trust = true }, []string{"trust"}},
-		{"vlan=100", func(s *hw.VFState) { s.VLAN = hw.VLAN{ID: 100} }, []string{"vlan"}},
-		{"vlan=100 vlan_qos=5 vlan_proto=802.1ad", func(s *hw.VFState) { s.VLAN = hw.VLAN{ID: 100, QoS: 5, Proto: hw.Dot1AD} }, []string{"vlan"}},
-		{"vlan=0", func(s *hw.VFState) { s.VLAN = hw.VLAN{} }, []string{"vlan"}},
-		{"max_tx_rate=1000", func(s *hw.VFState) { s.Rate.Max = 1000 }, []string{"rate"}},
-		{"link_state=auto", func(s *hw.VFState) { s.LinkMode = "" }, []string{"link_state"}},
+		{"privileged=yes", func(s *hw.VFState) { s.Spoofchk, s.Trust = false, true }, []hw.VFAttr{hw.VFSpoofchk, hw.VFTrust}},
+		{"privileged=yes trust=no", func(s *hw.VFState) { s.Spoofchk = false }, []hw.VFAttr{hw.VFSpoofchk, hw.VFTrust}},
+		{"trust=on", func(s *hw.VFState) { s.Trust = true }, []hw.VFAttr{hw.VFTrust}},
+		{"vlan=100", func(s *hw.VFState) { s.VLAN = hw.VLAN{ID: 100} }, []hw.VFAttr{hw.VFVLAN}},
+		{"vlan=100 vlan_qos=5 vlan_proto=802.1ad", func(s *hw.VFState) { s.VLAN = hw.VLAN{ID: 100, QoS: 5, Proto: hw.Dot1AD} }, []hw.VFAttr{hw.VFVLAN}},
+		{"vlan=0", func(s *hw.VFState) { s.VLAN = hw.VLAN{} }, []hw.VFAttr{hw.VFVLAN}},
+		{"max_tx_rate=1000", func(s *hw.VFState) { s.Rate.Max = 1000 }, []hw.VFAttr{hw.VFRate}},
+		{"link_state=auto", func(s *hw.VFState) { s.LinkMode = "" }, []hw.VFAttr{hw.VFLinkState}},
 	} {
 		want := hw.VFSpec{VFState: now, Policies: maps.Clone(policies)}
 		want.MAC, want.Spoofchk = own, true
 		c.state(&want.VFState)
-		for _, name := range c.required {
-			want.Policies[name] = hw.Required
+		for _, a := range c.required {
+			want.Policies[a] = hw.Required
 		}
 		if d := cmp.Diff(want, parse(t, c.words).VFSpec(hw.PF{}, now, own)); d != "" {
 			t.Errorf("%s: want -, got +\n%s", c.words, d)
@@ -121,7 +121,7 @@ func TestVFSpec(t *testing.T) {
 func TestOtherSpecs(t *testing.T) {
 	t.Parallel()
 	now := &hw.LinkState{Name: "ens1f0v0", MTU: 1500, TxQLen: 1000}
-	link := hw.LinkSpec{LinkState: *now, Policies: map[string]hw.Policy{"mtu": hw.Required, "promisc": hw.Required}}
+	link := hw.LinkSpec{LinkState: *now, Policies: map[hw.LinkAttr]hw.Policy{hw.LinkMTU: hw.Required, hw.LinkPromisc: hw.Required}}
 	link.MTU, link.Promisc = 9000, true
 	n := parse(t, "mtu=9000 promisc=on queues=2 ring_tx=512 cores=none")
 	if d := cmp.Diff(link, n.LinkSpec(now)); d != "" {

@@ -3,7 +3,6 @@ package hw
 import (
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 )
 
@@ -67,7 +66,7 @@ func (h *Host) CheckFeatures(n Netdev, asked Features) error {
 	return nil
 }
 
-// SnapshotTuning reads what a wish would change on a device. The errors are CheckTuning's.
+// SnapshotTuning reads what a spec would change on a device. The errors are CheckTuning's.
 func (h *Host) SnapshotTuning(id ID, w TuningSpec) (TuningSnapshot, error) {
 	n, err := h.Find(id)
 	if err != nil {
@@ -78,10 +77,10 @@ func (h *Host) SnapshotTuning(id ID, w TuningSpec) (TuningSnapshot, error) {
 		return TuningSnapshot{}, err
 	}
 	var was TuningSnapshot
-	if want.Queues != nil {
+	if want.has(TuningQueues) {
 		was.Queues = &now.Queues
 	}
-	if want.Rings != nil {
+	if want.has(TuningRings) {
 		was.Rings = &now.Rings
 	}
 	for name := range want.Features {
@@ -93,7 +92,7 @@ func (h *Host) SnapshotTuning(id ID, w TuningSpec) (TuningSnapshot, error) {
 	return was, nil
 }
 
-// SetTuning sets queues, rings and features as wished, and verifies them.
+// SetTuning sets queues, rings and features as in the spec, and verifies them: the offloads have to be active.
 func (h *Host) SetTuning(id ID, w TuningSpec) error {
 	n, err := h.Find(id)
 	if err != nil {
@@ -103,10 +102,11 @@ func (h *Host) SetTuning(id ID, w TuningSpec) error {
 	if err != nil {
 		return err
 	}
-	return h.moveTuning(n, want, wishedFeatures)
+	return h.applyTuning(n, want, func(f Feature) bool { return f.Active })
 }
 
-// restoreTuning puts back how a netdev was tuned: queues first, because a driver may change its interrupts with them.
+// restoreTuning restores how a netdev was tuned: queues first, because a driver may change its interrupts with them. Offloads
+// have to be wanted as before, whether they are active or not.
 func (h *Host) restoreTuning(id ID, was *TuningSnapshot) error {
 	if was == nil {
 		return nil
@@ -115,42 +115,69 @@ func (h *Host) restoreTuning(id ID, was *TuningSnapshot) error {
 	if err != nil {
 		return err
 	}
-	err = h.moveTuning(n, TuningChange{Queues: was.Queues, Rings: was.Rings, Features: was.Features}, formerFeatures)
+	var want tuningPlan
+	if was.Queues != nil {
+		want.Queues = *was.Queues
+		want.add(TuningQueues)
+	}
+	if was.Rings != nil {
+		want.Rings = *was.Rings
+		want.add(TuningRings)
+	}
+	want.addFeatures(was.Features)
+	err = h.applyTuning(n, want, func(f Feature) bool { return f.Wanted })
 	return errors.Join(err, h.restoreAffinity(n, was.Affinity))
 }
 
-// planTuning reads how a netdev is tuned and works out what a wish changes about it.
-func (h *Host) planTuning(n Netdev, w TuningSpec) (now Tuning, want TuningChange, err error) {
+// A tuningPlan is how a netdev is to be tuned: the attributes, and their values.
+type tuningPlan struct {
+	attrs []TuningAttr
+	Tuning
+}
+
+func (p *tuningPlan) add(a TuningAttr)      { p.attrs = append(p.attrs, a) }
+func (p *tuningPlan) has(a TuningAttr) bool { return slices.Contains(p.attrs, a) }
+
+// addFeatures adds offloads by the kernel's names, if there are any.
+func (p *tuningPlan) addFeatures(wanted Features) {
+	if len(wanted) == 0 {
+		return
+	}
+	p.add(TuningFeatures)
+	p.Features = map[string]Feature{}
+	for name, on := range wanted {
+		p.Features[name] = Feature{Wanted: on}
+	}
+}
+
+// planTuning reads how a netdev is tuned and returns what a spec changes.
+func (h *Host) planTuning(n Netdev, w TuningSpec) (now Tuning, want tuningPlan, err error) {
 	if !w.link() {
 		return now, want, nil
 	}
 	if now, err = h.kernel.Tuning(n.Index); err != nil {
 		return now, want, &Error{Dev: n.driven(), Op: "read its queues, rings and features", Err: err}
 	}
-	fail := func(op string, err error) (Tuning, TuningChange, error) {
+	fail := func(op string, err error) (Tuning, tuningPlan, error) {
 		return now, want, &Error{Dev: n.driven(), Op: op, Err: err}
 	}
 	if w.Queues > 0 {
-		q, err := planQueues(now.MaxQueues, w.Queues)
-		if err != nil {
+		if want.Queues, err = planQueues(now.MaxQueues, w.Queues); err != nil {
 			return fail(fmt.Sprintf("set queues %d", w.Queues), err)
 		}
-		want.Queues = &q
+		want.add(TuningQueues)
 	}
 	if w.RxRing > 0 || w.TxRing > 0 {
-		r, err := planRings(now, w)
-		if err != nil {
-			return fail(fmt.Sprintf("set rings %v", r), err)
+		if want.Rings, err = planRings(now, w); err != nil {
+			return fail(fmt.Sprintf("set rings %v", want.Rings), err)
 		}
-		want.Rings = &r
+		want.add(TuningRings)
 	}
-	if len(w.Features) > 0 {
-		f, err := resolve(w.Features, now.Features)
-		if err != nil {
-			return fail(fmt.Sprintf("set features %v", w.Features), err)
-		}
-		want.Features = f
+	wanted, err := resolve(w.Features, now.Features)
+	if err != nil {
+		return fail(fmt.Sprintf("set features %v", w.Features), err)
 	}
+	want.addFeatures(wanted)
 	return now, want, nil
 }
 
@@ -186,71 +213,31 @@ func planRings(now Tuning, w TuningSpec) (Rings, error) {
 	return r, nil
 }
 
-// tuneAttrs are a netdev's tuning in the order of setting: queues are made anew with rings of the size that they had.
-func tuneAttrs(features attr[Tuning, TuningChange]) []attr[Tuning, TuningChange] {
-	return []attr[Tuning, TuningChange]{
-		row("queues", func(s *Tuning) *Queues { return &s.Queues }, func(c *TuningChange) **Queues { return &c.Queues }),
-		row("rings", func(s *Tuning) *Rings { return &s.Rings }, func(c *TuningChange) **Rings { return &c.Rings }),
-		features,
-	}
-}
-
-// wishedFeatures are offloads that have to be active; formerFeatures are to be wanted as before, whatever comes of it.
-var (
-	wishedFeatures = featuresBy(func(f Feature) bool { return f.Active })
-	formerFeatures = featuresBy(func(f Feature) bool { return f.Wanted })
-)
-
-// featuresBy is the row of the offloads, of which on says whether they are as they should be.
-func featuresBy(on func(Feature) bool) attr[Tuning, TuningChange] {
-	are := func(s *Tuning) Features {
-		all := Features{}
-		for name, f := range s.Features {
-			all[name] = on(f)
-		}
-		return all
-	}
-	return attr[Tuning, TuningChange]{
-		name: "features",
-		same: func(a, b *Tuning) bool { return maps.Equal(are(a), are(b)) },
-		put:  func(c *TuningChange, want *Tuning) { c.Features = are(want) },
-		show: func(s *Tuning) string { return are(s).String() },
-	}
-}
-
-// moveTuning drives a netdev's tuning to what is in want and leaves the rest.
-func (h *Host) moveTuning(n Netdev, want TuningChange, features attr[Tuning, TuningChange]) error {
-	var to Tuning
-	var asked []string
-	if want.Queues != nil {
-		to.Queues, asked = *want.Queues, append(asked, "queues")
-	}
-	if want.Rings != nil {
-		to.Rings, asked = *want.Rings, append(asked, "rings")
-	}
-	if len(want.Features) > 0 {
-		to.Features, asked = map[string]Feature{}, append(asked, "features")
-		for name, on := range want.Features {
-			to.Features[name] = Feature{Active: on, Wanted: on}
-		}
-	}
-	if len(asked) == 0 {
+// applyTuning sets a netdev's tuning as planned, and leaves the rest. on says what has come of an offload that was set.
+func (h *Host) applyTuning(n Netdev, want tuningPlan, on func(Feature) bool) error {
+	if len(want.attrs) == 0 {
 		return nil
 	}
-	return mover[Tuning, TuningChange]{
+	return applier[Tuning, TuningAttr]{
 		dev:   n.driven(),
-		attrs: tuneAttrs(features),
+		attrs: tuningAttrs,
 		read: func() (Tuning, error) {
 			now, err := h.kernel.Tuning(n.Index)
-			maps.DeleteFunc(now.Features, func(name string, _ Feature) bool { _, ok := to.Features[name]; return !ok })
+			features := map[string]Feature{}
+			for name, f := range now.Features {
+				if _, ok := want.Features[name]; ok {
+					features[name] = Feature{Wanted: on(f)}
+				}
+			}
+			now.Features = features
 			return now, err
 		},
-		set: func(c TuningChange) error { return h.kernel.SetTuning(n.Index, c) },
-		policy: func(name string) Policy {
-			if slices.Contains(asked, name) {
+		set: func(a TuningAttr, t Tuning) error { return h.kernel.SetTuning(n.Index, a, t) },
+		policy: func(a TuningAttr) Policy {
+			if want.has(a) {
 				return Required
 			}
 			return Ignore
 		},
-	}.move(to)
+	}.apply(want.Tuning)
 }

@@ -27,27 +27,40 @@ type Feature struct {
 	Fixed  bool // cannot be changed on this device
 }
 
-// TuningChange is a change of a link's tuning; fields that are nil are left alone.
-type TuningChange struct {
-	Queues   *Queues
-	Rings    *Rings
-	Features Features
-}
-
 // Features are offloads that are wanted or not, by name.
 type Features map[string]bool
 
-// Each does for a link's tuning what LinkChange.Each does for the link.
-func (c TuningChange) Each(do func(op string, one TuningChange) error) error {
-	var features *Features
-	if c.Features != nil {
-		features = &c.Features
+// A TuningAttr is one attribute of a link's tuning. The zero value is not an attribute.
+type TuningAttr struct{ *attrRow[Tuning] }
+
+// The attributes of a link's tuning.
+var (
+	TuningQueues = TuningAttr{rowAt("queues", func(t *Tuning) *Queues { return &t.Queues })}
+	TuningRings  = TuningAttr{rowAt("rings", func(t *Tuning) *Rings { return &t.Rings })}
+	// TuningFeatures is which offloads are wanted, of those that Tuning.Features names.
+	TuningFeatures = TuningAttr{&attrRow[Tuning]{
+		name: "features",
+		same: func(a, b *Tuning) bool { return maps.Equal(a.wanted(), b.wanted()) },
+		copy: func(to, from *Tuning) { to.Features = maps.Clone(from.Features) },
+		show: func(t *Tuning) string { return t.wanted().String() },
+	}}
+)
+
+// tuningAttrs lists the attributes in the order of setting: new queues have rings of the size that the old ones had.
+var tuningAttrs = []TuningAttr{TuningQueues, TuningRings, TuningFeatures}
+
+func rowAt[T comparable](name string, field func(*Tuning) *T) *attrRow[Tuning] {
+	row := rowOf(name, field)
+	return &row
+}
+
+// wanted returns which offloads are wanted.
+func (t *Tuning) wanted() Features {
+	all := Features{}
+	for name, f := range t.Features {
+		all[name] = f.Wanted
 	}
-	return inOrder(do,
-		value(c.Queues, "set queues %v", func(v *Queues) TuningChange { return TuningChange{Queues: v} }),
-		value(c.Rings, "set rings %v", func(v *Rings) TuningChange { return TuningChange{Rings: v} }),
-		value(features, "set features %v", func(v *Features) TuningChange { return TuningChange{Features: *v} }),
-	)
+	return all
 }
 
 // String is "4", or "2 rx, 2 tx" for separate queues.

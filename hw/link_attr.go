@@ -1,0 +1,193 @@
+package hw
+
+import (
+	"encoding/binary"
+	"fmt"
+	"net"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// LinkState is what a container can change on a netdev, and what stays changed when the netdev leaves the container (Linux 6.18:
+// MTU, MAC, alias, flags and queue length do, and alternative names, see Snapshot; addresses and routes do not).
+type LinkState struct {
+	Name     string
+	Alias    string
+	MAC      MAC
+	MTU      int
+	TxQLen   int
+	Promisc  bool
+	AllMulti bool
+	NoARP    bool `json:",omitempty"`
+	// NoMulticast is inverted, so that a record that is older than the field says what most links are.
+	NoMulticast bool `json:",omitempty"`
+	Up          bool
+	Master      string // name of the bond or bridge that it is a port of; "" for none
+}
+
+// LinkSpec is how a netdev is to be set up: the values, and how much each attribute matters. An attribute without a policy is
+// left as it is. Policies are for LinkMTU, LinkTxQLen, LinkPromisc and LinkAllMulti.
+type LinkSpec struct {
+	LinkState
+	Policies map[LinkAttr]Policy `json:"Need"`
+}
+
+// A LinkAttr is one attribute of a link that can be set. The zero value is not an attribute.
+type LinkAttr struct{ *linkRow }
+
+// A linkRow is everything that is known of an attribute. To add an attribute: a field of Link (and of LinkState, if a container
+// can change it) and a row.
+type linkRow struct {
+	attrRow[Link]
+	encode func(l *Link) (LinkMessage, error)
+}
+
+// The attributes of a link.
+var (
+	LinkUp          = newLinkAttr("up", func(l *Link) *bool { return &l.Up }, flag(unix.IFF_UP))
+	LinkMaster      = newLinkAttr("master", func(l *Link) *int { return &l.Master }, number(unix.IFLA_MASTER))
+	LinkName        = newLinkAttr("name", func(l *Link) *string { return &l.Name }, text(unix.IFLA_IFNAME))
+	LinkAlias       = newLinkAttr("alias", func(l *Link) *string { return &l.Alias }, text(unix.IFLA_IFALIAS))
+	LinkMAC         = newLinkAttr("mac", func(l *Link) *MAC { return &l.MAC }, address(unix.IFLA_ADDRESS))
+	LinkMTU         = newLinkAttr("mtu", func(l *Link) *int { return &l.MTU }, number(unix.IFLA_MTU))
+	LinkTxQLen      = newLinkAttr("txqueuelen", func(l *Link) *int { return &l.TxQLen }, number(unix.IFLA_TXQLEN))
+	LinkPromisc     = newLinkAttr("promisc", func(l *Link) *bool { return &l.Promisc }, flag(unix.IFF_PROMISC))
+	LinkAllMulti    = newLinkAttr("allmulti", func(l *Link) *bool { return &l.AllMulti }, flag(unix.IFF_ALLMULTI))
+	LinkNoARP       = newLinkAttr("noarp", func(l *Link) *bool { return &l.NoARP }, flag(unix.IFF_NOARP))
+	LinkNoMulticast = newLinkAttr("nomulticast", func(l *Link) *bool { return &l.NoMulticast }, flagOff(unix.IFF_MULTICAST))
+)
+
+// linkAttrs are the attributes that are restored on a link that is down, in this order. The name is restored before them and
+// the alias after them, because names collide and the alias is what the device is found by.
+var linkAttrs = []LinkAttr{LinkMAC, LinkMTU, LinkTxQLen, LinkPromisc, LinkAllMulti, LinkNoARP, LinkNoMulticast}
+
+// newLinkAttr returns the attribute whose value is at field.
+func newLinkAttr[T comparable](name string, field func(*Link) *T, encode func(T) (LinkMessage, error)) LinkAttr {
+	return LinkAttr{&linkRow{
+		attrRow: rowOf(name, field),
+		encode:  func(l *Link) (LinkMessage, error) { return encode(*field(l)) },
+	}}
+}
+
+// UnmarshalText reads the name of an attribute in a record. The error matches ErrInvalid if there is no such attribute.
+func (a *LinkAttr) UnmarshalText(name []byte) (err error) {
+	*a, err = attrNamed(linkAttrs, string(name))
+	return err
+}
+
+// LinkMessage is what rtnetlink is sent to set one attribute of a link: flags, or an attribute.
+type LinkMessage struct {
+	Flags, Mask uint32 // IFF_*: the new values, and which of them change
+	Attr        uint16 // IFLA_*; 0 for none
+	Value       []byte
+}
+
+// Encode returns the message that sets a to its value in l. The error matches ErrInvalid if the value cannot be expressed.
+func (a LinkAttr) Encode(l Link) (LinkMessage, error) { return a.encode(&l) }
+
+// flag encodes an attribute that is an IFF_*.
+func flag(bit uint32) func(bool) (LinkMessage, error) {
+	return func(on bool) (LinkMessage, error) {
+		m := LinkMessage{Mask: bit}
+		if on {
+			m.Flags = bit
+		}
+		return m, nil
+	}
+}
+
+// flagOff encodes an attribute that is the absence of an IFF_*.
+func flagOff(bit uint32) func(bool) (LinkMessage, error) {
+	set := flag(bit)
+	return func(off bool) (LinkMessage, error) { return set(!off) }
+}
+
+func number(attr uint16) func(int) (LinkMessage, error) {
+	return func(n int) (LinkMessage, error) {
+		return LinkMessage{Attr: attr, Value: binary.NativeEndian.AppendUint32(nil, uint32(n))}, nil
+	}
+}
+
+func text(attr uint16) func(string) (LinkMessage, error) {
+	return func(s string) (LinkMessage, error) { return LinkMessage{Attr: attr, Value: []byte(s)}, nil }
+}
+
+func address(attr uint16) func(MAC) (LinkMessage, error) {
+	return func(m MAC) (LinkMessage, error) {
+		mac, err := net.ParseMAC(string(m))
+		if err != nil {
+			return LinkMessage{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+		}
+		return LinkMessage{Attr: attr, Value: mac}, nil
+	}
+}
+
+// linkState returns the state of a link; links resolves its master's name. A mark left by a loan that was cut short is not
+// part of the device's own state.
+func linkState(l Link, links []Link) LinkState {
+	s := LinkState{Name: l.Name, Alias: l.Alias, MAC: l.MAC, MTU: l.MTU, TxQLen: l.TxQLen,
+		Promisc: l.Promisc, AllMulti: l.AllMulti, NoARP: l.NoARP, NoMulticast: l.NoMulticast, Up: l.Up}
+	if strings.HasPrefix(s.Alias, ID("").mark()) {
+		s.Alias = ""
+	}
+	for _, m := range links {
+		if l.Master != 0 && m.Index == l.Master {
+			s.Master = m.Name
+		}
+	}
+	return s
+}
+
+// link returns a link with the values of s, but for its master.
+func (s LinkState) link() Link {
+	return Link{Name: s.Name, Alias: s.Alias, MAC: s.MAC, MTU: s.MTU, TxQLen: s.TxQLen,
+		Promisc: s.Promisc, AllMulti: s.AllMulti, NoARP: s.NoARP, NoMulticast: s.NoMulticast, Up: s.Up}
+}
+
+// SetLink applies a spec to a netdev in the host, which is down, and verifies it. The values stay when the netdev moves into
+// a container. limit is the MTU that the device cannot exceed, its PF's; 0 for none.
+func (h *Host) SetLink(n Netdev, spec LinkSpec, limit int) (Netdev, error) {
+	if len(spec.Policies) == 0 {
+		return n, nil
+	}
+	if limit > 0 && spec.Policies[LinkMTU] == Required && spec.MTU > limit {
+		return n, &Error{Dev: n.Name, Op: fmt.Sprintf("set mtu %d", spec.MTU), Err: fmt.Errorf(
+			"its pf has mtu %d, which a vf cannot exceed; raise the pf's first: %w", limit, ErrInvalid)}
+	}
+	spec.Name = n.Name
+	err := h.applyLink(n.ID, spec.LinkState, func(a LinkAttr) Policy { return spec.Policies[a] })
+	if err != nil {
+		return n, err
+	}
+	return h.Find(n.ID)
+}
+
+// applyLink sets the linkAttrs of a link in the host to their values in want.
+func (h *Host) applyLink(id ID, want LinkState, policy func(LinkAttr) Policy) error {
+	var index int
+	return applier[Link, LinkAttr]{
+		dev:   want.Name,
+		attrs: linkAttrs,
+		read: func() (Link, error) {
+			n, err := h.Find(id)
+			index = n.Index
+			return n.Link, err
+		},
+		set:    func(a LinkAttr, l Link) error { return h.kernel.SetLink(index, a, l) },
+		policy: policy,
+	}.apply(want.link())
+}
+
+// setLink sets one attribute of a link; its error names the link and what was attempted.
+func (h *Host) setLink(n Netdev, op string, a LinkAttr, want Link) error {
+	return wrapped(n.Name, op, h.kernel.SetLink(n.Index, a, want))
+}
+
+func (h *Host) setUp(n Netdev, up bool) error {
+	op := "set down"
+	if up {
+		op = "set up"
+	}
+	return h.setLink(n, op, LinkUp, Link{Up: up})
+}
