@@ -8,13 +8,14 @@ import (
 
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/mode"
+	"github.com/mellanox/passthrough/netdrv/vfpool"
 
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/internal/retry"
-	"github.com/mellanox/passthrough/store"
 )
 
 const (
@@ -26,7 +27,7 @@ const (
 )
 
 // lend tries devices until one is ready.
-func (d *Driver) lend(ctx context.Context, n *network, e ledger.Endpoint) (ledger.Endpoint, error) {
+func (d *Driver) lend(ctx context.Context, n *mode.Request, e ledger.Endpoint) (ledger.Endpoint, error) {
 	var err error
 	for range tries {
 		var done bool
@@ -39,19 +40,22 @@ func (d *Driver) lend(ctx context.Context, n *network, e ledger.Endpoint) (ledge
 }
 
 // lendOne claims one device and makes it ready. done is false when the device is broken and another may be tried.
-func (d *Driver) lendOne(ctx context.Context, n *network, e ledger.Endpoint) (_ ledger.Endpoint, done bool, _ error) {
-	l, unlock, err := d.claim(ctx, n, e)
+func (d *Driver) lendOne(ctx context.Context, n *mode.Request, e ledger.Endpoint) (_ ledger.Endpoint, done bool, _ error) {
+	m, err := d.modes.Of(n.Options)
+	if err != nil {
+		return e, true, err
+	}
+	l, unlock, err := d.claim(ctx, m, n, e)
 	if err != nil {
 		return e, true, err
 	}
 	defer unlock()
-	dev, err := d.mode(l.Mode).prepare(ctx, l, func() error { return d.allocs.Advance(ctx, l, alloc.Claimed) })
+	dev, err := m.Prepare(ctx, l, func(a *alloc.Allocation) error { return d.allocs.Save(ctx, a) })
 	if err == nil {
 		e.Device, e.MAC = l.Device, ""
 		if dev.Type == "ether" && dev.Kind != hw.IPVlan { // an ipvlan's is its parent's, and cannot be set
 			e.MAC = dev.MAC
 		}
-		l.IdentityKeys = n.identityKeys()
 		err = d.allocs.MarkReady(ctx, l, e)
 	}
 	if err == nil {
@@ -62,7 +66,7 @@ func (d *Driver) lendOne(ctx context.Context, n *network, e ledger.Endpoint) (_ 
 	}
 	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	broken := notReady(err) && ctx.Err() == nil
+	broken := errors.Is(err, hw.ErrDeviceFault) && ctx.Err() == nil
 	if len(l.Parts) == 0 {
 		l.Faulty = broken
 	}
@@ -84,7 +88,11 @@ func (d *Driver) giveUpOne(ctx context.Context, l *alloc.Allocation, why error, 
 		return err
 	}
 	if l.Faulty {
-		return d.allocs.Quarantine(ctx, l, errors.Join(why, d.mode(l.Mode).release(ctx, l)))
+		m, err := d.modes.ByName(l.Mode)
+		if err == nil {
+			err = m.Release(ctx, l)
+		}
+		return d.allocs.Quarantine(ctx, l, errors.Join(why, err))
 	}
 	if err := d.putBack(ctx, l); err != nil { // its driver may still be making the netdev
 		d.log.Warn("device not put back yet", append(l.Fields(), zap.NamedError("err", err))...)
@@ -95,13 +103,13 @@ func (d *Driver) giveUpOne(ctx context.Context, l *alloc.Allocation, why error, 
 
 // claim chooses a device and writes the allocation down; unlock ends its exclusive use by this call. If all are in use but one
 // is on its way back, it waits for that.
-func (d *Driver) claim(ctx context.Context, n *network, e ledger.Endpoint) (*alloc.Allocation, func(), error) {
+func (d *Driver) claim(ctx context.Context, m mode.Mode, n *mode.Request, e ledger.Endpoint) (*alloc.Allocation, func(), error) {
 	var l *alloc.Allocation
 	var unlock func()
-	var busy *allInUse
+	var busy *vfpool.BusyError
 	err := retry.Poll(ctx, pollEvery, waitForDevice, func() (done bool, err error) {
-		l, unlock, err = d.claimNow(ctx, n, e)
-		if errors.As(err, &busy) && busy.soon {
+		l, unlock, err = d.claimNow(ctx, m, n, e)
+		if errors.As(err, &busy) && busy.Soon {
 			err = nil
 		}
 		return l != nil, err
@@ -118,13 +126,13 @@ func (d *Driver) claim(ctx context.Context, n *network, e ledger.Endpoint) (*all
 }
 
 // claimNow chooses a device and writes the allocation down. The allocation is nil when somebody else was quicker.
-func (d *Driver) claimNow(ctx context.Context, n *network, e ledger.Endpoint) (*alloc.Allocation, func(), error) {
-	loans, unlockPFs, err := d.rivals(ctx, n)
+func (d *Driver) claimNow(ctx context.Context, m mode.Mode, n *mode.Request, e ledger.Endpoint) (*alloc.Allocation, func(), error) {
+	unlockPFs, err := d.lockContenders(ctx, m, n)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer unlockPFs()
-	l, err := d.modeOf(n.options).claim(ctx, n, loans)
+	l, err := m.Claim(ctx, n)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -145,41 +153,15 @@ func (d *Driver) claimNow(ctx context.Context, n *network, e ledger.Endpoint) (*
 	return l, unlock, nil
 }
 
-// rivals returns the allocations on which it depends what a network's next container gets, and keeps others from changing that until
-// unlock.
-func (d *Driver) rivals(ctx context.Context, n *network) (loans alloc.Set, unlock func(), err error) {
-	lock, read := d.locks.Lock, d.allocs.List
-	if n.noRivals() {
-		lock, read = d.locks.RLock, func(ctx context.Context) (alloc.Set, error) { return d.ownChild(ctx, n) }
+// lockContenders keeps others from changing what the choice of a device depends on, until unlock.
+func (d *Driver) lockContenders(ctx context.Context, m mode.Mode, n *mode.Request) (unlock func(), err error) {
+	lock := d.locks.RLock
+	if m.Competes(n) {
+		lock = d.locks.Lock
 	}
 	var names []string
-	for _, dev := range n.Devices {
-		names = append(names, "pf "+dev.ID.PCI())
+	for _, dev := range n.Network.Devices {
+		names = append(names, vfpool.LockName(dev.ID.PCI()))
 	}
-	if unlock, err = keylock.LockAll(ctx, names, lock); err != nil {
-		return nil, nil, err
-	}
-	if loans, err = read(ctx); err != nil {
-		unlock()
-		return nil, nil, err
-	}
-	return loans, unlock, nil
-}
-
-// noRivals tells whether containers of a network take nothing from each other: children that ask for no MAC. Hundreds that start at
-// once need not queue to choose, nor read what all the others have.
-func (n *network) noRivals() bool {
-	return n.HasChildren() && n.MAC == ""
-}
-
-// ownChild is what an earlier try has left of the child that an endpoint is to get.
-func (d *Driver) ownChild(ctx context.Context, n *network) (alloc.Set, error) {
-	l, err := d.allocs.Get(ctx, hw.MadeID(n.endpoint))
-	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	return alloc.Set{l.Device: l}, nil
+	return keylock.LockAll(ctx, names, lock)
 }

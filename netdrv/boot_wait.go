@@ -19,7 +19,7 @@ const roomToPrepare = 4 * time.Second
 // awaitDrivers waits, on a machine that was started a short time ago, until the drivers of a network's devices have made their
 // netdevs: the engine starts its containers once, early, and does not try those again that fail. What has not come until there
 // is only just time to make a device ready is the affair of whoever wants it then.
-func (d *Driver) awaitDrivers(ctx context.Context, n *network) error {
+func (d *Driver) awaitDrivers(ctx context.Context, n ledger.Network) error {
 	if !d.host.RecentlyBooted() {
 		return nil
 	}

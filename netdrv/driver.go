@@ -14,7 +14,9 @@ import (
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/metrics"
+	"github.com/mellanox/passthrough/netdrv/mode"
 	"github.com/mellanox/passthrough/netdrv/option"
+	"github.com/mellanox/passthrough/netdrv/vfpool"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -47,13 +49,14 @@ type Driver struct {
 	host            *hw.Host
 	log             *zap.Logger
 	inventedGateway func(ctx context.Context, pool, gateway string) bool
-	devices         func() (map[string][]string, error)
 	containerName   func(ctx context.Context, pool, address string) string
 	gotPool         func(ctx context.Context, network, space, pool string)
 	engine          *engineview.View
-	locks           keylock.Map
+	locks           *keylock.Map
 	counters        *metrics.Counters
 	allocs          *alloc.Table
+	pool            *vfpool.Pool
+	modes           *mode.Set
 	reconciler      *reconciler
 }
 
@@ -65,12 +68,15 @@ func New(c Config) (*Driver, error) {
 	if c.OrphanAfter == 0 {
 		c.OrphanAfter = 5 * time.Minute
 	}
-	counters := &metrics.Counters{}
-	d := &Driver{counters: counters,
-		allocs: &alloc.Table{Store: c.Store, Boot: c.Host.Boot(), Log: c.Log, Counters: counters}, store: c.Store, host: c.Host, log: c.Log, inventedGateway: c.InventedGateway,
-		devices: c.Devices, containerName: c.ContainerName, gotPool: c.GotPool, engine: engineview.New(c.Host.Boot(), rand.Text(), c.OrphanAfter)}
-	d.reconciler = &reconciler{host: d.host, store: d.store, log: d.log, locks: &d.locks, counters: d.counters, allocs: d.allocs, engine: d.engine,
-		release: d.putBack, removeUnneeded: d.removeUnneeded, vfs: vfRecreator{d, undivided{}}, wake: make(chan struct{}, 1),
+	d := &Driver{store: c.Store, host: c.Host, log: c.Log, counters: &metrics.Counters{}, locks: &keylock.Map{},
+		inventedGateway: c.InventedGateway, containerName: c.ContainerName, gotPool: c.GotPool,
+		engine: engineview.New(c.Host.Boot(), rand.Text(), c.OrphanAfter)}
+	d.allocs = &alloc.Table{Store: c.Store, Boot: c.Host.Boot(), Log: c.Log, Counters: d.counters}
+	d.pool = &vfpool.Pool{Host: c.Host, Store: c.Store, Log: c.Log, Locks: d.locks, Allocations: d.allocs, Counters: d.counters}
+	d.modes = mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: d.pool,
+		Allocations: d.allocs})
+	d.reconciler = &reconciler{host: d.host, store: d.store, log: d.log, locks: d.locks, counters: d.counters, allocs: d.allocs, engine: d.engine,
+		release: d.putBack, removeUnneeded: d.removeUnneeded, vfs: vfpool.NewRecreator(d.pool), wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]string{}}
 	return d, nil
 }

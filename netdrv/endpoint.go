@@ -10,6 +10,7 @@ import (
 
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/mode"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 
@@ -39,24 +40,21 @@ func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	if err != nil {
 		return e, err
 	}
-	if n.Container, err = d.containerOptions(ctx, n, r); err != nil {
+	if n.Options.Container, err = d.containerOptions(ctx, n, r); err != nil {
 		return e, err
 	}
-	if err := d.awaitDrivers(ctx, n); err != nil {
+	if err := d.awaitDrivers(ctx, n.Network); err != nil {
 		return e, err
 	}
 	if i := r.Interface; i != nil {
 		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
-		e.Subnets = subnetsOf(n.Pools, i.Address, i.AddressIPv6)
+		e.Subnets = subnetsOf(n.Network.Pools, i.Address, i.AddressIPv6)
 		e.Addrs = slices.DeleteFunc([]string{i.Address, i.AddressIPv6}, func(a string) bool { return a == "" })
-		n.address = cmp.Or(e.Addrs...)
+		n.Address = cmp.Or(e.Addrs...)
 	}
-	n.container = d.nameOf(ctx, n, r)
-	if n.prefer, err = d.allocs.Preferred(ctx, n.ID, n.identityKeys()); err != nil {
-		return e, err
-	}
-	n.endpoint = e.ID
-	e.Prefix = n.Prefix
+	n.Container = d.nameOf(ctx, n.Network.Pools, r.Interface)
+	n.Endpoint = e.ID
+	e.Prefix = n.Options.Prefix
 	return d.lend(ctx, n, e)
 }
 
@@ -70,12 +68,12 @@ func (d *Driver) answerAgain(ctx context.Context, e ledger.Endpoint) (ledger.End
 }
 
 // containerOptions returns the network's values, overridden by what the user gave for this container: --mac-address and driver-opt.
-func (d *Driver) containerOptions(ctx context.Context, n *network, r *plugin.CreateEndpointRequest) (option.Container, error) {
+func (d *Driver) containerOptions(ctx context.Context, n *mode.Request, r *plugin.CreateEndpointRequest) (option.Container, error) {
 	own, err := option.OfContainer(r.Options)
 	if err != nil {
 		return option.Container{}, err
 	}
-	c, err := n.ForContainer(own)
+	c, err := n.Options.ForContainer(own)
 	if err != nil {
 		return c, err
 	}
@@ -89,14 +87,14 @@ func (d *Driver) containerOptions(ctx context.Context, n *network, r *plugin.Cre
 		}
 		c.MAC = mac
 	}
-	if c.VLAN == nil || n.VLAN != nil && *n.VLAN == *c.VLAN {
+	if c.VLAN == nil || n.Options.VLAN != nil && *n.Options.VLAN == *c.VLAN {
 		return c, nil
 	}
-	_, others, err := d.networks(ctx, n.ID)
+	_, others, err := d.networks(ctx, n.Network.ID)
 	if err != nil {
 		return c, err
 	}
-	return c, vlanFree(c.VLAN, n.Devices, others)
+	return c, mode.CheckVLAN(c.VLAN, n.Network.Devices, others)
 }
 
 // join answers where the engine finds the endpoint's device.
@@ -139,7 +137,7 @@ func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinR
 		}
 	}
 	res := &plugin.JoinResponse{InterfaceName: plugin.InterfaceName{SrcName: dev.Name, DstPrefix: e.Rec.Prefix}}
-	gateways(n, e.Rec, res)
+	gateways(n.Network, e.Rec, res)
 	return res, nil
 }
 
@@ -180,7 +178,7 @@ func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience t
 		return err
 	}
 	d.bringHome(ctx, l, patience)
-	if l.Bond != nil {
+	if l.HasParts() {
 		d.freeParts(ctx, l.Device)
 	}
 	return nil

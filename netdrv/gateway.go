@@ -11,7 +11,7 @@ import (
 
 // gateways fills in what the container's default routes need. When there is none the engine must be told not to look for
 // another: it would give the container a second leg, on docker_gwbridge (libnetwork, engines 20.10 to 29).
-func gateways(n *network, e ledger.Endpoint, r *plugin.JoinResponse) {
+func gateways(n ledger.Network, e ledger.Endpoint, r *plugin.JoinResponse) {
 	near := n.Pools
 	if len(e.Subnets) > 0 {
 		near = e.Subnets

@@ -7,8 +7,8 @@ import (
 	"maps"
 	"net/netip"
 
-	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/mode"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 	"github.com/docker/libnetwork/netlabel"
@@ -17,35 +17,8 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// network is a network record with its options parsed.
-type network struct {
-	ledger.Network
-	*options
-	request
-}
-
-// options are a network's options, embedded beside its record.
-type options = option.Network
-
-// request is what a network's options are used for: one container's endpoint.
-type request struct {
-	endpoint  string         // its ID
-	container string         // name of the container; "" for unknown
-	address   string         // its first address; "" for none
-	prefer    alloc.Affinity // what it had before; its Device is "" for nothing
-}
-
-// recordedMode is the name of a network's mode, "" when its options cannot be read.
-func recordedMode(r ledger.Network) string {
-	c, err := option.Parse(r.Options)
-	if err != nil {
-		return ""
-	}
-	return c.Mode
-}
-
-// network reads a network. It is an error of the user's that he can do something about when the ledger has none.
-func (d *Driver) network(ctx context.Context, nid string) (*network, error) {
+// network reads a network, as a request for one of its devices. The error of a network that the ledger does not have tells the user what to do.
+func (d *Driver) network(ctx context.Context, nid string) (*mode.Request, error) {
 	r, err := ledger.Get[ledger.Network](ctx, d.store, ledger.NetworkKey(nid))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil, fmt.Errorf("network %s: the plugin does not know it (was the plugin removed and installed again?); "+
@@ -61,7 +34,7 @@ func (d *Driver) network(ctx context.Context, nid string) (*network, error) {
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", ledger.ShortID(nid), err)
 	}
-	return &network{Network: r.Rec, options: c}, nil
+	return &mode.Request{Network: r.Rec, Options: c}, nil
 }
 
 // createNetwork makes a network, or confirms one that is there: swarm creates its networks again, under the same ID,
@@ -136,13 +109,17 @@ func (d *Driver) confirm(ctx context.Context, n *ledger.Rev[ledger.Network]) err
 // checked finds the devices of a new network and checks that they go together with the others. Those that are in the way,
 // and that nobody may need any more, go.
 func (d *Driver) checked(ctx context.Context, c *option.Network, others []ledger.Network) ([]ledger.Device, error) {
+	m, err := d.modes.Of(c)
+	if err != nil {
+		return nil, err
+	}
 	for {
-		devices, err := d.modeOf(c).check(ctx, c, others)
-		var met *conflict
-		if !errors.As(err, &met) || !d.suspect(met.network, others) {
+		devices, err := m.Check(ctx, c, others)
+		var met *mode.ConflictError
+		if !errors.As(err, &met) || !d.suspect(met.Network, others) {
 			return devices, err
 		}
-		rest, busy := d.replace(ctx, met.network, others)
+		rest, busy := d.replace(ctx, met.Network, others)
 		if busy != nil {
 			return devices, err
 		}
@@ -154,7 +131,7 @@ func (d *Driver) checked(ctx context.Context, c *option.Network, others []ledger
 func (d *Driver) retireDevices(ctx context.Context, devices []ledger.Device) error {
 	var errs []error
 	for _, dev := range devices {
-		errs = append(errs, d.retireSharing(ctx, dev.ID.PCI()))
+		errs = append(errs, d.pool.RemoveUnused(ctx, dev.ID.PCI()))
 	}
 	return errors.Join(errs...)
 }

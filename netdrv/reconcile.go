@@ -15,6 +15,7 @@ import (
 	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/metrics"
+	"github.com/mellanox/passthrough/netdrv/mode"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -180,6 +181,8 @@ func (r *reconciler) reconcile(ctx context.Context, id hw.ID) (due time.Duration
 		r.recordAttempt(a, err)
 	}
 	switch {
+	case errors.Is(err, mode.ErrUnknown):
+		return 0, err
 	case errors.Is(err, hw.ErrAway) && time.Since(a.Since) < awaitBound:
 		return passSoon, nil
 	case errors.Is(err, hw.ErrAway):

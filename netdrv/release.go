@@ -72,7 +72,11 @@ func (d *Driver) putBack(ctx context.Context, l *alloc.Allocation) error {
 	if l.FromEarlierBoot() {
 		return d.allocs.End(ctx, l)
 	}
-	err := d.mode(l.Mode).release(ctx, l)
+	m, err := d.modes.ByName(l.Mode)
+	if err != nil { // the ledger is of a newer version; it is left alone
+		return err
+	}
+	err = m.Release(ctx, l)
 	switch {
 	case err == nil:
 		return d.allocs.End(ctx, l)
@@ -80,14 +84,4 @@ func (d *Driver) putBack(ctx context.Context, l *alloc.Allocation) error {
 		return err
 	}
 	return d.allocs.Quarantine(ctx, l, err)
-}
-
-// quarantine keeps a device out of use, for everybody to see why. It returns why.
-func (d *Driver) quarantine(ctx context.Context, l *alloc.Allocation, why error) error {
-	was := l.Reason
-	l.Reason = why.Error()
-	if l.State == alloc.Quarantined && l.Reason == was {
-		return why
-	}
-	return errors.Join(why, d.allocs.Advance(ctx, l, alloc.Quarantined))
 }

@@ -11,31 +11,17 @@ import (
 
 	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/mode"
 	"github.com/mellanox/passthrough/store"
 )
 
-// A conflict is an error about what another network has. That network may be stale: an engine does not repeat the removal of a network
-// during which the plugin was killed, nor undo the creation of one.
-type conflict struct {
-	network string // ID of the other network
-	text    string
-}
-
-// Error says what the other network has.
-func (c *conflict) Error() string { return c.text }
-
-// used returns a conflict with a network.
-func used(network, format string, args ...any) error {
-	return &conflict{network, fmt.Sprintf(format, args...)}
-}
-
 // orReplace adds to a conflict what the user can do if the other network is stale.
 func orReplace(err error) error {
-	var c *conflict
+	var c *mode.ConflictError
 	if !errors.As(err, &c) {
 		return err
 	}
-	return fmt.Errorf("%w (if the engine does not have that network, a crash has left it: say replace=%s)", err, ledger.ShortID(c.network))
+	return fmt.Errorf("%w (if the engine does not have that network, a crash has left it: say replace=%s)", err, ledger.ShortID(c.Network))
 }
 
 // suspect reports whether one of networks has the ID, and the engine may have forgotten it.
@@ -65,12 +51,7 @@ func (d *Driver) removeStale(ctx context.Context) error {
 // removeUnneeded removes stale networks, and the VFs that the plugin created and that are not needed any more. The caller holds the lock of
 // all networks.
 func (d *Driver) removeUnneeded(ctx context.Context) error {
-	errs := []error{d.removeStale(ctx)}
-	all, err := ledger.List[sharingRecord](ctx, d.store, sharingPrefix)
-	for _, r := range all {
-		errs = append(errs, d.retireSharing(ctx, r.Rec.PCI))
-	}
-	return errors.Join(append(errs, err)...)
+	return errors.Join(d.removeStale(ctx), d.pool.RemoveAllUnused(ctx))
 }
 
 // replace removes the record of a network that is stale, as the user says or as it seems, and returns the others. It is an error if the

@@ -24,3 +24,6 @@ var defaultChildMode = map[string]string{ModeMacvlan: "bridge", ModeIPVlan: "l2"
 
 // HasChildren reports whether containers of the network get a child of its device.
 func (n *Network) HasChildren() bool { return defaultChildMode[n.Mode] != "" }
+
+// UsesVFs reports whether containers of the network get VFs of its devices.
+func (n *Network) UsesVFs() bool { return n.Mode == ModeSRIOV }

@@ -1,0 +1,177 @@
+package mode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/option"
+	"github.com/mellanox/passthrough/netdrv/vfpool"
+	"github.com/mellanox/passthrough/store"
+)
+
+// child gives each container a link of its own on the network's device, which stays in the host: a macvlan, an ipvlan, or an IPoIB
+// interface. It is created for the container and removed after it.
+type child struct {
+	devices
+	allocations *alloc.Table
+}
+
+// Check finds the device and refuses one that cannot have such children beside what it is used for.
+func (m child) Check(ctx context.Context, o *option.Network, others []ledger.Network) ([]ledger.Device, error) {
+	n, err := m.finder.Netdev(o.Netdevice)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.checkType(o, n); err != nil {
+		return nil, fmt.Errorf("option netdevice: %w", err)
+	}
+	for _, other := range others {
+		if !m.uses(other, n) {
+			continue
+		}
+		if err := checkBeside(o, n, other); err != nil {
+			return nil, err
+		}
+	}
+	held, err := m.allocations.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range held {
+		if a.Mode == option.ModePassthrough && m.same(a.LowerDevice(), n) {
+			return nil, fmt.Errorf("option netdevice: %s", a.Holder())
+		}
+	}
+	return []ledger.Device{{ID: n.ID, Name: n.Name}}, nil
+}
+
+// checkType refuses a device that can have no children of the kind.
+func (m child) checkType(o *option.Network, n hw.Netdev) error {
+	want := "ether"
+	if o.Mode == option.ModeIPoIB {
+		want = "infiniband"
+	}
+	if n.Type != want {
+		return fmt.Errorf("%s is of type %s; mode=%s is for devices of type %s", n.Name, n.Type, o.Mode, want)
+	}
+	if n.Master == 0 || o.Mode == option.ModeIPoIB {
+		return nil
+	}
+	snap, err := m.host.SnapshotNetdev(n)
+	if err != nil {
+		return err
+	}
+	master := snap.Link.Master
+	return fmt.Errorf("%s is a port of %s, which takes its frames; say netdevice=%s", n.Name, master, master)
+}
+
+// checkBeside refuses what another network of the device excludes: the kernel has either macvlans or ipvlans on a device, and all its
+// ipvlans in one mode (drivers/net/ipvlan/ipvlan_main.c, Linux 6.12).
+func checkBeside(o *option.Network, n hw.Netdev, other ledger.Network) error {
+	have, err := option.Parse(other.Options)
+	if err != nil {
+		return fmt.Errorf("network %s: %w", ledger.ShortID(other.ID), err)
+	}
+	mode := have.ChildSpec().Mode
+	switch {
+	case have.Mode == option.ModePassthrough:
+		return conflict(other.ID, "option netdevice: %s is handed over whole by network %s", n.Name, ledger.ShortID(other.ID))
+	case have.UsesVFs():
+		return nil
+	case have.Mode != o.Mode:
+		return conflict(other.ID, "option mode: %s has %s children for network %s, and a device cannot have both kinds",
+			n.Name, have.Mode, ledger.ShortID(other.ID))
+	case o.Mode == option.ModeIPVlan && mode != o.ChildSpec().Mode:
+		return conflict(other.ID, "option ipvlan_mode: must be %s, as network %s has it on %s: a device has one for all its children",
+			mode, ledger.ShortID(other.ID), n.Name)
+	}
+	return nil
+}
+
+// Competes: children that want no particular MAC take nothing from each other. Hundreds of containers that start at once need not
+// wait for each other then.
+func (m child) Competes(r *Request) bool { return r.Options.MAC != "" }
+
+// Claim says what is to be created. Its key is the endpoint, so no other device will ever have the same ID.
+func (m child) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error) {
+	held, err := m.held(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	parent, err := m.of(r)
+	if err != nil {
+		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(r.Network.ID), r.Network.Devices[0].Name, err)
+	}
+	if err := checkMAC(r.Options, parent, held); err != nil {
+		return nil, err
+	}
+	if mtu := r.Options.MTU; mtu != nil && *mtu > parent.MTU {
+		return nil, fmt.Errorf("option mtu: %d is above %d, which %s has; raise that first", *mtu, parent.MTU, parent.Name)
+	}
+	spec := r.Options.ChildSpec()
+	spec.Key, spec.Parent = r.Endpoint, parent.ID
+	id := hw.MadeID(spec.Key)
+	if a := held[id]; a != nil {
+		return nil, &vfpool.BusyError{Text: a.Holder(), Soon: a.FreeSoon()}
+	}
+	return &alloc.Allocation{Record: alloc.Record{Device: id, Mode: r.Options.Mode, Label: spec.Kind + " on " + parent.Name,
+		Parent: parent.ID, Child: &spec, LinkSpec: r.Options.LinkSpec(nil)}}, nil
+}
+
+// held reads the allocations that the child depends on: all, or only what an earlier attempt for the same endpoint has left.
+func (m child) held(ctx context.Context, r *Request) (alloc.Set, error) {
+	if m.Competes(r) {
+		return m.allocations.List(ctx)
+	}
+	a, err := m.allocations.Get(ctx, hw.MadeID(r.Endpoint))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return alloc.Set{a.Device: a}, nil
+}
+
+// checkMAC refuses a MAC that the child cannot have, or that another child of the device has: it could not be set up.
+func checkMAC(o *option.Network, parent hw.Netdev, held alloc.Set) error {
+	if o.MAC == "" {
+		return nil
+	}
+	switch o.Mode {
+	case option.ModeIPVlan:
+		return fmt.Errorf("mac address %s: an ipvlan has the mac of its device, %s", o.MAC, parent.MAC)
+	case option.ModeIPoIB:
+		return fmt.Errorf("mac address %s: the address of an infiniband device cannot be chosen", o.MAC)
+	}
+	if o.MAC == parent.MAC {
+		return fmt.Errorf("mac address %s: %s has it", o.MAC, parent.Name)
+	}
+	for _, a := range held {
+		if a.Parent == parent.ID && a.Child != nil && a.Child.MAC == o.MAC {
+			return &vfpool.BusyError{Text: fmt.Sprintf("mac address %s: %s", o.MAC, a.Holder()), Soon: a.FreeSoon()}
+		}
+	}
+	return nil
+}
+
+// Prepare creates the child.
+func (m child) Prepare(ctx context.Context, a *alloc.Allocation, _ Save) (hw.Netdev, error) {
+	if a.Child == nil {
+		return hw.Netdev{}, errors.New("the ledger does not say what to make")
+	}
+	dev, err := m.host.MakeChild(ctx, *a.Child)
+	if err != nil {
+		return dev, err
+	}
+	return m.host.SetLink(dev, a.LinkSpec, 0)
+}
+
+// Release removes the child. One that died with its container counts as removed; an IPoIB child does not die with its container.
+func (m child) Release(_ context.Context, a *alloc.Allocation) error {
+	return m.host.RemoveChild(a.Device, a.Mode)
+}

@@ -1,0 +1,112 @@
+// Package mode has the modes of networks: what a container gets, and how that is set up and restored. A mode is one file and one type
+// that is constructed with what it needs.
+package mode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/option"
+	"github.com/mellanox/passthrough/netdrv/vfpool"
+)
+
+// A Mode turns the options of a network into a device and back. Each method may be called again with the same arguments.
+type Mode interface {
+	// Check finds the network's devices and refuses what cannot work, at network create, where the user sees it. others are the
+	// other networks; what they have in the way is a [*ConflictError]. Check returns the devices also if it fails after it has
+	// created VFs on them.
+	Check(ctx context.Context, o *option.Network, others []ledger.Network) ([]ledger.Device, error)
+	// Competes reports whether the choice of a device depends on what other endpoints have. If so, the caller holds the locks of the
+	// network's devices exclusively during Claim, otherwise shared.
+	Competes(r *Request) bool
+	// Claim selects a device and reads its snapshot, without touching it. The error is a [*vfpool.BusyError] if all are in use.
+	Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
+	// Prepare sets the device up and verifies it. It calls save when it has completed the snapshot of the allocation or of one of
+	// its parts. It returns the device's netdev.
+	Prepare(ctx context.Context, a *alloc.Allocation, save Save) (hw.Netdev, error)
+	// Release restores the device from its snapshot and verifies that. It knows only what the ledger has. The error matches hw.ErrAway
+	// while the device is not in the host.
+	Release(ctx context.Context, a *alloc.Allocation) error
+}
+
+// Save writes an allocation whose snapshot was completed, before its device is changed further.
+type Save func(a *alloc.Allocation) error
+
+// A Request is one endpoint's request for a device.
+type Request struct {
+	Network  ledger.Network
+	Options  *option.Network // of the network, with the values of this container
+	Endpoint string          // ID
+	// Container is the container's name, without what swarm changes when it replaces a task; "" if unknown.
+	Container string
+	Address   string // the endpoint's first address, with prefix length; "" for none
+}
+
+// Env is what the modes are constructed with.
+type Env struct {
+	Host        *hw.Host
+	Log         *zap.Logger
+	Finder      *vfpool.Finder
+	Pool        *vfpool.Pool
+	Allocations *alloc.Table
+}
+
+// bondName is the name of the mode bond in the ledger. A user asks for it with mode=sriov and the option bond.
+const bondName = "bond"
+
+// A Set has the modes of one host.
+type Set struct{ byName map[string]Mode }
+
+// New constructs the modes.
+func New(e Env) *Set {
+	devices := devices{e.Host, e.Finder}
+	vfs := sriov{host: e.Host, finder: e.Finder, pool: e.Pool, allocations: e.Allocations}
+	children := child{devices: devices, allocations: e.Allocations}
+	return &Set{map[string]Mode{
+		option.ModeSRIOV:       vfs,
+		bondName:               bond{vfs: vfs, host: e.Host, log: e.Log},
+		option.ModePassthrough: passthrough{devices: devices, allocations: e.Allocations},
+		option.ModeMacvlan:     children,
+		option.ModeIPVlan:      children,
+		option.ModeIPoIB:       children,
+	}}
+}
+
+// ErrUnknown is the error of an allocation whose mode this version does not have, as in a ledger of a newer version.
+var ErrUnknown = errors.New("the ledger names a mode that this version of the plugin does not have")
+
+// ByName returns the mode that an allocation names. The error matches ErrUnknown.
+func (s *Set) ByName(name string) (Mode, error) {
+	m, ok := s.byName[name]
+	if !ok {
+		return nil, fmt.Errorf("%w: %q", ErrUnknown, name)
+	}
+	return m, nil
+}
+
+// Of returns the mode of a network with these options.
+func (s *Set) Of(o *option.Network) (Mode, error) {
+	if o.Bond != "" {
+		return s.ByName(bondName)
+	}
+	return s.ByName(o.Mode)
+}
+
+// A ConflictError says that another network has what is wanted. That network may be stale: an engine neither repeats the removal
+// of a network during which the plugin was killed, nor undoes its creation.
+type ConflictError struct {
+	Network string // its ID
+	text    string
+}
+
+func (e *ConflictError) Error() string { return e.text }
+
+func conflict(network, format string, args ...any) error {
+	return &ConflictError{network, fmt.Sprintf(format, args...)}
+}

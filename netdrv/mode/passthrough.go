@@ -1,0 +1,212 @@
+package mode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/option"
+	"github.com/mellanox/passthrough/netdrv/vfpool"
+)
+
+// passthrough gives one container at a time the network's device, whole. A bond cannot leave its namespace: it stays in the host, and
+// a proxy goes in its place, a macvlan in mode passthru that receives all its frames and has its MAC.
+type passthrough struct {
+	devices
+	allocations *alloc.Table
+}
+
+// Check finds the device and refuses one that must not be handed over.
+func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledger.Network) ([]ledger.Device, error) {
+	n, err := m.finder.Netdev(o.Netdevice)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkMovable(n); err != nil {
+		return nil, fmt.Errorf("option netdevice: %w", err)
+	}
+	if err := m.host.CheckUnique(n); err != nil {
+		return nil, fmt.Errorf("option netdevice: %w", err)
+	}
+	if err := m.refuseManagementNIC(o, n); err != nil {
+		return nil, fmt.Errorf("option netdevice: %w", err)
+	}
+	if n.Kind == hw.Bond && !o.TuningSpec().Empty() {
+		return nil, fmt.Errorf("option netdevice: %s is a bond, of which queues, rings, offloads and interrupts are its ports'; set them there", n.Name)
+	}
+	if err := checkTuning(m.host, o, n); err != nil {
+		return nil, err
+	}
+	if err := m.host.CheckTuning(n, o.TuningSpec()); err != nil {
+		return nil, err
+	}
+	for _, other := range others {
+		if m.uses(other, n) {
+			return nil, conflict(other.ID, "option netdevice: %s is used by network %s", n.Name, ledger.ShortID(other.ID))
+		}
+	}
+	if err := m.checkUnused(ctx, n); err != nil {
+		return nil, err
+	}
+	return []ledger.Device{{ID: n.ID, Name: n.Name}}, nil
+}
+
+// checkMovable refuses a device that can be in no container, neither itself nor, as a bond, by its proxy.
+func checkMovable(n hw.Netdev) error {
+	if n.Kind == hw.Bond && n.Type == "ether" {
+		return nil
+	}
+	err := n.Movable()
+	if err != nil {
+		err = fmt.Errorf("%w%s", err, remedies[n.Kind])
+	}
+	return err
+}
+
+// remedies say what to do about devices that cannot be handed over, by their kind.
+var remedies = map[string]string{
+	"bridge":      "; use mode=macvlan on it, or hand over one of its ports",
+	"team":        "; make a bond of its ports, or use mode=macvlan on it",
+	"openvswitch": "; hand over one of its ports",
+	"vrf":         "; hand over one of its ports",
+	"bond":        "; hand over one of its ports",
+}
+
+// refuseManagementNIC refuses a device that the host is managed through, unless the user gave the option force.
+func (m passthrough) refuseManagementNIC(o *option.Network, n hw.Netdev) error {
+	if o.Force {
+		return nil
+	}
+	why, err := m.host.Management(n)
+	if err == nil && why != "" {
+		err = fmt.Errorf("%s %s; the host would be cut off; if that is meant, say force=yes", n.Name, why)
+	}
+	return err
+}
+
+// checkUnused refuses a device that is held by an endpoint, and a PF whose VFs are in use.
+func (m passthrough) checkUnused(ctx context.Context, n hw.Netdev) error {
+	held, err := m.allocations.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range held {
+		if m.same(a.LowerDevice(), n) {
+			return fmt.Errorf("option netdevice: %s", a.Holder())
+		}
+	}
+	pf, err := m.host.PF(n.Name)
+	if errors.Is(err, hw.ErrUnsupported) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	vfs, err := m.host.VFs(pf)
+	if err != nil {
+		return err
+	}
+	for _, vf := range vfs {
+		why := vf.InUse()
+		if a := held[vf.ID()]; a != nil {
+			why = "is held by endpoint " + ledger.ShortID(a.Endpoint)
+		}
+		if why != "" {
+			return fmt.Errorf("option netdevice: %s has vfs in use: %s %s", pf, vf, why)
+		}
+	}
+	return nil
+}
+
+// Competes: only one container can have the device.
+func (passthrough) Competes(*Request) bool { return true }
+
+// Claim takes the network's device.
+func (m passthrough) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error) {
+	held, err := m.allocations.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	dev, err := m.of(r)
+	for _, a := range held {
+		ours := r.Network.Has(a.LowerDevice()) || a.Network == r.Network.ID
+		if a.LowerDevice() == dev.ID || ours && (err != nil || a.State != alloc.Quarantined) {
+			return nil, &vfpool.BusyError{Text: fmt.Sprintf("%s; a device that is handed over whole serves one container at a time",
+				a.Holder()), Soon: a.FreeSoon()}
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(r.Network.ID), r.Network.Devices[0].Name, err)
+	}
+	if err := errors.Join(m.host.CheckUnique(dev), m.refuseManagementNIC(r.Options, dev)); err != nil {
+		return nil, err
+	}
+	mac := r.Options.MAC
+	if mac != "" && dev.Type != "ether" {
+		return nil, fmt.Errorf("mac address %s: %s is an %s device, whose address cannot be chosen", mac, dev.Name, dev.Type)
+	}
+	snap, err := m.host.SnapshotNetdev(dev)
+	if err != nil {
+		return nil, err
+	}
+	a := &alloc.Allocation{Record: alloc.Record{Device: dev.ID, Mode: option.ModePassthrough, Label: dev.Name, Snapshot: snap,
+		VFSpec: hw.VFSpec{VFState: hw.VFState{MAC: mac}}, LinkSpec: r.Options.LinkSpec(snap.Link), Tuning: r.Options.TuningSpec()}}
+	if dev.Kind == hw.Bond {
+		proxyFor(a, dev.ID, mac)
+	}
+	return a, nil
+}
+
+// proxyFor makes an allocation that of the macvlan that takes a bond's place.
+func proxyFor(a *alloc.Allocation, bond hw.ID, mac hw.MAC) {
+	a.Device, a.Parent = hw.MadeID(string(bond)), bond
+	a.Child = &hw.ChildSpec{Key: string(bond), Parent: bond, Kind: hw.Macvlan, Mode: option.Passthru, MAC: mac}
+}
+
+// Prepare marks the device and sets the wanted MAC. In place of a bond it creates the bond's proxy.
+func (m passthrough) Prepare(ctx context.Context, a *alloc.Allocation, save Save) (hw.Netdev, error) {
+	if a.Child != nil {
+		return m.prepareProxy(ctx, a)
+	}
+	dev, err := m.host.PrepareNetdev(a.Device, a.VFSpec.MAC)
+	if err == nil {
+		dev, err = m.host.SetLink(dev, a.LinkSpec, 0)
+	}
+	if err != nil {
+		return dev, err
+	}
+	return dev, tune(ctx, m.host, a, save)
+}
+
+// prepareProxy creates the macvlan that takes a bond's place. Its MTU cannot be above the bond's.
+func (m passthrough) prepareProxy(ctx context.Context, a *alloc.Allocation) (hw.Netdev, error) {
+	bond, err := m.host.PrepareNetdev(a.Parent, "")
+	if err != nil {
+		return hw.Netdev{}, err
+	}
+	if a.LinkSpec.Policies[hw.LinkMTU] == hw.Required && a.LinkSpec.MTU > bond.MTU {
+		raised := hw.LinkSpec{LinkState: a.LinkSpec.LinkState, Policies: map[hw.LinkAttr]hw.Policy{hw.LinkMTU: hw.Required}}
+		if _, err := m.host.SetLink(bond, raised, 0); err != nil {
+			return hw.Netdev{}, err
+		}
+	}
+	dev, err := m.host.MakeChild(ctx, *a.Child)
+	if err != nil {
+		return dev, err
+	}
+	return m.host.SetLink(dev, a.LinkSpec, 0)
+}
+
+// Release restores the device. A bond's proxy goes first: it has the bond's MAC.
+func (m passthrough) Release(_ context.Context, a *alloc.Allocation) error {
+	if a.Child == nil {
+		return m.host.RestoreNetdev(a.Device, a.Snapshot)
+	}
+	if err := m.host.RemoveChild(a.Device, a.Child.Kind); err != nil {
+		return err
+	}
+	return m.host.RestoreParent(a.Parent, a.Snapshot)
+}

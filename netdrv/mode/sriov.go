@@ -1,0 +1,126 @@
+package mode
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/option"
+	"github.com/mellanox/passthrough/netdrv/vfpool"
+)
+
+// sriov gives each container a VF of one of the network's PFs.
+type sriov struct {
+	host        *hw.Host
+	finder      *vfpool.Finder
+	pool        *vfpool.Pool
+	allocations *alloc.Table
+}
+
+// Competes: containers take VFs from each other.
+func (sriov) Competes(*Request) bool { return true }
+
+// Claim selects a VF of any PF of the network.
+func (m sriov) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error) {
+	keys := identityKeys(r)
+	preferred, err := m.allocations.Preferred(ctx, r.Network.ID, keys)
+	if err != nil {
+		return nil, err
+	}
+	s, err := m.selector(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	s.Preferred = preferred
+	chosen, err := s.Select()
+	if err != nil {
+		return nil, err
+	}
+	a, err := m.allocate(&r.Options.Container, chosen)
+	if err != nil {
+		return nil, err
+	}
+	a.IdentityKeys = keys
+	return a, nil
+}
+
+// selector reads what there is to select from.
+func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error) {
+	pfs, missing := m.pool.Inventory(ctx, r.Network.Devices, r.Options.Cores.CPUs)
+	if len(pfs) == 0 {
+		return vfpool.Selector{}, fmt.Errorf("network %s: %w", ledger.ShortID(r.Network.ID), errors.Join(missing...))
+	}
+	held, err := m.allocations.List(ctx)
+	return vfpool.Selector{PFs: pfs, Missing: missing, Network: r.Options.VFs, Want: r.Options.Container, Held: held,
+		InUse: m.host.Taken}, err
+}
+
+// allocate returns the allocation of a VF that was selected.
+func (m sriov) allocate(o *option.Container, chosen vfpool.Candidate) (*alloc.Allocation, error) {
+	pf, vf := chosen.PF.PF, chosen.VF
+	snap, err := m.host.SnapshotVF(pf, vf)
+	if err != nil {
+		return nil, err
+	}
+	spec := o.VFSpec(pf, chosen.WithStableGUIDs(*snap.VF), chosen.MAC())
+	if err := m.host.CheckVFSupport(pf, spec); err != nil {
+		return nil, err
+	}
+	return &alloc.Allocation{Record: alloc.Record{
+		Device: vf.ID(), Mode: option.ModeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
+		VFSpec: spec, LinkSpec: o.LinkSpec(snap.Link), Tuning: o.TuningSpec(),
+	}}, nil
+}
+
+// identityKeys returns what a container is recognized by when it comes again, the surest first. Its address is one because
+// neighbours remember for up to a minute which MAC an address had.
+func identityKeys(r *Request) []alloc.IdentityKey {
+	switch {
+	case r.Options.Sticky != "":
+		return []alloc.IdentityKey{{Text: r.Options.Sticky}}
+	case r.Options.MAC != "":
+		return []alloc.IdentityKey{{Text: string(r.Options.MAC), Implicit: true}} // the engine may have generated it
+	}
+	var keys []alloc.IdentityKey
+	if r.Container != "" {
+		keys = append(keys, alloc.IdentityKey{Text: "container " + r.Container, Implicit: true})
+	}
+	if r.Address != "" {
+		keys = append(keys, alloc.IdentityKey{Text: "address " + r.Address, Implicit: true})
+	}
+	return keys
+}
+
+// Prepare sets the VF up through its PF, has it bound to its driver, and verifies that it works.
+func (m sriov) Prepare(ctx context.Context, a *alloc.Allocation, save Save) (hw.Netdev, error) {
+	pf, vf, err := m.host.VF(a.PF, a.VF, a.Device)
+	if err != nil {
+		return hw.Netdev{}, err
+	}
+	dev, err := m.host.SetVF(ctx, pf, vf, a.VFSpec)
+	if err != nil {
+		return hw.Netdev{}, err
+	}
+	if a.Snapshot.Link == nil { // it had no netdev before; the one that it has now is restored to how it is now
+		a.Snapshot.Complete(dev)
+		if err := save(a); err != nil {
+			return hw.Netdev{}, err
+		}
+	}
+	dev, err = m.host.ReadyVF(ctx, pf, vf, a.VFSpec)
+	if err != nil {
+		return dev, err
+	}
+	if dev, err = m.host.SetLink(dev, a.LinkSpec, pf.MTU); err != nil {
+		return dev, err
+	}
+	return dev, tune(ctx, m.host, a, save)
+}
+
+// Release restores the VF. A VF that is gone with its PF counts as restored.
+func (m sriov) Release(ctx context.Context, a *alloc.Allocation) error {
+	return m.host.RestoreVF(ctx, a.PF, a.VF, a.Device, a.Snapshot)
+}

@@ -1,0 +1,213 @@
+package vfpool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/store"
+)
+
+// EnsureAll ensures that several PFs have VFs; want is how many to create on a PF that has none, 0 for all that it can have. It
+// works on the PFs concurrently: a PF without a cable takes as long as the slowest link, and several of them one after the other
+// longer than a call may take. Of several errors it returns that of the first PF. The caller holds none of the PFs' locks.
+func (p *Pool) EnsureAll(ctx context.Context, pfs []hw.PF, want int) error {
+	errs := make([]error, len(pfs))
+	var wg sync.WaitGroup
+	for i, pf := range pfs {
+		wg.Go(func() { errs[i] = p.ensure(ctx, pf, want) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ensure is ensureLocked for a caller without the PF's lock.
+func (p *Pool) ensure(ctx context.Context, pf hw.PF, want int) error {
+	unlock, err := p.Locks.Lock(ctx, LockName(pf.PCI()))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if pf, err = p.Host.PF(pf.PCI()); err != nil { // another call may have created VFs meanwhile
+		return err
+	}
+	return p.ensureLocked(ctx, pf, want)
+}
+
+// ensureLocked ensures that a PF has VFs: if it has none, want of them, or all for 0, are recorded and created. The caller holds the
+// PF's lock.
+func (p *Pool) ensureLocked(ctx context.Context, pf hw.PF, want int) error {
+	r, err := ledger.Get[pfRecord](ctx, p.Store, pfKey(pf.PCI()))
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		return p.createNew(ctx, pf, want)
+	case err != nil:
+		return err
+	case p.ownedByAdmin(pf, r.Rec):
+		if _, err := ledger.Commit(ctx, p.Store, store.Unchanged(r.KV), ledger.Del(r.KV.Key)); err != nil {
+			return err
+		}
+		return p.createNew(ctx, pf, want)
+	case want > 0 && want != r.Rec.NumVFs:
+		return fmt.Errorf("option numvfs: %d is not possible: the plugin made %d vfs on %s for other networks", want,
+			r.Rec.NumVFs, pf)
+	case r.Rec.Done && pf.NumVFs > 0:
+		return nil
+	}
+	return p.create(ctx, pf, r)
+}
+
+// ownedByAdmin reports whether a PF's VFs are not those of its record: after a reboot the host's configuration created some first, or
+// an administrator has changed their number.
+func (p *Pool) ownedByAdmin(pf hw.PF, r pfRecord) bool {
+	return pf.NumVFs > 0 && (r.Boot != p.Host.Boot() || r.NumVFs != pf.NumVFs)
+}
+
+// createNew creates VFs on a PF that has no record, unless it has VFs already.
+func (p *Pool) createNew(ctx context.Context, pf hw.PF, want int) error {
+	switch {
+	case pf.NumVFs > 0 && want > 0 && want != pf.NumVFs:
+		return fmt.Errorf("option numvfs: %d is not possible: %s has %d vfs that the plugin did not make and does not "+
+			"remove; leave the option out, or change their number on the host", want, pf, pf.NumVFs)
+	case pf.NumVFs > 0:
+		return nil
+	case want > pf.TotalVFs:
+		return fmt.Errorf("option numvfs: %d is not possible: %s can have %d vfs", want, pf, pf.TotalVFs)
+	case want == 0:
+		want = pf.TotalVFs
+	}
+	before, err := p.Host.Sharing(pf)
+	if err != nil {
+		return err
+	}
+	rec := pfRecord{Version: ledger.Version, PCI: pf.PCI(), NumVFs: want, Before: before}
+	r, err := p.put(ctx, store.Absent(pfKey(pf.PCI())), rec)
+	if err != nil {
+		return err
+	}
+	if err := p.create(ctx, pf, r); err != nil {
+		return errors.Join(err, p.removeLocked(context.WithoutCancel(ctx), pf.PCI()))
+	}
+	return nil
+}
+
+// create creates the VFs of a record and marks it done. It also finishes what a crash has interrupted. What the record says about the
+// PF before is from this boot: the host may have begun to use the PF since the last.
+func (p *Pool) create(ctx context.Context, pf hw.PF, r ledger.Rev[pfRecord]) error {
+	p.Counters.Count("vfs_made")
+	p.Log.Info("creating vfs", zap.String("pf", pf.Name), zap.String("pci", pf.PCI()), zap.Int("numvfs", r.Rec.NumVFs))
+	rec := r.Rec
+	if rec.Boot != p.Host.Boot() {
+		before, err := p.Host.Sharing(pf)
+		if err != nil {
+			return err
+		}
+		rec.Before = before
+	}
+	rec.Boot, rec.Done = p.Host.Boot(), false
+	r, err := p.put(ctx, store.Unchanged(r.KV), rec)
+	if err != nil {
+		return err
+	}
+	if err := p.Host.EnableVFs(ctx, pf, rec.NumVFs); err != nil {
+		return err
+	}
+	rec.Done = true
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishBound) // they exist, even if the caller has given up
+	defer cancel()
+	_, err = p.put(ctx, store.Unchanged(r.KV), rec)
+	return err
+}
+
+func (p *Pool) put(ctx context.Context, cond store.Cond, rec pfRecord) (ledger.Rev[pfRecord], error) {
+	key := pfKey(rec.PCI)
+	res, err := ledger.Commit(ctx, p.Store, cond, ledger.Put(key, rec))
+	return ledger.Rev[pfRecord]{Rec: rec, KV: store.KV{Key: key, Rev: res.Rev}}, err
+}
+
+// RemoveUnused removes the VFs that the plugin created on a PF if no network and no allocation needs them. The caller holds the lock
+// of all networks. It is an error if the host uses one of the VFs.
+func (p *Pool) RemoveUnused(ctx context.Context, pci string) error {
+	if pci == "" {
+		return nil
+	}
+	unlock, err := p.Locks.Lock(ctx, LockName(pci))
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if needed, err := p.needed(ctx, pci); needed || err != nil {
+		return err
+	}
+	return p.removeLocked(ctx, pci)
+}
+
+// RemoveAllUnused is RemoveUnused for all PFs.
+func (p *Pool) RemoveAllUnused(ctx context.Context) error {
+	all, err := ledger.List[pfRecord](ctx, p.Store, pfPrefix)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, r := range all {
+		errs = append(errs, p.RemoveUnused(ctx, r.Rec.PCI))
+	}
+	return errors.Join(errs...)
+}
+
+// removeLocked removes a PF's VFs and its record, if the plugin created them. The caller holds the PF's lock.
+func (p *Pool) removeLocked(ctx context.Context, pci string) error {
+	r, err := ledger.Get[pfRecord](ctx, p.Store, pfKey(pci))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	pf, err := p.Host.PF(pci)
+	switch {
+	case r.Rec.Boot != p.Host.Boot(): // the reboot has removed them, and the PF may have no driver yet
+	case errors.Is(err, hw.ErrNotFound): // gone with its VFs
+	case err != nil:
+		return err
+	case p.ownedByAdmin(pf, r.Rec):
+	default:
+		if err := p.disable(ctx, pf, r.Rec.Before); err != nil {
+			return err
+		}
+	}
+	_, err = ledger.Commit(ctx, p.Store, store.Unchanged(r.KV), ledger.Del(r.KV.Key))
+	return err
+}
+
+// disable removes a PF's VFs and restores the PF. hw refuses it while the host uses one of them; the reconciler tries it again.
+func (p *Pool) disable(ctx context.Context, pf hw.PF, before hw.Sharing) error {
+	before, err := p.keepUp(ctx, pf, before)
+	if err == nil {
+		err = p.Host.DisableVFs(pf, before)
+	}
+	if err == nil {
+		p.Counters.Count("vfs_removed")
+		p.Log.Info("removed vfs", zap.String("pf", pf.Name), zap.String("pci", pf.PCI()), zap.Int("numvfs", pf.NumVFs))
+	}
+	return err
+}
+
+// keepUp returns how a PF is to be left: as it was before, but up while containers have children of it.
+func (p *Pool) keepUp(ctx context.Context, pf hw.PF, before hw.Sharing) (hw.Sharing, error) {
+	held, err := p.Allocations.List(ctx)
+	for _, a := range held {
+		before.Up = before.Up || a.Parent == pf.ID
+	}
+	return before, err
+}

@@ -1,0 +1,124 @@
+// Package vfpool has the PFs and their VFs: it finds the PFs of a network, creates and removes their VFs, and selects a free VF.
+//
+// VFs that the plugin creates are recorded before, so that they, and only they, are removed again. VFs that a PF had already, or whose
+// number an administrator has changed, belong to the administrator and stay.
+package vfpool
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/keylock"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/metrics"
+	"github.com/mellanox/passthrough/netdrv/option"
+	"github.com/mellanox/passthrough/store"
+)
+
+// pfPrefix is that of the keys of pfRecords.
+const pfPrefix = "pf/"
+
+// finishBound bounds a write that is done although the caller's own time is up.
+const finishBound = 8 * time.Second
+
+// pfRecord says that the plugin created the VFs of a PF, and how the PF was before.
+type pfRecord struct {
+	Version int        `json:"v"`
+	PCI     string     `json:"pci"`
+	NumVFs  int        `json:"numvfs"`
+	Boot    string     `json:"boot"` // the boot in which they were created
+	Before  hw.Sharing `json:"was"`
+	Done    bool       `json:"done"` // false while they are being created, and after a crash in the middle of that
+}
+
+func pfKey(pci string) string { return pfPrefix + pci }
+
+// LockName is the name of a PF's lock. A device that is no PF has one as well.
+func LockName(pci string) string { return "pf " + pci }
+
+// A Pool creates and removes the VFs of one host's PFs.
+type Pool struct {
+	Host        *hw.Host
+	Store       store.Store
+	Log         *zap.Logger
+	Locks       *keylock.Map
+	Allocations *alloc.Table
+	Counters    *metrics.Counters
+}
+
+// Inventory reads the PFs of a network and their VFs. It creates missing VFs, such as after a reboot or when the PF was plugged in
+// again. A PF that is gone or broken takes only its own VFs out of the network: missing says why. near are the CPUs that interrupts
+// are to go to. The caller holds the PFs' locks.
+func (p *Pool) Inventory(ctx context.Context, devices []ledger.Device, near hw.CPUs) (pfs []PF, missing []error) {
+	all, errs := make([]PF, len(devices)), make([]error, len(devices))
+	var wg sync.WaitGroup
+	for i, dev := range devices { // concurrently: VFs may have to be created, see EnsureAll
+		wg.Go(func() { all[i], errs[i] = p.read(ctx, dev.ID.PCI(), near) })
+	}
+	wg.Wait()
+	for i, err := range errs {
+		if err != nil {
+			missing = append(missing, err)
+			continue
+		}
+		pfs = append(pfs, all[i])
+	}
+	return pfs, missing
+}
+
+// read reads one PF and its VFs.
+func (p *Pool) read(ctx context.Context, pci string, near hw.CPUs) (pf PF, err error) {
+	if pf.PF, err = p.Host.LegacyPF(pci); err != nil {
+		return pf, err
+	}
+	if pf.NumVFs == 0 {
+		if err := p.ensureLocked(ctx, pf.PF, 0); err != nil {
+			return pf, err
+		}
+	}
+	if pf.VFs, err = p.Host.VFs(pf.PF); err != nil {
+		return pf, err
+	}
+	if pf.States, err = p.Host.VFStates(pf.PF); err != nil {
+		return pf, err
+	}
+	pf.Near, err = p.Host.Near(pf.PF, near)
+	return pf, err
+}
+
+// needed reports whether a network or an allocation needs the PF's VFs.
+func (p *Pool) needed(ctx context.Context, pci string) (bool, error) {
+	networks, err := ledger.List[ledger.Network](ctx, p.Store, ledger.NetworkPrefix)
+	if err != nil {
+		return false, err
+	}
+	for _, n := range networks {
+		ours := slices.ContainsFunc(n.Rec.Devices, func(d ledger.Device) bool { return d.ID.PCI() == pci })
+		if o, err := option.Parse(n.Rec.Options); ours && err == nil && o.UsesVFs() {
+			return true, nil
+		}
+	}
+	held, err := p.Allocations.List(ctx)
+	for _, a := range held {
+		if a.PF == pci {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// present reports whether a PF is in the host. A PF that cannot be read counts as present.
+func (p *Pool) present(pci string) bool {
+	_, err := p.Host.PF(pci)
+	return !absent(err)
+}
+
+// absent reports whether an error says that a PF has no netdev in the host; its driver may still be to come.
+func absent(err error) bool { return errors.Is(err, hw.ErrNotFound) || errors.Is(err, hw.ErrAway) }
