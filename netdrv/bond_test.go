@@ -9,7 +9,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// bond adds a bond of the host's own over two NICs, with an address.
+// bond adds a bond of two NICs to the host, with an address.
 func bond(m *machine, up bool) {
 	m.kernel.AddPF(hwtest.PF{Name: "ens3", PCI: "0000:03:00.0"})
 	m.kernel.AddPF(hwtest.PF{Name: "ens4", PCI: "0000:04:00.0"})
@@ -24,15 +24,15 @@ func bond(m *machine, up bool) {
 	}
 }
 
-// TestBond: a bond stays in the host while a macvlan that has its MAC is in the container, and is as it was afterwards,
-// however the container ended and whatever it did.
+// TestBond: a bond stays in the host while a macvlan with its MAC is in the container. It is as before afterwards, whatever the container did
+// and however it ended.
 func TestBond(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(m *machine){
 		"stopped": func(m *machine) { m.end("a") },
 		"killed with the engine": func(m *machine) {
 			m.leave("a")
-			m.kernel.KillNS("a", time.Second) // the next container does not wait for that to be over
+			m.kernel.KillNS("a", time.Second) // the next container does not wait for the end of the namespace
 			m.delete("a")
 		},
 	} {
@@ -90,7 +90,7 @@ func TestBondKept(t *testing.T) {
 			"(to 192.0.2.30 on bond0); the host would be cut off; if that is meant, say force=yes")
 		m.mustCreate("n", "netdevice=bond0", "mode=passthrough", "force=yes")
 	})
-	story(t, func(m *machine) { // the host has a child of its own on it
+	story(t, func(m *machine) { // the host has created a child of it
 		bond(m, true)
 		m.mustCreate("n", "netdevice=bond0", "mode=passthrough")
 		m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("bond0").Index})
@@ -104,7 +104,7 @@ func TestBondKept(t *testing.T) {
 	})
 }
 
-// TestBondGone: the host removes the bond while it is lent, or the machine is started anew; nothing is left to put back.
+// TestBondGone: the host removes the bond while a container uses it, or the machine is rebooted. There is nothing to restore.
 func TestBondGone(t *testing.T) {
 	t.Parallel()
 	for name, go_ := range map[string]func(m *machine){

@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// TestDriverNeverLoads: without the driver of the VFs no VF is of any use. The error says what to load, in time for the
-// engine to show it, and no VF is blamed for it.
+// TestDriverNeverLoads: no VF can be used without the VFs' driver. The error says what to load, in time for the engine to show it, and no VF
+// is quarantined.
 func TestDriverNeverLoads(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -31,9 +31,9 @@ func TestDriverNeverLoads(t *testing.T) {
 	})
 }
 
-// TestEveryVFIsBroken: VFs that come up dead are tried one after the other, but not for ever; the error of the last says
-// what is wrong, and what is broken is told apart from what is in use.
-func TestEveryVFIsBroken(t *testing.T) {
+// TestEveryVFIsFaulty: if VFs are faulty a limited number of them is tried. The error of the last says what is wrong, and distinguishes
+// quarantined VFs from those in use.
+func TestEveryVFIsFaulty(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		pf := igb()

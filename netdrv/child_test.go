@@ -10,14 +10,13 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// TestChildren: each container gets a child of its own, which is gone with it, however it ended; the device stays in the
-// host as it is.
+// TestChildren: each container gets a child, which is removed with it, however it ended. The device stays in the host and does not change.
 func TestChildren(t *testing.T) {
 	t.Parallel()
 	for mode, c := range map[string]struct {
 		device  string
 		options []string
-		mac     bool // the child has one of its own, which is answered
+		mac     bool // the child has its own MAC, which is answered
 	}{
 		"macvlan": {"ens2", []string{"macvlan_mode=private"}, true},
 		"ipvlan":  {"ens2", []string{"ipvlan_mode=l3s"}, false},
@@ -64,7 +63,7 @@ func TestChildren(t *testing.T) {
 	}
 }
 
-// TestChildMAC: a MAC of the user's is a macvlan's alone, and nobody else's on the device.
+// TestChildMAC: a user can choose the MAC of a macvlan only, and none that another child of the device has.
 func TestChildMAC(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -80,7 +79,7 @@ func TestChildMAC(t *testing.T) {
 		_, _, err = m.run("b", "n", "52:54:00:bb:00:00")
 		wantError(t, err, "mac address 52:54:00:bb:00:00: ens2 has it")
 		m.leave("a")
-		m.kernel.KillNS("a", time.Second) // the engine was killed, and the container is started again at once
+		m.kernel.KillNS("a", time.Second) // the engine was killed, and the container is restarted at once
 		m.delete("a")
 		m.mustRun("b", "n", "02:00:00:00:00:42")
 		m.end("b")
@@ -89,7 +88,7 @@ func TestChildMAC(t *testing.T) {
 		_, _, err = m.run("c", "n", "02:00:00:00:00:43")
 		if err == nil || !strings.HasSuffix(err.Error(), ": set mac 02:00:00:00:00:43: another on its device has it: "+
 			"address already in use") {
-			t.Errorf("the mac of a macvlan of the host's: %v", err)
+			t.Errorf("the mac of a macvlan that the host created: %v", err)
 		}
 		m.kernel.DelLink("mv0")
 		m.mustRemove("n")
@@ -105,7 +104,7 @@ func TestChildMAC(t *testing.T) {
 	})
 }
 
-// TestChildParent: which devices children are made on, and beside what.
+// TestChildParent: which devices can have children, and which other networks such a device can have.
 func TestChildParent(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -137,7 +136,7 @@ func TestChildParent(t *testing.T) {
 		m.mustRun("a", "besides")
 		m.mustRun("b", "vfs")
 		m.end("b")
-		m.mustRemove("vfs") // the VFs that were made for it go, though its PF has another network, and stays up for that
+		m.mustRemove("vfs") // its VFs are removed although the PF has another network, for which the PF stays up
 		if n := m.kernel.NumVFs("0000:01:00.0"); n != 0 {
 			t.Errorf("%d vfs are left", n)
 		}
@@ -149,8 +148,7 @@ func TestChildParent(t *testing.T) {
 	})
 }
 
-// TestChildRefused: what cannot be made is an error in words for the user, and leaves nothing; it is tried anew the next
-// time.
+// TestChildRefused: the error of a child that cannot be created is for users. It leaves nothing behind, and the next call tries again.
 func TestChildRefused(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -174,7 +172,7 @@ func TestChildRefused(t *testing.T) {
 	})
 }
 
-// TestChildOfDeadEngine: a container of which nothing is heard any more costs no more than its record, which goes with
+// TestChildOfDeadEngine: a container of an engine that has died costs no more than its record, which is removed with
 // the network; a child that stays in the host is removed.
 func TestChildOfDeadEngine(t *testing.T) {
 	t.Parallel()
@@ -188,7 +186,7 @@ func TestChildOfDeadEngine(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m.kernel.String() == before {
-			t.Error("nothing was made for b")
+			t.Error("b has no child")
 		}
 		m.settled()
 		m.wantHost(before)
@@ -197,7 +195,7 @@ func TestChildOfDeadEngine(t *testing.T) {
 	})
 }
 
-// TestChildAfterReboot: children do not outlive the machine's start; the network does.
+// TestChildAfterReboot: children do not survive a reboot; the network does.
 func TestChildAfterReboot(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {

@@ -16,16 +16,16 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// A life is a story that is cut short at every step: what it starts from, and what it does.
-type life struct {
+// A scenario is a sequence of operations that a crash interrupts at every step, and the hardware that it starts from.
+type scenario struct {
 	hardware func(m *machine)
-	live     func(m *machine) // errors are what happens when the process dies
+	run      func(m *machine) // it ignores errors: the process dies in it
 }
 
 var errKilled = errors.New("killed")
 
-// lives are the operations that touch devices, each from start to end.
-func lives() map[string]life {
+// scenarios returns the operations that touch devices, each from start to end.
+func scenarios() map[string]scenario {
 	container := func(options ...string) func(m *machine) {
 		return func(m *machine) {
 			if m.create("n", options...) != nil {
@@ -45,10 +45,10 @@ func lives() map[string]life {
 			_ = m.remove("n")
 		}
 	}
-	return map[string]life{
+	return map[string]scenario{
 		"vf of a fresh pf": {
 			hardware: func(m *machine) { m.kernel.AddPF(igb()) },
-			live:     container("netdevice=ens1f0", "vlan=100", "privileged=yes"),
+			run:      container("netdevice=ens1f0", "vlan=100", "privileged=yes"),
 		},
 		"vf of several pfs": {
 			hardware: func(m *machine) {
@@ -58,24 +58,24 @@ func lives() map[string]life {
 				m.kernel.AddPF(pf)
 				m.settled()
 			},
-			live: container("netdevice=ens1f0,ens2f0", "vlan=100", "numvfs=2"),
+			run: container("netdevice=ens1f0,ens2f0", "vlan=100", "numvfs=2"),
 		},
 		"bond": {
 			hardware: func(m *machine) { pool(m) },
-			live:     container("netdevice=ens1f0,ens2f0", "vlan=100", "bond=active-backup", "numvfs=2"),
+			run:      container("netdevice=ens1f0,ens2f0", "vlan=100", "bond=active-backup", "numvfs=2"),
 		},
 		"vf that was there": {
 			hardware: func(m *machine) {
 				pf := igb()
 				pf.Up, pf.VFs = true, 2
 				m.kernel.AddPF(pf)
-				m.settled() // until udev has named the VFs
+				m.settled() // udev has named the VFs
 			},
-			live: container("netdevice=ens1f0", "vlan=100", "privileged=yes"),
+			run: container("netdevice=ens1f0", "vlan=100", "privileged=yes"),
 		},
 		"vf of an infiniband pf": {
 			hardware: func(m *machine) { m.kernel.AddPF(hca()) },
-			live:     container("netdevice=ib0"),
+			run:      container("netdevice=ib0"),
 		},
 		"vf of an infiniband pf of its vendor's driver": {
 			hardware: func(m *machine) {
@@ -83,7 +83,7 @@ func lives() map[string]life {
 				pf.VendorTree = true
 				m.kernel.AddPF(pf)
 			},
-			live: container("netdevice=ib0", "link_state=enable"),
+			run: container("netdevice=ib0", "link_state=enable"),
 		},
 		"vf that is tuned": {
 			hardware: func(m *machine) {
@@ -92,7 +92,7 @@ func lives() map[string]life {
 				m.kernel.AddPF(pf)
 				m.settled()
 			},
-			live: container("netdevice=ens1f0", "queues=2", "ring_rx=512", "ethtool=gro=off,tso=off", "cores=2,5"),
+			run: container("netdevice=ens1f0", "queues=2", "ring_rx=512", "ethtool=gro=off,tso=off", "cores=2,5"),
 		},
 		"whole device that is tuned": {
 			hardware: func(m *machine) {
@@ -100,42 +100,42 @@ func lives() map[string]life {
 				nic.Up = false
 				m.kernel.AddPF(nic)
 			},
-			live: container("netdevice=ens2", "mode=passthrough", "ring_tx=512", "ethtool=rx=off", "cores=numa"),
+			run: container("netdevice=ens2", "mode=passthrough", "ring_tx=512", "ethtool=rx=off", "cores=numa"),
 		},
 		"whole device": {
 			hardware: nic,
-			live:     container("netdevice=ens2", "mode=passthrough"),
+			run:      container("netdevice=ens2", "mode=passthrough"),
 		},
 		"whole device without a pci address": {
 			hardware: func(m *machine) { m.kernel.AddVeth("tap0", "tap1"); m.kernel.AddAddrs("tap0", "192.0.2.7/24") },
-			live:     container("netdevice=tap0", "mode=passthrough"),
+			run:      container("netdevice=tap0", "mode=passthrough"),
 		},
 		"whole bond": {
 			hardware: func(m *machine) { bond(m, false) },
-			live:     container("netdevice=bond0", "mode=passthrough", "mtu=9000"),
+			run:      container("netdevice=bond0", "mode=passthrough", "mtu=9000"),
 		},
-		"macvlan": {hardware: nic, live: container("netdevice=ens2", "mode=macvlan")},
-		"ipvlan":  {hardware: nic, live: container("netdevice=ens2", "mode=ipvlan", "mtu=1400")},
-		"ipoib":   {hardware: ipoib, live: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
+		"macvlan": {hardware: nic, run: container("netdevice=ens2", "mode=macvlan")},
+		"ipvlan":  {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "mtu=1400")},
+		"ipoib":   {hardware: ipoib, run: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
 	}
 }
 
-// deleteQuietly is DeleteEndpoint as the engine does it: it does not care for the answer.
+// deleteQuietly is DeleteEndpoint as the engine calls it: it ignores the error.
 func (m *machine) deleteQuietly(container, network string) {
 	ctx, cancel := m.call()
 	defer cancel()
 	_, _ = m.driver.DeleteEndpoint(ctx, &plugin.DeleteEndpointRequest{NetworkID: network, EndpointID: endpoint(container)})
 }
 
-// recovers kills the process where dies says, starts it again, has the engine repeat what it repeats - it deletes what
-// it knows, and the user removes the network - and then the machine has to be as it was, and the ledger empty.
-func recovers(t *testing.T, l life, die func(m *machine), died func() bool) (again bool) {
+// recovers runs a scenario in which the process dies as die arranges, and restarts the process. The engine then deletes the endpoint that it
+// knows, and the user the network. The machine has to be as before, and the ledger empty.
+func recovers(t *testing.T, l scenario, die func(m *machine), died func() bool) (again bool) {
 	story(t, func(m *machine) {
 		l.hardware(m)
 		before := m.kernel.String()
 		m.stop()
 		die(m)
-		l.live(m)
+		l.run(m)
 		again = died()
 		m.stop()
 		m.kernel.OnCall(nil)
@@ -156,10 +156,10 @@ func recovers(t *testing.T, l life, die func(m *machine), died func() bool) (aga
 	return again
 }
 
-// TestCrashAtEveryTransaction kills the process at each write of the ledger, both before and after it took effect.
+// TestCrashAtEveryTransaction kills the process at each write to the ledger, once before and once after it takes effect.
 func TestCrashAtEveryTransaction(t *testing.T) {
 	t.Parallel()
-	for name, l := range lives() {
+	for name, l := range scenarios() {
 		for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
 			for k, again := 1, true; again; k++ {
 				t.Run(fmt.Sprintf("%s/%s/%d", name, fate, k), func(t *testing.T) {
@@ -175,7 +175,7 @@ func TestCrashAtEveryTransaction(t *testing.T) {
 	}
 }
 
-// dieWith makes a process whose ledger is dead unable to touch devices too.
+// dieWith keeps a process whose ledger is dead from changing devices.
 func dieWith(k *hwtest.Kernel, crash *storetest.Crash) {
 	k.OnCall(func(int, string) error {
 		if crash.Dead() {
@@ -185,7 +185,7 @@ func dieWith(k *hwtest.Kernel, crash *storetest.Crash) {
 	})
 }
 
-// deadWith is a ledger that refuses everything once the process is dead.
+// deadWith is a ledger that refuses all writes once the process is dead.
 type deadWith struct {
 	store.Store
 	dead *atomic.Bool
@@ -198,10 +198,10 @@ func (d deadWith) Txn(ctx context.Context, conds []store.Cond, then []store.Op) 
 	return d.Store.Txn(ctx, conds, then)
 }
 
-// TestCrashAtEveryKernelCall kills the process at each change that it makes to a device.
+// TestCrashAtEveryKernelCall kills the process at each change of a device.
 func TestCrashAtEveryKernelCall(t *testing.T) {
 	t.Parallel()
-	for name, l := range lives() {
+	for name, l := range scenarios() {
 		for k, again := 0, true; again; k++ {
 			t.Run(fmt.Sprintf("%s/%d", name, k), func(t *testing.T) {
 				var dead atomic.Bool
@@ -221,10 +221,10 @@ func TestCrashAtEveryKernelCall(t *testing.T) {
 	}
 }
 
-// TestFailureAtEveryKernelCall has each change fail once, with the process living on: it undoes what it began.
+// TestFailureAtEveryKernelCall lets each change of a device fail once. The process lives on, and undoes what it began.
 func TestFailureAtEveryKernelCall(t *testing.T) {
 	t.Parallel()
-	for name, l := range lives() {
+	for name, l := range scenarios() {
 		for k, again := 1, true; again; k++ {
 			t.Run(fmt.Sprintf("%s/%d", name, k), func(t *testing.T) {
 				var m0 *machine
@@ -240,8 +240,8 @@ func TestFailureAtEveryKernelCall(t *testing.T) {
 	}
 }
 
-// TestCrashWhileBinding kills the process at each change while it lends a VF that was there, but bound to no driver: the
-// driver_override that binding it needs for a moment never stays.
+// TestCrashWhileBinding kills the process at each change while it attaches a VF that had no driver: the driver_override that it needs for
+// binding never stays.
 func TestCrashWhileBinding(t *testing.T) {
 	t.Parallel()
 	for k, again := 0, true; again; k++ {
@@ -265,7 +265,7 @@ func TestCrashWhileBinding(t *testing.T) {
 					dead.Store(true)
 					return errKilled
 				})
-				lives()["vf that was there"].live(m)
+				scenarios()["vf that was there"].run(m)
 				again = dead.Load()
 				m.stop()
 				m.kernel.OnCall(nil)

@@ -18,8 +18,7 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// A machine is a host with a stand-in kernel, a ledger and a driver, and an engine that calls the driver and moves
-// devices as dockerd does.
+// A machine is a host with a fake kernel, a ledger and a driver, and an engine that calls the driver and moves devices as dockerd does.
 type machine struct {
 	t      *testing.T
 	kernel *hwtest.Kernel
@@ -30,17 +29,16 @@ type machine struct {
 	booted time.Time
 	where  map[string]place // by container
 	stop   context.CancelFunc
-	// inventedGateway is what the IPAM driver would say.
+	// inventedGateway is the answer of the IPAM driver.
 	inventedGateway func(ctx context.Context, pool, gateway string) bool
 	devices         map[string][]string // names that the operator has given
-	containerNames  map[string]string   // what the IPAM driver knows, by address
+	containerNames  map[string]string   // that the IPAM driver knows, by address
 }
 
-// A place is where a container's device went.
+// A place is where a container's device is.
 type place struct{ network, source, inside string }
 
-// story runs fn on a fresh machine in a bubble, where waits cost no time. What is true of every machine at the end of
-// every story is checked afterwards.
+// story runs fn on a new machine in a synctest bubble, where waits cost no time. Afterwards it checks the invariants.
 func story(t *testing.T, fn func(m *machine)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -52,13 +50,13 @@ func story(t *testing.T, fn func(m *machine)) {
 	})
 }
 
-// start starts a driver process on s; the one before it, if any, has to be stopped.
+// start starts a driver process on the ledger s. The process before it has to be stopped.
 func (m *machine) start(s store.Store) {
 	m.t.Helper()
 	m.startOn(s, m.kernel)
 }
 
-// startOn starts it on a kernel that is not quite the machine's.
+// startOn is start with another kernel, such as one that wraps the machine's.
 func (m *machine) startOn(s store.Store, k hw.Kernel) {
 	m.t.Helper()
 	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: k, Boot: m.boot, Booted: m.booted})
@@ -91,12 +89,12 @@ func (m *machine) restart() {
 	m.start(m.store)
 }
 
-// call bounds a call as the server does.
+// call returns the context of a call, with the server's time limit.
 func (m *machine) call() (context.Context, context.CancelFunc) {
 	return context.WithTimeout(m.ctx, 10*time.Second)
 }
 
-// create makes a network; options are "key=value".
+// create creates a network; options are "key=value".
 func (m *machine) create(id string, options ...string) error {
 	return m.createWith(id, &plugin.CreateNetworkRequest{}, options...)
 }
@@ -129,7 +127,7 @@ func (m *machine) remove(id string) error {
 // endpoint is the endpoint ID of a container.
 func endpoint(container string) string { return container + "-endpoint-0123456789" }
 
-// attach does CreateEndpoint and Join.
+// attach calls CreateEndpoint and Join.
 func (m *machine) attach(container, network string, i plugin.EndpointInterface) (*plugin.JoinResponse, string, error) {
 	ctx, cancel := m.call()
 	defer cancel()
@@ -146,7 +144,7 @@ func (m *machine) attach(container, network string, i plugin.EndpointInterface) 
 	return join, mac, err
 }
 
-// addressOf is a container's address, the same whenever it runs.
+// addressOf returns a container's address, which is the same for each run.
 func addressOf(container string) string {
 	sum := fnv.New32a()
 	sum.Write([]byte(container))
@@ -170,7 +168,7 @@ func (m *machine) run(container, network string, mac ...string) (source, hwaddr 
 	return source, hwaddr, nil
 }
 
-// mustRun is run where nothing can go wrong.
+// mustRun is run, and an error ends the test.
 func (m *machine) mustRun(container, network string, mac ...string) (source, hwaddr string) {
 	m.t.Helper()
 	source, hwaddr, err := m.run(container, network, mac...)
@@ -202,7 +200,7 @@ func (m *machine) leave(container string) {
 	}
 }
 
-// delete does DeleteEndpoint.
+// delete calls DeleteEndpoint.
 func (m *machine) delete(container string) {
 	m.t.Helper()
 	ctx, cancel := m.call()
@@ -215,16 +213,16 @@ func (m *machine) delete(container string) {
 	delete(m.where, container)
 }
 
-// settled waits until the reconciler has had time for everything that it does without being told.
+// settled waits until the reconciler has done everything that it does without a call.
 func (m *machine) settled() { m.after(10 * time.Minute) }
 
-// after lets time pass, in the bubble.
+// after lets time pass in the bubble.
 func (m *machine) after(d time.Duration) {
 	time.Sleep(d)
 	synctest.Wait()
 }
 
-// keys lists the keys in the ledger.
+// keys returns the keys of the ledger.
 func (m *machine) keys() []string {
 	m.t.Helper()
 	var keys []string
@@ -238,7 +236,7 @@ func (m *machine) keys() []string {
 	return keys
 }
 
-// checkInvariants checks what must be true whenever nothing is under way: an endpoint's device has a loan that names it.
+// checkInvariants checks what is true while no call is at work: each endpoint has one allocation that names it.
 func (m *machine) checkInvariants() {
 	m.t.Helper()
 	records := map[string]string{}
@@ -254,20 +252,20 @@ func (m *machine) checkInvariants() {
 		if !ok || !strings.HasPrefix(key, "ep/") {
 			continue
 		}
-		loans := 0
-		for k, loan := range records {
-			of := strings.Contains(loan, fmt.Sprintf(`"endpoint":%q`, eid)) && !strings.Contains(loan, `"part_of":`)
+		allocations := 0
+		for k, a := range records {
+			of := strings.Contains(a, fmt.Sprintf(`"endpoint":%q`, eid)) && !strings.Contains(a, `"part_of":`)
 			if strings.HasPrefix(k, "dev/") && of {
-				loans++
+				allocations++
 			}
 		}
-		if loans != 1 {
-			m.t.Errorf("endpoint %s has %d devices: %s", eid, loans, rec)
+		if allocations != 1 {
+			m.t.Errorf("endpoint %s has %d allocations: %s", eid, allocations, rec)
 		}
 	}
 }
 
-// wantError compares an error's whole text.
+// wantError compares the text of an error.
 func wantError(t *testing.T, err error, want string) {
 	t.Helper()
 	if err == nil || err.Error() != want {
@@ -275,7 +273,7 @@ func wantError(t *testing.T, err error, want string) {
 	}
 }
 
-// left is the end of the error about a network that another one has something of.
+// left is the end of the error about a conflict with another network.
 func left(network string) string {
 	return " (if the engine does not have that network, a crash has left it: say replace=" + network + ")"
 }

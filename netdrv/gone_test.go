@@ -11,7 +11,7 @@ import (
 	plugin "github.com/docker/go-plugins-helpers/network"
 )
 
-// createUntil is a CreateEndpoint whose caller goes away after a time: hangs up, or has waited for long enough.
+// createUntil is a CreateEndpoint whose caller gives up after a time: it cancels the call, or its time is up.
 func (m *machine) createUntil(container, network string, patience time.Duration, hangUp bool) error {
 	ctx, cancel := context.WithCancel(m.ctx)
 	if hangUp {
@@ -25,16 +25,16 @@ func (m *machine) createUntil(container, network string, patience time.Duration,
 	return err
 }
 
-// TestCallerGone ends CreateEndpoint's context at every moment of it. The engine forgets an endpoint whose creation it
-// gave up on and never deletes it: the device has to be free at once, and as it was.
+// TestCallerGone ends the context of CreateEndpoint at every moment of the call. The engine never deletes an endpoint whose creation it gave
+// up: the device has to be free at once, and as before.
 func TestCallerGone(t *testing.T) {
 	t.Parallel()
-	fresh := func(m *machine) { // VFs are made, probed, set and tried
+	fresh := func(m *machine) { // VFs are created, bound, set up and tested
 		pf := igb()
 		pf.TotalVFs, pf.VFCarrierAfter = 1, 60*time.Millisecond
 		m.kernel.AddPF(pf)
 	}
-	bound := func(m *machine) { // one VF that is there, has to be bound anew, and comes up late
+	bound := func(m *machine) { // one VF that exists, has to be bound again, and gets carrier late
 		pf := igb()
 		pf.Up, pf.VFs, pf.TotalVFs, pf.VFCarrierAfter = true, 1, 1, 60*time.Millisecond
 		m.kernel.AddPF(pf)
@@ -61,9 +61,9 @@ func TestCallerGone(t *testing.T) {
 					if done = err == nil; done {
 						m.must(m.deleteFrom("a", "n"))
 					} else if gone++; !errors.Is(err, context.Canceled) && !errors.Is(err, context.DeadlineExceeded) {
-						t.Errorf("error is %v, want the end of the context", err)
+						t.Errorf("error is %v, want that of the context", err)
 					}
-					m.after(time.Second) // its driver may still be making the netdev
+					m.after(time.Second) // its driver may still be creating the netdev
 					m.wantKeys(idle...)
 					m.mustRun("b", "n")
 					m.wantIn("0000:01:10.0", "b")
@@ -75,12 +75,12 @@ func TestCallerGone(t *testing.T) {
 			})
 		}
 		if gone < 2 {
-			t.Errorf("%s: it was over before the caller could go", name)
+			t.Errorf("%s: it returned before the caller gave up", name)
 		}
 	}
 }
 
-// TestCallerGoneWhileWaiting: a caller may give up on a VF that is on its way back. It gets nothing and leaves nothing.
+// TestCallerGoneWhileWaiting: a caller may give up while it waits for a VF that is on its way home. No endpoint is left behind.
 func TestCallerGoneWhileWaiting(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -110,15 +110,15 @@ func TestCallerGoneWhileWaiting(t *testing.T) {
 	})
 }
 
-// oneVF is a PF with one VF, which was there before.
+// oneVF adds a PF with one VF that the plugin did not create.
 func oneVF(m *machine) {
 	pf := igb()
 	pf.Up, pf.VFs, pf.TotalVFs = true, 1, 1
 	m.kernel.AddPF(pf)
-	m.after(time.Minute) // until udev has named it
+	m.after(time.Minute) // udev has named it
 }
 
-// TestCallerGoneFromWholeDevice: the same for a device that is handed over whole, whose MAC was set.
+// TestCallerGoneFromWholeDevice is TestCallerGone for a whole device whose MAC was set.
 func TestCallerGoneFromWholeDevice(t *testing.T) {
 	t.Parallel()
 	for _, what := range []string{"set alias", "set mac"} {
@@ -141,7 +141,7 @@ func TestCallerGoneFromWholeDevice(t *testing.T) {
 	}
 }
 
-// onFirst does something once, at the first change of a kind.
+// onFirst calls a function once, at the first change of a kind.
 func onFirst(what string, do func()) func(int, string) error {
 	done := false
 	return func(_ int, call string) error {

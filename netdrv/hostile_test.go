@@ -6,9 +6,9 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// TestHostileContainer: a container renames its device, gives it another MAC and flags, and the alias and the names of others,
-// and is killed, so that the kernel brings the device home as it is. A VF and a whole NIC are found again and put back all the
-// same, and nothing else is touched: also not the device whose name and alias were taken.
+// TestHostileContainer: a container renames its device, changes its MAC and flags, and gives it the alias and the names of others. It is
+// killed, so that the kernel brings the device home as it is. A VF and a whole NIC are found and restored all the same, and no other
+// device changes, such as the one whose name and alias were taken.
 func TestHostileContainer(t *testing.T) {
 	for _, network := range []string{"vfs", "whole"} {
 		t.Run(network, func(t *testing.T) {
@@ -58,7 +58,7 @@ func TestHostileContainer(t *testing.T) {
 	}
 }
 
-// aliasIn is the alias of the one device that a container has, besides lo.
+// aliasIn returns the alias of a container's only device besides lo.
 func aliasIn(m *machine, container string) string {
 	m.t.Helper()
 	for _, l := range m.kernel.InNS(container).Links() {

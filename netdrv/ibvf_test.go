@@ -14,15 +14,14 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// hca is a PF with IP over InfiniBand. There is no hardware of the kind behind it, not even an emulated one: it is made from
-// the kernel's sources.
+// hca is a PF with IP over InfiniBand. It is modelled on the kernel's sources only: no hardware, not even an emulated one, was available.
 func hca() hwtest.PF {
 	return hwtest.PF{Name: "ib0", PCI: "0000:01:00.0", Up: true, TotalVFs: 4, Driver: "mlx5_core", VFDriver: "mlx5_core",
 		Vendor: "0x15b3", Device: "0x1017", VFDevice: "0x1018", VFOffset: 1, VFStride: 1, InfiniBand: true,
 		ProbeTakes: 200 * time.Millisecond, VFCarrierAfter: time.Second}
 }
 
-// vfGUIDs are a VF's node and port GUID, and its link state, as its PF has them.
+// vfGUIDs returns a VF's node GUID, port GUID and link state, as its PF reports them.
 func (m *machine) vfGUIDs(vf int) string {
 	m.t.Helper()
 	states, err := m.kernel.VFs(m.kernel.Link("ib0").Index)
@@ -30,8 +29,8 @@ func (m *machine) vfGUIDs(vf int) string {
 	return fmt.Sprint(states[vf].NodeGUID, " ", states[vf].PortGUID, " ", states[vf].LinkMode)
 }
 
-// TestInfiniBandVF: a VF gets a GUID, its port follows the PF's and is active when the container gets it; afterwards it is as
-// it was. The engine is told no MAC.
+// TestInfiniBandVF: a VF gets a GUID, and its port follows the PF's and is active when the container gets it. Afterwards it is as before. No
+// MAC is answered to the engine.
 func TestInfiniBandVF(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(hca())
@@ -50,7 +49,7 @@ func TestInfiniBandVF(t *testing.T) {
 			}
 			m.end("a")
 			if now := m.vfGUIDs(0); now != made {
-				t.Errorf("given back it has %s, had %s", now, made)
+				t.Errorf("it is restored to %s, and had %s", now, made)
 			}
 		}
 		m.mustRemove("n")
@@ -59,7 +58,7 @@ func TestInfiniBandVF(t *testing.T) {
 	})
 }
 
-// TestGUID: a user's GUID is set for node and port, is nobody else's, and is gone afterwards, also from a VF that had none.
+// TestGUID: a user's GUID is set for node and port, cannot be used twice, and is removed afterwards, also from a VF that had none.
 func TestGUID(t *testing.T) {
 	const guid = "02:00:00:00:00:00:AB:01"
 	story(t, func(m *machine) {
@@ -87,14 +86,14 @@ func TestGUID(t *testing.T) {
 		if now := m.vfGUIDs(0); now != "  disable" {
 			t.Errorf("vf 0 is left with %s", now)
 		}
-		// The queue pair in its address is another after each binding.
+		// The queue pair in its address changes with each binding.
 		if after := withoutIPoIB(m.kernel.String()); after != withoutIPoIB(before) {
 			t.Errorf("the host is\n%s\nbut was\n%s", after, withoutIPoIB(before))
 		}
 	})
 }
 
-// withoutIPoIB leaves the queue pair out of IPoIB addresses.
+// withoutIPoIB removes the queue pair from IPoIB addresses.
 func withoutIPoIB(host string) string {
 	var lines []string
 	for _, l := range strings.Split(host, "\n") {
@@ -106,7 +105,7 @@ func withoutIPoIB(host string) string {
 	return strings.Join(lines, "\n")
 }
 
-// TestEthernetOfInfiniBand: what only Ethernet has is refused where there is none, and the reverse.
+// TestEthernetOfInfiniBand: options for Ethernet are refused on InfiniBand, and the reverse.
 func TestEthernetOfInfiniBand(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(hca())
@@ -133,8 +132,7 @@ func TestEthernetOfInfiniBand(t *testing.T) {
 	})
 }
 
-// TestSubnetManager: without one no port is ever active, and no container gets a VF. That is not the VF's
-// fault: it stays in use.
+// TestSubnetManager: without one no port is ever active, and no container gets a VF. The VF is not faulty, and is not quarantined.
 func TestSubnetManager(t *testing.T) {
 	story(t, func(m *machine) {
 		pf := hca()
@@ -162,7 +160,7 @@ func TestSubnetManager(t *testing.T) {
 		wantError(t, err, "vf 0 of ib0 (0000:01:00.1): port 1 of mlx5_1 is init, not active; is a subnet manager running, and does it "+
 			"serve virtual ports (opensm: virt_enabled 2)?")
 	})
-	story(t, func(m *machine) { // a port that is to be down is not waited for
+	story(t, func(m *machine) { // with link_state=disable the port is not waited for
 		pf := hca()
 		pf.NoManager = true
 		m.kernel.AddPF(pf)
@@ -172,8 +170,7 @@ func TestSubnetManager(t *testing.T) {
 	})
 }
 
-// TestInfiniBandTree: the driver of the card's vendor sets GUIDs and policy through files below the PF; rtnetlink may say nothing of
-// its VFs at all.
+// TestInfiniBandTree: the vendor's driver sets GUIDs and policy through files below the PF. rtnetlink may report nothing about its VFs.
 func TestInfiniBandTree(t *testing.T) {
 	for _, mute := range []bool{false, true} {
 		t.Run(fmt.Sprintf("mute=%t", mute), func(t *testing.T) { infiniBandTree(t, mute) })

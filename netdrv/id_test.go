@@ -8,9 +8,9 @@ import (
 	plugin "github.com/docker/go-plugins-helpers/network"
 )
 
-// TestIDsThatAreNone: IDs become parts of the ledger's keys. One that could be taken for two, or lead elsewhere, is refused
-// by every call, and nothing is changed: network a/b with endpoint c is not network a with endpoint b/c.
-func TestIDsThatAreNone(t *testing.T) {
+// TestInvalidIDs: IDs are parts of the ledger's keys. Every call refuses one that could make two keys alike, and changes nothing: network a/b
+// with endpoint c is not network a with endpoint b/c.
+func TestInvalidIDs(t *testing.T) {
 	t.Parallel()
 	for _, bad := range []string{"a/b", "..", "../net/n", "a\x00b", "a b", "ä", strings.Repeat("x", 129), "\n", "/"} {
 		t.Run(fmt.Sprintf("%.10q", bad), func(t *testing.T) {
@@ -40,5 +40,5 @@ func TestIDsThatAreNone(t *testing.T) {
 	}
 }
 
-// second is the error of a call.
+// second returns the error of a call.
 func second[T any](_ T, err error) error { return err }

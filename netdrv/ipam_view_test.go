@@ -12,7 +12,7 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// uses is what the driver says is used, as text.
+// uses returns what Uses returns, as text.
 func (m *machine) uses() string {
 	m.t.Helper()
 	all, err := m.driver.Uses(m.ctx)
@@ -26,7 +26,7 @@ func (m *machine) uses() string {
 	return strings.Join(lines, "\n")
 }
 
-// TestUses: who gives addresses can ask which are in use; what an earlier version did not write down is not taken for none.
+// TestUses: Uses returns the addresses in use. It is an error, not none, if a record of an earlier version lacks them.
 func TestUses(t *testing.T) {
 	story(t, func(m *machine) {
 		able(m)
@@ -56,7 +56,7 @@ func TestUses(t *testing.T) {
 	})
 }
 
-// ageEndpoint makes an endpoint's record one of an early version.
+// ageEndpoint turns an endpoint's record into one of an early version.
 func (m *machine) ageEndpoint(container, network string) {
 	m.t.Helper()
 	key := "ep/" + network + "/" + endpoint(container)

@@ -9,7 +9,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// guid is an address as IP over InfiniBand has it: queue pair, subnet prefix and port.
+// guid is a hardware address of IP over InfiniBand: queue pair, subnet prefix and port GUID.
 const guid = "80:00:02:08:fe:80:00:00:00:00:00:00:00:02:c9:03:00:a1:b2:c3"
 
 // ipoib adds a device with IP over InfiniBand.
@@ -18,8 +18,8 @@ func ipoib(m *machine) {
 	m.kernel.AddAddrs("ib0", "192.0.2.20/24")
 }
 
-// TestIPoIB: a device without an Ethernet address. The engine must not be told its address, which is none for it (28.0
-// to 29.2 fail the start), and nobody can choose another.
+// TestIPoIB: a device without an Ethernet address. Its address must not be answered to the engine, which does not accept it (28.0 to 29.2 fail
+// the start), and users cannot choose another.
 func TestIPoIB(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -55,8 +55,8 @@ func TestIPoIB(t *testing.T) {
 	})
 }
 
-// TestIPoIBChildComesHome: an IPoIB child does not die with its container, whose end may be long after the engine's. It is
-// waited for and removed, whatever it is called when it comes.
+// TestIPoIBChildComesHome: an IPoIB child is not removed with its container's namespace, which may end long after the engine. It is waited for
+// and removed, whatever its name is then.
 func TestIPoIBChildComesHome(t *testing.T) {
 	t.Parallel()
 	for _, late := range []time.Duration{0, 2 * time.Second, 20 * time.Second, 3 * time.Minute} {

@@ -16,17 +16,17 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// records are the files of testdata/ledger, by the version that wrote them: one record of each kind in each state that
-// outlives a call. What has been shipped is never changed there; a new version adds a directory.
+// records are the files of testdata/ledger, by the version that wrote them: one record of each kind in each state that outlives a call.
+// Files of a released version are never changed; a new version adds a directory.
 const records = "testdata/ledger"
 
-// A stored record, as it is in its file.
+// stored is a record as it is in its file.
 type stored struct {
 	Key    string
 	Record json.RawMessage
 }
 
-// shipped reads the records of one version.
+// shipped returns the records of one version.
 func shipped(t *testing.T, version string) []stored {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(records, version, "*.json"))
@@ -63,8 +63,8 @@ func twoNICs(m *machine) {
 	nic(m)
 }
 
-// busyDay leaves a machine with a record of each kind: a VF in a container, one that is ready, one that cannot be put
-// back, one on its way back, a whole device in a container, a child of a device in one.
+// busyDay leaves a machine with a record of each kind: a VF in a container, one that is ready, one that cannot be restored, one on its way
+// home, a whole device and a child in containers.
 func busyDay(m *machine) {
 	r := &plugin.CreateNetworkRequest{
 		IPv4Data: []*plugin.IPAMData{{Pool: "10.0.0.0/24", Gateway: "10.0.0.1/24"}},
@@ -89,11 +89,11 @@ func busyDay(m *machine) {
 	m.leave("stuck")
 	m.kernel.KillNS("stuck", 0)
 	m.delete("stuck")
-	m.after(15 * time.Second) // until the plugin gives up on the one that is stuck
+	m.after(15 * time.Second) // until the one that cannot be restored is quarantined
 }
 
-// TestWritesVersion1: what is written now is what version 1 wrote, field for field. If this fails the format has changed:
-// it needs a new version and a directory of its own, and what there is must stay readable.
+// TestWritesVersion1: records are written as version 1 wrote them, field for field. If this fails the format has changed: it needs a new
+// version with its own directory, and existing records must stay readable.
 func TestWritesVersion1(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -106,7 +106,7 @@ func TestWritesVersion1(t *testing.T) {
 		got := map[string]string{}
 		for _, s := range m.ledgerRecords() {
 			got[s.Key] = indent(t, s.Record)
-			if os.Getenv("UPDATE") != "" { // only before version 1 is shipped
+			if os.Getenv("UPDATE") != "" { // only before version 1 is released
 				keep(t, filepath.Join(records, "v1"), s)
 			}
 		}
@@ -116,7 +116,7 @@ func TestWritesVersion1(t *testing.T) {
 	})
 }
 
-// keep writes a record's file.
+// keep writes the file of a record.
 func keep(t *testing.T, dir string, s stored) {
 	t.Helper()
 	name := strings.NewReplacer("/", "_", ":", "-").Replace(strings.Replace(s.Key, "0000:", "0000-", 1)) + ".json"
@@ -129,7 +129,7 @@ func keep(t *testing.T, dir string, s stored) {
 	}
 }
 
-// indent is a record to be compared, without the moment at which it was written.
+// indent formats a record for comparison, without the time at which it was written.
 func indent(t *testing.T, b []byte) string {
 	t.Helper()
 	b = regexp.MustCompile(`"since":\s*"[^"]*"`).ReplaceAll(b, []byte(`"since": "then"`))
@@ -140,7 +140,7 @@ func indent(t *testing.T, b []byte) string {
 	return out.String()
 }
 
-// TestGoesOnFromVersion1: a driver that finds the records of version 1 knows what is lent, and ends it properly.
+// TestGoesOnFromVersion1: a driver that reads the records of version 1 knows all allocations, and ends them.
 func TestGoesOnFromVersion1(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -184,8 +184,8 @@ func TestGoesOnFromVersion1(t *testing.T) {
 	})
 }
 
-// TestUnreadableRecords: a record that a newer version has written, or that is damaged, is named in a clear error, and
-// nothing is done: what is not understood is not to be overwritten.
+// TestUnreadableRecords: the error about a record that is damaged, or of a newer version, names it. Nothing is done: a record that cannot be
+// read must not be overwritten.
 func TestUnreadableRecords(t *testing.T) {
 	t.Parallel()
 	const ep = "ep/n/a-endpoint-0123456789"
@@ -244,7 +244,7 @@ func TestUnreadableRecords(t *testing.T) {
 	}
 }
 
-// ledgerRecords is what the ledger holds.
+// ledgerRecords returns all records of the ledger.
 func (m *machine) ledgerRecords() (all []stored) {
 	m.t.Helper()
 	m.must(m.store.Range(m.t.Context(), "", func(kv store.KV) error {

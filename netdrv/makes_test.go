@@ -8,7 +8,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// asked is what can be asked of a VF, and whether a make of NIC does it.
+// asked is an option for a VF, and whether a make of NIC supports it.
 func asked(pf hwtest.PF) map[string]bool {
 	ops := !pf.NoVFOps && !pf.Virtio
 	return map[string]bool{
@@ -18,7 +18,7 @@ func asked(pf hwtest.PF) map[string]bool {
 	}
 }
 
-// TestMakes is the life of a VF of each make of NIC: what its driver does is set, and gone afterwards.
+// TestMakes attaches and releases a VF of each make of NIC: what its driver supports is set, and restored afterwards.
 func TestMakes(t *testing.T) {
 	for _, make := range hwtest.Makes() {
 		t.Run(make.Name, func(t *testing.T) {
@@ -69,7 +69,7 @@ func TestMakes(t *testing.T) {
 	}
 }
 
-// TestMakesRefuse: what a make does not do is refused in words that name the driver, on a VF that is in order afterwards.
+// TestMakesRefuse: the error about what a make does not support names the driver. The VF is restored then.
 func TestMakesRefuse(t *testing.T) {
 	for _, make := range hwtest.Makes() {
 		for option, done := range asked(make.PF) {
@@ -128,7 +128,7 @@ func TestMakesRefuse(t *testing.T) {
 		m.mustCreate("m", "netdevice=ens1f0")
 		m.mustRun("b", "m")
 		if l := m.kernel.InNS("b").Links()[0]; !l.Carrier {
-			t.Errorf("its link has been left switched off: %+v", l)
+			t.Errorf("its link is still off: %+v", l)
 		}
 		m.end("b")
 	})

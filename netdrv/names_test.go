@@ -10,8 +10,8 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// TestImpostor: while a device is away, another takes its name. It is not the other's turn to be put back: the device
-// waits, out of use, until its name is free again.
+// TestImpostor: while a device is away, another takes its name. The other is not restored in its place: the device stays quarantined until its
+// name is free again.
 func TestImpostor(t *testing.T) {
 	t.Parallel()
 	byName := func(k *hwtest.Kernel, name string) {
@@ -26,7 +26,7 @@ func TestImpostor(t *testing.T) {
 		options  []string
 		appear   func(k *hwtest.Kernel, name string)
 		own      string // name of the device
-		busy     string // what the next container is told
+		busy     string // error of the next container
 	}{
 		"of a vf": {oneVF, []string{"netdevice=ens1f0", "vlan=4"}, byName, "ens1f0v0",
 			"ens1f0 (0000:01:00.0): all 1 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is quarantined: " +
@@ -51,10 +51,10 @@ func TestImpostor(t *testing.T) {
 				c.appear(m.kernel, source)
 				impostor := m.kernel.Link(source)
 
-				// The engine cannot bring the device home under its name, and leaves it to the kernel.
+				// The engine cannot move the device home under its name, and leaves that to the kernel.
 				m.leave("a")
 				if err := m.kernel.MoveHome("a", "eth0", source); err == nil {
-					t.Error("moved home onto a name that is taken")
+					t.Error("moved home under a name that is taken")
 				}
 				want := map[string]string{source: "eth0"}[m.kernel.InNS("a").Links()[0].Name]
 				if want != "" {
@@ -80,8 +80,7 @@ func TestImpostor(t *testing.T) {
 	}
 }
 
-// TestOwnAltName: udev, or the container, has given the device its own old name as an alternative one. That is no
-// obstacle.
+// TestOwnAltName: a device is restored although udev, or the container, has given it its own old name as an alternative name.
 func TestOwnAltName(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -98,7 +97,7 @@ func TestOwnAltName(t *testing.T) {
 	})
 }
 
-// TestUdevIsSlow: a VF is lent under the name that it has in the end, as long as udev does not take all day.
+// TestUdevIsSlow: a VF is attached under its final name, if udev sets that within a bound.
 func TestUdevIsSlow(t *testing.T) {
 	t.Parallel()
 	for after, name := range map[time.Duration]string{0: "ens1f0v0", 3 * time.Second: "ens1f0v0"} {
@@ -119,8 +118,8 @@ func TestUdevIsSlow(t *testing.T) {
 	}
 }
 
-// TestNoUdev: where nobody names devices - no udev, or one that keeps the kernel's names - every VF that is bound gets
-// the first number that is free: also the one of a VF that is away. Each has a name of its own all the same.
+// TestNoUdev: without udev, or with one that keeps the kernel's names, each VF that is bound gets the first free number, which may be that of
+// a VF in a container. Each has a unique name all the same.
 func TestNoUdev(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ noUdev, slow bool }{

@@ -16,17 +16,17 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// A crowd is containers that come and go at the same time, and who has which VF at the moment.
-type crowd struct {
+// A fleet is containers that start and stop concurrently, and which of them has which VF at the moment.
+type fleet struct {
 	m       *machine
 	network string
 
 	mu   sync.Mutex        // guards held
-	held map[string]string // container by the MAC that it has
+	held map[string]string // containers by their MACs
 }
 
 // start starts a container; it may be called from any goroutine.
-func (c *crowd) start(container string) (source string, err error) {
+func (c *fleet) start(container string) (source string, err error) {
 	mac, err := c.m.createEndpoint(container, c.network, plugin.EndpointInterface{Address: "10.0.0.2/24"})
 	if err != nil {
 		return "", err
@@ -51,8 +51,8 @@ func (c *crowd) start(container string) (source string, err error) {
 	return join.InterfaceName.SrcName, nil
 }
 
-// stop ends a container: in an orderly way, or killed and late.
-func (c *crowd) stop(container, source string, late time.Duration) error {
+// stop ends a container: stopped, or killed and with its device late.
+func (c *fleet) stop(container, source string, late time.Duration) error {
 	c.mu.Lock()
 	for mac, who := range c.held {
 		if who == container {
@@ -68,8 +68,8 @@ func (c *crowd) stop(container, source string, late time.Duration) error {
 	return errors.Join(err, c.m.deleteFrom(container, c.network))
 }
 
-// everybody does the same for each of n containers at the same time.
-func everybody(n int, do func(i int) error) error {
+// inParallel calls a function for each of n containers concurrently.
+func inParallel(n int, do func(i int) error) error {
 	errs := make([]error, n)
 	var wg sync.WaitGroup
 	for i := range n {
@@ -79,19 +79,19 @@ func everybody(n int, do func(i int) error) error {
 	return errors.Join(errs...)
 }
 
-// TestCrowd starts and stops as many containers as there are VFs, all at once and again and again, as the engine does at
-// boot. No VF is lent twice, one container too many is refused, and in the end all is as before.
-func TestCrowd(t *testing.T) {
+// TestManyAtOnce starts and stops as many containers as there are VFs, concurrently and several times, as the engine does at boot. No VF is
+// allocated twice, one container too many is refused, and in the end all is as before.
+func TestManyAtOnce(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
 		before := m.kernel.String()
 		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
-		c := &crowd{m: m, network: "n", held: map[string]string{}}
+		c := &fleet{m: m, network: "n", held: map[string]string{}}
 		var sources [7]string
 		for round := range 4 {
 			name := func(i int) string { return fmt.Sprintf("r%dc%d", round, i) }
-			m.must(everybody(7, func(i int) (err error) {
+			m.must(inParallel(7, func(i int) (err error) {
 				sources[i], err = c.start(name(i))
 				return err
 			}))
@@ -101,7 +101,7 @@ func TestCrowd(t *testing.T) {
 				t.Errorf("one too many: error is %v", err)
 			}
 			m.checkInvariants()
-			m.must(everybody(7, func(i int) error {
+			m.must(inParallel(7, func(i int) error {
 				return c.stop(name(i), sources[i], time.Duration(round*i%3)*time.Second)
 			}))
 		}
@@ -112,16 +112,15 @@ func TestCrowd(t *testing.T) {
 	})
 }
 
-// TestRestartTogether: containers on all VFs are restarted at the same time, while the kernel takes its time to bring
-// the VFs home. Every one of them gets a VF again.
+// TestRestartTogether: containers on all VFs are restarted concurrently, while the VFs come home late. Each gets a VF again.
 func TestRestartTogether(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
 		m.mustCreate("n", "netdevice=ens1f0")
-		c := &crowd{m: m, network: "n", held: map[string]string{}}
+		c := &fleet{m: m, network: "n", held: map[string]string{}}
 		var sources [7]string
-		m.must(everybody(7, func(i int) (err error) {
+		m.must(inParallel(7, func(i int) (err error) {
 			name := fmt.Sprintf("a%d", i)
 			source, err := c.start(name)
 			if err == nil {
@@ -132,20 +131,20 @@ func TestRestartTogether(t *testing.T) {
 			}
 			return err
 		}))
-		m.must(everybody(7, func(i int) error { return c.stop(fmt.Sprintf("b%d", i), sources[i], 0) }))
+		m.must(inParallel(7, func(i int) error { return c.stop(fmt.Sprintf("b%d", i), sources[i], 0) }))
 		m.mustRemove("n")
 		m.wantKeys()
 	})
 }
 
-// TestOneEndpointManyCallers: the same CreateEndpoint several times at once makes one endpoint.
+// TestOneEndpointManyCallers: several concurrent CreateEndpoint calls for one endpoint create one allocation.
 func TestOneEndpointManyCallers(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
 		m.mustCreate("n", "netdevice=ens1f0")
 		var macs [5]string
-		m.must(everybody(len(macs), func(i int) (err error) {
+		m.must(inParallel(len(macs), func(i int) (err error) {
 			macs[i], err = m.createEndpoint("a", "n", plugin.EndpointInterface{})
 			return err
 		}))
@@ -155,12 +154,12 @@ func TestOneEndpointManyCallers(t *testing.T) {
 			}
 		}
 		m.wantKeys("dev/0000:01:10.0", "ep/n/"+endpoint("a"), "net/n", "pf/0000:01:00.0")
-		m.must(everybody(3, func(int) error { return m.deleteFrom("a", "n") }))
+		m.must(inParallel(3, func(int) error { return m.deleteFrom("a", "n") }))
 		m.wantKeys("net/n", "pf/0000:01:00.0")
 	})
 }
 
-// A slowLedger takes its time for a write that contains a text, and again to answer it.
+// A slowLedger delays writes that contain a text, before they take effect and before they are answered.
 type slowLedger struct {
 	store.Store
 	text  string
@@ -180,9 +179,8 @@ func (s slowLedger) Txn(ctx context.Context, conds []store.Cond, then []store.Op
 	return res, err
 }
 
-// TestSlowLedger: while DeleteEndpoint waits for the ledger to confirm, everybody can read already that the VF is on its
-// way back. The reconciler keeps its hands off it, and so the next container has it only when DeleteEndpoint is done with
-// it: a VF that is put back under its new owner would lose its VLAN.
+// TestSlowLedger: while DeleteEndpoint waits for the ledger's answer, the record says already that the VF is being freed. The reconciler does
+// not touch it, so the next container gets it only after DeleteEndpoint: a VF that is restored under its new owner would lose its VLAN.
 func TestSlowLedger(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -196,7 +194,7 @@ func TestSlowLedger(t *testing.T) {
 		m.leave("a")
 		m.must(m.kernel.MoveHome("a", "eth0", source))
 		m.kernel.KillNS("a", 0)
-		m.must(everybody(2, func(i int) error {
+		m.must(inParallel(2, func(i int) error {
 			if i == 0 {
 				return m.deleteFrom("a", "n")
 			}
@@ -216,8 +214,8 @@ func TestSlowLedger(t *testing.T) {
 	})
 }
 
-// TestChildrenDoNotQueue: children that are made at once, and take nothing from each other, do not wait for each other's writes to
-// the ledger.
+// TestChildrenDoNotQueue: children that are created concurrently, and do not compete for anything, do not wait for each other's writes to the
+// ledger.
 func TestChildrenDoNotQueue(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -228,20 +226,20 @@ func TestChildrenDoNotQueue(t *testing.T) {
 		m.start(slowLedger{m.store, `"state":"claimed"`, time.Second, make(chan struct{}, many)})
 		name := func(i int) string { return fmt.Sprintf("c%d", i) }
 		begun := time.Now()
-		m.must(everybody(many, func(i int) error {
+		m.must(inParallel(many, func(i int) error {
 			_, err := m.createEndpoint(name(i), "n", plugin.EndpointInterface{})
 			return err
 		}))
 		if took := time.Since(begun); took > 3*time.Second {
 			t.Errorf("%d took %s, with a ledger that takes 2 s for each", many, took)
 		}
-		m.must(everybody(many, func(i int) error { return m.deleteFrom(name(i), "n") }))
+		m.must(inParallel(many, func(i int) error { return m.deleteFrom(name(i), "n") }))
 		m.mustRemove("n")
 		m.wantKeys()
 	})
 }
 
-// TestReconcilerWasQuicker: DeleteEndpoint comes while the reconciler, for reasons of its own, is freeing the endpoint.
+// TestReconcilerWasQuicker: DeleteEndpoint comes while the reconciler is freeing the endpoint as an orphan.
 func TestReconcilerWasQuicker(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -253,7 +251,7 @@ func TestReconcilerWasQuicker(t *testing.T) {
 		idle := m.kernel.String()
 		_, err := m.createEndpoint("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
 		m.must(err)
-		<-slow.begun // it has found the orphan and is writing that down
+		<-slow.begun // it has found the orphan and is writing its state
 		m.wantKeys("dev/0000:01:10.0", "ep/n/"+endpoint("a"), "net/n")
 		m.must(m.deleteFrom("a", "n"))
 		m.wantHost(idle)

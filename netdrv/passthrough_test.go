@@ -17,14 +17,14 @@ func ens2() hwtest.PF {
 	return hwtest.PF{Name: "ens2", PCI: "0000:02:00.0", MAC: "52:54:00:bb:00:00", Driver: "e1000e", Up: true}
 }
 
-// nic adds a plain NIC with an address and routes, as a host uses it.
+// nic adds a plain NIC with an address and routes.
 func nic(m *machine) {
 	m.kernel.AddPF(ens2())
 	m.kernel.AddAddrs("ens2", "192.0.2.10/24", "2001:db8::10/64")
 	m.kernel.AddRoutes("ens2", hw.Route{Dst: "198.51.100.0/24", Gateway: "192.0.2.1", Table: 254, Metric: 50, Protocol: 4})
 }
 
-// TestWholeDevice: a device that is handed over whole comes back with all that it had, whatever the container did.
+// TestWholeDevice: a whole device is restored with its addresses and routes, whatever the container did.
 func TestWholeDevice(t *testing.T) {
 	for name, die := range map[string]func(m *machine){
 		"stopped": func(m *machine) { m.end("a") },
@@ -66,7 +66,7 @@ func TestWholeDevice(t *testing.T) {
 	}
 }
 
-// TestWholeDeviceWithMAC: a MAC of the user's is programmed, not answered, and taken back.
+// TestWholeDeviceWithMAC: a user's MAC is set, not answered, and the original restored afterwards.
 func TestWholeDeviceWithMAC(t *testing.T) {
 	story(t, func(m *machine) {
 		nic(m)
@@ -85,7 +85,7 @@ func TestWholeDeviceWithMAC(t *testing.T) {
 	})
 }
 
-// TestVeth: a device without a PCI address is found again by its mark, which goes when it is back.
+// TestVeth: a device without a PCI address is found by the alias that the plugin sets, and removes when the device is restored.
 func TestVeth(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddVeth("tap0", "tap1")
@@ -98,7 +98,7 @@ func TestVeth(t *testing.T) {
 		if after := m.kernel.String(); after != before {
 			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
 		}
-		// The engine is killed: a veth dies with its namespace, and the network can be removed all the same.
+		// The engine is killed: a veth is removed with its namespace, and the network can be deleted all the same.
 		m.mustRun("a", "n")
 		m.leave("a")
 		m.kernel.KillNS("a", time.Second)
@@ -117,7 +117,7 @@ func TestVeth(t *testing.T) {
 	})
 }
 
-// TestPortOfOpenVSwitch: a port of Open vSwitch comes home to the host, whose switch takes it back by its name.
+// TestPortOfOpenVSwitch: a port of Open vSwitch comes home under its name, by which the switch adds it again.
 func TestPortOfOpenVSwitch(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -137,8 +137,8 @@ func TestPortOfOpenVSwitch(t *testing.T) {
 	})
 }
 
-// TestSubfunction: a netdev of a subfunction is handed over itself, and not the one of the PF that it stands on; a port of a
-// NIC's switch, which could be taken for the PF's, is not, and neither is the PF beside it.
+// TestSubfunction: a netdev of a subfunction moves itself, and not that of its PF. A port of a NIC's switch, which could be mistaken for the
+// PF's netdev, is refused, and so is the PF beside it.
 func TestSubfunction(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -172,8 +172,8 @@ func TestSubfunction(t *testing.T) {
 	})
 }
 
-// TestNotToBeHandedOver: what is not the plugin's to give is refused when the network is made, and nothing changes.
-func TestNotToBeHandedOver(t *testing.T) {
+// TestNotMovable: devices that must not or cannot move into a container are refused when the network is created, and nothing changes.
+func TestNotMovable(t *testing.T) {
 	story(t, func(m *machine) {
 		nic(m)
 		m.kernel.AddPF(igb())
@@ -220,7 +220,7 @@ func TestNotToBeHandedOver(t *testing.T) {
 	})
 }
 
-// TestGateways: which gateway reaches a container, and that the engine never adds a leg of its own.
+// TestGateways: which gateway a container gets, and that the engine never adds a second interface for one.
 func TestGateways(t *testing.T) {
 	const pool, gw = "10.0.0.0/24", "10.0.0.1/24"
 	for name, c := range map[string]struct {
@@ -251,7 +251,7 @@ func TestGateways(t *testing.T) {
 				if err := m.createWith("n", r, append(c.options, "netdevice=ens2", "mode=passthrough")...); err != nil {
 					t.Fatal(err)
 				}
-				m.restart() // it is in the ledger, not in memory
+				m.restart() // the gateway is in the ledger
 				join, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
 				if err != nil {
 					t.Fatal(err)
@@ -268,7 +268,7 @@ func TestGateways(t *testing.T) {
 	}
 }
 
-// TestGatewaysOfSeveralSubnets: a container gets the gateway of its own subnet, and one of another only with a route to it.
+// TestGatewaysOfSeveralSubnets: a container gets the gateway of its subnet, and one of another subnet only with a route to it.
 func TestGatewaysOfSeveralSubnets(t *testing.T) {
 	pools := []*plugin.IPAMData{{Pool: "10.0.0.0/24", Gateway: "10.0.0.1/24"}, {Pool: "10.1.0.0/24", Gateway: "10.1.0.1/24"},
 		{Pool: "10.2.0.0/24"}}
@@ -300,7 +300,7 @@ func TestGatewaysOfSeveralSubnets(t *testing.T) {
 	}
 }
 
-// TestManagementNIC: the NIC that the administrator is logged in over is kept from him, until he insists.
+// TestManagementNIC: the NIC over which an administrator is logged in is refused without force=yes.
 func TestManagementNIC(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -314,7 +314,7 @@ func TestManagementNIC(t *testing.T) {
 		m.mustRun("a", "n")
 		m.end("a")
 	})
-	story(t, func(m *machine) { // he logs in when the network is there already
+	story(t, func(m *machine) { // the administrator logs in after the network was created
 		nic(m)
 		if err := m.create("n", "netdevice=ens2", "mode=passthrough"); err != nil {
 			t.Fatal(err)
@@ -324,7 +324,7 @@ func TestManagementNIC(t *testing.T) {
 		wantError(t, err, "ens2 carries an ssh session (to 2001:db8::10 on ens2); the host would be cut off; if that is meant, "+
 			"say force=yes")
 	})
-	story(t, func(m *machine) { // he is logged in to an internal port of the switch that the NIC is a port of
+	story(t, func(m *machine) { // the administrator is logged in to an internal port of the switch that the NIC is a port of
 		m.kernel.AddPF(ens2())
 		for _, name := range []string{"ovs-system", "br-ex"} {
 			m.kernel.AddLink(hw.Link{Name: name, Kind: "openvswitch", Up: true})

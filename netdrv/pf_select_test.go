@@ -11,7 +11,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// pool is three PFs of two VFs each; the last is on another NUMA node.
+// pool adds three PFs of two VFs each; the last is on another NUMA node.
 func pool(m *machine) {
 	for i := range 3 {
 		pf := igb()
@@ -22,7 +22,7 @@ func pool(m *machine) {
 	m.settled()
 }
 
-// onPF is the number of VFs of a PF that are in containers; nth counts from 1.
+// onPF returns how many VFs of a PF are in containers; nth counts from 1.
 func (m *machine) onPF(nth int) (n int) {
 	for i := range 2 {
 		if ns, _, _ := m.kernel.Netdev(fmt.Sprintf("0000:%02x:10.%d", nth, 2*i)); ns != "" {
@@ -32,7 +32,7 @@ func (m *machine) onPF(nth int) (n int) {
 	return n
 }
 
-// wantOnPFs compares how the containers are spread.
+// wantOnPFs compares how many containers each PF has.
 func (m *machine) wantOnPFs(want ...int) {
 	m.t.Helper()
 	if got := []int{m.onPF(1), m.onPF(2), m.onPF(3)}; !slices.Equal(got, want) {
@@ -40,7 +40,7 @@ func (m *machine) wantOnPFs(want ...int) {
 	}
 }
 
-// runAll starts a container for each name; options are theirs.
+// runAll starts a container for each name, with the same options.
 func (m *machine) runAll(network string, own map[string]any, containers ...string) {
 	m.t.Helper()
 	for _, c := range containers {
@@ -50,8 +50,8 @@ func (m *machine) runAll(network string, own map[string]any, containers ...strin
 	}
 }
 
-// TestPoolOfPFs: containers are spread over PFs, or packed; when all VFs are lent the error names every holder. All VFs
-// go with the network.
+// TestPoolOfPFs: containers are spread over PFs, or packed. If all VFs are in use the error names every holder. All VFs are removed with the
+// network.
 func TestPoolOfPFs(t *testing.T) {
 	story(t, func(m *machine) {
 		pool(m)
@@ -82,7 +82,7 @@ func TestPoolOfPFs(t *testing.T) {
 	})
 }
 
-// TestPack: one PF after the other.
+// TestPack: PFs are filled one after the other.
 func TestPack(t *testing.T) {
 	story(t, func(m *machine) {
 		pool(m)
@@ -92,7 +92,7 @@ func TestPack(t *testing.T) {
 	})
 }
 
-// TestNUMA: PFs of the wanted node come first, the others when it has no VF left.
+// TestNUMA: PFs of the preferred node come first, then the others.
 func TestNUMA(t *testing.T) {
 	for numa, want := range map[string][]int{"1": {1, 0, 2}, "0": {2, 1, 0}, "auto": {2, 1, 0}, "none": {1, 1, 1}} {
 		story(t, func(m *machine) {
@@ -106,7 +106,7 @@ func TestNUMA(t *testing.T) {
 		pool(m)
 		m.mustCreate("n", "netdevice=ens1f0,ens2f0,ens3f0", "numa=auto")
 		m.runAll("n", map[string]any{"numa": "1"}, "a")
-		m.runAll("n", nil, "b") // where the network is already
+		m.runAll("n", nil, "b") // on the node where the network has a container
 		m.wantOnPFs(0, 0, 2)
 		m.runAll("n", map[string]any{"cores": "0,1"}, "c")
 		m.wantOnPFs(1, 0, 2)
@@ -117,7 +117,7 @@ func TestNUMA(t *testing.T) {
 	})
 }
 
-// TestUplinkDown: a PF that is up and reaches nobody comes last.
+// TestUplinkDown: a PF that is up and has no carrier comes last.
 func TestUplinkDown(t *testing.T) {
 	story(t, func(m *machine) {
 		pool(m)
@@ -128,7 +128,7 @@ func TestUplinkDown(t *testing.T) {
 	})
 }
 
-// TestSelectPFs: the ways to name PFs, and names that the operator has made up.
+// TestSelectPFs: the ways to name PFs, and the names that the operator has given.
 func TestSelectPFs(t *testing.T) {
 	for netdevice, want := range map[string][]int{
 		"ens?f0": {1, 1, 1}, "8086:10c9": {1, 1, 1}, "driver:igb": {1, 1, 1}, "0000:02:00.0,03:00.0": {0, 2, 1},
@@ -136,7 +136,7 @@ func TestSelectPFs(t *testing.T) {
 	} {
 		story(t, func(m *machine) {
 			m.devices = map[string][]string{"fabric": {"ens3f0", "0000:02:00.0"}}
-			m.kernel.AddVeth("ens4f0", "peer") // like the pattern, but no PF
+			m.kernel.AddVeth("ens4f0", "peer") // matches the pattern, but is no PF
 			pool(m)
 			m.mustCreate("n", "netdevice="+netdevice)
 			m.runAll("n", nil, "a", "b", "c")
@@ -145,7 +145,7 @@ func TestSelectPFs(t *testing.T) {
 	}
 }
 
-// TestSelectErrors: what selects nothing is refused, and leaves no VFs behind on what came before it.
+// TestSelectErrors: a term that selects nothing is an error, and no VFs are left on the PFs of terms before it.
 func TestSelectErrors(t *testing.T) {
 	story(t, func(m *machine) {
 		m.devices = map[string][]string{"fabric": {"ens3f0", "ens2f0"}, "lost": {"ens7f0"}}
@@ -188,8 +188,7 @@ func TestSelectErrors(t *testing.T) {
 	})
 }
 
-// TestPFGoesAndComes: a PF that is unplugged takes its own VFs out of the network and no others, and brings them back
-// when it is plugged in again.
+// TestPFGoesAndComes: when a PF is unplugged the network loses its VFs and no others, and has them again when it is plugged in.
 func TestPFGoesAndComes(t *testing.T) {
 	story(t, func(m *machine) {
 		pool(m)
@@ -230,8 +229,7 @@ func TestPFGoesAndComes(t *testing.T) {
 	})
 }
 
-// TestContainerComesBack: a container gets the VF that one of its name had, on an engine that tells the IPAM driver what
-// it is called.
+// TestContainerComesBack: a container gets the VF that the last one of its name had, on an engine that gives container names to the IPAM driver.
 func TestContainerComesBack(t *testing.T) {
 	story(t, func(m *machine) {
 		pool(m)
@@ -249,14 +247,14 @@ func TestContainerComesBack(t *testing.T) {
 		m.wantIn("0000:02:10.0", "b")
 		m.end("a")
 		m.end("b")
-		start("c", "app.1.zzzzzzzzzzzzzzzzzzzzzzzzz") // the task that the swarm has put in its place
+		start("c", "app.1.zzzzzzzzzzzzzzzzzzzzzzzzz") // the task with which the swarm replaces it
 		m.wantIn("0000:02:10.0", "c")
 		start("d", "web")
 		m.wantIn("0000:01:10.0", "d")
 		m.end("d")
-		start("e", "other") // has what web had; web is forgotten then
+		start("e", "other") // gets the VF of web, whose affinity is forgotten then
 		m.wantIn("0000:01:10.0", "e")
-		if n := len(m.keys()); n != 2+2+2+1+2+2 { // 2 endpoints, 2 loans, 2 PFs, a network, 2 names, 2 addresses
+		if n := len(m.keys()); n != 2+2+2+1+2+2 { // 2 endpoints, 2 allocations, 2 PFs, a network, 2 names, 2 addresses
 			t.Errorf("%d records:\n%s", n, m.ledger())
 		}
 		m.end("e")
@@ -266,7 +264,7 @@ func TestContainerComesBack(t *testing.T) {
 	})
 }
 
-// TestPFsWithoutCable: PFs without carrier are each waited for, all at the same time, or a network of several could never be made.
+// TestPFsWithoutCable: PFs without carrier are waited for concurrently; otherwise a network of several could never be created.
 func TestPFsWithoutCable(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {

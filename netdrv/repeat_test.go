@@ -11,9 +11,8 @@ import (
 	"github.com/mellanox/passthrough/netdrv"
 )
 
-// TestUsedUpBodies: a request that was sent and not answered is sent again by the engine with an empty body. It is
-// refused, and nothing happens.
-func TestUsedUpBodies(t *testing.T) {
+// TestEmptyBodies: the engine repeats a request that was not answered with an empty body. It is refused, and nothing changes.
+func TestEmptyBodies(t *testing.T) {
 	t.Parallel()
 	const noID = "request names no network or endpoint"
 	verbs := map[string]struct {
@@ -75,7 +74,7 @@ func TestUsedUpBodies(t *testing.T) {
 	})
 }
 
-// TestCreateNetworkAgain: swarm makes its networks again after every restart of the engine, under the same ID.
+// TestCreateNetworkAgain: a swarm creates its networks again after each restart of the engine, with the same ID.
 func TestCreateNetworkAgain(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -89,16 +88,16 @@ func TestCreateNetworkAgain(t *testing.T) {
 		m.mustCreate("n", "netdevice=ens1f0", "vlan=100")
 		m.wantHost(host)
 		if diff := cmp.Diff(ledger, m.ledger()); diff != "" {
-			t.Errorf("the same again has changed the ledger:\n%s", diff)
+			t.Errorf("the same call again has changed the ledger:\n%s", diff)
 		}
 
 		wantError(t, m.create("n", "netdevice=ens1f0", "vlan=5000"),
 			`option vlan: "5000" is not allowed; allowed: 0 to 4094`)
 		if diff := cmp.Diff(ledger, m.ledger()); diff != "" {
-			t.Errorf("what was refused has changed the ledger:\n%s", diff)
+			t.Errorf("a refused call has changed the ledger:\n%s", diff)
 		}
 
-		m.mustCreate("n", "netdevice=ens1f0", "vlan=200") // its own VLAN of before is no other network's
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=200") // its former VLAN is free
 		m.mustRun("a", "n")
 		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
 		if err != nil || states[0].VLAN != (hw.VLAN{ID: 200}) {
@@ -109,7 +108,7 @@ func TestCreateNetworkAgain(t *testing.T) {
 			"network n: is there already, with other options and 1 endpoints")
 		m.end("a")
 
-		m.mustCreate("n", "netdevice=ens3f0") // the VFs of the first PF are nobody's now
+		m.mustCreate("n", "netdevice=ens3f0") // the VFs of the first PF are not needed any more
 		m.settled()
 		if a, b := m.kernel.NumVFs("0000:01:00.0"), m.kernel.NumVFs("0000:03:00.0"); a != 0 || b != 7 {
 			t.Errorf("%d and %d vfs, want 0 and 7", a, b)
@@ -120,7 +119,7 @@ func TestCreateNetworkAgain(t *testing.T) {
 	})
 }
 
-// TestCreateEndpointAgain: the answer is the one of the first time, whatever has happened since.
+// TestCreateEndpointAgain: the answer is that of the first time, whatever has happened since.
 func TestCreateEndpointAgain(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -153,7 +152,7 @@ func TestCreateEndpointAgain(t *testing.T) {
 		m.where["a"] = place{"n", join.InterfaceName.SrcName, "eth0"}
 		m.end("a")
 
-		// A MAC that the engine knows already is never answered, or it would call it a change.
+		// A MAC that the engine has given is not answered: the engine would refuse it as a change.
 		i.MacAddress = "02:00:00:00:00:42"
 		for range 2 {
 			if got, err := m.createEndpoint("b", "n", i); err != nil || got != "" {
@@ -165,7 +164,7 @@ func TestCreateEndpointAgain(t *testing.T) {
 	})
 }
 
-// TestJoinAgain: Join is answered again as long as the device is in the host.
+// TestJoinAgain: Join is answered again while the device is in the host.
 func TestJoinAgain(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -197,8 +196,8 @@ func TestJoinAgain(t *testing.T) {
 	})
 }
 
-// TestLeaveIsNoEnd: Leave comes without a Join that succeeded (engine 29), twice, and before a Join of the same endpoint
-// (containers with links, every engine).
+// TestLeaveIsNoEnd: the engine calls Leave without a successful Join (engine 29), twice, and before a Join of the same endpoint (containers
+// with links, every engine).
 func TestLeaveIsNoEnd(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -231,7 +230,7 @@ func TestLeaveIsNoEnd(t *testing.T) {
 	})
 }
 
-// TestDeleteAgain: what is gone already, and what never was, is deleted with success.
+// TestDeleteAgain: deleting what was deleted, or never existed, succeeds.
 func TestDeleteAgain(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {

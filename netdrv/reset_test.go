@@ -8,7 +8,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// divided is a PF whose VFs are of somebody else's making: the second one has a VLAN and no spoof check.
+// divided adds a PF with VFs that the plugin did not create: the second one has a VLAN and no spoof check.
 func divided(m *machine) {
 	pf := igb()
 	pf.Up, pf.VFs, pf.TotalVFs = true, 3, 3
@@ -19,8 +19,8 @@ func divided(m *machine) {
 	}
 }
 
-// TestVFBeingReset: drivers say nothing of a VF while they reset it. It is left alone, and what is said of the others is not taken for
-// what is set for their neighbours.
+// TestVFBeingReset: drivers report nothing about a VF while they reset it. It is not used, and what they report about the others is not
+// mistaken for it.
 func TestVFBeingReset(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -37,7 +37,7 @@ func TestVFBeingReset(t *testing.T) {
 	})
 }
 
-// TestAllVFsBeingReset: a PF that is reset says nothing of any VF. A container waits for it, and its VF is put back as it was before.
+// TestAllVFsBeingReset: a PF that is reset reports nothing about any VF. A container waits for it, and its VF is restored afterwards.
 func TestAllVFsBeingReset(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -55,7 +55,7 @@ func TestAllVFsBeingReset(t *testing.T) {
 	})
 }
 
-// TestResetThatDoesNotEnd: the user is told, and no VF is taken for broken.
+// TestResetThatDoesNotEnd: the error is for users, and no VF is quarantined.
 func TestResetThatDoesNotEnd(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -65,14 +65,14 @@ func TestResetThatDoesNotEnd(t *testing.T) {
 		wantError(t, m.runWith("a", "n", nil), "ens1f0 (0000:01:00.0): all 1 vfs of the network are in use: "+
 			"vf 1 of ens1f0 (0000:01:10.2) is being reset by the driver of its pf (waited 6s)")
 		if strings.Contains(m.ledger(), "quarantined") {
-			t.Errorf("a vf is taken for broken:\n%s", m.ledger())
+			t.Errorf("a vf is quarantined:\n%s", m.ledger())
 		}
 		m.kernel.ResetVFs(pfPCI)
 		m.mustRun("a", "n")
 	})
 }
 
-// TestResetForItsMAC: a driver that resets a VF for the MAC that it is given is not ready for what comes next.
+// TestResetForItsMAC: a driver that resets a VF when its MAC is set refuses the next attribute meanwhile.
 func TestResetForItsMAC(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {

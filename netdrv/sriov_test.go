@@ -9,14 +9,14 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// igb is a PF as the lab has it.
+// igb is a PF like that of the lab.
 func igb() hwtest.PF {
 	return hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 7,
 		CarrierAfter: 3 * time.Second, VFCarrierAfter: 100 * time.Millisecond, ProbeTakes: 40 * time.Millisecond,
 		VFDriverAfter: 200 * time.Millisecond, ResetTakes: 300 * time.Millisecond}
 }
 
-// TestOneContainer is the life of a network: VFs are made, one is bound, set up, lent, put back, and all go again.
+// TestOneContainer runs one container on a network: VFs are created, one is bound, set up, attached and released, and all are removed.
 func TestOneContainer(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
@@ -89,7 +89,7 @@ func TestComesHomeLate(t *testing.T) {
 	}
 }
 
-// TestAllInUse: the eighth container of seven VFs is told who has them.
+// TestAllInUse: the error of the eighth container on seven VFs names their holders.
 func TestAllInUse(t *testing.T) {
 	story(t, func(m *machine) {
 		pf := igb()
@@ -111,7 +111,7 @@ func TestAllInUse(t *testing.T) {
 	})
 }
 
-// TestWaitsForReturningVF: a container that is restarted while the kernel still holds its VF gets it all the same.
+// TestWaitsForReturningVF: a container that is restarted before its VF has come home waits for it and gets it.
 func TestWaitsForReturningVF(t *testing.T) {
 	story(t, func(m *machine) {
 		pf := igb()
@@ -129,7 +129,7 @@ func TestWaitsForReturningVF(t *testing.T) {
 	})
 }
 
-// TestMAC: a VF's own MAC picks that VF, another is set on both sides and taken back afterwards.
+// TestMAC: a VF's own MAC selects that VF. Another MAC is set in the PF and on the netdev, and the original restored afterwards.
 func TestMAC(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
@@ -154,7 +154,7 @@ func TestMAC(t *testing.T) {
 			t.Errorf("the netdev of vf 0 has %s", l.MAC)
 		}
 		m.end("b")
-		m.mustRun("c", "n") // the VF that b had, with a MAC of its own again
+		m.mustRun("c", "n") // the VF that b had, with its original MAC
 		m.end("c")
 		_, _, err = m.run("d", "n", "01:00:5e:00:00:01")
 		wantError(t, err, "mac address 01:00:5e:00:00:01: must be six octets, not zero and not a multicast address")
@@ -195,7 +195,7 @@ func TestPrivileged(t *testing.T) {
 	}
 }
 
-// TestDirtyContainer: what a container does to its device ends with it.
+// TestDirtyContainer: what a container changes on its device is restored.
 func TestDirtyContainer(t *testing.T) {
 	story(t, func(m *machine) {
 		pf := igb()
@@ -219,7 +219,7 @@ func TestDirtyContainer(t *testing.T) {
 	})
 }
 
-// TestDeadVF: a VF that comes up dead is bound anew; one that stays dead is kept out of use and another is lent.
+// TestDeadVF: a VF without carrier is bound again; one that stays without is quarantined, and another is attached.
 func TestDeadVF(t *testing.T) {
 	story(t, func(m *machine) {
 		pf := igb()
@@ -249,7 +249,7 @@ func TestDeadVF(t *testing.T) {
 	})
 }
 
-// TestForeignVFs: VFs that were there before stay, and what others use is not touched.
+// TestForeignVFs: VFs that the plugin did not create stay, and those in use by others are not touched.
 func TestForeignVFs(t *testing.T) {
 	story(t, func(m *machine) {
 		pf := igb()
@@ -282,7 +282,7 @@ func TestForeignVFs(t *testing.T) {
 			t.Fatal(err)
 		}
 		if n := m.kernel.NumVFs("0000:01:00.0"); n != 3 {
-			t.Errorf("%d vfs are left of 3 that were there before", n)
+			t.Errorf("%d vfs are left of the 3 from before", n)
 		}
 	})
 }

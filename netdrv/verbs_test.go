@@ -15,7 +15,7 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// createEndpoint is one CreateEndpoint call. The MAC is what the driver answers, "" when it answers none.
+// createEndpoint calls CreateEndpoint, and returns the MAC that it answers, "" for none.
 func (m *machine) createEndpoint(container, network string, i plugin.EndpointInterface) (mac string, err error) {
 	ctx, cancel := m.call()
 	defer cancel()
@@ -27,14 +27,14 @@ func (m *machine) createEndpoint(container, network string, i plugin.EndpointInt
 	return res.Interface.MacAddress, nil
 }
 
-// join is one Join call.
+// join calls Join.
 func (m *machine) join(container, network string) (*plugin.JoinResponse, error) {
 	ctx, cancel := m.call()
 	defer cancel()
 	return m.driver.Join(ctx, &plugin.JoinRequest{NetworkID: network, EndpointID: endpoint(container)})
 }
 
-// leaveFrom is one Leave call, for containers that run did not start.
+// leaveFrom calls Leave, for containers that run did not start.
 func (m *machine) leaveFrom(container, network string) error {
 	ctx, cancel := m.call()
 	defer cancel()
@@ -42,7 +42,7 @@ func (m *machine) leaveFrom(container, network string) error {
 	return err
 }
 
-// deleteFrom is one DeleteEndpoint call, for containers that run did not start.
+// deleteFrom calls DeleteEndpoint, for containers that run did not start.
 func (m *machine) deleteFrom(container, network string) error {
 	ctx, cancel := m.call()
 	defer cancel()
@@ -50,7 +50,7 @@ func (m *machine) deleteFrom(container, network string) error {
 	return err
 }
 
-// mustCreate is create where nothing can go wrong.
+// mustCreate is create, and an error ends the test.
 func (m *machine) mustCreate(id string, options ...string) {
 	m.t.Helper()
 	if err := m.create(id, options...); err != nil {
@@ -58,7 +58,7 @@ func (m *machine) mustCreate(id string, options ...string) {
 	}
 }
 
-// mustRemove is remove where nothing can go wrong.
+// mustRemove is remove, and an error ends the test.
 func (m *machine) mustRemove(id string) {
 	m.t.Helper()
 	if err := m.remove(id); err != nil {
@@ -66,8 +66,8 @@ func (m *machine) mustRemove(id string) {
 	}
 }
 
-// reboot starts the machine anew: nothing is left but the ledger. fresh is what the machine has now, and what its own
-// configuration has done to it by the time the driver starts.
+// reboot reboots the machine: only the ledger is kept. fresh adds the hardware, and does what the host's configuration does before the driver
+// starts.
 func (m *machine) reboot(fresh func(m *machine)) {
 	m.t.Helper()
 	m.stop()
@@ -83,7 +83,7 @@ func (m *machine) reboot(fresh func(m *machine)) {
 	m.start(m.store)
 }
 
-// ledger is all records, in the order of their keys.
+// ledger returns all records, in the order of their keys.
 func (m *machine) ledger() string {
 	m.t.Helper()
 	var b strings.Builder
@@ -97,7 +97,7 @@ func (m *machine) ledger() string {
 	return b.String()
 }
 
-// wantHost compares the whole machine.
+// wantHost compares the whole host.
 func (m *machine) wantHost(before string) {
 	m.t.Helper()
 	if diff := cmp.Diff(strings.Split(before, "\n"), strings.Split(m.kernel.String(), "\n")); diff != "" {
@@ -105,7 +105,7 @@ func (m *machine) wantHost(before string) {
 	}
 }
 
-// wantKeys compares the keys in the ledger. Which device an address had is not named: that is there as long as its network is.
+// wantKeys compares the keys of the ledger. It ignores the affinities of addresses, which are kept as long as their network.
 func (m *machine) wantKeys(want ...string) {
 	m.t.Helper()
 	address := hex.EncodeToString([]byte("address "))
@@ -120,7 +120,7 @@ func (m *machine) wantKeys(want ...string) {
 	}
 }
 
-// wantIn checks where the netdev of a PCI function is; "" is the host.
+// wantIn checks in which namespace the netdev of a PCI function is; "" is the host.
 func (m *machine) wantIn(pci, ns string) {
 	m.t.Helper()
 	if got, _, ok := m.kernel.Netdev(pci); !ok || got != ns {
@@ -128,7 +128,7 @@ func (m *machine) wantIn(pci, ns string) {
 	}
 }
 
-// must ends the story with an error that should not be.
+// must ends the test if there is an error.
 func (m *machine) must(err error) {
 	m.t.Helper()
 	if err != nil {

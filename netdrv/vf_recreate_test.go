@@ -12,7 +12,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// slowPFs are PFs whose VFs take their time: with both of them more than a call may take.
+// slowPFs adds PFs that create VFs slowly: both of them together take longer than a call may take.
 func slowPFs(m *machine) {
 	for _, pf := range []hwtest.PF{
 		{Name: "ens1f0", PCI: pfPCI, TotalVFs: 2, CarrierAfter: time.Second, ResetTakes: 5 * time.Second},
@@ -22,7 +22,7 @@ func slowPFs(m *machine) {
 	}
 }
 
-// slowNetwork is a network of slow PFs, made before anybody was in a hurry.
+// slowNetwork creates a network of slow PFs.
 func slowNetwork(m *machine) {
 	slowPFs(m)
 	m.mustCreate("first", "netdevice=ens1f0")
@@ -30,8 +30,7 @@ func slowNetwork(m *machine) {
 	m.mustCreate("n", "netdevice=ens1f0,ens2f0", "vlan=4")
 }
 
-// TestRebootWithSlowPFs: the engine starts containers a few seconds after the plugin, and each once. The VFs of all PFs are being
-// made by then.
+// TestRebootWithSlowPFs: the engine starts each container once, a few seconds after the plugin. The VFs of all PFs are being created by then.
 func TestRebootWithSlowPFs(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -49,7 +48,7 @@ func TestRebootWithSlowPFs(t *testing.T) {
 	})
 }
 
-// TestRebootNamesFirst: the VFs of before are made again when the PF has a driver, and the name that it will keep.
+// TestRebootNamesFirst: the VFs from before a reboot are created again when the PF has a driver and its final name.
 func TestRebootNamesFirst(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -68,7 +67,7 @@ func TestRebootNamesFirst(t *testing.T) {
 		}
 		m.after(9 * time.Second)
 		if n := m.kernel.NumVFs(pfPCI); n != 2 {
-			t.Errorf("%d vfs, want the 2 of before:\n%s", n, m.kernel)
+			t.Errorf("%d vfs, want 2 as before:\n%s", n, m.kernel)
 		}
 		if source, _ := m.mustRun("a", "n"); source != "ens1f0v0" {
 			t.Errorf("the vf is called %s", source)
@@ -76,7 +75,7 @@ func TestRebootNamesFirst(t *testing.T) {
 	})
 }
 
-// TestRebootWithoutContainers: the VFs that no container had when the machine went down are made when one wants one.
+// TestRebootWithoutContainers: VFs that no container had when the machine went down are created when a container needs one.
 func TestRebootWithoutContainers(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -87,14 +86,14 @@ func TestRebootWithoutContainers(t *testing.T) {
 		m.reboot(func(m *machine) { m.kernel.AddPF(igb()) })
 		m.after(time.Hour)
 		if n := m.kernel.NumVFs(pfPCI); n != 0 {
-			t.Errorf("%d vfs, and nobody has asked for one", n)
+			t.Errorf("%d vfs, and no container needs one", n)
 		}
 		m.mustRun("b", "n")
 	})
 }
 
-// TestPluggedBackIn: a NIC is taken out with a container on one of its VFs, and put back. Its VFs are there before anybody wants
-// one, and it had its own name when they were made.
+// TestPluggedBackIn: a NIC is unplugged while a container has one of its VFs, and plugged in again. Its VFs are created again without a call,
+// and after the NIC has its final name.
 func TestPluggedBackIn(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -109,7 +108,7 @@ func TestPluggedBackIn(t *testing.T) {
 		m.kernel.AddPF(igb())
 		m.after(10 * time.Second)
 		if n := m.kernel.NumVFs(pfPCI); n != 2 {
-			t.Errorf("%d vfs, want the 2 of before:\n%s", n, m.kernel)
+			t.Errorf("%d vfs, want 2 as before:\n%s", n, m.kernel)
 		}
 		if source, _ := m.mustRun("b", "n"); source != "ens1f0v0" {
 			t.Errorf("the vf is called %s", source)
@@ -117,7 +116,7 @@ func TestPluggedBackIn(t *testing.T) {
 	})
 }
 
-// TestVFsTakenAway: an administrator removes the VFs of a PF that is there. They are made again when a container wants one.
+// TestVFsTakenAway: an administrator removes the VFs of a PF that stays. They are created again when a container needs one.
 func TestVFsTakenAway(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -127,15 +126,15 @@ func TestVFsTakenAway(t *testing.T) {
 		m.must(m.kernel.WriteAttr("bus/pci/devices/"+pfPCI+"/sriov_numvfs", "0"))
 		m.after(time.Hour)
 		if n := m.kernel.NumVFs(pfPCI); n != 0 {
-			t.Errorf("%d vfs, and nobody has asked for one", n)
+			t.Errorf("%d vfs, and no container needs one", n)
 		}
 		m.must(m.deleteFrom("a", "n"))
 		m.mustRun("b", "n")
 	})
 }
 
-// TestVFsCutShort: a call's time ends while VFs are being made, after their number was written. They are there for the next call, and
-// the ledger knows it.
+// TestVFsCutShort: a call times out while VFs are being created, after their number was written. They exist for the next call, and the ledger
+// says so.
 func TestVFsCutShort(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -149,7 +148,7 @@ func TestVFsCutShort(t *testing.T) {
 	})
 }
 
-// TestVFsRefused: a PF that does not make its VFs again is asked ever more rarely, however often its link changes.
+// TestVFsRefused: a PF whose VFs cannot be created again is tried with a backoff, however often its link changes.
 func TestVFsRefused(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -173,13 +172,13 @@ func TestVFsRefused(t *testing.T) {
 			m.must(m.kernel.SetLink(m.kernel.Link("ens1f0").Index, hw.LinkTxQLen, hw.Link{TxQLen: length}))
 			m.after(time.Second)
 		}
-		if n := asked.Load(); n != 3 { // at once, after two minutes, after four
-			t.Errorf("asked %d times in 400 s", n)
+		if n := asked.Load(); n != 3 { // at once, after two minutes, and four minutes after that
+			t.Errorf("tried %d times in 400 s", n)
 		}
 		relents.Store(true)
 		m.after(8 * time.Minute)
 		if n := m.kernel.NumVFs(pfPCI); n != 2 {
-			t.Errorf("%d vfs, want the 2 of before", n)
+			t.Errorf("%d vfs, want 2 as before", n)
 		}
 	})
 }

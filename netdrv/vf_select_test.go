@@ -8,7 +8,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// TestWhichVF: a container names its VF, by any of its names; index 0 is one like any other.
+// TestWhichVF: the option vf takes an index, 0 included, a PCI address, a MAC or a name.
 func TestWhichVF(t *testing.T) {
 	for name, pci := range map[string]string{
 		"0": "0000:01:10.0", "5": "0000:01:11.2", "0000:01:10.4": "0000:01:10.4", "01:10.6": "0000:01:10.6",
@@ -29,7 +29,7 @@ func TestWhichVF(t *testing.T) {
 			})
 		})
 	}
-	story(t, func(m *machine) { // by netdev name and MAC, which only a VF that is bound has
+	story(t, func(m *machine) { // by netdev name and MAC, which only a VF with a driver has
 		able(m)
 		if err := m.create("n", "netdevice=ens1f0"); err != nil {
 			t.Fatal(err)
@@ -53,7 +53,7 @@ func TestWhichVF(t *testing.T) {
 	})
 }
 
-// TestNetworksSplitPF: each network uses its own VFs.
+// TestNetworksSplitPF: each network uses the VFs of its option vfs.
 func TestNetworksSplitPF(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
@@ -90,7 +90,7 @@ func TestNetworksSplitPF(t *testing.T) {
 	})
 }
 
-// TestSticky: a container that comes again with its key, its MAC or its address gets the VF that it had, if that is free.
+// TestSticky: a container that comes again with its identity key, MAC or address gets its former VF, if that is free.
 func TestSticky(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -129,7 +129,7 @@ func TestSticky(t *testing.T) {
 		in("0000:01:10.2", "db2")
 		m.end("db2")
 		run("thief", map[string]any{"vf": "1"})
-		run("db3", map[string]any{"sticky": "Database / 1"}) // another, as its own is taken
+		run("db3", map[string]any{"sticky": "Database / 1"}) // another, as its former one is in use
 		in("0000:01:10.0", "db3")
 		for _, c := range []string{"mac2", "thief", "db3", "address"} {
 			m.end(c)
@@ -143,9 +143,8 @@ func TestSticky(t *testing.T) {
 	})
 }
 
-// TestStickyInTheDark: that a container seems to have had a VF is no reason to get one through which nothing can be reached;
-// that its user wants it is.
-func TestStickyInTheDark(t *testing.T) {
+// TestStickyWithoutCarrier: an implicit affinity does not select a VF of a PF without carrier; the option sticky does.
+func TestStickyWithoutCarrier(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		plug := func(cable bool) func(m *machine) {
@@ -164,16 +163,16 @@ func TestStickyInTheDark(t *testing.T) {
 		}
 		wanted := map[string]any{"sticky": "Database"}
 		again(wanted, "0000:01:10.0")
-		again(nil, "0000:01:10.0") // last: of guesses only the last about a VF is kept
+		again(nil, "0000:01:10.0") // last: only the last implicit affinity of a VF is kept
 		m.reboot(plug(false))
 		again(nil, "0000:02:10.0")
 		again(wanted, "0000:01:10.0")
 		m.reboot(plug(true))
-		again(nil, "0000:02:10.0") // where neighbours know its address now
+		again(nil, "0000:02:10.0") // the VF whose MAC the neighbours have for its address
 	})
 }
 
-// TestStickyMadeUp: a MAC that the engine makes up for each start (setting REQUIRE_MAC) leaves nothing behind for good.
+// TestStickyMadeUp: MACs that the engine generates for each start (setting REQUIRE_MAC) do not accumulate in the ledger.
 func TestStickyMadeUp(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {

@@ -7,7 +7,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// ports are the names of a bond's ports in the host.
+// ports returns the names of a bond's ports in the host.
 func (m *machine) ports(bond hw.Link) (names []string) {
 	m.t.Helper()
 	links, err := m.kernel.Links()
@@ -20,7 +20,7 @@ func (m *machine) ports(bond hw.Link) (names []string) {
 	return names
 }
 
-// bondBelow is the bond in the host, of which there is one.
+// bondBelow returns the only bond in the host.
 func (m *machine) bondBelow() hw.Link {
 	m.t.Helper()
 	links, err := m.kernel.Links()
@@ -34,8 +34,8 @@ func (m *machine) bondBelow() hw.Link {
 	return hw.Link{}
 }
 
-// TestBondOfVFs: the container gets the child of a bond of one VF of each PF, all with one MAC, and nothing of it is left
-// afterwards. The VFs stay with it for as long as it runs.
+// TestBondOfVFs: the container gets the child of a bond of one VF of each PF, all with one MAC. Bond and child are removed afterwards. The VFs
+// are not used otherwise while it runs.
 func TestBondOfVFs(t *testing.T) {
 	for name, ends := range map[string]func(m *machine){
 		"stopped": func(m *machine) { m.end("a") },
@@ -81,8 +81,8 @@ func TestBondOfVFs(t *testing.T) {
 	}
 }
 
-// TestBondOfVFsLives: a user's MAC is that of all ports; two containers have two bonds; what is left of a PF that is gone goes
-// on, and new bonds do without it; restarts and reboots.
+// TestBondOfVFsLives: a user's MAC is that of all ports; two containers have two bonds; a bond runs on without the port of a PF that is gone,
+// and new bonds are created without it; restarts and reboots.
 func TestBondOfVFsLives(t *testing.T) {
 	story(t, func(m *machine) {
 		pool(m)
@@ -125,7 +125,7 @@ func TestBondOfVFsLives(t *testing.T) {
 	})
 }
 
-// TestBondOfVFsErrors: what cannot be bonded is refused, and a VF that is broken takes no other down with it.
+// TestBondOfVFsErrors: what cannot be bonded is refused, and a faulty VF does not quarantine the other.
 func TestBondOfVFsErrors(t *testing.T) {
 	story(t, func(m *machine) {
 		pool(m)
