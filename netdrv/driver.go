@@ -85,10 +85,15 @@ func New(c Config) (*Driver, error) {
 // ones tried again, stale networks and VFs that are not needed any more removed, and missing VFs created. It is to be called once.
 func (d *Driver) Reconcile(ctx context.Context) error { return d.reconciler.run(ctx) }
 
-// GetCapabilities: networks are made on each node by itself, while names resolve across a swarm, as with the engine's
-// own macvlan driver.
-func (d *Driver) GetCapabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
+// GetCapabilities answers as [Capabilities] does. An engine sends the call when it starts.
+func (d *Driver) GetCapabilities(ctx context.Context, r *Empty) (*CapabilitiesResponse, error) {
 	d.engine.EngineStarted()
+	return Capabilities(ctx, r)
+}
+
+// Capabilities is the answer to GetCapabilities, also without a driver: networks are local to each node, while names resolve across a swarm,
+// as with the engine's own macvlan driver.
+func Capabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
 	return &CapabilitiesResponse{Scope: plugin.LocalScope, ConnectivityScope: plugin.GlobalScope, GwAllocChecker: true}, nil
 }
 

@@ -1,19 +1,17 @@
-// Command driver is the plugin's process: one HTTP server on one unix socket that answers the engine's calls to the
-// network driver and to the IPAM driver.
+// Command driver is the plugin's process: one HTTP server on one unix socket that answers the engine's calls to the network driver and to the
+// IPAM driver.
 //
-// It owns the environment, the wiring of the rooms, the socket, and what holds for every call whatever it means: the
-// size of its body, its deadline, its line in the log, and that a panic in it ends neither the process nor the
-// engine's patience. It must not know options, records, addresses or devices.
+// It owns the environment, the wiring of the packages, the socket, and what holds for every call: the size of its body, its deadline, its
+// log line, and that a panic in it is answered and survived. It must not know options, records, addresses or devices.
 //
-//	engine --POST--> server -> decode -> driver's method, guarded and bounded -> encode -> log line
-//	                                        |
-//	                                 opened in the background: ledger, hardware, drivers
+//	engine --POST--> server -> route -> decode -> driver's method, guarded and bounded -> encode -> log line
 //
-// The socket answers before anything else is opened: an engine that is booting waits some 12 seconds for a plugin to
-// listen and disables it otherwise, and it serves none of its own API until the first calls are answered.
+// The socket listens before anything else is opened, and the stores open in the background: an engine that boots waits some 12 seconds
+// for a plugin to listen and disables it otherwise, and does not serve its own API until its first calls are answered.
 //
-// With the arguments export or import it copies pools and addresses between a store and a file instead, and ends.
+// With arguments it runs an operator's command in place of the server: export or import copies pools and addresses between a store and a
+// file; nodes, forget and accept are for a cluster.
 //
-// Entry points: main.go for the order of things, paths.go for the calls, server.go and handle.go for what happens to
-// each.
+// Entry points: main.go for the order of things, wiring.go for what is connected to what, routes.go for the calls, server.go and codec.go
+// for what happens to each.
 package main

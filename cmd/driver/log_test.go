@@ -37,7 +37,7 @@ func TestLogLines(t *testing.T) {
 		doing("T.Echo", func(_ context.Context, r *echoRequest) (*echoResponse, error) {
 			return &echoResponse{PoolID: "pool-" + id}, nil
 		}),
-		route{op: "T.Quiet", quiet: true, call: handle(func(_ context.Context, r *echoRequest) (*echoResponse, error) {
+		route{op: "T.Quiet", flags: quiet, call: handle(func(_ context.Context, r *echoRequest) (*echoResponse, error) {
 			if r.Count > 0 {
 				return nil, errors.New("no")
 			}

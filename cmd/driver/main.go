@@ -71,9 +71,9 @@ func serve(cfg config) error {
 		zap.String("state_dir", cfg.stateDir))
 
 	limits := limitsFor(cfg.handlerTimeout)
-	rooms := open(cfg, thisMachine(), log)
-	err = newServer(routes(rooms), limits, log).serve(stopped, socket)
-	rooms.close(limits.closing)
+	drivers := open(cfg, thisMachine(), log)
+	err = newServer(routes(drivers), limits, log).serve(stopped, socket)
+	drivers.close(limits.closing)
 	log.Info("stopped; containers keep their devices")
 	return err
 }

@@ -104,12 +104,12 @@ func (r *replay) start() {
 	}
 	log := newLogger(&r.log, zapcore.DebugLevel)
 	stopped, stop := context.WithCancel(context.Background())
-	rooms := open(cfg, hw.Config{Sys: r.kernel.Sys, Kernel: r.kernel, Boot: "boot"}, log)
+	drivers := open(cfg, hw.Config{Sys: r.kernel.Sys, Kernel: r.kernel, Boot: "boot"}, log)
 	limits := limitsFor(cfg.handlerTimeout)
 	line, ended := newLine(), make(chan error, 1)
 	go func() {
-		err := newServer(routes(rooms), limits, log).serve(stopped, line)
-		rooms.close(limits.closing)
+		err := newServer(routes(drivers), limits, log).serve(stopped, line)
+		drivers.close(limits.closing)
 		ended <- err
 	}()
 	r.line = line

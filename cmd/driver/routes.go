@@ -4,7 +4,6 @@ import (
 	"context"
 	"runtime"
 
-	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/netdrv"
 )
 
@@ -12,49 +11,64 @@ import (
 type route struct {
 	op    string // "NetworkDriver.Join"; the path is "/" + op
 	call  call
-	quiet bool // asked often, or to no effect: logged at debug when it goes well
+	flags routeFlags
 }
 
-// routes is the table of all calls. A driver's method waits for its driver to be open; those on which the engine's own
-// start depends do not, and need no state to answer. A driver that is open hears of being asked for its capabilities all the
-// same: it means that the engine was started.
-func routes(r *rooms) []route {
-	const quiet = true
-	var (
-		anyNet  netdrv.Driver
-		anyIPAM = r.capabilities
-		net     = r.network
-		ipam    = r.ipam
-	)
-	return []route{
-		{"Plugin.Activate", handleBare(activate), quiet},
+// routeFlags are properties of a route.
+type routeFlags int
 
-		{"NetworkDriver.GetCapabilities", handleBare(atOnce(net, (*netdrv.Driver).GetCapabilities, anyNet.GetCapabilities)), quiet},
-		{"NetworkDriver.GwAllocCheck", handle(anyNet.GwAllocCheck), quiet},
-		{"NetworkDriver.AllocateNetwork", handle(on(net, (*netdrv.Driver).AllocateNetwork)), !quiet},
-		{"NetworkDriver.FreeNetwork", handle(on(net, (*netdrv.Driver).FreeNetwork)), !quiet},
-		{"NetworkDriver.CreateNetwork", handle(on(net, (*netdrv.Driver).CreateNetwork)), !quiet},
-		{"NetworkDriver.DeleteNetwork", handle(on(net, (*netdrv.Driver).DeleteNetwork)), !quiet},
-		{"NetworkDriver.CreateEndpoint", handle(on(net, (*netdrv.Driver).CreateEndpoint)), !quiet},
-		{"NetworkDriver.EndpointOperInfo", handle(anyNet.EndpointOperInfo), quiet},
-		{"NetworkDriver.DeleteEndpoint", handle(on(net, (*netdrv.Driver).DeleteEndpoint)), !quiet},
-		{"NetworkDriver.Join", handle(on(net, (*netdrv.Driver).Join)), !quiet},
-		{"NetworkDriver.Leave", handle(on(net, (*netdrv.Driver).Leave)), !quiet},
-		{"NetworkDriver.DiscoverNew", handle(on(net, (*netdrv.Driver).DiscoverNew)), quiet},
-		{"NetworkDriver.DiscoverDelete", handle(on(net, (*netdrv.Driver).DiscoverDelete)), quiet},
-		{"NetworkDriver.ProgramExternalConnectivity", handle(on(net, (*netdrv.Driver).ProgramExternalConnectivity)), quiet},
-		{"NetworkDriver.RevokeExternalConnectivity", handle(on(net, (*netdrv.Driver).RevokeExternalConnectivity)), quiet},
+const (
+	// quiet: the call is frequent or changes nothing; it is logged at level debug if it succeeds.
+	quiet routeFlags = 1 << iota
+	// stateless: the call is answered even if the drivers could not be made. The engine's own start depends on some of these.
+	stateless
+)
 
-		{"Passthrough.Counters", handleBare(on(net, (*netdrv.Driver).Counters)), quiet},
-		{"Passthrough.Usage", handleBare(usage), quiet},
-
-		{"IpamDriver.GetCapabilities", handleBare(atOnce(ipam, (*ipamdrv.Driver).GetCapabilities, anyIPAM.GetCapabilities)), quiet},
-		{"IpamDriver.GetDefaultAddressSpaces", handleBare(anyIPAM.GetDefaultAddressSpaces), quiet},
-		{"IpamDriver.RequestPool", handle(on(ipam, (*ipamdrv.Driver).RequestPool)), !quiet},
-		{"IpamDriver.ReleasePool", handle(on(ipam, (*ipamdrv.Driver).ReleasePool)), !quiet},
-		{"IpamDriver.RequestAddress", handle(on(ipam, (*ipamdrv.Driver).RequestAddress)), !quiet},
-		{"IpamDriver.ReleaseAddress", handle(on(ipam, (*ipamdrv.Driver).ReleaseAddress)), !quiet},
+// routes is the table of all calls.
+func routes(d *drivers) []route {
+	net, ipam := d.network, d.ipam
+	netCapabilities, ipamCapabilities := net.GetCapabilities, ipam.GetCapabilities
+	if d.err != nil {
+		netCapabilities, ipamCapabilities = netdrv.Capabilities, d.capabilities.GetCapabilities
 	}
+	table := []route{
+		{"Plugin.Activate", handleBare(activate), quiet | stateless},
+
+		{"NetworkDriver.GetCapabilities", handleBare(netCapabilities), quiet | stateless},
+		{"NetworkDriver.GwAllocCheck", handle(net.GwAllocCheck), quiet | stateless},
+		{"NetworkDriver.AllocateNetwork", handle(net.AllocateNetwork), 0},
+		{"NetworkDriver.FreeNetwork", handle(net.FreeNetwork), 0},
+		{"NetworkDriver.CreateNetwork", handle(net.CreateNetwork), 0},
+		{"NetworkDriver.DeleteNetwork", handle(net.DeleteNetwork), 0},
+		{"NetworkDriver.CreateEndpoint", handle(net.CreateEndpoint), 0},
+		{"NetworkDriver.EndpointOperInfo", handle(net.EndpointOperInfo), quiet | stateless},
+		{"NetworkDriver.DeleteEndpoint", handle(net.DeleteEndpoint), 0},
+		{"NetworkDriver.Join", handle(net.Join), 0},
+		{"NetworkDriver.Leave", handle(net.Leave), 0},
+		{"NetworkDriver.DiscoverNew", handle(net.DiscoverNew), quiet},
+		{"NetworkDriver.DiscoverDelete", handle(net.DiscoverDelete), quiet},
+		{"NetworkDriver.ProgramExternalConnectivity", handle(net.ProgramExternalConnectivity), quiet},
+		{"NetworkDriver.RevokeExternalConnectivity", handle(net.RevokeExternalConnectivity), quiet},
+
+		{"Passthrough.Counters", handleBare(net.Counters), quiet},
+		{"Passthrough.Usage", handleBare(usage), quiet | stateless},
+
+		{"IpamDriver.GetCapabilities", handleBare(ipamCapabilities), quiet | stateless},
+		{"IpamDriver.GetDefaultAddressSpaces", handleBare(d.capabilities.GetDefaultAddressSpaces), quiet | stateless},
+		{"IpamDriver.RequestPool", handle(ipam.RequestPool), 0},
+		{"IpamDriver.ReleasePool", handle(ipam.ReleasePool), 0},
+		{"IpamDriver.RequestAddress", handle(ipam.RequestAddress), 0},
+		{"IpamDriver.ReleaseAddress", handle(ipam.ReleaseAddress), 0},
+	}
+	if d.err == nil {
+		return table
+	}
+	for i, rt := range table {
+		if rt.flags&stateless == 0 {
+			table[i].call = func(context.Context, []byte) ([]byte, error) { return nil, d.err }
+		}
+	}
+	return table
 }
 
 // manifest is the answer to Plugin.Activate, which the engine sends to a plugin that it did not start itself.

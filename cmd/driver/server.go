@@ -156,7 +156,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.outcome = outcomeGone
 	}
 	writeAnswer(w, a)
-	logCall(s.log, clip(op), rt.quiet, about, time.Since(start), a)
+	logCall(s.log, clip(op), rt.flags&quiet != 0, about, time.Since(start), a)
 	logPayload(s.log, clip(op), body, a)
 }
 

@@ -76,10 +76,7 @@ func (f *target) open() (stop func()) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	r := &rooms{network: newPending[*netdrv.Driver](), ipam: newPending[*ipamdrv.Driver]()}
-	r.network.settle(network, nil)
-	r.ipam.settle(ipam, nil)
-	f.server = newServer(routes(r), limitsFor(10*time.Second), zap.NewNop())
+	f.server = newServer(routes(&drivers{network: network, ipam: ipam}), limitsFor(10*time.Second), zap.NewNop())
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -171,8 +168,7 @@ func (f *target) deleteAll() {
 	}
 }
 
-// asked says whether a body is one that a driver is asked about. If it is not, the server refuses it alone; drivers that never
-// open show that.
+// asked returns true if a driver is called with a body. If none is, the server refuses the body by itself: there are no drivers here.
 func asked(t *testing.T, op string, body []byte) bool {
 	if len(body) > 8<<10 {
 		t.Skip("too long to be of interest; TestOddRequests has such bodies")
@@ -180,9 +176,8 @@ func asked(t *testing.T, op string, body []byte) bool {
 	if decode(body, new(map[string]json.RawMessage)) == nil {
 		return true
 	}
-	never := &rooms{network: newPending[*netdrv.Driver](), ipam: newPending[*ipamdrv.Driver]()}
 	w := answerer{httptest.NewRecorder()}
-	newServer(routes(never), limitsFor(time.Second), zap.NewNop()).
+	newServer(routes(&drivers{}), limitsFor(time.Second), zap.NewNop()).
 		ServeHTTP(w, httptest.NewRequest(http.MethodPost, "/"+op, bytes.NewReader(body)))
 	if w.Code != http.StatusBadRequest || !strings.HasSuffix(w.Body.String(), `; nothing was changed"}`) {
 		t.Errorf("%s %q: %d %s", op, body, w.Code, w.Body)
@@ -244,7 +239,7 @@ const network = `{"NetworkID":"n1","Options":{"com.docker.network.generic":{"net
 // ops are the calls of a driver but for some.
 func ops(driver string, but ...string) []string {
 	var found []string
-	for _, rt := range routes(&rooms{}) {
+	for _, rt := range routes(&drivers{}) {
 		if strings.HasPrefix(rt.op, driver+".") && !slices.Contains(but, strings.TrimPrefix(rt.op, driver+".")) {
 			found = append(found, rt.op)
 		}

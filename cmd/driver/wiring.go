@@ -1,0 +1,238 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rtnl"
+	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
+	"github.com/mellanox/passthrough/store/cluster"
+	"github.com/mellanox/passthrough/store/etcdstore"
+	"github.com/mellanox/passthrough/store/journal"
+)
+
+// ledgerFile is this node's own ledger, in the state directory.
+const ledgerFile = "ledger.db"
+
+// drivers are the two drivers, with what they stand on.
+type drivers struct {
+	network *netdrv.Driver
+	ipam    *ipamdrv.Driver
+	err     error // not nil if the drivers could not be made; then both are nil
+
+	capabilities ipamdrv.Capabilities
+
+	stop   context.CancelFunc
+	closed chan struct{} // closed when the stores are
+}
+
+// thisMachine returns where package hw finds the host that the plugin runs on.
+func thisMachine() hw.Config { return hw.Config{Sys: "/sys"} }
+
+// open makes the drivers and starts their background loops. It does not wait for the stores, which open in the background: a slow disk
+// must not keep the socket from answering. If the drivers cannot be made, the plugin still answers, and says why to every call: an engine
+// disables a plugin that does not answer, and its user would not learn the reason.
+func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
+	ctx, stop := context.WithCancel(context.Background())
+	d := &drivers{capabilities: cfg.capabilities(), stop: stop, closed: make(chan struct{})}
+	points := newCrashPoints()
+	ledger := points.ledger(openLedger(cfg, log))
+	pools := openPools(ctx, cfg, ledger, points)
+	d.network, d.ipam, d.err = newDrivers(cfg, machine, ledger, pools, points, log)
+	if d.err != nil {
+		log.Error("drivers not opened; every call will say so", zap.NamedError("err", d.err))
+	}
+	go func() {
+		defer close(d.closed)
+		defer closeStore(ledger, log)
+		defer closeStore(pools, log) // closing the same store twice is fine
+		if d.err == nil {
+			var loops sync.WaitGroup
+			loops.Go(func() { keepRunning(ctx, "reconciler", d.network.Reconcile, log) })
+			loops.Go(func() { keepRunning(ctx, "upkeep of addresses", d.ipam.Maintain, log) })
+			loops.Wait()
+		}
+		<-ctx.Done()
+	}()
+	return d
+}
+
+// capabilities returns the answers of the IPAM driver that depend on settings.
+func (c config) capabilities() ipamdrv.Capabilities {
+	return ipamdrv.Capabilities{RequireMAC: c.requireMAC}
+}
+
+// close ends the loops and closes the stores. It waits for them atMost; a store that is still in use then survives the end of the process
+// as it survives a crash.
+func (d *drivers) close(atMost time.Duration) {
+	d.stop()
+	bound := time.NewTimer(atMost)
+	defer bound.Stop()
+	select {
+	case <-d.closed:
+	case <-bound.C:
+	}
+}
+
+// openLedger opens the ledger in the state directory in the background.
+func openLedger(cfg config, log *zap.Logger) store.Store {
+	// A call that waits for the lock should still get the reason within its own deadline.
+	lock := boltstore.LockTimeout(cfg.handlerTimeout / 2)
+	open := func() (store.Store, error) { return boltstore.Open(filepath.Join(cfg.stateDir, ledgerFile), lock) }
+	return store.Reopen(open, func(err error) {
+		if err == nil {
+			log.Info("ledger opened after all")
+			return
+		}
+		log.Error("ledger not opened; every call that needs it will say so", zap.NamedError("err", err))
+	})
+}
+
+// openPools returns the store of pools and addresses: this node's own ledger, or the store that all nodes of a cluster share. Networks,
+// endpoints and devices are always in the node's own ledger.
+func openPools(ctx context.Context, cfg config, own store.Store, points crashPoints) store.Store {
+	etcd, err := parseStore(cfg.store, cfg.stateDir)
+	if err != nil || etcd == nil {
+		return own // configFrom has checked that there is no error
+	}
+	open := func() (store.Store, error) {
+		shared, err := etcdstore.Open(*etcd)
+		if err != nil {
+			return nil, err
+		}
+		if err := cluster.LoadWatermark(ctx, own, shared); err != nil { // the own ledger cannot be read
+			return nil, errors.Join(err, shared.Close())
+		}
+		return points.ledger(shared), nil
+	}
+	return store.Reopen(open, func(error) {}) // openLedger logs the reason
+}
+
+// closeStore closes a store, and logs an error.
+func closeStore(s store.Store, log *zap.Logger) {
+	if err := s.Close(); err != nil {
+		log.Error("ledger not closed", zap.NamedError("err", err))
+	}
+}
+
+// newDrivers opens the hardware and connects the two drivers: the IPAM driver knows which gateway was invented and the name of a container,
+// which the network driver needs; the network driver knows which addresses endpoints have.
+func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points crashPoints, log *zap.Logger) (
+	network *netdrv.Driver, ipam *ipamdrv.Driver, err error,
+) {
+	host, err := openHost(machine, points)
+	if err != nil {
+		return nil, nil, fmt.Errorf("hardware: open: %w", err)
+	}
+	defaults, err := ipamdrv.ParseDefaultPools(cfg.defaultPools)
+	if err != nil {
+		return nil, nil, err
+	}
+	ipam, err = ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Log: log,
+		Journal:      points.journal(journal.New(filepath.Join(cfg.stateDir, "journal"))),
+		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.Networks, MaintainEvery: points.maintainEvery(),
+		Uses: func(ctx context.Context) ([]ipamdrv.Use, error) { return usesOf(ctx, network) }, // called when both exist
+		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
+			mac, err := host.Holder(ctx, device, a)
+			return string(mac), err
+		}})
+	if err != nil {
+		return nil, nil, err
+	}
+	network, err = netdrv.New(netdrv.Config{
+		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
+		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, GotPool: ipam.GotPool, OrphanAfter: points.orphanAfter(),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	return network, ipam, nil
+}
+
+// openHost opens the hardware. Each call of its kernel may be a crash point.
+func openHost(machine hw.Config, points crashPoints) (*hw.Host, error) {
+	if machine.Kernel == nil {
+		kernel, err := rtnl.Open(machine.Sys, irqDir("/host/irq", "/proc/irq"))
+		if err != nil {
+			return nil, err
+		}
+		machine.Kernel = kernel
+	}
+	machine.Kernel = points.kernel(machine.Kernel)
+	return hw.Open(machine)
+}
+
+// ownBeside returns this node's own ledger if pools and addresses are in a shared store, and nil if it has them itself.
+func ownBeside(cfg config, own store.Store) store.Store {
+	if cfg.store == storeBolt {
+		return nil
+	}
+	return own
+}
+
+// hostName returns the host's name, "" if there is none. The plugin's UTS namespace starts as a copy of the host's.
+func hostName() string {
+	name, _ := os.Hostname() // "" with an error
+	return name
+}
+
+// usesOf returns the addresses that the network driver knows to be in use, in the IPAM driver's type.
+func usesOf(ctx context.Context, network *netdrv.Driver) ([]ipamdrv.Use, error) {
+	known, err := network.Uses(ctx)
+	var uses []ipamdrv.Use
+	for _, u := range known {
+		uses = append(uses, ipamdrv.Use(u))
+	}
+	return uses, err
+}
+
+// irqDir returns the path of the host's /proc/irq. A managed plugin has it mounted at another path, because runc makes a container's own
+// read-only (linux.readonlyPaths). That path is an empty directory if it was not mounted.
+func irqDir(granted, own string) string {
+	if _, err := os.Stat(filepath.Join(granted, "default_smp_affinity")); err == nil {
+		return granted
+	}
+	return own
+}
+
+// restartAfter is the pause before a background loop that ended is started again.
+const restartAfter = 10 * time.Second
+
+// keepRunning runs a background loop until ctx ends, and restarts it after an error or a panic: neither may end the server.
+func keepRunning(ctx context.Context, what string, loop func(context.Context) error, log *zap.Logger) {
+	for {
+		stack, err := recovered(ctx, loop)
+		if ctx.Err() != nil {
+			return
+		}
+		log.Error(what+" ended; it starts again", zap.Duration("in", restartAfter), zap.NamedError("err", err), stack)
+		if retry.Sleep(ctx, restartAfter) != nil {
+			return
+		}
+	}
+}
+
+// recovered runs loop and turns a panic in it into an error and its stack.
+func recovered(ctx context.Context, loop func(context.Context) error) (stack zap.Field, err error) {
+	stack = zap.Skip()
+	defer func() {
+		if v := recover(); v != nil {
+			stack, err = zap.String("stack", string(debug.Stack())), fmt.Errorf("panic: %v", v)
+		}
+	}()
+	return stack, loop(ctx)
+}
