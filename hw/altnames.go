@@ -15,7 +15,7 @@ func (n Netdev) altNames() []string {
 }
 
 // restoreNames gives a device its old name, and its alternative ones.
-func (h *Host) restoreNames(n Netdev, was Snapshot) error {
+func (h *links) restoreNames(n Netdev, was Snapshot) error {
 	err := h.rename(n, was.Link.Name)
 	now, findErr := h.Find(n.ID)
 	if findErr != nil {
@@ -28,7 +28,7 @@ func (h *Host) restoreNames(n Netdev, was Snapshot) error {
 // lost. A name is taken for all devices, so that whoever was lent one could keep another from coming home under its own
 // name, or be found in its place. udev names a device that comes home (systemd.link, AlternativeNamesPolicy), mostly as it
 // did before; what else is its doing, given tells, and stays. Nothing is done when it is not known what there was (nil).
-func (h *Host) restoreAltNames(n Netdev, was []string, given func(name string) bool) error {
+func (h *links) restoreAltNames(n Netdev, was []string, given func(name string) bool) error {
 	if was == nil {
 		return nil
 	}

@@ -9,7 +9,7 @@ import (
 // WaitNetdev waits, for as long as ctx, until a device has a netdev in the host under the name that it will keep: on a machine that is
 // booting its driver may be late, and udev names it after that. It returns at once when the device has one, or is not there at
 // all; a PCI function is there long before its driver. The error matches ErrAway when none has come.
-func (h *Host) WaitNetdev(ctx context.Context, id ID) error {
+func (h *finder) WaitNetdev(ctx context.Context, id ID) error {
 	n, err := h.Find(id)
 	if !errors.Is(err, ErrAway) {
 		return err
@@ -30,7 +30,7 @@ func (h *Host) WaitNetdev(ctx context.Context, id ID) error {
 
 // WaitName waits until a device's netdev has the name that it will keep, or nobody seems to give it one. It must not be brought up
 // before: until Linux 6.2 the kernel does not rename what is up. The error matches ErrAway when it has no netdev in the host.
-func (h *Host) WaitName(ctx context.Context, id ID) error {
+func (h *finder) WaitName(ctx context.Context, id ID) error {
 	n, err := h.Find(id)
 	if err == nil || errors.Is(err, ErrBusy) { // its name is changing
 		_, err = h.awaitName(ctx, id, n)

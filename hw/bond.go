@@ -18,7 +18,7 @@ type BondSpec struct {
 // MakeBond makes a bond that is up, over ports that are set down for it: what they were is the caller's to have written
 // down. It may be called again, also after a crash: a bond of that key that is there already is completed. A bond cannot
 // leave its namespace; a macvlan in mode passthru on it can.
-func (h *Host) MakeBond(s BondSpec) (Netdev, error) {
+func (h *netdevs) MakeBond(s BondSpec) (Netdev, error) {
 	id := MadeID(s.Key)
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) {
@@ -45,7 +45,7 @@ func (h *Host) MakeBond(s BondSpec) (Netdev, error) {
 // newBond makes a bond without ports. Its first port is its primary one: of bonds whose ports are VFs of the same PFs all
 // have to use the same PF, because a PF hands a frame for a MAC that one of its VFs has to that VF and not to the wire,
 // also when that is a port which its bond does not use and takes nothing from (seen with igb, Linux 6.12).
-func (h *Host) newBond(id ID, s BondSpec) (Netdev, error) {
+func (h *netdevs) newBond(id ID, s BondSpec) (Netdev, error) {
 	l := NewLink{Name: id.madeName(), Kind: Bond, Mode: s.Mode, MAC: s.MAC, MTU: s.MTU}
 	if len(s.Ports) > 0 {
 		first, err := h.Find(s.Ports[0])
@@ -66,7 +66,7 @@ func (h *Host) newBond(id ID, s BondSpec) (Netdev, error) {
 }
 
 // enslave makes a device a port of a bond. The bond takes only what is down, and brings it up itself.
-func (h *Host) enslave(port ID, bond Netdev) error {
+func (h *netdevs) enslave(port ID, bond Netdev) error {
 	n, err := h.Find(port)
 	if err != nil || n.Master == bond.Index {
 		return err
@@ -88,4 +88,4 @@ func (h *Host) enslave(port ID, bond Netdev) error {
 
 // RemoveBond deletes a bond, and with it a child of it, wherever that is. Its ports are down then, with their own MAC and
 // MTU. One that is gone is no error.
-func (h *Host) RemoveBond(id ID) error { return h.unmake(id) }
+func (h *netdevs) RemoveBond(id ID) error { return h.unmake(id) }

@@ -40,7 +40,7 @@ type ChildSpec struct {
 
 // MakeChild makes a child of a device, which is brought up if it is down, and stays so: a child has no carrier without
 // it. It may be called again, also after a crash: a child of that key that is there already is completed.
-func (h *Host) MakeChild(ctx context.Context, s ChildSpec) (Netdev, error) {
+func (h *netdevs) MakeChild(ctx context.Context, s ChildSpec) (Netdev, error) {
 	id := MadeID(s.Key)
 	n, err := h.newChild(ctx, id, s)
 	if errors.Is(err, fs.ErrExist) {
@@ -59,7 +59,7 @@ func (h *Host) MakeChild(ctx context.Context, s ChildSpec) (Netdev, error) {
 
 // tryMAC sets a macvlan up for a moment: that is when the kernel refuses a MAC that another on the device has, which may
 // be on its way out.
-func (h *Host) tryMAC(ctx context.Context, n Netdev) error {
+func (h *netdevs) tryMAC(ctx context.Context, n Netdev) error {
 	var last error
 	err := wait(ctx, namespaceBound, func() (bool, error) {
 		last = h.kernel.SetLink(n.Index, LinkUp, Link{Up: true})
@@ -77,7 +77,7 @@ func (h *Host) tryMAC(ctx context.Context, n Netdev) error {
 }
 
 // newChild makes a child; the error matches fs.ErrExist if it is there. In mode passthru the kernel ignores a MAC that is given now.
-func (h *Host) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error) {
+func (h *netdevs) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error) {
 	parent, err := h.Find(s.Parent)
 	if err != nil {
 		return Netdev{}, err
@@ -96,7 +96,7 @@ func (h *Host) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error)
 }
 
 // fresh returns a link that was made just now, and has no mark yet.
-func (h *Host) fresh(id ID) (Netdev, error) {
+func (h *netdevs) fresh(id ID) (Netdev, error) {
 	l, err := h.kernel.LinkNamed(id.madeName())
 	if err != nil {
 		return Netdev{}, &Error{Dev: id.madeName(), Op: "read link", Err: err}
@@ -106,7 +106,7 @@ func (h *Host) fresh(id ID) (Netdev, error) {
 
 // makeBeside makes a child, and waits for others that leave no room for it, if they are on their way out: the kernel ends
 // the links of a namespace some time after its last process (net/core/net_namespace.c, cleanup_net, Linux 6.12).
-func (h *Host) makeBeside(ctx context.Context, l NewLink) error {
+func (h *netdevs) makeBeside(ctx context.Context, l NewLink) error {
 	var last error
 	err := wait(ctx, namespaceBound, func() (bool, error) {
 		last = h.kernel.MakeLink(l)
@@ -147,7 +147,7 @@ func whyNotMade(s ChildSpec, err error) error {
 // RemoveChild deletes a child. One that is not in the host is gone, or ends with the namespace that it is in (nil); but IPoIB
 // comes home when its namespace ends (drivers/infiniband/ulp/ipoib/ipoib_netlink.c, netns_refund, Linux 6.12): the error
 // matches ErrAway until then.
-func (h *Host) RemoveChild(id ID, kind string) error {
+func (h *netdevs) RemoveChild(id ID, kind string) error {
 	if kind == IPoIB {
 		if _, err := h.Find(id); errors.Is(err, ErrAway) {
 			return err
@@ -157,7 +157,7 @@ func (h *Host) RemoveChild(id ID, kind string) error {
 }
 
 // unmake deletes a link that was made to be lent, if it is in the host.
-func (h *Host) unmake(id ID) error {
+func (h *netdevs) unmake(id ID) error {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) {
 		return nil
@@ -174,7 +174,7 @@ func (h *Host) unmake(id ID) error {
 // RestoreParent puts back what was changed on a device for its child, which is gone: MTU, up-state, alias, and its MAC
 // if the kernel has not (macvlan_port_destroy does, Linux 6.12). Addresses and routes have not been touched, and are not.
 // A device that is gone is as good as put back (nil).
-func (h *Host) RestoreParent(id ID, was Snapshot) error {
+func (h *netdevs) RestoreParent(id ID, was Snapshot) error {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrAway) {
 		return nil

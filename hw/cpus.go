@@ -58,7 +58,7 @@ func (c CPUs) String() string {
 }
 
 // onlineCPUs reads which CPUs work.
-func (h *Host) onlineCPUs() (CPUs, error) {
+func (h *tuner) onlineCPUs() (CPUs, error) {
 	text, ok, err := h.sys.text("devices/system/cpu/online")
 	if err != nil || !ok {
 		return nil, errNoCPUs(err)
@@ -74,7 +74,7 @@ func errNoCPUs(err error) error {
 }
 
 // nearCPUs reads which CPUs are on the NUMA node of a PCI function; all that are online where it belongs to none.
-func (h *Host) nearCPUs(pci string) (CPUs, error) {
+func (h *tuner) nearCPUs(pci string) (CPUs, error) {
 	online, err := h.onlineCPUs()
 	if err != nil {
 		return nil, err
@@ -96,7 +96,7 @@ func (h *Host) nearCPUs(pci string) (CPUs, error) {
 }
 
 // Near tells whether some CPUs, at least one, are all on a PF's NUMA node.
-func (h *Host) Near(pf PF, cpus CPUs) (bool, error) {
+func (h *tuner) Near(pf PF, cpus CPUs) (bool, error) {
 	if len(cpus) == 0 {
 		return false, nil
 	}

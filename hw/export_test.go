@@ -39,9 +39,9 @@ func FakeVFAttr() VFAttr {
 
 // WithVFAttrs returns a host whose VFs have these attributes.
 func (h *Host) WithVFAttrs(attrs ...VFAttr) *Host {
-	with := *h
-	with.vfAttrs = attrs
-	return &with
+	with := assemble(h.sys, h.kernel, attrs)
+	with.boot, with.booted = h.boot, h.booted
+	return with
 }
 
 // DecodeWith is Decode with these attributes.

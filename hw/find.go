@@ -8,7 +8,7 @@ import "errors"
 //
 // It lists all links only for what is not where it was: on a machine on which hundreds of containers start, a listing is disturbed
 // by all that come and go meanwhile, and read again and again.
-func (h *Host) Find(id ID) (Netdev, error) {
+func (h *finder) Find(id ID) (Netdev, error) {
 	if id.IsPCI() {
 		return settled(string(id), func() (Netdev, error) { return h.findFunction(id) })
 	}
@@ -20,7 +20,7 @@ func (h *Host) Find(id ID) (Netdev, error) {
 
 // findFunction finds a PCI function's netdev by the names that sysfs has of it. Of several that cannot be told apart it is
 // the oldest, a NIC's own port before those of its switch. The error matches errRenamed when a name is not its own any more.
-func (h *Host) findFunction(id ID) (Netdev, error) {
+func (h *finder) findFunction(id ID) (Netdev, error) {
 	if err := h.plugged(id.PCI()); err != nil {
 		return Netdev{}, &Error{Dev: string(id), Err: err}
 	}
@@ -53,7 +53,7 @@ func (h *Host) findFunction(id ID) (Netdev, error) {
 }
 
 // spot finds a device without a PCI address if it is where it was first seen, or made, and nobody else can be meant.
-func (h *Host) spot(id ID) (n Netdev, ok bool) {
+func (h *finder) spot(id ID) (n Netdev, ok bool) {
 	if id.IsMade() {
 		l, err := h.kernel.LinkNamed(id.madeName())
 		return Netdev{ID: id, Link: l}, err == nil && l.Alias == id.mark() && makeable(l)
@@ -71,7 +71,7 @@ func (h *Host) spot(id ID) (n Netdev, ok bool) {
 
 // findMarked finds a device without a PCI address: by its mark while it is lent, otherwise as it was first seen, or by the
 // name that it was made under.
-func (h *Host) findMarked(id ID, links []Link) (Netdev, error) {
+func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 	for _, l := range links {
 		if l.Alias != id.mark() || id.IsMade() && !makeable(l) {
 			continue

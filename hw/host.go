@@ -16,14 +16,91 @@ type Config struct {
 	Booted time.Time
 }
 
-// Host is the network devices of one machine, as seen from the network namespace of the host. It holds no state of its
-// own, so that any number of calls may run at once; the kernel and the caller's ledger are the truth.
+// Host is the network devices of one machine, as seen from the network namespace of the host. It has no state of its own,
+// so that any number of calls may run at the same time; the kernel and the caller's ledger are the truth. Its methods are
+// those of its parts.
 type Host struct {
-	sys     sysfs
-	kernel  Kernel
-	vfAttrs []VFAttr
-	boot    string
-	booted  time.Time
+	*finder
+	*links
+	*pfs
+	*tuner
+	*vfs
+	*binder
+	*vfLifecycle
+	*vfCount
+	*netdevs
+	*hostNetwork
+
+	boot   string
+	booted time.Time
+}
+
+// The parts of a Host, each with the parts that it needs.
+type (
+	// A finder finds the netdevs of the host.
+	finder struct {
+		sys    sysfs
+		kernel Kernel
+	}
+	// links sets attributes and names of links.
+	links struct{ *finder }
+	// pfs finds PFs.
+	pfs struct{ *finder }
+	// A tuner sets queues, rings and offloads, and the CPUs of interrupts.
+	tuner struct {
+		*finder
+		*links
+	}
+	// vfs finds VFs, and reads and sets what their PFs set for them.
+	vfs struct {
+		*finder
+		*pfs
+		attrs []VFAttr // in the order of setting
+	}
+	// A binder binds VFs to their drivers.
+	binder struct {
+		*finder
+		*links
+	}
+	// vfLifecycle takes a VF out of the host's use and back: snapshot, set, make ready, restore.
+	vfLifecycle struct {
+		*finder
+		*links
+		*tuner
+		*vfs
+		*binder
+	}
+	// vfCount creates and removes the VFs of a PF.
+	vfCount struct {
+		*finder
+		*links
+		*vfs
+		*vfLifecycle
+		*hostNetwork
+	}
+	// netdevs takes a netdev out of the host's use and back, and creates and removes virtual ones.
+	netdevs struct {
+		*finder
+		*links
+		*tuner
+	}
+	// hostNetwork tells how the host itself uses its network.
+	hostNetwork struct{ *finder }
+)
+
+// assemble makes the parts of a host.
+func assemble(sys sysfs, kernel Kernel, attrs []VFAttr) *Host {
+	h := &Host{finder: &finder{sys, kernel}}
+	h.links = &links{h.finder}
+	h.pfs = &pfs{h.finder}
+	h.tuner = &tuner{h.finder, h.links}
+	h.vfs = &vfs{h.finder, h.pfs, attrs}
+	h.binder = &binder{h.finder, h.links}
+	h.vfLifecycle = &vfLifecycle{h.finder, h.links, h.tuner, h.vfs, h.binder}
+	h.hostNetwork = &hostNetwork{h.finder}
+	h.vfCount = &vfCount{h.finder, h.links, h.vfs, h.vfLifecycle, h.hostNetwork}
+	h.netdevs = &netdevs{h.finder, h.links, h.tuner}
+	return h
 }
 
 // Boot identifies the time since the machine was started: it changes with every boot and with nothing else.
@@ -72,7 +149,8 @@ func Open(c Config) (*Host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sysfs: %w", err)
 	}
-	h := &Host{sys: sysfs{root}, boot: c.Boot, kernel: c.Kernel, vfAttrs: vfAttrs, booted: c.Booted}
+	h := assemble(sysfs{root}, c.Kernel, vfAttrs)
+	h.boot, h.booted = c.Boot, c.Booted
 	if h.boot == "" {
 		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {

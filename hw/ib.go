@@ -43,7 +43,7 @@ func StableGUID(pf PF, vf int) GUID {
 }
 
 // giveGUID gives a VF its stable GUID unless it has one. A port without GUID never becomes active.
-func (h *Host) giveGUID(pf PF, vf VF) error {
+func (h *vfCount) giveGUID(pf PF, vf VF) error {
 	guid := StableGUID(pf, vf.Index)
 	if guid == "" {
 		return nil
@@ -69,7 +69,7 @@ func (h *Host) giveGUID(pf PF, vf VF) error {
 }
 
 // readyPort is the part of ReadyVF that is another for InfiniBand.
-func (h *Host) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
+func (h *vfLifecycle) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
 	n, err := h.takeGUID(ctx, pf, vf, n, wish)
 	if err != nil || wish.LinkMode == LinkDisable { // its port is meant to be down
 		return n, err
@@ -78,7 +78,7 @@ func (h *Host) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpe
 }
 
 // takeGUID has a VF's driver read the GUID that the PF has set, which it does when it is bound.
-func (h *Host) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
+func (h *vfLifecycle) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
 	if wish.PortGUID == "" || n.MAC.portGUID() == wish.PortGUID {
 		return n, nil
 	}
@@ -92,7 +92,7 @@ func (h *Host) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec
 
 // awaitPort waits until a VF's InfiniBand port is active, which is the subnet manager's doing: the VF is not to blame when
 // it never is, and the error does not match ErrDeviceFault.
-func (h *Host) awaitPort(ctx context.Context, pf PF, vf VF) error {
+func (h *vfLifecycle) awaitPort(ctx context.Context, pf PF, vf VF) error {
 	var port, state string
 	err := wait(ctx, portBound, func() (_ bool, err error) {
 		port, state, err = h.port(vf.PCI)
@@ -114,7 +114,7 @@ const portActive = "active"
 
 // port is the RDMA device of a PCI function and the state of its first port in lower case: "down", "init", "armed" or
 // "active" (sysfs says "4: ACTIVE"). A function without one is "nothing" and "missing".
-func (h *Host) port(pci string) (rdma, state string, err error) {
+func (h *vfLifecycle) port(pci string) (rdma, state string, err error) {
 	names, err := h.sys.list(pciDir(pci) + "/infiniband")
 	if err != nil || len(names) == 0 {
 		return "nothing", "missing", err

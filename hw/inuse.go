@@ -29,7 +29,7 @@ func (v VF) InUse() string {
 // Taken says why a VF that is in the host is not free to be lent, or to be removed: beyond InUse, one that is up, carries
 // another link or has addresses is somebody's, or becomes so. "" when it is free. To be up is enough: what stands on a VF
 // may be where it cannot be seen, as a macvlan in a container that somebody else has made.
-func (h *Host) Taken(v VF) (string, error) {
+func (h *vfs) Taken(v VF) (string, error) {
 	if why := v.InUse(); why != "" || v.Netdev.Index == 0 {
 		return why, nil
 	}
@@ -53,7 +53,7 @@ func (h *Host) Taken(v VF) (string, error) {
 }
 
 // refuseTaken refuses to remove the VFs of a PF while one of them is taken.
-func (h *Host) refuseTaken(pf PF) error {
+func (h *vfCount) refuseTaken(pf PF) error {
 	vfs, err := h.VFs(pf)
 	if err != nil {
 		return err
@@ -72,7 +72,7 @@ func (h *Host) refuseTaken(pf PF) error {
 
 // usedItself tells whether the host uses a device for itself: as a port of another, under another link, with addresses or
 // routes that somebody has given it, or to be logged in to. What the kernel gives to all that is up does not count.
-func (h *Host) usedItself(n Netdev) (bool, error) {
+func (h *hostNetwork) usedItself(n Netdev) (bool, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
 		return false, &Error{Dev: n.Name, Op: "list links", Err: err}

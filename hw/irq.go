@@ -21,7 +21,7 @@ type Cores struct {
 func (c Cores) Empty() bool { return !c.Near && len(c.CPUs) == 0 }
 
 // CheckCores refuses CPUs that do not exist or are offline. The error matches ErrInvalid.
-func (h *Host) CheckCores(c Cores) error {
+func (h *tuner) CheckCores(c Cores) error {
 	online, err := h.onlineCPUs()
 	if err != nil {
 		return err
@@ -37,7 +37,7 @@ func (h *Host) CheckCores(c Cores) error {
 // Affinity reads which CPUs each interrupt of a device may go to, by its number. Only interrupts count that its driver
 // uses: most drivers request them when the device is first brought up, so that one that is down and has none is brought
 // up for a moment.
-func (h *Host) Affinity(ctx context.Context, id ID) (map[int]string, error) {
+func (h *tuner) Affinity(ctx context.Context, id ID) (map[int]string, error) {
 	n, err := h.Find(id)
 	if err != nil {
 		return nil, err
@@ -62,7 +62,7 @@ func (h *Host) Affinity(ctx context.Context, id ID) (map[int]string, error) {
 }
 
 // affinity reads the interrupts that are in use and counts the vectors that the driver was given.
-func (h *Host) affinity(n Netdev) (now map[int]string, vectors int, err error) {
+func (h *tuner) affinity(n Netdev) (now map[int]string, vectors int, err error) {
 	if !n.ID.IsPCI() {
 		return nil, 0, nil
 	}
@@ -91,7 +91,7 @@ func (h *Host) affinity(n Netdev) (now map[int]string, vectors int, err error) {
 }
 
 // whileUp does something while a device that is down is up. One that is up stays up.
-func (h *Host) whileUp(n Netdev, do func() error) error {
+func (h *links) whileUp(n Netdev, do func() error) error {
 	if n.Up {
 		return do()
 	}
@@ -103,7 +103,7 @@ func (h *Host) whileUp(n Netdev, do func() error) error {
 
 // Spread gives each of a device's interrupts, in order of their numbers, one of the CPUs, in turn. irqs are those that
 // Affinity found.
-func (h *Host) Spread(id ID, c Cores, irqs map[int]string) error {
+func (h *tuner) Spread(id ID, c Cores, irqs map[int]string) error {
 	n, err := h.Find(id)
 	if err != nil {
 		return err
@@ -127,7 +127,7 @@ func (h *Host) Spread(id ID, c Cores, irqs map[int]string) error {
 // place has interrupts go to CPUs, and reads that back. A choice that the kernel has not carried out yet, because the
 // interrupt has not come since, outlives the link's way down and goes before a new one that is made then (Linux 6.12
 // without interrupt remapping): what did not take is set again while the device is up.
-func (h *Host) place(n Netdev, want map[int]string) error {
+func (h *tuner) place(n Netdev, want map[int]string) error {
 	left, err := h.placeOnce(n, want)
 	if err == nil && len(left) > 0 && !n.Up {
 		err = h.whileUp(n, func() error {
@@ -144,7 +144,7 @@ func (h *Host) place(n Netdev, want map[int]string) error {
 }
 
 // placeOnce sets what differs from want and returns what still does.
-func (h *Host) placeOnce(n Netdev, want map[int]string) (left map[int]string, _ error) {
+func (h *tuner) placeOnce(n Netdev, want map[int]string) (left map[int]string, _ error) {
 	left = map[int]string{}
 	for _, irq := range slices.Sorted(maps.Keys(want)) {
 		cpus := want[irq]
@@ -169,7 +169,7 @@ func (h *Host) placeOnce(n Netdev, want map[int]string) (left map[int]string, _ 
 }
 
 // irqError explains why an interrupt could not be placed.
-func (h *Host) irqError(n Netdev, irq int, cpus string, err error) error {
+func (h *tuner) irqError(n Netdev, irq int, cpus string, err error) error {
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EIO) {
 		err = fmt.Errorf("it is managed by the kernel, which alone says where it goes: %w", err)
 	}
@@ -178,7 +178,7 @@ func (h *Host) irqError(n Netdev, irq int, cpus string, err error) error {
 
 // restoreAffinity puts back where a device's interrupts went. Those that are no longer the device's are left alone: its
 // driver has given them back since, and their numbers may be another's.
-func (h *Host) restoreAffinity(n Netdev, was map[int]string) error {
+func (h *tuner) restoreAffinity(n Netdev, was map[int]string) error {
 	if len(was) == 0 {
 		return nil
 	}

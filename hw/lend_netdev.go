@@ -12,7 +12,7 @@ const routerAdvertised = 9
 
 // SnapshotNetdev reads what a netdev that is to be lent whole is now, with its addresses and routes. Routes learnt from
 // router advertisements are not among them: they expire, and are learnt again.
-func (h *Host) SnapshotNetdev(n Netdev) (Snapshot, error) {
+func (h *netdevs) SnapshotNetdev(n Netdev) (Snapshot, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list links", Err: err}
@@ -31,7 +31,7 @@ func (h *Host) SnapshotNetdev(n Netdev) (Snapshot, error) {
 
 // PrepareNetdev makes a netdev fit to be lent: marked, so that it is found again, and with the wished MAC unless that is
 // "".
-func (h *Host) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
+func (h *netdevs) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
 	n, err := h.Find(id)
 	if err != nil {
 		return Netdev{}, err
@@ -40,7 +40,7 @@ func (h *Host) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
 }
 
 // prepareFound is PrepareNetdev for one that was found just now.
-func (h *Host) prepareFound(n Netdev, mac MAC) (Netdev, error) {
+func (h *netdevs) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 	if !n.ID.IsPCI() {
 		mark := n.ID.mark()
 		if err := h.setLink(n, "set alias", LinkAlias, Link{Alias: mark}); err != nil {
@@ -60,7 +60,7 @@ func (h *Host) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 // RestoreNetdev puts a netdev that was lent whole back as it was: names, MAC, MTU, queue length, flags, bond or bridge,
 // up-state, addresses, routes, alias. The error matches ErrAway while it has not come home; one that is gone
 // for good is as good as put back (nil). It may be called again after any failure.
-func (h *Host) RestoreNetdev(id ID, was Snapshot) error {
+func (h *netdevs) RestoreNetdev(id ID, was Snapshot) error {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -90,7 +90,7 @@ func (h *Host) RestoreNetdev(id ID, was Snapshot) error {
 }
 
 // intact tells whether a netdev never left: setting it down would lose its routes for nothing.
-func (h *Host) intact(n Netdev, was Snapshot) bool {
+func (h *netdevs) intact(n Netdev, was Snapshot) bool {
 	now, err := h.SnapshotNetdev(n)
 	if err != nil {
 		return false
@@ -111,7 +111,7 @@ func addrKeys(addrs []Addr) []Addr {
 
 // restoreIP puts back addresses and routes: first the routes that others lead through, those without a gateway. Routes
 // exist only on a link that is up.
-func (h *Host) restoreIP(n Netdev, was Snapshot) error {
+func (h *netdevs) restoreIP(n Netdev, was Snapshot) error {
 	var errs []error
 	for _, a := range was.Addrs {
 		if err := h.kernel.AddAddr(n.Index, a); err != nil {
@@ -139,7 +139,7 @@ func (h *Host) restoreIP(n Netdev, was Snapshot) error {
 // putUnder makes a link a port of the bond or bridge it was a port of. Open vSwitch, of which rtnetlink can make
 // no port (net/core/rtnetlink.c, do_set_master, Linux 6.12: EOPNOTSUPP), takes its ports back itself: ovs-vswitchd looks for
 // them by their names when links change.
-func (h *Host) putUnder(n Netdev, master string) error {
+func (h *links) putUnder(n Netdev, master string) error {
 	index := 0
 	if master != "" {
 		m, err := h.Netdev(master)
@@ -159,7 +159,7 @@ func (h *Host) putUnder(n Netdev, master string) error {
 
 // rename gives a device its old name. An alternative name of its own that equals it is in the way and goes: udev leaves
 // one when a device comes home under another name, and may do so between two steps of this.
-func (h *Host) rename(n Netdev, name string) error {
+func (h *links) rename(n Netdev, name string) error {
 	var err error
 	for range 3 {
 		if n.Name == name {
@@ -184,7 +184,7 @@ func (h *Host) rename(n Netdev, name string) error {
 }
 
 // setAlias puts back an alias; "" removes it.
-func (h *Host) setAlias(n Netdev, alias string) error {
+func (h *links) setAlias(n Netdev, alias string) error {
 	if n.Alias == alias {
 		return nil
 	}

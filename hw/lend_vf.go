@@ -20,7 +20,7 @@ type Snapshot struct {
 }
 
 // SnapshotVF reads what a VF is now.
-func (h *Host) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
+func (h *vfLifecycle) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
 	s, err := h.vfState(pf, vf)
 	if err != nil {
 		return Snapshot{}, &Error{Dev: vf.String(), Op: "read", Err: err}
@@ -47,7 +47,7 @@ func (s *Snapshot) Complete(n Netdev) {
 // SetVF sets through the PF what is wished for the VF, verifies it, and binds the VF to its driver. It returns the netdev,
 // which completes the snapshot of a VF that was not bound. A PF that is down is brought up, and stays so: without it no VF
 // has carrier.
-func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, error) {
+func (h *vfLifecycle) SetVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, error) {
 	if !pf.Up {
 		if err := h.raisePF(ctx, pf); err != nil {
 			return Netdev{}, err
@@ -74,7 +74,7 @@ func (h *Host) SetVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, er
 // ReadyVF makes a VF that SetVF has set fit to be lent: its netdev has the wished MAC and has been seen with carrier, and
 // is down again. A VF without carrier on a PF that has it is rebound once; then the error matches ErrDeviceFault. The
 // netdev's MAC is the VF's: on a PF without VF operations it is not always the one that was to be tried.
-func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, error) {
+func (h *vfLifecycle) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, error) {
 	n, err := h.Find(ID(vf.PCI))
 	if err != nil {
 		return Netdev{}, err
@@ -118,7 +118,7 @@ func (h *Host) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, 
 
 // setMAC gives a VF's netdev the MAC that the PF has set for it. An untrusted VF may not change its MAC (igbvf:
 // EADDRNOTAVAIL), not even to that one: then its driver has to read it anew.
-func (h *Host) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MAC) (Netdev, error) {
+func (h *vfLifecycle) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MAC) (Netdev, error) {
 	err := h.kernel.SetLink(n.Index, LinkMAC, Link{MAC: mac})
 	if err == nil {
 		if n, err = h.Find(n.ID); err == nil && n.MAC == mac {
@@ -132,7 +132,7 @@ func (h *Host) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MAC) (Net
 }
 
 // giveBackMAC gives a VF's fresh netdev the MAC that it had before.
-func (h *Host) giveBackMAC(vf VF, n Netdev, mac MAC) (Netdev, error) {
+func (h *vfLifecycle) giveBackMAC(vf VF, n Netdev, mac MAC) (Netdev, error) {
 	if err := h.kernel.SetLink(n.Index, LinkMAC, Link{MAC: mac}); err != nil {
 		return n, &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: err}
 	}
@@ -149,7 +149,7 @@ func wrongMAC(vf VF, n Netdev, mac MAC) error {
 
 // tryVF brings a VF up until it has carrier, and down again. Without carrier on the PF there is nothing to be seen of
 // the VF; that is looked at last, because igb drops it for a moment when VFs are made (Linux 6.12).
-func (h *Host) tryVF(ctx context.Context, pf PF, n Netdev) (err error) {
+func (h *vfLifecycle) tryVF(ctx context.Context, pf PF, n Netdev) (err error) {
 	if err := h.setUp(n, true); err != nil {
 		return fmt.Errorf("%w (%w)", err, ErrDeviceFault)
 	}
@@ -170,7 +170,7 @@ func (h *Host) tryVF(ctx context.Context, pf PF, n Netdev) (err error) {
 // RestoreVF puts a VF back as it was, under its old name and down, and verifies that. The error matches ErrAway while
 // it has not come home; a VF that is gone with its PF's other VFs, or with the PF, is as good as put back (nil). It may
 // be called again after any failure.
-func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, was Snapshot) error {
+func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id ID, was Snapshot) error {
 	pf, vf, err := h.VF(pfRef, index, id)
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -212,7 +212,7 @@ func (h *Host) RestoreVF(ctx context.Context, pfRef string, index int, id ID, wa
 }
 
 // restoreOverride takes back a driver_override that a crash has left in the middle of binding the VF.
-func (h *Host) restoreOverride(vf VF, was string) error {
+func (h *vfLifecycle) restoreOverride(vf VF, was string) error {
 	if vf.Override == was {
 		return nil
 	}
@@ -224,7 +224,7 @@ func (h *Host) restoreOverride(vf VF, was string) error {
 }
 
 // restoreVFLink puts back what a container can change on the VF's netdev.
-func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, snap Snapshot) error {
+func (h *vfLifecycle) restoreVFLink(ctx context.Context, pf PF, vf VF, snap Snapshot) error {
 	was := *snap.Link
 	n, err := h.Find(ID(vf.PCI))
 	if err != nil {
@@ -248,7 +248,7 @@ func (h *Host) restoreVFLink(ctx context.Context, pf PF, vf VF, snap Snapshot) e
 }
 
 // rereadMAC has the driver of a VF read its MAC anew, where its netdev does not take it.
-func (h *Host) rereadMAC(ctx context.Context, pf PF, vf VF, n Netdev, was LinkState) (Netdev, error) {
+func (h *vfLifecycle) rereadMAC(ctx context.Context, pf PF, vf VF, n Netdev, was LinkState) (Netdev, error) {
 	vf.Driver = n.Driver
 	n, err := h.Rebind(ctx, pf, vf)
 	if err != nil {

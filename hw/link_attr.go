@@ -147,7 +147,7 @@ func (s LinkState) link() Link {
 
 // SetLink applies a spec to a netdev in the host, which is down, and verifies it. The values stay when the netdev moves into
 // a container. limit is the MTU that the device cannot exceed, its PF's; 0 for none.
-func (h *Host) SetLink(n Netdev, spec LinkSpec, limit int) (Netdev, error) {
+func (h *links) SetLink(n Netdev, spec LinkSpec, limit int) (Netdev, error) {
 	if len(spec.Policies) == 0 {
 		return n, nil
 	}
@@ -164,7 +164,7 @@ func (h *Host) SetLink(n Netdev, spec LinkSpec, limit int) (Netdev, error) {
 }
 
 // applyLink sets the linkAttrs of a link in the host to their values in want.
-func (h *Host) applyLink(id ID, want LinkState, policy func(LinkAttr) Policy) error {
+func (h *links) applyLink(id ID, want LinkState, policy func(LinkAttr) Policy) error {
 	var index int
 	return applier[Link, LinkAttr]{
 		dev:   want.Name,
@@ -180,11 +180,11 @@ func (h *Host) applyLink(id ID, want LinkState, policy func(LinkAttr) Policy) er
 }
 
 // setLink sets one attribute of a link; its error names the link and what was attempted.
-func (h *Host) setLink(n Netdev, op string, a LinkAttr, want Link) error {
+func (h *links) setLink(n Netdev, op string, a LinkAttr, want Link) error {
 	return wrapped(n.Name, op, h.kernel.SetLink(n.Index, a, want))
 }
 
-func (h *Host) setUp(n Netdev, up bool) error {
+func (h *links) setUp(n Netdev, up bool) error {
 	op := "set down"
 	if up {
 		op = "set up"

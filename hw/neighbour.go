@@ -9,7 +9,7 @@ import (
 // Holder asks the segment that a device is on who has an address, by ARP or IPv6 neighbour discovery: the MAC that answers,
 // or "" when none does before bound. The kernel asks, as for a frame of its own, so that it needs no raw socket; what it
 // has learnt is forgotten again.
-func (h *Host) Holder(ctx context.Context, device string, a netip.Addr) (MAC, error) {
+func (h *hostNetwork) Holder(ctx context.Context, device string, a netip.Addr) (MAC, error) {
 	op := "ask who has " + a.String()
 	l, err := h.segment(device)
 	if err != nil {
@@ -47,7 +47,7 @@ func wrapped(device, op string, err error) error {
 }
 
 // segment finds a device that frames can be sent from.
-func (h *Host) segment(device string) (Link, error) {
+func (h *hostNetwork) segment(device string) (Link, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
 		return Link{}, err

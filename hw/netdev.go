@@ -62,7 +62,7 @@ const looks = 5
 var errRenamed = errors.New("its name keeps changing")
 
 // look finds a device among the links, anew when a name has changed hands meanwhile.
-func (h *Host) look(dev string, find func(links []Link) (Netdev, error)) (Netdev, error) {
+func (h *finder) look(dev string, find func(links []Link) (Netdev, error)) (Netdev, error) {
 	return settled(dev, func() (Netdev, error) {
 		links, err := h.kernel.Links()
 		if err != nil {
@@ -85,7 +85,7 @@ func settled[T any](dev string, look func() (T, error)) (T, error) {
 
 // Netdev returns the device that ref names: a name, an alternative name or a PCI address. The error matches ErrNotFound
 // when there is none, ErrAway when the PCI function has none in the host's namespace, ErrInvalid when it has several.
-func (h *Host) Netdev(ref string) (Netdev, error) {
+func (h *finder) Netdev(ref string) (Netdev, error) {
 	pci, isPCI := parsePCI(ref)
 	return h.look(ref, func(links []Link) (Netdev, error) {
 		if isPCI {
@@ -101,7 +101,7 @@ func (h *Host) Netdev(ref string) (Netdev, error) {
 }
 
 // netdevAt returns the one netdev of a PCI function.
-func (h *Host) netdevAt(pci string, links []Link) (Netdev, error) {
+func (h *finder) netdevAt(pci string, links []Link) (Netdev, error) {
 	all, err := h.netdevsAt(pci, links)
 	if err == nil && len(all) == 0 {
 		err = h.plugged(pci)
@@ -125,7 +125,7 @@ func (h *Host) netdevAt(pci string, links []Link) (Netdev, error) {
 }
 
 // netdevsAt returns the netdevs of a PCI function that are in the host's namespace, in the order of their names.
-func (h *Host) netdevsAt(pci string, links []Link) ([]Netdev, error) {
+func (h *finder) netdevsAt(pci string, links []Link) ([]Netdev, error) {
 	names, err := h.netdevsOf(pci)
 	if err != nil {
 		return nil, err
@@ -146,7 +146,7 @@ func (h *Host) netdevsAt(pci string, links []Link) ([]Netdev, error) {
 }
 
 // describe adds to a link what sysfs knows of it. The error matches errRenamed when the link's name is no longer its own.
-func (h *Host) describe(l Link) (Netdev, error) {
+func (h *finder) describe(l Link) (Netdev, error) {
 	dir, err := h.netdevDir(l.Name)
 	if err != nil {
 		return Netdev{}, &Error{Dev: l.Name, Err: err}

@@ -7,7 +7,7 @@ import (
 )
 
 // Networks lists the subnets that the host has addresses in or routes to, sorted and without the default routes.
-func (h *Host) Networks() ([]netip.Prefix, error) {
+func (h *hostNetwork) Networks() ([]netip.Prefix, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
 		return nil, &Error{Op: "list links", Err: err}

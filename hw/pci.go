@@ -26,7 +26,7 @@ func pciDir(pci string) string { return "bus/pci/devices/" + pci }
 
 // netdevDir is the directory of a netdev below its device, which stays its own when the name changes hands; "" when there
 // is no netdev of that name.
-func (h *Host) netdevDir(netdev string) (string, error) {
+func (h *finder) netdevDir(netdev string) (string, error) {
 	t, err := h.sys.target("class/net/" + netdev)
 	if t == "" || err != nil {
 		return "", err
@@ -53,7 +53,7 @@ func pciOf(netdevDir string) string {
 
 // netdevsOf returns the names of a PCI function's netdevs that are in the host's namespace. sysfs shows only those:
 // the directory of a netdev that is in a container is not there.
-func (h *Host) netdevsOf(pci string) ([]string, error) {
+func (h *finder) netdevsOf(pci string) ([]string, error) {
 	names, err := h.sys.list(pciDir(pci) + "/net")
 	if err != nil || len(names) > 0 {
 		return names, err
@@ -72,7 +72,7 @@ func (h *Host) netdevsOf(pci string) ([]string, error) {
 
 // plugged is nil if there is a PCI function of that address; otherwise the error matches ErrNotFound, or says why that cannot
 // be told.
-func (h *Host) plugged(pci string) error {
+func (h *finder) plugged(pci string) error {
 	ok, err := h.sys.present(pciDir(pci))
 	if err == nil && !ok {
 		err = ErrNotFound
@@ -87,4 +87,4 @@ func goingAway(err error) bool {
 }
 
 // driverOf returns the name of the driver that a PCI function is bound to, "" when it is bound to none.
-func (h *Host) driverOf(pci string) (string, error) { return h.sys.link(pciDir(pci) + "/driver") }
+func (h *finder) driverOf(pci string) (string, error) { return h.sys.link(pciDir(pci) + "/driver") }

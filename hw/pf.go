@@ -25,7 +25,7 @@ func (p PF) String() string { return fmt.Sprintf("%s (%s)", p.Name, p.PCI()) }
 
 // PF returns the physical function that ref names, a netdev name or PCI address. The error matches ErrNotFound when
 // there is no such device and ErrUnsupported when it has no VFs to give.
-func (h *Host) PF(ref string) (PF, error) {
+func (h *pfs) PF(ref string) (PF, error) {
 	n, err := h.Netdev(ref)
 	if err != nil {
 		return PF{}, err
@@ -65,7 +65,7 @@ func (h *Host) PF(ref string) (PF, error) {
 //
 // Such a PF has a phys_switch_id, but so have all of mlx5 and ice in legacy mode (mlx5/core/en/devlink.c,
 // mlx5e_devlink_port_register; ice/devlink/devlink_port.c, ice_devlink_create_pf_port; Linux 6.12).
-func (h *Host) LegacyPF(ref string) (PF, error) {
+func (h *pfs) LegacyPF(ref string) (PF, error) {
 	pf, err := h.PF(ref)
 	if err != nil {
 		return PF{}, err
@@ -91,7 +91,7 @@ type Sharing struct {
 }
 
 // Sharing reads how the PF is now.
-func (h *Host) Sharing(pf PF) (Sharing, error) {
+func (h *vfCount) Sharing(pf PF) (Sharing, error) {
 	auto, _, err := h.sys.text(pciDir(pf.PCI()) + "/sriov_drivers_autoprobe")
 	if err != nil {
 		return Sharing{}, &Error{Dev: pf.String(), Err: err}
@@ -103,7 +103,7 @@ func (h *Host) Sharing(pf PF) (Sharing, error) {
 // down igb's VFs get random MACs and no service (Linux 6.12). Where the VFs' driver is known they are left unbound, to
 // be bound one by one as they are lent: 64 VFs must not cost 64 driver probes. Every VF without a MAC gets its stable
 // one. Called again after a crash it finishes what is left to do.
-func (h *Host) EnableVFs(ctx context.Context, pf PF, n int) error {
+func (h *vfCount) EnableVFs(ctx context.Context, pf PF, n int) error {
 	if err := h.raisePF(ctx, pf); err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (h *Host) EnableVFs(ctx context.Context, pf PF, n int) error {
 }
 
 // giveMAC gives a VF its stable MAC unless it has one. A driver without VF operations makes up its own.
-func (h *Host) giveMAC(ctx context.Context, pf PF, vf VF) error {
+func (h *vfCount) giveMAC(ctx context.Context, pf PF, vf VF) error {
 	s, err := h.vfApplier(ctx, pf, vf).read()
 	if err != nil {
 		return &Error{Dev: vf.String(), Op: "read", Err: err}
@@ -156,7 +156,7 @@ func (h *Host) giveMAC(ctx context.Context, pf PF, vf VF) error {
 
 // raisePF brings a PF up and waits for carrier. A PF that gets none (no cable) is not an error: its VFs can still talk
 // to each other.
-func (h *Host) raisePF(ctx context.Context, pf PF) error {
+func (h *vfLifecycle) raisePF(ctx context.Context, pf PF) error {
 	if !pf.Up {
 		if err := h.setUp(pf.Netdev, true); err != nil {
 			return err
@@ -166,7 +166,7 @@ func (h *Host) raisePF(ctx context.Context, pf PF) error {
 }
 
 // awaitCarrier waits until a PF has carrier, or for as long as one with a cable can take.
-func (h *Host) awaitCarrier(ctx context.Context, pf PF) error {
+func (h *vfLifecycle) awaitCarrier(ctx context.Context, pf PF) error {
 	err := wait(ctx, pfCarrierBound, func() (bool, error) {
 		n, err := h.Find(pf.ID)
 		return n.Carrier, err
@@ -180,7 +180,7 @@ func (h *Host) awaitCarrier(ctx context.Context, pf PF) error {
 // DisableVFs removes all VFs of a PF and puts back how it was before EnableVFs. It refuses (ErrBusy) while a VF is taken,
 // see Taken: the kernel would take it away from its user without asking. A PF that was down, and that the host itself has
 // begun to use since, stays up.
-func (h *Host) DisableVFs(pf PF, was Sharing) error {
+func (h *vfCount) DisableVFs(pf PF, was Sharing) error {
 	if err := h.refuseTaken(pf); err != nil {
 		return err
 	}
@@ -206,7 +206,7 @@ func (h *Host) DisableVFs(pf PF, was Sharing) error {
 }
 
 // writePF writes an attribute of the PF and explains what the kernel answers.
-func (h *Host) writePF(pf PF, attribute, value string) error {
+func (h *vfCount) writePF(pf PF, attribute, value string) error {
 	err := h.kernel.WriteAttr(pciDir(pf.PCI())+"/"+attribute, value)
 	if err == nil {
 		return nil

@@ -9,7 +9,7 @@ import (
 
 // Bind makes sure that a VF is bound to its driver and has a netdev whose name is final. A VF that is bound already is
 // left alone.
-func (h *Host) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
+func (h *binder) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	fresh := vf.Driver == ""
 	if fresh {
 		if err := h.probe(ctx, pf, vf); err != nil {
@@ -29,7 +29,7 @@ func (h *Host) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 // ownName gives a fresh netdev a name of its own if nobody else has: the kernel gives the first ethN that is free in the
 // host, so that a VF would get the name of one that is away, which then could not come home. The name is the one that
 // systemd gives to VFs.
-func (h *Host) ownName(pf PF, vf VF, n Netdev) (Netdev, error) {
+func (h *binder) ownName(pf PF, vf VF, n Netdev) (Netdev, error) {
 	const longest = 15 // IFNAMSIZ-1
 	name := fmt.Sprintf("%sv%d", pf.Name, vf.Index)
 	if h.naming(n.Name) != byKernel || len(name) > longest {
@@ -45,7 +45,7 @@ func (h *Host) ownName(pf PF, vf VF, n Netdev) (Netdev, error) {
 
 // Rebind takes a VF from its driver and gives it back: the way to make igbvf take a MAC that the PF has set, and to
 // revive a VF that its driver has lost. The netdev is a new one afterwards.
-func (h *Host) Rebind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
+func (h *binder) Rebind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	if vf.Driver != "" {
 		if err := h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver/unbind", vf.PCI); err != nil {
 			return Netdev{}, &Error{Dev: vf.String(), Op: "unbind", Err: err}
@@ -58,7 +58,7 @@ func (h *Host) Rebind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 // probe lets the kernel bind an unbound VF. Under sriov_drivers_autoprobe=0 it does so only for a device with a
 // driver_override (drivers/pci/pci-driver.c, pci_device_can_probe), which is taken back once it has served. The driver
 // must be loaded: udev does that when the VF appears, a plugin cannot.
-func (h *Host) probe(ctx context.Context, pf PF, vf VF) error {
+func (h *binder) probe(ctx context.Context, pf PF, vf VF) error {
 	driver := vfDrivers[pf.Driver]
 	if driver != "" {
 		err := wait(ctx, probeBound, func() (bool, error) { return h.sys.exists("bus/pci/drivers/" + driver), nil })
@@ -92,7 +92,7 @@ func overrideText(driver string) string { return driver + "\n" }
 // settle waits for a bound VF's netdev and for its final name. The netdev appears as ethN and is renamed by udev a moment
 // later; a name read in between is good for nothing. On a machine where the PF still has the name that the kernel gave
 // it nobody renames, and nothing is waited for.
-func (h *Host) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
+func (h *binder) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	var n Netdev
 	err := wait(ctx, probeBound, func() (ok bool, err error) {
 		n, ok, err = h.glance(vf.ID(), n)
@@ -105,7 +105,7 @@ func (h *Host) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 }
 
 // awaitName waits for the name that a device's netdev will keep. n is the netdev as it was last seen.
-func (h *Host) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error) {
+func (h *finder) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error) {
 	err := wait(ctx, renameBound, func() (ok bool, err error) {
 		if n, ok, err = h.glance(id, n); !ok || h.naming(n.Name) != byPolicy {
 			return false, err
@@ -123,7 +123,7 @@ func (h *Host) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error) {
 }
 
 // glance looks for a device's netdev once. It is what it was, and not ok, while it is not there or its name is changing.
-func (h *Host) glance(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
+func (h *finder) glance(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) || errors.Is(err, ErrBusy) {
 		return was, false, nil
@@ -143,7 +143,7 @@ const (
 
 // naming tells how a netdev got its name (name_assign_type, include/uapi/linux/netdevice.h: NET_NAME_ENUM is 1; reading
 // a name of unknown origin is EINVAL).
-func (h *Host) naming(netdev string) int {
+func (h *finder) naming(netdev string) int {
 	const enumerated = "1"
 	t, ok, err := h.sys.text("class/net/" + netdev + "/name_assign_type")
 	switch {

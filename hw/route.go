@@ -12,7 +12,7 @@ const mainTable = 254
 // CarriesDefaultRoute tells whether the host reaches the world through a device: it has a default route, or a device
 // that has one stands on it - a VLAN, macvlan, ipvlan or IPoIB child, or the bond, bridge or Open vSwitch that it is a port
 // of. via is the name of the device with the route.
-func (h *Host) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
+func (h *hostNetwork) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
 	links, err := h.kernel.Links()
 	if err != nil {
 		return "", false, &Error{Dev: n.Name, Op: "list links", Err: err}
@@ -35,7 +35,7 @@ func (h *Host) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
 
 // Management says why the host would be cut off from its administrator without a device, in words that follow its name;
 // "" when it would not: the default route leads through the device, or somebody is logged in over it by ssh.
-func (h *Host) Management(n Netdev) (string, error) {
+func (h *hostNetwork) Management(n Netdev) (string, error) {
 	via, yes, err := h.CarriesDefaultRoute(n)
 	if err != nil || yes {
 		return fmt.Sprintf("carries the host's default route (through %s)", via), err
@@ -44,7 +44,7 @@ func (h *Host) Management(n Netdev) (string, error) {
 }
 
 // session says that somebody is logged in over a device by ssh, in words that follow its name; "" when nobody is.
-func (h *Host) session(n Netdev) (string, error) {
+func (h *hostNetwork) session(n Netdev) (string, error) {
 	sessions, err := h.kernel.Sessions()
 	if err != nil {
 		return "", &Error{Dev: n.Name, Op: "look for ssh sessions", Err: err}

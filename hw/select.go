@@ -18,7 +18,7 @@ const driverPrefix = "driver:"
 // ("8086:10c9"), a driver ("driver:igb") or a name like a pattern ("ens1f*", see path.Match). The error matches
 // ErrNotFound when nothing fits, ErrInvalid when the pattern is none, and says of what fits why none of it is a PF with
 // VFs to give, see LegacyPF; of what a pattern selects, devices that are no such PFs are left out.
-func (h *Host) PFs(ref string) ([]PF, error) {
+func (h *pfs) PFs(ref string) ([]PF, error) {
 	lower := strings.ToLower(ref)
 	switch {
 	case vendorDevice.MatchString(lower):
@@ -43,7 +43,7 @@ func (h *Host) PFs(ref string) ([]PF, error) {
 type selection func() ([]string, error)
 
 // usable are the PFs among what a selection lists.
-func (h *Host) usable(ref string, list selection) ([]PF, error) {
+func (h *pfs) usable(ref string, list selection) ([]PF, error) {
 	fits, err := list()
 	if err != nil {
 		return nil, &Error{Dev: ref, Err: err}
@@ -71,7 +71,7 @@ func (h *Host) usable(ref string, list selection) ([]PF, error) {
 }
 
 // functions selects network functions on the PCI bus (class 02xxxx) that can have VFs.
-func (h *Host) functions(fits func(pci string) (bool, error)) selection {
+func (h *pfs) functions(fits func(pci string) (bool, error)) selection {
 	return func() ([]string, error) {
 		all, err := h.sys.list("bus/pci/devices")
 		if err != nil {
@@ -97,7 +97,7 @@ func (h *Host) functions(fits func(pci string) (bool, error)) selection {
 }
 
 // hasPCIID tells whether a function has the ID "vendor:device".
-func (h *Host) hasPCIID(pci, id string) (bool, error) {
+func (h *pfs) hasPCIID(pci, id string) (bool, error) {
 	vendor, _, err := h.sys.text(pciDir(pci) + "/vendor")
 	if err != nil {
 		return false, err
@@ -107,7 +107,7 @@ func (h *Host) hasPCIID(pci, id string) (bool, error) {
 }
 
 // named selects links in the host whose names are like a pattern.
-func (h *Host) named(pattern string) selection {
+func (h *pfs) named(pattern string) selection {
 	return func() ([]string, error) {
 		links, err := h.kernel.Links()
 		if err != nil {

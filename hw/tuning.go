@@ -43,13 +43,13 @@ func (n Netdev) driven() string {
 }
 
 // CheckTuning refuses what a device cannot do, without touching it. The error matches ErrUnsupported or ErrInvalid.
-func (h *Host) CheckTuning(n Netdev, w TuningSpec) error {
+func (h *tuner) CheckTuning(n Netdev, w TuningSpec) error {
 	_, _, err := h.planTuning(n, w)
 	return err
 }
 
 // CheckFeatures refuses offloads of which the kernel knows nothing: it has the same names for every device.
-func (h *Host) CheckFeatures(n Netdev, asked Features) error {
+func (h *tuner) CheckFeatures(n Netdev, asked Features) error {
 	if len(asked) == 0 {
 		return nil
 	}
@@ -67,7 +67,7 @@ func (h *Host) CheckFeatures(n Netdev, asked Features) error {
 }
 
 // SnapshotTuning reads what a spec would change on a device. The errors are CheckTuning's.
-func (h *Host) SnapshotTuning(id ID, w TuningSpec) (TuningSnapshot, error) {
+func (h *tuner) SnapshotTuning(id ID, w TuningSpec) (TuningSnapshot, error) {
 	n, err := h.Find(id)
 	if err != nil {
 		return TuningSnapshot{}, err
@@ -93,7 +93,7 @@ func (h *Host) SnapshotTuning(id ID, w TuningSpec) (TuningSnapshot, error) {
 }
 
 // SetTuning sets queues, rings and features as in the spec, and verifies them: the offloads have to be active.
-func (h *Host) SetTuning(id ID, w TuningSpec) error {
+func (h *tuner) SetTuning(id ID, w TuningSpec) error {
 	n, err := h.Find(id)
 	if err != nil {
 		return err
@@ -107,7 +107,7 @@ func (h *Host) SetTuning(id ID, w TuningSpec) error {
 
 // restoreTuning restores how a netdev was tuned: queues first, because a driver may change its interrupts with them. Offloads
 // have to be wanted as before, whether they are active or not.
-func (h *Host) restoreTuning(id ID, was *TuningSnapshot) error {
+func (h *tuner) restoreTuning(id ID, was *TuningSnapshot) error {
 	if was == nil {
 		return nil
 	}
@@ -151,7 +151,7 @@ func (p *tuningPlan) addFeatures(wanted Features) {
 }
 
 // planTuning reads how a netdev is tuned and returns what a spec changes.
-func (h *Host) planTuning(n Netdev, w TuningSpec) (now Tuning, want tuningPlan, err error) {
+func (h *tuner) planTuning(n Netdev, w TuningSpec) (now Tuning, want tuningPlan, err error) {
 	if !w.link() {
 		return now, want, nil
 	}
@@ -214,7 +214,7 @@ func planRings(now Tuning, w TuningSpec) (Rings, error) {
 }
 
 // applyTuning sets a netdev's tuning as planned, and leaves the rest. on says what has come of an offload that was set.
-func (h *Host) applyTuning(n Netdev, want tuningPlan, on func(Feature) bool) error {
+func (h *tuner) applyTuning(n Netdev, want tuningPlan, on func(Feature) bool) error {
 	if len(want.attrs) == 0 {
 		return nil
 	}

@@ -8,7 +8,7 @@ import (
 // Identify refuses a netdev that is not the one that is found by its ID: one of several of a PCI function's port, as the
 // ports of a NIC's switch are in switchdev mode, which all hang on the function of the PF
 // (drivers/net/ethernet/mellanox/mlx5/core/en_rep.c, Linux 6.12). The error matches ErrUnsupported.
-func (h *Host) Identify(n Netdev) error {
+func (h *finder) Identify(n Netdev) error {
 	found, err := h.Find(n.ID)
 	if err == nil && found.Index != n.Index {
 		err = n.confused([]string{found.Name})
@@ -18,7 +18,7 @@ func (h *Host) Identify(n Netdev) error {
 
 // CheckUnique refuses a netdev beside which there are others in the host that would be taken for it, were it away. The error
 // matches ErrUnsupported.
-func (h *Host) CheckUnique(n Netdev) error {
+func (h *finder) CheckUnique(n Netdev) error {
 	if !n.ID.IsPCI() {
 		return nil
 	}

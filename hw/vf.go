@@ -38,7 +38,7 @@ var vfDrivers = map[string]string{
 }
 
 // VFs lists the VFs of a PF in order of their index.
-func (h *Host) VFs(pf PF) ([]VF, error) {
+func (h *vfs) VFs(pf PF) ([]VF, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
 		return nil, &Error{Dev: pf.String(), Op: "list links", Err: err}
@@ -64,7 +64,7 @@ func (h *Host) VFs(pf PF) ([]VF, error) {
 }
 
 // vf reads one VF.
-func (h *Host) vf(pf PF, index int, pci string, links []Link) (VF, error) {
+func (h *vfs) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 	vf := VF{PF: pf.Name, Index: index, PCI: pci}
 	var err error
 	if vf.Driver, err = h.driverOf(pci); err != nil {
@@ -90,7 +90,7 @@ func (h *Host) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 }
 
 // VF finds a VF again by its PF's PCI address and its own; index is what it is called by when it is gone (ErrNotFound).
-func (h *Host) VF(pfRef string, index int, id ID) (PF, VF, error) {
+func (h *vfs) VF(pfRef string, index int, id ID) (PF, VF, error) {
 	pf, err := h.PF(pfRef)
 	if err != nil {
 		return PF{}, VF{}, err
@@ -109,7 +109,7 @@ func (h *Host) VF(pfRef string, index int, id ID) (PF, VF, error) {
 
 // VFStates reads what a PF has set for its VFs, by their index. A VF is missing while the driver has nothing to report of it, as
 // during a reset. The map is nil if the driver never reports anything.
-func (h *Host) VFStates(pf PF) (map[int]VFState, error) {
+func (h *vfs) VFStates(pf PF) (map[int]VFState, error) {
 	all, err := h.kernel.VFs(pf.Index)
 	if err != nil {
 		return nil, &Error{Dev: pf.String(), Op: "read vfs", Err: err}
@@ -126,19 +126,19 @@ func (p PF) Resetting(vf VF, states map[int]VFState) bool {
 }
 
 // noVFOps returns true if a PF has VFs and its driver reports nothing of them: it has no operations for VFs (virtio).
-func (h *Host) noVFOps(pf PF) (bool, error) {
+func (h *vfs) noVFOps(pf PF) (bool, error) {
 	states, err := h.VFStates(pf)
 	return err == nil && states == nil && h.sys.exists(pciDir(pf.PCI())+"/virtfn0"), err
 }
 
 // CheckVFSupport refuses a spec with a required attribute that the driver of a PF cannot set for any of its VFs. What only
 // some drivers can set shows when it is set. The error matches ErrUnsupported.
-func (h *Host) CheckVFSupport(pf PF, spec VFSpec) error {
+func (h *vfs) CheckVFSupport(pf PF, spec VFSpec) error {
 	noOps, err := h.noVFOps(pf)
 	if err != nil {
 		return err
 	}
-	for _, a := range h.vfAttrs {
+	for _, a := range h.attrs {
 		switch foreign := !a.On(pf.Type); {
 		case spec.Policies[a] != Required:
 		case foreign && pf.InfiniBand():
@@ -157,7 +157,7 @@ func (h *Host) CheckVFSupport(pf PF, spec VFSpec) error {
 
 // vfState reads what the PF has set for a VF. A PF that never reports anything gives the zero state: nothing set. If it has
 // nothing to report just now, see Resetting, the error matches ErrBusy.
-func (h *Host) vfState(pf PF, vf VF) (VFState, error) {
+func (h *vfs) vfState(pf PF, vf VF) (VFState, error) {
 	all, err := h.kernel.VFs(pf.Index)
 	if err != nil {
 		return VFState{}, err
@@ -173,7 +173,7 @@ func (h *Host) vfState(pf PF, vf VF) (VFState, error) {
 }
 
 // setVF sets one attribute of a VF, through its file if there is one.
-func (h *Host) setVF(pf PF, vf VF, a VFAttr, s VFState) error {
+func (h *vfs) setVF(pf PF, vf VF, a VFAttr, s VFState) error {
 	if dir := h.vfDir(pf, vf); dir != "" && a.file != "" {
 		return h.kernel.WriteAttr(dir+"/"+a.file, a.fileText(&s))
 	}
@@ -181,11 +181,11 @@ func (h *Host) setVF(pf PF, vf VF, a VFAttr, s VFState) error {
 }
 
 // vfApplier sets what the PF has set for a VF.
-func (h *Host) vfApplier(ctx context.Context, pf PF, vf VF) applier[VFState, VFAttr] {
+func (h *vfs) vfApplier(ctx context.Context, pf PF, vf VF) applier[VFState, VFAttr] {
 	return applier[VFState, VFAttr]{
 		dev:   vf.String(),
 		with:  pf.Driver,
-		attrs: h.vfAttrs,
+		attrs: h.attrs,
 		read: func() (s VFState, err error) { // ice and i40e reset a VF for each MAC, and all with their PF
 			err = retryBusy(ctx, func() error { s, err = h.vfState(pf, vf); return err })
 			return s, err

@@ -10,7 +10,7 @@ import (
 // mlx5 has no such files (Linux 6.12).
 
 // vfDir returns the directory with the files of a VF of an InfiniBand PF, "" if its driver has none.
-func (h *Host) vfDir(pf PF, vf VF) string {
+func (h *vfs) vfDir(pf PF, vf VF) string {
 	dir := pciDir(pf.PCI()) + "/sriov/" + strconv.Itoa(vf.Index)
 	if !pf.InfiniBand() || !h.sys.exists(dir+"/policy") {
 		return ""
@@ -19,8 +19,8 @@ func (h *Host) vfDir(pf PF, vf VF) string {
 }
 
 // readVFDir reads into s what a VF's files say.
-func (h *Host) readVFDir(dir string, s *VFState) error {
-	for _, a := range h.vfAttrs {
+func (h *vfs) readVFDir(dir string, s *VFState) error {
+	for _, a := range h.attrs {
 		if a.file == "" {
 			continue
 		}
