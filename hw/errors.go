@@ -2,7 +2,10 @@ package hw
 
 import (
 	"errors"
+	"fmt"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Sentinels that every error of this package can be matched with, beside the errno that caused it.
@@ -42,3 +45,59 @@ func (e *Error) Error() string {
 
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
+
+// FromErrno gives an error of the kernel its meaning: the result matches the errno and the sentinel that the errno
+// means here; one without a sentinel, such as EPERM or EEXIST, is matched by itself or by fs.ErrPermission and
+// fs.ErrExist. An error that carries no errno is returned as it is, nil too. It is the one place where errnos get a
+// meaning, and is exported for hwtest, which has to answer in the kernel's words.
+//
+// What was attempted and on which device is left out: the callers of Kernel know both, and better names than an
+// ifindex.
+func FromErrno(err error) error {
+	var no unix.Errno
+	if errors.As(err, &no) {
+		return errnoError{kind: sentinel(no), errno: no}
+	}
+	return err
+}
+
+// sentinel is what an errno from rtnetlink or sysfs means, nil when it means nothing in particular.
+func sentinel(no unix.Errno) error {
+	switch no {
+	case unix.ENODEV, unix.ENOENT, unix.ENXIO:
+		return ErrNotFound
+	case unix.EBUSY, unix.EAGAIN, unix.ETIMEDOUT:
+		// EAGAIN is also how an expired socket timeout shows itself.
+		return ErrBusy
+	case unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.ENOSYS, unix.ENOTTY:
+		return ErrUnsupported
+	case unix.EINVAL, unix.ERANGE, unix.EADDRNOTAVAIL, unix.EAFNOSUPPORT:
+		// EADDRNOTAVAIL is what a VF answers to a MAC that its PF does not let it have.
+		return ErrInvalid
+	case unix.ENETDOWN:
+		return ErrDeviceFault
+	}
+	return nil
+}
+
+// errnoError is an errno with its meaning; errors.Is finds both.
+type errnoError struct {
+	kind  error // nil when the errno has no sentinel
+	errno unix.Errno
+}
+
+// Error is the sentinel's text and the errno's, once where they are the same.
+func (e errnoError) Error() string {
+	if e.kind == nil || e.kind.Error() == e.errno.Error() {
+		return e.errno.Error()
+	}
+	return fmt.Sprintf("%v (%v)", e.kind, e.errno)
+}
+
+// Unwrap returns both identities of the error.
+func (e errnoError) Unwrap() []error {
+	if e.kind == nil {
+		return []error{e.errno}
+	}
+	return []error{e.kind, e.errno}
+}

@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"strings"
@@ -122,27 +123,6 @@ func uptime() (time.Duration, error) {
 	return time.ParseDuration(seconds + "s")
 }
 
-// Bounds of the waits in this package. They are bounds, not delays: every wait ends when its condition holds.
-const (
-	// A VF's driver creates the netdev within 40 ms on igb, within about a second on firmware-heavy NICs.
-	probeBound = 4 * time.Second
-	// udev renames a fresh netdev within some 100 ms, later on a machine that is booting.
-	renameBound = 4 * time.Second
-	// igb VFs have carrier 0.1 s after they are up; a PF that has just been brought up needs seconds to train its link.
-	vfCarrierBound = 2 * time.Second
-	pfCarrierBound = 6 * time.Second
-	// ice waits 0.8 s for a VF that is being reset before it says that it is (ice_check_vf_ready_for_cfg, Linux 6.12).
-	vfResetBound = 3 * time.Second
-	// A subnet manager configures a port within its next sweep, which a new port triggers.
-	portBound = 5 * time.Second
-	// igbvf requests its interrupts before it is up; a driver that leaves it to its watchdog does within a second.
-	irqBound = 2 * time.Second
-	// A namespace that nobody is in any more ends within some 100 ms, later if many do at once.
-	namespaceBound = 2 * time.Second
-	// A host answers ARP within a millisecond; this is what a container's start can wait for nobody.
-	holderBound = 250 * time.Millisecond
-)
-
 // Open returns the machine whose sysfs is at c.Sys.
 func Open(c Config) (*Host, error) {
 	root, err := os.OpenRoot(c.Sys)
@@ -167,3 +147,6 @@ func Open(c Config) (*Host, error) {
 	}
 	return h, nil
 }
+
+// Watch tells that network devices have changed, and not which: who is told looks. See [Kernel].
+func (h *Host) Watch(ctx context.Context) (<-chan struct{}, error) { return h.kernel.Watch(ctx) }

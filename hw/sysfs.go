@@ -6,8 +6,10 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
+	"syscall"
 )
 
 // sysfs reads attributes below a directory that is, or looks like, /sys. No path leads out of it: os.Root refuses
@@ -93,3 +95,84 @@ func (s sysfs) present(name string) (bool, error) {
 	}
 	return true, nil
 }
+
+// pciAddress is the kernel's form of a PCI address: domain:bus:device.function.
+var pciAddress = regexp.MustCompile(`^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
+
+// parsePCI returns s as the kernel writes PCI addresses. People leave out domain 0000 and write capitals; both are
+// accepted.
+func parsePCI(s string) (pci string, ok bool) {
+	s = strings.ToLower(s)
+	if strings.Count(s, ":") == 1 {
+		s = "0000:" + s
+	}
+	return s, pciAddress.MatchString(s)
+}
+
+// pciDir is the directory of a PCI device, relative to the root of sysfs.
+func pciDir(pci string) string { return "bus/pci/devices/" + pci }
+
+// netdevDir is the directory of a netdev below its device, which stays its own when the name changes hands; "" when there
+// is no netdev of that name.
+func (h *finder) netdevDir(netdev string) (string, error) {
+	t, err := h.sys.target("class/net/" + netdev)
+	if t == "" || err != nil {
+		return "", err
+	}
+	return path.Join("class/net", t), nil
+}
+
+// virtioDevice is what the kernel calls a device on the virtio bus.
+var virtioDevice = regexp.MustCompile(`^virtio[0-9]+$`)
+
+// pciOf returns the PCI address of the function whose own a netdev is, by its directory; "" for one that is nobody's or
+// another device's on that function: a subfunction (…/0000:03:00.0/mlx5_core.sf.4/net/enp3s0f0s88) or a USB NIC, of which
+// there may be many. A virtio NIC is one level further down and its function's own (…/0000:00:03.0/virtio1/net/eth0).
+func pciOf(netdevDir string) string {
+	device, _, _ := strings.Cut(netdevDir, "/net/")
+	if virtioDevice.MatchString(path.Base(device)) {
+		device = path.Dir(device)
+	}
+	if pci := path.Base(device); pciAddress.MatchString(pci) {
+		return pci
+	}
+	return ""
+}
+
+// netdevsOf returns the names of a PCI function's netdevs that are in the host's namespace. sysfs shows only those:
+// the directory of a netdev that is in a container is not there.
+func (h *finder) netdevsOf(pci string) ([]string, error) {
+	names, err := h.sys.list(pciDir(pci) + "/net")
+	if err != nil || len(names) > 0 {
+		return names, err
+	}
+	entries, err := h.sys.list(pciDir(pci))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e, "virtio") {
+			return h.sys.list(pciDir(pci) + "/" + e + "/net")
+		}
+	}
+	return nil, nil
+}
+
+// plugged is nil if there is a PCI function of that address; otherwise the error matches ErrNotFound, or says why that cannot
+// be told.
+func (h *finder) plugged(pci string) error {
+	ok, err := h.sys.present(pciDir(pci))
+	if err == nil && !ok {
+		err = ErrNotFound
+	}
+	return err
+}
+
+// goingAway tells whether an attribute could not be read because its netdev is being unregistered: rtnetlink knows it no
+// more, and its directory is still there (net/core/net-sysfs.c, netdev_show, Linux 6.12: EINVAL; ENODEV is sysfs's own).
+func goingAway(err error) bool {
+	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENODEV)
+}
+
+// driverOf returns the name of the driver that a PCI function is bound to, "" when it is bound to none.
+func (h *finder) driverOf(pci string) (string, error) { return h.sys.link(pciDir(pci) + "/driver") }

@@ -12,14 +12,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // answerBound is how long the kernel may take to answer one request. Writing sriov_numvfs holds the lock of rtnetlink
 // for seconds (igb, 7 VFs to 0: 2.9 s), and every request waits for that lock.
 const answerBound = 8 * time.Second
 
-// dumpTries is how often a listing that was changed while it was read is read again before what there is is reported
-// as an error. Links come and go in bursts, when VFs are made.
+// dumpTries is how often a listing is read that is changed while it is read, before that is reported as an error. Links come
+// and go in bursts, when VFs are created.
 const dumpTries = 10
 
 // Kernel is the running kernel, seen from one network namespace. Its methods may be called at any time from any
@@ -33,7 +34,7 @@ type Kernel struct {
 	changers pool
 	removers pool
 
-	links listing[hw.Link]
+	links *listing[hw.Link]
 
 	ethtool *nl.SocketHandle
 	family  int // of generic netlink, for ethtool; 0 in kernels without it
@@ -51,7 +52,7 @@ func Open(sys, irq string) (*Kernel, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("rtnetlink: open a socket: %w", err), root.Close())
 	}
-	k := &Kernel{nl: h, sys: root, irq: openIRQ(irq)}
+	k := &Kernel{nl: h, sys: root, irq: openIRQ(irq), links: newListing[hw.Link]()}
 	if err := k.openMore(); err != nil {
 		k.Close()
 		return nil, fmt.Errorf("netlink: open a socket: %w", err)
@@ -105,19 +106,21 @@ func request(s *nl.SocketHandle, msgType, flags int) *nl.NetlinkRequest {
 	return r
 }
 
-// dump runs a listing until it was not disturbed. The kernel marks a listing that it changed meanwhile
-// (NLM_F_DUMP_INTR); entries may be missing from it or be in it twice.
-func dump[T any](list func() ([]T, error)) ([]T, error) {
-	for try := 1; ; try++ {
-		got, err := list()
-		disturbed := errors.Is(err, netlink.ErrDumpInterrupted) || errors.Is(err, unix.EINTR)
-		switch {
-		case err == nil:
-			return got, nil
-		case !disturbed:
-			return nil, hw.FromErrno(err)
-		case try == dumpTries:
-			return nil, fmt.Errorf("listing changed %d times while it was read: %w", try, hw.ErrBusy)
-		}
+// dump runs a listing until it was not interrupted. The kernel marks a listing that it changed meanwhile (NLM_F_DUMP_INTR);
+// entries may be missing from it or be in it twice.
+func dump[T any](list func() ([]T, error)) (got []T, err error) {
+	interrupted := func(err error) bool {
+		return errors.Is(err, netlink.ErrDumpInterrupted) || errors.Is(err, unix.EINTR)
 	}
+	err = retry.Times(dumpTries, interrupted, func() (err error) {
+		got, err = list()
+		return err
+	})
+	switch {
+	case err == nil:
+		return got, nil
+	case interrupted(err):
+		return nil, fmt.Errorf("listing changed %d times while it was read: %w", dumpTries, hw.ErrBusy)
+	}
+	return nil, hw.FromErrno(err)
 }

@@ -1,59 +1,24 @@
 package rtnl
 
-import (
-	"sync"
+import "golang.org/x/sync/singleflight"
 
-	"github.com/mellanox/passthrough/hw"
-)
-
-// A listing is read for all who want it at once: who asks while another is being read shares the next one with those who ask
-// meanwhile. Nobody gets one that was begun before it asked. The zero value is one to use.
+// A listing is shared by all callers that ask for it before it begins; those that ask later share the next one. No caller gets
+// a listing that began before it asked.
 type listing[T any] struct {
-	mu   sync.Mutex    // guards all below
-	next *read[T]      // that waits for its turn; nil for none
-	busy chan struct{} // closed when the one before is read; nil for none
+	group   singleflight.Group
+	running chan struct{} // has an element while a listing is running
 }
 
-// A read is one that is shared.
-type read[T any] struct {
-	done chan struct{} // closed when the rest is there
-	got  []T
-	err  error
-}
+func newListing[T any]() *listing[T] { return &listing[T]{running: make(chan struct{}, 1)} }
 
-// read reads one, or waits for the one that somebody else reads. What it returns is shared: it is not to be changed.
+// read lists, or waits for a listing of another caller. The result is shared and must not be changed.
 func (l *listing[T]) read(list func() ([]T, error)) ([]T, error) {
-	r, mine := l.join()
-	if mine {
-		l.serve(r, list)
-	}
-	<-r.done
-	return r.got, r.err
-}
-
-// join returns the read that waits for its turn; mine tells whether the caller is to see to it.
-func (l *listing[T]) join() (r *read[T], mine bool) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.next != nil {
-		return l.next, false
-	}
-	l.next = &read[T]{done: make(chan struct{})}
-	return l.next, true
-}
-
-// serve waits for its turn and reads. Who asks from then on is too late for it.
-func (l *listing[T]) serve(r *read[T], list func() ([]T, error)) {
-	defer close(r.done)
-	l.mu.Lock()
-	before := l.busy
-	l.mu.Unlock()
-	if before != nil {
-		<-before
-	}
-	l.mu.Lock()
-	l.next, l.busy = nil, r.done
-	l.mu.Unlock()
-	r.err = hw.ErrBusy // for the others, should this panic
-	r.got, r.err = list()
+	got, err, _ := l.group.Do("", func() (any, error) {
+		l.running <- struct{}{}
+		defer func() { <-l.running }()
+		l.group.Forget("") // from now on it is too late to share this one
+		return list()
+	})
+	items, _ := got.([]T)
+	return items, err
 }

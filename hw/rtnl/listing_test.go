@@ -12,7 +12,7 @@ import (
 // TestListing: of many who ask at once one reads for all, but for nobody who asked after it had begun.
 func TestListing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		var l listing[int]
+		l := newListing[int]()
 		reads := 0
 		slow := func() ([]int, error) {
 			reads++
@@ -42,7 +42,7 @@ func TestListing(t *testing.T) {
 
 // TestListingFails: an error is for those who shared it alone.
 func TestListingFails(t *testing.T) {
-	var l listing[int]
+	l := newListing[int]()
 	no := errors.New("no")
 	if _, err := l.read(func() ([]int, error) { return nil, no }); !errors.Is(err, no) {
 		t.Errorf("got %v", err)

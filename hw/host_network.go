@@ -1,10 +1,113 @@
 package hw
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
 )
+
+// Networks lists the subnets that the host has addresses in or routes to, sorted and without the default routes.
+func (h *hostNetwork) Networks() ([]netip.Prefix, error) {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return nil, &Error{Op: "list links", Err: err}
+	}
+	routes, err := h.kernel.Routes(0)
+	if err != nil {
+		return nil, &Error{Op: "list routes", Err: err}
+	}
+	var cidrs []string
+	for _, r := range routes {
+		cidrs = append(cidrs, r.Dst)
+	}
+	for _, l := range links {
+		addrs, err := h.kernel.Addrs(l.Index)
+		if err != nil && !errors.Is(err, ErrNotFound) { // a link may have gone since
+			return nil, &Error{Dev: l.Name, Op: "list addresses", Err: err}
+		}
+		for _, a := range addrs {
+			cidrs = append(cidrs, a.CIDR)
+			if a.Peer != "" {
+				cidrs = append(cidrs, a.Peer)
+			}
+		}
+	}
+	var all []netip.Prefix
+	for _, c := range cidrs {
+		if p, err := netip.ParsePrefix(c); err == nil && p.Bits() > 0 {
+			all = append(all, p.Masked())
+		}
+	}
+	slices.SortFunc(all, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	return slices.Compact(all), nil
+}
+
+// Holder asks the segment that a device is on who has an address, by ARP or IPv6 neighbour discovery: the MAC that answers,
+// or "" when none does before bound. The kernel asks, as for a frame of its own, so that it needs no raw socket; what it
+// has learnt is forgotten again.
+func (h *hostNetwork) Holder(ctx context.Context, device string, a netip.Addr) (MAC, error) {
+	op := "ask who has " + a.String()
+	l, err := h.segment(device)
+	if err != nil {
+		return "", &Error{Dev: device, Op: op, Err: err}
+	}
+	mac, known, err := h.kernel.Neighbour(l.Index, a)
+	if err == nil && mac != "" || err != nil {
+		return mac, wrapped(device, op, err)
+	}
+	if known { // perhaps from an earlier life: ask again
+		err = h.kernel.ForgetNeighbour(l.Index, a)
+	}
+	if err == nil {
+		err = h.kernel.Solicit(l.Index, a)
+	}
+	if err != nil {
+		return "", &Error{Dev: device, Op: op, Err: err}
+	}
+	err = wait(ctx, holderBound, func() (bool, error) {
+		mac, _, err = h.kernel.Neighbour(l.Index, a)
+		return mac != "", err
+	})
+	if timedOut(err) || errors.Is(err, context.DeadlineExceeded) {
+		err = nil
+	}
+	return mac, wrapped(device, op, errors.Join(err, h.kernel.ForgetNeighbour(l.Index, a)))
+}
+
+// wrapped is err with what was attempted, nil for nil.
+func wrapped(device, op string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &Error{Dev: device, Op: op, Err: err}
+}
+
+// segment finds a device that frames can be sent from.
+func (h *hostNetwork) segment(device string) (Link, error) {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return Link{}, err
+	}
+	for _, l := range links {
+		switch {
+		case l.Name != device:
+		case !l.Up:
+			return Link{}, errors.New("it is down: device not ready")
+		case !l.Carrier:
+			return Link{}, errors.New("it has no carrier: device not ready")
+		default:
+			return l, nil
+		}
+	}
+	return Link{}, ErrNotFound
+}
 
 // mainTable is RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h).
 const mainTable = 254
