@@ -10,23 +10,23 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// crashPoints are the places at which a test kills the process, see crashpoints.go. The program that ships has none.
+// crashPoints are the points at which a test kills the process, see internal/crashpoint. The program that ships has none.
 type crashPoints struct{}
 
-// newCrashPoints are none.
+// newCrashPoints returns none.
 func newCrashPoints() crashPoints { return crashPoints{} }
 
-// ledger is s as it is.
-func (crashPoints) ledger(s store.Store) store.Store { return s }
+// Store returns s.
+func (crashPoints) Store(s store.Store) store.Store { return s }
 
-// journal is j as it is.
-func (crashPoints) journal(j ipamdrv.Journal) ipamdrv.Journal { return j }
+// Journal returns j.
+func (crashPoints) Journal(j ipamdrv.Journal) ipamdrv.Journal { return j }
 
-// kernel is m as it is.
-func (crashPoints) kernel(m hw.Kernel) hw.Kernel { return m }
+// Kernel returns k.
+func (crashPoints) Kernel(k hw.Kernel) hw.Kernel { return k }
 
-// orphanAfter is the default.
-func (crashPoints) orphanAfter() time.Duration { return 0 }
+// OrphanAfter returns 0: the driver uses its default.
+func (crashPoints) OrphanAfter() time.Duration { return 0 }
 
-// maintainEvery is the default.
-func (crashPoints) maintainEvery() time.Duration { return 0 }
+// MaintainEvery returns 0: the driver uses its default.
+func (crashPoints) MaintainEvery() time.Duration { return 0 }

@@ -9,8 +9,8 @@ import (
 	"testing"
 )
 
-// TestNoCrashPoints: the program that make build makes has no crash points, whatever its environment says; the one with the
-// build tag has, which shows that this looks for the right thing.
+// TestNoCrashPoints: the program that `make build` makes has no crash points, whatever its environment says. The one with the
+// build tag crashpoints has some, which shows that the test looks for the right thing.
 func TestNoCrashPoints(t *testing.T) {
 	makefile, err := os.ReadFile("../../Makefile")
 	if err != nil {

@@ -50,7 +50,7 @@ func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
 	ctx, stop := context.WithCancel(context.Background())
 	d := &drivers{capabilities: cfg.capabilities(), stop: stop, closed: make(chan struct{})}
 	points := newCrashPoints()
-	ledger := points.ledger(openLedger(cfg, log))
+	ledger := points.Store(openLedger(cfg, log))
 	pools := openPools(ctx, cfg, ledger, points)
 	d.network, d.ipam, d.err = newDrivers(cfg, machine, ledger, pools, points, log)
 	if d.err != nil {
@@ -117,7 +117,7 @@ func openPools(ctx context.Context, cfg config, own store.Store, points crashPoi
 		if err := cluster.LoadWatermark(ctx, own, shared); err != nil { // the own ledger cannot be read
 			return nil, errors.Join(err, shared.Close())
 		}
-		return points.ledger(shared), nil
+		return points.Store(shared), nil
 	}
 	return store.Reopen(open, func(error) {}) // openLedger logs the reason
 }
@@ -143,8 +143,8 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 		return nil, nil, err
 	}
 	ipam, err = ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Log: log,
-		Journal:      points.journal(journal.New(filepath.Join(cfg.stateDir, "journal"))),
-		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.Networks, MaintainEvery: points.maintainEvery(),
+		Journal:      points.Journal(journal.New(filepath.Join(cfg.stateDir, "journal"))),
+		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.Networks, MaintainEvery: points.MaintainEvery(),
 		Uses: func(ctx context.Context) ([]ipamdrv.Use, error) { return usesOf(ctx, network) }, // called when both exist
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
 			mac, err := host.Holder(ctx, device, a)
@@ -155,7 +155,7 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 	}
 	network, err = netdrv.New(netdrv.Config{
 		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
-		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, GotPool: ipam.GotPool, OrphanAfter: points.orphanAfter(),
+		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, GotPool: ipam.GotPool, OrphanAfter: points.OrphanAfter(),
 	})
 	if err != nil {
 		return nil, nil, err
@@ -172,7 +172,7 @@ func openHost(machine hw.Config, points crashPoints) (*hw.Host, error) {
 		}
 		machine.Kernel = kernel
 	}
-	machine.Kernel = points.kernel(machine.Kernel)
+	machine.Kernel = points.Kernel(machine.Kernel)
 	return hw.Open(machine)
 }
 

@@ -2,7 +2,7 @@
 // and looks whether it gets over that.
 //
 // A life is what an engine does: a network is made, a container started on it and stopped, the network removed. It is lived
-// once without a crash, and the process tells the points that it passes (its build tag crashpoints, see cmd/driver). Then
+// once without a crash, and the process tells the points that it passes (its build tag crashpoints, see internal/crashpoint). Then
 // it is lived once for each of them, from a fresh start: the process dies there by SIGKILL, is started again, and the
 // engine does what engines do then, see Reaction. In the end, and whenever a container has been started or stopped, ledger,
 // kernel and engine have to agree (package invariant). The process that was started again passes points, too, when it

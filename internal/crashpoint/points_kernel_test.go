@@ -1,6 +1,6 @@
-//go:build kernel && crashpoints
+//go:build kernel
 
-package main
+package crashpoint
 
 import (
 	"os"
@@ -11,7 +11,7 @@ import (
 	"testing"
 )
 
-// TestLastPoint: the point at which a process dies is the last in its journal, whatever its other goroutines are at.
+// TestLastPoint: the point at which a process dies is the last one in its journal, whatever its other goroutines do.
 func TestLastPoint(t *testing.T) {
 	if os.Getenv("CRASH_AT") != "" {
 		passUntilDeath()
@@ -25,21 +25,21 @@ func TestLastPoint(t *testing.T) {
 		child := exec.Command(self, "-test.run", "^TestLastPoint$")
 		child.Env = append(os.Environ(), "CRASH_AT=0/50", "CRASH_JOURNAL="+journal)
 		if out, err := child.CombinedOutput(); child.ProcessState == nil || child.ProcessState.Exited() {
-			t.Fatalf("want a death by signal: %v\n%s", err, out)
+			t.Fatalf("want it killed by a signal: %v\n%s", err, out)
 		}
 		raw, err := os.ReadFile(journal)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if !strings.HasSuffix(string(raw), "\n0/50\tpassed\n") {
-			t.Fatalf("it died at 0/50, and the journal ends with %q", raw[max(0, len(raw)-60):])
+			t.Fatalf("the process died at 0/50, the journal ends with %q", raw[max(0, len(raw)-60):])
 		}
 	}
 }
 
 // passUntilDeath passes points in eight goroutines at once.
 func passUntilDeath() {
-	p := newCrashPoints()
+	p := FromEnv()
 	for g := range 8 {
 		go func() {
 			for i := 0; ; i++ {

@@ -1,0 +1,90 @@
+package crashpoint
+
+import (
+	"fmt"
+	"net/netip"
+	"path"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// Kernel returns a kernel with a crash point before and after each change of a device.
+func (p *Points) Kernel(k hw.Kernel) hw.Kernel { return kernel{k, p} }
+
+// kernel is the result of [Points.Kernel]. It overrides the methods that change something; TestEveryChangeHasPoints finds one that is
+// missing here.
+type kernel struct {
+	hw.Kernel
+	points *Points
+}
+
+// SetLink implements [hw.Kernel], with points.
+func (k kernel) SetLink(index int, a hw.LinkAttr, want hw.Link) error {
+	return k.points.around("set-"+a.String(), fmt.Sprintf("link %d: %s", index, a.Op(want)),
+		func() error { return k.Kernel.SetLink(index, a, want) })
+}
+
+// AddAltName implements [hw.Kernel], with points.
+func (k kernel) AddAltName(index int, name string) error {
+	return k.points.around("add-altname", fmt.Sprintf("link %d: add altname %s", index, name),
+		func() error { return k.Kernel.AddAltName(index, name) })
+}
+
+// RemoveAltName implements [hw.Kernel], with points.
+func (k kernel) RemoveAltName(index int, name string) error {
+	return k.points.around("remove-altname", fmt.Sprintf("link %d: remove altname %s", index, name),
+		func() error { return k.Kernel.RemoveAltName(index, name) })
+}
+
+// SetVF implements [hw.Kernel], with points.
+func (k kernel) SetVF(pf, vf int, a hw.VFAttr, want hw.VFState) error {
+	return k.points.around("vf-set-"+a.String(), fmt.Sprintf("link %d vf %d: %s", pf, vf, a.Op(want)),
+		func() error { return k.Kernel.SetVF(pf, vf, a, want) })
+}
+
+// WriteAttr implements [hw.Kernel], with points.
+func (k kernel) WriteAttr(name, value string) error {
+	return k.points.around("write-"+path.Base(name), name+" "+value, func() error { return k.Kernel.WriteAttr(name, value) })
+}
+
+// AddAddr implements [hw.Kernel], with points.
+func (k kernel) AddAddr(index int, a hw.Addr) error {
+	return k.points.around("add-address", fmt.Sprintf("link %d: %s", index, a.CIDR), func() error { return k.Kernel.AddAddr(index, a) })
+}
+
+// AddRoute implements [hw.Kernel], with points.
+func (k kernel) AddRoute(index int, r hw.Route) error {
+	return k.points.around("add-route", fmt.Sprintf("link %d: %s", index, r.Dst), func() error { return k.Kernel.AddRoute(index, r) })
+}
+
+// Solicit implements [hw.Kernel], with points: it makes an entry of the neighbour table.
+func (k kernel) Solicit(index int, a netip.Addr) error {
+	return k.points.around("solicit", fmt.Sprintf("link %d: %s", index, a), func() error { return k.Kernel.Solicit(index, a) })
+}
+
+// ForgetNeighbour implements [hw.Kernel], with points.
+func (k kernel) ForgetNeighbour(index int, a netip.Addr) error {
+	return k.points.around("forget-neighbour", fmt.Sprintf("link %d: %s", index, a),
+		func() error { return k.Kernel.ForgetNeighbour(index, a) })
+}
+
+// MakeLink implements [hw.Kernel], with points.
+func (k kernel) MakeLink(l hw.NewLink) error {
+	return k.points.around("make-link", l.Kind+" "+l.Name, func() error { return k.Kernel.MakeLink(l) })
+}
+
+// RemoveLink implements [hw.Kernel], with points.
+func (k kernel) RemoveLink(index int) error {
+	return k.points.around("remove-link", fmt.Sprintf("link %d", index), func() error { return k.Kernel.RemoveLink(index) })
+}
+
+// SetTuning implements [hw.Kernel], with points.
+func (k kernel) SetTuning(index int, a hw.TuningAttr, want hw.Tuning) error {
+	return k.points.around("tune-set-"+a.String(), fmt.Sprintf("link %d: %s", index, a.Op(want)),
+		func() error { return k.Kernel.SetTuning(index, a, want) })
+}
+
+// SetAffinity implements [hw.Kernel], with points.
+func (k kernel) SetAffinity(irq int, cpus string) error {
+	return k.points.around("set-affinity", fmt.Sprintf("irq %d: %s", irq, cpus), func() error { return k.Kernel.SetAffinity(irq, cpus) })
+}

@@ -1,0 +1,118 @@
+// Package crashpoint kills the process at a crash point, for tests: before or after a write of the ledger or of the journal, or a
+// change of a device.
+//
+// Nobody lists the crash points: [Points.Store], [Points.Journal] and [Points.Kernel] wrap what the drivers write and change with, and
+// put a point before and after each write and each change. A point is named after the call of a driver that is in progress, the kind
+// of change, how often this call has made such a change, and the side of it:
+//
+//	CreateEndpoint/set-mac/1/after
+//
+// The environment controls it. CRASH_JOURNAL is a file that gets the name of each point that is passed; CRASH_AT is the name of the
+// point at which the process dies by SIGKILL. Package cmd/driver uses this package only with the build tag crashpoints, so that the
+// program that ships cannot be killed this way. It is the only package of internal that imports hw and store. Entry point: [FromEnv].
+package crashpoint
+
+import (
+	"fmt"
+	"os"
+	"regexp"
+	"runtime"
+	"sync"
+	"syscall"
+	"time"
+)
+
+// Points are the crash points of a process. All methods may be called concurrently.
+type Points struct {
+	at      string
+	journal *os.File // nil if the names are not wanted
+
+	mu    sync.Mutex     // guards count; held while the process dies, so that no point is passed after that
+	count map[string]int // changes so far, by call and kind
+}
+
+// FromEnv returns the points that the environment asks for. It ends the process if the environment is wrong.
+func FromEnv() *Points {
+	p := &Points{at: os.Getenv("CRASH_AT"), count: map[string]int{}}
+	if path := os.Getenv("CRASH_JOURNAL"); path != "" {
+		var err error
+		if p.journal, err = os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err != nil {
+			abort("journal: " + err.Error())
+		}
+	}
+	return p
+}
+
+// OrphanAfter returns CRASH_ORPHAN_AFTER, with which a test need not wait for the driver's default of minutes. It returns 0 if the
+// variable is not set.
+func (p *Points) OrphanAfter() time.Duration { return duration("CRASH_ORPHAN_AFTER") }
+
+// MaintainEvery returns CRASH_MAINTAIN_EVERY, 0 if it is not set.
+func (p *Points) MaintainEvery() time.Duration { return duration("CRASH_MAINTAIN_EVERY") }
+
+// duration reads a variable of the environment.
+func duration(name string) time.Duration {
+	text := os.Getenv(name)
+	if text == "" {
+		return 0
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		abort(name + ": " + err.Error())
+	}
+	return d
+}
+
+// around makes a change, with a point before it and one after it. kind is part of the points' names, what describes the change in the
+// journal.
+func (p *Points) around(kind, what string, change func() error) error {
+	call := callInProgress()
+	p.mu.Lock()
+	p.count[call+"/"+kind]++
+	name := fmt.Sprintf("%s/%s/%d", call, kind, p.count[call+"/"+kind])
+	p.mu.Unlock()
+	p.pass(name+"/before", what)
+	err := change()
+	p.pass(name+"/after", what)
+	return err
+}
+
+// pass writes the name of a point into the journal, and kills the process if it is the point to die at. Calls and background loops pass
+// points concurrently: while one of them dies the others wait, so that its point is the last one in the journal.
+func (p *Points) pass(name, what string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.journal != nil {
+		if _, err := fmt.Fprintf(p.journal, "%s\t%s\n", name, what); err != nil {
+			abort("journal: " + err.Error())
+		}
+	}
+	if name == p.at {
+		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // cannot fail
+		select {}
+	}
+}
+
+// abort ends the process because the test itself has failed.
+func abort(why string) {
+	fmt.Fprintln(os.Stderr, "crash points:", why)
+	os.Exit(2)
+}
+
+// driverMethod matches the name of an exported method of a driver: a call of the engine or a background loop.
+var driverMethod = regexp.MustCompile(`/(?:netdrv|ipamdrv)\.\(\*Driver\)\.([A-Z]\w*)`)
+
+// callInProgress returns the name of the outermost method of a driver on the stack, "start" if there is none.
+func callInProgress() string {
+	pcs := make([]uintptr, 128)
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(2, pcs)])
+	call := "start"
+	for more := true; more; {
+		var f runtime.Frame
+		f, more = frames.Next()
+		if m := driverMethod.FindStringSubmatch(f.Function); m != nil {
+			call = m[1]
+		}
+	}
+	return call
+}
