@@ -48,9 +48,9 @@ type Container struct {
 	TxQLen     *int // packets
 	Promisc    *bool
 	AllMulti   *bool
-	Queues     *int
-	RxRing     *int // packets
-	TxRing     *int // packets
+	Queues     int // 0 for as they are
+	RxRing     int // packets; 0 for as it is
+	TxRing     int // packets; 0 for as it is
 	Features   hw.Features
 	Cores      hw.Cores
 	VF         string // the one VF that is wanted; "" for any

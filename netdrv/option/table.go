@@ -2,7 +2,6 @@ package option
 
 import (
 	"slices"
-	"strings"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/opttable"
@@ -13,6 +12,10 @@ type Option struct {
 	row
 	Modes []string // the modes that know it; none means all
 	For   Scope
+
+	// vf and link apply the value to a spec, if the user gave one; nil for an option that is not part of that spec.
+	vf   func(c *Container, s *hw.VFSpec)
+	link func(c *Container, s *hw.LinkSpec)
 }
 
 type row = opttable.Option[Network]
@@ -48,6 +51,38 @@ func containerOptions() []Option {
 	return slices.DeleteFunc(Options(), func(o Option) bool { return o.For == ForNetwork })
 }
 
+// network returns the parser of an option whose value is a field of Network.
+func network[T any](field func(*Network) *T, parse func(string) (T, error)) func(*Network, string) error {
+	return func(n *Network, text string) error {
+		value, err := parse(text)
+		if err == nil {
+			*field(n) = value
+		}
+		return err
+	}
+}
+
+// container returns the parser of an option whose value is a field of Container.
+func container[T any](field func(*Container) *T, parse func(string) (T, error)) func(*Network, string) error {
+	return network(func(n *Network) *T { return field(&n.Container) }, parse)
+}
+
+// vfAttr returns the row of an attribute that a PF sets for its VFs: field is where the user's value is, at where it is in the spec.
+func vfAttr[T any](attr hw.VFAttr, parse func(string) (T, error), field func(*Container) **T, at func(*hw.VFState) *T, r row) Option {
+	r.Parse = container(field, pointer(parse))
+	return Option{For: ForBoth, Modes: vfsOnly, row: r, vf: func(c *Container, s *hw.VFSpec) {
+		require(s.Policies, attr, *field(c), at(&s.VFState))
+	}}
+}
+
+// linkAttr returns the row of an attribute of a netdev, as vfAttr does.
+func linkAttr[T any](attr hw.LinkAttr, parse func(string) (T, error), field func(*Container) **T, at func(*hw.LinkState) *T, r row) Option {
+	r.Parse = container(field, pointer(parse))
+	return Option{For: ForBoth, row: r, link: func(c *Container, s *hw.LinkSpec) {
+		require(s.Policies, attr, *field(c), at(&s.LinkState))
+	}}
+}
+
 var (
 	// vfsOnly are the modes of options that are set through a VF's PF.
 	vfsOnly = []string{ModeSRIOV}
@@ -55,174 +90,159 @@ var (
 	nicsOnly = []string{ModeSRIOV, ModePassthrough}
 )
 
+// options is the table. Of an attribute of a VF or of a netdev it has all but the attribute itself, which is a row in package hw. The
+// specs are made in the order of the rows: a later row overrides an earlier one.
 var options = []Option{
 	{For: ForNetwork, row: row{
 		Name: "netdevice", Default: "required",
 		Values: "name or PCI address; for PFs also several, a pattern of names, vendor:device, driver:NAME",
 		Help:   "the PFs whose VFs containers get, the device to hand over whole, or the one to make children on; DEVICES can name them",
-		Parse:  func(n *Network, v string) error { n.Netdevice = v; return nil },
+		Parse:  network(func(n *Network) *string { return &n.Netdevice }, text),
 	}},
 	{For: ForNetwork, row: row{
 		Name: "mode", Values: "sriov, passthrough, macvlan, ipvlan or ipoib", Default: "sriov",
 		Help: "sriov: each container gets a VF; passthrough: one container gets the whole device; the others: each " +
 			"container gets a child of the device, which stays in the host",
-		Parse: word(func(n *Network) *string { return &n.Mode }, Modes()...),
+		Parse: network(func(n *Network) *string { return &n.Mode }, word(Modes()...)),
 	}},
-	{For: ForBoth, Modes: vfsOnly, row: row{
+	{For: ForBoth, Modes: vfsOnly, vf: setVLAN, row: row{
 		Name: "vlan", Values: "0 to 4094", Default: "left as it is",
 		Help:  "VLAN that the NIC puts the VFs in; 0 makes them untagged",
-		Parse: number(0, 4094, func(n *Network) **int { return &n.VLAN }),
+		Parse: container(func(c *Container) **int { return &c.VLAN }, pointer(number(0, 4094))),
 	}},
-	{For: ForBoth, Modes: vfsOnly, row: row{
+	{For: ForBoth, Modes: vfsOnly, vf: setPrivileged, row: row{
 		Name: "privileged", Values: "yes or no (also 1, true, on; 0, false, off)", Default: "no",
 		Help:  "yes: spoof check off and trust on, for software that changes MACs or sniffs; no: the reverse",
-		Parse: boolean(func(n *Network) **bool { return &n.Privileged }),
+		Parse: container(func(c *Container) **bool { return &c.Privileged }, pointer(boolean)),
 	}},
 	{For: ForBoth, Modes: vfsOnly, row: row{
 		Name: "vlan_qos", Values: "0 to 7", Default: "0",
 		Help:  "802.1p priority of the VLAN tag",
-		Parse: number(0, 7, func(n *Network) **int { return &n.VLANQoS }),
+		Parse: container(func(c *Container) **int { return &c.VLANQoS }, pointer(number(0, 7))),
 	}},
 	{For: ForBoth, Modes: vfsOnly, row: row{
 		Name: "vlan_proto", Values: "802.1q or 802.1ad", Default: "802.1q",
 		Help: "protocol of the VLAN tag",
-		Parse: oneOf(func(n *Network) **hw.VLANProto { return &n.VLANProto },
-			map[string]hw.VLANProto{"802.1q": "", "802.1ad": hw.Dot1AD}),
+		Parse: container(func(c *Container) **hw.VLANProto { return &c.VLANProto },
+			pointer(oneOf(map[string]hw.VLANProto{"802.1q": "", "802.1ad": hw.Dot1AD}))),
 	}},
-	{For: ForContainer, row: row{
+	{For: ForContainer, vf: setMAC, row: row{
 		Name: "mac", Values: "six octets, not zero, not multicast", Default: "the device's own",
 		Help:  "as --mac-address, for docker network connect, which has no such flag",
-		Parse: func(n *Network, v string) (err error) { n.MAC, err = ParseMAC(v); return err },
+		Parse: container(func(c *Container) *hw.MAC { return &c.MAC }, ParseMAC),
 	}},
-	{For: ForContainer, Modes: vfsOnly, row: row{
+	{For: ForContainer, Modes: vfsOnly, vf: setGUID, row: row{
 		Name: "guid", Values: "eight octets, not all zero, not all ones", Default: "a stable one for each VF",
 		Help:  "node and port GUID of the VF of an InfiniBand PF",
-		Parse: func(n *Network, v string) (err error) { n.GUID, err = parseGUID(v); return err },
+		Parse: container(func(c *Container) *hw.GUID { return &c.GUID }, guid),
 	}},
-	{For: ForBoth, Modes: vfsOnly, row: row{
+	vfAttr(hw.VFSpoofchk, boolean, func(c *Container) **bool { return &c.Spoofchk }, func(s *hw.VFState) *bool { return &s.Spoofchk }, row{
 		Name: "spoofchk", Values: "yes or no", Default: "the opposite of privileged",
-		Help:  "drop frames that a VF sends with another MAC than its own",
-		Parse: boolean(func(n *Network) **bool { return &n.Spoofchk }),
-	}},
-	{For: ForBoth, Modes: vfsOnly, row: row{
+		Help: "drop frames that a VF sends with another MAC than its own",
+	}),
+	vfAttr(hw.VFTrust, boolean, func(c *Container) **bool { return &c.Trust }, func(s *hw.VFState) *bool { return &s.Trust }, row{
 		Name: "trust", Values: "yes or no", Default: "as privileged",
-		Help:  "let a VF change its MAC and receive what is not for it",
-		Parse: boolean(func(n *Network) **bool { return &n.Trust }),
-	}},
-	{For: ForBoth, Modes: vfsOnly, row: row{
-		Name: "link_state", Values: "auto, enable or disable", Default: "left as it is",
-		Help: "whether a VF sees the PF's link (auto, which InfiniBand VFs do unless told otherwise), always a link, or none",
-		Parse: oneOf(func(n *Network) **hw.LinkMode { return &n.LinkMode },
-			map[string]hw.LinkMode{"auto": "", "enable": hw.LinkEnable, "disable": hw.LinkDisable}),
-	}},
-	{For: ForBoth, Modes: vfsOnly, row: row{
+		Help: "let a VF change its MAC and receive what is not for it",
+	}),
+	vfAttr(hw.VFLinkState, oneOf(map[string]hw.LinkMode{"auto": "", "enable": hw.LinkEnable, "disable": hw.LinkDisable}),
+		func(c *Container) **hw.LinkMode { return &c.LinkMode }, func(s *hw.VFState) *hw.LinkMode { return &s.LinkMode }, row{
+			Name: "link_state", Values: "auto, enable or disable", Default: "left as it is",
+			Help: "whether a VF sees the PF's link (auto, which InfiniBand VFs do unless told otherwise), always a link, or none",
+		}),
+	vfAttr(hw.VFRate, number(0, 1<<24), func(c *Container) **int { return &c.MinRate }, func(s *hw.VFState) *int { return &s.Rate.Min }, row{
 		Name: "min_tx_rate", Values: "Mbit/s, 0 for none", Default: "left as it is",
-		Help:  "rate that a VF can send at in any case",
-		Parse: number(0, 1<<24, func(n *Network) **int { return &n.MinRate }),
-	}},
-	{For: ForBoth, Modes: vfsOnly, row: row{
+		Help: "rate that a VF can send at in any case",
+	}),
+	vfAttr(hw.VFRate, number(0, 1<<24), func(c *Container) **int { return &c.MaxRate }, func(s *hw.VFState) *int { return &s.Rate.Max }, row{
 		Name: "max_tx_rate", Values: "Mbit/s, 0 for no limit", Default: "left as it is",
-		Help:  "rate that a VF cannot exceed",
-		Parse: number(0, 1<<24, func(n *Network) **int { return &n.MaxRate }),
-	}},
-	{For: ForBoth, row: row{
+		Help: "rate that a VF cannot exceed",
+	}),
+	linkAttr(hw.LinkMTU, number(68, 65535), func(c *Container) **int { return &c.MTU }, func(s *hw.LinkState) *int { return &s.MTU }, row{
 		Name: "mtu", Values: "68 to 65535", Default: "left as it is",
-		Help:  "MTU of the device; a VF's cannot be above its PF's, nor a child's above its parent's",
-		Parse: number(68, 65535, func(n *Network) **int { return &n.MTU }),
-	}},
-	{For: ForBoth, row: row{
+		Help: "MTU of the device; a VF's cannot be above its PF's, nor a child's above its parent's",
+	}),
+	linkAttr(hw.LinkTxQLen, number(1, 100000), func(c *Container) **int { return &c.TxQLen }, func(s *hw.LinkState) *int { return &s.TxQLen }, row{
 		Name: "txqlen", Values: "1 to 100000", Default: "left as it is",
-		Help:  "length of the device's transmit queue, in packets",
-		Parse: number(1, 100000, func(n *Network) **int { return &n.TxQLen }),
-	}},
-	{For: ForBoth, row: row{
+		Help: "length of the device's transmit queue, in packets",
+	}),
+	linkAttr(hw.LinkPromisc, boolean, func(c *Container) **bool { return &c.Promisc }, func(s *hw.LinkState) *bool { return &s.Promisc }, row{
 		Name: "promisc", Values: "yes or no", Default: "left as it is",
-		Help:  "receive everything; a VF has to be trusted for it",
-		Parse: boolean(func(n *Network) **bool { return &n.Promisc }),
-	}},
-	{For: ForBoth, row: row{
+		Help: "receive everything; a VF has to be trusted for it",
+	}),
+	linkAttr(hw.LinkAllMulti, boolean, func(c *Container) **bool { return &c.AllMulti }, func(s *hw.LinkState) *bool { return &s.AllMulti }, row{
 		Name: "allmulti", Values: "yes or no", Default: "left as it is",
-		Help:  "receive all multicast; a VF has to be trusted for it",
-		Parse: boolean(func(n *Network) **bool { return &n.AllMulti }),
-	}},
+		Help: "receive all multicast; a VF has to be trusted for it",
+	}),
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "queues", Values: "1 to what the device can", Default: "left as it is",
 		Help:  "receive and transmit queues of the device (ethtool -L)",
-		Parse: number(1, 1<<12, func(n *Network) **int { return &n.Queues }),
+		Parse: container(func(c *Container) *int { return &c.Queues }, number(1, 1<<12)),
 	}},
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "ring_rx", Values: "1 to what the device can", Default: "left as it is",
 		Help:  "packets that a receive queue holds (ethtool -G)",
-		Parse: number(1, 1<<24, func(n *Network) **int { return &n.RxRing }),
+		Parse: container(func(c *Container) *int { return &c.RxRing }, number(1, 1<<24)),
 	}},
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "ring_tx", Values: "1 to what the device can", Default: "left as it is",
 		Help:  "packets that a transmit queue holds (ethtool -G)",
-		Parse: number(1, 1<<24, func(n *Network) **int { return &n.TxRing }),
+		Parse: container(func(c *Container) *int { return &c.TxRing }, number(1, 1<<24)),
 	}},
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "ethtool", Values: "FEATURE=on or FEATURE=off, separated by commas, such as gro=off,tso=on", Default: "left as they are",
 		Help:  "offloads of the device, by the names that ethtool -k and -K know",
-		Parse: func(n *Network, v string) (err error) { n.Features, err = parseFeatures(v); return err },
+		Parse: container(func(c *Container) *hw.Features { return &c.Features }, features),
 	}},
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "cores", Values: "CPUs such as 2,4-7, numa or none", Default: "left as they are",
 		Help:  "CPUs that the device's interrupts are spread over; numa: those of its NUMA node",
-		Parse: func(n *Network, v string) (err error) { n.Cores, err = parseCores(v); return err },
+		Parse: container(func(c *Container) *hw.Cores { return &c.Cores }, cores),
 	}},
 	{For: ForNetwork, row: row{
 		Name: "lock", Values: "names of options, separated by commas, or all", Default: "none",
-		Help: "options that cannot be overridden for a container",
-		Parse: func(n *Network, v string) error {
-			n.Lock = strings.Split(strings.ToLower(strings.ReplaceAll(v, " ", "")), ",")
-			return nil
-		},
+		Help:  "options that cannot be overridden for a container",
+		Parse: network(func(n *Network) *[]string { return &n.Lock }, words),
 	}},
 	{For: ForContainer, Modes: vfsOnly, row: row{
 		Name: "vf", Values: "index, PCI address, MAC or name of a VF", Default: "the first that is free",
 		Help:  "the VF that the container gets",
-		Parse: func(n *Network, v string) error { n.VF = v; return nil },
+		Parse: container(func(c *Container) *string { return &c.VF }, text),
 	}},
 	{For: ForContainer, Modes: vfsOnly, row: row{
 		Name: "sticky", Values: "a text of up to 200 bytes",
 		Default: "the --mac-address; without one, the container's name (from engine 29 on), then its address",
 		Help:    "a container that comes with the same text gets the same VF again, if that is free",
-		Parse: func(n *Network, v string) error {
-			if n.Sticky = v; len(v) > 200 {
-				return opttable.ErrNotAllowed
-			}
-			return nil
-		},
+		Parse:   container(func(c *Container) *string { return &c.Sticky }, upTo(200)),
 	}},
 	{For: ForNetwork, Modes: vfsOnly, row: row{
 		Name: "vfs", Values: "indexes and ranges of VFs, such as 0-3,7", Default: "all",
 		Help:  "the VFs that the network uses, so that networks can split a PF",
-		Parse: func(n *Network, v string) (err error) { n.VFs, err = parseRanges(v); return err },
+		Parse: network(func(n *Network) *[]int { return &n.VFs }, ranges),
 	}},
 	{For: ForNetwork, Modes: vfsOnly, row: row{
 		Name: "bond", Values: "active-backup, 802.3ad or balance-xor", Default: "none",
 		Help:  "containers get a bond of one VF of each PF, of which there have to be several",
-		Parse: word(func(n *Network) *string { return &n.Bond }, hw.Modes(hw.Bond)...),
+		Parse: network(func(n *Network) *string { return &n.Bond }, word(hw.Modes(hw.Bond)...)),
 	}},
 	{For: ForBoth, Modes: vfsOnly, row: row{
 		Name: "policy", Values: "spread or pack", Default: "spread",
 		Help:  "which of several PFs comes first: the one with the fewest VFs lent, or with the most",
-		Parse: word(func(n *Network) *string { return &n.Policy }, PolicySpread, PolicyPack),
+		Parse: container(func(c *Container) *string { return &c.Policy }, word(PolicySpread, PolicyPack)),
 	}},
 	{For: ForBoth, Modes: vfsOnly, row: row{
 		Name: "numa", Values: "number of a NUMA node, auto or none", Default: "none",
 		Help:  "PFs of that node come first; auto: of the one that cores is on, or else the one whose PFs are used most already",
-		Parse: func(n *Network, v string) (err error) { n.NUMA, err = parseNUMA(v); return err },
+		Parse: container(func(c *Container) *NUMA { return &c.NUMA }, numa),
 	}},
 	{For: ForNetwork, Modes: vfsOnly, row: row{
 		Name: "numvfs", Values: "1 to what the NIC can", Default: "all",
 		Help:  "how many VFs to make on a PF that has none yet",
-		Parse: func(n *Network, v string) (err error) { n.NumVFs, err = inRange(v, 1, 1<<16); return err },
+		Parse: network(func(n *Network) *int { return &n.NumVFs }, number(1, 1<<16)),
 	}},
 	{For: ForBoth, row: row{
 		Name: "prefix", Values: "up to 10 letters, digits, _, - and .", Default: "eth",
 		Help:  "name of the device in the container, without its number",
-		Parse: matching(validPrefix, func(n *Network) *string { return &n.Prefix }),
+		Parse: container(func(c *Container) *string { return &c.Prefix }, matching(validPrefix)),
 	}},
 	childMode("macvlan_mode", "bridge, private or vepa", ModeMacvlan,
 		"whether containers reach each other: directly, not at all, or by way of the switch"),
@@ -232,30 +252,30 @@ var options = []Option{
 	{For: ForNetwork, Modes: []string{ModeIPoIB}, row: row{
 		Name: "pkey", Values: "0x0001 to 0x7fff, or 0x8001 to 0xffff", Default: "the device's",
 		Help:  "partition that the children are full members of",
-		Parse: func(n *Network, v string) (err error) { n.PKey, err = parsePKey(v); return err },
+		Parse: network(func(n *Network) *int { return &n.PKey }, pkey),
 	}},
 	{For: ForNetwork, Modes: []string{ModePassthrough}, row: row{
 		Name: "force", Values: "yes or no", Default: "no",
 		Help:  "yes: hand the device over even if the host is reached through it",
-		Parse: func(n *Network, v string) (err error) { n.Force, err = parseBool(v); return err },
+		Parse: network(func(n *Network) *bool { return &n.Force }, boolean),
 	}},
 	{For: ForNetwork, row: row{
 		Name: "replace", Values: "ID of a network, or its first 12 characters", Default: "none",
 		Help:  "this network takes the place of one that the engine does not have any more, and that a crash has left behind",
-		Parse: matching(partOfID, func(n *Network) *string { return &n.Replace }),
+		Parse: network(func(n *Network) *string { return &n.Replace }, matching(partOfID)),
 	}},
 	{For: ForNetwork, row: row{
 		Name: "gateway", Values: "none or auto", Default: "only the one given with --gateway",
 		Help:  "auto: also a default route through the gateway that the IPAM driver chooses; none: no default route at all",
-		Parse: word(func(n *Network) *string { return &n.Gateway }, GatewayNone, GatewayAuto),
+		Parse: network(func(n *Network) *string { return &n.Gateway }, word(GatewayNone, GatewayAuto)),
 	}},
 }
 
-// childMode is the row for the mode of the children of one kind.
+// childMode returns the row for the mode of the children of one kind.
 func childMode(name, values, kind, help string) Option {
 	allowed := slices.DeleteFunc(slices.Clone(hw.Modes(kind)), func(m string) bool { return m == Passthru })
 	return Option{For: ForNetwork, Modes: []string{kind}, row: row{
 		Name: name, Values: values, Default: defaultChildMode[kind], Help: help,
-		Parse: word(func(n *Network) *string { return &n.ChildMode }, allowed...),
+		Parse: network(func(n *Network) *string { return &n.ChildMode }, word(allowed...)),
 	}}
 }

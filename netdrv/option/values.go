@@ -12,63 +12,6 @@ import (
 	"github.com/mellanox/passthrough/internal/opttable"
 )
 
-// A parser reads the value of an option into a network's values.
-type parser = func(n *Network, value string) error
-
-// number returns a parser of a decimal number from low to high.
-func number(low, high int, field func(*Network) **int) parser {
-	return func(n *Network, v string) error {
-		i, err := inRange(v, low, high)
-		if err == nil {
-			*field(n) = &i
-		}
-		return err
-	}
-}
-
-// boolean returns a parser of yes and no.
-func boolean(field func(*Network) **bool) parser {
-	return func(n *Network, v string) error {
-		yes, err := parseBool(v)
-		if err == nil {
-			*field(n) = &yes
-		}
-		return err
-	}
-}
-
-// word returns a parser of one of a few words, in any case.
-func word(field func(*Network) *string, allowed ...string) parser {
-	return func(n *Network, v string) error {
-		if *field(n) = strings.ToLower(v); !slices.Contains(allowed, strings.ToLower(v)) {
-			return opttable.ErrNotAllowed
-		}
-		return nil
-	}
-}
-
-// oneOf returns a parser of one of a few words, in any case, each of which stands for a value.
-func oneOf[T any](field func(*Network) **T, words map[string]T) parser {
-	return func(n *Network, v string) error {
-		value, ok := words[strings.ToLower(v)]
-		if !ok {
-			return opttable.ErrNotAllowed
-		}
-		*field(n) = &value
-		return nil
-	}
-}
-
-// matching returns a parser of text that a pattern matches.
-func matching(pattern *regexp.Regexp, field func(*Network) *string) parser {
-	return func(n *Network, v string) error {
-		if *field(n) = v; !pattern.MatchString(v) {
-			return opttable.ErrNotAllowed
-		}
-		return nil
-	}
-}
-
 var (
 	// partOfID matches the ID of a network, or enough of it: swarm's have 25 characters, docker network ls shows 12.
 	partOfID = regexp.MustCompile(`^[0-9A-Za-z_-]{12,64}$`)
@@ -78,29 +21,89 @@ var (
 	validFeature = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 )
 
-// inRange parses a decimal number from low to high.
-func inRange(v string, low, high int) (int, error) {
-	n, err := strconv.Atoi(v)
-	if err != nil || n < low || n > high {
-		return 0, opttable.ErrNotAllowed
+// pointer makes a parser return a pointer to the value, which tells a given value from none.
+func pointer[T any](parse func(string) (T, error)) func(string) (*T, error) {
+	return func(s string) (*T, error) {
+		v, err := parse(s)
+		return &v, err
 	}
-	return n, nil
 }
 
-// parseBool parses yes and no as people write them.
-func parseBool(v string) (bool, error) {
-	yes := slices.Contains([]string{"1", "true", "yes", "on"}, strings.ToLower(v))
-	if !yes && !slices.Contains([]string{"0", "false", "no", "off"}, strings.ToLower(v)) {
+// text takes any text.
+func text(s string) (string, error) { return s, nil }
+
+// upTo returns a parser of text of up to so many bytes.
+func upTo(bytes int) func(string) (string, error) {
+	return func(s string) (string, error) {
+		if len(s) > bytes {
+			return "", opttable.ErrNotAllowed
+		}
+		return s, nil
+	}
+}
+
+// matching returns a parser of text that a pattern matches.
+func matching(pattern *regexp.Regexp) func(string) (string, error) {
+	return func(s string) (string, error) {
+		if !pattern.MatchString(s) {
+			return "", opttable.ErrNotAllowed
+		}
+		return s, nil
+	}
+}
+
+// number returns a parser of a decimal number from low to high.
+func number(low, high int) func(string) (int, error) {
+	return func(s string) (int, error) {
+		n, err := strconv.Atoi(s)
+		if err != nil || n < low || n > high {
+			return 0, opttable.ErrNotAllowed
+		}
+		return n, nil
+	}
+}
+
+// boolean parses yes and no as people write them.
+func boolean(s string) (bool, error) {
+	yes := slices.Contains([]string{"1", "true", "yes", "on"}, strings.ToLower(s))
+	if !yes && !slices.Contains([]string{"0", "false", "no", "off"}, strings.ToLower(s)) {
 		return false, opttable.ErrNotAllowed
 	}
 	return yes, nil
 }
 
+// oneOf returns a parser of a few words, in any case, each of which stands for a value.
+func oneOf[T any](values map[string]T) func(string) (T, error) {
+	return func(s string) (T, error) {
+		v, ok := values[strings.ToLower(s)]
+		if !ok {
+			return v, opttable.ErrNotAllowed
+		}
+		return v, nil
+	}
+}
+
+// word returns a parser of a few words, in any case.
+func word(allowed ...string) func(string) (string, error) {
+	return func(s string) (string, error) {
+		s = strings.ToLower(s)
+		if !slices.Contains(allowed, s) {
+			return "", opttable.ErrNotAllowed
+		}
+		return s, nil
+	}
+}
+
+// words parses words that are separated by commas, in any case.
+func words(s string) ([]string, error) {
+	return strings.Split(strings.ToLower(strings.ReplaceAll(s, " ", "")), ","), nil
+}
+
 // maxVFs is above what any device can have: sriov_numvfs is 16 bits wide.
 const maxVFs = 1<<16 - 1
 
-// parseRanges parses indexes of VFs: "0-3,7". Each is in the result once, in the order of the text.
-func parseRanges(v string) ([]int, error) {
+// ranges parses indexes of VFs: "0-3,7". Each is in the result once, in the order of the text.
+func ranges(v string) ([]int, error) {
 	var all []int
 	seen := map[int]bool{}
 	for _, part := range strings.Split(strings.ReplaceAll(v, " ", ""), ",") {
@@ -108,11 +111,11 @@ func parseRanges(v string) ([]int, error) {
 		if !isRange {
 			to = from
 		}
-		first, err := inRange(from, 0, maxVFs)
+		first, err := number(0, maxVFs)(from)
 		if err != nil {
 			return nil, err
 		}
-		last, err := inRange(to, first, maxVFs)
+		last, err := number(first, maxVFs)(to)
 		if err != nil {
 			return nil, err
 		}
@@ -126,9 +129,9 @@ func parseRanges(v string) ([]int, error) {
 	return all, nil
 }
 
-// parsePKey parses a P_Key. The top bit says that the member is a full one, which alone can talk to all (InfiniBand
+// pkey parses a P_Key. The top bit says that the member is a full one, which alone can talk to all (InfiniBand
 // Architecture 10.9.3); the kernel sets it as well (drivers/infiniband/ulp/ipoib/ipoib_main.c, create_child_store, Linux 6.12).
-func parsePKey(v string) (int, error) {
+func pkey(v string) (int, error) {
 	const full = 0x8000
 	n, err := strconv.ParseUint(v, 0, 16)
 	if err != nil || n&^full == 0 {
@@ -150,8 +153,8 @@ func ParseMAC(s string) (hw.MAC, error) {
 	return hw.MAC(m.String()), nil
 }
 
-// parseGUID parses a user's GUID into the form that devices show.
-func parseGUID(s string) (hw.GUID, error) {
+// guid parses a user's GUID into the form that devices show.
+func guid(s string) (hw.GUID, error) {
 	octets, err := net.ParseMAC(s)
 	other := func(b byte) bool { return b != octets[0] }
 	if err != nil || len(octets) != 8 || !slices.ContainsFunc(octets, other) && (octets[0] == 0 || octets[0] == 0xff) {
@@ -160,8 +163,8 @@ func parseGUID(s string) (hw.GUID, error) {
 	return hw.GUID(octets.String()), nil
 }
 
-// parseNUMA parses "none", "auto" or the number of a node.
-func parseNUMA(v string) (NUMA, error) {
+// numa parses "none", "auto" or the number of a node.
+func numa(v string) (NUMA, error) {
 	switch strings.ToLower(v) {
 	case "none":
 		return NUMA{}, nil
@@ -175,8 +178,8 @@ func parseNUMA(v string) (NUMA, error) {
 	return NUMA{Given: true, Node: node}, nil
 }
 
-// parseFeatures parses offloads: "gro=off,tso=on".
-func parseFeatures(v string) (hw.Features, error) {
+// features parses offloads: "gro=off,tso=on".
+func features(v string) (hw.Features, error) {
 	all := hw.Features{}
 	for _, part := range strings.Split(strings.ToLower(strings.ReplaceAll(v, " ", "")), ",") {
 		name, value, _ := strings.Cut(part, "=")
@@ -189,8 +192,8 @@ func parseFeatures(v string) (hw.Features, error) {
 	return all, nil
 }
 
-// parseCores parses which CPUs serve the interrupts: "2,4-7", numa, or none for those that already do.
-func parseCores(v string) (hw.Cores, error) {
+// cores parses which CPUs serve the interrupts: "2,4-7", numa, or none for those that already do.
+func cores(v string) (hw.Cores, error) {
 	switch strings.ToLower(v) {
 	case "none":
 		return hw.Cores{}, nil
