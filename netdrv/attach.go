@@ -6,162 +6,165 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/mellanox/passthrough/netdrv/alloc"
-	"github.com/mellanox/passthrough/netdrv/ledger"
-	"github.com/mellanox/passthrough/netdrv/mode"
-	"github.com/mellanox/passthrough/netdrv/vfpool"
-
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/mode"
+	"github.com/mellanox/passthrough/netdrv/vfpool"
 )
 
 const (
-	// waitForDevice bounds the wait for a device that is on its way back: a container that is restarted gives its VF back
-	// and wants one at once, and the engine does not try a failed start again.
-	waitForDevice = 6 * time.Second
-	// tries is how many devices are tried before broken hardware is the answer.
-	tries = 3
+	// claimTimeout bounds the wait for a device that is on its way back: a container that is restarted releases its VF and wants one
+	// at once, and the engine does not try a failed start again.
+	claimTimeout = 6 * time.Second
+	// attachAttempts is how many devices are tried if they turn out to be faulty.
+	attachAttempts = 3
 )
 
-// lend tries devices until one is ready.
-func (d *Driver) lend(ctx context.Context, n *mode.Request, e ledger.Endpoint) (ledger.Endpoint, error) {
-	var err error
-	for range tries {
-		var done bool
-		if e, done, err = d.lendOne(ctx, n, e); done {
+// An attacher attaches devices to endpoints.
+type attacher struct {
+	log      *zap.Logger
+	locks    *keylock.Map
+	allocs   *alloc.Table
+	modes    *mode.Set
+	releaser *releaser
+	nudge    func() // wakes the reconciler
+}
+
+// attach gives an endpoint a device that is ready. If the device is faulty it tries another.
+func (t *attacher) attach(ctx context.Context, req *mode.Request, e ledger.Endpoint) (ledger.Endpoint, error) {
+	m, err := t.modes.Of(req.Options)
+	if err != nil {
+		return e, err
+	}
+	for range attachAttempts {
+		var faulty bool
+		if e, faulty, err = t.attachOne(ctx, m, req, e); !faulty {
 			return e, err
 		}
-		d.log.Warn("device is broken, trying another", zap.NamedError("err", err))
+		t.log.Warn("device is faulty, trying another", zap.NamedError("err", err))
 	}
 	return e, err
 }
 
-// lendOne claims one device and makes it ready. done is false when the device is broken and another may be tried.
-func (d *Driver) lendOne(ctx context.Context, n *mode.Request, e ledger.Endpoint) (_ ledger.Endpoint, done bool, _ error) {
-	m, err := d.modes.Of(n.Options)
+// attachOne claims one device and prepares it. The allocation is durable before the device is touched. faulty is true if it failed for
+// a fault of the device, so that another may be tried.
+func (t *attacher) attachOne(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint) (_ ledger.Endpoint, faulty bool, _ error) {
+	a, unlock, err := t.claim(ctx, m, req, e)
 	if err != nil {
-		return e, true, err
-	}
-	l, unlock, err := d.claim(ctx, m, n, e)
-	if err != nil {
-		return e, true, err
+		return e, false, err
 	}
 	defer unlock()
-	dev, err := m.Prepare(ctx, l, func(a *alloc.Allocation) error { return d.allocs.Save(ctx, a) })
+	dev, err := m.Prepare(ctx, a, func(a *alloc.Allocation) error { return t.allocs.Save(ctx, a) })
 	if err == nil {
-		e.Device, e.MAC = l.Device, ""
+		e.Device, e.MAC = a.Device, ""
 		if dev.Type == "ether" && dev.Kind != hw.IPVlan { // an ipvlan's is its parent's, and cannot be set
 			e.MAC = dev.MAC
 		}
-		err = d.allocs.MarkReady(ctx, l, e)
+		err = t.allocs.MarkReady(ctx, a, e)
 	}
 	if err == nil {
-		err = ctx.Err() // the engine has given up: it would never delete what it does not know
+		err = ctx.Err() // the engine has given up: it would never delete an endpoint that it does not know
 	}
 	if err == nil {
-		return e, true, nil
+		return e, false, nil
 	}
-	undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
-	defer cancel()
-	broken := errors.Is(err, hw.ErrDeviceFault) && ctx.Err() == nil
-	if len(l.Parts) == 0 {
-		l.Faulty = broken
+	faulty = errors.Is(err, hw.ErrDeviceFault) && ctx.Err() == nil
+	if !a.HasParts() { // otherwise it is the part that is faulty
+		a.Faulty = faulty
 	}
-	return e, !broken, errors.Join(err, d.giveUp(undo, l, err))
+	return e, faulty, errors.Join(err, t.undo(ctx, a, err))
 }
 
-// giveUp takes back an allocation that came to nothing, and then its parts.
-func (d *Driver) giveUp(ctx context.Context, l *alloc.Allocation, why error) error {
-	errs := []error{d.giveUpOne(ctx, l, why, ledger.Del(ledger.EndpointKey(l.Network, l.Endpoint)))}
-	for _, p := range l.Parts {
-		errs = append(errs, d.giveUpOne(ctx, p, why))
-	}
-	return errors.Join(errs...)
-}
-
-// giveUpOne takes back one device. A broken one is put back as well as it goes and kept out of use.
-func (d *Driver) giveUpOne(ctx context.Context, l *alloc.Allocation, why error, also ...ledger.Write) error {
-	if err := d.allocs.Advance(ctx, l, alloc.Freeing, also...); err != nil {
-		return err
-	}
-	if l.Faulty {
-		m, err := d.modes.ByName(l.Mode)
-		if err == nil {
-			err = m.Release(ctx, l)
-		}
-		return d.allocs.Quarantine(ctx, l, errors.Join(why, err))
-	}
-	if err := d.putBack(ctx, l); err != nil { // its driver may still be making the netdev
-		d.log.Warn("device not put back yet", append(l.Fields(), zap.NamedError("err", err))...)
-		d.reconciler.nudge()
-	}
-	return nil
-}
-
-// claim chooses a device and writes the allocation down; unlock ends its exclusive use by this call. If all are in use but one
-// is on its way back, it waits for that.
-func (d *Driver) claim(ctx context.Context, m mode.Mode, n *mode.Request, e ledger.Endpoint) (*alloc.Allocation, func(), error) {
-	var l *alloc.Allocation
-	var unlock func()
+// claim selects a device and writes its allocation; unlock ends its exclusive use by this call. If all are in use but one is on its
+// way back, claim waits for that.
+func (t *attacher) claim(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint) (a *alloc.Allocation, unlock func(), err error) {
 	var busy *vfpool.BusyError
-	err := retry.Poll(ctx, pollEvery, waitForDevice, func() (done bool, err error) {
-		l, unlock, err = d.claimNow(ctx, m, n, e)
+	err = retry.Poll(ctx, pollEvery, claimTimeout, func() (done bool, err error) {
+		a, unlock, err = t.claimNow(ctx, m, req, e)
 		if errors.As(err, &busy) && busy.Soon {
 			err = nil
 		}
-		return l != nil, err
+		return a != nil, err
 	})
 	switch {
 	case err == nil:
-		return l, unlock, nil
+		return a, unlock, nil
 	case errors.Is(err, retry.ErrTimeout) && busy != nil:
-		err = fmt.Errorf("%w (waited %s)", busy, waitForDevice)
+		err = fmt.Errorf("%w (waited %s)", busy, claimTimeout)
 	case busy != nil && ctx.Err() != nil:
 		err = fmt.Errorf("%w: %w", busy, ctx.Err())
 	}
 	return nil, nil, err
 }
 
-// claimNow chooses a device and writes the allocation down. The allocation is nil when somebody else was quicker.
-func (d *Driver) claimNow(ctx context.Context, m mode.Mode, n *mode.Request, e ledger.Endpoint) (*alloc.Allocation, func(), error) {
-	unlockPFs, err := d.lockContenders(ctx, m, n)
+// claimNow selects a device and writes its allocation. It returns nil if another process has written one of the device first.
+func (t *attacher) claimNow(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint) (*alloc.Allocation, func(), error) {
+	unlockPFs, err := t.lockContenders(ctx, m, req)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer unlockPFs()
-	l, err := m.Claim(ctx, n)
+	a, err := m.Claim(ctx, req)
 	if err != nil {
 		return nil, nil, err
 	}
 	var keys []string
-	for _, x := range l.All() {
+	for _, x := range a.All() {
 		keys = append(keys, alloc.Key(x.Device))
 	}
-	unlock, err := keylock.LockAll(ctx, keys, d.locks.Lock)
+	unlock, err := keylock.LockAll(ctx, keys, t.locks.Lock)
 	if err != nil {
 		return nil, nil, err
 	}
-	e.Device = l.Device
-	taken, err := d.allocs.Start(ctx, l, e)
+	e.Device = a.Device
+	taken, err := t.allocs.Start(ctx, a, e)
 	if err != nil || taken {
 		unlock()
 		return nil, nil, err
 	}
-	return l, unlock, nil
+	return a, unlock, nil
 }
 
-// lockContenders keeps others from changing what the choice of a device depends on, until unlock.
-func (d *Driver) lockContenders(ctx context.Context, m mode.Mode, n *mode.Request) (unlock func(), err error) {
-	lock := d.locks.RLock
-	if m.Competes(n) {
-		lock = d.locks.Lock
+// lockContenders locks the network's devices, so that what the selection depends on does not change until unlock.
+func (t *attacher) lockContenders(ctx context.Context, m mode.Mode, req *mode.Request) (unlock func(), err error) {
+	lock := t.locks.RLock
+	if m.Competes(req) {
+		lock = t.locks.Lock
 	}
 	var names []string
-	for _, dev := range n.Network.Devices {
+	for _, dev := range req.Network.Devices {
 		names = append(names, vfpool.LockName(dev.ID.PCI()))
 	}
 	return keylock.LockAll(ctx, names, lock)
+}
+
+// undo takes back an allocation that could not be made ready, and then its parts.
+func (t *attacher) undo(ctx context.Context, a *alloc.Allocation, why error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	errs := []error{t.undoOne(ctx, a, why, ledger.Del(ledger.EndpointKey(a.Network, a.Endpoint)))}
+	for _, p := range a.Parts {
+		errs = append(errs, t.undoOne(ctx, p, why))
+	}
+	return errors.Join(errs...)
+}
+
+// undoOne takes back one device. A faulty one is restored as far as possible and quarantined.
+func (t *attacher) undoOne(ctx context.Context, a *alloc.Allocation, why error, also ...ledger.Write) error {
+	if err := t.allocs.Advance(ctx, a, alloc.Freeing, also...); err != nil {
+		return err
+	}
+	if a.Faulty {
+		return t.allocs.Quarantine(ctx, a, errors.Join(why, t.releaser.restore(ctx, a)))
+	}
+	if err := t.releaser.release(ctx, a); err != nil { // its driver may still be creating the netdev
+		logNotReleased(t.log, a, err)
+		t.nudge()
+	}
+	return nil
 }

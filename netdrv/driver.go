@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"slices"
 	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
@@ -20,44 +21,36 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// Config is what a Driver stands on.
+// Config is what a Driver is made of. Only Store, Host and Log are required.
 type Config struct {
 	Store store.Store
 	Host  *hw.Host
 	Log   *zap.Logger
-	// InventedGateway tells whether the gateway of a pool is one that the engine asked the IPAM driver to make up. It may
-	// be nil: then every gateway that a network has is taken for the user's.
+	// InventedGateway reports whether the engine asked the IPAM driver to choose the gateway of a pool. If it is nil, every gateway
+	// that a network has counts as given by the user.
 	InventedGateway func(ctx context.Context, pool, gateway string) bool
-	// Devices are the names that the operator of this machine has given to devices, for the option netdevice: each stands
-	// for one or more names, PCI addresses or what else that option takes. It may be nil. Its error is for the user.
+	// Devices returns the names that the operator of this machine has given to devices; see vfpool.Finder.
 	Devices func() (map[string][]string, error)
-	// ContainerName is the name of the container that has an address of a pool, as far as the IPAM driver was told; "" for
-	// unknown. It may be nil.
+	// ContainerName returns the name of the container that has an address of a pool, as the engine told the IPAM driver; "" if unknown.
 	ContainerName func(ctx context.Context, pool, address string) string
-	// GotPool is told of each pool that a new network got, in the words of the engine. It may be nil.
+	// GotPool is called with each pool that a new network got, as the engine calls it.
 	GotPool func(ctx context.Context, network, space, pool string)
-	// OrphanAfter is how long a lent device may be seen in the host before its endpoint counts as forgotten by the
-	// engine, if the engine or the plugin was started since; 0 means 5 minutes. The engine moves the device within seconds of
-	// Join. It also bounds how long an endpoint may stay unjoined then.
+	// OrphanAfter is how long a lent device may be seen in the host before the engine counts as having forgotten its endpoint,
+	// if the engine or the plugin was restarted since; 0 means 5 minutes. The engine moves the device within seconds of Join.
+	// It also bounds how long an endpoint may stay unjoined then.
 	OrphanAfter time.Duration
 }
 
 // Driver answers the engine's network calls. Its methods may be called concurrently and, with the same arguments, again:
-// each answers from the ledger what has already happened. It keeps no state of its own beyond locks.
+// each answers from the ledger what has already happened. All its state is in the ledger, but for locks and what a new process of the
+// plugin finds out again.
 type Driver struct {
-	store           store.Store
-	host            *hw.Host
-	log             *zap.Logger
-	inventedGateway func(ctx context.Context, pool, gateway string) bool
-	containerName   func(ctx context.Context, pool, address string) string
-	gotPool         func(ctx context.Context, network, space, pool string)
-	engine          *engineview.View
-	locks           *keylock.Map
-	counters        *metrics.Counters
-	allocs          *alloc.Table
-	pool            *vfpool.Pool
-	modes           *mode.Set
-	reconciler      *reconciler
+	networks   *networks
+	endpoints  *endpoints
+	reconciler *reconciler
+	engine     *engineview.View
+	counters   *metrics.Counters
+	gotPool    func(ctx context.Context, network, space, pool string)
 }
 
 // New returns a driver. It touches nothing; Reconcile finishes what an earlier process left open.
@@ -68,17 +61,23 @@ func New(c Config) (*Driver, error) {
 	if c.OrphanAfter == 0 {
 		c.OrphanAfter = 5 * time.Minute
 	}
-	d := &Driver{store: c.Store, host: c.Host, log: c.Log, counters: &metrics.Counters{}, locks: &keylock.Map{},
-		inventedGateway: c.InventedGateway, containerName: c.ContainerName, gotPool: c.GotPool,
-		engine: engineview.New(c.Host.Boot(), rand.Text(), c.OrphanAfter)}
-	d.allocs = &alloc.Table{Store: c.Store, Boot: c.Host.Boot(), Log: c.Log, Counters: d.counters}
-	d.pool = &vfpool.Pool{Host: c.Host, Store: c.Store, Log: c.Log, Locks: d.locks, Allocations: d.allocs, Counters: d.counters}
-	d.modes = mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: d.pool,
-		Allocations: d.allocs})
-	d.reconciler = &reconciler{host: d.host, store: d.store, log: d.log, locks: d.locks, counters: d.counters, allocs: d.allocs, engine: d.engine,
-		release: d.putBack, removeUnneeded: d.removeUnneeded, vfs: vfpool.NewRecreator(d.pool), wake: make(chan struct{}, 1),
+	locks, counters := &keylock.Map{}, &metrics.Counters{}
+	engine := engineview.New(c.Host.Boot(), rand.Text(), c.OrphanAfter)
+	allocs := &alloc.Table{Store: c.Store, Boot: c.Host.Boot(), Log: c.Log, Counters: counters}
+	pool := &vfpool.Pool{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Counters: counters}
+	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
+		Allocations: allocs})
+	release := &releaser{allocs: allocs, modes: modes}
+	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
+		releaser: release, vfs: vfpool.NewRecreator(pool), wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]string{}}
-	return d, nil
+	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
+		reconciler: reconciler,
+		attacher:   &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, nudge: reconciler.nudge}}
+	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
+		pool: pool, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
+	reconciler.removeUnneeded = networks.removeUnneeded
+	return &Driver{networks, endpoints, reconciler, engine, counters, c.GotPool}, nil
 }
 
 // Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of orphans are restored, quarantined
@@ -113,11 +112,17 @@ func (d *Driver) GwAllocCheck(_ context.Context, r *GwAllocCheckRequest) (*GwAll
 
 // CreateNetwork finds and checks the network's device. The network is durable when it returns.
 func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkRequest) (*Empty, error) {
-	err := d.createNetwork(ctx, r)
-	if err == nil {
-		d.tellPools(ctx, r)
+	if err := d.networks.create(ctx, r); err != nil {
+		return nil, err
 	}
-	return &Empty{}, err
+	if d.gotPool != nil { // the engine tells the IPAM driver nothing of networks
+		for _, p := range slices.Concat(r.IPv4Data, r.IPv6Data) {
+			if p != nil && p.Pool != "" {
+				d.gotPool(ctx, r.NetworkID, p.AddressSpace, p.Pool)
+			}
+		}
+	}
+	return &Empty{}, nil
 }
 
 // DeleteNetwork forgets a network; an unknown one is no error. It is finished even if the engine goes away meanwhile:
@@ -125,7 +130,7 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 func (d *Driver) DeleteNetwork(ctx context.Context, r *plugin.DeleteNetworkRequest) (*Empty, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	return &Empty{}, d.deleteNetwork(ctx, r.NetworkID)
+	return &Empty{}, d.networks.delete(ctx, r.NetworkID)
 }
 
 // AllocateNetwork is for drivers of global scope, which this is not; the options pass.
@@ -141,7 +146,7 @@ func (d *Driver) FreeNetwork(context.Context, *plugin.FreeNetworkRequest) (*Empt
 // CreateEndpoint claims a device and makes it ready. A MAC is answered only where the user gave none: the engine takes
 // one that it knows already for a change, and fails.
 func (d *Driver) CreateEndpoint(ctx context.Context, r *plugin.CreateEndpointRequest) (*plugin.CreateEndpointResponse, error) {
-	e, err := d.createEndpoint(ctx, r)
+	e, err := d.endpoints.create(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -161,7 +166,7 @@ func (d *Driver) EndpointOperInfo(context.Context, *plugin.InfoRequest) (*plugin
 func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointRequest) (*Empty, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	err := d.deleteEndpoint(ctx, r.NetworkID, r.EndpointID, waitForHome)
+	err := d.endpoints.delete(ctx, r.NetworkID, r.EndpointID, returnTimeout)
 	d.engine.EndpointDeleted(r.NetworkID, r.EndpointID, err)
 	if err != nil { // the engine does not ask again
 		d.reconciler.nudge()
@@ -171,7 +176,7 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointReq
 
 // Join answers the device's name as it is now, and the gateways.
 func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinResponse, error) {
-	return d.join(ctx, r)
+	return d.endpoints.join(ctx, r)
 }
 
 // Leave does nothing: the device is still in the container, and Join may follow for the same endpoint.

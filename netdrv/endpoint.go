@@ -5,181 +5,255 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 	"time"
 
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/mode"
-
-	plugin "github.com/docker/go-plugins-helpers/network"
-
 	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/store"
 )
 
-// createEndpoint claims a device for an endpoint and makes it ready, or answers from the ledger that it has been done.
-func (d *Driver) createEndpoint(ctx context.Context, r *plugin.CreateEndpointRequest) (ledger.Endpoint, error) {
+// endpoints creates, joins and deletes endpoints.
+type endpoints struct {
+	store         store.Store
+	host          *hw.Host
+	log           *zap.Logger
+	locks         *keylock.Map
+	allocs        *alloc.Table
+	attacher      *attacher
+	reconciler    *reconciler
+	containerName func(ctx context.Context, pool, address string) string // may be nil
+}
+
+// create attaches a device to a new endpoint. For an endpoint that exists it answers from the ledger.
+func (x *endpoints) create(ctx context.Context, r *plugin.CreateEndpointRequest) (ledger.Endpoint, error) {
 	e := ledger.Endpoint{Version: ledger.Version, Network: r.NetworkID, ID: r.EndpointID}
 	if err := checkIDs(e.Network, e.ID); err != nil {
 		return e, err
 	}
-	unlock, err := d.locks.Lock(ctx, ledger.EndpointKey(e.Network, e.ID))
+	unlock, err := x.locks.Lock(ctx, e.Key())
 	if err != nil {
 		return e, err
 	}
 	defer unlock()
-	have, err := ledger.Get[ledger.Endpoint](ctx, d.store, ledger.EndpointKey(e.Network, e.ID))
+	have, err := ledger.Get[ledger.Endpoint](ctx, x.store, e.Key())
 	if err == nil {
-		return d.answerAgain(ctx, have.Rec)
+		return x.existing(ctx, have.Rec)
 	}
 	if !errors.Is(err, store.ErrNotFound) {
 		return e, err
 	}
-	n, err := d.network(ctx, e.Network)
+	req, err := x.request(ctx, r)
 	if err != nil {
 		return e, err
 	}
-	if n.Options.Container, err = d.containerOptions(ctx, n, r); err != nil {
-		return e, err
-	}
-	if err := d.awaitDrivers(ctx, n.Network); err != nil {
+	if err := x.awaitDrivers(ctx, req.Network); err != nil {
 		return e, err
 	}
 	if i := r.Interface; i != nil {
 		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
-		e.Subnets = subnetsOf(n.Network.Pools, i.Address, i.AddressIPv6)
-		e.Addrs = slices.DeleteFunc([]string{i.Address, i.AddressIPv6}, func(a string) bool { return a == "" })
-		n.Address = cmp.Or(e.Addrs...)
+		e.Subnets = subnetsOf(req.Network.Pools, i.Address, i.AddressIPv6)
+		e.Addrs = addressesOf(i)
 	}
-	n.Container = d.nameOf(ctx, n.Network.Pools, r.Interface)
-	n.Endpoint = e.ID
-	e.Prefix = n.Options.Prefix
-	return d.lend(ctx, n, e)
+	e.Prefix = req.Options.Prefix
+	return x.attacher.attach(ctx, req, e)
 }
 
-// answerAgain answers a repeated request from the record, if the endpoint has a device that is ready.
-func (d *Driver) answerAgain(ctx context.Context, e ledger.Endpoint) (ledger.Endpoint, error) {
-	l, err := d.allocs.Get(ctx, e.Device)
-	if err == nil && l.State != alloc.Ready && l.State != alloc.Lent {
+// existing answers a repeated request from the record, if the endpoint has a device that is ready.
+func (x *endpoints) existing(ctx context.Context, e ledger.Endpoint) (ledger.Endpoint, error) {
+	a, err := x.allocs.Get(ctx, e.Device)
+	if err == nil && a.State != alloc.Ready && a.State != alloc.Lent {
 		err = fmt.Errorf("endpoint %s: its device is being put back after a crash; try again", ledger.ShortID(e.ID))
 	}
 	return e, err
 }
 
+// request returns what an endpoint wants: its network, with the options of its container, and what is known about the container.
+func (x *endpoints) request(ctx context.Context, r *plugin.CreateEndpointRequest) (*mode.Request, error) {
+	n, o, err := readNetwork(ctx, x.store, r.NetworkID)
+	if err != nil {
+		return nil, err
+	}
+	vlan := o.VLAN
+	if o.Container, err = containerOptions(o, r); err != nil {
+		return nil, err
+	}
+	if o.VLAN != nil && (vlan == nil || *vlan != *o.VLAN) { // the container's own; that of the network was checked with the network
+		_, others, err := listNetworks(ctx, x.store, n.ID)
+		if err == nil {
+			err = mode.CheckVLAN(o.VLAN, n.Devices, others)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return &mode.Request{Network: n, Options: o, Endpoint: r.EndpointID, Container: x.nameOf(ctx, n.Pools, r.Interface),
+		Address: cmp.Or(addressesOf(r.Interface)...)}, nil
+}
+
 // containerOptions returns the network's values, overridden by what the user gave for this container: --mac-address and driver-opt.
-func (d *Driver) containerOptions(ctx context.Context, n *mode.Request, r *plugin.CreateEndpointRequest) (option.Container, error) {
+func containerOptions(o *option.Network, r *plugin.CreateEndpointRequest) (option.Container, error) {
 	own, err := option.OfContainer(r.Options)
 	if err != nil {
 		return option.Container{}, err
 	}
-	c, err := n.Options.ForContainer(own)
-	if err != nil {
+	c, err := o.ForContainer(own)
+	if err != nil || r.Interface == nil || r.Interface.MacAddress == "" {
 		return c, err
 	}
-	if r.Interface != nil && r.Interface.MacAddress != "" {
-		mac, err := option.ParseMAC(r.Interface.MacAddress)
-		if err == nil && c.MAC != "" && c.MAC != mac {
-			err = fmt.Errorf("option mac: %s is not the --mac-address %s", c.MAC, mac)
-		}
-		if err != nil {
-			return c, err
-		}
-		c.MAC = mac
+	mac, err := option.ParseMAC(r.Interface.MacAddress)
+	if err == nil && c.MAC != "" && c.MAC != mac {
+		err = fmt.Errorf("option mac: %s is not the --mac-address %s", c.MAC, mac)
 	}
-	if c.VLAN == nil || n.Options.VLAN != nil && *n.Options.VLAN == *c.VLAN {
-		return c, nil
+	c.MAC = mac
+	return c, err
+}
+
+// addressesOf returns the addresses of an endpoint, with prefix lengths.
+func addressesOf(i *plugin.EndpointInterface) []string {
+	if i == nil {
+		return nil
 	}
-	_, others, err := d.networks(ctx, n.Network.ID)
+	return slices.DeleteFunc([]string{i.Address, i.AddressIPv6}, func(a string) bool { return a == "" })
+}
+
+// task matches the name of a swarm task: service, slot or node, and an ID that is new with every task (swarmkit, api/naming).
+var task = regexp.MustCompile(`^(.+\.[^.]+)\.[a-z0-9]{25}$`)
+
+// nameOf returns the name of the container that an endpoint is created for, without what changes when a swarm replaces a task; "" if it
+// is not known. Engines from 29 on tell it, and only to the IPAM driver.
+func (x *endpoints) nameOf(ctx context.Context, pools []string, i *plugin.EndpointInterface) string {
+	if x.containerName == nil {
+		return ""
+	}
+	for _, address := range addressesOf(i) {
+		for _, pool := range pools {
+			if name := x.containerName(ctx, pool, address); name != "" {
+				return task.ReplaceAllString(name, "$1")
+			}
+		}
+	}
+	return ""
+}
+
+// prepareReserve is what awaitDrivers leaves of a call's time for setting a device up.
+const prepareReserve = 4 * time.Second
+
+// awaitDrivers waits, on a machine that was booted a short time ago, until the drivers of a network's devices have created their
+// netdevs: the engine starts its containers once, early, and does not try those again that fail. When there is only just enough time
+// left to set a device up, the call goes on, and fails if it needs a device that is still missing.
+func (x *endpoints) awaitDrivers(ctx context.Context, n ledger.Network) error {
+	if !x.host.RecentlyBooted() {
+		return nil
+	}
+	held, err := x.allocs.List(ctx)
 	if err != nil {
-		return c, err
+		return err
 	}
-	return c, mode.CheckVLAN(c.VLAN, n.Network.Devices, others)
+	if end, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithDeadline(ctx, end.Add(-prepareReserve))
+		defer cancel()
+	}
+	for _, dev := range n.Devices {
+		if a := held[dev.ID]; !dev.ID.IsPCI() || a != nil && !a.FromEarlierBoot() { // it may be in a container
+			continue
+		}
+		if err := x.host.WaitNetdev(ctx, dev.ID); errors.Is(err, hw.ErrAway) {
+			x.log.Warn("device has no driver yet", zap.String("device", string(dev.ID)), zap.String("network", ledger.ShortID(n.ID)))
+		}
+	}
+	return nil
 }
 
 // join answers where the engine finds the endpoint's device.
-func (d *Driver) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinResponse, error) {
+func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinResponse, error) {
 	if err := checkIDs(r.NetworkID, r.EndpointID); err != nil {
 		return nil, err
 	}
-	unlock, err := d.locks.Lock(ctx, ledger.EndpointKey(r.NetworkID, r.EndpointID))
+	unlock, err := x.locks.Lock(ctx, ledger.EndpointKey(r.NetworkID, r.EndpointID))
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	n, err := d.network(ctx, r.NetworkID)
+	n, _, err := readNetwork(ctx, x.store, r.NetworkID)
 	if err != nil {
 		return nil, err
 	}
-	e, err := ledger.Get[ledger.Endpoint](ctx, d.store, ledger.EndpointKey(r.NetworkID, r.EndpointID))
+	e, err := ledger.Get[ledger.Endpoint](ctx, x.store, ledger.EndpointKey(r.NetworkID, r.EndpointID))
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: %w", ledger.ShortID(r.EndpointID), err)
 	}
-	unlockDevice, err := d.locks.Lock(ctx, alloc.Key(e.Rec.Device)) // the reconciler may take the endpoint for an orphan
+	unlockDevice, err := x.locks.Lock(ctx, alloc.Key(e.Rec.Device)) // the reconciler may take the endpoint for an orphan
 	if err != nil {
 		return nil, err
 	}
 	defer unlockDevice()
-	l, err := d.allocs.Get(ctx, e.Rec.Device)
-	if err == nil && (l.Endpoint != r.EndpointID || l.State == alloc.Freeing || l.State == alloc.Quarantined) {
-		err = errors.New("is being put back, because nobody joined it in time; start the container again")
+	a, err := x.allocs.Get(ctx, e.Rec.Device)
+	if err == nil && (a.Endpoint != r.EndpointID || a.Ending()) {
+		err = errors.New("is being put back, because it was not joined in time; start the container again")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: device %s: %w", ledger.ShortID(r.EndpointID), e.Rec.Device, err)
 	}
-	dev, err := d.host.Find(l.Device)
+	dev, err := x.host.Find(a.Device)
 	if err != nil {
-		return nil, fmt.Errorf("%s: cannot be moved into the container: %w", l.Label, err)
+		return nil, fmt.Errorf("%s: cannot be moved into the container: %w", a.Label, err)
 	}
-	if l.State != alloc.Lent {
-		if err := d.allocs.Advance(ctx, l, alloc.Lent); err != nil {
+	if a.State != alloc.Lent {
+		if err := x.allocs.Advance(ctx, a, alloc.Lent); err != nil {
 			return nil, err
 		}
 	}
 	res := &plugin.JoinResponse{InterfaceName: plugin.InterfaceName{SrcName: dev.Name, DstPrefix: e.Rec.Prefix}}
-	gateways(n.Network, e.Rec, res)
+	gateways(n, e.Rec, res)
 	return res, nil
 }
 
-// deleteEndpoint forgets an endpoint and puts its device back, waiting for it for as long as patience. The engine ignores
-// errors of this call and never repeats it, so that what cannot be done now is left to the reconciler.
-func (d *Driver) deleteEndpoint(ctx context.Context, nid, eid string, patience time.Duration) error {
+// delete removes an endpoint and releases its device, waiting at most timeout for the device to come home. The engine ignores errors of
+// this call and never repeats it: what cannot be done now is left to the reconciler.
+func (x *endpoints) delete(ctx context.Context, nid, eid string, timeout time.Duration) error {
 	if err := checkIDs(nid, eid); err != nil {
 		return err
 	}
-	unlock, err := d.locks.Lock(ctx, ledger.EndpointKey(nid, eid))
+	unlock, err := x.locks.Lock(ctx, ledger.EndpointKey(nid, eid))
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	e, err := ledger.Get[ledger.Endpoint](ctx, d.store, ledger.EndpointKey(nid, eid))
+	e, err := ledger.Get[ledger.Endpoint](ctx, x.store, ledger.EndpointKey(nid, eid))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	unlockDevice, err := d.locks.Lock(ctx, alloc.Key(e.Rec.Device))
+	unlockDevice, err := x.locks.Lock(ctx, alloc.Key(e.Rec.Device))
 	if err != nil {
 		return err
 	}
 	defer unlockDevice()
-	l, err := d.allocs.Get(ctx, e.Rec.Device)
+	a, err := x.allocs.Get(ctx, e.Rec.Device)
 	switch {
-	case errors.Is(err, store.ErrNotFound) || err == nil && l.Endpoint != eid:
-		_, err = ledger.Transact(ctx, d.store, nil, ledger.Del(e.KV.Key))
+	case errors.Is(err, store.ErrNotFound) || err == nil && a.Endpoint != eid:
+		_, err = ledger.Transact(ctx, x.store, nil, ledger.Del(e.KV.Key))
 		return err
 	case err != nil:
 		return err
-	case l.State == alloc.Freeing || l.State == alloc.Quarantined: // the reconciler was quicker
+	case a.Ending(): // the reconciler was faster
 		return nil
 	}
-	if err := d.allocs.Advance(ctx, l, alloc.Freeing, ledger.Del(e.KV.Key)); err != nil {
+	if err := x.allocs.Advance(ctx, a, alloc.Freeing, ledger.Del(e.KV.Key)); err != nil {
 		return err
 	}
-	d.bringHome(ctx, l, patience)
-	if l.HasParts() {
-		d.freeParts(ctx, l.Device)
-	}
+	x.reconciler.awaitReturn(ctx, a, timeout)
 	return nil
 }

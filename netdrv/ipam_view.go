@@ -6,8 +6,7 @@ import (
 	"net/netip"
 
 	"github.com/mellanox/passthrough/netdrv/ledger"
-
-	plugin "github.com/docker/go-plugins-helpers/network"
+	"github.com/mellanox/passthrough/store"
 )
 
 // Use is one network, and the addresses that its endpoints have.
@@ -16,16 +15,16 @@ type Use struct {
 	Addrs   []netip.Addr
 }
 
-// Uses lists what all networks use, for whoever gives addresses and wants to know which of them are in use. An endpoint of
-// which that is not known is an error: nobody must take its address for one that nobody has.
+// Uses lists the addresses that the endpoints of all networks have, for the IPAM driver. An endpoint whose addresses are not known is an
+// error: its address must not count as free.
 func (d *Driver) Uses(ctx context.Context) ([]Use, error) {
-	networks, err := ledger.List[ledger.Network](ctx, d.store, ledger.NetworkPrefix)
+	networks, err := ledger.List[ledger.Network](ctx, d.endpoints.store, ledger.NetworkPrefix)
 	if err != nil {
 		return nil, err
 	}
 	var all []Use
 	for _, n := range networks {
-		u, err := d.use(ctx, n.Rec.ID)
+		u, err := usesOf(ctx, d.endpoints.store, n.Rec.ID)
 		if err != nil {
 			return nil, fmt.Errorf("network %s: %w", ledger.ShortID(n.Rec.ID), err)
 		}
@@ -34,10 +33,10 @@ func (d *Driver) Uses(ctx context.Context) ([]Use, error) {
 	return all, nil
 }
 
-// use is what one network uses.
-func (d *Driver) use(ctx context.Context, nid string) (Use, error) {
+// usesOf lists the addresses of one network.
+func usesOf(ctx context.Context, s store.Store, nid string) (Use, error) {
 	u := Use{Network: nid}
-	endpoints, err := ledger.List[ledger.Endpoint](ctx, d.store, ledger.EndpointsOf(nid))
+	endpoints, err := ledger.List[ledger.Endpoint](ctx, s, ledger.EndpointsOf(nid))
 	if err != nil {
 		return Use{}, err
 	}
@@ -54,18 +53,4 @@ func (d *Driver) use(ctx context.Context, nid string) (Use, error) {
 		}
 	}
 	return u, nil
-}
-
-// tellPools tells the IPAM driver, which is never told of networks, which pools the network got that was just made.
-func (d *Driver) tellPools(ctx context.Context, r *plugin.CreateNetworkRequest) {
-	if d.gotPool == nil {
-		return
-	}
-	for _, family := range [][]*plugin.IPAMData{r.IPv4Data, r.IPv6Data} {
-		for _, p := range family {
-			if p != nil && p.Pool != "" {
-				d.gotPool(ctx, r.NetworkID, p.AddressSpace, p.Pool)
-			}
-		}
-	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/mode"
+	"github.com/mellanox/passthrough/netdrv/vfpool"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -49,26 +50,16 @@ type reconciler struct {
 	engine   *engineview.View
 	wake     chan struct{} // has a message if there is something to finish
 
-	// release restores a device and ends its allocation, or quarantines it. The error matches hw.ErrAway while the device is not in
-	// the host. The caller holds the device's lock.
-	release func(context.Context, *alloc.Allocation) error
+	releaser *releaser
 	// removeUnneeded removes stale networks, and VFs that are not needed any more. The caller holds the lock of all networks.
 	removeUnneeded func(context.Context) error
-	vfs            recreator
+	vfs            *vfpool.Recreator
 
 	// The state below is of this process: one that was restarted looks at everything as for the first time.
 	mu       sync.Mutex // guards all below: a call that ends a bond has its ports looked at
 	home     map[hw.ID]time.Time
 	attempts map[hw.ID]attempt
 	reported map[string]string // errors that were logged, by what they are about
-}
-
-// A recreator creates VFs that are missing.
-type recreator interface {
-	// Observe notes whose VFs are missing, of the PFs of allocations.
-	Observe(held alloc.Set)
-	// Run creates the missing VFs for which it is time. It returns busy if it has to come again because a call is at work on a PF.
-	Run(ctx context.Context) (busy bool, err error)
 }
 
 // An attempt is the last attempt to release a quarantined device.
@@ -177,7 +168,7 @@ func (r *reconciler) reconcile(ctx context.Context, id hw.ID) (due time.Duration
 	if quarantined {
 		r.counters.Count("tried_again")
 	}
-	if err = r.release(ctx, a); quarantined {
+	if err = r.releaser.release(ctx, a); quarantined {
 		r.recordAttempt(a, err)
 	}
 	switch {
@@ -215,7 +206,7 @@ func (r *reconciler) handleMissing(ctx context.Context, a *alloc.Allocation, why
 // cleanUp removes stale networks and VFs that are not needed any more. It returns busy if it has to come again because a call is at work on
 // networks: that call may be about something else.
 func (r *reconciler) cleanUp(ctx context.Context) (busy bool, err error) {
-	unlock, ok := r.locks.TryLock("networks")
+	unlock, ok := r.locks.TryLock(networksLock)
 	if !ok {
 		return true, nil
 	}

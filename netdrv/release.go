@@ -5,83 +5,105 @@ import (
 	"errors"
 	"time"
 
-	"github.com/mellanox/passthrough/netdrv/alloc"
-
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/mode"
 )
 
 const (
-	// waitForHome bounds the wait of DeleteEndpoint for the kernel to bring the device home. It is there already unless
-	// the engine was killed; the reconciler waits for the rest.
-	waitForHome = 3 * time.Second
+	// returnTimeout bounds the wait of DeleteEndpoint for the kernel to move the device home. It is there already unless the engine was
+	// killed; for the rest of the time the reconciler waits.
+	returnTimeout = 3 * time.Second
 	// undoBound bounds what is done after the caller's own time is up.
 	undoBound = 8 * time.Second
 	// pollEvery is how often a call looks again at a device that it waits for.
 	pollEvery = 50 * time.Millisecond
-	// insist is for how long a device that cannot be put back is tried again at short intervals.
-	insist = 10 * time.Second
+	// retryWindow is for how long a device that cannot be restored is tried again at short intervals.
+	retryWindow = 10 * time.Second
 )
 
-// freeParts puts back what a bond was made of, once that is gone; otherwise the reconciler does when it is.
-func (d *Driver) freeParts(ctx context.Context, whole hw.ID) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
-	defer cancel()
-	loans, err := d.allocs.List(ctx)
-	for id, l := range loans {
-		if l.PartOf != whole {
-			continue
-		}
-		unlock, ok := d.locks.TryLock(alloc.Key(id))
-		if !ok { // the reconciler is at it
-			continue
-		}
-		_, settleErr := d.reconciler.reconcile(ctx, id)
-		err = errors.Join(err, settleErr)
-		unlock()
-	}
-	if err != nil {
-		d.log.Warn("device not put back yet", zap.String("part_of", string(whole)), zap.NamedError("err", err))
-		d.reconciler.nudge()
-	}
+// A releaser restores devices and ends their allocations.
+type releaser struct {
+	allocs *alloc.Table
+	modes  *mode.Set
 }
 
-// bringHome waits for a device to come home and puts it back, or leaves it to the reconciler. The caller holds the
-// allocation's lock, and has done so since before the allocation was freeing: nobody else can have had the device since.
-func (d *Driver) bringHome(ctx context.Context, l *alloc.Allocation, patience time.Duration) {
+// restore restores a device from its snapshot. The error matches hw.ErrAway while the device is not in the host.
+func (l *releaser) restore(ctx context.Context, a *alloc.Allocation) error {
+	m, err := l.modes.ByName(a.Mode)
+	if err != nil {
+		return err
+	}
+	return m.Release(ctx, a)
+}
+
+// release restores a device and ends its allocation. A device that is in the host and cannot be restored is left for another attempt
+// during retryWindow, because others may be at work on it, such as udev; then it is quarantined. The error matches hw.ErrAway while the
+// device is not in the host. After a reboot there is nothing to restore: names and settings are those of the host's configuration.
+// An allocation of an unknown mode is left as it is. The caller holds the device's lock.
+func (l *releaser) release(ctx context.Context, a *alloc.Allocation) error {
+	if a.FromEarlierBoot() {
+		return l.allocs.End(ctx, a)
+	}
+	err := l.restore(ctx, a)
+	switch {
+	case err == nil:
+		return l.allocs.End(ctx, a)
+	case errors.Is(err, hw.ErrAway), errors.Is(err, mode.ErrUnknown):
+		return err
+	case a.State == alloc.Freeing && time.Since(a.Since) < retryWindow:
+		return err
+	}
+	return l.allocs.Quarantine(ctx, a, err)
+}
+
+// awaitReturn waits at most timeout for a device to come home and releases it, and then the allocations that are part of its own. What is
+// left it leaves to the passes. The caller holds the device's lock since before the allocation was freeing, so no other endpoint can
+// have had the device since.
+func (r *reconciler) awaitReturn(ctx context.Context, a *alloc.Allocation, timeout time.Duration) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	var err error
-	_ = retry.Poll(ctx, pollEvery, patience, func() (bool, error) { // err says why the device is not back
-		err = d.putBack(ctx, l)
+	_ = retry.Poll(ctx, pollEvery, timeout, func() (done bool, _ error) { // err says why the device is not released
+		err = r.releaser.release(ctx, a)
 		return !errors.Is(err, hw.ErrAway), nil
 	})
 	if err != nil {
-		d.log.Warn("device not put back yet", append(l.Fields(), zap.NamedError("err", err))...)
-		d.reconciler.nudge()
+		logNotReleased(r.log, a, err)
+		r.nudge()
+	}
+	if a.HasParts() {
+		r.releaseParts(ctx, a.Device)
 	}
 }
 
-// putBack puts a device back and ends its allocation. A device that is in the host and cannot be put back is tried again, for a
-// while: others may be at it, such as udev; then it is quarantined. The error matches hw.ErrAway while it has not come
-// home. After a reboot there is nothing to put back: names and settings are what the host's configuration has made of them
-// since. The caller holds the allocation's lock.
-func (d *Driver) putBack(ctx context.Context, l *alloc.Allocation) error {
-	if l.FromEarlierBoot() {
-		return d.allocs.End(ctx, l)
+// releaseParts releases the devices that a bond was made of, once the bond is gone.
+func (r *reconciler) releaseParts(ctx context.Context, whole hw.ID) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	held, err := r.allocs.List(ctx)
+	for id, a := range held {
+		if a.PartOf != whole {
+			continue
+		}
+		unlock, ok := r.locks.TryLock(alloc.Key(id))
+		if !ok { // a pass is at work on it
+			continue
+		}
+		_, releaseErr := r.reconcile(ctx, id)
+		err = errors.Join(err, releaseErr)
+		unlock()
 	}
-	m, err := d.modes.ByName(l.Mode)
-	if err != nil { // the ledger is of a newer version; it is left alone
-		return err
+	if err != nil {
+		r.log.Warn("device not released yet", zap.String("part_of", string(whole)), zap.NamedError("err", err))
+		r.nudge()
 	}
-	err = m.Release(ctx, l)
-	switch {
-	case err == nil:
-		return d.allocs.End(ctx, l)
-	case errors.Is(err, hw.ErrAway), l.State == alloc.Freeing && time.Since(l.Since) < insist:
-		return err
-	}
-	return d.allocs.Quarantine(ctx, l, err)
+}
+
+// logNotReleased logs why a device is not released.
+func logNotReleased(log *zap.Logger, a *alloc.Allocation, err error) {
+	log.Warn("device not released yet", append(a.Fields(), zap.NamedError("err", err))...)
 }

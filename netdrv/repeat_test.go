@@ -174,7 +174,7 @@ func TestJoinAgain(t *testing.T) {
 		wantError(t, err, "endpoint a-endpoint-0: record ep/n/a-endpoint-0123456789: not found")
 		_, err = m.join("a", "x")
 		wantError(t, err, "network x: the plugin does not know it (was the plugin removed and installed again?); "+
-			"remove the network and create it anew: record net/x: not found")
+			"remove the network and create it again: record net/x: not found")
 		first, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
 		m.must(err)
 		ledger := m.ledger()

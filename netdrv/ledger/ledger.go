@@ -101,5 +101,5 @@ func Commit(ctx context.Context, s store.Store, cond store.Cond, writes ...Write
 
 // ErrChanged is the error of a write to a record that another process has changed since it was read.
 func ErrChanged(key string) error {
-	return fmt.Errorf("ledger record %s: was changed by somebody else", key)
+	return fmt.Errorf("ledger record %s: was changed by another process", key)
 }
