@@ -15,10 +15,10 @@ type BondSpec struct {
 	MTU   int    // 0 for the first port's
 }
 
-// MakeBond makes a bond that is up, over ports that are set down for it: what they were is the caller's to have written
+// CreateBond makes a bond that is up, over ports that are set down for it: what they were is the caller's to have written
 // down. It may be called again, also after a crash: a bond of that key that is there already is completed. A bond cannot
 // leave its namespace; a macvlan in mode passthru on it can.
-func (h *netdevs) MakeBond(s BondSpec) (Netdev, error) {
+func (h *netdevs) CreateBond(s BondSpec) (Netdev, error) {
 	id := MadeID(s.Key)
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) {
@@ -31,7 +31,7 @@ func (h *netdevs) MakeBond(s BondSpec) (Netdev, error) {
 		if err != nil {
 			return Netdev{}, err
 		}
-		err = h.enslave(port, n)
+		err = h.addPort(port, n)
 	}
 	if err == nil && !n.Up {
 		err = h.setUp(n, true)
@@ -46,7 +46,7 @@ func (h *netdevs) MakeBond(s BondSpec) (Netdev, error) {
 // have to use the same PF, because a PF hands a frame for a MAC that one of its VFs has to that VF and not to the wire,
 // also when that is a port which its bond does not use and takes nothing from (seen with igb, Linux 6.12).
 func (h *netdevs) newBond(id ID, s BondSpec) (Netdev, error) {
-	l := NewLink{Name: id.madeName(), Kind: Bond, Mode: s.Mode, MAC: s.MAC, MTU: s.MTU}
+	l := NewLink{Name: id.createdName(), Kind: Bond, Mode: s.Mode, MAC: s.MAC, MTU: s.MTU}
 	if len(s.Ports) > 0 {
 		first, err := h.Find(s.Ports[0])
 		if err != nil {
@@ -55,18 +55,18 @@ func (h *netdevs) newBond(id ID, s BondSpec) (Netdev, error) {
 		l.First = first.Index
 		l.MTU = cmp.Or(l.MTU, first.MTU)
 	}
-	err := h.kernel.MakeLink(l)
+	err := h.kernel.CreateLink(l)
 	if errors.Is(err, ErrUnsupported) {
 		err = fmt.Errorf("%w; load its module: modprobe %s", err, modules[Bond])
 	}
 	if err != nil {
 		return Netdev{}, &Error{Op: fmt.Sprintf("make a bond (%s)", s.Mode), Err: err}
 	}
-	return h.fresh(id)
+	return h.findCreated(id)
 }
 
-// enslave makes a device a port of a bond. The bond takes only what is down, and brings it up itself.
-func (h *netdevs) enslave(port ID, bond Netdev) error {
+// addPort makes a device a port of a bond. The bond takes only what is down, and brings it up itself.
+func (h *netdevs) addPort(port ID, bond Netdev) error {
 	n, err := h.Find(port)
 	if err != nil || n.Master == bond.Index {
 		return err
@@ -88,4 +88,4 @@ func (h *netdevs) enslave(port ID, bond Netdev) error {
 
 // RemoveBond deletes a bond, and with it a child of it, wherever that is. Its ports are down then, with their own MAC and
 // MTU. One that is gone is no error.
-func (h *netdevs) RemoveBond(id ID) error { return h.unmake(id) }
+func (h *netdevs) RemoveBond(id ID) error { return h.removeCreated(id) }

@@ -19,8 +19,8 @@ func MadeID(key string) ID { return ID(madePrefix + key) }
 // IsMade tells whether the device is a link that is made to be lent.
 func (id ID) IsMade() bool { return strings.HasPrefix(string(id), madePrefix) }
 
-// madeName is what such a link is called in the host. It is found by it if a crash came before it had its mark.
-func (id ID) madeName() string {
+// createdName is what such a link is called in the host. It is found by it if a crash came before it had its mark.
+func (id ID) createdName() string {
 	sum := sha256.Sum256([]byte(strings.TrimPrefix(string(id), madePrefix)))
 	return fmt.Sprintf("pt%x", sum[:6])
 }
@@ -38,9 +38,9 @@ type ChildSpec struct {
 	PKey   int    // of IPoIB; 0 for the parent's
 }
 
-// MakeChild makes a child of a device, which is brought up if it is down, and stays so: a child has no carrier without
+// CreateChild makes a child of a device, which is brought up if it is down, and stays so: a child has no carrier without
 // it. It may be called again, also after a crash: a child of that key that is there already is completed.
-func (h *netdevs) MakeChild(ctx context.Context, s ChildSpec) (Netdev, error) {
+func (h *netdevs) CreateChild(ctx context.Context, s ChildSpec) (Netdev, error) {
 	id := MadeID(s.Key)
 	n, err := h.newChild(ctx, id, s)
 	if errors.Is(err, fs.ErrExist) {
@@ -87,31 +87,31 @@ func (h *netdevs) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, err
 			return Netdev{}, err
 		}
 	}
-	l := NewLink{Name: id.madeName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.mac(), PKey: s.PKey}
-	if err := h.makeBeside(ctx, l); err != nil {
+	l := NewLink{Name: id.createdName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.mac(), PKey: s.PKey}
+	if err := h.createWhenFree(ctx, l); err != nil {
 		op := fmt.Sprintf("make a child (%s, %s)", s.Kind, s.Mode)
-		return Netdev{}, &Error{Dev: parent.Name, Op: op, Err: whyNotMade(s, err)}
+		return Netdev{}, &Error{Dev: parent.Name, Op: op, Err: explainCreate(s, err)}
 	}
-	return h.fresh(id)
+	return h.findCreated(id)
 }
 
 // fresh returns a link that was made just now, and has no mark yet.
-func (h *netdevs) fresh(id ID) (Netdev, error) {
-	l, err := h.kernel.LinkNamed(id.madeName())
+func (h *netdevs) findCreated(id ID) (Netdev, error) {
+	l, err := h.kernel.LinkNamed(id.createdName())
 	if err != nil {
-		return Netdev{}, &Error{Dev: id.madeName(), Op: "read link", Err: err}
+		return Netdev{}, &Error{Dev: id.createdName(), Op: "read link", Err: err}
 	}
 	return Netdev{ID: id, Link: l}, nil
 }
 
-// makeBeside makes a child, and waits for others that leave no room for it, if they are on their way out: the kernel ends
+// createWhenFree makes a child, and waits for others that leave no room for it, if they are on their way out: the kernel ends
 // the links of a namespace some time after its last process (net/core/net_namespace.c, cleanup_net, Linux 6.12).
-func (h *netdevs) makeBeside(ctx context.Context, l NewLink) error {
+func (h *netdevs) createWhenFree(ctx context.Context, l NewLink) error {
 	var last error
 	err := wait(ctx, namespaceBound, func() (bool, error) {
-		last = h.kernel.MakeLink(l)
-		inTheWay := l.Kind != IPoIB && (errors.Is(last, ErrBusy) || errors.Is(last, ErrInvalid))
-		if inTheWay {
+		last = h.kernel.CreateLink(l)
+		blocked := l.Kind != IPoIB && (errors.Is(last, ErrBusy) || errors.Is(last, ErrInvalid))
+		if blocked {
 			return false, nil
 		}
 		return true, last
@@ -128,11 +128,11 @@ func (s ChildSpec) mac() MAC {
 	if s.MAC != "" || s.Kind != Macvlan || s.Mode == "passthru" {
 		return s.MAC
 	}
-	return madeMAC("child mac\x00" + s.Key)
+	return derivedMAC("child mac\x00" + s.Key)
 }
 
-// whyNotMade says in people's words why the kernel did not make a child.
-func whyNotMade(s ChildSpec, err error) error {
+// explainCreate says in people's words why the kernel did not make a child.
+func explainCreate(s ChildSpec, err error) error {
 	switch {
 	case errors.Is(err, ErrUnsupported):
 		return fmt.Errorf("%w; load its module: modprobe %s", err, modules[s.Kind])
@@ -153,11 +153,11 @@ func (h *netdevs) RemoveChild(id ID, kind string) error {
 			return err
 		}
 	}
-	return h.unmake(id)
+	return h.removeCreated(id)
 }
 
-// unmake deletes a link that was made to be lent, if it is in the host.
-func (h *netdevs) unmake(id ID) error {
+// removeCreated deletes a link that was made to be lent, if it is in the host.
+func (h *netdevs) removeCreated(id ID) error {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) {
 		return nil

@@ -51,7 +51,7 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 	}
 	child := func(s hw.ChildSpec) making {
 		s.Key = "a"
-		return making{func(h *hw.Host) (hw.Netdev, error) { return h.MakeChild(t.Context(), s) },
+		return making{func(h *hw.Host) (hw.Netdev, error) { return h.CreateChild(t.Context(), s) },
 			func(h *hw.Host) error { return h.RemoveChild(hw.MadeID("a"), hw.Macvlan) }}
 	}
 	bond := hw.BondSpec{Key: "b", Mode: "active-backup", MAC: "02:00:00:00:00:42", Ports: []hw.ID{id("ens1"), id("ens2")}}
@@ -70,7 +70,7 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 				if _, err := h.PrepareNetdev(bond0, ""); err != nil {
 					return hw.Netdev{}, err
 				}
-				return h.MakeChild(t.Context(), hw.ChildSpec{Key: "a", Parent: bond0, Kind: hw.Macvlan, Mode: "passthru",
+				return h.CreateChild(t.Context(), hw.ChildSpec{Key: "a", Parent: bond0, Kind: hw.Macvlan, Mode: "passthru",
 					MAC: "02:00:00:00:00:42"})
 			},
 			func(h *hw.Host) error {
@@ -79,10 +79,10 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 		},
 		"bond with a macvlan in its place": {
 			func(h *hw.Host) (hw.Netdev, error) {
-				if _, err := h.MakeBond(bond); err != nil {
+				if _, err := h.CreateBond(bond); err != nil {
 					return hw.Netdev{}, err
 				}
-				return h.MakeChild(t.Context(), hw.ChildSpec{Key: "a", Parent: hw.MadeID("b"), Kind: hw.Macvlan, Mode: "passthru"})
+				return h.CreateChild(t.Context(), hw.ChildSpec{Key: "a", Parent: hw.MadeID("b"), Kind: hw.Macvlan, Mode: "passthru"})
 			},
 			func(h *hw.Host) error {
 				errs := []error{h.RemoveChild(hw.MadeID("a"), hw.Macvlan), h.RemoveBond(hw.MadeID("b"))}
@@ -196,7 +196,7 @@ func notMade(t *testing.T) {
 	spec := func(parent, kind, mode string) hw.ChildSpec {
 		return hw.ChildSpec{Key: parent + kind + mode, Parent: must(h.Netdev(parent)).ID, Kind: kind, Mode: mode}
 	}
-	_ = must(h.MakeChild(t.Context(), spec("ens2", hw.Macvlan, "bridge")))
+	_ = must(h.CreateChild(t.Context(), spec("ens2", hw.Macvlan, "bridge")))
 	k.NoKinds = []string{hw.IPVlan, hw.Bond}
 	before := k.String()
 	for _, c := range []struct {
@@ -210,10 +210,10 @@ func notMade(t *testing.T) {
 		{spec("ens2", hw.Macvlan, "passthru"), "ens2: make a child (macvlan, passthru): invalid value (invalid " +
 			"argument); a macvlan in mode passthru is the only one on its device, and there is another"},
 	} {
-		_, err := h.MakeChild(t.Context(), c.spec)
+		_, err := h.CreateChild(t.Context(), c.spec)
 		wantError(t, err, c.want)
 	}
-	_, err := h.MakeBond(hw.BondSpec{Key: "b", Mode: "802.3ad"})
+	_, err := h.CreateBond(hw.BondSpec{Key: "b", Mode: "802.3ad"})
 	if err == nil || !errors.Is(err, hw.ErrUnsupported) {
 		t.Errorf("a bond without its module: %v", err)
 	}
@@ -229,7 +229,7 @@ func TestMadeBesideTheDying(t *testing.T) {
 		k, h := parents(t)
 		before := k.String()
 		for _, key := range []string{"a", "b"} {
-			n, err := h.MakeChild(t.Context(), hw.ChildSpec{Key: key, Parent: "0000:01:00.0", Kind: hw.Macvlan, Mode: "passthru"})
+			n, err := h.CreateChild(t.Context(), hw.ChildSpec{Key: key, Parent: "0000:01:00.0", Kind: hw.Macvlan, Mode: "passthru"})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -12,24 +12,24 @@ import (
 func (h *binder) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	fresh := vf.Driver == ""
 	if fresh {
-		if err := h.probe(ctx, pf, vf); err != nil {
+		if err := h.bindUnbound(ctx, pf, vf); err != nil {
 			return Netdev{}, &Error{Dev: vf.String(), Op: "bind to its driver", Err: err}
 		}
 	}
-	n, err := h.settle(ctx, pf, vf)
+	n, err := h.awaitNetdev(ctx, pf, vf)
 	if err != nil {
 		return Netdev{}, &Error{Dev: vf.String(), Op: "wait for its netdev", Err: err}
 	}
 	if fresh {
-		return h.ownName(pf, vf, n)
+		return h.nameVF(pf, vf, n)
 	}
 	return n, nil
 }
 
-// ownName gives a fresh netdev a name of its own if nobody else has: the kernel gives the first ethN that is free in the
+// nameVF gives a fresh netdev a name of its own if nobody else has: the kernel gives the first ethN that is free in the
 // host, so that a VF would get the name of one that is away, which then could not come home. The name is the one that
 // systemd gives to VFs.
-func (h *binder) ownName(pf PF, vf VF, n Netdev) (Netdev, error) {
+func (h *binder) nameVF(pf PF, vf VF, n Netdev) (Netdev, error) {
 	const longest = 15 // IFNAMSIZ-1
 	name := fmt.Sprintf("%sv%d", pf.Name, vf.Index)
 	if h.naming(n.Name) != byKernel || len(name) > longest {
@@ -58,7 +58,7 @@ func (h *binder) Rebind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 // probe lets the kernel bind an unbound VF. Under sriov_drivers_autoprobe=0 it does so only for a device with a
 // driver_override (drivers/pci/pci-driver.c, pci_device_can_probe), which is taken back once it has served. The driver
 // must be loaded: udev does that when the VF appears, a plugin cannot.
-func (h *binder) probe(ctx context.Context, pf PF, vf VF) error {
+func (h *binder) bindUnbound(ctx context.Context, pf PF, vf VF) error {
 	driver := vfDrivers[pf.Driver]
 	if driver != "" {
 		err := wait(ctx, probeBound, func() (bool, error) { return h.sys.exists("bus/pci/drivers/" + driver), nil })
@@ -92,10 +92,10 @@ func overrideText(driver string) string { return driver + "\n" }
 // settle waits for a bound VF's netdev and for its final name. The netdev appears as ethN and is renamed by udev a moment
 // later; a name read in between is good for nothing. On a machine where the PF still has the name that the kernel gave
 // it nobody renames, and nothing is waited for.
-func (h *binder) settle(ctx context.Context, pf PF, vf VF) (Netdev, error) {
+func (h *binder) awaitNetdev(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	var n Netdev
 	err := wait(ctx, probeBound, func() (ok bool, err error) {
-		n, ok, err = h.glance(vf.ID(), n)
+		n, ok, err = h.tryFind(vf.ID(), n)
 		return ok, err
 	})
 	if err != nil || h.naming(pf.Name) == byKernel {

@@ -14,9 +14,9 @@ import (
 // by all that come and go meanwhile, and read again and again.
 func (h *finder) Find(id ID) (Netdev, error) {
 	if id.IsPCI() {
-		return settled(string(id), func() (Netdev, error) { return h.findFunction(id) })
+		return retryRenamed(string(id), func() (Netdev, error) { return h.findFunction(id) })
 	}
-	if n, ok := h.spot(id); ok {
+	if n, ok := h.findDirect(id); ok {
 		return n, nil
 	}
 	return h.look(string(id), func(links []Link) (Netdev, error) { return h.findMarked(id, links) })
@@ -25,7 +25,7 @@ func (h *finder) Find(id ID) (Netdev, error) {
 // findFunction finds a PCI function's netdev by the names that sysfs has of it. Of several that cannot be told apart it is
 // the oldest, a NIC's own port before those of its switch. The error matches errRenamed when a name is not its own any more.
 func (h *finder) findFunction(id ID) (Netdev, error) {
-	if err := h.plugged(id.PCI()); err != nil {
+	if err := h.checkPresent(id.PCI()); err != nil {
 		return Netdev{}, &Error{Dev: string(id), Err: err}
 	}
 	names, err := h.netdevsOf(id.PCI())
@@ -56,18 +56,18 @@ func (h *finder) findFunction(id ID) (Netdev, error) {
 	return oldest, nil
 }
 
-// spot finds a device without a PCI address if it is where it was first seen, or made, and nobody else can be meant.
-func (h *finder) spot(id ID) (n Netdev, ok bool) {
+// findDirect finds a device without a PCI address if it is where it was first seen, or made, and nobody else can be meant.
+func (h *finder) findDirect(id ID) (n Netdev, ok bool) {
 	if id.IsMade() {
-		l, err := h.kernel.LinkNamed(id.madeName())
-		return Netdev{ID: id, Link: l}, err == nil && l.Alias == id.mark() && makeable(l)
+		l, err := h.kernel.LinkNamed(id.createdName())
+		return Netdev{ID: id, Link: l}, err == nil && l.Alias == id.aliasMark() && isCreatedKind(l)
 	}
 	l, err := h.kernel.LinkAt(id.index())
 	if err != nil {
 		return Netdev{}, false
 	}
 	n, err = h.describe(l)
-	if err == nil && l.Alias == id.mark() && !n.ID.IsPCI() {
+	if err == nil && l.Alias == id.aliasMark() && !n.ID.IsPCI() {
 		n.ID = id
 	}
 	return n, err == nil && n.ID == id
@@ -77,7 +77,7 @@ func (h *finder) spot(id ID) (n Netdev, ok bool) {
 // name that it was made under.
 func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 	for _, l := range links {
-		if l.Alias != id.mark() || id.IsMade() && !makeable(l) {
+		if l.Alias != id.aliasMark() || id.IsMade() && !isCreatedKind(l) {
 			continue
 		}
 		if n, err := h.describe(l); err != nil || !n.ID.IsPCI() { // one with a PCI address has its mark from whoever was lent it
@@ -85,7 +85,7 @@ func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 		}
 	}
 	for _, l := range links {
-		if id.IsMade() && l.Name == id.madeName() && makeable(l) {
+		if id.IsMade() && l.Name == id.createdName() && isCreatedKind(l) {
 			return Netdev{ID: id, Link: l}, nil
 		}
 		if linkID(l) != id {
@@ -98,17 +98,17 @@ func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
 }
 
-// makeable tells whether a link is of a kind that is made to be lent. Whoever is lent a device can give it any
+// isCreatedKind tells whether a link is of a kind that is made to be lent. Whoever is lent a device can give it any
 // alias: no other device must be deleted for that.
-func makeable(l Link) bool { return modules[l.Kind] != "" }
+func isCreatedKind(l Link) bool { return modules[l.Kind] != "" }
 
-// Identify refuses a netdev that is not the one that is found by its ID: one of several of a PCI function's port, as the
+// CheckIdentity refuses a netdev that is not the one that is found by its ID: one of several of a PCI function's port, as the
 // ports of a NIC's switch are in switchdev mode, which all hang on the function of the PF
 // (drivers/net/ethernet/mellanox/mlx5/core/en_rep.c, Linux 6.12). The error matches ErrUnsupported.
-func (h *finder) Identify(n Netdev) error {
+func (h *finder) CheckIdentity(n Netdev) error {
 	found, err := h.Find(n.ID)
 	if err == nil && found.Index != n.Index {
-		err = n.confused([]string{found.Name})
+		err = n.ambiguous([]string{found.Name})
 	}
 	return err
 }
@@ -119,7 +119,7 @@ func (h *finder) CheckUnique(n Netdev) error {
 	if !n.ID.IsPCI() {
 		return nil
 	}
-	all, err := settled(n.Name, func() ([]Netdev, error) {
+	all, err := retryRenamed(n.Name, func() ([]Netdev, error) {
 		links, err := h.kernel.Links()
 		if err != nil {
 			return nil, &Error{Dev: n.Name, Op: "list links", Err: err}
@@ -133,13 +133,13 @@ func (h *finder) CheckUnique(n Netdev) error {
 		}
 	}
 	if err == nil && len(others) > 0 {
-		err = n.confused(others)
+		err = n.ambiguous(others)
 	}
 	return err
 }
 
 // confused is the error about a netdev that is not the only one of its identity.
-func (n Netdev) confused(others []string) error {
+func (n Netdev) ambiguous(others []string) error {
 	return &Error{Dev: n.Name, Err: fmt.Errorf("cannot be told from %s, on the same pci function; ports of a nic in "+
 		"switchdev mode are not lent: %w", strings.Join(others, ", "), ErrUnsupported)}
 }

@@ -125,7 +125,7 @@ func TestOnAFunction(t *testing.T) {
 		if found, err := h.Find(n.ID); err != nil || found.Name != name {
 			t.Errorf("%s is found as %s, %v", name, found.Name, err)
 		}
-		for _, err := range []error{h.Identify(n), h.CheckUnique(n)} {
+		for _, err := range []error{h.CheckIdentity(n), h.CheckUnique(n)} {
 			if err != nil {
 				t.Error(err)
 			}
@@ -162,7 +162,7 @@ func TestTwins(t *testing.T) {
 		for _, c := range []struct {
 			err  error
 			want string
-		}{{h.Identify(n), want.identify}, {h.CheckUnique(n), want.sole}} {
+		}{{h.CheckIdentity(n), want.identify}, {h.CheckUnique(n), want.sole}} {
 			if c.want != "" || c.err != nil {
 				wantError(t, c.err, c.want)
 			}

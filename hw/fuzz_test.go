@@ -78,10 +78,10 @@ func FuzzSysfs(f *testing.F) {
 func readAll(t *testing.T, host *hw.Host, pf hw.PF) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
-	_, _ = host.Sharing(pf)
+	_, _ = host.SnapshotPF(pf)
 	_, _ = host.VFStates(pf)
 	_, _ = host.Near(pf, hw.CPUs{0, 1})
-	_, _ = host.Affinity(ctx, pf.ID)
+	_, _ = host.IRQAffinity(ctx, pf.ID)
 	_, _ = host.Netdev(pf.Name)
 	_ = host.CheckCores(hw.Cores{CPUs: hw.CPUs{0}})
 	vfs, err := host.VFs(pf)

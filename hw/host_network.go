@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// Networks lists the subnets that the host has addresses in or routes to, sorted and without the default routes.
-func (h *hostNetwork) Networks() ([]netip.Prefix, error) {
+// HostSubnets lists the subnets that the host has addresses in or routes to, sorted and without the default routes.
+func (h *hostNetwork) HostSubnets() ([]netip.Prefix, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
 		return nil, &Error{Op: "list links", Err: err}
@@ -49,10 +49,10 @@ func (h *hostNetwork) Networks() ([]netip.Prefix, error) {
 	return slices.Compact(all), nil
 }
 
-// Holder asks the segment that a device is on who has an address, by ARP or IPv6 neighbour discovery: the MAC that answers,
+// ProbeAddress asks the segment that a device is on who has an address, by ARP or IPv6 neighbour discovery: the MAC that answers,
 // or "" when none does before bound. The kernel asks, as for a frame of its own, so that it needs no raw socket; what it
 // has learnt is forgotten again.
-func (h *hostNetwork) Holder(ctx context.Context, device string, a netip.Addr) (MAC, error) {
+func (h *hostNetwork) ProbeAddress(ctx context.Context, device string, a netip.Addr) (MAC, error) {
 	op := "ask who has " + a.String()
 	l, err := h.segment(device)
 	if err != nil {

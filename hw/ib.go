@@ -42,8 +42,8 @@ func StableGUID(pf PF, vf int) GUID {
 	return GUID(fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4], sum[5], sum[6]))
 }
 
-// giveGUID gives a VF its stable GUID unless it has one. A port without GUID never becomes active.
-func (h *vfCount) giveGUID(pf PF, vf VF) error {
+// assignGUID gives a VF its stable GUID unless it has one. A port without GUID never becomes active.
+func (h *vfCount) assignGUID(pf PF, vf VF) error {
 	guid := StableGUID(pf, vf.Index)
 	if guid == "" {
 		return nil
@@ -70,15 +70,15 @@ func (h *vfCount) giveGUID(pf PF, vf VF) error {
 
 // readyPort is the part of ReadyVF that is another for InfiniBand.
 func (h *vfLifecycle) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
-	n, err := h.takeGUID(ctx, pf, vf, n, wish)
+	n, err := h.rereadGUID(ctx, pf, vf, n, wish)
 	if err != nil || wish.LinkMode == LinkDisable { // its port is meant to be down
 		return n, err
 	}
 	return n, h.awaitPort(ctx, pf, vf)
 }
 
-// takeGUID has a VF's driver read the GUID that the PF has set, which it does when it is bound.
-func (h *vfLifecycle) takeGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
+// rereadGUID has a VF's driver read the GUID that the PF has set, which it does when it is bound.
+func (h *vfLifecycle) rereadGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
 	if wish.PortGUID == "" || n.MAC.portGUID() == wish.PortGUID {
 		return n, nil
 	}

@@ -52,8 +52,8 @@ func (h *vfs) Taken(v VF) (string, error) {
 	return "", nil
 }
 
-// refuseTaken refuses to remove the VFs of a PF while one of them is taken.
-func (h *vfCount) refuseTaken(pf PF) error {
+// checkVFsFree refuses to remove the VFs of a PF while one of them is taken.
+func (h *vfCount) checkVFsFree(pf PF) error {
 	vfs, err := h.VFs(pf)
 	if err != nil {
 		return err
@@ -70,14 +70,14 @@ func (h *vfCount) refuseTaken(pf PF) error {
 	return nil
 }
 
-// usedItself tells whether the host uses a device for itself: as a port of another, under another link, with addresses or
+// usedByHost tells whether the host uses a device for itself: as a port of another, under another link, with addresses or
 // routes that somebody has given it, or to be logged in to. What the kernel gives to all that is up does not count.
-func (h *hostNetwork) usedItself(n Netdev) (bool, error) {
+func (h *hostNetwork) usedByHost(n Netdev) (bool, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
 		return false, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
-	if n.Master != 0 || carried(n.Index, links) != "" {
+	if n.Master != 0 || childOf(n.Index, links) != "" {
 		return true, nil
 	}
 	addrs, err := h.kernel.Addrs(n.Index)
@@ -107,7 +107,7 @@ func (a Addr) learnt() bool {
 }
 
 // carried is the name of a link in the host whose frames leave through the one with the given index, "" if there is none.
-func carried(index int, links []Link) string {
+func childOf(index int, links []Link) string {
 	i := slices.IndexFunc(links, func(l Link) bool { return index != 0 && l.Index != index && l.isChildOf(index) })
 	if i < 0 {
 		return ""

@@ -35,10 +35,10 @@ func (h *tuner) CheckCores(c Cores) error {
 	return nil
 }
 
-// Affinity reads which CPUs each interrupt of a device may go to, by its number. Only interrupts count that its driver
+// IRQAffinity reads which CPUs each interrupt of a device may go to, by its number. Only interrupts count that its driver
 // uses: most drivers request them when the device is first brought up, so that one that is down and has none is brought
 // up for a moment.
-func (h *tuner) Affinity(ctx context.Context, id ID) (map[int]string, error) {
+func (h *tuner) IRQAffinity(ctx context.Context, id ID) (map[int]string, error) {
 	n, err := h.Find(id)
 	if err != nil {
 		return nil, err
@@ -54,10 +54,10 @@ func (h *tuner) Affinity(ctx context.Context, id ID) (map[int]string, error) {
 	}
 	switch {
 	case timedOut(err), err == nil && len(now) == 0:
-		return nil, &Error{Dev: n.driven(), Op: "look for its interrupts",
+		return nil, &Error{Dev: n.nameAndDriver(), Op: "look for its interrupts",
 			Err: fmt.Errorf("it has no msi-x interrupts of its own in use: %w", ErrUnsupported)}
 	case err != nil:
-		return nil, &Error{Dev: n.driven(), Op: "look for its interrupts", Err: err}
+		return nil, &Error{Dev: n.nameAndDriver(), Op: "look for its interrupts", Err: err}
 	}
 	return now, nil
 }
@@ -102,9 +102,9 @@ func (h *links) whileUp(n Netdev, do func() error) error {
 	return errors.Join(do(), h.setUp(n, false))
 }
 
-// Spread gives each of a device's interrupts, in order of their numbers, one of the CPUs, in turn. irqs are those that
+// SpreadIRQs gives each of a device's interrupts, in order of their numbers, one of the CPUs, in turn. irqs are those that
 // Affinity found.
-func (h *tuner) Spread(id ID, c Cores, irqs map[int]string) error {
+func (h *tuner) SpreadIRQs(id ID, c Cores, irqs map[int]string) error {
 	n, err := h.Find(id)
 	if err != nil {
 		return err
@@ -116,23 +116,23 @@ func (h *tuner) Spread(id ID, c Cores, irqs map[int]string) error {
 		err = h.CheckCores(c)
 	}
 	if err != nil {
-		return &Error{Dev: n.driven(), Op: "spread interrupts", Err: err}
+		return &Error{Dev: n.nameAndDriver(), Op: "spread interrupts", Err: err}
 	}
 	want := map[int]string{}
 	for i, irq := range slices.Sorted(maps.Keys(irqs)) {
 		want[irq] = strconv.Itoa(cpus[i%len(cpus)])
 	}
-	return h.place(n, want)
+	return h.setAffinities(n, want)
 }
 
 // place has interrupts go to CPUs, and reads that back. A choice that the kernel has not carried out yet, because the
 // interrupt has not come since, outlives the link's way down and goes before a new one that is made then (Linux 6.12
 // without interrupt remapping): what did not take is set again while the device is up.
-func (h *tuner) place(n Netdev, want map[int]string) error {
-	left, err := h.placeOnce(n, want)
+func (h *tuner) setAffinities(n Netdev, want map[int]string) error {
+	left, err := h.setAffinitiesOnce(n, want)
 	if err == nil && len(left) > 0 && !n.Up {
 		err = h.whileUp(n, func() error {
-			left, err = h.placeOnce(n, left)
+			left, err = h.setAffinitiesOnce(n, left)
 			return err
 		})
 	}
@@ -144,8 +144,8 @@ func (h *tuner) place(n Netdev, want map[int]string) error {
 	return err
 }
 
-// placeOnce sets what differs from want and returns what still does.
-func (h *tuner) placeOnce(n Netdev, want map[int]string) (left map[int]string, _ error) {
+// setAffinitiesOnce sets what differs from want and returns what still does.
+func (h *tuner) setAffinitiesOnce(n Netdev, want map[int]string) (left map[int]string, _ error) {
 	left = map[int]string{}
 	for _, irq := range slices.Sorted(maps.Keys(want)) {
 		cpus := want[irq]
@@ -174,7 +174,7 @@ func (h *tuner) irqError(n Netdev, irq int, cpus string, err error) error {
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EIO) {
 		err = fmt.Errorf("it is managed by the kernel, which alone says where it goes: %w", err)
 	}
-	return &Error{Dev: n.driven(), Op: fmt.Sprintf("send interrupt %d to cpu %s", irq, cpus), Err: err}
+	return &Error{Dev: n.nameAndDriver(), Op: fmt.Sprintf("send interrupt %d to cpu %s", irq, cpus), Err: err}
 }
 
 // restoreAffinity puts back where a device's interrupts went. Those that are no longer the device's are left alone: its
@@ -185,7 +185,7 @@ func (h *tuner) restoreAffinity(n Netdev, was map[int]string) error {
 	}
 	now, _, err := h.affinity(n)
 	if err != nil {
-		return &Error{Dev: n.driven(), Op: "look for its interrupts", Err: err}
+		return &Error{Dev: n.nameAndDriver(), Op: "look for its interrupts", Err: err}
 	}
 	want := map[int]string{}
 	for irq, cpus := range was {
@@ -193,7 +193,7 @@ func (h *tuner) restoreAffinity(n Netdev, was map[int]string) error {
 			want[irq] = cpus
 		}
 	}
-	return h.place(n, want)
+	return h.setAffinities(n, want)
 }
 
 // CPUs are numbers of processors, in the order in which they are to be used.

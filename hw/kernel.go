@@ -25,9 +25,9 @@ type Kernel interface {
 	AddAltName(index int, name string) error
 	// RemoveAltName removes an alternative name of a link.
 	RemoveAltName(index int, name string) error
-	// MakeLink creates a link, which is down.
-	MakeLink(l NewLink) error
-	// RemoveLink deletes a link that can be created by MakeLink. It frees the ports of a bond, and deletes its children.
+	// CreateLink creates a link, which is down.
+	CreateLink(l NewLink) error
+	// RemoveLink deletes a link that can be created by CreateLink. It frees the ports of a bond, and deletes its children.
 	RemoveLink(index int) error
 	// Watch returns a channel that receives a value after links have appeared, disappeared, moved, been renamed or
 	// changed. The channel has a buffer of one: changes that the reader has not seen yet are reported once. It is

@@ -143,9 +143,9 @@ func (n Netdev) nameOfMAC() string {
 // portSuffix is what udev adds to a name for the port of a NIC (phys_port_name).
 var portSuffix = regexp.MustCompile(`np?[0-9]+$`)
 
-// givenTo tells whether a name is one that udev gives to a VF: it makes them of each of those that the PF has, without the
+// isUdevNameOf tells whether a name is one that udev gives to a VF: it makes them of each of those that the PF has, without the
 // port, with the VF's number, and with the port if the VF has one (systemd.net-naming-scheme, since v240).
-func givenTo(vf VF, pf PF, name string) bool {
+func isUdevNameOf(vf VF, pf PF, name string) bool {
 	return slices.ContainsFunc(append([]string{pf.Name}, pf.AltNames...), func(of string) bool {
 		own := fmt.Sprintf("%sv%d", portSuffix.ReplaceAllString(of, ""), vf.Index)
 		rest, ok := strings.CutPrefix(name, own)

@@ -128,7 +128,7 @@ func address(attr uint16) func(MAC) (LinkMessage, error) {
 func linkState(l Link, links []Link) LinkState {
 	s := LinkState{Name: l.Name, Alias: l.Alias, MAC: l.MAC, MTU: l.MTU, TxQLen: l.TxQLen,
 		Promisc: l.Promisc, AllMulti: l.AllMulti, NoARP: l.NoARP, NoMulticast: l.NoMulticast, Up: l.Up}
-	if strings.HasPrefix(s.Alias, ID("").mark()) {
+	if strings.HasPrefix(s.Alias, ID("").aliasMark()) {
 		s.Alias = ""
 	}
 	for _, m := range links {

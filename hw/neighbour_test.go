@@ -46,7 +46,7 @@ func TestHolder(t *testing.T) {
 // holder asks for the holder of an address and compares it.
 func holder(t *testing.T, h *hw.Host, device, addr string, want hw.MAC) error {
 	t.Helper()
-	got, err := h.Holder(t.Context(), device, netip.MustParseAddr(addr))
+	got, err := h.ProbeAddress(t.Context(), device, netip.MustParseAddr(addr))
 	if got != want {
 		t.Errorf("%s on %s: %q has it, want %q", addr, device, got, want)
 	}

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // ID names a device for as long as it is plugged in, whatever it is called and wherever it is: the PCI address
@@ -29,7 +31,7 @@ func (id ID) PCI() string {
 
 // mark is the alias (IFLA_IFALIAS) by which a device without a PCI address is found again while it is lent: its name,
 // ifindex and MAC may all change in a container, while the alias stays with it across namespaces (Linux 6.18).
-func (id ID) mark() string { return "lent by passthrough: " + string(id) }
+func (id ID) aliasMark() string { return "lent by passthrough: " + string(id) }
 
 // Netdev is a network device that is in the host's namespace.
 type Netdev struct {
@@ -54,16 +56,16 @@ func (n Netdev) Movable() error {
 	return nil
 }
 
-// looks is how often links and sysfs are looked at until they agree: they are read one after the other, and names change
+// lookAttempts is how often links and sysfs are looked at until they agree: they are read one after the other, and names change
 // hands in between, as when several devices called eth0 come home at the same time.
-const looks = 5
+const lookAttempts = 5
 
 // errRenamed: a name has changed hands between two looks.
 var errRenamed = errors.New("its name keeps changing")
 
 // look finds a device among the links, anew when a name has changed hands meanwhile.
 func (h *finder) look(dev string, find func(links []Link) (Netdev, error)) (Netdev, error) {
-	return settled(dev, func() (Netdev, error) {
+	return retryRenamed(dev, func() (Netdev, error) {
 		links, err := h.kernel.Links()
 		if err != nil {
 			return Netdev{}, &Error{Dev: dev, Op: "list links", Err: err}
@@ -72,15 +74,18 @@ func (h *finder) look(dev string, find func(links []Link) (Netdev, error)) (Netd
 	})
 }
 
-// settled looks for a device, anew when a name has changed hands meanwhile.
-func settled[T any](dev string, look func() (T, error)) (T, error) {
-	var none T
-	for range looks {
-		if found, err := look(); !errors.Is(err, errRenamed) {
-			return found, err
-		}
+// retryRenamed looks for a device, and again if a name changed hands meanwhile.
+func retryRenamed[T any](dev string, look func() (T, error)) (found T, err error) {
+	changed := func(err error) bool { return errors.Is(err, errRenamed) }
+	err = retry.Times(lookAttempts, changed, func() (err error) {
+		found, err = look()
+		return err
+	})
+	if changed(err) {
+		var none T
+		return none, &Error{Dev: dev, Err: fmt.Errorf("%w: %w", errRenamed, ErrBusy)}
 	}
-	return none, &Error{Dev: dev, Err: fmt.Errorf("%w: %w", errRenamed, ErrBusy)}
+	return found, err
 }
 
 // Netdev returns the device that ref names: a name, an alternative name or a PCI address. The error matches ErrNotFound
@@ -104,7 +109,7 @@ func (h *finder) Netdev(ref string) (Netdev, error) {
 func (h *finder) netdevAt(pci string, links []Link) (Netdev, error) {
 	all, err := h.netdevsAt(pci, links)
 	if err == nil && len(all) == 0 {
-		err = h.plugged(pci)
+		err = h.checkPresent(pci)
 	}
 	switch {
 	case errors.Is(err, errRenamed):

@@ -42,7 +42,7 @@ func (h *netdevs) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
 // prepareFound is PrepareNetdev for one that was found just now.
 func (h *netdevs) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 	if !n.ID.IsPCI() {
-		mark := n.ID.mark()
+		mark := n.ID.aliasMark()
 		if err := h.setLink(n, "set alias", LinkAlias, Link{Alias: mark}); err != nil {
 			return Netdev{}, err
 		}
@@ -78,7 +78,7 @@ func (h *netdevs) RestoreNetdev(id ID, was Snapshot) error {
 		return err
 	}
 	errs := []error{h.restoreNames(n, was), h.applyLink(id, *was.Link, required),
-		h.restoreTuning(id, was.Tuned), h.putUnder(n, was.Link.Master)}
+		h.restoreTuning(id, was.Tuned), h.setMaster(n, was.Link.Master)}
 	if was.Link.Up {
 		errs = append(errs, h.setUp(n, true))
 	}
@@ -136,10 +136,10 @@ func (h *netdevs) restoreIP(n Netdev, was Snapshot) error {
 	return errors.Join(errs...)
 }
 
-// putUnder makes a link a port of the bond or bridge it was a port of. Open vSwitch, of which rtnetlink can make
+// setMaster makes a link a port of the bond or bridge it was a port of. Open vSwitch, of which rtnetlink can make
 // no port (net/core/rtnetlink.c, do_set_master, Linux 6.12: EOPNOTSUPP), takes its ports back itself: ovs-vswitchd looks for
 // them by their names when links change.
-func (h *links) putUnder(n Netdev, master string) error {
+func (h *links) setMaster(n Netdev, master string) error {
 	index := 0
 	if master != "" {
 		m, err := h.Netdev(master)

@@ -18,7 +18,7 @@ func TestNetworks(t *testing.T) {
 	k.AddAddrs("other", "192.0.2.9/24")
 	k.AddRoutes("nic", hw.Route{Dst: "203.0.113.0/24"}, hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.2.1"},
 		hw.Route{Dst: "192.0.2.0/24", Gateway: "192.0.2.1", Table: 100})
-	all, err := open(t, k).Networks()
+	all, err := open(t, k).HostSubnets()
 	if err != nil {
 		t.Fatal(err)
 	}

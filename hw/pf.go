@@ -86,19 +86,19 @@ func (h *pfs) LegacyPF(ref string) (PF, error) {
 	return pf, nil
 }
 
-// Sharing is how a PF was before the plugin divided it, for DisableVFs to put back.
-type Sharing struct {
+// PFSnapshot is how a PF was before the plugin divided it, for DisableVFs to put back.
+type PFSnapshot struct {
 	Up        bool   // the PF was administratively up
 	Autoprobe string // sriov_drivers_autoprobe: "0" or "1", "" where the kernel has none
 }
 
-// Sharing reads how the PF is now.
-func (h *vfCount) Sharing(pf PF) (Sharing, error) {
+// SnapshotPF reads how the PF is now.
+func (h *vfCount) SnapshotPF(pf PF) (PFSnapshot, error) {
 	auto, _, err := h.sys.text(pciDir(pf.PCI()) + "/sriov_drivers_autoprobe")
 	if err != nil {
-		return Sharing{}, &Error{Dev: pf.String(), Err: err}
+		return PFSnapshot{}, &Error{Dev: pf.String(), Err: err}
 	}
-	return Sharing{Up: pf.Up, Autoprobe: auto}, nil
+	return PFSnapshot{Up: pf.Up, Autoprobe: auto}, nil
 }
 
 // EnableVFs divides a PF that has no VFs into n. The PF is brought up and given time to get carrier first: with the PF
@@ -134,13 +134,13 @@ func (h *vfCount) EnableVFs(ctx context.Context, pf PF, n int) error {
 	}
 	var errs []error
 	for _, vf := range vfs {
-		errs = append(errs, h.giveMAC(ctx, pf, vf), h.giveGUID(pf, vf))
+		errs = append(errs, h.assignMAC(ctx, pf, vf), h.assignGUID(pf, vf))
 	}
 	return errors.Join(errs...)
 }
 
-// giveMAC gives a VF its stable MAC unless it has one. A driver without VF operations makes up its own.
-func (h *vfCount) giveMAC(ctx context.Context, pf PF, vf VF) error {
+// assignMAC gives a VF its stable MAC unless it has one. A driver without VF operations makes up its own.
+func (h *vfCount) assignMAC(ctx context.Context, pf PF, vf VF) error {
 	s, err := h.vfApplier(ctx, pf, vf).read()
 	if err != nil {
 		return &Error{Dev: vf.String(), Op: "read", Err: err}
@@ -182,13 +182,13 @@ func (h *vfLifecycle) awaitCarrier(ctx context.Context, pf PF) error {
 // DisableVFs removes all VFs of a PF and puts back how it was before EnableVFs. It refuses (ErrBusy) while a VF is taken,
 // see Taken: the kernel would take it away from its user without asking. A PF that was down, and that the host itself has
 // begun to use since, stays up.
-func (h *vfCount) DisableVFs(pf PF, was Sharing) error {
-	if err := h.refuseTaken(pf); err != nil {
+func (h *vfCount) DisableVFs(pf PF, was PFSnapshot) error {
+	if err := h.checkVFsFree(pf); err != nil {
 		return err
 	}
 	down := !was.Up && pf.Up
 	if down {
-		used, err := h.usedItself(pf.Netdev)
+		used, err := h.usedByHost(pf.Netdev)
 		if err != nil {
 			return err
 		}

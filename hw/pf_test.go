@@ -93,9 +93,9 @@ func TestEnableAndDisable(t *testing.T) {
 		onBench(t, bare(), func(b *bench) {
 			b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/sriov_drivers_autoprobe", auto))
 			before := b.k.String()
-			was, err := b.h.Sharing(b.pf())
+			was, err := b.h.SnapshotPF(b.pf())
 			b.must(err)
-			if want := (hw.Sharing{Up: false, Autoprobe: auto}); was != want {
+			if want := (hw.PFSnapshot{Up: false, Autoprobe: auto}); was != want {
 				b.Errorf("it was %+v, want %+v", was, want)
 			}
 			carrier := false
@@ -214,7 +214,7 @@ func TestDisableRefused(t *testing.T) {
 			onBench(t, igb(), func(b *bench) {
 				c.take(b)
 				before := b.k.String()
-				err := b.h.DisableVFs(b.pf(), hw.Sharing{Autoprobe: "1"})
+				err := b.h.DisableVFs(b.pf(), hw.PFSnapshot{Autoprobe: "1"})
 				wantError(b.T, err, "ens1f0 (0000:01:00.0): remove vfs: vf 1 of ens1f0 (0000:01:10.2) "+c.want+": device busy")
 				if !errors.Is(err, hw.ErrBusy) {
 					b.Errorf("%v does not match ErrBusy", err)
@@ -259,7 +259,7 @@ func TestDisableLeavesUp(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			onBench(t, bare(), func(b *bench) {
-				was, err := b.h.Sharing(b.pf())
+				was, err := b.h.SnapshotPF(b.pf())
 				b.must(err)
 				b.must(b.h.EnableVFs(b.ctx, b.pf(), 3))
 				c.use(b)

@@ -160,7 +160,7 @@ func (h *finder) netdevsOf(pci string) ([]string, error) {
 
 // plugged is nil if there is a PCI function of that address; otherwise the error matches ErrNotFound, or says why that cannot
 // be told.
-func (h *finder) plugged(pci string) error {
+func (h *finder) checkPresent(pci string) error {
 	ok, err := h.sys.present(pciDir(pci))
 	if err == nil && !ok {
 		err = ErrNotFound

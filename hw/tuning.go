@@ -32,7 +32,7 @@ type TuningSnapshot struct {
 }
 
 // driven is what people know a netdev by, with what drives it.
-func (n Netdev) driven() string {
+func (n Netdev) nameAndDriver() string {
 	switch {
 	case n.Driver != "":
 		return fmt.Sprintf("%s (%s)", n.Name, n.Driver)
@@ -55,7 +55,7 @@ func (h *tuner) CheckFeatures(n Netdev, asked Features) error {
 	}
 	now, err := h.kernel.Tuning(n.Index)
 	if err != nil {
-		return &Error{Dev: n.driven(), Op: "read its features", Err: err}
+		return &Error{Dev: n.nameAndDriver(), Op: "read its features", Err: err}
 	}
 	for name, f := range now.Features {
 		now.Features[name] = Feature{Active: f.Active}
@@ -156,10 +156,10 @@ func (h *tuner) planTuning(n Netdev, w TuningSpec) (now Tuning, want tuningPlan,
 		return now, want, nil
 	}
 	if now, err = h.kernel.Tuning(n.Index); err != nil {
-		return now, want, &Error{Dev: n.driven(), Op: "read its queues, rings and features", Err: err}
+		return now, want, &Error{Dev: n.nameAndDriver(), Op: "read its queues, rings and features", Err: err}
 	}
 	fail := func(op string, err error) (Tuning, tuningPlan, error) {
-		return now, want, &Error{Dev: n.driven(), Op: op, Err: err}
+		return now, want, &Error{Dev: n.nameAndDriver(), Op: op, Err: err}
 	}
 	if w.Queues > 0 {
 		if want.Queues, err = planQueues(now.MaxQueues, w.Queues); err != nil {
@@ -219,7 +219,7 @@ func (h *tuner) applyTuning(n Netdev, want tuningPlan, on func(Feature) bool) er
 		return nil
 	}
 	return applier[Tuning, TuningAttr]{
-		dev:   n.driven(),
+		dev:   n.nameAndDriver(),
 		attrs: tuningAttrs,
 		read: func() (Tuning, error) {
 			now, err := h.kernel.Tuning(n.Index)

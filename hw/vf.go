@@ -85,7 +85,7 @@ func (h *vfs) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 	case len(all) > 0:
 		vf.Netdev = all[0]
 	}
-	vf.Carries = carried(vf.Netdev.Index, links)
+	vf.Carries = childOf(vf.Netdev.Index, links)
 	return vf, err
 }
 
@@ -223,11 +223,11 @@ func StableMAC(pf PF, vf int) MAC {
 	if pf.Type != "ether" || base == "" {
 		return ""
 	}
-	return madeMAC(fmt.Sprintf("vf mac\x00%s\x00%d", base, vf))
+	return derivedMAC(fmt.Sprintf("vf mac\x00%s\x00%d", base, vf))
 }
 
-// madeMAC is a locally administered MAC made from what nobody else has.
-func madeMAC(unique string) MAC {
+// derivedMAC is a locally administered MAC made from what nobody else has.
+func derivedMAC(unique string) MAC {
 	sum := sha256.Sum256([]byte(unique))
 	return MAC(fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4]))
 }

@@ -328,8 +328,8 @@ func linkModeCodec() vfCodec[LinkMode] {
 // none for a subnet manager, and a fabric uses all zero for "unknown".
 var noGUIDs = []GUID{"00:00:00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff:ff:ff"}
 
-// givenGUID returns g, or "" if g means none.
-func givenGUID(g GUID) GUID {
+// normalGUID returns g, or "" if g means none.
+func normalGUID(g GUID) GUID {
 	if slices.Contains(noGUIDs, g) {
 		return ""
 	}
@@ -341,7 +341,7 @@ func guidCodec(attr uint16, file string) vfCodec[GUID] {
 	return vfCodec[GUID]{attr: attr, size: 16,
 		decode: func(value []byte, _ VFInfo) GUID {
 			octets := binary.BigEndian.AppendUint64(nil, binary.NativeEndian.Uint64(value[8:]))
-			return givenGUID(GUID(net.HardwareAddr(octets).String()))
+			return normalGUID(GUID(net.HardwareAddr(octets).String()))
 		},
 		encode: func(vf uint32, g GUID) (uint16, []byte, error) {
 			if g == "" {
@@ -355,7 +355,7 @@ func guidCodec(attr uint16, file string) vfCodec[GUID] {
 			return attr, binary.NativeEndian.AppendUint64(value, binary.BigEndian.Uint64(octets)), nil
 		},
 		file:      file,
-		parseFile: func(text string) (GUID, error) { return givenGUID(GUID(strings.ToLower(text))), nil },
+		parseFile: func(text string) (GUID, error) { return normalGUID(GUID(strings.ToLower(text))), nil },
 		fileText: func(g GUID) string {
 			if g == "" {
 				g = noGUIDs[0]

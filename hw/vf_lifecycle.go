@@ -97,7 +97,7 @@ func (h *vfLifecycle) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (N
 	if wish.LinkMode == LinkDisable { // it is meant to have no carrier
 		return n, nil
 	}
-	err = h.tryVF(ctx, pf, n)
+	err = h.testCarrier(ctx, pf, n)
 	if !errors.Is(err, ErrDeviceFault) {
 		return n, err
 	}
@@ -105,11 +105,11 @@ func (h *vfLifecycle) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (N
 		return Netdev{}, err
 	}
 	if n.MAC != mac && mac != "" { // the PF has set none, so the driver has drawn another
-		if n, err = h.giveBackMAC(vf, n, mac); err != nil {
+		if n, err = h.restoreMAC(vf, n, mac); err != nil {
 			return Netdev{}, err
 		}
 	}
-	if err := h.tryVF(ctx, pf, n); err != nil {
+	if err := h.testCarrier(ctx, pf, n); err != nil {
 		return Netdev{}, &Error{Dev: vf.String(), Op: "wait for carrier", Err: fmt.Errorf(
 			"%w, also after it was unbound and bound; is it seen in the kernel log (dmesg)?", err)}
 	}
@@ -128,28 +128,28 @@ func (h *vfLifecycle) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MA
 	if n, err = h.Rebind(ctx, pf, vf); err != nil || n.MAC == mac {
 		return n, err
 	}
-	return n, wrongMAC(vf, n, mac)
+	return n, macMismatch(vf, n, mac)
 }
 
-// giveBackMAC gives a VF's fresh netdev the MAC that it had before.
-func (h *vfLifecycle) giveBackMAC(vf VF, n Netdev, mac MAC) (Netdev, error) {
+// restoreMAC gives a VF's fresh netdev the MAC that it had before.
+func (h *vfLifecycle) restoreMAC(vf VF, n Netdev, mac MAC) (Netdev, error) {
 	if err := h.kernel.SetLink(n.Index, LinkMAC, Link{MAC: mac}); err != nil {
 		return n, &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: err}
 	}
 	n, err := h.Find(n.ID)
 	if err == nil && n.MAC != mac {
-		err = wrongMAC(vf, n, mac)
+		err = macMismatch(vf, n, mac)
 	}
 	return n, err
 }
 
-func wrongMAC(vf VF, n Netdev, mac MAC) error {
+func macMismatch(vf VF, n Netdev, mac MAC) error {
 	return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: fmt.Errorf("the device says %s: %w", n.MAC, ErrInvalid)}
 }
 
-// tryVF brings a VF up until it has carrier, and down again. Without carrier on the PF there is nothing to be seen of
+// testCarrier brings a VF up until it has carrier, and down again. Without carrier on the PF there is nothing to be seen of
 // the VF; that is looked at last, because igb drops it for a moment when VFs are made (Linux 6.12).
-func (h *vfLifecycle) tryVF(ctx context.Context, pf PF, n Netdev) (err error) {
+func (h *vfLifecycle) testCarrier(ctx context.Context, pf PF, n Netdev) (err error) {
 	if err := h.setUp(n, true); err != nil {
 		return fmt.Errorf("%w (%w)", err, ErrDeviceFault)
 	}
@@ -240,7 +240,7 @@ func (h *vfLifecycle) restoreVFLink(ctx context.Context, pf PF, vf VF, snap Snap
 		}
 		was.MAC = n.MAC // at worst one that the driver has drawn, as it would have at boot: the PF has none set
 	}
-	names := h.restoreAltNames(n, snap.AltNames, func(name string) bool { return givenTo(vf, pf, name) })
+	names := h.restoreAltNames(n, snap.AltNames, func(name string) bool { return isUdevNameOf(vf, pf, name) })
 	if err := errors.Join(names, h.applyLink(n.ID, was, required)); err != nil {
 		return err
 	}
@@ -257,7 +257,7 @@ func (h *vfLifecycle) rereadMAC(ctx context.Context, pf PF, vf VF, n Netdev, was
 	if err := h.rename(n, was.Name); err != nil || pf.InfiniBand() {
 		return n, err
 	}
-	if m, err := h.giveBackMAC(vf, n, was.MAC); err == nil {
+	if m, err := h.restoreMAC(vf, n, was.MAC); err == nil {
 		n = m
 	}
 	return n, nil

@@ -60,7 +60,7 @@ func (h *finder) WaitNetdev(ctx context.Context, id ID) error {
 	}
 	away := err
 	err = wait(ctx, netdevBound, func() (ok bool, err error) {
-		n, ok, err = h.glance(id, n)
+		n, ok, err = h.tryFind(id, n)
 		return ok, err
 	})
 	if timedOut(err) || ctx.Err() != nil {
@@ -85,13 +85,13 @@ func (h *finder) WaitName(ctx context.Context, id ID) error {
 // awaitName waits for the name that a device's netdev will keep. n is the netdev as it was last seen.
 func (h *finder) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error) {
 	err := wait(ctx, renameBound, func() (ok bool, err error) {
-		if n, ok, err = h.glance(id, n); !ok || h.naming(n.Name) != byPolicy {
+		if n, ok, err = h.tryFind(id, n); !ok || h.naming(n.Name) != byPolicy {
 			return false, err
 		}
 		// The old name, too, says so while the kernel is at it: rtnetlink has the new one first, then the mark is set,
 		// then sysfs follows (net/core/dev.c, dev_change_name; Linux 6.12). Only a look at rtnetlink after it tells.
 		name := n.Name
-		n, ok, err = h.glance(id, n)
+		n, ok, err = h.tryFind(id, n)
 		return ok && n.Name == name, err
 	})
 	if timedOut(err) { // udev has a rule of its own for it, or is not there
@@ -100,8 +100,8 @@ func (h *finder) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error)
 	return n, err
 }
 
-// glance looks for a device's netdev once. It is what it was, and not ok, while it is not there or its name is changing.
-func (h *finder) glance(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
+// tryFind looks for a device's netdev once. It is what it was, and not ok, while it is not there or its name is changing.
+func (h *finder) tryFind(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) || errors.Is(err, ErrBusy) {
 		return was, false, nil

@@ -66,7 +66,7 @@ func (f *target) open() (stop func()) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	ipam, err := ipamdrv.New(ipamdrv.Config{Store: f.store, Defaults: defaults, Host: host.Networks})
+	ipam, err := ipamdrv.New(ipamdrv.Config{Store: f.store, Defaults: defaults, Host: host.HostSubnets})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -144,10 +144,10 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 	}
 	ipam, err = ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Log: log,
 		Journal:      points.Journal(journal.New(filepath.Join(cfg.stateDir, "journal"))),
-		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.Networks, MaintainEvery: points.MaintainEvery(),
+		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.HostSubnets, MaintainEvery: points.MaintainEvery(),
 		Uses: func(ctx context.Context) ([]ipamdrv.Use, error) { return usesOf(ctx, network) }, // called when both exist
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
-			mac, err := host.Holder(ctx, device, a)
+			mac, err := host.ProbeAddress(ctx, device, a)
 			return string(mac), err
 		}})
 	if err != nil {

@@ -64,7 +64,7 @@ func madeBondMAC(t *testing.T, m machine) {
 func madePortsRefused(t *testing.T, m machine) {
 	bond := m.bond(t, "active-backup", "")
 	refused(t, "a port that is up", m.SetLink(m.link(t, "ct1").Index, hw.LinkMaster, hw.Link{Master: bond.Index}), syscall.EPERM)
-	err := m.MakeLink(hw.NewLink{Name: "ctbo", Kind: hw.Bond})
+	err := m.CreateLink(hw.NewLink{Name: "ctbo", Kind: hw.Bond})
 	refused(t, "a second bond of that name", err, syscall.EEXIST)
 	refused(t, "move a bond", m.MoveToNS("c1", "ctbo", ""), syscall.EINVAL)
 }

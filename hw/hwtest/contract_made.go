@@ -47,7 +47,7 @@ func MadeContract(t *testing.T, kinds []string, open func(t *testing.T) (hw.Kern
 // make makes a link, which has to succeed.
 func (m machine) make(t *testing.T, l hw.NewLink) hw.Link {
 	t.Helper()
-	if err := m.MakeLink(l); err != nil {
+	if err := m.CreateLink(l); err != nil {
 		t.Fatalf("make %+v: %v", l, err)
 	}
 	return m.link(t, l.Name)
@@ -90,7 +90,7 @@ func madeRefused(t *testing.T, m machine) {
 	br, lo := m.link(t, "ctbr").Index, m.link(t, "lo").Index
 	try := func(l hw.NewLink) error {
 		l.Kind, l.Mode = hw.Macvlan, "bridge"
-		return m.MakeLink(l)
+		return m.CreateLink(l)
 	}
 	refused(t, "under a name that is taken", try(hw.NewLink{Name: "ct1", Parent: index}), syscall.EEXIST)
 	refused(t, "under a name of 16 letters", try(hw.NewLink{Name: "ct0123456789abcd", Parent: index}), hw.ErrInvalid)
@@ -98,9 +98,9 @@ func madeRefused(t *testing.T, m machine) {
 	refused(t, "on what is not there", try(hw.NewLink{Name: "ctmv", Parent: 987654}), hw.ErrNotFound)
 	refused(t, "on the loopback link", try(hw.NewLink{Name: "ctmv", Parent: lo}), hw.ErrInvalid)
 	refused(t, "with an mtu above its device's", try(hw.NewLink{Name: "ctmv", Parent: index, MTU: 9000}), hw.ErrInvalid)
-	err := m.MakeLink(hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "l2", Parent: index})
+	err := m.CreateLink(hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "l2", Parent: index})
 	refused(t, "in another kind's mode", err, hw.ErrInvalid)
-	err = m.MakeLink(hw.NewLink{Name: "ctmv", Kind: "veth"})
+	err = m.CreateLink(hw.NewLink{Name: "ctmv", Kind: "veth"})
 	refused(t, "of a kind that is not for lending", err, hw.ErrUnsupported)
 	m.set(t, "ct0", hw.Link{Master: br}, hw.LinkMaster)
 	refused(t, "on a port of a bridge", try(hw.NewLink{Name: "ctmv", Parent: index}), hw.ErrBusy)
@@ -138,14 +138,14 @@ func madePassthruAlone(t *testing.T, m machine) {
 	one := hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index}
 	only := hw.NewLink{Name: "ctpt", Kind: hw.Macvlan, Mode: "passthru", Parent: index}
 	l := m.make(t, one)
-	err := m.MakeLink(only)
+	err := m.CreateLink(only)
 	refused(t, "beside another", err, hw.ErrInvalid)
 	done(t, "remove the other", m.RemoveLink(l.Index))
 	m.make(t, only)
-	err = m.MakeLink(one)
+	err = m.CreateLink(one)
 	refused(t, "another beside it", err, hw.ErrInvalid)
 	done(t, "move it to a namespace", m.MoveToNS("c1", "ctpt", "eth0"))
-	err = m.MakeLink(one)
+	err = m.CreateLink(one)
 	refused(t, "another while it is elsewhere", err, hw.ErrInvalid)
 	done(t, "move it home", m.MoveHome("c1", "eth0", "ctpt"))
 	done(t, "remove it", m.RemoveLink(m.link(t, "ctpt").Index))
@@ -223,7 +223,7 @@ func madeMixed(t *testing.T, m machine) {
 	iv := hw.NewLink{Name: "ctiv", Kind: hw.IPVlan, Mode: "l2", Parent: index}
 	for _, pair := range [][2]hw.NewLink{{mv, iv}, {iv, mv}} {
 		l := m.make(t, pair[0])
-		err := m.MakeLink(pair[1])
+		err := m.CreateLink(pair[1])
 		refused(t, pair[1].Kind+" beside "+pair[0].Kind, err, hw.ErrBusy, syscall.EBUSY)
 		done(t, "remove it", m.RemoveLink(l.Index))
 	}

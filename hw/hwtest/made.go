@@ -13,8 +13,8 @@ import (
 // childKinds are the kinds of link that stand on another and end with it, in whatever namespace.
 var childKinds = []string{hw.Macvlan, hw.IPVlan, hw.IPoIB, "vlan"}
 
-// MakeLink implements hw.Kernel.
-func (k *Kernel) MakeLink(n hw.NewLink) error {
+// CreateLink implements hw.Kernel.
+func (k *Kernel) CreateLink(n hw.NewLink) error {
 	return k.call(func() error {
 		parent := k.byIndexLocked(hostNS, n.Parent)
 		if err := k.makeableLocked(n, parent); err != nil {

@@ -13,9 +13,9 @@ import (
 // macvlanNoPromisc is MACVLAN_FLAG_NOPROMISC (include/uapi/linux/if_link.h).
 const macvlanNoPromisc = 1
 
-// MakeLink implements [hw.Kernel]. rtnetlink loads the kind's module if there is one (net/core/rtnetlink.c,
+// CreateLink implements [hw.Kernel]. rtnetlink loads the kind's module if there is one (net/core/rtnetlink.c,
 // request_module, Linux 6.12).
-func (k *Kernel) MakeLink(l hw.NewLink) error {
+func (k *Kernel) CreateLink(l hw.NewLink) error {
 	attrs, err := linkMessage(l)
 	if err != nil {
 		return err

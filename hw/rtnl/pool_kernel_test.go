@@ -86,7 +86,7 @@ const crowd = 40
 func children(t testing.TB, k hw.Kernel, parent int) (indexes []int) {
 	t.Helper()
 	for i := range crowd {
-		if err := k.MakeLink(hw.NewLink{Name: fmt.Sprintf("ct1%d", i), Kind: hw.Macvlan, Mode: "bridge", Parent: parent}); err != nil {
+		if err := k.CreateLink(hw.NewLink{Name: fmt.Sprintf("ct1%d", i), Kind: hw.Macvlan, Mode: "bridge", Parent: parent}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -68,9 +68,9 @@ func (k kernel) ForgetNeighbour(index int, a netip.Addr) error {
 		func() error { return k.Kernel.ForgetNeighbour(index, a) })
 }
 
-// MakeLink implements [hw.Kernel], with points.
-func (k kernel) MakeLink(l hw.NewLink) error {
-	return k.points.around("make-link", l.Kind+" "+l.Name, func() error { return k.Kernel.MakeLink(l) })
+// CreateLink implements [hw.Kernel], with points.
+func (k kernel) CreateLink(l hw.NewLink) error {
+	return k.points.around("make-link", l.Kind+" "+l.Name, func() error { return k.Kernel.CreateLink(l) })
 }
 
 // RemoveLink implements [hw.Kernel], with points.

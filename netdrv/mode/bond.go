@@ -91,10 +91,10 @@ func (m bond) Prepare(ctx context.Context, a *alloc.Allocation, save Save) (hw.N
 			return hw.Netdev{}, err
 		}
 	}
-	if _, err := m.host.MakeBond(*a.Bond); err != nil {
+	if _, err := m.host.CreateBond(*a.Bond); err != nil {
 		return hw.Netdev{}, err
 	}
-	dev, err := m.host.MakeChild(ctx, *a.Child)
+	dev, err := m.host.CreateChild(ctx, *a.Child)
 	if err != nil {
 		return dev, err
 	}

@@ -164,7 +164,7 @@ func (m child) Prepare(ctx context.Context, a *alloc.Allocation, _ Save) (hw.Net
 	if a.Child == nil {
 		return hw.Netdev{}, errors.New("the ledger does not say what to make")
 	}
-	dev, err := m.host.MakeChild(ctx, *a.Child)
+	dev, err := m.host.CreateChild(ctx, *a.Child)
 	if err != nil {
 		return dev, err
 	}

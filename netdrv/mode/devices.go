@@ -74,11 +74,11 @@ func tune(ctx context.Context, host *hw.Host, a *alloc.Allocation, save Save) er
 	if err := host.SetTuning(a.Device, a.Tuning); err != nil || a.Tuning.Cores.Empty() {
 		return err
 	}
-	if before.Affinity, err = host.Affinity(ctx, a.Device); err != nil {
+	if before.Affinity, err = host.IRQAffinity(ctx, a.Device); err != nil {
 		return err
 	}
 	if err := save(a); err != nil {
 		return err
 	}
-	return host.Spread(a.Device, a.Tuning.Cores, before.Affinity)
+	return host.SpreadIRQs(a.Device, a.Tuning.Cores, before.Affinity)
 }

@@ -193,7 +193,7 @@ func (m passthrough) prepareProxy(ctx context.Context, a *alloc.Allocation) (hw.
 			return hw.Netdev{}, err
 		}
 	}
-	dev, err := m.host.MakeChild(ctx, *a.Child)
+	dev, err := m.host.CreateChild(ctx, *a.Child)
 	if err != nil {
 		return dev, err
 	}

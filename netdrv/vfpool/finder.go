@@ -74,7 +74,7 @@ func (f *Finder) Netdev(netdevice string) (hw.Netdev, error) {
 	}
 	n, err := f.Host.Netdev(terms[0])
 	if err == nil {
-		err = f.Host.Identify(n)
+		err = f.Host.CheckIdentity(n)
 	}
 	if err != nil {
 		err = fmt.Errorf("option netdevice: %w", err)

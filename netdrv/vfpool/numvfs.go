@@ -86,7 +86,7 @@ func (p *Pool) createNew(ctx context.Context, pf hw.PF, want int) error {
 	case want == 0:
 		want = pf.TotalVFs
 	}
-	before, err := p.Host.Sharing(pf)
+	before, err := p.Host.SnapshotPF(pf)
 	if err != nil {
 		return err
 	}
@@ -108,7 +108,7 @@ func (p *Pool) create(ctx context.Context, pf hw.PF, r ledger.Rev[pfRecord]) err
 	p.Log.Info("creating vfs", zap.String("pf", pf.Name), zap.String("pci", pf.PCI()), zap.Int("numvfs", r.Rec.NumVFs))
 	rec := r.Rec
 	if rec.Boot != p.Host.Boot() {
-		before, err := p.Host.Sharing(pf)
+		before, err := p.Host.SnapshotPF(pf)
 		if err != nil {
 			return err
 		}
@@ -191,7 +191,7 @@ func (p *Pool) removeLocked(ctx context.Context, pci string) error {
 }
 
 // disable removes a PF's VFs and restores the PF. hw refuses it while the host uses one of them; the reconciler tries it again.
-func (p *Pool) disable(ctx context.Context, pf hw.PF, before hw.Sharing) error {
+func (p *Pool) disable(ctx context.Context, pf hw.PF, before hw.PFSnapshot) error {
 	before, err := p.keepUp(ctx, pf, before)
 	if err == nil {
 		err = p.Host.DisableVFs(pf, before)
@@ -204,7 +204,7 @@ func (p *Pool) disable(ctx context.Context, pf hw.PF, before hw.Sharing) error {
 }
 
 // keepUp returns how a PF is to be left: as it was before, but up while containers have children of it.
-func (p *Pool) keepUp(ctx context.Context, pf hw.PF, before hw.Sharing) (hw.Sharing, error) {
+func (p *Pool) keepUp(ctx context.Context, pf hw.PF, before hw.PFSnapshot) (hw.PFSnapshot, error) {
 	held, err := p.Allocations.List(ctx)
 	for _, a := range held {
 		before.Up = before.Up || a.Parent == pf.ID

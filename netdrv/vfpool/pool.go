@@ -30,12 +30,12 @@ const finishBound = 8 * time.Second
 
 // pfRecord says that the plugin created the VFs of a PF, and how the PF was before.
 type pfRecord struct {
-	Version int        `json:"v"`
-	PCI     string     `json:"pci"`
-	NumVFs  int        `json:"numvfs"`
-	Boot    string     `json:"boot"` // the boot in which they were created
-	Before  hw.Sharing `json:"was"`
-	Done    bool       `json:"done"` // false while they are being created, and after a crash in the middle of that
+	Version int           `json:"v"`
+	PCI     string        `json:"pci"`
+	NumVFs  int           `json:"numvfs"`
+	Boot    string        `json:"boot"` // the boot in which they were created
+	Before  hw.PFSnapshot `json:"was"`
+	Done    bool          `json:"done"` // false while they are being created, and after a crash in the middle of that
 }
 
 func pfKey(pci string) string { return pfPrefix + pci }
