@@ -207,10 +207,10 @@ func TestUnreadableRecords(t *testing.T) {
 		"pf/0000:01:00.0":  {other},
 	} {
 		for name, c := range map[string]struct{ text, why string }{
-			"newer":            {`{"v":2,"news":true}`, "has version 2, this plugin knows 1: ledger was written by a newer version"},
-			"no record":        {`{"id":"n"}`, "has no version: ledger is damaged"},
-			"no json":          {"once upon a time", "invalid character 'o' looking for beginning of value"},
-			"of another shape": {`{"v":1,"id":7,"device":7,"pci":7}`, "json: cannot unmarshal number into Go struct field "},
+			"newer":            {`{"v":2,"news":true}`, "ledger was written by a newer version: it has version 2, this plugin knows 1"},
+			"no record":        {`{"id":"n"}`, "ledger is damaged: it has no version"},
+			"no json":          {"once upon a time", "ledger is damaged: invalid character 'o' looking for beginning of value"},
+			"of another shape": {`{"v":1,"id":7,"device":7,"pci":7}`, "ledger is damaged: json: cannot unmarshal number into Go struct field "},
 		} {
 			t.Run(key+" "+name, func(t *testing.T) {
 				story(t, func(m *machine) {
@@ -223,8 +223,8 @@ func TestUnreadableRecords(t *testing.T) {
 					host, ledger := m.kernel.String(), m.ledger()
 					for i, call := range calls {
 						err := call(m)
-						if err == nil || !strings.Contains(err.Error(), "ledger record "+key+": "+c.why) {
-							t.Errorf("call %d: error is %v, want ledger record %s: %s", i, err, key, c.why)
+						if err == nil || !strings.Contains(err.Error(), "record "+key+": "+c.why) {
+							t.Errorf("call %d: error is %v, want record %s: %s", i, err, key, c.why)
 						}
 					}
 					m.settled()

@@ -4,61 +4,29 @@ package ledger
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/record"
 )
 
-// Version is the version of every record that this code writes. A reader refuses newer ones.
+// Version is the version of every record that this code writes. A reader refuses newer ones, and records without a version.
 const Version = 1
 
 // Rev is a record as it was read, with the revision that a write depends on.
-type Rev[T any] struct {
-	Rec T
-	KV  store.KV
-}
+type Rev[T any] = record.Rev[T]
 
-// decode parses a record. It refuses one of a newer version.
-func decode[T any](kv store.KV) (Rev[T], error) {
-	var v struct {
-		Version int `json:"v"`
-	}
-	r := Rev[T]{KV: kv}
-	if err := json.Unmarshal(kv.Value, &v); err != nil {
-		return r, fmt.Errorf("ledger record %s: %w", kv.Key, err)
-	}
-	if v.Version < 1 {
-		return r, fmt.Errorf("ledger record %s: has no version: %w", kv.Key, store.ErrCorrupt)
-	}
-	if v.Version > Version {
-		return r, fmt.Errorf("ledger record %s: has version %d, this plugin knows %d: %w",
-			kv.Key, v.Version, Version, store.ErrNewer)
-	}
-	if err := json.Unmarshal(kv.Value, &r.Rec); err != nil {
-		return r, fmt.Errorf("ledger record %s: %w", kv.Key, err)
-	}
-	return r, nil
-}
+// versions returns the versions of records that can be read.
+func versions() record.Versions { return record.Versions{Oldest: Version, Newest: Version} }
 
 // Get returns the record of a key. The error matches store.ErrNotFound if there is none.
 func Get[T any](ctx context.Context, s store.Store, key string) (Rev[T], error) {
-	kv, err := s.Get(ctx, key)
-	if err != nil {
-		return Rev[T]{}, err
-	}
-	return decode[T](kv)
+	return record.Get[T](ctx, s, versions(), key)
 }
 
 // List returns all records whose key starts with prefix, in the order of their keys.
 func List[T any](ctx context.Context, s store.Store, prefix string) ([]Rev[T], error) {
-	var all []Rev[T]
-	err := s.Range(ctx, prefix, func(kv store.KV) error {
-		r, err := decode[T](kv)
-		all = append(all, r)
-		return err
-	})
-	return all, err
+	return record.List[T](ctx, s, versions(), prefix)
 }
 
 // A Write is one record to be written, or removed if its Rec is nil.
@@ -81,11 +49,11 @@ func Transact(ctx context.Context, s store.Store, conds []store.Cond, writes ...
 			ops = append(ops, store.Del(w.Key))
 			continue
 		}
-		b, err := json.Marshal(w.Rec)
+		op, err := record.Put(w.Key, w.Rec)
 		if err != nil {
-			return store.Result{}, fmt.Errorf("ledger record %s: %w", w.Key, err)
+			return store.Result{}, err
 		}
-		ops = append(ops, store.Put(w.Key, b))
+		ops = append(ops, op)
 	}
 	return s.Txn(ctx, conds, ops)
 }
@@ -101,5 +69,5 @@ func Commit(ctx context.Context, s store.Store, cond store.Cond, writes ...Write
 
 // ErrChanged is the error of a write to a record that another process has changed since it was read.
 func ErrChanged(key string) error {
-	return fmt.Errorf("ledger record %s: was changed by another process", key)
+	return fmt.Errorf("record %s: was changed by another process", key)
 }
