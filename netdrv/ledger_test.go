@@ -244,6 +244,45 @@ func TestUnreadableRecords(t *testing.T) {
 	}
 }
 
+// TestUnknownMode: an allocation of a mode that this version does not have is left as it is, and so is its device, until the version is back
+// that has it.
+func TestUnknownMode(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		m.mustRun("a", "n")
+		good := m.ledgerRecords()
+		for _, s := range good {
+			if s.Key == "dev/0000:01:10.0" {
+				m.put(stored{s.Key, bytes.Replace(s.Record, []byte(`"mode":"sriov"`), []byte(`"mode":"vdpa"`), 1)})
+			}
+		}
+		m.leave("a")
+		m.kernel.ReleaseNS("a")
+		m.must(m.deleteFrom("a", "n"))
+		m.settled()
+		host, ledger := m.kernel.String(), m.ledger()
+		if !strings.Contains(ledger, `"mode":"vdpa"`) || !strings.Contains(ledger, `"state":"freeing"`) {
+			t.Errorf("the ledger is\n%s", ledger)
+		}
+		m.restart()
+		m.settled()
+		m.wantHost(host)
+		if diff := cmp.Diff(ledger, m.ledger()); diff != "" {
+			t.Errorf("the ledger has changed:\n%s", diff)
+		}
+		for _, s := range m.ledgerRecords() {
+			if s.Key == "dev/0000:01:10.0" {
+				m.put(stored{s.Key, bytes.Replace(s.Record, []byte(`"mode":"vdpa"`), []byte(`"mode":"sriov"`), 1)})
+			}
+		}
+		m.settled()
+		m.mustRemove("n")
+		m.wantKeys()
+	})
+}
+
 // ledgerRecords returns all records of the ledger.
 func (m *machine) ledgerRecords() (all []stored) {
 	m.t.Helper()
