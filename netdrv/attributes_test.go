@@ -42,14 +42,9 @@ func TestEveryAttribute(t *testing.T) {
 		before := m.kernel.String()
 		err := m.create("n", "netdevice=ens1f0", "vlan=100", "vlan_qos=5", "vlan_proto=802.1ad", "spoofchk=off", "trust=on",
 			"link_state=enable", "min_tx_rate=100", "max_tx_rate=1000", "mtu=1400", "txqlen=500", "promisc=yes", "allmulti=yes")
-		if err != nil {
-			t.Fatal(err)
-		}
+		m.must(err)
 		_, mac := m.mustRun("a", "n")
-		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-		if err != nil {
-			t.Fatal(err)
-		}
+		states := m.vfStates("ens1f0")
 		want := hw.VFState{MAC: hw.MAC(mac), VLAN: hw.VLAN{ID: 100, QoS: 5, Proto: hw.Dot1AD}, Trust: true,
 			Rate: hw.Rate{Min: 100, Max: 1000}, LinkMode: hw.LinkEnable}
 		if states[0] != want {
@@ -60,9 +55,7 @@ func TestEveryAttribute(t *testing.T) {
 			t.Errorf("in the container: %+v", l)
 		}
 		m.end("a")
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.wantHost(before)
 	})
 }
 
@@ -71,18 +64,11 @@ func TestContainerOverrides(t *testing.T) {
 	story(t, func(m *machine) {
 		able(m)
 		before := m.kernel.String()
-		if err := m.create("n", "netdevice=ens1f0", "vlan=100", "vlan_qos=3", "max_tx_rate=500"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=100", "vlan_qos=3", "max_tx_rate=500")
 		err := m.runWith("a", "n", map[string]any{"com.docker.network.portmap": []any{}, "VLAN": "200", "Trust": "YES",
 			"mac": "02:00:00:00:00:AB", "prefix": "data", "max_tx_rate": "0"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m.must(err)
+		states := m.vfStates("ens1f0")
 		want := hw.VFState{MAC: "02:00:00:00:00:ab", VLAN: hw.VLAN{ID: 200, QoS: 3}, Spoofchk: true, Trust: true}
 		if states[0] != want {
 			t.Errorf("vf 0 is %+v, want %+v", states[0], want)
@@ -91,9 +77,7 @@ func TestContainerOverrides(t *testing.T) {
 			t.Errorf("in the container: %+v", l)
 		}
 		m.end("a")
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.wantHost(before)
 	})
 }
 
@@ -101,15 +85,9 @@ func TestContainerOverrides(t *testing.T) {
 func TestContainerOptions(t *testing.T) {
 	story(t, func(m *machine) {
 		able(m)
-		if err := m.create("other", "netdevice=ens1f0", "vlan=300"); err != nil {
-			t.Fatal(err)
-		}
-		if err := m.create("n", "netdevice=ens1f0", "vlan=100", "lock=vlan,trust"); err != nil {
-			t.Fatal(err)
-		}
-		if err := m.create("open", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("other", "netdevice=ens1f0", "vlan=300")
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=100", "lock=vlan,trust")
+		m.mustCreate("open", "netdevice=ens1f0")
 		before := m.kernel.String()
 		for _, c := range []struct {
 			network, key string
@@ -128,9 +106,7 @@ func TestContainerOptions(t *testing.T) {
 		} {
 			wantError(t, m.runWith("a", c.network, map[string]any{c.key: c.value}), c.want)
 		}
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.wantHost(before)
 	})
 }
 
@@ -144,33 +120,25 @@ func TestUnsupportedByIGB(t *testing.T) {
 		t.Run(option, func(t *testing.T) {
 			story(t, func(m *machine) {
 				m.kernel.AddPF(igb())
-				if err := m.create("n", "netdevice=ens1f0", option); err != nil {
-					t.Fatal(err)
-				}
+				m.mustCreate("n", "netdevice=ens1f0", option)
 				before := m.kernel.String()
 				_, _, err := m.run("a", "n")
 				wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): "+want)
 				m.settled()
-				if after := m.kernel.String(); after != before {
-					t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-				}
+				m.wantHost(before)
 			})
 		})
 	}
 	story(t, func(m *machine) { // a whole device has no VF attributes; the others are set
 		nic(m)
 		before := m.kernel.String()
-		if err := m.create("n", "netdevice=ens2", "mode=passthrough", "mtu=9000", "promisc=on"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "mtu=9000", "promisc=on")
 		m.mustRun("a", "n")
 		if l := m.kernel.InNS("a").Links()[0]; l.MTU != 9000 || !l.Promisc {
 			t.Errorf("in the container: %+v", l)
 		}
 		m.end("a")
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.wantHost(before)
 	})
 }
 
@@ -180,14 +148,10 @@ func TestUnsupportedDefaults(t *testing.T) {
 		pf := igb()
 		pf.NoTrust, pf.NoSpoof = true, true
 		m.kernel.AddPF(pf)
-		if err := m.create("n", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0")
 		m.mustRun("a", "n")
 		m.end("a")
-		if err := m.create("p", "netdevice=ens1f0", "trust=yes"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("p", "netdevice=ens1f0", "trust=yes")
 		_, _, err := m.run("b", "p")
 		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): set trust true with igb: not supported by the driver (operation not supported)")
 	})
@@ -204,18 +168,14 @@ func TestLinkState(t *testing.T) {
 				m.kernel.AddPF(pf)
 				m.settled()
 				before := m.kernel.String()
-				if err := m.create("n", "netdevice=ens1f0", "link_state="+state); err != nil {
-					t.Fatal(err)
-				}
+				m.mustCreate("n", "netdevice=ens1f0", "link_state="+state)
 				m.mustRun("a", "n")
 				m.settled()
 				if l := m.kernel.InNS("a").Links()[0]; l.Carrier != carrier {
 					t.Errorf("carrier %v, want %v", l.Carrier, carrier)
 				}
 				m.end("a")
-				if after := m.kernel.String(); after != before {
-					t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-				}
+				m.wantHost(before)
 			})
 		})
 	}

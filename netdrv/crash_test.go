@@ -146,9 +146,7 @@ func recovers(t *testing.T, l scenario, die func(m *machine), died func() bool) 
 			t.Errorf("remove the network after the crash: %v", err)
 		}
 		m.settled()
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.wantHost(before)
 		if keys := m.keys(); len(keys) > 0 {
 			t.Errorf("left in the ledger: %v", keys)
 		}

@@ -24,8 +24,7 @@ func hca() hwtest.PF {
 // vfGUIDs returns a VF's node GUID, port GUID and link state, as its PF reports them.
 func (m *machine) vfGUIDs(vf int) string {
 	m.t.Helper()
-	states, err := m.kernel.VFs(m.kernel.Link("ib0").Index)
-	m.must(err)
+	states := m.vfStates("ib0")
 	return fmt.Sprint(states[vf].NodeGUID, " ", states[vf].PortGUID, " ", states[vf].LinkMode)
 }
 

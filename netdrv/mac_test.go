@@ -11,8 +11,7 @@ func TestChosenMACGoesBack(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
 		m.mustCreate("n", "netdevice=ens1f0")
-		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-		m.must(err)
+		states := m.vfStates("ens1f0")
 		own := states[0].MAC
 		const chosen = "02:00:00:00:00:42"
 		m.mustRun("a", "n", chosen)

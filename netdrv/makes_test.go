@@ -51,8 +51,7 @@ func TestMakes(t *testing.T) {
 					if l := m.kernel.InNS("a").Links()[0]; mac != "02:00:00:00:00:42" || l.MAC != "02:00:00:00:00:42" || l.MTU != 1400 || !l.Carrier {
 						t.Errorf("answered %s, in the container: %+v", mac, l)
 					}
-					states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-					m.must(err)
+					states := m.vfStates("ens1f0")
 					if len(states) > 0 && states[0] != want || len(states) == 0 && want != (hw.VFState{}) {
 						t.Errorf("vfs are %+v, want the first to be %+v", states, want)
 					}

@@ -122,18 +122,12 @@ func TestVLANIsExclusive(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
 		for _, n := range []struct{ id, vlan string }{{"a", "vlan=100"}, {"b", "vlan=200"}, {"c", "vlan=0"}, {"d", "vlan=0"}} {
-			if err := m.create(n.id, "netdevice=ens1f0", n.vlan); err != nil {
-				t.Fatal(err)
-			}
+			m.mustCreate(n.id, "netdevice=ens1f0", n.vlan)
 		}
-		if err := m.create("e", "netdevice=0000:01:00.0"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("e", "netdevice=0000:01:00.0")
 		wantError(t, m.create("f", "netdevice=ens1f0", "vlan=100"),
 			"option vlan: 100 is used on ens1f0 (0000:01:00.0) by network a; choose another"+left("a"))
-		if err := m.remove("a"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustRemove("a")
 		if err := m.create("f", "netdevice=ens1f0", "vlan=100"); err != nil {
 			t.Error(err)
 		}

@@ -43,9 +43,7 @@ func TestWholeDevice(t *testing.T) {
 			story(t, func(m *machine) {
 				nic(m)
 				before := m.kernel.String()
-				if err := m.create("n", "netdevice=ens2", "mode=passthrough", "prefix=hw"); err != nil {
-					t.Fatal(err)
-				}
+				m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "prefix=hw")
 				if _, mac := m.mustRun("a", "n"); mac != "52:54:00:bb:00:00" {
 					t.Errorf("mac %s, want the device's own", mac)
 				}
@@ -58,9 +56,7 @@ func TestWholeDevice(t *testing.T) {
 					"a device that is handed over whole serves one container at a time")
 				die(m)
 				m.settled()
-				if after := m.kernel.String(); after != before {
-					t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-				}
+				m.wantHost(before)
 			})
 		})
 	}
@@ -71,17 +67,13 @@ func TestWholeDeviceWithMAC(t *testing.T) {
 	story(t, func(m *machine) {
 		nic(m)
 		before := m.kernel.String()
-		if err := m.create("n", "netdevice=0000:02:00.0", "mode=passthrough"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=0000:02:00.0", "mode=passthrough")
 		m.mustRun("a", "n", "02:00:00:00:00:42")
 		if l := m.kernel.InNS("a").Links()[0]; l.MAC != "02:00:00:00:00:42" {
 			t.Errorf("in the container: %s", l.MAC)
 		}
 		m.end("a")
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.wantHost(before)
 	})
 }
 
@@ -90,14 +82,10 @@ func TestVeth(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddVeth("tap0", "tap1")
 		before := m.kernel.String()
-		if err := m.create("n", "netdevice=tap0", "mode=passthrough"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=tap0", "mode=passthrough")
 		m.mustRun("a", "n")
 		m.end("a")
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.wantHost(before)
 		// The engine is killed: a veth is removed with its namespace, and the network can be deleted all the same.
 		m.mustRun("a", "n")
 		m.leave("a")
@@ -107,9 +95,7 @@ func TestVeth(t *testing.T) {
 		_, _, err := m.run("b", "n")
 		wantError(t, err, "tap0 is quarantined: has not come back; it may have died with its container; "+
 			"a device that is handed over whole serves one container at a time")
-		if err := m.remove("n"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustRemove("n")
 		m.settled()
 		if keys := m.keys(); len(keys) > 0 {
 			t.Errorf("left in the ledger: %v", keys)
@@ -187,12 +173,8 @@ func TestNotMovable(t *testing.T) {
 			t.Fatal(err)
 		}
 		m.kernel.AddRoutes("mgmt0", hw.Route{Dst: "0.0.0.0/0", Gateway: "203.0.113.1", Table: 254})
-		if err := m.create("vfs", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
-		if err := m.create("whole", "netdevice=ens2", "mode=passthrough"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("vfs", "netdevice=ens1f0")
+		m.mustCreate("whole", "netdevice=ens2", "mode=passthrough")
 		m.mustRun("a", "vfs")
 		before := m.kernel.String()
 		for _, c := range []struct{ device, want string }{
@@ -213,9 +195,7 @@ func TestNotMovable(t *testing.T) {
 			"(no sriov_totalvfs); switch it on in the firmware of the nic and of the machine: not supported by the driver")
 		wantError(t, m.create("x", "netdevice=mgmt0"),
 			"option netdevice: mgmt0: it is not a PCI device, so it has no vfs: not supported by the driver")
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.wantHost(before)
 		m.end("a")
 	})
 }
@@ -253,9 +233,7 @@ func TestGateways(t *testing.T) {
 				}
 				m.restart() // the gateway is in the ledger
 				join, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
-				if err != nil {
-					t.Fatal(err)
-				}
+				m.must(err)
 				if join.Gateway != c.want || join.DisableGatewayService != (c.want == "") {
 					t.Errorf("gateway %q, gateway service disabled: %v; want %q", join.Gateway, join.DisableGatewayService, c.want)
 				}
@@ -285,9 +263,7 @@ func TestGatewaysOfSeveralSubnets(t *testing.T) {
 				}
 				m.restart()
 				join, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: c.address, AddressIPv6: "fd00::2/64"})
-				if err != nil {
-					t.Fatal(err)
-				}
+				m.must(err)
 				var routes []string
 				for _, r := range join.StaticRoutes {
 					routes = append(routes, r.Destination)
@@ -308,17 +284,13 @@ func TestManagementNIC(t *testing.T) {
 		m.kernel.LogIn("192.0.2.10")
 		const refusal = "ens2 carries an ssh session (to 192.0.2.10 on ens2); the host would be cut off; if that is meant, say force=yes"
 		wantError(t, m.create("n", "netdevice=ens2", "mode=passthrough"), "option netdevice: "+refusal)
-		if err := m.create("n", "netdevice=ens2", "mode=passthrough", "force=yes"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "force=yes")
 		m.mustRun("a", "n")
 		m.end("a")
 	})
 	story(t, func(m *machine) { // the administrator logs in after the network was created
 		nic(m)
-		if err := m.create("n", "netdevice=ens2", "mode=passthrough"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
 		m.kernel.LogIn("2001:db8::10")
 		_, _, err := m.run("a", "n")
 		wantError(t, err, "ens2 carries an ssh session (to 2001:db8::10 on ens2); the host would be cut off; if that is meant, "+

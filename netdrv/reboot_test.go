@@ -41,9 +41,9 @@ func TestReboot(t *testing.T) {
 					m.must(m.deleteFrom("b", "n"))
 				}
 				m.mustRun("b2", "n")
-				states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-				if err != nil || states[0].VLAN.ID != 4 || states[1].VLAN.ID != 4 {
-					t.Errorf("vfs are %+v, %v; want both in vlan 4", states, err)
+				states := m.vfStates("ens1f0")
+				if states[0].VLAN.ID != 4 || states[1].VLAN.ID != 4 {
+					t.Errorf("vfs are %+v; want both in vlan 4", states)
 				}
 				m.must(m.deleteFrom("b", "n")) // it has ended already
 				m.settled()

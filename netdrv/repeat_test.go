@@ -99,9 +99,9 @@ func TestCreateNetworkAgain(t *testing.T) {
 
 		m.mustCreate("n", "netdevice=ens1f0", "vlan=200") // its former VLAN is free
 		m.mustRun("a", "n")
-		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-		if err != nil || states[0].VLAN != (hw.VLAN{ID: 200}) {
-			t.Errorf("vf 0 is %+v, %v; want vlan 200", states[0], err)
+		states := m.vfStates("ens1f0")
+		if states[0].VLAN != (hw.VLAN{ID: 200}) {
+			t.Errorf("vf 0 is %+v; want vlan 200", states[0])
 		}
 		m.mustCreate("n", "netdevice=ens1f0", "vlan=200")
 		wantError(t, m.create("n", "netdevice=ens1f0", "vlan=300"),
@@ -221,9 +221,9 @@ func TestLeaveIsNoEnd(t *testing.T) {
 				t.Errorf("answered differently:\n%s", diff)
 			}
 		}
-		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-		if err != nil || states[0].VLAN.ID != 7 {
-			t.Errorf("vf 0 is %+v, %v; want it to be in vlan 7 all the time", states[0], err)
+		states := m.vfStates("ens1f0")
+		if states[0].VLAN.ID != 7 {
+			t.Errorf("vf 0 is %+v; want it to be in vlan 7 all the time", states[0])
 		}
 		m.must(m.deleteFrom("a", "n"))
 		m.wantKeys("net/n", "pf/0000:01:00.0")

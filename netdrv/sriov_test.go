@@ -21,9 +21,7 @@ func TestOneContainer(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
 		before := m.kernel.String()
-		if err := m.create("customer1", "netdevice=ens1f0", "vlan=100"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("customer1", "netdevice=ens1f0", "vlan=100")
 		if n := m.kernel.NumVFs("0000:01:00.0"); n != 7 {
 			t.Fatalf("%d vfs, want 7", n)
 		}
@@ -32,10 +30,7 @@ func TestOneContainer(t *testing.T) {
 		if inside := m.kernel.InNS("web").Links(); len(inside) != 1 || inside[0].Name != "eth0" || string(inside[0].MAC) != mac {
 			t.Errorf("in the container: %+v, want eth0 with %s", inside, mac)
 		}
-		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-		if err != nil {
-			t.Fatal(err)
-		}
+		states := m.vfStates("ens1f0")
 		if want := (hw.VFState{MAC: hw.MAC(mac), VLAN: hw.VLAN{ID: 100}, Spoofchk: true}); states[0] != want {
 			t.Errorf("vf 0 is %+v, want %+v", states[0], want)
 		}
@@ -48,15 +43,11 @@ func TestOneContainer(t *testing.T) {
 			t.Errorf("the next container got %s %s, want the same %s %s", again, sameMAC, source, mac)
 		}
 		m.end("web2")
-		if s, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index); err != nil || s[0].VLAN.ID != 0 || !strings.Contains(shared, mac) {
-			t.Errorf("vf 0 is %+v, %v; want it as it was made:\n%s", s[0], err, shared)
+		if s := m.vfStates("ens1f0"); s[0].VLAN.ID != 0 || !strings.Contains(shared, mac) {
+			t.Errorf("vf 0 is %+v; want it as it was created:\n%s", s[0], shared)
 		}
-		if err := m.remove("customer1"); err != nil {
-			t.Fatal(err)
-		}
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.mustRemove("customer1")
+		m.wantHost(before)
 		if keys := m.keys(); len(keys) > 0 {
 			t.Errorf("left in the ledger: %v", keys)
 		}
@@ -72,18 +63,14 @@ func TestComesHomeLate(t *testing.T) {
 				pf.Up, pf.VFs = true, 2
 				m.kernel.AddPF(pf)
 				m.settled()
-				if err := m.create("n", "netdevice=0000:01:00.0", "vlan=5"); err != nil {
-					t.Fatal(err)
-				}
+				m.mustCreate("n", "netdevice=0000:01:00.0", "vlan=5")
 				before := m.kernel.String()
 				m.mustRun("web", "n")
 				m.leave("web")
 				m.kernel.KillNS("web", late)
 				m.delete("web")
 				m.settled()
-				if after := m.kernel.String(); after != before {
-					t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-				}
+				m.wantHost(before)
 			})
 		})
 	}
@@ -95,9 +82,7 @@ func TestAllInUse(t *testing.T) {
 		pf := igb()
 		pf.TotalVFs = 2
 		m.kernel.AddPF(pf)
-		if err := m.create("n", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0")
 		m.mustRun("a", "n")
 		m.mustRun("b", "n")
 		_, _, err := m.run("c", "n")
@@ -117,9 +102,7 @@ func TestWaitsForReturningVF(t *testing.T) {
 		pf := igb()
 		pf.TotalVFs = 1
 		m.kernel.AddPF(pf)
-		if err := m.create("n", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0")
 		m.mustRun("a", "n")
 		m.leave("a")
 		m.kernel.KillNS("a", 6*time.Second)
@@ -133,13 +116,8 @@ func TestWaitsForReturningVF(t *testing.T) {
 func TestMAC(t *testing.T) {
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
-		if err := m.create("n", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
-		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0")
+		states := m.vfStates("ens1f0")
 		third := string(states[3].MAC)
 		if _, mac := m.mustRun("a", "n", third); mac != third {
 			t.Errorf("got %s, want %s", mac, third)
@@ -147,7 +125,7 @@ func TestMAC(t *testing.T) {
 		if ns, l, _ := m.kernel.Netdev("0000:01:10.6"); ns != "a" || string(l.MAC) != third {
 			t.Errorf("vf 3 is in %q with %s, want it in a with %s", ns, l.MAC, third)
 		}
-		_, _, err = m.run("b", "n", third)
+		_, _, err := m.run("b", "n", third)
 		wantError(t, err, "mac address "+third+": vf 3 of ens1f0 (0000:01:10.6) is held by endpoint a-endpoint-0 of network n")
 		m.mustRun("b", "n", "02:00:00:00:00:99")
 		if _, l, _ := m.kernel.Netdev("0000:01:10.0"); l.MAC != "02:00:00:00:00:99" {
@@ -178,14 +156,9 @@ func TestPrivileged(t *testing.T) {
 				if value != "" {
 					options = append(options, "privileged="+value)
 				}
-				if err := m.create("n", options...); err != nil {
-					t.Fatal(err)
-				}
+				m.mustCreate("n", options...)
 				m.mustRun("a", "n")
-				states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
-				if err != nil {
-					t.Fatal(err)
-				}
+				states := m.vfStates("ens1f0")
 				if got := (hw.VFState{Spoofchk: states[0].Spoofchk, Trust: states[0].Trust}); got != want {
 					t.Errorf("vf 0 is %+v, want %+v", got, want)
 				}
@@ -202,20 +175,14 @@ func TestDirtyContainer(t *testing.T) {
 		pf.Up, pf.VFs = true, 2
 		m.kernel.AddPF(pf)
 		m.settled()
-		if err := m.create("n", "netdevice=ens1f0", "privileged=yes"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0", "privileged=yes")
 		before := m.kernel.String()
 		m.mustRun("a", "n")
 		mtu, promisc, mac, alias := 9000, true, hw.MAC("02:66:66:66:66:66"), "mine now"
 		err := m.kernel.InNS("a").SetLink("eth0", hw.Link{MTU: mtu, Promisc: promisc, MAC: mac, Alias: alias}, hw.LinkMTU, hw.LinkPromisc, hw.LinkMAC, hw.LinkAlias)
-		if err != nil {
-			t.Fatal(err)
-		}
+		m.must(err)
 		m.end("a")
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.wantHost(before)
 	})
 }
 
@@ -225,9 +192,7 @@ func TestDeadVF(t *testing.T) {
 		pf := igb()
 		pf.DeadProbes = 1
 		m.kernel.AddPF(pf)
-		if err := m.create("n", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0")
 		m.mustRun("a", "n")
 		if ns, _, _ := m.kernel.Netdev("0000:01:10.0"); ns != "a" {
 			t.Errorf("vf 0 is in %q, want it in a", ns)
@@ -238,9 +203,7 @@ func TestDeadVF(t *testing.T) {
 		pf := igb()
 		pf.BadVFs = []int{0}
 		m.kernel.AddPF(pf)
-		if err := m.create("n", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0")
 		m.mustRun("a", "n")
 		if ns, _, _ := m.kernel.Netdev("0000:01:10.2"); ns != "a" {
 			t.Errorf("vf 1 is in %q, want it in a", ns)
@@ -265,9 +228,7 @@ func TestForeignVFs(t *testing.T) {
 		err := m.create("n", "netdevice=ens1f0", "numvfs=7")
 		wantError(t, err, "option numvfs: 7 is not possible: ens1f0 (0000:01:00.0) has 3 vfs that the plugin did not make "+
 			"and does not remove; leave the option out, or change their number on the host")
-		if err := m.create("n", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0")
 		m.mustRun("a", "n")
 		if ns, _, _ := m.kernel.Netdev("0000:01:10.4"); ns != "a" {
 			t.Errorf("vf 2 is in %q, want it in a", ns)
@@ -278,9 +239,7 @@ func TestForeignVFs(t *testing.T) {
 			"vf 1 of ens1f0 (0000:01:10.2) has address 192.0.2.1/24 in the host; "+
 			"vf 2 of ens1f0 (0000:01:10.4) is held by endpoint a-endpoint-0 of network n")
 		m.end("a")
-		if err := m.remove("n"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustRemove("n")
 		if n := m.kernel.NumVFs("0000:01:00.0"); n != 3 {
 			t.Errorf("%d vfs are left of the 3 from before", n)
 		}

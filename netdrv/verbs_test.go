@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 	"github.com/mellanox/passthrough/store"
 )
@@ -134,4 +135,12 @@ func (m *machine) must(err error) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
+}
+
+// vfStates returns what a PF has set for its VFs, by their index.
+func (m *machine) vfStates(pf string) map[int]hw.VFState {
+	m.t.Helper()
+	states, err := m.kernel.VFs(m.kernel.Link(pf).Index)
+	m.must(err)
+	return states
 }

@@ -16,9 +16,7 @@ func TestWhichVF(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			story(t, func(m *machine) {
 				m.kernel.AddPF(igb())
-				if err := m.create("n", "netdevice=ens1f0"); err != nil {
-					t.Fatal(err)
-				}
+				m.mustCreate("n", "netdevice=ens1f0")
 				if err := m.runWith("a", "n", map[string]any{"vf": name}); err != nil {
 					t.Fatal(err)
 				}
@@ -31,9 +29,7 @@ func TestWhichVF(t *testing.T) {
 	}
 	story(t, func(m *machine) { // by netdev name and MAC, which only a VF with a driver has
 		able(m)
-		if err := m.create("n", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0")
 		if err := m.runWith("a", "n", map[string]any{"vf": "ens1f0v1"}); err != nil {
 			t.Fatal(err)
 		}
@@ -59,17 +55,11 @@ func TestNetworksSplitPF(t *testing.T) {
 		m.kernel.AddPF(igb())
 		before := m.kernel.String()
 		wantError(t, m.create("x", "netdevice=ens1f0", "vfs=0-3,9"), "option vfs: ens1f0 (0000:01:00.0) has vf 0 to 6, no vf 9")
-		if after := m.kernel.String(); after != before {
-			t.Errorf("the host is\n%s\nbut was\n%s", after, before)
-		}
+		m.wantHost(before)
 		wantError(t, m.create("x", "netdevice=ens1f0", "vfs=3-1"),
 			`option vfs: "3-1" is not allowed; allowed: indexes and ranges of VFs, such as 0-3,7`)
-		if err := m.create("left", "netdevice=ens1f0", "vfs=0,6"); err != nil {
-			t.Fatal(err)
-		}
-		if err := m.create("right", "netdevice=ens1f0", "vfs=1-5"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("left", "netdevice=ens1f0", "vfs=0,6")
+		m.mustCreate("right", "netdevice=ens1f0", "vfs=1-5")
 		m.mustRun("a", "left")
 		m.mustRun("b", "left")
 		m.mustRun("c", "right")
@@ -95,9 +85,7 @@ func TestSticky(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		m.kernel.AddPF(igb())
-		if err := m.create("n", "netdevice=ens1f0"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustCreate("n", "netdevice=ens1f0")
 		in := func(pci, container string) {
 			t.Helper()
 			if ns, _, _ := m.kernel.Netdev(pci); ns != container {
@@ -134,9 +122,7 @@ func TestSticky(t *testing.T) {
 		for _, c := range []string{"mac2", "thief", "db3", "address"} {
 			m.end(c)
 		}
-		if err := m.remove("n"); err != nil {
-			t.Fatal(err)
-		}
+		m.mustRemove("n")
 		if keys := m.keys(); len(keys) > 0 {
 			t.Errorf("left in the ledger: %v", keys)
 		}
