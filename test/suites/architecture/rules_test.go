@@ -18,25 +18,32 @@ import (
 )
 
 // A rule forbids something outside of some folders. Rules are for product code; tests are free of them.
-type rule struct{ forbidden, except, why string }
+type rule struct {
+	forbidden, except *regexp.Regexp
+	why               string
+}
+
+func forbid(what, except, why string) rule {
+	return rule{regexp.MustCompile(what), regexp.MustCompile(except), why}
+}
 
 // imports are rules about import paths. External modules are named by a part of their path.
 var imports = []rule{
-	{`/passthrough/netdrv(/|$)`, `^(cmd|netdrv)(/|$)`, "only cmd knows both drivers"},
-	{`/passthrough/ipamdrv(/|$)`, `^(cmd|ipamdrv)(/|$)`, "only cmd knows both drivers"},
-	{`/passthrough/hw(/|$)`, `^(cmd|netdrv|hw|internal)(/|$)`, "addresses do not depend on devices, nor records on either"},
-	{`/passthrough/(hw/hwtest|store/storetest|test)(/|$)|^testing$`, `^(hw/hwtest|store/storetest)(/|$)`, "test code is not shipped"},
-	{`^github\.com/(vishvananda|safchain)/`, `^hw/rtnl$`, "netlink and ethtool are behind hw.Kernel"},
-	{`bbolt|go\.etcd\.io`, `^(cmd|store)(/|$)`, "drivers see a store.Store only"},
-	{`^go\.uber\.org/zap`, `^(cmd|netdrv|ipamdrv)(/|$)`, "hw, store and internal return errors and do not log"},
-	{`^(os/exec|plugin|log|log/slog)$`, `^$`, "the product runs no other program and has one logger"},
+	forbid(`/passthrough/netdrv(/|$)`, `^(cmd|netdrv)(/|$)`, "only cmd knows both drivers"),
+	forbid(`/passthrough/ipamdrv(/|$)`, `^(cmd|ipamdrv)(/|$)`, "only cmd knows both drivers"),
+	forbid(`/passthrough/hw(/|$)`, `^(cmd|netdrv|hw|internal)(/|$)`, "addresses do not depend on devices, nor records on either"),
+	forbid(`/passthrough/(hw/hwtest|store/storetest|test)(/|$)|^testing$`, `^(hw/hwtest|store/storetest)(/|$)`, "test code is not shipped"),
+	forbid(`^github\.com/(vishvananda|safchain)/`, `^hw/rtnl$`, "netlink and ethtool are behind hw.Kernel"),
+	forbid(`bbolt|go\.etcd\.io`, `^(cmd|store)(/|$)`, "drivers see a store.Store only"),
+	forbid(`^go\.uber\.org/zap`, `^(cmd|netdrv|ipamdrv)(/|$)`, "hw, store and internal return errors and do not log"),
+	forbid(`^(os/exec|plugin|log|log/slog)$`, `^$`, "the product runs no other program and has one logger"),
 }
 
 // calls are rules about package.Function.
 var calls = []rule{
-	{`^os\.(Getenv|LookupEnv|Environ|ExpandEnv|Exit)$`, `^cmd/`, "only cmd reads the environment and ends the process"},
-	{`^(os|syscall|unix)\.(Exec|ForkExec|StartProcess|Clone)`, `^$`, "the product runs no other program"},
-	{`^time\.Sleep$`, `^$`, "a wait has a condition, a context and a bound"},
+	forbid(`^os\.(Getenv|LookupEnv|Environ|ExpandEnv|Exit)$`, `^cmd/`, "only cmd reads the environment and ends the process"),
+	forbid(`^(os|syscall|unix)\.(Exec|ForkExec|StartProcess|Clone)`, `^$`, "the product runs no other program"),
+	forbid(`^time\.Sleep$`, `^$`, "a wait has a condition, a context and a bound"),
 }
 
 // dockerWord is what hw, which lends devices to any caller, must not speak of, in comments either.
@@ -68,7 +75,7 @@ func (c *checker) add(pos token.Pos, format string, args ...any) {
 
 func (c *checker) apply(rules []rule, folder, name string, pos token.Pos) {
 	for _, r := range rules {
-		if regexp.MustCompile(r.forbidden).MatchString(name) && !regexp.MustCompile(r.except).MatchString(folder) {
+		if r.forbidden.MatchString(name) && !r.except.MatchString(folder) {
 			c.add(pos, "%s in %s: %s", name, folder, r.why)
 		}
 	}
