@@ -6,18 +6,18 @@ import (
 	"fmt"
 )
 
-// BondSpec says what bond is to be made. It is plain data, kept by the caller's ledger.
+// BondSpec describes a bond. It is plain data, which the caller keeps in its ledger.
 type BondSpec struct {
 	Key   string // see MadeID
 	Mode  string // one of Modes(Bond)
-	Ports []ID   // PCI functions with one netdev each, which no other bond or bridge has; the first is the preferred one
+	Ports []ID   // PCI functions with one netdev each, which are ports of nothing else; the first is the primary one
 	MAC   MAC    // "" for the first port's
 	MTU   int    // 0 for the first port's
 }
 
-// CreateBond makes a bond that is up, over ports that are set down for it: what they were is the caller's to have written
-// down. It may be called again, also after a crash: a bond of that key that is there already is completed. A bond cannot
-// leave its namespace; a macvlan in mode passthru on it can.
+// CreateBond creates a bond that is up, over ports that are set down for it; the caller has recorded their state. It
+// may be repeated, also after a crash: an existing bond with that key is completed. A bond cannot leave its namespace;
+// a macvlan in mode passthru on it can.
 func (h *netdevs) CreateBond(s BondSpec) (Netdev, error) {
 	id := MadeID(s.Key)
 	n, err := h.Find(id)
@@ -42,9 +42,9 @@ func (h *netdevs) CreateBond(s BondSpec) (Netdev, error) {
 	return h.Find(id)
 }
 
-// newBond makes a bond without ports. Its first port is its primary one: of bonds whose ports are VFs of the same PFs all
-// have to use the same PF, because a PF hands a frame for a MAC that one of its VFs has to that VF and not to the wire,
-// also when that is a port which its bond does not use and takes nothing from (seen with igb, Linux 6.12).
+// newBond creates a bond without ports. Its first port is its primary one: bonds whose ports are VFs of the same PFs
+// must all use the same PF, because a PF sends a frame for the MAC of one of its VFs to that VF and not to the wire,
+// even if that VF is the backup port of its bond and drops it (seen with igb, Linux 6.12).
 func (h *netdevs) newBond(id ID, s BondSpec) (Netdev, error) {
 	l := NewLink{Name: id.createdName(), Kind: Bond, Mode: s.Mode, MAC: s.MAC, MTU: s.MTU}
 	if len(s.Ports) > 0 {
@@ -65,7 +65,7 @@ func (h *netdevs) newBond(id ID, s BondSpec) (Netdev, error) {
 	return h.findCreated(id)
 }
 
-// addPort makes a device a port of a bond. The bond takes only what is down, and brings it up itself.
+// addPort makes a device a port of a bond. The bond accepts only devices that are down, and brings them up itself.
 func (h *netdevs) addPort(port ID, bond Netdev) error {
 	n, err := h.Find(port)
 	if err != nil || n.Master == bond.Index {
@@ -86,6 +86,6 @@ func (h *netdevs) addPort(port ID, bond Netdev) error {
 	return err
 }
 
-// RemoveBond deletes a bond, and with it a child of it, wherever that is. Its ports are down then, with their own MAC and
-// MTU. One that is gone is no error.
+// RemoveBond deletes a bond, and with it its child, in any namespace. Its ports are down then, with their own MAC and
+// MTU. It succeeds if the bond is gone.
 func (h *netdevs) RemoveBond(id ID) error { return h.removeCreated(id) }

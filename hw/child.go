@@ -10,36 +10,37 @@ import (
 	"syscall"
 )
 
-// madePrefix begins the IDs of links that are made to be lent.
+// madePrefix begins the IDs of links that the plugin creates.
 const madePrefix = "made-"
 
-// MadeID is the identity of a link that is made to be lent; the caller chooses a key that no other has.
+// MadeID returns the identity of a link that the plugin creates; the caller chooses a unique key.
 func MadeID(key string) ID { return ID(madePrefix + key) }
 
-// IsMade tells whether the device is a link that is made to be lent.
+// IsMade returns true if the device is a link that the plugin creates.
 func (id ID) IsMade() bool { return strings.HasPrefix(string(id), madePrefix) }
 
-// createdName is what such a link is called in the host. It is found by it if a crash came before it had its mark.
+// createdName returns the name of such a link in the host, by which it is found if a crash came before it had its
+// alias.
 func (id ID) createdName() string {
 	sum := sha256.Sum256([]byte(strings.TrimPrefix(string(id), madePrefix)))
 	return fmt.Sprintf("pt%x", sum[:6])
 }
 
-// modules are the kernel modules that make each kind of link.
+// modules are the kernel modules that provide each kind of link.
 var modules = map[string]string{Macvlan: "macvlan", IPVlan: "ipvlan", Bond: "bonding", IPoIB: "ib_ipoib"}
 
-// ChildSpec says what child of a device is to be made. It is plain data, kept by the caller's ledger.
+// ChildSpec describes a child of a device. It is plain data, which the caller keeps in its ledger.
 type ChildSpec struct {
 	Key    string // see MadeID
 	Parent ID     // stays in the host
 	Kind   string // Macvlan, IPVlan or IPoIB
 	Mode   string // one of Modes(Kind)
-	MAC    MAC    // "" for one made from the key; in mode passthru for the parent's, which is given it otherwise
+	MAC    MAC    // "" for one derived from the key; in mode passthru "" is the parent's, and another is set on the parent
 	PKey   int    // of IPoIB; 0 for the parent's
 }
 
-// CreateChild makes a child of a device, which is brought up if it is down, and stays so: a child has no carrier without
-// it. It may be called again, also after a crash: a child of that key that is there already is completed.
+// CreateChild creates a child of a device, which is brought up if it is down, and stays up: without it a child has no
+// carrier. It may be repeated, also after a crash: an existing child with that key is completed.
 func (h *netdevs) CreateChild(ctx context.Context, s ChildSpec) (Netdev, error) {
 	id := MadeID(s.Key)
 	n, err := h.newChild(ctx, id, s)
@@ -57,8 +58,8 @@ func (h *netdevs) CreateChild(ctx context.Context, s ChildSpec) (Netdev, error) 
 	return n, err
 }
 
-// tryMAC sets a macvlan up for a moment: that is when the kernel refuses a MAC that another on the device has, which may
-// be on its way out.
+// tryMAC sets a macvlan up for a moment: only then does the kernel refuse a MAC that another link on the device has,
+// which may be disappearing.
 func (h *netdevs) tryMAC(ctx context.Context, n Netdev) error {
 	var last error
 	err := wait(ctx, namespaceBound, func() (bool, error) {
@@ -76,7 +77,8 @@ func (h *netdevs) tryMAC(ctx context.Context, n Netdev) error {
 	return h.setLink(n, "set down", LinkUp, Link{})
 }
 
-// newChild makes a child; the error matches fs.ErrExist if it is there. In mode passthru the kernel ignores a MAC that is given now.
+// newChild creates a child; the error matches fs.ErrExist if it exists. In mode passthru the kernel ignores the MAC of
+// the request.
 func (h *netdevs) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error) {
 	parent, err := h.Find(s.Parent)
 	if err != nil {
@@ -95,7 +97,7 @@ func (h *netdevs) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, err
 	return h.findCreated(id)
 }
 
-// fresh returns a link that was made just now, and has no mark yet.
+// findCreated returns a link that was created just now, and has no alias yet.
 func (h *netdevs) findCreated(id ID) (Netdev, error) {
 	l, err := h.kernel.LinkNamed(id.createdName())
 	if err != nil {
@@ -104,8 +106,9 @@ func (h *netdevs) findCreated(id ID) (Netdev, error) {
 	return Netdev{ID: id, Link: l}, nil
 }
 
-// createWhenFree makes a child, and waits for others that leave no room for it, if they are on their way out: the kernel ends
-// the links of a namespace some time after its last process (net/core/net_namespace.c, cleanup_net, Linux 6.12).
+// createWhenFree creates a child, and waits for others that conflict with it and may be disappearing: the kernel
+// removes the links of a namespace some time after its last process (net/core/net_namespace.c, cleanup_net, Linux
+// 6.12).
 func (h *netdevs) createWhenFree(ctx context.Context, l NewLink) error {
 	var last error
 	err := wait(ctx, namespaceBound, func() (bool, error) {
@@ -122,8 +125,8 @@ func (h *netdevs) createWhenFree(ctx context.Context, l NewLink) error {
 	return err
 }
 
-// mac is the MAC that a child is made with. One that the kernel has drawn would not last: udev takes it for nobody's, and
-// gives the link another a moment later (systemd.link, MACAddressPolicy=persistent, which is its default).
+// mac returns the MAC that a child is created with. A random one of the kernel would not last: udev replaces it a
+// moment later (systemd.link, MACAddressPolicy=persistent, which is its default).
 func (s ChildSpec) mac() MAC {
 	if s.MAC != "" || s.Kind != Macvlan || s.Mode == "passthru" {
 		return s.MAC
@@ -131,7 +134,7 @@ func (s ChildSpec) mac() MAC {
 	return derivedMAC("child mac\x00" + s.Key)
 }
 
-// explainCreate says in people's words why the kernel did not make a child.
+// explainCreate adds to an error of creating a child its likely cause.
 func explainCreate(s ChildSpec, err error) error {
 	switch {
 	case errors.Is(err, ErrUnsupported):
@@ -144,9 +147,9 @@ func explainCreate(s ChildSpec, err error) error {
 	return err
 }
 
-// RemoveChild deletes a child. One that is not in the host is gone, or ends with the namespace that it is in (nil); but IPoIB
-// comes home when its namespace ends (drivers/infiniband/ulp/ipoib/ipoib_netlink.c, netns_refund, Linux 6.12): the error
-// matches ErrAway until then.
+// RemoveChild deletes a child. One that is not in the host is gone, or is removed with its namespace (nil); but IPoIB
+// returns to the host when its namespace ends (drivers/infiniband/ulp/ipoib/ipoib_netlink.c, netns_refund, Linux 6.12):
+// the error matches ErrAway until then.
 func (h *netdevs) RemoveChild(id ID, kind string) error {
 	if kind == IPoIB {
 		if _, err := h.Find(id); errors.Is(err, ErrAway) {
@@ -156,7 +159,7 @@ func (h *netdevs) RemoveChild(id ID, kind string) error {
 	return h.removeCreated(id)
 }
 
-// removeCreated deletes a link that was made to be lent, if it is in the host.
+// removeCreated deletes a link that the plugin created, if it is in the host.
 func (h *netdevs) removeCreated(id ID) error {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) {
@@ -171,9 +174,9 @@ func (h *netdevs) removeCreated(id ID) error {
 	return nil
 }
 
-// RestoreParent puts back what was changed on a device for its child, which is gone: MTU, up-state, alias, and its MAC
-// if the kernel has not (macvlan_port_destroy does, Linux 6.12). Addresses and routes have not been touched, and are not.
-// A device that is gone is as good as put back (nil).
+// RestoreParent restores what was changed on a device for its child, which is gone: MTU, up-state, alias, and its MAC
+// if the kernel has not (macvlan_port_destroy does, Linux 6.12). Addresses and routes were not changed. A device that
+// is gone counts as restored (nil).
 func (h *netdevs) RestoreParent(id ID, was Snapshot) error {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrAway) {
@@ -184,7 +187,7 @@ func (h *netdevs) RestoreParent(id ID, was Snapshot) error {
 	}
 	was.Link.Name = n.Name
 	policy := func(a LinkAttr) Policy {
-		if a == LinkMAC { // a bond with fail_over_mac=active takes its ports'
+		if a == LinkMAC { // a bond with fail_over_mac=active takes that of its port
 			return BestEffort
 		}
 		return Required

@@ -7,8 +7,8 @@ import (
 	"io/fs"
 )
 
-// Bind makes sure that a VF is bound to its driver and has a netdev whose name is final. A VF that is bound already is
-// left alone.
+// Bind makes sure that a VF is bound to its driver and has a netdev with its final name. A VF that is bound already is
+// left alone. The error matches ErrDeviceFault if the VF gets no driver or no netdev in time.
 func (h *binder) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	fresh := vf.Driver == ""
 	if fresh {
@@ -26,8 +26,8 @@ func (h *binder) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	return n, nil
 }
 
-// nameVF gives a fresh netdev a name of its own if nobody else has: the kernel gives the first ethN that is free in the
-// host, so that a VF would get the name of one that is away, which then could not come home. The name is the one that
+// nameVF gives a new netdev a stable name if udev has not: the kernel uses the first ethN that is free in the host, so
+// a VF could get the name of a device that is away, which then could not return under it. The name is the one that
 // systemd gives to VFs.
 func (h *binder) nameVF(pf PF, vf VF, n Netdev) (Netdev, error) {
 	const longest = 15 // IFNAMSIZ-1
@@ -43,8 +43,8 @@ func (h *binder) nameVF(pf PF, vf VF, n Netdev) (Netdev, error) {
 	return h.Find(n.ID)
 }
 
-// Rebind takes a VF from its driver and gives it back: the way to make igbvf take a MAC that the PF has set, and to
-// revive a VF that its driver has lost. The netdev is a new one afterwards.
+// Rebind unbinds a VF from its driver and binds it again: igbvf reads a MAC that the PF has set only then, and a VF
+// that its driver has lost works again. The VF has a new netdev afterwards.
 func (h *binder) Rebind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	if vf.Driver != "" {
 		if err := h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver/unbind", vf.PCI); err != nil {
@@ -55,15 +55,15 @@ func (h *binder) Rebind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	return h.Bind(ctx, pf, vf)
 }
 
-// probe lets the kernel bind an unbound VF. Under sriov_drivers_autoprobe=0 it does so only for a device with a
-// driver_override (drivers/pci/pci-driver.c, pci_device_can_probe), which is taken back once it has served. The driver
+// bindUnbound has the kernel bind an unbound VF. Under sriov_drivers_autoprobe=0 the kernel does so only for a device
+// with a driver_override (drivers/pci/pci-driver.c, pci_device_can_probe), which is restored afterwards. The driver
 // must be loaded: udev does that when the VF appears, a plugin cannot.
 func (h *binder) bindUnbound(ctx context.Context, pf PF, vf VF) error {
 	driver := vfDrivers[pf.Driver]
 	if driver != "" {
 		err := wait(ctx, probeBound, func() (bool, error) { return h.sys.exists("bus/pci/drivers/" + driver), nil })
 		if timedOut(err) {
-			return fmt.Errorf("driver %s is not loaded; load it (modprobe %s)", driver, driver) // no fault of the VF's
+			return fmt.Errorf("driver %s is not loaded; load it (modprobe %s)", driver, driver) // not the fault of the VF
 		}
 		if err != nil {
 			return err
@@ -85,13 +85,13 @@ func (h *binder) bindUnbound(ctx context.Context, pf PF, vf VF) error {
 	return errors.Join(err, h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver_override", overrideText(vf.Override)))
 }
 
-// overrideText is what to write for an override to be had: a lone newline clears it (drivers/base/driver.c,
+// overrideText returns what to write to get a driver_override: a lone newline clears it (drivers/base/driver.c,
 // driver_set_override).
 func overrideText(driver string) string { return driver + "\n" }
 
-// settle waits for a bound VF's netdev and for its final name. The netdev appears as ethN and is renamed by udev a moment
-// later; a name read in between is good for nothing. On a machine where the PF still has the name that the kernel gave
-// it nobody renames, and nothing is waited for.
+// awaitNetdev waits for a bound VF's netdev and for its final name. The netdev appears as ethN and udev renames it a
+// moment later; a name that is read in between is useless. If the PF still has a name of the kernel, there is no udev
+// that renames, and awaitNetdev does not wait for it.
 func (h *binder) awaitNetdev(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 	var n Netdev
 	err := wait(ctx, probeBound, func() (ok bool, err error) {

@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sentinels that every error of this package can be matched with, beside the errno that caused it.
+// Sentinels of this package. An error matches one of them, and the errno that caused it.
 var (
 	// ErrNotFound: no such device in the host's namespace.
 	ErrNotFound = errors.New("no such device")
@@ -32,7 +32,7 @@ type Error struct {
 	Err error
 }
 
-// Error is "device: attempt: why".
+// Error returns "device: attempt: why".
 func (e *Error) Error() string {
 	var parts []string
 	for _, p := range []string{e.Dev, e.Op} {
@@ -46,13 +46,12 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// FromErrno gives an error of the kernel its meaning: the result matches the errno and the sentinel that the errno
-// means here; one without a sentinel, such as EPERM or EEXIST, is matched by itself or by fs.ErrPermission and
-// fs.ErrExist. An error that carries no errno is returned as it is, nil too. It is the one place where errnos get a
-// meaning, and is exported for hwtest, which has to answer in the kernel's words.
+// FromErrno classifies an error of the kernel: the result matches the errno and the sentinel that the errno stands for.
+// An errno without a sentinel, such as EPERM or EEXIST, is matched by itself or by fs.ErrPermission and fs.ErrExist. An
+// error without an errno is returned as it is, nil too. No other function classifies errnos; it is exported for the
+// kernels in rtnl and hwtest.
 //
-// What was attempted and on which device is left out: the callers of Kernel know both, and better names than an
-// ifindex.
+// The attempt and the device are left out: the callers of Kernel know both, and better names than an ifindex.
 func FromErrno(err error) error {
 	var no unix.Errno
 	if errors.As(err, &no) {
@@ -61,18 +60,18 @@ func FromErrno(err error) error {
 	return err
 }
 
-// sentinel is what an errno from rtnetlink or sysfs means, nil when it means nothing in particular.
+// sentinel returns the meaning of an errno from rtnetlink or sysfs, nil if it has none.
 func sentinel(no unix.Errno) error {
 	switch no {
 	case unix.ENODEV, unix.ENOENT, unix.ENXIO:
 		return ErrNotFound
 	case unix.EBUSY, unix.EAGAIN, unix.ETIMEDOUT:
-		// EAGAIN is also how an expired socket timeout shows itself.
+		// EAGAIN is also the error of a socket whose timeout has expired.
 		return ErrBusy
 	case unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.ENOSYS, unix.ENOTTY:
 		return ErrUnsupported
 	case unix.EINVAL, unix.ERANGE, unix.EADDRNOTAVAIL, unix.EAFNOSUPPORT:
-		// EADDRNOTAVAIL is what a VF answers to a MAC that its PF does not let it have.
+		// A VF returns EADDRNOTAVAIL for a MAC that its PF does not allow.
 		return ErrInvalid
 	case unix.ENETDOWN:
 		return ErrDeviceFault
@@ -82,11 +81,11 @@ func sentinel(no unix.Errno) error {
 
 // errnoError is an errno with its meaning; errors.Is finds both.
 type errnoError struct {
-	kind  error // nil when the errno has no sentinel
+	kind  error // nil if the errno has no sentinel
 	errno unix.Errno
 }
 
-// Error is the sentinel's text and the errno's, once where they are the same.
+// Error returns the sentinel's text and the errno's, once if they are the same.
 func (e errnoError) Error() string {
 	if e.kind == nil || e.kind.Error() == e.errno.Error() {
 		return e.errno.Error()

@@ -6,12 +6,12 @@ import (
 	"strings"
 )
 
-// Find returns the device wherever it is called now. The error matches ErrAway when it exists but is not in the host's
-// namespace or has no netdev yet, and ErrNotFound when it is gone. For a device without a PCI address away and gone
-// cannot be told apart: both are ErrAway.
+// Find returns the device, whatever its name is now. The error matches ErrAway if it exists but is not in the host's
+// namespace or has no netdev yet, and ErrNotFound if it is gone. For a device without a PCI address the two cannot be
+// distinguished: both are ErrAway.
 //
-// It lists all links only for what is not where it was: on a machine on which hundreds of containers start, a listing is disturbed
-// by all that come and go meanwhile, and read again and again.
+// It lists all links only for a device that is not at its last known place: while hundreds of containers start, a
+// listing is interrupted by links that come and go, and has to be repeated.
 func (h *finder) Find(id ID) (Netdev, error) {
 	if id.IsPCI() {
 		return retryRenamed(string(id), func() (Netdev, error) { return h.findFunction(id) })
@@ -22,8 +22,8 @@ func (h *finder) Find(id ID) (Netdev, error) {
 	return h.look(string(id), func(links []Link) (Netdev, error) { return h.findMarked(id, links) })
 }
 
-// findFunction finds a PCI function's netdev by the names that sysfs has of it. Of several that cannot be told apart it is
-// the oldest, a NIC's own port before those of its switch. The error matches errRenamed when a name is not its own any more.
+// findFunction finds a PCI function's netdev by the names in sysfs. Of several with the same ID it returns the oldest,
+// a NIC's own port before those of its switch. The error matches errRenamed if a name changed hands.
 func (h *finder) findFunction(id ID) (Netdev, error) {
 	if err := h.checkPresent(id.PCI()); err != nil {
 		return Netdev{}, &Error{Dev: string(id), Err: err}
@@ -56,7 +56,8 @@ func (h *finder) findFunction(id ID) (Netdev, error) {
 	return oldest, nil
 }
 
-// findDirect finds a device without a PCI address if it is where it was first seen, or made, and nobody else can be meant.
+// findDirect finds a device without a PCI address if it still has its first ifindex or the name it was created with,
+// and no other device can be meant.
 func (h *finder) findDirect(id ID) (n Netdev, ok bool) {
 	if id.IsMade() {
 		l, err := h.kernel.LinkNamed(id.createdName())
@@ -73,14 +74,14 @@ func (h *finder) findDirect(id ID) (n Netdev, ok bool) {
 	return n, err == nil && n.ID == id
 }
 
-// findMarked finds a device without a PCI address: by its mark while it is lent, otherwise as it was first seen, or by the
-// name that it was made under.
+// findMarked finds a device without a PCI address: by its alias while it is attached, otherwise by its first ifindex
+// and address, or by the name that it was created with.
 func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 	for _, l := range links {
 		if l.Alias != id.aliasMark() || id.IsMade() && !isCreatedKind(l) {
 			continue
 		}
-		if n, err := h.describe(l); err != nil || !n.ID.IsPCI() { // one with a PCI address has its mark from whoever was lent it
+		if n, err := h.describe(l); err != nil || !n.ID.IsPCI() { // a container set that alias on a PCI device
 			return Netdev{ID: id, Link: l}, err
 		}
 	}
@@ -98,12 +99,12 @@ func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
 }
 
-// isCreatedKind tells whether a link is of a kind that is made to be lent. Whoever is lent a device can give it any
-// alias: no other device must be deleted for that.
+// isCreatedKind returns true if the plugin creates links of this kind. A container can give its device any alias: no
+// other device may be deleted for that.
 func isCreatedKind(l Link) bool { return modules[l.Kind] != "" }
 
-// CheckIdentity refuses a netdev that is not the one that is found by its ID: one of several of a PCI function's port, as the
-// ports of a NIC's switch are in switchdev mode, which all hang on the function of the PF
+// CheckIdentity refuses a netdev that is not the one that is found by its ID: one of several of a PCI function's port,
+// such as the ports of a NIC's switch in switchdev mode, which all belong to the function of the PF
 // (drivers/net/ethernet/mellanox/mlx5/core/en_rep.c, Linux 6.12). The error matches ErrUnsupported.
 func (h *finder) CheckIdentity(n Netdev) error {
 	found, err := h.Find(n.ID)
@@ -113,8 +114,8 @@ func (h *finder) CheckIdentity(n Netdev) error {
 	return err
 }
 
-// CheckUnique refuses a netdev beside which there are others in the host that would be taken for it, were it away. The error
-// matches ErrUnsupported.
+// CheckUnique refuses a netdev if others in the host have the same ID and would be found in its place while it is away.
+// The error matches ErrUnsupported.
 func (h *finder) CheckUnique(n Netdev) error {
 	if !n.ID.IsPCI() {
 		return nil
@@ -138,7 +139,7 @@ func (h *finder) CheckUnique(n Netdev) error {
 	return err
 }
 
-// confused is the error about a netdev that is not the only one of its identity.
+// ambiguous returns the error about a netdev whose ID others have as well.
 func (n Netdev) ambiguous(others []string) error {
 	return &Error{Dev: n.Name, Err: fmt.Errorf("cannot be told from %s, on the same pci function; ports of a nic in "+
 		"switchdev mode are not lent: %w", strings.Join(others, ", "), ErrUnsupported)}

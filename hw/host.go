@@ -8,12 +8,12 @@ import (
 	"time"
 )
 
-// Config says where a Host finds its machine.
+// Config is what a Host is made of.
 type Config struct {
 	Sys    string // root of sysfs, "/sys" on a real machine
 	Kernel Kernel
-	Boot   string // identity of this boot; "": the running kernel's
-	// Booted is when the machine was started; zero: when the running kernel was.
+	Boot   string // identity of this boot; "" for the running kernel's
+	// Booted is when the machine was booted; zero for the running kernel's time.
 	Booted time.Time
 }
 
@@ -104,16 +104,16 @@ func assemble(sys sysfs, kernel Kernel, attrs []VFAttr) *Host {
 	return h
 }
 
-// Boot identifies the time since the machine was started: it changes with every boot and with nothing else.
+// Boot identifies the current boot of the machine: it changes with every boot and with nothing else.
 func (h *Host) Boot() string { return h.boot }
 
-// young is for how long after its start a machine may still be loading the drivers of its devices.
+// young is how long after its boot a machine may still be loading drivers.
 const young = 10 * time.Minute
 
-// RecentlyBooted tells whether the machine was started a short time ago: a device that has no driver may be about to get one.
+// RecentlyBooted returns true if the machine was booted a short time ago: a device without a driver may still get one.
 func (h *Host) RecentlyBooted() bool { return time.Since(h.booted) < young }
 
-// uptime is for how long the kernel has been running.
+// uptime returns how long the kernel has been running.
 func uptime() (time.Duration, error) {
 	text, err := os.ReadFile("/proc/uptime")
 	if err != nil {
@@ -123,7 +123,7 @@ func uptime() (time.Duration, error) {
 	return time.ParseDuration(seconds + "s")
 }
 
-// Open returns the machine whose sysfs is at c.Sys.
+// Open returns the machine with the kernel c.Kernel, whose sysfs is at c.Sys.
 func Open(c Config) (*Host, error) {
 	root, err := os.OpenRoot(c.Sys)
 	if err != nil {
@@ -148,5 +148,6 @@ func Open(c Config) (*Host, error) {
 	return h, nil
 }
 
-// Watch tells that network devices have changed, and not which: who is told looks. See [Kernel].
+// Watch returns a channel that receives a value after network devices have changed, see [Kernel]. It does not say
+// which.
 func (h *Host) Watch(ctx context.Context) (<-chan struct{}, error) { return h.kernel.Watch(ctx) }

@@ -24,7 +24,7 @@ func (h *hostNetwork) HostSubnets() ([]netip.Prefix, error) {
 	}
 	for _, l := range links {
 		addrs, err := h.kernel.Addrs(l.Index)
-		if err != nil && !errors.Is(err, ErrNotFound) { // a link may have gone since
+		if err != nil && !errors.Is(err, ErrNotFound) { // the link may be gone by now
 			return nil, &Error{Dev: l.Name, Op: "list addresses", Err: err}
 		}
 		for _, a := range addrs {
@@ -49,9 +49,9 @@ func (h *hostNetwork) HostSubnets() ([]netip.Prefix, error) {
 	return slices.Compact(all), nil
 }
 
-// ProbeAddress asks the segment that a device is on who has an address, by ARP or IPv6 neighbour discovery: the MAC that answers,
-// or "" when none does before bound. The kernel asks, as for a frame of its own, so that it needs no raw socket; what it
-// has learnt is forgotten again.
+// ProbeAddress asks the segment of a device which MAC has an address, by ARP or IPv6 neighbour discovery; "" if none
+// answers within holderBound. The kernel asks, as for a frame of its own, so no raw socket is needed; the neighbour
+// entry is removed afterwards.
 func (h *hostNetwork) ProbeAddress(ctx context.Context, device string, a netip.Addr) (MAC, error) {
 	op := "ask who has " + a.String()
 	l, err := h.segment(device)
@@ -62,7 +62,7 @@ func (h *hostNetwork) ProbeAddress(ctx context.Context, device string, a netip.A
 	if err == nil && mac != "" || err != nil {
 		return mac, wrapped(device, op, err)
 	}
-	if known { // perhaps from an earlier life: ask again
+	if known { // the entry may be outdated: ask again
 		err = h.kernel.ForgetNeighbour(l.Index, a)
 	}
 	if err == nil {
@@ -81,7 +81,7 @@ func (h *hostNetwork) ProbeAddress(ctx context.Context, device string, a netip.A
 	return mac, wrapped(device, op, errors.Join(err, h.kernel.ForgetNeighbour(l.Index, a)))
 }
 
-// wrapped is err with what was attempted, nil for nil.
+// wrapped adds to err what was attempted; nil stays nil.
 func wrapped(device, op string, err error) error {
 	if err == nil {
 		return nil
@@ -89,7 +89,7 @@ func wrapped(device, op string, err error) error {
 	return &Error{Dev: device, Op: op, Err: err}
 }
 
-// segment finds a device that frames can be sent from.
+// segment returns a device that can send frames: up and with carrier.
 func (h *hostNetwork) segment(device string) (Link, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
@@ -112,9 +112,9 @@ func (h *hostNetwork) segment(device string) (Link, error) {
 // mainTable is RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h).
 const mainTable = 254
 
-// CarriesDefaultRoute tells whether the host reaches the world through a device: it has a default route, or a device
-// that has one stands on it - a VLAN, macvlan, ipvlan or IPoIB child, or the bond, bridge or Open vSwitch that it is a port
-// of. via is the name of the device with the route.
+// CarriesDefaultRoute returns true if the host reaches other networks through a device: the device has a default route,
+// or a link above it has one - a VLAN, macvlan, ipvlan or IPoIB child, or the bond, bridge or Open vSwitch that it is a
+// port of. via is the name of the link with the route.
 func (h *hostNetwork) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
 	links, err := h.kernel.Links()
 	if err != nil {
@@ -136,8 +136,8 @@ func (h *hostNetwork) CarriesDefaultRoute(n Netdev) (via string, yes bool, err e
 	return "", false, nil
 }
 
-// Management says why the host would be cut off from its administrator without a device, in words that follow its name;
-// "" when it would not: the default route leads through the device, or somebody is logged in over it by ssh.
+// Management returns why the host would lose its administrator without a device, in words that follow its name; "" if
+// it would not: the default route leads through the device, or an ssh session does.
 func (h *hostNetwork) Management(n Netdev) (string, error) {
 	via, yes, err := h.CarriesDefaultRoute(n)
 	if err != nil || yes {
@@ -146,7 +146,7 @@ func (h *hostNetwork) Management(n Netdev) (string, error) {
 	return h.session(n)
 }
 
-// session says that somebody is logged in over a device by ssh, in words that follow its name; "" when nobody is.
+// session says that an ssh session leads through a device, in words that follow its name; "" if none does.
 func (h *hostNetwork) session(n Netdev) (string, error) {
 	sessions, err := h.kernel.Sessions()
 	if err != nil {
@@ -176,18 +176,18 @@ func (h *hostNetwork) session(n Netdev) (string, error) {
 	return "", nil
 }
 
-// childKinds are the kinds of link whose frames leave through another, their parent.
+// childKinds are the kinds of link whose frames leave through another link, their parent.
 var childKinds = []string{"vlan", "macsec", Macvlan, "macvtap", IPVlan, "ipvtap", IPoIB}
 
-// isChildOf tells whether a link is a child of the one with the given index.
+// isChildOf returns true if a link is a child of the one with the given index.
 func (l Link) isChildOf(index int) bool {
 	return l.Peer == index && slices.Contains(childKinds, l.Kind)
 }
 
-// standsOn tells whether frames of l leave through the link with the given index.
+// standsOn returns true if frames of l leave through the link with the given index.
 func standsOn(l Link, index int, links []Link) bool { return leadsTo(l, index, links, map[int]bool{}) }
 
-// leadsTo is standsOn with the links that have been passed on the way: they may stand on each other in a circle.
+// leadsTo is standsOn with the links that were visited already: links may form a cycle.
 func leadsTo(l Link, index int, links []Link, passed map[int]bool) bool {
 	if l.Index == index {
 		return true
@@ -205,11 +205,11 @@ func leadsTo(l Link, index int, links []Link, passed map[int]bool) bool {
 	return false
 }
 
-// ofOpenVSwitch tells whether a link is Open vSwitch's own: the datapath, called ovs-system, or an internal port, which is
-// what the host has its addresses on.
+// ofOpenVSwitch returns true if a link is part of Open vSwitch: the datapath, called ovs-system, or an internal port,
+// which has the addresses of the host.
 func (l Link) ofOpenVSwitch() bool { return l.Kind == "openvswitch" || l.Name == "ovs-system" }
 
-// switched tells whether a link is a port of Open vSwitch. Its master is the datapath, whatever bridge it is in
+// switched returns true if a link is a port of Open vSwitch. Its master is the datapath, whatever bridge it is in
 // (net/openvswitch/vport-netdev.c, ovs_netdev_link, Linux 6.12): frames of any internal port may leave through it.
 func switched(l Link, links []Link) bool {
 	return slices.ContainsFunc(links, func(m Link) bool { return m.Index == l.Master && m.ofOpenVSwitch() })

@@ -8,12 +8,12 @@ import (
 	"strings"
 )
 
-// InfiniBand tells whether the PF's netdev, and with it those of its VFs, is IP over InfiniBand. Such a VF is known to
-// the fabric by GUIDs, which its PF sets in place of a MAC; it has no VLAN, spoof check, trust or rate.
+// InfiniBand returns true if the PF's netdev, and with it those of its VFs, is IP over InfiniBand. The fabric knows
+// such a VF by GUIDs, which its PF sets in place of a MAC; it has no VLAN, spoof check, trust or rate.
 func (p PF) InfiniBand() bool { return p.Type == "infiniband" }
 
-// portGUID is the GUID that an IPoIB address ends in (RFC 4391, 9.1.1: four octets for the queue pair, which change each
-// time the device is bound, then the subnet's prefix and the GUID); "" for an address of another kind.
+// portGUID returns the GUID at the end of an IPoIB address (RFC 4391, 9.1.1: four octets for the queue pair, which
+// change each time the device is bound, then the prefix of the subnet and the GUID); "" for another kind of address.
 func (m MAC) portGUID() GUID {
 	const start, length = 12 * len("00:"), 20*len("00:") - 1
 	if len(m) != length {
@@ -22,8 +22,8 @@ func (m MAC) portGUID() GUID {
 	return GUID(m[start:])
 }
 
-// NetdevMAC is the address that a VF's netdev has of its own, when now is the one that it has been lent with: what the PF
-// has set, "" when that is nothing.
+// NetdevMAC returns the address that a VF's netdev has while it is not attached, when now is its present one: what the
+// PF has set, "" if that is nothing.
 func (s VFState) NetdevMAC(now MAC) MAC {
 	if g := now.portGUID(); g != "" && s.PortGUID != "" {
 		return MAC(strings.TrimSuffix(string(now), string(g)) + string(s.PortGUID))
@@ -31,8 +31,8 @@ func (s VFState) NetdevMAC(now MAC) MAC {
 	return s.MAC
 }
 
-// StableGUID is the GUID of a VF that was given none: locally administered, the same at every boot, and different for
-// every VF of every PF. "" when the PF has none to derive it from.
+// StableGUID returns the GUID of a VF that has none: locally administered, the same at every boot, and different for
+// every VF of every PF. It is "" if the PF has no GUID to derive it from.
 func StableGUID(pf PF, vf int) GUID {
 	base := pf.MAC.portGUID()
 	if base == "" {
@@ -42,7 +42,7 @@ func StableGUID(pf PF, vf int) GUID {
 	return GUID(fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4], sum[5], sum[6]))
 }
 
-// assignGUID gives a VF its stable GUID unless it has one. A port without GUID never becomes active.
+// assignGUID sets the stable GUID of a VF, unless it has one. A port without a GUID never becomes active.
 func (h *vfCount) assignGUID(pf PF, vf VF) error {
 	guid := StableGUID(pf, vf.Index)
 	if guid == "" {
@@ -68,30 +68,30 @@ func (h *vfCount) assignGUID(pf PF, vf VF) error {
 	return nil
 }
 
-// readyPort is the part of ReadyVF that is another for InfiniBand.
-func (h *vfLifecycle) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
-	n, err := h.rereadGUID(ctx, pf, vf, n, wish)
-	if err != nil || wish.LinkMode == LinkDisable { // its port is meant to be down
+// readyPort is ReadyVF for an InfiniBand VF.
+func (h *vfLifecycle) readyPort(ctx context.Context, pf PF, vf VF, n Netdev, spec VFSpec) (Netdev, error) {
+	n, err := h.rereadGUID(ctx, pf, vf, n, spec)
+	if err != nil || spec.LinkMode == LinkDisable { // its port is down by its spec
 		return n, err
 	}
 	return n, h.awaitPort(ctx, pf, vf)
 }
 
 // rereadGUID has a VF's driver read the GUID that the PF has set, which it does when it is bound.
-func (h *vfLifecycle) rereadGUID(ctx context.Context, pf PF, vf VF, n Netdev, wish VFSpec) (Netdev, error) {
-	if wish.PortGUID == "" || n.MAC.portGUID() == wish.PortGUID {
+func (h *vfLifecycle) rereadGUID(ctx context.Context, pf PF, vf VF, n Netdev, spec VFSpec) (Netdev, error) {
+	if spec.PortGUID == "" || n.MAC.portGUID() == spec.PortGUID {
 		return n, nil
 	}
 	n, err := h.Rebind(ctx, pf, vf)
-	if err == nil && n.MAC.portGUID() != wish.PortGUID && wish.Policies[VFPortGUID] == Required {
-		err = &Error{Dev: vf.String(), Op: "set port_guid " + string(wish.PortGUID),
+	if err == nil && n.MAC.portGUID() != spec.PortGUID && spec.Policies[VFPortGUID] == Required {
+		err = &Error{Dev: vf.String(), Op: "set port_guid " + string(spec.PortGUID),
 			Err: fmt.Errorf("its netdev has %s: %w", n.MAC, ErrInvalid)}
 	}
 	return n, err
 }
 
-// awaitPort waits until a VF's InfiniBand port is active, which is the subnet manager's doing: the VF is not to blame when
-// it never is, and the error does not match ErrDeviceFault.
+// awaitPort waits until a VF's InfiniBand port is active, for which a subnet manager is responsible: it is not the VF's
+// fault if it never is, and the error does not match ErrDeviceFault.
 func (h *vfLifecycle) awaitPort(ctx context.Context, pf PF, vf VF) error {
 	var port, state string
 	err := wait(ctx, portBound, func() (_ bool, err error) {
@@ -112,8 +112,8 @@ func (h *vfLifecycle) awaitPort(ctx context.Context, pf PF, vf VF) error {
 // portActive is the state of a port that a subnet manager has configured.
 const portActive = "active"
 
-// port is the RDMA device of a PCI function and the state of its first port in lower case: "down", "init", "armed" or
-// "active" (sysfs says "4: ACTIVE"). A function without one is "nothing" and "missing".
+// port returns the RDMA device of a PCI function and the state of its first port in lower case: "down", "init", "armed"
+// or "active" (sysfs says "4: ACTIVE"). For a function without one it returns "nothing" and "missing".
 func (h *vfLifecycle) port(pci string) (rdma, state string, err error) {
 	names, err := h.sys.list(pciDir(pci) + "/infiniband")
 	if err != nil || len(names) == 0 {

@@ -7,10 +7,10 @@ import (
 	"slices"
 )
 
-// userDrivers are drivers that give a VF no netdev: a VF bound to one is in somebody's use.
+// userDrivers are drivers that give a VF no netdev: a VF that is bound to one is in use by a program.
 var userDrivers = map[string]bool{"vfio-pci": true, "igb_uio": true, "uio_pci_generic": true, "pci-stub": true}
 
-// InUse says why the VF must not be taken or removed, in words that follow its name; "" when nobody has it. A bound VF
+// InUse returns why the VF must not be attached or removed, in words that follow its name; "" if it is free. A bound VF
 // without a netdev is in another namespace: an empty net directory does not mean that a VF is free.
 func (v VF) InUse() string {
 	switch {
@@ -26,9 +26,9 @@ func (v VF) InUse() string {
 	return ""
 }
 
-// Taken says why a VF that is in the host is not free to be lent, or to be removed: beyond InUse, one that is up, carries
-// another link or has addresses is somebody's, or becomes so. "" when it is free. To be up is enough: what stands on a VF
-// may be where it cannot be seen, as a macvlan in a container that somebody else has made.
+// Taken returns why a VF in the host is not free to be attached or removed, "" if it is free: beyond InUse, a VF is in
+// use if it is up, has an upper link or has addresses. Up suffices, because an upper link may be in another namespace,
+// such as a macvlan in a container of another driver.
 func (h *vfs) Taken(v VF) (string, error) {
 	if why := v.InUse(); why != "" || v.Netdev.Index == 0 {
 		return why, nil
@@ -52,7 +52,7 @@ func (h *vfs) Taken(v VF) (string, error) {
 	return "", nil
 }
 
-// checkVFsFree refuses to remove the VFs of a PF while one of them is taken.
+// checkVFsFree refuses to remove the VFs of a PF while one of them is in use.
 func (h *vfCount) checkVFsFree(pf PF) error {
 	vfs, err := h.VFs(pf)
 	if err != nil {
@@ -70,8 +70,8 @@ func (h *vfCount) checkVFsFree(pf PF) error {
 	return nil
 }
 
-// usedByHost tells whether the host uses a device for itself: as a port of another, under another link, with addresses or
-// routes that somebody has given it, or to be logged in to. What the kernel gives to all that is up does not count.
+// usedByHost returns true if the host uses a device itself: as a port, under an upper link, with configured addresses
+// or routes, or for an ssh session. What the kernel configures on every link that is up does not count.
 func (h *hostNetwork) usedByHost(n Netdev) (bool, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
@@ -97,16 +97,17 @@ func (h *hostNetwork) usedByHost(n Netdev) (bool, error) {
 	return why != "", err
 }
 
-// learnt tells whether the kernel has made an address itself of what a router advertises (net/ipv6/addrconf.c,
-// addrconf_prefix_rcv_add_addr, Linux 6.12): for a time, of 64 bits, and with a route to its prefix. NetworkManager and
-// systemd-networkd, which do that in its place on devices that they were told to use, make the route themselves.
+// learnt returns true if the kernel made an address from a router advertisement (net/ipv6/addrconf.c,
+// addrconf_prefix_rcv_add_addr, Linux 6.12): with a lifetime, 64 bits, and a route to its prefix. NetworkManager and
+// systemd-networkd, which do that themselves on the devices that they manage, add the route themselves.
 func (a Addr) learnt() bool {
 	const noPrefixRoute = 0x200 // IFA_F_NOPREFIXROUTE (include/uapi/linux/if_addr.h)
 	p, err := netip.ParsePrefix(a.CIDR)
 	return err == nil && p.Addr().Is6() && p.Bits() == 64 && a.ValidSec > 0 && a.Flags&noPrefixRoute == 0
 }
 
-// carried is the name of a link in the host whose frames leave through the one with the given index, "" if there is none.
+// childOf returns the name of a link in the host whose frames leave through the link with the given index, "" if there
+// is none.
 func childOf(index int, links []Link) string {
 	i := slices.IndexFunc(links, func(l Link) bool { return index != 0 && l.Index != index && l.isChildOf(index) })
 	if i < 0 {

@@ -11,14 +11,14 @@ import (
 	"syscall"
 )
 
-// Cores says which CPUs serve a device's interrupts: those of its NUMA node, or the ones that are listed. The zero value
-// leaves it as it is.
+// Cores says which CPUs serve the interrupts of a device: those of its NUMA node, or a list. The zero value changes
+// nothing.
 type Cores struct {
 	Near bool
 	CPUs CPUs
 }
 
-// Empty tells whether nothing is asked for.
+// Empty returns true if the interrupts are left as they are.
 func (c Cores) Empty() bool { return !c.Near && len(c.CPUs) == 0 }
 
 // CheckCores refuses CPUs that do not exist or are offline. The error matches ErrInvalid.
@@ -35,9 +35,9 @@ func (h *tuner) CheckCores(c Cores) error {
 	return nil
 }
 
-// IRQAffinity reads which CPUs each interrupt of a device may go to, by its number. Only interrupts count that its driver
-// uses: most drivers request them when the device is first brought up, so that one that is down and has none is brought
-// up for a moment.
+// IRQAffinity reads the CPUs of each interrupt of a device, by its number. Only interrupts that the driver uses are
+// included: most drivers request them when the device is first brought up, so a device that is down and has none is
+// brought up for a moment.
 func (h *tuner) IRQAffinity(ctx context.Context, id ID) (map[int]string, error) {
 	n, err := h.Find(id)
 	if err != nil {
@@ -62,7 +62,7 @@ func (h *tuner) IRQAffinity(ctx context.Context, id ID) (map[int]string, error) 
 	return now, nil
 }
 
-// affinity reads the interrupts that are in use and counts the vectors that the driver was given.
+// affinity reads the interrupts in use and counts the vectors that the driver has.
 func (h *tuner) affinity(n Netdev) (now map[int]string, vectors int, err error) {
 	if !n.ID.IsPCI() {
 		return nil, 0, nil
@@ -91,7 +91,7 @@ func (h *tuner) affinity(n Netdev) (now map[int]string, vectors int, err error) 
 	return now, len(names), nil
 }
 
-// whileUp does something while a device that is down is up. One that is up stays up.
+// whileUp calls do while a device is up. One that was down is set down again.
 func (h *links) whileUp(n Netdev, do func() error) error {
 	if n.Up {
 		return do()
@@ -102,8 +102,8 @@ func (h *links) whileUp(n Netdev, do func() error) error {
 	return errors.Join(do(), h.setUp(n, false))
 }
 
-// SpreadIRQs gives each of a device's interrupts, in order of their numbers, one of the CPUs, in turn. irqs are those that
-// Affinity found.
+// SpreadIRQs assigns the CPUs to a device's interrupts round-robin, in order of the interrupts' numbers. irqs is from
+// IRQAffinity.
 func (h *tuner) SpreadIRQs(id ID, c Cores, irqs map[int]string) error {
 	n, err := h.Find(id)
 	if err != nil {
@@ -125,9 +125,9 @@ func (h *tuner) SpreadIRQs(id ID, c Cores, irqs map[int]string) error {
 	return h.setAffinities(n, want)
 }
 
-// place has interrupts go to CPUs, and reads that back. A choice that the kernel has not carried out yet, because the
-// interrupt has not come since, outlives the link's way down and goes before a new one that is made then (Linux 6.12
-// without interrupt remapping): what did not take is set again while the device is up.
+// setAffinities sets the CPUs of interrupts, and reads them back. A setting that the kernel has not applied yet,
+// because the interrupt has not occurred since, survives setting the link down and overrides a new setting that is made
+// then (Linux 6.12 without interrupt remapping): what was not accepted is set again while the device is up.
 func (h *tuner) setAffinities(n Netdev, want map[int]string) error {
 	left, err := h.setAffinitiesOnce(n, want)
 	if err == nil && len(left) > 0 && !n.Up {
@@ -169,7 +169,7 @@ func (h *tuner) setAffinitiesOnce(n Netdev, want map[int]string) (left map[int]s
 	return left, nil
 }
 
-// irqError explains why an interrupt could not be placed.
+// irqError explains why the CPUs of an interrupt could not be set.
 func (h *tuner) irqError(n Netdev, irq int, cpus string, err error) error {
 	if errors.Is(err, syscall.EPERM) || errors.Is(err, syscall.EIO) {
 		err = fmt.Errorf("it is managed by the kernel, which alone says where it goes: %w", err)
@@ -177,8 +177,8 @@ func (h *tuner) irqError(n Netdev, irq int, cpus string, err error) error {
 	return &Error{Dev: n.nameAndDriver(), Op: fmt.Sprintf("send interrupt %d to cpu %s", irq, cpus), Err: err}
 }
 
-// restoreAffinity puts back where a device's interrupts went. Those that are no longer the device's are left alone: its
-// driver has given them back since, and their numbers may be another's.
+// restoreAffinity restores the CPUs of a device's interrupts. Interrupts that are no longer the device's are left
+// alone: its driver has freed them, and another device may have their numbers.
 func (h *tuner) restoreAffinity(n Netdev, was map[int]string) error {
 	if len(was) == 0 {
 		return nil
@@ -196,14 +196,14 @@ func (h *tuner) restoreAffinity(n Netdev, was map[int]string) error {
 	return h.setAffinities(n, want)
 }
 
-// CPUs are numbers of processors, in the order in which they are to be used.
+// CPUs are numbers of processors, in the order of use.
 type CPUs []int
 
-// maxCPU is above what any kernel is built for (CONFIG_NR_CPUS is at most 8192 on x86-64).
+// maxCPU is more than any kernel supports (CONFIG_NR_CPUS is at most 8192 on x86-64).
 const maxCPU = 1<<14 - 1
 
-// ParseCPUs reads a list such as "2,4-7", as people and the kernel write it; of numbers that are in it twice the first
-// counts. The error matches ErrInvalid.
+// ParseCPUs reads a list such as "2,4-7", the format of the kernel; of repeated numbers the first counts. The error
+// matches ErrInvalid.
 func ParseCPUs(text string) (CPUs, error) {
 	var all CPUs
 	seen := map[int]bool{}
@@ -227,7 +227,7 @@ func ParseCPUs(text string) (CPUs, error) {
 	return all, nil
 }
 
-// String is "0-3,7": in order of the numbers, as the kernel writes it.
+// String returns "0-3,7": in order of the numbers, in the format of the kernel.
 func (c CPUs) String() string {
 	sorted := slices.Sorted(slices.Values(c))
 	var parts []string
@@ -246,7 +246,7 @@ func (c CPUs) String() string {
 	return strings.Join(parts, ",")
 }
 
-// onlineCPUs reads which CPUs work.
+// onlineCPUs reads which CPUs are online.
 func (h *tuner) onlineCPUs() (CPUs, error) {
 	text, ok, err := h.sys.text("devices/system/cpu/online")
 	if err != nil || !ok {
@@ -262,7 +262,7 @@ func errNoCPUs(err error) error {
 	return fmt.Errorf("which cpus are online: %w", err)
 }
 
-// nearCPUs reads which CPUs are on the NUMA node of a PCI function; all that are online where it belongs to none.
+// nearCPUs reads which CPUs are on the NUMA node of a PCI function; all online CPUs if it has none.
 func (h *tuner) nearCPUs(pci string) (CPUs, error) {
 	online, err := h.onlineCPUs()
 	if err != nil {
@@ -284,7 +284,7 @@ func (h *tuner) nearCPUs(pci string) (CPUs, error) {
 	return near, err
 }
 
-// Near tells whether some CPUs, at least one, are all on a PF's NUMA node.
+// Near returns true if cpus is not empty and all of them are on a PF's NUMA node.
 func (h *tuner) Near(pf PF, cpus CPUs) (bool, error) {
 	if len(cpus) == 0 {
 		return false, nil

@@ -14,8 +14,8 @@ import (
 // for InfiniBand, "" for none.
 type MAC string
 
-// GUID is the name of a node or a port in an InfiniBand fabric: eight octets in lower case, separated by colons; "" for
-// none, which the PF's driver shows as all zero, or as all ones where it was taken back.
+// GUID identifies a node or a port in an InfiniBand fabric: eight octets in lower case, separated by colons; "" for none,
+// which the PF's driver reports as all zero, or as all ones after it was cleared.
 type GUID string
 
 // Link is one network device as rtnetlink shows it.
@@ -27,21 +27,21 @@ type Link struct {
 	Kind     string // IFLA_INFO_KIND, such as "veth" or "bond"; "" for hardware
 	Type     string // link type as iproute2 prints it: "ether", "infiniband", "loopback"
 	MAC      MAC
-	PermMAC  MAC // IFLA_PERM_ADDRESS; "" when the device has none
+	PermMAC  MAC // IFLA_PERM_ADDRESS; "" if the device has none
 	MTU      int
 	TxQLen   int
 	Up       bool // IFF_UP: administratively up
 	Carrier  bool // IFF_LOWER_UP: has carrier; always false while down
 	Promisc  bool // IFF_PROMISC as set by an administrator
 	AllMulti bool // IFF_ALLMULTI as set by an administrator
-	NoARP    bool // IFF_NOARP: addresses on its segment are not asked for
-	// NoMulticast is a link without IFF_MULTICAST, which most have: IPv6 does not work on it.
+	NoARP    bool // IFF_NOARP: the kernel does not resolve addresses on its segment
+	// NoMulticast is set if the link lacks IFF_MULTICAST, which most links have; IPv6 does not work without it.
 	NoMulticast bool
 	Master      int // ifindex of the bond or bridge that the link is a port of; 0 for none
 	Peer        int // IFLA_LINK: ifindex of the peer or parent, possibly in another namespace; 0 for none
 }
 
-// Kinds of link that can be made (IFLA_INFO_KIND).
+// Kinds of link that can be created (IFLA_INFO_KIND).
 const (
 	Macvlan = "macvlan"
 	IPVlan  = "ipvlan"
@@ -49,16 +49,16 @@ const (
 	IPoIB   = "ipoib"
 )
 
-// NewLink is a link that is to be made.
+// NewLink describes a link to create.
 type NewLink struct {
 	Name   string
 	Kind   string // Macvlan, IPVlan, Bond or IPoIB
-	Parent int    // ifindex of the device that it stands on; 0 for a bond
+	Parent int    // ifindex of the lower device; 0 for a bond
 	Mode   string // one of Modes(Kind); "" for the kernel's default
 	MAC    MAC    // "" for the kernel's choice; IPVlan and IPoIB have none of their own
 	MTU    int    // 0 for the kernel's choice
 	PKey   int    // of IPoIB; 0 for the parent's
-	First  int    // ifindex of the port that a bond in mode active-backup uses whenever it has carrier; 0 for any
+	First  int    // ifindex of the primary port of a bond in mode active-backup; 0 for none
 }
 
 // linkModes are the modes of each kind of link by their names in iproute2, with their numbers (include/uapi/linux/if_link.h,
@@ -87,12 +87,12 @@ func (l NewLink) ModeNumber() (int, error) {
 	return number, nil
 }
 
-// altNames are a device's alternative names as a snapshot has them: never nil.
+// altNames returns the alternative names of a device for a snapshot: never nil.
 func (n Netdev) altNames() []string {
 	return append([]string{}, slices.Sorted(slices.Values(n.AltNames))...)
 }
 
-// restoreNames gives a device its old name, and its alternative ones.
+// restoreNames restores the name of a device, and its alternative ones.
 func (h *links) restoreNames(n Netdev, was Snapshot) error {
 	err := h.rename(n, was.Link.Name)
 	now, findErr := h.Find(n.ID)
@@ -102,10 +102,11 @@ func (h *links) restoreNames(n Netdev, was Snapshot) error {
 	return errors.Join(err, h.restoreAltNames(now, was.AltNames, nil))
 }
 
-// restoreAltNames takes from a device the alternative names that it did not have before, and gives it those that it has
-// lost. A name is taken for all devices, so that whoever was lent one could keep another from coming home under its own
-// name, or be found in its place. udev names a device that comes home (systemd.link, AlternativeNamesPolicy), mostly as it
-// did before; what else is its doing, given tells, and stays. Nothing is done when it is not known what there was (nil).
+// restoreAltNames removes the alternative names that a device did not have before, and adds those that it has lost. A
+// name is unique among all devices, so a container could use one to keep another device from its own name, or to be
+// found in its place. udev adds names to a device that returns to the host (systemd.link, AlternativeNamesPolicy),
+// mostly those it had; other names of udev, for which given returns true, stay. Nothing is done if the earlier names
+// are not known (nil).
 func (h *links) restoreAltNames(n Netdev, was []string, given func(name string) bool) error {
 	if was == nil {
 		return nil
@@ -125,14 +126,14 @@ func (h *links) restoreAltNames(n Netdev, was []string, given func(name string) 
 			continue
 		}
 		err := wrapped(n.Name, "add alternative name "+name, h.kernel.AddAltName(n.Index, name))
-		if !errors.Is(err, fs.ErrExist) { // udev was quicker, or it is another's by now
+		if !errors.Is(err, fs.ErrExist) { // udev has added it already, or another device has it
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// nameOfMAC is the name that udev makes of the MAC that a device was made with, "" if it has none.
+// nameOfMAC returns the name that udev derives from the permanent MAC of a device, "" if it has none.
 func (n Netdev) nameOfMAC() string {
 	if n.PermMAC == "" || n.Type != "ether" {
 		return ""
@@ -140,11 +141,11 @@ func (n Netdev) nameOfMAC() string {
 	return "enx" + strings.ReplaceAll(string(n.PermMAC), ":", "")
 }
 
-// portSuffix is what udev adds to a name for the port of a NIC (phys_port_name).
+// portSuffix is what udev appends to a name for the port of a NIC (phys_port_name).
 var portSuffix = regexp.MustCompile(`np?[0-9]+$`)
 
-// isUdevNameOf tells whether a name is one that udev gives to a VF: it makes them of each of those that the PF has, without the
-// port, with the VF's number, and with the port if the VF has one (systemd.net-naming-scheme, since v240).
+// isUdevNameOf returns true if udev gives a name to a VF: each name of the PF without its port suffix, with the number
+// of the VF, and with a port suffix if the VF has one (systemd.net-naming-scheme, since v240).
 func isUdevNameOf(vf VF, pf PF, name string) bool {
 	return slices.ContainsFunc(append([]string{pf.Name}, pf.AltNames...), func(of string) bool {
 		own := fmt.Sprintf("%sv%d", portSuffix.ReplaceAllString(of, ""), vf.Index)

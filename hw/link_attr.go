@@ -123,8 +123,8 @@ func address(attr uint16) func(MAC) (LinkMessage, error) {
 	}
 }
 
-// linkState returns the state of a link; links resolves its master's name. A mark left by a loan that was cut short is not
-// part of the device's own state.
+// linkState returns the state of a link; links resolves the name of its master. The alias of an interrupted allocation
+// is not part of the state.
 func linkState(l Link, links []Link) LinkState {
 	s := LinkState{Name: l.Name, Alias: l.Alias, MAC: l.MAC, MTU: l.MTU, TxQLen: l.TxQLen,
 		Promisc: l.Promisc, AllMulti: l.AllMulti, NoARP: l.NoARP, NoMulticast: l.NoMulticast, Up: l.Up}
@@ -139,7 +139,7 @@ func linkState(l Link, links []Link) LinkState {
 	return s
 }
 
-// link returns a link with the values of s, but for its master.
+// link returns a link with the values of s, without its master.
 func (s LinkState) link() Link {
 	return Link{Name: s.Name, Alias: s.Alias, MAC: s.MAC, MTU: s.MTU, TxQLen: s.TxQLen,
 		Promisc: s.Promisc, AllMulti: s.AllMulti, NoARP: s.NoARP, NoMulticast: s.NoMulticast, Up: s.Up}

@@ -10,17 +10,18 @@ import (
 	"github.com/mellanox/passthrough/internal/retry"
 )
 
-// ID names a device for as long as it is plugged in, whatever it is called and wherever it is: the PCI address
-// ("0000:03:10.2", with "/1" for the second port of a function with several), or for a device that is not a function's own
-// the ifindex and hardware address that it had when it was first looked at ("link-7-02:42:ac:11:00:02"). One that was made
-// to be lent has its maker's key ("made-KEY"). Identify and Sole refuse netdevs of which it is not true.
+// ID identifies a device for as long as it is plugged in, whatever its name and namespace: the PCI address
+// ("0000:03:10.2", with "/1" for the second port of a function with several), or for a device that is not a PCI
+// function's own netdev the ifindex and hardware address that it had when it was first seen
+// ("link-7-02:42:ac:11:00:02"). A link that the plugin creates has the key of its creator ("made-KEY"). CheckIdentity
+// and CheckUnique refuse netdevs that their ID does not identify.
 type ID string
 
-// IsPCI tells whether the device is a PCI function.
+// IsPCI returns true if the device is a PCI function.
 func (id ID) IsPCI() bool { return id.PCI() != "" }
 
-// PCI returns the PCI address, "" for a device that has none. It becomes part of paths: an ID that only looks like one, out of
-// a record that is damaged, has none.
+// PCI returns the PCI address, "" for a device that has none. It becomes part of paths, so a malformed ID of a damaged
+// record has none.
 func (id ID) PCI() string {
 	pci, _, _ := strings.Cut(string(id), "/")
 	if !pciAddress.MatchString(pci) {
@@ -29,22 +30,23 @@ func (id ID) PCI() string {
 	return pci
 }
 
-// mark is the alias (IFLA_IFALIAS) by which a device without a PCI address is found again while it is lent: its name,
-// ifindex and MAC may all change in a container, while the alias stays with it across namespaces (Linux 6.18).
+// aliasMark returns the alias (IFLA_IFALIAS) by which a device without a PCI address is found while a container has it:
+// name, ifindex and MAC may all change in a container, while the alias stays with the device across namespaces (Linux
+// 6.18).
 func (id ID) aliasMark() string { return "lent by passthrough: " + string(id) }
 
-// Netdev is a network device that is in the host's namespace.
+// Netdev is a network device in the host's namespace.
 type Netdev struct {
 	ID     ID
 	Driver string // of the PCI function; "" without one
 	Link
 }
 
-// immovable are the kinds of link that the kernel does not let change namespace (netns_immutable, formerly
-// NETIF_F_NETNS_LOCAL): moving one is EINVAL.
+// immovable are the kinds of link that cannot change their namespace (netns_immutable, formerly NETIF_F_NETNS_LOCAL):
+// the kernel returns EINVAL.
 var immovable = []string{"bond", "bridge", "team", "vrf", "openvswitch", "batadv"}
 
-// Movable says why the device can never be moved into another namespace, with what to do instead; nil if it can.
+// Movable returns an error if the device can never be moved into another namespace, nil if it can.
 func (n Netdev) Movable() error {
 	if n.Type == "loopback" || slices.Contains(immovable, n.Kind) {
 		kind := n.Kind
@@ -56,14 +58,14 @@ func (n Netdev) Movable() error {
 	return nil
 }
 
-// lookAttempts is how often links and sysfs are looked at until they agree: they are read one after the other, and names change
-// hands in between, as when several devices called eth0 come home at the same time.
+// lookAttempts is how often links and sysfs are read until they agree: they are read one after the other, and names
+// change hands in between, as when several devices called eth0 return to the host at the same time.
 const lookAttempts = 5
 
-// errRenamed: a name has changed hands between two looks.
+// errRenamed: a name changed hands between two reads.
 var errRenamed = errors.New("its name keeps changing")
 
-// look finds a device among the links, anew when a name has changed hands meanwhile.
+// look finds a device among the links, and again if a name changed hands meanwhile.
 func (h *finder) look(dev string, find func(links []Link) (Netdev, error)) (Netdev, error) {
 	return retryRenamed(dev, func() (Netdev, error) {
 		links, err := h.kernel.Links()
@@ -89,7 +91,7 @@ func retryRenamed[T any](dev string, look func() (T, error)) (found T, err error
 }
 
 // Netdev returns the device that ref names: a name, an alternative name or a PCI address. The error matches ErrNotFound
-// when there is none, ErrAway when the PCI function has none in the host's namespace, ErrInvalid when it has several.
+// if there is none, ErrAway if the PCI function has none in the host's namespace, ErrInvalid if it has several.
 func (h *finder) Netdev(ref string) (Netdev, error) {
 	pci, isPCI := parsePCI(ref)
 	return h.look(ref, func(links []Link) (Netdev, error) {
@@ -129,7 +131,7 @@ func (h *finder) netdevAt(pci string, links []Link) (Netdev, error) {
 	return all[0], nil
 }
 
-// netdevsAt returns the netdevs of a PCI function that are in the host's namespace, in the order of their names.
+// netdevsAt returns the netdevs of a PCI function that are in the host's namespace, in order of their names.
 func (h *finder) netdevsAt(pci string, links []Link) ([]Netdev, error) {
 	names, err := h.netdevsOf(pci)
 	if err != nil {
@@ -150,7 +152,7 @@ func (h *finder) netdevsAt(pci string, links []Link) ([]Netdev, error) {
 	return all, nil
 }
 
-// describe adds to a link what sysfs knows of it. The error matches errRenamed when the link's name is no longer its own.
+// describe adds to a link what sysfs says about it. The error matches errRenamed if another link has the name by now.
 func (h *finder) describe(l Link) (Netdev, error) {
 	dir, err := h.netdevDir(l.Name)
 	if err != nil {
@@ -189,7 +191,7 @@ func (h *finder) describe(l Link) (Netdev, error) {
 	return n, nil
 }
 
-// index is the ifindex that a device without a PCI address had when it was first looked at, 0 in what is no such ID.
+// index returns the ifindex that a device without a PCI address had when it was first seen, 0 for another kind of ID.
 func (id ID) index() (index int) {
 	if rest, ok := strings.CutPrefix(string(id), "link-"); ok {
 		text, _, _ := strings.Cut(rest, "-")
@@ -198,7 +200,7 @@ func (id ID) index() (index int) {
 	return index
 }
 
-// linkID is the identity of a device without a PCI address.
+// linkID returns the identity of a device without a PCI address.
 func linkID(l Link) ID {
 	mac := l.PermMAC
 	if mac == "" {

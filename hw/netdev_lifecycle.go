@@ -10,8 +10,8 @@ import (
 // routerAdvertised is RTPROT_RA (include/uapi/linux/rtnetlink.h).
 const routerAdvertised = 9
 
-// SnapshotNetdev reads what a netdev that is to be lent whole is now, with its addresses and routes. Routes learnt from
-// router advertisements are not among them: they expire, and are learnt again.
+// SnapshotNetdev reads the present state of a netdev that is attached as a whole, with its addresses and routes. Routes
+// from router advertisements are not included: they expire, and are learnt again.
 func (h *netdevs) SnapshotNetdev(n Netdev) (Snapshot, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
@@ -29,8 +29,8 @@ func (h *netdevs) SnapshotNetdev(n Netdev) (Snapshot, error) {
 	return snap, nil
 }
 
-// PrepareNetdev makes a netdev fit to be lent: marked, so that it is found again, and with the wished MAC unless that is
-// "".
+// PrepareNetdev prepares a netdev for a container: it sets the alias by which the netdev is found again, and mac unless
+// that is "".
 func (h *netdevs) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
 	n, err := h.Find(id)
 	if err != nil {
@@ -39,7 +39,7 @@ func (h *netdevs) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
 	return h.prepareFound(n, mac)
 }
 
-// prepareFound is PrepareNetdev for one that was found just now.
+// prepareFound is PrepareNetdev for a netdev that was found just now.
 func (h *netdevs) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 	if !n.ID.IsPCI() {
 		mark := n.ID.aliasMark()
@@ -57,9 +57,9 @@ func (h *netdevs) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 	return h.Find(n.ID)
 }
 
-// RestoreNetdev puts a netdev that was lent whole back as it was: names, MAC, MTU, queue length, flags, bond or bridge,
-// up-state, addresses, routes, alias. The error matches ErrAway while it has not come home; one that is gone
-// for good is as good as put back (nil). It may be called again after any failure.
+// RestoreNetdev restores a netdev from its snapshot: names, MAC, MTU, queue length, flags, bond or bridge, up-state,
+// addresses, routes, alias. The error matches ErrAway while the netdev is in a container; one that is gone for good
+// counts as restored (nil). RestoreNetdev may be repeated after any failure.
 func (h *netdevs) RestoreNetdev(id ID, was Snapshot) error {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrNotFound) {
@@ -86,10 +86,10 @@ func (h *netdevs) RestoreNetdev(id ID, was Snapshot) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	return h.setAlias(n, was.Link.Alias) // last: it is what the device is found by
+	return h.setAlias(n, was.Link.Alias) // last, because the device is found by it
 }
 
-// intact tells whether a netdev never left: setting it down would lose its routes for nothing.
+// intact returns true if a netdev never left the host: setting it down would needlessly lose its routes.
 func (h *netdevs) intact(n Netdev, was Snapshot) bool {
 	now, err := h.SnapshotNetdev(n)
 	if err != nil {
@@ -100,7 +100,7 @@ func (h *netdevs) intact(n Netdev, was Snapshot) bool {
 	return a == b && slices.Equal(addrKeys(now.Addrs), addrKeys(was.Addrs)) && slices.Equal(now.Routes, was.Routes)
 }
 
-// addrKeys are addresses without what passes with time.
+// addrKeys returns addresses without their lifetimes.
 func addrKeys(addrs []Addr) []Addr {
 	keys := slices.Clone(addrs)
 	for i := range keys {
@@ -109,7 +109,7 @@ func addrKeys(addrs []Addr) []Addr {
 	return keys
 }
 
-// restoreIP puts back addresses and routes: first the routes that others lead through, those without a gateway. Routes
+// restoreIP restores addresses and routes: routes without a gateway first, because others lead through them. Routes
 // exist only on a link that is up.
 func (h *netdevs) restoreIP(n Netdev, was Snapshot) error {
 	var errs []error
@@ -136,9 +136,9 @@ func (h *netdevs) restoreIP(n Netdev, was Snapshot) error {
 	return errors.Join(errs...)
 }
 
-// setMaster makes a link a port of the bond or bridge it was a port of. Open vSwitch, of which rtnetlink can make
-// no port (net/core/rtnetlink.c, do_set_master, Linux 6.12: EOPNOTSUPP), takes its ports back itself: ovs-vswitchd looks for
-// them by their names when links change.
+// setMaster makes a link a port of a bond or bridge. Open vSwitch, whose ports rtnetlink cannot create
+// (net/core/rtnetlink.c, do_set_master, Linux 6.12: EOPNOTSUPP), takes its ports back itself: ovs-vswitchd looks for
+// them by name when links change.
 func (h *links) setMaster(n Netdev, master string) error {
 	index := 0
 	if master != "" {
@@ -157,8 +157,8 @@ func (h *links) setMaster(n Netdev, master string) error {
 	return h.setLink(n, fmt.Sprintf("make it a port of %q", master), LinkMaster, Link{Master: index})
 }
 
-// rename gives a device its old name. An alternative name of its own that equals it is in the way and goes: udev leaves
-// one when a device comes home under another name, and may do so between two steps of this.
+// rename gives a device its old name. An alternative name of its own that equals it is removed first: udev adds one
+// when a device returns under another name, possibly between two steps of this.
 func (h *links) rename(n Netdev, name string) error {
 	var err error
 	for range 3 {
@@ -176,14 +176,14 @@ func (h *links) rename(n Netdev, name string) error {
 		}
 		now, findErr := h.Find(n.ID)
 		if findErr != nil || now.Name != name && !slices.Contains(now.AltNames, name) {
-			return errors.Join(err, findErr) // the name is another device's
+			return errors.Join(err, findErr) // another device has the name
 		}
 		n = now
 	}
 	return err
 }
 
-// setAlias puts back an alias; "" removes it.
+// setAlias restores an alias; "" removes it.
 func (h *links) setAlias(n Netdev, alias string) error {
 	if n.Alias == alias {
 		return nil

@@ -11,22 +11,22 @@ import (
 	"syscall"
 )
 
-// PF is an SR-IOV physical function: a netdev that can be divided into VFs.
+// PF is an SR-IOV physical function: a netdev that can have VFs.
 type PF struct {
 	Netdev
-	TotalVFs int // sriov_totalvfs: how many the driver can make
+	TotalVFs int // sriov_totalvfs: how many VFs the driver can create
 	NumVFs   int // sriov_numvfs: how many there are
-	Node     int // numa_node: the NUMA node that it is closest to; -1 on a machine that has none
+	Node     int // numa_node: its NUMA node; -1 for none
 }
 
-// PCI is the PF's PCI address.
+// PCI returns the PF's PCI address.
 func (p PF) PCI() string { return p.ID.PCI() }
 
-// String is what people know the PF by: its name and PCI address.
+// String returns the PF's name in messages: its netdev and PCI address.
 func (p PF) String() string { return fmt.Sprintf("%s (%s)", p.Name, p.PCI()) }
 
-// PF returns the physical function that ref names, a netdev name or PCI address. The error matches ErrNotFound when
-// there is no such device and ErrUnsupported when it has no VFs to give.
+// PF returns the physical function that ref names, a netdev name or PCI address. The error matches ErrNotFound if there
+// is no such device and ErrUnsupported if it cannot have VFs.
 func (h *pfs) PF(ref string) (PF, error) {
 	n, err := h.Netdev(ref)
 	if err != nil {
@@ -62,10 +62,10 @@ func (h *pfs) PF(ref string) (PF, error) {
 	return pf, nil
 }
 
-// LegacyPF is PF for one whose VFs are to be lent. It refuses (ErrUnsupported) one whose eswitch is in switchdev mode: its VFs are
+// LegacyPF is PF for attaching VFs. It refuses (ErrUnsupported) a PF whose eswitch is in switchdev mode: its VFs are
 // ports of a switch on the host.
 //
-// Such a PF has a phys_switch_id, but so have all of mlx5 and ice in legacy mode (mlx5/core/en/devlink.c,
+// Such a PF has a phys_switch_id, but so do all of mlx5 and ice in legacy mode (mlx5/core/en/devlink.c,
 // mlx5e_devlink_port_register; ice/devlink/devlink_port.c, ice_devlink_create_pf_port; Linux 6.12).
 func (h *pfs) LegacyPF(ref string) (PF, error) {
 	pf, err := h.PF(ref)
@@ -86,13 +86,13 @@ func (h *pfs) LegacyPF(ref string) (PF, error) {
 	return pf, nil
 }
 
-// PFSnapshot is how a PF was before the plugin divided it, for DisableVFs to put back.
+// PFSnapshot is the state of a PF before EnableVFs, for DisableVFs to restore.
 type PFSnapshot struct {
-	Up        bool   // the PF was administratively up
+	Up        bool   // administratively up
 	Autoprobe string // sriov_drivers_autoprobe: "0" or "1", "" where the kernel has none
 }
 
-// SnapshotPF reads how the PF is now.
+// SnapshotPF reads the present state of a PF.
 func (h *vfCount) SnapshotPF(pf PF) (PFSnapshot, error) {
 	auto, _, err := h.sys.text(pciDir(pf.PCI()) + "/sriov_drivers_autoprobe")
 	if err != nil {
@@ -101,10 +101,10 @@ func (h *vfCount) SnapshotPF(pf PF) (PFSnapshot, error) {
 	return PFSnapshot{Up: pf.Up, Autoprobe: auto}, nil
 }
 
-// EnableVFs divides a PF that has no VFs into n. The PF is brought up and given time to get carrier first: with the PF
-// down igb's VFs get random MACs and no service (Linux 6.12). Where the VFs' driver is known they are left unbound, to
-// be bound one by one as they are lent: 64 VFs must not cost 64 driver probes. Every VF without a MAC gets its stable
-// one. Called again after a crash it finishes what is left to do.
+// EnableVFs creates n VFs on a PF that has none. The PF is brought up and given time to get carrier first: with the PF
+// down igb's VFs get random MACs and do not work (Linux 6.12). If the VFs' driver is known, they stay unbound, to be
+// bound one by one when they are attached: 64 VFs must not cost 64 driver probes. Every VF without a MAC gets its
+// stable one. Repeated after a crash, it completes what is missing.
 func (h *vfCount) EnableVFs(ctx context.Context, pf PF, n int) error {
 	if err := h.raisePF(ctx, pf); err != nil {
 		return err
@@ -122,7 +122,7 @@ func (h *vfCount) EnableVFs(ctx context.Context, pf PF, n int) error {
 		if err := h.writePF(pf, "sriov_numvfs", strconv.Itoa(n)); err != nil {
 			return err
 		}
-		if before.Carrier { // igb drops it for a moment (Linux 6.12); the VFs are there, also when nobody waits any longer
+		if before.Carrier { // igb drops it for a moment (Linux 6.12); the VFs exist even if the caller stops waiting
 			if err := h.awaitCarrier(ctx, pf); err != nil && ctx.Err() == nil {
 				return err
 			}
@@ -139,7 +139,7 @@ func (h *vfCount) EnableVFs(ctx context.Context, pf PF, n int) error {
 	return errors.Join(errs...)
 }
 
-// assignMAC gives a VF its stable MAC unless it has one. A driver without VF operations makes up its own.
+// assignMAC sets the stable MAC of a VF, unless it has one. A driver without VF operations makes up its own.
 func (h *vfCount) assignMAC(ctx context.Context, pf PF, vf VF) error {
 	s, err := h.vfApplier(ctx, pf, vf).read()
 	if err != nil {
@@ -156,7 +156,7 @@ func (h *vfCount) assignMAC(ctx context.Context, pf PF, vf VF) error {
 	return nil
 }
 
-// raisePF brings a PF up and waits for carrier. A PF that gets none (no cable) is not an error: its VFs can still talk
+// raisePF brings a PF up and waits for carrier. A PF without carrier (no cable) is not an error: its VFs can still talk
 // to each other.
 func (h *vfLifecycle) raisePF(ctx context.Context, pf PF) error {
 	if !pf.Up {
@@ -179,9 +179,9 @@ func (h *vfLifecycle) awaitCarrier(ctx context.Context, pf PF) error {
 	return err
 }
 
-// DisableVFs removes all VFs of a PF and puts back how it was before EnableVFs. It refuses (ErrBusy) while a VF is taken,
-// see Taken: the kernel would take it away from its user without asking. A PF that was down, and that the host itself has
-// begun to use since, stays up.
+// DisableVFs removes all VFs of a PF and restores its state before EnableVFs. It refuses (ErrBusy) while a VF is in
+// use, see Taken: the kernel would remove it all the same. A PF that was down, and that the host has begun to use
+// since, stays up.
 func (h *vfCount) DisableVFs(pf PF, was PFSnapshot) error {
 	if err := h.checkVFsFree(pf); err != nil {
 		return err
@@ -207,7 +207,7 @@ func (h *vfCount) DisableVFs(pf PF, was PFSnapshot) error {
 	return errors.Join(errs...)
 }
 
-// writePF writes an attribute of the PF and explains what the kernel answers.
+// writePF writes an attribute of the PF and explains an error of the kernel.
 func (h *vfCount) writePF(pf PF, attribute, value string) error {
 	err := h.kernel.WriteAttr(pciDir(pf.PCI())+"/"+attribute, value)
 	if err == nil {
@@ -233,10 +233,10 @@ var vendorDevice = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{4}$`)
 // driverPrefix introduces the name of a PF's driver.
 const driverPrefix = "driver:"
 
-// PFs returns the PFs that ref selects: the one of that name, alternative name or PCI address, or all that have a PCI ID
-// ("8086:10c9"), a driver ("driver:igb") or a name like a pattern ("ens1f*", see path.Match). The error matches
-// ErrNotFound when nothing fits, ErrInvalid when the pattern is none, and says of what fits why none of it is a PF with
-// VFs to give, see LegacyPF; of what a pattern selects, devices that are no such PFs are left out.
+// PFs returns the PFs that ref selects: the one with that name, alternative name or PCI address, or all with a PCI ID
+// ("8086:10c9"), a driver ("driver:igb") or a name that matches a pattern ("ens1f*", see path.Match). The error matches
+// ErrNotFound if no device matches, ErrInvalid if the pattern is malformed; if none of the devices can have VFs it says
+// why, see LegacyPF. Matching devices that are not PFs are skipped.
 func (h *pfs) PFs(ref string) ([]PF, error) {
 	lower := strings.ToLower(ref)
 	switch {
@@ -258,10 +258,10 @@ func (h *pfs) PFs(ref string) ([]PF, error) {
 	return []PF{pf}, nil
 }
 
-// A selection lists what fits, in words that PF understands.
+// A selection lists matching devices by names or PCI addresses.
 type selection func() ([]string, error)
 
-// usable are the PFs among what a selection lists.
+// usable returns the PFs of a selection.
 func (h *pfs) usable(ref string, list selection) ([]PF, error) {
 	fits, err := list()
 	if err != nil {
@@ -315,7 +315,7 @@ func (h *pfs) functions(fits func(pci string) (bool, error)) selection {
 	}
 }
 
-// hasPCIID tells whether a function has the ID "vendor:device".
+// hasPCIID returns true if a function has the ID "vendor:device".
 func (h *pfs) hasPCIID(pci, id string) (bool, error) {
 	vendor, _, err := h.sys.text(pciDir(pci) + "/vendor")
 	if err != nil {
@@ -325,7 +325,7 @@ func (h *pfs) hasPCIID(pci, id string) (bool, error) {
 	return strings.TrimPrefix(vendor, "0x")+":"+strings.TrimPrefix(device, "0x") == id, err
 }
 
-// named selects links in the host whose names are like a pattern.
+// named selects links in the host whose names match a pattern.
 func (h *pfs) named(pattern string) selection {
 	return func() ([]string, error) {
 		links, err := h.kernel.Links()

@@ -12,11 +12,11 @@ import (
 	"syscall"
 )
 
-// sysfs reads attributes below a directory that is, or looks like, /sys. No path leads out of it: os.Root refuses
-// links and names that would.
+// sysfs reads attributes below the root of /sys or of a tree like it. No path leads out of it: os.Root refuses links
+// and names that would.
 type sysfs struct{ root *os.Root }
 
-// text returns an attribute without its trailing newline; ok is false when there is no such attribute.
+// text returns an attribute without its trailing newline; ok is false if there is no such attribute.
 func (s sysfs) text(name string) (text string, ok bool, err error) {
 	b, err := s.root.ReadFile(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -28,7 +28,7 @@ func (s sysfs) text(name string) (text string, ok bool, err error) {
 	return strings.TrimSpace(string(b)), true, nil
 }
 
-// number returns a decimal attribute; ok is false when there is no such attribute.
+// number returns a decimal attribute; ok is false if there is no such attribute.
 func (s sysfs) number(name string) (n int, ok bool, err error) {
 	t, ok, err := s.text(name)
 	if !ok || err != nil {
@@ -40,7 +40,7 @@ func (s sysfs) number(name string) (n int, ok bool, err error) {
 	return n, true, nil
 }
 
-// link returns the last element of what a symbolic link points to, "" when there is no such link.
+// link returns the last element of the target of a symbolic link, "" if there is no such link.
 func (s sysfs) link(name string) (string, error) {
 	t, err := s.target(name)
 	if t == "" || err != nil {
@@ -49,7 +49,7 @@ func (s sysfs) link(name string) (string, error) {
 	return path.Base(t), nil
 }
 
-// target returns what a symbolic link points to, "" when there is no such link.
+// target returns the target of a symbolic link, "" if there is no such link.
 func (s sysfs) target(name string) (string, error) {
 	t, err := s.root.Readlink(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -61,7 +61,7 @@ func (s sysfs) target(name string) (string, error) {
 	return t, nil
 }
 
-// list returns the names in a directory in order, none when it does not exist.
+// list returns the names in a directory in order, none if it does not exist.
 func (s sysfs) list(dir string) ([]string, error) {
 	entries, err := fs.ReadDir(s.root.FS(), dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -77,14 +77,14 @@ func (s sysfs) list(dir string) ([]string, error) {
 	return names, nil
 }
 
-// exists tells whether there is an entry of that name, where it does no harm to miss one that cannot be looked at.
+// exists returns true if there is an entry of that name. It is for entries that may be missed if they cannot be read.
 func (s sysfs) exists(name string) bool {
 	ok, err := s.present(name)
 	return ok && err == nil
 }
 
-// present tells whether there is an entry of that name. What cannot be looked at, as by a process that has no file
-// descriptor left, is not taken for gone.
+// present returns true if there is an entry of that name. An entry that cannot be read, as by a process without free
+// file descriptors, is an error, not absent.
 func (s sysfs) present(name string) (bool, error) {
 	_, err := s.root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -99,8 +99,7 @@ func (s sysfs) present(name string) (bool, error) {
 // pciAddress is the kernel's form of a PCI address: domain:bus:device.function.
 var pciAddress = regexp.MustCompile(`^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
 
-// parsePCI returns s as the kernel writes PCI addresses. People leave out domain 0000 and write capitals; both are
-// accepted.
+// parsePCI returns s in the form of the kernel. Users leave out domain 0000 and write capitals; both are accepted.
 func parsePCI(s string) (pci string, ok bool) {
 	s = strings.ToLower(s)
 	if strings.Count(s, ":") == 1 {
@@ -109,11 +108,11 @@ func parsePCI(s string) (pci string, ok bool) {
 	return s, pciAddress.MatchString(s)
 }
 
-// pciDir is the directory of a PCI device, relative to the root of sysfs.
+// pciDir returns the directory of a PCI device, relative to the root of sysfs.
 func pciDir(pci string) string { return "bus/pci/devices/" + pci }
 
-// netdevDir is the directory of a netdev below its device, which stays its own when the name changes hands; "" when there
-// is no netdev of that name.
+// netdevDir returns the directory of a netdev below its device, which stays valid if another netdev takes the name; ""
+// if there is no netdev of that name.
 func (h *finder) netdevDir(netdev string) (string, error) {
 	t, err := h.sys.target("class/net/" + netdev)
 	if t == "" || err != nil {
@@ -122,12 +121,13 @@ func (h *finder) netdevDir(netdev string) (string, error) {
 	return path.Join("class/net", t), nil
 }
 
-// virtioDevice is what the kernel calls a device on the virtio bus.
+// virtioDevice matches the names of devices on the virtio bus.
 var virtioDevice = regexp.MustCompile(`^virtio[0-9]+$`)
 
-// pciOf returns the PCI address of the function whose own a netdev is, by its directory; "" for one that is nobody's or
-// another device's on that function: a subfunction (…/0000:03:00.0/mlx5_core.sf.4/net/enp3s0f0s88) or a USB NIC, of which
-// there may be many. A virtio NIC is one level further down and its function's own (…/0000:00:03.0/virtio1/net/eth0).
+// pciOf returns the PCI address of the function that a netdev belongs to, by its directory; "" if it belongs to none or
+// to another device on the function: a subfunction (…/0000:03:00.0/mlx5_core.sf.4/net/enp3s0f0s88) or a USB NIC, of
+// which there may be many. A virtio NIC is one level further down and belongs to its function
+// (…/0000:00:03.0/virtio1/net/eth0).
 func pciOf(netdevDir string) string {
 	device, _, _ := strings.Cut(netdevDir, "/net/")
 	if virtioDevice.MatchString(path.Base(device)) {
@@ -139,8 +139,8 @@ func pciOf(netdevDir string) string {
 	return ""
 }
 
-// netdevsOf returns the names of a PCI function's netdevs that are in the host's namespace. sysfs shows only those:
-// the directory of a netdev that is in a container is not there.
+// netdevsOf returns the names of a PCI function's netdevs that are in the host's namespace. sysfs shows only those: the
+// directory of a netdev that is in a container does not exist.
 func (h *finder) netdevsOf(pci string) ([]string, error) {
 	names, err := h.sys.list(pciDir(pci) + "/net")
 	if err != nil || len(names) > 0 {
@@ -158,8 +158,8 @@ func (h *finder) netdevsOf(pci string) ([]string, error) {
 	return nil, nil
 }
 
-// plugged is nil if there is a PCI function of that address; otherwise the error matches ErrNotFound, or says why that cannot
-// be told.
+// checkPresent returns nil if there is a PCI function with that address; otherwise the error matches ErrNotFound, or
+// says why it is not known.
 func (h *finder) checkPresent(pci string) error {
 	ok, err := h.sys.present(pciDir(pci))
 	if err == nil && !ok {
@@ -168,11 +168,12 @@ func (h *finder) checkPresent(pci string) error {
 	return err
 }
 
-// goingAway tells whether an attribute could not be read because its netdev is being unregistered: rtnetlink knows it no
-// more, and its directory is still there (net/core/net-sysfs.c, netdev_show, Linux 6.12: EINVAL; ENODEV is sysfs's own).
+// goingAway returns true if an attribute could not be read because its netdev is being unregistered: rtnetlink does not
+// list it any more, and its directory still exists (net/core/net-sysfs.c, netdev_show, Linux 6.12: EINVAL; ENODEV is
+// from sysfs).
 func goingAway(err error) bool {
 	return errors.Is(err, syscall.EINVAL) || errors.Is(err, syscall.ENODEV)
 }
 
-// driverOf returns the name of the driver that a PCI function is bound to, "" when it is bound to none.
+// driverOf returns the name of the driver that a PCI function is bound to, "" if it is not bound.
 func (h *finder) driverOf(pci string) (string, error) { return h.sys.link(pciDir(pci) + "/driver") }

@@ -6,24 +6,24 @@ import (
 	"slices"
 )
 
-// TuningSpec is how a device is to be tuned. What is zero is left as it is.
+// TuningSpec is how a device is to be tuned. Zero values are left as they are.
 type TuningSpec struct {
 	Queues   int      // receive and transmit queues, each
 	RxRing   int      // packets
 	TxRing   int      // packets
-	Features Features // by the names that people have for them, or the kernel's
+	Features Features // by ethtool's names of groups, or by the kernel's names
 	Cores    Cores
 }
 
-// Empty tells whether nothing is asked for.
+// Empty returns true if the spec changes nothing.
 func (w TuningSpec) Empty() bool { return !w.link() && w.Cores.Empty() }
 
-// link tells whether something is asked of the netdev, and not only of its interrupts.
+// link returns true if the spec changes the netdev, and not only its interrupts.
 func (w TuningSpec) link() bool {
 	return w.Queues > 0 || w.RxRing > 0 || w.TxRing > 0 || len(w.Features) > 0
 }
 
-// TuningSnapshot is how a device was before it was tuned; it has only what was asked to be otherwise.
+// TuningSnapshot is how a device was before it was tuned; it has only what the spec changes.
 type TuningSnapshot struct {
 	Queues   *Queues        `json:",omitempty"`
 	Rings    *Rings         `json:",omitempty"`
@@ -31,7 +31,7 @@ type TuningSnapshot struct {
 	Affinity map[int]string `json:",omitempty"` // by number of the interrupt
 }
 
-// driven is what people know a netdev by, with what drives it.
+// nameAndDriver returns the name of a netdev in messages, with its driver or kind.
 func (n Netdev) nameAndDriver() string {
 	switch {
 	case n.Driver != "":
@@ -42,13 +42,14 @@ func (n Netdev) nameAndDriver() string {
 	return n.Name
 }
 
-// CheckTuning refuses what a device cannot do, without touching it. The error matches ErrUnsupported or ErrInvalid.
+// CheckTuning refuses a spec that a device cannot do, without touching it. The error matches ErrUnsupported or
+// ErrInvalid.
 func (h *tuner) CheckTuning(n Netdev, w TuningSpec) error {
 	_, _, err := h.planTuning(n, w)
 	return err
 }
 
-// CheckFeatures refuses offloads of which the kernel knows nothing: it has the same names for every device.
+// CheckFeatures refuses offloads that the kernel does not know: it has the same names for every device.
 func (h *tuner) CheckFeatures(n Netdev, asked Features) error {
 	if len(asked) == 0 {
 		return nil
@@ -181,7 +182,7 @@ func (h *tuner) planTuning(n Netdev, w TuningSpec) (now Tuning, want tuningPlan,
 	return now, want, nil
 }
 
-// planQueues is how a driver that can have so many queues is asked for n.
+// planQueues returns the queues to set for n in each direction, with a driver that can have most.
 func planQueues(most Queues, n int) (Queues, error) {
 	switch separate := min(most.Rx, most.Tx); {
 	case most.Combined == 0 && separate == 0:
@@ -195,7 +196,7 @@ func planQueues(most Queues, n int) (Queues, error) {
 	}
 }
 
-// planRings is the rings that are asked for, the other one as it is.
+// planRings returns the rings to set; a ring that the spec does not name keeps its size.
 func planRings(now Tuning, w TuningSpec) (Rings, error) {
 	r := now.Rings
 	if w.RxRing > 0 {
@@ -213,7 +214,8 @@ func planRings(now Tuning, w TuningSpec) (Rings, error) {
 	return r, nil
 }
 
-// applyTuning sets a netdev's tuning as planned, and leaves the rest. on says what has come of an offload that was set.
+// applyTuning sets the attributes of a plan, and leaves the others. on returns whether an offload that was set is as it
+// should be.
 func (h *tuner) applyTuning(n Netdev, want tuningPlan, on func(Feature) bool) error {
 	if len(want.attrs) == 0 {
 		return nil

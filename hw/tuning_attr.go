@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// Tuning is how a link is set up for speed, and the most that it can be.
+// Tuning is the queues, rings and offloads of a link, with their maximums.
 type Tuning struct {
 	Queues, MaxQueues Queues
 	Rings, MaxRings   Rings
@@ -17,10 +17,10 @@ type Tuning struct {
 // Queues are a link's queues. Most drivers have only combined ones, which receive and send; a few have only separate ones.
 type Queues struct{ Combined, Rx, Tx int }
 
-// Rings are how many packets each of a link's queues holds.
+// Rings are the sizes of a link's queues in packets.
 type Rings struct{ Rx, Tx int }
 
-// Feature is an offload. What somebody wants is not active while something that it needs is not.
+// Feature is an offload. One that is wanted is not active while another that it needs is not.
 type Feature struct {
 	Active bool
 	Wanted bool
@@ -63,7 +63,7 @@ func (t *Tuning) wanted() Features {
 	return all
 }
 
-// String is "4", or "2 rx, 2 tx" for separate queues.
+// String returns "4", or "2 rx, 2 tx" for separate queues.
 func (q Queues) String() string {
 	if q.Rx == 0 && q.Tx == 0 {
 		return fmt.Sprint(q.Combined)
@@ -71,10 +71,10 @@ func (q Queues) String() string {
 	return fmt.Sprintf("%d rx, %d tx", q.Combined+q.Rx, q.Combined+q.Tx)
 }
 
-// String is "512 rx, 1024 tx".
+// String returns "512 rx, 1024 tx".
 func (r Rings) String() string { return fmt.Sprintf("%d rx, %d tx", r.Rx, r.Tx) }
 
-// String is "rx-gro=off,tx-tcp-segmentation=on".
+// String returns "rx-gro=off,tx-tcp-segmentation=on".
 func (f Features) String() string {
 	var all []string
 	for _, name := range slices.Sorted(maps.Keys(f)) {
@@ -90,15 +90,15 @@ func onOrOff(on bool) string {
 	return "off"
 }
 
-// A featureGroup is an offload as people know it, for one or several of the kernel's: the names that ethtool -k prints
-// and that ethtool -K takes.
+// A featureGroup is a name of ethtool for one or several offloads of the kernel, whose names ethtool -k prints and
+// ethtool -K takes.
 type featureGroup struct {
 	short, long string
 	members     []string
 }
 
-// featureGroups are the offloads that people have names for. tso leaves out tx-tcp-mangleid-segmentation, which changes
-// what is sent, and which the kernel ends by itself with the rest.
+// featureGroups are the groups. tso excludes tx-tcp-mangleid-segmentation, which changes what is sent, and which the
+// kernel switches off with the others.
 var featureGroups = []featureGroup{
 	{"rx", "rx-checksumming", []string{"rx-checksum"}},
 	{"tx", "tx-checksumming", []string{"tx-checksum-ipv4", "tx-checksum-ip-generic", "tx-checksum-ipv6",
@@ -114,7 +114,7 @@ var featureGroups = []featureGroup{
 	{"rxhash", "receive-hashing", []string{"rx-hashing"}},
 }
 
-// members are the kernel's names for an offload; itself when people have no other name for it.
+// members returns the kernel's names for an offload, or the name itself if it is not that of a group.
 func members(name string) []string {
 	for _, g := range featureGroups {
 		if name == g.short || name == g.long {
@@ -124,8 +124,8 @@ func members(name string) []string {
 	return []string{name}
 }
 
-// resolve turns a user's offloads into those of the kernel that have to be switched on a device. One that is fixed as it
-// is wanted is fine; one that cannot be had is an error.
+// resolve returns the offloads of the kernel that have to be switched for what the user asked. An offload that is fixed
+// at the wanted value is accepted; one that cannot be switched is an error.
 func resolve(asked Features, has map[string]Feature) (Features, error) {
 	all := Features{}
 	for _, name := range slices.Sorted(maps.Keys(asked)) {
@@ -157,7 +157,7 @@ func resolve(asked Features, has map[string]Feature) (Features, error) {
 	return all, nil
 }
 
-// changeable lists the offloads that a device can switch, by their short names.
+// changeable lists the groups of offloads that a device can switch, by their short names.
 func changeable(has map[string]Feature) string {
 	var names []string
 	for _, g := range featureGroups {

@@ -8,25 +8,25 @@ import (
 	"strconv"
 )
 
-// VF is one virtual function of a PF. Number 0 is a VF like any other.
+// VF is one virtual function of a PF.
 type VF struct {
 	PF       string // name of the PF
 	Index    int
 	PCI      string
 	Driver   string // "" while it is not bound to one
 	Override string // driver_override; "" for none
-	Netdev   Netdev // Index 0 when it has no netdev in the host
-	Carries  string // a link in the host that stands on that netdev, such as a VLAN; "" for none
+	Netdev   Netdev // Index 0 if it has no netdev in the host
+	Carries  string // an upper link of that netdev in the host, such as a VLAN; "" for none
 }
 
-// ID is the VF's identity. A VF has one port.
+// ID returns the VF's identity. A VF has one port.
 func (v VF) ID() ID { return ID(v.PCI) }
 
-// String is what people know the VF by.
+// String returns the VF's name in messages.
 func (v VF) String() string { return fmt.Sprintf("vf %d of %s (%s)", v.Index, v.PF, v.PCI) }
 
-// vfDrivers names, for a PF's driver, the driver of its VFs; they are the ones seen in the kernel's sources (6.12,
-// drivers/net/ethernet and drivers/virtio). VFs of other drivers are left to the kernel to probe.
+// vfDrivers are the drivers of VFs, by their PF's driver, from the kernel's sources (6.12, drivers/net/ethernet and
+// drivers/virtio). VFs of other drivers are bound by the kernel's own probing.
 var vfDrivers = map[string]string{
 	"igb":        "igbvf",
 	"ixgbe":      "ixgbevf",
@@ -78,9 +78,9 @@ func (h *vfs) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 	}
 	all, err := h.netdevsAt(pci, links)
 	switch {
-	case errors.Is(err, errRenamed): // or it appeared after the links were listed, or is going away
+	case errors.Is(err, errRenamed): // or the netdev appeared after the links were listed, or is being unregistered
 		if vf.Netdev, err = h.Find(vf.ID()); errors.Is(err, ErrAway) || errors.Is(err, errRenamed) {
-			err = nil // one VF that is in the middle of something must not hide the others
+			err = nil // one VF in transition must not hide the others
 		}
 	case len(all) > 0:
 		vf.Netdev = all[0]
@@ -89,7 +89,8 @@ func (h *vfs) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 	return vf, err
 }
 
-// VF finds a VF again by its PF's PCI address and its own; index is what it is called by when it is gone (ErrNotFound).
+// VF finds a VF by its PF's PCI address and its own. The error matches ErrNotFound if it is gone, and names it by its
+// index.
 func (h *vfs) VF(pfRef string, index int, id ID) (PF, VF, error) {
 	pf, err := h.PF(pfRef)
 	if err != nil {
@@ -213,8 +214,8 @@ func retryBusy(ctx context.Context, do func() error) error {
 	return err
 }
 
-// StableMAC is the MAC of a VF that was given none: locally administered, the same at every boot of this machine, and
-// different for every VF of every PF. "" when the PF has no Ethernet address to derive it from.
+// StableMAC returns the MAC of a VF that has none: locally administered, the same at every boot of this machine, and
+// different for every VF of every PF. It is "" if the PF has no Ethernet address to derive it from.
 func StableMAC(pf PF, vf int) MAC {
 	base := pf.PermMAC
 	if base == "" {
@@ -226,7 +227,7 @@ func StableMAC(pf PF, vf int) MAC {
 	return derivedMAC(fmt.Sprintf("vf mac\x00%s\x00%d", base, vf))
 }
 
-// derivedMAC is a locally administered MAC made from what nobody else has.
+// derivedMAC returns a locally administered MAC, derived from a unique string.
 func derivedMAC(unique string) MAC {
 	sum := sha256.Sum256([]byte(unique))
 	return MAC(fmt.Sprintf("02:%02x:%02x:%02x:%02x:%02x", sum[0], sum[1], sum[2], sum[3], sum[4]))

@@ -7,19 +7,19 @@ import (
 	"slices"
 )
 
-// Snapshot is what a device was before it was lent: everything that its return has to put back. It is plain data, kept
-// by the caller's ledger.
+// Snapshot is the state of a device before it was attached: all that its release has to restore. It is plain data,
+// which the caller keeps in its ledger.
 type Snapshot struct {
-	Link     *LinkState      // nil while the device has no netdev: a VF that was not bound
+	Link     *LinkState      // nil if the device had no netdev: a VF that was not bound
 	VF       *VFState        // what the PF had set; nil for a device that is not a VF
-	Override string          // driver_override of a VF, which binding it sets for a moment; "" for none
-	Addrs    []Addr          // of a netdev that is lent whole
+	Override string          // driver_override of a VF, which Bind changes temporarily; "" for none
+	Addrs    []Addr          // of a netdev that is not a VF
 	Routes   []Route         // likewise
-	AltNames []string        `json:",omitzero"`  // alternative names of its netdev; nil when they are not known, as while it has none
-	Tuned    *TuningSnapshot `json:",omitempty"` // nil when nothing of it was asked to be otherwise
+	AltNames []string        `json:",omitzero"`  // alternative names of its netdev; nil if they are not known, as without a netdev
+	Tuned    *TuningSnapshot `json:",omitempty"` // nil if the spec changed no tuning
 }
 
-// SnapshotVF reads what a VF is now.
+// SnapshotVF reads the present state of a VF.
 func (h *vfLifecycle) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
 	s, err := h.vfState(pf, vf)
 	if err != nil {
@@ -33,21 +33,21 @@ func (h *vfLifecycle) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
 	return snap, nil
 }
 
-// Complete adds to the snapshot of a VF that was not bound the netdev that it has got since. It was down, and had the MAC that
-// the PF had set for the VF.
+// Complete adds to the snapshot of a VF that was not bound the netdev that it has now. Before, the netdev would have
+// been down, with the MAC that the PF had set for the VF.
 func (s *Snapshot) Complete(n Netdev) {
 	l := linkState(n.Link, nil)
 	l.Up = false
-	if own := s.VF.NetdevMAC(l.MAC); own != "" { // not the wished one, which its driver has just read
+	if own := s.VF.NetdevMAC(l.MAC); own != "" { // not that of the spec, which its driver has just read
 		l.MAC = own
 	}
 	s.Link, s.AltNames = &l, n.altNames()
 }
 
-// SetVF sets through the PF what is wished for the VF, verifies it, and binds the VF to its driver. It returns the netdev,
-// which completes the snapshot of a VF that was not bound. A PF that is down is brought up, and stays so: without it no VF
-// has carrier.
-func (h *vfLifecycle) SetVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, error) {
+// SetVF applies a spec to a VF through its PF, verifies it, and binds the VF to its driver. It returns the netdev,
+// which completes the snapshot of a VF that was not bound. A PF that is down is brought up, and stays up: without it no
+// VF has carrier.
+func (h *vfLifecycle) SetVF(ctx context.Context, pf PF, vf VF, spec VFSpec) (Netdev, error) {
 	if !pf.Up {
 		if err := h.raisePF(ctx, pf); err != nil {
 			return Netdev{}, err
@@ -63,38 +63,38 @@ func (h *vfLifecycle) SetVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Net
 		if a == VFMAC && noOps {
 			return Ignore // ReadyVF gives it to the netdev
 		}
-		return wish.Policies[a]
+		return spec.Policies[a]
 	}
-	if err := p.apply(wish.VFState); err != nil {
+	if err := p.apply(spec.VFState); err != nil {
 		return Netdev{}, err
 	}
 	return h.Bind(ctx, pf, vf)
 }
 
-// ReadyVF makes a VF that SetVF has set fit to be lent: its netdev has the wished MAC and has been seen with carrier, and
-// is down again. A VF without carrier on a PF that has it is rebound once; then the error matches ErrDeviceFault. The
-// netdev's MAC is the VF's: on a PF without VF operations it is not always the one that was to be tried.
-func (h *vfLifecycle) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (Netdev, error) {
+// ReadyVF makes a VF usable after SetVF: its netdev gets the spec's MAC, must have carrier while it is up, and is down
+// again. A VF without carrier on a PF that has carrier is rebound once; then the error matches ErrDeviceFault. The MAC
+// of the result is the netdev's: on a PF without VF operations a BestEffort MAC may not have been set.
+func (h *vfLifecycle) ReadyVF(ctx context.Context, pf PF, vf VF, spec VFSpec) (Netdev, error) {
 	n, err := h.Find(ID(vf.PCI))
 	if err != nil {
 		return Netdev{}, err
 	}
 	vf.Driver = n.Driver
 	if pf.InfiniBand() {
-		return h.readyPort(ctx, pf, vf, n, wish)
+		return h.readyPort(ctx, pf, vf, n, spec)
 	}
-	mac := wish.MAC
+	mac := spec.MAC
 	if n.MAC != mac && mac != "" {
 		switch m, err := h.setMAC(ctx, pf, vf, n, mac); {
 		case err == nil:
 			n = m
-		case wish.Policies[VFMAC] == Required || m.Index == 0:
+		case spec.Policies[VFMAC] == Required || m.Index == 0:
 			return Netdev{}, err
 		default:
 			n, mac = m, m.MAC
 		}
 	}
-	if wish.LinkMode == LinkDisable { // it is meant to have no carrier
+	if spec.LinkMode == LinkDisable { // it has no carrier by its spec
 		return n, nil
 	}
 	err = h.testCarrier(ctx, pf, n)
@@ -104,7 +104,7 @@ func (h *vfLifecycle) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (N
 	if n, err = h.Rebind(ctx, pf, vf); err != nil {
 		return Netdev{}, err
 	}
-	if n.MAC != mac && mac != "" { // the PF has set none, so the driver has drawn another
+	if n.MAC != mac && mac != "" { // the PF has set none, so the driver has made up another
 		if n, err = h.restoreMAC(vf, n, mac); err != nil {
 			return Netdev{}, err
 		}
@@ -117,7 +117,7 @@ func (h *vfLifecycle) ReadyVF(ctx context.Context, pf PF, vf VF, wish VFSpec) (N
 }
 
 // setMAC gives a VF's netdev the MAC that the PF has set for it. An untrusted VF may not change its MAC (igbvf:
-// EADDRNOTAVAIL), not even to that one: then its driver has to read it anew.
+// EADDRNOTAVAIL), not even to that one: then its driver has to read it again.
 func (h *vfLifecycle) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MAC) (Netdev, error) {
 	err := h.kernel.SetLink(n.Index, LinkMAC, Link{MAC: mac})
 	if err == nil {
@@ -131,7 +131,7 @@ func (h *vfLifecycle) setMAC(ctx context.Context, pf PF, vf VF, n Netdev, mac MA
 	return n, macMismatch(vf, n, mac)
 }
 
-// restoreMAC gives a VF's fresh netdev the MAC that it had before.
+// restoreMAC gives a VF's new netdev the MAC that the old one had.
 func (h *vfLifecycle) restoreMAC(vf VF, n Netdev, mac MAC) (Netdev, error) {
 	if err := h.kernel.SetLink(n.Index, LinkMAC, Link{MAC: mac}); err != nil {
 		return n, &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: err}
@@ -147,8 +147,8 @@ func macMismatch(vf VF, n Netdev, mac MAC) error {
 	return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: fmt.Errorf("the device says %s: %w", n.MAC, ErrInvalid)}
 }
 
-// testCarrier brings a VF up until it has carrier, and down again. Without carrier on the PF there is nothing to be seen of
-// the VF; that is looked at last, because igb drops it for a moment when VFs are made (Linux 6.12).
+// testCarrier brings a VF up until it has carrier, and down again. If the PF has no carrier, the VF cannot be tested;
+// that is checked last, because igb drops the carrier for a moment when VFs are created (Linux 6.12).
 func (h *vfLifecycle) testCarrier(ctx context.Context, pf PF, n Netdev) (err error) {
 	if err := h.setUp(n, true); err != nil {
 		return fmt.Errorf("%w (%w)", err, ErrDeviceFault)
@@ -167,9 +167,9 @@ func (h *vfLifecycle) testCarrier(ctx context.Context, pf PF, n Netdev) (err err
 	return ErrDeviceFault
 }
 
-// RestoreVF puts a VF back as it was, under its old name and down, and verifies that. The error matches ErrAway while
-// it has not come home; a VF that is gone with its PF's other VFs, or with the PF, is as good as put back (nil). It may
-// be called again after any failure.
+// RestoreVF restores a VF from its snapshot, under its old name and down, and verifies that. The error matches ErrAway
+// while the VF is in a container. A VF that is gone with its PF's other VFs, or with the PF, counts as restored (nil).
+// RestoreVF may be repeated after any failure.
 func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id ID, was Snapshot) error {
 	pf, vf, err := h.VF(pfRef, index, id)
 	if errors.Is(err, ErrNotFound) {
@@ -182,7 +182,7 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 		return &Error{Dev: vf.String(), Err: fmt.Errorf("it %s: %w", why, ErrAway)}
 	}
 	errs := []error{h.restoreOverride(vf, was.Override)}
-	vf.Override = was.Override // which binding it puts back
+	vf.Override = was.Override // which Bind restores
 	if vf.Netdev.Index != 0 {
 		if err := h.setUp(vf.Netdev, false); err != nil {
 			errs = append(errs, err)
@@ -197,7 +197,7 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 		slices.Reverse(p.attrs)
 		errs = append(errs, p.apply(*was.VF))
 	}
-	if vf.Driver == "" && was.Link != nil { // whoever was to bind it again has died before that
+	if vf.Driver == "" && was.Link != nil { // a crash came between unbinding and binding it
 		n, err := h.Bind(ctx, pf, vf)
 		if err != nil {
 			return errors.Join(append(errs, err)...)
@@ -211,7 +211,7 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 	return errors.Join(errs...)
 }
 
-// restoreOverride takes back a driver_override that a crash has left in the middle of binding the VF.
+// restoreOverride restores the driver_override, if a crash came while the VF was being bound.
 func (h *vfLifecycle) restoreOverride(vf VF, was string) error {
 	if vf.Override == was {
 		return nil
@@ -223,7 +223,7 @@ func (h *vfLifecycle) restoreOverride(vf VF, was string) error {
 	return nil
 }
 
-// restoreVFLink puts back what a container can change on the VF's netdev.
+// restoreVFLink restores what a container can change on the VF's netdev.
 func (h *vfLifecycle) restoreVFLink(ctx context.Context, pf PF, vf VF, snap Snapshot) error {
 	was := *snap.Link
 	n, err := h.Find(ID(vf.PCI))
@@ -231,14 +231,14 @@ func (h *vfLifecycle) restoreVFLink(ctx context.Context, pf PF, vf VF, snap Snap
 		return err
 	}
 	switch g := n.MAC.portGUID(); {
-	case g != "" && g == was.MAC.portGUID(): // the rest of it is another each time
+	case g != "" && g == was.MAC.portGUID(): // the other octets differ each time
 		was.MAC = n.MAC
 	case n.MAC == was.MAC:
 	case pf.InfiniBand() || h.kernel.SetLink(n.Index, LinkMAC, Link{MAC: was.MAC}) != nil:
 		if n, err = h.rereadMAC(ctx, pf, vf, n, was); err != nil {
 			return err
 		}
-		was.MAC = n.MAC // at worst one that the driver has drawn, as it would have at boot: the PF has none set
+		was.MAC = n.MAC // at worst one that the driver made up, as at boot: the PF has set none
 	}
 	names := h.restoreAltNames(n, snap.AltNames, func(name string) bool { return isUdevNameOf(vf, pf, name) })
 	if err := errors.Join(names, h.applyLink(n.ID, was, required)); err != nil {
@@ -247,7 +247,7 @@ func (h *vfLifecycle) restoreVFLink(ctx context.Context, pf PF, vf VF, snap Snap
 	return h.setAlias(n, was.Alias)
 }
 
-// rereadMAC has the driver of a VF read its MAC anew, where its netdev does not take it.
+// rereadMAC has the driver of a VF read its MAC again, if its netdev does not accept it.
 func (h *vfLifecycle) rereadMAC(ctx context.Context, pf PF, vf VF, n Netdev, was LinkState) (Netdev, error) {
 	vf.Driver = n.Driver
 	n, err := h.Rebind(ctx, pf, vf)

@@ -26,9 +26,9 @@ const (
 	portBound = 5 * time.Second
 	// igbvf requests its interrupts before it is up; a driver that leaves it to its watchdog does within a second.
 	irqBound = 2 * time.Second
-	// A namespace that nobody is in any more ends within some 100 ms, later if many do at once.
+	// A namespace without processes ends within some 100 ms, later if many end at the same time.
 	namespaceBound = 2 * time.Second
-	// A host answers ARP within a millisecond; this is what a container's start can wait for nobody.
+	// A host answers ARP within a millisecond; a container's start can wait this long for no answer.
 	holderBound = 250 * time.Millisecond
 	// The caller's context says for how long WaitNetdev waits; this is longer.
 	netdevBound = time.Minute
@@ -50,9 +50,10 @@ func faultIfTimedOut(err error) error {
 	return err
 }
 
-// WaitNetdev waits, for as long as ctx, until a device has a netdev in the host under the name that it will keep: on a machine that is
-// booting its driver may be late, and udev names it after that. It returns at once when the device has one, or is not there at
-// all; a PCI function is there long before its driver. The error matches ErrAway when none has come.
+// WaitNetdev waits, until ctx ends, for a device to have a netdev in the host with its final name: on a machine that is
+// booting the driver may be late, and udev renames the netdev after that. It returns at once if the device has a
+// netdev, or does not exist; a PCI function exists long before it has a driver. The error matches ErrAway if no netdev
+// has appeared.
 func (h *finder) WaitNetdev(ctx context.Context, id ID) error {
 	n, err := h.Find(id)
 	if !errors.Is(err, ErrAway) {
@@ -72,8 +73,9 @@ func (h *finder) WaitNetdev(ctx context.Context, id ID) error {
 	return err
 }
 
-// WaitName waits until a device's netdev has the name that it will keep, or nobody seems to give it one. It must not be brought up
-// before: until Linux 6.2 the kernel does not rename what is up. The error matches ErrAway when it has no netdev in the host.
+// WaitName waits until a device's netdev has its final name, or until udev does not seem to rename it. The netdev must
+// not be set up before: until Linux 6.2 the kernel does not rename a link that is up. The error matches ErrAway if the
+// device has no netdev in the host.
 func (h *finder) WaitName(ctx context.Context, id ID) error {
 	n, err := h.Find(id)
 	if err == nil || errors.Is(err, ErrBusy) { // its name is changing
@@ -82,25 +84,26 @@ func (h *finder) WaitName(ctx context.Context, id ID) error {
 	return err
 }
 
-// awaitName waits for the name that a device's netdev will keep. n is the netdev as it was last seen.
+// awaitName waits for the final name of a device's netdev. n is the netdev as it was last seen.
 func (h *finder) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error) {
 	err := wait(ctx, renameBound, func() (ok bool, err error) {
 		if n, ok, err = h.tryFind(id, n); !ok || h.naming(n.Name) != byPolicy {
 			return false, err
 		}
-		// The old name, too, says so while the kernel is at it: rtnetlink has the new one first, then the mark is set,
-		// then sysfs follows (net/core/dev.c, dev_change_name; Linux 6.12). Only a look at rtnetlink after it tells.
+		// During a rename the old name looks final as well: rtnetlink has the new name first, then name_assign_type
+		// changes, then the name in sysfs (net/core/dev.c, dev_change_name; Linux 6.12). So rtnetlink is read again.
 		name := n.Name
 		n, ok, err = h.tryFind(id, n)
 		return ok && n.Name == name, err
 	})
-	if timedOut(err) { // udev has a rule of its own for it, or is not there
+	if timedOut(err) { // a rule of udev keeps the name, or there is no udev
 		err = nil
 	}
 	return n, err
 }
 
-// tryFind looks for a device's netdev once. It is what it was, and not ok, while it is not there or its name is changing.
+// tryFind looks for a device's netdev once. It returns was, and not ok, while the netdev does not exist or is being
+// renamed.
 func (h *finder) tryFind(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) || errors.Is(err, ErrBusy) {
@@ -112,15 +115,15 @@ func (h *finder) tryFind(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
 	return n, true, nil
 }
 
-// What is known of how a netdev got its name.
+// The origins of a netdev's name.
 const (
-	renamed  = iota // it has been renamed since it was looked at
-	byKernel        // counted out by the kernel, such as eth0
-	byPolicy        // given by udev or by people
+	renamed  = iota // it was renamed since it was read
+	byKernel        // numbered by the kernel, such as eth0
+	byPolicy        // set by udev or an administrator
 )
 
-// naming tells how a netdev got its name (name_assign_type, include/uapi/linux/netdevice.h: NET_NAME_ENUM is 1; reading
-// a name of unknown origin is EINVAL).
+// naming returns the origin of a name (name_assign_type, include/uapi/linux/netdevice.h: NET_NAME_ENUM is 1; reading a
+// name of unknown origin is EINVAL).
 func (h *finder) naming(netdev string) int {
 	const enumerated = "1"
 	t, ok, err := h.sys.text("class/net/" + netdev + "/name_assign_type")
