@@ -8,6 +8,6 @@
 // kernel and engine have to agree (package invariant). The process that was started again passes points, too, when it
 // finishes what was left: it is killed a second time, at each of those.
 //
-// The engine is a stand-in for dockerd that sends what that sends, in its order; the process, its ledger and the kernel's
+// The engine is a fake for dockerd that sends what that sends, in its order; the process, its ledger and the kernel's
 // devices are real. So is the etcd, where pools and addresses are in one.
 package crash

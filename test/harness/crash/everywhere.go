@@ -76,7 +76,7 @@ func Everywhere(t *testing.T, place Place, life Life) {
 	t.Logf("killed a second time at %d of %d", second.lived-second.missed, len(first.next))
 }
 
-// some lives a life for as many of the deaths as there is time for, drawn by lot.
+// some lives a life for as many of the deaths as there is time for, chosen at random.
 func (place Place) some(t *testing.T, life Life, deaths []death) *findings {
 	t.Helper()
 	n := len(deaths)

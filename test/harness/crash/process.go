@@ -17,7 +17,7 @@ import (
 )
 
 // orphanAfter is how long the process waits for an engine that has forgotten an endpoint, in place of minutes. It is more than
-// the stand-in for the engine ever takes on a busy machine.
+// the fake for the engine ever takes on a busy machine.
 const orphanAfter = 4 * time.Second
 
 const (

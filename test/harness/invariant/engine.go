@@ -42,11 +42,11 @@ func (f Facts) engine(v *violations) {
 	for _, key := range f.Engine.Endpoints {
 		endpoints[key] = true
 		e, ok := f.Ledger.Endpoints[key]
-		switch loan := f.Ledger.Loans[e.Device]; {
+		switch allocation := f.Ledger.Allocations[e.Device]; {
 		case !ok:
 			v.add("endpoint %s: the engine has it, the ledger has not", key)
-		case loan.State != "lent":
-			v.add("endpoint %s: a container has it, and its device %s is %s", key, e.Device, loan.State)
+		case allocation.State != "lent":
+			v.add("endpoint %s: a container has it, and its device %s is %s", key, e.Device, allocation.State)
 		}
 	}
 	for key := range f.Ledger.Endpoints {

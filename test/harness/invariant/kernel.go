@@ -27,11 +27,11 @@ func (f Facts) made(v *violations) {
 		}
 		known[markPrefix+id] = true
 	}
-	for id, loan := range f.Ledger.Loans {
+	for id, allocation := range f.Ledger.Allocations {
 		know(id)
-		know(loan.Parent)
-		if loan.Bond != nil {
-			know(madePrefix + loan.Bond.Key)
+		know(allocation.Parent)
+		if allocation.Bond != nil {
+			know(madePrefix + allocation.Bond.Key)
 		}
 	}
 	for _, d := range f.Host.Devices {
@@ -50,10 +50,10 @@ func (f Facts) vfs(v *violations) {
 	for pci, pf := range f.Host.PFs {
 		for i, vf := range pf.VFs {
 			name := fmt.Sprintf("vf %d of %s (%s)", i, pf.Name, vf.PCI)
-			loan, lent := f.Ledger.Loans[vf.PCI]
+			allocation, lent := f.Ledger.Allocations[vf.PCI]
 			switch {
-			case lent && (loan.State == "ready" || loan.State == "lent"):
-				setUp(v, name, vf, loan)
+			case lent && (allocation.State == "ready" || allocation.State == "lent"):
+				setUp(v, name, vf, allocation)
 			case lent:
 			case vf.away():
 				v.add("%s: is in another namespace, and nobody has it", name)
@@ -66,28 +66,28 @@ func (f Facts) vfs(v *violations) {
 			v.add("pf %s (%s): has %d vfs, of which the ledger says %d", pf.Name, pci, pf.NumVFs, s.NumVFs)
 		}
 	}
-	for id, loan := range f.Ledger.Loans {
-		pf, there := f.Host.PFs[loan.PF]
-		if there && loan.State == "lent" && !slices.ContainsFunc(pf.VFs, func(vf VF) bool { return vf.PCI == id }) {
-			v.add("device %s (%s): is lent to endpoint %s, and is not there", id, loan.Label, loan.Endpoint)
+	for id, allocation := range f.Ledger.Allocations {
+		pf, there := f.Host.PFs[allocation.PF]
+		if there && allocation.State == "lent" && !slices.ContainsFunc(pf.VFs, func(vf VF) bool { return vf.PCI == id }) {
+			v.add("device %s (%s): is lent to endpoint %s, and is not there", id, allocation.Label, allocation.Endpoint)
 		}
 	}
 }
 
 // setUp compares a VF with what was asked for.
-func setUp(v *violations, name string, vf VF, loan Loan) {
-	must := func(attr string) bool { return loan.Wish.Need[attr] > 1 }
-	if must("vlan") && (vf.VLAN != loan.Wish.VLAN.ID || vf.QoS != loan.Wish.VLAN.QoS) {
-		v.add("%s: is lent with vlan %d, and has %d", name, loan.Wish.VLAN.ID, vf.VLAN)
+func setUp(v *violations, name string, vf VF, allocation Allocation) {
+	must := func(attr string) bool { return allocation.Spec.Need[attr] > 1 }
+	if must("vlan") && (vf.VLAN != allocation.Spec.VLAN.ID || vf.QoS != allocation.Spec.VLAN.QoS) {
+		v.add("%s: is lent with vlan %d, and has %d", name, allocation.Spec.VLAN.ID, vf.VLAN)
 	}
-	if must("mac") && vf.MAC != "" && !strings.EqualFold(vf.MAC, loan.Wish.MAC) {
-		v.add("%s: is lent with mac %s, and has %s", name, loan.Wish.MAC, vf.MAC)
+	if must("mac") && vf.MAC != "" && !strings.EqualFold(vf.MAC, allocation.Spec.MAC) {
+		v.add("%s: is lent with mac %s, and has %s", name, allocation.Spec.MAC, vf.MAC)
 	}
-	if must("trust") && vf.Trust != loan.Wish.Trust {
-		v.add("%s: is lent with trust %v, and has %v", name, loan.Wish.Trust, vf.Trust)
+	if must("trust") && vf.Trust != allocation.Spec.Trust {
+		v.add("%s: is lent with trust %v, and has %v", name, allocation.Spec.Trust, vf.Trust)
 	}
-	if must("spoofchk") && vf.Spoofchk != loan.Wish.Spoofchk {
-		v.add("%s: is lent with spoofchk %v, and has %v", name, loan.Wish.Spoofchk, vf.Spoofchk)
+	if must("spoofchk") && vf.Spoofchk != allocation.Spec.Spoofchk {
+		v.add("%s: is lent with spoofchk %v, and has %v", name, allocation.Spec.Spoofchk, vf.Spoofchk)
 	}
 }
 
@@ -189,10 +189,10 @@ func (f Facts) inUse() (lent, used map[string]bool) {
 			}
 		}
 	}
-	for id, loan := range f.Ledger.Loans {
-		whole := loan.whole()
+	for id, allocation := range f.Ledger.Allocations {
+		whole := allocation.whole()
 		lent[id], lent[whole], lent[names[whole]] = true, true, true
-		used[loan.Parent], used[names[loan.Parent]], used[loan.PF] = true, true, true
+		used[allocation.Parent], used[names[allocation.Parent]], used[allocation.PF] = true, true, true
 	}
 	for pci := range f.Ledger.Sharings {
 		used[pci] = true

@@ -17,15 +17,15 @@ import (
 
 // Ledger is what the plugin has written down. Fields are those that something is said about here.
 type Ledger struct {
-	Networks  map[string]Network // by ID
-	Endpoints map[string]Endpoint
-	Loans     map[string]Loan    // by device
-	Sharings  map[string]Sharing // by the PF's PCI address
-	Pools     map[string]Pool    // by ID
-	Leases    []Lease
-	Shares    map[string]bool   // POOL/SHARE
-	Names     map[string]string // pool by FAMILY/NAME
-	Carved    map[string]string // pool by subnet
+	Networks    map[string]Network // by ID
+	Endpoints   map[string]Endpoint
+	Allocations map[string]Allocation // by device
+	Sharings    map[string]Sharing    // by the PF's PCI address
+	Pools       map[string]Pool       // by ID
+	Leases      []Lease
+	Shares      map[string]bool   // POOL/SHARE
+	Names       map[string]string // pool by FAMILY/NAME
+	Carved      map[string]string // pool by subnet
 
 	Node      Node              // where nodes share pools and addresses
 	Members   map[string]string // nodes that do, STATE NAME by ID
@@ -52,8 +52,8 @@ type Endpoint struct {
 	Device  string `json:"device"`
 }
 
-// Loan is the record of a device that is not free.
-type Loan struct {
+// Allocation is the record of a device that is not free.
+type Allocation struct {
 	Device   string `json:"device"`
 	Mode     string `json:"mode"`
 	PF       string `json:"pf"`
@@ -66,7 +66,7 @@ type Loan struct {
 	Parent   string `json:"parent"`
 	PartOf   string `json:"part_of"`
 	Bond     *struct{ Key string }
-	Wish     struct {
+	Spec     struct {
 		MAC             string
 		VLAN            struct{ ID, QoS int }
 		Spoofchk, Trust bool
@@ -169,9 +169,9 @@ func copyStill(from, to string) error {
 
 // decodeAll sorts records by kind.
 func decodeAll(all []store.KV) (*Ledger, error) {
-	l := &Ledger{Networks: map[string]Network{}, Endpoints: map[string]Endpoint{}, Loans: map[string]Loan{},
+	l := &Ledger{Networks: map[string]Network{}, Endpoints: map[string]Endpoint{}, Allocations: map[string]Allocation{},
 		Sharings: map[string]Sharing{}, Pools: map[string]Pool{}, Shares: map[string]bool{}, Names: map[string]string{},
-		Carved: map[string]string{}, Members: map[string]string{}, Node: Node{Mine: map[string]bool{}, Ahead: map[string]bool{}}}
+		Carved: map[string]string{}, Members: map[string]string{}, Node: Node{Local: map[string]bool{}, Prefetched: map[string]bool{}}}
 	for _, kv := range all {
 		l.Keys = append(l.Keys, kv.Key)
 		if err := l.decode(kv.Key, kv.Value); err != nil {
@@ -193,7 +193,7 @@ func (l *Ledger) decode(key string, value []byte) error {
 	case "ep":
 		return into(l.Endpoints, rest, value)
 	case "dev":
-		return into(l.Loans, rest, value)
+		return into(l.Allocations, rest, value)
 	case "pf":
 		return into(l.Sharings, rest, value)
 	case "pool":

@@ -14,10 +14,10 @@ import (
 
 // Node is what a node has in its own ledger about the one of pools and addresses that it shares with others.
 type Node struct {
-	Identity string          // what it is called there; "" while it has not asked for anything
-	Owed     []string        // what it is still to do there: errands, and promises of its journal
-	Mine     map[string]bool // handles that its engine has, as their records are called: POOL or POOL/SHARE
-	Ahead    map[string]bool // HANDLE/ADDRESS that it has for nobody yet, likewise
+	Identity   string          // what it is called there; "" while it has not asked for anything
+	Pending    []string        // what it is still to do there: operations, and promises of its journal
+	Local      map[string]bool // handles that its engine has, as their records are called: POOL or POOL/SHARE
+	Prefetched map[string]bool // HANDLE/ADDRESS that it has for nobody yet, likewise
 }
 
 // ReadShared reads the ledger of a node, as ReadLedger does, whose pools and addresses are in one that nodes share. It has to be
@@ -35,7 +35,7 @@ func ReadShared(ctx context.Context, stateDir string, shared store.Store) (*Ledg
 	if err != nil {
 		return nil, err
 	}
-	l.Node.Owed = append(l.Node.Owed, promises...)
+	l.Node.Pending = append(l.Node.Pending, promises...)
 	l.join(there)
 	return l, nil
 }
@@ -90,11 +90,11 @@ func (l *Ledger) node(key string, value []byte) {
 	handle = strings.Replace(handle, ".", "/", 1)
 	switch kind {
 	case "owed":
-		l.Node.Owed = append(l.Node.Owed, fmt.Sprintf("%s %s", key, value))
+		l.Node.Pending = append(l.Node.Pending, fmt.Sprintf("%s %s", key, value))
 	case "mine":
-		l.Node.Mine[handle] = true
+		l.Node.Local[handle] = true
 	case "reserve":
-		l.Node.Ahead[handle+"/"+address] = true
+		l.Node.Prefetched[handle+"/"+address] = true
 	}
 }
 
@@ -119,8 +119,8 @@ func (f Facts) node(v *violations) {
 	for _, key := range l.Misplaced {
 		v.add("record %s: is in the wrong one of two ledgers", key)
 	}
-	for _, what := range l.Node.Owed {
-		v.add("errand %s: is still to be run", what)
+	for _, what := range l.Node.Pending {
+		v.add("operation %s: is still to be run", what)
 	}
 	for id, says := range l.Members {
 		if id != l.Node.Identity || !strings.HasPrefix(says, "up ") {
@@ -143,11 +143,11 @@ func (f Facts) mine(v *violations) {
 		handles[share] = true
 	}
 	for handle := range handles {
-		if !f.Ledger.Node.Mine[handle] {
+		if !f.Ledger.Node.Local[handle] {
 			v.add("handle %s: the node does not know that its engine has it", handle)
 		}
 	}
-	for handle := range f.Ledger.Node.Mine {
+	for handle := range f.Ledger.Node.Local {
 		if !handles[handle] {
 			v.add("handle %s: the node takes it for its engine's, and it is not there", handle)
 		}
@@ -163,11 +163,11 @@ func (f Facts) ahead(v *violations) {
 		}
 		key := strings.Join(append(append([]string{lease.Pool}, lease.Holders...), lease.Address.String()), "/")
 		leased[key] = true
-		if !f.Ledger.Node.Ahead[key] {
+		if !f.Ledger.Node.Prefetched[key] {
 			v.add("address %s: is leased ahead, and the node does not know", lease.Address)
 		}
 	}
-	for key := range f.Ledger.Node.Ahead {
+	for key := range f.Ledger.Node.Prefetched {
 		if !leased[key] {
 			v.add("address %s: the node has it ahead, and it is not leased as such", key)
 		}

@@ -6,21 +6,21 @@ import "strings"
 func (f Facts) ledger(v *violations) {
 	l := f.Ledger
 	for key, e := range l.Endpoints {
-		loan, ok := l.Loans[e.Device]
+		allocation, ok := l.Allocations[e.Device]
 		switch {
 		case key != e.Network+"/"+e.ID:
 			v.add("endpoint %s: its record says that it is %s of network %s", key, e.ID, e.Network)
 		case !ok:
 			v.add("endpoint %s: has device %s, which the ledger says is free", key, e.Device)
-		case loan.Endpoint != e.ID || loan.Network != e.Network || loan.PartOf != "":
-			v.add("endpoint %s: has device %s, which is lent to %s", key, e.Device, loan.Endpoint)
+		case allocation.Endpoint != e.ID || allocation.Network != e.Network || allocation.PartOf != "":
+			v.add("endpoint %s: has device %s, which is lent to %s", key, e.Device, allocation.Endpoint)
 		}
 		if _, ok := l.Networks[e.Network]; !ok {
 			v.add("endpoint %s: its network has no record", key)
 		}
 	}
-	for id, loan := range l.Loans {
-		f.loan(v, id, loan)
+	for id, allocation := range l.Allocations {
+		f.allocation(v, id, allocation)
 	}
 	for pci, s := range l.Sharings {
 		if !s.Done {
@@ -32,38 +32,38 @@ func (f Facts) ledger(v *violations) {
 	}
 }
 
-// loan is about one device that is not free.
-func (f Facts) loan(v *violations, id string, loan Loan) {
+// allocation is about one device that is not free.
+func (f Facts) allocation(v *violations, id string, allocation Allocation) {
 	l := f.Ledger
-	holder := loan.Network + "/" + loan.Endpoint
+	holder := allocation.Network + "/" + allocation.Endpoint
 	e, held := l.Endpoints[holder]
 	switch {
-	case loan.Device != id:
-		v.add("device %s: its record says that it is %s", id, loan.Device)
-	case loan.State == "quarantined" && f.Quarantine:
-	case loan.State == "quarantined":
-		v.add("device %s (%s): is quarantined: %s", id, loan.Label, loan.Reason)
-	case loan.State != "ready" && loan.State != "lent":
-		v.add("device %s (%s): is still %s", id, loan.Label, loan.State)
+	case allocation.Device != id:
+		v.add("device %s: its record says that it is %s", id, allocation.Device)
+	case allocation.State == "quarantined" && f.Quarantine:
+	case allocation.State == "quarantined":
+		v.add("device %s (%s): is quarantined: %s", id, allocation.Label, allocation.Reason)
+	case allocation.State != "ready" && allocation.State != "lent":
+		v.add("device %s (%s): is still %s", id, allocation.Label, allocation.State)
 	case !held:
-		v.add("device %s (%s): is %s to endpoint %s, which has no record", id, loan.Label, loan.State, holder)
-	case loan.PartOf == "" && e.Device != id:
-		v.add("device %s (%s): is lent to endpoint %s, which has %s", id, loan.Label, holder, e.Device)
-	case loan.PartOf != "" && loan.PartOf != e.Device:
-		v.add("device %s (%s): is part of %s, endpoint %s has %s", id, loan.Label, loan.PartOf, holder, e.Device)
+		v.add("device %s (%s): is %s to endpoint %s, which has no record", id, allocation.Label, allocation.State, holder)
+	case allocation.PartOf == "" && e.Device != id:
+		v.add("device %s (%s): is lent to endpoint %s, which has %s", id, allocation.Label, holder, e.Device)
+	case allocation.PartOf != "" && allocation.PartOf != e.Device:
+		v.add("device %s (%s): is part of %s, endpoint %s has %s", id, allocation.Label, allocation.PartOf, holder, e.Device)
 	}
-	for other, o := range l.Loans {
-		if other < id && loan.whole() != "" && loan.whole() == o.whole() {
-			v.add("device %s: is lent whole to endpoints %s and %s", loan.whole(), loan.Endpoint, o.Endpoint)
+	for other, o := range l.Allocations {
+		if other < id && allocation.whole() != "" && allocation.whole() == o.whole() {
+			v.add("device %s: is lent whole to endpoints %s and %s", allocation.whole(), allocation.Endpoint, o.Endpoint)
 		}
-		if other != id && loan.whole() != "" && (o.Parent == loan.whole() && o.whole() == "" || o.PF != "" && o.PF == loan.whole()) {
-			v.add("device %s: is lent whole to endpoint %s, and endpoint %s has a part of it", loan.whole(), loan.Endpoint, o.Endpoint)
+		if other != id && allocation.whole() != "" && (o.Parent == allocation.whole() && o.whole() == "" || o.PF != "" && o.PF == allocation.whole()) {
+			v.add("device %s: is lent whole to endpoint %s, and endpoint %s has a part of it", allocation.whole(), allocation.Endpoint, o.Endpoint)
 		}
 	}
 }
 
 // whole is the device that nobody else can have anything of meanwhile; "" for a VF or a child.
-func (l Loan) whole() string {
+func (l Allocation) whole() string {
 	switch {
 	case l.Mode != "passthrough":
 		return ""
@@ -73,7 +73,7 @@ func (l Loan) whole() string {
 	return l.Device
 }
 
-// needs tells whether a network or a loan stands on a PF's VFs.
+// needs tells whether a network or an allocation stands on a PF's VFs.
 func (l *Ledger) needs(pci string) bool {
 	for _, n := range l.Networks {
 		for _, d := range n.Devices {
@@ -83,8 +83,8 @@ func (l *Ledger) needs(pci string) bool {
 			}
 		}
 	}
-	for _, loan := range l.Loans {
-		if loan.PF == pci {
+	for _, allocation := range l.Allocations {
+		if allocation.PF == pci {
 			return true
 		}
 	}

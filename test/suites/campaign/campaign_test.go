@@ -164,8 +164,8 @@ func (c *campaign) end() error {
 	}
 	c.leaks = 0 // they go with their network
 	err := c.settled(forgotten)
-	if err == nil && len(c.last.Ledger.Loans) > 0 {
-		err = errors.New("there are loans left")
+	if err == nil && len(c.last.Ledger.Allocations) > 0 {
+		err = errors.New("there are allocations left")
 	}
 	return err
 }

@@ -158,14 +158,14 @@ func inside(seen *invariant.Container, at invariant.Attached, l *invariant.Ledge
 		return fmt.Sprintf("no device has %s: %+v", at.Address, seen.Links)
 	}
 	link := seen.Links[i]
-	loan := l.Loans[l.Endpoints[at.Network+"/"+at.Endpoint].Device]
+	allocation := l.Allocations[l.Endpoints[at.Network+"/"+at.Endpoint].Device]
 	switch {
 	case !link.Up:
 		return link.Name + " is down"
 	case at.MAC != "" && link.MAC != at.MAC && link.Kind != "ipvlan":
 		return fmt.Sprintf("%s has mac %s, the engine says %s", link.Name, link.MAC, at.MAC)
-	case link.PCI != "" && link.PCI != loan.Device:
-		return fmt.Sprintf("%s is %s, the ledger says %s", link.Name, link.PCI, loan.Device)
+	case link.PCI != "" && link.PCI != allocation.Device:
+		return fmt.Sprintf("%s is %s, the ledger says %s", link.Name, link.PCI, allocation.Device)
 	}
 	return ""
 }
@@ -194,7 +194,7 @@ func twice(v *view) (problems []string) {
 	return problems
 }
 
-// talk has two containers of a network, drawn by lot, reach each other.
+// talk has two containers of a network, chosen at random reach each other.
 func (c *campaign) talk() error {
 	var pairs [][2]*container
 	var nets []string

@@ -44,7 +44,7 @@ var machineOps = []operation{
 		return errors.Join(err, command("docker restart -t 1 "+k.name))
 	}, bound: unheard},
 	{name: "free vf taken from its driver", weight: 1, may: func(c *campaign) bool { return len(c.freeVFs()) > 0 }, do: func(c *campaign) error {
-		pci := drawn(c.rand, c.freeVFs())
+		pci := random(c.rand, c.freeVFs())
 		c.say("%s", pci)
 		return command("echo " + pci + " >/sys/bus/pci/devices/" + pci + "/driver/unbind")
 	}},
@@ -52,8 +52,8 @@ var machineOps = []operation{
 	{name: "device changed from within", weight: 4, may: some(healthy), do: func(c *campaign) error {
 		k := c.pick(healthy)
 		seen := c.last.seen(k.name)
-		change := drawn(c.rand, []string{"name mine", "mtu 1280", "address 02:00:00:00:66:66", "down", "alias mine", "txqueuelen 7"})
-		dev := drawn(c.rand, seen.Links).Name
+		change := random(c.rand, []string{"name mine", "mtu 1280", "address 02:00:00:00:66:66", "down", "alias mine", "txqueuelen 7"})
+		dev := random(c.rand, seen.Links).Name
 		c.say("%s %s", dev, change)
 		k.tampered = true
 		// It may not be allowed, as a MAC for a VF that is not trusted; and a device has to be down for some.
@@ -61,14 +61,14 @@ var machineOps = []operation{
 	}},
 }
 
-// vfOf is the loan of the VF that a container has; of the first, if it has several.
-func (c *campaign) vfOf(k *container) (loan invariant.Loan) {
+// vfOf is the allocation of the VF that a container has; of the first, if it has several.
+func (c *campaign) vfOf(k *container) (allocation invariant.Allocation) {
 	for _, link := range c.last.seen(k.name).Links {
-		if l := c.last.Ledger.Loans[link.PCI]; l.PF != "" {
+		if l := c.last.Ledger.Allocations[link.PCI]; l.PF != "" {
 			return l
 		}
 	}
-	return loan
+	return allocation
 }
 
 // hasVF tells whether a container has a VF.
@@ -86,7 +86,7 @@ func (c *campaign) rebooted() {
 func (c *campaign) freeVFs() (free []string) {
 	for _, pf := range sorted(c.last.Host.PFs) {
 		for _, vf := range pf.VFs {
-			if _, lent := c.last.Ledger.Loans[vf.PCI]; !lent && vf.Driver != "" {
+			if _, lent := c.last.Ledger.Allocations[vf.PCI]; !lent && vf.Driver != "" {
 				free = append(free, vf.PCI)
 			}
 		}
@@ -138,8 +138,8 @@ func (c *campaign) unplug() error {
 // takeName gives the name that a lent VF had in the host to somebody else, ends the container, and takes the name away.
 func (c *campaign) takeName() error {
 	k := c.pick(hasVF)
-	loan := c.vfOf(k)
-	name := fmt.Sprintf("%sv%d", c.last.Host.PFs[loan.PF].Name, loan.VF)
+	allocation := c.vfOf(k)
+	name := fmt.Sprintf("%sv%d", c.last.Host.PFs[allocation.PF].Name, allocation.VF)
 	c.say("%s", name)
 	return errors.Join(command("ip link add "+name+" type dummy"), c.ended(k, "stop", "-t", "1"), command("ip link del "+name))
 }

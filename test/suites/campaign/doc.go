@@ -1,4 +1,4 @@
-// Package campaign does to a machine what users, crashes and other software do to it, drawn by lot, and looks after each
+// Package campaign does to a machine what users, crashes and other software do to it, chosen at random and looks after each
 // operation whether ledger, kernel and engine agree (package invariant) and whether every container has what it should have.
 //
 // It runs outside of the guest that it torments, so that it can pull its plug. The guest's disk outlives that; what is looked

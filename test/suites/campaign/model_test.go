@@ -84,7 +84,7 @@ func (k *container) again() bool { return k.restart != "no" }
 const most = 9
 
 // drawn draws one of some by lot.
-func drawn[T any](r *rand.Rand, all []T) T { return all[r.IntN(len(all))] }
+func random[T any](r *rand.Rand, all []T) T { return all[r.IntN(len(all))] }
 
 // networks are those that are there, in order of their names.
 func (c *campaign) networks() []*network { return sorted(c.nets) }
@@ -128,7 +128,7 @@ func (c *campaign) room(n *network) int {
 	for _, nic := range n.nics {
 		pci := pciOf(nic)
 		taken := 0
-		for _, l := range c.last.Ledger.Loans {
+		for _, l := range c.last.Ledger.Allocations {
 			if l.PF == pci || string(l.Device) == pci {
 				taken++
 			}

@@ -177,7 +177,7 @@ func (c *campaign) work() (line string, adopt func() error) {
 	var works []func() (string, func() error)
 	if len(c.absent()) > 0 {
 		works = append(works, func() (string, func() error) {
-			p := drawn(c.rand, c.absent())
+			p := random(c.rand, c.absent())
 			c.say("network create %s", p.name)
 			args := append(append([]string{"network", "create"}, p.args...), "--ipam-driver", Plugin, "--subnet", p.subnet, p.name)
 			return quoted("docker", args...), func() error { return c.adoptNetwork(p) }
@@ -185,7 +185,7 @@ func (c *campaign) work() (line string, adopt func() error) {
 	}
 	if idle := c.idle(); len(idle) > 0 {
 		works = append(works, func() (string, func() error) {
-			n := drawn(c.rand, idle)
+			n := random(c.rand, idle)
 			c.say("network rm %s", n.name)
 			return quoted("docker", "network", "rm", n.name), func() error { return c.adoptNetwork(n.plan) }
 		})
@@ -205,7 +205,7 @@ func (c *campaign) work() (line string, adopt func() error) {
 			return quoted("docker", append(verb, k.name)...), func() error { return c.adoptContainer(k) }
 		})
 	}
-	return drawn(c.rand, works)()
+	return random(c.rand, works)()
 }
 
 // adoptNetwork takes over from the engine whether a network is there.

@@ -24,7 +24,7 @@ var stateOps = []operation{
 	}},
 	{name: "state corrupt", weight: 2, may: room, do: func(c *campaign) error {
 		const off, on = "docker plugin disable -f " + Plugin, "docker plugin enable " + Plugin
-		damage := drawn(c.rand, []string{"dd if=/dev/urandom of=$f bs=4096 count=2 conv=notrunc", "truncate -s 10000 $f"})
+		damage := random(c.rand, []string{"dd if=/dev/urandom of=$f bs=4096 count=2 conv=notrunc", "truncate -s 10000 $f"})
 		c.say("(%s)", damage)
 		err := command(`set -e; f=` + state + `/ledger.db; ` + off + `; cp -a $f /disk/ledger.good
 ` + damage + ` 2>/dev/null; sha256sum <$f >/disk/bad.sum; ` + on)

@@ -21,7 +21,7 @@ func operations() []operation {
 // create makes a network.
 var create = operation{name: "network create", weight: 6, may: func(c *campaign) bool { return len(c.absent()) > 0 },
 	do: func(c *campaign) error {
-		p := drawn(c.rand, c.absent())
+		p := random(c.rand, c.absent())
 		c.say("%s", p.name)
 		return c.create(p)
 	}}
@@ -46,7 +46,7 @@ var userOps = []operation{
 	create,
 	{name: "network rm", weight: 2, may: func(c *campaign) bool { return len(c.idle()) > 0 },
 		do: func(c *campaign) error {
-			n := drawn(c.rand, c.idle())
+			n := random(c.rand, c.idle())
 			c.say("%s", n.name)
 			_, err := docker("network", "rm", n.name)
 			if err == nil {
@@ -56,7 +56,7 @@ var userOps = []operation{
 		}},
 	{name: "network rm, in use", weight: 1, may: func(c *campaign) bool { return len(c.containers(running)) > 0 },
 		do: func(c *campaign) error {
-			net := drawn(c.rand, drawn(c.rand, c.containers(running)).named())
+			net := random(c.rand, random(c.rand, c.containers(running)).named())
 			c.say("%s", net)
 			return refused("active endpoints", "network", "rm", net)
 		}},
@@ -84,7 +84,7 @@ var userOps = []operation{
 	{name: "network connect", weight: 5, may: func(c *campaign) bool { return len(c.containers(c.connectable)) > 0 },
 		do: func(c *campaign) error {
 			k := c.pick(c.connectable)
-			n := drawn(c.rand, c.others(k))
+			n := random(c.rand, c.others(k))
 			c.say("%s", n.name)
 			_, err := docker("network", "connect", n.name, k.name)
 			if err == nil {
@@ -97,7 +97,7 @@ var userOps = []operation{
 		}},
 	{name: "network disconnect", weight: 3, may: some(doubled), do: func(c *campaign) error {
 		k := c.pick(doubled)
-		net := drawn(c.rand, k.named())
+		net := random(c.rand, k.named())
 		c.say("%s", net)
 		_, err := docker("network", "disconnect", net, k.name)
 		if err == nil {
@@ -120,7 +120,7 @@ func doubled(k *container) bool { return healthy(k) && len(k.nets) > 1 }
 
 // pick draws a container, and says so.
 func (c *campaign) pick(keep func(*container) bool) *container {
-	k := drawn(c.rand, c.containers(keep))
+	k := random(c.rand, c.containers(keep))
 	c.say("%s", k.name)
 	return k
 }
@@ -187,15 +187,15 @@ func (c *campaign) isLost(id string) bool {
 // canRun tells whether there may be another container.
 func (c *campaign) canRun() bool { return len(c.nets) > 0 && len(c.cons) < most }
 
-// planned is a new container, drawn by lot, and the arguments of docker that make it. Now and then it is one that will be refused,
+// planned is a new container, chosen at random and the arguments of docker that make it. Now and then it is one that will be refused,
 // for want of devices.
 func (c *campaign) planned() (*container, []string) {
 	nets := slices.DeleteFunc(c.networks(), func(n *network) bool { return c.room(n) < 1 })
 	if len(nets) == 0 || c.rand.IntN(8) == 0 {
 		nets = c.networks()
 	}
-	n := drawn(c.rand, nets)
-	k := &container{name: c.newName(), restart: drawn(c.rand, []string{"no", "always"}), nets: map[string]string{n.name: ""}}
+	n := random(c.rand, nets)
+	k := &container{name: c.newName(), restart: random(c.rand, []string{"no", "always"}), nets: map[string]string{n.name: ""}}
 	args := []string{"run", "-d", "--name", k.name, "--net", n.name, "--restart", k.restart}
 	if c.rand.IntN(3) == 0 {
 		k.nets[n.name] = c.wanted(n)
@@ -316,7 +316,7 @@ func (c *campaign) verb(k *container) []string {
 	if k.again() {
 		verbs = verbs[:2]
 	}
-	return drawn(c.rand, verbs)
+	return random(c.rand, verbs)
 }
 
 // inUse is the error of a network that has nothing left to give.
