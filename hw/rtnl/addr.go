@@ -11,14 +11,14 @@ import (
 )
 
 const (
-	// settableFlags are the address flags that an administrator can set; the others say how the kernel gets on.
+	// settableFlags are the address flags that an administrator can set; the others are state of the kernel.
 	settableFlags = unix.IFA_F_NODAD | unix.IFA_F_HOMEADDRESS | unix.IFA_F_MANAGETEMPADDR | unix.IFA_F_NOPREFIXROUTE
 	// forever is rtnetlink's INFINITY_LIFE_TIME.
 	forever = 0xffffffff
 )
 
-// Addrs implements [hw.Kernel]. IPv6 privacy addresses (RFC 8981) are left out with the link-local ones: the kernel draws
-// new ones from the address that they hang on.
+// Addrs implements [hw.Kernel]. IPv6 privacy addresses (RFC 8981) are left out like the link-local ones: the kernel
+// generates new ones from the address that they belong to.
 func (k *Kernel) Addrs(index int) ([]hw.Addr, error) {
 	if _, err := k.LinkAt(index); err != nil {
 		return nil, err
@@ -38,7 +38,7 @@ func (k *Kernel) Addrs(index int) ([]hw.Addr, error) {
 	return addrs, nil
 }
 
-// toAddr translates what the library has parsed.
+// toAddr converts an address of the library.
 func toAddr(a netlink.Addr) hw.Addr {
 	addr := hw.Addr{
 		CIDR:     a.IPNet.String(),
@@ -54,13 +54,13 @@ func toAddr(a netlink.Addr) hw.Addr {
 	if a.Broadcast != nil {
 		addr.Broadcast = a.Broadcast.String()
 	}
-	if a.Flags&unix.IFA_F_DEPRECATED != 0 { // also told by a life of 0, but not by an IPv4 address that is valid for ever
+	if a.Flags&unix.IFA_F_DEPRECATED != 0 { // a lifetime of 0 says so as well, but not for an IPv4 address that is valid for ever
 		addr.PrefSec = -1
 	}
 	return addr
 }
 
-// seconds is a lifetime without the number that stands for ever.
+// seconds returns a lifetime, 0 for one without end.
 func seconds(life int) int {
 	if life == forever {
 		return 0
@@ -68,7 +68,7 @@ func seconds(life int) int {
 	return life
 }
 
-// AddAddr implements [hw.Kernel]. An address that is there already gets the lives of a.
+// AddAddr implements [hw.Kernel]. An address that exists gets the lifetimes of a.
 func (k *Kernel) AddAddr(index int, a hw.Addr) error {
 	addr, err := fromAddr(a)
 	if err != nil {
@@ -80,8 +80,8 @@ func (k *Kernel) AddAddr(index int, a hw.Addr) error {
 	return hw.FromErrno(k.nl.AddrReplace(at(index), addr))
 }
 
-// fromAddr is the reverse of toAddr. The label is sent as it is: the library checks it against the name of a link that
-// it does not know here, so it must not be given one.
+// fromAddr is the inverse of toAddr. The library sends the label as it is: it is not given a link, whose name it would
+// check the label against.
 func fromAddr(a hw.Addr) (*netlink.Addr, error) {
 	ip, err := parseNet(a.CIDR)
 	if err != nil {
@@ -93,7 +93,7 @@ func fromAddr(a hw.Addr) (*netlink.Addr, error) {
 			return nil, err
 		}
 	}
-	if a.Broadcast != "" { // otherwise zero, which the library takes for none; nil makes it invent one
+	if a.Broadcast != "" { // otherwise zero, which the library takes for none; for nil it makes one up
 		addr.Broadcast = net.ParseIP(a.Broadcast).To4()
 	}
 	if a.ValidSec != 0 || a.PrefSec != 0 {

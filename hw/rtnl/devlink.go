@@ -17,13 +17,14 @@ func (k *Kernel) Switchdev(pci string) (bool, error) {
 	return mode == nl.DEVLINK_ESWITCH_MODE_SWITCHDEV, err
 }
 
-// noEswitch is the answer where there is no mode to tell: the driver has no devlink, or no eswitch, or the kernel no devlink.
+// noEswitch are the errors of a device without an eswitch mode: the driver has no devlink, or no eswitch, or the kernel
+// no devlink.
 var noEswitch = []error{unix.ENODEV, unix.EOPNOTSUPP, unix.ENOENT}
 
-// eswitchMode is the mode of a device's eswitch, DEVLINK_ESWITCH_MODE_LEGACY where it has none. The library does not tell an error
-// from that.
+// eswitchMode returns the mode of a device's eswitch, DEVLINK_ESWITCH_MODE_LEGACY if it has none. The library does not
+// distinguish that from an error.
 func (k *Kernel) eswitchMode(bus, device string) (uint16, error) {
-	answer, err := k.askDevlink(nl.DEVLINK_CMD_ESWITCH_GET, bus, device)
+	answer, err := k.devlinkGet(nl.DEVLINK_CMD_ESWITCH_GET, bus, device)
 	for _, none := range noEswitch {
 		if errors.Is(err, none) {
 			return nl.DEVLINK_ESWITCH_MODE_LEGACY, nil
@@ -43,8 +44,8 @@ func (k *Kernel) eswitchMode(bus, device string) (uint16, error) {
 	return binary.NativeEndian.Uint16(mode), nil
 }
 
-// askDevlink asks about one device and returns the attributes of the answer.
-func (k *Kernel) askDevlink(command uint8, bus, device string) ([]byte, error) {
+// devlinkGet sends a request about one device and returns the attributes of the answer.
+func (k *Kernel) devlinkGet(command uint8, bus, device string) ([]byte, error) {
 	family, err := k.nl.GenlFamilyGet(nl.GENL_DEVLINK_NAME)
 	if err != nil {
 		return nil, err

@@ -10,10 +10,11 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// Why this speaks ethtool's netlink and not its ioctl: links are addressed by ifindex here, while the ioctl takes a name,
-// which udev may give to another link between two calls. The kernel has all of it since Linux 5.7.
+// This file uses ethtool's netlink interface and not its ioctl: the ioctl takes a name, which udev may give to another link
+// between two calls, while netlink takes an ifindex. The kernel has all of it since Linux 5.7. mdlayher/ethtool has no
+// channels, rings and features.
 
-// findEthtool asks for the number of the family; 0 when the kernel has none.
+// findEthtool returns the number of the generic netlink family, 0 if the kernel has none.
 func (k *Kernel) findEthtool() (int, error) {
 	f, err := k.nl.GenlFamilyGet(unix.ETHTOOL_GENL_NAME)
 	if errors.Is(err, unix.ENOENT) {
@@ -46,9 +47,9 @@ func (k *Kernel) Tuning(index int) (hw.Tuning, error) {
 	return t, err
 }
 
-// numbers asks for the numbers in one of ethtool's messages; none when the driver does not have what they are of.
+// numbers returns the numbers in one of ethtool's messages; none if the driver does not support what they are about.
 func (k *Kernel) numbers(index int, command uint8) (map[uint16]int, error) {
-	attrs, err := k.askEthtool(index, command)
+	attrs, err := k.ethtoolGet(index, command)
 	if errors.Is(err, hw.ErrUnsupported) && k.family != 0 {
 		return nil, nil
 	}
@@ -63,7 +64,7 @@ func (k *Kernel) numbers(index int, command uint8) (map[uint16]int, error) {
 
 // features reads every offload that the kernel knows. The set of those that can be changed names all.
 func (k *Kernel) features(index int) (map[string]hw.Feature, error) {
-	attrs, err := k.askEthtool(index, unix.ETHTOOL_MSG_FEATURES_GET)
+	attrs, err := k.ethtoolGet(index, unix.ETHTOOL_MSG_FEATURES_GET)
 	if err != nil {
 		return nil, err
 	}
@@ -83,7 +84,8 @@ func (k *Kernel) features(index int) (map[string]hw.Feature, error) {
 	return all, nil
 }
 
-// bits reads a verbose bit set: its bits by name, and whether they are set. One without a mask names only those that are.
+// bits reads a verbose bit set: its bits by name, and whether they are set. A set without a mask names only the bits
+// that are set.
 func bits(set []byte) (map[string]bool, error) {
 	attrs, err := attributes(set)
 	if err != nil {
@@ -110,27 +112,27 @@ func bits(set []byte) (map[string]bool, error) {
 func (k *Kernel) SetTuning(index int, a hw.TuningAttr, want hw.Tuning) error {
 	switch a {
 	case hw.TuningQueues:
-		return k.tellEthtool(index, unix.ETHTOOL_MSG_CHANNELS_SET, unix.ETHTOOL_A_CHANNELS_HEADER,
-			some(unix.ETHTOOL_A_CHANNELS_COMBINED_COUNT, want.Queues.Combined),
-			some(unix.ETHTOOL_A_CHANNELS_RX_COUNT, want.Queues.Rx), some(unix.ETHTOOL_A_CHANNELS_TX_COUNT, want.Queues.Tx))
+		return k.ethtoolSet(index, unix.ETHTOOL_MSG_CHANNELS_SET, unix.ETHTOOL_A_CHANNELS_HEADER,
+			optional(unix.ETHTOOL_A_CHANNELS_COMBINED_COUNT, want.Queues.Combined),
+			optional(unix.ETHTOOL_A_CHANNELS_RX_COUNT, want.Queues.Rx), optional(unix.ETHTOOL_A_CHANNELS_TX_COUNT, want.Queues.Tx))
 	case hw.TuningRings:
-		return k.tellEthtool(index, unix.ETHTOOL_MSG_RINGS_SET, unix.ETHTOOL_A_RINGS_HEADER,
-			some(unix.ETHTOOL_A_RINGS_RX, want.Rings.Rx), some(unix.ETHTOOL_A_RINGS_TX, want.Rings.Tx))
+		return k.ethtoolSet(index, unix.ETHTOOL_MSG_RINGS_SET, unix.ETHTOOL_A_RINGS_HEADER,
+			optional(unix.ETHTOOL_A_RINGS_RX, want.Rings.Rx), optional(unix.ETHTOOL_A_RINGS_TX, want.Rings.Tx))
 	case hw.TuningFeatures:
-		return k.tellEthtool(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER, wanted(want.Features))
+		return k.ethtoolSet(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER, wanted(want.Features))
 	}
 	return fmt.Errorf("ethtool: %v: %w", a, hw.ErrUnsupported)
 }
 
-// some is an attribute with a number, nil for 0: a driver refuses what it does not have.
-func some(attr, n int) *nl.RtAttr {
+// optional returns an attribute with a number, nil for 0: a driver refuses what it does not have.
+func optional(attr, n int) *nl.RtAttr {
 	if n == 0 {
 		return nil
 	}
 	return nl.NewRtAttr(attr, nl.Uint32Attr(uint32(n)))
 }
 
-// wanted is the bit set of offloads to be switched, with a mask: the others stay.
+// wanted returns the bit set of the offloads to switch, with a mask: the others stay as they are.
 func wanted(features map[string]hw.Feature) *nl.RtAttr {
 	set := nl.NewRtAttr(unix.ETHTOOL_A_FEATURES_WANTED|unix.NLA_F_NESTED, nil)
 	list := set.AddRtAttr(unix.ETHTOOL_A_BITSET_BITS|unix.NLA_F_NESTED, nil)
@@ -144,8 +146,8 @@ func wanted(features map[string]hw.Feature) *nl.RtAttr {
 	return set
 }
 
-// askEthtool asks about one link and returns the attributes of the answer.
-func (k *Kernel) askEthtool(index int, command uint8) (map[uint16][]byte, error) {
+// ethtoolGet sends a request about one link and returns the attributes of the answer.
+func (k *Kernel) ethtoolGet(index int, command uint8) (map[uint16][]byte, error) {
 	// The header is attribute 1 of every message.
 	req, err := k.ethtoolRequest(index, command, unix.ETHTOOL_A_CHANNELS_HEADER, 0)
 	if err != nil {
@@ -161,8 +163,8 @@ func (k *Kernel) askEthtool(index int, command uint8) (map[uint16][]byte, error)
 	return attributes(answers[0][nl.SizeofGenlmsg:])
 }
 
-// tellEthtool sets something on one link.
-func (k *Kernel) tellEthtool(index int, command uint8, header int, attrs ...*nl.RtAttr) error {
+// ethtoolSet sends a change of one link.
+func (k *Kernel) ethtoolSet(index int, command uint8, header int, attrs ...*nl.RtAttr) error {
 	req, err := k.ethtoolRequest(index, command, header, unix.NLM_F_ACK)
 	if err != nil {
 		return err
@@ -176,7 +178,7 @@ func (k *Kernel) tellEthtool(index int, command uint8, header int, attrs ...*nl.
 	return hw.FromErrno(err)
 }
 
-// ethtoolRequest begins a message to ethtool. What is set is read back later, so no answer but success is wanted.
+// ethtoolRequest begins a message to ethtool. Changes are read back later, so the answer is only success or an error.
 func (k *Kernel) ethtoolRequest(index int, command uint8, header, flags int) (*nl.NetlinkRequest, error) {
 	if k.family == 0 {
 		return nil, fmt.Errorf("the kernel has no ethtool netlink, which came with Linux 5.6: %w", hw.ErrUnsupported)
@@ -196,7 +198,7 @@ func (k *Kernel) ethtoolRequest(index int, command uint8, header, flags int) (*n
 	return req, nil
 }
 
-// attributes splits a message; nested ones lose the mark of it.
+// attributes splits a message into its attributes, by their types without NLA_F_NESTED.
 func attributes(b []byte) (map[uint16][]byte, error) {
 	list, err := nl.ParseRouteAttr(b)
 	if err != nil {

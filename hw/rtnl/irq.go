@@ -13,8 +13,8 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// irqDir is a directory that is, or looks like, /proc/irq; or why there is none. Only who wants interrupts placed has to
-// be told: the rest works without.
+// irqDir is a directory with the layout of /proc/irq, or the error of opening it. The error is returned by the methods
+// that need the directory; the others work without.
 type irqDir struct {
 	root *os.Root
 	err  error
@@ -26,7 +26,7 @@ func openIRQ(dir string) irqDir {
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		// Not given its meaning as an errno: it is no interrupt that is not there.
+		// FromErrno would make ENOENT an interrupt that does not exist.
 		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq (see docs/tuning.md): %w", err)}
 	}
 	return irqDir{root: root}
@@ -38,8 +38,9 @@ func (d irqDir) close() {
 	}
 }
 
-// affinityOf is an interrupt's smp_affinity_list. Its directory is there from when a driver first requests the interrupt
-// (kernel/irq/manage.c, __setup_irq) until the vector is freed, also while nobody has requested it (Linux 6.12).
+// affinityOf returns the path of an interrupt's smp_affinity_list. Its directory exists from when a driver first
+// requests the interrupt (kernel/irq/manage.c, __setup_irq) until the vector is freed, also after the driver has freed
+// the interrupt (Linux 6.12).
 func affinityOf(irq int) string { return path.Join(strconv.Itoa(irq), "smp_affinity_list") }
 
 // Affinity implements [hw.Kernel].

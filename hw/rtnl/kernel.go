@@ -15,8 +15,8 @@ import (
 	"github.com/mellanox/passthrough/internal/retry"
 )
 
-// answerBound is how long the kernel may take to answer one request. Writing sriov_numvfs holds the lock of rtnetlink
-// for seconds (igb, 7 VFs to 0: 2.9 s), and every request waits for that lock.
+// answerBound is how long the kernel may take to answer one request. Writing sriov_numvfs holds the RTNL lock for seconds
+// (igb, 7 VFs to 0: 2.9 s), and every request waits for that lock.
 const answerBound = 8 * time.Second
 
 // dumpTries is how often a listing is read that is changed while it is read, before that is reported as an error. Links come
@@ -24,13 +24,14 @@ const answerBound = 8 * time.Second
 const dumpTries = 10
 
 // Kernel is the running kernel, seen from one network namespace. Its methods may be called at any time from any
-// goroutine; one listing is in flight at a time, and beside it links are read, made, changed and removed.
+// goroutine. One listing of links is in progress at a time; links are read, created, changed and removed in parallel to
+// it.
 type Kernel struct {
 	nl  *netlink.Handle
 	sys *os.Root
 	irq irqDir
 
-	sockets  pool // for what the handles have no words for, or lose
+	sockets  pool // for messages that the library's handle cannot send, or whose answers it loses
 	changers pool
 	removers pool
 
@@ -53,15 +54,15 @@ func Open(sys, irq string) (*Kernel, error) {
 		return nil, errors.Join(fmt.Errorf("rtnetlink: open a socket: %w", err), root.Close())
 	}
 	k := &Kernel{nl: h, sys: root, irq: openIRQ(irq), links: newListing[hw.Link]()}
-	if err := k.openMore(); err != nil {
+	if err := k.openSockets(); err != nil {
 		k.Close()
 		return nil, fmt.Errorf("netlink: open a socket: %w", err)
 	}
 	return k, nil
 }
 
-// openMore opens the sockets for what the handle does not do, and gives all their time limit.
-func (k *Kernel) openMore() (err error) {
+// openSockets opens the sockets beside the handle, and sets the time limit of all.
+func (k *Kernel) openSockets() (err error) {
 	if k.ethtool, err = openSocket(unix.NETLINK_GENERIC); err != nil {
 		return err
 	}
@@ -95,11 +96,11 @@ func (k *Kernel) Close() {
 		k.ethtool.Close()
 	}
 	k.irq.close()
-	// A directory that was only read from has nothing to lose.
+	// Nothing was written through the directory.
 	_ = k.sys.Close()
 }
 
-// request is a message that goes through a socket of rtnetlink.
+// request begins a message that is sent over a socket of rtnetlink.
 func request(s *nl.SocketHandle, msgType, flags int) *nl.NetlinkRequest {
 	r := nl.NewNetlinkRequest(msgType, flags)
 	r.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: s}

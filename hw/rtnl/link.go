@@ -11,16 +11,17 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// Links implements [hw.Kernel]. Many calls at once ask for them, while links change, so that a listing has to be read again and again.
+// Links implements [hw.Kernel]. Concurrent callers share a listing, because while links change a listing has to be
+// repeated often.
 func (k *Kernel) Links() ([]hw.Link, error) {
 	links, err := k.links.read(k.listLinks)
 	return slices.Clone(links), err
 }
 
-// listLinks lists them, without their counters and VFs: the library's own listing asks for those, each VF of each PF, and fails on all
-// links of the machine where one has more than fit into a message.
+// listLinks lists the links without their counters and VFs. The library's own listing requests those of every VF, and
+// fails for all links if those of one PF exceed a message.
 func (k *Kernel) listLinks() ([]hw.Link, error) {
-	answers, err := dump(func() ([][]byte, error) { return k.askAll(skipStats) })
+	answers, err := dump(func() ([][]byte, error) { return k.dumpLinks(skipStats) })
 	if err != nil {
 		return nil, err
 	}
@@ -35,8 +36,8 @@ func (k *Kernel) listLinks() ([]hw.Link, error) {
 	return links, nil
 }
 
-// askAll asks about all links, with what filter says (RTEXT_FILTER_*); each answer is an ifinfomsg with its attributes.
-func (k *Kernel) askAll(filter uint32) (answers [][]byte, err error) {
+// dumpLinks requests all links, with a filter (RTEXT_FILTER_*); each answer is an ifinfomsg with its attributes.
+func (k *Kernel) dumpLinks(filter uint32) (answers [][]byte, err error) {
 	err = k.sockets.use(func(s *nl.SocketHandle) (err error) {
 		req := request(s, unix.RTM_GETLINK, unix.NLM_F_DUMP)
 		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
@@ -61,7 +62,7 @@ func (k *Kernel) LinkNamed(name string) (hw.Link, error) {
 		return hw.Link{}, hw.FromErrno(unix.ENODEV)
 	}
 	l, err := k.readLink(0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
-	if err == nil && l.Name != name { // the kernel takes alternative names as well
+	if err == nil && l.Name != name { // the kernel accepts alternative names as well
 		err = hw.FromErrno(unix.ENODEV)
 	}
 	return l, err
@@ -72,7 +73,7 @@ const skipStats = 1 << 3
 
 // readLink reads one link, without its counters and VFs.
 func (k *Kernel) readLink(index int, which ...*nl.RtAttr) (hw.Link, error) {
-	answer, err := k.ask(index, skipStats, which...)
+	answer, err := k.getLink(index, skipStats, which...)
 	if err != nil {
 		return hw.Link{}, err
 	}
@@ -83,7 +84,7 @@ func (k *Kernel) readLink(index int, which ...*nl.RtAttr) (hw.Link, error) {
 	return toLink(l), nil
 }
 
-// toLink translates what the library has parsed.
+// toLink converts a link of the library.
 func toLink(l netlink.Link) hw.Link {
 	a := l.Attrs()
 	return hw.Link{
@@ -99,8 +100,7 @@ func toLink(l netlink.Link) hw.Link {
 		TxQLen:   a.TxQLen,
 		Up:       a.RawFlags&unix.IFF_UP != 0,
 		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
-		// The flags are what an administrator has set; the attribute promiscuity also counts packet sockets and
-		// bridges.
+		// The flags are what an administrator has set; IFLA_PROMISCUITY also counts packet sockets and bridges.
 		Promisc:     a.RawFlags&unix.IFF_PROMISC != 0,
 		AllMulti:    a.RawFlags&unix.IFF_ALLMULTI != 0,
 		NoARP:       a.RawFlags&unix.IFF_NOARP != 0,
@@ -110,7 +110,7 @@ func toLink(l netlink.Link) hw.Link {
 	}
 }
 
-// kind is IFLA_INFO_KIND. The library has a word of its own for links without one, and for tun and tap.
+// kind returns IFLA_INFO_KIND. The library has its own names for links without one, and for tun and tap.
 func kind(l netlink.Link) string {
 	switch l := l.(type) {
 	case *netlink.Device:
@@ -122,7 +122,7 @@ func kind(l netlink.Link) string {
 	}
 }
 
-// at addresses a link by its ifindex, so that the library looks nothing up.
+// at returns a link by its ifindex, so that the library does not look it up.
 func at(index int) netlink.Link {
 	return &netlink.Device{LinkAttrs: netlink.LinkAttrs{Index: index}}
 }
@@ -180,9 +180,9 @@ func send(p pool, msgType int, msg nl.IfInfomsg, index int, attrs ...*nl.RtAttr)
 	})
 }
 
-// ask asks about one link, with what filter says (RTEXT_FILTER_*); the answer is an ifinfomsg with its attributes. Unlike a listing
-// it is not disturbed by what becomes of other links.
-func (k *Kernel) ask(index int, filter uint32, which ...*nl.RtAttr) (answer []byte, err error) {
+// getLink requests one link, with a filter (RTEXT_FILTER_*); the answer is an ifinfomsg with its attributes. Unlike a
+// listing it is not interrupted by changes of other links.
+func (k *Kernel) getLink(index int, filter uint32, which ...*nl.RtAttr) (answer []byte, err error) {
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(index)
 	err = k.sockets.use(func(s *nl.SocketHandle) error {

@@ -11,14 +11,14 @@ import (
 )
 
 // Solicit implements [hw.Kernel]. NTF_USE has the kernel resolve the address as if a frame waited for it
-// (net/core/neighbour.c, neigh_add), which takes CAP_NET_ADMIN; a packet socket would take CAP_NET_RAW
+// (net/core/neighbour.c, neigh_add), which needs CAP_NET_ADMIN; a packet socket would need CAP_NET_RAW
 // (net/packet/af_packet.c, packet_create).
 func (k *Kernel) Solicit(index int, a netip.Addr) error {
 	return hw.FromErrno(k.nl.NeighSet(&netlink.Neigh{LinkIndex: index, IP: a.AsSlice(), State: netlink.NUD_NONE,
 		Flags: netlink.NTF_USE}))
 }
 
-// certain are the states of an entry that somebody has answered for just now, or that an administrator made.
+// certain are the states of an entry whose neighbour has answered just now, or that an administrator made.
 const certain = netlink.NUD_REACHABLE | netlink.NUD_PERMANENT | netlink.NUD_NOARP
 
 // Neighbour implements [hw.Kernel].

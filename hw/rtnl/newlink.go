@@ -31,8 +31,8 @@ func (k *Kernel) CreateLink(l hw.NewLink) error {
 	})
 }
 
-// linkMessage is the attributes of a link that is to be made. Its alias cannot be among them: the kernel heeds that of a link
-// that is there, and no other (net/core/rtnetlink.c, rtnl_create_link, Linux 6.18).
+// linkMessage returns the attributes of a link to create. The alias cannot be among them: the kernel ignores it until
+// the link exists (net/core/rtnetlink.c, rtnl_create_link, Linux 6.18).
 func linkMessage(l hw.NewLink) ([]*nl.RtAttr, error) {
 	data, err := linkData(l)
 	if err != nil {
@@ -58,7 +58,7 @@ func linkMessage(l hw.NewLink) ([]*nl.RtAttr, error) {
 	return append(attrs, info), nil
 }
 
-// linkData is IFLA_INFO_DATA of a link that is to be made.
+// linkData returns the IFLA_INFO_DATA of a link to create.
 func linkData(l hw.NewLink) (*nl.RtAttr, error) {
 	mode, err := l.ModeNumber()
 	if err != nil {
@@ -70,7 +70,7 @@ func linkData(l hw.NewLink) (*nl.RtAttr, error) {
 		if l.Mode != "" {
 			data.AddRtAttr(nl.IFLA_MACVLAN_MODE, nl.Uint32Attr(uint32(mode)))
 		}
-		if l.Mode == "passthru" { // its only child has the device's own MAC: nothing else need be received
+		if l.Mode == "passthru" { // its only child has the device's own MAC: no promiscuous mode is needed
 			data.AddRtAttr(nl.IFLA_MACVLAN_FLAGS, nl.Uint16Attr(macvlanNoPromisc))
 		}
 	case hw.IPVlan:
@@ -90,9 +90,9 @@ func linkData(l hw.NewLink) (*nl.RtAttr, error) {
 	return data, err
 }
 
-// addBond says how a bond works: its ports' carrier is looked at every 100 ms, which the kernel does not do unless told.
-// Where flows are spread they are told apart by addresses and ports: whoever has the bond has one MAC, and most of its
-// frames go to one other, the gateway's, so that the kernel's default, by MACs, would use one port.
+// addBond adds the settings of a bond: the carrier of its ports is checked every 100 ms, which the kernel does not do
+// by default. Modes that distribute flows hash addresses and ports: a container has one MAC, and most of its frames go
+// to that of the gateway, so the default hash, by MACs, would use one port.
 func addBond(data *nl.RtAttr, l hw.NewLink) error {
 	const (
 		miimonMsec = 100

@@ -13,8 +13,8 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// Routes implements [hw.Kernel]. Routes without a gateway come first, because a gateway has to be reachable when its route
-// is added. A route over several links is listed once for each of them.
+// Routes implements [hw.Kernel]. Routes without a gateway come first, because a gateway has to be reachable when its
+// route is added. A route over several links is listed once for each of them.
 func (k *Kernel) Routes(index int) ([]hw.Route, error) {
 	if index != 0 {
 		if _, err := k.LinkAt(index); err != nil {
@@ -43,7 +43,7 @@ func (k *Kernel) Routes(index int) ([]hw.Route, error) {
 	return routes, nil
 }
 
-// toRoutes translates what the library has parsed: one route, or one for each of its next hops.
+// toRoutes converts a route of the library: to one route, or one for each of its next hops.
 func toRoutes(r netlink.Route) []hw.Route {
 	one := hw.Route{
 		Index:    r.LinkIndex,
@@ -71,7 +71,8 @@ func toRoutes(r netlink.Route) []hw.Route {
 	return hops
 }
 
-// gateway is the next hop's address; via is one of the other family (an IPv4 route over an IPv6 gateway).
+// gateway returns the address of the next hop; via is an address of the other family (an IPv4 route over an IPv6
+// gateway).
 func gateway(gw net.IP, via netlink.Destination) string {
 	if v, ok := via.(*netlink.Via); ok {
 		return v.Addr.String()
@@ -82,8 +83,8 @@ func gateway(gw net.IP, via netlink.Destination) string {
 	return gw.String()
 }
 
-// AddRoute implements [hw.Kernel]. An IPv4 route is there already when one to the same destination with the same metric
-// is; IPv6 takes several of those with different gateways and makes one route over several next hops of them.
+// AddRoute implements [hw.Kernel]. An IPv4 route exists already if one to the same destination with the same metric
+// does; IPv6 accepts several of those with different gateways and combines them into one route over several next hops.
 func (k *Kernel) AddRoute(index int, r hw.Route) error {
 	if index <= 0 {
 		return hw.FromErrno(unix.ENODEV)
@@ -102,7 +103,7 @@ func (k *Kernel) AddRoute(index int, r hw.Route) error {
 	return nil
 }
 
-// fromRoute is the reverse of toRoutes.
+// fromRoute is the inverse of toRoutes.
 func fromRoute(index int, r hw.Route) (*netlink.Route, error) {
 	dst, err := parseNet(r.Dst)
 	if err != nil {

@@ -63,8 +63,8 @@ func parseSessions(table io.Reader) ([]netip.Addr, error) {
 	return addrs, lines.Err()
 }
 
-// parseProcAddr reads an address as /proc/net has it: 32-bit words in the byte order of the machine, which is little
-// endian on all that this plugin is built for.
+// parseProcAddr reads an address in the format of /proc/net: 32-bit words in the byte order of the machine, which is
+// little endian on all platforms that the plugin is built for.
 func parseProcAddr(text string) (netip.Addr, error) {
 	b, err := hex.DecodeString(text)
 	if err != nil || len(b)%4 != 0 {

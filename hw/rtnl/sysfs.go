@@ -10,8 +10,8 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// WriteAttr implements [hw.Kernel]. The value is written with one write(2), which is what sysfs takes for the whole value.
-// An empty value is written as a newline: a write of nothing does not reach the driver.
+// WriteAttr implements [hw.Kernel]. The value is written with one write(2), which sysfs takes for the whole value. An
+// empty value is written as a newline: a write of zero bytes does not reach the driver.
 func (k *Kernel) WriteAttr(path, value string) error {
 	if !filepath.IsLocal(path) {
 		return hw.FromErrno(unix.EINVAL)

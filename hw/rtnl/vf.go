@@ -10,37 +10,38 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// attrType takes the flags off an attribute's type (NLA_TYPE_MASK).
+// attrType masks the flags of the type of an attribute (NLA_TYPE_MASK).
 const attrType = 0x3fff
 
-// VFs implements [hw.Kernel]. It parses the attributes itself, because the library takes "unknown" for "on" in spoofchk.
+// VFs implements [hw.Kernel]. It parses the attributes itself, because the library takes "unknown" for "on" in
+// spoofchk.
 //
-// Counters are left out: with them 220 VFs do not fit into the 64 KiB of the attribute (Linux 6.5 and later leave them out). Before
-// 6.15 the kernel makes too small an answer for the GUIDs of a dozen VFs (net/core/rtnetlink.c, rtnl_vfinfo_size), EMSGSIZE;
-// in a listing there is more room.
+// Counters are left out: with them 220 VFs do not fit into the 64 KiB of the attribute (Linux 6.5 and later leave them
+// out). Before 6.15 the kernel reserves too little room for the GUIDs of a dozen VFs (net/core/rtnetlink.c,
+// rtnl_vfinfo_size), EMSGSIZE; a listing has more room.
 func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 	const filter = nl.RTEXT_FILTER_VF | skipStats
-	answer, err := k.ask(pf, filter)
+	answer, err := k.getLink(pf, filter)
 	if errors.Is(err, unix.EMSGSIZE) {
-		answer, err = k.findListed(pf, filter)
+		answer, err = k.getFromDump(pf, filter)
 	}
 	if err != nil {
-		return nil, tooMany(err)
+		return nil, explainTooMany(err)
 	}
 	return parseVFs(answer)
 }
 
-// tooMany says what to do where the kernel cannot tell of all VFs at once.
-func tooMany(err error) error {
+// explainTooMany adds the remedy if the kernel cannot report all VFs in one message.
+func explainTooMany(err error) error {
 	if errors.Is(err, unix.EMSGSIZE) || errors.Is(err, unix.EINVAL) {
 		return fmt.Errorf("the kernel cannot tell of so many vfs at once; make fewer (numvfs): %w", err)
 	}
 	return err
 }
 
-// findListed is the answer about one link in the listing of all.
-func (k *Kernel) findListed(index int, filter uint32) ([]byte, error) {
-	all, err := dump(func() ([][]byte, error) { return k.askAll(filter) })
+// getFromDump returns the answer about one link from the listing of all.
+func (k *Kernel) getFromDump(index int, filter uint32) ([]byte, error) {
+	all, err := dump(func() ([][]byte, error) { return k.dumpLinks(filter) })
 	if err != nil {
 		return nil, err
 	}
@@ -52,9 +53,9 @@ func (k *Kernel) findListed(index int, filter uint32) ([]byte, error) {
 	return nil, hw.FromErrno(unix.ENODEV)
 }
 
-// parseVFs reads the IFLA_VFINFO_LIST of a link, nil where there is none. Entries are in order of the VFs' indexes, but a VF
-// that the driver has nothing to say of has none (net/core/rtnetlink.c, rtnl_fill_vfinfo, Linux 6.12): ice and i40e while they
-// reset it.
+// parseVFs reads the IFLA_VFINFO_LIST of a link, nil if there is none. Entries are in order of the VFs' indexes, but a
+// VF of which the driver has nothing to report has none (net/core/rtnetlink.c, rtnl_fill_vfinfo, Linux 6.12): ice and
+// i40e while they reset it.
 func parseVFs(answer []byte) (map[int]hw.VFState, error) {
 	msg := nl.DeserializeIfInfomsg(answer)
 	attrs, err := nl.ParseRouteAttr(answer[msg.Len():])

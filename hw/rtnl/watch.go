@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Watch implements [WatchKernel]. Messages that the kernel had no room for (ENOBUFS) tell of a change as well as others.
+// Watch implements [hw.Kernel]. Messages that the socket had no room for (ENOBUFS) are changes as well.
 func (k *Kernel) Watch(ctx context.Context) (<-chan struct{}, error) {
 	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
 	if err != nil {
@@ -21,17 +21,17 @@ func (k *Kernel) Watch(ctx context.Context) (<-chan struct{}, error) {
 		defer close(changed)
 		for {
 			if _, _, err := s.Receive(); err != nil && !errors.Is(err, unix.ENOBUFS) {
-				s.Close() // as it is when ctx has ended
+				s.Close() // which it is already if ctx has ended
 				return
 			}
-			tell(changed)
+			notify(changed)
 		}
 	}()
 	return changed, nil
 }
 
-// tell sends on a channel that has room for one, unless something is in it already.
-func tell(changed chan<- struct{}) {
+// notify sends on a channel with a buffer of one, unless the buffer is full.
+func notify(changed chan<- struct{}) {
 	select {
 	case changed <- struct{}{}:
 	default:
