@@ -18,7 +18,7 @@ type GwAllocCheckRequest struct {
 	Options map[string]any
 }
 
-// GwAllocCheckResponse says for which families the engine need not allocate a gateway that nobody asked for.
+// GwAllocCheckResponse says for which families the engine need not allocate a gateway unless the user gave one.
 type GwAllocCheckResponse struct {
 	SkipIPv4 bool
 	SkipIPv6 bool

@@ -51,8 +51,8 @@ func (t *attacher) attach(ctx context.Context, req *mode.Request, e ledger.Endpo
 	return e, err
 }
 
-// attachOne claims one device and prepares it. The allocation is durable before the device is touched. faulty is true if it failed for
-// a fault of the device, so that another may be tried.
+// attachOne claims one device and prepares it. The allocation is durable before the device is touched. faulty is true if attaching failed
+// for a fault of the device, so that another may be tried.
 func (t *attacher) attachOne(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint) (_ ledger.Endpoint, faulty bool, _ error) {
 	a, unlock, err := t.claim(ctx, m, req, e)
 	if err != nil {
@@ -102,7 +102,7 @@ func (t *attacher) claim(ctx context.Context, m mode.Mode, req *mode.Request, e 
 	return nil, nil, err
 }
 
-// claimNow selects a device and writes its allocation. It returns nil if another process has written one of the device first.
+// claimNow selects a device and writes its allocation. It returns no allocation if the device was claimed first by another call.
 func (t *attacher) claimNow(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint) (*alloc.Allocation, func(), error) {
 	unlockPFs, err := t.lockContenders(ctx, m, req)
 	if err != nil {

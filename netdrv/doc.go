@@ -1,16 +1,25 @@
-// Package netdrv is the network driver: it turns what the engine asks for into devices of package hw, and back.
+// Package netdrv is the network driver: it turns the engine's calls into operations on devices of package hw.
 //
-//	engine's verb            what happens
-//	GwAllocCheck             options are parsed: a typo is refused before anything is allocated
-//	CreateNetwork            options -> config; the device is found, checked and, if need be, divided into VFs
-//	CreateEndpoint           a device is claimed, its snapshot stored, then set up and verified      claimed -> ready
-//	Join                     its name is answered; the engine moves it into the container            ready -> lent
-//	Leave                    nothing: the device is still in the container
-//	DeleteEndpoint           it is awaited, put back from the snapshot and verified                  lent -> freeing -> gone
-//	DeleteNetwork            VFs that the plugin made go with the last network of their PF
+//	call              what happens                                                                     state of the allocation
+//	GwAllocCheck      options are parsed: a typo is an error before addresses are allocated
+//	CreateNetwork     the devices are found and checked; VFs are created on PFs that have none
+//	CreateEndpoint    a device is claimed, its snapshot stored; then it is set up and verified        claimed -> ready
+//	Join              its name is answered; the engine moves it into the container                    ready -> lent
+//	Leave             nothing: the device is still in the container
+//	DeleteEndpoint    it is awaited, restored from the snapshot and verified                          lent -> freeing -> free
+//	DeleteNetwork     VFs that the plugin created are removed with the last network of their PF
 //
-// The room owns the options table (options.go), the records of networks, endpoints and allocations (package ledger), the states of
-// an allocation (package alloc), the modes (mode_*.go) and the reconciler that finishes what a crash or a slow kernel left open
-// (reconcile.go). It must not touch netlink, sysfs or the environment. Every device operation has a durable record
-// before it begins; what undoes it reads that record and nothing else.
+// The package has the calls (driver.go is their index), networks, endpoints, and the reconciler, which finishes what a crash or a slow
+// kernel has left open. Packages below it:
+//
+//	option      what users give: text to values to specs of hw
+//	mode        what a container gets: a VF, a bond of VFs, a whole device or a child
+//	vfpool      PFs and VFs: find, create, remove, select
+//	alloc       allocations: their states, and which container had which device
+//	engineview  what the engine still knows
+//	ledger      records of networks and endpoints
+//	metrics     counters
+//
+// None of them uses netlink, sysfs or the environment. Every operation on a device has a durable record before it begins; what undoes the
+// operation reads that record and nothing else.
 package netdrv

@@ -96,7 +96,7 @@ func Capabilities(context.Context, *Empty) (*CapabilitiesResponse, error) {
 	return &CapabilitiesResponse{Scope: plugin.LocalScope, ConnectivityScope: plugin.GlobalScope, GwAllocChecker: true}, nil
 }
 
-// GwAllocCheck says that no gateway need be made up, unless the user wants one.
+// GwAllocCheck checks the options, and answers that the engine need not choose a gateway unless the user wants one.
 func (d *Driver) GwAllocCheck(_ context.Context, r *GwAllocCheckRequest) (*GwAllocCheckResponse, error) {
 	raw, err := option.OfNetwork(r.Options)
 	if err != nil {
@@ -110,12 +110,12 @@ func (d *Driver) GwAllocCheck(_ context.Context, r *GwAllocCheckRequest) (*GwAll
 	return &GwAllocCheckResponse{SkipIPv4: skip, SkipIPv6: skip}, nil
 }
 
-// CreateNetwork finds and checks the network's device. The network is durable when it returns.
+// CreateNetwork finds and checks the network's devices. The network is durable when it returns.
 func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkRequest) (*Empty, error) {
 	if err := d.networks.create(ctx, r); err != nil {
 		return nil, err
 	}
-	if d.gotPool != nil { // the engine tells the IPAM driver nothing of networks
+	if d.gotPool != nil { // the engine does not say to the IPAM driver which network has a pool
 		for _, p := range slices.Concat(r.IPv4Data, r.IPv6Data) {
 			if p != nil && p.Pool != "" {
 				d.gotPool(ctx, r.NetworkID, p.AddressSpace, p.Pool)
@@ -125,15 +125,14 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	return &Empty{}, nil
 }
 
-// DeleteNetwork forgets a network; an unknown one is no error. It is finished even if the engine goes away meanwhile:
-// it would not ask again.
+// DeleteNetwork removes a network; an unknown one is no error. The call is finished even if the engine gives up: it does not repeat it.
 func (d *Driver) DeleteNetwork(ctx context.Context, r *plugin.DeleteNetworkRequest) (*Empty, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	return &Empty{}, d.networks.delete(ctx, r.NetworkID)
 }
 
-// AllocateNetwork is for drivers of global scope, which this is not; the options pass.
+// AllocateNetwork is for drivers of global scope, which this is not; it returns the options as they are.
 func (d *Driver) AllocateNetwork(_ context.Context, r *plugin.AllocateNetworkRequest) (*plugin.AllocateNetworkResponse, error) {
 	return &plugin.AllocateNetworkResponse{Options: r.Options}, nil
 }
@@ -143,8 +142,8 @@ func (d *Driver) FreeNetwork(context.Context, *plugin.FreeNetworkRequest) (*Empt
 	return &Empty{}, nil
 }
 
-// CreateEndpoint claims a device and makes it ready. A MAC is answered only where the user gave none: the engine takes
-// one that it knows already for a change, and fails.
+// CreateEndpoint claims a device and sets it up. It answers a MAC only if the user gave none: the engine takes one that it knows already
+// for a change, and fails.
 func (d *Driver) CreateEndpoint(ctx context.Context, r *plugin.CreateEndpointRequest) (*plugin.CreateEndpointResponse, error) {
 	e, err := d.endpoints.create(ctx, r)
 	if err != nil {
@@ -156,25 +155,25 @@ func (d *Driver) CreateEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	return &plugin.CreateEndpointResponse{Interface: &plugin.EndpointInterface{MacAddress: string(e.MAC)}}, nil
 }
 
-// EndpointOperInfo has nothing to tell: the engine shows none of it.
+// EndpointOperInfo answers nothing: the engine shows none of it.
 func (d *Driver) EndpointOperInfo(context.Context, *plugin.InfoRequest) (*plugin.InfoResponse, error) {
 	return &plugin.InfoResponse{Value: map[string]string{}}, nil
 }
 
-// DeleteEndpoint puts the endpoint's device back; an unknown endpoint is no error. It is finished even if the engine goes
-// away meanwhile: it would not ask again.
+// DeleteEndpoint releases the endpoint's device; an unknown endpoint is no error. The call is finished even if the engine gives up: it does
+// not repeat it.
 func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointRequest) (*Empty, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
 	err := d.endpoints.delete(ctx, r.NetworkID, r.EndpointID, returnTimeout)
 	d.engine.EndpointDeleted(r.NetworkID, r.EndpointID, err)
-	if err != nil { // the engine does not ask again
+	if err != nil { // the engine does not repeat the call
 		d.reconciler.nudge()
 	}
 	return &Empty{}, err
 }
 
-// Join answers the device's name as it is now, and the gateways.
+// Join answers the current name of the device, and the gateways.
 func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinResponse, error) {
 	return d.endpoints.join(ctx, r)
 }
@@ -182,7 +181,7 @@ func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinR
 // Leave does nothing: the device is still in the container, and Join may follow for the same endpoint.
 func (d *Driver) Leave(context.Context, *plugin.LeaveRequest) (*Empty, error) { return &Empty{}, nil }
 
-// DiscoverNew is told of the nodes of a swarm, which do not matter here.
+// DiscoverNew is called for nodes of a swarm, which do not matter here.
 func (d *Driver) DiscoverNew(context.Context, *plugin.DiscoveryNotification) (*Empty, error) {
 	return &Empty{}, nil
 }
@@ -192,8 +191,8 @@ func (d *Driver) DiscoverDelete(context.Context, *plugin.DiscoveryNotification) 
 	return &Empty{}, nil
 }
 
-// ProgramExternalConnectivity is for published ports, which a device of its own does not need; and the engine does not
-// always call it (29 after a live restore), so that nothing may depend on it.
+// ProgramExternalConnectivity is for published ports, which a container with its own device does not need. The engine does not always call
+// it (29 after a live restore), so nothing may depend on it.
 func (d *Driver) ProgramExternalConnectivity(context.Context, *plugin.ProgramExternalConnectivityRequest) (*Empty, error) {
 	return &Empty{}, nil
 }
@@ -203,10 +202,10 @@ func (d *Driver) RevokeExternalConnectivity(context.Context, *plugin.RevokeExter
 	return &Empty{}, nil
 }
 
-// CountersResponse is how often the driver has decided what since the process was started; package metrics lists the names.
+// CountersResponse has the counters of the driver's decisions since the process was started; package metrics lists their names.
 type CountersResponse struct{ Counters map[string]int64 }
 
-// Counters answers how often the driver has decided what.
+// Counters answers the counters of the driver's decisions.
 func (d *Driver) Counters(context.Context, *Empty) (*CountersResponse, error) {
 	return &CountersResponse{d.counters.Snapshot()}, nil
 }

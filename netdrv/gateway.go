@@ -4,13 +4,13 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/mellanox/passthrough/netdrv/ledger"
-
 	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/netdrv/ledger"
 )
 
-// gateways fills in what the container's default routes need. When there is none the engine must be told not to look for
-// another: it would give the container a second leg, on docker_gwbridge (libnetwork, engines 20.10 to 29).
+// gateways sets the container's gateways, and the routes to them. If there is none it disables the engine's gateway service, which would
+// connect the container to docker_gwbridge as well (libnetwork, engines 20.10 to 29).
 func gateways(n ledger.Network, e ledger.Endpoint, r *plugin.JoinResponse) {
 	near := n.Pools
 	if len(e.Subnets) > 0 {
@@ -30,8 +30,7 @@ func gateways(n ledger.Network, e ledger.Endpoint, r *plugin.JoinResponse) {
 	r.DisableGatewayService = r.Gateway == "" && r.GatewayIPv6 == ""
 }
 
-// subnetsOf are the pools that addresses are in; nil when there is but one pool of each family, so that nothing has to be
-// told apart.
+// subnetsOf returns the pools that addresses are in; nil if there is at most one pool of each family, so that there is no choice.
 func subnetsOf(pools []string, addresses ...string) []string {
 	of := map[bool]int{} // pools by whether they are IPv6
 	for _, p := range pools {
@@ -55,7 +54,7 @@ func subnetsOf(pools []string, addresses ...string) []string {
 	return subnets
 }
 
-// nearest is the gateway that is in one of the subnets, of the first and the others of its family; else the first.
+// nearest returns the gateway in one of the subnets, of first and of those of others that are of its family; if none is, first.
 func nearest(first string, others, subnets []string) string {
 	for _, text := range append([]string{first}, others...) {
 		gw, err := netip.ParseAddr(text)
@@ -72,8 +71,8 @@ func nearest(first string, others, subnets []string) string {
 	return first
 }
 
-// routeTo is the route to a gateway outside the network's subnets, which the engine demands before it accepts such a
-// gateway; nil for one inside, and for none.
+// routeTo returns the route to a gateway outside the network's subnets, without which the engine does not accept it; nil for a gateway
+// inside, and for none.
 func routeTo(gateway string, pools []string) *plugin.StaticRoute {
 	const connected = 1 // libnetwork types.CONNECTED
 	gw, err := netip.ParseAddr(gateway)

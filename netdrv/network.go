@@ -7,6 +7,8 @@ import (
 	"maps"
 	"net/netip"
 
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"github.com/docker/libnetwork/netlabel"
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/internal/keylock"
@@ -15,16 +17,12 @@ import (
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/mode"
-	"github.com/mellanox/passthrough/netdrv/vfpool"
-
-	plugin "github.com/docker/go-plugins-helpers/network"
-	"github.com/docker/libnetwork/netlabel"
-
 	"github.com/mellanox/passthrough/netdrv/option"
+	"github.com/mellanox/passthrough/netdrv/vfpool"
 	"github.com/mellanox/passthrough/store"
 )
 
-// networks creates and deletes networks. Its caller locks all networks with networksLock.
+// networks creates, confirms and deletes networks, and removes stale ones.
 type networks struct {
 	store           store.Store
 	log             *zap.Logger
