@@ -8,16 +8,11 @@ package etcdstore
 import (
 	"context"
 	"errors"
-	"fmt"
-	"strconv"
 	"strings"
 	"sync/atomic"
-	"time"
 
-	"go.etcd.io/etcd/client/pkg/v3/logutil"
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
-	"golang.org/x/sync/semaphore"
-	"google.golang.org/grpc"
 
 	"github.com/mellanox/passthrough/store"
 )
@@ -59,20 +54,14 @@ const (
 
 // etcd is the store. It connects at the first call, and again whenever it has no connection, so that a node starts while etcd is away.
 type etcd struct {
+	rollbackGuard // checks all answers
+
 	config Config
-	ctx    context.Context // of the connection; ends with Close
-	end    context.CancelFunc
-	closed atomic.Bool
+	keys   keyspace
+	conn   *connection
+	lease  tokenLease
 
-	rollback    atomic.Pointer[rolledBack] // not nil once etcd has shown an older state
-	connEvents  atomic.Int64               // number of connections that were opened or closed
-	checkedConn atomic.Int64               // connEvents when etcd was last seen not to show an older state
-
-	mu         *semaphore.Weighted // a mutex with a context; guards the fields below
-	client     *clientv3.Client    // nil until it is connected and the schema was checked
-	lease      clientv3.LeaseID    // of tokens; 0 for none
-	leaseSince time.Time
-	seen       watermark
+	checkedConn atomic.Int64 // conn.events when etcd was last seen not to show an older state
 }
 
 // Open returns the store. It does not connect: while etcd is away every call returns an error that matches [store.ErrUnavailable] and says
@@ -82,108 +71,79 @@ func Open(c Config) (store.Store, error) {
 		return nil, err
 	}
 	c.Prefix = strings.TrimRight(c.Prefix, "/")
-	ctx, end := context.WithCancel(context.Background())
-	return &etcd{config: c, ctx: ctx, end: end, mu: semaphore.NewWeighted(1)}, nil
+	e := &etcd{config: c, keys: keyspace(c.Prefix)}
+	e.conn = newConnection(&e.config)
+	return e, nil
 }
 
-// record returns the key of a record in etcd.
-func (e *etcd) record(key string) string { return e.config.Prefix + recordsKey + key }
-
-// connected returns the client, and connects if there is none.
-func (e *etcd) connected(ctx context.Context) (*clientv3.Client, error) {
-	if err := e.mu.Acquire(ctx, 1); err != nil {
-		return nil, err
+// usable returns an error if the store is closed or ctx has ended.
+func (e *etcd) usable(ctx context.Context, attempt string) error {
+	err := ctx.Err()
+	if e.conn.closed.Load() {
+		err = store.ErrClosed
 	}
-	defer e.mu.Release(1)
-	if e.closed.Load() {
-		return nil, store.ErrClosed
-	}
-	if e.client != nil {
-		return e.client, nil
-	}
-	client, err := e.connect(ctx)
 	if err != nil {
-		return nil, err
-	}
-	if err := e.checkSchema(ctx, client); err != nil {
-		return nil, errors.Join(err, client.Close())
-	}
-	e.client = client
-	return client, nil
-}
-
-// Keepalives detect a broken connection. A member refuses more than one in 5 s by default (--grpc-keepalive-min-time).
-const (
-	keepAliveTime    = 10 * time.Second
-	keepAliveTimeout = 3 * time.Second
-)
-
-// connect makes a client. With a user it authenticates at once. It reads the files at each call.
-func (e *etcd) connect(ctx context.Context) (*clientv3.Client, error) {
-	tls, err := e.config.tls()
-	if err != nil {
-		return nil, err
-	}
-	password, err := e.config.password()
-	if err != nil {
-		return nil, err
-	}
-	const silent = 6 // above zapcore.FatalLevel: the errors say everything
-	logger, err := logutil.CreateDefaultZapLogger(silent)
-	if err != nil {
-		return nil, err
-	}
-	bound := attemptMax
-	if deadline, ok := ctx.Deadline(); ok {
-		bound = max(min(bound, time.Until(deadline)), time.Millisecond)
-	}
-	return clientv3.New(clientv3.Config{
-		Endpoints: e.config.urls(), Context: e.ctx, DialTimeout: bound, TLS: tls, Logger: logger,
-		Username: e.config.User, Password: password,
-		DialKeepAliveTime: keepAliveTime, DialKeepAliveTimeout: keepAliveTimeout,
-		// The second is for an expired authentication token. The store retries calls itself, see retry.go.
-		MaxUnaryRetries: 2,
-		DialOptions:     []grpc.DialOption{grpc.WithStatsHandler(sentHandler{&e.connEvents}), grpc.WithChainUnaryInterceptor(keepError)},
-	})
-}
-
-// schemaVersion is the version of the layout of keys and values.
-const schemaVersion = 1
-
-// checkSchema reads the schema version in etcd, and writes ours if there is none.
-func (e *etcd) checkSchema(ctx context.Context, client *clientv3.Client) error {
-	key := e.config.Prefix + schemaKey
-	resp, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).
-		Then(clientv3.OpPut(key, strconv.Itoa(schemaVersion))).Else(clientv3.OpGet(key)).Commit()
-	if err != nil || resp.Succeeded {
-		return err
-	}
-	found := string(resp.Responses[0].GetResponseRange().Kvs[0].Value)
-	version, err := strconv.Atoi(found)
-	switch {
-	case err != nil || version < 1:
-		return fmt.Errorf("%s: %w: schema version %.20q", key, store.ErrCorrupt, found)
-	case version > schemaVersion:
-		return fmt.Errorf("%w: it has schema %d, this version knows %d", store.ErrNewer, version, schemaVersion)
+		return &callError{config: &e.config, attempt: attempt, kind: store.ErrUnavailable, cause: err}
 	}
 	return nil
 }
 
 // Close implements [store.Store]. Calls in flight end with an error.
 func (e *etcd) Close() error {
-	if e.closed.Swap(true) {
-		return nil
-	}
-	e.end()
-	if err := e.mu.Acquire(context.Background(), 1); err != nil { // held for one attempt at most
-		return err
-	}
-	defer e.mu.Release(1)
-	if e.client == nil {
-		return nil
-	}
-	if err := e.client.Close(); err != nil && !errors.Is(err, context.Canceled) {
+	if err := e.conn.close(); err != nil && !errors.Is(err, context.Canceled) {
 		return &callError{config: &e.config, attempt: "close", cause: err}
 	}
 	return nil
+}
+
+// A keyspace is the prefix of all keys in etcd.
+type keyspace string
+
+// record returns the key of a record in etcd.
+func (k keyspace) record(key string) string { return string(k) + recordsKey + key }
+
+// token returns the key of a transaction's token in etcd.
+func (k keyspace) token(token string) string { return string(k) + tokensKey + token }
+
+// schema returns the key of the schema version in etcd.
+func (k keyspace) schema() string { return string(k) + schemaKey }
+
+// kv returns a record of etcd as callers know it.
+func (k keyspace) kv(kv *mvccpb.KeyValue) store.KV {
+	value := kv.Value
+	if value == nil {
+		value = []byte{}
+	}
+	return store.KV{Key: strings.TrimPrefix(string(kv.Key), k.record("")), Value: value, Rev: kv.ModRevision}
+}
+
+// compares returns the conditions as etcd comparisons. An absent key has revision 0 in etcd as in [store.Cond].
+func (k keyspace) compares(conds []store.Cond) []clientv3.Cmp {
+	var cmps []clientv3.Cmp
+	for _, c := range conds {
+		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(k.record(c.Key)), "=", c.Rev))
+	}
+	return cmps
+}
+
+// reads returns operations that read the keys of the conditions.
+func (k keyspace) reads(conds []store.Cond) []clientv3.Op {
+	var ops []clientv3.Op
+	for _, c := range conds {
+		ops = append(ops, clientv3.OpGet(k.record(c.Key), clientv3.WithKeysOnly()))
+	}
+	return ops
+}
+
+// writes returns the operations as etcd operations.
+func (k keyspace) writes(then []store.Op) []clientv3.Op {
+	var ops []clientv3.Op
+	for _, op := range then {
+		if op.Value == nil {
+			ops = append(ops, clientv3.OpDelete(k.record(op.Key)))
+		} else {
+			ops = append(ops, clientv3.OpPut(k.record(op.Key), string(op.Value)))
+		}
+	}
+	return ops
 }

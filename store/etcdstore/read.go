@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -19,18 +18,6 @@ const (
 	rangeTries = 6    // reads of a range from its start, if etcd has compacted the revision of the first page
 )
 
-// usable returns an error if the store is closed or ctx has ended.
-func (e *etcd) usable(ctx context.Context, attempt string) error {
-	err := ctx.Err()
-	if e.closed.Load() {
-		err = store.ErrClosed
-	}
-	if err != nil {
-		return &callError{config: &e.config, attempt: attempt, kind: store.ErrUnavailable, cause: err}
-	}
-	return nil
-}
-
 // Get implements [store.Store].
 func (e *etcd) Get(ctx context.Context, key string) (store.KV, error) {
 	if err := store.CheckKey(key); err != nil {
@@ -43,7 +30,7 @@ func (e *etcd) Get(ctx context.Context, key string) (store.KV, error) {
 	defer cancel()
 	var found []*mvccpb.KeyValue
 	err := r.read(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		resp, err := e.get(ctx, client, e.record(key))
+		resp, err := e.get(ctx, client, e.keys.record(key))
 		if err == nil {
 			found = resp.Kvs
 		}
@@ -55,13 +42,13 @@ func (e *etcd) Get(ctx context.Context, key string) (store.KV, error) {
 	if len(found) == 0 {
 		return store.KV{}, fmt.Errorf("record %s: %w", key, store.ErrNotFound)
 	}
-	return e.kv(found[0]), nil
+	return e.keys.kv(found[0]), nil
 }
 
 // get reads a key or a range of keys, and checks the answer for a rollback.
 func (e *etcd) get(ctx context.Context, client *clientv3.Client, key string, opts ...clientv3.OpOption) (
 	*clientv3.GetResponse, error) {
-	before, err := e.before(ctx)
+	before, err := e.before()
 	if err != nil {
 		return nil, err
 	}
@@ -69,16 +56,7 @@ func (e *etcd) get(ctx context.Context, client *clientv3.Client, key string, opt
 	if err != nil {
 		return nil, err
 	}
-	return resp, e.check(ctx, before, resp.Header.ClusterId, resp.Header.Revision)
-}
-
-// kv returns a record of etcd as callers know it.
-func (e *etcd) kv(kv *mvccpb.KeyValue) store.KV {
-	value := kv.Value
-	if value == nil {
-		value = []byte{}
-	}
-	return store.KV{Key: strings.TrimPrefix(string(kv.Key), e.config.Prefix+recordsKey), Value: value, Rev: kv.ModRevision}
+	return resp, e.check(before, resp.Header.ClusterId, resp.Header.Revision)
 }
 
 // Range implements [store.Store]. It reads all records before fn sees the first: etcd may compact the revision of the first page, and then
@@ -100,7 +78,7 @@ func (e *etcd) Range(ctx context.Context, prefix string, fn func(store.KV) error
 		if ctx.Err() != nil {
 			return e.usable(ctx, "read")
 		}
-		if err := fn(e.kv(kv)); err != nil {
+		if err := fn(e.keys.kv(kv)); err != nil {
 			return err
 		}
 	}
@@ -109,7 +87,7 @@ func (e *etcd) Range(ctx context.Context, prefix string, fn func(store.KV) error
 
 // list reads all records under prefix, page by page, at the revision of the first page.
 func (e *etcd) list(ctx context.Context, prefix string) ([]*mvccpb.KeyValue, error) {
-	from := e.record(prefix)
+	from := e.keys.record(prefix)
 	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(from)), clientv3.WithLimit(pageSize)}
 	var records []*mvccpb.KeyValue
 	for {

@@ -52,7 +52,7 @@ func (r *retrier) attempt(ctx context.Context, fn func(context.Context, *clientv
 	var s sentState
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, sentKey{}, &s), timeout)
 	defer cancel()
-	client, err := r.store.connected(ctx)
+	client, err := r.store.conn.get(ctx)
 	if err != nil {
 		return false, r.record(err, &s)
 	}
@@ -101,7 +101,7 @@ func (r *retrier) fail(ctx context.Context, kind error) *callError {
 	if err := ctx.Err(); errors.Is(err, context.Canceled) || cause == nil {
 		cause = err
 	}
-	if r.store.closed.Load() {
+	if r.store.conn.closed.Load() {
 		cause = store.ErrClosed
 	}
 	return &callError{config: &r.store.config, attempt: r.what, kind: kind, cause: cause}

@@ -3,6 +3,8 @@ package etcdstore
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -16,23 +18,29 @@ type watermark struct {
 	revision int64
 }
 
+// rollbackGuard compares the state in each answer with the newest one before.
+type rollbackGuard struct {
+	rollback atomic.Pointer[rolledBack] // not nil once etcd has shown an older state
+
+	mu   sync.Mutex
+	seen watermark // guarded by mu
+}
+
 // Watermark implements [store.RollbackDetector]: "CLUSTER REVISION", and the older revision once etcd has shown one.
-func (e *etcd) Watermark() []byte {
-	if rb := e.rollback.Load(); rb != nil {
+func (g *rollbackGuard) Watermark() []byte {
+	if rb := g.rollback.Load(); rb != nil {
 		return fmt.Appendf(nil, "%x %d %d", rb.before.cluster, rb.before.revision, rb.now.revision)
 	}
-	if e.mu.Acquire(context.Background(), 1) != nil { // held for one attempt at most
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.seen.cluster == 0 {
 		return nil
 	}
-	defer e.mu.Release(1)
-	if e.seen.cluster == 0 {
-		return nil
-	}
-	return fmt.Appendf(nil, "%x %d", e.seen.cluster, e.seen.revision)
+	return fmt.Appendf(nil, "%x %d", g.seen.cluster, g.seen.revision)
 }
 
 // SetWatermark implements [store.RollbackDetector].
-func (e *etcd) SetWatermark(raw []byte) error {
+func (g *rollbackGuard) SetWatermark(raw []byte) error {
 	var seen watermark
 	var now int64
 	n, err := fmt.Sscanf(string(raw), "%x %d %d", &seen.cluster, &seen.revision, &now)
@@ -40,57 +48,51 @@ func (e *etcd) SetWatermark(raw []byte) error {
 		return fmt.Errorf("the state of etcd that was seen last, %.40q: %w: %w", raw, store.ErrCorrupt, err)
 	}
 	if n == 3 {
-		e.rollback.Store(&rolledBack{before: seen, now: watermark{seen.cluster, now}})
+		g.rollback.Store(&rolledBack{before: seen, now: watermark{seen.cluster, now}})
 	}
-	if err := e.mu.Acquire(context.Background(), 1); err != nil { // held for one attempt at most
-		return err
-	}
-	defer e.mu.Release(1)
-	e.seen = seen
-	return nil
-}
-
-// check compares the state in an answer with the watermark before the request. It refuses the answers of another cluster one by one, and
-// remembers nothing: with the right cluster in its place the store works again.
-func (e *etcd) check(ctx context.Context, before watermark, cluster uint64, revision int64) error {
-	if before.cluster != 0 && (cluster != before.cluster || revision < before.revision) {
-		rb := &rolledBack{before: before, now: watermark{cluster, revision}}
-		if cluster == before.cluster {
-			e.rollback.CompareAndSwap(nil, rb)
-		}
-		return rb
-	}
-	if e.mu.Acquire(ctx, 1) != nil {
-		return nil // the answer is good; the next one is compared with an older watermark
-	}
-	defer e.mu.Release(1)
-	if e.seen.cluster == 0 || e.seen.cluster == cluster {
-		e.seen = watermark{cluster, max(revision, e.seen.revision)}
-	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.seen = seen
 	return nil
 }
 
 // before returns the watermark. The error matches [store.ErrRolledBack] if etcd has shown an older state.
-func (e *etcd) before(ctx context.Context) (watermark, error) {
-	if rb := e.rollback.Load(); rb != nil {
+func (g *rollbackGuard) before() (watermark, error) {
+	if rb := g.rollback.Load(); rb != nil {
 		return watermark{}, rb
 	}
-	if err := e.mu.Acquire(ctx, 1); err != nil {
-		return watermark{}, err
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.seen, nil
+}
+
+// check compares the state in an answer with the watermark before the request. It refuses the answers of another cluster one by one, and
+// remembers nothing: with the right cluster in its place the store works again.
+func (g *rollbackGuard) check(before watermark, cluster uint64, revision int64) error {
+	if before.cluster != 0 && (cluster != before.cluster || revision < before.revision) {
+		rb := &rolledBack{before: before, now: watermark{cluster, revision}}
+		if cluster == before.cluster {
+			g.rollback.CompareAndSwap(nil, rb)
+		}
+		return rb
 	}
-	defer e.mu.Release(1)
-	return e.seen, nil
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.seen.cluster == 0 || g.seen.cluster == cluster {
+		g.seen = watermark{cluster, max(revision, g.seen.revision)}
+	}
+	return nil
 }
 
 // checkBeforeWrite reads a key before a write if connections were opened or closed since it last did. The answer to a write shows an older
 // state too late, after the write; but a restore of etcd always closes the connections to it.
 func (e *etcd) checkBeforeWrite(ctx context.Context, r *retrier) error {
-	now := e.connEvents.Load()
+	now := e.conn.events.Load()
 	if e.checkedConn.Load() == now {
 		return nil
 	}
 	_, err := r.attempt(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		_, err := e.get(ctx, client, e.config.Prefix+schemaKey)
+		_, err := e.get(ctx, client, e.keys.schema())
 		return err
 	})
 	if err == nil {

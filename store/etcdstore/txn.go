@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -19,10 +18,6 @@ const (
 	condsMax = 100     // etcd takes 128 operations a level (--max-txn-ops); the token and the fence need some
 	opsMax   = 60      // operations in a nested transaction; etcd's bound holds for both levels together
 	sizeMax  = 5 << 18 // bytes; etcd takes 1.5 MiB (--max-request-bytes), headers included
-
-	// tokenTTL is the TTL in seconds of the etcd lease of tokens. It is used for half of that time, and far longer than any call takes:
-	// a request that is still in flight fails once the lease of its token has ended.
-	tokenTTL = 600
 
 	tokenApplied = "1" // the value of the token of a transaction that was applied
 	tokenFenced  = "0" // the value of the token of a transaction that will never be applied
@@ -65,7 +60,7 @@ func (e *etcd) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (st
 	if token == "" {
 		token = rand.Text()
 	}
-	w := &transaction{store: e, token: e.config.Prefix + tokensKey + token, conds: conds, then: lastOf(then)}
+	w := &transaction{store: e, token: e.keys.token(token), conds: conds, then: lastOf(then)}
 	return w.run(ctx, r)
 }
 
@@ -116,7 +111,7 @@ func (w *transaction) run(ctx context.Context, r *retrier) (store.Result, error)
 // attempt sends the transaction once; done is false if another attempt may help. If little time is left, it sends a fence in place of the
 // transaction, so that the caller still learns whether something was written.
 func (w *transaction) attempt(ctx context.Context, r *retrier) (result store.Result, done bool, err error) {
-	lease, err := w.store.tokenLease(ctx, r)
+	lease, err := w.store.lease.get(ctx, r)
 	if err == nil {
 		err = w.store.checkBeforeWrite(ctx, r)
 	}
@@ -143,7 +138,7 @@ func (w *transaction) attempt(ctx context.Context, r *retrier) (result store.Res
 		w.unanswered = w.unanswered || sent
 		return store.Result{}, false, err
 	case errors.Is(err, rpctypes.ErrLeaseNotFound) && !w.unanswered:
-		w.store.dropLease(ctx, lease)
+		w.store.lease.drop(lease)
 		return store.Result{}, false, err
 	case errors.Is(err, store.ErrRolledBack): // the answer itself shows it: etcd may have applied the transaction
 		w.unanswered = w.unanswered || sent
@@ -169,9 +164,9 @@ func (e *etcd) Fence(ctx context.Context, token string) error {
 	}
 	r, ctx, cancel := e.retrier(ctx, "fence")
 	defer cancel()
-	w := &transaction{store: e, token: e.config.Prefix + tokensKey + token}
+	w := &transaction{store: e, token: e.keys.token(token)}
 	for {
-		lease, err := e.tokenLease(ctx, r)
+		lease, err := e.lease.get(ctx, r)
 		if err == nil {
 			_, err = r.attempt(ctx, func(ctx context.Context, client *clientv3.Client) error {
 				_, err := e.commit(ctx, w.txn(client.Txn(ctx), lease, true))
@@ -182,7 +177,7 @@ func (e *etcd) Fence(ctx context.Context, token string) error {
 		case err == nil:
 			return nil
 		case errors.Is(err, rpctypes.ErrLeaseNotFound):
-			e.dropLease(ctx, lease)
+			e.lease.drop(lease)
 		case permanent(err):
 			return r.fail(ctx, store.ErrUnavailable)
 		}
@@ -194,7 +189,7 @@ func (e *etcd) Fence(ctx context.Context, token string) error {
 
 // commit sends a transaction, and checks the answer for a rollback.
 func (e *etcd) commit(ctx context.Context, txn clientv3.Txn) (*clientv3.TxnResponse, error) {
-	before, err := e.before(ctx)
+	before, err := e.before()
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +197,7 @@ func (e *etcd) commit(ctx context.Context, txn clientv3.Txn) (*clientv3.TxnRespo
 	if err != nil {
 		return nil, err
 	}
-	return resp, e.check(ctx, before, resp.Header.ClusterId, resp.Header.Revision)
+	return resp, e.check(before, resp.Header.ClusterId, resp.Header.Revision)
 }
 
 // txn builds the etcd transaction.
@@ -212,25 +207,12 @@ func (w *transaction) txn(txn clientv3.Txn, lease clientv3.LeaseID, fence bool) 
 	if fence {
 		return txn.If(absent).Then(put(tokenFenced)).Else(clientv3.OpGet(w.token))
 	}
-	then := append(nested(w.operations()), put(tokenApplied))
-	otherwise := append([]clientv3.Op{clientv3.OpGet(w.token)}, w.store.reads(w.conds)...)
+	then := append(nested(w.store.keys.writes(w.then)), put(tokenApplied))
+	otherwise := append([]clientv3.Op{clientv3.OpGet(w.token)}, w.store.keys.reads(w.conds)...)
 	if w.unanswered {
 		otherwise = append(otherwise, clientv3.OpTxn([]clientv3.Cmp{absent}, []clientv3.Op{put(tokenFenced)}, nil))
 	}
-	return txn.If(append(w.store.compares(w.conds), absent)...).Then(then...).Else(otherwise...)
-}
-
-// operations returns the writes as etcd operations.
-func (w *transaction) operations() []clientv3.Op {
-	var ops []clientv3.Op
-	for _, op := range w.then {
-		if op.Value == nil {
-			ops = append(ops, clientv3.OpDelete(w.store.record(op.Key)))
-		} else {
-			ops = append(ops, clientv3.OpPut(w.store.record(op.Key), string(op.Value)))
-		}
-	}
-	return ops
+	return txn.If(append(w.store.keys.compares(w.conds), absent)...).Then(then...).Else(otherwise...)
 }
 
 // nested groups many operations into nested transactions: etcd limits their number for each level. All are applied at once with one
@@ -244,24 +226,6 @@ func nested(ops []clientv3.Op) []clientv3.Op {
 		groups = append(groups, clientv3.OpTxn(nil, chunk, nil))
 	}
 	return groups
-}
-
-// compares returns the conditions as etcd comparisons. An absent key has revision 0 in etcd as in [store.Cond].
-func (e *etcd) compares(conds []store.Cond) []clientv3.Cmp {
-	var cmps []clientv3.Cmp
-	for _, c := range conds {
-		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(e.record(c.Key)), "=", c.Rev))
-	}
-	return cmps
-}
-
-// reads returns operations that read the keys of the conditions.
-func (e *etcd) reads(conds []store.Cond) []clientv3.Op {
-	var ops []clientv3.Op
-	for _, c := range conds {
-		ops = append(ops, clientv3.OpGet(e.record(c.Key), clientv3.WithKeysOnly()))
-	}
-	return ops
 }
 
 // result decodes the answer to a transaction.
@@ -313,7 +277,7 @@ func failed(conds []store.Cond, reads []*pb.ResponseOp) (store.Result, error) {
 func (e *etcd) verify(ctx context.Context, r *retrier, conds []store.Cond) (store.Result, error) {
 	var resp *clientv3.TxnResponse
 	err := r.read(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
-		resp, err = e.commit(ctx, client.Txn(ctx).If(e.compares(conds)...).Else(e.reads(conds)...))
+		resp, err = e.commit(ctx, client.Txn(ctx).If(e.keys.compares(conds)...).Else(e.keys.reads(conds)...))
 		return err
 	})
 	switch {
@@ -323,44 +287,4 @@ func (e *etcd) verify(ctx context.Context, r *retrier, conds []store.Cond) (stor
 		return store.Result{OK: true, Rev: resp.Header.Revision}, nil
 	}
 	return failed(conds, resp.Responses)
-}
-
-// tokenLease returns the lease of tokens. It is not kept alive: when half of its time has passed, a new one is granted.
-func (e *etcd) tokenLease(ctx context.Context, r *retrier) (clientv3.LeaseID, error) {
-	if err := e.mu.Acquire(ctx, 1); err != nil {
-		return 0, err
-	}
-	lease, fresh := e.lease, time.Since(e.leaseSince) < tokenTTL*time.Second/2
-	e.mu.Release(1)
-	if lease != 0 && fresh {
-		return lease, nil
-	}
-	granted := time.Now()
-	_, err := r.attempt(ctx, func(ctx context.Context, client *clientv3.Client) error {
-		resp, err := client.Grant(ctx, tokenTTL)
-		if err == nil {
-			lease = resp.ID
-		}
-		return err
-	})
-	if err != nil {
-		return 0, err
-	}
-	if err := e.mu.Acquire(ctx, 1); err != nil {
-		return 0, err
-	}
-	defer e.mu.Release(1)
-	e.lease, e.leaseSince = lease, granted
-	return lease, nil
-}
-
-// dropLease drops a lease that etcd does not know, as after a suspend of this host.
-func (e *etcd) dropLease(ctx context.Context, lease clientv3.LeaseID) {
-	if e.mu.Acquire(ctx, 1) != nil {
-		return
-	}
-	defer e.mu.Release(1)
-	if e.lease == lease {
-		e.lease = 0
-	}
 }

@@ -1,0 +1,131 @@
+package etcdstore
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/etcd/client/pkg/v3/logutil"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"golang.org/x/sync/semaphore"
+	"google.golang.org/grpc"
+
+	"github.com/mellanox/passthrough/store"
+)
+
+// connection makes the client when it is needed first.
+type connection struct {
+	config *Config
+	ctx    context.Context // of the client; ends with close
+	end    context.CancelFunc
+	closed atomic.Bool
+	events atomic.Int64 // number of connections to members that were opened or closed
+
+	mu     *semaphore.Weighted // a mutex with a context; guards client
+	client *clientv3.Client    // nil until it is connected and the schema was checked
+}
+
+// newConnection returns a connection without a client yet.
+func newConnection(c *Config) *connection {
+	ctx, end := context.WithCancel(context.Background())
+	return &connection{config: c, ctx: ctx, end: end, mu: semaphore.NewWeighted(1)}
+}
+
+// get returns the client, and connects if there is none.
+func (c *connection) get(ctx context.Context) (*clientv3.Client, error) {
+	if err := c.mu.Acquire(ctx, 1); err != nil {
+		return nil, err
+	}
+	defer c.mu.Release(1)
+	if c.closed.Load() {
+		return nil, store.ErrClosed
+	}
+	if c.client != nil {
+		return c.client, nil
+	}
+	client, err := c.connect(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.checkSchema(ctx, client); err != nil {
+		return nil, errors.Join(err, client.Close())
+	}
+	c.client = client
+	return client, nil
+}
+
+// Keepalives detect a broken connection. A member refuses more than one in 5 s by default (--grpc-keepalive-min-time).
+const (
+	keepAliveTime    = 10 * time.Second
+	keepAliveTimeout = 3 * time.Second
+)
+
+// connect makes a client. With a user it authenticates at once. It reads the files at each call.
+func (c *connection) connect(ctx context.Context) (*clientv3.Client, error) {
+	tls, err := c.config.tls()
+	if err != nil {
+		return nil, err
+	}
+	password, err := c.config.password()
+	if err != nil {
+		return nil, err
+	}
+	const silent = 6 // above zapcore.FatalLevel: the errors say everything
+	logger, err := logutil.CreateDefaultZapLogger(silent)
+	if err != nil {
+		return nil, err
+	}
+	bound := attemptMax
+	if deadline, ok := ctx.Deadline(); ok {
+		bound = max(min(bound, time.Until(deadline)), time.Millisecond)
+	}
+	return clientv3.New(clientv3.Config{
+		Endpoints: c.config.urls(), Context: c.ctx, DialTimeout: bound, TLS: tls, Logger: logger,
+		Username: c.config.User, Password: password,
+		DialKeepAliveTime: keepAliveTime, DialKeepAliveTimeout: keepAliveTimeout,
+		// The second is for an expired authentication token. The store retries calls itself, see retry.go.
+		MaxUnaryRetries: 2,
+		DialOptions:     []grpc.DialOption{grpc.WithStatsHandler(sentHandler{&c.events}), grpc.WithChainUnaryInterceptor(keepError)},
+	})
+}
+
+// schemaVersion is the version of the layout of keys and values.
+const schemaVersion = 1
+
+// checkSchema reads the schema version in etcd, and writes ours if there is none.
+func (c *connection) checkSchema(ctx context.Context, client *clientv3.Client) error {
+	key := keyspace(c.config.Prefix).schema()
+	resp, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).
+		Then(clientv3.OpPut(key, strconv.Itoa(schemaVersion))).Else(clientv3.OpGet(key)).Commit()
+	if err != nil || resp.Succeeded {
+		return err
+	}
+	found := string(resp.Responses[0].GetResponseRange().Kvs[0].Value)
+	version, err := strconv.Atoi(found)
+	switch {
+	case err != nil || version < 1:
+		return fmt.Errorf("%s: %w: schema version %.20q", key, store.ErrCorrupt, found)
+	case version > schemaVersion:
+		return fmt.Errorf("%w: it has schema %d, this version knows %d", store.ErrNewer, version, schemaVersion)
+	}
+	return nil
+}
+
+// close closes the client. Calls in flight end with an error.
+func (c *connection) close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	c.end()
+	if err := c.mu.Acquire(context.Background(), 1); err != nil { // held for one attempt at most
+		return err
+	}
+	defer c.mu.Release(1)
+	if c.client == nil {
+		return nil
+	}
+	return c.client.Close()
+}
