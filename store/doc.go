@@ -9,6 +9,6 @@
 //	ipamdrv ─┘                                   └──> etcdstore: an etcd of all nodes
 //
 // [Store.Txn] is the one way to write: a compare-and-swap over any number of keys, durable when it returns. [Reopen] opens a store in the
-// background. [NewMemory] is for unit tests. Package storetest has the contract of every implementation, and decorators that inject
+// background. [NewMemory] is for unit tests. Package storetest has the conformance suite, and decorators that inject
 // crashes and faults. Package journal is a file for intents that must survive a kill.
 package store

@@ -9,7 +9,7 @@ import (
 	"sync"
 )
 
-// Memory is a Store in memory, for tests: it keeps every promise of a ledger but survival of the process.
+// Memory is a Store in memory, for tests. It passes the conformance suite, and does not survive the process.
 type Memory struct {
 	data *memoryData
 

@@ -11,12 +11,12 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// FuzzFrame: any bytes are the very record that was framed so, or damaged; and a record under another key is damaged.
+// FuzzFrame: bytes decode to the record that encodes to them, or are damaged. A record under another key is damaged.
 func FuzzFrame(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key string, raw []byte, value []byte, rev int64) {
 		if kv, err := unframe(key, raw); err == nil {
 			if again := frame(key, kv.Value, kv.Rev); kv.Key != key || !bytes.Equal(again, raw) {
-				t.Errorf("%x is %+v, which is %x", raw, kv, again)
+				t.Errorf("%x decodes to %+v, which encodes to %x", raw, kv, again)
 			}
 		} else if !errors.Is(err, store.ErrCorrupt) {
 			t.Error(err)
@@ -26,23 +26,23 @@ func FuzzFrame(f *testing.F) {
 			t.Errorf("%q at %d: %+v, %v", value, rev, kv, err)
 		}
 		if kv, err := unframe(key+"x", framed); err == nil {
-			t.Errorf("the record of %q is taken for that of another: %+v", key, kv)
+			t.Errorf("the record of %q was decoded under another key: %+v", key, kv)
 		}
 		for i := range min(len(framed), 64) {
 			framed[i] ^= 0x10
 			if kv, err := unframe(key, framed); err == nil {
-				t.Errorf("byte %d of %x was flipped: %+v", i, framed, kv)
+				t.Errorf("%x has a wrong byte %d, and was decoded: %+v", framed, i, kv)
 			}
 			framed[i] ^= 0x10
 		}
 	})
 }
 
-// FuzzHead: any bytes are the very head that was encoded so, or damaged.
+// FuzzHead: bytes decode to the head that encodes to them, or are damaged.
 func FuzzHead(f *testing.F) {
 	f.Fuzz(func(t *testing.T, raw []byte, rev int64, count uint64, sums uint32) {
 		if h, err := decodeHead(raw); err == nil && raw != nil && !bytes.Equal(h.encode(), raw) {
-			t.Errorf("%x is %+v, which is %x", raw, h, h.encode())
+			t.Errorf("%x decodes to %+v, which encodes to %x", raw, h, h.encode())
 		} else if err != nil && !errors.Is(err, store.ErrCorrupt) {
 			t.Error(err)
 		}
@@ -53,8 +53,8 @@ func FuzzHead(f *testing.F) {
 	})
 }
 
-// FuzzLedgerFile: a ledger file in which some bytes are others is opened and has all its records, or is kept and refused;
-// and no file, whatever it is, takes the process along.
+// FuzzLedgerFile: a ledger file with some wrong bytes is opened and has all its records, or it is kept and refused. No file makes the
+// process crash.
 func FuzzLedgerFile(f *testing.F) {
 	path := filepath.Join(f.TempDir(), "ledger.db")
 	records := map[string]string{}
@@ -80,7 +80,7 @@ func FuzzLedgerFile(f *testing.F) {
 	f.Fuzz(func(t *testing.T, at uint16, other []byte, size uint32) {
 		file := bytes.Clone(good)
 		copy(file[int(at)%len(good):], other)
-		file = file[:min(len(file), int(size))] // never longer: what follows the last page is not looked at
+		file = file[:min(len(file), int(size))] // never longer: bytes after the last page are not read
 		path := filepath.Join(t.TempDir(), "ledger.db")
 		if err := os.WriteFile(path, file, 0o600); err != nil {
 			t.Fatal(err)
@@ -95,7 +95,7 @@ func FuzzLedgerFile(f *testing.F) {
 		defer func() { _ = s.Close() }()
 		found := map[string]string{}
 		if err := s.Range(t.Context(), "", func(kv store.KV) error { found[kv.Key] = string(kv.Value); return nil }); err != nil {
-			t.Errorf("%x at %d, %d bytes: opened, and then: %v", other, at, size, err)
+			t.Errorf("%x at %d, %d bytes: opened, but Range returns %v", other, at, size, err)
 		}
 		for key, value := range records {
 			if key == last && found[key] == "" && int(at)%len(good) < 2*os.Getpagesize() {

@@ -21,7 +21,7 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// stamp matches what differs from run to run in an error: the directory and the time a file was set aside.
+// stamp matches the parts of an error that vary from run to run: the directory, and the time when a file was set aside.
 var stamp = regexp.MustCompile(`/\S*/(ledger\.db)|(damaged-)[0-9]{8}T[0-9]{6}Z`)
 
 // wantError compares an error word for word, without directory and time.
@@ -102,8 +102,8 @@ func TestOpenMakesDirectoryAndFile(t *testing.T) {
 	}
 }
 
-// TestOpenClosesAnEmptyDirectory: an engine makes the state directory of a plugin for everybody to read. What is in use by
-// somebody already keeps its mode.
+// TestOpenClosesAnEmptyDirectory: an engine makes the state directory of a plugin readable for all users. Open changes the mode of an empty
+// directory only.
 func TestOpenClosesAnEmptyDirectory(t *testing.T) {
 	for name, want := range map[string]os.FileMode{"": 0o700, "devices": 0o755} {
 		dir := t.TempDir()
@@ -195,7 +195,7 @@ func TestDamagedFiles(t *testing.T) {
 		{"heads overwritten", append(make([]byte, 2*pageSize), sound[2*pageSize:]...),
 			"not a ledger file, it has no valid head"},
 		{"data overwritten", append(slices.Clone(sound[:2*pageSize]), make([]byte, len(sound)-2*pageSize)...), ""},
-		{"a bolt file of somebody else", foreignBolt(t), "not a ledger of this plugin, it has no schema version"},
+		{"a bolt file of another program", foreignBolt(t), "not a ledger of this plugin, it has no schema version"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -215,7 +215,7 @@ func TestDamagedFiles(t *testing.T) {
 				t.Fatalf("files %q, want the damaged one set aside", got)
 			}
 
-			for range 2 { // it stays so: an empty ledger would lend what is in use
+			for range 2 { // the error stays: an empty ledger would allocate devices that are in use
 				_, err = boltstore.Open(path)
 				wantError(t, err, store.ErrCorrupt, "ledger ledger.db: open: an earlier ledger is damaged; "+remedy)
 			}
@@ -300,9 +300,8 @@ func TestTwoDamagedFilesAreBothKept(t *testing.T) {
 	}
 }
 
-// Whatever bytes change, opening either shows what was written (or, when the newest head is torn, what was there one
-// transaction earlier, as after a crash), or says that the file is damaged. It never shows anything else and never
-// dies.
+// TestFlippedBytes: a file with wrong bytes shows the records that were written, or those of one transaction earlier if the newest head is
+// torn, as after a crash; otherwise Open returns ErrCorrupt. The process never crashes.
 func TestFlippedBytes(t *testing.T) {
 	path := ledger(t, 600)
 	sound, err := os.ReadFile(path)
@@ -347,7 +346,7 @@ func TestFlippedBytes(t *testing.T) {
 		}
 		opened++
 		if got := contents(t, s); got != latest && got != previous {
-			t.Errorf("seed %d: the ledger shows what was never written:\n%s", seed, cmp.Diff(latest, got))
+			t.Errorf("seed %d: the ledger shows records that were never written:\n%s", seed, cmp.Diff(latest, got))
 		}
 		storetest.Put(t, s, "more", "works")
 		if err := s.Close(); err != nil {
@@ -390,7 +389,7 @@ func TestDirectoryInTheWay(t *testing.T) {
 	}
 }
 
-// A ledger that cannot grow refuses the write, keeps everything else, and goes on when there is room.
+// TestNoRoom: a ledger that cannot grow refuses the write and keeps its records. A write that fits still works.
 func TestNoRoom(t *testing.T) {
 	path := ledger(t, 10)
 	s := mustOpen(t, path, boltstore.MaxSize(1<<16))
@@ -415,7 +414,7 @@ func TestNoRoom(t *testing.T) {
 	}
 }
 
-// TestConformance holds the store to the contract of [store.Store].
+// TestConformance runs the conformance suite.
 func TestConformance(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Opener {
 		path := filepath.Join(t.TempDir(), "ledger.db")

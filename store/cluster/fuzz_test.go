@@ -7,8 +7,8 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// FuzzMember: any record of a member is read or refused, and of one that cannot be read nobody is told that it is lost; what is
-// written of a member can be read again.
+// FuzzMember: any record of a member is decoded or refused. A record that is refused does not make the member lost. A record that was encoded
+// can be decoded.
 func FuzzMember(f *testing.F) {
 	f.Fuzz(func(t *testing.T, record []byte, name string, lost bool) {
 		if n, err := node(store.KV{Key: prefixMember + "id", Value: record}); n.ID != "id" || err != nil && (n.Lost || n.Name != "") {

@@ -11,7 +11,7 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// id is a member's identity.
+// id returns a member's ID.
 func id(t *testing.T, m *cluster.Member) string {
 	t.Helper()
 	id, err := m.ID(t.Context())
@@ -21,7 +21,7 @@ func id(t *testing.T, m *cluster.Member) string {
 	return id
 }
 
-// write makes a write as a member does, and says whether it was made.
+// write makes a write under the member's condition, and returns whether it was applied.
 func write(t *testing.T, m *cluster.Member, shared store.Store) bool {
 	t.Helper()
 	cond, err := m.Cond(t.Context())
@@ -35,20 +35,20 @@ func write(t *testing.T, m *cluster.Member, shared store.Store) bool {
 	return r.OK
 }
 
-// A node is the same one after a restart, and no other is.
+// TestIdentityStays: a node keeps its ID over a restart, and another node has another one.
 func TestIdentityStays(t *testing.T) {
 	own, shared := store.NewMemory(), store.NewMemory()
 	first := cluster.New(own, shared, "n1")
 	if !write(t, first, shared) {
-		t.Error("a member's write was not made")
+		t.Error("a member's write was not applied")
 	}
 	again := cluster.New(own.Reopen(), shared, "n1")
 	if id(t, again) != id(t, first) || !write(t, again, shared) {
-		t.Errorf("it is %s, was %s", id(t, again), id(t, first))
+		t.Errorf("after a restart the ID is %s, was %s, or its write was not applied", id(t, again), id(t, first))
 	}
 	other := cluster.New(store.NewMemory(), shared, "n2")
 	if id(t, other) == id(t, first) || !write(t, other, shared) {
-		t.Error("another node has the same identity")
+		t.Error("another node has the same ID, or its write was not applied")
 	}
 	nodes, err := cluster.Nodes(t.Context(), shared)
 	if err != nil || len(nodes) != 2 {
@@ -62,19 +62,19 @@ func TestIdentityStays(t *testing.T) {
 	}
 }
 
-// A node that was forgotten writes nothing any more, neither what was under way nor after a restart, until it is another.
-func TestForget(t *testing.T) {
+// TestRemoveNode: no write of a removed node is applied, neither one in flight nor one after a restart, until the node has a new ID.
+func TestRemoveNode(t *testing.T) {
 	own, shared := store.NewMemory(), store.NewMemory()
 	m := cluster.New(own, shared, "")
 	if !write(t, m, shared) {
-		t.Fatal("a member's write was not made")
+		t.Fatal("a member's write was not applied")
 	}
 	was := id(t, m)
 	if err := cluster.RemoveNode(t.Context(), shared, was); err != nil {
 		t.Fatal(err)
 	}
 	if write(t, m, shared) {
-		t.Error("a node that was forgotten writes")
+		t.Error("a write of a removed node was applied")
 	}
 	own = own.Reopen()
 	m = cluster.New(own, shared, "")
@@ -85,25 +85,25 @@ func TestForget(t *testing.T) {
 		t.Fatal(err)
 	}
 	if id(t, m) == was || !write(t, m, shared) {
-		t.Error("it does not come back as another one")
+		t.Error("after Renew the node has the old ID, or its write was not applied")
 	}
 	if err := cluster.RemoveNode(t.Context(), shared, was); err != nil {
-		t.Errorf("forgotten twice: %v", err)
+		t.Errorf("removed twice: %v", err)
 	}
-	if err := cluster.RemoveNode(t.Context(), shared, "nobody"); !errors.Is(err, store.ErrNotFound) {
-		t.Errorf("nobody was forgotten: %v", err)
+	if err := cluster.RemoveNode(t.Context(), shared, "unknown"); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("removal of an unknown node: %v", err)
 	}
 	if nodes, err := cluster.Nodes(t.Context(), shared); err != nil || len(nodes) != 2 || nodes[0].Lost == nodes[1].Lost {
 		t.Errorf("nodes: %v, %v", nodes, err)
 	}
-	// In another ledger nobody has said anything of it.
+	// In another shared store the node was not removed.
 	elsewhere := store.NewMemory()
 	if !write(t, cluster.New(own.Reopen(), elsewhere, ""), elsewhere) {
-		t.Error("it does not join another ledger")
+		t.Error("it does not join another shared store")
 	}
 }
 
-// Whatever answers are lost, a node joins once and knows that it did.
+// TestJoinThroughFaults: a node joins once, and knows that it did, whatever answers are lost.
 func TestJoinThroughFaults(t *testing.T) {
 	for seed := range uint64(300) {
 		own, under := store.NewMemory(), store.NewMemory()
@@ -117,42 +117,42 @@ func TestJoinThroughFaults(t *testing.T) {
 			t.Fatal(err)
 		}
 		if m := cluster.New(own, far, ""); !write(t, m, far) {
-			t.Errorf("seed %d: the node's writes are not made", seed)
+			t.Errorf("seed %d: the node's write was not applied", seed)
 		}
 	}
 }
 
-// remembering is a ledger that knows its own past.
-type remembering struct {
+// detector is a store with a watermark.
+type detector struct {
 	*store.Memory
-	past []byte
+	watermark []byte
 }
 
-func (r *remembering) Watermark() []byte              { return r.past }
-func (r *remembering) SetWatermark(past []byte) error { r.past = past; return nil }
+func (d *detector) Watermark() []byte                   { return d.watermark }
+func (d *detector) SetWatermark(watermark []byte) error { d.watermark = watermark; return nil }
 
-// What a node has seen outlives its process until an operator accepts less.
-func TestPast(t *testing.T) {
+// TestWatermark: a node's watermark outlives its process, until an operator accepts an older state.
+func TestWatermark(t *testing.T) {
 	own := store.NewMemory()
-	shared := &remembering{store.NewMemory(), nil}
+	shared := &detector{store.NewMemory(), nil}
 	if err := errors.Join(cluster.LoadWatermark(t.Context(), own, shared), cluster.SaveWatermark(t.Context(), own, shared)); err != nil {
 		t.Fatal(err)
 	}
-	for _, past := range []string{"5", "7", "7"} {
-		shared.past = []byte(past)
+	for _, watermark := range []string{"5", "7", "7"} {
+		shared.watermark = []byte(watermark)
 		if err := cluster.SaveWatermark(t.Context(), own, shared); err != nil {
 			t.Fatal(err)
 		}
 	}
-	next := &remembering{store.NewMemory(), nil}
-	if err := cluster.LoadWatermark(t.Context(), own, next); err != nil || string(next.past) != "7" {
-		t.Errorf("recalled %q, %v", next.past, err)
+	next := &detector{store.NewMemory(), nil}
+	if err := cluster.LoadWatermark(t.Context(), own, next); err != nil || string(next.watermark) != "7" {
+		t.Errorf("loaded watermark %q, %v", next.watermark, err)
 	}
 	if err := cluster.ClearWatermark(t.Context(), own); err != nil {
 		t.Fatal(err)
 	}
-	last := &remembering{store.NewMemory(), nil}
-	if err := cluster.LoadWatermark(t.Context(), own, last); err != nil || last.past != nil {
-		t.Errorf("recalled %q, %v", last.past, err)
+	last := &detector{store.NewMemory(), nil}
+	if err := cluster.LoadWatermark(t.Context(), own, last); err != nil || last.watermark != nil {
+		t.Errorf("loaded watermark %q, %v", last.watermark, err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 	"github.com/mellanox/passthrough/store/etcdstore"
 )
 
-// fileOf is a file with that text.
+// fileOf returns the path of a file with that text.
 func fileOf(t *testing.T, text string) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "file")
@@ -34,7 +34,7 @@ func TestEtcdConfigRefusals(t *testing.T) {
 	}
 }
 
-// What is wrong with a file is said at the first call, and at once.
+// TestEtcdFiles: the first call returns the error about a file, without a wait.
 func TestEtcdFiles(t *testing.T) {
 	const remedy = "; put the file into the plugin's state directory, or correct STORE"
 	noPEM, empty := fileOf(t, "x"), fileOf(t, "\nsecret")

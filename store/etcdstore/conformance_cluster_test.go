@@ -13,7 +13,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
-// mustOpenEtcd opens the ledger under prefix.
+// mustOpenEtcd opens a store.
 func mustOpenEtcd(t *testing.T, c etcdstore.Config) store.Store {
 	t.Helper()
 	s, err := etcdstore.Open(c)
@@ -23,8 +23,8 @@ func mustOpenEtcd(t *testing.T, c etcdstore.Config) store.Store {
 	return s
 }
 
-// TestEtcdContract holds the store to its contract on one real server, every part under a prefix of its own.
-func TestEtcdContract(t *testing.T) {
+// TestConformance runs the conformance suite on one real server, each test under a prefix of its own.
+func TestConformance(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	var parts atomic.Int64
 	storetest.Run(t, func(t *testing.T) storetest.Opener {

@@ -18,7 +18,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
-// within is a context for one call.
+// within returns a context for one call.
 func within(t *testing.T, d time.Duration) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), d)
@@ -26,7 +26,7 @@ func within(t *testing.T, d time.Duration) context.Context {
 	return ctx
 }
 
-// open opens the ledger of c, and closes it with the test.
+// openCluster opens a store in the cluster. It is closed when the test ends.
 func openCluster(t *testing.T, c *etcdtest.Cluster) store.Store {
 	t.Helper()
 	s := mustOpenEtcd(t, etcdstore.Config{Endpoints: c.Endpoints(), Prefix: "/p"})
@@ -38,7 +38,7 @@ func openCluster(t *testing.T, c *etcdtest.Cluster) store.Store {
 	return s
 }
 
-// wantText compares an error with its endpoints replaced.
+// wantText compares the text of an error, with E0, E1... for the endpoints.
 func wantText(t *testing.T, c *etcdtest.Cluster, err, kind error, want string) {
 	t.Helper()
 	if !errors.Is(err, kind) {
@@ -71,24 +71,24 @@ func TestEtcdThatDoesNotListen(t *testing.T) {
 	}
 }
 
-// What did not leave this host is not in doubt.
+// TestEtcdGoesDown: a request that did not leave this host is not ambiguous.
 func TestEtcdGoesDown(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
 	storetest.Put(t, s, "warm", "up")
 	c.Members[0].Kill()
-	c.Members[0].Heal() // the relay ends the connection, as a host does whose process has gone
+	c.Members[0].Heal() // the relay closes the connection, as the kernel does when a process ends
 	if _, err := s.Get(within(t, time.Second), "warm"); !errors.Is(err, store.ErrUnavailable) {
 		t.Errorf("Get: %v", err)
 	}
 	c.Members[0].Refuse()
 	_, err := s.Txn(within(t, time.Second), nil, []store.Op{store.Put("a", nil)})
 	if !errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous) {
-		t.Errorf("Txn: %v, want it not to be in doubt", err)
+		t.Errorf("Txn: %v, want it not to be ambiguous", err)
 	}
 }
 
-// A write whose answer is lost is found out about: it is not made twice, and its caller learns the truth.
+// TestEtcdLostAnswer: a write whose answer is lost is applied once, and its caller gets the right result.
 func TestEtcdLostAnswer(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
@@ -110,7 +110,7 @@ func TestEtcdLostAnswer(t *testing.T) {
 	}
 }
 
-// When the answer stays lost the caller is told so, in time.
+// TestEtcdLostForGood: if no answer comes, the caller gets ErrAmbiguous before its deadline has long passed.
 func TestEtcdLostForGood(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
@@ -125,12 +125,12 @@ func TestEtcdLostForGood(t *testing.T) {
 	}
 	c.Members[0].Heal()
 	if kv, err := s.Get(within(t, 5*time.Second), "a"); err != nil || string(kv.Value) != "1" {
-		t.Errorf("a = %q, %v; the request had gone through", kv.Value, err)
+		t.Errorf("a = %q, %v; the request reached etcd", kv.Value, err)
 	}
 }
 
-// What was settled stays as it is, however late the requests arrive: here at a server that stood still meanwhile.
-func TestEtcdSettle(t *testing.T) {
+// TestEtcdFence: after a fence the record does not change, however late the request arrives; here at a server that was stopped meanwhile.
+func TestEtcdFence(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
 	storetest.Put(t, s, "warm", "up")
@@ -156,11 +156,11 @@ func TestEtcdSettle(t *testing.T) {
 		}
 	}
 	if err := store.Fence(t.Context(), s, "no token"); err == nil {
-		t.Error("what cannot be a token was settled")
+		t.Error("an invalid token was accepted")
 	}
 }
 
-// A request that did not go through leaves no doubt behind once etcd can be asked.
+// TestEtcdCutOff: a request that did not reach etcd is not ambiguous once etcd can be reached.
 func TestEtcdCutOff(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
@@ -210,7 +210,7 @@ func TestEtcdWithoutQuorum(t *testing.T) {
 	storetest.Put(t, s, "b", "1")
 }
 
-// A token whose lease is gone does not stop the next write.
+// TestEtcdLeaseGone: if etcd does not know the tokens' lease any more, the next write gets a new one.
 func TestEtcdLeaseGone(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
@@ -224,13 +224,13 @@ func TestEtcdLeaseGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	storetest.Put(t, s, "a", "2")
-	// Records hang on no lease: nothing but a release frees an address.
+	// Records have no etcd lease: only a release frees an address.
 	if resp, err := client.Get(t.Context(), "/p/r/a"); err != nil || len(resp.Kvs) != 1 || resp.Kvs[0].Lease != 0 {
 		t.Errorf("a: %+v, %v", resp, err)
 	}
 }
 
-// Reading a long list copes with a compaction in between, and shows one moment.
+// TestEtcdCompaction: a list of several pages shows one revision, also if etcd is compacted between two pages.
 func TestEtcdCompaction(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
@@ -259,7 +259,7 @@ func TestEtcdCompaction(t *testing.T) {
 			n++
 			return nil
 		})
-		// Under compactions without a pause it may have to give up; it must not show half a list.
+		// Under permanent compactions it may give up. It must not show a part of the list.
 		if err == nil && n != 3000 || err != nil && n != 0 {
 			t.Errorf("%d records, %v", n, err)
 		}
@@ -338,8 +338,8 @@ func TestEtcdNewerSchema(t *testing.T) {
 		"this version knows 1; upgrade the plugin on this node")
 }
 
-// TestEtcdGoesBack: a cluster whose state is older than what it has shown is not trusted.
-func TestEtcdGoesBack(t *testing.T) {
+// TestEtcdRollback: an etcd that shows an older state than before is refused.
+func TestEtcdRollback(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	s := openCluster(t, c)
 	for range 5 {
@@ -352,27 +352,27 @@ func TestEtcdGoesBack(t *testing.T) {
 		"be restored from a backup, which may show addresses as free that are in use; once that is put right, tell this node with "+
 		"driver accept")
 	if _, err := s.Txn(within(t, 10*time.Second), nil, []store.Op{store.Put("b", nil)}); err == nil {
-		t.Error("it is written to all the same")
+		t.Error("a write was accepted")
 	}
 	client := c.Client(t)
-	for range 10 { // others write, and its revision grows past what was seen
+	for range 10 { // writes of other clients, with which the revision passes the watermark
 		if _, err := client.Put(t.Context(), "/other", "x"); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if _, err := s.Get(within(t, 10*time.Second), "a"); !errors.Is(err, store.ErrRolledBack) {
-		t.Errorf("later it is trusted again: %v", err)
+		t.Errorf("Get above the watermark: %v, want ErrRolledBack", err)
 	}
 
-	// What was seen outlives the process, if it is written down.
+	// With the watermark the next process refuses it, too.
 	next := openCluster(t, c)
 	if err := next.(store.RollbackDetector).SetWatermark(s.(store.RollbackDetector).Watermark()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := next.Get(within(t, 10*time.Second), "a"); !errors.Is(err, store.ErrUnavailable) {
-		t.Errorf("a new process reads: %v", err)
+		t.Errorf("Get of the next process: %v, want ErrUnavailable", err)
 	}
 	if err := next.(store.RollbackDetector).SetWatermark([]byte("x")); !errors.Is(err, store.ErrCorrupt) {
-		t.Errorf("recall of nonsense: %v", err)
+		t.Errorf("a watermark that is none: %v, want ErrCorrupt", err)
 	}
 }

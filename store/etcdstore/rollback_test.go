@@ -15,34 +15,34 @@ import (
 	"github.com/mellanox/passthrough/store/etcdstore"
 )
 
-// revisions is a server that answers as an etcd does of which a test says what revision it has. It keeps no records.
-type revisions struct {
+// fakeEtcd is a server that answers as etcd does, at a revision that the test sets. It keeps no records.
+type fakeEtcd struct {
 	pb.UnimplementedKVServer
 	pb.UnimplementedLeaseServer
 
 	addr string
-	gate sync.Mutex // held while it is down
+	down sync.Mutex // held while no connection is accepted
 
 	mu       sync.Mutex // guards the fields below
 	revision int64
-	written  int // transactions that were applied, without that of the schema
-	atWrite  int64
+	applied  int   // transactions, without that of the schema
+	atWrite  int64 // revision from the next transaction on; 0 for no change
 	conns    []net.Conn
 }
 
-// newRevisions starts one.
-func newRevisions(t *testing.T, revision int64) *revisions {
+// startFakeEtcd starts a server at a revision.
+func startFakeEtcd(t *testing.T, revision int64) *fakeEtcd {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &revisions{addr: listener.Addr().String(), revision: revision}
+	r := &fakeEtcd{addr: listener.Addr().String(), revision: revision}
 	server := grpc.NewServer()
 	pb.RegisterKVServer(server, r)
 	pb.RegisterLeaseServer(server, r)
 	done := make(chan error)
-	go func() { done <- server.Serve(&noting{listener, r}) }()
+	go func() { done <- server.Serve(&recordingListener{listener, r}) }()
 	t.Cleanup(func() {
 		server.Stop()
 		if err := <-done; err != nil {
@@ -52,34 +52,35 @@ func newRevisions(t *testing.T, revision int64) *revisions {
 	return r
 }
 
-// noting is a listener that notes its connections.
-type noting struct {
+// recordingListener is a listener that records its connections.
+type recordingListener struct {
 	net.Listener
-	of *revisions
+	server *fakeEtcd
 }
 
-func (n *noting) Accept() (net.Conn, error) {
+// Accept implements [net.Listener].
+func (n *recordingListener) Accept() (net.Conn, error) {
 	c, err := n.Listener.Accept()
 	if err == nil {
-		n.of.gate.Lock()
-		defer n.of.gate.Unlock()
-		n.of.mu.Lock()
-		defer n.of.mu.Unlock()
-		n.of.conns = append(n.of.conns, c)
+		n.server.down.Lock()
+		defer n.server.down.Unlock()
+		n.server.mu.Lock()
+		defer n.server.mu.Unlock()
+		n.server.conns = append(n.server.conns, c)
 	}
 	return c, err
 }
 
-// is changes the revision.
-func (r *revisions) is(revision int64) {
+// setRevision changes the revision.
+func (r *fakeEtcd) setRevision(revision int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.revision = revision
 }
 
-// goesDown ends all connections, and makes none.
-func (r *revisions) goesDown() {
-	r.gate.Lock()
+// stop closes all connections, and accepts none.
+func (r *fakeEtcd) stop() {
+	r.down.Lock()
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, c := range r.conns {
@@ -88,54 +89,54 @@ func (r *revisions) goesDown() {
 	r.conns = nil
 }
 
-// comesBack makes connections again.
-func (r *revisions) comesBack() { r.gate.Unlock() }
+// resume accepts connections again.
+func (r *fakeEtcd) resume() { r.down.Unlock() }
 
-// goesBackAtWrite has it have this revision from the next transaction on.
-func (r *revisions) goesBackAtWrite(revision int64) {
+// setRevisionAtWrite changes the revision at the next transaction.
+func (r *fakeEtcd) setRevisionAtWrite(revision int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.atWrite = revision
 }
 
-// applied is how many transactions were.
-func (r *revisions) applied() int {
+// writes returns the number of transactions that were applied.
+func (r *fakeEtcd) writes() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.written
+	return r.applied
 }
 
-// header is what each answer begins with. The caller has r.mu.
-func (r *revisions) header() *pb.ResponseHeader {
+// headerLocked returns the header of an answer.
+func (r *fakeEtcd) headerLocked() *pb.ResponseHeader {
 	return &pb.ResponseHeader{ClusterId: 1, Revision: r.revision}
 }
 
-func (r *revisions) Range(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error) {
+func (r *fakeEtcd) Range(context.Context, *pb.RangeRequest) (*pb.RangeResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return &pb.RangeResponse{Header: r.header()}, nil
+	return &pb.RangeResponse{Header: r.headerLocked()}, nil
 }
 
-func (r *revisions) Txn(_ context.Context, txn *pb.TxnRequest) (*pb.TxnResponse, error) {
+func (r *fakeEtcd) Txn(_ context.Context, txn *pb.TxnRequest) (*pb.TxnResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(txn.Success) > 1 {
-		r.written++
+		r.applied++
 		if r.atWrite != 0 {
 			r.revision, r.atWrite = r.atWrite, 0
 		}
 	}
-	return &pb.TxnResponse{Header: r.header(), Succeeded: true}, nil
+	return &pb.TxnResponse{Header: r.headerLocked(), Succeeded: true}, nil
 }
 
-func (r *revisions) LeaseGrant(_ context.Context, g *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
+func (r *fakeEtcd) LeaseGrant(_ context.Context, g *pb.LeaseGrantRequest) (*pb.LeaseGrantResponse, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return &pb.LeaseGrantResponse{Header: r.header(), ID: 1, TTL: g.TTL}, nil
+	return &pb.LeaseGrantResponse{Header: r.headerLocked(), ID: 1, TTL: g.TTL}, nil
 }
 
-// opens opens the ledger there.
-func (r *revisions) opens(t *testing.T) store.Store {
+// open opens a store on the server.
+func (r *fakeEtcd) open(t *testing.T) store.Store {
 	t.Helper()
 	s, err := etcdstore.Open(etcdstore.Config{Endpoints: []string{r.addr}, Prefix: "/p"})
 	if err != nil {
@@ -155,75 +156,76 @@ func write(t *testing.T, s store.Store) error {
 	return err
 }
 
-// wantPast checks that an older state was refused, and whether what was asked for may have been done.
-func wantPast(t *testing.T, what string, err error, ambiguous bool) {
+// wantRolledBack checks that an older state was refused. A write is ambiguous if it was sent.
+func wantRolledBack(t *testing.T, what string, err error, ambiguous bool) {
 	t.Helper()
 	if !errors.Is(err, store.ErrRolledBack) || errors.Is(err, store.ErrAmbiguous) != ambiguous ||
 		errors.Is(err, store.ErrUnavailable) == ambiguous {
-		t.Errorf("%s: %v, want that it is refused as of the past, in doubt %v", what, err, ambiguous)
+		t.Errorf("%s: %v, want ErrRolledBack, ambiguous: %v", what, err, ambiguous)
 	}
 }
 
-// That etcd went back is not forgotten when its revision has grown past what was seen, nor by the next process.
-func TestEtcdPastStays(t *testing.T) {
-	r := newRevisions(t, 10)
-	s := r.opens(t)
+// TestRollbackStays: once etcd has shown an older state it is refused, also when its revision has passed the watermark, and by the next process.
+func TestRollbackStays(t *testing.T) {
+	r := startFakeEtcd(t, 10)
+	s := r.open(t)
 	if _, err := s.Get(t.Context(), "a"); !errors.Is(err, store.ErrNotFound) {
 		t.Fatal(err)
 	}
-	r.is(3)
+	r.setRevision(3)
 	_, err := s.Get(t.Context(), "a")
-	wantPast(t, "read", err, false)
-	r.is(20)
+	wantRolledBack(t, "read", err, false)
+	r.setRevision(20)
 	_, err = s.Get(t.Context(), "a")
-	wantPast(t, "read later", err, false)
-	wantPast(t, "write later", write(t, s), false)
-	next := r.opens(t)
+	wantRolledBack(t, "read later", err, false)
+	wantRolledBack(t, "write later", write(t, s), false)
+	next := r.open(t)
 	if err := next.(store.RollbackDetector).SetWatermark(s.(store.RollbackDetector).Watermark()); err != nil {
 		t.Fatal(err)
 	}
-	wantPast(t, "write of the next process", write(t, next), false)
-	if string(next.(store.RollbackDetector).Watermark()) != "1 10 3" || r.applied() > 0 {
-		t.Errorf("the past is %q, %d writes were made", next.(store.RollbackDetector).Watermark(), r.applied())
+	wantRolledBack(t, "write of the next process", write(t, next), false)
+	if string(next.(store.RollbackDetector).Watermark()) != "1 10 3" || r.writes() > 0 {
+		t.Errorf("the watermark is %q, %d writes were applied", next.(store.RollbackDetector).Watermark(), r.writes())
 	}
-	accepted := r.opens(t)
+	accepted := r.open(t)
 	if err := write(t, accepted); err != nil {
 		t.Error(err)
 	}
 }
 
-// A write that meets an older state has been made there: its outcome is in doubt, so that its caller sees to it later.
-func TestEtcdPastMetByAWrite(t *testing.T) {
-	r := newRevisions(t, 10)
-	s := r.opens(t)
+// TestRollbackSeenByAWrite: a write whose answer shows an older state was applied there. It is ambiguous, so that its caller checks it later.
+func TestRollbackSeenByAWrite(t *testing.T) {
+	r := startFakeEtcd(t, 10)
+	s := r.open(t)
 	if err := write(t, s); err != nil {
 		t.Fatal(err)
 	}
-	r.goesBackAtWrite(3)
-	wantPast(t, "the write", write(t, s), true)
-	wantPast(t, "the next", write(t, s), false)
-	if r.applied() != 2 {
-		t.Errorf("%d writes were made", r.applied())
+	r.setRevisionAtWrite(3)
+	wantRolledBack(t, "the write", write(t, s), true)
+	wantRolledBack(t, "the next write", write(t, s), false)
+	if r.writes() != 2 {
+		t.Errorf("%d writes were applied", r.writes())
 	}
 }
 
-// An etcd that was restored, for which it has to end its connections, is not written to at all.
-func TestEtcdPastSeenBeforeAWrite(t *testing.T) {
-	r := newRevisions(t, 10)
-	s := r.opens(t)
+// TestRollbackSeenBeforeAWrite: a restore of etcd closes its connections. After that the store reads before it writes, and writes nothing to an
+// older state.
+func TestRollbackSeenBeforeAWrite(t *testing.T) {
+	r := startFakeEtcd(t, 10)
+	s := r.open(t)
 	if err := write(t, s); err != nil {
 		t.Fatal(err)
 	}
-	r.goesDown()
+	r.stop()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	if _, err := s.Txn(ctx, nil, []store.Op{store.Put("a", nil)}); err == nil {
-		t.Error("written while etcd is down")
+		t.Error("a write succeeded while etcd was down")
 	}
-	r.is(3)
-	r.comesBack()
-	wantPast(t, "the write", write(t, s), false)
-	if r.applied() != 1 {
-		t.Errorf("%d writes were made", r.applied())
+	r.setRevision(3)
+	r.resume()
+	wantRolledBack(t, "the write", write(t, s), false)
+	if r.writes() != 1 {
+		t.Errorf("%d writes were applied", r.writes())
 	}
 }

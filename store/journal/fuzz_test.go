@@ -25,7 +25,7 @@ func FuzzJournal(f *testing.F) {
 		}
 		for k, v := range was {
 			if line := "+ " + checksum("+", fmt.Sprintf("%s %x", k, v)); !bytes.Contains(file, []byte(line)) {
-				t.Errorf("%q: %q is %q out of nothing", file, k, v)
+				t.Errorf("%q: entry %q has value %q, and no line says so", file, k, v)
 			}
 		}
 		added := j.Add(key, value)

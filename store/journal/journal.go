@@ -20,10 +20,10 @@ import (
 
 // A Journal is a set of entries in a file.
 //
-// The file has a line for each change:
+// The file has a line for each change, which begins with a plus sign if an entry is added, and with a minus sign if one is removed. The
+// value is in hexadecimal digits:
 //
-//   - CHECKSUM KEY VALUE      with the value in hexadecimal digits
-//   - CHECKSUM KEY
+//	SIGN CHECKSUM KEY [VALUE]
 //
 // The file is not touched before the first use. All methods may be called concurrently.
 type Journal struct {

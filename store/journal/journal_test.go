@@ -21,7 +21,7 @@ func openJournal(t *testing.T, path string) *journal.Journal {
 	return j
 }
 
-// entries are all that a journal has.
+// entries returns the entries of a journal.
 func entries(t *testing.T, j *journal.Journal) map[string][]byte {
 	t.Helper()
 	all, err := j.Entries()
@@ -31,7 +31,7 @@ func entries(t *testing.T, j *journal.Journal) map[string][]byte {
 	return all
 }
 
-// wantEntries compares what a journal has.
+// wantEntries compares the entries of a journal.
 func wantEntries(t *testing.T, j *journal.Journal, want map[string]string) {
 	t.Helper()
 	got := map[string]string{}
@@ -43,7 +43,7 @@ func wantEntries(t *testing.T, j *journal.Journal, want map[string]string) {
 	}
 }
 
-// What was added and not removed is there in the next process, also when this one never closed the file.
+// TestJournal: an entry that was added and not removed is there in the next process, also if this one never closed the file.
 func TestJournal(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	j := openJournal(t, path)
@@ -62,14 +62,14 @@ func TestJournal(t *testing.T) {
 	}
 	wantEntries(t, openJournal(t, path), map[string]string{"c": "4"})
 	if err := j.Add("no key", nil); err == nil {
-		t.Error("a key with a space was taken")
+		t.Error("a key with a space was accepted")
 	}
 	if fi, err := os.Stat(path); err != nil || fi.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", fi.Mode(), err)
 	}
 }
 
-// Wherever a write was cut off, or a byte is wrong, the lines before and after count.
+// TestJournalTorn: if a line is incomplete or has a wrong byte, the other lines count.
 func TestJournalTorn(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	j := openJournal(t, path)
@@ -100,13 +100,13 @@ func TestJournalTorn(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got := entries(t, openJournal(t, path)); string(got["k0"]) != "value" || got["k1"] != nil {
-			t.Errorf("with a wrong byte at %d it has %q", at, got)
+			t.Errorf("with a wrong byte at %d the entries are %q", at, got)
 		}
 	}
 }
 
-// full runs something while files may not have more than this many bytes: a write ends in the middle, as on a disk that is full.
-// It must not open a file, of which go test keeps a log.
+// full runs run with a limit on the size of files, so that a write ends in the middle, as on a full disk. run must not open a file: go test
+// keeps a log of that.
 func full(t *testing.T, bytes int64, run func()) {
 	t.Helper()
 	var was syscall.Rlimit
@@ -124,7 +124,8 @@ func full(t *testing.T, bytes int64, run func()) {
 	run()
 }
 
-// What a disk that is full took of a line does not spoil the next one: what was removed afterwards does not come back.
+// TestJournalOnAFullDisk: a line that was cut off by a full disk does not spoil the next one. An entry that is removed after that does not come
+// back.
 func TestJournalOnAFullDisk(t *testing.T) {
 	for more := range int64(12) {
 		path := filepath.Join(t.TempDir(), "journal")
@@ -145,7 +146,7 @@ func TestJournalOnAFullDisk(t *testing.T) {
 			}
 		})
 		wantEntries(t, openJournal(t, path), map[string]string{"a": "1", "b": ""})
-		j = openJournal(t, path) // the other one made the file anew
+		j = openJournal(t, path) // the one before has rewritten the file
 		wantEntries(t, j, map[string]string{"a": "1", "b": ""})
 		full(t, before.Size()+more, func() { _ = j.Add("c", nil) })
 		if err := errors.Join(j.Remove("a"), j.Add("d", nil)); err != nil {
@@ -156,7 +157,7 @@ func TestJournalOnAFullDisk(t *testing.T) {
 	}
 }
 
-// A journal through which much goes stays small.
+// TestJournalStaysSmall: a journal without entries is truncated.
 func TestJournalStaysSmall(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "journal")
 	j := openJournal(t, path)
@@ -171,7 +172,7 @@ func TestJournalStaysSmall(t *testing.T) {
 		}
 	}
 	if fi, err := os.Stat(path); err != nil || fi.Size() > 100<<10 {
-		t.Errorf("it has %d bytes, %v", fi.Size(), err)
+		t.Errorf("the file has %d bytes, %v", fi.Size(), err)
 	}
 	if err := j.Add("last", nil); err != nil {
 		t.Fatal(err)

@@ -16,8 +16,8 @@ const (
 	rounds  = 10
 )
 
-// testConcurrentSwap lets workers raise one counter by compare-and-swap: no step may be lost or made twice, and every
-// transaction has a revision of its own.
+// testConcurrentSwap lets workers increment one counter by compare-and-swap: no increment is lost or made twice, and every transaction has a
+// revision of its own.
 func testConcurrentSwap(t *testing.T, open Opener) {
 	s := opened(t, open)
 	commit(t, s, nil, store.Put("counter", []byte("0")))
@@ -26,7 +26,7 @@ func testConcurrentSwap(t *testing.T, open Opener) {
 	revs := map[int64]bool{}
 	parallel(t, func(int) error {
 		for range rounds {
-			rev, err := raise(t.Context(), s, "counter")
+			rev, err := increment(t.Context(), s, "counter")
 			if err != nil {
 				return err
 			}
@@ -45,8 +45,8 @@ func testConcurrentSwap(t *testing.T, open Opener) {
 	wantAll(t, s, "counter", "counter="+strconv.Itoa(workers*rounds))
 }
 
-// raise adds one to the number in key, however often it must try.
-func raise(ctx context.Context, s store.Store, key string) (int64, error) {
+// increment adds one to the number in key. It tries until no other worker is faster.
+func increment(ctx context.Context, s store.Store, key string) (int64, error) {
 	for {
 		kv, err := s.Get(ctx, key)
 		if err != nil {
@@ -63,7 +63,7 @@ func raise(ctx context.Context, s store.Store, key string) (int64, error) {
 	}
 }
 
-// testRangeConsistent lets workers keep two records equal while others look: nobody may see them differ.
+// testRangeConsistent lets some workers write two records with equal values while others read them: no Range shows different values.
 func testRangeConsistent(t *testing.T, open Opener) {
 	s := opened(t, open)
 	commit(t, s, nil, store.Put("pair/a", []byte("0")), store.Put("pair/z", []byte("0")))
@@ -94,7 +94,7 @@ func sameValue(ctx context.Context, s store.Store) error {
 	})
 	for _, v := range values {
 		if v != values[0] {
-			return fmt.Errorf("one Range saw %q", values)
+			return fmt.Errorf("one Range shows %q", values)
 		}
 	}
 	return err

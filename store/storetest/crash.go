@@ -8,24 +8,23 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// Fate says what becomes of the transaction at which a [Crash] happens.
+// Fate is what happens to the transaction at which a [Crash] occurs.
 type Fate int
 
 const (
-	// Lost: the transaction is not applied; its caller is told that the store is unavailable.
+	// Lost: the transaction is not applied, and its error matches [store.ErrUnavailable].
 	Lost Fate = iota
-	// Unanswered: the transaction is applied, but its caller is told that nobody knows, see [store.ErrAmbiguous].
+	// Unanswered: the transaction is applied, and its error matches [store.ErrAmbiguous].
 	Unanswered
 )
 
-// String names the fate in a test's name.
+// String returns the name of the fate.
 func (f Fate) String() string {
 	return [...]string{Lost: "lost", Unanswered: "unanswered"}[f]
 }
 
-// Crash is a Store that dies: its k-th transaction meets its fate, and from then on it refuses every call, as if the
-// process were gone. The test then opens a new driver on the underlying store and looks at what is left. A loop over k
-// ends when [Crash.Dead] stays false:
+// Crash is the store of a process that crashes at the k-th transaction. From then on it refuses every call. The test opens another driver on the
+// underlying store, and checks what is left there. A loop over k ends when [Crash.Dead] stays false:
 //
 //	for k := 1; ; k++ {
 //		c := storetest.NewCrash(s, k, storetest.Lost)
@@ -40,34 +39,34 @@ type Crash struct {
 	*process
 }
 
-// process is what dies: all stores that it uses die with it.
+// process is the process that crashes. All its stores crash at the same time.
 type process struct {
 	mu   sync.Mutex // guards the fields below
-	left int        // transactions until the crash, counting the one that dies
+	left int        // transactions until the crash, including the last one
 	dead bool
 }
 
-// NewCrash wraps s so that transaction k (the first is 1) meets fate. With k = 0 nothing ever happens.
+// NewCrash wraps s. The process crashes at transaction k; the first one is 1. With k = 0 it never crashes.
 func NewCrash(s store.Store, k int, fate Fate) *Crash {
 	return &Crash{store: s, fate: fate, process: &process{left: k}}
 }
 
-// Beside wraps another store of the same process: its transactions count as well, and both die at once.
+// Beside wraps another store of the same process. The transactions of both count, and both crash at the same time.
 func (c *Crash) Beside(s store.Store) *Crash {
 	return &Crash{store: s, fate: c.fate, process: c.process}
 }
 
-// Dead says whether the crash has happened.
+// Dead returns true once the process has crashed.
 func (p *process) Dead() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.dead
 }
 
-// errDead is what a dead store answers.
+// errDead is the error of a call after the crash.
 func errDead() error { return fmt.Errorf("%w: the process has crashed", store.ErrUnavailable) }
 
-// step counts one transaction; fatal is true for the one that dies.
+// step counts a transaction; fatal is true for the one at which the process crashes.
 func (p *process) step() (fatal bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -112,5 +111,5 @@ func (c *Crash) Range(ctx context.Context, prefix string, fn func(store.KV) erro
 	return c.store.Range(ctx, prefix, fn)
 }
 
-// Close implements [store.Store]. The underlying store stays open: it is what the test opens its next driver on.
+// Close implements [store.Store]. The underlying store stays open for the next driver.
 func (c *Crash) Close() error { return nil }

@@ -1,6 +1,5 @@
-// Package storetest is the contract that every [store.Store] is held to, and the crash that every user of one must
-// survive.
+// Package storetest has the conformance suite of [store.Store], and stores that inject faults.
 //
-// It owns [Run], which an implementation's test calls, and [Crash], which a driver's test puts between the driver and a
-// store to stop it at the k-th transaction. It must not know what a record means.
+// The test of an implementation calls [Run]. The test of a driver puts a [Crash] between the driver and its store, which stops at the k-th
+// transaction, or a [Faults], which loses requests and answers. The package must not know what a record means.
 package storetest

@@ -10,49 +10,49 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// Faults is a Store that is far away: some of its calls are refused, the answers of some transactions are lost, and some
-// of those are applied only later, among others. What meets which fate follows from the seed.
+// Faults is a Store behind a bad network: some calls are refused, the answers of some transactions are lost, and some of those transactions are
+// applied later, between others. The seed decides which.
 type Faults struct {
 	store store.Store
 
 	mu   sync.Mutex // guards the fields below
 	rng  *rand.Rand
-	odds float64
-	away bool
-	late []transaction
+	odds float64         // probability that a call meets a fault
+	away bool            // all calls are refused
+	late []transaction   // still in flight
 	used map[string]bool // tokens
 }
 
-// opsMax is how many operations every store takes in one transaction; this one takes no more.
+// opsMax is the number of operations that every store takes in one transaction. This one takes no more.
 const opsMax = 3000
 
-// transaction is one that is still under way.
+// transaction is one that is still in flight.
 type transaction struct {
 	token string
 	conds []store.Cond
 	then  []store.Op
 }
 
-// NewFaults wraps s. odds is the share of calls that meet with trouble.
+// NewFaults wraps s. odds is the probability that a call meets a fault.
 func NewFaults(s store.Store, seed uint64, odds float64) *Faults {
 	return &Faults{store: s, rng: rand.New(rand.NewPCG(seed, 0)), odds: odds, used: map[string]bool{}}
 }
 
-// Away makes the store refuse every call, or no more.
+// Away makes the store refuse all calls, or ends that.
 func (f *Faults) Away(away bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.away = away
 }
 
-// Trouble changes the share of calls that meet with trouble.
+// Trouble changes the probability that a call meets a fault.
 func (f *Faults) Trouble(odds float64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.odds = odds
 }
 
-// Calm ends all trouble but that of transactions that are under way, which arrive first.
+// Calm applies all transactions in flight, and ends all faults.
 func (f *Faults) Calm(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -63,7 +63,7 @@ func (f *Faults) Calm(ctx context.Context) error {
 // errLost is the error of a transaction whose answer is lost.
 func errLost() error { return fmt.Errorf("%w: the answer was lost", store.ErrAmbiguous) }
 
-// refused is the error of a call that was not made: err, or that it was refused.
+// refused returns err, or that the call was refused if err is nil.
 func refused(err error) error {
 	if err == nil {
 		err = fmt.Errorf("%w: refused", store.ErrUnavailable)
@@ -71,8 +71,8 @@ func refused(err error) error {
 	return err
 }
 
-// trouble says whether a call meets with trouble, and lets late transactions arrive.
-func (f *Faults) trouble(ctx context.Context) (bool, error) {
+// fault returns whether a call meets a fault. It also applies some of the transactions in flight.
+func (f *Faults) fault(ctx context.Context) (bool, error) {
 	if f.away {
 		return true, fmt.Errorf("%w: it is away", store.ErrUnavailable)
 	}
@@ -82,7 +82,7 @@ func (f *Faults) trouble(ctx context.Context) (bool, error) {
 	return f.rng.Float64() < f.odds, nil
 }
 
-// arrive applies late transactions, each with that probability.
+// arrive applies the transactions in flight, each with the probability odds.
 func (f *Faults) arrive(ctx context.Context, odds float64) error {
 	var late []transaction
 	for _, tx := range f.late {
@@ -105,10 +105,10 @@ func (f *Faults) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (
 	token := store.TokenOf(ctx)
 	again := token != "" && f.used[token]
 	f.used[token] = true
-	bad, err := f.trouble(ctx)
+	bad, err := f.fault(ctx)
 	switch {
 	case again:
-		return store.Result{}, fmt.Errorf("token %s was another transaction's", token)
+		return store.Result{}, fmt.Errorf("token %s was used for another transaction", token)
 	case len(then) > opsMax:
 		return store.Result{}, fmt.Errorf("%d operations in one transaction", len(then))
 	case err != nil:
@@ -130,11 +130,11 @@ func (f *Faults) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (
 	return store.Result{}, errLost()
 }
 
-// Settle implements [store.Fencer].
+// Fence implements [store.Fencer].
 func (f *Faults) Fence(ctx context.Context, token string) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if bad, err := f.trouble(ctx); bad || err != nil {
+	if bad, err := f.fault(ctx); bad || err != nil {
 		return refused(err)
 	}
 	f.late = slices.DeleteFunc(f.late, func(tx transaction) bool { return tx.token == token })
@@ -145,7 +145,7 @@ func (f *Faults) Fence(ctx context.Context, token string) error {
 func (f *Faults) Get(ctx context.Context, key string) (store.KV, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if bad, err := f.trouble(ctx); bad || err != nil {
+	if bad, err := f.fault(ctx); bad || err != nil {
 		return store.KV{}, refused(err)
 	}
 	return f.store.Get(ctx, key)
@@ -154,7 +154,7 @@ func (f *Faults) Get(ctx context.Context, key string) (store.KV, error) {
 // Range implements [store.Store].
 func (f *Faults) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
 	f.mu.Lock()
-	bad, err := f.trouble(ctx)
+	bad, err := f.fault(ctx)
 	f.mu.Unlock()
 	if bad || err != nil {
 		return refused(err)

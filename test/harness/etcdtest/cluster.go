@@ -17,6 +17,8 @@ import (
 
 	"go.etcd.io/etcd/client/pkg/v3/logutil"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // Cluster is an etcd of one or more members.
@@ -217,8 +219,33 @@ func (m *Member) Wipe() {
 	m.Start()
 }
 
-// Freeze stops the member where it is, and Thaw lets it go on.
-func (m *Member) Freeze() { m.signal(syscall.SIGSTOP) }
+// Freeze stops all threads of the member, and Thaw lets them go on. It waits until they have stopped: on a busy machine a thread can
+// still answer a request after the signal was sent.
+func (m *Member) Freeze() {
+	m.signal(syscall.SIGSTOP)
+	err := retry.Poll(m.t.Context(), time.Millisecond, 10*time.Second, func() (bool, error) { return stopped(m.cmd.Process.Pid) })
+	if err != nil {
+		m.t.Error("freeze: ", err)
+	}
+}
+
+// stopped reports whether all threads of a process are stopped: their state, after their name in parentheses, is T (proc(5)).
+func stopped(pid int) (bool, error) {
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	if err != nil || len(threads) == 0 {
+		return false, fmt.Errorf("process %d has no threads: %w", pid, err)
+	}
+	for _, thread := range threads {
+		stat, err := os.ReadFile(thread)
+		if err != nil {
+			return false, err
+		}
+		if !bytes.Contains(stat, []byte(") T ")) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
 
 // Thaw is the reverse of Freeze.
 func (m *Member) Thaw() { m.signal(syscall.SIGCONT) }

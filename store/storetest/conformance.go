@@ -13,11 +13,11 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// Opener opens a ledger; called again after Close it opens the same one, as a restart does.
+// Opener opens a store. If it is called again after Close, it opens the same one, as a restart does.
 type Opener func(t *testing.T) store.Store
 
-// Run holds an implementation to the contract of [store.Store]. fresh makes an empty ledger, which the Opener that it
-// returns opens; it is called once for each part of the contract.
+// Run is the conformance suite: it checks that an implementation does what [store.Store] says. fresh makes an empty store, which the Opener
+// that it returns opens; it is called once for each test.
 func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 	parts := []struct {
 		name string
@@ -27,7 +27,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"put, get, delete", testPutGetDelete},
 		{"conditions", testConditions},
 		{"a failed condition changes nothing", testFailedCondition},
-		{"a record that was deleted and made again is another one", testABA},
+		{"a record that was deleted and written again has another revision", testABA},
 		{"the last write to a key counts", testLastWrite},
 		{"without writes a transaction only checks", testCheckOnly},
 		{"values are copies", testCopies},
@@ -39,14 +39,14 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"reopen", testReopen},
 		{"close", testClose},
 		{"concurrent compare-and-swap", testConcurrentSwap},
-		{"range shows one moment", testRangeConsistent},
+		{"range shows one revision", testRangeConsistent},
 	}
 	for _, p := range parts {
 		t.Run(p.name, func(t *testing.T) { p.test(t, fresh(t)) })
 	}
 }
 
-// opened opens the ledger for one test.
+// opened opens the store for one test.
 func opened(t *testing.T, open Opener) store.Store {
 	t.Helper()
 	s := open(t)
