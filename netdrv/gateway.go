@@ -1,12 +1,15 @@
 package netdrv
 
 import (
+	"context"
+	"fmt"
 	"net/netip"
 	"slices"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 
 	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // gateways sets the container's gateways, and the routes to them. If there is none it disables the engine's gateway service, which would
@@ -85,4 +88,44 @@ func routeTo(gateway string, pools []string) *plugin.StaticRoute {
 		}
 	}
 	return &plugin.StaticRoute{Destination: netip.PrefixFrom(gw, gw.BitLen()).String(), RouteType: connected}
+}
+
+// setGateways decides which gateways containers get. Engines before 28 invent one for every network; this request does not say so. Only
+// the IPAM driver knows, if it is ours.
+func (x *networks) setGateways(ctx context.Context, rec *ledger.Network, o *option.Network, r *plugin.CreateNetworkRequest) error {
+	for _, family := range []struct {
+		data []*plugin.IPAMData
+		to   *string
+	}{{r.IPv4Data, &rec.Gateway4}, {r.IPv6Data, &rec.Gateway6}} {
+		for _, p := range family.data {
+			if p == nil {
+				continue
+			}
+			if p.Pool != "" {
+				rec.Pools = append(rec.Pools, p.Pool)
+			}
+			if p.Gateway == "" || rec.Internal || o.Gateway == option.GatewayNone {
+				continue
+			}
+			gw, err := netip.ParsePrefix(p.Gateway)
+			if err != nil {
+				return fmt.Errorf("gateway %s: %w", p.Gateway, err)
+			}
+			invented := x.inventedGateway != nil && x.inventedGateway(ctx, p.Pool, p.Gateway)
+			switch {
+			case invented && (o.Gateway != option.GatewayAuto || isNetworkAddress(gw)):
+			case *family.to == "":
+				*family.to = gw.Addr().String()
+			default:
+				rec.Gateways = append(rec.Gateways, gw.Addr().String())
+			}
+		}
+	}
+	return nil
+}
+
+// isNetworkAddress reports whether gw is the address of the subnet itself. That is what the IPAM driver answers, where there is to be no
+// gateway, to engines that insist on one.
+func isNetworkAddress(gw netip.Prefix) bool {
+	return gw.Addr() == gw.Masked().Addr() && gw.Addr().BitLen()-gw.Bits() > 1
 }

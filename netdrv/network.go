@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net/netip"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 	"github.com/docker/libnetwork/netlabel"
@@ -114,14 +113,14 @@ func (x *networks) create(ctx context.Context, r *plugin.CreateNetworkRequest) e
 			return err
 		}
 	}
-	return x.write(ctx, cond, o, raw, others, r)
-}
-
-// write finds the devices of a new network and writes its record.
-func (x *networks) write(ctx context.Context, cond store.Cond, o *option.Network, raw map[string]string, others []ledger.Network, r *plugin.CreateNetworkRequest) error {
 	internal, _ := r.Options[netlabel.Internal].(bool)
 	rec := x.engine.Confirmed(ledger.Network{Version: ledger.Version, ID: r.NetworkID, Options: raw, Internal: internal})
-	var err error
+	return x.add(ctx, cond, rec, o, others, r)
+}
+
+// add finds the devices and the gateways of a new network and writes its record.
+func (x *networks) add(ctx context.Context, cond store.Cond, rec ledger.Network, o *option.Network, others []ledger.Network,
+	r *plugin.CreateNetworkRequest) (err error) {
 	rec.Devices, err = x.findDevices(ctx, o, others)
 	if err = withRemedy(err); err == nil {
 		err = x.setGateways(ctx, &rec, o, r)
@@ -191,46 +190,6 @@ func (x *networks) writable(ctx context.Context, nid string, self *ledger.Rev[le
 		err = fmt.Errorf("network %s: is there already, with other options and %d endpoints", ledger.ShortID(nid), len(endpoints))
 	}
 	return store.Unchanged(self.KV), err
-}
-
-// setGateways decides which gateways containers get. Engines before 28 invent one for every network; this request does not say so. Only
-// the IPAM driver knows, if it is ours.
-func (x *networks) setGateways(ctx context.Context, rec *ledger.Network, o *option.Network, r *plugin.CreateNetworkRequest) error {
-	for _, family := range []struct {
-		data []*plugin.IPAMData
-		to   *string
-	}{{r.IPv4Data, &rec.Gateway4}, {r.IPv6Data, &rec.Gateway6}} {
-		for _, p := range family.data {
-			if p == nil {
-				continue
-			}
-			if p.Pool != "" {
-				rec.Pools = append(rec.Pools, p.Pool)
-			}
-			if p.Gateway == "" || rec.Internal || o.Gateway == option.GatewayNone {
-				continue
-			}
-			gw, err := netip.ParsePrefix(p.Gateway)
-			if err != nil {
-				return fmt.Errorf("gateway %s: %w", p.Gateway, err)
-			}
-			invented := x.inventedGateway != nil && x.inventedGateway(ctx, p.Pool, p.Gateway)
-			switch {
-			case invented && (o.Gateway != option.GatewayAuto || isNetworkAddress(gw)):
-			case *family.to == "":
-				*family.to = gw.Addr().String()
-			default:
-				rec.Gateways = append(rec.Gateways, gw.Addr().String())
-			}
-		}
-	}
-	return nil
-}
-
-// isNetworkAddress reports whether gw is the address of the subnet itself. That is what the IPAM driver answers, where there is to be no
-// gateway, to engines that insist on one.
-func isNetworkAddress(gw netip.Prefix) bool {
-	return gw.Addr() == gw.Masked().Addr() && gw.Addr().BitLen()-gw.Bits() > 1
 }
 
 // delete removes a network; an unknown one is no error.
