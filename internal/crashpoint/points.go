@@ -7,60 +7,34 @@
 //
 //	CreateEndpoint/set-mac/1/after
 //
-// The environment controls it. CRASH_JOURNAL is a file that gets the name of each point that is passed; CRASH_AT is the name of the
-// point at which the process dies by SIGKILL. Package cmd/driver uses this package only with the build tag crashpoints, so that the
-// program that ships cannot be killed this way. It is the only package of internal that imports hw and store. Entry point: [FromEnv].
+// Package cmd/driver uses this package only with the build tag crashpoints, so that the program that ships cannot be killed this way. It is
+// the only package of internal that imports hw and store. Entry point: [New].
 package crashpoint
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"regexp"
 	"runtime"
 	"sync"
 	"syscall"
-	"time"
 )
 
 // Points are the crash points of a process. All methods may be called concurrently.
 type Points struct {
 	at      string
-	journal *os.File // nil if the names are not wanted
+	journal io.Writer
+	fail    func(error)
 
 	mu    sync.Mutex     // guards count; held while the process dies, so that no point is passed after that
 	count map[string]int // changes so far, by call and kind
 }
 
-// FromEnv returns the points that the environment asks for. It ends the process if the environment is wrong.
-func FromEnv() *Points {
-	p := &Points{at: os.Getenv("CRASH_AT"), count: map[string]int{}}
-	if path := os.Getenv("CRASH_JOURNAL"); path != "" {
-		var err error
-		if p.journal, err = os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600); err != nil {
-			abort("journal: " + err.Error())
-		}
-	}
-	return p
-}
-
-// OrphanAfter returns CRASH_ORPHAN_AFTER, with which a test need not wait for the driver's default of minutes. It returns 0 if the
-// variable is not set.
-func (p *Points) OrphanAfter() time.Duration { return duration("CRASH_ORPHAN_AFTER") }
-
-// MaintainEvery returns CRASH_MAINTAIN_EVERY, 0 if it is not set.
-func (p *Points) MaintainEvery() time.Duration { return duration("CRASH_MAINTAIN_EVERY") }
-
-// duration reads a variable of the environment.
-func duration(name string) time.Duration {
-	text := os.Getenv(name)
-	if text == "" {
-		return 0
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		abort(name + ": " + err.Error())
-	}
-	return d
+// New returns points at one of which the process dies by SIGKILL: the one with the name at, none if at is "". The name of each point that
+// is passed is written to journal. If that fails the test is void: then fail is called, which must end the process.
+func New(at string, journal io.Writer, fail func(error)) *Points {
+	return &Points{at: at, journal: journal, fail: fail, count: map[string]int{}}
 }
 
 // around makes a change, with a point before it and one after it. kind is part of the points' names, what describes the change in the
@@ -77,26 +51,18 @@ func (p *Points) around(kind, what string, change func() error) error {
 	return err
 }
 
-// pass writes the name of a point into the journal, and kills the process if it is the point to die at. Calls and background loops pass
+// pass writes the name of a point to the journal, and kills the process if it is the point to die at. Calls and background loops pass
 // points concurrently: while one of them dies the others wait, so that its point is the last one in the journal.
 func (p *Points) pass(name, what string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.journal != nil {
-		if _, err := fmt.Fprintf(p.journal, "%s\t%s\n", name, what); err != nil {
-			abort("journal: " + err.Error())
-		}
+	if _, err := fmt.Fprintf(p.journal, "%s\t%s\n", name, what); err != nil {
+		p.fail(fmt.Errorf("crash points: journal: %w", err))
 	}
 	if name == p.at {
 		_ = syscall.Kill(os.Getpid(), syscall.SIGKILL) // cannot fail
 		select {}
 	}
-}
-
-// abort ends the process because the test itself has failed.
-func abort(why string) {
-	fmt.Fprintln(os.Stderr, "crash points:", why)
-	os.Exit(2)
 }
 
 // driverMethod matches the name of an exported method of a driver: a call of the engine or a background loop.

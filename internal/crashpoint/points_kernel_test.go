@@ -39,7 +39,11 @@ func TestLastPoint(t *testing.T) {
 
 // passUntilDeath passes points in eight goroutines at once.
 func passUntilDeath() {
-	p := FromEnv()
+	journal, err := os.OpenFile(os.Getenv("CRASH_JOURNAL"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		panic(err)
+	}
+	p := New(os.Getenv("CRASH_AT"), journal, func(err error) { panic(err) })
 	for g := range 8 {
 		go func() {
 			for i := 0; ; i++ {
