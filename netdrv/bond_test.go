@@ -80,7 +80,7 @@ func TestBond(t *testing.T) {
 	}
 }
 
-// TestBondKept: a bond that the host is reached over is not handed over, and one whose port is lent alone is not either.
+// TestBondKept: a bond over which the host is managed is refused, and so is one with a port that a container has.
 func TestBondKept(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {

@@ -84,7 +84,7 @@ func TestDo(t *testing.T) {
 		if err := retry.Do(t.Context(), b, time.Hour, busy, f); err != nil || *calls != 6 {
 			t.Errorf("Do returned %v after %d calls, want nil after 6", err, *calls)
 		}
-		f, calls = fails(5, errBusy)
+		f, _ = fails(5, errBusy)
 		start := time.Now()
 		if err := retry.Do(t.Context(), b, 0, busy, f); !errors.Is(err, errBusy) && err != nil {
 			t.Errorf("Do returned %v, want errBusy or nil", err)
