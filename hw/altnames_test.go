@@ -7,13 +7,13 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// TestNamesOfUdev: udev may name a VF that comes home in more ways than it had names before. Those stay that it makes of the
-// PF's, and of the MAC that the VF was made with; what looks like them goes.
+// TestNamesOfUdev: udev may give a VF that returns to the host more names than it had before. Names that udev derives
+// from those of the PF, and from the permanent MAC of the VF, stay; names that only look like them are removed.
 func TestNamesOfUdev(t *testing.T) {
 	t.Parallel()
 	onBench(t, igb(), func(b *bench) {
 		b.k.GiveAltName("ens1f0", "enp1s0f0np0")
-		was, n, err := b.lend(wished())
+		was, n, err := b.attach(privileged())
 		b.must(err)
 		b.must(b.k.MoveToNS("c", n.Name, "eth0"))
 		udev := []string{"enp1s0f0v0", "ens1f0v0np1", "enx" + "020000000001"}
@@ -29,12 +29,12 @@ func TestNamesOfUdev(t *testing.T) {
 	})
 }
 
-// TestOldSnapshot: a ledger of before alternative names were recorded says nothing of them.
+// TestOldSnapshot: a record from before alternative names were recorded restores none.
 func TestOldSnapshot(t *testing.T) {
 	t.Parallel()
 	onBench(t, igb(), func(b *bench) {
 		b.k.GiveAltName("ens1f0v0", "mine")
-		was, _, err := b.lend(wished())
+		was, _, err := b.attach(privileged())
 		b.must(err)
 		was.AltNames = nil
 		b.must(b.h.RestoreVF(b.ctx, "0000:01:00.0", 0, "0000:01:10.0", was))
@@ -44,7 +44,8 @@ func TestOldSnapshot(t *testing.T) {
 	})
 }
 
-// TestOnlyAltNames: a device that was down, without addresses, and came home with nothing but another name, is not as before.
+// TestOnlyAltNames: a device that was down, without addresses, and returns with only another alternative name, is not
+// intact.
 func TestOnlyAltNames(t *testing.T) {
 	t.Parallel()
 	onBench(t, bare(), func(b *bench) {

@@ -27,7 +27,7 @@ func TestAddVFAttr(t *testing.T) {
 		b.must(b.k.SetVF(b.pf().Index, 0, fake, hw.VFState{Rate: hw.Rate{Min: 1, Max: 2}}))
 		before := b.k.String()
 		want := hw.VFState{Rate: hw.Rate{Min: 3, Max: 4}}
-		was, _, err := b.lend(hw.VFSpec{VFState: want, Policies: map[hw.VFAttr]hw.Policy{fake: hw.Required}})
+		was, _, err := b.attach(hw.VFSpec{VFState: want, Policies: map[hw.VFAttr]hw.Policy{fake: hw.Required}})
 		b.must(err)
 		if was.VF.Rate != (hw.Rate{Min: 1, Max: 2}) {
 			b.Errorf("the snapshot has %+v", was.VF.Rate)

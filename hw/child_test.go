@@ -11,16 +11,16 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// errKilled is what every call answers once the process is dead.
+// errKilled is the error of every call after the process was killed.
 var errKilled = errors.New("killed")
 
-// A making is something that is made and removed again: the specs as they would stand in a ledger.
-type making struct {
+// A virtualLink is a link that is created and removed: the specs as in a ledger.
+type virtualLink struct {
 	make   func(h *hw.Host) (hw.Netdev, error)
 	remove func(h *hw.Host) error
 }
 
-// parents are devices to make links on: two NICs, a bond of the host's own, and one with IP over InfiniBand.
+// parents are devices to create links on: two NICs, a bond of the host, and one with IP over InfiniBand.
 func parents(t *testing.T) (*hwtest.Kernel, *hw.Host) {
 	t.Helper()
 	k := hwtest.New(t)
@@ -39,8 +39,8 @@ func parents(t *testing.T) (*hwtest.Kernel, *hw.Host) {
 	return k, open(t, k)
 }
 
-// makings are all kinds of link that are made.
-func makings(t *testing.T, h *hw.Host) map[string]making {
+// virtualLinks are all kinds of link that are created.
+func virtualLinks(t *testing.T, h *hw.Host) map[string]virtualLink {
 	t.Helper()
 	id := func(name string) hw.ID {
 		n, err := h.Netdev(name)
@@ -49,9 +49,9 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 		}
 		return n.ID
 	}
-	child := func(s hw.ChildSpec) making {
+	child := func(s hw.ChildSpec) virtualLink {
 		s.Key = "a"
-		return making{func(h *hw.Host) (hw.Netdev, error) { return h.CreateChild(t.Context(), s) },
+		return virtualLink{func(h *hw.Host) (hw.Netdev, error) { return h.CreateChild(t.Context(), s) },
 			func(h *hw.Host) error { return h.RemoveChild(hw.MadeID("a"), hw.Macvlan) }}
 	}
 	bond := hw.BondSpec{Key: "b", Mode: "active-backup", MAC: "02:00:00:00:00:42", Ports: []hw.ID{id("ens1"), id("ens2")}}
@@ -61,7 +61,7 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 	for _, p := range bond.Ports {
 		ports[p] = must(h.SnapshotNetdev(must(h.Find(p))))
 	}
-	return map[string]making{
+	return map[string]virtualLink{
 		"macvlan": child(hw.ChildSpec{Parent: id("ens1"), Kind: hw.Macvlan, Mode: "bridge", MAC: "02:00:00:00:00:42"}),
 		"ipvlan":  child(hw.ChildSpec{Parent: id("ens1"), Kind: hw.IPVlan, Mode: "l2"}),
 		"ipoib":   child(hw.ChildSpec{Parent: id("ib0"), Kind: hw.IPoIB, Mode: "connected", PKey: 0x8001}),
@@ -95,7 +95,7 @@ func makings(t *testing.T, h *hw.Host) map[string]making {
 	}
 }
 
-// must is for what cannot fail on a machine of a test's own.
+// must is for calls that cannot fail on the fake kernel.
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)
@@ -103,14 +103,14 @@ func must[T any](v T, err error) T {
 	return v
 }
 
-// TestMadeAndRemoved: what is made is made once, is found wherever and as whatever it comes home, and leaves no trace.
-func TestMadeAndRemoved(t *testing.T) {
+// TestCreateAndRemove: a link is created once, is found whatever its name and namespace, and leaves no trace.
+func TestCreateAndRemove(t *testing.T) {
 	t.Parallel()
 	_, names := parents(t)
-	for name := range makings(t, names) {
+	for name := range virtualLinks(t, names) {
 		t.Run(name, func(t *testing.T) {
 			k, h := parents(t)
-			before, m := k.String(), makings(t, h)[name]
+			before, m := k.String(), virtualLinks(t, h)[name]
 			n, err := m.make(h)
 			if err != nil {
 				t.Fatal(err)
@@ -142,16 +142,16 @@ func TestMadeAndRemoved(t *testing.T) {
 	}
 }
 
-// TestMadeHalf: a process that dies at any step leaves something that can be completed, or removed without a trace; so
-// does the end of the namespace that the child is in.
-func TestMadeHalf(t *testing.T) {
+// TestCreateInterrupted: a process that dies at any step leaves a link that can be completed, or removed without a
+// trace; so does the end of the namespace that the child is in.
+func TestCreateInterrupted(t *testing.T) {
 	t.Parallel()
 	_, names := parents(t)
-	for name := range makings(t, names) {
+	for name := range virtualLinks(t, names) {
 		for at, again := 0, true; again; at++ {
 			t.Run(fmt.Sprintf("%s/%d", name, at), func(t *testing.T) {
 				k, h := parents(t)
-				before, m := k.String(), makings(t, h)[name]
+				before, m := k.String(), virtualLinks(t, h)[name]
 				k.FailFrom(at, errKilled)
 				_, err := m.make(h)
 				again = err != nil
@@ -185,8 +185,8 @@ func TestMadeHalf(t *testing.T) {
 	}
 }
 
-// TestNotMade: why a child cannot be made, in the user's words.
-func TestNotMade(t *testing.T) {
+// TestCreateFails: the error says why a child cannot be created.
+func TestCreateFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, notMade)
 }
@@ -222,8 +222,8 @@ func notMade(t *testing.T) {
 	}
 }
 
-// TestMadeBesideTheDying: a macvlan that is a device's only one waits for the last one, whose namespace is being ended.
-func TestMadeBesideTheDying(t *testing.T) {
+// TestCreateWhenFree: a macvlan in mode passthru waits for the one before it, whose namespace is ending.
+func TestCreateWhenFree(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		k, h := parents(t)
@@ -245,8 +245,8 @@ func TestMadeBesideTheDying(t *testing.T) {
 	})
 }
 
-// TestForgedMark: a container can give what it was lent any alias; hardware is never deleted for it.
-func TestForgedMark(t *testing.T) {
+// TestForgedAlias: a container can give its device any alias; hardware is never deleted because of it.
+func TestForgedAlias(t *testing.T) {
 	t.Parallel()
 	k, h := parents(t)
 	alias := "lent by passthrough: made-a"
@@ -261,9 +261,9 @@ func TestForgedMark(t *testing.T) {
 	}
 }
 
-// TestForgedMarkOfAnother: whoever is lent a VF cannot have it taken for another device, such as a veth that somebody else has:
-// one with a PCI address is known by that.
-func TestForgedMarkOfAnother(t *testing.T) {
+// TestForgedAliasOfAnother: a container with a VF cannot have the VF taken for another device, such as the veth of
+// another container: a PCI device is found by its address.
+func TestForgedAliasOfAnother(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
 	k.AddPF(igb())

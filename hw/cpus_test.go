@@ -8,7 +8,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// TestParseCPUs: lists of people and of the kernel, in the order that people gave, and back.
+// TestParseCPUs: lists of users and of the kernel, in the given order, and back.
 func TestParseCPUs(t *testing.T) {
 	for text, want := range map[string]struct {
 		cpus hw.CPUs

@@ -11,7 +11,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// open returns the host of a stand-in kernel.
+// open returns a host with a fake kernel.
 func open(t *testing.T, k *hwtest.Kernel) *hw.Host {
 	t.Helper()
 	return openWith(t, k, k)
@@ -31,7 +31,7 @@ func igb() hwtest.PF {
 	return hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 7, VFs: 2, Up: true}
 }
 
-// wantError compares an error's whole text.
+// wantError compares the whole text of an error.
 func wantError(t *testing.T, err error, want string) {
 	t.Helper()
 	if err == nil || err.Error() != want {
@@ -39,7 +39,7 @@ func wantError(t *testing.T, err error, want string) {
 	}
 }
 
-// TestFindByAnyName: a device is found by what people call it.
+// TestFindByAnyName: a device is found by each of its names.
 func TestFindByAnyName(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
@@ -80,7 +80,7 @@ func TestFindByAnyName(t *testing.T) {
 	}
 }
 
-// TestTwoPorts: a PCI function may have several netdevs, told apart by their port.
+// TestTwoPorts: a PCI function may have several netdevs, distinguished by their port.
 func TestTwoPorts(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
@@ -102,9 +102,9 @@ func TestTwoPorts(t *testing.T) {
 	}
 }
 
-// TestOnAFunction: a netdev of a device that stands on a PCI function, of which there may be many, is not the function's
-// own, and is found as one without a PCI address.
-func TestOnAFunction(t *testing.T) {
+// TestSubfunctions: a netdev of a device on a PCI function, such as a subfunction, is not the function's own, and is
+// found like one without a PCI address.
+func TestSubfunctions(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
 	k.AddPF(hwtest.PF{Name: "enp3s0f0np0", PCI: "0000:03:00.0", Driver: "mlx5_core", MAC: "52:54:00:cc:00:00"})
@@ -140,9 +140,10 @@ func TestOnAFunction(t *testing.T) {
 	wantError(t, err, "0000:00:14.0: it has no netdev in the host: device is in another network namespace")
 }
 
-// TestTwins: a NIC in switchdev mode has the ports of its switch on the function of its PF, all with port 0. What would be
-// taken for another is refused, and the PF's own netdev is found by the PCI address, whatever the others are called.
-func TestTwins(t *testing.T) {
+// TestCheckUnique: a NIC in switchdev mode has the ports of its switch on the function of its PF, all with port 0. A
+// netdev that would be found in place of another is refused, and the PF's own netdev is found by the PCI address,
+// whatever the names of the others.
+func TestCheckUnique(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
 	k.AddPF(hwtest.PF{Name: "port0", PCI: "0000:04:00.0", Driver: "mlx5_core"})
@@ -195,7 +196,7 @@ func TestVirtio(t *testing.T) {
 	}
 }
 
-// TestNoPF: what is no PF is refused in words that say what to do.
+// TestNoPF: a device that is not a PF is refused, and the error says what to do.
 func TestNoPF(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
@@ -220,43 +221,43 @@ func TestNoPF(t *testing.T) {
 	}
 }
 
-// A fickle kernel has something happen right after it has listed the links, or read one.
-type fickle struct {
+// A racingKernel calls then right after it has listed the links, or read one.
+type racingKernel struct {
 	hw.Kernel
 	then func()
 }
 
-func (f *fickle) Links() ([]hw.Link, error) {
+func (f *racingKernel) Links() ([]hw.Link, error) {
 	defer f.happen()
 	return f.Kernel.Links()
 }
 
-func (f *fickle) LinkAt(index int) (hw.Link, error) {
+func (f *racingKernel) LinkAt(index int) (hw.Link, error) {
 	defer f.happen()
 	return f.Kernel.LinkAt(index)
 }
 
-func (f *fickle) LinkNamed(name string) (hw.Link, error) {
+func (f *racingKernel) LinkNamed(name string) (hw.Link, error) {
 	defer f.happen()
 	return f.Kernel.LinkNamed(name)
 }
 
-// happen does what is to happen, once.
-func (f *fickle) happen() {
+// happen calls then, once.
+func (f *racingKernel) happen() {
 	if do := f.then; do != nil {
 		f.then = nil
 		do()
 	}
 }
 
-// TestNamesChangeHands: names are read from the kernel and from sysfs one after the other. A name that has gone to
-// another device in between must not make one device be taken for the other.
+// TestNamesChangeHands: names are read from the kernel and from sysfs one after the other. If another device takes a
+// name in between, the one must not be taken for the other.
 func TestNamesChangeHands(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
 	k.AddPF(igb())
 	k.AddVeth("tap0", "tap1")
-	f := &fickle{Kernel: k}
+	f := &racingKernel{Kernel: k}
 	h := openWith(t, k, f)
 	pf, err := h.PF("ens1f0")
 	if err != nil {
@@ -304,9 +305,9 @@ func TestNamesChangeHands(t *testing.T) {
 	wantError(t, err, "tap0: no such device")
 }
 
-// TestVFInTheMiddle: a VF's netdev that sysfs and the kernel do not agree about, because it is being renamed or unregistered,
-// counts as away, and the other VFs are seen.
-func TestVFInTheMiddle(t *testing.T) {
+// TestVFInTransition: a VF's netdev on which sysfs and the kernel disagree, because it is being renamed or
+// unregistered, counts as away, and the other VFs are found.
+func TestVFInTransition(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
 	k.AddPF(igb())
@@ -326,7 +327,7 @@ func TestVFInTheMiddle(t *testing.T) {
 	}
 }
 
-// TestNotGone: a device that cannot be looked at is not gone; nothing may be forgotten for it.
+// TestNotGone: a device that cannot be read is not gone; its records must not be deleted.
 func TestNotGone(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
@@ -373,7 +374,7 @@ func TestNoWayOutOfSysfs(t *testing.T) {
 		}
 	}
 	err := h.RestoreNetdev("../../../etc", hw.Snapshot{Link: &hw.LinkState{Name: "x"}})
-	wantError(t, err, "../../../etc: device is in another network namespace") // as one without a PCI address that nobody has
+	wantError(t, err, "../../../etc: device is in another network namespace") // like a device without a PCI address
 	if after := k.String(); after != before || len(k.Calls()) > 0 {
 		t.Errorf("something was changed: %v\n%s", k.Calls(), after)
 	}

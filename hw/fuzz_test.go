@@ -14,7 +14,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// FuzzCPUs: any text is a list of CPUs that reads the same when it is written down again, or is refused.
+// FuzzCPUs: any text is a list of CPUs whose text reads as the same list, or is refused.
 func FuzzCPUs(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		cpus, err := hw.ParseCPUs(text)
@@ -32,7 +32,7 @@ func FuzzCPUs(f *testing.F) {
 	})
 }
 
-// attributes are those that are read of a PF, a VF and a netdev, and of the machine.
+// attributes are the attributes that are read of a PF, a VF and a netdev, and of the machine.
 var attributes = []string{
 	"bus/pci/devices/0000:01:00.0/sriov_totalvfs", "bus/pci/devices/0000:01:00.0/sriov_numvfs",
 	"bus/pci/devices/0000:01:00.0/numa_node", "bus/pci/devices/0000:01:00.0/local_cpulist",
@@ -43,7 +43,8 @@ var attributes = []string{
 	"bus/pci/devices/0000:01:00.0/infiniband/mlx5_0/ports/1/state", "devices/system/cpu/online",
 }
 
-// FuzzSysfs: whatever an attribute says, it is read as something or named in an error, and another NIC is not touched by it.
+// FuzzSysfs: whatever an attribute contains, the result is a value or an error that names the device, and another NIC
+// is not affected.
 func FuzzSysfs(f *testing.F) {
 	k := hwtest.New(f)
 	k.AddPF(hwtest.PF{Name: "ib0", PCI: "0000:01:00.0", TotalVFs: 4, VFs: 2, Up: true, InfiniBand: true, VendorTree: true})
@@ -74,7 +75,7 @@ func FuzzSysfs(f *testing.F) {
 	})
 }
 
-// readAll reads everything there is of a PF; errors are as good as values.
+// readAll reads everything about a PF; errors are fine.
 func readAll(t *testing.T, host *hw.Host, pf hw.PF) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
@@ -94,7 +95,7 @@ func readAll(t *testing.T, host *hw.Host, pf hw.PF) {
 	}
 }
 
-// overwrite changes an attribute behind the stand-in's back.
+// overwrite changes an attribute without the fake kernel.
 func overwrite(t *testing.T, path string, content []byte) (restore func()) {
 	t.Helper()
 	was, err := os.ReadFile(path)
@@ -113,7 +114,7 @@ func overwrite(t *testing.T, path string, content []byte) (restore func()) {
 	return func() { write(was) }
 }
 
-// FuzzDeviceName: any text selects devices that there are, or is refused as not found, not a pattern or not fit.
+// FuzzDeviceName: any text selects existing devices, or is refused as not found, malformed or unsupported.
 func FuzzDeviceName(f *testing.F) {
 	k := hwtest.New(f)
 	k.AddPF(hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", TotalVFs: 4, VFs: 2, Up: true})
@@ -141,7 +142,7 @@ func FuzzDeviceName(f *testing.F) {
 	})
 }
 
-// index is the ifindex of a link; Kernel.Link is for tests that are no fuzz targets.
+// index returns the ifindex of a link; Kernel.Link needs a test that is not a fuzz target.
 func index(t *testing.T, k *hwtest.Kernel, name string) int {
 	t.Helper()
 	links, err := k.Links()

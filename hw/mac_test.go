@@ -8,8 +8,8 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// TestStableMAC: the MAC of a VF that has none is one that it may have, is the same at every boot, and is that of no
-// other VF of any PF of the machine - nor, by far, of the network.
+// TestStableMAC: the MAC of a VF that has none is valid, the same at every boot, and different from that of any other
+// VF of any PF of the machine and, very likely, of the network.
 func TestStableMAC(t *testing.T) {
 	t.Parallel()
 	seen := map[hw.MAC]string{}

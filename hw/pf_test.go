@@ -15,7 +15,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// A bench is a PF on a host with a stand-in kernel, in a bubble where waits cost no time.
+// A bench is a PF on a host with a fake kernel, in a synctest bubble in which waits take no time.
 type bench struct {
 	*testing.T
 	k   *hwtest.Kernel
@@ -23,7 +23,7 @@ type bench struct {
 	ctx context.Context
 }
 
-// onBench runs fn on a machine that has had time to settle.
+// onBench calls fn with a machine that has had time to settle.
 func onBench(t *testing.T, pf hwtest.PF, fn func(b *bench)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -36,7 +36,7 @@ func onBench(t *testing.T, pf hwtest.PF, fn func(b *bench)) {
 	})
 }
 
-// pf is the PF as it is now.
+// pf reads the PF.
 func (b *bench) pf() hw.PF {
 	b.Helper()
 	pf, err := b.h.PF("0000:01:00.0")
@@ -44,7 +44,7 @@ func (b *bench) pf() hw.PF {
 	return pf
 }
 
-// vf is a VF as it is now.
+// vf reads a VF.
 func (b *bench) vf(i int) hw.VF {
 	b.Helper()
 	vfs, err := b.h.VFs(b.pf())
@@ -62,7 +62,7 @@ func (b *bench) must(err error) {
 	}
 }
 
-// attr is an attribute of the PF.
+// attr reads an attribute of the PF.
 func (b *bench) attr(name string) string {
 	b.Helper()
 	text, err := os.ReadFile(filepath.Join(b.k.Sys, "bus/pci/devices/0000:01:00.0", name))
@@ -70,7 +70,7 @@ func (b *bench) attr(name string) string {
 	return strings.TrimSpace(string(text))
 }
 
-// wantHost compares the whole machine.
+// wantHost compares the state of the whole machine.
 func (b *bench) wantHost(before string) {
 	b.Helper()
 	if after := b.k.String(); after != before {
@@ -85,8 +85,8 @@ func bare() hwtest.PF {
 	return pf
 }
 
-// TestEnableAndDisable: the PF is up and has carrier before the count is written; the VFs are left unbound, each with its
-// stable MAC; and all of it goes again.
+// TestEnableAndDisable: the PF is up and has carrier before the count is written; the VFs stay unbound, each with its
+// stable MAC; DisableVFs undoes all of it.
 func TestEnableAndDisable(t *testing.T) {
 	t.Parallel()
 	for _, auto := range []string{"0", "1"} {
@@ -135,7 +135,7 @@ func TestEnableAndDisable(t *testing.T) {
 	}
 }
 
-// TestNoCable: a PF that never gets carrier is no reason to fail; its VFs can talk to each other.
+// TestNoCable: a PF that never gets carrier is not an error; its VFs can talk to each other.
 func TestNoCable(t *testing.T) {
 	t.Parallel()
 	pf := bare()
@@ -155,12 +155,12 @@ func TestNoCable(t *testing.T) {
 	})
 }
 
-// TestCountRefused: what the kernel answers is explained.
+// TestCountRefused: errors of the kernel are explained.
 func TestCountRefused(t *testing.T) {
 	t.Parallel()
 	onBench(t, bare(), func(b *bench) {
 		seen := b.pf()
-		b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/sriov_numvfs", "3")) // somebody was quicker
+		b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/sriov_numvfs", "3")) // another program was quicker
 		wantError(b.T, b.h.EnableVFs(b.ctx, seen, 5), "ens1f0 (0000:01:00.0): write 5 to sriov_numvfs: device busy "+
 			"(device or resource busy); the count can only change through 0: remove the vfs first")
 		b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/sriov_numvfs", "0"))
@@ -175,7 +175,7 @@ func TestCountRefused(t *testing.T) {
 	})
 }
 
-// TestDisableRefused: VFs are not taken from under whoever has one.
+// TestDisableRefused: VFs in use are not removed.
 func TestDisableRefused(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
@@ -228,8 +228,8 @@ func TestDisableRefused(t *testing.T) {
 	}
 }
 
-// TestDisableLeavesUp: a PF that was down goes down again without its VFs, unless the host has begun to use it. What the
-// kernel gives to all that is up, on a segment with a router, is no use.
+// TestDisableLeavesUp: a PF that was down is set down again without its VFs, unless the host has begun to use it. What
+// the kernel configures on every link that is up, on a segment with a router, does not count.
 func TestDisableLeavesUp(t *testing.T) {
 	t.Parallel()
 	learnt := func(b *bench) {
@@ -272,7 +272,7 @@ func TestDisableLeavesUp(t *testing.T) {
 	}
 }
 
-// TestTaken: a VF that the host itself uses is nobody else's.
+// TestTaken: a VF that the host uses is not free.
 func TestTaken(t *testing.T) {
 	t.Parallel()
 	onBench(t, igb(), func(b *bench) {

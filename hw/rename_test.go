@@ -8,8 +8,8 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// TestAltnameInBetween: a device comes home as eth0, and udev gives it its old name as an alternative one at the very
-// moment at which it is to be renamed.
+// TestAltnameInBetween: a device returns as eth0, and udev adds its old name as an alternative one just before it is
+// renamed.
 func TestAltnameInBetween(t *testing.T) {
 	k := hwtest.New(t)
 	k.AddPF(hwtest.PF{Name: "ens1", PCI: "0000:01:00.0", Up: true})
@@ -46,7 +46,7 @@ func TestAltnameInBetween(t *testing.T) {
 	}
 }
 
-// slowRename is a kernel on which udev renames a link at the moment at which somebody has just read it.
+// slowRename is a kernel on which udev renames a link right after it was read.
 type slowRename struct {
 	*hwtest.Kernel
 	read int // how often
@@ -66,7 +66,7 @@ func (k *slowRename) LinkNamed(name string) (hw.Link, error) {
 	return l, err
 }
 
-// TestRenamedInBetween: a fresh VF's old name looks final while the kernel is renaming it. It is not what is put back.
+// TestRenamedInBetween: a new VF's old name looks final while the kernel is renaming it. It is not the name to restore.
 func TestRenamedInBetween(t *testing.T) {
 	k := &slowRename{Kernel: hwtest.New(t)}
 	k.NoUdev = true

@@ -7,8 +7,8 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// TestSwitchdev: a PF in switchdev mode is refused, by name or by whatever else selects it. That it has a switch ID does not say
-// so: mlx5 and ice have one in legacy mode, too.
+// TestSwitchdev: a PF in switchdev mode is refused, however it is selected. A switch ID does not imply the mode: mlx5
+// and ice have one in legacy mode, too.
 func TestSwitchdev(t *testing.T) {
 	for _, c := range []struct {
 		pf      hwtest.PF
@@ -37,7 +37,7 @@ func TestSwitchdev(t *testing.T) {
 		wantError(t, err, want)
 		wantError(t, errAll, "driver:igb: "+want)
 		if _, err := h.PF("ens1f0"); err != nil {
-			t.Errorf("what was lent before cannot be put back: %v", err)
+			t.Errorf("a device that was attached before cannot be restored: %v", err)
 		}
 	}
 }

@@ -11,26 +11,26 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// wished is what a privileged user asks for.
-func wished() hw.VFSpec {
+// privileged is the spec of a privileged container.
+func privileged() hw.VFSpec {
 	return hw.VFSpec{
 		VFState:  hw.VFState{MAC: "02:00:00:00:00:42", VLAN: hw.VLAN{ID: 100}, Trust: true},
 		Policies: map[hw.VFAttr]hw.Policy{hw.VFMAC: hw.Required, hw.VFVLAN: hw.Required, hw.VFSpoofchk: hw.Required, hw.VFTrust: hw.Required},
 	}
 }
 
-// lend gives VF 0 to a container, as far as this package goes.
-func (b *bench) lend(wish hw.VFSpec) (was hw.Snapshot, n hw.Netdev, err error) {
+// attach attaches VF 0 to a container, without moving its netdev.
+func (b *bench) attach(spec hw.VFSpec) (was hw.Snapshot, n hw.Netdev, err error) {
 	b.Helper()
 	was, err = b.h.SnapshotVF(b.pf(), b.vf(0))
 	b.must(err)
-	if n, err = b.h.SetVF(b.ctx, b.pf(), b.vf(0), wish); err == nil {
-		n, err = b.h.ReadyVF(b.ctx, b.pf(), b.vf(0), wish)
+	if n, err = b.h.SetVF(b.ctx, b.pf(), b.vf(0), spec); err == nil {
+		n, err = b.h.ReadyVF(b.ctx, b.pf(), b.vf(0), spec)
 	}
 	return was, n, err
 }
 
-// TestDriversThatCannot: a driver may lack trust or spoofchk. That matters to who asked for it, and only to him.
+// TestDriversThatCannot: a driver may lack trust or spoofchk. That is an error only if they are required.
 func TestDriversThatCannot(t *testing.T) {
 	t.Parallel()
 	try := func(s hw.VFState) hw.VFSpec {
@@ -42,7 +42,7 @@ func TestDriversThatCannot(t *testing.T) {
 	const vf0, no = "vf 0 of ens1f0 (0000:01:10.0): ", " with igb: not supported by the driver (operation not supported)"
 	for name, c := range map[string]struct {
 		lacks func(*hwtest.PF)
-		wish  hw.VFSpec
+		spec  hw.VFSpec
 		want  string // error
 	}{
 		"no trust, not asked": {func(p *hwtest.PF) { p.NoTrust = true }, try(hw.VFState{Trust: true}), ""},
@@ -64,7 +64,7 @@ func TestDriversThatCannot(t *testing.T) {
 			c.lacks(&pf)
 			onBench(t, pf, func(b *bench) {
 				before := b.k.String()
-				was, _, err := b.lend(c.wish)
+				was, _, err := b.attach(c.spec)
 				if c.want == "" {
 					b.must(err)
 				} else {
@@ -77,7 +77,7 @@ func TestDriversThatCannot(t *testing.T) {
 	}
 }
 
-// TestDriverNotLoaded: who can load a driver is told which.
+// TestDriverNotLoaded: the error names the driver to load.
 func TestDriverNotLoaded(t *testing.T) {
 	t.Parallel()
 	pf := bare()
@@ -111,8 +111,8 @@ func TestRebind(t *testing.T) {
 	})
 }
 
-// TestDeadVFOfBoot: a VF that came up dead at boot is bound anew once, and has the MAC that it had.
-func TestDeadVFOfBoot(t *testing.T) {
+// TestVFDeadAtBoot: a VF without carrier since boot is rebound once, and keeps its MAC.
+func TestVFDeadAtBoot(t *testing.T) {
 	t.Parallel()
 	for name, broken := range map[string]bool{"for a while": false, "for good": true} {
 		t.Run(name, func(t *testing.T) {
@@ -123,8 +123,8 @@ func TestDeadVFOfBoot(t *testing.T) {
 			}
 			onBench(t, pf, func(b *bench) {
 				mac := b.vf(0).Netdev.MAC
-				wish := hw.VFSpec{VFState: hw.VFState{MAC: mac}, Policies: map[hw.VFAttr]hw.Policy{hw.VFMAC: hw.Ignore}}
-				_, n, err := b.lend(wish)
+				spec := hw.VFSpec{VFState: hw.VFState{MAC: mac}, Policies: map[hw.VFAttr]hw.Policy{hw.VFMAC: hw.Ignore}}
+				_, n, err := b.attach(spec)
 				if !broken {
 					if err != nil || n.MAC != mac || n.Up {
 						b.Errorf("revived as %+v, %v; want %s, down", n, err, mac)
@@ -141,7 +141,7 @@ func TestDeadVFOfBoot(t *testing.T) {
 	}
 }
 
-// TestRestoreConverges has every single change of a restore fail once. The next try finishes what is left, from the
+// TestRestoreConverges has every single change of a restore fail once. The next attempt completes the rest, from the
 // same snapshot.
 func TestRestoreConverges(t *testing.T) {
 	t.Parallel()
@@ -149,7 +149,7 @@ func TestRestoreConverges(t *testing.T) {
 		t.Run(fmt.Sprint(k), func(t *testing.T) {
 			onBench(t, igb(), func(b *bench) {
 				before := b.k.String()
-				was, n, err := b.lend(wished())
+				was, n, err := b.attach(privileged())
 				b.must(err)
 				b.must(b.k.MoveToNS("c", n.Name, "eth0"))
 				mtu, queue, on, alias := 9000, 500, true, "mine"
@@ -162,7 +162,7 @@ func TestRestoreConverges(t *testing.T) {
 				last := len(b.k.Calls()) + k
 				b.k.FailAt(k, syscall.EIO)
 				err = b.h.RestoreVF(b.ctx, "0000:01:00.0", 0, "0000:01:10.0", was)
-				// A VF that does not take a MAC is bound anew, and then takes it: that is no failure.
+				// A VF that does not take a MAC is rebound, and then accepts it: that is not a failure.
 				if failed = len(b.k.Calls()) >= last; failed && !errors.Is(err, syscall.EIO) &&
 					(err != nil || b.k.Calls()[last-1] != "set ens1f0v0: set mac 02:00:00:00:00:01") {
 					b.Errorf("call %q failed, but the error is %v", b.k.Calls()[last-1], err)
@@ -185,7 +185,7 @@ func TestRestoreConverges(t *testing.T) {
 	}
 }
 
-// TestRestoreNetdevConverges: the same for a device that was lent whole, with addresses and routes.
+// TestRestoreNetdevConverges: the same for a whole device, with addresses and routes.
 func TestRestoreNetdevConverges(t *testing.T) {
 	t.Parallel()
 	for k, failed := 1, true; failed; k++ {
@@ -222,11 +222,11 @@ func TestRestoreNetdevConverges(t *testing.T) {
 	}
 }
 
-// TestRestoreWhatIsGone: a device that is no more is as good as put back.
+// TestRestoreWhatIsGone: a device that does not exist any more counts as restored.
 func TestRestoreWhatIsGone(t *testing.T) {
 	t.Parallel()
 	onBench(t, igb(), func(b *bench) {
-		was, _, err := b.lend(wished())
+		was, _, err := b.attach(privileged())
 		b.must(err)
 		b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/sriov_numvfs", "0"))
 		b.must(b.h.RestoreVF(b.ctx, "0000:01:00.0", 0, "0000:01:10.0", was))

@@ -11,7 +11,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// TestKernelEthtoolAgrees: what is read and set over netlink is what somebody else's code sees over the ioctl.
+// TestKernelEthtoolAgrees: another library reads over the ioctl what is read and set over netlink.
 func TestKernelEthtoolAgrees(t *testing.T) {
 	newWorld(t).Add(t, "veth", "veth0", "veth1")
 	k := openKernel(t, sys, "")

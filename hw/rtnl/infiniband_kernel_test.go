@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// fakeIB makes a link that says of itself that it is an InfiniBand one: a tun device with another link type. It has no
-// address of 20 octets, and nothing can be made on it (Linux 6.12 crashes over an IPoIB child).
+// fakeIB creates a link with the link type of InfiniBand: a tun device with another type. It has no address of 20
+// octets, and nothing can be created on it (Linux 6.12 crashes over an IPoIB child).
 func fakeIB(t *testing.T, name string) {
 	t.Helper()
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
@@ -30,7 +30,7 @@ func fakeIB(t *testing.T, name string) {
 	}
 }
 
-// TestInfiniBand: a device of another link type, without an Ethernet address, is lent whole and comes back as it was.
+// TestInfiniBand: a device of another link type, without an Ethernet address, is attached as a whole and restored.
 func TestInfiniBand(t *testing.T) {
 	w := newWorld(t)
 	fakeIB(t, "ib0")

@@ -9,7 +9,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// TestIRQDirectory reads and writes a directory that looks like /proc/irq; that of the machine is nothing to try things on.
+// TestIRQDirectory reads and writes a directory with the layout of /proc/irq; that of the machine must not be changed.
 func TestIRQDirectory(t *testing.T) {
 	dir := t.TempDir()
 	name := filepath.Join(dir, "34", "smp_affinity_list")
@@ -35,7 +35,7 @@ func TestIRQDirectory(t *testing.T) {
 	}
 }
 
-// TestNoIRQDirectory: who was not given /proc/irq learns of it when he needs it, and not before.
+// TestNoIRQDirectory: without /proc/irq only the methods that need it fail.
 func TestNoIRQDirectory(t *testing.T) {
 	nowhere := filepath.Join(t.TempDir(), "nowhere")
 	for dir, want := range map[string]string{

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// TestListing: of many who ask at once one reads for all, but for nobody who asked after it had begun.
+// TestListing: of concurrent callers one lists for all, but not for those that asked after it had begun.
 func TestListing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newListing[int]()
@@ -40,7 +40,7 @@ func TestListing(t *testing.T) {
 	})
 }
 
-// TestListingFails: an error is for those who shared it alone.
+// TestListingFails: an error is returned only to those that shared the listing.
 func TestListingFails(t *testing.T) {
 	l := newListing[int]()
 	no := errors.New("no")

@@ -12,7 +12,8 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// TestKernelRemovesAtOnce: more children are removed at once than there are sockets for it, and looked for meanwhile.
+// TestKernelRemovesAtOnce: more children are removed at the same time than there are sockets for it, and links are
+// listed meanwhile.
 func TestKernelRemovesAtOnce(t *testing.T) {
 	k := openKernel(t, sys, "")
 	parent := newWorld(t).parent(t)
@@ -35,8 +36,9 @@ func TestKernelRemovesAtOnce(t *testing.T) {
 	}
 }
 
-// BenchmarkRemoveLinks is what one of many children costs that are removed in turn, and at once. When 200 containers were stopped
-// at once and each removal waited for those before it, the calls took longer than an engine waits for them.
+// BenchmarkRemoveLinks measures the removal of one of many children, one after the other and all at once. When 200
+// containers were stopped at once and each removal waited for those before it, the calls took longer than an engine
+// waits for them.
 func BenchmarkRemoveLinks(b *testing.B) {
 	k := openKernel(b, sys, "")
 	parent := newWorld(b).parent(b)
@@ -61,12 +63,12 @@ func BenchmarkRemoveLinks(b *testing.B) {
 				b.StartTimer()
 				removeAll(indexes)
 			}
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*crowd), "us/link")
+			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N*childCount), "us/link")
 		})
 	}
 }
 
-// parent makes a device that is up, for children to be made on, and returns its ifindex.
+// parent creates a device that is up, for children, and returns its ifindex.
 func (w *world) parent(t testing.TB) int {
 	t.Helper()
 	pair := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "ct0"}, PeerName: "ct1"}
@@ -79,13 +81,13 @@ func (w *world) parent(t testing.TB) int {
 	return pair.Attrs().Index
 }
 
-// crowd is how many children there are.
-const crowd = 40
+// childCount is how many children there are.
+const childCount = 40
 
 // children makes them, and returns their indexes.
 func children(t testing.TB, k hw.Kernel, parent int) (indexes []int) {
 	t.Helper()
-	for i := range crowd {
+	for i := range childCount {
 		if err := k.CreateLink(hw.NewLink{Name: fmt.Sprintf("ct1%d", i), Kind: hw.Macvlan, Mode: "bridge", Parent: parent}); err != nil {
 			t.Fatal(err)
 		}

@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestRestoreOnKernel: what a container with NET_ADMIN does to a device that is lent whole ends with it: flags, alternative
-// names, and all else that survives the way home.
+// TestRestoreOnKernel: what a container with NET_ADMIN does to a whole device is undone: flags, alternative names, and
+// all else that stays with the device.
 func TestRestoreOnKernel(t *testing.T) {
 	w := newWorld(t)
 	w.Add(t, "veth", "ct0", "ct1")

@@ -41,7 +41,7 @@ func (w *world) upPair(t *testing.T, k hw.Kernel, a, b string) int {
 	return index
 }
 
-// TestKernelRoutesOfOthers is about routes that somebody else has made in ways that package hw does not: over two next
+// TestKernelRoutesOfOthers is about routes that other programs add in ways that package hw does not: over two next
 // hops, through no link, to a next hop of the other family.
 func TestKernelRoutesOfOthers(t *testing.T) {
 	k := openKernel(t, sys, "")
@@ -99,8 +99,8 @@ func TestKernelRoutesOfOthers(t *testing.T) {
 	}
 }
 
-// TestKernelListingsWhileLinksChange: a listing that the kernel changes while it is read is read again, and what one
-// caller asks does not disturb another.
+// TestKernelListingsWhileLinksChange: a listing that is interrupted by changes is repeated, and concurrent callers do
+// not disturb each other.
 func TestKernelListingsWhileLinksChange(t *testing.T) {
 	k := openKernel(t, sys, "")
 	w := newWorld(t)

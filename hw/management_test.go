@@ -8,7 +8,7 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// TestMovable: links that the kernel keeps in their namespace are refused by their kind.
+// TestMovable: links that cannot leave their namespace are refused by their kind.
 func TestMovable(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
@@ -41,13 +41,13 @@ func TestMovable(t *testing.T) {
 	}
 }
 
-// A stack is links that stand on one another, the lowest being nic.
+// A stack is links on top of one another, the lowest being nic.
 type stack struct {
 	t *testing.T
 	k *hwtest.Kernel
 }
 
-// on adds a link that stands on another.
+// on adds a link above another.
 func (s stack) on(kind, name, below string) {
 	s.k.AddLink(hw.Link{Name: name, Kind: kind, Peer: s.k.Link(below).Index, Up: true})
 }
@@ -60,7 +60,7 @@ func (s stack) switched(port string) {
 	s.k.AddPort("ovs-system", port)
 }
 
-// under adds a link that another becomes a port of.
+// under adds a link and makes another a port of it.
 func (s stack) under(kind, name, port string) {
 	master, index := s.k.AddLink(hw.Link{Name: name, Kind: kind, Up: true}), s.k.Link(port).Index
 	for _, err := range []error{
@@ -79,7 +79,7 @@ const (
 	anywhere6 = "::/0"
 )
 
-// route adds a route; one to nowhere in particular leads through a router.
+// route adds a route; without a table it leads through a router.
 func (s stack) route(name, dst string, table ...int) {
 	r := hw.Route{Dst: dst, OnLink: true, Gateway: map[string]string{anywhere: "192.0.2.1", anywhere6: "2001:db8::1"}[dst]}
 	if len(table) > 0 {
@@ -88,7 +88,7 @@ func (s stack) route(name, dst string, table ...int) {
 	s.k.AddRoutes(name, r)
 }
 
-// TestCarriesDefaultRoute: a device is the host's way out also when the route stands on what stands on it.
+// TestCarriesDefaultRoute: a device carries the default route also if a link above it has the route.
 func TestCarriesDefaultRoute(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

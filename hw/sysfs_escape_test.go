@@ -10,22 +10,22 @@ import (
 	"github.com/mellanox/passthrough/hw/rtnl"
 )
 
-// A hostile is a tree that looks like /sys, with links that lead out of it to a file beside it.
-type hostile struct {
+// An escapeTree looks like /sys, and has links that lead out of it to a file beside it.
+type escapeTree struct {
 	t      testing.TB
 	sys    hw.Sysfs
 	kernel *rtnl.Kernel
 	out    string // the directory beside it
 }
 
-// secret is what the file beside the tree says.
+// secret is the content of the file beside the tree.
 const secret = "secret"
 
-// newHostile makes one; when the test ends, nothing beside it may have changed.
-func newHostile(t testing.TB) *hostile {
+// newEscapeTree creates a tree; when the test ends, nothing beside it may have changed.
+func newEscapeTree(t testing.TB) *escapeTree {
 	t.Helper()
 	dir := t.TempDir()
-	h := &hostile{t: t, out: filepath.Join(dir, "out")}
+	h := &escapeTree{t: t, out: filepath.Join(dir, "out")}
 	device := filepath.Join(dir, "sys/bus/pci/devices/0000:01:00.0")
 	for _, err := range []error{
 		os.MkdirAll(filepath.Join(h.out, "net"), 0o755),
@@ -63,8 +63,8 @@ func newHostile(t testing.TB) *hostile {
 	return h
 }
 
-// check looks at what is beside the tree.
-func (h *hostile) check() {
+// check checks that nothing beside the tree has changed.
+func (h *escapeTree) check() {
 	h.t.Helper()
 	text, err := os.ReadFile(filepath.Join(h.out, "net/file"))
 	if err != nil || string(text) != secret {
@@ -76,11 +76,11 @@ func (h *hostile) check() {
 	}
 }
 
-// TestSysfsStaysInside: neither a name nor a link leads out of /sys, to be read or to be written, while links within it, of
-// which sysfs is full, are followed.
+// TestSysfsStaysInside: neither names nor links lead out of /sys for reading or writing, while links within it, which
+// sysfs is full of, are followed.
 func TestSysfsStaysInside(t *testing.T) {
 	const device = "bus/pci/devices/0000:01:00.0/"
-	h := newHostile(t)
+	h := newEscapeTree(t)
 	for _, name := range []string{
 		device + "absolute", device + "relative", device + "twice", device + "net/file", device + "root/etc/hostname",
 		"class/net/bad0/net/file", "class/net/good0/net/file", "../out/net/file", device + "../../../../../out/net/file",
@@ -120,7 +120,7 @@ func TestSysfsStaysInside(t *testing.T) {
 
 // FuzzSysfsPath: no name leads out of the tree.
 func FuzzSysfsPath(f *testing.F) {
-	h := newHostile(f)
+	h := newEscapeTree(f)
 	f.Fuzz(func(t *testing.T, name, value string) {
 		h.t = t
 		for _, name := range []string{name, "bus/pci/devices/" + name, "class/net/" + name, "class/net/good0/" + name} {

@@ -8,8 +8,8 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// TestNetworks: what the host has addresses in and routes to, once each, and no default route.
-func TestNetworks(t *testing.T) {
+// TestHostSubnets: the subnets that the host has addresses in and routes to, once each, without default routes.
+func TestHostSubnets(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
 	k.AddLink(hw.Link{Name: "nic", Up: true})
