@@ -15,5 +15,5 @@
 // change of several fields counts once per field, because the kernel is asked once per field. [Kernel.String] is the
 // whole state, to be compared before and after.
 //
-// [Contract] holds the stand-in and the running kernel to the same behaviour.
+// Package conformance holds the fake and the running kernel to the same behaviour.
 package hwtest

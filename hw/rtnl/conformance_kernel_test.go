@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/mellanox/passthrough/hw"
-	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/hw/hwtest/conformance"
 )
 
 // TestMain runs the tests in a process of their own that has private network and mount namespaces, so that they neither
@@ -27,20 +27,20 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func TestKernelContract(t *testing.T) {
-	hwtest.Contract(t, func(t *testing.T) (hw.Kernel, hwtest.Env) {
+func TestKernelConformance(t *testing.T) {
+	conformance.Kernel(t, func(t *testing.T) (hw.Kernel, conformance.Env) {
 		return openKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }
 
-func TestKernelMadeContract(t *testing.T) {
-	hwtest.MadeContract(t, []string{hw.Macvlan}, func(t *testing.T) (hw.Kernel, hwtest.Env) {
+func TestKernelNewLinksConformance(t *testing.T) {
+	conformance.NewLinks(t, []string{hw.Macvlan}, func(t *testing.T) (hw.Kernel, conformance.Env) {
 		return openKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }
 
-func TestKernelNeighbourContract(t *testing.T) {
-	hwtest.NeighbourContract(t, func(t *testing.T) (hw.Kernel, hwtest.NeighbourEnv) {
+func TestKernelARPConformance(t *testing.T) {
+	conformance.ARP(t, func(t *testing.T) (hw.Kernel, conformance.ARPEnv) {
 		return openKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }

@@ -8,15 +8,15 @@ import (
 	"testing"
 
 	"github.com/mellanox/passthrough/hw"
-	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/hw/hwtest/conformance"
 )
 
-// TestVFContract divides the first igb of the guest, which is down and without VFs before and afterwards; see test/suites/lab.
-func TestVFContract(t *testing.T) {
+// TestSRIOVConformance creates VFs on the first igb of the guest, which is down and without VFs before and afterwards; see test/suites/lab.
+func TestSRIOVConformance(t *testing.T) {
 	const nic = "0000:01:00.0"
 	t.Cleanup(func() { setDown(t, nic) })
-	hwtest.VFContract(t, func(t *testing.T) hwtest.Division {
-		return hwtest.Division{Kernel: openKernel(t, "/sys", "/proc/irq"), Sys: "/sys", PCI: nic, VFDriver: "igbvf"}
+	conformance.SRIOV(t, func(t *testing.T) conformance.TestPF {
+		return conformance.TestPF{Kernel: openKernel(t, "/sys", "/proc/irq"), Sys: "/sys", PCI: nic, VFDriver: "igbvf"}
 	})
 }
 
@@ -34,11 +34,11 @@ func setDown(t *testing.T, pci string) {
 	}
 }
 
-// TestMadeContract is of kinds of link whose modules not every machine has, in namespaces of its own.
-func TestMadeContract(t *testing.T) {
+// TestNewLinksConformance needs modules that not every machine has. It runs in namespaces of its own.
+func TestNewLinksConformance(t *testing.T) {
 	if os.Getenv(inside) == "" {
 		var out bytes.Buffer
-		if code, err := runInside([]string{"-test.run=^TestMadeContract$", "-test.v"}, &out); code != 0 || err != nil {
+		if code, err := runInside([]string{"-test.run=^TestNewLinksConformance$", "-test.v"}, &out); code != 0 || err != nil {
 			t.Errorf("in private namespaces: exit code %d, %v\n%s", code, err, out.String())
 		}
 		return
@@ -46,7 +46,7 @@ func TestMadeContract(t *testing.T) {
 	if err := mountSys(); err != nil {
 		t.Fatal(err)
 	}
-	hwtest.MadeContract(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Kernel, hwtest.Env) {
+	conformance.NewLinks(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Kernel, conformance.Env) {
 		return openKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }

@@ -30,7 +30,7 @@ func vfGUIDs(node, port uint64) []byte {
 	return info.Serialize()[4:]
 }
 
-// TestParseVF is about what no driver at hand reports; the rest is in the contract.
+// TestParseVF is about what no driver at hand reports; the rest is in the conformance suite.
 func TestParseVF(t *testing.T) {
 	mac := [32]byte{2, 0, 0, 0, 0, 1}
 	vlan := hw.VLAN{ID: 100, QoS: 3}

@@ -61,7 +61,7 @@ func mountSys() error {
 // sys is where the tests' own sysfs is mounted, over the machine's.
 const sys = "/sys"
 
-// world is the administrator and the engine of the contract.
+// world implements conformance.Env: it makes links as the administrator does and moves them as the engine does.
 type world struct {
 	t      testing.TB
 	fd     netns.NsHandle // of the host's namespace

@@ -1,4 +1,4 @@
-package hwtest
+package conformance
 
 import (
 	"cmp"
@@ -11,11 +11,12 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// Numbers of rtnetlink that the rules need.
+// Numbers of rtnetlink (linux/if_addr.h, linux/rtnetlink.h) that the tests use.
 const (
-	flagNoDAD = 0x02 // IFA_F_NODAD
-	scopeHost = 254
-	protoDHCP = 16
+	noDADFlag    = 0x02  // IFA_F_NODAD
+	noPrefixFlag = 0x200 // IFA_F_NOPREFIXROUTE
+	scopeHost    = 254
+	protoDHCP    = 16
 )
 
 // pair makes a veth whose ends are up and have carrier, and returns the ifindex of ct0.
@@ -37,7 +38,7 @@ func (m machine) addrs(t *testing.T, index int) []hw.Addr {
 	return as
 }
 
-func contractAddrs(t *testing.T, m machine) {
+func testAddrs(t *testing.T, m machine) {
 	index := m.pair(t)
 	if as := m.addrs(t, index); len(as) > 0 {
 		t.Errorf("a new link has addresses %v", as)
@@ -47,9 +48,9 @@ func contractAddrs(t *testing.T, m machine) {
 		{CIDR: "192.0.2.2/24", Label: "ct0:two", Broadcast: "192.0.2.255"},
 		{CIDR: "198.51.100.1/32", Peer: "198.51.100.2/32", Label: "ct0"},
 		{CIDR: "203.0.113.1/24", Label: "ct0", Scope: scopeHost, Flags: noPrefixFlag},
-		{CIDR: "2001:db8::1/64", Flags: flagNoDAD},
-		{CIDR: "2001:db8::2/64", Flags: flagNoDAD | noPrefixFlag},
-		{CIDR: "2001:db8:1::1/128", Peer: "2001:db8:1::2/128", Flags: flagNoDAD},
+		{CIDR: "2001:db8::1/64", Flags: noDADFlag},
+		{CIDR: "2001:db8::2/64", Flags: noDADFlag | noPrefixFlag},
+		{CIDR: "2001:db8:1::1/128", Peer: "2001:db8:1::2/128", Flags: noDADFlag},
 	}
 	for range 2 { // the second time they are there already
 		for _, a := range want {
@@ -66,7 +67,7 @@ func contractAddrs(t *testing.T, m machine) {
 	sameList(t, "address after a change of name", m.addrs(t, other), []hw.Addr{{CIDR: "10.0.0.1/8", Label: "ct9"}})
 }
 
-func contractLives(t *testing.T, m machine) {
+func testLives(t *testing.T, m machine) {
 	index := m.pair(t)
 	near := func(got, want int) bool { return got <= want && got > want-20 }
 	for _, cidr := range []string{"192.0.2.1/24", "2001:db8::1/64"} {
@@ -90,9 +91,9 @@ func contractLives(t *testing.T, m machine) {
 	}
 }
 
-func contractDown(t *testing.T, m machine) {
+func testDown(t *testing.T, m machine) {
 	index := m.pair(t)
-	for _, a := range []hw.Addr{{CIDR: "192.0.2.1/24"}, {CIDR: "2001:db8::1/64", Flags: flagNoDAD}} {
+	for _, a := range []hw.Addr{{CIDR: "192.0.2.1/24"}, {CIDR: "2001:db8::1/64", Flags: noDADFlag}} {
 		done(t, "add "+a.CIDR, m.AddAddr(index, a))
 	}
 	for _, r := range []hw.Route{{Dst: "198.51.100.0/24", Gateway: "192.0.2.9"},
@@ -107,9 +108,9 @@ func contractDown(t *testing.T, m machine) {
 	}
 }
 
-func contractRoutes(t *testing.T, m machine) {
+func testRoutes(t *testing.T, m machine) {
 	index := m.pair(t)
-	for _, a := range []hw.Addr{{CIDR: "192.0.2.1/24"}, {CIDR: "2001:db8::1/64", Flags: flagNoDAD}} {
+	for _, a := range []hw.Addr{{CIDR: "192.0.2.1/24"}, {CIDR: "2001:db8::1/64", Flags: noDADFlag}} {
 		done(t, "add "+a.CIDR, m.AddAddr(index, a))
 	}
 	if rs, err := m.Routes(index); err != nil || len(rs) > 0 {
@@ -156,7 +157,7 @@ func contractRoutes(t *testing.T, m machine) {
 	}
 }
 
-func contractRoutesRefused(t *testing.T, m machine) {
+func testRoutesRefused(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	index := m.link(t, "ct0").Index
 	done(t, "add an address", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}))

@@ -1,28 +1,29 @@
-package hwtest_test
+package conformance_test
 
 import (
 	"testing"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/hw/hwtest/conformance"
 )
 
-func TestContract(t *testing.T) {
-	hwtest.Contract(t, func(t *testing.T) (hw.Kernel, hwtest.Env) {
+func TestConformance(t *testing.T) {
+	conformance.Kernel(t, func(t *testing.T) (hw.Kernel, conformance.Env) {
 		k := hwtest.New(t)
 		return k, env{k}
 	})
 }
 
-func TestMadeContract(t *testing.T) {
-	hwtest.MadeContract(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Kernel, hwtest.Env) {
+func TestNewLinksConformance(t *testing.T) {
+	conformance.NewLinks(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Kernel, conformance.Env) {
 		k := hwtest.New(t)
 		return k, env{k}
 	})
 }
 
-func TestNeighbourContract(t *testing.T) {
-	hwtest.NeighbourContract(t, func(t *testing.T) (hw.Kernel, hwtest.NeighbourEnv) {
+func TestARPConformance(t *testing.T) {
+	conformance.ARP(t, func(t *testing.T) (hw.Kernel, conformance.ARPEnv) {
 		k := hwtest.New(t)
 		return k, env{k}
 	})
@@ -33,7 +34,7 @@ func (e env) AddAddrIn(t *testing.T, ns, name, cidr string) {
 	e.InNS(ns).AddAddr(name, cidr)
 }
 
-// env plays the world around a hwtest.Kernel.
+// env makes and moves links of a hwtest.Kernel.
 type env struct{ *hwtest.Kernel }
 
 func (e env) Add(t *testing.T, kind, name, other string) {
@@ -55,9 +56,10 @@ func (e env) AltName(t *testing.T, name, alt string) {
 
 func (e env) EndNS(ns string) { e.KillNS(ns, 0) }
 
-func TestVFContract(t *testing.T) {
-	hwtest.VFContract(t, func(t *testing.T) hwtest.Division {
-		k := igb(t)
-		return hwtest.Division{Kernel: k, Sys: k.Sys, PCI: "0000:01:00.0", VFDriver: "igbvf"}
+func TestSRIOVConformance(t *testing.T) {
+	conformance.SRIOV(t, func(t *testing.T) conformance.TestPF {
+		k := hwtest.New(t)
+		k.AddPF(hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", TotalVFs: 7, Up: true})
+		return conformance.TestPF{Kernel: k, Sys: k.Sys, PCI: "0000:01:00.0", VFDriver: "igbvf"}
 	})
 }

@@ -1,4 +1,4 @@
-package hwtest
+package conformance
 
 import (
 	"syscall"
@@ -7,7 +7,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-func contractMove(t *testing.T, m machine) {
+func testMove(t *testing.T, m machine) {
 	index := m.pair(t)
 	m.Add(t, "bridge", "ctbr", "")
 	m.AltName(t, "ct0", "alt0")
@@ -32,7 +32,7 @@ func contractMove(t *testing.T, m machine) {
 	}
 }
 
-func contractMoveTaken(t *testing.T, m machine) {
+func testMoveTaken(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.Add(t, "veth", "ct2", "ct3")
 	done(t, "move to a namespace", m.MoveToNS("c1", "ct0", "ct2"))
@@ -49,13 +49,13 @@ func contractMoveTaken(t *testing.T, m machine) {
 	}
 }
 
-func contractImmovable(t *testing.T, m machine) {
+func testImmovable(t *testing.T, m machine) {
 	m.Add(t, "bridge", "ctbr", "")
 	refused(t, "move a bridge", m.MoveToNS("c1", "ctbr", ""), syscall.EINVAL)
 	m.link(t, "ctbr")
 }
 
-func contractMacvlan(t *testing.T, m machine) {
+func testMacvlan(t *testing.T, m machine) {
 	index := m.pair(t)
 	m.Add(t, "macvlan", "ctmv", "ct0")
 	if l := m.link(t, "ctmv"); l.Kind != "macvlan" || l.Peer != index {
@@ -68,7 +68,7 @@ func contractMacvlan(t *testing.T, m machine) {
 	}
 }
 
-func contractEnd(t *testing.T, m machine) {
+func testEnd(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.Add(t, "veth", "ct2", "ct3")
 	m.Add(t, "macvlan", "ctmv", "ct2")

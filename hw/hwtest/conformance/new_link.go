@@ -1,4 +1,4 @@
-package hwtest
+package conformance
 
 import (
 	"fmt"
@@ -9,42 +9,42 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// MadeContract holds an implementation of the kernel seam to what package hw relies on of links that it makes, of the
-// kinds that the kernel at hand has. open returns a machine for one test, with its sysfs.
-func MadeContract(t *testing.T, kinds []string, open func(t *testing.T) (hw.Kernel, Env)) {
-	rules := []struct {
+// NewLinks tests CreateLink and RemoveLink of an hw.Kernel for the kinds of link in kinds, those whose modules the kernel
+// has. open returns the kernel of one test.
+func NewLinks(t *testing.T, kinds []string, open func(t *testing.T) (hw.Kernel, Env)) {
+	tests := []struct {
 		name  string
-		kinds []string // that it needs
-		rule  func(*testing.T, machine)
+		kinds []string // which it creates
+		run   func(*testing.T, machine)
 	}{
-		{"a macvlan as it is made", []string{hw.Macvlan}, madeMacvlan},
-		{"links that cannot be made", []string{hw.Macvlan}, madeRefused},
-		{"links that are removed", []string{hw.Macvlan}, madeRemoved},
-		{"a child and its device's carrier and mtu", []string{hw.Macvlan}, madeFollows},
-		{"a macvlan in mode passthru is the only one", []string{hw.Macvlan}, madePassthruAlone},
-		{"a macvlan in mode passthru and its device have one mac", []string{hw.Macvlan}, madePassthruMAC},
-		{"a child ends with its device", []string{hw.Macvlan}, madeEnds},
-		{"an ipvlan as it is made", []string{hw.IPVlan}, madeIPVlan},
-		{"macvlan and ipvlan on one device", []string{hw.Macvlan, hw.IPVlan}, madeMixed},
-		{"ports of a bond", []string{hw.Bond}, madePorts},
-		{"a bond keeps the mac that it was given", []string{hw.Bond}, madeBondMAC},
-		{"ports that a bond refuses", []string{hw.Bond}, madePortsRefused},
-		{"a bond that is removed", []string{hw.Bond, hw.Macvlan}, madeBondRemoved},
-		{"a bond of each mode has carrier without a partner", []string{hw.Bond}, madeBondModes},
-		{"a macvlan in mode passthru on a bond", []string{hw.Bond, hw.Macvlan}, madeOnBond},
+		{"a macvlan as it is made", []string{hw.Macvlan}, testNewMacvlan},
+		{"links that cannot be made", []string{hw.Macvlan}, testNewRefused},
+		{"links that are removed", []string{hw.Macvlan}, testNewRemoved},
+		{"a child and its device's carrier and mtu", []string{hw.Macvlan}, testNewFollows},
+		{"a macvlan in mode passthru is the only one", []string{hw.Macvlan}, testNewPassthruAlone},
+		{"a macvlan in mode passthru and its device have one mac", []string{hw.Macvlan}, testNewPassthruMAC},
+		{"a child ends with its device", []string{hw.Macvlan}, testNewEnds},
+		{"an ipvlan as it is made", []string{hw.IPVlan}, testNewIPVlan},
+		{"macvlan and ipvlan on one device", []string{hw.Macvlan, hw.IPVlan}, testNewMixed},
+		{"ports of a bond", []string{hw.Bond}, testNewPorts},
+		{"a bond keeps the mac that it was given", []string{hw.Bond}, testNewBondMAC},
+		{"ports that a bond refuses", []string{hw.Bond}, testNewPortsRefused},
+		{"a bond that is removed", []string{hw.Bond, hw.Macvlan}, testNewBondRemoved},
+		{"a bond of each mode has carrier without a partner", []string{hw.Bond}, testNewBondModes},
+		{"a macvlan in mode passthru on a bond", []string{hw.Bond, hw.Macvlan}, testNewOnBond},
 	}
-	for _, r := range rules {
+	for _, r := range tests {
 		if slices.ContainsFunc(r.kinds, func(k string) bool { return !slices.Contains(kinds, k) }) {
 			continue
 		}
 		t.Run(r.name, func(t *testing.T) {
 			k, env := open(t)
-			r.rule(t, machine{k, env})
+			r.run(t, machine{k, env})
 		})
 	}
 }
 
-// make makes a link, which has to succeed.
+// make creates a link; the test ends if that fails.
 func (m machine) make(t *testing.T, l hw.NewLink) hw.Link {
 	t.Helper()
 	if err := m.CreateLink(l); err != nil {
@@ -59,7 +59,7 @@ func (m machine) child(t *testing.T, name, mode string, parent int) hw.Link {
 	return m.make(t, hw.NewLink{Name: name, Kind: hw.Macvlan, Mode: mode, Parent: parent})
 }
 
-func madeMacvlan(t *testing.T, m machine) {
+func testNewMacvlan(t *testing.T, m machine) {
 	index := m.pair(t)
 	m.set(t, "ct0", hw.Link{MTU: 1400}, hw.LinkMTU)
 	got := m.make(t, hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index, MTU: 1300,
@@ -84,7 +84,7 @@ func madeMacvlan(t *testing.T, m machine) {
 	}
 }
 
-func madeRefused(t *testing.T, m machine) {
+func testNewRefused(t *testing.T, m machine) {
 	index := m.pair(t)
 	m.Add(t, "bridge", "ctbr", "")
 	br, lo := m.link(t, "ctbr").Index, m.link(t, "lo").Index
@@ -109,7 +109,7 @@ func madeRefused(t *testing.T, m machine) {
 	}
 }
 
-func madeRemoved(t *testing.T, m machine) {
+func testNewRemoved(t *testing.T, m machine) {
 	l := m.child(t, "ctmv", "bridge", m.pair(t))
 	done(t, "remove it", m.RemoveLink(l.Index))
 	if _, ok := m.find(t, "ctmv"); ok {
@@ -120,7 +120,7 @@ func madeRemoved(t *testing.T, m machine) {
 	refused(t, "remove the loopback link", m.RemoveLink(m.link(t, "lo").Index), hw.ErrUnsupported)
 }
 
-func madeFollows(t *testing.T, m machine) {
+func testNewFollows(t *testing.T, m machine) {
 	m.child(t, "ctmv", "bridge", m.pair(t))
 	m.set(t, "ctmv", hw.Link{Up: true}, hw.LinkUp)
 	soon(t, "carrier of the child", func() bool { return m.link(t, "ctmv").Carrier })
@@ -133,7 +133,7 @@ func madeFollows(t *testing.T, m machine) {
 	refused(t, "an mtu above the device's", m.SetLink(m.link(t, "ctmv").Index, hw.LinkMTU, hw.Link{MTU: 1500}), hw.ErrInvalid)
 }
 
-func madePassthruAlone(t *testing.T, m machine) {
+func testNewPassthruAlone(t *testing.T, m machine) {
 	index := m.pair(t)
 	one := hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index}
 	only := hw.NewLink{Name: "ctpt", Kind: hw.Macvlan, Mode: "passthru", Parent: index}
@@ -152,7 +152,7 @@ func madePassthruAlone(t *testing.T, m machine) {
 	m.make(t, one)
 }
 
-func madePassthruMAC(t *testing.T, m machine) {
+func testNewPassthruMAC(t *testing.T, m machine) {
 	index := m.pair(t)
 	was := m.link(t, "ct0")
 	l := m.make(t, hw.NewLink{Name: "ctpt", Kind: hw.Macvlan, Mode: "passthru", Parent: index, MAC: "02:00:00:00:00:aa"})
@@ -185,7 +185,7 @@ func madePassthruMAC(t *testing.T, m machine) {
 	}
 }
 
-func madeEnds(t *testing.T, m machine) {
+func testNewEnds(t *testing.T, m machine) {
 	index := m.pair(t)
 	m.child(t, "ctmv", "bridge", index)
 	m.child(t, "ctm2", "bridge", index)
@@ -199,7 +199,7 @@ func madeEnds(t *testing.T, m machine) {
 	}
 }
 
-func madeIPVlan(t *testing.T, m machine) {
+func testNewIPVlan(t *testing.T, m machine) {
 	index := m.pair(t)
 	for _, mode := range []string{"l2", "l3", "l3s"} {
 		l := m.make(t, hw.NewLink{Name: "ct" + mode, Kind: hw.IPVlan, Mode: mode, Parent: index})
@@ -217,7 +217,7 @@ func madeIPVlan(t *testing.T, m machine) {
 	done(t, "remove it", m.RemoveLink(m.link(t, "ctl2").Index))
 }
 
-func madeMixed(t *testing.T, m machine) {
+func testNewMixed(t *testing.T, m machine) {
 	index := m.pair(t)
 	mv := hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index}
 	iv := hw.NewLink{Name: "ctiv", Kind: hw.IPVlan, Mode: "l2", Parent: index}

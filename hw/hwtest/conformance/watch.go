@@ -1,4 +1,4 @@
-package hwtest
+package conformance
 
 import (
 	"context"
@@ -8,15 +8,16 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// contractWatch: whatever happens to a link is told, at once, also what others do to it; the end of the context is the end.
-func contractWatch(t *testing.T, m machine) {
+// testWatch checks that each change of a link is reported at once, also if another process made it, and that the channel
+// closes when the context ends.
+func testWatch(t *testing.T, m machine) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	changed, err := m.Watch(ctx)
 	if err != nil {
 		t.Fatal(err)
 	}
-	told := func(what string) {
+	reported := func(what string) {
 		t.Helper()
 		select {
 		case _, open := <-changed:
@@ -24,36 +25,36 @@ func contractWatch(t *testing.T, m machine) {
 				t.Fatalf("%s: the watch has ended", what)
 			}
 		case <-time.After(5 * time.Second):
-			t.Fatalf("%s: nothing was told", what)
+			t.Fatalf("%s: no change was reported", what)
 		}
-		for settled := false; !settled; { // one change can be several messages
+		for quiet := false; !quiet; { // one change can be several messages
 			select {
 			case <-changed:
 			case <-time.After(100 * time.Millisecond):
-				settled = true
+				quiet = true
 			}
 		}
 	}
 	m.Add(t, "veth", "ct0", "ct1")
-	told("a link has come")
+	reported("a link appears")
 	m.set(t, "ct0", hw.Link{Name: "ct9"}, hw.LinkName)
-	told("it was renamed")
+	reported("it is renamed")
 	m.set(t, "ct9", hw.Link{Up: true}, hw.LinkUp)
-	told("it was set up")
+	reported("it is set up")
 	if err := m.MoveToNS("a", "ct9", "eth0"); err != nil {
 		t.Fatal(err)
 	}
-	told("it has left")
+	reported("it leaves the namespace")
 	if err := m.MoveHome("a", "eth0", "ct9"); err != nil {
 		t.Fatal(err)
 	}
-	told("it has come home")
+	reported("it returns to the host")
 	cancel()
 	for open := true; open; {
 		select {
 		case _, open = <-changed:
 		case <-time.After(5 * time.Second):
-			t.Fatal("the watch goes on after its context has ended")
+			t.Fatal("the channel is open after the context has ended")
 		}
 	}
 }

@@ -1,4 +1,4 @@
-package hwtest
+package conformance
 
 import (
 	"fmt"
@@ -12,47 +12,45 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// A Division is a PF that the SR-IOV contract may do with as it likes: an igb with a cable and without VFs. The
-// contract leaves it up and without VFs.
-type Division struct {
+// A TestPF is a PF that SRIOV may change: an igb with a cable and without VFs. SRIOV leaves it up and without VFs.
+type TestPF struct {
 	Kernel   hw.Kernel
 	Sys      string // root of its sysfs
 	PCI      string // address of the PF
 	VFDriver string // loaded, or loaded by udev when VFs appear
 }
 
-// VFContract holds an implementation of the kernel seam to what package hw relies on of SR-IOV. open returns a PF for
-// one test.
-func VFContract(t *testing.T, open func(t *testing.T) Division) {
-	rules := []struct {
+// SRIOV tests an hw.Kernel and its sysfs with the VFs of a PF. open returns the PF of one test.
+func SRIOV(t *testing.T, open func(t *testing.T) TestPF) {
+	tests := []struct {
 		name string
-		rule func(*testing.T, Division)
+		run  func(*testing.T, TestPF)
 	}{
-		{"the count of VFs changes through 0", vfCount},
-		{"a PF without an eswitch is not in switchdev mode", vfSwitchdev},
-		{"VFs as they are made", vfDefaults},
-		{"a VF is probed on demand", vfProbe},
-		{"settings are read back", vfSettings},
-		{"settings that are refused", vfRefused},
-		{"a VF takes the MAC that its PF has set when it is bound", vfMAC},
-		{"a VF without a MAC from its PF draws one and may change it", vfDrawsMAC},
-		{"a VF has carrier while its PF is up", vfCarrier},
-		{"a VF that is bound while its PF is down is dead", vfDead},
-		{"interrupts are known once they have been requested, and stay where they were sent", vfInterrupts},
-		{"rings of a VF", vfRings},
+		{"the count of VFs changes through 0", testVFCount},
+		{"a PF without an eswitch is not in switchdev mode", testVFSwitchdev},
+		{"VFs as they are made", testVFDefaults},
+		{"a VF is probed on demand", testVFProbe},
+		{"settings are read back", testVFSettings},
+		{"settings that are refused", testVFRefused},
+		{"a VF takes the MAC that its PF has set when it is bound", testVFMAC},
+		{"a VF without a MAC from its PF draws one and may change it", testVFDrawsMAC},
+		{"a VF has carrier while its PF is up", testVFCarrier},
+		{"a VF that is bound while its PF is down is dead", testVFDead},
+		{"interrupts are known once they have been requested, and stay where they were sent", testVFInterrupts},
+		{"rings of a VF", testVFRings},
 	}
-	for _, r := range rules {
+	for _, r := range tests {
 		t.Run(r.name, func(t *testing.T) {
 			d := open(t)
 			t.Cleanup(func() { d.clear(t) })
 			d.clear(t)
-			r.rule(t, d)
+			r.run(t, d)
 		})
 	}
 }
 
-// clear makes the PF as every rule expects it.
-func (d Division) clear(t *testing.T) {
+// clear brings the PF into the state that each test expects.
+func (d TestPF) clear(t *testing.T) {
 	t.Helper()
 	done(t, "remove VFs", d.writePF("sriov_numvfs", "0"))
 	done(t, "set autoprobe", d.writePF("sriov_drivers_autoprobe", "1"))
@@ -60,27 +58,27 @@ func (d Division) clear(t *testing.T) {
 	soon(t, "carrier of the PF", func() bool { return d.link(t, d.PCI).Carrier })
 }
 
-// divide makes n VFs without binding them.
-func (d Division) divide(t *testing.T, n int) {
+// createVFs creates n VFs without binding them.
+func (d TestPF) createVFs(t *testing.T, n int) {
 	t.Helper()
 	done(t, "clear autoprobe", d.writePF("sriov_drivers_autoprobe", "0"))
 	done(t, "make VFs", d.writePF("sriov_numvfs", fmt.Sprint(n)))
 	soon(t, "driver "+d.VFDriver, func() bool { return d.exists("bus/pci/drivers/" + d.VFDriver) })
 }
 
-func (d Division) writePF(attr, value string) error { return d.write(d.PCI, attr, value) }
+func (d TestPF) writePF(attr, value string) error { return d.write(d.PCI, attr, value) }
 
-func (d Division) write(pci, attr, value string) error {
+func (d TestPF) write(pci, attr, value string) error {
 	return d.Kernel.WriteAttr("bus/pci/devices/"+pci+"/"+attr, value)
 }
 
-func (d Division) exists(path string) bool {
+func (d TestPF) exists(path string) bool {
 	_, err := os.Lstat(filepath.Join(d.Sys, path))
 	return err == nil
 }
 
 // text reads an attribute of a function.
-func (d Division) text(t *testing.T, pci, attr string) string {
+func (d TestPF) text(t *testing.T, pci, attr string) string {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(d.Sys, "bus/pci/devices", pci, attr))
 	done(t, "read "+attr, err)
@@ -88,7 +86,7 @@ func (d Division) text(t *testing.T, pci, attr string) string {
 }
 
 // vf is the PCI address of a VF.
-func (d Division) vf(t *testing.T, i int) string {
+func (d TestPF) vf(t *testing.T, i int) string {
 	t.Helper()
 	to, err := os.Readlink(filepath.Join(d.Sys, "bus/pci/devices", d.PCI, fmt.Sprintf("virtfn%d", i)))
 	done(t, "read virtfn", err)
@@ -96,7 +94,7 @@ func (d Division) vf(t *testing.T, i int) string {
 }
 
 // driver is what a function is bound to, "" for nothing.
-func (d Division) driver(pci string) string {
+func (d TestPF) driver(pci string) string {
 	to, err := os.Readlink(filepath.Join(d.Sys, "bus/pci/devices", pci, "driver"))
 	if err != nil {
 		return ""
@@ -105,7 +103,7 @@ func (d Division) driver(pci string) string {
 }
 
 // netdev is a function's link in the host, if it has one now.
-func (d Division) netdev(t *testing.T, pci string) (hw.Link, bool) {
+func (d TestPF) netdev(t *testing.T, pci string) (hw.Link, bool) {
 	t.Helper()
 	links, err := d.Kernel.Links()
 	done(t, "list links", err)
@@ -118,7 +116,7 @@ func (d Division) netdev(t *testing.T, pci string) (hw.Link, bool) {
 }
 
 // link is netdev for a function that has one, or will soon.
-func (d Division) link(t *testing.T, pci string) (l hw.Link) {
+func (d TestPF) link(t *testing.T, pci string) (l hw.Link) {
 	t.Helper()
 	soon(t, "a netdev of "+pci, func() (ok bool) {
 		l, ok = d.netdev(t, pci)
@@ -127,13 +125,13 @@ func (d Division) link(t *testing.T, pci string) (l hw.Link) {
 	return l
 }
 
-func (d Division) setUp(t *testing.T, pci string, up bool) error {
+func (d TestPF) setUp(t *testing.T, pci string, up bool) error {
 	t.Helper()
 	return d.Kernel.SetLink(d.link(t, pci).Index, hw.LinkUp, hw.Link{Up: up})
 }
 
 // set changes a VF, which has to succeed.
-func (d Division) set(t *testing.T, vf int, want hw.VFState, attrs ...hw.VFAttr) {
+func (d TestPF) set(t *testing.T, vf int, want hw.VFState, attrs ...hw.VFAttr) {
 	t.Helper()
 	for _, a := range attrs {
 		done(t, a.Op(want), d.Kernel.SetVF(d.link(t, d.PCI).Index, vf, a, want))
@@ -141,7 +139,7 @@ func (d Division) set(t *testing.T, vf int, want hw.VFState, attrs ...hw.VFAttr)
 }
 
 // states is what the PF says of its VFs.
-func (d Division) states(t *testing.T) map[int]hw.VFState {
+func (d TestPF) states(t *testing.T) map[int]hw.VFState {
 	t.Helper()
 	s, err := d.Kernel.VFs(d.link(t, d.PCI).Index)
 	done(t, "list VFs", err)
@@ -149,7 +147,7 @@ func (d Division) states(t *testing.T) map[int]hw.VFState {
 }
 
 // bind binds a VF on demand and returns its netdev.
-func (d Division) bind(t *testing.T, pci string) hw.Link {
+func (d TestPF) bind(t *testing.T, pci string) hw.Link {
 	t.Helper()
 	done(t, "set driver_override", d.write(pci, "driver_override", d.VFDriver))
 	done(t, "probe", d.Kernel.WriteAttr("bus/pci/drivers_probe", pci))
@@ -157,16 +155,16 @@ func (d Division) bind(t *testing.T, pci string) hw.Link {
 	return d.link(t, pci)
 }
 
-func (d Division) unbind(t *testing.T, pci string) {
+func (d TestPF) unbind(t *testing.T, pci string) {
 	t.Helper()
 	done(t, "unbind", d.write(pci, "driver/unbind", pci))
 }
 
-func vfCount(t *testing.T, d Division) {
+func testVFCount(t *testing.T, d TestPF) {
 	total := d.text(t, d.PCI, "sriov_totalvfs")
 	refused(t, "more than there can be", d.writePF("sriov_numvfs", total+"0"), hw.ErrInvalid, syscall.ERANGE)
 	refused(t, "less than none", d.writePF("sriov_numvfs", "-1"), hw.ErrInvalid)
-	d.divide(t, 3)
+	d.createVFs(t, 3)
 	done(t, "as many as there are", d.writePF("sriov_numvfs", "3"))
 	refused(t, "another number", d.writePF("sriov_numvfs", "5"), hw.ErrBusy, syscall.EBUSY)
 	if got := d.text(t, d.PCI, "sriov_numvfs"); got != "3" || !d.exists("bus/pci/devices/"+d.vf(t, 2)) {
@@ -179,8 +177,8 @@ func vfCount(t *testing.T, d Division) {
 	}
 }
 
-func vfDefaults(t *testing.T, d Division) {
-	d.divide(t, 2)
+func testVFDefaults(t *testing.T, d TestPF) {
+	d.createVFs(t, 2)
 	for i, s := range d.states(t) {
 		if want := (hw.VFState{Spoofchk: true}); s != want {
 			t.Errorf("vf %d is %+v, want %+v", i, s, want)
@@ -198,8 +196,8 @@ func vfDefaults(t *testing.T, d Division) {
 	}
 }
 
-func vfProbe(t *testing.T, d Division) {
-	d.divide(t, 1)
+func testVFProbe(t *testing.T, d TestPF) {
+	d.createVFs(t, 1)
 	vf := d.vf(t, 0)
 	bind, unbind := "bus/pci/drivers/"+d.VFDriver+"/bind", "bus/pci/drivers/"+d.VFDriver+"/unbind"
 	if err := d.Kernel.WriteAttr(bind, vf); err == nil {
@@ -227,8 +225,8 @@ func vfProbe(t *testing.T, d Division) {
 	}
 }
 
-func vfSettings(t *testing.T, d Division) {
-	d.divide(t, 2)
+func testVFSettings(t *testing.T, d TestPF) {
+	d.createVFs(t, 2)
 	was := d.states(t)[0]
 	want := hw.VFState{MAC: "02:aa:00:00:00:01", VLAN: hw.VLAN{ID: 100, QoS: 3}, Trust: true}
 	d.set(t, 1, want, hw.VFMAC, hw.VFVLAN, hw.VFSpoofchk, hw.VFTrust)
@@ -243,14 +241,14 @@ func vfSettings(t *testing.T, d Division) {
 	d.set(t, 1, hw.VFState{VLAN: hw.VLAN{ID: 4095}}, hw.VFVLAN) // igb takes what no switch would
 }
 
-func vfSwitchdev(t *testing.T, d Division) {
+func testVFSwitchdev(t *testing.T, d TestPF) {
 	if on, err := d.Kernel.Switchdev(d.PCI); on || err != nil {
 		t.Errorf("%t, %v", on, err)
 	}
 }
 
-func vfRefused(t *testing.T, d Division) {
-	d.divide(t, 2)
+func testVFRefused(t *testing.T, d TestPF) {
+	d.createVFs(t, 2)
 	pf := d.link(t, d.PCI).Index
 	want := hw.VFState{MAC: "02:aa:00:00:00:01", VLAN: hw.VLAN{ID: 5}, Trust: true}
 	for _, a := range []hw.VFAttr{hw.VFMAC, hw.VFVLAN, hw.VFSpoofchk, hw.VFTrust} {
@@ -267,9 +265,9 @@ func vfRefused(t *testing.T, d Division) {
 	}
 }
 
-func vfMAC(t *testing.T, d Division) {
+func testVFMAC(t *testing.T, d TestPF) {
 	const a, b, c = hw.MAC("02:aa:00:00:00:01"), hw.MAC("02:aa:00:00:00:02"), hw.MAC("02:aa:00:00:00:03")
-	d.divide(t, 1)
+	d.createVFs(t, 1)
 	vf := d.vf(t, 0)
 	want := func(what string, netdev, pfSays hw.MAC) {
 		t.Helper()
@@ -300,9 +298,9 @@ func vfMAC(t *testing.T, d Division) {
 	want("trusted, bound anew", c, c)
 }
 
-func vfDrawsMAC(t *testing.T, d Division) {
+func testVFDrawsMAC(t *testing.T, d TestPF) {
 	const a = hw.MAC("02:aa:00:00:00:01")
-	d.divide(t, 1)
+	d.createVFs(t, 1)
 	vf := d.vf(t, 0)
 	first := d.bind(t, vf)
 	if s := d.states(t)[0]; first.MAC == "" || first.PermMAC != first.MAC || s.MAC != first.MAC {
@@ -325,8 +323,8 @@ func vfDrawsMAC(t *testing.T, d Division) {
 	}
 }
 
-func vfCarrier(t *testing.T, d Division) {
-	d.divide(t, 1)
+func testVFCarrier(t *testing.T, d TestPF) {
+	d.createVFs(t, 1)
 	vf := d.vf(t, 0)
 	if l := d.bind(t, vf); l.Up || l.Carrier {
 		t.Errorf("freshly bound: %+v", l)
@@ -343,9 +341,9 @@ func vfCarrier(t *testing.T, d Division) {
 	}
 }
 
-func vfDead(t *testing.T, d Division) {
+func testVFDead(t *testing.T, d TestPF) {
 	const a = hw.MAC("02:aa:00:00:00:01")
-	d.divide(t, 1)
+	d.createVFs(t, 1)
 	vf := d.vf(t, 0)
 	d.set(t, 0, hw.VFState{MAC: a}, hw.VFMAC)
 	done(t, "set the PF down", d.setUp(t, d.PCI, false))

@@ -1,4 +1,4 @@
-package hwtest
+package conformance
 
 import (
 	"syscall"
@@ -17,7 +17,7 @@ func (m machine) bond(t *testing.T, mode string, mac hw.MAC) hw.Link {
 	return m.make(t, hw.NewLink{Name: "ctbo", Kind: hw.Bond, Mode: mode, MAC: mac})
 }
 
-func madePorts(t *testing.T, m machine) {
+func testNewPorts(t *testing.T, m machine) {
 	bond := m.bond(t, "active-backup", "")
 	if bond.Kind != hw.Bond || bond.MTU != 1500 || bond.Up || bond.Carrier {
 		t.Errorf("a new bond is %+v", bond)
@@ -53,7 +53,7 @@ func madePorts(t *testing.T, m machine) {
 	}
 }
 
-func madeBondMAC(t *testing.T, m machine) {
+func testNewBondMAC(t *testing.T, m machine) {
 	bond := m.bond(t, "active-backup", "02:00:00:00:00:bb")
 	m.set(t, "ct0", hw.Link{Master: bond.Index}, hw.LinkMaster)
 	if a, b := m.link(t, "ctbo").MAC, m.link(t, "ct0").MAC; a != "02:00:00:00:00:bb" || b != a {
@@ -61,7 +61,7 @@ func madeBondMAC(t *testing.T, m machine) {
 	}
 }
 
-func madePortsRefused(t *testing.T, m machine) {
+func testNewPortsRefused(t *testing.T, m machine) {
 	bond := m.bond(t, "active-backup", "")
 	refused(t, "a port that is up", m.SetLink(m.link(t, "ct1").Index, hw.LinkMaster, hw.Link{Master: bond.Index}), syscall.EPERM)
 	err := m.CreateLink(hw.NewLink{Name: "ctbo", Kind: hw.Bond})
@@ -69,7 +69,7 @@ func madePortsRefused(t *testing.T, m machine) {
 	refused(t, "move a bond", m.MoveToNS("c1", "ctbo", ""), syscall.EINVAL)
 }
 
-func madeBondRemoved(t *testing.T, m machine) {
+func testNewBondRemoved(t *testing.T, m machine) {
 	bond := m.bond(t, "active-backup", "02:00:00:00:00:bb")
 	was := m.link(t, "ct0")
 	m.set(t, "ct0", hw.Link{Master: bond.Index}, hw.LinkMaster)
@@ -82,7 +82,7 @@ func madeBondRemoved(t *testing.T, m machine) {
 	}
 }
 
-func madeBondModes(t *testing.T, m machine) {
+func testNewBondModes(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.set(t, "ct1", hw.Link{Up: true}, hw.LinkUp)
 	for _, mode := range []string{"active-backup", "balance-xor", "802.3ad"} {
@@ -94,7 +94,7 @@ func madeBondModes(t *testing.T, m machine) {
 	}
 }
 
-func madeOnBond(t *testing.T, m machine) {
+func testNewOnBond(t *testing.T, m machine) {
 	bond := m.bond(t, "active-backup", "")
 	m.set(t, "ct0", hw.Link{Master: bond.Index}, hw.LinkMaster)
 	m.set(t, "ct2", hw.Link{Master: bond.Index}, hw.LinkMaster)

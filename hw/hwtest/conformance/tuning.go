@@ -1,4 +1,4 @@
-package hwtest
+package conformance
 
 import (
 	"os"
@@ -26,7 +26,7 @@ func (m machine) tune(t *testing.T, name string, want hw.Tuning, attrs ...hw.Tun
 	}
 }
 
-func contractQueues(t *testing.T, m machine) {
+func testQueues(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	was := m.tuning(t, "ct0")
 	if was.Queues != (hw.Queues{Rx: 1, Tx: 1}) || was.MaxQueues.Combined != 0 || was.MaxQueues.Rx < 2 || was.MaxQueues.Tx < 2 {
@@ -46,7 +46,7 @@ func contractQueues(t *testing.T, m machine) {
 	}
 }
 
-func contractFeatures(t *testing.T, m machine) {
+func testFeatures(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	was := m.tuning(t, "ct0").Features
 	for name, want := range map[string]hw.Feature{
@@ -71,7 +71,7 @@ func contractFeatures(t *testing.T, m machine) {
 	}
 }
 
-func contractNeeds(t *testing.T, m machine) {
+func testNeeds(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.tune(t, "ct0", hw.Tuning{Features: map[string]hw.Feature{"tx-scatter-gather": {Wanted: false}}}, hw.TuningFeatures)
 	now := m.tuning(t, "ct0").Features
@@ -84,7 +84,7 @@ func contractNeeds(t *testing.T, m machine) {
 	}
 }
 
-func contractTuningRefused(t *testing.T, m machine) {
+func testTuningRefused(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.Add(t, "bridge", "ctbr", "")
 	index := m.link(t, "ct0").Index
@@ -107,7 +107,7 @@ func contractTuningRefused(t *testing.T, m machine) {
 	}
 }
 
-func contractTuningMoves(t *testing.T, m machine) {
+func testTuningMoves(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.tune(t, "ct0", hw.Tuning{Queues: hw.Queues{Rx: 2, Tx: 2}, Features: map[string]hw.Feature{"tx-tcp-segmentation": {Wanted: false}}}, hw.TuningQueues, hw.TuningFeatures)
 	done(t, "move to a namespace", m.MoveToNS("c1", "ct0", "eth0"))
@@ -118,7 +118,7 @@ func contractTuningMoves(t *testing.T, m machine) {
 	}
 }
 
-func contractNoIRQ(t *testing.T, m machine) {
+func testNoIRQ(t *testing.T, m machine) {
 	const nobodys = 1<<31 - 1
 	_, err := m.Affinity(nobodys)
 	refused(t, "look where it goes", err, hw.ErrNotFound, syscall.ENOENT)
@@ -126,7 +126,7 @@ func contractNoIRQ(t *testing.T, m machine) {
 }
 
 // irqs are the vectors of a function.
-func (d Division) irqs(t *testing.T, pci string) []int {
+func (d TestPF) irqs(t *testing.T, pci string) []int {
 	t.Helper()
 	entries, err := os.ReadDir(filepath.Join(d.Sys, "bus/pci/devices", pci, "msi_irqs"))
 	done(t, "list vectors", err)
@@ -139,8 +139,8 @@ func (d Division) irqs(t *testing.T, pci string) []int {
 	return all
 }
 
-func vfInterrupts(t *testing.T, d Division) {
-	d.divide(t, 1)
+func testVFInterrupts(t *testing.T, d TestPF) {
+	d.createVFs(t, 1)
 	vf := d.vf(t, 0)
 	d.bind(t, vf)
 	irqs := d.irqs(t, vf)
@@ -178,8 +178,8 @@ func vfInterrupts(t *testing.T, d Division) {
 	refused(t, "look at one that has been given back", err, hw.ErrNotFound)
 }
 
-func vfRings(t *testing.T, d Division) {
-	d.divide(t, 1)
+func testVFRings(t *testing.T, d TestPF) {
+	d.createVFs(t, 1)
 	index := d.bind(t, d.vf(t, 0)).Index
 	was, err := d.Kernel.Tuning(index)
 	done(t, "read tuning", err)

@@ -1,4 +1,4 @@
-package hwtest
+package conformance
 
 import (
 	"fmt"
@@ -10,7 +10,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-func contractListed(t *testing.T, m machine) {
+func testListed(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	a, b := m.link(t, "ct0"), m.link(t, "ct1")
 	if a.Peer != b.Index || b.Peer != a.Index || a.Index == b.Index {
@@ -28,7 +28,7 @@ func contractListed(t *testing.T, m machine) {
 	}
 }
 
-func contractRead(t *testing.T, m machine) {
+func testRead(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.AltName(t, "ct1", "alt1")
 	m.set(t, "ct1", hw.Link{Alias: "mine", Up: true}, hw.LinkAlias, hw.LinkUp)
@@ -52,7 +52,7 @@ func contractRead(t *testing.T, m machine) {
 	refused(t, "read one that is elsewhere", err, hw.ErrNotFound, syscall.ENODEV)
 }
 
-func contractSetAll(t *testing.T, m machine) {
+func testSetAll(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	want := m.link(t, "ct0")
 	want.Name, want.Alias, want.MAC, want.MTU, want.TxQLen = "ct9", "lent: ä", "02:00:00:00:00:aa", 1400, 77
@@ -65,7 +65,7 @@ func contractSetAll(t *testing.T, m machine) {
 	same(t, "after some has been taken back", m.link(t, "ct9"), want)
 }
 
-func contractSetOne(t *testing.T, m machine) {
+func testSetOne(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	was := m.link(t, "ct0")
 	other := hw.Link{Alias: "other", MTU: 10, TxQLen: 77, Promisc: true, Up: true}
@@ -80,7 +80,7 @@ func contractSetOne(t *testing.T, m machine) {
 	same(t, "only the attribute that was named is set", m.link(t, "ct0"), was)
 }
 
-func contractCarrier(t *testing.T, m machine) {
+func testCarrier(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.set(t, "ct0", hw.Link{Up: true}, hw.LinkUp)
 	if l := m.link(t, "ct0"); !l.Up || l.Carrier {
@@ -95,7 +95,7 @@ func contractCarrier(t *testing.T, m machine) {
 	}
 }
 
-func contractRename(t *testing.T, m machine) {
+func testRename(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.AltName(t, "ct1", "alt1")
 	m.AltName(t, "ct0", "alt0")
@@ -114,7 +114,7 @@ func contractRename(t *testing.T, m machine) {
 	}
 }
 
-func contractRenameUp(t *testing.T, m machine) {
+func testRenameUp(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.set(t, "ct0", hw.Link{Up: true}, hw.LinkUp)
 	if err := m.SetLink(m.link(t, "ct0").Index, hw.LinkName, hw.Link{Name: "ct9"}); err != nil {
@@ -127,7 +127,7 @@ func contractRenameUp(t *testing.T, m machine) {
 	}
 }
 
-func contractAltNames(t *testing.T, m machine) {
+func testAltNames(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.AltName(t, "ct0", "alt0")
 	m.AltName(t, "ct0", "a longer name than those proper")
@@ -152,7 +152,7 @@ func contractAltNames(t *testing.T, m machine) {
 	}
 }
 
-func contractRefused(t *testing.T, m machine) {
+func testRefused(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	was := m.link(t, "ct0")
 	try := func(a hw.LinkAttr, want hw.Link) error { return m.SetLink(was.Index, a, want) }
@@ -166,7 +166,7 @@ func contractRefused(t *testing.T, m machine) {
 	same(t, "after all that", m.link(t, "ct0"), was)
 }
 
-func contractMissing(t *testing.T, m machine) {
+func testMissing(t *testing.T, m machine) {
 	for _, index := range []int{-1, 0, 987654} {
 		refused(t, "change it", m.SetLink(index, hw.LinkUp, hw.Link{Up: true}), hw.ErrNotFound, syscall.ENODEV)
 		refused(t, "change its VF", m.SetVF(index, 0, hw.VFTrust, hw.VFState{Trust: true}), hw.ErrNotFound, syscall.ENODEV)
@@ -185,7 +185,7 @@ func contractMissing(t *testing.T, m machine) {
 	}
 }
 
-func contractNoVFs(t *testing.T, m machine) {
+func testNoVFs(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	index := m.link(t, "ct0").Index
 	if vfs, err := m.VFs(index); vfs != nil || err != nil {
@@ -197,7 +197,7 @@ func contractNoVFs(t *testing.T, m machine) {
 	}
 }
 
-func contractMaster(t *testing.T, m machine) {
+func testMaster(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	m.Add(t, "bridge", "ctbr", "")
 	br := m.link(t, "ctbr").Index
@@ -216,7 +216,7 @@ func contractMaster(t *testing.T, m machine) {
 	m.set(t, "ct0", hw.Link{Master: 0}, hw.LinkMaster)
 }
 
-func contractAttr(t *testing.T, m machine) {
+func testAttr(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	done(t, "write mtu", m.WriteAttr("class/net/ct0/mtu", "1300"))
 	done(t, "write ifalias", m.WriteAttr("class/net/ct0/ifalias", "x\n"))
