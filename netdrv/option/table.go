@@ -96,7 +96,7 @@ var options = []Option{
 	{For: ForNetwork, row: row{
 		Name: "netdevice", Default: "required",
 		Values: "name or PCI address; for PFs also several, a pattern of names, vendor:device, driver:NAME",
-		Help:   "the PFs whose VFs containers get, the device to hand over whole, or the one to make children on; DEVICES can name them",
+		Help:   "the PFs whose VFs containers get, or the device that a container gets whole, or of which it gets a child; the setting DEVICES can name them",
 		Parse:  network(func(n *Network) *string { return &n.Netdevice }, text),
 	}},
 	{For: ForNetwork, row: row{
@@ -142,20 +142,20 @@ var options = []Option{
 	}),
 	vfAttr(hw.VFTrust, boolean, func(c *Container) **bool { return &c.Trust }, func(s *hw.VFState) *bool { return &s.Trust }, row{
 		Name: "trust", Values: "yes or no", Default: "as privileged",
-		Help: "let a VF change its MAC and receive what is not for it",
+		Help: "let a VF change its MAC and receive frames for other MACs",
 	}),
 	vfAttr(hw.VFLinkState, oneOf(map[string]hw.LinkMode{"auto": "", "enable": hw.LinkEnable, "disable": hw.LinkDisable}),
 		func(c *Container) **hw.LinkMode { return &c.LinkMode }, func(s *hw.VFState) *hw.LinkMode { return &s.LinkMode }, row{
 			Name: "link_state", Values: "auto, enable or disable", Default: "left as it is",
-			Help: "whether a VF sees the PF's link (auto, which InfiniBand VFs do unless told otherwise), always a link, or none",
+			Help: "link of a VF: as the PF's (auto, the default on InfiniBand), always up, or always down",
 		}),
 	vfAttr(hw.VFRate, number(0, 1<<24), func(c *Container) **int { return &c.MinRate }, func(s *hw.VFState) *int { return &s.Rate.Min }, row{
 		Name: "min_tx_rate", Values: "Mbit/s, 0 for none", Default: "left as it is",
-		Help: "rate that a VF can send at in any case",
+		Help: "guaranteed transmit rate of a VF",
 	}),
 	vfAttr(hw.VFRate, number(0, 1<<24), func(c *Container) **int { return &c.MaxRate }, func(s *hw.VFState) *int { return &s.Rate.Max }, row{
 		Name: "max_tx_rate", Values: "Mbit/s, 0 for no limit", Default: "left as it is",
-		Help: "rate that a VF cannot exceed",
+		Help: "maximum transmit rate of a VF",
 	}),
 	linkAttr(hw.LinkMTU, number(68, 65535), func(c *Container) **int { return &c.MTU }, func(s *hw.LinkState) *int { return &s.MTU }, row{
 		Name: "mtu", Values: "68 to 65535", Default: "left as it is",
@@ -167,11 +167,11 @@ var options = []Option{
 	}),
 	linkAttr(hw.LinkPromisc, boolean, func(c *Container) **bool { return &c.Promisc }, func(s *hw.LinkState) *bool { return &s.Promisc }, row{
 		Name: "promisc", Values: "yes or no", Default: "left as it is",
-		Help: "receive everything; a VF has to be trusted for it",
+		Help: "receive all frames; a VF needs trust for it",
 	}),
 	linkAttr(hw.LinkAllMulti, boolean, func(c *Container) **bool { return &c.AllMulti }, func(s *hw.LinkState) *bool { return &s.AllMulti }, row{
 		Name: "allmulti", Values: "yes or no", Default: "left as it is",
-		Help: "receive all multicast; a VF has to be trusted for it",
+		Help: "receive all multicast frames; a VF needs trust for it",
 	}),
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "queues", Values: "1 to what the device can", Default: "left as it is",
@@ -211,7 +211,7 @@ var options = []Option{
 	{For: ForContainer, Modes: vfsOnly, row: row{
 		Name: "sticky", Values: "a text of up to 200 bytes",
 		Default: "the --mac-address; without one, the container's name (from engine 29 on), then its address",
-		Help:    "a container that comes with the same text gets the same VF again, if that is free",
+		Help:    "VF affinity: a container with the same text gets the same VF again, if that is free",
 		Parse:   container(func(c *Container) *string { return &c.Sticky }, upTo(200)),
 	}},
 	{For: ForNetwork, Modes: vfsOnly, row: row{
@@ -221,22 +221,22 @@ var options = []Option{
 	}},
 	{For: ForNetwork, Modes: vfsOnly, row: row{
 		Name: "bond", Values: "active-backup, 802.3ad or balance-xor", Default: "none",
-		Help:  "containers get a bond of one VF of each PF, of which there have to be several",
+		Help:  "each container gets a bond of one VF of each PF; it takes two PFs or more",
 		Parse: network(func(n *Network) *string { return &n.Bond }, word(hw.Modes(hw.Bond)...)),
 	}},
 	{For: ForBoth, Modes: vfsOnly, row: row{
 		Name: "policy", Values: "spread or pack", Default: "spread",
-		Help:  "which of several PFs comes first: the one with the fewest VFs lent, or with the most",
+		Help:  "which of several PFs comes first: the one with the fewest VFs in use, or with the most",
 		Parse: container(func(c *Container) *string { return &c.Policy }, word(PolicySpread, PolicyPack)),
 	}},
 	{For: ForBoth, Modes: vfsOnly, row: row{
 		Name: "numa", Values: "number of a NUMA node, auto or none", Default: "none",
-		Help:  "PFs of that node come first; auto: of the one that cores is on, or else the one whose PFs are used most already",
+		Help:  "PFs of that node come first; auto: the node of the option cores, or else the one with the most VFs in use",
 		Parse: container(func(c *Container) *NUMA { return &c.NUMA }, numa),
 	}},
 	{For: ForNetwork, Modes: vfsOnly, row: row{
 		Name: "numvfs", Values: "1 to what the NIC can", Default: "all",
-		Help:  "how many VFs to make on a PF that has none yet",
+		Help:  "how many VFs to create on a PF that has none",
 		Parse: network(func(n *Network) *int { return &n.NumVFs }, number(1, 1<<16)),
 	}},
 	{For: ForBoth, row: row{
@@ -256,12 +256,12 @@ var options = []Option{
 	}},
 	{For: ForNetwork, Modes: []string{ModePassthrough}, row: row{
 		Name: "force", Values: "yes or no", Default: "no",
-		Help:  "yes: hand the device over even if the host is reached through it",
+		Help:  "yes: use the device even if the host is managed through it",
 		Parse: network(func(n *Network) *bool { return &n.Force }, boolean),
 	}},
 	{For: ForNetwork, row: row{
 		Name: "replace", Values: "ID of a network, or its first 12 characters", Default: "none",
-		Help:  "this network takes the place of one that the engine does not have any more, and that a crash has left behind",
+		Help:  "remove a stale network that a crash has left and the engine does not have any more",
 		Parse: network(func(n *Network) *string { return &n.Replace }, matching(partOfID)),
 	}},
 	{For: ForNetwork, row: row{
