@@ -24,7 +24,7 @@ func (n *clusterNode) identity() string {
 // forgets declares a node lost, which has that many handles.
 func forgets(t *testing.T, s store.Store, id string, want int) {
 	t.Helper()
-	if n, err := ipamdrv.Forget(t.Context(), s, id); err != nil || n != want {
+	if n, err := ipamdrv.RemoveNode(t.Context(), s, id); err != nil || n != want {
 		t.Errorf("forget: %d handles, %v, want %d", n, err, want)
 	}
 }

@@ -56,7 +56,7 @@ type failer interface {
 // checkInvariants checks that the index is the ledger's, and that every lease belongs to a pool.
 func checkInvariants(t failer, d *ipamdrv.Driver, s store.Store) {
 	t.Helper()
-	if err := ipamdrv.CheckIndex(context.Background(), d); err != nil {
+	if err := ipamdrv.CheckCaches(context.Background(), d); err != nil {
 		t.Errorf("index: %v", err)
 	}
 	for id := range leases(t, s) {

@@ -22,6 +22,6 @@ func optionsTable() string {
 // TestManualOptions holds the options table of docs/ipam.md to the code's. To bring it up to date:
 // UPDATE=1 go test ./ipamdrv -run TestManualOptions
 func TestManualOptions(t *testing.T) {
-	const file, begin, end = "../docs/ipam.md", "<!-- options: made from ipamdrv/options.go -->\n", "<!-- end of options -->"
+	const file, begin, end = "../docs/ipam.md", "<!-- options: made from ipamdrv/option/option.go -->\n", "<!-- end of options -->"
 	docs.Table(t, file, begin, end, optionsTable())
 }

@@ -97,7 +97,7 @@ func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, 
 	defer end()
 	go func() { _ = p.d.Maintain(ctx) }()
 	wait(10 * time.Second)
-	if owed, err := p.d.Owed(ctx); err != nil || owed > 0 {
+	if owed, err := p.d.PoolsWithOps(ctx); err != nil || owed > 0 {
 		t.Errorf("crash at %d: the node still owes %d, %v", k, owed, err)
 	}
 	checkMine(t, k, own, shared)

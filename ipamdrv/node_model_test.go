@@ -51,7 +51,7 @@ func throughFaults(t *testing.T, seed uint64) {
 	want := 0
 	for i, n := range e.nodes {
 		want += len(e.has[i])
-		if owed, err := n.d.Owed(t.Context()); err != nil || owed > 0 {
+		if owed, err := n.d.PoolsWithOps(t.Context()); err != nil || owed > 0 {
 			t.Errorf("node %d still owes %d, %v", i, owed, err)
 		}
 		want += len(keys(t, n.own, "node/reserve/"))

@@ -274,14 +274,14 @@ func TestForget(t *testing.T) {
 		if !strings.Contains(value(t, under, "ipam/pool/"+strings.TrimPrefix(private, "v1:")), lost) {
 			lost = nodes[1].ID
 		}
-		n, err := ipamdrv.Forget(t.Context(), under, lost)
+		n, err := ipamdrv.RemoveNode(t.Context(), under, lost)
 		if err != nil || n != 2 {
 			t.Errorf("forget: %d handles, %v", n, err)
 		}
-		if n, err := ipamdrv.Forget(t.Context(), under, lost); err != nil || n != 0 {
+		if n, err := ipamdrv.RemoveNode(t.Context(), under, lost); err != nil || n != 0 {
 			t.Errorf("forgotten twice: %d handles, %v", n, err)
 		}
-		if _, err := ipamdrv.Forget(t.Context(), under, "nobody"); !errors.Is(err, store.ErrNotFound) {
+		if _, err := ipamdrv.RemoveNode(t.Context(), under, "nobody"); !errors.Is(err, store.ErrNotFound) {
 			t.Errorf("nobody was forgotten: %v", err)
 		}
 		if got := held(t, under); len(got) != 2 || !slices.Contains(got, mine) {
@@ -313,7 +313,7 @@ func TestForgetLargePool(t *testing.T) {
 		if err != nil || len(nodes) != 1 {
 			t.Fatalf("nodes: %v, %v", nodes, err)
 		}
-		if n, err := ipamdrv.Forget(t.Context(), far, nodes[0].ID); err != nil || n != 1 {
+		if n, err := ipamdrv.RemoveNode(t.Context(), far, nodes[0].ID); err != nil || n != 1 {
 			t.Errorf("forget: %d handles, %v", n, err)
 		}
 		if left := keys(t, under, "ipam/"); len(left) > 0 {

@@ -108,7 +108,7 @@ func TestAcceptForgetsWhatIsAhead(t *testing.T) {
 		synctest.Wait()
 		lose(t, under, ahead[0])
 		n.own = n.own.Reopen()
-		if err := ipamdrv.Accept(t.Context(), n.own); err != nil {
+		if err := ipamdrv.AcceptRestore(t.Context(), n.own); err != nil {
 			t.Fatal(err)
 		}
 		n.start()
@@ -153,7 +153,7 @@ func TestDrawnAndRestored(t *testing.T) {
 		if err := other.askFor(others, lost); !errors.Is(err, ipamdrv.ErrInUse) {
 			t.Errorf("%s, which a container has: %v", lost, err)
 		}
-		if owed, err := n.d.Owed(t.Context()); err != nil || owed > 0 {
+		if owed, err := n.d.PoolsWithOps(t.Context()); err != nil || owed > 0 {
 			t.Errorf("the node owes %d, %v", owed, err)
 		}
 		if all := logs.All(); len(all) != 1 || all[0].ContextMap()["address"] != taken {

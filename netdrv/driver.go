@@ -33,8 +33,8 @@ type Config struct {
 	Devices func() (map[string][]string, error)
 	// ContainerName returns the name of the container that has an address of a pool, as the engine told the IPAM driver; "" if unknown.
 	ContainerName func(ctx context.Context, pool, address string) string
-	// GotPool is called with each pool that a new network got, as the engine calls it.
-	GotPool func(ctx context.Context, network, space, pool string)
+	// BindPool is called with each pool that a new network got, as the engine calls it.
+	BindPool func(ctx context.Context, network, space, pool string)
 	// OrphanAfter is how long a lent device may be seen in the host before the engine counts as having forgotten its endpoint,
 	// if the engine or the plugin was restarted since; 0 means 5 minutes. The engine moves the device within seconds of Join.
 	// It also bounds how long an endpoint may stay unjoined then.
@@ -50,7 +50,7 @@ type Driver struct {
 	reconciler *reconciler
 	engine     *engineview.View
 	counters   *metrics.Counters
-	gotPool    func(ctx context.Context, network, space, pool string)
+	bindPool   func(ctx context.Context, network, space, pool string)
 }
 
 // New returns a driver. It touches nothing; Reconcile finishes what an earlier process left open.
@@ -77,7 +77,7 @@ func New(c Config) (*Driver, error) {
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
 		pool: pool, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
 	reconciler.removeUnneeded = networks.removeUnneeded
-	return &Driver{networks, endpoints, reconciler, engine, counters, c.GotPool}, nil
+	return &Driver{networks, endpoints, reconciler, engine, counters, c.BindPool}, nil
 }
 
 // Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of orphans are restored, quarantined
@@ -115,10 +115,10 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	if err := d.networks.create(ctx, r); err != nil {
 		return nil, err
 	}
-	if d.gotPool != nil { // the engine does not say to the IPAM driver which network has a pool
+	if d.bindPool != nil { // the engine does not say to the IPAM driver which network has a pool
 		for _, p := range slices.Concat(r.IPv4Data, r.IPv6Data) {
 			if p != nil && p.Pool != "" {
-				d.gotPool(ctx, r.NetworkID, p.AddressSpace, p.Pool)
+				d.bindPool(ctx, r.NetworkID, p.AddressSpace, p.Pool)
 			}
 		}
 	}

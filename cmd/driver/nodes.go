@@ -39,7 +39,7 @@ func nodesCommand(ctx context.Context, cfg config, _ []string) (err error) {
 	out := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
 	_, _ = fmt.Fprintln(out, "NODE\tNAME\tPOOLS\tSTATE") // Flush returns its error
 	for _, n := range all {
-		handles, err := ipamdrv.Handles(ctx, shared, n.ID)
+		handles, err := ipamdrv.CountHandles(ctx, shared, n.ID)
 		if err != nil {
 			return err
 		}
@@ -59,7 +59,7 @@ func forgetCommand(ctx context.Context, cfg config, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, shared.Close()) }()
-	n, err := ipamdrv.Forget(ctx, shared, args[0])
+	n, err := ipamdrv.RemoveNode(ctx, shared, args[0])
 	if err != nil {
 		return err
 	}
@@ -75,5 +75,5 @@ func acceptCommand(ctx context.Context, cfg config, _ []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, own.Close()) }()
-	return ipamdrv.Accept(ctx, own)
+	return ipamdrv.AcceptRestore(ctx, own)
 }

@@ -155,7 +155,7 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 	}
 	network, err = netdrv.New(netdrv.Config{
 		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
-		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, GotPool: ipam.GotPool, OrphanAfter: points.OrphanAfter(),
+		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, BindPool: ipam.BindPool, OrphanAfter: points.OrphanAfter(),
 	})
 	if err != nil {
 		return nil, nil, err

@@ -225,7 +225,7 @@ func TestStickyByMAC(t *testing.T) {
 
 // TestProbe: what another machine on the segment has is passed over. The plugin has no right to open a packet socket.
 func TestProbe(t *testing.T) {
-	Note(t, "! log address is in use outside; it is passed over")
+	Note(t, "! log address is in use outside; it is skipped")
 	veth(t, "lan0", "10.67.0.2/24")
 	Sh(t, "ip link set lan0 up; ip netns add other; ip link set lan0p netns other; ip -n other addr add 10.67.0.2/24 dev lan0p; ip -n other link set lan0p up")
 	t.Cleanup(func() { _, _ = Try("ip", "netns", "del", "other") })

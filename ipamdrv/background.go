@@ -1,0 +1,206 @@
+package ipamdrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/ipamdrv/node"
+	"github.com/mellanox/passthrough/ipamdrv/pool"
+	"github.com/mellanox/passthrough/store"
+)
+
+// roundTimeout bounds one round of Maintain.
+const roundTimeout = time.Minute
+
+// Maintain does the background work until ctx ends: it flushes the outbox, prefetches addresses, and collects leases and pools that are not
+// in use. It returns an error that matches that of ctx.
+func (d *Driver) Maintain(ctx context.Context) error {
+	tick := time.NewTicker(d.every)
+	defer tick.Stop()
+	failed := false
+	for {
+		round, cancel := context.WithTimeout(ctx, roundTimeout)
+		err := d.pools.handleNodeError(round, errors.Join(d.maintainNode(round), d.gc.run(round)))
+		cancel()
+		switch {
+		case ctx.Err() != nil:
+		case err != nil && !failed:
+			d.log.Warn("background work on addresses failed; it is retried", zap.Error(err))
+		case err == nil && failed:
+			d.log.Info("background work on addresses succeeded")
+		}
+		failed = err != nil
+		select {
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), d.pools.node.SaveWatermark(context.WithoutCancel(ctx), d.pools.ledger.Store))
+		case <-tick.C:
+		}
+	}
+}
+
+// maintainNode is one round of the work for a shared store.
+func (d *Driver) maintainNode(ctx context.Context) error {
+	n := d.pools.node
+	if n == nil {
+		return nil
+	}
+	err := d.pools.flushAll(ctx)
+	if err == nil {
+		err = d.allocator().prefetchAll(ctx)
+	}
+	return errors.Join(err, n.SaveWatermark(ctx, d.pools.ledger.Store))
+}
+
+// flushAll does the ops of the outbox for all pools.
+func (ps *pools) flushAll(ctx context.Context) error {
+	ids, err := ps.node.Pools(ctx)
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		p := ps.get(id)
+		if err := p.Lock(ctx); err != nil {
+			return err
+		}
+		err := p.UnlockAfter(func() error { return ps.flush(ctx, p) })
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// flush does the ops of the outbox for one pool. The caller has the lock.
+func (ps *pools) flush(ctx context.Context, p *pool.Pool) error {
+	entries, err := ps.node.Entries(ctx, p.ID())
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if err := ps.do(ctx, p, e); err != nil {
+			return fmt.Errorf("work left from before: %w", err)
+		}
+		if err := ps.node.Dequeue(ctx, p.ID(), e); err != nil {
+			return err
+		}
+		ps.log.Info("outbox: done", zap.String("op", string(e.Do)), zap.Stringer("address", e.Addr), zap.String("pool", p.ID()))
+	}
+	return nil
+}
+
+// do does one op. Its lease may be gone, or another container's, by now.
+func (ps *pools) do(ctx context.Context, p *pool.Pool, e node.Entry) error {
+	if err := store.Fence(ctx, ps.ledger.Store, e.Fence); err != nil {
+		return err
+	}
+	return pool.Retry(ctx, func() (err error) {
+		switch e.Do {
+		case pool.ReleaseHandle:
+			err = ps.doReleaseHandle(ctx, p, pool.Handle{ID: p.ID(), Share: e.Share})
+		case pool.AssignLease:
+			err = p.Assign(ctx, e.Op)
+			if errors.Is(err, ErrInUse) { // nothing can be done about it, and the pool's other ops must not wait for it
+				ps.log.Error("an address that was given while the shared ledger was away is leased to another container in it; stop one of the "+
+					"two containers", zap.Stringer("address", e.Addr), zap.String("container", e.Lease.Name),
+					zap.String("pool", p.ID()), zap.Error(err))
+				err = nil
+			}
+		case pool.ReleaseAddress:
+			err = ps.doReleaseAddress(ctx, p, e.Op)
+		default:
+			err = fmt.Errorf("record %s: %w: this version does not know op %.40q", e.Key(), store.ErrNewer, e.Do)
+		}
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
+// doReleaseHandle removes a handle.
+func (ps *pools) doReleaseHandle(ctx context.Context, p *pool.Pool, h pool.Handle) error {
+	_, gone, err := p.Remove(ctx, h)
+	if gone {
+		ps.drop(p)
+	}
+	if err == nil || errors.Is(err, store.ErrNotFound) {
+		err = ps.node.Drop(ctx, h)
+	}
+	return err
+}
+
+// doReleaseAddress releases a lease. If another pool of the group gave the address, it enqueues the op for that pool.
+func (ps *pools) doReleaseAddress(ctx context.Context, p *pool.Pool, o pool.Op) error {
+	if err := p.Load(ctx); err != nil {
+		return err
+	}
+	if group := p.Config().Group; group != "" && !p.Subnet().Prefix.Contains(o.Addr) {
+		id, lease, err := ps.leasedVia(ctx, p.ID(), group, o.Addr)
+		if err != nil || id == "" {
+			return err
+		}
+		return ps.node.Enqueue(ctx, id, pool.Op{Do: pool.ReleaseAddress, Addr: o.Addr, Token: lease.Token, At: o.At})
+	}
+	_, err := p.Release(ctx, o.Addr, pool.Released{Share: o.Share, Token: o.Token, At: o.At})
+	return err
+}
+
+// prefetchAll leases the addresses that this node's handles lack.
+func (al *allocator) prefetchAll(ctx context.Context) error {
+	handles, err := al.pools.node.Handles(ctx)
+	for _, h := range handles {
+		if err == nil && al.pools.node.Deficit(h) > 0 {
+			err = al.prefetch(ctx, h)
+		}
+	}
+	return err
+}
+
+// prefetch leases the addresses that one handle lacks.
+func (al *allocator) prefetch(ctx context.Context, h pool.Handle) error {
+	n := al.pools.node
+	_, p, err := al.pools.open(ctx, h.String())
+	if errors.Is(err, ErrUnknownPool) {
+		return n.Drop(ctx, h)
+	}
+	if err != nil {
+		return err
+	}
+	defer p.Unlock()
+	if err := n.Reconcile(ctx, h, p.Prefetched); err != nil {
+		return err
+	}
+	probe := pool.NewProbe(al.probe, p.Config().Probe, al.pools.log)
+	for n.Deficit(h) > 0 {
+		err := al.prefetchOne(ctx, p, h, probe)
+		if errors.Is(err, ErrFull) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// prefetchOne leases one address ahead.
+func (al *allocator) prefetchOne(ctx context.Context, p *pool.Pool, h pool.Handle, probe pool.Probe) error {
+	lease := pool.Lease{V: pool.RecordVersion, Kind: pool.Prefetched, Since: time.Now().UTC(), Token: pool.NewID()}
+	if h.Share != "" {
+		lease.Holders = []string{h.Share}
+	}
+	return pool.Retry(ctx, func() error {
+		if err := p.Load(ctx); err != nil {
+			return err
+		}
+		a, err := p.Allocate(ctx, lease, probe)
+		if err != nil {
+			return err
+		}
+		return al.pools.node.AddPrefetched(ctx, h, a, lease)
+	})
+}

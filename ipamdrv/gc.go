@@ -1,0 +1,208 @@
+package ipamdrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/ipamdrv/pool"
+	"github.com/mellanox/passthrough/store"
+)
+
+// A lease can lose its container: the process is killed after the lease was written and before the engine had the answer, or the engine never
+// releases it. A handle can lose its network: a killed engine requests new pools for a swarm's networks, and forgets the old ones. The network
+// driver on this node knows its networks and the addresses of their endpoints, so that both are found - after a grace period, because the
+// engine requests an address before it creates the endpoint, and releases it after it has deleted the endpoint.
+
+// Use is what the network driver knows of one of its networks.
+type Use struct {
+	Network string       // its ID, as in [Driver.BindPool]
+	Addrs   []netip.Addr // of its endpoints
+}
+
+// gcInterval is the time between two rounds.
+const gcInterval = time.Minute
+
+// gc is the garbage collection of leases and handles: it releases those that are suspect in two rounds, a grace period apart.
+type gc struct {
+	pools *pools
+	uses  func(context.Context) ([]Use, error) // nil: nothing is collected
+	every time.Duration                        // between two calls of run
+	last  time.Time                            // of a round
+
+	mu        sync.Mutex // guards the fields below
+	lastStart time.Time  // of the engine or of this process
+	sightings map[string]sighting
+}
+
+// newGC returns a garbage collection for which all leases are suspect.
+func newGC(ps *pools, uses func(context.Context) ([]Use, error), every time.Duration) *gc {
+	return &gc{pools: ps, uses: uses, every: every, lastStart: time.Now()}
+}
+
+// markAllSuspect shortens the grace period of all present leases, because the engine has just started.
+func (g *gc) markAllSuspect() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lastStart = time.Now()
+}
+
+// started returns the last start of the engine or of this process.
+func (g *gc) started() time.Time {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.lastStart
+}
+
+// A sighting is when a suspect was first seen, and when it is released.
+type sighting struct {
+	rev        int64 // of the lease
+	first, due time.Time
+}
+
+// A suspect is a lease without an endpoint or, if it has no address, a handle without a network.
+type suspect struct {
+	h     localHandle
+	addr  netip.Addr
+	rev   int64
+	lease *pool.Lease // nil for a handle
+	why   verdict
+}
+
+// key identifies a suspect across rounds.
+func (s suspect) key() string { return s.h.String() + " " + s.addr.String() }
+
+// run does a round if it is time for one.
+func (g *gc) run(ctx context.Context) error {
+	now := time.Now()
+	if g.uses == nil || now.Sub(g.last) < gcInterval {
+		return nil
+	}
+	g.last = now
+	suspects, err := g.suspects(ctx, now)
+	if err != nil {
+		return fmt.Errorf("look for addresses that are not in use: %w", err)
+	}
+	seen := map[string]sighting{}
+	for _, s := range suspects {
+		before, ok := g.sightings[s.key()] // only this goroutine writes it
+		if !ok || before.rev != s.rev {
+			before = sighting{rev: s.rev, first: now}
+		}
+		before.due = before.first.Add(graceOf(s.lease, g.started()))
+		seen[s.key()] = before
+		if !now.Before(before.due) {
+			err = errors.Join(err, g.release(ctx, s, now))
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.sightings = seen
+	return err
+}
+
+// expiryHint returns, to be appended to an error about an address in use, by when the address is free if no endpoint has it; "" otherwise.
+func (g *gc) expiryHint(ctx context.Context, h pool.Handle, a netip.Addr, err error) string {
+	seen, ok := g.sighting(suspect{h: localHandle{Handle: h}, addr: a})
+	if !ok || !errors.Is(err, ErrInUse) {
+		return ""
+	}
+	kv, err := g.pools.ledger.Store.Get(ctx, pool.LeaseKey(h.ID, a))
+	if err != nil || kv.Rev != seen.rev { // another lease than the one that was seen
+		return ""
+	}
+	by := seen.due.Add(gcInterval + g.every).UTC().Format(pool.TimeFormat)
+	return "; no endpoint has it: if that stays so, it is free by " + by
+}
+
+// sighting returns what the last round has seen of a suspect.
+func (g *gc) sighting(s suspect) (sighting, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	seen, ok := g.sightings[s.key()]
+	return seen, ok
+}
+
+// release releases a suspect, if it is unchanged.
+func (g *gc) release(ctx context.Context, s suspect, now time.Time) error {
+	if s.lease == nil {
+		g.pools.log.Warn("pool is released: no network has it", zap.Stringer("pool", s.h.subnet), zap.Stringer("id", s.h.Handle),
+			zap.String("network", s.h.network), zap.String("verdict", string(s.why)))
+		return g.pools.release(ctx, s.h.Handle)
+	}
+	g.pools.log.Warn("address is released: no endpoint has it", zap.Stringer("address", s.addr), zap.String("container", s.lease.Name),
+		zap.Time("since", s.lease.Since), zap.Stringer("id", s.h.Handle), zap.String("network", s.h.network))
+	_, p, err := g.pools.open(ctx, s.h.String())
+	if errors.Is(err, ErrUnknownPool) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer p.Unlock()
+	_, err = p.Release(ctx, s.addr, pool.Released{Share: s.h.Share, Token: s.lease.Token, At: now})
+	return err
+}
+
+// suspects lists the suspect leases and handles of this node's engine.
+func (g *gc) suspects(ctx context.Context, now time.Time) ([]suspect, error) {
+	networks, err := g.uses(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all, err := g.pools.localHandles(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var found []suspect
+	for _, h := range all {
+		some, err := g.suspectsOf(ctx, h, all, networks, now)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, some...)
+	}
+	return found, nil
+}
+
+// suspectsOf lists the suspects of one handle: the handle itself, or leases of it.
+func (g *gc) suspectsOf(ctx context.Context, h localHandle, all []localHandle, networks []Use, now time.Time) ([]suspect, error) {
+	i := slices.IndexFunc(networks, func(u Use) bool { return u.Network == h.network })
+	facts := handleFacts{bound: h.network != "", networkExists: i >= 0, replaced: slices.ContainsFunc(all, func(o localHandle) bool {
+		return o.network == h.network && o.subnet == h.subnet && o.created.After(h.created)
+	})}
+	var leases []suspect
+	if facts.bound && facts.networkExists {
+		var err error
+		if leases, err = g.containerLeases(ctx, h); err != nil {
+			return nil, err
+		}
+		facts.leases = len(leases)
+	}
+	if why := judgeHandle(facts); why.suspect() {
+		return []suspect{{h: h, why: why}}, nil
+	}
+	return slices.DeleteFunc(leases, func(s suspect) bool {
+		hasEndpoint := slices.Contains(networks[i].Addrs, s.addr)
+		return !judgeLease(*s.lease, hasEndpoint, now.Sub(s.lease.Since), graceOf(s.lease, g.started())).suspect()
+	}), nil
+}
+
+// containerLeases lists the leases of containers that belong to h.
+func (g *gc) containerLeases(ctx context.Context, h localHandle) ([]suspect, error) {
+	var found []suspect
+	err := g.pools.ledger.Leases(ctx, h.ID, func(a netip.Addr, kv store.KV) error {
+		l, err := pool.DecodeLease(kv)
+		if err == nil && l.OfContainer() && (h.Share == "" || slices.Contains(l.Holders, h.Share)) {
+			found = append(found, suspect{h, a, kv.Rev, &l, suspectNoEndpoint})
+		}
+		return nil
+	})
+	return found, err
+}

@@ -1,0 +1,173 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Allocate leases an address: the one that is kept for the container, or else the next free one that no host answers for. The same
+// transaction removes some cooldowns that have expired.
+func (p *Pool) Allocate(ctx context.Context, lease Lease, probe Probe) (netip.Addr, error) {
+	s := p.cache
+	a, kept, err := s.pick(ctx, lease, probe)
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	if kept {
+		return a, p.lease(ctx, a, lease, nil)
+	}
+	var next *Record
+	if p.outbox == nil {
+		rec := s.rec
+		rec.Cursor, next = a, &rec
+	}
+	if err := p.lease(ctx, a, lease, next, s.cooldowns.expired(a)...); err != nil {
+		if errors.Is(err, ErrInUse) {
+			err = p.changed()     // the bitmap said free
+			p.last = netip.Addr{} // or the two nodes that have met here would meet at the next address as well
+		}
+		return netip.Addr{}, err
+	}
+	if p.outbox != nil {
+		p.last, s.rec.Cursor = a, a
+	}
+	return a, nil
+}
+
+// pick returns the address to lease; kept is true if it was kept for this container.
+func (s *cache) pick(ctx context.Context, lease Lease, probe Probe) (a netip.Addr, kept bool, err error) {
+	for skipped := 0; ; skipped++ {
+		now := time.Now()
+		s.expire(now)
+		kept = false
+		if s.config.Sticky > 0 {
+			a, kept = s.cooldowns.keptFor(lease.identityKeys())
+		}
+		ok := kept
+		if !kept {
+			a, ok = s.next(now)
+		}
+		if !ok {
+			return netip.Addr{}, false, s.fullError()
+		}
+		if skipped > 0 && !probe.inTime() {
+			return netip.Addr{}, false, Refuse(ErrInUse, "others have the %d addresses that were tried, says option probe (%s); "+
+				"try again, or exclude them", skipped, probe.Device)
+		}
+		mac, err := probe.holder(ctx, a)
+		if err != nil || mac == "" {
+			return a, kept, err
+		}
+		s.cooldowns.addConflict(a, now)
+		s.markTaken(a)
+	}
+}
+
+// next returns the address to allocate: round-robin, the first free one after the last. If there is none, it returns the one that was kept
+// longest for a container that has not come back.
+func (s *cache) next(now time.Time) (netip.Addr, bool) {
+	from := s.Lo
+	last, ok := s.Index(s.rec.Cursor)
+	if s.rec.Cursor.IsValid() && ok && last >= s.Lo && last < s.Hi && !s.config.Lowest {
+		from = last + 1
+	}
+	if s.config.SLAAC && s.Base.Is6() && s.Hi > s.Lo { // other hosts of the segment choose at random, too, and nothing tells what is free
+		from = s.Lo + rand.Uint64N(s.Hi-s.Lo)
+	}
+	n, ok := s.nextFree(from, s.Hi)
+	if !ok && from > s.Lo {
+		n, ok = s.nextFree(s.Lo, from-1)
+	}
+	if ok {
+		return s.Addr(n), true
+	}
+	return s.cooldowns.oldestKept(now.Add(-s.config.Quarantine), s.allocatable)
+}
+
+// nextFree returns the first free index from lo to hi that may be allocated.
+func (s *cache) nextFree(lo, hi uint64) (uint64, bool) {
+	for _, r := range s.Choice {
+		if r.Hi < lo || r.Lo > hi {
+			continue
+		}
+		if n, ok := s.nextFreeIn(max(lo, r.Lo), min(hi, r.Hi)); ok {
+			return n, true
+		}
+	}
+	return 0, false
+}
+
+// nextFreeIn returns the first free index from lo to hi, without the one that is kept for a router.
+func (s *cache) nextFreeIn(lo, hi uint64) (uint64, bool) {
+	n, ok := s.taken.NextFree(lo, hi)
+	if router, reserved := s.routerReserved(); ok && reserved && n == router {
+		if n == hi {
+			return 0, false
+		}
+		return s.taken.NextFree(n+1, hi)
+	}
+	return n, ok
+}
+
+// allocatable returns true if a may be allocated when it is free.
+func (s *cache) allocatable(a netip.Addr) bool {
+	n, ok := s.Index(a)
+	router, reserved := s.routerReserved()
+	return ok && s.Chosen(n) && (!reserved || n != router)
+}
+
+// routerReserved returns the index that is kept for a router because the pool has no gateway yet.
+func (s *cache) routerReserved() (uint64, bool) {
+	if s.rec.Gateway.IsValid() && !s.config.Gateway.None || s.config.Gateway.For(s.Prefix).IsValid() {
+		return 0, false
+	}
+	return s.Router()
+}
+
+// fullError says that no address is left, how many there were, and what to do.
+func (s *cache) fullError() error {
+	if len(s.Choice) == 0 {
+		return Refuse(ErrFull, "option exclude leaves none to choose; ask for one with %s", ipFlag(s.Base))
+	}
+	count, router := s.Count(), ""
+	if n, ok := s.routerReserved(); ok && !s.taken.Has(n) {
+		count--
+		router = fmt.Sprintf("; %s is kept for a router, a container can have it with %s", s.Addr(n), ipFlag(s.Base))
+	}
+	where, remedy := "", "--subnet"
+	if s.IPRange.IsValid() {
+		where, remedy = " of ip-range "+s.IPRange.String(), "--ip-range"
+	}
+	if len(s.config.Exclude) > 0 {
+		where += " that are not excluded"
+	}
+	how := "in use"
+	released, conflicts := s.cooldowns.len()-s.cooldowns.conflicts, s.cooldowns.conflicts
+	if released+conflicts > 0 {
+		how = "taken"
+	}
+	what := fmt.Sprintf("all %d addresses%s are %s", count, where, how)
+	if count == 1 {
+		what = fmt.Sprintf("the one address%s is %s", strings.Replace(where, "are not", "is not", 1), how)
+	}
+	if released > 0 {
+		what += fmt.Sprintf(", %d of them in quarantine", released)
+	}
+	if conflicts > 0 {
+		what += fmt.Sprintf(", %d of them outside, says option probe", conflicts)
+	}
+	return Refuse(ErrFull, "%s; remove a container, or create the network with a larger %s%s", what, remedy, router)
+}
+
+// ipFlag returns the flag of docker run that requests an address of a's family.
+func ipFlag(a netip.Addr) string {
+	if a.Is4() {
+		return "--ip"
+	}
+	return "--ip6"
+}

@@ -1,0 +1,119 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/record"
+)
+
+// AllocateGateway leases the gateway's address: a, or the first usable one if a is not valid. It returns the same for each further request;
+// added is true if the request's network did not have it before.
+func (p *Pool) AllocateGateway(ctx context.Context, a netip.Addr, lease Lease) (gw netip.Addr, added bool, err error) {
+	s := p.cache
+	if s.config.Gateway.None {
+		return p.noGateway(ctx, a)
+	}
+	option, current := s.config.Gateway.For(s.Prefix), s.rec.Gateway
+	if option.IsValid() {
+		current = option
+	}
+	switch {
+	case !current.IsValid():
+		return p.newGateway(ctx, a, lease)
+	case a.IsValid() && a != current:
+		return netip.Addr{}, false, Refuse(ErrInUse, "the gateway is %s already", current)
+	case option.IsValid(): // the pool has had it since it was created
+		return current, false, nil
+	}
+	return p.sameGateway(ctx, a, lease)
+}
+
+// newGateway leases the pool's first gateway. The record says whether it was invented.
+func (p *Pool) newGateway(ctx context.Context, a netip.Addr, lease Lease) (gw netip.Addr, added bool, err error) {
+	next := p.cache.rec
+	next.Invented = !a.IsValid()
+	if !a.IsValid() {
+		a = p.cache.First()
+	}
+	next.Gateway = a
+	if err := p.lease(ctx, a, lease, &next); err != nil {
+		return netip.Addr{}, false, err
+	}
+	return a, true, nil
+}
+
+// sameGateway returns the gateway that the pool has. An invented one is no longer invented once a request names it, and each network of a
+// shared pool becomes a holder.
+func (p *Pool) sameGateway(ctx context.Context, a netip.Addr, lease Lease) (gw netip.Addr, added bool, err error) {
+	s := p.cache
+	gw = s.rec.Gateway
+	var next *Record
+	if a.IsValid() && s.rec.Invented {
+		rec := s.rec
+		rec.Invented = false
+		next = &rec
+	}
+	var conds []store.Cond
+	var ops []store.Op
+	if len(lease.Holders) > 0 {
+		conds, ops, err = p.addHolder(ctx, gw, lease.Holders[0])
+		if err != nil {
+			return netip.Addr{}, false, err
+		}
+	}
+	added = len(ops) > 0
+	if next == nil && !added {
+		return gw, false, nil
+	}
+	write := func(ctx context.Context) (store.Result, error) { return p.write(ctx, conds, next, ops...) }
+	var r store.Result
+	if added {
+		r, err = p.withUndo(ctx, Op{Do: ReleaseAddress, Share: lease.Holders[0], Addr: gw}, write)
+	} else {
+		r, err = write(ctx)
+	}
+	if err == nil && !r.OK {
+		err = p.changed()
+	}
+	return gw, added, err
+}
+
+// addHolder returns what to write so that a share becomes a holder of the gateway; nothing if it is one.
+func (p *Pool) addHolder(ctx context.Context, gw netip.Addr, share string) ([]store.Cond, []store.Op, error) {
+	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, gw))
+	if errors.Is(err, store.ErrNotFound) {
+		err = p.changed()
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	lease, err := DecodeLease(kv)
+	if err == nil && lease.Kind != Gateway { // leased to a container since
+		err = p.changed()
+	}
+	if err != nil || slices.Contains(lease.Holders, share) {
+		return nil, nil, err
+	}
+	lease.Holders = append(lease.Holders, share)
+	op, err := record.Put(kv.Key, lease)
+	return []store.Cond{store.Unchanged(kv)}, []store.Op{op}, err
+}
+
+// noGateway answers an engine that demands a gateway although the option says that there is none. It returns the subnet's own address, which
+// no container can have, so that no usable address is lost.
+func (p *Pool) noGateway(ctx context.Context, a netip.Addr) (netip.Addr, bool, error) {
+	s := p.cache
+	if a.IsValid() {
+		return netip.Addr{}, false, Refuse(ErrInvalid, "option gateway=none says that there is none")
+	}
+	next := s.rec
+	if next.Gateway, next.Invented = s.Prefix.Addr(), true; next.Gateway == s.rec.Gateway {
+		return next.Gateway, false, nil
+	}
+	_, err := p.write(ctx, nil, &next)
+	return next.Gateway, false, err
+}

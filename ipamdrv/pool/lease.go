@@ -1,0 +1,259 @@
+package pool
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/record"
+)
+
+// lease leases address a, which was allocated or requested, and may be in cooldown. next is as in write. The same transaction removes the
+// records of the expired cooldowns, if they are as cached: another node may have leased such an address since.
+func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Record, expired ...netip.Addr) error {
+	s := p.cache
+	if err := p.checkLeasable(a); err != nil {
+		return err
+	}
+	op, err := record.Put(LeaseKey(p.id, a), lease)
+	if err != nil {
+		return err
+	}
+	conds, ops := []store.Cond{{Key: op.Key, Rev: s.cooldowns.rev(a)}}, []store.Op{op}
+	for _, b := range expired {
+		conds = append(conds, store.Cond{Key: LeaseKey(p.id, b), Rev: s.cooldowns.rev(b)})
+		ops = append(ops, store.Del(LeaseKey(p.id, b)))
+	}
+	undo := Op{Do: ReleaseAddress, Addr: a, Token: lease.Token}
+	r, err := p.withUndo(ctx, undo, func(ctx context.Context) (store.Result, error) { return p.write(ctx, conds, next, ops...) })
+	switch {
+	case err != nil:
+		return err
+	case !r.OK && r.Failed.Key == op.Key:
+		return p.inUse(ctx, a)
+	case !r.OK:
+		s.distrust(expired)
+		return p.lease(ctx, a, lease, next)
+	}
+	for _, b := range append(expired, a) {
+		s.cooldowns.remove(b)
+	}
+	s.markTaken(a)
+	return nil
+}
+
+// distrust drops what is cached of these addresses, of which another node has changed one. They count as taken until the pool is loaded
+// again; to load it now would make every node read the whole pool with every allocation, if there are many cooldowns.
+func (s *cache) distrust(some []netip.Addr) {
+	for _, a := range some {
+		s.cooldowns.remove(a)
+		s.markTaken(a)
+	}
+}
+
+// checkLeasable returns an error for an address that the pool cannot lease.
+func (p *Pool) checkLeasable(a netip.Addr) error {
+	s := p.cache
+	switch what := s.Reserved(a); {
+	case a.Is4() != s.Prefix.Addr().Is4():
+		return Refuse(ErrInvalid, "the pool is %s", s.Family())
+	case !s.Prefix.Contains(a):
+		return Refuse(ErrInvalid, "not in the subnet")
+	case what != "":
+		return Refuse(ErrInvalid, "it is %s", what)
+	}
+	return nil
+}
+
+// inUse returns the error for an address that is leased.
+func (p *Pool) inUse(ctx context.Context, a netip.Addr) error {
+	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, a))
+	if errors.Is(err, store.ErrNotFound) { // released meanwhile
+		return p.changed()
+	}
+	if err != nil {
+		return err
+	}
+	lease, err := DecodeLease(kv)
+	if err != nil {
+		return Refuse(ErrInUse, "in use (%v)", err)
+	}
+	if lease.Kind == Cooldown { // released meanwhile
+		return p.changed()
+	}
+	return Refuse(ErrInUse, "in use %s", lease.holder(a))
+}
+
+// AllocateExact leases the address that was requested. It probes an address that a container requests, but not one of --aux-address, which
+// is in use by design.
+func (p *Pool) AllocateExact(ctx context.Context, a netip.Addr, lease Lease, probe Probe) error {
+	if err := p.checkLeasable(a); err != nil {
+		return err
+	}
+	if len(lease.identityKeys()) > 0 {
+		mac, err := probe.holder(ctx, a)
+		if err != nil {
+			return err
+		}
+		if mac != "" {
+			return Refuse(ErrInUse, "%s has it, says option probe (%s)", mac, probe.Device)
+		}
+	}
+	return p.lease(ctx, a, lease, nil)
+}
+
+// A Released says which lease to release: that of this share, if the pool is shared, and with this token, if there is one. The address is in
+// cooldown from At on; the zero time means no cooldown.
+type Released struct {
+	Share, Token string
+	At           time.Time
+}
+
+// Release releases the lease of a. It returns false if there was none. Release loads the pool, and retries after a change by another node.
+func (p *Pool) Release(ctx context.Context, a netip.Addr, which Released) (released bool, err error) {
+	err = Retry(ctx, func() (err error) {
+		if err = p.Load(ctx); err == nil {
+			released, err = p.releaseOnce(ctx, a, which)
+		}
+		return err
+	})
+	return released, err
+}
+
+// releaseOnce is one attempt of Release. The address is in cooldown afterwards if the pool's options say so.
+func (p *Pool) releaseOnce(ctx context.Context, a netip.Addr, which Released) (released bool, err error) {
+	s := p.cache
+	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, a))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	lease, decodeErr := DecodeLease(kv)
+	switch {
+	case which.Token != "" && lease.Token != which.Token:
+		return false, nil // a later lease
+	case decodeErr != nil: // a lease that cannot be read can be released
+	case lease.Kind == Prefetched && which.Token == "":
+		return false, nil // no container's yet; an earlier container of it releases it twice
+	case lease.Kind == Cooldown, a == s.config.Gateway.For(s.Prefix):
+		return false, nil
+	case which.Share != "" && !slices.Contains(lease.Holders, which.Share):
+		return false, nil // another network's
+	case len(lease.Holders) > 1:
+		lease.Holders = without(lease.Holders, which.Share)
+		return p.replaceLease(ctx, kv, lease)
+	}
+	mayCoolDown := lease.Kind != Gateway && lease.Kind != Prefetched && decodeErr == nil && !which.At.IsZero()
+	return p.endLease(ctx, a, kv, lease.cooldown(which.At), mayCoolDown)
+}
+
+// replaceLease writes a lease that has one holder less.
+func (p *Pool) replaceLease(ctx context.Context, kv store.KV, lease Lease) (bool, error) {
+	op, err := record.Put(kv.Key, lease)
+	if err != nil {
+		return false, err
+	}
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, nil, op)
+	if err == nil && !r.OK {
+		err = p.changed()
+	}
+	return err == nil, err
+}
+
+// endLease removes the lease in kv, or replaces it by the cooldown if it may have one and the pool's options want it.
+func (p *Pool) endLease(ctx context.Context, a netip.Addr, kv store.KV, cooldown Lease, mayCoolDown bool) (_ bool, err error) {
+	s := p.cache
+	var next *Record
+	if a == s.rec.Gateway {
+		rec := s.rec
+		rec.Gateway, rec.Invented = netip.Addr{}, false
+		next = &rec
+	}
+	op := store.Del(kv.Key)
+	coolDown := mayCoolDown && s.wantsCooldown(cooldown)
+	if coolDown {
+		if op, err = record.Put(kv.Key, cooldown); err != nil {
+			return false, err
+		}
+	}
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, next, op)
+	switch {
+	case err != nil:
+		return false, err
+	case !r.OK:
+		return false, p.changed()
+	case coolDown:
+		s.cooldowns.add(a, cooldown, r.Rev)
+	default:
+		s.markFree(a)
+	}
+	return true, nil
+}
+
+// wantsCooldown returns true if the pool's options want a cooldown after this lease.
+func (s *cache) wantsCooldown(released Lease) bool {
+	return s.config.Quarantine > 0 || s.config.Sticky > 0 && len(released.identityKeys()) > 0
+}
+
+// expire expires the cooldowns that have lasted long enough.
+func (s *cache) expire(now time.Time) {
+	s.cooldowns.expire(now, s.config.Quarantine, s.config.Sticky, s.markFree)
+}
+
+// Assign records who has a prefetched address. In a store that was restored from a backup the prefetched lease may be missing: then Assign
+// makes the lease. The error matches [ErrInUse] if another request has the address. Assign loads the pool.
+func (p *Pool) Assign(ctx context.Context, op Op) error {
+	if err := p.Load(ctx); err != nil {
+		return err
+	}
+	if !p.Has(Handle{p.id, op.Share}) {
+		return nil // removed with the network
+	}
+	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, op.Addr))
+	var lease Lease
+	if errors.Is(err, store.ErrNotFound) {
+		kv, err = store.KV{Key: LeaseKey(p.id, op.Addr)}, nil
+	} else if err == nil {
+		lease, err = DecodeLease(kv)
+	}
+	switch free := kv.Rev == 0 || lease.Kind == Cooldown; {
+	case err != nil:
+		return err
+	case !free && lease.Token == op.Lease.Token: // by an earlier attempt
+		return nil
+	case !free && lease.Token != op.Token:
+		return Refuse(ErrInUse, "in use %s", lease.holder(op.Addr))
+	}
+	put, err := record.Put(kv.Key, op.Lease)
+	if err != nil {
+		return err
+	}
+	s := p.cache
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, nil, put)
+	if err == nil && !r.OK {
+		err = p.changed()
+	}
+	if err == nil {
+		s.cooldowns.remove(op.Addr)
+		s.markTaken(op.Addr)
+	}
+	return err
+}
+
+// Prefetched returns the leases of a handle that were leased ahead. A lease that cannot be read is none of them.
+func (p *Pool) Prefetched(ctx context.Context, h Handle) (map[netip.Addr]Lease, error) {
+	found := map[netip.Addr]Lease{}
+	err := p.ledger.Leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
+		lease, err := DecodeLease(kv)
+		if err == nil && lease.Kind == Prefetched && (h.Share == "" || slices.Contains(lease.Holders, h.Share)) {
+			found[a] = lease
+		}
+		return nil
+	})
+	return found, err
+}

@@ -1,0 +1,244 @@
+// Package pool is the allocator: one pool of addresses, its leases, and the records of both in the store.
+//
+// It owns the choice of an address, cooldowns, gateways, and the networks that share a pool. It must not know the engine's requests, nor
+// what a node keeps for itself beside a shared store: that is behind [Outbox] and [Member].
+//
+//	Pool.Load ─────> cache of the records: a bitmap of taken addresses, cooldowns, shares
+//	Pool.Allocate ─> next free address in the bitmap ─> lease in the store ─> bitmap
+//	Pool.Release ──> lease removed from the store, or replaced by a cooldown ─> bitmap
+//
+// The store is the truth. The cache is dropped after a write whose outcome is not known, and when another node has changed the pool; the
+// next call loads it again. Entry point: [Pool].
+package pool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"strings"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/mellanox/passthrough/ipamdrv/addr"
+	"github.com/mellanox/passthrough/ipamdrv/option"
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/record"
+)
+
+// A Pool is one pool. A caller locks it for one request; requests to other pools do not wait for it. All methods but Lock, Unlock and Remove
+// need the lock and, unless they say otherwise, a loaded pool.
+type Pool struct {
+	id     string
+	ledger Ledger
+	outbox Outbox // nil if the store is this node's alone
+	mu     *semaphore.Weighted
+
+	// cache is nil until the pool's first use, and whenever it may differ from the store; see Load.
+	cache *cache
+
+	// last is the address that this node allocated last, if nodes share the store. Then each node keeps its own: if all wrote it to the
+	// record, they would fail each other with every address, and if all started at the same one, they would meet at every address.
+	last netip.Addr
+}
+
+// cache is the copy of what the store says of a pool.
+type cache struct {
+	addr.Subnet
+	config    option.Config
+	rec       Record
+	rev       int64        // of rec in the store
+	taken     *addr.Bitmap // indexes of the addresses that are leased or in cooldown
+	cooldowns cooldowns
+
+	shares map[string]share // the networks of a shared pool, by share; empty if it is not shared
+}
+
+// share is what a cache has of a share's record.
+type share struct {
+	node, network string
+	unreadable    bool
+}
+
+// New returns a pool that is not loaded. outbox is nil if the store is this node's alone.
+func New(id string, l Ledger, outbox Outbox) *Pool {
+	return &Pool{id: id, ledger: l, outbox: outbox, mu: semaphore.NewWeighted(1)}
+}
+
+// Lock waits for the pool, at most as long as ctx lasts.
+func (p *Pool) Lock(ctx context.Context) error {
+	if err := p.mu.Acquire(ctx, 1); err != nil {
+		return fmt.Errorf("waiting for an earlier request: %w", err)
+	}
+	return nil
+}
+
+// Unlock ends the caller's use of the pool.
+func (p *Pool) Unlock() { p.mu.Release(1) }
+
+// UnlockAfter runs the last use of the pool and unlocks it, also if use panics, which the server survives. After a panic the cache may differ
+// from the store, and is dropped.
+func (p *Pool) UnlockAfter(use func() error) error {
+	returned := false
+	defer func() {
+		if !returned {
+			p.Invalidate()
+		}
+		p.Unlock()
+	}()
+	err := use()
+	returned = true
+	return err
+}
+
+// Invalidate drops the cache, so that the next Load reads the store.
+func (p *Pool) Invalidate() { p.cache = nil }
+
+// ID returns the pool's ID.
+func (p *Pool) ID() string { return p.id }
+
+// Subnet returns the pool's subnet.
+func (p *Pool) Subnet() addr.Subnet { return p.cache.Subnet }
+
+// Config returns the pool's options.
+func (p *Pool) Config() option.Config { return p.cache.config }
+
+// Record returns the pool's record.
+func (p *Pool) Record() Record { return p.cache.rec }
+
+// Load fills the cache from the store if it is empty. The error matches [store.ErrNotFound] if the pool does not exist.
+func (p *Pool) Load(ctx context.Context) error {
+	if p.cache != nil {
+		return nil
+	}
+	kv, err := p.ledger.Store.Get(ctx, Key(p.id))
+	if err != nil {
+		return err
+	}
+	rec, err := DecodeRecord(kv)
+	if err != nil {
+		return err
+	}
+	c, err := option.Parse(rec.Options)
+	if err != nil {
+		return fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
+	}
+	s := &cache{Subnet: addr.NewSubnet(rec.Subnet, rec.Range, c.Exclude), config: c, rec: rec, rev: kv.Rev, taken: addr.NewBitmap()}
+	if err := p.loadLeases(ctx, s); err != nil {
+		return err
+	}
+	if p.outbox != nil {
+		if !p.last.IsValid() && s.Hi > s.Lo { // a random start, where no other node is likely to start
+			p.last = s.Addr(s.Lo + rand.Uint64N(s.Hi-s.Lo))
+		}
+		s.rec.Cursor = p.last
+	}
+	s.shares, err = p.loadShares(ctx)
+	if err == nil {
+		p.cache = s
+	}
+	return err
+}
+
+// loadLeases fills the bitmap and the cooldowns. A lease that cannot be read counts as taken.
+func (p *Pool) loadLeases(ctx context.Context, s *cache) error {
+	err := p.ledger.Leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
+		if !s.Prefix.Contains(a) {
+			return fmt.Errorf("record %s: %w: not in subnet %s", kv.Key, store.ErrCorrupt, s.Prefix)
+		}
+		s.markTaken(a)
+		if l, err := DecodeLease(kv); err == nil && l.Kind == Cooldown {
+			s.cooldowns.add(a, l, kv.Rev)
+		}
+		return nil
+	})
+	s.cooldowns.sort()
+	return err
+}
+
+// loadShares returns the networks that share the pool.
+func (p *Pool) loadShares(ctx context.Context) (map[string]share, error) {
+	prefix, shares := SharePrefix+p.id+"/", map[string]share{}
+	err := p.ledger.Store.Range(ctx, prefix, func(kv store.KV) error {
+		s := share{unreadable: true}
+		if rec, err := DecodeShare(kv); err == nil {
+			s = share{node: rec.Node, network: rec.Network}
+		}
+		shares[strings.TrimPrefix(kv.Key, prefix)] = s
+		return nil
+	})
+	return shares, err
+}
+
+// Has returns true if h is a handle of the pool.
+func (p *Pool) Has(h Handle) bool {
+	if len(p.cache.shares) == 0 {
+		return h.Share == ""
+	}
+	_, ok := p.cache.shares[h.Share]
+	return ok
+}
+
+// Bound returns true if the network of a share, or of a pool that is not shared, exists and is known. From then on only containers request
+// addresses: an engine requests those of --aux-address before it creates the network.
+func (p *Pool) Bound(share string) bool {
+	if share == "" {
+		return p.cache.rec.Network != ""
+	}
+	return p.cache.shares[share].network != ""
+}
+
+// markTaken sets a's bit, if it has an index.
+func (s *cache) markTaken(a netip.Addr) {
+	if n, ok := s.Index(a); ok {
+		s.taken.Add(n)
+	}
+}
+
+// markFree clears a's bit, if it has an index.
+func (s *cache) markFree(a netip.Addr) {
+	if n, ok := s.Index(a); ok {
+		s.taken.Remove(n)
+	}
+}
+
+// write commits ops under conds, and under the condition that the pool's record is as cached. next, if not nil, becomes the pool's record in
+// the same transaction. The result's OK is false only if a condition on a lease failed.
+func (p *Pool) write(ctx context.Context, conds []store.Cond, next *Record, ops ...store.Op) (store.Result, error) {
+	s := p.cache
+	conds = append([]store.Cond{{Key: Key(p.id), Rev: s.rev}}, conds...) // first: with an old cache the other conditions mean nothing
+	if next != nil {
+		op, err := record.Put(Key(p.id), next)
+		if err != nil {
+			return store.Result{}, err
+		}
+		ops = append(ops, op)
+	}
+	r, err := p.ledger.Commit(ctx, conds, ops...)
+	switch {
+	case errors.Is(err, store.ErrAmbiguous):
+		p.Invalidate()
+		return r, err
+	case err != nil:
+		return r, err
+	case !r.OK && r.Failed.Key == Key(p.id):
+		p.Invalidate()
+		return r, ErrChanged
+	case !r.OK:
+		return r, nil
+	}
+	if next != nil {
+		s.rec, s.rev = *next, r.Rev
+	}
+	if r.Rev == 0 {
+		p.Invalidate() // applied, but the new revision is not known
+	}
+	return r, nil
+}
+
+// changed drops the cache and returns [ErrChanged].
+func (p *Pool) changed() error {
+	p.Invalidate()
+	return ErrChanged
+}

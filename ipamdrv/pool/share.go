@@ -1,0 +1,156 @@
+package pool
+
+import (
+	"context"
+	"errors"
+
+	"github.com/mellanox/passthrough/ipamdrv/option"
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/cluster"
+	"github.com/mellanox/passthrough/store/record"
+)
+
+// Create writes all records of a new pool in one transaction, under conds. node is its owner, "" in a store of this node alone. The caller has
+// the lock on the pool, which needs not be loaded.
+func (p *Pool) Create(ctx context.Context, h Handle, rec Record, c option.Config, node string, conds []store.Cond) error {
+	ops, err := creation(h, rec, c, node)
+	if err != nil {
+		return err
+	}
+	r, err := p.withUndo(ctx, Op{Do: ReleaseHandle, Share: h.Share}, func(ctx context.Context) (store.Result, error) {
+		return p.ledger.Commit(ctx, append(conds, store.Absent(Key(h.ID))), ops...)
+	}, LocalHandle{h, rec.Subnet, c.Prefetch})
+	if err == nil && !r.OK {
+		err = ErrChanged
+	}
+	return err
+}
+
+// creation returns what to write for a new pool. The pool's record is the first operation, which Ledger.Commit reads back.
+func creation(h Handle, rec Record, c option.Config, node string) (ops []store.Op, err error) {
+	add := func(key string, rec any) {
+		op, failed := record.Put(key, rec)
+		ops, err = append(ops, op), errors.Join(err, failed)
+	}
+	if gw := c.Gateway.For(rec.Subnet); rec.Subnet.Contains(gw) {
+		rec.Gateway = gw
+	}
+	if c.PoolName == "" {
+		rec.Node = node
+	}
+	add(Key(h.ID), rec)
+	if rec.Gateway.IsValid() {
+		add(LeaseKey(h.ID, rec.Gateway), Lease{V: RecordVersion, Kind: Gateway, Since: rec.Created})
+	}
+	if c.PoolName != "" {
+		ops = append(ops, store.Put(NameKey(c.PoolName, rec.Subnet.Addr().Is6()), []byte(h.ID)))
+		add(shareKey(h), ShareRecord{V: RecordVersion, Created: rec.Created, Node: node})
+	}
+	if rec.FromDefault {
+		ops = append(ops, store.Put(CarvedKey(rec.Subnet), []byte(h.ID)))
+	}
+	return ops, err
+}
+
+// Join adds a network to a shared pool, whose record it rewrites unchanged: a concurrent removal of the pool must fail. created is that of the
+// request, node the owner.
+func (p *Pool) Join(ctx context.Context, created ShareRecord, c option.Config) (Handle, error) {
+	h := Handle{ID: p.id, Share: NewID()}
+	op, err := record.Put(shareKey(h), created)
+	if err != nil {
+		return Handle{}, err
+	}
+	next := p.cache.rec
+	r, err := p.withUndo(ctx, Op{Do: ReleaseHandle, Share: h.Share}, func(ctx context.Context) (store.Result, error) {
+		return p.write(ctx, []store.Cond{store.Absent(op.Key)}, &next, op)
+	}, LocalHandle{h, next.Subnet, c.Prefetch})
+	if err == nil && !r.OK {
+		err = ErrChanged
+	}
+	if err != nil {
+		return Handle{}, err
+	}
+	if p.cache != nil {
+		p.cache.shares[h.Share] = share{node: created.Node}
+	}
+	return h, nil
+}
+
+// owner returns the node that owns a handle, "" for unknown.
+func (s *cache) owner(h Handle) string {
+	if h.Share == "" {
+		return s.rec.Node
+	}
+	return s.shares[h.Share].node
+}
+
+// SetOwner makes node the owner of h, if it is not. Otherwise the removal of the former owner would release what the containers of this node
+// have, and the removal of this node would not. It refuses to take a handle over from a removed node, because that ends.
+func (p *Pool) SetOwner(ctx context.Context, h Handle, node string) error {
+	owner := p.cache.owner(h)
+	if owner == node || !p.Has(h) || p.cache.shares[h.Share].unreadable {
+		return nil
+	}
+	var conds []store.Cond
+	if owner != "" {
+		present, lost, err := cluster.Present(ctx, p.ledger.Store, owner)
+		if err != nil {
+			return err
+		}
+		if lost {
+			return Refuse(ErrUnknownPool, "it was the pool of node %s, which was declared lost; create the network again", owner)
+		}
+		conds = append(conds, present)
+	}
+	if h.Share != "" {
+		return p.changeShare(ctx, h, conds, func(rec *ShareRecord) { rec.Node = node })
+	}
+	next := p.cache.rec
+	next.Node = node
+	r, err := p.write(ctx, conds, &next)
+	if err == nil && !r.OK {
+		err = ErrChanged
+	}
+	return err
+}
+
+// Bind records which network has a handle. Bind loads the pool, and retries after a change by another node.
+func (p *Pool) Bind(ctx context.Context, h Handle, network string) error {
+	return Retry(ctx, func() error {
+		if err := p.Load(ctx); err != nil {
+			return err
+		}
+		if h.Share != "" {
+			return p.changeShare(ctx, h, nil, func(rec *ShareRecord) { rec.Network = network })
+		}
+		next := p.cache.rec
+		next.Network = network
+		_, err := p.write(ctx, nil, &next)
+		return err
+	})
+}
+
+// changeShare changes the record of a share, under further conditions.
+func (p *Pool) changeShare(ctx context.Context, h Handle, conds []store.Cond, change func(*ShareRecord)) error {
+	kv, err := p.ledger.Store.Get(ctx, shareKey(h))
+	if err != nil {
+		return err
+	}
+	rec, err := DecodeShare(kv)
+	if err != nil {
+		return err
+	}
+	change(&rec)
+	op, err := record.Put(kv.Key, rec)
+	if err != nil {
+		return err
+	}
+	r, err := p.ledger.Commit(ctx, append(conds, store.Unchanged(kv)), op)
+	if err == nil && !r.OK {
+		err = ErrChanged
+	}
+	if err == nil && p.cache != nil {
+		p.cache.shares[h.Share] = share{node: rec.Node, network: rec.Network}
+	}
+	return err
+}

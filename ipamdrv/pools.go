@@ -1,0 +1,138 @@
+package ipamdrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/ipamdrv/node"
+	"github.com/mellanox/passthrough/ipamdrv/pool"
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/cluster"
+)
+
+// pools has the pools that this process uses, by ID. Their caches live in it.
+type pools struct {
+	ledger pool.Ledger
+	node   *node.Node  // nil if the store is this node's alone
+	outbox pool.Outbox // node, or nil
+	log    *zap.Logger
+
+	mu   sync.Mutex // guards byID
+	byID map[string]*pool.Pool
+}
+
+// get returns the pool of an ID, loaded or not.
+func (ps *pools) get(id string) *pool.Pool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	p := ps.byID[id]
+	if p == nil {
+		p = pool.New(id, ps.ledger, ps.outbox)
+		ps.byID[id] = p
+	}
+	return p
+}
+
+// drop removes a pool that does not exist. Requests may wait for p, and others may add a new entry meanwhile; all find out that the pool does
+// not exist, because IDs are not reused.
+func (ps *pools) drop(p *pool.Pool) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.byID[p.ID()] == p {
+		delete(ps.byID, p.ID())
+	}
+}
+
+// open finds the pool of a handle, locks it and loads it; the caller unlocks it. The error matches [ErrUnknownPool] if there is none.
+func (ps *pools) open(ctx context.Context, text string) (pool.Handle, *pool.Pool, error) {
+	unknown := pool.Refuse(ErrUnknownPool, "no such pool; create the network again")
+	h, ok := pool.ParseHandle(text)
+	if !ok {
+		return h, nil, unknown
+	}
+	p := ps.get(h.ID)
+	if err := p.Lock(ctx); err != nil {
+		return h, nil, err
+	}
+	found := false
+	defer func() {
+		if !found {
+			p.Unlock()
+		}
+	}()
+	err := ps.load(ctx, p, h)
+	switch {
+	case err == nil && p.Has(h):
+		found = true
+		return h, p, nil
+	case err == nil:
+		err = unknown
+	case errors.Is(err, store.ErrNotFound):
+		ps.drop(p)
+		err = unknown
+	}
+	return h, nil, err
+}
+
+// load loads a pool, so that it is known whether h is a handle of it. In a shared store it first does the ops of the outbox for the pool, and
+// afterwards makes sure that h is owned by this node. The caller has the lock.
+func (ps *pools) load(ctx context.Context, p *pool.Pool, h pool.Handle) error {
+	if ps.node != nil {
+		if err := ps.flush(ctx, p); err != nil {
+			return err
+		}
+	}
+	err := p.Load(ctx)
+	if err == nil && !p.Has(h) { // another node may have changed the pool
+		p.Invalidate()
+		err = p.Load(ctx)
+	}
+	if err == nil && p.Has(h) && ps.node != nil {
+		err = ps.claim(ctx, p, h)
+	}
+	return err
+}
+
+// claim makes a handle of this node's engine this node's, in the store and in its own ledger. It may be owned by another ID: it was created
+// while the store was this node's alone, or before the node lost its own ledger and with that its ID. The caller has the lock on p, which has
+// h.
+func (ps *pools) claim(ctx context.Context, p *pool.Pool, h pool.Handle) error {
+	err := pool.Retry(ctx, func() error {
+		if err := p.Load(ctx); err != nil {
+			return err
+		}
+		id, err := ps.node.ID(ctx)
+		if err != nil {
+			return err
+		}
+		return p.SetOwner(ctx, h, id)
+	})
+	if err == nil {
+		err = p.Load(ctx)
+	}
+	if err != nil || !p.Has(h) {
+		return err
+	}
+	return ps.node.Claim(ctx, pool.LocalHandle{Handle: h, Subnet: p.Subnet().Prefix, Prefetch: p.Config().Prefetch})
+}
+
+// handleNodeError passes an error on. If the error says that this node was removed, the node starts with a new ID: its networks have no
+// pools any more. If it says that the store was rolled back, the watermark is stored at once: the rollback is not visible for long.
+func (ps *pools) handleNodeError(ctx context.Context, err error) error {
+	if errors.Is(err, store.ErrRolledBack) {
+		err = errors.Join(err, ps.node.SaveWatermark(context.WithoutCancel(ctx), ps.ledger.Store))
+	}
+	if ps.node == nil || !errors.Is(err, cluster.ErrRemoved) {
+		return err
+	}
+	ps.log.Error("this node was declared lost (driver forget); the addresses of its containers may be in use elsewhere: stop "+
+		"them, remove the networks that have this IPAM driver, and create them again", zap.Error(err))
+	ps.mu.Lock()
+	ps.byID = map[string]*pool.Pool{}
+	ps.mu.Unlock()
+	return errors.Join(fmt.Errorf("%w; its networks have to be created again", err), ps.node.Reset(ctx))
+}

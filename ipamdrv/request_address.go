@@ -1,0 +1,133 @@
+package ipamdrv
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/mellanox/passthrough/ipamdrv/pool"
+	"github.com/mellanox/passthrough/store"
+)
+
+// allocator handles requests for addresses.
+type allocator struct {
+	pools *pools
+	probe Prober
+	gc    *gc
+}
+
+// request leases an address of the pool with this handle, of its group, or of the prefetched ones.
+func (al *allocator) request(ctx context.Context, handle string, q addressRequest) (string, error) {
+	if al.pools.node == nil {
+		return al.requestOwn(ctx, handle, q)
+	}
+	return al.requestShared(ctx, handle, q)
+}
+
+// requestOwn is request in a store of this node alone.
+func (al *allocator) requestOwn(ctx context.Context, handle string, q addressRequest) (string, error) {
+	h, p, err := al.pools.open(ctx, handle)
+	if err != nil {
+		return "", fmt.Errorf("pool %.80q: request address: %w", handle, err)
+	}
+	return al.fromPool(ctx, h, p, q)
+}
+
+// requestShared is request in a store that nodes share. While that is not available, the address is a prefetched one.
+func (al *allocator) requestShared(ctx context.Context, handle string, q addressRequest) (string, error) {
+	n := al.pools.node
+	if unavailable := n.Unavailable(); unavailable != nil {
+		if got, err := al.prefetched(ctx, handle, q, unavailable); err == nil {
+			return got, nil
+		}
+	}
+	got, err := al.requestOwn(ctx, handle, q)
+	if err != nil {
+		n.Report(err)
+		return al.prefetched(ctx, handle, q, err)
+	}
+	return got, nil
+}
+
+// fromPool leases an address of p, or of its group if p is full. It unlocks p.
+func (al *allocator) fromPool(ctx context.Context, h pool.Handle, p *pool.Pool, q addressRequest) (string, error) {
+	subnet, group := p.Subnet(), p.Config().Group
+	var got string
+	err := p.UnlockAfter(func() (err error) {
+		got, err = al.allocate(ctx, p, q.from(h))
+		return err
+	})
+	if q.any() && errors.Is(err, ErrFull) && group != "" {
+		got, err = al.fromGroup(ctx, h.ID, group, subnet, q, err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("pool %s: request %s: %w%s", subnet.Prefix, q, err, al.gc.expiryHint(ctx, h, q.addr, err))
+	}
+	return got, nil
+}
+
+// allocate leases an address of p, which the caller has locked, and returns it in the engine's form.
+func (al *allocator) allocate(ctx context.Context, p *pool.Pool, q addressRequest) (string, error) {
+	subnet := p.Subnet()
+	var a netip.Addr
+	var added bool
+	probe := pool.NewProbe(al.probe, p.Config().Probe, al.pools.log)
+	try := func() (err error) {
+		if err = p.Load(ctx); err == nil {
+			a, added, err = allocateOnce(ctx, p, q, probe)
+		}
+		return err
+	}
+	err := pool.Retry(ctx, try)
+	if al.pools.node != nil && (errors.Is(err, ErrFull) || errors.Is(err, ErrInUse)) { // another node may have released some since
+		p.Invalidate()
+		err = pool.Retry(ctx, try)
+	}
+	if err != nil {
+		return "", err
+	}
+	if !added {
+		return subnet.CIDR(a), nil
+	}
+	return subnet.CIDR(a), undoIfGone(ctx, func(ctx context.Context) error {
+		_, err := p.Release(ctx, a, pool.Released{Share: q.share, At: time.Now()})
+		if al.pools.node.IsUnavailable(err) {
+			err = al.pools.node.Enqueue(ctx, p.ID(), pool.Op{Do: pool.ReleaseAddress, Share: q.share, Addr: a})
+		}
+		return err
+	})
+}
+
+// allocateOnce is one attempt of allocate, by the kind of the request. added is false if the network had the address already.
+func allocateOnce(ctx context.Context, p *pool.Pool, q addressRequest, probe pool.Probe) (a netip.Addr, added bool, err error) {
+	switch q.lease.Kind {
+	case pool.Gateway:
+		return p.AllocateGateway(ctx, q.addr, q.lease)
+	case pool.Exact:
+		q.lease.Container = p.Bound(q.share)
+		return q.addr, true, p.AllocateExact(ctx, q.addr, q.lease, probe)
+	}
+	a, err = p.Allocate(ctx, q.lease, probe)
+	return a, true, err
+}
+
+// prefetched takes a prefetched address if that helps against a failure: the store is not available, or the pool is full. Otherwise it returns
+// the failure. After a rollback of the store nothing is taken: another node may get the same address.
+func (al *allocator) prefetched(ctx context.Context, handle string, q addressRequest, failure error) (string, error) {
+	n := al.pools.node
+	h, ok := pool.ParseHandle(handle)
+	helps := n.IsUnavailable(failure) && !errors.Is(failure, store.ErrRolledBack) || errors.Is(failure, ErrFull)
+	if !ok || !q.any() || ctx.Err() != nil || !helps {
+		return "", failure
+	}
+	a, subnet, err := n.TakePrefetched(ctx, h, q.from(h).lease)
+	if err != nil || !a.IsValid() {
+		return "", errors.Join(failure, err)
+	}
+	al.pools.log.Info("prefetched address allocated", zap.Stringer("address", a), zap.Stringer("id", h), zap.NamedError("because", failure))
+	return netip.PrefixFrom(a, subnet.Bits()).String(), nil
+}
