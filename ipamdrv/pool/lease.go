@@ -15,7 +15,7 @@ import (
 // records of the expired cooldowns, if they are as cached: another node may have leased such an address since.
 func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Record, expired ...netip.Addr) error {
 	s := p.cache
-	if err := p.checkLeasable(a); err != nil {
+	if err := s.checkLeasable(a); err != nil {
 		return err
 	}
 	op, err := record.Put(LeaseKey(p.id, a), lease)
@@ -54,9 +54,8 @@ func (s *cache) distrust(some []netip.Addr) {
 	}
 }
 
-// checkLeasable returns an error for an address that the pool cannot lease.
-func (p *Pool) checkLeasable(a netip.Addr) error {
-	s := p.cache
+// checkLeasable returns an error for an address that the pool cannot have.
+func (s *cache) checkLeasable(a netip.Addr) error {
 	switch what := s.Reserved(a); {
 	case a.Is4() != s.Prefix.Addr().Is4():
 		return Refuse(ErrInvalid, "the pool is %s", s.Family())
@@ -90,7 +89,7 @@ func (p *Pool) inUse(ctx context.Context, a netip.Addr) error {
 // AllocateExact leases the address that was requested. It probes an address that a container requests, but not one of --aux-address, which
 // is in use by design.
 func (p *Pool) AllocateExact(ctx context.Context, a netip.Addr, lease Lease, probe Probe) error {
-	if err := p.checkLeasable(a); err != nil {
+	if err := p.cache.checkLeasable(a); err != nil {
 		return err
 	}
 	if len(lease.identityKeys()) > 0 {

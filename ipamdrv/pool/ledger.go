@@ -40,6 +40,20 @@ func (l Ledger) Leases(ctx context.Context, id string, fn func(a netip.Addr, kv 
 	})
 }
 
+// shares returns the networks that share a pool, by share.
+func (l Ledger) shares(ctx context.Context, id string) (map[string]share, error) {
+	prefix, shares := SharePrefix+id+"/", map[string]share{}
+	err := l.Store.Range(ctx, prefix, func(kv store.KV) error {
+		s := share{unreadable: true}
+		if rec, err := DecodeShare(kv); err == nil {
+			s = share{node: rec.Node, network: rec.Network}
+		}
+		shares[strings.TrimPrefix(kv.Key, prefix)] = s
+		return nil
+	})
+	return shares, err
+}
+
 // keys lists the keys under a prefix.
 func (l Ledger) keys(ctx context.Context, prefix string) ([]string, error) {
 	var keys []string

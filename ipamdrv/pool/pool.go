@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-	"strings"
 
 	"golang.org/x/sync/semaphore"
 
@@ -125,7 +124,7 @@ func (p *Pool) Load(ctx context.Context) error {
 		return fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
 	}
 	s := &cache{Subnet: addr.NewSubnet(rec.Subnet, rec.Range, c.Exclude), config: c, rec: rec, rev: kv.Rev, taken: addr.NewBitmap()}
-	if err := p.loadLeases(ctx, s); err != nil {
+	if err := s.loadLeases(ctx, p.ledger, p.id); err != nil {
 		return err
 	}
 	if p.outbox != nil {
@@ -134,41 +133,27 @@ func (p *Pool) Load(ctx context.Context) error {
 		}
 		s.rec.Cursor = p.last
 	}
-	s.shares, err = p.loadShares(ctx)
+	s.shares, err = p.ledger.shares(ctx, p.id)
 	if err == nil {
 		p.cache = s
 	}
 	return err
 }
 
-// loadLeases fills the bitmap and the cooldowns. A lease that cannot be read counts as taken.
-func (p *Pool) loadLeases(ctx context.Context, s *cache) error {
-	err := p.ledger.Leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
+// loadLeases fills the bitmap and the cooldowns with the leases of the pool id. A lease that cannot be read counts as taken.
+func (s *cache) loadLeases(ctx context.Context, l Ledger, id string) error {
+	err := l.Leases(ctx, id, func(a netip.Addr, kv store.KV) error {
 		if !s.Prefix.Contains(a) {
 			return fmt.Errorf("record %s: %w: not in subnet %s", kv.Key, store.ErrCorrupt, s.Prefix)
 		}
 		s.markTaken(a)
-		if l, err := DecodeLease(kv); err == nil && l.Kind == Cooldown {
-			s.cooldowns.add(a, l, kv.Rev)
+		if lease, err := DecodeLease(kv); err == nil && lease.Kind == Cooldown {
+			s.cooldowns.add(a, lease, kv.Rev)
 		}
 		return nil
 	})
 	s.cooldowns.sort()
 	return err
-}
-
-// loadShares returns the networks that share the pool.
-func (p *Pool) loadShares(ctx context.Context) (map[string]share, error) {
-	prefix, shares := SharePrefix+p.id+"/", map[string]share{}
-	err := p.ledger.Store.Range(ctx, prefix, func(kv store.KV) error {
-		s := share{unreadable: true}
-		if rec, err := DecodeShare(kv); err == nil {
-			s = share{node: rec.Node, network: rec.Network}
-		}
-		shares[strings.TrimPrefix(kv.Key, prefix)] = s
-		return nil
-	})
-	return shares, err
 }
 
 // Has returns true if h is a handle of the pool.
