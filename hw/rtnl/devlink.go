@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -14,14 +13,8 @@ import (
 
 // Switchdev implements [hw.Kernel].
 func (k *Kernel) Switchdev(pci string) (bool, error) {
-	mode, err := devlink{k.nl, k.ethtool}.eswitchMode("pci", pci)
+	mode, err := k.eswitchMode("pci", pci)
 	return mode == nl.DEVLINK_ESWITCH_MODE_SWITCHDEV, err
-}
-
-// devlink sends requests of the generic netlink family devlink.
-type devlink struct {
-	nl     *netlink.Handle
-	socket *nl.SocketHandle // of generic netlink
 }
 
 // noEswitch are the errors of a device without an eswitch mode: the driver has no devlink, or no eswitch, or the kernel
@@ -30,8 +23,8 @@ var noEswitch = []error{unix.ENODEV, unix.EOPNOTSUPP, unix.ENOENT}
 
 // eswitchMode returns the mode of a device's eswitch, DEVLINK_ESWITCH_MODE_LEGACY if it has none. The library does not
 // distinguish that from an error.
-func (d devlink) eswitchMode(bus, device string) (uint16, error) {
-	answer, err := d.get(nl.DEVLINK_CMD_ESWITCH_GET, bus, device)
+func (k *Kernel) eswitchMode(bus, device string) (uint16, error) {
+	answer, err := k.devlinkGet(nl.DEVLINK_CMD_ESWITCH_GET, bus, device)
 	for _, none := range noEswitch {
 		if errors.Is(err, none) {
 			return nl.DEVLINK_ESWITCH_MODE_LEGACY, nil
@@ -51,14 +44,14 @@ func (d devlink) eswitchMode(bus, device string) (uint16, error) {
 	return binary.NativeEndian.Uint16(mode), nil
 }
 
-// get sends a request about one device and returns the attributes of the answer.
-func (d devlink) get(command uint8, bus, device string) ([]byte, error) {
-	family, err := d.nl.GenlFamilyGet(nl.GENL_DEVLINK_NAME)
+// devlinkGet sends a request about one device and returns the attributes of the answer.
+func (k *Kernel) devlinkGet(command uint8, bus, device string) ([]byte, error) {
+	family, err := k.nl.GenlFamilyGet(nl.GENL_DEVLINK_NAME)
 	if err != nil {
 		return nil, err
 	}
 	req := nl.NewNetlinkRequest(int(family.ID), 0)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: d.socket}
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: k.ethtool.socket}
 	req.AddData(&nl.Genlmsg{Command: command, Version: nl.GENL_DEVLINK_VERSION})
 	req.AddData(nl.NewRtAttr(nl.DEVLINK_ATTR_BUS_NAME, nl.ZeroTerminated(bus)))
 	req.AddData(nl.NewRtAttr(nl.DEVLINK_ATTR_DEV_NAME, nl.ZeroTerminated(device)))

@@ -14,6 +14,12 @@ import (
 // between two calls, while netlink takes an ifindex. The kernel has all of it since Linux 5.7. mdlayher/ethtool has no
 // channels, rings and features.
 
+// An ethtoolConn is a connection to ethtool.
+type ethtoolConn struct {
+	socket *nl.SocketHandle // of generic netlink, for devlink as well
+	family int              // the number of the generic netlink family, 0 in kernels without it
+}
+
 // findEthtool returns the number of the generic netlink family, 0 if the kernel has none.
 func (k *Kernel) findEthtool() (int, error) {
 	f, err := k.nl.GenlFamilyGet(unix.ETHTOOL_GENL_NAME)
@@ -29,7 +35,7 @@ func (k *Kernel) findEthtool() (int, error) {
 // Tuning implements [hw.Kernel].
 func (k *Kernel) Tuning(index int) (hw.Tuning, error) {
 	var t hw.Tuning
-	queues, err := k.numbers(index, unix.ETHTOOL_MSG_CHANNELS_GET)
+	queues, err := k.ethtool.numbers(index, unix.ETHTOOL_MSG_CHANNELS_GET)
 	if err != nil {
 		return t, err
 	}
@@ -37,20 +43,20 @@ func (k *Kernel) Tuning(index int) (hw.Tuning, error) {
 		Rx: queues[unix.ETHTOOL_A_CHANNELS_RX_COUNT], Tx: queues[unix.ETHTOOL_A_CHANNELS_TX_COUNT]}
 	t.MaxQueues = hw.Queues{Combined: queues[unix.ETHTOOL_A_CHANNELS_COMBINED_MAX],
 		Rx: queues[unix.ETHTOOL_A_CHANNELS_RX_MAX], Tx: queues[unix.ETHTOOL_A_CHANNELS_TX_MAX]}
-	rings, err := k.numbers(index, unix.ETHTOOL_MSG_RINGS_GET)
+	rings, err := k.ethtool.numbers(index, unix.ETHTOOL_MSG_RINGS_GET)
 	if err != nil {
 		return t, err
 	}
 	t.Rings = hw.Rings{Rx: rings[unix.ETHTOOL_A_RINGS_RX], Tx: rings[unix.ETHTOOL_A_RINGS_TX]}
 	t.MaxRings = hw.Rings{Rx: rings[unix.ETHTOOL_A_RINGS_RX_MAX], Tx: rings[unix.ETHTOOL_A_RINGS_TX_MAX]}
-	t.Features, err = k.features(index)
+	t.Features, err = k.ethtool.features(index)
 	return t, err
 }
 
 // numbers returns the numbers in one of ethtool's messages; none if the driver does not support what they are about.
-func (k *Kernel) numbers(index int, command uint8) (map[uint16]int, error) {
-	attrs, err := k.ethtoolGet(index, command)
-	if errors.Is(err, hw.ErrUnsupported) && k.family != 0 {
+func (e ethtoolConn) numbers(index int, command uint8) (map[uint16]int, error) {
+	attrs, err := e.get(index, command)
+	if errors.Is(err, hw.ErrUnsupported) && e.family != 0 {
 		return nil, nil
 	}
 	numbers := map[uint16]int{}
@@ -63,8 +69,8 @@ func (k *Kernel) numbers(index int, command uint8) (map[uint16]int, error) {
 }
 
 // features reads every offload that the kernel knows. The set of those that can be changed names all.
-func (k *Kernel) features(index int) (map[string]hw.Feature, error) {
-	attrs, err := k.ethtoolGet(index, unix.ETHTOOL_MSG_FEATURES_GET)
+func (e ethtoolConn) features(index int) (map[string]hw.Feature, error) {
+	attrs, err := e.get(index, unix.ETHTOOL_MSG_FEATURES_GET)
 	if err != nil {
 		return nil, err
 	}
@@ -112,14 +118,14 @@ func bits(set []byte) (map[string]bool, error) {
 func (k *Kernel) SetTuning(index int, a hw.TuningAttr, want hw.Tuning) error {
 	switch a {
 	case hw.TuningQueues:
-		return k.ethtoolSet(index, unix.ETHTOOL_MSG_CHANNELS_SET, unix.ETHTOOL_A_CHANNELS_HEADER,
+		return k.ethtool.set(index, unix.ETHTOOL_MSG_CHANNELS_SET, unix.ETHTOOL_A_CHANNELS_HEADER,
 			optional(unix.ETHTOOL_A_CHANNELS_COMBINED_COUNT, want.Queues.Combined),
 			optional(unix.ETHTOOL_A_CHANNELS_RX_COUNT, want.Queues.Rx), optional(unix.ETHTOOL_A_CHANNELS_TX_COUNT, want.Queues.Tx))
 	case hw.TuningRings:
-		return k.ethtoolSet(index, unix.ETHTOOL_MSG_RINGS_SET, unix.ETHTOOL_A_RINGS_HEADER,
+		return k.ethtool.set(index, unix.ETHTOOL_MSG_RINGS_SET, unix.ETHTOOL_A_RINGS_HEADER,
 			optional(unix.ETHTOOL_A_RINGS_RX, want.Rings.Rx), optional(unix.ETHTOOL_A_RINGS_TX, want.Rings.Tx))
 	case hw.TuningFeatures:
-		return k.ethtoolSet(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER, wanted(want.Features))
+		return k.ethtool.set(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER, wanted(want.Features))
 	}
 	return fmt.Errorf("ethtool: %v: %w", a, hw.ErrUnsupported)
 }
@@ -146,10 +152,10 @@ func wanted(features map[string]hw.Feature) *nl.RtAttr {
 	return set
 }
 
-// ethtoolGet sends a request about one link and returns the attributes of the answer.
-func (k *Kernel) ethtoolGet(index int, command uint8) (map[uint16][]byte, error) {
+// get sends a request about one link and returns the attributes of the answer.
+func (e ethtoolConn) get(index int, command uint8) (map[uint16][]byte, error) {
 	// The header is attribute 1 of every message.
-	req, err := k.ethtoolRequest(index, command, unix.ETHTOOL_A_CHANNELS_HEADER, 0)
+	req, err := e.request(index, command, unix.ETHTOOL_A_CHANNELS_HEADER, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -163,9 +169,9 @@ func (k *Kernel) ethtoolGet(index int, command uint8) (map[uint16][]byte, error)
 	return attributes(answers[0][nl.SizeofGenlmsg:])
 }
 
-// ethtoolSet sends a change of one link.
-func (k *Kernel) ethtoolSet(index int, command uint8, header int, attrs ...*nl.RtAttr) error {
-	req, err := k.ethtoolRequest(index, command, header, unix.NLM_F_ACK)
+// set sends a change of one link.
+func (e ethtoolConn) set(index int, command uint8, header int, attrs ...*nl.RtAttr) error {
+	req, err := e.request(index, command, header, unix.NLM_F_ACK)
 	if err != nil {
 		return err
 	}
@@ -178,16 +184,16 @@ func (k *Kernel) ethtoolSet(index int, command uint8, header int, attrs ...*nl.R
 	return hw.FromErrno(err)
 }
 
-// ethtoolRequest begins a message to ethtool. Changes are read back later, so the answer is only success or an error.
-func (k *Kernel) ethtoolRequest(index int, command uint8, header, flags int) (*nl.NetlinkRequest, error) {
-	if k.family == 0 {
+// request begins a message to ethtool. Changes are read back later, so the answer is only success or an error.
+func (e ethtoolConn) request(index int, command uint8, header, flags int) (*nl.NetlinkRequest, error) {
+	if e.family == 0 {
 		return nil, fmt.Errorf("the kernel has no ethtool netlink, which came with Linux 5.6: %w", hw.ErrUnsupported)
 	}
 	if index <= 0 {
 		return nil, hw.FromErrno(unix.ENODEV)
 	}
-	req := nl.NewNetlinkRequest(k.family, flags)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: k.ethtool}
+	req := nl.NewNetlinkRequest(e.family, flags)
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: e.socket}
 	req.AddData(&nl.Genlmsg{Command: command, Version: unix.ETHTOOL_GENL_VERSION})
 	h := nl.NewRtAttr(header|unix.NLA_F_NESTED, nil)
 	h.AddRtAttr(unix.ETHTOOL_A_HEADER_DEV_INDEX, nl.Uint32Attr(uint32(index)))

@@ -37,8 +37,7 @@ type Kernel struct {
 
 	links *listing[hw.Link]
 
-	ethtool *nl.SocketHandle
-	family  int // of generic netlink, for ethtool; 0 in kernels without it
+	ethtool ethtoolConn
 }
 
 // Open returns the running kernel, seen from the network namespace of the calling thread, with the sysfs at sys, which has
@@ -63,7 +62,7 @@ func Open(sys, irq string) (*Kernel, error) {
 
 // openSockets opens the sockets beside the handle, and sets the time limit of all.
 func (k *Kernel) openSockets() (err error) {
-	if k.ethtool, err = openSocket(unix.NETLINK_GENERIC); err != nil {
+	if k.ethtool.socket, err = openSocket(unix.NETLINK_GENERIC); err != nil {
 		return err
 	}
 	if err := k.nl.SetSocketTimeout(answerBound); err != nil {
@@ -72,7 +71,7 @@ func (k *Kernel) openSockets() (err error) {
 	if err := k.openPools(); err != nil {
 		return err
 	}
-	k.family, err = k.findEthtool()
+	k.ethtool.family, err = k.findEthtool()
 	return err
 }
 
@@ -92,8 +91,8 @@ func (k *Kernel) Close() {
 	k.sockets.close()
 	k.changers.close()
 	k.removers.close()
-	if k.ethtool != nil {
-		k.ethtool.Close()
+	if k.ethtool.socket != nil {
+		k.ethtool.socket.Close()
 	}
 	k.irq.close()
 	// Nothing was written through the directory.
