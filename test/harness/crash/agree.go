@@ -12,11 +12,11 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// agreeBound is how long the reconciler may take: it works at once on what it finds at start, and orphans are old enough
-// after orphanAfter. The rest is for slow machines, and less than the minute after which it would look again in any case.
+// agreeBound is the timeout for ledger, kernel and engine to agree. The reconciler acts at once on what it finds at start, and on
+// orphans after orphanAfter. The rest is for slow machines, and less than the minute after which the reconciler runs again anyway.
 const agreeBound = orphanAfter + 40*time.Second
 
-// agree waits until ledger, kernel and engine agree, unless so far it is the life that was lived without a crash.
+// agree waits until ledger, kernel and engine agree, unless there was no crash so far and the run only records crash points.
 func (r *run) agree(when string) {
 	if len(r.deaths) == 0 || r.died > 0 {
 		r.settled(when)
@@ -26,7 +26,7 @@ func (r *run) agree(when string) {
 // settled waits until ledger, kernel and engine agree.
 func (r *run) settled(when string) { r.until(when, r.violations) }
 
-// takenAhead waits until the process has the addresses ahead that the life says.
+// takenAhead waits until the process has prefetched as many addresses as the scenario says.
 func (r *run) takenAhead(network string) {
 	n := r.engine.networks[network]
 	if r.life.Leases == 0 || n == nil {
@@ -41,7 +41,7 @@ func (r *run) takenAhead(network string) {
 	})
 }
 
-// until waits until nothing is found that is not as it should be.
+// until waits until a check finds no violation.
 func (r *run) until(when string, look func() ([]string, error)) {
 	if len(r.broken) > 0 {
 		return
@@ -61,7 +61,7 @@ func (r *run) until(when string, look func() ([]string, error)) {
 	}
 }
 
-// violations are what does not hold now. The host, which takes longest to read, is looked at when ledger and engine agree.
+// violations returns what does not agree now. The host takes longest to read, so it is read only if ledger and engine agree.
 func (r *run) violations() ([]string, error) {
 	ledger, err := r.ledger()
 	if err != nil {
@@ -77,7 +77,7 @@ func (r *run) violations() ([]string, error) {
 	return invariant.Facts{Ledger: ledger, Host: now, Before: r.before, Engine: r.engine.knows()}.Violations(), nil
 }
 
-// ledger is what the process has written down, wherever.
+// ledger returns the records of the process, on disk and in etcd.
 func (r *run) ledger() (*invariant.Ledger, error) {
 	dir := filepath.Join(r.dir, "state")
 	if r.shared == nil {

@@ -1,13 +1,13 @@
-// Package crash kills the plugin, a real process, at every point at which it writes something down or changes a device,
-// and looks whether it gets over that.
+// Package crash kills the plugin, a real process, at every crash point (each write of the ledger and each change of a device),
+// restarts it, and checks the recovery.
 //
-// A life is what an engine does: a network is made, a container started on it and stopped, the network removed. It is lived
-// once without a crash, and the process tells the points that it passes (its build tag crashpoints, see internal/crashpoint). Then
-// it is lived once for each of them, from a fresh start: the process dies there by SIGKILL, is started again, and the
-// engine does what engines do then, see Reaction. In the end, and whenever a container has been started or stopped, ledger,
-// kernel and engine have to agree (package invariant). The process that was started again passes points, too, when it
-// finishes what was left: it is killed a second time, at each of those.
+// A scenario is the life of one container: create a network, start a container, stop it, remove the network. It runs once
+// without a crash, and the process records the crash points that it passes (build tag crashpoints, see internal/crashpoint).
+// Then it runs once per crash point, from a fresh start: the process is killed there by SIGKILL and started again, and the
+// engine reacts as engines do, see Reaction. At the end, and after each start and stop of a container, ledger, kernel and
+// engine must agree (package invariant). The restarted process passes crash points too while it finishes the rest: it is
+// killed a second time at each of those.
 //
-// The engine is a fake for dockerd that sends what that sends, in its order; the process, its ledger and the kernel's
-// devices are real. So is the etcd, where pools and addresses are in one.
+// The engine is a fake dockerd that sends the requests of dockerd in the same order. The process, its ledger, the kernel's
+// devices and the etcd, if there is one, are real.
 package crash

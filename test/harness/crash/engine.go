@@ -16,17 +16,17 @@ import (
 type Reaction string
 
 const (
-	// Repeats: the request had not been sent yet, so that it is sent to the next process as it was.
+	// Repeats: the request was not sent yet, so the engine sends it to the next process.
 	Repeats Reaction = "repeats"
-	// Empty: the request had been sent, so that its body is used up; it is sent again without one. That is refused, and the
-	// engine undoes what it had done so far, or goes on where it is past caring.
+	// Empty: the request was sent, so its body is consumed, and the engine sends it again without a body. The plugin refuses
+	// that, and the engine undoes what it has done so far, or continues where it ignores errors.
 	Empty Reaction = "empty body"
-	// Dies: the engine dies with the plugin, and cleans up when it is back: it deletes the endpoints that it had stored,
-	// whose containers are gone, and repeats the removal of a network.
+	// Dies: the engine dies with the plugin and cleans up after its restart: it deletes stored endpoints whose containers are
+	// gone, and repeats the removal of a network.
 	Dies Reaction = "engine dies"
 )
 
-// engine is dockerd, as far as the plugin can tell.
+// engine is a fake dockerd.
 type engine struct {
 	host     *host
 	life     Life
@@ -34,11 +34,11 @@ type engine struct {
 	proc     *process
 	revive   func(died error) *process // starts the next process
 	fail     func(format string, args ...any)
-	shares   bool // the plugin's pools and addresses are in a ledger that nodes share
+	shares   bool // the plugin's pools and leases are in a shared store
 
 	networks   map[string]*network
 	containers map[string]*container
-	unheard    int      // requests for addresses or releases whose answer never came, and of which something may be left
+	unheard    int      // requests for addresses or releases without an answer, which may have left a lease
 	lostPools  int      // likewise for pools
 	lost       []string // networks whose making or removal was never confirmed
 }
@@ -58,7 +58,7 @@ type container struct {
 	space                      *space // where its device is
 }
 
-// errGone is a call that the engine gave up: its answer never came.
+// errGone is the error of a call that got no answer.
 var errGone = errors.New("the plugin died in the call, and refused its repetition")
 
 // engineDied unwinds the stack of an engine that has died.
@@ -94,7 +94,7 @@ func (e *engine) call(op string, request map[string]any, into any) error {
 			e.lose(op, dead.passed()[before:])
 		}
 		switch e.reaction {
-		case Repeats: // what the first one made, if it did, is nobody's
+		case Repeats: // what the first request created, if anything, is orphaned
 		case Empty:
 			body = ""
 		default:
@@ -103,8 +103,8 @@ func (e *engine) call(op string, request map[string]any, into any) error {
 	}
 }
 
-// lose counts what a call has left behind whose answer does not come; these are the points that it passed. A node that shares its
-// ledger takes back what a request has made, unless the answer was on its way, and ends a pool when it has promised to.
+// lose counts what a call without an answer has left behind; points are the crash points that it passed. A node with a shared store
+// undoes what a request created, unless the answer was on its way, and deletes a pool once it has recorded that intent.
 func (e *engine) lose(op string, passed []string) {
 	again := e.reaction == Repeats
 	switch op {
@@ -122,8 +122,8 @@ func (e *engine) lose(op string, passed []string) {
 	}
 }
 
-// answering tells whether a request had struck out, when the process died, the promise to take back what it had made. While one
-// thread dies at a point another may be about to.
+// answering returns whether a request had already dequeued its intent to undo when the process died. While one thread dies at a crash
+// point, another thread may be about to dequeue.
 func answering(passed []string) bool {
 	last := ""
 	for _, p := range passed {
@@ -135,7 +135,7 @@ func answering(passed []string) bool {
 	return strings.Contains(last, "/journal-remove/") && !diedBefore
 }
 
-// count is 1 for what is so.
+// count returns 1 for true and 0 for false.
 func count(is bool) int {
 	if is {
 		return 1
@@ -143,7 +143,7 @@ func count(is bool) int {
 	return 0
 }
 
-// ignore is a call whose failure the engine only logs.
+// ignore makes a call whose failure the engine only logs.
 func (e *engine) ignore(op string, request map[string]any) error {
 	var nothing struct{}
 	err := e.call(op, request, &nothing)
@@ -153,7 +153,7 @@ func (e *engine) ignore(op string, request map[string]any) error {
 	return err
 }
 
-// createNetwork is docker network create.
+// createNetwork does what docker network create does.
 func (e *engine) createNetwork(id string) error {
 	n := &network{id: id}
 	var pool struct{ PoolID string }
@@ -197,10 +197,10 @@ func (e *engine) requestAddress(n *network, address string, options map[string]s
 	return got.Address, nil
 }
 
-// bare is an address without its mask.
+// bare returns an address without its mask.
 func bare(cidr string) string { a, _, _ := strings.Cut(cidr, "/"); return a }
 
-// releaseAddress gives one back, if the engine has it.
+// releaseAddress releases an address if the engine has it.
 func (e *engine) releaseAddress(n *network, cidr string) {
 	i := slices.Index(n.addresses, bare(cidr))
 	if cidr == "" || i < 0 {
@@ -210,7 +210,7 @@ func (e *engine) releaseAddress(n *network, cidr string) {
 	_ = e.ignore("IpamDriver.ReleaseAddress", map[string]any{"PoolID": n.pool, "Address": bare(cidr)}) // as the engine does
 }
 
-// releasePools gives back what a network has, and forgets it.
+// releasePools releases the gateway and the pool of a network.
 func (e *engine) releasePools(n *network) {
 	e.releaseAddress(n, n.gateway)
 	pool := n.pool
@@ -222,7 +222,7 @@ func (e *engine) releasePools(n *network) {
 	}
 }
 
-// removeNetwork is docker network rm. What the drivers answer does not matter: the network is gone.
+// removeNetwork does what docker network rm does. The network is gone whatever the drivers answer.
 func (e *engine) removeNetwork(id string) {
 	n := e.networks[id]
 	n.removing = true
@@ -236,7 +236,7 @@ func (e *engine) removeNetwork(id string) {
 	delete(e.networks, id)
 }
 
-// start is docker run.
+// start does what docker run does.
 func (e *engine) start(name, network, endpoint string) error {
 	n := e.networks[network]
 	c := &container{network: network, endpoint: endpoint}
@@ -271,7 +271,7 @@ func (e *engine) start(name, network, endpoint string) error {
 	return err
 }
 
-// stop is docker stop.
+// stop does what docker stop does.
 func (e *engine) stop(name string) {
 	c := e.containers[name]
 	_ = e.ignore("NetworkDriver.Leave", map[string]any{"NetworkID": c.network, "EndpointID": c.endpoint}) // as the engine does
@@ -286,7 +286,7 @@ func (e *engine) stop(name string) {
 	e.deleteEndpoint(name)
 }
 
-// deleteEndpoint ends an endpoint and its address.
+// deleteEndpoint deletes an endpoint and releases its address.
 func (e *engine) deleteEndpoint(name string) {
 	c := e.containers[name]
 	_ = e.ignore("NetworkDriver.DeleteEndpoint", map[string]any{"NetworkID": c.network, "EndpointID": c.endpoint}) // as the engine does
@@ -294,8 +294,8 @@ func (e *engine) deleteEndpoint(name string) {
 	e.releaseAddress(e.networks[c.network], c.address)
 }
 
-// comeBack is what an engine that died does when it is started: containers are gone with their namespaces, endpoints that
-// it had stored are ended, and networks that were being removed are removed.
+// comeBack does what an engine does when it starts after a crash: containers are gone with their namespaces, stored endpoints are
+// deleted, and networks whose removal had begun are removed.
 func (e *engine) comeBack() {
 	for name, c := range e.containers {
 		if c.space != nil {
@@ -320,7 +320,7 @@ func (e *engine) comeBack() {
 	}
 }
 
-// knows is what the engine would tell.
+// knows returns what the engine's API would list.
 func (e *engine) knows() *invariant.Engine {
 	known := &invariant.Engine{Addresses: []netip.Addr{}, Pools: []string{}, Unheard: e.unheard, UnheardPools: e.lostPools,
 		Lost: e.lost}

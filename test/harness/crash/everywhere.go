@@ -13,33 +13,33 @@ import (
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
-// Place is where lives are lived.
+// Place is the environment that scenarios run in.
 type Place struct {
-	Program []string // the plugin's executable, and its arguments from the zeroth on
-	// Private gives each life namespaces of its own. Without it the machine's own devices are lent, one life at a time.
+	Program []string // the plugin's executable and its argv
+	// Private gives each run of a scenario its own namespaces. Otherwise it uses the machine's devices, one run at a time.
 	Private bool
-	// Etcd is where pools and addresses are, those of each life under a prefix of its own. Nil: in the process's own ledger.
+	// Etcd holds pools and leases, each run under its own key prefix. Nil: they are in the process's own ledger.
 	Etcd *etcdtest.Cluster
-	// Every takes one in so many deaths, Seed says which. 0 and 1 take all.
+	// Every selects one in so many crashes, Seed says which. 0 and 1 select all.
 	Every int
 	Seed  uint64
-	// Part of Parts is the share of the first deaths that is this place's, from 1 on: others have the rest. 0 of 0 is all.
+	// Part of Parts is the share of the first crashes that runs here, from 1 on. 0 of 0 is all.
 	Part, Parts int
 }
 
-// A death is where a life is cut short, and what the engine makes of it.
+// A death is the crash points at which the processes are killed, and the engine's reaction.
 type death struct {
 	points   []string // of the first process, the second...
 	reaction Reaction
 }
 
-// String is the death in a test's output.
+// String returns the death as it is printed in a test's output.
 func (d death) String() string {
 	return fmt.Sprintf("%s, engine: %s", strings.Join(d.points, ", then "), d.reaction)
 }
 
-// Everywhere lives a life once, and once for each point and reaction, and then for each point that the process passed which
-// was started again.
+// Everywhere runs a scenario once without a crash, once per crash point and reaction, and once per crash point that a restarted
+// process passed.
 func Everywhere(t *testing.T, place Place, life Life) {
 	t.Helper()
 	if !place.Private {
@@ -63,8 +63,8 @@ func Everywhere(t *testing.T, place Place, life Life) {
 	var deaths []death
 	for i, p := range points {
 		for _, reaction := range []Reaction{Repeats, Empty, Dies} {
-			// An engine that dies while it makes a network has stored nothing of it: it is nobody's, and who has died with
-			// it cannot know. What is done every few seconds for an etcd may come at that time.
+			// An engine that dies while it creates a network has stored nothing of it: the network is stale, and the process
+			// that died with it cannot know. The periodic work for an etcd may come at that time.
 			if reaction != Dies || i >= whole.stored && (place.Etcd == nil || !byItself(p)) {
 				deaths = append(deaths, death{[]string{p}, reaction})
 			}
@@ -76,7 +76,7 @@ func Everywhere(t *testing.T, place Place, life Life) {
 	t.Logf("killed a second time at %d of %d", second.lived-second.missed, len(first.next))
 }
 
-// some lives a life for as many of the deaths as there is time for, chosen at random.
+// some runs a scenario for as many of the deaths as there is time for, chosen at random.
 func (place Place) some(t *testing.T, life Life, deaths []death) *findings {
 	t.Helper()
 	n := len(deaths)
@@ -97,12 +97,12 @@ func (place Place) some(t *testing.T, life Life, deaths []death) *findings {
 	return f
 }
 
-// atOnce lives several lives at a time, one for each death.
+// atOnce runs a scenario once per death, several at a time.
 func (place Place) atOnce(t *testing.T, life Life, deaths []death, f *findings) {
 	t.Helper()
 	todo := make(chan death)
 	var wg sync.WaitGroup
-	for range 2 * runtime.GOMAXPROCS(0) { // much of a life is waiting
+	for range 2 * runtime.GOMAXPROCS(0) { // a run mostly waits
 		wg.Go(func() {
 			for d := range todo {
 				f.add(t, d, place.insist(t, life, d))
@@ -119,11 +119,11 @@ func (place Place) atOnce(t *testing.T, life Life, deaths []death, f *findings) 
 	wg.Wait()
 }
 
-// inTurn lives one life after the other until n were cut short. For each that went by without a crash there is another, unless
-// they are more than half of n.
+// inTurn runs scenarios one after the other until n had a crash. A run without a crash is repeated, unless more than half of n
+// had none.
 func (place Place) inTurn(t *testing.T, life Life, deaths []death, n int, f *findings) {
 	t.Helper()
-	const few = 3 // of fewer lives that go by nothing can be said
+	const few = 3 // fewer runs without a crash say nothing
 	for _, d := range deaths {
 		if f.lived-f.unkilled == n || enough(t) {
 			return
@@ -135,7 +135,7 @@ func (place Place) inTurn(t *testing.T, life Life, deaths []death, n int, f *fin
 	}
 }
 
-// enough tells whether the rest can be left out, because there is a failure to be looked into.
+// enough returns whether the rest can be left out because a test has failed.
 func enough(t *testing.T) bool {
 	t.Helper()
 	if !t.Failed() || os.Getenv("CRASH_ALL") != "" {
@@ -145,17 +145,17 @@ func enough(t *testing.T) bool {
 	return true
 }
 
-// findings are what came of many lives.
+// findings are the results of many runs.
 type findings struct {
 	mu       sync.Mutex      // guards all below
-	next     []death         // what can be killed next: points that a process passes by itself when it was started again
-	seen     map[string]bool // ways of a second process, up to a point
+	next     []death         // the next deaths: crash points that a restarted process passes by itself
+	seen     map[string]bool // sequences of crash points of a second process
 	lived    int
-	missed   int // lives with fewer deaths than were meant
-	unkilled int // those without any
+	missed   int // runs with fewer crashes than planned
+	unkilled int // runs without a crash
 }
 
-// add reports one life.
+// add adds the result of one run.
 func (f *findings) add(t *testing.T, d death, r *run) {
 	if problems := r.report(); problems != "" {
 		t.Errorf("killed at %s: %s", d, problems)
@@ -180,13 +180,13 @@ func (f *findings) add(t *testing.T, d death, r *run) {
 	}
 }
 
-// byItself tells whether a point is one that the process passes when nobody asks it for anything.
+// byItself returns whether the process passes a crash point without a request.
 func byItself(point string) bool {
 	return strings.HasPrefix(point, "Reconcile/") || strings.HasPrefix(point, "Maintain/")
 }
 
-// insist lives a life until it is cut short, but not for ever. In a private place a point that is not reached is an error, or one
-// that comes by the clock: once will do.
+// insist repeats a scenario until it had its crash, up to a limit. In a private place it runs once: a crash point that is not
+// reached there is an error, or depends on a timer.
 func (place Place) insist(t *testing.T, life Life, d death) (r *run) {
 	tries := 3
 	if place.Private {
@@ -200,10 +200,9 @@ func (place Place) insist(t *testing.T, life Life, d death) (r *run) {
 	return r
 }
 
-// live lives one life. A first point that was not reached is an error where a life is the same each time. On hardware it may
-// be the reconciler that does what a call did the last time, or the reverse: then the point is reached the next time, or there
-// is nothing to be killed. So it is with a second point, when the engine's request comes before the process's own work, and
-// with what is done for an etcd every few seconds.
+// live runs a scenario once. A first crash point that was not reached is an error where every run is the same. On hardware the
+// reconciler may do what a request did in another run, or the reverse: then the point is reached in the next run, or never. The
+// same holds for a second point, if the engine's request comes before the process's own work, and for periodic work for an etcd.
 func (place Place) live(t *testing.T, life Life, d death) *run {
 	dir, err := os.MkdirTemp("/dev/shm", "crash")
 	if err != nil {

@@ -14,25 +14,25 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// Life is what an engine does, and where.
+// Life is a scenario: the host's devices, and the network and container that the engine creates.
 type Life struct {
 	Name    string
-	Setup   string            // shell commands, a line each, that make the host's devices
-	End     string            // likewise, that make the machine as it was; a place that is private needs none
+	Setup   string            // shell commands, a line each, that create the host's devices
+	End     string            // likewise, to restore the machine; a private place needs none
 	Subnet  string            // of the network
 	Options map[string]string // -o
 	IPAM    map[string]string // --ipam-opt
-	// Leases is how many the network's pool has when the process has taken ahead what it is to: the container comes then. 0: at once.
+	// Leases is how many leases the pool has after prefetching; the container starts then. 0: it starts at once.
 	Leases int
-	// Away: the etcd is away when the container ends and the network goes, and is back afterwards.
+	// Away: the etcd is unreachable while the container stops and the network is removed, and reachable afterwards.
 	Away bool
 }
 
-// run is one life on one host.
+// run is one run of a scenario on one host.
 type run struct {
 	program []string
 	etcd    *etcdtest.Cluster
-	shared  *shared // in it; nil without one
+	shared  *shared // in etcd; nil without one
 	life    Life
 	dir     string // of sockets, state and journals
 	deaths  []string
@@ -40,15 +40,15 @@ type run struct {
 	host    *host
 	before  *invariant.Host
 	engine  *engine
-	broken  []string // what did not hold
-	told    []string // what the processes said
+	broken  []string // violations
+	told    []string // the output of the processes
 	stored  int      // how many points had been passed when the first network was there
 }
 
-// journal is the name of the file in which the n-th process writes the points that it passes.
+// journal is the name of the file to which the n-th process writes the crash points that it passes.
 func journal(n int) string { return fmt.Sprintf("journal-%d", n) }
 
-// passed are the points that the n-th process has passed, in order.
+// passed returns the crash points that the n-th process has passed, in order.
 func (r *run) passed(n int) []string {
 	points, err := readPoints(filepath.Join(r.dir, journal(n)))
 	if err != nil {
@@ -57,7 +57,7 @@ func (r *run) passed(n int) []string {
 	return points
 }
 
-// readPoints reads such a file, which is not there before the first point.
+// readPoints reads such a file, which does not exist before the first crash point.
 func readPoints(path string) (points []string, err error) {
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -70,32 +70,32 @@ func readPoints(path string) (points []string, err error) {
 	return points, err
 }
 
-// fail notes what did not hold.
+// fail records a violation.
 func (r *run) fail(format string, args ...any) {
 	r.broken = append(r.broken, fmt.Sprintf(format, args...))
 }
 
-// live lives the life on this thread's host.
+// live runs the scenario on this thread's host.
 func (r *run) live(reaction Reaction, virtual bool) {
 	if err := r.begin(reaction, virtual); err != nil {
 		r.fail("%v", err)
 	} else {
 		r.whole("first")
 		switch {
-		case r.died > 0 || r.diesStopping(): // nothing that was left is in the way of the next
+		case r.died > 0 || r.diesStopping(): // nothing is left that would disturb the next run
 			r.engine.reaction = Repeats
 			r.whole("second")
 			if r.diesStopping() {
 				r.settled("the end")
 			}
-		case !virtual: // the next life begins with these devices, also when nobody was killed
+		case !virtual: // the next run uses the same devices, also if there was no crash
 			r.settled("the end")
 		}
 	}
 	r.end()
 }
 
-// begin makes the host's devices and starts the process.
+// begin creates the host's devices and starts the process.
 func (r *run) begin(reaction Reaction, virtual bool) (err error) {
 	if r.host, err = openHost(virtual); err != nil {
 		return err
@@ -127,7 +127,7 @@ func sh(script string) error {
 	return nil
 }
 
-// startNext starts the next process, with the next death ahead of it.
+// startNext starts the next process, which dies at the next crash point of the death.
 func (r *run) startNext() (*process, error) {
 	at := ""
 	if r.died < len(r.deaths) {
@@ -143,7 +143,7 @@ func (r *run) startNext() (*process, error) {
 	return startProcess(r.program, r.dir, at, journal(r.died), env...)
 }
 
-// revive sees to it that the process died as it should, and starts the next.
+// revive checks that the process died as planned, and starts the next one.
 func (r *run) revive(how error) *process {
 	p := r.engine.proc
 	if r.died >= len(r.deaths) {
@@ -169,7 +169,7 @@ func (r *run) revive(how error) *process {
 	}
 }
 
-// whole is one life: network, container, and their ends. What fails is tried again under another name, as a user would.
+// whole runs all steps of the scenario. A step that fails is repeated with another name, as a user would.
 func (r *run) whole(which string) {
 	e := r.engine
 	network := r.insist("create a network", func(n int) (string, error) {
@@ -209,8 +209,8 @@ func (r *run) whole(which string) {
 	r.agree(which + " network removed")
 }
 
-// insist tries something until it works; only a death of the plugin is a reason not to. What an endpoint has that a crash
-// left behind is free after a while, which is what the user is told.
+// insist repeats a step until it succeeds; it may fail only because the plugin died. The device of an endpoint that a crash left
+// behind is free after a while, as the error tells the user.
 func (r *run) insist(what string, try func(n int) (string, error)) (name string) {
 	bound := time.After(agreeBound)
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -236,7 +236,7 @@ func (r *run) insist(what string, try func(n int) (string, error)) (name string)
 	return name
 }
 
-// attempt does something; if the engine dies in it, it comes back.
+// attempt runs a step. If the engine dies in it, the engine is started again.
 func (r *run) attempt(what string, do func() error) (done bool) {
 	defer func() {
 		switch v := recover().(type) {
@@ -259,8 +259,8 @@ func (r *run) attempt(what string, do func() error) (done bool) {
 	return err == nil
 }
 
-// diesStopping ends the process in good order, if it still has a point to die at: that may be one of its last, where it writes
-// down what it has seen of an etcd. If it did die, the next one is started.
+// diesStopping stops the process if it has not reached its crash point yet: the point may be one of the last, where the process
+// stores its etcd watermark. If the process died there, the next one is started.
 func (r *run) diesStopping() bool {
 	if r.shared == nil || r.died == len(r.deaths) || len(r.broken) > 0 {
 		return false
@@ -276,7 +276,7 @@ func (r *run) diesStopping() bool {
 	return true
 }
 
-// end ends the process and the host.
+// end stops the process and removes the host's devices.
 func (r *run) end() {
 	if r.engine != nil && r.engine.proc != nil {
 		if err := r.engine.proc.stop(); err != nil {
@@ -292,7 +292,7 @@ func (r *run) end() {
 	}
 }
 
-// report is what did not hold, with what the processes said.
+// report returns the violations and the output of the processes.
 func (r *run) report() string {
 	if len(r.broken) == 0 {
 		return ""

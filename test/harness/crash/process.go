@@ -16,31 +16,30 @@ import (
 	"time"
 )
 
-// orphanAfter is how long the process waits for an engine that has forgotten an endpoint, in place of minutes. It is more than
-// the fake for the engine ever takes on a busy machine.
+// orphanAfter is the grace period for orphans, in place of minutes. It is longer than the fake engine ever takes on a busy machine.
 const orphanAfter = 4 * time.Second
 
 const (
-	// maintainEvery is how often the process takes addresses ahead, and does what it owes, where a life waits for that.
+	// maintainEvery is how often the process prefetches addresses and flushes its outbox, where a scenario waits for that.
 	maintainEvery = time.Second
-	// handlerTimeout is how long a call may take: as long as it can. Calls that are too slow are another test's matter.
+	// handlerTimeout is the timeout of a call, as long as possible. Slow calls are tested elsewhere.
 	handlerTimeout = 25 * time.Second
-	// handlerTimeoutAway is how long one takes that waits for an etcd which is away.
+	// handlerTimeoutAway is the timeout of a call while the etcd is unreachable.
 	handlerTimeoutAway = 2 * time.Second
 )
 
-// process is the plugin at work, on a state directory that outlives it.
+// process is a running plugin. Its state directory remains when it ends.
 type process struct {
 	cmd     *exec.Cmd
 	socket  string
-	journal string        // of the points that it passes
+	journal string        // the crash points that it passes
 	out     bytes.Buffer  // stdout and stderr; to be read after its end
 	ended   chan struct{} // closed when it has ended
 	client  *http.Client
 }
 
-// startProcess starts the program in a directory of its own, to die at a point ("" for never), and waits until it answers.
-// journal is where it writes the points that it passes, env what else is in its environment.
+// startProcess starts the program in its own directory, to die at a crash point ("" for never), and waits until it answers. It
+// writes the crash points that it passes to journal; env is added to its environment.
 func startProcess(program []string, dir, at, journal string, env ...string) (*process, error) {
 	p := &process{socket: filepath.Join(dir, "p.sock"), journal: filepath.Join(dir, journal), ended: make(chan struct{})}
 	p.cmd = exec.Command(program[0])
@@ -50,7 +49,7 @@ func startProcess(program []string, dir, at, journal string, env ...string) (*pr
 		"LOG_LEVEL=debug")
 	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	// The thread that starts it lives as long as the test, whose end the process must not outlive.
+	// The thread that starts it lives as long as the test; the process ends with it (PDEATHSIG).
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -88,8 +87,8 @@ func (p *process) awaitSocket() error {
 	}
 }
 
-// errDial says that nobody listens: the request was not sent.
-var errDial = errors.New("nobody listens")
+// errDial is the error of a request that was not sent because no process listens.
+var errDial = errors.New("no process listens")
 
 // post sends a request and returns status and body of the answer.
 func (p *process) post(op, body string) (status int, answer []byte, err error) {

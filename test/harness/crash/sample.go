@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// Sampled is a place with the sample that the environment asks for: CRASH_EVERY, or every if that is unset, CRASH_SEED, or one of
-// now, and CRASH_PART=K/N, the K-th of N parts.
+// Sampled returns a place with the sample that the environment selects: CRASH_EVERY (default: every), CRASH_SEED (default: from the
+// clock) and CRASH_PART=K/N, the K-th of N parts.
 func (place Place) Sampled(t *testing.T, every int) Place {
 	t.Helper()
 	place.Every, place.Seed = every, uint64(time.Now().UnixNano())
@@ -32,7 +32,7 @@ func (place Place) Sampled(t *testing.T, every int) Place {
 	return place
 }
 
-// sample is what Sampled reads, to have the same deaths again.
+// sample returns the settings that repeat the same sample.
 func (place Place) sample() string {
 	text := fmt.Sprintf("CRASH_EVERY=%d CRASH_SEED=%d", max(1, place.Every), place.Seed)
 	if place.Parts > 0 {
@@ -41,7 +41,7 @@ func (place Place) sample() string {
 	return text
 }
 
-// share is the place's part of the deaths.
+// share returns the place's part of the deaths.
 func (place Place) share(deaths []death) []death {
 	if place.Parts == 0 {
 		return deaths

@@ -6,15 +6,14 @@ import (
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
-// shared is where one life's process has its pools and addresses, in an etcd: a part of it that is the life's alone. It is also
-// the test's own view of that.
+// shared is the part of an etcd that one run uses for pools and leases, and the test's own client of it.
 type shared struct {
 	store.Store
 	setting string // STORE of the process
 	way     etcdtest.Way
 }
 
-// openShared makes a way to the etcd from this thread's network namespace, which has no other.
+// openShared opens a relay to the etcd in this thread's network namespace, which has no other connection.
 func openShared(etcd *etcdtest.Cluster, name string) (*shared, error) {
 	if err := sh("ip link set lo up"); err != nil {
 		return nil, err
@@ -28,7 +27,7 @@ func openShared(etcd *etcdtest.Cluster, name string) (*shared, error) {
 	return s, err
 }
 
-// env is what the process is told of it.
+// env returns the settings for the process.
 func (s *shared) env() []string {
 	if s == nil {
 		return nil
@@ -36,7 +35,7 @@ func (s *shared) env() []string {
 	return []string{"STORE=" + s.setting}
 }
 
-// close ends the way and the view.
+// close closes the relay and the client.
 func (s *shared) close() error {
 	if s == nil {
 		return nil

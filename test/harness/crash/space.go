@@ -13,17 +13,16 @@ import (
 	"github.com/mellanox/passthrough/test/harness/sandbox"
 )
 
-// host is the machine whose devices are lent: this thread's network namespace.
+// host is the network namespace of this thread, whose devices the plugin uses.
 type host struct {
 	fd     netns.NsHandle
 	nl     *netlink.Handle
 	spaces []*space
-	// virtual: devices do not survive their namespace, as hardware does, so that the kernel's part in bringing them home is
-	// played.
+	// virtual: devices end with their namespace, unlike hardware, so the test moves them to the host in place of the kernel.
 	virtual bool
 }
 
-// openHost is the host that this thread is in.
+// openHost opens the host of this thread.
 func openHost(virtual bool) (*host, error) {
 	fd, err := netns.Get()
 	if err != nil {
@@ -36,7 +35,7 @@ func openHost(virtual bool) (*host, error) {
 	return &host{fd: fd, nl: nl, virtual: virtual}, nil
 }
 
-// close ends what is left of it.
+// close removes what is left of the host.
 func (h *host) close() {
 	for _, s := range h.spaces {
 		s.end()
@@ -53,7 +52,7 @@ type space struct {
 	ended  bool
 }
 
-// newSpace makes one.
+// newSpace creates a namespace.
 func (h *host) newSpace() (*space, error) {
 	made, err := sandbox.New()
 	if err != nil {
@@ -106,7 +105,7 @@ func (h *host) moveIn(name, inside, address string) (*space, error) {
 // moveHome moves the container's device back under its old name, as the engine does.
 func (s *space) moveHome(name string) error { return s.MoveHome(s.inside, name, s.host.fd) }
 
-// die is the end of a container whose engine has died: the kernel brings hardware home under the name that it has.
+// die ends a container whose engine has died: the kernel moves hardware to the host under its current name.
 func (s *space) die() {
 	l, err := s.NL.LinkByName(s.inside)
 	if err == nil && s.host.virtual {

@@ -6,25 +6,25 @@ import (
 	"strings"
 )
 
-// Engine is what an engine knows of the plugin's things.
+// Engine is what an engine knows about the plugin's networks, endpoints and addresses.
 type Engine struct {
 	Networks  []string // IDs of those of this driver
 	Endpoints []string // NETWORK/ENDPOINT of running containers on them
-	// Addresses are those that it was given and has not released, of any network with this IPAM driver; one that several
-	// have is there as often. Nil: not asked.
+	// Addresses were assigned to it and are not released, on any network with this IPAM driver. An address of several
+	// endpoints is listed several times. Nil: not read.
 	Addresses []netip.Addr
-	// Pools are the handles that it was given and has not released. Nil: not asked.
+	// Pools are the handles that it requested and has not released. Nil: not read.
 	Pools []string
-	// Unheard is how many requests for an address, and for a release, it never heard the answer of: what came of them it
-	// does not know, and it will not ask again. Their addresses go with their network.
+	// Unheard is the number of requests for an address or a release that got no answer. The engine does not know their result
+	// and does not repeat them. Their addresses are freed with their network.
 	Unheard int
-	// UnheardPools is how many requests for a pool, and for the release of one, it never heard the answer of.
+	// UnheardPools is the number of requests for a pool or its release that got no answer.
 	UnheardPools int
-	// Lost are networks that it tried to make, or removed, without hearing an answer: it has them no more, and the ledger may.
+	// Lost are networks that it tried to create or remove without an answer: it does not have them, but the ledger may.
 	Lost []string
 }
 
-// engine: both know the same networks and endpoints.
+// engine checks that engine and ledger have the same networks and endpoints.
 func (f Facts) engine(v *violations) {
 	networks := map[string]bool{}
 	for _, id := range f.Engine.Networks {
@@ -56,8 +56,8 @@ func (f Facts) engine(v *violations) {
 	}
 }
 
-// leases: what the engine was given is leased, as often as it was given; and nothing else is, but gateways and auxiliary
-// addresses, which not every engine tells of.
+// leases checks that the engine's addresses are leased, as often as they were assigned, and no others, except gateways and
+// auxiliary addresses, which not every engine lists.
 func (f Facts) leases(v *violations) {
 	if f.Engine.Addresses == nil {
 		return
@@ -70,12 +70,12 @@ func (f Facts) leases(v *violations) {
 	for _, lease := range f.Ledger.Leases {
 		n := max(1, len(lease.Holders))
 		switch {
-		case lease.Kind == "resting", lease.Kind == "reserve": // nobody's
+		case lease.Kind == "resting", lease.Kind == "reserve": // not in use
 		case given[lease.Address] >= n:
 			given[lease.Address] -= n
 		case lease.Kind == "chosen":
 			if leaked++; leaked > f.Engine.Unheard {
-				v.add("address %s: is leased, and the engine has it for nobody", lease.Address)
+				v.add("address %s: is leased, and no endpoint of the engine has it", lease.Address)
 			}
 		}
 	}
@@ -86,7 +86,7 @@ func (f Facts) leases(v *violations) {
 	}
 }
 
-// handles: the pools of the ledger are those that the engine has.
+// handles checks that the pools of the ledger are those of the engine.
 func (f Facts) handles(v *violations) {
 	if f.Engine.Pools == nil {
 		return
@@ -118,7 +118,7 @@ func (f Facts) handles(v *violations) {
 	}
 }
 
-// nothing: an engine without networks has nothing in the ledger. What stays of a node is that it is one.
+// nothing checks that the ledger is empty if the engine has no networks. Only a node's membership remains.
 func (f Facts) nothing(v *violations) {
 	e := f.Engine
 	if e.Pools == nil || len(e.Networks)+len(e.Pools)+len(e.Lost)+e.UnheardPools > 0 {

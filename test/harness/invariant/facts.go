@@ -5,17 +5,17 @@ import (
 	"slices"
 )
 
-// Facts are what has to agree, each read at a moment at which nothing was under way.
+// Facts are the states that must agree, each read while no operation was in progress.
 type Facts struct {
 	Ledger *Ledger
 	Host   *Host   // now
 	Before *Host   // before the plugin had anything to do with it
 	Engine *Engine // what the engine knows
-	// Quarantine allows devices to be in quarantine: something is broken that cannot be put back.
+	// Quarantine allows devices in quarantine: a device is broken and cannot be restored.
 	Quarantine bool
 }
 
-// Violations are what does not hold, in words, in a certain order; none when all is well.
+// Violations returns what does not agree, as sentences in a fixed order; none if everything agrees.
 func (f Facts) Violations() []string {
 	v := &violations{}
 	if f.Ledger != nil {
@@ -40,10 +40,10 @@ func (f Facts) Violations() []string {
 	return slices.Compact(v.found)
 }
 
-// violations collects.
+// violations collects sentences.
 type violations struct{ found []string }
 
-// add notes one.
+// add adds one.
 func (v *violations) add(format string, args ...any) {
 	v.found = append(v.found, fmt.Sprintf(format, args...))
 }

@@ -29,7 +29,7 @@ type Device struct {
 	Addrs, Routes          []string
 }
 
-// PF is a PCI function that can be divided.
+// PF is a PCI function that can have VFs.
 type PF struct {
 	Name      string
 	NumVFs    int
@@ -48,10 +48,10 @@ type VF struct {
 	LinkState             string
 }
 
-// away tells whether a VF is in another namespace.
+// away returns whether a VF is in another namespace.
 func (v VF) away() bool { return v.Driver != "" && v.Netdev == "" && v.Driver != "vfio-pci" }
 
-// ipLink is what matters of a line of "ip -j -d link".
+// ipLink has the fields of "ip -j -d link" that are used here.
 type ipLink struct {
 	Name   string   `json:"ifname"`
 	Flags  []string `json:"flags"`
@@ -67,7 +67,7 @@ type ipLink struct {
 	VFs []ipVF `json:"vfinfo_list"`
 }
 
-// ipVF is a VF in it.
+// ipVF is a VF in an ipLink.
 type ipVF struct {
 	VF    int    `json:"vf"`
 	MAC   string `json:"address"`
@@ -84,7 +84,7 @@ type ipVF struct {
 	LinkState string `json:"link_state"`
 }
 
-// ipAddrs is what matters of a line of "ip -j addr".
+// ipAddrs has the fields of "ip -j addr" that are used here.
 type ipAddrs struct {
 	Name  string `json:"ifname"`
 	Addrs []struct {
@@ -95,7 +95,7 @@ type ipAddrs struct {
 	} `json:"addr_info"`
 }
 
-// ipRoute is what matters of a line of "ip -j route".
+// ipRoute has the fields of "ip -j route" that are used here.
 type ipRoute struct {
 	Dst      string `json:"dst"`
 	Gateway  string `json:"gateway"`
@@ -134,13 +134,13 @@ func ReadHost() (*Host, error) {
 	return h, nil
 }
 
-// question is a command of iproute2, and where the answer goes.
+// question is a command of iproute2 and the destination of its output.
 type question struct {
 	command string
 	into    any
 }
 
-// ip asks iproute2 several things at once: in the lab a program takes long to start. Routes are those of both families.
+// ip runs several commands of iproute2 in one process: in the lab a process takes long to start. Routes are of both families.
 func ip(questions ...question) error {
 	cmd := exec.Command("ip", "-j", "-d", "-batch", "-")
 	var ask strings.Builder
@@ -161,10 +161,10 @@ func ip(questions ...question) error {
 	return nil
 }
 
-// pciAddress is one in a path of sysfs.
+// pciAddress matches a PCI address in a path of sysfs.
 var pciAddress = regexp.MustCompile(`[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]`)
 
-// lastPCI is the last PCI address in a path: what comes before are bridges.
+// lastPCI returns the last PCI address in a path; those before it are bridges.
 func lastPCI(path string) string {
 	if all := pciAddress.FindAllString(path, -1); len(all) > 0 {
 		return all[len(all)-1]
@@ -172,7 +172,7 @@ func lastPCI(path string) string {
 	return ""
 }
 
-// readPF reads a device's VFs; ok is false for one that can have none.
+// readPF reads a device's VFs; ok is false if it cannot have VFs.
 func readPF(d Device, states []ipVF) (pf PF, ok bool) {
 	dir := "/sys/bus/pci/devices/" + d.PCI
 	if d.PCI == "" || attribute(dir+"/sriov_totalvfs") == "" {
@@ -183,7 +183,7 @@ func readPF(d Device, states []ipVF) (pf PF, ok bool) {
 	for i := range pf.NumVFs {
 		target, err := os.Readlink(fmt.Sprintf("%s/virtfn%d", dir, i))
 		if err != nil {
-			break // it is being made, or gone
+			break // it is being created or removed
 		}
 		vf := VF{PCI: filepath.Base(target)}
 		vfDir := "/sys/bus/pci/devices/" + vf.PCI
@@ -209,7 +209,7 @@ func readPF(d Device, states []ipVF) (pf PF, ok bool) {
 	return pf, true
 }
 
-// set takes over what the PF says of a VF.
+// set copies what the PF reports about a VF.
 func (v *VF) set(s ipVF) {
 	v.MAC, v.Spoofchk, v.Trust, v.LinkState = s.MAC, s.Spoofchk, s.Trust, s.LinkState
 	v.MaxRate, v.MinRate = s.Rate.Max, s.Rate.Min
@@ -218,7 +218,7 @@ func (v *VF) set(s ipVF) {
 	}
 }
 
-// attribute reads a file of sysfs; "" for one that is not there.
+// attribute reads a file of sysfs; "" if there is none.
 func attribute(path string) string {
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -227,7 +227,7 @@ func attribute(path string) string {
 	return strings.TrimSpace(string(b))
 }
 
-// addAddrs adds the addresses that somebody has set.
+// addAddrs adds the addresses that the kernel did not set itself.
 func (h *Host) addAddrs(all []ipAddrs) {
 	for _, l := range all {
 		d, ok := h.Devices[l.Name]
@@ -244,7 +244,7 @@ func (h *Host) addAddrs(all []ipAddrs) {
 	}
 }
 
-// addRoutes adds the routes that somebody has set.
+// addRoutes adds the routes that the kernel did not set itself.
 func (h *Host) addRoutes(all []ipRoute) {
 	for _, r := range all {
 		if d, ok := h.Devices[r.Dev]; ok && r.Protocol != "kernel" && r.Protocol != "ra" {

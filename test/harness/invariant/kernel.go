@@ -10,14 +10,14 @@ import (
 )
 
 const (
-	madePrefix = "made-"                 // of the identity of a link that was made to be lent
-	markPrefix = "lent by passthrough: " // of the alias of a device that is lent
+	madePrefix = "made-"                 // of the identity of a link that the plugin created
+	markPrefix = "lent by passthrough: " // of the alias of an allocated device
 )
 
-// madeName is a link that was made to be lent, by the name that it has in the host.
+// madeName matches the name in the host of a link that the plugin created.
 var madeName = regexp.MustCompile(`^pt[0-9a-f]{12}$`)
 
-// made: every link that the plugin has made or marked is one that the ledger knows of.
+// made checks that every link that the plugin created or marked is in the ledger.
 func (f Facts) made(v *violations) {
 	known := map[string]bool{} // marks and names
 	know := func(id string) {
@@ -38,14 +38,14 @@ func (f Facts) made(v *violations) {
 		marked := strings.HasPrefix(d.Alias, markPrefix)
 		switch {
 		case marked && !known[d.Alias]:
-			v.add("device %s: is marked %q, and nobody has it", d.Name, d.Alias)
+			v.add("device %s: is marked %q, and is not allocated", d.Name, d.Alias)
 		case !marked && madeName.MatchString(d.Name) && !known[d.Name]:
-			v.add("device %s: was made to be lent, and nobody has it", d.Name)
+			v.add("device %s: was created by the plugin, and is not allocated", d.Name)
 		}
 	}
 }
 
-// vfs: one that nobody has is in the host and clean, one that somebody has is set up as the ledger says.
+// vfs checks that a free VF is in the host and clean, and that an allocated VF is set up as the ledger says.
 func (f Facts) vfs(v *violations) {
 	for pci, pf := range f.Host.PFs {
 		for i, vf := range pf.VFs {
@@ -56,12 +56,12 @@ func (f Facts) vfs(v *violations) {
 				setUp(v, name, vf, allocation)
 			case lent:
 			case vf.away():
-				v.add("%s: is in another namespace, and nobody has it", name)
+				v.add("%s: is in another namespace, and is not allocated", name)
 			default:
 				f.clean(v, name, pci, i, vf)
 			}
 		}
-		// None at all is as the machine or the PF comes up again: they are made when somebody wants one.
+		// After a reboot, or after the PF is plugged in, there are no VFs until a container needs one.
 		if s, ok := f.Ledger.Sharings[pci]; ok && s.Done && pf.NumVFs != s.NumVFs && pf.NumVFs > 0 {
 			v.add("pf %s (%s): has %d vfs, of which the ledger says %d", pf.Name, pci, pf.NumVFs, s.NumVFs)
 		}
@@ -69,54 +69,54 @@ func (f Facts) vfs(v *violations) {
 	for id, allocation := range f.Ledger.Allocations {
 		pf, there := f.Host.PFs[allocation.PF]
 		if there && allocation.State == "lent" && !slices.ContainsFunc(pf.VFs, func(vf VF) bool { return vf.PCI == id }) {
-			v.add("device %s (%s): is lent to endpoint %s, and is not there", id, allocation.Label, allocation.Endpoint)
+			v.add("device %s (%s): is allocated to endpoint %s, and does not exist", id, allocation.Label, allocation.Endpoint)
 		}
 	}
 }
 
-// setUp compares a VF with what was asked for.
+// setUp compares a VF with its spec.
 func setUp(v *violations, name string, vf VF, allocation Allocation) {
 	must := func(attr string) bool { return allocation.Spec.Need[attr] > 1 }
 	if must("vlan") && (vf.VLAN != allocation.Spec.VLAN.ID || vf.QoS != allocation.Spec.VLAN.QoS) {
-		v.add("%s: is lent with vlan %d, and has %d", name, allocation.Spec.VLAN.ID, vf.VLAN)
+		v.add("%s: should have vlan %d, but has %d", name, allocation.Spec.VLAN.ID, vf.VLAN)
 	}
 	if must("mac") && vf.MAC != "" && !strings.EqualFold(vf.MAC, allocation.Spec.MAC) {
-		v.add("%s: is lent with mac %s, and has %s", name, allocation.Spec.MAC, vf.MAC)
+		v.add("%s: should have mac %s, but has %s", name, allocation.Spec.MAC, vf.MAC)
 	}
 	if must("trust") && vf.Trust != allocation.Spec.Trust {
-		v.add("%s: is lent with trust %v, and has %v", name, allocation.Spec.Trust, vf.Trust)
+		v.add("%s: should have trust %v, but has %v", name, allocation.Spec.Trust, vf.Trust)
 	}
 	if must("spoofchk") && vf.Spoofchk != allocation.Spec.Spoofchk {
-		v.add("%s: is lent with spoofchk %v, and has %v", name, allocation.Spec.Spoofchk, vf.Spoofchk)
+		v.add("%s: should have spoofchk %v, but has %v", name, allocation.Spec.Spoofchk, vf.Spoofchk)
 	}
 }
 
-// clean: a free VF is as it was before, or, if it was made since, as nobody has touched it.
+// clean checks that a free VF is as it was before, or, if it was created since, in its initial state.
 func (f Facts) clean(v *violations, name, pci string, index int, vf VF) {
 	want := VF{MAC: vf.MAC, Spoofchk: vf.Spoofchk, LinkState: "auto"}
 	if f.Before != nil && index < len(f.Before.PFs[pci].VFs) {
 		want = f.Before.PFs[pci].VFs[index]
-		if want.MAC == zeroMAC { // igb reports none for a VF that has drawn one itself, until that sets it
+		if want.MAC == zeroMAC { // igb reports none for a VF that has a random MAC of its own
 			want.MAC = vf.MAC
 		}
 	}
 	now := vf
 	want.PCI, want.Driver, want.Netdev = now.PCI, now.Driver, now.Netdev
-	if now.LinkState == "" { // its driver does not say
+	if now.LinkState == "" { // its driver does not report it
 		now.LinkState = want.LinkState
 	}
 	if now != want {
-		v.add("%s: nobody has it, and it is %+v, not %+v", name, now, want)
+		v.add("%s: is free, and is %+v, not %+v", name, now, want)
 	}
 	if d, ok := f.Host.Devices[vf.Netdev]; ok && (d.Up || d.Master != "" || len(d.Addrs) > 0 || d.Promisc || d.AllMulti) {
-		v.add("%s: nobody has it, and its netdev is %+v", name, d)
+		v.add("%s: is free, and its netdev is %+v", name, d)
 	}
 }
 
-// zeroMAC is how the kernel says that a PF has set none.
+// zeroMAC is what the kernel reports if the PF has set no MAC.
 const zeroMAC = "00:00:00:00:00:00"
 
-// devices: those that were there before, and that nobody has now, are as they were; and there are no others.
+// devices checks that the devices from before which are free now are unchanged, and that there are no others.
 func (f Facts) devices(v *violations) {
 	lent, used := f.inUse()
 	for _, name := range slices.Sorted(maps.Keys(f.Before.Devices)) {
@@ -129,7 +129,7 @@ func (f Facts) devices(v *violations) {
 			v.add("device %s: is not there under its name", name)
 			continue
 		}
-		if used[was.id(name)] { // up, and promiscuous if its driver wants that, for as long as something stands on it
+		if used[was.id(name)] { // up, and promiscuous if its driver needs that, as long as it is in use
 			was.Up, was.Promisc, was.AllMulti = now.Up, now.Promisc, now.AllMulti
 		}
 		if a, b := fmt.Sprintf("%+v", was), fmt.Sprintf("%+v", now); a != b {
@@ -151,7 +151,7 @@ func (f Facts) devices(v *violations) {
 	}
 }
 
-// id is what a device is known by here: its PCI address, or its name.
+// id identifies a device: its PCI address, or its name.
 func (d Device) id(name string) string {
 	if d.PCI != "" {
 		return d.PCI
@@ -159,7 +159,7 @@ func (d Device) id(name string) string {
 	return name
 }
 
-// vfOf tells whether a device is a VF.
+// vfOf returns whether a device is a VF.
 func (f Facts) vfOf(d Device) bool {
 	for _, pf := range f.Host.PFs {
 		if slices.ContainsFunc(pf.VFs, func(vf VF) bool { return d.PCI != "" && vf.PCI == d.PCI }) {
@@ -169,11 +169,11 @@ func (f Facts) vfOf(d Device) bool {
 	return false
 }
 
-// inUse are the devices that somebody has, and those on which something stands or may stand, by their PCI address or the name
-// that they had when the network was made. A bond whose place a macvlan has taken is somebody's.
+// inUse returns the allocated devices, and the devices below an allocation or a network, by PCI address or by the name at the
+// creation of the network. A bond that a macvlan replaces counts as allocated.
 func (f Facts) inUse() (lent, used map[string]bool) {
 	lent, used = map[string]bool{}, map[string]bool{}
-	defer func() { // what a record does not say
+	defer func() { // the key of an empty field
 		delete(lent, "")
 		delete(used, "")
 	}()

@@ -15,7 +15,7 @@ import (
 	"github.com/mellanox/passthrough/store/boltstore"
 )
 
-// Ledger is what the plugin has written down. Fields are those that something is said about here.
+// Ledger is the records of the plugin, with the fields that are checked here.
 type Ledger struct {
 	Networks    map[string]Network // by ID
 	Endpoints   map[string]Endpoint
@@ -27,10 +27,10 @@ type Ledger struct {
 	Names       map[string]string // pool by FAMILY/NAME
 	Carved      map[string]string // pool by subnet
 
-	Node      Node              // where nodes share pools and addresses
-	Members   map[string]string // nodes that do, STATE NAME by ID
-	Shared    bool              // they do, see ReadShared
-	Misplaced []string          // records that are in the wrong one of the two ledgers
+	Node      Node              // with a shared store
+	Members   map[string]string // nodes of the shared store, "STATE NAME" by ID
+	Shared    bool              // there is a shared store, see ReadShared
+	Misplaced []string          // records in the wrong one of the two stores
 
 	Keys []string // of all records
 }
@@ -52,7 +52,7 @@ type Endpoint struct {
 	Device  string `json:"device"`
 }
 
-// Allocation is the record of a device that is not free.
+// Allocation is the record of an allocated device.
 type Allocation struct {
 	Device   string `json:"device"`
 	Mode     string `json:"mode"`
@@ -74,7 +74,7 @@ type Allocation struct {
 	} `json:"wish"`
 }
 
-// Sharing is the record of a PF whose VFs the plugin made.
+// Sharing is the record of a PF whose VFs the plugin created.
 type Sharing struct {
 	PCI    string `json:"pci"`
 	NumVFs int    `json:"numvfs"`
@@ -107,8 +107,8 @@ func (l *Ledger) LeasesOf(handle string) (n int) {
 	return n
 }
 
-// ReadLedger reads the ledger in a plugin's state directory, also while the plugin is at work: it has the file locked, so
-// that a copy is read, taken while nothing was written. The directory may be one that has no ledger yet.
+// ReadLedger reads the ledger in a plugin's state directory, also while the plugin runs: the plugin has the file locked, so a copy
+// is read that was taken while nothing was written. The directory may have no ledger yet.
 func ReadLedger(stateDir string) (*Ledger, error) {
 	dir, err := os.MkdirTemp("", "ledger")
 	if err != nil {
@@ -142,7 +142,7 @@ func ReadStore(ctx context.Context, s store.Store) (*Ledger, error) {
 	return decodeAll(all)
 }
 
-// copyStill copies a file at a moment at which nobody writes to it.
+// copyStill copies a file while no process writes to it.
 func copyStill(from, to string) error {
 	for range 100 {
 		before, err := os.Stat(from)
@@ -157,7 +157,7 @@ func copyStill(from, to string) error {
 		if err != nil {
 			return err
 		}
-		// A write of a moment ago may not be told from one of now by the clock that stamps files.
+		// The clock of file times is coarse: two writes in short succession may have the same time.
 		still := time.Since(after.ModTime()) > 10*time.Millisecond
 		if still && before.ModTime().Equal(after.ModTime()) && before.Size() == after.Size() && os.SameFile(before, after) {
 			return os.WriteFile(to, data, 0o600)
@@ -214,7 +214,7 @@ func (l *Ledger) decode(key string, value []byte) error {
 	return nil
 }
 
-// into decodes a record into its place.
+// into decodes a record into a map.
 func into[T any](all map[string]T, key string, value []byte) error {
 	var rec T
 	err := json.Unmarshal(value, &rec)

@@ -12,16 +12,16 @@ import (
 	"github.com/mellanox/passthrough/store/journal"
 )
 
-// Node is what a node has in its own ledger about the one of pools and addresses that it shares with others.
+// Node is what a node has in its own ledger about the shared store.
 type Node struct {
-	Identity   string          // what it is called there; "" while it has not asked for anything
-	Pending    []string        // what it is still to do there: operations, and promises of its journal
-	Local      map[string]bool // handles that its engine has, as their records are called: POOL or POOL/SHARE
-	Prefetched map[string]bool // HANDLE/ADDRESS that it has for nobody yet, likewise
+	Identity   string          // its ID in the shared store; "" before its first request
+	Pending    []string        // operations in its outbox, and intents in its journal
+	Local      map[string]bool // handles of its engine: POOL or POOL/SHARE
+	Prefetched map[string]bool // HANDLE/ADDRESS of prefetched addresses
 }
 
-// ReadShared reads the ledger of a node, as ReadLedger does, whose pools and addresses are in one that nodes share. It has to be
-// the only one that has something there.
+// ReadShared reads the ledger of a node whose pools and leases are in a shared store, as ReadLedger does. It must be the only node
+// of that store.
 func ReadShared(ctx context.Context, stateDir string, shared store.Store) (*Ledger, error) {
 	l, err := ReadLedger(stateDir)
 	if err != nil {
@@ -31,16 +31,16 @@ func ReadShared(ctx context.Context, stateDir string, shared store.Store) (*Ledg
 	if err != nil {
 		return nil, err
 	}
-	promises, err := readJournal(filepath.Join(stateDir, "journal"))
+	intents, err := readJournal(filepath.Join(stateDir, "journal"))
 	if err != nil {
 		return nil, err
 	}
-	l.Node.Pending = append(l.Node.Pending, promises...)
+	l.Node.Pending = append(l.Node.Pending, intents...)
 	l.join(there)
 	return l, nil
 }
 
-// join takes what nodes share from where it is.
+// join adds the records of the shared store.
 func (l *Ledger) join(there *Ledger) {
 	for _, key := range l.Keys {
 		if strings.HasPrefix(key, "ipam/") {
@@ -57,7 +57,7 @@ func (l *Ledger) join(there *Ledger) {
 	l.Members, l.Shared = there.Members, true
 }
 
-// readJournal lists the keys of a journal's entries. It is read from a copy: a journal that is opened is written anew.
+// readJournal lists the keys of a journal's entries. It opens a copy, because opening a journal rewrites it.
 func readJournal(path string) (keys []string, err error) {
 	raw, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) {
@@ -83,7 +83,7 @@ func readJournal(path string) (keys []string, err error) {
 	return keys, errors.Join(err, j.Close())
 }
 
-// node reads a record that a node has about itself and what it shares.
+// node reads a record of a node's own ledger about the shared store.
 func (l *Ledger) node(key string, value []byte) {
 	kind, rest, _ := strings.Cut(key, "/")
 	handle, address, _ := strings.Cut(strings.TrimPrefix(rest, "v1:"), "/")
@@ -98,7 +98,7 @@ func (l *Ledger) node(key string, value []byte) {
 	}
 }
 
-// member reads what a node is called, and what the nodes are that share a ledger.
+// member reads the identity of this node, or a member of the shared store.
 func (l *Ledger) member(key string, value []byte) {
 	_, says, _ := strings.Cut(string(value), " ")
 	kind, id, _ := strings.Cut(key, "/")
@@ -110,17 +110,17 @@ func (l *Ledger) member(key string, value []byte) {
 	}
 }
 
-// node: what the node has in its own ledger fits what is in the shared one.
+// node checks that the node's own ledger agrees with the shared store.
 func (f Facts) node(v *violations) {
 	l := f.Ledger
 	if !l.Shared {
 		return
 	}
 	for _, key := range l.Misplaced {
-		v.add("record %s: is in the wrong one of two ledgers", key)
+		v.add("record %s: is in the wrong one of two stores", key)
 	}
 	for _, what := range l.Node.Pending {
-		v.add("operation %s: is still to be run", what)
+		v.add("operation %s: is still in the outbox", what)
 	}
 	for id, says := range l.Members {
 		if id != l.Node.Identity || !strings.HasPrefix(says, "up ") {
@@ -131,7 +131,7 @@ func (f Facts) node(v *violations) {
 	f.ahead(v)
 }
 
-// mine: the handles that the node knows as its engine's are those that there are.
+// mine checks that the node's list of local handles is complete.
 func (f Facts) mine(v *violations) {
 	handles := map[string]bool{}
 	for pool := range f.Ledger.Pools {
@@ -154,7 +154,7 @@ func (f Facts) mine(v *violations) {
 	}
 }
 
-// ahead: addresses that the node has for nobody yet are leased as such, and no others are.
+// ahead checks that the prefetched addresses of the node, and no others, are leased as such.
 func (f Facts) ahead(v *violations) {
 	leased := map[string]bool{}
 	for _, lease := range f.Ledger.Leases {

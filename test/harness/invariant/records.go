@@ -2,7 +2,7 @@ package invariant
 
 import "strings"
 
-// ledger is about the records by themselves: nothing is lent twice, and nothing is half done.
+// ledger checks the records by themselves: no device is allocated twice, and no operation is half done.
 func (f Facts) ledger(v *violations) {
 	l := f.Ledger
 	for key, e := range l.Endpoints {
@@ -13,7 +13,7 @@ func (f Facts) ledger(v *violations) {
 		case !ok:
 			v.add("endpoint %s: has device %s, which the ledger says is free", key, e.Device)
 		case allocation.Endpoint != e.ID || allocation.Network != e.Network || allocation.PartOf != "":
-			v.add("endpoint %s: has device %s, which is lent to %s", key, e.Device, allocation.Endpoint)
+			v.add("endpoint %s: has device %s, which is allocated to %s", key, e.Device, allocation.Endpoint)
 		}
 		if _, ok := l.Networks[e.Network]; !ok {
 			v.add("endpoint %s: its network has no record", key)
@@ -32,7 +32,7 @@ func (f Facts) ledger(v *violations) {
 	}
 }
 
-// allocation is about one device that is not free.
+// allocation checks one allocated device.
 func (f Facts) allocation(v *violations, id string, allocation Allocation) {
 	l := f.Ledger
 	holder := allocation.Network + "/" + allocation.Endpoint
@@ -48,21 +48,21 @@ func (f Facts) allocation(v *violations, id string, allocation Allocation) {
 	case !held:
 		v.add("device %s (%s): is %s to endpoint %s, which has no record", id, allocation.Label, allocation.State, holder)
 	case allocation.PartOf == "" && e.Device != id:
-		v.add("device %s (%s): is lent to endpoint %s, which has %s", id, allocation.Label, holder, e.Device)
+		v.add("device %s (%s): is allocated to endpoint %s, which has %s", id, allocation.Label, holder, e.Device)
 	case allocation.PartOf != "" && allocation.PartOf != e.Device:
 		v.add("device %s (%s): is part of %s, endpoint %s has %s", id, allocation.Label, allocation.PartOf, holder, e.Device)
 	}
 	for other, o := range l.Allocations {
 		if other < id && allocation.whole() != "" && allocation.whole() == o.whole() {
-			v.add("device %s: is lent whole to endpoints %s and %s", allocation.whole(), allocation.Endpoint, o.Endpoint)
+			v.add("device %s: is allocated as a whole to endpoints %s and %s", allocation.whole(), allocation.Endpoint, o.Endpoint)
 		}
 		if other != id && allocation.whole() != "" && (o.Parent == allocation.whole() && o.whole() == "" || o.PF != "" && o.PF == allocation.whole()) {
-			v.add("device %s: is lent whole to endpoint %s, and endpoint %s has a part of it", allocation.whole(), allocation.Endpoint, o.Endpoint)
+			v.add("device %s: is allocated as a whole to endpoint %s, and endpoint %s has a part of it", allocation.whole(), allocation.Endpoint, o.Endpoint)
 		}
 	}
 }
 
-// whole is the device that nobody else can have anything of meanwhile; "" for a VF or a child.
+// whole returns the device that is allocated as a whole; "" for a VF or a child.
 func (l Allocation) whole() string {
 	switch {
 	case l.Mode != "passthrough":
@@ -73,7 +73,7 @@ func (l Allocation) whole() string {
 	return l.Device
 }
 
-// needs tells whether a network or an allocation stands on a PF's VFs.
+// needs returns whether a network or an allocation uses a PF's VFs.
 func (l *Ledger) needs(pci string) bool {
 	for _, n := range l.Networks {
 		for _, d := range n.Devices {
@@ -91,7 +91,7 @@ func (l *Ledger) needs(pci string) bool {
 	return false
 }
 
-// addresses is about the IPAM driver's records by themselves.
+// addresses checks the IPAM driver's records by themselves.
 func (f Facts) addresses(v *violations) {
 	l := f.Ledger
 	for _, lease := range l.Leases {

@@ -11,7 +11,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// agree waits until ledger, kernel and engine agree, and so many containers run.
+// agree waits until ledger, kernel and engine agree and the given number of containers run.
 func agree(t *testing.T, before *invariant.Host, running int) {
 	t.Helper()
 	dockertest.Within(t, time.Minute, func() string {
@@ -36,7 +36,7 @@ func agree(t *testing.T, before *invariant.Host, running int) {
 	})
 }
 
-// sameDevice tells of devices and addresses that two containers have.
+// sameDevice returns devices and addresses that two containers have.
 func sameDevice(containers []invariant.Container) (problems []string) {
 	have := map[string]string{}
 	for _, c := range containers {

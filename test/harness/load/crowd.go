@@ -14,16 +14,16 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// A Crowd is containers that are started and stopped together.
+// A Crowd is a number of containers that are started and stopped together.
 type Crowd struct {
-	On      map[string]int // how many there are on a network, by its name
-	TooMany int            // how many of them the networks have nothing for
-	Refusal string         // what those are told, among other words
+	On      map[string]int // number of containers by network
+	TooMany int            // how many of them must be refused
+	Refusal string         // part of the error of a refused container
 }
 
-// Run makes the containers, starts and stops all of them at the same time in each round, and removes them when the test ends.
-// Those that are too many are refused in each round, for just that reason, and no other call to the plugin fails. What the plugin
-// takes of the machine is the same after each round.
+// Run creates the containers, starts and stops all of them at the same time in each round, and removes them when the test ends.
+// TooMany of them are refused in each round with that error, and no other call to the plugin fails. The plugin's resource usage is
+// the same after each round.
 func (c Crowd) Run(t *testing.T, rounds int) {
 	t.Helper()
 	if rounds < 2 {
@@ -60,7 +60,7 @@ func (c Crowd) Run(t *testing.T, rounds int) {
 	}
 }
 
-// create makes the containers, and returns their names.
+// create creates the containers and returns their names.
 func (c Crowd) create(t *testing.T, e engineapi.Client) (names []string) {
 	t.Helper()
 	networks := map[string]string{} // by the container's name
@@ -81,9 +81,9 @@ func (c Crowd) create(t *testing.T, e engineapi.Client) (names []string) {
 	return names
 }
 
-// again starts those once more whose start containerd has given up, n at most, and returns who did not start: with hundreds at once the process
-// that a container is to have does not answer it in time if it gets no processor, on whatever network (seen with engine 28.5, 200 at
-// once on two processors that had other work as well). That they can have a device then shows that the first one came back.
+// again starts containers again, at most n, whose start containerd has given up, and returns those that did not start. With hundreds of
+// starts at once a container's process may get no CPU and miss containerd's timeout, on any network (seen with engine 28.5, 200 at
+// once on two busy CPUs). That the second start gets a device shows that the first device was released.
 func again(t *testing.T, e engineapi.Client, failed map[string]error, n int) map[string]error {
 	t.Helper()
 	for name, err := range failed {
@@ -100,7 +100,7 @@ func again(t *testing.T, e engineapi.Client, failed map[string]error, n int) map
 	return failed
 }
 
-// refused looks whether those that did not start are those that are too many.
+// refused checks that the expected number of containers did not start, each with the expected error.
 func (c Crowd) refused(t *testing.T, round int, failed map[string]error) {
 	t.Helper()
 	for name, err := range failed {
@@ -113,7 +113,7 @@ func (c Crowd) refused(t *testing.T, round int, failed map[string]error) {
 	}
 }
 
-// log is the plugin's log.
+// log reads the plugin's log.
 func log(t *testing.T) []dockertest.Event {
 	t.Helper()
 	lines, err := dockertest.Log()
@@ -123,8 +123,8 @@ func log(t *testing.T) []dockertest.Event {
 	return lines
 }
 
-// failed are the calls that did not go well, but for those that are too many, and how often. Of some of them nobody else
-// hears: an engine that cannot end an endpoint goes on.
+// failed counts the failed calls except the expected refusals. Some failures show only here: an engine ignores that an endpoint
+// could not be deleted.
 func (c Crowd) failed(lines []dockertest.Event) map[string]int {
 	failed := map[string]int{}
 	for _, l := range lines {
@@ -136,7 +136,7 @@ func (c Crowd) failed(lines []dockertest.Event) map[string]int {
 	return failed
 }
 
-// together does something to all at the same time, and returns the errors.
+// together calls a function for all containers at the same time and returns the errors.
 func together(names []string, do func(name string) error) map[string]error {
 	var mu sync.Mutex // guards failed
 	failed := map[string]error{}
@@ -154,8 +154,7 @@ func together(names []string, do func(name string) error) map[string]error {
 	return failed
 }
 
-// Number is a number of the environment: how many rounds or containers somebody wants, who has more time than the test takes
-// otherwise.
+// Number returns a number from the environment, such as the rounds of a longer run, or a default.
 func Number(t *testing.T, name string, otherwise int) int {
 	t.Helper()
 	if os.Getenv(name) == "" {

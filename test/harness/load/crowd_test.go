@@ -8,7 +8,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
-// TestFailed: what the engine keeps to itself counts, and what is meant to be refused does not.
+// TestFailed: failures that the engine ignores are counted, and expected refusals are not.
 func TestFailed(t *testing.T) {
 	lines := []dockertest.Event{
 		{Msg: "device"},

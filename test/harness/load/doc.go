@@ -1,6 +1,6 @@
-// Package load starts and stops many containers at once, round after round. After each of the two it looks whether ledger, kernel
-// and engine agree, and in the end whether the plugin takes more of the machine than after the first round.
+// Package load starts and stops many containers at the same time, in rounds. After each start and stop it checks that ledger, kernel
+// and engine agree, and at the end that the plugin uses no more resources than after the first round.
 //
-// Which networks the containers are on, and of how many of them it is one too many, says the test that calls it: a Crowd is
-// the same on VFs in the lab and on children of a veth end beside an engine.
+// The test says on which networks the containers run and how many must be refused: a Crowd works with VFs in the lab and with
+// children of a veth with the private engine.
 package load

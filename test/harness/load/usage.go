@@ -13,7 +13,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// usage is what the plugin takes of the machine.
+// usage is the plugin's use of resources.
 type usage struct {
 	Goroutines, Descriptors, Threads   int
 	HeapBytes, ResidentKiB, LedgerSize int64
@@ -62,9 +62,9 @@ func stateDir(t *testing.T) string {
 	return "/var/lib/docker/plugins/" + dockertest.Docker(t, "plugin", "inspect", "-f", "{{.Id}}", dockertest.Plugin) + "/propagated-mount"
 }
 
-// grown tells what the plugin takes more of after the last round than after the first: by then everything that is kept is there.
+// grown returns the resources that have grown from the first round to the last: after the first round every cache is filled.
 func grown(first, last usage) (problems []string) {
-	// A connection of the engine's that is idle, and what serves it, may be there or not.
+	// An idle connection of the engine, and its goroutine, may exist or not.
 	const idle = 8
 	if last.Goroutines > first.Goroutines+2*idle || last.Descriptors > first.Descriptors+idle {
 		problems = append(problems, "goroutines and descriptors grow")
@@ -72,7 +72,7 @@ func grown(first, last usage) (problems []string) {
 	if last.HeapBytes > first.HeapBytes+1<<20 || last.ResidentKiB > first.ResidentKiB+16<<10 {
 		problems = append(problems, "memory grows")
 	}
-	// The file has the room that was ever needed at once, which differs with how calls meet, and it grows by doubling.
+	// The file keeps its largest size, which depends on how calls overlap, and it grows by doubling.
 	if last.Records != first.Records || last.LedgerSize > 2*first.LedgerSize {
 		problems = append(problems, "the ledger grows")
 	}

@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// TestGrown: what differs from one round to another by chance is not taken for growth, and what a leak in each round would
-// make of it is.
+// TestGrown: random differences between rounds are not growth, and a leak in each round is.
 func TestGrown(t *testing.T) {
 	first := usage{Goroutines: 13, Descriptors: 20, Threads: 9, HeapBytes: 1 << 20, ResidentKiB: 22 << 10, LedgerSize: 128 << 10, Records: 3}
 	for name, c := range map[string]struct {

@@ -81,7 +81,7 @@ func (c *campaign) lost(v *view) (ids []string) {
 
 // The violations that are tolerated while the plugin may know too much: what it was never told is over.
 const (
-	leakedAddress  = "is leased, and the engine has it for nobody"
+	leakedAddress  = "is leased, and no endpoint of the engine has it"
 	leakedEndpoint = "the ledger has it, the engine has not"
 )
 
