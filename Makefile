@@ -73,7 +73,7 @@ load: ## 200 thin children, then 7 VFs, started and stopped at once, 20 rounds: 
 	LOAD_ROUNDS='$(or $(ROUNDS),20)' LOAD_CHILDREN='$(or $(CHILDREN),200)' test/run --engine '$(ENGINE)' load
 
 bench: ## the IPAM driver beside Docker's own and CNI's host-local; links removed in turn and at once
-	go test -run '^$$' -bench . ./ipamdrv
+	go test -run '^$$' -bench . ./ipamdrv/...
 	go test -tags kernel -run '^$$' -bench . ./hw/rtnl
 	cd test/suites/bench && go test -run '^$$' -bench . -timeout 30m .
 

@@ -78,9 +78,6 @@ type machine struct {
 	Env
 }
 
-// set is a pointer to a value, for changes.
-func set[T any](v T) *T { return &v }
-
 // find returns the link of that name; ok is false when there is none.
 func (m machine) find(t *testing.T, name string) (l hw.Link, ok bool) {
 	t.Helper()
