@@ -49,19 +49,27 @@ func List[T any](ctx context.Context, s store.Store, v Versions, prefix string) 
 // than v allows, or is no JSON object that fits T.
 func Decode[T any](kv store.KV, v Versions) (T, error) {
 	var rec, none T
+	if err := decode(kv, v, &rec); err != nil {
+		return none, err
+	}
+	return rec, nil
+}
+
+// decode is Decode into a pointer: one function in the binary in place of one for each type.
+func decode(kv store.KV, v Versions, rec any) error {
 	version, err := versionOf(kv.Value)
 	switch {
 	case err != nil:
-		return none, corrupt(kv, err)
+		return corrupt(kv, err)
 	case version > v.Newest:
-		return none, fmt.Errorf("record %s: %w: it has version %d, this plugin knows %d", kv.Key, store.ErrNewer, version, v.Newest)
+		return fmt.Errorf("record %s: %w: it has version %d, this plugin knows %d", kv.Key, store.ErrNewer, version, v.Newest)
 	case version < v.Oldest:
-		return none, fmt.Errorf("record %s: %w: it has no version", kv.Key, store.ErrCorrupt)
+		return fmt.Errorf("record %s: %w: it has no version", kv.Key, store.ErrCorrupt)
 	}
-	if err := json.Unmarshal(kv.Value, &rec); err != nil {
-		return none, corrupt(kv, err)
+	if err := json.Unmarshal(kv.Value, rec); err != nil {
+		return corrupt(kv, err)
 	}
-	return rec, nil
+	return nil
 }
 
 // versionOf returns the version of a record. Records that this code writes begin with it, which saves a second pass of the JSON decoder.
