@@ -30,6 +30,7 @@ func TestReopen(t *testing.T) {
 		}
 		time.Sleep(5 * time.Second) // of the bubble
 		storetest.Put(t, s, "key", "value")
+		synctest.Wait()
 		if len(reports) != 2 || reports[0] != reason || reports[1] != nil || tries != 4 {
 			t.Errorf("%d tries, reported %v; want 4, the reason once and nil", tries, reports)
 		}
