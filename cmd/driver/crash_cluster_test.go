@@ -17,27 +17,27 @@ func TestCrashEtcd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	runtime.LockOSThread() // etcd ends with the thread that started it, and those of lives' namespaces do end
+	runtime.LockOSThread() // etcd ends with the thread that started it, and the threads of private namespaces end
 	t.Cleanup(runtime.UnlockOSThread)
 	const veth = "ip link add tap0 type veth peer name tap1\nip link set tap1 up\nip link set tap0 up"
 	macvlan := map[string]string{"netdevice": "tap0", "mode": "macvlan"}
-	place := crash.Place{Program: []string{self, "driver"}, Private: true, Etcd: etcdtest.Start(t, 1)}
+	env := crash.Environment{Program: []string{self, "driver"}, Private: true, Etcd: etcdtest.Start(t, 1)}
 	for _, l := range []struct {
-		every int
-		life  crash.Life
+		every    int
+		scenario crash.Scenario
 	}{
-		{16, crash.Life{Name: "pool", Setup: veth, Subnet: "10.5.0.0/24", Options: macvlan}},
-		{16, crash.Life{Name: "shared pool", Setup: veth, Subnet: "10.6.0.0/24", Options: macvlan,
+		{16, crash.Scenario{Name: "pool", Setup: veth, Subnet: "10.5.0.0/24", Options: macvlan}},
+		{16, crash.Scenario{Name: "shared pool", Setup: veth, Subnet: "10.6.0.0/24", Options: macvlan,
 			IPAM: map[string]string{"pool": "lan", "sticky": "1h"}}},
-		// There are three addresses beside the gateway's. The node takes all of them ahead, and gives one to the container.
-		{60, crash.Life{Name: "addresses ahead", Setup: veth, Subnet: "10.7.0.0/29", Options: macvlan, Leases: 4,
+		// There are three addresses beside the gateway's. The node prefetches all of them and gives one to the container.
+		{60, crash.Scenario{Name: "prefetched addresses", Setup: veth, Subnet: "10.7.0.0/29", Options: macvlan, Leases: 4,
 			IPAM: map[string]string{"prefetch": "3", "exclude": "10.7.0.5-10.7.0.6"}}},
-		{90, crash.Life{Name: "etcd away", Setup: veth, Subnet: "10.8.0.0/24", Options: macvlan, Away: true,
+		{90, crash.Scenario{Name: "etcd down", Setup: veth, Subnet: "10.8.0.0/24", Options: macvlan, EtcdDown: true,
 			IPAM: map[string]string{"pool": "lan"}}},
 	} {
-		t.Run(l.life.Name, func(t *testing.T) {
-			t.Parallel() // much of them is waiting
-			crash.Everywhere(t, place.Sampled(t, l.every), l.life)
+		t.Run(l.scenario.Name, func(t *testing.T) {
+			t.Parallel() // they spend most of their time waiting
+			crash.AtEveryPoint(t, env.Sampled(t, l.every), l.scenario)
 		})
 	}
 }

@@ -17,18 +17,18 @@ ip addr add 192.0.2.7/24 dev tap0
 ip route add 198.51.100.0/24 via 192.0.2.1 dev tap0
 `
 
-// TestCrash kills the process everywhere, with devices that every kernel has.
+// TestCrash kills the process at every crash point, with devices that every kernel has.
 func TestCrash(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	place := crash.Place{Program: []string{self, "driver"}, Private: true}.Sampled(t, 1)
-	for _, life := range []crash.Life{
+	env := crash.Environment{Program: []string{self, "driver"}, Private: true}.Sampled(t, 1)
+	for _, scenario := range []crash.Scenario{
 		{Name: "whole device", Setup: veth, Subnet: "10.5.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "passthrough"}},
 		{Name: "macvlan", Setup: veth, Subnet: "10.6.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "macvlan"},
 			IPAM: map[string]string{"pool": "lan"}},
 	} {
-		t.Run(life.Name, func(t *testing.T) { crash.Everywhere(t, place, life) })
+		t.Run(scenario.Name, func(t *testing.T) { crash.AtEveryPoint(t, env, scenario) })
 	}
 }

@@ -18,7 +18,7 @@ const agreeBound = orphanAfter + 40*time.Second
 
 // agree waits until ledger, kernel and engine agree, unless there was no crash so far and the run only records crash points.
 func (r *run) agree(when string) {
-	if len(r.deaths) == 0 || r.died > 0 {
+	if len(r.kills) == 0 || r.died > 0 {
 		r.settled(when)
 	}
 }
@@ -26,16 +26,16 @@ func (r *run) agree(when string) {
 // settled waits until ledger, kernel and engine agree.
 func (r *run) settled(when string) { r.until(when, r.violations) }
 
-// takenAhead waits until the process has prefetched as many addresses as the scenario says.
-func (r *run) takenAhead(network string) {
+// awaitPrefetch waits until the process has prefetched as many addresses as the scenario says.
+func (r *run) awaitPrefetch(network string) {
 	n := r.engine.networks[network]
-	if r.life.Leases == 0 || n == nil {
+	if r.scenario.Leases == 0 || n == nil {
 		return
 	}
 	r.until("taking addresses ahead", func() (missing []string, err error) {
 		l, err := r.ledger()
-		if err == nil && l.LeasesOf(n.pool) < r.life.Leases {
-			missing = append(missing, fmt.Sprintf("the pool has %d leases, not %d", l.LeasesOf(n.pool), r.life.Leases))
+		if err == nil && l.LeasesOf(n.pool) < r.scenario.Leases {
+			missing = append(missing, fmt.Sprintf("the pool has %d leases, not %d", l.LeasesOf(n.pool), r.scenario.Leases))
 		}
 		return missing, err
 	})
@@ -43,7 +43,7 @@ func (r *run) takenAhead(network string) {
 
 // until waits until a check finds no violation.
 func (r *run) until(when string, look func() ([]string, error)) {
-	if len(r.broken) > 0 {
+	if len(r.failures) > 0 {
 		return
 	}
 	err := dockertest.Await(agreeBound, func() string {
@@ -52,7 +52,7 @@ func (r *run) until(when string, look func() ([]string, error)) {
 			found = []string{err.Error()}
 		}
 		if len(found) > 0 && !r.engine.proc.alive() {
-			r.engine.proc = r.revive(errors.New("it died while nothing was asked of it"))
+			r.engine.proc = r.restart(errors.New("it died without a request"))
 		}
 		return strings.Join(found, "\n")
 	})
@@ -67,14 +67,14 @@ func (r *run) violations() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if found := (invariant.Facts{Ledger: ledger, Engine: r.engine.knows()}).Violations(); len(found) > 0 {
+	if found := (invariant.Facts{Ledger: ledger, Engine: r.engine.view()}).Violations(); len(found) > 0 {
 		return found, nil
 	}
 	now, err := invariant.ReadHost()
 	if err != nil {
 		return nil, err
 	}
-	return invariant.Facts{Ledger: ledger, Host: now, Before: r.before, Engine: r.engine.knows()}.Violations(), nil
+	return invariant.Facts{Ledger: ledger, Host: now, Before: r.before, Engine: r.engine.view()}.Violations(), nil
 }
 
 // ledger returns the records of the process, on disk and in etcd.

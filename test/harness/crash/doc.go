@@ -1,7 +1,7 @@
 // Package crash kills the plugin, a real process, at every crash point (each write of the ledger and each change of a device),
 // restarts it, and checks the recovery.
 //
-// A scenario is the life of one container: create a network, start a container, stop it, remove the network. It runs once
+// A scenario is the lifecycle of one container: create a network, start a container, stop it, remove the network. It runs once
 // without a crash, and the process records the crash points that it passes (build tag crashpoints, see internal/crashpoint).
 // Then it runs once per crash point, from a fresh start: the process is killed there by SIGKILL and started again, and the
 // engine reacts as engines do, see Reaction. At the end, and after each start and stop of a container, ledger, kernel and

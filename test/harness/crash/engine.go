@@ -29,16 +29,16 @@ const (
 // engine is a fake dockerd.
 type engine struct {
 	host     *host
-	life     Life
+	scenario Scenario
 	reaction Reaction
 	proc     *process
-	revive   func(died error) *process // starts the next process
+	restart  func(died error) *process // starts the next process
 	fail     func(format string, args ...any)
 	shares   bool // the plugin's pools and leases are in a shared store
 
 	networks   map[string]*network
 	containers map[string]*container
-	unheard    int      // requests for addresses or releases without an answer, which may have left a lease
+	unanswered int      // requests for addresses or releases without an answer, which may have left a lease
 	lostPools  int      // likewise for pools
 	lost       []string // networks whose making or removal was never confirmed
 }
@@ -59,7 +59,7 @@ type container struct {
 }
 
 // errGone is the error of a call that got no answer.
-var errGone = errors.New("the plugin died in the call, and refused its repetition")
+var errGone = errors.New("the plugin died in the call and refused the repeated request")
 
 // engineDied unwinds the stack of an engine that has died.
 type engineDied struct{}
@@ -86,7 +86,7 @@ func (e *engine) call(op string, request map[string]any, into any) error {
 			return fmt.Errorf("%s: %s", op, answer)
 		}
 		dead := e.proc
-		e.proc = e.revive(err)
+		e.proc = e.restart(err)
 		if errors.Is(err, errDial) {
 			continue
 		}
@@ -111,9 +111,9 @@ func (e *engine) lose(op string, passed []string) {
 	case "IpamDriver.RequestPool":
 		e.lostPools += count(!e.shares || answering(passed))
 	case "IpamDriver.RequestAddress":
-		e.unheard += count(!e.shares || answering(passed))
+		e.unanswered += count(!e.shares || answering(passed))
 	case "IpamDriver.ReleaseAddress":
-		e.unheard += count(!again)
+		e.unanswered += count(!again)
 	case "IpamDriver.ReleasePool":
 		promised := slices.ContainsFunc(passed, func(p string) bool {
 			return strings.HasPrefix(p, "ReleasePool/journal-add/") && strings.HasSuffix(p, "/after")
@@ -157,25 +157,25 @@ func (e *engine) ignore(op string, request map[string]any) error {
 func (e *engine) createNetwork(id string) error {
 	n := &network{id: id}
 	var pool struct{ PoolID string }
-	request := map[string]any{"AddressSpace": "passthrough-local", "Pool": e.life.Subnet, "SubPool": "", "Options": e.life.IPAM, "V6": false}
+	request := map[string]any{"AddressSpace": "passthrough-local", "Pool": e.scenario.Subnet, "SubPool": "", "Options": e.scenario.IPAM, "V6": false}
 	if err := e.call("IpamDriver.RequestPool", request, &pool); err != nil {
 		return err
 	}
 	n.pool = pool.PoolID
-	e.networks[id] = n // its pool and addresses are the engine's from now on
+	e.networks[id] = n // from now on the engine has its pool and addresses
 	gateway, err := e.requestAddress(n, "", map[string]string{"RequestAddressType": "com.docker.network.gateway"})
 	if err != nil {
 		e.releasePools(n)
 		return err
 	}
 	n.gateway = gateway
-	options := maps.Clone(e.life.Options)
-	if len(e.lost) > 0 { // as the error tells the user who tries without
+	options := maps.Clone(e.scenario.Options)
+	if len(e.lost) > 0 { // as the error message says
 		options["replace"] = e.lost[0][:12]
 	}
 	err = e.call("NetworkDriver.CreateNetwork", map[string]any{"NetworkID": id,
 		"Options":  map[string]any{"com.docker.network.generic": options},
-		"IPv4Data": []map[string]any{{"AddressSpace": "passthrough-local", "Pool": e.life.Subnet, "Gateway": gateway}}}, new(struct{}))
+		"IPv4Data": []map[string]any{{"AddressSpace": "passthrough-local", "Pool": e.scenario.Subnet, "Gateway": gateway}}}, new(struct{}))
 	if errors.Is(err, errGone) {
 		e.lost = append(e.lost, id)
 	}
@@ -218,7 +218,7 @@ func (e *engine) releasePools(n *network) {
 	_ = e.ignore("IpamDriver.ReleasePool", map[string]any{"PoolID": pool}) // as the engine does
 	delete(e.networks, n.id)
 	if e.lostPools == 0 && len(e.networks) == 0 {
-		e.unheard = 0 // they went with it
+		e.unanswered = 0 // freed with the pool
 	}
 }
 
@@ -250,7 +250,7 @@ func (e *engine) start(name, network, endpoint string) error {
 	ids := map[string]any{"NetworkID": network, "EndpointID": endpoint}
 	err = e.call("NetworkDriver.CreateEndpoint", map[string]any{"NetworkID": network, "EndpointID": endpoint,
 		"Interface": map[string]string{"Address": address}, "Options": map[string]any{}}, new(struct{}))
-	if err != nil { // the driver is told nothing
+	if err != nil { // the engine makes no call to the driver
 		delete(e.containers, name)
 		e.releaseAddress(n, address)
 		return err
@@ -294,9 +294,9 @@ func (e *engine) deleteEndpoint(name string) {
 	e.releaseAddress(e.networks[c.network], c.address)
 }
 
-// comeBack does what an engine does when it starts after a crash: containers are gone with their namespaces, stored endpoints are
+// cleanUp does what an engine does when it starts after a crash: containers are gone with their namespaces, stored endpoints are
 // deleted, and networks whose removal had begun are removed.
-func (e *engine) comeBack() {
+func (e *engine) cleanUp() {
 	for name, c := range e.containers {
 		if c.space != nil {
 			c.space.die()
@@ -307,7 +307,7 @@ func (e *engine) comeBack() {
 			n := e.networks[c.network]
 			if i := slices.Index(n.addresses, bare(c.address)); i >= 0 {
 				n.addresses = slices.Delete(n.addresses, i, i+1)
-				e.unheard++
+				e.unanswered++
 			}
 			continue
 		}
@@ -320,9 +320,9 @@ func (e *engine) comeBack() {
 	}
 }
 
-// knows returns what the engine's API would list.
-func (e *engine) knows() *invariant.Engine {
-	known := &invariant.Engine{Addresses: []netip.Addr{}, Pools: []string{}, Unheard: e.unheard, UnheardPools: e.lostPools,
+// view returns what the engine's API would list.
+func (e *engine) view() *invariant.Engine {
+	known := &invariant.Engine{Addresses: []netip.Addr{}, Pools: []string{}, Unheard: e.unanswered, UnheardPools: e.lostPools,
 		Lost: e.lost}
 	for id, n := range e.networks {
 		known.Networks = append(known.Networks, id)

@@ -24,8 +24,8 @@ const (
 	maintainEvery = time.Second
 	// handlerTimeout is the timeout of a call, as long as possible. Slow calls are tested elsewhere.
 	handlerTimeout = 25 * time.Second
-	// handlerTimeoutAway is the timeout of a call while the etcd is unreachable.
-	handlerTimeoutAway = 2 * time.Second
+	// handlerTimeoutEtcdDown is the timeout of a call while the etcd is unreachable.
+	handlerTimeoutEtcdDown = 2 * time.Second
 )
 
 // process is a running plugin. Its state directory remains when it ends.
@@ -49,7 +49,7 @@ func startProcess(program []string, dir, at, journal string, env ...string) (*pr
 		"LOG_LEVEL=debug")
 	p.cmd.Env = append(p.cmd.Env, env...)
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
-	// The thread that starts it lives as long as the test; the process ends with it (PDEATHSIG).
+	// The process ends with the thread that starts it (PDEATHSIG), which lasts as long as the test.
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	p.client = &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -61,7 +61,7 @@ func startProcess(program []string, dir, at, journal string, env ...string) (*pr
 		return nil, err
 	}
 	go func() {
-		_ = p.cmd.Wait() // how it ended is in its state
+		_ = p.cmd.Wait() // its ProcessState has the result
 		close(p.ended)
 	}()
 	return p, p.awaitSocket()
@@ -71,7 +71,7 @@ func startProcess(program []string, dir, at, journal string, env ...string) (*pr
 func (p *process) awaitSocket() error {
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	bound := time.After(30 * time.Second) // on an emulated machine among others
+	bound := time.After(30 * time.Second) // long enough for an emulated machine
 	for {
 		conn, err := net.Dial("unix", p.socket)
 		if err == nil {
@@ -80,7 +80,7 @@ func (p *process) awaitSocket() error {
 		select {
 		case <-tick.C:
 		case <-p.ended:
-			return nil // at once: a crash point
+			return nil // it reached its crash point at once
 		case <-bound:
 			return errors.Join(err, p.stop())
 		}
@@ -105,9 +105,9 @@ func (p *process) post(op, body string) (status int, answer []byte, err error) {
 	return resp.StatusCode, answer, err
 }
 
-// passed are the points that it has passed so far.
+// passed returns the crash points passed so far.
 func (p *process) passed() []string {
-	points, _ := readPoints(p.journal) // what cannot be read is told where its end is looked at
+	points, _ := readPoints(p.journal) // a read error is reported when the process has ended
 	return points
 }
 
@@ -116,7 +116,7 @@ func (p *process) died() error {
 	select {
 	case <-p.ended:
 	case <-time.After(10 * time.Second):
-		return fmt.Errorf("does not answer, but lives; %w", p.stop())
+		return fmt.Errorf("does not answer, but runs; %w", p.stop())
 	}
 	status, _ := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
 	if !status.Signaled() || status.Signal() != syscall.SIGKILL {
@@ -125,7 +125,7 @@ func (p *process) died() error {
 	return nil
 }
 
-// alive tells whether the process has not ended.
+// alive returns whether the process runs.
 func (p *process) alive() bool {
 	select {
 	case <-p.ended:
@@ -135,7 +135,7 @@ func (p *process) alive() bool {
 	}
 }
 
-// stop ends the process in good order.
+// stop stops the process by SIGTERM.
 func (p *process) stop() error {
 	if !p.alive() {
 		return nil

@@ -8,43 +8,43 @@ import (
 	"time"
 )
 
-// Sampled returns a place with the sample that the environment selects: CRASH_EVERY (default: every), CRASH_SEED (default: from the
+// Sampled returns an environment with the sample that the environment selects: CRASH_EVERY (default: every), CRASH_SEED (default: from the
 // clock) and CRASH_PART=K/N, the K-th of N parts.
-func (place Place) Sampled(t *testing.T, every int) Place {
+func (env Environment) Sampled(t *testing.T, every int) Environment {
 	t.Helper()
-	place.Every, place.Seed = every, uint64(time.Now().UnixNano())
+	env.Every, env.Seed = every, uint64(time.Now().UnixNano())
 	var err error
 	if text := os.Getenv("CRASH_EVERY"); text != "" {
-		if place.Every, err = strconv.Atoi(text); err != nil {
+		if env.Every, err = strconv.Atoi(text); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if text := os.Getenv("CRASH_SEED"); text != "" {
-		if place.Seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+		if env.Seed, err = strconv.ParseUint(text, 10, 64); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if text := os.Getenv("CRASH_PART"); text != "" {
-		if _, err = fmt.Sscanf(text, "%d/%d", &place.Part, &place.Parts); err != nil || place.Part < 1 || place.Part > place.Parts {
+		if _, err = fmt.Sscanf(text, "%d/%d", &env.Part, &env.Parts); err != nil || env.Part < 1 || env.Part > env.Parts {
 			t.Fatalf("CRASH_PART=%s: must be like 2/3", text)
 		}
 	}
-	return place
+	return env
 }
 
 // sample returns the settings that repeat the same sample.
-func (place Place) sample() string {
-	text := fmt.Sprintf("CRASH_EVERY=%d CRASH_SEED=%d", max(1, place.Every), place.Seed)
-	if place.Parts > 0 {
-		text += fmt.Sprintf(" CRASH_PART=%d/%d", place.Part, place.Parts)
+func (env Environment) sample() string {
+	text := fmt.Sprintf("CRASH_EVERY=%d CRASH_SEED=%d", max(1, env.Every), env.Seed)
+	if env.Parts > 0 {
+		text += fmt.Sprintf(" CRASH_PART=%d/%d", env.Part, env.Parts)
 	}
 	return text
 }
 
-// share returns the place's part of the deaths.
-func (place Place) share(deaths []death) []death {
-	if place.Parts == 0 {
-		return deaths
+// part returns the part that runs here of the kills.
+func (env Environment) part(kills []kill) []kill {
+	if env.Parts == 0 {
+		return kills
 	}
-	return deaths[len(deaths)*(place.Part-1)/place.Parts : len(deaths)*place.Part/place.Parts]
+	return kills[len(kills)*(env.Part-1)/env.Parts : len(kills)*env.Part/env.Parts]
 }

@@ -10,7 +10,7 @@ import (
 type shared struct {
 	store.Store
 	setting string // STORE of the process
-	way     etcdtest.Way
+	proxy   etcdtest.Proxy
 }
 
 // openShared opens a relay to the etcd in this thread's network namespace, which has no other connection.
@@ -18,11 +18,11 @@ func openShared(etcd *etcdtest.Cluster, name string) (*shared, error) {
 	if err := sh("ip link set lo up"); err != nil {
 		return nil, err
 	}
-	way, err := etcd.Members[0].Way()
+	proxy, err := etcd.Members[0].Proxy()
 	if err != nil {
 		return nil, err
 	}
-	s := &shared{setting: "etcd://" + way.Endpoint() + "?prefix=/" + name, way: way}
+	s := &shared{setting: "etcd://" + proxy.Endpoint() + "?prefix=/" + name, proxy: proxy}
 	s.Store, err = etcdstore.Open(etcdstore.Config{Endpoints: etcd.Endpoints(), Prefix: "/" + name})
 	return s, err
 }
@@ -40,6 +40,6 @@ func (s *shared) close() error {
 	if s == nil {
 		return nil
 	}
-	s.way.End()
+	s.proxy.Close()
 	return s.Store.Close()
 }

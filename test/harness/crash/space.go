@@ -41,7 +41,7 @@ func (h *host) close() {
 		s.end()
 	}
 	h.nl.Close()
-	_ = h.fd.Close() // a namespace's descriptor has nothing to lose
+	_ = h.fd.Close() // closing a namespace descriptor loses no data
 }
 
 // space is a container's network namespace.
@@ -109,8 +109,8 @@ func (s *space) moveHome(name string) error { return s.MoveHome(s.inside, name, 
 func (s *space) die() {
 	l, err := s.NL.LinkByName(s.inside)
 	if err == nil && s.host.virtual {
-		if _, made := l.(*netlink.Macvlan); !made { // those do end with their namespace
-			_ = s.NL.LinkSetDown(l) // a failure shows in what is there afterwards
+		if _, made := l.(*netlink.Macvlan); !made { // they are deleted with their namespace
+			_ = s.NL.LinkSetDown(l) // a failure is found by the later check
 			_ = s.NL.LinkSetNsFd(l, int(s.host.fd))
 		}
 	}

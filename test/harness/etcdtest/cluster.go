@@ -28,7 +28,7 @@ type Cluster struct {
 	Members []*Member
 }
 
-// scheme is what the members' URLs begin with.
+// scheme returns the scheme of the members' URLs.
 func (c *Cluster) scheme() string {
 	if c.secure == nil {
 		return "http://"
@@ -41,17 +41,17 @@ type Member struct {
 	t     *testing.T
 	args  []string
 	dir   string
-	own   string // HOST:PORT where it answers
+	own   string // HOST:PORT at which it listens
 	relay *relay // of its clients
 	peers *relay // of the other members
 	cmd   *exec.Cmd
 	out   bytes.Buffer
 }
 
-// Server builds the server, once, and answers where it is: a static binary, which runs on other machines, too.
+// Server builds the server once and returns its path. The binary is static, so it runs on other machines too.
 func Server() (string, error) { return server() }
 
-// server is Server.
+// server implements Server.
 var server = sync.OnceValues(func() (string, error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/mellanox/passthrough").Output()
 	if err != nil {
@@ -67,14 +67,13 @@ var server = sync.OnceValues(func() (string, error) {
 	return binary, nil
 })
 
-// Start starts a cluster of n members, with more arguments for each of them, and waits until it answers. It ends with the
-// test.
+// Start starts a cluster of n members with additional arguments and waits until it answers. The cluster stops when the test ends.
 func Start(t *testing.T, n int, args ...string) *Cluster {
 	t.Helper()
 	return start(t, n, nil, args...)
 }
 
-// start is Start; secure is how clients speak to the members, nil for in the clear.
+// start is Start; secure is the TLS configuration of clients, nil for no TLS.
 func start(t *testing.T, n int, secure *tls.Config, args ...string) *Cluster {
 	t.Helper()
 	binary, err := server()
@@ -104,7 +103,7 @@ func start(t *testing.T, n int, secure *tls.Config, args ...string) *Cluster {
 	return c
 }
 
-// freePorts are n addresses on which nobody listens.
+// freePorts returns n free addresses of the loopback device.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
 	var found []string
@@ -113,13 +112,13 @@ func freePorts(t *testing.T, n int) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer l.Close() // only now, so that none comes twice
+		defer l.Close() // after the loop, so that no port is returned twice
 		found = append(found, l.Addr().String())
 	}
 	return found
 }
 
-// Endpoints are where the members answer, by way of their relays.
+// Endpoints returns the addresses of the members' relays.
 func (c *Cluster) Endpoints() []string {
 	var all []string
 	for _, m := range c.Members {
@@ -128,7 +127,7 @@ func (c *Cluster) Endpoints() []string {
 	return all
 }
 
-// Client is a client of the whole cluster that no cut relay touches.
+// Client returns a client of all members that bypasses the relays.
 func (c *Cluster) Client(t *testing.T) *clientv3.Client {
 	t.Helper()
 	var all []string
@@ -163,34 +162,34 @@ func (c *Cluster) Await() {
 		}
 	}
 	for _, m := range c.Members {
-		c.t.Logf("%s says:\n%s", m.own, &m.out)
+		c.t.Logf("output of %s:\n%s", m.own, &m.out)
 	}
 	c.t.Fatal("etcd does not answer")
 }
 
-// Endpoint is where the member answers, by way of its relay.
+// Endpoint returns the address of the member's relay.
 func (m *Member) Endpoint() string { return m.relay.addr }
 
-// Way is one more way to a member.
-type Way struct{ relay *relay }
+// Proxy is an additional relay to a member.
+type Proxy struct{ relay *relay }
 
-// Way makes one from the network namespace that the caller's thread is in, which may have no other to the world.
-func (m *Member) Way() (Way, error) {
+// Proxy starts a relay to the member that listens in the network namespace of the calling thread.
+func (m *Member) Proxy() (Proxy, error) {
 	r, err := listenRelay(m.own)
-	return Way{r}, err
+	return Proxy{r}, err
 }
 
-// Endpoint is where the way begins.
-func (w Way) Endpoint() string { return w.relay.addr }
+// Endpoint returns the address at which the relay listens.
+func (p Proxy) Endpoint() string { return p.relay.addr }
 
-// Cut lets nothing through, either way, while connections stay as they are; Heal ends that.
-func (w Way) Cut() { w.relay.set(true, true) }
+// Cut drops all data in both directions and leaves connections open, until Heal.
+func (p Proxy) Cut() { p.relay.set(true, true) }
 
 // Heal is the reverse of Cut. Connections from before are closed.
-func (w Way) Heal() { w.relay.set(false, false) }
+func (p Proxy) Heal() { p.relay.set(false, false) }
 
-// End is the end of it and of all its connections.
-func (w Way) End() { w.relay.close() }
+// Close closes the relay and all its connections.
+func (p Proxy) Close() { p.relay.close() }
 
 // Start starts the member, the first time or again.
 func (m *Member) Start() {
@@ -203,13 +202,13 @@ func (m *Member) Start() {
 	}
 }
 
-// Kill ends the member as a power cut does. It can be started again.
+// Kill kills the member by SIGKILL. Start starts it again.
 func (m *Member) Kill() {
 	_ = m.cmd.Process.Kill() // it may have ended
-	_ = m.cmd.Wait()         // with the signal
+	_ = m.cmd.Wait()         // its error is the signal
 }
 
-// Wipe kills the member, takes away all that it knew, and starts it.
+// Wipe kills the member, deletes its data and starts it.
 func (m *Member) Wipe() {
 	m.t.Helper()
 	m.Kill()
@@ -219,7 +218,7 @@ func (m *Member) Wipe() {
 	m.Start()
 }
 
-// Freeze stops all threads of the member, and Thaw lets them go on. It waits until they have stopped: on a busy machine a thread can
+// Freeze stops all threads of the member by SIGSTOP until Thaw. It waits until they have stopped: on a busy machine a thread can
 // still answer a request after the signal was sent.
 func (m *Member) Freeze() {
 	m.signal(syscall.SIGSTOP)
@@ -256,20 +255,19 @@ func (m *Member) signal(s syscall.Signal) {
 	}
 }
 
-// Cut lets nothing through between the clients and the member, either way, while connections stay as they are; Heal ends
-// that.
+// Cut drops all data between the clients and the member in both directions and leaves connections open, until Heal.
 func (m *Member) Cut() { m.relay.set(true, true) }
 
-// Mute lets requests through to the member, but no answers.
+// Mute passes requests to the member and drops its answers, until Heal.
 func (m *Member) Mute() { m.relay.set(false, true) }
 
-// CutPeers loses what the other members have to do with the member over connections that they made.
+// CutPeers drops all data on the connections that other members opened to the member.
 func (m *Member) CutPeers() { m.peers.set(true, true) }
 
 // HealPeers ends CutPeers.
 func (m *Member) HealPeers() { m.peers.set(false, false) }
 
-// CutPeers loses what any member has to do with any other.
+// CutPeers drops all data between the members.
 func (c *Cluster) CutPeers() {
 	for _, m := range c.Members {
 		m.CutPeers()
@@ -283,7 +281,7 @@ func (c *Cluster) HealPeers() {
 	}
 }
 
-// Refuse ends the relay: from now on connections are refused.
+// Refuse closes the relay: connections are refused from now on.
 func (m *Member) Refuse() { m.relay.close() }
 
 // Heal is the reverse of Cut and Mute. Connections from before are closed.

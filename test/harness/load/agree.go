@@ -43,7 +43,7 @@ func sameDevice(containers []invariant.Container) (problems []string) {
 		for _, link := range c.Links {
 			for _, what := range append(slices.Clone(link.Addrs), link.PCI, link.MAC) {
 				if other, ok := have[what]; ok && what != "" {
-					problems = append(problems, fmt.Sprintf("%s and %s have %s", other, c.Name, what))
+					problems = append(problems, fmt.Sprintf("%s and %s both have %s", other, c.Name, what))
 				}
 				have[what] = c.Name
 			}

@@ -20,8 +20,8 @@ type usage struct {
 	Records                            int // in the ledger
 }
 
-// taken reads it.
-func taken(t *testing.T) usage {
+// readUsage reads the usage of the running plugin.
+func readUsage(t *testing.T) usage {
 	t.Helper()
 	pid := dockertest.Run(t, "pidof", "driver")
 	var u usage
@@ -62,8 +62,8 @@ func stateDir(t *testing.T) string {
 	return "/var/lib/docker/plugins/" + dockertest.Docker(t, "plugin", "inspect", "-f", "{{.Id}}", dockertest.Plugin) + "/propagated-mount"
 }
 
-// grown returns the resources that have grown from the first round to the last: after the first round every cache is filled.
-func grown(first, last usage) (problems []string) {
+// growth returns the resources that have grown from the first round to the last: after the first round every cache is filled.
+func growth(first, last usage) (problems []string) {
 	// An idle connection of the engine, and its goroutine, may exist or not.
 	const idle = 8
 	if last.Goroutines > first.Goroutines+2*idle || last.Descriptors > first.Descriptors+idle {

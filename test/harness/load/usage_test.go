@@ -14,7 +14,7 @@ func TestGrown(t *testing.T) {
 	}{
 		"nothing":           {func(*usage) {}, ""},
 		"less":              {func(u *usage) { u.Goroutines, u.HeapBytes, u.LedgerSize = 9, 1<<19, 64<<10 }, ""},
-		"by chance":         {func(u *usage) { u.Goroutines, u.Descriptors, u.HeapBytes, u.LedgerSize = 17, 22, 3<<19, 256<<10 }, ""},
+		"random":            {func(u *usage) { u.Goroutines, u.Descriptors, u.HeapBytes, u.LedgerSize = 17, 22, 3<<19, 256<<10 }, ""},
 		"a goroutine each":  {func(u *usage) { u.Goroutines += 25 }, "goroutines and descriptors grow"},
 		"a descriptor each": {func(u *usage) { u.Descriptors += 25 }, "goroutines and descriptors grow"},
 		"heap":              {func(u *usage) { u.HeapBytes += 2 << 20 }, "memory grows"},
@@ -24,7 +24,7 @@ func TestGrown(t *testing.T) {
 	} {
 		last := first
 		c.change(&last)
-		if got := strings.Join(grown(first, last), ", "); got != c.want {
+		if got := strings.Join(growth(first, last), ", "); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)
 		}
 	}

@@ -16,5 +16,5 @@ func TestLoad(t *testing.T) {
 	Sh(t, "ip link set pt0 up")
 	Network(t, "thin", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.20.0.0/22", "--gateway", "10.20.0.1",
 		"-o", "netdevice=pt0", "-o", "mode=macvlan")
-	load.Crowd{On: map[string]int{"thin": load.Number(t, "LOAD_CHILDREN", 25)}}.Run(t, load.Number(t, "LOAD_ROUNDS", 3))
+	load.Batch{On: map[string]int{"thin": load.Number(t, "LOAD_CHILDREN", 25)}}.Run(t, load.Number(t, "LOAD_ROUNDS", 3))
 }

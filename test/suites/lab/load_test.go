@@ -18,7 +18,7 @@ func TestLoad(t *testing.T) {
 	t.Cleanup(func() { Sh(t, "ip link set "+pf+" down") })
 	sriov(t, "vfs", "10.1.0.0/24", "-o", "vlan=10")
 	Network(t, "thin", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.6.0.0/24", "-o", "netdevice="+pf, "-o", "mode=macvlan")
-	load.Crowd{
+	load.Batch{
 		On:      map[string]int{"vfs": vfs + 1, "thin": children},
 		TooMany: 1,
 		Refusal: "all 7 vfs are in use",

@@ -14,30 +14,30 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// A Crowd is a number of containers that are started and stopped together.
-type Crowd struct {
+// A Batch is a number of containers that are started and stopped together.
+type Batch struct {
 	On      map[string]int // number of containers by network
-	TooMany int            // how many of them must be refused
+	TooMany int            // number of containers that must be refused
 	Refusal string         // part of the error of a refused container
 }
 
 // Run creates the containers, starts and stops all of them at the same time in each round, and removes them when the test ends.
 // TooMany of them are refused in each round with that error, and no other call to the plugin fails. The plugin's resource usage is
 // the same after each round.
-func (c Crowd) Run(t *testing.T, rounds int) {
+func (c Batch) Run(t *testing.T, rounds int) {
 	t.Helper()
 	if rounds < 2 {
-		t.Fatalf("%d rounds: there have to be two at least, to be compared", rounds)
+		t.Fatalf("%d rounds: want at least 2, to compare them", rounds)
 	}
 	before, err := invariant.ReadHost()
 	if err != nil {
 		t.Fatal(err)
 	}
-	said := len(log(t))
+	logged := len(log(t))
 	e := engineapi.Engine()
 	t.Cleanup(e.CloseIdleConnections)
 	names := c.create(t, e)
-	var takes []usage
+	var usages []usage
 	for round := range rounds {
 		start := time.Now()
 		c.refused(t, round+1, again(t, e, together(names, e.Start), 1+len(names)/200))
@@ -49,19 +49,19 @@ func (c Crowd) Run(t *testing.T, rounds int) {
 		}
 		stopped := time.Since(start)
 		agree(t, before, 0)
-		takes = append(takes, taken(t))
-		t.Logf("round %d: all started in %.1f s, stopped in %.1f s; %+v", round+1, started.Seconds(), stopped.Seconds(), takes[round])
+		usages = append(usages, readUsage(t))
+		t.Logf("round %d: all started in %.1f s, stopped in %.1f s; %+v", round+1, started.Seconds(), stopped.Seconds(), usages[round])
 	}
-	for problem, n := range c.failed(log(t)[said:]) {
+	for problem, n := range c.failed(log(t)[logged:]) {
 		t.Errorf("%d times: %s", n, problem)
 	}
-	for _, problem := range grown(takes[0], takes[rounds-1]) {
-		t.Errorf("%s: %+v, then %+v", problem, takes[0], takes[rounds-1])
+	for _, problem := range growth(usages[0], usages[rounds-1]) {
+		t.Errorf("%s: %+v, then %+v", problem, usages[0], usages[rounds-1])
 	}
 }
 
 // create creates the containers and returns their names.
-func (c Crowd) create(t *testing.T, e engineapi.Client) (names []string) {
+func (c Batch) create(t *testing.T, e engineapi.Client) (names []string) {
 	t.Helper()
 	networks := map[string]string{} // by the container's name
 	for network, n := range c.On {
@@ -81,7 +81,7 @@ func (c Crowd) create(t *testing.T, e engineapi.Client) (names []string) {
 	return names
 }
 
-// again starts containers again, at most n, whose start containerd has given up, and returns those that did not start. With hundreds of
+// again starts containers again, at most n, whose start containerd has aborted, and returns those that did not start. With hundreds of
 // starts at once a container's process may get no CPU and miss containerd's timeout, on any network (seen with engine 28.5, 200 at
 // once on two busy CPUs). That the second start gets a device shows that the first device was released.
 func again(t *testing.T, e engineapi.Client, failed map[string]error, n int) map[string]error {
@@ -101,7 +101,7 @@ func again(t *testing.T, e engineapi.Client, failed map[string]error, n int) map
 }
 
 // refused checks that the expected number of containers did not start, each with the expected error.
-func (c Crowd) refused(t *testing.T, round int, failed map[string]error) {
+func (c Batch) refused(t *testing.T, round int, failed map[string]error) {
 	t.Helper()
 	for name, err := range failed {
 		if c.TooMany == 0 || !strings.Contains(err.Error(), c.Refusal) {
@@ -109,7 +109,7 @@ func (c Crowd) refused(t *testing.T, round int, failed map[string]error) {
 		}
 	}
 	if len(failed) != c.TooMany {
-		t.Errorf("round %d: %d were refused, want the %d that are too many", round, len(failed), c.TooMany)
+		t.Errorf("round %d: %d containers were refused, want %d", round, len(failed), c.TooMany)
 	}
 }
 
@@ -125,7 +125,7 @@ func log(t *testing.T) []dockertest.Event {
 
 // failed counts the failed calls except the expected refusals. Some failures show only here: an engine ignores that an endpoint
 // could not be deleted.
-func (c Crowd) failed(lines []dockertest.Event) map[string]int {
+func (c Batch) failed(lines []dockertest.Event) map[string]int {
 	failed := map[string]int{}
 	for _, l := range lines {
 		if l.Msg != "call" || l.Outcome == "ok" || c.TooMany > 0 && strings.Contains(l.Err, c.Refusal) {
@@ -155,10 +155,10 @@ func together(names []string, do func(name string) error) map[string]error {
 }
 
 // Number returns a number from the environment, such as the rounds of a longer run, or a default.
-func Number(t *testing.T, name string, otherwise int) int {
+func Number(t *testing.T, name string, fallback int) int {
 	t.Helper()
 	if os.Getenv(name) == "" {
-		return otherwise
+		return fallback
 	}
 	n, err := strconv.Atoi(os.Getenv(name))
 	if err != nil {

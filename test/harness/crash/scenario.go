@@ -14,35 +14,35 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// Life is a scenario: the host's devices, and the network and container that the engine creates.
-type Life struct {
+// Scenario is the host's devices and the network and container that the engine creates.
+type Scenario struct {
 	Name    string
 	Setup   string            // shell commands, a line each, that create the host's devices
-	End     string            // likewise, to restore the machine; a private place needs none
+	End     string            // likewise, to restore the machine; a private environment needs none
 	Subnet  string            // of the network
 	Options map[string]string // -o
 	IPAM    map[string]string // --ipam-opt
 	// Leases is how many leases the pool has after prefetching; the container starts then. 0: it starts at once.
 	Leases int
-	// Away: the etcd is unreachable while the container stops and the network is removed, and reachable afterwards.
-	Away bool
+	// EtcdDown: the etcd is unreachable while the container stops and the network is removed, and reachable afterwards.
+	EtcdDown bool
 }
 
 // run is one run of a scenario on one host.
 type run struct {
-	program []string
-	etcd    *etcdtest.Cluster
-	shared  *shared // in etcd; nil without one
-	life    Life
-	dir     string // of sockets, state and journals
-	deaths  []string
-	died    int // how often the process was killed
-	host    *host
-	before  *invariant.Host
-	engine  *engine
-	broken  []string // violations
-	told    []string // the output of the processes
-	stored  int      // how many points had been passed when the first network was there
+	program  []string
+	etcd     *etcdtest.Cluster
+	shared   *shared // in etcd; nil without one
+	scenario Scenario
+	dir      string // of sockets, state and journals
+	kills    []string
+	died     int // how often the process was killed
+	host     *host
+	before   *invariant.Host
+	engine   *engine
+	failures []string // violations
+	output   []string // the output of the processes
+	stored   int      // how many points had been passed when the first network was there
 }
 
 // journal is the name of the file to which the n-th process writes the crash points that it passes.
@@ -72,20 +72,20 @@ func readPoints(path string) (points []string, err error) {
 
 // fail records a violation.
 func (r *run) fail(format string, args ...any) {
-	r.broken = append(r.broken, fmt.Sprintf(format, args...))
+	r.failures = append(r.failures, fmt.Sprintf(format, args...))
 }
 
-// live runs the scenario on this thread's host.
-func (r *run) live(reaction Reaction, virtual bool) {
+// run runs the scenario on this thread's host.
+func (r *run) run(reaction Reaction, virtual bool) {
 	if err := r.begin(reaction, virtual); err != nil {
 		r.fail("%v", err)
 	} else {
 		r.whole("first")
 		switch {
-		case r.died > 0 || r.diesStopping(): // nothing is left that would disturb the next run
+		case r.died > 0 || r.diesAtStop(): // nothing is left that would disturb the next run
 			r.engine.reaction = Repeats
 			r.whole("second")
-			if r.diesStopping() {
+			if r.diesAtStop() {
 				r.settled("the end")
 			}
 		case !virtual: // the next run uses the same devices, also if there was no crash
@@ -101,7 +101,7 @@ func (r *run) begin(reaction Reaction, virtual bool) (err error) {
 		return err
 	}
 	if virtual {
-		if err := sh(r.life.Setup); err != nil {
+		if err := sh(r.scenario.Setup); err != nil {
 			return err
 		}
 	}
@@ -113,7 +113,7 @@ func (r *run) begin(reaction Reaction, virtual bool) (err error) {
 	if r.before, err = invariant.ReadHost(); err != nil {
 		return err
 	}
-	r.engine = &engine{host: r.host, life: r.life, reaction: reaction, fail: r.fail, revive: r.revive, shares: r.shared != nil,
+	r.engine = &engine{host: r.host, scenario: r.scenario, reaction: reaction, fail: r.fail, restart: r.restart, shares: r.shared != nil,
 		networks: map[string]*network{}, containers: map[string]*container{}}
 	r.engine.proc, err = r.startNext()
 	return err
@@ -127,42 +127,42 @@ func sh(script string) error {
 	return nil
 }
 
-// startNext starts the next process, which dies at the next crash point of the death.
+// startNext starts the next process, which dies at the next crash point of the kill.
 func (r *run) startNext() (*process, error) {
 	at := ""
-	if r.died < len(r.deaths) {
-		at = r.deaths[r.died]
+	if r.died < len(r.kills) {
+		at = r.kills[r.died]
 	}
 	env := r.shared.env()
-	if r.life.Leases > 0 || r.life.Away {
+	if r.scenario.Leases > 0 || r.scenario.EtcdDown {
 		env = append(env, "CRASH_MAINTAIN_EVERY="+maintainEvery.String())
 	}
-	if r.life.Away {
-		env = append(env, "HANDLER_TIMEOUT="+handlerTimeoutAway.String())
+	if r.scenario.EtcdDown {
+		env = append(env, "HANDLER_TIMEOUT="+handlerTimeoutEtcdDown.String())
 	}
 	return startProcess(r.program, r.dir, at, journal(r.died), env...)
 }
 
-// revive checks that the process died as planned, and starts the next one.
-func (r *run) revive(how error) *process {
+// restart checks that the process died as planned, and starts the next one.
+func (r *run) restart(how error) *process {
 	p := r.engine.proc
-	if r.died >= len(r.deaths) {
-		r.fail("the process died without being told to: %v", how)
+	if r.died >= len(r.kills) {
+		r.fail("the process died unexpectedly: %v", how)
 	}
 	for {
 		if err := p.died(); err != nil {
 			r.fail("the process %v", err)
 		}
-		if points := r.passed(r.died); r.died < len(r.deaths) && (len(points) == 0 || points[len(points)-1] != r.deaths[r.died]) {
-			r.fail("the process should have died at %s, and passed %v last", r.deaths[r.died], points[max(0, len(points)-1):])
+		if points := r.passed(r.died); r.died < len(r.kills) && (len(points) == 0 || points[len(points)-1] != r.kills[r.died]) {
+			r.fail("the process should have died at %s, and passed %v last", r.kills[r.died], points[max(0, len(points)-1):])
 		}
-		r.told = append(r.told, p.out.String())
+		r.output = append(r.output, p.out.String())
 		r.died++
 		next, err := r.startNext()
 		if err != nil {
 			r.fail("%v", err)
 		}
-		if next.alive() || len(r.broken) > 0 {
+		if next.alive() || len(r.failures) > 0 {
 			return next
 		}
 		p = next
@@ -172,7 +172,7 @@ func (r *run) revive(how error) *process {
 // whole runs all steps of the scenario. A step that fails is repeated with another name, as a user would.
 func (r *run) whole(which string) {
 	e := r.engine
-	network := r.insist("create a network", func(n int) (string, error) {
+	network := r.retry("create a network", func(n int) (string, error) {
 		id := fmt.Sprintf("%s-%d-network-%s", which, n, strings.Repeat("0", 40))
 		return id, e.createNetwork(id)
 	})
@@ -180,13 +180,13 @@ func (r *run) whole(which string) {
 		r.stored = len(r.passed(0))
 	}
 	r.agree(which + " network created")
-	r.takenAhead(network)
-	r.insist("start a container", func(n int) (string, error) {
+	r.awaitPrefetch(network)
+	r.retry("start a container", func(n int) (string, error) {
 		return "c", e.start("c", network, fmt.Sprintf("%s-endpoint-%d-%s", which, n, strings.Repeat("0", 40)))
 	})
 	r.agree(which + " container started")
-	if r.life.Away {
-		r.shared.way.Cut()
+	if r.scenario.EtcdDown {
+		r.shared.proxy.Cut()
 	}
 	r.attempt("stop the container", func() error {
 		if e.containers["c"] != nil {
@@ -194,7 +194,7 @@ func (r *run) whole(which string) {
 		}
 		return nil
 	})
-	if !r.life.Away {
+	if !r.scenario.EtcdDown {
 		r.agree(which + " container stopped")
 	}
 	r.attempt("remove the network", func() error {
@@ -203,19 +203,19 @@ func (r *run) whole(which string) {
 		}
 		return nil
 	})
-	if r.life.Away {
-		r.shared.way.Heal()
+	if r.scenario.EtcdDown {
+		r.shared.proxy.Heal()
 	}
 	r.agree(which + " network removed")
 }
 
-// insist repeats a step until it succeeds; it may fail only because the plugin died. The device of an endpoint that a crash left
+// retry repeats a step until it succeeds; it may fail only because the plugin died. The device of an endpoint that a crash left
 // behind is free after a while, as the error tells the user.
-func (r *run) insist(what string, try func(n int) (string, error)) (name string) {
+func (r *run) retry(what string, try func(n int) (string, error)) (name string) {
 	bound := time.After(agreeBound)
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	for n := 0; len(r.broken) == 0; n++ {
+	for n := 0; len(r.failures) == 0; n++ {
 		var err error
 		done := r.attempt(what, func() error {
 			name, err = try(n)
@@ -243,12 +243,12 @@ func (r *run) attempt(what string, do func() error) (done bool) {
 		case nil:
 		case engineDied:
 			r.engine.reaction = Repeats
-			r.engine.comeBack()
+			r.engine.cleanUp()
 		default:
 			panic(v)
 		}
 	}()
-	if len(r.broken) > 0 {
+	if len(r.failures) > 0 {
 		return false
 	}
 	before := r.died
@@ -259,20 +259,20 @@ func (r *run) attempt(what string, do func() error) (done bool) {
 	return err == nil
 }
 
-// diesStopping stops the process if it has not reached its crash point yet: the point may be one of the last, where the process
+// diesAtStop stops the process if it has not reached its crash point yet: the point may be one of the last, where the process
 // stores its etcd watermark. If the process died there, the next one is started.
-func (r *run) diesStopping() bool {
-	if r.shared == nil || r.died == len(r.deaths) || len(r.broken) > 0 {
+func (r *run) diesAtStop() bool {
+	if r.shared == nil || r.died == len(r.kills) || len(r.failures) > 0 {
 		return false
 	}
 	if err := r.engine.proc.stop(); err != nil {
 		r.fail("the process %v", err)
 	}
 	points := r.passed(r.died)
-	if len(points) == 0 || points[len(points)-1] != r.deaths[r.died] {
+	if len(points) == 0 || points[len(points)-1] != r.kills[r.died] {
 		return false
 	}
-	r.engine.proc = r.revive(errors.New("it died while it stopped"))
+	r.engine.proc = r.restart(errors.New("it died at its stop"))
 	return true
 }
 
@@ -282,7 +282,7 @@ func (r *run) end() {
 		if err := r.engine.proc.stop(); err != nil {
 			r.fail("the process %v", err)
 		}
-		r.told = append(r.told, r.engine.proc.out.String())
+		r.output = append(r.output, r.engine.proc.out.String())
 	}
 	if err := r.shared.close(); err != nil {
 		r.fail("%v", err)
@@ -294,8 +294,8 @@ func (r *run) end() {
 
 // report returns the violations and the output of the processes.
 func (r *run) report() string {
-	if len(r.broken) == 0 {
+	if len(r.failures) == 0 {
 		return ""
 	}
-	return strings.Join(slices.Compact(r.broken), "\n") + "\n--- the processes said\n" + strings.Join(r.told, "--- the next\n")
+	return strings.Join(slices.Compact(r.failures), "\n") + "\n--- output of the processes\n" + strings.Join(r.output, "--- the next\n")
 }

@@ -18,10 +18,10 @@ func TestFailed(t *testing.T) {
 		{Msg: "call", Op: "NetworkDriver.DeleteEndpoint", Outcome: "deadline", Err: "took longer"},
 	}
 	const late, refused = "NetworkDriver.DeleteEndpoint: deadline: took longer", "NetworkDriver.CreateEndpoint: error: all 7 vfs are in use"
-	if diff := cmp.Diff(map[string]int{late: 2}, Crowd{TooMany: 1, Refusal: "all 7 vfs are in use"}.failed(lines)); diff != "" {
-		t.Errorf("one is too many: %s", diff)
+	if diff := cmp.Diff(map[string]int{late: 2}, Batch{TooMany: 1, Refusal: "all 7 vfs are in use"}.failed(lines)); diff != "" {
+		t.Errorf("with TooMany 1: %s", diff)
 	}
-	if diff := cmp.Diff(map[string]int{late: 2, refused: 1}, Crowd{}.failed(lines)); diff != "" {
-		t.Errorf("none is: %s", diff)
+	if diff := cmp.Diff(map[string]int{late: 2, refused: 1}, Batch{}.failed(lines)); diff != "" {
+		t.Errorf("with TooMany 0: %s", diff)
 	}
 }
