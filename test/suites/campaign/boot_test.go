@@ -14,21 +14,21 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// service starts the plugin once more, as a service of its own for the second NIC, after a command.
+// service runs a command, then starts a second instance of the plugin, as a service for the second NIC.
 const service = `(%s; mkdir -p /run/docker/plugins /disk/service
 exec env SOCKET=/run/docker/plugins/second.sock STATE_DIR=/disk/service /disk/bundle/rootfs/driver) >/run/service.log 2>&1 &
 echo $! >/run/service.pid
 `
 
-// TestBoot: the machine loses its power with containers on VFs, on a thin child and on a whole device, and boots. All come back with
-// their addresses, without help: also when the NICs' driver comes after the engine, when a NIC has another name since, and when
-// the plugin, as a service, is the last to start.
+// TestBoot: after a power cut and a boot, containers on VFs, on a child and on a whole device run again with
+// their addresses. This also holds if the NICs' driver is loaded after the engine, if a NIC has a new name, and if
+// the plugin, as a service, starts last.
 func TestBoot(t *testing.T) {
 	prepare(t)
 	t.Cleanup(func() {
 		sh(t, "docker rm -f $(docker ps -aq) >/dev/null && docker network prune -f")
 		boot(t, hostConfig)
-		if err := powerCut(); err != nil { // so that each NIC has its name again, and no other
+		if err := powerCut(); err != nil { // so that each NIC has its original name again
 			t.Error(err)
 		}
 	})
@@ -59,16 +59,16 @@ sync`)
 				t.Fatal(err)
 			}
 			backWithin(t, time.Minute)
-			promptly(t)
+			startsFast(t)
 		})
 	}
 }
 
-// wantedBack are the addresses of the containers that have to come back.
+// wantedBack has the addresses of the containers that must run after the boot, by name.
 var wantedBack = map[string]string{"vf1": "10.1.0.101", "vf2": "10.1.0.102", "vf3": "10.1.0.103", "vf4": "10.1.0.104",
 	"vf5": "10.1.0.105", "thin1": "10.6.0.101", "whole1": "10.7.0.101", "served1": "10.9.0.101"}
 
-// backWithin waits until every container runs with its address on a device that it reaches others by.
+// backWithin waits until every container runs with its address on a device that is up, and one reaches another.
 func backWithin(t *testing.T, bound time.Duration) {
 	t.Helper()
 	var v *view
@@ -77,7 +77,7 @@ func backWithin(t *testing.T, bound time.Duration) {
 		if v, err = look(); err != nil {
 			return err.Error()
 		}
-		delete(v.Host.PFs, pciOf(nic2)) // that is the service's, whose ledger is another one
+		delete(v.Host.PFs, pciOf(nic2)) // used by the service, which has its own ledger
 		problems := invariant.Facts{Ledger: v.Ledger, Host: v.Host, Engine: v.Engine}.Violations()
 		for name, address := range wantedBack {
 			if why := hasAddress(v.seen(name), address); why != "" {
@@ -85,7 +85,7 @@ func backWithin(t *testing.T, bound time.Duration) {
 			}
 		}
 		if never := v.seen("never1"); never == nil || never.Running {
-			problems = append(problems, "never1 was started, without anybody's having asked for that")
+			problems = append(problems, "never1 was started, although it has no restart policy")
 		}
 		slices.Sort(problems)
 		return strings.Join(problems, "\n")
@@ -98,7 +98,7 @@ func backWithin(t *testing.T, bound time.Duration) {
 	})
 }
 
-// hasAddress tells why a container does not run with an address.
+// hasAddress returns why a container does not run with an address; "" if it does.
 func hasAddress(seen *invariant.Container, address string) string {
 	switch {
 	case seen == nil:
@@ -111,21 +111,21 @@ func hasAddress(seen *invariant.Container, address string) string {
 	return ""
 }
 
-// promptly: the engine waits for each plugin when it starts, and hardly for this one: it listens at once, whatever else it does then.
-// What the emulated processor needs to make a container for it is not its doing, so that it is started without.
-func promptly(t *testing.T) {
+// startsFast checks that the plugin listens within a second of its start, because a starting engine waits for each plugin.
+// It runs without a container here: creating one takes long on an emulated processor.
+func startsFast(t *testing.T) {
 	t.Helper()
 	out := sh(t, `read -r begun _ </proc/uptime
-SOCKET=/run/promptly.sock STATE_DIR=/run/promptly /disk/bundle/rootfs/driver >/dev/null & p=$!
-until [ -S /run/promptly.sock ]; do sleep 0.01; done
-read -r bound _ </proc/uptime; kill $p; rm -r /run/promptly
+SOCKET=/run/startsFast.sock STATE_DIR=/run/startsFast /disk/bundle/rootfs/driver >/dev/null & p=$!
+until [ -S /run/startsFast.sock ]; do sleep 0.01; done
+read -r bound _ </proc/uptime; kill $p; rm -r /run/startsFast
 awk "BEGIN {print $bound - $begun}"`)
 	took, err := strconv.ParseFloat(out, 64)
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("it listened after %.2f s", took)
+	t.Logf("the plugin listened after %.2f s", took)
 	if took > 1 {
-		t.Errorf("it listened after %.2f s", took)
+		t.Errorf("the plugin listened after %.2f s", took)
 	}
 }

@@ -15,44 +15,44 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// A campaign is a machine and the model of what it has to be.
+// A campaign is a guest and the model of its expected state.
 type campaign struct {
-	t    *testing.T
-	rand *rand.Rand // anew for each operation
-	nets map[string]*network
-	cons map[string]*container
-	ever int  // containers so far
-	live bool // the engine leaves containers running when it goes
+	t       *testing.T
+	rand    *rand.Rand // new for each operation
+	nets    map[string]*network
+	cons    map[string]*container
+	created int  // number of containers so far
+	live    bool // live-restore: containers keep running without the engine
 
-	before *invariant.Host // the host without anything of the plugin's
-	raised map[string]bool // NICs that may be up for good, because containers got children of them (docs/host.md)
-	last   *view           // when all was well last
+	before *invariant.Host // the host before the plugin was used
+	raised map[string]bool // NICs that stay up because they had children (docs/host.md)
+	last   *view           // the last view without violations
 
-	leaks     int                  // addresses whose release may have been lost
-	orphans   map[string]time.Time // endpoints whose end may have been lost, and until when the plugin may keep them
-	lostNets  map[string]bool      // networks that the engine has lost
-	mayBeLost bool                 // there may be more of them since the last look
-	said      string               // what the operation is about
+	leaks       int                  // addresses whose release may have been lost
+	orphans     map[string]time.Time // deadlines of endpoints whose deletion may have been lost, by NETWORK/ENDPOINT
+	lostNets    map[string]bool      // IDs of networks that only the plugin has
+	mayBeLost   bool                 // the last operation may have added some
+	description string               // what the current operation does, for the log
 }
 
-// An operation is something that happens to the machine.
+// An operation changes or breaks something on the guest.
 type operation struct {
 	name   string
-	weight int  // how often it comes, beside the others
-	long   bool // it takes minutes: not in short campaigns
+	weight int  // its relative frequency
+	long   bool // takes minutes; skipped in short campaigns
 	may    func(*campaign) bool
-	do     func(*campaign) error // its error is about what the machine did wrong
-	bound  time.Duration         // until when all has to agree again; 0 for one pass of the reconciler
+	do     func(*campaign) error // returns an error if the guest does not behave as expected
+	bound  time.Duration         // timeout for ledger, kernel and engine to agree; 0 means reconcileTimeout
 }
 
-// short is how many operations a campaign may have and still be short.
+// short is the maximum number of operations of a short campaign.
 const short = 100
 
-// roomToEnd is what is left of the test's time for its last operation and the look at the end.
+// roomToEnd is the time reserved for the last operation and the final check.
 const roomToEnd = 15 * time.Minute
 
-// TestCampaign runs CAMPAIGN_OPS operations (25), drawn with CAMPAIGN_SEED (one of now), of those whose names match
-// CAMPAIGN_ONLY (all).
+// TestCampaign runs CAMPAIGN_OPS (default 25) random operations with CAMPAIGN_SEED (default: from the clock), of those whose names match
+// CAMPAIGN_ONLY (default: all).
 func TestCampaign(t *testing.T) {
 	prepare(t)
 	ops, err := strconv.Atoi(env("CAMPAIGN_OPS", "25"))
@@ -74,7 +74,7 @@ func TestCampaign(t *testing.T) {
 	c.before, c.last = v.Host, v
 	for i := range ops {
 		if end, ok := t.Deadline(); ok && time.Until(end) < roomToEnd {
-			t.Logf("%d operations of %d: the time is up", i, ops)
+			t.Logf("%d of %d operations: the time is up", i, ops)
 			break
 		}
 		if err := c.step(i+1, seed, only, ops <= short); err != nil {
@@ -86,44 +86,46 @@ func TestCampaign(t *testing.T) {
 	}
 }
 
-// env is a variable of the environment.
-func env(name, otherwise string) string {
+// env returns an environment variable or a default.
+func env(name, fallback string) string {
 	if v := os.Getenv(name); v != "" {
 		return v
 	}
-	return otherwise
+	return fallback
 }
 
-// step draws an operation, lets it happen and looks at what came of it.
+// step runs a random operation and checks the result.
 func (c *campaign) step(i int, seed uint64, only *regexp.Regexp, brief bool) error {
 	c.rand = rand.New(rand.NewPCG(seed, uint64(i)))
-	op := c.draw(func(op operation) bool { return only.MatchString(op.name) && !(brief && op.long) })
-	c.said = ""
+	op := c.chooseOperation(func(op operation) bool { return only.MatchString(op.name) && !(brief && op.long) })
+	c.description = ""
 	start := time.Now()
 	err := op.do(c)
 	took := time.Since(start)
 	bound := op.bound
 	if bound == 0 {
-		bound = onePass
+		bound = reconcileTimeout
 	}
 	if err == nil {
 		err = c.settled(bound)
 	}
 	if err == nil {
-		err = c.talk()
+		err = c.pingPair()
 	}
-	c.t.Logf("%3d %s%s: %.1f s, agreed after %.1f s", i, op.name, c.said, took.Seconds(), (time.Since(start) - took).Seconds())
+	c.t.Logf("%3d %s%s: %.1f s, agreed after %.1f s", i, op.name, c.description, took.Seconds(), (time.Since(start) - took).Seconds())
 	if err != nil {
-		return fmt.Errorf("%s%s: %w", op.name, c.said, err)
+		return fmt.Errorf("%s%s: %w", op.name, c.description, err)
 	}
 	return nil
 }
 
-// say tells what an operation is about.
-func (c *campaign) say(format string, args ...any) { c.said += " " + fmt.Sprintf(format, args...) }
+// describe adds to the description of the current operation.
+func (c *campaign) describe(format string, args ...any) {
+	c.description += " " + fmt.Sprintf(format, args...)
+}
 
-// draw draws one of the operations that are possible now.
-func (c *campaign) draw(among func(operation) bool) operation {
+// chooseOperation returns a random operation of those that are possible now.
+func (c *campaign) chooseOperation(among func(operation) bool) operation {
 	var possible []operation
 	sum := 0
 	for _, op := range operations() {
@@ -132,11 +134,11 @@ func (c *campaign) draw(among func(operation) bool) operation {
 		}
 		few := len(c.containers(running)) < 3
 		if op.name == create.name && len(c.nets) < 3 || few && (op.name == run.name || op.name == start.name) {
-			op.weight *= 4 // there is little that can suffer, yet or since an engine has gone with its containers
+			op.weight *= 4 // few containers are left to test with
 		}
 		possible, sum = append(possible, op), sum+op.weight
 	}
-	if len(possible) == 0 { // there is nothing yet
+	if len(possible) == 0 { // no network exists yet
 		return create
 	}
 	n := c.rand.IntN(sum)
@@ -148,7 +150,7 @@ func (c *campaign) draw(among func(operation) bool) operation {
 	return possible[0]
 }
 
-// end removes everything, and looks whether anything is left.
+// end removes all containers and networks and checks that nothing is left.
 func (c *campaign) end() error {
 	for _, k := range c.containers(all) {
 		if _, err := docker("rm", "-f", k.name); err != nil {
@@ -162,15 +164,15 @@ func (c *campaign) end() error {
 		}
 		delete(c.nets, n.name)
 	}
-	c.leaks = 0 // they go with their network
-	err := c.settled(forgotten)
+	c.leaks = 0 // freed with their network
+	err := c.settled(orphanTimeout)
 	if err == nil && len(c.last.Ledger.Allocations) > 0 {
-		err = errors.New("there are allocations left")
+		err = errors.New("allocations are left")
 	}
 	return err
 }
 
-// evidence is what tells most of what went wrong.
+// evidence returns logs and states that help to analyse a failure.
 func evidence() string {
 	out, err := try(`engine log | grep -v ShouldRestart | tail -n 60 | sed 's/^time="[^"]*T//; s/ level=[a-z]* msg=/ /; s/ plugin=[0-9a-f]*$//; s/\\"//g' | cut -c1-300
 ip -br link; docker ps -a; docker network ls; ls -la ` + state)

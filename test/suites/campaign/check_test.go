@@ -15,18 +15,18 @@ import (
 )
 
 const (
-	// onePass is how long it may take until all agree: a pass of the reconciler, which comes every minute, and what the engine
-	// needs to start containers anew.
-	onePass = 100 * time.Second
-	// unheard is likewise after the plugin or the engine was killed at work: an endpoint that nobody has heard of is waited for
-	// for a minute before it is taken for nobody's.
-	unheard = 3 * time.Minute
-	// forgotten is when an endpoint is over whose end nobody has told the plugin of: its device has been in the host for five
-	// minutes then.
-	forgotten = 8 * time.Minute
+	// reconcileTimeout is the timeout for ledger, kernel and engine to agree: one run of the reconciler, which is every minute, and
+	// the time that the engine needs to restart containers.
+	reconcileTimeout = 100 * time.Second
+	// afterKill is the timeout after the plugin or the engine was killed during a call: an endpoint unknown to the engine is an
+	// orphan only after a grace period of a minute.
+	afterKill = 3 * time.Minute
+	// orphanTimeout is the timeout for an endpoint whose deletion was lost: it is deleted when its device has been in the host for
+	// five minutes.
+	orphanTimeout = 8 * time.Minute
 )
 
-// settled waits until nothing is wrong with the machine any more, for as long as bound, and keeps what it then looks like.
+// settled waits until the guest has no violations, for at most bound, and keeps that view.
 func (c *campaign) settled(bound time.Duration) error {
 	return Await(bound, func() string {
 		v, err := look()
@@ -42,7 +42,7 @@ func (c *campaign) settled(bound time.Duration) error {
 	})
 }
 
-// problems are what is not as it has to be.
+// problems returns the differences between a view and the model.
 func (c *campaign) problems(v *view) []string {
 	problems := c.tolerated(c.facts(v).Violations(), v)
 	for _, k := range c.containers(all) {
@@ -50,13 +50,13 @@ func (c *campaign) problems(v *view) []string {
 	}
 	for _, seen := range v.Containers {
 		if c.cons[seen.Name] == nil {
-			problems = append(problems, "container "+seen.Name+": is there, and should not be")
+			problems = append(problems, "container "+seen.Name+": exists, but should not")
 		}
 	}
-	return append(problems, twice(v)...)
+	return append(problems, duplicates(v)...)
 }
 
-// facts are what is held against each other.
+// facts returns the states that must agree.
 func (c *campaign) facts(v *view) invariant.Facts {
 	e := *v.Engine
 	e.Lost = c.lost(v)
@@ -68,8 +68,8 @@ func (c *campaign) facts(v *view) invariant.Facts {
 	return invariant.Facts{Ledger: v.Ledger, Host: v.Host, Before: c.before, Engine: &e}
 }
 
-// lost are networks that the engine does not have and that it may have made, or removed, without hearing the plugin's answer.
-// Each was made or removed at the time of a kill.
+// lost returns networks that the ledger has and the engine has not, because the answer to their creation or removal was lost in a
+// kill.
 func (c *campaign) lost(v *view) (ids []string) {
 	for id := range v.Ledger.Networks {
 		if !slices.Contains(v.Engine.Networks, id) && (c.mayBeLost || c.lostNets[id]) {
@@ -79,14 +79,14 @@ func (c *campaign) lost(v *view) (ids []string) {
 	return ids
 }
 
-// The violations that are tolerated while the plugin may know too much: what it was never told is over.
+// The violations that are tolerated while the ledger may have records whose deletion was lost.
 const (
 	leakedAddress  = "is leased, and no endpoint of the engine has it"
 	leakedEndpoint = "the ledger has it, the engine has not"
 )
 
-// tolerated leaves out what is known to be left of calls that were lost: addresses up to as many as there may be, and
-// endpoints for as long as the plugin waits for them.
+// tolerated returns the violations that lost calls do not explain. Lost calls explain up to c.leaks addresses, and endpoints until
+// their deadline.
 func (c *campaign) tolerated(violations []string, v *view) (left []string) {
 	leaked := 0
 	for _, text := range violations {
@@ -105,7 +105,7 @@ func (c *campaign) tolerated(violations []string, v *view) (left []string) {
 	return left
 }
 
-// keep remembers what the machine looks like when all is well: what has been made good by then stays so.
+// keep stores a view without violations. Leaks that are gone in it are no longer tolerated.
 func (c *campaign) keep(v *view) {
 	c.last, c.leaks = v, v.leaked
 	for _, id := range c.lost(v) {
@@ -115,7 +115,7 @@ func (c *campaign) keep(v *view) {
 	maps.DeleteFunc(c.orphans, func(key string, _ time.Time) bool { _, ok := v.Ledger.Endpoints[key]; return !ok })
 }
 
-// container compares a container with what it has to be.
+// container compares a container of the view with the model.
 func (c *campaign) container(v *view, k *container) (problems []string) {
 	add := func(format string, args ...any) {
 		problems = append(problems, "container "+k.name+": "+fmt.Sprintf(format, args...))
@@ -123,7 +123,7 @@ func (c *campaign) container(v *view, k *container) (problems []string) {
 	seen := v.seen(k.name)
 	switch {
 	case seen == nil:
-		add("is not there")
+		add("does not exist")
 		return problems
 	case seen.Running != k.running:
 		add("runs: %v, want %v", seen.Running, k.running)
@@ -151,7 +151,7 @@ func (c *campaign) container(v *view, k *container) (problems []string) {
 	return problems
 }
 
-// inside tells what is wrong with the device that a container has for an endpoint.
+// inside returns what is wrong with the device that a container has for an endpoint; "" for nothing.
 func inside(seen *invariant.Container, at invariant.Attached, l *invariant.Ledger) string {
 	i := slices.IndexFunc(seen.Links, func(l invariant.Link) bool { return slices.Contains(l.Addrs, at.Address) })
 	if i < 0 {
@@ -171,7 +171,7 @@ func inside(seen *invariant.Container, at invariant.Attached, l *invariant.Ledge
 }
 
 // twice: no two containers have the same PCI device, nor the same address on one network.
-func twice(v *view) (problems []string) {
+func duplicates(v *view) (problems []string) {
 	have := map[string]string{}
 	claim := func(what, name string) {
 		if other, ok := have[what]; ok {
@@ -195,7 +195,7 @@ func twice(v *view) (problems []string) {
 }
 
 // talk has two containers of a network, chosen at random reach each other.
-func (c *campaign) talk() error {
+func (c *campaign) pingPair() error {
 	var pairs [][2]*container
 	var nets []string
 	for _, n := range c.networks() {

@@ -11,57 +11,57 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// machineOps are what happens to the machine and its devices.
+// machineOps are the operations on the guest and its devices.
 var machineOps = []operation{
 	{name: "power cut", weight: 2, may: busy, do: func(c *campaign) error {
 		err := command("sync")
 		c.rebooted()
 		return errors.Join(err, powerCut())
 	}},
-	{name: "power cut at work", weight: 2, may: busy, bound: unheard, do: func(c *campaign) error {
-		line, adopt := c.work()
-		after := c.soon()
-		c.say("after %d ms", after)
+	{name: "power cut at work", weight: 2, may: busy, bound: afterKill, do: func(c *campaign) error {
+		line, readResult := c.userCommand()
+		delay := c.randomDelay()
+		c.describe("after %d ms", delay)
 		c.leaks += 2
 		c.mayBeLost = true
-		// What was done before is on disk: what an engine has not written down may go, but not what it had.
-		err := command(fmt.Sprintf("sync; setsid sh -c %s >/dev/null 2>&1 </dev/null & sleep %d.%03d", quoted("", line)[1:], after/1000, after%1000))
+		// The sync protects the results of earlier operations: the engine does not sync all of its files.
+		err := command(fmt.Sprintf("sync; setsid sh -c %s >/dev/null 2>&1 </dev/null & sleep %d.%03d", quoted("", line)[1:], delay/1000, delay%1000))
 		c.rebooted()
 		if err = errors.Join(err, powerCut()); err != nil {
 			return err
 		}
-		return adopt()
+		return readResult()
 	}},
 	{name: "pf down and up", weight: 2, may: busy, do: func(c *campaign) error {
-		return errors.Join(command("ip link set "+nic1+" down"), c.meanwhile(), command("ip link set "+nic1+" up"))
-	}, bound: unheard},
-	{name: "pf unplugged and plugged in", weight: 2, may: busy, do: (*campaign).unplug, bound: unheard},
+		return errors.Join(command("ip link set "+nic1+" down"), c.duringFault(), command("ip link set "+nic1+" up"))
+	}, bound: afterKill},
+	{name: "pf unplugged and plugged in", weight: 2, may: busy, do: (*campaign).unplug, bound: afterKill},
 	{name: "vf taken from its driver", weight: 3, may: some(hasVF), do: func(c *campaign) error {
 		k := c.pick(hasVF)
 		pci := c.vfOf(k).Device
-		c.say("%s", pci)
+		c.describe("%s", pci)
 		err := command("echo " + pci + " >/sys/bus/pci/devices/" + pci + "/driver/unbind")
 		return errors.Join(err, command("docker restart -t 1 "+k.name))
-	}, bound: unheard},
+	}, bound: afterKill},
 	{name: "free vf taken from its driver", weight: 1, may: func(c *campaign) bool { return len(c.freeVFs()) > 0 }, do: func(c *campaign) error {
 		pci := random(c.rand, c.freeVFs())
-		c.say("%s", pci)
+		c.describe("%s", pci)
 		return command("echo " + pci + " >/sys/bus/pci/devices/" + pci + "/driver/unbind")
 	}},
-	{name: "name taken in the host", weight: 3, may: some(hasVF), do: (*campaign).takeName, bound: unheard},
+	{name: "name taken in the host", weight: 3, may: some(hasVF), do: (*campaign).takeName, bound: afterKill},
 	{name: "device changed from within", weight: 4, may: some(healthy), do: func(c *campaign) error {
 		k := c.pick(healthy)
 		seen := c.last.seen(k.name)
 		change := random(c.rand, []string{"name mine", "mtu 1280", "address 02:00:00:00:66:66", "down", "alias mine", "txqueuelen 7"})
 		dev := random(c.rand, seen.Links).Name
-		c.say("%s %s", dev, change)
+		c.describe("%s %s", dev, change)
 		k.tampered = true
-		// It may not be allowed, as a MAC for a VF that is not trusted; and a device has to be down for some.
+		// Some changes may fail, such as the MAC of a VF that is not trusted. Some need a device that is down.
 		return command(fmt.Sprintf("dev() { nsenter --net=/proc/%d/ns/net ip link set \"$@\"; }; dev %s down; dev %[2]s %s; dev %[2]s up || dev mine up", seen.PID, dev, change))
 	}},
 }
 
-// vfOf is the allocation of the VF that a container has; of the first, if it has several.
+// vfOf returns the allocation of a container's first VF.
 func (c *campaign) vfOf(k *container) (allocation invariant.Allocation) {
 	for _, link := range c.last.seen(k.name).Links {
 		if l := c.last.Ledger.Allocations[link.PCI]; l.PF != "" {
@@ -71,22 +71,22 @@ func (c *campaign) vfOf(k *container) (allocation invariant.Allocation) {
 	return allocation
 }
 
-// hasVF tells whether a container has a VF.
+// hasVF returns whether a healthy container has a VF.
 func hasVF(k *container) bool {
 	return healthy(k) && slices.ContainsFunc(k.named(), func(n string) bool { return n == "one" || n == "two" || n == "far" })
 }
 
-// rebooted takes note of a machine that has lost its power.
+// rebooted updates the model after a power cut.
 func (c *campaign) rebooted() {
 	c.live = false // the engine's options were in memory
-	c.engineGone(false)
+	c.noteEngineGone(false)
 }
 
-// freeVFs are bound VFs that nobody has.
+// freeVFs returns the free VFs that are bound to a driver.
 func (c *campaign) freeVFs() (free []string) {
 	for _, pf := range sorted(c.last.Host.PFs) {
 		for _, vf := range pf.VFs {
-			if _, lent := c.last.Ledger.Allocations[vf.PCI]; !lent && vf.Driver != "" {
+			if _, allocated := c.last.Ledger.Allocations[vf.PCI]; !allocated && vf.Driver != "" {
 				free = append(free, vf.PCI)
 			}
 		}
@@ -94,10 +94,10 @@ func (c *campaign) freeVFs() (free []string) {
 	return free
 }
 
-// meanwhile has a user start or end a container while something is broken, which may be refused.
-func (c *campaign) meanwhile() error {
+// duringFault starts or stops a container while a device is unavailable. The start may be refused.
+func (c *campaign) duringFault() error {
 	if c.canRun() && c.rand.IntN(2) == 0 {
-		k, args := c.planned()
+		k, args := c.newContainer()
 		_, err := docker(args...)
 		return c.note(k, err == nil)
 	}
@@ -107,7 +107,7 @@ func (c *campaign) meanwhile() error {
 	return nil
 }
 
-// unplug takes the second NIC out, and puts it back. Containers that have lost a device with it are started again.
+// unplug unplugs the second NIC and plugs it in again. Containers that lost a device are restarted.
 func (c *campaign) unplug() error {
 	if err := command("nic unplug 2"); err != nil {
 		return err
@@ -118,7 +118,7 @@ func (c *campaign) unplug() error {
 		})
 	}
 	affected := c.containers(on)
-	if err := errors.Join(c.meanwhile(), command("nic plug 2")); err != nil {
+	if err := errors.Join(c.duringFault(), command("nic plug 2")); err != nil {
 		return err
 	}
 	var names []string
@@ -131,15 +131,15 @@ func (c *campaign) unplug() error {
 	if len(names) == 0 {
 		return nil
 	}
-	c.say("then restart %s", strings.Join(names, " "))
+	c.describe("then restart %s", strings.Join(names, " "))
 	return command("docker restart -t 1 " + strings.Join(names, " "))
 }
 
-// takeName gives the name that a lent VF had in the host to somebody else, ends the container, and takes the name away.
+// takeName gives the name that an allocated VF had in the host to another device, stops the container, and deletes that device.
 func (c *campaign) takeName() error {
 	k := c.pick(hasVF)
 	allocation := c.vfOf(k)
 	name := fmt.Sprintf("%sv%d", c.last.Host.PFs[allocation.PF].Name, allocation.VF)
-	c.say("%s", name)
+	c.describe("%s", name)
 	return errors.Join(command("ip link add "+name+" type dummy"), c.ended(k, "stop", "-t", "1"), command("ip link del "+name))
 }

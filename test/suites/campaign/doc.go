@@ -1,17 +1,17 @@
-// Package campaign does to a machine what users, crashes and other software do to it, chosen at random and looks after each
-// operation whether ledger, kernel and engine agree (package invariant) and whether every container has what it should have.
+// Package campaign is a randomized soak test of a guest. It runs random operations of users, crashes and hardware faults, and checks
+// after each one that ledger, kernel and engine agree (package invariant) and that every container has its devices and addresses.
 //
-// It runs outside of the guest that it torments, so that it can pull its plug. The guest's disk outlives that; what is looked
-// at is read by this very program, which is copied there.
+// It runs outside of the guest, so that it can cut the power of the guest. A disk of the guest survives that. The same test binary is
+// copied to that disk and reads the states inside the guest.
 //
-//	operations   a table: what it is called, how often it comes, when it is possible, what it does      operations
-//	model        which networks there are, and which containers run on them with which addresses        campaign
-//	check        waits, with a bound, until the machine is as the model says and nothing is violated    settled
+//	operations   a table: name, frequency, condition, function                                      operations
+//	model        the expected networks, containers and addresses                                    campaign
+//	check        waits, with a timeout, until the guest agrees with the model without violations    settled
 //
-// A campaign prints its seed and each operation. With the same seed it begins in the same way; it goes on so for as long as the
-// machine answers in the same way, which what is killed at work may not. What one finds becomes a test of its own.
+// A campaign prints its seed and each operation. The same seed gives the same operations as long as the guest gives the same results;
+// after a kill during an operation it may not. A bug that a campaign finds gets its own test.
 //
-//	make campaign ENGINE=28.5 OPS=500 SEED=42 ONLY="run|stop|power cut"      ONLY leaves the other operations out
+//	make campaign ENGINE=28.5 OPS=500 SEED=42 ONLY="run|stop|power cut"      ONLY selects operations by name
 //
-// The tests of booting are here as well, because they need the same machine.
+// The boot tests are in this package because they need the same guest.
 package campaign

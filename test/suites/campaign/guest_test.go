@@ -16,13 +16,13 @@ import (
 	"github.com/mellanox/passthrough/test/harness/registry"
 )
 
-// root is the repository, seen from this package's folder.
+// root is the path of the repository from this package's folder.
 const root = "../../../"
 
-// looker is this program in the guest, where it looks, or is a registry.
+// looker is the path of this test binary in the guest, where it reads the state of the guest or serves a registry.
 const looker = "/disk/look"
 
-// registryAt is where the registry is, while there is one.
+// registryAt is the address of the registry while it runs.
 const registryAt = "127.0.0.1:5000"
 
 // lab runs scripts/lab, which must succeed.
@@ -31,7 +31,7 @@ func lab(t testing.TB, args ...string) string {
 	return Run(t, root+"scripts/lab", args...)
 }
 
-// try runs a command line in the guest, as root, and returns what it wrote, and its error with what it wrote to stderr.
+// try runs a command line in the guest as root. It returns stdout, and an error with stderr.
 func try(line string) (string, error) { return Try(root+"scripts/lab", "sh", line) }
 
 // sh runs a command line in the guest, which must succeed.
@@ -40,10 +40,10 @@ func sh(t testing.TB, line string) string {
 	return lab(t, "sh", line)
 }
 
-// docker runs docker in the guest.
+// docker runs docker in the guest, see try.
 func docker(args ...string) (string, error) { return try(quoted("docker", args...)) }
 
-// quoted is a command line for a shell.
+// quoted returns a command line with quoted arguments for a shell.
 func quoted(name string, args ...string) string {
 	words := []string{name}
 	for _, a := range args {
@@ -52,17 +52,17 @@ func quoted(name string, args ...string) string {
 	return strings.Join(words, " ")
 }
 
-// A view is what the guest looked like at one moment.
+// A view is the state of the guest at one moment.
 type view struct {
 	Ledger     *invariant.Ledger
 	Host       *invariant.Host
 	Engine     *invariant.Engine
 	Containers []invariant.Container
 
-	leaked int // addresses that are leased to nobody
+	leaked int // number of leased addresses without an endpoint
 }
 
-// TestMain makes the test binary the one that looks, or a registry, when it is told so in the guest.
+// TestMain runs the tests, or, in the guest, the subcommand look or registry.
 func TestMain(m *testing.M) {
 	var inGuest func() error
 	if len(os.Args) == 2 {
@@ -77,7 +77,7 @@ func TestMain(m *testing.M) {
 	}
 }
 
-// writeLook looks at the machine that it runs on, and writes what it sees.
+// writeLook writes the view of the machine that it runs on to stdout.
 func writeLook() error {
 	v, err := lookHere()
 	if err != nil {
@@ -86,7 +86,7 @@ func writeLook() error {
 	return gob.NewEncoder(os.Stdout).Encode(v)
 }
 
-// serveRegistry is a registry until it is killed.
+// serveRegistry serves a registry until it is killed.
 func serveRegistry() error {
 	if _, _, err := registry.Serve(registryAt); err != nil {
 		return err
@@ -94,8 +94,8 @@ func serveRegistry() error {
 	select {}
 }
 
-// lookHere looks at the machine that it runs on. What changes meanwhile looks as if it did not agree: then it is to be looked at
-// again.
+// lookHere reads the view of the machine that it runs on. Changes during the read can look like violations, so the caller must repeat
+// it in that case.
 func lookHere() (*view, error) {
 	v := new(view)
 	var err error
@@ -111,7 +111,7 @@ func lookHere() (*view, error) {
 	return v, nil
 }
 
-// readLedger reads the ledger of the plugin that is installed.
+// readLedger reads the ledger of the installed plugin.
 func readLedger() (*invariant.Ledger, error) {
 	id, err := Try("docker", "plugin", "inspect", "-f", "{{.Id}}", Plugin)
 	if err != nil {
@@ -120,7 +120,7 @@ func readLedger() (*invariant.Ledger, error) {
 	return invariant.ReadLedger("/var/lib/docker/plugins/" + id + "/propagated-mount")
 }
 
-// look looks at the guest.
+// look returns the view of the guest.
 func look() (*view, error) {
 	out, err := raw(looker + " look")
 	if err != nil {
@@ -130,7 +130,7 @@ func look() (*view, error) {
 	if err := gob.NewDecoder(bytes.NewReader(out)).Decode(v); err != nil {
 		return nil, fmt.Errorf("look: %w", err)
 	}
-	if v.Engine.Addresses == nil { // gob leaves out an empty list, and nil stands for an engine that was not asked
+	if v.Engine.Addresses == nil { // gob omits an empty list, and nil would mean that the engine was not read
 		v.Engine.Addresses = []netip.Addr{}
 	}
 	return v, nil

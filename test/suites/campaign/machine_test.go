@@ -14,15 +14,15 @@ import (
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
-// The guest's NICs. The first is up, as one that the host uses itself; the third is up and has an address and a route, which
-// /disk/boot gives it again after a power cut.
+// The guest's NICs. The first is up, like a NIC that the host uses itself. The third is up and has an address and a route, which
+// /disk/boot configures again after a power cut.
 const (
 	nic1 = "enp1s0"
 	nic2 = "enp2s0"
 	nic3 = "enp3s0"
 )
 
-// hostConfig is what the host's own configuration does at boot, before the engine starts.
+// hostConfig is the host's network configuration, a script that runs at boot before the engine starts.
 const hostConfig = `#!/bin/sh
 modprobe loop
 ip link set enp1s0 up
@@ -31,12 +31,12 @@ ip link set enp3s0 up
 ip route add 198.51.100.0/24 via 192.0.2.1 dev enp3s0
 `
 
-// prepare makes a guest that has just been started one that a campaign can begin on: this program and the plugin's bundle are on
-// the disk that outlives a power cut, the host is configured, the plugin installed.
+// prepare prepares a newly started guest for a campaign: it copies this test binary and the plugin's bundle to the disk that survives a
+// power cut, configures the host and installs the plugin.
 func prepare(t *testing.T) {
 	t.Helper()
 	if _, err := try("test -x " + looker); err == nil {
-		return // another test has
+		return // prepared by another test
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -44,7 +44,7 @@ func prepare(t *testing.T) {
 	}
 	lab(t, "put", self, looker)
 	lab(t, "put", root+"bin/plugin", "/disk/bundle")
-	small := filepath.Join(t.TempDir(), "small") // for what happens to the plugin's state
+	small := filepath.Join(t.TempDir(), "small") // image of the small disk, see onSmallDisk
 	Run(t, "truncate", "-s", "4M", small)
 	Run(t, "mke2fs", "-q", "-F", "-O", "^has_journal", small)
 	lab(t, "put", small, "/disk/small")
@@ -54,7 +54,7 @@ func prepare(t *testing.T) {
 	sh(t, "sync")
 }
 
-// boot has the guest run a script each time it boots, before the engine starts.
+// boot installs a script that the guest runs at each boot before the engine starts.
 func boot(t testing.TB, script string) {
 	t.Helper()
 	sh(t, "cat >/disk/boot <<'END'\n"+script+"END\nchmod +x /disk/boot; sync")
@@ -66,7 +66,7 @@ func install(t testing.TB) {
 	sh(t, "docker plugin create "+Plugin+" /disk/bundle && docker plugin enable "+Plugin)
 }
 
-// powerCut pulls the guest's plug and plugs it in again.
+// powerCut cuts the guest's power and boots it again.
 func powerCut() error {
 	for _, verb := range []string{"off", "on"} {
 		if _, err := Try(root+"scripts/lab", verb); err != nil {
@@ -76,7 +76,7 @@ func powerCut() error {
 	return nil
 }
 
-// raw runs a command line in the guest and returns what it wrote as it is.
+// raw runs a command line in the guest and returns stdout unchanged.
 func raw(line string) ([]byte, error) {
 	var errs bytes.Buffer
 	cmd := exec.Command(root+"scripts/lab", "sh", line)
@@ -88,8 +88,8 @@ func raw(line string) ([]byte, error) {
 	return out, nil
 }
 
-// pciOf is the PCI address of one of the NICs.
+// pciOf returns the PCI address of one of the NICs.
 func pciOf(nic string) string { return "0000:0" + nic[3:4] + ":00.0" }
 
-// state is the plugin's state directory in the guest, as a word of a shell.
+// state is the plugin's state directory in the guest, as a shell expression.
 const state = `"/var/lib/docker/plugins/$(docker plugin inspect -f '{{.Id}}' ` + Plugin + `)/propagated-mount"`

@@ -14,16 +14,16 @@ import (
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
-// A plan is a network that there can be.
+// A plan is the definition of a network.
 type plan struct {
 	name, mode string
-	nics       []string // on which it stands
+	nics       []string // parent devices
 	subnet     string
 	args       []string // of docker network create, without IPAM driver and subnet
-	apart      []string // networks that cannot be there at the same time
+	apart      []string // networks that cannot exist at the same time
 }
 
-// plans are all of them. Two have the same subnet, which is nobody's business but theirs.
+// plans are all networks of a campaign. Two have the same subnet, on purpose.
 var plans = []plan{
 	vfs("one", []string{nic1}, "10.1.0.0/24", "vlan=10"),
 	vfs("two", []string{nic1, nic2}, "10.2.0.0/24", "vlan=20"),
@@ -35,7 +35,7 @@ var plans = []plan{
 	{"theirs", "", []string{nic1}, "10.8.0.0/24", []string{"-d", "macvlan", "-o", "parent=" + nic1}, nil},
 }
 
-// vfs is a network of VFs.
+// vfs returns the plan of a network of VFs.
 func vfs(name string, nics []string, subnet string, options ...string) plan {
 	args := []string{"-d", Plugin, "-o", "netdevice=" + strings.Join(nics, ",")}
 	for _, o := range options {
@@ -44,18 +44,18 @@ func vfs(name string, nics []string, subnet string, options ...string) plan {
 	return plan{name, "sriov", nics, subnet, args, nil}
 }
 
-// ours is a network of another mode of the plugin.
+// ours returns the plan of a network of another mode of the plugin.
 func ours(name, mode, nic, subnet string) plan {
 	return plan{name, mode, []string{nic}, subnet, []string{"-d", Plugin, "-o", "netdevice=" + nic, "-o", "mode=" + mode}, nil}
 }
 
-// A network is one that is there.
+// A network is an existing network.
 type network struct {
 	plan
 	id string
 }
 
-// made takes note of a network that has been made.
+// made adds a created network to the model.
 func (c *campaign) made(p plan, id string) {
 	c.nets[p.name] = &network{p, id}
 	if p.mode == "macvlan" || p.mode == "ipvlan" {
@@ -63,38 +63,38 @@ func (c *campaign) made(p plan, id string) {
 	}
 }
 
-// A container is one that is there, as it has to be when nothing is under way.
+// A container is the expected state of a container while no operation is in progress.
 type container struct {
 	name, restart string
-	nets          map[string]string // its networks, and the address that the user gave it there; "" for none
+	nets          map[string]string // by network, the address that the user requested; "" for none
 	running       bool
-	tampered      bool // somebody has changed its devices from within
+	tampered      bool // its devices were changed from inside
 }
 
-// named are a container's networks in order.
+// named returns the sorted names of its networks.
 func (k *container) named() []string { return slices.Sorted(maps.Keys(k.nets)) }
 
-// has tells whether it is on a network.
+// has returns whether it is connected to a network.
 func (k *container) has(net string) bool { _, ok := k.nets[net]; return ok }
 
-// again tells whether the engine starts it by itself, always.
-func (k *container) again() bool { return k.restart != "no" }
+// autoRestart returns whether it has the restart policy "always".
+func (k *container) autoRestart() bool { return k.restart != "no" }
 
-// most is how many containers a campaign has at once.
-const most = 9
+// maxContainers is the maximum number of containers at a time.
+const maxContainers = 9
 
-// drawn draws one of some by lot.
+// random returns a random element.
 func random[T any](r *rand.Rand, all []T) T { return all[r.IntN(len(all))] }
 
-// networks are those that are there, in order of their names.
+// networks returns the existing networks, sorted by name.
 func (c *campaign) networks() []*network { return sorted(c.nets) }
 
-// containers are those that are there and that keep says, in order of their names.
+// containers returns the existing containers for which keep returns true, sorted by name.
 func (c *campaign) containers(keep func(*container) bool) []*container {
 	return slices.DeleteFunc(sorted(c.cons), func(k *container) bool { return !keep(k) })
 }
 
-// sorted are the values of a map in the order of its keys.
+// sorted returns the values of a map in the order of its keys.
 func sorted[T any](all map[string]T) (values []T) {
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		values = append(values, all[key])
@@ -108,17 +108,17 @@ func running(k *container) bool           { return k.running }
 func (c *campaign) off(k *container) bool { return !k.running && c.possible(k) }
 func healthy(k *container) bool           { return k.running && !k.tampered }
 
-// possible tells whether all networks of a container are there.
+// possible returns whether all networks of a container exist.
 func (c *campaign) possible(k *container) bool {
 	return !slices.ContainsFunc(k.named(), func(n string) bool { return c.nets[n] == nil })
 }
 
-// used tells whether a container refers to a network, running or not.
+// used returns whether a container, running or not, is configured with a network.
 func (c *campaign) used(net string) bool {
 	return len(c.containers(func(k *container) bool { return k.has(net) })) > 0
 }
 
-// room is how many more containers can be started on a network, by what was last seen.
+// room returns how many more containers can be started on a network, by the last view.
 func (c *campaign) room(n *network) int {
 	const plenty = 1000
 	if n.mode != "sriov" && n.mode != "passthrough" {
@@ -148,12 +148,12 @@ func (c *campaign) room(n *network) int {
 	return sum
 }
 
-// full tells whether a container may be refused for want of devices.
+// full returns whether a container may be refused because its networks have no free device.
 func (c *campaign) full(k *container) bool {
 	return slices.ContainsFunc(k.named(), func(n string) bool { return c.nets[n] == nil || c.room(c.nets[n]) < len(k.nets) })
 }
 
-// wanted is an address of a network that no container has been given, for a user to ask for.
+// wanted returns an address of a network that no container has requested.
 func (c *campaign) wanted(n *network) string {
 	base := netip.MustParsePrefix(n.subnet).Addr().As4()
 	for i := 200; ; i++ {
@@ -165,7 +165,7 @@ func (c *campaign) wanted(n *network) string {
 	}
 }
 
-// unreleased tells whether an address that a user wants for a container was leased when all was well last, and more often than
+// unreleased returns whether a requested address of a container was leased in the last view, and more often than
 // containers had it: its release was lost.
 func (c *campaign) unreleased(k *container) bool {
 	for _, wanted := range k.nets {
@@ -187,13 +187,13 @@ func (c *campaign) unreleased(k *container) bool {
 	return false
 }
 
-// newName is a name for a container.
+// newName returns a new container name.
 func (c *campaign) newName() string {
-	c.ever++
-	return "c" + string(rune('a'+c.ever/26%26)) + string(rune('a'+c.ever%26))
+	c.created++
+	return "c" + string(rune('a'+c.created/26%26)) + string(rune('a'+c.created%26))
 }
 
-// seen is a container as it was last seen, nil if it was not.
+// seen returns a container of the view, nil if it does not exist.
 func (v *view) seen(name string) *invariant.Container {
 	for i := range v.Containers {
 		if v.Containers[i].Name == name {

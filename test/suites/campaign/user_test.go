@@ -13,27 +13,27 @@ import (
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
-// operations is the table of all operations.
+// operations returns all operations.
 func operations() []operation {
 	return slices.Concat(userOps, processOps, machineOps, stateOps)
 }
 
-// create makes a network.
+// create creates a network.
 var create = operation{name: "network create", weight: 6, may: func(c *campaign) bool { return len(c.absent()) > 0 },
 	do: func(c *campaign) error {
 		p := random(c.rand, c.absent())
-		c.say("%s", p.name)
+		c.describe("%s", p.name)
 		return c.create(p)
 	}}
 
 // run starts a new container.
 var run = operation{name: "run", weight: 14, may: (*campaign).canRun, do: func(c *campaign) error {
-	k, args := c.planned()
+	k, args := c.newContainer()
 	_, err := docker(args...)
 	return c.started(k, err)
 }}
 
-// start starts a container that has ended.
+// start starts a stopped container.
 var start = operation{name: "start", weight: 6, may: func(c *campaign) bool { return len(c.containers(c.off)) > 0 },
 	do: func(c *campaign) error {
 		k := c.pick(c.off)
@@ -41,13 +41,13 @@ var start = operation{name: "start", weight: 6, may: func(c *campaign) bool { re
 		return c.started(k, err)
 	}}
 
-// userOps are what users do.
+// userOps are the operations of users.
 var userOps = []operation{
 	create,
 	{name: "network rm", weight: 2, may: func(c *campaign) bool { return len(c.idle()) > 0 },
 		do: func(c *campaign) error {
 			n := random(c.rand, c.idle())
-			c.say("%s", n.name)
+			c.describe("%s", n.name)
 			_, err := docker("network", "rm", n.name)
 			if err == nil {
 				delete(c.nets, n.name)
@@ -57,7 +57,7 @@ var userOps = []operation{
 	{name: "network rm, in use", weight: 1, may: func(c *campaign) bool { return len(c.containers(running)) > 0 },
 		do: func(c *campaign) error {
 			net := random(c.rand, random(c.rand, c.containers(running)).named())
-			c.say("%s", net)
+			c.describe("%s", net)
 			return refused("active endpoints", "network", "rm", net)
 		}},
 	{name: "network prune", weight: 1, may: func(c *campaign) bool { return len(c.idle()) > 0 && len(c.containers(stopped)) == 0 },
@@ -85,12 +85,12 @@ var userOps = []operation{
 		do: func(c *campaign) error {
 			k := c.pick(c.connectable)
 			n := random(c.rand, c.others(k))
-			c.say("%s", n.name)
+			c.describe("%s", n.name)
 			_, err := docker("network", "connect", n.name, k.name)
 			if err == nil {
 				k.nets[n.name] = ""
 			} else if c.room(n) < 1 {
-				c.say("(refused)")
+				c.describe("(refused)")
 				return nil
 			}
 			return err
@@ -98,7 +98,7 @@ var userOps = []operation{
 	{name: "network disconnect", weight: 3, may: some(doubled), do: func(c *campaign) error {
 		k := c.pick(doubled)
 		net := random(c.rand, k.named())
-		c.say("%s", net)
+		c.describe("%s", net)
 		_, err := docker("network", "disconnect", net, k.name)
 		if err == nil {
 			delete(k.nets, net)
@@ -108,52 +108,52 @@ var userOps = []operation{
 	{name: "several at once", weight: 5, may: some(all), do: (*campaign).several},
 }
 
-// some is a condition: there is such a container.
+// some is a condition: a container exists for which keep returns true.
 func some(keep func(*container) bool) func(*campaign) bool {
 	return func(c *campaign) bool { return len(c.containers(keep)) > 0 }
 }
 
 // once, stopped and doubled are further sets of containers.
-func once(k *container) bool    { return k.running && !k.again() }
+func once(k *container) bool    { return k.running && !k.autoRestart() }
 func stopped(k *container) bool { return !k.running }
 func doubled(k *container) bool { return healthy(k) && len(k.nets) > 1 }
 
-// pick draws a container, and says so.
+// pick returns a random container and adds it to the description.
 func (c *campaign) pick(keep func(*container) bool) *container {
 	k := random(c.rand, c.containers(keep))
-	c.say("%s", k.name)
+	c.describe("%s", k.name)
 	return k
 }
 
-// absent are the networks that can be made.
+// absent returns the plans of networks that do not exist.
 func (c *campaign) absent() []plan {
 	return slices.DeleteFunc(slices.Clone(plans), func(p plan) bool { return c.nets[p.name] != nil })
 }
 
-// idle are the networks that no container refers to.
+// idle returns the networks that no container is configured with.
 func (c *campaign) idle() []*network {
 	return slices.DeleteFunc(c.networks(), func(n *network) bool { return c.used(n.name) })
 }
 
-// others are the networks that a container is not on.
+// others returns the networks that a container can be connected to.
 func (c *campaign) others(k *container) []*network {
 	return slices.DeleteFunc(c.networks(), func(n *network) bool { return k.has(n.name) || overlap(c, k, n) })
 }
 
-// overlap tells whether a container is on a network with the subnet of n: the engine refuses that.
+// overlap returns whether a container is on a network with the subnet of n: the engine refuses that.
 func overlap(c *campaign, k *container, n *network) bool {
 	return slices.ContainsFunc(k.named(), func(name string) bool { return c.nets[name] != nil && c.nets[name].subnet == n.subnet })
 }
 
-// connectable tells whether a container can be connected to one more network.
+// connectable returns whether a container can be connected to one more network.
 func (c *campaign) connectable(k *container) bool {
 	return healthy(k) && len(k.nets) == 1 && len(c.others(k)) > 0
 }
 
-// sayReplace is in the error about a network that a crash has left.
+// sayReplace matches the advice in the error about a stale network.
 var sayReplace = regexp.MustCompile(`say replace=([0-9A-Za-z_-]+)`)
 
-// create makes a network, and takes the advice that the plugin gives when one that was lost is in the way.
+// create creates a network. If a stale network is in the way, it follows the advice in the plugin's error.
 func (c *campaign) create(p plan) error {
 	args := append(append([]string{"network", "create"}, p.args...), "--ipam-driver", Plugin, "--subnet", p.subnet)
 	id, err := docker(append(args, p.name)...)
@@ -165,7 +165,7 @@ func (c *campaign) create(p plan) error {
 		if advice == nil || !c.isLost(advice[1]) {
 			return err
 		}
-		c.say("-o replace=%s", advice[1])
+		c.describe("-o replace=%s", advice[1])
 		id, err = docker(append(args, "-o", "replace="+advice[1], p.name)...)
 	}
 	if err == nil {
@@ -174,7 +174,7 @@ func (c *campaign) create(p plan) error {
 	return err
 }
 
-// isLost tells whether a network is one that the engine has lost.
+// isLost returns whether an ID, or the start of one, is that of a stale network.
 func (c *campaign) isLost(id string) bool {
 	for lost := range c.lostNets {
 		if strings.HasPrefix(lost, id) {
@@ -184,12 +184,12 @@ func (c *campaign) isLost(id string) bool {
 	return false
 }
 
-// canRun tells whether there may be another container.
-func (c *campaign) canRun() bool { return len(c.nets) > 0 && len(c.cons) < most }
+// canRun returns whether another container may be created.
+func (c *campaign) canRun() bool { return len(c.nets) > 0 && len(c.cons) < maxContainers }
 
-// planned is a new container, chosen at random and the arguments of docker that make it. Now and then it is one that will be refused,
-// for want of devices.
-func (c *campaign) planned() (*container, []string) {
+// newContainer returns a random new container and the docker arguments that create it. It may be one that will be refused
+// because no device is free.
+func (c *campaign) newContainer() (*container, []string) {
 	nets := slices.DeleteFunc(c.networks(), func(n *network) bool { return c.room(n) < 1 })
 	if len(nets) == 0 || c.rand.IntN(8) == 0 {
 		nets = c.networks()
@@ -201,34 +201,34 @@ func (c *campaign) planned() (*container, []string) {
 		k.nets[n.name] = c.wanted(n)
 		args = append(args, "--ip", k.nets[n.name])
 	}
-	c.say("%s", strings.Join(args[3:], " "))
+	c.describe("%s", strings.Join(args[3:], " "))
 	return k, append(args, "lab", "sleep", "1000000")
 }
 
-// started takes note of a container that was to be started. It may be refused only when there is nothing left to give, or when the
-// address that its user wants is still leased to one whose end the plugin was not told of.
+// started updates the model after the start of a container. It may be refused only if no device is free, or if the
+// requested address is still leased to an endpoint whose deletion was lost.
 func (c *campaign) started(k *container, err error) error {
 	full := c.full(k) || err != nil && strings.Contains(err.Error(), "in use since") && c.unreleased(k)
 	removed := c.note(k, err == nil)
 	if err != nil && full {
-		c.say("(refused)")
+		c.describe("(refused)")
 		return removed
 	}
 	return errors.Join(err, removed)
 }
 
-// note takes note of whether a container runs. One that the engine would start with all others when it is started itself always
-// runs, or is removed: so that it never takes what others had.
+// note updates whether a container runs. A container with restart policy "always" that does not run is removed: otherwise the
+// engine would start it at its own start, and it could take the device of another container.
 func (c *campaign) note(k *container, runs bool) error {
 	c.cons[k.name] = k
 	k.running, k.tampered = runs, false
-	if runs || !k.again() {
+	if runs || !k.autoRestart() {
 		return nil
 	}
 	return c.remove(k)
 }
 
-// remove removes a container. Who still holds it sees that it does not run.
+// remove removes a container, and marks it as stopped for callers that still refer to it.
 func (c *campaign) remove(k *container) error {
 	_, err := docker("rm", "-f", k.name)
 	if err == nil {
@@ -238,10 +238,10 @@ func (c *campaign) remove(k *container) error {
 	return err
 }
 
-// ended ends a container with a verb of docker's, or for good.
+// ended stops a container by a docker command, or removes it if it would restart.
 func (c *campaign) ended(k *container, verb ...string) error {
-	if k.again() {
-		c.say("(rm)")
+	if k.autoRestart() {
+		c.describe("(rm)")
 		return c.remove(k)
 	}
 	_, err := docker(append(verb, k.name)...)
@@ -251,7 +251,7 @@ func (c *campaign) ended(k *container, verb ...string) error {
 	return err
 }
 
-// refused runs docker, which must fail with an error that has a text in it.
+// refused runs docker, which must fail with an error that contains text.
 func refused(text string, args ...string) error {
 	_, err := docker(args...)
 	if err == nil {
@@ -263,8 +263,8 @@ func refused(text string, args ...string) error {
 	return nil
 }
 
-// several does something to up to four containers, and starts one, all at the same time. What is refused for want of devices is
-// so only if others had them at some time meanwhile, which nobody can tell.
+// several operates on up to four containers and starts a new one, all concurrently. Containers that are refused because no device is
+// free are accepted: whether another one had the device at that moment is unknown.
 func (c *campaign) several() error {
 	type job struct {
 		k    *container
@@ -280,10 +280,10 @@ func (c *campaign) several() error {
 			verb = c.verb(k)
 		}
 		jobs = append(jobs, &job{k: k, args: append(verb, k.name)})
-		c.say("%s %s;", verb[0], k.name)
+		c.describe("%s %s;", verb[0], k.name)
 	}
 	if c.canRun() {
-		k, args := c.planned()
+		k, args := c.newContainer()
 		jobs = append(jobs, &job{k: k, args: args})
 	}
 	var wg sync.WaitGroup
@@ -310,14 +310,14 @@ func (c *campaign) several() error {
 	return errors.Join(errs...)
 }
 
-// verb draws what is done to a container that runs.
+// verb returns a random docker command for a running container.
 func (c *campaign) verb(k *container) []string {
 	verbs := [][]string{{"restart", "-t", "0"}, {"rm", "-f"}, {"stop", "-t", "0"}}
-	if k.again() {
+	if k.autoRestart() {
 		verbs = verbs[:2]
 	}
 	return random(c.rand, verbs)
 }
 
-// inUse is the error of a network that has nothing left to give.
+// inUse matches the errors of a network without a free device or address.
 var inUse = regexp.MustCompile(`in use|is held by|is on its way back`)
