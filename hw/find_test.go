@@ -28,7 +28,7 @@ func openWith(t *testing.T, k *hwtest.Kernel, kernel hw.Kernel) *hw.Host {
 
 // igb is a PF with two VFs from boot.
 func igb() hwtest.PF {
-	return hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 7, VFs: 2, Up: true}
+	return hwtest.PF{Behaviour: hwtest.IGB(), Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 7, VFs: 2, Up: true}
 }
 
 // wantError compares the whole text of an error.
@@ -178,7 +178,7 @@ func TestCheckUnique(t *testing.T) {
 func TestVirtio(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
-	k.AddPF(hwtest.PF{Name: "ens4", PCI: "0000:00:04.0", Virtio: true, TotalVFs: 2, VFs: 2, Up: true})
+	k.AddPF(hwtest.PF{Name: "ens4", PCI: "0000:00:04.0", Behaviour: hwtest.Virtio(), TotalVFs: 2, VFs: 2, Up: true})
 	h := open(t, k)
 	for _, ref := range []string{"ens4", "00:04.0"} {
 		n, err := h.Netdev(ref)

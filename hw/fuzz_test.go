@@ -47,7 +47,8 @@ var attributes = []string{
 // is not affected.
 func FuzzSysfs(f *testing.F) {
 	k := hwtest.New(f)
-	k.AddPF(hwtest.PF{Name: "ib0", PCI: "0000:01:00.0", TotalVFs: 4, VFs: 2, Up: true, InfiniBand: true, VendorTree: true})
+	k.AddPF(hwtest.PF{Name: "ib0", PCI: "0000:01:00.0", TotalVFs: 4, VFs: 2, Up: true,
+		Behaviour: hwtest.IPoIBVendorTree()})
 	k.AddPF(hwtest.PF{Name: "ens2f0", PCI: "0000:02:00.0", TotalVFs: 4, VFs: 2, Up: true})
 	host, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: k, Boot: "boot-1"})
 	if err != nil {

@@ -139,7 +139,7 @@ func TestEnableAndDisable(t *testing.T) {
 func TestNoCable(t *testing.T) {
 	t.Parallel()
 	pf := bare()
-	pf.NoCable = true
+	pf.Unplugged = true
 	onBench(t, pf, func(b *bench) {
 		start := time.Now()
 		b.must(b.h.EnableVFs(b.ctx, b.pf(), 1))

@@ -14,7 +14,7 @@ func TestSwitchdev(t *testing.T) {
 		pf      hwtest.PF
 		refused bool
 	}{
-		{hwtest.PF{SwitchID: true}, false},
+		{hwtest.PF{Behaviour: hwtest.ICE()}, false},
 		{hwtest.PF{Switchdev: true}, true},
 	} {
 		k := hwtest.New(t)

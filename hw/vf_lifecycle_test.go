@@ -45,17 +45,17 @@ func TestDriversThatCannot(t *testing.T) {
 		spec  hw.VFSpec
 		want  string // error
 	}{
-		"no trust, not asked": {func(p *hwtest.PF) { p.NoTrust = true }, try(hw.VFState{Trust: true}), ""},
-		"no trust, asked": {func(p *hwtest.PF) { p.NoTrust = true }, must(hw.VFState{Trust: true}),
+		"no trust, not asked": {func(p *hwtest.PF) { p.Trust = false }, try(hw.VFState{Trust: true}), ""},
+		"no trust, asked": {func(p *hwtest.PF) { p.Trust = false }, must(hw.VFState{Trust: true}),
 			vf0 + "set trust true" + no},
-		"no trust, asked for none": {func(p *hwtest.PF) { p.NoTrust = true }, must(hw.VFState{Spoofchk: true}), ""},
-		"no spoofchk, not asked":   {func(p *hwtest.PF) { p.NoSpoof = true }, try(hw.VFState{Spoofchk: true}), ""},
-		"no spoofchk, asked": {func(p *hwtest.PF) { p.NoSpoof = true }, must(hw.VFState{Spoofchk: true}),
+		"no trust, asked for none": {func(p *hwtest.PF) { p.Trust = false }, must(hw.VFState{Spoofchk: true}), ""},
+		"no spoofchk, not asked":   {func(p *hwtest.PF) { p.Spoofchk = false }, try(hw.VFState{Spoofchk: true}), ""},
+		"no spoofchk, asked": {func(p *hwtest.PF) { p.Spoofchk = false }, must(hw.VFState{Spoofchk: true}),
 			vf0 + "set spoofchk true" + no},
-		"neither, both asked": {func(p *hwtest.PF) { p.NoSpoof, p.NoTrust = true, true },
+		"neither, both asked": {func(p *hwtest.PF) { p.Spoofchk, p.Trust = false, false },
 			must(hw.VFState{Spoofchk: true, Trust: true}), vf0 + "set spoofchk true" + no + "\n" + vf0 + "set trust true" + no},
-		"nothing at all, not asked": {func(p *hwtest.PF) { p.NoVFOps = true }, try(hw.VFState{Spoofchk: true, Trust: true}), ""},
-		"nothing at all, a vlan asked": {func(p *hwtest.PF) { p.NoVFOps = true },
+		"nothing at all, not asked": {func(p *hwtest.PF) { p.VFOps = false }, try(hw.VFState{Spoofchk: true, Trust: true}), ""},
+		"nothing at all, a vlan asked": {func(p *hwtest.PF) { p.VFOps = false },
 			hw.VFSpec{VFState: hw.VFState{VLAN: hw.VLAN{ID: 5}}, Policies: map[hw.VFAttr]hw.Policy{hw.VFVLAN: hw.Required}},
 			vf0 + "set vlan 5" + no},
 	} {
@@ -117,7 +117,7 @@ func TestVFDeadAtBoot(t *testing.T) {
 	for name, broken := range map[string]bool{"for a while": false, "for good": true} {
 		t.Run(name, func(t *testing.T) {
 			pf := igb()
-			pf.DeadProbes, pf.HidesMACs = 1, true
+			pf.DeadProbes, pf.ReportsOwnMAC = 1, false
 			if broken {
 				pf.BadVFs = []int{0}
 			}

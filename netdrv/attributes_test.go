@@ -6,13 +6,14 @@ import (
 	plugin "github.com/docker/go-plugins-helpers/network"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // able adds a PF that supports all attributes of rtnetlink, and has two VFs.
 func able(m *machine) {
 	pf := igb()
-	pf.Up, pf.VFs, pf.AllVFOps = true, 2, true
+	pf.Up, pf.VFs, pf.Behaviour = true, 2, hwtest.AllVFOps()
 	m.kernel.AddPF(pf)
 	m.settled()
 }
@@ -146,7 +147,7 @@ func TestUnsupportedByIGB(t *testing.T) {
 func TestUnsupportedDefaults(t *testing.T) {
 	story(t, func(m *machine) {
 		pf := igb()
-		pf.NoTrust, pf.NoSpoof = true, true
+		pf.Trust, pf.Spoofchk = false, false
 		m.kernel.AddPF(pf)
 		m.mustCreate("n", "netdevice=ens1f0")
 		m.mustRun("a", "n")
@@ -164,7 +165,7 @@ func TestLinkState(t *testing.T) {
 		t.Run(state, func(t *testing.T) {
 			story(t, func(m *machine) {
 				pf := igb()
-				pf.Up, pf.VFs, pf.AllVFOps, pf.NoCable = true, 1, true, true
+				pf.Up, pf.VFs, pf.Behaviour, pf.Unplugged = true, 1, hwtest.AllVFOps(), true
 				m.kernel.AddPF(pf)
 				m.settled()
 				before := m.kernel.String()

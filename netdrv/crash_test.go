@@ -80,7 +80,7 @@ func scenarios() map[string]scenario {
 		"vf of an infiniband pf of its vendor's driver": {
 			hardware: func(m *machine) {
 				pf := hca()
-				pf.VendorTree = true
+				pf.Behaviour = hwtest.IPoIBVendorTree()
 				m.kernel.AddPF(pf)
 			},
 			run: container("netdevice=ib0", "link_state=enable"),

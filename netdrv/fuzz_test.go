@@ -14,7 +14,7 @@ import (
 
 // quickPF is a PF with two VFs on which no operation takes long.
 func quickPF() hwtest.PF {
-	return hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 2, VFs: 2, Up: true, AllVFOps: true}
+	return hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 2, VFs: 2, Up: true, Behaviour: hwtest.AllVFOps()}
 }
 
 // FuzzNetworkOptions: a network is created with any three options, can be used, and leaves nothing behind; or the error names one of them,

@@ -17,7 +17,7 @@ import (
 // hca is a PF with IP over InfiniBand. It is modelled on the kernel's sources only: no hardware, not even an emulated one, was available.
 func hca() hwtest.PF {
 	return hwtest.PF{Name: "ib0", PCI: "0000:01:00.0", Up: true, TotalVFs: 4, Driver: "mlx5_core", VFDriver: "mlx5_core",
-		Vendor: "0x15b3", Device: "0x1017", VFDevice: "0x1018", VFOffset: 1, VFStride: 1, InfiniBand: true,
+		Vendor: "0x15b3", Device: "0x1017", VFDevice: "0x1018", VFOffset: 1, VFStride: 1, Behaviour: hwtest.IPoIB(),
 		ProbeTakes: 200 * time.Millisecond, VFCarrierAfter: time.Second}
 }
 
@@ -135,7 +135,7 @@ func TestEthernetOfInfiniBand(t *testing.T) {
 func TestSubnetManager(t *testing.T) {
 	story(t, func(m *machine) {
 		pf := hca()
-		pf.NoManager = true
+		pf.SubnetManager = false
 		m.kernel.AddPF(pf)
 		before := m.kernel.String()
 		m.mustCreate("n", "netdevice=ib0")
@@ -161,7 +161,7 @@ func TestSubnetManager(t *testing.T) {
 	})
 	story(t, func(m *machine) { // with link_state=disable the port is not waited for
 		pf := hca()
-		pf.NoManager = true
+		pf.SubnetManager = false
 		m.kernel.AddPF(pf)
 		m.mustCreate("n", "netdevice=ib0", "link_state=disable")
 		m.mustRun("a", "n")
@@ -180,7 +180,8 @@ func infiniBandTree(t *testing.T, mute bool) {
 	const guid = "02:00:00:00:00:00:AB:02"
 	story(t, func(m *machine) {
 		pf := hca()
-		pf.VendorTree, pf.MuteVFs = true, mute
+		pf.Behaviour = hwtest.IPoIBVendorTree()
+		pf.ReportsVFs = !mute
 		m.kernel.AddPF(pf)
 		before := m.kernel.String()
 		file := func(name string) string {

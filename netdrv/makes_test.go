@@ -10,10 +10,9 @@ import (
 
 // asked is an option for a VF, and whether a make of NIC supports it.
 func asked(pf hwtest.PF) map[string]bool {
-	ops := !pf.NoVFOps && !pf.Virtio
 	return map[string]bool{
-		"vlan=100": ops, "spoofchk=off": ops, "trust=on": ops, "max_tx_rate=1000": ops,
-		"vlan_qos=3": ops && !pf.NoQoS, "min_tx_rate=100": pf.MinRates, "link_state=enable": pf.LinkStates,
+		"vlan=100": pf.VFOps, "spoofchk=off": pf.VFOps, "trust=on": pf.VFOps, "max_tx_rate=1000": pf.VFOps,
+		"vlan_qos=3": pf.VFOps && pf.VLANQoS, "min_tx_rate=100": pf.MinRate, "link_state=enable": pf.LinkState,
 		"vlan_proto=802.1ad": pf.Dot1AD,
 	}
 }
@@ -116,7 +115,7 @@ func TestMakesRefuse(t *testing.T) {
 	})
 	story(t, func(m *machine) {
 		for _, make := range hwtest.Makes() {
-			if make.PF.MuteLinkState {
+			if make.PF.IgnoresLinkState {
 				m.kernel.AddPF(make.PF)
 			}
 		}

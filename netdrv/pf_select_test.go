@@ -269,7 +269,7 @@ func TestPFsWithoutCable(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		for i, name := range []string{"ens1f0", "ens2f0", "ens3f0", "ens4f0"} {
-			m.kernel.AddPF(hwtest.PF{Name: name, PCI: fmt.Sprintf("0000:%02x:00.0", i+1), TotalVFs: 2, NoCable: true})
+			m.kernel.AddPF(hwtest.PF{Name: name, PCI: fmt.Sprintf("0000:%02x:00.0", i+1), TotalVFs: 2, Unplugged: true})
 		}
 		m.settled()
 		m.mustCreate("n", "netdevice=ens1f0,ens2f0,ens3f0,ens4f0")

@@ -11,7 +11,7 @@ import (
 
 // igb is a PF like that of the lab.
 func igb() hwtest.PF {
-	return hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 7,
+	return hwtest.PF{Behaviour: hwtest.IGB(), Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 7,
 		CarrierAfter: 3 * time.Second, VFCarrierAfter: 100 * time.Millisecond, ProbeTakes: 40 * time.Millisecond,
 		VFDriverAfter: 200 * time.Millisecond, ResetTakes: 300 * time.Millisecond}
 }

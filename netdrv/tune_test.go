@@ -272,7 +272,7 @@ func TestInterruptsRefused(t *testing.T) {
 			"it is managed by the kernel, which alone says where it goes: operation not permitted"},
 		"no /proc/irq": {func(k *hwtest.Kernel, _ *hwtest.PF) { k.NoProcIRQ = true }, nil, "look for its interrupts: " +
 			"the plugin was not given /proc/irq (see docs/tuning.md): not supported by the driver"},
-		"none in use": {func(_ *hwtest.Kernel, pf *hwtest.PF) { pf.NoIRQs = true }, nil, "look for its interrupts: " +
+		"none in use": {func(_ *hwtest.Kernel, pf *hwtest.PF) { pf.IRQs = false }, nil, "look for its interrupts: " +
 			"it has no msi-x interrupts of its own in use: not supported by the driver"},
 		"anything else": {func(*hwtest.Kernel, *hwtest.PF) {}, errors.New("no luck"), "send interrupt 29 to cpu 1: no luck"},
 	} {

@@ -135,7 +135,7 @@ func TestStickyWithoutCarrier(t *testing.T) {
 	story(t, func(m *machine) {
 		plug := func(cable bool) func(m *machine) {
 			return func(m *machine) {
-				m.kernel.AddPF(hwtest.PF{Name: "ens1f0", PCI: pfPCI, Up: true, TotalVFs: 2, VFs: 2, NoCable: !cable})
+				m.kernel.AddPF(hwtest.PF{Name: "ens1f0", PCI: pfPCI, Up: true, TotalVFs: 2, VFs: 2, Unplugged: !cable})
 				m.kernel.AddPF(hwtest.PF{Name: "ens2f0", PCI: "0000:02:00.0", Up: true, TotalVFs: 2, VFs: 2})
 			}
 		}

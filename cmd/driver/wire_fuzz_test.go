@@ -39,7 +39,7 @@ type target struct {
 func fuzzed(t *testing.T, run func(f *target)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &target{T: t, kernel: hwtest.New(t), store: store.NewMemory()}
-		f.kernel.AddPF(hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", TotalVFs: 2, VFs: 2, Up: true, AllVFOps: true})
+		f.kernel.AddPF(hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", TotalVFs: 2, VFs: 2, Up: true, Behaviour: hwtest.AllVFOps()})
 		f.kernel.AddPF(hwtest.PF{Name: "ens2", PCI: "0000:02:00.0", Up: true})
 		before := f.kernel.String()
 		stop := sync.OnceFunc(f.open())

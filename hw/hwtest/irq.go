@@ -75,7 +75,7 @@ func (k *Kernel) requeueLocked(l *link, q hw.Queues) {
 // requestIRQsLocked is a driver opening its device. /proc/irq knows the vectors from then on, until they are taken.
 func (k *Kernel) requestIRQsLocked(l *link) {
 	for _, i := range k.irqs {
-		if l.dev != nil && i.dev == l.dev && !l.dev.conf.NoIRQs {
+		if l.dev != nil && i.dev == l.dev && l.dev.conf.IRQs {
 			i.requested = true
 		}
 	}

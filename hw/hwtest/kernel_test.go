@@ -329,7 +329,7 @@ func TestFaults(t *testing.T) {
 }
 
 func TestVirtio(t *testing.T) {
-	k := igb(t, func(c *hwtest.PF) { c.Virtio, c.VFs = true, 2 })
+	k := igb(t, func(c *hwtest.PF) { c.Behaviour, c.VFs = hwtest.Virtio(), 2 })
 	if got := read(t, k, "class/net/ens1f0/device"); got != "virtio0" {
 		t.Errorf("device of ens1f0 is %s, want virtio0", got)
 	}
@@ -367,5 +367,18 @@ func TestAddressesAndRoutes(t *testing.T) {
 	as, err := k.Addrs(index)
 	if diff := cmp.Diff([]hw.Addr{{CIDR: "192.0.2.1/24", Label: "veth0"}}, as); err != nil || diff != "" {
 		t.Errorf("addresses of a link that is down (%v): %s", err, diff)
+	}
+}
+
+// TestPresets: every preset says where it is known from, and only one that was read in sources or composed has words for it.
+func TestPresets(t *testing.T) {
+	presets := []hwtest.Behaviour{hwtest.IGB(), hwtest.AllVFOps(), hwtest.IPoIB(), hwtest.IPoIBVendorTree()}
+	for _, m := range hwtest.Makes() {
+		presets = append(presets, m.PF.Behaviour)
+	}
+	for _, b := range presets {
+		if b.Source.Kind == 0 || (b.Source.Kind == hwtest.SourceLab) != (b.Source.Files == "") {
+			t.Errorf("the source is %+v", b.Source)
+		}
 	}
 }

@@ -1,46 +1,167 @@
 package hwtest
 
+// A Behaviour is what the driver of a PF, or its device, does differently from another one. Start from a preset, such as
+// IGB, and change what the test is about. A PF whose Behaviour is the zero value behaves as IGB says.
+type Behaviour struct {
+	Source Source // of the preset
+
+	InfiniBand    bool // its netdev and its VFs' are IPoIB; the PF sets GUIDs and link states, and nothing else
+	RDMA          bool // each function has an RDMA device as well, called mlx5_N; needed for InfiniBand
+	VendorTree    bool // with InfiniBand: GUIDs and link states are set through sriov/N/{node,port,policy} alone
+	SubnetManager bool // with InfiniBand: a subnet manager configures the ports of the fabric
+	Virtio        bool // sysfs has one level more, virtioN
+	SwitchID      bool // it has a phys_switch_id in legacy mode, too
+
+	VFOps            bool // the PF can set attributes of its VFs and report them; without, the fields below do not count
+	ReportsVFs       bool // the PF reports what it has set for its VFs
+	Trust            bool // trust is supported
+	Spoofchk         bool // spoofchk is supported
+	SpoofchkDefault  bool // spoofchk of a fresh VF is on
+	VLANQoS          bool // a VLAN may have a priority
+	Dot1AD           bool // vlan_proto 802.1ad is supported
+	LinkState        bool // link_state is supported
+	IgnoresLinkState bool // link_state disable is done, enable is not, and neither is refused or reported
+	MinRate          bool // min_tx_rate is supported, and rates can be set while there is no link
+
+	ReportsOwnMAC bool // the PF reports the MAC that a VF has chosen itself, too; without, only one that the PF has set
+	VFChoosesMAC  bool // an untrusted VF may give its netdev any MAC
+	MACResetsVF   bool // a VF is reset if its PF sets its MAC, and its netdev has that MAC without being bound again
+
+	IRQs        bool // its driver requests interrupts
+	ManagedIRQs bool // the kernel alone chooses the CPUs of its interrupts
+}
+
+// A Source says where a Behaviour is known from.
+type Source struct {
+	Kind  SourceKind
+	Files string // for SourceRead: files of Linux 6.12, below drivers; for SourceComposed: why it exists
+}
+
+// A SourceKind says how a Behaviour was found out.
+type SourceKind int
+
+// Kinds of source. The zero value is no source: the Behaviour did not start from a preset.
+const (
+	SourceLab      SourceKind = iota + 1 // held to the real driver: the lab has the device
+	SourceRead                           // read in the kernel's sources or a manual, never seen on a device
+	SourceComposed                       // no driver behaves like this
+)
+
+// IGB is an Intel 82576, which QEMU emulates for the lab. VFs are bound to igbvf.
+func IGB() Behaviour {
+	return Behaviour{
+		Source:        Source{Kind: SourceLab},
+		SubnetManager: true,
+		VFOps:         true, ReportsVFs: true, Trust: true, Spoofchk: true, SpoofchkDefault: true, VLANQoS: true,
+		ReportsOwnMAC: true,
+		IRQs:          true,
+	}
+}
+
+// AllVFOps is an igb that supports all attributes of rtnetlink.
+func AllVFOps() Behaviour {
+	b := IGB()
+	b.Source = Source{SourceComposed, "a test of all attributes needs one PF that supports them"}
+	b.LinkState, b.MinRate, b.Dot1AD = true, true, true
+	return b
+}
+
+// IXGBE is an Intel 82599. ixgbe_ndo_set_vf_bw refuses a minimum, and works only with a link; ixgbe_ndo_set_vf_link_state
+// accepts "enable" without doing it, and ixgbe_ndo_get_vf_config reports neither.
+func IXGBE() Behaviour {
+	b := IGB()
+	b.Source = Source{SourceRead, "net/ethernet/intel/ixgbe/ixgbe_sriov.c"}
+	b.IgnoresLinkState = true
+	return b
+}
+
+// I40E is an Intel X710. i40e_ndo_set_vf_bw refuses a minimum, i40e_ndo_set_vf_port_vlan another protocol than 802.1q;
+// i40e_ndo_set_vf_mac resets the VF, and iavf then reads its MAC again.
+func I40E() Behaviour {
+	b := IGB()
+	b.Source = Source{SourceRead, "net/ethernet/intel/i40e/i40e_virtchnl_pf.c"}
+	b.LinkState, b.MACResetsVF = true, true
+	return b
+}
+
+// ICE is an Intel E810. ice_is_supported_port_vlan_proto accepts 802.1ad only in double VLAN mode, which is not the
+// default; ice_set_vf_bw supports both rates; ice_set_vf_mac resets the VF. ice_devlink_create_pf_port gives it a
+// phys_switch_id in legacy mode, too.
+func ICE() Behaviour {
+	b := IGB()
+	b.Source = Source{SourceRead, "net/ethernet/intel/ice/ice_sriov.c, net/ethernet/intel/ice/devlink/devlink_port.c"}
+	b.LinkState, b.MinRate, b.MACResetsVF, b.SwitchID = true, true, true, true
+	return b
+}
+
+// MLX5 is a ConnectX in Ethernet mode with its eswitch in legacy mode. mlx5e_set_vf_vlan supports only 802.1q. In
+// esw/legacy.c, spoofchk is off by default, and the MAC that is reported is the one that the PF has set. A VF's
+// netdev takes any MAC. mlx5e_devlink_port_register gives the PF a phys_switch_id in legacy mode, too.
+func MLX5() Behaviour {
+	b := IGB()
+	b.Source = Source{SourceRead, "net/ethernet/mellanox/mlx5/core/{en_main.c,esw/legacy.c,en/devlink.c}"}
+	b.RDMA, b.LinkState, b.MinRate, b.VFChoosesMAC, b.SwitchID = true, true, true, true, true
+	b.SpoofchkDefault, b.ReportsOwnMAC = false, false
+	return b
+}
+
+// IPoIB is a ConnectX in InfiniBand mode with the kernel's own driver.
+func IPoIB() Behaviour {
+	b := IGB()
+	b.Source = Source{SourceRead, "net/ethernet/mellanox/mlx5/core/ipoib, infiniband/ulp/ipoib, infiniband/hw/mlx5/ib_virt.c"}
+	b.InfiniBand, b.RDMA, b.LinkState = true, true, true
+	return b
+}
+
+// IPoIBVendorTree is a ConnectX in InfiniBand mode with the driver of its vendor, which has files below the PF for what
+// it sets on VFs.
+func IPoIBVendorTree() Behaviour {
+	b := IPoIB()
+	b.Source = Source{SourceRead, "the manual of the vendor's driver"}
+	b.VendorTree = true
+	return b
+}
+
+// BNXT is a Broadcom BCM57414. bnxt_set_vf_vlan refuses a priority and other protocols than 802.1q; spoofchk is off by
+// default.
+func BNXT() Behaviour {
+	b := IGB()
+	b.Source = Source{SourceRead, "net/ethernet/broadcom/bnxt/bnxt_sriov.c"}
+	b.LinkState, b.MinRate = true, true
+	b.VLANQoS, b.SpoofchkDefault = false, false
+	return b
+}
+
+// Virtio is a virtio-net device. drivers/net/virtio_net.c has no operation for VFs at all.
+func Virtio() Behaviour {
+	b := IGB()
+	b.Virtio, b.VFOps = true, false
+	return b
+}
+
 // A Make is a NIC as its driver shows it and behaves.
 type Make struct {
 	Name string
 	PF   PF
 }
 
-// Makes are the NICs that package hw knows the VFs' driver of. All but igb and virtio, which the lab has, are from their
-// documentation and the kernel's sources (drivers/net/ethernet; Linux 6.12), not recorded from a card. The PFs are called
-// ens1f0, are at 0000:01:00.0, down, and have no VFs yet.
+// Makes returns the NICs whose VF driver package hw knows. The PFs are called ens1f0, are at 0000:01:00.0, down, and have
+// no VFs yet. Behaviour.Source says which of them the lab has.
 func Makes() []Make {
 	makes := []Make{
-		{"igb 82576", PF{TotalVFs: 7}},
-
-		// intel/ixgbe/ixgbe_sriov.c: ixgbe_ndo_set_vf_bw refuses a minimum, and works only with a link;
-		// ixgbe_ndo_set_vf_link_state takes "enable" without doing it, and ixgbe_ndo_get_vf_config tells neither.
-		{"ixgbe 82599", PF{Device: "0x10fb", VFDevice: "0x10ed", Driver: "ixgbe", VFDriver: "ixgbevf", TotalVFs: 63,
-			MuteLinkState: true}},
-
-		// intel/i40e/i40e_virtchnl_pf.c: i40e_ndo_set_vf_bw refuses a minimum, i40e_ndo_set_vf_port_vlan another protocol
-		// than 802.1q; i40e_ndo_set_vf_mac resets the VF, and iavf then reads its MAC anew.
-		{"i40e X710", PF{Device: "0x1572", VFDevice: "0x154c", Driver: "i40e", VFDriver: "iavf", TotalVFs: 32, VFOffset: 0x110,
-			VFStride: 1, LinkStates: true, MACAtOnce: true}},
-
-		// intel/ice/ice_sriov.c: ice_is_supported_port_vlan_proto takes 802.1ad only in double VLAN mode, which is not the
-		// default; ice_set_vf_bw knows both rates; ice_set_vf_mac resets the VF. It has a phys_switch_id in legacy mode, too
-		// (ice/devlink/devlink_port.c, ice_devlink_create_pf_port).
-		{"ice E810", PF{Device: "0x1592", VFDevice: "0x1889", Driver: "ice", VFDriver: "iavf", TotalVFs: 128, VFOffset: 8,
-			VFStride: 1, LinkStates: true, MinRates: true, MACAtOnce: true, SwitchID: true}},
-
-		// mellanox/mlx5/core/en_main.c: mlx5e_set_vf_vlan knows only 802.1q; esw/legacy.c: spoofchk is off until it is asked
-		// for, and the MAC that is reported is the one that the PF has set. A VF's netdev takes any MAC.
-		mlx5("mlx5 ConnectX-5", "0x1017", "0x1018"),
-		mlx5("mlx5 ConnectX-6", "0x101b", "0x101c"),
-
-		// broadcom/bnxt/bnxt_sriov.c: bnxt_set_vf_vlan refuses a priority and other protocols than 802.1q; spoofchk is off
-		// until it is asked for.
-		{"bnxt BCM57414", PF{Vendor: "0x14e4", Device: "0x16d7", VFDevice: "0x16dc", Driver: "bnxt_en", VFDriver: "bnxt_en",
-			TotalVFs: 64, VFOffset: 0x10, VFStride: 1, PortName: "p0", LinkStates: true, MinRates: true, NoQoS: true, SpoofOff: true}},
-
-		// drivers/net/virtio_net.c has no operation for VFs at all.
-		{"virtio", PF{Vendor: "0x1af4", Device: "0x1041", VFDevice: "0x1041", Virtio: true, TotalVFs: 63, VFOffset: 1, VFStride: 1}},
+		{"igb 82576", PF{Behaviour: IGB(), TotalVFs: 7}},
+		{"ixgbe 82599", PF{Behaviour: IXGBE(), Device: "0x10fb", VFDevice: "0x10ed", Driver: "ixgbe", VFDriver: "ixgbevf",
+			TotalVFs: 63}},
+		{"i40e X710", PF{Behaviour: I40E(), Device: "0x1572", VFDevice: "0x154c", Driver: "i40e", VFDriver: "iavf", TotalVFs: 32,
+			VFOffset: 0x110, VFStride: 1}},
+		{"ice E810", PF{Behaviour: ICE(), Device: "0x1592", VFDevice: "0x1889", Driver: "ice", VFDriver: "iavf", TotalVFs: 128,
+			VFOffset: 8, VFStride: 1}},
+		{"mlx5 ConnectX-5", connectX("0x1017", "0x1018")},
+		{"mlx5 ConnectX-6", connectX("0x101b", "0x101c")},
+		{"bnxt BCM57414", PF{Behaviour: BNXT(), Vendor: "0x14e4", Device: "0x16d7", VFDevice: "0x16dc", Driver: "bnxt_en",
+			VFDriver: "bnxt_en", TotalVFs: 64, VFOffset: 0x10, VFStride: 1, PortName: "p0"}},
+		{"virtio", PF{Behaviour: Virtio(), Vendor: "0x1af4", Device: "0x1041", VFDevice: "0x1041", TotalVFs: 63, VFOffset: 1,
+			VFStride: 1}},
 	}
 	for i := range makes {
 		makes[i].PF.Name, makes[i].PF.PCI, makes[i].PF.MAC = "ens1f0", "0000:01:00.0", "52:54:00:aa:00:00"
@@ -48,10 +169,8 @@ func Makes() []Make {
 	return makes
 }
 
-// mlx5 is a ConnectX in Ethernet mode with its eswitch in legacy mode, where it has a phys_switch_id all the same
-// (mellanox/mlx5/core/en/devlink.c, mlx5e_devlink_port_register).
-func mlx5(name, device, vfDevice string) Make {
-	return Make{name, PF{Vendor: "0x15b3", Device: device, VFDevice: vfDevice, Driver: "mlx5_core", VFDriver: "mlx5_core",
-		TotalVFs: 16, VFOffset: 2, VFStride: 1, PortName: "p0", RDMA: true, LinkStates: true, MinRates: true, SpoofOff: true,
-		HidesMACs: true, FreeMACs: true, SwitchID: true}}
+// connectX returns a PF of mlx5 with its PCI device IDs.
+func connectX(device, vfDevice string) PF {
+	return PF{Behaviour: MLX5(), Vendor: "0x15b3", Device: device, VFDevice: vfDevice, Driver: "mlx5_core", VFDriver: "mlx5_core",
+		TotalVFs: 16, VFOffset: 2, VFStride: 1, PortName: "p0"}
 }

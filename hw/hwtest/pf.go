@@ -10,14 +10,17 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// A PF describes a network function on the PCI bus. What is not said is as on an igb.
+// A PF describes a network function on the PCI bus. What is not given is as on an igb.
 type PF struct {
-	Name     string // of its netdev
-	PCI      string // "0000:01:00.0"
-	MAC      hw.MAC // drawn when ""
-	Up       bool   // set up from the start, with carrier unless NoCable
-	NUMANode int    // -1 as on machines that have no nodes
-	NoCable  bool   // never has carrier
+	Behaviour // of its driver; the zero value is IGB()
+
+	Name      string // of its netdev
+	PCI       string // "0000:01:00.0"
+	MAC       hw.MAC // drawn if ""
+	Up        bool   // set up from the start, with carrier unless Unplugged
+	NUMANode  int    // -1 as on machines that have no nodes
+	Unplugged bool   // it has no cable, and never has carrier
+	Switchdev bool   // its eswitch is in switchdev mode
 
 	Vendor   string // "0x8086"
 	Device   string // "0x10c9"
@@ -30,33 +33,8 @@ type PF struct {
 	VFStride int    // 2
 	PortName string // phys_port_name; "" for a driver that has none
 
-	SwitchID  bool // it has a phys_switch_id in legacy mode, too
-	Switchdev bool // its eswitch is in switchdev mode
-
-	InfiniBand    bool // its netdev and its VFs' are IPoIB; the PF sets GUIDs and link states, and nothing else
-	RDMA          bool // each function has an RDMA device as well, called mlx5_N; always so with InfiniBand
-	VendorTree    bool // with InfiniBand: GUIDs and link states are set through sriov/N/{node,port,policy} alone
-	MuteVFs       bool // the PF could report what it has set for its VFs, and never does
-	NoManager     bool // no subnet manager configures the ports of the fabric
-	Virtio        bool // sysfs has one level more, virtioN, and the PF cannot set anything on its VFs
-	AllVFOps      bool // LinkStates, MinRates and Dot1AD
-	LinkStates    bool // link_state is supported
-	MuteLinkState bool // link_state disable is done, enable is not, and neither is refused or reported
-	MinRates      bool // min_tx_rate is supported, and rates are also while there is no link
-	Dot1AD        bool // vlan_proto 802.1ad is supported
-	NoQoS         bool // a VLAN with a priority is refused
-	NoVFOps       bool // the PF cannot set anything on its VFs and reports none
-	NoTrust       bool // trust is not supported
-	NoSpoof       bool // spoofchk is not supported
-	SpoofOff      bool // spoofchk of a fresh VF is off
-	HidesMACs     bool // the PF reports a VF's MAC only when it has set it; igb reports the one that the VF has chosen too
-	FreeMACs      bool // an untrusted VF may give its netdev any MAC
-	MACAtOnce     bool // a VF is reset when its PF sets its MAC, which its netdev then has without being bound anew
-
-	VFQueues    int    // combined queues that a VF has and that can be made fewer; 0 for none to be changed, as with igbvf
-	LocalCPUs   string // of its NUMA node, "0-3"
-	ManagedIRQs bool   // the kernel alone says where its interrupts go
-	NoIRQs      bool   // its driver requests none
+	VFQueues  int    // combined queues that a VF has and that can be reduced; 0 if they cannot be changed, as with igbvf
+	LocalCPUs string // of its NUMA node, "0-3"
 
 	VFMAC      func(vf int) hw.MAC // MAC that the firmware has set for a VF
 	DeadProbes int                 // how many times a VF comes up dead when it is probed
@@ -66,21 +44,21 @@ type PF struct {
 	VFCarrierAfter time.Duration // from a VF being up to its carrier
 	ResetTakes     time.Duration // from the number of VFs being changed to the PF's carrier being back; igb: some 0.3 s
 	VFsRecover     time.Duration // from the PF's carrier to that of VFs that stayed up when it went down; igb: 10 s
-	DriverAfter    time.Duration // from its being there to its driver being bound to it: what the host has set up is not yet then
+	DriverAfter    time.Duration // from its being there to its driver being bound to it: only then does the host set it up
 	ProbeTakes     time.Duration // from a driver being bound to its netdev
 	VFDriverAfter  time.Duration // from VFs being made to their driver being loaded; less than 0 for never
 }
 
-// defaults fills in what an igb is.
+// defaults returns the PF with the values of an igb for what is not given.
 func (c PF) defaults() PF {
+	if c.Behaviour == (Behaviour{}) {
+		c.Behaviour = IGB()
+	}
 	if c.Virtio {
 		c.Driver, c.VFDriver = cmp.Or(c.Driver, "virtio-pci"), cmp.Or(c.VFDriver, "virtio-pci")
-		c.NoVFOps = true
 	}
-	c.RDMA = c.RDMA || c.InfiniBand
 	c.Driver, c.VFDriver = cmp.Or(c.Driver, "igb"), cmp.Or(c.VFDriver, "igbvf")
 	c.Vendor, c.Device, c.VFDevice = cmp.Or(c.Vendor, "0x8086"), cmp.Or(c.Device, "0x10c9"), cmp.Or(c.VFDevice, "0x10ca")
-	c.LinkStates, c.MinRates, c.Dot1AD = c.LinkStates || c.AllVFOps || c.InfiniBand, c.MinRates || c.AllVFOps, c.Dot1AD || c.AllVFOps
 	c.LocalCPUs = cmp.Or(c.LocalCPUs, "0-3")
 	c.VFOffset, c.VFStride = cmp.Or(c.VFOffset, 0x80), cmp.Or(c.VFStride, 2)
 	return c
@@ -119,6 +97,9 @@ func (k *Kernel) AddPF(c PF) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	c = c.defaults()
+	if c.Source.Kind == 0 {
+		k.t.Fatalf("hwtest: the behaviour of %s starts from no preset, such as IGB()", c.Name)
+	}
 	k.tree.file("devices/system/cpu/online", k.CPUs, nil)
 	if c.MAC == "" {
 		c.MAC = k.drawMAC()
@@ -142,7 +123,7 @@ func (k *Kernel) AddPF(c PF) {
 		return
 	}
 	k.boundLocked(d, c.Driver)
-	d.net = &link{dev: d, cable: !c.NoCable, trained: c.Up && !c.NoCable, assign: nameRenamed, udevName: c.Name,
+	d.net = &link{dev: d, cable: !c.Unplugged, trained: c.Up && !c.Unplugged, assign: nameRenamed, udevName: c.Name,
 		Link: hw.Link{Name: c.Name, Type: "ether", MAC: c.MAC, PermMAC: c.MAC, MTU: 1500, TxQLen: 1000, Up: c.Up}}
 	if c.InfiniBand {
 		d.net.Type, d.net.PermMAC, d.net.MTU, d.net.TxQLen = "infiniband", "", 2044, 256

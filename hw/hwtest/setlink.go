@@ -284,7 +284,7 @@ func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
 		return syscall.EINVAL
 	}
 	if d := l.dev; d != nil && d.pf != nil && !d.dead && l.Type == "ether" {
-		if d.adminMAC && !d.state.Trust && !d.conf.FreeMACs && d.state.MAC != mac {
+		if d.adminMAC && !d.state.Trust && !d.conf.VFChoosesMAC && d.state.MAC != mac {
 			return syscall.EADDRNOTAVAIL
 		}
 		d.reportMAC(mac)

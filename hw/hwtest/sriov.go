@@ -108,7 +108,7 @@ func (k *Kernel) bindLocked(d *device, name string) {
 }
 
 func (k *Kernel) makeNetdevLocked(d *device) {
-	l := &link{dev: d, cable: !d.conf.NoCable, assign: nameByKernel, udevName: d.conf.Name,
+	l := &link{dev: d, cable: !d.conf.Unplugged, assign: nameByKernel, udevName: d.conf.Name,
 		Link: hw.Link{Name: k.freeNameLocked("eth"), Type: "ether", MAC: d.conf.MAC, MTU: 1500, TxQLen: 1000}}
 	if d.pf != nil {
 		l.cable = true
@@ -136,7 +136,7 @@ func (k *Kernel) makeNetdevLocked(d *device) {
 
 // reportMAC is a VF telling its PF the MAC that it uses.
 func (d *device) reportMAC(mac hw.MAC) {
-	if !d.conf.HidesMACs || d.adminMAC {
+	if d.conf.ReportsOwnMAC || d.adminMAC {
 		d.state.MAC = mac
 	}
 }
@@ -216,7 +216,7 @@ func (k *Kernel) addVFLocked(pf *device, i int) error {
 		return err
 	}
 	vf := &device{addr: addr, path: path.Join(path.Dir(pf.path), addr), conf: pf.conf, pf: pf, index: i,
-		state: hw.VFState{Spoofchk: !pf.conf.NoSpoof && !pf.conf.SpoofOff}}
+		state: hw.VFState{Spoofchk: pf.conf.Spoofchk && pf.conf.SpoofchkDefault}}
 	if pf.conf.InfiniBand {
 		vf.state, vf.off = hw.VFState{LinkMode: hw.LinkDisable}, true
 	}

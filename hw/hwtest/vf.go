@@ -17,12 +17,12 @@ func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 	if l == nil {
 		return nil, hw.FromErrno(syscall.ENODEV)
 	}
-	if l.dev == nil || l.dev.pf != nil || l.dev.conf.NoVFOps {
+	if l.dev == nil || l.dev.pf != nil || !l.dev.conf.VFOps {
 		return nil, nil
 	}
 	states := map[int]hw.VFState{}
 	for i, vf := range l.dev.vfs {
-		if vf.resetting || vf.conf.MuteVFs {
+		if vf.resetting || !vf.conf.ReportsVFs {
 			continue
 		}
 		s := vf.state
@@ -61,7 +61,7 @@ func (k *Kernel) SetVF(pf, vf int, a hw.VFAttr, want hw.VFState) error {
 		if l == nil {
 			return syscall.ENODEV
 		}
-		if l.dev == nil || l.dev.pf != nil || l.dev.conf.NoVFOps {
+		if l.dev == nil || l.dev.pf != nil || !l.dev.conf.VFOps {
 			return syscall.EOPNOTSUPP
 		}
 		if vf < 0 || vf >= len(l.dev.vfs) {
@@ -82,7 +82,7 @@ func (d *device) set(a hw.VFAttr, want hw.VFState) error {
 	if d.conf.InfiniBand {
 		linkType = "infiniband"
 	}
-	if d.conf.VendorTree || !a.On(linkType) || a == hw.VFSpoofchk && d.conf.NoSpoof || a == hw.VFTrust && d.conf.NoTrust {
+	if d.conf.VendorTree || !a.On(linkType) || a == hw.VFSpoofchk && !d.conf.Spoofchk || a == hw.VFTrust && !d.conf.Trust {
 		return syscall.EOPNOTSUPP
 	}
 	switch a {
@@ -101,7 +101,7 @@ func (d *device) set(a hw.VFAttr, want hw.VFState) error {
 
 // setVLAN is the PF tagging a VF's frames. igb takes 4095 as well; who knows better has to check.
 func (d *device) setVLAN(v hw.VLAN) error {
-	if v.ID < 0 || v.ID > 4095 || v.QoS < 0 || v.QoS > 7 || v.QoS > 0 && d.conf.NoQoS {
+	if v.ID < 0 || v.ID > 4095 || v.QoS < 0 || v.QoS > 7 || v.QoS > 0 && !d.conf.VLANQoS {
 		return syscall.EINVAL
 	}
 	if v.Proto != "" && !d.conf.Dot1AD {
@@ -114,9 +114,9 @@ func (d *device) setVLAN(v hw.VLAN) error {
 // setLinkMode is the PF deciding what a VF sees as its link.
 func (d *device) setLinkMode(m hw.LinkMode) error {
 	switch {
-	case d.conf.MuteLinkState:
+	case d.conf.IgnoresLinkState:
 		d.off = m == hw.LinkDisable
-	case !d.conf.LinkStates:
+	case !d.conf.LinkState:
 		return syscall.EOPNOTSUPP
 	default:
 		d.state.LinkMode, d.off = m, m == hw.LinkDisable
@@ -126,7 +126,7 @@ func (d *device) setLinkMode(m hw.LinkMode) error {
 
 // setRate is the PF limiting a VF: igb does so only while it has a link, and guarantees nothing.
 func (d *device) setRate(r hw.Rate) error {
-	if r.Min < 0 || r.Max < 0 || !d.conf.MinRates && (r.Min != 0 || d.pf.net == nil || !d.pf.net.carrier()) {
+	if r.Min < 0 || r.Max < 0 || !d.conf.MinRate && (r.Min != 0 || d.pf.net == nil || !d.pf.net.carrier()) {
 		return syscall.EINVAL
 	}
 	d.state.Rate = r
@@ -145,7 +145,7 @@ func (d *device) setMAC(mac hw.MAC) error {
 		return syscall.EINVAL
 	}
 	d.state.MAC, d.adminMAC = hw.MAC(a.String()), true
-	if d.conf.MACAtOnce && d.net != nil && !d.dead {
+	if d.conf.MACResetsVF && d.net != nil && !d.dead {
 		d.net.MAC, d.net.PermMAC = d.state.MAC, d.state.MAC
 	}
 	return nil

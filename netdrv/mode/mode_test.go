@@ -130,7 +130,7 @@ func (f *fixture) end(ctx context.Context, a *alloc.Allocation) {
 }
 
 func pf(name, pci, mac string) hwtest.PF {
-	return hwtest.PF{Name: name, PCI: pci, MAC: hw.MAC(mac), TotalVFs: 4, VFs: 4, Up: true, AllVFOps: true}
+	return hwtest.PF{Name: name, PCI: pci, MAC: hw.MAC(mac), TotalVFs: 4, VFs: 4, Up: true, Behaviour: hwtest.AllVFOps()}
 }
 
 // TestModes: a device of each mode is set up as wanted, and restored as it was.
