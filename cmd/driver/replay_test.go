@@ -96,7 +96,7 @@ func newReplay(t *testing.T, release string) *replay {
 	return r
 }
 
-// start starts a plugin as run does, but on the stand-in kernel and without a path for its socket.
+// start starts a plugin as run does, but on the fake kernel and without a path for its socket.
 func (r *replay) start() {
 	cfg, err := configFrom(func(name string) string { return map[string]string{"STATE_DIR": r.state}[name] })
 	if err != nil {

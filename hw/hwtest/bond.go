@@ -7,8 +7,8 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// AddPort has Open vSwitch make a link in the host a port of a datapath, which a link of its kind stands for and rtnetlink
-// has no words for.
+// AddPort makes a link in the host a port of an Open vSwitch datapath, as ovs-vswitchd does. The datapath is a link of kind
+// openvswitch; rtnetlink cannot add ports to it.
 func (k *Kernel) AddPort(datapath, name string) {
 	k.t.Helper()
 	k.mu.Lock()

@@ -80,7 +80,7 @@ func (k *Kernel) Sessions() ([]netip.Addr, error) {
 	return slices.Clone(k.sessions), nil
 }
 
-// LogIn has somebody connect to the host's ssh server at one of its addresses.
+// LogIn opens a session of the host's ssh server, from a client that has connected to one of the host's addresses.
 func (k *Kernel) LogIn(addr string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -210,7 +210,7 @@ type neighbour struct {
 	addr  netip.Addr
 }
 
-// Solicit implements hw.Kernel. Whoever is at the other end of a veth, up and has the address, answers at once.
+// Solicit implements hw.Kernel. The other end of a veth answers at once if it is up and has the address.
 func (k *Kernel) Solicit(index int, a netip.Addr) error {
 	return k.call(func() error {
 		l := k.byIndexLocked(hostNS, index)

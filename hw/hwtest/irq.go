@@ -172,7 +172,7 @@ func (k *Kernel) irqsOfLocked(d *device) []int {
 	return numbers
 }
 
-// printIRQs says where a function's interrupts go, if somebody has chosen that.
+// printIRQs returns the CPUs of a function's interrupts, "" if they were never set.
 func (k *Kernel) printIRQs(d *device) string {
 	chosen := false
 	var places []string

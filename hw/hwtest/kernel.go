@@ -14,7 +14,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// The stand-in has to fit where the kernel does.
+// The fake kernel implements what package hw needs of the kernel.
 var _ hw.Kernel = (*Kernel)(nil)
 
 // hostNS is the name of the host's namespace.
@@ -195,7 +195,7 @@ func (k *Kernel) Watch(ctx context.Context) (<-chan struct{}, error) {
 	return changed, nil
 }
 
-// changedLocked tells those who watch that a link of the host has changed.
+// changedLocked notifies the watchers that a link of the host has changed.
 func (k *Kernel) changedLocked(l *link) {
 	if l.ns != hostNS {
 		return

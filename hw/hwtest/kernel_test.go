@@ -243,7 +243,7 @@ func TestVFProbedWithoutItsPF(t *testing.T) {
 		t.Fatal(err)
 	}
 	if l := k.Link("ens1f0v0"); !l.Carrier || l.MAC != "02:aa:00:00:00:01" {
-		t.Errorf("a VF bound anew with its PF up does not work: %+v", l)
+		t.Errorf("a VF bound again with its PF up does not work: %+v", l)
 	}
 }
 

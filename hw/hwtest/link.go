@@ -28,16 +28,16 @@ type link struct {
 	assign    int     // name_assign_type
 	stale     string  // the name that sysfs still has while the link is being renamed; "" at other times
 	udevName  string  // the name that udev gives it; "" for virtual links, which udev leaves alone
-	cable     bool    // there is somebody at the other end
+	cable     bool    // the other end is connected
 	trained   bool    // the medium has come up since the link was last set up
 	ups       int     // how often it, or its PF, went up or down: a late carrier of an earlier time is void
 	peer      *link   // the other end of a veth
-	below     *link   // the device that a macvlan, ipvlan or IPoIB child stands on
+	below     *link   // the parent of a macvlan, ipvlan or IPoIB child
 	master    *link
 	ports     []*link // of a bond or bridge
 	beforeMAC hw.MAC  // of a bond's port: its MAC before
 	beforeMTU int     // of a bond's port: its MTU before
-	drawnMAC  bool    // nobody has chosen the MAC (NET_ADDR_RANDOM): a bond takes its first port's
+	drawnMAC  bool    // the MAC is random (NET_ADDR_RANDOM): a bond takes its first port's
 	mode      string  // of a macvlan or ipvlan
 	lowerMAC  hw.MAC  // of a device with a macvlan in mode passthru: what it has again when that is gone
 	addrs     []hw.Addr
@@ -47,8 +47,8 @@ type link struct {
 // virtual kinds are no hardware.
 func (l *link) virtual() bool { return l.Kind != "" || l.Type == "loopback" }
 
-// mortal kinds die with their namespace; hardware goes home, and so does IPoIB (netns_refund in its rtnl_link_ops, Linux
-// 6.12).
+// mortal kinds are deleted with their namespace. Hardware returns to the host, and so does IPoIB (netns_refund in its
+// rtnl_link_ops, Linux 6.12).
 func (l *link) mortal() bool { return l.virtual() && l.Kind != hw.IPoIB }
 
 // immovable kinds never change their namespace.
@@ -105,7 +105,7 @@ func (k *Kernel) AddLink(l hw.Link) int {
 }
 
 // AddOn adds a netdev to a PCI function beside its own: another port of it, or with port 0 one of its switch's; or, with on,
-// one of a device that stands on the function, such as the subfunction "mlx5_core.sf.4" or a USB NIC's "usb1/1-1/1-1:1.0".
+// one of a device on the function, such as the subfunction "mlx5_core.sf.4" or a USB NIC's "usb1/1-1/1-1:1.0".
 func (k *Kernel) AddOn(pci, on string, port int, l hw.Link) int {
 	k.t.Helper()
 	k.mu.Lock()
@@ -138,7 +138,7 @@ func (k *Kernel) Link(name string) hw.Link {
 	return k.needLocked(hostNS, name).shown()
 }
 
-// Plug says whether there is somebody at the other end of a link in the host.
+// Plug connects a cable to a link in the host, or removes it.
 func (k *Kernel) Plug(name string, in bool) {
 	k.t.Helper()
 	k.mu.Lock()

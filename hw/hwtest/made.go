@@ -10,7 +10,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// childKinds are the kinds of link that stand on another and end with it, in whatever namespace.
+// childKinds are the kinds of link that have a parent and end with it, in whatever namespace.
 var childKinds = []string{hw.Macvlan, hw.IPVlan, hw.IPoIB, "vlan"}
 
 // CreateLink implements hw.Kernel.
@@ -40,7 +40,7 @@ func (k *Kernel) RemoveLink(index int) error {
 	}, func() string { return "remove " + k.labelLocked(index) })
 }
 
-// makeableLocked says why a link cannot be made (macvlan_common_newlink, ipvlan_link_new, ipoib_new_child_link, Linux
+// makeableLocked returns why a link cannot be made (macvlan_common_newlink, ipvlan_link_new, ipoib_new_child_link, Linux
 // 6.12).
 func (k *Kernel) makeableLocked(n hw.NewLink, parent *link) error {
 	modes := hw.Modes(n.Kind)
@@ -78,7 +78,7 @@ func (k *Kernel) makeableLocked(n hw.NewLink, parent *link) error {
 	return k.siblingsLocked(n, parent)
 }
 
-// siblingsLocked says why a macvlan or ipvlan cannot be made beside others: a device has one receive handler, and a
+// siblingsLocked returns why a macvlan or ipvlan cannot be made beside others: a device has one receive handler, and a
 // macvlan in mode passthru is the only one.
 func (k *Kernel) siblingsLocked(n hw.NewLink, parent *link) error {
 	for _, o := range k.childrenLocked(parent) {
@@ -102,7 +102,7 @@ func (k *Kernel) macBusyLocked(l *link, mac hw.MAC) bool {
 	return slices.ContainsFunc(others, func(o *link) bool { return o != l && o.MAC == mac && (o.Up || o == l.below) })
 }
 
-// childrenLocked are the links that stand on a link and take its frames, wherever they are.
+// childrenLocked are the children of a link, which receive its frames, wherever they are.
 func (k *Kernel) childrenLocked(parent *link) []*link {
 	var children []*link
 	for _, o := range k.links {
@@ -132,7 +132,7 @@ func (k *Kernel) makeLocked(n hw.NewLink, parent *link) *link {
 		parent.lowerMAC = parent.MAC
 	}
 	for _, o := range k.childrenLocked(parent) {
-		if o.Kind == hw.IPVlan { // the mode is the device's, for all that stand on it
+		if o.Kind == hw.IPVlan { // the mode is the device's, for all its children
 			o.mode = n.Mode
 		}
 	}
@@ -199,7 +199,7 @@ func (k *Kernel) passMTULocked(l *link) {
 	}
 }
 
-// printMade is what String says of a link that can be made.
+// printMade prints the kind-specific part of a link for String.
 func (l *link) printMade(b *strings.Builder) {
 	if l.below != nil {
 		fmt.Fprintf(b, " on %s", l.below.Name)

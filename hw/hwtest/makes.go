@@ -42,7 +42,7 @@ type SourceKind int
 
 // Kinds of source. The zero value is no source: the Behaviour did not start from a preset.
 const (
-	SourceLab      SourceKind = iota + 1 // held to the real driver: the lab has the device
+	SourceLab      SourceKind = iota + 1 // the lab has the device, and tests that the real driver behaves the same
 	SourceRead                           // read in the kernel's sources or a manual, never seen on a device
 	SourceComposed                       // no driver behaves like this
 )

@@ -59,7 +59,7 @@ func (k *Kernel) MoveHome(ns, name, backName string) error {
 }
 
 // KillNS ends a namespace after a time, as the kernel does when its last process has ended; NotYet leaves that to
-// ReleaseNS. Hardware, and IPoIB, comes home down, under the name that it had in the namespace, or as devN with its ifindex
+// ReleaseNS. Hardware, and IPoIB, returns to the host down, under the name that it had in the namespace, or as devN with its ifindex
 // when that is taken; alternative names that are taken are lost. Other virtual links are deleted.
 func (k *Kernel) KillNS(ns string, after time.Duration) {
 	k.mu.Lock()
@@ -84,7 +84,7 @@ func (k *Kernel) endLocked(ns string) {
 	delete(k.spaces, ns)
 }
 
-// homeLocked brings hardware home from a namespace that dies.
+// homeLocked returns hardware to the host from a namespace that ends.
 func (k *Kernel) homeLocked(l *link) {
 	l.AltNames = slices.DeleteFunc(l.AltNames, func(n string) bool { return k.namedLocked(hostNS, n) != nil })
 	k.leaveLocked(l)
@@ -129,7 +129,7 @@ func (k *Kernel) leaveLocked(l *link) {
 	k.hideLocked(l)
 }
 
-// arrivedLocked is udev seeing a link come home. It does not rename what has been renamed before, but adds the
+// arrivedLocked is udev seeing a link return to the host. It does not rename what has been renamed before, but adds the
 // predictable name as an alternative one; later renaming to that fails with EEXIST.
 func (k *Kernel) arrivedLocked(l *link) {
 	if k.NoUdev {
@@ -200,7 +200,7 @@ func (n Namespace) change(name string, change func(*link) error) error {
 	return hw.FromErrno(change(l))
 }
 
-// AddLink makes a virtual link in the namespace, such as a macvlan on the link that the container was lent, and returns
+// AddLink makes a virtual link in the namespace, such as a macvlan on the link that the container was given, and returns
 // its ifindex.
 func (n Namespace) AddLink(l hw.Link) int {
 	n.k.mu.Lock()

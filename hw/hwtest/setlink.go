@@ -185,7 +185,7 @@ func (l *link) vfLinks() []*link {
 	return links
 }
 
-// showPeersLocked brings up to date the links whose carrier hangs on l's.
+// showPeersLocked brings up to date the links whose carrier depends on l's.
 func (k *Kernel) showPeersLocked(l *link) {
 	for _, o := range k.links {
 		if o.peer == l || o.dev != nil && o.dev.pf != nil && o.dev.pf.net == l {

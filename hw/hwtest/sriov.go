@@ -148,7 +148,7 @@ func (k *Kernel) udevLocked(l *link) {
 	}
 	k.afterLocked(k.UdevAfter, func() {
 		if l.ns == hostNS && l.assign == nameByKernel && slices.Contains(k.links, l) {
-			// A name that is taken stays with who has it, as with udev.
+			// A name that is taken stays with the link that has it, as with udev.
 			_ = k.renameLocked(l, l.udevName)
 		}
 	})

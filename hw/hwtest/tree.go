@@ -10,7 +10,7 @@ import (
 )
 
 // A tree is the sysfs directory. Paths are relative to its root and slash-separated. Files change by rename, so that
-// who reads without the machine's lock sees the old text or the new one, never half of it.
+// a reader without the machine's lock sees the old text or the new one, never half of it.
 type tree struct {
 	t      testing.TB
 	root   string

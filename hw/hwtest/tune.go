@@ -20,7 +20,7 @@ const (
 	switchOff                // can be switched, and is off at first
 )
 
-// offloads are those of an igb and its VFs; highdma stands for what no driver lets anybody switch.
+// offloads are those of an igb and its VFs; highdma is an example of one that cannot be switched.
 func offloads(l *link) map[string]offload {
 	all := map[string]offload{
 		"rx-checksum": switchOn, "tx-checksum-ip-generic": switchOn, "tx-checksum-ipv4": neverOn, "tx-scatter-gather": switchOn,

@@ -34,8 +34,8 @@ func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 	return states, nil
 }
 
-// ResetVFs has a PF's driver be in the middle of resetting some of its VFs, or, with none, be done with it. Of those it says nothing, and
-// changes nothing of them (ice_get_vf_cfg, i40e_ndo_get_vf_config, Linux 6.12).
+// ResetVFs sets which VFs a PF's driver is resetting at the moment; without indexes, none. The driver does not report
+// those, and refuses to change them (ice_get_vf_cfg, i40e_ndo_get_vf_config, Linux 6.12).
 func (k *Kernel) ResetVFs(pci string, indexes ...int) {
 	k.t.Helper()
 	k.mu.Lock()
@@ -99,7 +99,7 @@ func (d *device) set(a hw.VFAttr, want hw.VFState) error {
 	return nil
 }
 
-// setVLAN is the PF tagging a VF's frames. igb takes 4095 as well; who knows better has to check.
+// setVLAN is the PF tagging a VF's frames. igb accepts 4095 as well; the caller has to check.
 func (d *device) setVLAN(v hw.VLAN) error {
 	if v.ID < 0 || v.ID > 4095 || v.QoS < 0 || v.QoS > 7 || v.QoS > 0 && !d.conf.VLANQoS {
 		return syscall.EINVAL
@@ -138,7 +138,7 @@ func (d *device) setRate(r hw.Rate) error {
 func (d *device) setMAC(mac hw.MAC) error {
 	if mac == "" || mac == "00:00:00:00:00:00" {
 		d.state.MAC, d.adminMAC = "", false
-		return nil // its netdev keeps what it has until it is bound anew
+		return nil // its netdev keeps what it has until it is bound again
 	}
 	a, err := net.ParseMAC(string(mac))
 	if err != nil || len(a) != 6 || a[0]&1 != 0 {

@@ -137,7 +137,7 @@ func testAltNames(t *testing.T, m machine) {
 	drop := func(link, name string) error {
 		return m.RemoveAltName(m.link(t, link).Index, name)
 	}
-	refused(t, "drop an alternative name that is nobody's", drop("ct0", "alt9"), hw.ErrNotFound)
+	refused(t, "drop an alternative name that no link has", drop("ct0", "alt9"), hw.ErrNotFound)
 	refused(t, "drop another's", drop("ct1", "alt0"), hw.ErrInvalid)
 	refused(t, "drop a name proper", drop("ct0", "ct0"), hw.ErrInvalid)
 	add := func(name string) error { return m.AddAltName(m.link(t, "ct0").Index, name) }
@@ -203,7 +203,7 @@ func testMaster(t *testing.T, m machine) {
 	br := m.link(t, "ctbr").Index
 	m.set(t, "ct0", hw.Link{Master: br}, hw.LinkMaster)
 	if l := m.link(t, "ct0"); l.Master != br || l.Promisc {
-		t.Errorf("as a port of %d it is %+v, and nobody has set promisc", br, l)
+		t.Errorf("as a port of %d it is %+v, but promisc was not set", br, l)
 	}
 	index := m.link(t, "ct0").Index
 	refused(t, "a port of nothing", m.SetLink(index, hw.LinkMaster, hw.Link{Master: 987654}), hw.ErrInvalid)

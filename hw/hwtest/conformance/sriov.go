@@ -138,7 +138,7 @@ func (d TestPF) set(t *testing.T, vf int, want hw.VFState, attrs ...hw.VFAttr) {
 	}
 }
 
-// states is what the PF says of its VFs.
+// states is what the PF reports about its VFs.
 func (d TestPF) states(t *testing.T) map[int]hw.VFState {
 	t.Helper()
 	s, err := d.Kernel.VFs(d.link(t, d.PCI).Index)
@@ -238,7 +238,7 @@ func testVFSettings(t *testing.T, d TestPF) {
 	if got := d.states(t); got[1] != want {
 		t.Errorf("taken back it is %+v, want %+v", got[1], want)
 	}
-	d.set(t, 1, hw.VFState{VLAN: hw.VLAN{ID: 4095}}, hw.VFVLAN) // igb takes what no switch would
+	d.set(t, 1, hw.VFState{VLAN: hw.VLAN{ID: 4095}}, hw.VFVLAN) // igb accepts 4095, which no switch does
 }
 
 func testVFSwitchdev(t *testing.T, d TestPF) {
@@ -289,13 +289,13 @@ func testVFMAC(t *testing.T, d TestPF) {
 	want("refused again", a, b)
 	d.unbind(t, vf)
 	d.bind(t, vf)
-	want("bound anew", b, b)
+	want("bound again", b, b)
 	d.set(t, 0, hw.VFState{Trust: true}, hw.VFTrust)
 	done(t, "trusted, change the netdev's", change(c))
 	want("trusted", c, c)
 	d.unbind(t, vf)
 	d.bind(t, vf)
-	want("trusted, bound anew", c, c)
+	want("trusted, bound again", c, c)
 }
 
 func testVFDrawsMAC(t *testing.T, d TestPF) {
@@ -315,7 +315,7 @@ func testVFDrawsMAC(t *testing.T, d TestPF) {
 		t.Errorf("the PF says %s of a VF that is not bound, want its last choice %s", s.MAC, a)
 	}
 	if l := d.bind(t, vf); l.MAC == a || l.MAC == first.MAC {
-		t.Errorf("bound anew it has %s once more", l.MAC)
+		t.Errorf("bound again it has %s once more", l.MAC)
 	}
 	d.set(t, 0, hw.VFState{MAC: hw.MAC("")}, hw.VFMAC)
 	if s := d.states(t)[0]; s.MAC != "" {

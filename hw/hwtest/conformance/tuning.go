@@ -42,7 +42,7 @@ func testQueues(t *testing.T, m machine) {
 		}
 	}
 	if now := m.tuning(t, "ct1").Queues; now != was.Queues {
-		t.Errorf("the other end has %v, and nobody has changed it", now)
+		t.Errorf("the other end has %v, but it was not changed", now)
 	}
 }
 
@@ -119,10 +119,10 @@ func testTuningMoves(t *testing.T, m machine) {
 }
 
 func testNoIRQ(t *testing.T, m machine) {
-	const nobodys = 1<<31 - 1
-	_, err := m.Affinity(nobodys)
+	const unused = 1<<31 - 1
+	_, err := m.Affinity(unused)
 	refused(t, "look where it goes", err, hw.ErrNotFound, syscall.ENOENT)
-	refused(t, "send it elsewhere", m.SetAffinity(nobodys, "0"), hw.ErrNotFound, syscall.ENOENT)
+	refused(t, "send it elsewhere", m.SetAffinity(unused, "0"), hw.ErrNotFound, syscall.ENOENT)
 }
 
 // irqs are the vectors of a function.
