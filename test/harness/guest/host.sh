@@ -31,8 +31,10 @@ need() {
   command -v "$cmd" >/dev/null && return
   [ "$(id -u)" = 0 ] || die "$cmd: not found; run as root once, or install: $*"
   say "installing $* on this machine"
-  apt_install "$@" || { apt-get -qq update >&2 && apt_install "$@"; } || die "install $*: see the lines above"
+  locked apt install_packages "$@" || die "install $*: see the lines above"
 }
+# install_packages: guests that start side by side install one after the other, because dpkg does not wait for its lock.
+install_packages() { apt_install "$@" || { apt-get -qq update >&2 && apt_install "$@"; }; }
 apt_install() {
   DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@" </dev/null >&2
 }
