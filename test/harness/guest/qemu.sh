@@ -133,7 +133,7 @@ virtio_options() {
 
 # start_qemu RUN IMAGE NIC PFS MIB CPUS PORT: in the background; its pid is in RUN/pid, its control socket RUN/qmp. The
 # guest reaches another control socket at 10.0.2.100:4444, to unplug its NICs: see files/usr/local/sbin/nic. RUN/disk, where
-# there is one, is its second disk; RUN/wire the wire that it is on, as number RUN/node.
+# there is one, is its second disk; RUN/wire the wire that it is on, as number RUN/node. Emulated processors have a watchdog.
 start_qemu() {
   local run=$1 image=$2 node=0 nics more=() append nice=()
   if [ -e "$run/wire" ]; then
@@ -148,6 +148,9 @@ start_qemu() {
   append+=' init_on_alloc=0 lsm= psi=0 nowatchdog'
   case ${ACCEL[*]} in *tcg*) append+=' lab.emulated' ;; esac
   case ${ACCEL[*]} in *icount*) nice=(nice -n 10) ;; esac
+  # The watchdog's control socket; a pair of pipes, because bash has no sockets.
+  rm -f "$run/watch.in" "$run/watch.out"
+  mkfifo "$run/watch.in" "$run/watch.out"
   # shellcheck disable=SC2086 # LAB_QEMU_ARGS is a list of options
   "${nice[@]}" "${QEMU[@]}" -name lab -nodefaults -no-user-config -display none -no-reboot -daemonize -pidfile "$run/pid" \
     -M q35 "${ACCEL[@]}" -m "$5" -smp "$6" -kernel "$image/vmlinuz" -initrd "$image/initrd" \
@@ -159,5 +162,9 @@ start_qemu() {
     -chardev "socket,id=serial,path=$run/serial,server=on,wait=off,logfile=$run/serial.log" -serial chardev:serial \
     -qmp "unix:$run/qmp,server=on,wait=off" \
     -chardev "socket,id=control,path=$run/qmp.guest,server=on,wait=off" -mon chardev=control,mode=control \
-    -chardev "socket,id=inside,path=$run/qmp.guest" ${LAB_QEMU_ARGS:-} 9>&- 2>"$run/qemu.err"
+    -chardev "socket,id=inside,path=$run/qmp.guest" \
+    -chardev "pipe,id=watch,path=$run/watch" -mon chardev=watch,mode=control ${LAB_QEMU_ARGS:-} 9>&- 2>"$run/qemu.err" || return
+  case ${ACCEL[*]} in
+    *tcg*) setsid "$GUEST/watchdog" "$run" </dev/null >/dev/null 2>"$run/watchdog.err" 9>&- & ;;
+  esac
 }
