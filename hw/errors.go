@@ -3,6 +3,7 @@ package hw
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -65,10 +66,10 @@ func sentinel(no unix.Errno) error {
 	switch no {
 	case unix.ENODEV, unix.ENOENT, unix.ENXIO:
 		return ErrNotFound
-	case unix.EBUSY, unix.EAGAIN, unix.ETIMEDOUT:
+	case unix.EBUSY, unix.EAGAIN, unix.ETIMEDOUT, eprobeDefer:
 		// EAGAIN is also the error of a socket whose timeout has expired.
 		return ErrBusy
-	case unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.ENOSYS, unix.ENOTTY:
+	case unix.EOPNOTSUPP, unix.EPROTONOSUPPORT, unix.ENOSYS, unix.ENOTTY, enotsupp, enoioctlcmd:
 		return ErrUnsupported
 	case unix.EINVAL, unix.ERANGE, unix.EADDRNOTAVAIL, unix.EAFNOSUPPORT:
 		// A VF returns EADDRNOTAVAIL for a MAC that its PF does not allow.
@@ -79,6 +80,25 @@ func sentinel(no unix.Errno) error {
 	return nil
 }
 
+// Errnos that the kernel has for itself (include/linux/errno.h, Linux 6.12) and that some drivers return all the same:
+// bnxt_set_vf_spoofchk with old firmware, for example. The C library has neither names nor texts for them.
+const (
+	enoioctlcmd = unix.Errno(515)
+	eprobeDefer = unix.Errno(517) // a driver waits for another one
+	enotsupp    = unix.Errno(524)
+)
+
+// errnoText returns the text of an errno.
+func errnoText(no unix.Errno) string {
+	switch no {
+	case enoioctlcmd, enotsupp:
+		return "operation not supported, errno " + strconv.Itoa(int(no))
+	case eprobeDefer:
+		return "driver requests probe retry"
+	}
+	return no.Error()
+}
+
 // errnoError is an errno with its meaning; errors.Is finds both.
 type errnoError struct {
 	kind  error // nil if the errno has no sentinel
@@ -87,10 +107,11 @@ type errnoError struct {
 
 // Error returns the sentinel's text and the errno's, once if they are the same.
 func (e errnoError) Error() string {
-	if e.kind == nil || e.kind.Error() == e.errno.Error() {
-		return e.errno.Error()
+	text := errnoText(e.errno)
+	if e.kind == nil || e.kind.Error() == text {
+		return text
 	}
-	return fmt.Sprintf("%v (%v)", e.kind, e.errno)
+	return fmt.Sprintf("%v (%s)", e.kind, text)
 }
 
 // Unwrap returns both identities of the error.

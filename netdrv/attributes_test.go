@@ -143,6 +143,22 @@ func TestUnsupportedByIGB(t *testing.T) {
 	})
 }
 
+// TestKernelErrno: a driver may refuse what it does not support with an errno of the kernel's own. An attribute that the user did not give
+// may be missing then as well, and the error about one that the user gave says what it means.
+func TestKernelErrno(t *testing.T) {
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.Driver, pf.VFDriver, pf.Behaviour = "bnxt_en", "bnxt_en", hwtest.BNXTOldFirmware()
+		m.kernel.AddPF(pf)
+		m.mustCreate("n", "netdevice=ens1f0")
+		m.mustRun("a", "n")
+		m.mustCreate("p", "netdevice=ens1f0")
+		wantError(t, m.runWith("b", "p", map[string]any{"spoofchk": "yes"}),
+			"vf 1 of ens1f0 (0000:01:10.2): set spoofchk true with bnxt_en: not supported by the driver (operation not supported, errno 524)")
+		m.end("a")
+	})
+}
+
 // TestUnsupportedDefaults: a PF need not support attributes that the user did not give.
 func TestUnsupportedDefaults(t *testing.T) {
 	story(t, func(m *machine) {

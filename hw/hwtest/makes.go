@@ -16,6 +16,7 @@ type Behaviour struct {
 	ReportsVFs       bool // the PF reports what it has set for its VFs
 	Trust            bool // trust is supported
 	Spoofchk         bool // spoofchk is supported
+	KernelErrno      bool // what is not supported is ENOTSUPP (524), which is the kernel's own, instead of EOPNOTSUPP
 	SpoofchkDefault  bool // spoofchk of a fresh VF is on
 	VLANQoS          bool // a VLAN may have a priority
 	Dot1AD           bool // vlan_proto 802.1ad is supported
@@ -129,6 +130,13 @@ func BNXT() Behaviour {
 	b.Source = Source{SourceRead, "net/ethernet/broadcom/bnxt/bnxt_sriov.c"}
 	b.LinkState, b.MinRate = true, true
 	b.VLANQoS, b.SpoofchkDefault = false, false
+	return b
+}
+
+// BNXTOldFirmware is a Broadcom NIC whose firmware is older than HWRM 1.7.1: bnxt_set_vf_spoofchk returns ENOTSUPP.
+func BNXTOldFirmware() Behaviour {
+	b := BNXT()
+	b.Spoofchk, b.KernelErrno = false, true
 	return b
 }
 

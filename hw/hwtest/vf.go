@@ -83,7 +83,7 @@ func (d *device) set(a hw.VFAttr, want hw.VFState) error {
 		linkType = "infiniband"
 	}
 	if d.conf.VendorTree || !a.On(linkType) || a == hw.VFSpoofchk && !d.conf.Spoofchk || a == hw.VFTrust && !d.conf.Trust {
-		return syscall.EOPNOTSUPP
+		return d.conf.unsupported()
 	}
 	switch a {
 	case hw.VFMAC:
@@ -97,6 +97,15 @@ func (d *device) set(a hw.VFAttr, want hw.VFState) error {
 	}
 	a.Copy(&d.state, &want)
 	return nil
+}
+
+// unsupported is how the PF's driver refuses what it has no operation for.
+func (c PF) unsupported() error {
+	const enotsupp = syscall.Errno(524) // include/linux/errno.h
+	if c.KernelErrno {
+		return enotsupp
+	}
+	return syscall.EOPNOTSUPP
 }
 
 // setVLAN is the PF tagging a VF's frames. igb accepts 4095 as well; the caller has to check.
