@@ -12,8 +12,9 @@ import (
 	"github.com/mellanox/passthrough/netdrv/option"
 )
 
-// gateways sets the container's gateways, and the routes to them. If there is none it disables the engine's gateway service, which would
-// connect the container to docker_gwbridge as well (libnetwork, engines 20.10 to 29).
+// gateways sets the container's gateways, and the routes to them. Without an IPv4 gateway it disables the engine's gateway service, which
+// would connect the container to docker_gwbridge as well: engines before 28 look at the IPv4 gateway alone (needDefaultGW in
+// libnetwork/default_gateway.go, 20.10 and 26.1), later ones at both.
 func gateways(n ledger.Network, e ledger.Endpoint, r *plugin.JoinResponse) {
 	near := n.Pools
 	if len(e.Subnets) > 0 {
@@ -30,7 +31,11 @@ func gateways(n ledger.Network, e ledger.Endpoint, r *plugin.JoinResponse) {
 			r.StaticRoutes = append(r.StaticRoutes, route)
 		}
 	}
-	r.DisableGatewayService = r.Gateway == "" && r.GatewayIPv6 == ""
+	r.DisableGatewayService = r.Gateway == ""
+	if r.DisableGatewayService && r.GatewayIPv6 != "" && n.EngineInvents {
+		r.StaticRoutes = append(r.StaticRoutes, &plugin.StaticRoute{Destination: "::/0", NextHop: r.GatewayIPv6})
+		r.GatewayIPv6 = ""
+	}
 }
 
 // subnetsOf returns the pools that addresses are in; nil if there is at most one pool of each family, so that there is no choice.
@@ -112,6 +117,7 @@ func (x *networks) setGateways(ctx context.Context, rec *ledger.Network, o *opti
 				return fmt.Errorf("gateway %s: %w", p.Gateway, err)
 			}
 			invented := x.inventedGateway != nil && x.inventedGateway(ctx, p.Pool, p.Gateway)
+			rec.EngineInvents = rec.EngineInvents || invented && o.Gateway != option.GatewayAuto
 			switch {
 			case invented && (o.Gateway != option.GatewayAuto || isNetworkAddress(gw)):
 			case *family.to == "":

@@ -86,6 +86,9 @@ func (x *networks) create(ctx context.Context, r *plugin.CreateNetworkRequest) e
 		return err
 	}
 	o, err := option.Parse(raw)
+	if err == nil {
+		err = option.CheckFamilies(raw, len(r.IPv4Data) > 0, len(r.IPv6Data) > 0)
+	}
 	if err != nil {
 		return err
 	}

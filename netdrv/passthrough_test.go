@@ -2,6 +2,7 @@ package netdrv_test
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -240,6 +241,82 @@ func TestGateways(t *testing.T) {
 				if got := len(join.StaticRoutes); c.route == "" && got != 0 || c.route != "" && (got != 1 ||
 					join.StaticRoutes[0].Destination != c.route || join.StaticRoutes[0].RouteType != 1) {
 					t.Errorf("static routes %+v, want %q", join.StaticRoutes, c.route)
+				}
+			})
+		})
+	}
+}
+
+// TestIPv6GatewayOnly: a container with an IPv6 gateway alone gets its IPv6 default route, and no second interface: engines before 28,
+// which invent an IPv4 gateway, look at that alone when they decide about docker_gwbridge and about default routes.
+func TestIPv6GatewayOnly(t *testing.T) {
+	for name, invents := range map[string]bool{"engine before 28": true, "engine 28": false} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(m *machine) {
+				nic(m)
+				m.inventedGateway = func(_ context.Context, _, g string) bool { return g == "10.0.0.1/24" }
+				r := &plugin.CreateNetworkRequest{IPv4Data: []*plugin.IPAMData{{Pool: "10.0.0.0/24"}},
+					IPv6Data: []*plugin.IPAMData{{Pool: "fd00::/64", Gateway: "fd00::1/64"}}}
+				if invents {
+					r.IPv4Data[0].Gateway = "10.0.0.1/24"
+				}
+				m.must(m.createWith("n", r, "netdevice=ens2", "mode=passthrough"))
+				m.restart() // what the engine does is in the ledger
+				join, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24", AddressIPv6: "fd00::2/64"})
+				m.must(err)
+				got := fmt.Sprintf("%q %q %v", join.Gateway, join.GatewayIPv6, join.DisableGatewayService)
+				for _, route := range join.StaticRoutes {
+					got += fmt.Sprintf(" %s %d %s", route.Destination, route.RouteType, route.NextHop)
+				}
+				want := `"" "fd00::1" true`
+				if invents {
+					want = `"" "" true ::/0 0 fd00::1`
+				}
+				if got != want {
+					t.Errorf("%s\nwant %s", got, want)
+				}
+			})
+		})
+	}
+}
+
+// TestEngineLabels: the labels that the engine acts on itself pass, and the driver obeys the one about the MTU.
+func TestEngineLabels(t *testing.T) {
+	const v4, v6, mtu = "com.docker.network.enable_ipv4=", "com.docker.network.enable_ipv6=", "com.docker.network.driver.mtu="
+	dual := func() *plugin.CreateNetworkRequest {
+		return &plugin.CreateNetworkRequest{IPv4Data: []*plugin.IPAMData{{Pool: "10.0.0.0/24"}},
+			IPv6Data: []*plugin.IPAMData{{Pool: "fd00::/64"}}}
+	}
+	for _, c := range []struct {
+		options []string
+		mtu     int
+		refusal string
+	}{
+		{options: []string{v4 + "true", v6 + "1", "com.docker.network.advertise_addr_ms=100"}},
+		{options: []string{mtu + "1400"}, mtu: 1400},
+		{options: []string{mtu + "1400", "mtu=1300"}, mtu: 1300},
+		{options: []string{v4 + "false"}, refusal: "option com.docker.network.enable_ipv4=false: this engine does not act on it, as " +
+			"engines before 28; say it with docker network create --ipv4=false"},
+		{options: []string{v6 + "false"}, refusal: "option com.docker.network.enable_ipv6=false: this engine does not act on it, as " +
+			"engines before 28; say it with docker network create --ipv6"},
+		{options: []string{v6 + "maybe"}, refusal: `option com.docker.network.enable_ipv6: "maybe" is not allowed; allowed: true, false`},
+		{options: []string{mtu + "9"}, refusal: `option mtu: "9" is not allowed; allowed: 68 to 65535`},
+		{options: []string{"com.docker.network.host_ipv4=192.0.2.1"}, refusal: "option com.docker.network.host_ipv4: unknown"},
+	} {
+		t.Run(strings.Join(c.options, " "), func(t *testing.T) {
+			story(t, func(m *machine) {
+				nic(m)
+				err := m.createWith("n", dual(), append(c.options, "netdevice=ens2", "mode=passthrough")...)
+				if c.refusal != "" {
+					if err == nil || !strings.HasPrefix(err.Error(), c.refusal) {
+						t.Fatalf("%v\nwant %s", err, c.refusal)
+					}
+					return
+				}
+				m.must(err)
+				m.mustRun("a", "n")
+				if got := m.kernel.InNS("a").Links()[0].MTU; c.mtu != 0 && got != c.mtu {
+					t.Errorf("mtu %d in the container, want %d", got, c.mtu)
 				}
 			})
 		})

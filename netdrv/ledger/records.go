@@ -31,9 +31,12 @@ type Network struct {
 	Gateway4 string            `json:"gateway4,omitempty"` // for containers; "" for none
 	Gateway6 string            `json:"gateway6,omitempty"`
 	Gateways []string          `json:"gateways,omitempty"` // those of further subnets of a family
-	Devices  []Device          `json:"devices"`            // its PFs, or its one device
-	Boot     string            `json:"boot,omitempty"`     // of a swarm's network: the boot in which the engine created or confirmed it last
-	Process  string            `json:"process,omitempty"`  // likewise: the process of the plugin in which it did
+	// EngineInvents is true if the engine made up a gateway although the driver had said that it wants none: engines before 28. They
+	// set no IPv6 gateway for a container without an IPv4 gateway (getGatewayEndpoint in libnetwork/default_gateway.go, 26.1).
+	EngineInvents bool     `json:"engine_invents,omitempty"`
+	Devices       []Device `json:"devices"`           // its PFs, or its one device
+	Boot          string   `json:"boot,omitempty"`    // of a swarm's network: the boot in which the engine created or confirmed it last
+	Process       string   `json:"process,omitempty"` // likewise: the process of the plugin in which it did
 }
 
 // Device is a device of a network.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/docker/libnetwork/netlabel"
@@ -14,10 +15,45 @@ import (
 // fills a request would take minutes, or all memory, for ranges that are written in a few bytes each.
 const longest = 4096
 
-// engineOptions are keys that the engine itself acts on for every driver (engine 28, libnetwork osl) and sends along.
+// Labels that the engine itself acts on for every driver, and sends along (engine 28.5: libnetwork/netlabel/labels.go,
+// daemon/network.go, libnetwork/network.go). They also come from default-network-opts of the engine's configuration.
+const (
+	labelEnableIPv4 = "com.docker.network.enable_ipv4"
+	labelEnableIPv6 = "com.docker.network.enable_ipv6"
+	// LabelMTU is for the driver: the same as the option mtu, which is stronger.
+	LabelMTU = "com.docker.network.driver.mtu"
+)
+
+// engineOptions are the labels that need nothing of this driver.
 var engineOptions = []string{
 	"com.docker.network.advertise_addr_nmsgs",
 	"com.docker.network.advertise_addr_ms",
+	labelEnableIPv4,
+	labelEnableIPv6,
+}
+
+// CheckFamilies returns an error if the labels that switch an address family on or off have not been obeyed. Engines before 28 do not
+// know them, and would create the network without a word. ipv4 and ipv6 say which families the engine gave the network.
+func CheckFamilies(raw map[string]string, ipv4, ipv6 bool) error {
+	for key, value := range raw {
+		name, has, flag := strings.ToLower(key), ipv4, "--ipv4=false"
+		switch name {
+		case labelEnableIPv4:
+		case labelEnableIPv6:
+			has, flag = ipv6, "--ipv6"
+		default:
+			continue
+		}
+		want, err := strconv.ParseBool(value)
+		if err != nil {
+			return fmt.Errorf("option %s: %q is not allowed; allowed: true, false", name, value)
+		}
+		if want != has {
+			return fmt.Errorf("option %s=%s: this engine does not act on it, as engines before 28; say it with docker network create %s",
+				name, value, flag)
+		}
+	}
+	return nil
 }
 
 // OfNetwork returns a network's driver options from the engine's request, where they stand below com.docker.network.generic.
@@ -107,6 +143,7 @@ func (n *Network) ForContainer(own map[string]string) (Container, error) {
 }
 
 // canonical returns a user's options with lower-case keys, without those that the engine acts on itself.
+// LabelMTU is mtu, unless that is given as well.
 func canonical(raw map[string]string) (map[string]string, error) {
 	given := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
@@ -114,12 +151,28 @@ func canonical(raw map[string]string) (map[string]string, error) {
 		if slices.Contains(engineOptions, name) {
 			continue
 		}
+		if name == LabelMTU {
+			name = "mtu"
+			if hasOption(raw, name) {
+				continue
+			}
+		}
 		if _, twice := given[name]; twice {
 			return nil, fmt.Errorf("option %s: given twice", name)
 		}
 		given[name] = strings.TrimSpace(raw[key])
 	}
 	return given, nil
+}
+
+// hasOption reports whether a user gave an option.
+func hasOption(raw map[string]string, name string) bool {
+	for key := range raw {
+		if strings.EqualFold(key, name) {
+			return true
+		}
+	}
+	return false
 }
 
 // parseAll parses options into n, in alphabetical order, so that the same of several errors is always reported.

@@ -40,6 +40,35 @@ func TestGateway(t *testing.T) {
 	}
 }
 
+// TestIPv6GatewayOnly: a dual-stack network with an IPv6 gateway alone: one interface, the IPv6 default route, no IPv4 one.
+func TestIPv6GatewayOnly(t *testing.T) {
+	veth(t, "pt0", "10.20.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "v6gw", "pt0", "10.20.0.0/24", "--ipv6", "--subnet", "2001:db8:1::/64", "--gateway", "2001:db8:1::1")
+	Container(t, "c1", "--net", "v6gw")
+	if links := Exec(t, "c1", "ip", "-o", "link"); strings.Count(links, "\n") != 1 {
+		t.Errorf("want lo and eth0 only:\n%s", links)
+	}
+	if routes := Exec(t, "c1", "ip", "route"); strings.Contains(routes, "default") {
+		t.Errorf("an IPv4 default route: %s", routes)
+	}
+	if routes := Exec(t, "c1", "ip", "-6", "route"); !strings.Contains(routes, "default via 2001:db8:1::1 dev eth0") {
+		t.Errorf("no IPv6 default route: %s", routes)
+	}
+}
+
+// TestEngineLabels: labels that the engine acts on itself do not make the plugin refuse a network, and its label for the MTU is obeyed.
+func TestEngineLabels(t *testing.T) {
+	veth(t, "pt0", "10.20.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "labels", "pt0", "10.20.0.0/24", "--ipv6", "--subnet", "2001:db8:1::/64", "-o", "com.docker.network.enable_ipv4=true",
+		"-o", "com.docker.network.enable_ipv6=true", "-o", "com.docker.network.driver.mtu=1400")
+	Container(t, "c1", "--net", "labels")
+	if link := Exec(t, "c1", "ip", "-o", "link", "show", "eth0"); !strings.Contains(link, " mtu 1400 ") {
+		t.Errorf("want mtu 1400: %s", link)
+	}
+}
+
 // TestAddresses: range, auxiliary and chosen addresses, both families; the errors say what is wrong.
 func TestAddresses(t *testing.T) {
 	veth(t, "pt0", "10.20.0.1/24")
