@@ -54,6 +54,7 @@ type Driver struct {
 	creator *creator
 	gc      *gc
 	probe   Prober
+	names   *recentNames
 	every   time.Duration
 	log     *zap.Logger
 }
@@ -78,6 +79,7 @@ func New(c Config) (*Driver, error) {
 		p.ledger.Member, p.ledger.Batched, p.outbox = p.node.Member(), true, p.node
 	}
 	return &Driver{Capabilities: c.Capabilities, pools: p, probe: c.Probe, every: c.MaintainEvery, log: c.Log,
+		names:   &recentNames{names: map[string]recentName{}},
 		creator: &creator{pools: p, host: c.Host, defaults: c.Defaults, oneAtATime: semaphore.NewWeighted(1)},
 		gc:      newGC(p, c.Uses, c.MaintainEvery)}, nil
 }
@@ -151,6 +153,7 @@ func (d *Driver) RequestAddress(ctx context.Context, r *ipam.RequestAddressReque
 	if err != nil {
 		return nil, d.pools.handleNodeError(ctx, err)
 	}
+	d.names.put(got, q.lease.Name)
 	d.log.Debug("address allocated", zap.String("address", got), zap.String("kind", string(q.lease.Kind)),
 		zap.String("id", r.PoolID))
 	return &ipam.RequestAddressResponse{Address: got}, nil
@@ -172,6 +175,7 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressReque
 	if !ok {
 		return &Empty{}, nil
 	}
+	d.names.remove(a)
 	if err := d.pools.releaseAddress(ctx, h, a); err != nil {
 		return nil, d.pools.handleNodeError(ctx, err)
 	}

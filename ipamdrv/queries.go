@@ -2,8 +2,11 @@ package ipamdrv
 
 import (
 	"context"
-	"errors"
+	"maps"
+	"net/netip"
 	"strings"
+	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -14,11 +17,14 @@ import (
 
 // InventedGateway returns true if gateway is one that was requested for no particular address: engines before 28 request one for every
 // network. subnet and gateway are as this driver answered them; of several pools with this subnet and gateway the newest counts. In a store
-// that nodes share only the pools of this node count.
+// that nodes share only the pools of this node count, and the store is not asked if this node has none with that subnet.
 func (d *Driver) InventedGateway(ctx context.Context, subnet, gateway string) bool {
 	gateway, _, _ = strings.Cut(gateway, "/")
 	gw, err := addr.Parse(gateway)
 	if err != nil {
+		return false
+	}
+	if possible, err := d.pools.node.HasSubnet(ctx, subnet); err == nil && !possible {
 		return false
 	}
 	var newest pool.Record
@@ -40,43 +46,50 @@ func (d *Driver) InventedGateway(ctx context.Context, subnet, gateway string) bo
 	return newest.Invented
 }
 
-// ContainerName returns the name of the container that has an address of a pool with this subnet, if the engine has sent it (29 and later);
-// "" for unknown. subnet and address are as this driver answered them. If several pools have this subnet, the youngest lease counts, which is
-// that of the container that is being started.
-func (d *Driver) ContainerName(ctx context.Context, subnet, address string) string {
-	address, _, _ = strings.Cut(address, "/")
-	a, err := addr.Parse(address)
-	if err != nil {
+// ContainerName returns the name of the container for which the engine requested an address a short time ago, if the engine sent it (29
+// and later); "" for unknown. address is as this driver answered it, with its prefix length. If several pools gave the same, the last
+// request counts, which is that of the container that is being started. It asks no store: a start on a network of another IPAM driver
+// does not depend on this driver's.
+func (d *Driver) ContainerName(address string) string { return d.names.get(address) }
+
+// nameTTL is how long the name of a container is remembered. The engine creates the endpoint at once after it has requested the address.
+const nameTTL = time.Minute
+
+// recentNames is a cache of the names of the containers that have just been given addresses.
+type recentNames struct {
+	mu    sync.Mutex // guards names
+	names map[string]recentName
+}
+
+type recentName struct {
+	name  string
+	since time.Time
+}
+
+// put records for whom an address is, with its prefix length; name is "" if the engine did not say it. It drops names that have expired.
+func (n *recentNames) put(address, name string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	maps.DeleteFunc(n.names, func(_ string, r recentName) bool { return time.Since(r.since) > nameTTL })
+	delete(n.names, address)
+	if name != "" {
+		n.names[address] = recentName{name, time.Now()}
+	}
+}
+
+func (n *recentNames) get(address string) string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	r := n.names[address]
+	if time.Since(r.since) > nameTTL {
 		return ""
 	}
-	var leases []string // keys; they are read after the listing, because a store cannot be read inside of it
-	err = d.pools.ledger.Store.Range(ctx, pool.Prefix, func(kv store.KV) error {
-		rec, err := pool.DecodeRecord(kv)
-		if err != nil || rec.Subnet.String() != subnet {
-			return nil // a record that cannot be read is not the one of a container that is being started
-		}
-		id := strings.TrimPrefix(kv.Key, pool.Prefix)
-		local, err := d.pools.node.HasPool(ctx, id)
-		if local {
-			leases = append(leases, pool.LeaseKey(id, a))
-		}
-		return err
-	})
-	var youngest pool.Lease
-	for _, key := range leases {
-		kv, getErr := d.pools.ledger.Store.Get(ctx, key)
-		if errors.Is(getErr, store.ErrNotFound) {
-			continue
-		}
-		l, decodeErr := pool.DecodeLease(kv)
-		err = errors.Join(err, getErr)
-		leased := l.Kind != pool.Cooldown && l.Kind != pool.Prefetched
-		if getErr == nil && decodeErr == nil && leased && !l.Since.Before(youngest.Since) {
-			youngest = l
-		}
-	}
-	if err != nil {
-		d.log.Warn("container not known by its name", zap.String("pool", subnet), zap.Stringer("address", a), zap.Error(err))
-	}
-	return youngest.Name
+	return r.name
+}
+
+// remove forgets for whom an address of any prefix length was.
+func (n *recentNames) remove(a netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	maps.DeleteFunc(n.names, func(address string, _ recentName) bool { return strings.HasPrefix(address, a.String()+"/") })
 }

@@ -31,8 +31,9 @@ type Config struct {
 	InventedGateway func(ctx context.Context, pool, gateway string) bool
 	// Devices returns the names that the operator of this machine has given to devices; see vfpool.Finder.
 	Devices func() (map[string][]string, error)
-	// ContainerName returns the name of the container that has an address of a pool, as the engine told the IPAM driver; "" if unknown.
-	ContainerName func(ctx context.Context, pool, address string) string
+	// ContainerName returns the name of the container that has just been given an address, which has a prefix length, as the engine told
+	// the IPAM driver; "" if unknown. It must not wait for anything: every endpoint of every network asks it.
+	ContainerName func(address string) string
 	// BindPool is called with each pool that a new network got, as the engine calls it.
 	BindPool func(ctx context.Context, network, space, pool string)
 	// OrphanAfter is how long a lent device may be seen in the host before the engine counts as having forgotten its endpoint,

@@ -30,7 +30,7 @@ type endpoints struct {
 	allocs        *alloc.Table
 	attacher      *attacher
 	reconciler    *reconciler
-	containerName func(ctx context.Context, pool, address string) string // may be nil
+	containerName func(address string) string // may be nil
 }
 
 // create attaches a device to a new endpoint. For an endpoint that exists it answers from the ledger.
@@ -95,7 +95,7 @@ func (x *endpoints) request(ctx context.Context, r *plugin.CreateEndpointRequest
 			return nil, err
 		}
 	}
-	return &mode.Request{Network: n, Options: o, Endpoint: r.EndpointID, Container: x.nameOf(ctx, n.Pools, r.Interface),
+	return &mode.Request{Network: n, Options: o, Endpoint: r.EndpointID, Container: x.nameOf(r.Interface),
 		Address: cmp.Or(addressesOf(r.Interface)...)}, nil
 }
 
@@ -130,15 +130,13 @@ var task = regexp.MustCompile(`^(.+\.[^.]+)\.[a-z0-9]{25}$`)
 
 // nameOf returns the name of the container that an endpoint is created for, without what changes when a swarm replaces a task; "" if it
 // is not known. Engines from 29 on tell it, and only to the IPAM driver.
-func (x *endpoints) nameOf(ctx context.Context, pools []string, i *plugin.EndpointInterface) string {
+func (x *endpoints) nameOf(i *plugin.EndpointInterface) string {
 	if x.containerName == nil {
 		return ""
 	}
 	for _, address := range addressesOf(i) {
-		for _, pool := range pools {
-			if name := x.containerName(ctx, pool, address); name != "" {
-				return task.ReplaceAllString(name, "$1")
-			}
+		if name := x.containerName(address); name != "" {
+			return task.ReplaceAllString(name, "$1")
 		}
 	}
 	return ""

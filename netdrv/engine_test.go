@@ -68,7 +68,7 @@ func (m *machine) startOn(s store.Store, k hw.Kernel) {
 			return m.inventedGateway != nil && m.inventedGateway(ctx, pool, gateway)
 		},
 		Devices:       func() (map[string][]string, error) { return m.devices, nil },
-		ContainerName: func(_ context.Context, _, address string) string { return m.containerNames[address] },
+		ContainerName: func(address string) string { return m.containerNames[address] },
 	})
 	if err != nil {
 		m.t.Fatal(err)

@@ -164,6 +164,22 @@ func (n *Node) HasPool(ctx context.Context, id string) (bool, error) {
 	return false, err
 }
 
+// HasSubnet returns true if this node's engine has a handle of a pool that had this subnet, and may have one in a store that is not shared.
+func (n *Node) HasSubnet(ctx context.Context, subnet string) (bool, error) {
+	if n == nil {
+		return true, nil
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	err := n.loadLocked(ctx)
+	for _, rec := range n.handles {
+		if rec.Subnet.String() == subnet {
+			return true, err
+		}
+	}
+	return false, err
+}
+
 // Local returns a function that tells whether a handle is one of this node's engine. In a store that is not shared all are.
 func (n *Node) Local(ctx context.Context) (isLocal func(pool.Handle) bool, err error) {
 	if n == nil {
