@@ -148,6 +148,7 @@ func (h *vfs) CheckVFSupport(pf PF, spec VFSpec) error {
 		case foreign:
 			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
 				"only vfs of an infiniband device have one: %w", ErrUnsupported)}
+		case noOps && a == VFVLAN && spec.VLAN == VLAN{}: // it has tagged none
 		case noOps && a != VFMAC: // that is given to the VF's netdev
 			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
 				"driver %s can set nothing for its vfs: %w", pf.Driver, ErrUnsupported)}

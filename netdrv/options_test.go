@@ -28,7 +28,7 @@ const deviceValues = "name or PCI address; for PFs also several, a pattern of na
 // TestOptionErrors: every error of the options, word for word. Neither the host nor the ledger changes.
 func TestOptionErrors(t *testing.T) {
 	const (
-		vlans    = "; allowed: 0 to 4094"
+		vlans    = "; allowed: 0 to 4094, or keep"
 		offloads = "; allowed: FEATURE=on or FEATURE=off, separated by commas, such as gro=off,tso=on"
 		cpus     = "; allowed: CPUs such as 2,4-7, numa or none"
 	)
@@ -113,7 +113,7 @@ func TestGwAllocCheck(t *testing.T) {
 		}
 		_, err := m.driver.GwAllocCheck(context.Background(), &netdrv.GwAllocCheckRequest{
 			Options: map[string]any{"com.docker.network.generic": map[string]any{"netdevice": "x", "vlan": "x"}}})
-		wantError(t, err, `option vlan: "x" is not allowed; allowed: 0 to 4094`)
+		wantError(t, err, `option vlan: "x" is not allowed; allowed: 0 to 4094, or keep`)
 	})
 }
 

@@ -92,7 +92,7 @@ func TestCreateNetworkAgain(t *testing.T) {
 		}
 
 		wantError(t, m.create("n", "netdevice=ens1f0", "vlan=5000"),
-			`option vlan: "5000" is not allowed; allowed: 0 to 4094`)
+			`option vlan: "5000" is not allowed; allowed: 0 to 4094, or keep`)
 		if diff := cmp.Diff(ledger, m.ledger()); diff != "" {
 			t.Errorf("a refused call has changed the ledger:\n%s", diff)
 		}

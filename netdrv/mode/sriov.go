@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/alloc"
@@ -54,8 +55,50 @@ func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error
 		return vfpool.Selector{}, fmt.Errorf("network %s: %w", ledger.ShortID(r.Network.ID), errors.Join(missing...))
 	}
 	held, err := m.allocations.List(ctx)
-	return vfpool.Selector{PFs: pfs, Missing: missing, Network: r.Options.VFs, Want: r.Options.Container, Held: held,
-		InUse: m.host.Taken}, err
+	if err != nil {
+		return vfpool.Selector{}, err
+	}
+	s := vfpool.Selector{PFs: pfs, Missing: missing, Network: r.Options.VFs, Want: r.Options.Container, Held: held, InUse: m.host.Taken}
+	if !r.Options.KeepVLAN {
+		return s, nil
+	}
+	networks, err := ledger.List[ledger.Network](ctx, m.allocations.Store, ledger.NetworkPrefix)
+	s.InUse = func(vf hw.VF) (string, error) {
+		why, err := m.host.Taken(vf)
+		if err == nil && why == "" {
+			why = vlanOfOther(r.Network.ID, vf, pfs, networks, held)
+		}
+		return why, err
+	}
+	return s, err
+}
+
+// vlanOfOther returns why a network that keeps the VLANs of its VFs cannot have a VF: the VLAN is another network's; "" if it is not.
+func vlanOfOther(network string, vf hw.VF, pfs []vfpool.PF, networks []ledger.Rev[ledger.Network], held alloc.Set) string {
+	i := slices.IndexFunc(pfs, func(pf vfpool.PF) bool { return pf.Name == vf.PF })
+	if i < 0 {
+		return ""
+	}
+	pf := pfs[i]
+	vlan := pf.States[vf.Index].VLAN.ID
+	if vlan == 0 {
+		return ""
+	}
+	has := func(other string) string {
+		return fmt.Sprintf("has the vlan of network %s, %d", ledger.ShortID(other), vlan)
+	}
+	for _, n := range networks {
+		o, err := option.Parse(n.Rec.Options)
+		if err == nil && n.Rec.ID != network && n.Rec.Has(pf.ID) && o.VLAN != nil && *o.VLAN == vlan {
+			return has(n.Rec.ID)
+		}
+	}
+	for _, a := range held {
+		if a.PF == pf.PCI() && a.Network != network && a.VFSpec.VLAN.ID == vlan {
+			return has(a.Network)
+		}
+	}
+	return ""
 }
 
 // allocate returns the allocation of a VF that was selected.

@@ -31,9 +31,10 @@ type Network struct {
 }
 
 // Container is what applies to one container: the values of its network, overridden by those that the user gave for the
-// container. Pointers are nil for what was not given: an unset VLAN, VLAN 0 and VLAN N are three things.
+// container. Pointers are nil for what was not given.
 type Container struct {
-	VLAN       *int
+	VLAN       *int // nil for untagged, unless KeepVLAN
+	KeepVLAN   bool // leave the VLAN of a VF as an administrator has set it
 	VLANQoS    *int
 	VLANProto  *hw.VLANProto
 	MAC        hw.MAC  // "" for none

@@ -84,7 +84,7 @@ func TestForContainer(t *testing.T) {
 	}
 }
 
-// TestVFSpec: an attribute that the user gave is Required; MAC, spoofchk and trust always get a value; all others stay as they are.
+// TestVFSpec: an attribute that the user gave is Required; MAC, VLAN, spoofchk and trust always get a value; all others stay as they are.
 func TestVFSpec(t *testing.T) {
 	t.Parallel()
 	const own = "02:00:00:00:00:01"
@@ -96,6 +96,7 @@ func TestVFSpec(t *testing.T) {
 		required []hw.VFAttr
 	}{
 		{"", func(s *hw.VFState) {}, nil},
+		{"vlan=keep", func(s *hw.VFState) { s.VLAN = now.VLAN }, nil},
 		{"privileged=yes", func(s *hw.VFState) { s.Spoofchk, s.Trust = false, true }, []hw.VFAttr{hw.VFSpoofchk, hw.VFTrust}},
 		{"privileged=yes trust=no", func(s *hw.VFState) { s.Spoofchk = false }, []hw.VFAttr{hw.VFSpoofchk, hw.VFTrust}},
 		{"trust=on", func(s *hw.VFState) { s.Trust = true }, []hw.VFAttr{hw.VFTrust}},
@@ -106,7 +107,10 @@ func TestVFSpec(t *testing.T) {
 		{"link_state=auto", func(s *hw.VFState) { s.LinkMode = "" }, []hw.VFAttr{hw.VFLinkState}},
 	} {
 		want := hw.VFSpec{VFState: now, Policies: maps.Clone(policies)}
-		want.MAC, want.Spoofchk = own, true
+		want.MAC, want.VLAN, want.Spoofchk = own, hw.VLAN{}, true
+		if want.Policies[hw.VFVLAN] = hw.Required; c.words == "vlan=keep" {
+			delete(want.Policies, hw.VFVLAN)
+		}
 		c.state(&want.VFState)
 		for _, a := range c.required {
 			want.Policies[a] = hw.Required

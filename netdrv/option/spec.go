@@ -7,7 +7,8 @@ import (
 )
 
 // VFSpec returns how a VF is to be set up: as it is now, with what the user gave on top. What the user gave is Required; what has a
-// default is BestEffort. own is the MAC that the VF has if the user gives none.
+// default is BestEffort, but for the VLAN: a container must not get into one that the VF still has from another. own is the MAC that
+// the VF has if the user gives none.
 func (c *Container) VFSpec(pf hw.PF, now hw.VFState, own hw.MAC) hw.VFSpec {
 	s := hw.VFSpec{VFState: now, Policies: map[hw.VFAttr]hw.Policy{}}
 	s.MAC = own
@@ -15,6 +16,9 @@ func (c *Container) VFSpec(pf hw.PF, now hw.VFState, own hw.MAC) hw.VFSpec {
 		s.LinkMode = "" // a port is down unless it follows the PF's
 		s.Policies[hw.VFNodeGUID], s.Policies[hw.VFPortGUID], s.Policies[hw.VFLinkState] = hw.BestEffort, hw.BestEffort, hw.BestEffort
 	} else {
+		if !c.KeepVLAN {
+			s.VLAN, s.Policies[hw.VFVLAN] = hw.VLAN{}, hw.Required
+		}
 		s.Spoofchk, s.Trust = true, false
 		s.Policies[hw.VFMAC], s.Policies[hw.VFSpoofchk], s.Policies[hw.VFTrust] = hw.BestEffort, hw.BestEffort, hw.BestEffort
 	}

@@ -106,9 +106,9 @@ var options = []Option{
 		Parse: network(func(n *Network) *string { return &n.Mode }, word(Modes()...)),
 	}},
 	{For: ForBoth, Modes: vfsOnly, vf: setVLAN, row: row{
-		Name: "vlan", Values: "0 to 4094", Default: "left as it is",
-		Help:  "VLAN that the NIC puts the VFs in; 0 makes them untagged",
-		Parse: container(func(c *Container) **int { return &c.VLAN }, pointer(number(0, 4094))),
+		Name: "vlan", Values: "0 to 4094, or keep", Default: "0",
+		Help:  "VLAN that the NIC puts the VFs in; 0: untagged; keep: the one that an administrator has set for each VF by hand",
+		Parse: parseVLAN,
 	}},
 	{For: ForBoth, Modes: vfsOnly, vf: setPrivileged, row: row{
 		Name: "privileged", Values: "yes or no (also 1, true, on; 0, false, off)", Default: "no",

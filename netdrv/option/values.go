@@ -99,6 +99,17 @@ func words(s string) ([]string, error) {
 	return strings.Split(strings.ToLower(strings.ReplaceAll(s, " ", "")), ","), nil
 }
 
+// parseVLAN parses the option vlan: a VLAN ID, or keep.
+func parseVLAN(n *Network, text string) error {
+	if n.KeepVLAN = strings.EqualFold(text, "keep"); n.KeepVLAN {
+		n.VLAN = nil
+		return nil
+	}
+	id, err := number(0, 4094)(text)
+	n.VLAN = &id
+	return err
+}
+
 // maxVFs is above what any device can have: sriov_numvfs is 16 bits wide.
 const maxVFs = 1<<16 - 1
 

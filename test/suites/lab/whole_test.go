@@ -77,7 +77,7 @@ func TestRefusals(t *testing.T) {
 		{"option netdevice: " + pf + " is used by network " + id + Left(id), []string{"mode=passthrough", "netdevice=" + pf}},
 		{"option vlan: 100 is used on " + pf + " (" + pfPCI + ") by network " + id + "; choose another" + Left(id),
 			[]string{"netdevice=" + pfPCI, "vlan=100"}},
-		{`option vlan: "4095" is not allowed; allowed: 0 to 4094`, []string{"netdevice=" + pf, "vlan=4095"}},
+		{`option vlan: "4095" is not allowed; allowed: 0 to 4094, or keep`, []string{"netdevice=" + pf, "vlan=4095"}},
 		{"option colour: unknown; known are " + strings.Join(known, ", "), []string{"netdevice=" + pf, "colour=blue"}},
 		{"option netdevice: nosuch0: no such device", []string{"netdevice=nosuch0"}},
 		{"option netdevice: missing; say which device to use: -o netdevice=NAME", nil},
