@@ -192,7 +192,7 @@ func (h *netdevs) RestoreParent(id ID, was Snapshot) error {
 		}
 		return Required
 	}
-	if err := h.applyLink(id, *was.Link, policy); err != nil {
+	if err := h.applyLink(id, *was.Link, h.kernel.SetLink, policy); err != nil {
 		return err
 	}
 	if n.Up && !was.Link.Up {

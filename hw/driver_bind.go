@@ -35,7 +35,7 @@ func (h *binder) nameVF(pf PF, vf VF, n Netdev) (Netdev, error) {
 	if h.naming(n.Name) != byKernel || len(name) > longest {
 		return n, nil
 	}
-	if err := h.rename(n, name); errors.Is(err, fs.ErrExist) {
+	if err := h.rename(n, name, h.kernel.SetLink); errors.Is(err, fs.ErrExist) {
 		return n, nil
 	} else if err != nil {
 		return Netdev{}, err

@@ -54,7 +54,8 @@ type Kernel interface {
 	// Addrs lists the addresses of a link, IPv4 and IPv6, without the IPv6 link-local ones, which the kernel creates
 	// again.
 	Addrs(index int) ([]Addr, error)
-	// AddAddr adds an address; it succeeds if the link has it already.
+	// AddAddr adds an address, which can be used at once: an IPv6 address is not tested for duplicates, whatever its
+	// flags. It succeeds if the link has the address already.
 	AddAddr(index int, a Addr) error
 	// Routes lists the routes through a link in every table, without those that the kernel creates itself (proto
 	// kernel: connected, local, broadcast, multicast). Index 0 lists the routes of all links.

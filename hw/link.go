@@ -38,6 +38,7 @@ type Link struct {
 	// NoMulticast is set if the link lacks IFF_MULTICAST, which most links have; IPv6 does not work without it.
 	NoMulticast bool
 	Master      int // ifindex of the bond or bridge that the link is a port of; 0 for none
+	PortMAC     MAC // of a bond's port: the MAC that it had before, and gets back (IFLA_BOND_SLAVE_PERM_HWADDR); otherwise ""
 	Peer        int // IFLA_LINK: ifindex of the peer or parent, possibly in another namespace; 0 for none
 }
 
@@ -93,8 +94,8 @@ func (n Netdev) altNames() []string {
 }
 
 // restoreNames restores the name of a device, and its alternative ones.
-func (h *links) restoreNames(n Netdev, was Snapshot) error {
-	err := h.rename(n, was.Link.Name)
+func (h *links) restoreNames(n Netdev, was Snapshot, set setter) error {
+	err := h.rename(n, was.Link.Name, set)
 	now, findErr := h.Find(n.ID)
 	if findErr != nil {
 		return errors.Join(err, findErr)

@@ -2,7 +2,9 @@ package hw
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"strings"
 
@@ -24,6 +26,7 @@ type LinkState struct {
 	NoMulticast bool `json:",omitempty"`
 	Up          bool
 	Master      string // name of the bond or bridge that it is a port of; "" for none
+	PortMAC     MAC    `json:",omitempty"` // of a bond's port: its own MAC, which it had before
 }
 
 // LinkSpec is how a netdev is to be set up: the values, and how much each attribute matters. An attribute without a policy is
@@ -127,7 +130,7 @@ func address(attr uint16) func(MAC) (LinkMessage, error) {
 // is not part of the state.
 func linkState(l Link, links []Link) LinkState {
 	s := LinkState{Name: l.Name, Alias: l.Alias, MAC: l.MAC, MTU: l.MTU, TxQLen: l.TxQLen,
-		Promisc: l.Promisc, AllMulti: l.AllMulti, NoARP: l.NoARP, NoMulticast: l.NoMulticast, Up: l.Up}
+		Promisc: l.Promisc, AllMulti: l.AllMulti, NoARP: l.NoARP, NoMulticast: l.NoMulticast, Up: l.Up, PortMAC: l.PortMAC}
 	if strings.HasPrefix(s.Alias, ID("").aliasMark()) {
 		s.Alias = ""
 	}
@@ -156,15 +159,15 @@ func (h *links) SetLink(n Netdev, spec LinkSpec, limit int) (Netdev, error) {
 			"its pf has mtu %d, which a vf cannot exceed; raise the pf's first: %w", limit, ErrInvalid)}
 	}
 	spec.Name = n.Name
-	err := h.applyLink(n.ID, spec.LinkState, func(a LinkAttr) Policy { return spec.Policies[a] })
+	err := h.applyLink(n.ID, spec.LinkState, h.kernel.SetLink, func(a LinkAttr) Policy { return spec.Policies[a] })
 	if err != nil {
 		return n, err
 	}
 	return h.Find(n.ID)
 }
 
-// applyLink sets the linkAttrs of a link in the host to their values in want.
-func (h *links) applyLink(id ID, want LinkState, policy func(LinkAttr) Policy) error {
+// applyLink sets the linkAttrs of a link in the host to their values in want, each with set.
+func (h *links) applyLink(id ID, want LinkState, set setter, policy func(LinkAttr) Policy) error {
 	var index int
 	return applier[Link, LinkAttr]{
 		dev:   want.Name,
@@ -174,7 +177,7 @@ func (h *links) applyLink(id ID, want LinkState, policy func(LinkAttr) Policy) e
 			index = n.Index
 			return n.Link, err
 		},
-		set:    func(a LinkAttr, l Link) error { return h.kernel.SetLink(index, a, l) },
+		set:    func(a LinkAttr, l Link) error { return set(index, a, l) },
 		policy: policy,
 	}.apply(want.link())
 }
@@ -182,6 +185,38 @@ func (h *links) applyLink(id ID, want LinkState, policy func(LinkAttr) Policy) e
 // setLink sets one attribute of a link; its error names the link and what was attempted.
 func (h *links) setLink(n Netdev, op string, a LinkAttr, want Link) error {
 	return wrapped(n.Name, op, h.kernel.SetLink(n.Index, a, want))
+}
+
+// changeLink is setLink, also for what a link that is up may refuse.
+func (h *links) changeLink(n Netdev, op string, a LinkAttr, want Link) error {
+	return wrapped(n.Name, op, h.setDownIfNeeded(n.Index, a, want))
+}
+
+// errStaysDown: a change of a link that is down, or was set down for it, is refused as of one that is up.
+var errStaysDown = errors.New("while it is down")
+
+// setDownIfNeeded sets one attribute of a link. A link that is up is set down only if that is refused, because it loses
+// its routes and IPv6 addresses: renaming is before Linux 6.2, a MAC by many drivers (EBUSY, net/ethernet/eth.c,
+// eth_prepare_mac_addr_change), becoming the port of a bond always (EPERM, drivers/net/bonding/bond_main.c, bond_enslave,
+// Linux 6.12). The caller sets it up again, but not if the error matches errStaysDown: the next attempt would set it down
+// again.
+func (h *links) setDownIfNeeded(index int, a LinkAttr, want Link) error {
+	err := h.kernel.SetLink(index, a, want)
+	if !errors.Is(err, ErrBusy) && !errors.Is(err, fs.ErrPermission) {
+		return err
+	}
+	if l, readErr := h.kernel.LinkAt(index); readErr != nil {
+		return err
+	} else if l.Up {
+		if err := h.kernel.SetLink(index, LinkUp, Link{}); err != nil {
+			return fmt.Errorf("set it down first: %w", err)
+		}
+		err = h.kernel.SetLink(index, a, want)
+	}
+	if err != nil {
+		err = fmt.Errorf("%w: %w", errStaysDown, err)
+	}
+	return err
 }
 
 func (h *links) setUp(n Netdev, up bool) error {

@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // routerAdvertised is RTPROT_RA (include/uapi/linux/rtnetlink.h).
@@ -51,16 +54,53 @@ func (h *netdevs) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 	if mac == "" || mac == n.MAC {
 		return n, nil
 	}
-	if err := h.setLink(n, "set mac "+string(mac), LinkMAC, Link{MAC: mac}); err != nil {
+	if err := h.changeLink(n, "set mac "+string(mac), LinkMAC, Link{MAC: mac}); err != nil {
 		return Netdev{}, err
 	}
 	return h.Find(n.ID)
 }
 
+// An UnrestoredError lists what the kernel did not take back on a device that is otherwise as it was: its name, MAC, MTU,
+// bond or bridge and up-state are right. Trying again would not help: what is missing depends on something that has changed
+// meanwhile, such as the gateway of a route.
+type UnrestoredError struct {
+	Errs []error // one for each thing that is missing, which it names
+}
+
+// Error returns what is missing, and why.
+func (e *UnrestoredError) Error() string {
+	var parts []string
+	for _, err := range e.Errs {
+		parts = append(parts, err.Error())
+	}
+	return strings.Join(parts, "; ")
+}
+
+// Unwrap returns the errors of what is missing.
+func (e *UnrestoredError) Unwrap() []error { return e.Errs }
+
 // RestoreNetdev restores a netdev from its snapshot: names, MAC, MTU, queue length, flags, bond or bridge, up-state,
-// addresses, routes, alias. The error matches ErrAway while the netdev is in a container; one that is gone for good
-// counts as restored (nil). RestoreNetdev may be repeated after any failure.
+// addresses, routes, alias. It changes only what differs, and sets the netdev down only if a driver demands it for what
+// differs; if the driver refuses it then, too, the netdev stays down for the next attempt. It adds what is missing and
+// removes nothing: what is there beside it was added by an administrator since.
+//
+// The error matches ErrAway while the netdev is in a container; one that is gone for good counts as restored (nil). The
+// error is an [*UnrestoredError] if the netdev is restored but for things that the kernel refuses. RestoreNetdev may be
+// repeated after any failure.
 func (h *netdevs) RestoreNetdev(id ID, was Snapshot) error {
+	return h.restoreNetdev(id, was, h.setDownIfNeeded)
+}
+
+// RestoreInUse is RestoreNetdev for a netdev that the host may be using already: it is not set down for an attribute that
+// its driver does not change while it is up. That error matches ErrBusy.
+func (h *netdevs) RestoreInUse(id ID, was Snapshot) error {
+	return h.restoreNetdev(id, was, h.kernel.SetLink)
+}
+
+// A setter sets one attribute of the link with an ifindex.
+type setter func(index int, a LinkAttr, want Link) error
+
+func (h *netdevs) restoreNetdev(id ID, was Snapshot, set setter) error {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -68,36 +108,104 @@ func (h *netdevs) RestoreNetdev(id ID, was Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if h.intact(n, was) {
-		if err := errors.Join(h.restoreTuning(id, was.Tuned), h.restoreAltNames(n, was.AltNames, nil)); err != nil {
-			return err
-		}
-		return h.setAlias(n, was.Link.Alias)
-	}
-	if err := h.setUp(n, false); err != nil {
+	refused, err := h.restoreLink(n, was, set)
+	if err != nil {
 		return err
 	}
-	errs := []error{h.restoreNames(n, was), h.applyLink(id, *was.Link, required),
-		h.restoreTuning(id, was.Tuned), h.setMaster(n, was.Link.Master)}
-	if was.Link.Up {
-		errs = append(errs, h.setUp(n, true))
-	}
-	errs = append(errs, h.restoreIP(n, was))
-	if err := errors.Join(errs...); err != nil {
+	if n, err = h.Find(id); err != nil {
 		return err
 	}
-	return h.setAlias(n, was.Link.Alias) // last, because the device is found by it
+	lacking, err := h.restoreIP(n, was)
+	if err != nil {
+		return err
+	}
+	if err := h.setAlias(n, was.Link.Alias); err != nil { // last, because the device is found by it
+		return err
+	}
+	if refused = append(refused, lacking...); len(refused) > 0 {
+		return &UnrestoredError{refused}
+	}
+	return nil
 }
 
-// intact returns true if a netdev never left the host: setting it down would needlessly lose its routes.
-func (h *netdevs) intact(n Netdev, was Snapshot) bool {
-	now, err := h.SnapshotNetdev(n)
-	if err != nil {
-		return false
+// restoreLink restores the attributes of a link, its bond or bridge, and its up-state. A bond or bridge that is gone is
+// among what is refused; everything else has to succeed. A port gives its bond its own MAC: the bond records it, to give
+// it back, and sets its own (drivers/net/bonding/bond_main.c, bond_enslave, Linux 6.12).
+func (h *netdevs) restoreLink(n Netdev, was Snapshot, set setter) (refused []error, _ error) {
+	want, policy := *was.Link, required[LinkAttr]
+	switch {
+	case want.PortMAC != "" && n.PortMAC != "":
+		policy = func(a LinkAttr) Policy { // MAC and MTU are its bond's
+			if a == LinkMAC || a == LinkMTU {
+				return Ignore
+			}
+			return Required
+		}
+	case want.PortMAC != "":
+		want.MAC = want.PortMAC
 	}
-	a, b := *now.Link, *was.Link
-	a.Alias, b.Alias = "", ""
-	return a == b && slices.Equal(addrKeys(now.Addrs), addrKeys(was.Addrs)) && slices.Equal(now.Routes, was.Routes)
+	err := errors.Join(h.restoreNames(n, was, set), h.applyLink(n.ID, want, set, policy), h.restoreTuning(n.ID, was.Tuned))
+	masterErr := h.setMaster(n, was.Link.Master, set)
+	if errors.Is(masterErr, ErrNotFound) {
+		refused, masterErr = append(refused, masterErr), nil
+	}
+	if err = errors.Join(err, masterErr); errors.Is(err, errStaysDown) {
+		return nil, err
+	}
+	now, findErr := h.Find(n.ID)
+	if findErr == nil && now.Up != was.Link.Up {
+		findErr = h.setUp(now, was.Link.Up)
+	}
+	return refused, errors.Join(err, findErr)
+}
+
+// restoreIP adds the addresses and routes that are missing: routes without a gateway first, because others lead through
+// them. Routes exist only on a link that is up. It returns what the kernel refuses.
+func (h *netdevs) restoreIP(n Netdev, was Snapshot) (refused []error, _ error) {
+	addrs, err := h.kernel.Addrs(n.Index)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list addresses", Err: err}
+	}
+	var errs []error
+	add := func(what string, err error) {
+		err = wrapped(n.Name, "add "+what, err)
+		if isRefusal(err) {
+			refused = append(refused, err)
+		} else {
+			errs = append(errs, err)
+		}
+	}
+	have := addrKeys(addrs)
+	for i, key := range addrKeys(was.Addrs) {
+		if !slices.Contains(have, key) {
+			add("address "+key.CIDR, h.kernel.AddAddr(n.Index, was.Addrs[i]))
+		}
+	}
+	if !was.Link.Up {
+		return refused, errors.Join(errs...)
+	}
+	routes, err := h.kernel.Routes(n.Index)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list routes", Err: err}
+	}
+	for _, first := range []bool{true, false} {
+		for _, r := range was.Routes {
+			direct := r.Gateway == ""
+			r.Index = n.Index
+			if direct == first && !slices.Contains(routes, r) {
+				add("route "+r.Dst, h.kernel.AddRoute(n.Index, r))
+			}
+		}
+	}
+	return refused, errors.Join(errs...)
+}
+
+// isRefusal returns true for the answer of a kernel that would say the same the next time: not that it is busy or out of
+// memory, or that the link was set down meanwhile.
+func isRefusal(err error) bool {
+	var no unix.Errno
+	return errors.As(err, &no) && !errors.Is(err, ErrBusy) && !errors.Is(err, ErrDeviceFault) && no != unix.ENOMEM &&
+		no != unix.ENOBUFS
 }
 
 // addrKeys returns addresses without their lifetimes.
@@ -109,37 +217,10 @@ func addrKeys(addrs []Addr) []Addr {
 	return keys
 }
 
-// restoreIP restores addresses and routes: routes without a gateway first, because others lead through them. Routes
-// exist only on a link that is up.
-func (h *netdevs) restoreIP(n Netdev, was Snapshot) error {
-	var errs []error
-	for _, a := range was.Addrs {
-		if err := h.kernel.AddAddr(n.Index, a); err != nil {
-			errs = append(errs, &Error{Dev: n.Name, Op: "add address " + a.CIDR, Err: err})
-		}
-	}
-	if !was.Link.Up {
-		return errors.Join(errs...)
-	}
-	direct := func(r Route) bool { return r.Gateway == "" }
-	for _, first := range []bool{true, false} {
-		for _, r := range was.Routes {
-			if direct(r) != first {
-				continue
-			}
-			r.Index = n.Index
-			if err := h.kernel.AddRoute(n.Index, r); err != nil {
-				errs = append(errs, &Error{Dev: n.Name, Op: "add route " + r.Dst, Err: err})
-			}
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // setMaster makes a link a port of a bond or bridge. Open vSwitch, whose ports rtnetlink cannot create
 // (net/core/rtnetlink.c, do_set_master, Linux 6.12: EOPNOTSUPP), takes its ports back itself: ovs-vswitchd looks for
 // them by name when links change.
-func (h *links) setMaster(n Netdev, master string) error {
+func (h *links) setMaster(n Netdev, master string, set setter) error {
 	index := 0
 	if master != "" {
 		m, err := h.Netdev(master)
@@ -154,12 +235,12 @@ func (h *links) setMaster(n Netdev, master string) error {
 	if index == n.Master {
 		return nil
 	}
-	return h.setLink(n, fmt.Sprintf("make it a port of %q", master), LinkMaster, Link{Master: index})
+	return wrapped(n.Name, fmt.Sprintf("make it a port of %q", master), set(n.Index, LinkMaster, Link{Master: index}))
 }
 
 // rename gives a device its old name. An alternative name of its own that equals it is removed first: udev adds one
 // when a device returns under another name, possibly between two steps of this.
-func (h *links) rename(n Netdev, name string) error {
+func (h *links) rename(n Netdev, name string, set setter) error {
 	var err error
 	for range 3 {
 		if n.Name == name {
@@ -171,7 +252,7 @@ func (h *links) rename(n Netdev, name string) error {
 				return err
 			}
 		}
-		if err = h.setLink(n, "rename to "+name, LinkName, Link{Name: name}); !errors.Is(err, fs.ErrExist) {
+		if err = wrapped(n.Name, "rename to "+name, set(n.Index, LinkName, Link{Name: name})); !errors.Is(err, fs.ErrExist) {
 			return err
 		}
 		now, findErr := h.Find(n.ID)

@@ -188,7 +188,7 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 			errs = append(errs, err)
 		}
 		if was.Link != nil {
-			errs = append(errs, h.rename(vf.Netdev, was.Link.Name))
+			errs = append(errs, h.rename(vf.Netdev, was.Link.Name, h.kernel.SetLink))
 		}
 	}
 	if was.VF != nil {
@@ -203,7 +203,7 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 			return errors.Join(append(errs, err)...)
 		}
 		vf.Netdev = n
-		errs = append(errs, h.rename(n, was.Link.Name))
+		errs = append(errs, h.rename(n, was.Link.Name, h.kernel.SetLink))
 	}
 	if vf.Netdev.Index != 0 && was.Link != nil {
 		errs = append(errs, h.restoreVFLink(ctx, pf, vf, was), h.restoreTuning(id, was.Tuned))
@@ -241,7 +241,7 @@ func (h *vfLifecycle) restoreVFLink(ctx context.Context, pf PF, vf VF, snap Snap
 		was.MAC = n.MAC // at worst one that the driver made up, as at boot: the PF has set none
 	}
 	names := h.restoreAltNames(n, snap.AltNames, func(name string) bool { return isUdevNameOf(vf, pf, name) })
-	if err := errors.Join(names, h.applyLink(n.ID, was, required)); err != nil {
+	if err := errors.Join(names, h.applyLink(n.ID, was, h.kernel.SetLink, required)); err != nil {
 		return err
 	}
 	return h.setAlias(n, was.Alias)
@@ -254,7 +254,7 @@ func (h *vfLifecycle) rereadMAC(ctx context.Context, pf PF, vf VF, n Netdev, was
 	if err != nil {
 		return n, err
 	}
-	if err := h.rename(n, was.Name); err != nil || pf.InfiniBand() {
+	if err := h.rename(n, was.Name, h.kernel.SetLink); err != nil || pf.InfiniBand() {
 		return n, err
 	}
 	if m, err := h.restoreMAC(vf, n, was.MAC); err == nil {

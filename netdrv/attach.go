@@ -162,7 +162,7 @@ func (t *attacher) undoOne(ctx context.Context, a *alloc.Allocation, why error, 
 	if a.Faulty {
 		return t.allocs.Quarantine(ctx, a, errors.Join(why, t.releaser.restore(ctx, a)))
 	}
-	if err := t.releaser.release(ctx, a); err != nil { // its driver may still be creating the netdev
+	if err := t.releaser.release(ctx, a, func() bool { return true }); err != nil { // its driver may still be creating the netdev
 		logNotReleased(t.log, a, err)
 		t.nudge()
 	}

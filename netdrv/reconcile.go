@@ -37,6 +37,9 @@ const (
 // quarantineBackoff is for quarantined devices. The first attempt is that after which the device was quarantined.
 var quarantineBackoff = retry.Backoff{First: time.Minute, Max: time.Hour}
 
+// freeingBackoff is for devices that are home and could not be restored, during retryWindow.
+var freeingBackoff = retry.Backoff{First: passSoon, Max: 2 * time.Second}
+
 // A reconciler finishes what a crash, a lost call or a slow kernel has left open: it frees the devices of orphans, tries quarantined ones
 // again, removes stale networks and VFs that are not needed any more, and creates missing ones. It never acts on a fact that it could
 // not find out.
@@ -62,10 +65,12 @@ type reconciler struct {
 	reported map[string]string // errors that were logged, by what they are about
 }
 
-// An attempt is the last attempt to release a quarantined device.
+// An attempt is the last attempt to release a device. Until it is due again, no change of links leads to another: restoring a device
+// changes links itself.
 type attempt struct {
 	retry.Attempt
-	away bool // the device was not in the host
+	away  bool      // the device was not in the host
+	first time.Time // the first of these attempts at which the device was in the host
 }
 
 // nudge wakes the reconciler.
@@ -164,22 +169,16 @@ func (r *reconciler) reconcile(ctx context.Context, id hw.ID) (due time.Duration
 	if due = r.backoff(a); due > 0 {
 		return due, nil
 	}
-	quarantined := a.State == alloc.Quarantined
-	if quarantined {
+	if a.State == alloc.Quarantined {
 		r.counters.Count("tried_again")
 	}
-	if err = r.releaser.release(ctx, a); quarantined {
-		r.recordAttempt(a, err)
-	}
-	switch {
+	switch err = r.attempt(ctx, a); {
 	case errors.Is(err, mode.ErrUnknown):
 		return 0, err
 	case errors.Is(err, hw.ErrAway) && time.Since(a.Since) < awaitBound:
 		return passSoon, nil
 	case errors.Is(err, hw.ErrAway):
 		return 0, r.handleMissing(ctx, a, err)
-	case err != nil && a.State == alloc.Freeing:
-		return passSoon, err
 	case err != nil:
 		return r.backoff(a), err
 	}

@@ -21,7 +21,7 @@ const (
 	undoBound = 8 * time.Second
 	// pollEvery is how often a call looks again at a device that it waits for.
 	pollEvery = 50 * time.Millisecond
-	// retryWindow is for how long a device that cannot be restored is tried again at short intervals.
+	// retryWindow is for how long a device that is home and cannot be restored is tried again at short intervals.
 	retryWindow = 10 * time.Second
 )
 
@@ -40,21 +40,29 @@ func (l *releaser) restore(ctx context.Context, a *alloc.Allocation) error {
 	return m.Release(ctx, a)
 }
 
-// release restores a device and ends its allocation. A device that is in the host and cannot be restored is left for another attempt
-// during retryWindow, because others may be at work on it, such as udev; then it is quarantined. The error matches hw.ErrAway while the
-// device is not in the host. After a reboot there is nothing to restore: names and settings are those of the host's configuration.
-// An allocation of an unknown mode is left as it is. The caller holds the device's lock.
-func (l *releaser) release(ctx context.Context, a *alloc.Allocation) error {
+// release restores a device and ends its allocation, with a warning if the kernel refuses a part of what was there, such as a route whose
+// gateway is gone: the host is using the device again, and trying again would not help. A device that is in the host and cannot be
+// restored is quarantined, or left for another attempt if again returns true, because others may be at work on it, such as udev. The
+// error matches hw.ErrAway while the device is not in the host. After a reboot there is nothing to restore: names and settings are those of
+// the host's configuration. An allocation of an unknown mode is left as it is. The caller holds the device's lock.
+func (l *releaser) release(ctx context.Context, a *alloc.Allocation, again func() bool) error {
 	if a.FromEarlierBoot() {
 		return l.allocs.End(ctx, a)
 	}
 	err := l.restore(ctx, a)
+	var partly *hw.UnrestoredError
 	switch {
 	case err == nil:
 		return l.allocs.End(ctx, a)
+	case errors.As(err, &partly):
+		if err := l.allocs.End(ctx, a); err != nil {
+			return err
+		}
+		l.allocs.Log.Warn("device restored, but the kernel refuses a part of what it had", append(a.Fields(), zap.NamedError("err", partly))...)
+		return nil
 	case errors.Is(err, hw.ErrAway), errors.Is(err, mode.ErrUnknown):
 		return err
-	case a.State == alloc.Freeing && time.Since(a.Since) < retryWindow:
+	case a.State == alloc.Freeing && again():
 		return err
 	}
 	return l.allocs.Quarantine(ctx, a, err)
@@ -68,7 +76,7 @@ func (r *reconciler) awaitReturn(ctx context.Context, a *alloc.Allocation, timeo
 	defer cancel()
 	var err error
 	_ = retry.Poll(ctx, pollEvery, timeout, func() (done bool, _ error) { // err says why the device is not released
-		err = r.releaser.release(ctx, a)
+		err = r.attempt(ctx, a)
 		return !errors.Is(err, hw.ErrAway), nil
 	})
 	if err != nil {

@@ -15,9 +15,9 @@
 //	the engine          Kernel.MoveToNS, MoveHome
 //	the container       Kernel.InNS, then Namespace.Links, SetLink, AddLink, AddAddr, GiveAltName, RemoveAltName
 //	its end             Kernel.KillNS, ReleaseNS
-//	a failing kernel    Kernel.OnCall, FailAt, FailFrom; fields NoKinds, NoLiveRename, NoProcIRQ
+//	a failing kernel    Kernel.OnCall, FailAt, FailFrom; fields NoKinds, NoLiveRename, NoLiveMAC, NoProcIRQ
 //
-// To see the result, call Kernel.Link, Netdev, NumVFs, Driver, IRQs, VFs, Calls and String; Namespace.Tuning.
+// To see the result, call Kernel.Link, Netdev, NumVFs, Driver, IRQs, VFs, Calls, Downs and String; Namespace.Tuning.
 //
 // What the kernel does later, it does by timers, so that a test in a testing/synctest bubble need not wait. SR-IOV
 // functions behave as those of igb and igbvf, unless [PF] has the [Behaviour] of another preset; [Makes] has the NICs

@@ -27,6 +27,7 @@ type Kernel struct {
 	NoUdev       bool          // names stay as the kernel gives them: eth0, eth1...
 	UdevAfter    time.Duration // how long udev takes to name a link that has appeared
 	NoLiveRename bool          // a link that is up cannot be renamed: Linux before 6.2
+	NoLiveMAC    bool          // hardware that is up does not change its MAC, as most drivers (eth_prepare_mac_addr_change, Linux 6.12)
 	NoKinds      []string      // kinds of link that no module makes
 	CPUs         string        // those that there are, "0-7"
 	NoProcIRQ    bool          // package hw was not given /proc/irq

@@ -30,6 +30,7 @@ type link struct {
 	udevName  string  // the name that udev gives it; "" for virtual links, which udev leaves alone
 	cable     bool    // the other end is connected
 	trained   bool    // the medium has come up since the link was last set up
+	downs     int     // how often it was set down through hw.Kernel
 	ups       int     // how often it, or its PF, went up or down: a late carrier of an earlier time is void
 	peer      *link   // the other end of a veth
 	below     *link   // the parent of a macvlan, ipvlan or IPoIB child
@@ -91,6 +92,9 @@ func (l *link) shown() hw.Link {
 	s.Master = 0
 	if l.master != nil {
 		s.Master = l.master.Index
+		if l.master.Kind == hw.Bond {
+			s.PortMAC = l.beforeMAC
+		}
 	}
 	return s
 }
@@ -136,6 +140,14 @@ func (k *Kernel) Link(name string) hw.Link {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return k.needLocked(hostNS, name).shown()
+}
+
+// Downs is how often package hw has set a link down that was up, a link that is in the host now.
+func (k *Kernel) Downs(name string) int {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.needLocked(hostNS, name).downs
 }
 
 // Plug connects a cable to a link in the host, or removes it.

@@ -52,7 +52,12 @@ func shownOrMissing(l *link) (hw.Link, error) {
 
 // SetLink implements hw.Kernel.
 func (k *Kernel) SetLink(index int, a hw.LinkAttr, want hw.Link) error {
-	return k.changeLink(index, a.Op(want), func(l *link) error { return k.setLocked(l, a, want) })
+	return k.changeLink(index, a.Op(want), func(l *link) error {
+		if a == hw.LinkUp && l.Up && !want.Up {
+			l.downs++
+		}
+		return k.setLocked(l, a, want)
+	})
 }
 
 // AddAltName implements hw.Kernel.
@@ -277,6 +282,9 @@ func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
 	}
 	if hwaddr[0]&1 != 0 || !slices.ContainsFunc(hwaddr, func(b byte) bool { return b != 0 }) {
 		return syscall.EADDRNOTAVAIL
+	}
+	if l.Up && k.NoLiveMAC && !l.virtual() {
+		return syscall.EBUSY
 	}
 	mac = hw.MAC(hwaddr.String())
 	const gid = 4 // octets of the flags and the queue pair, which are not for choosing (ipoib_main.c, ipoib_check_lladdr)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/mellanox/passthrough/hw"
 )
 
 // String is the whole state in a form that does not depend on what has happened: namespaces, links by name, addresses,
@@ -65,15 +67,22 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 	say(l.Alias != "", "alias %q", l.Alias)
 	say(len(l.AltNames) > 0, "altnames %s", strings.Join(slices.Sorted(slices.Values(l.AltNames)), ","))
 	b.WriteByte('\n')
-	for _, a := range l.addrs {
+	addrs := slices.Clone(l.addrs) // the order is that of adding, within a family
+	slices.SortStableFunc(addrs, func(x, y hw.Addr) int {
+		return cmp.Compare(min(0, strings.Index(x.CIDR, ":")), min(0, strings.Index(y.CIDR, ":"))) // -1 in IPv4
+	})
+	for _, a := range addrs {
 		fmt.Fprintf(b, "    address %+v\n", a)
 	}
+	var routes []string
 	for _, r := range k.routes {
 		if r.Index == l.Index && l.ns == hostNS {
 			r.Index = 0
-			fmt.Fprintf(b, "    route %+v\n", r)
+			routes = append(routes, fmt.Sprintf("    route %+v\n", r))
 		}
 	}
+	slices.Sort(routes) // those with different destinations have no order
+	b.WriteString(strings.Join(routes, ""))
 }
 
 // pci is a link's PCI address, "" when it has none.

@@ -68,7 +68,9 @@ func seconds(life int) int {
 	return life
 }
 
-// AddAddr implements [hw.Kernel]. An address that exists gets the lifetimes of a.
+// AddAddr implements [hw.Kernel]. An address that exists gets the lifetimes of a. An IPv6 address is added without duplicate
+// address detection and gets its own flags then: until that has ended, which needs carrier, the kernel refuses routes that
+// name the address as their source (net/ipv6/route.c, ip6_route_info_create, Linux 6.12: EINVAL).
 func (k *Kernel) AddAddr(index int, a hw.Addr) error {
 	addr, err := fromAddr(a)
 	if err != nil {
@@ -76,6 +78,13 @@ func (k *Kernel) AddAddr(index int, a hw.Addr) error {
 	}
 	if index <= 0 {
 		return hw.FromErrno(unix.ENODEV)
+	}
+	if addr.IP.To4() == nil && addr.Flags&unix.IFA_F_NODAD == 0 {
+		first := *addr
+		first.Flags |= unix.IFA_F_NODAD
+		if err := k.nl.AddrReplace(at(index), &first); err != nil {
+			return hw.FromErrno(err)
+		}
 	}
 	return hw.FromErrno(k.nl.AddrReplace(at(index), addr))
 }

@@ -106,8 +106,17 @@ func toLink(l netlink.Link) hw.Link {
 		NoARP:       a.RawFlags&unix.IFF_NOARP != 0,
 		NoMulticast: a.RawFlags&unix.IFF_MULTICAST == 0,
 		Master:      a.MasterIndex,
+		PortMAC:     portMAC(a.Slave),
 		Peer:        a.ParentIndex,
 	}
+}
+
+// portMAC returns the MAC that a bond keeps for a port.
+func portMAC(slave netlink.LinkSlave) hw.MAC {
+	if b, ok := slave.(*netlink.BondSlave); ok {
+		return hw.MAC(b.PermHardwareAddr.String())
+	}
+	return ""
 }
 
 // kind returns IFLA_INFO_KIND. The library has its own names for links without one, and for tun and tap.

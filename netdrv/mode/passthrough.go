@@ -202,7 +202,10 @@ func (m passthrough) prepareProxy(ctx context.Context, a *alloc.Allocation) (hw.
 
 // Release restores the device. A bond's proxy goes first: it has the bond's MAC.
 func (m passthrough) Release(_ context.Context, a *alloc.Allocation) error {
-	if a.Child == nil {
+	switch {
+	case a.Child == nil && a.State == alloc.Quarantined: // for so long that the administrator may have taken it into use
+		return m.host.RestoreInUse(a.Device, a.Snapshot)
+	case a.Child == nil:
 		return m.host.RestoreNetdev(a.Device, a.Snapshot)
 	}
 	if err := m.host.RemoveChild(a.Device, a.Child.Kind); err != nil {

@@ -157,6 +157,16 @@ func testRoutes(t *testing.T, m machine) {
 	}
 }
 
+// testSource: an address can be the source of a route as soon as it was added.
+func testSource(t *testing.T, m machine) {
+	index := m.pair(t)
+	want := hw.Addr{CIDR: "2001:db8::1/64"}
+	done(t, "add an address", m.AddAddr(index, want))
+	done(t, "add a route with that source", m.AddRoute(index, hw.Route{Dst: "2001:db8:1::/48", Gateway: "2001:db8::2",
+		Src: "2001:db8::1"}))
+	sameList(t, "addresses", m.addrs(t, index), []hw.Addr{want})
+}
+
 func testRoutesRefused(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	index := m.link(t, "ct0").Index
