@@ -132,9 +132,21 @@ func (h *vfCount) EnableVFs(ctx context.Context, pf PF, n int) error {
 	if err != nil {
 		return err
 	}
+	states, err := h.awaitReports(ctx, pf, vfs)
+	if err != nil {
+		return err
+	}
 	var errs []error
 	for _, vf := range vfs {
-		errs = append(errs, h.assignMAC(ctx, pf, vf), h.assignGUID(pf, vf))
+		if pf.Resetting(vf, states) { // for longer than a reset takes
+			errs = append(errs, &Error{Dev: vf.String(), Op: "read", Err: pf.notReported()})
+			continue
+		}
+		err := errors.Join(h.assignMAC(ctx, pf, vf), h.assignGUID(pf, vf))
+		errs = append(errs, err)
+		if errors.Is(err, ErrBusy) { // the caller tries again: hundreds of VFs must not be waited for one by one
+			break
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -126,10 +127,48 @@ func (p PF) Resetting(vf VF, states map[int]VFState) bool {
 	return states != nil && !known && !p.InfiniBand()
 }
 
+// notReported is the error about a VF that is being reset.
+func (p PF) notReported() error {
+	return fmt.Errorf("driver %s does not say what is set for it; it may be resetting it: %w", p.Driver, ErrBusy)
+}
+
 // noVFOps returns true if a PF has VFs and its driver reports nothing of them: it has no operations for VFs (virtio).
 func (h *vfs) noVFOps(pf PF) (bool, error) {
 	states, err := h.VFStates(pf)
 	return err == nil && states == nil && h.sys.exists(pciDir(pf.PCI())+"/virtfn0"), err
+}
+
+// CheckVFsReported refuses a PF whose driver has operations for VFs and reports none of those that there are, also after the
+// time that a reset takes: it will neither report nor set anything. mlx5 on the host of a BlueField in DPU mode is like that
+// (mlx5/core/esw/legacy.c and eswitch.c, mlx5_esw_allowed: EPERM; Linux 6.12). The error matches ErrUnsupported.
+func (h *vfs) CheckVFsReported(ctx context.Context, pf PF) error {
+	vfs, err := h.VFs(pf)
+	if err != nil {
+		return err
+	}
+	_, err = h.awaitReports(ctx, pf, vfs)
+	return err
+}
+
+// awaitReports waits until the driver of a PF reports what is set for each of vfs, at most for as long as a reset takes. It
+// returns the states of those that are reported then.
+func (h *vfs) awaitReports(ctx context.Context, pf PF, vfs []VF) (states map[int]VFState, err error) {
+	missing := func(vf VF) bool { return pf.Resetting(vf, states) }
+	err = wait(ctx, vfResetBound, func() (bool, error) {
+		states, err = h.VFStates(pf)
+		return !slices.ContainsFunc(vfs, missing), err
+	})
+	switch {
+	case err == nil:
+		return states, nil
+	case timedOut(err) && len(states) > 0:
+		return states, nil
+	case timedOut(err):
+		return nil, &Error{Dev: pf.String(), Err: fmt.Errorf("driver %s reports nothing about any of its vfs, and can set nothing for "+
+			"them; a nic whose eswitch is managed elsewhere is like that, such as a bluefield in dpu mode; change it to nic mode: %w",
+			pf.Driver, ErrUnsupported)}
+	}
+	return nil, err
 }
 
 // CheckVFSupport refuses a spec with a required attribute that the driver of a PF cannot set for any of its VFs. What only
@@ -165,7 +204,7 @@ func (h *vfs) vfState(pf PF, vf VF) (VFState, error) {
 		return VFState{}, err
 	}
 	if pf.Resetting(vf, all) {
-		return VFState{}, fmt.Errorf("driver %s does not say what is set for it; it may be resetting it: %w", pf.Driver, ErrBusy)
+		return VFState{}, pf.notReported()
 	}
 	s := all[vf.Index]
 	if dir := h.vfDir(pf, vf); dir != "" {

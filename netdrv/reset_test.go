@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
 // divided adds a PF with VFs that the plugin did not create: the second one has a VLAN and no spoof check.
@@ -89,6 +90,52 @@ func TestResetForItsMAC(t *testing.T) {
 		m.mustRun("a", "n")
 		if m.wantIn("0000:01:10.0", "a"); over == nil {
 			t.Error("no vf was reset")
+		}
+	})
+}
+
+// TestNoEswitch: a PF that does not manage its eswitch reports nothing about its VFs, and may set nothing for them. It is refused after one
+// wait, however many VFs it has, also if an administrator has created them, and is left as it was.
+func TestNoEswitch(t *testing.T) {
+	t.Parallel()
+	for _, vfs := range []int{0, 16} {
+		story(t, func(m *machine) {
+			m.kernel.AddPF(hwtest.PF{Name: "ens1f0", PCI: pfPCI, TotalVFs: 16, VFs: vfs, Behaviour: hwtest.MLX5NoEswitch(), Driver: "mlx5_core",
+				VFDriver: "mlx5_core"})
+			m.settled()
+			before, start := m.kernel.String(), time.Now()
+			wantError(t, m.create("n", "netdevice=ens1f0"), "ens1f0 (0000:01:00.0): driver mlx5_core reports nothing about any of its vfs, "+
+				"and can set nothing for them; a nic whose eswitch is managed elsewhere is like that, such as a bluefield in dpu mode; "+
+				"change it to nic mode: not supported by the driver")
+			if d := time.Since(start); d > 4*time.Second {
+				t.Errorf("took %v", d)
+			}
+			m.settled()
+			m.wantHost(before)
+			m.wantKeys()
+		})
+	}
+}
+
+// TestNewVFsBeingReset: VFs are created while the driver resets one of them for longer than that takes. The error names that VF, after one
+// wait.
+func TestNewVFsBeingReset(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.kernel.OnCall(func(_ int, what string) error {
+			if strings.HasSuffix(what, "sriov_numvfs 4") {
+				time.AfterFunc(time.Millisecond, func() { m.kernel.ResetVFs(pfPCI, 1, 2) })
+			}
+			return nil
+		})
+		start := time.Now()
+		err := m.create("n", "netdevice=ens1f0", "numvfs=4")
+		if err == nil || !strings.Contains(err.Error(), "vf 1 of ens1f0 (0000:01:10.2): read: driver igb does not say what is set for it") {
+			t.Errorf("error is %v", err)
+		}
+		if d := time.Since(start); d > 7*time.Second { // 3 s of them are the link of the pf
+			t.Errorf("took %v", d)
 		}
 	})
 }

@@ -14,6 +14,7 @@ type Behaviour struct {
 
 	VFOps            bool // the PF can set attributes of its VFs and report them; without, the fields below do not count
 	ReportsVFs       bool // the PF reports what it has set for its VFs
+	NoEswitch        bool // another system manages the NIC's eswitch: the PF may neither report nor set anything (EPERM)
 	Trust            bool // trust is supported
 	Spoofchk         bool // spoofchk is supported
 	KernelErrno      bool // what is not supported is ENOTSUPP (524), which is the kernel's own, instead of EOPNOTSUPP
@@ -103,6 +104,15 @@ func MLX5() Behaviour {
 	b.Source = Source{SourceRead, "net/ethernet/mellanox/mlx5/core/{en_main.c,esw/legacy.c,en/devlink.c}"}
 	b.RDMA, b.LinkState, b.MinRate, b.VFChoosesMAC, b.SwitchID = true, true, true, true, true
 	b.SpoofchkDefault, b.ReportsOwnMAC = false, false
+	return b
+}
+
+// MLX5NoEswitch is the host's PF of a BlueField in DPU mode, whose eswitch the NIC's own processors manage.
+// mlx5_eswitch_get_vport_config and the setters return EPERM (mlx5_esw_allowed).
+func MLX5NoEswitch() Behaviour {
+	b := MLX5()
+	b.Source.Files = "net/ethernet/mellanox/mlx5/core/{eswitch.c,esw/legacy.c}"
+	b.NoEswitch = true
 	return b
 }
 

@@ -22,7 +22,7 @@ func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 	}
 	states := map[int]hw.VFState{}
 	for i, vf := range l.dev.vfs {
-		if vf.resetting || !vf.conf.ReportsVFs {
+		if vf.resetting || !vf.conf.ReportsVFs || vf.conf.NoEswitch {
 			continue
 		}
 		s := vf.state
@@ -67,7 +67,10 @@ func (k *Kernel) SetVF(pf, vf int, a hw.VFAttr, want hw.VFState) error {
 		if vf < 0 || vf >= len(l.dev.vfs) {
 			return syscall.EINVAL
 		}
-		if l.dev.vfs[vf].resetting {
+		switch {
+		case l.dev.conf.NoEswitch:
+			return syscall.EPERM
+		case l.dev.vfs[vf].resetting:
 			return syscall.EAGAIN
 		}
 		err := l.dev.vfs[vf].set(a, want)

@@ -43,6 +43,9 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 		return devices, err
 	}
 	for _, pf := range pfs { // what a PF's driver supports for VFs can be found out only once there are some
+		if err := m.host.CheckVFsReported(ctx, pf); err != nil {
+			return devices, err
+		}
 		if err := m.host.CheckVFSupport(pf, o.VFSpec(pf, hw.VFState{}, "")); err != nil {
 			return devices, err
 		}
