@@ -82,18 +82,8 @@ func (x *endpoints) request(ctx context.Context, r *plugin.CreateEndpointRequest
 	if err != nil {
 		return nil, err
 	}
-	vlan := o.VLAN
 	if o.Container, err = containerOptions(o, r); err != nil {
 		return nil, err
-	}
-	if o.VLAN != nil && (vlan == nil || *vlan != *o.VLAN) { // the container's own; that of the network was checked with the network
-		_, others, err := listNetworks(ctx, x.store, n.ID)
-		if err == nil {
-			err = mode.CheckVLAN(o.VLAN, n.Devices, others)
-		}
-		if err != nil {
-			return nil, err
-		}
 	}
 	return &mode.Request{Network: n, Options: o, Endpoint: r.EndpointID, Container: x.nameOf(r.Interface),
 		Address: cmp.Or(addressesOf(r.Interface)...)}, nil

@@ -117,6 +117,54 @@ func TestGwAllocCheck(t *testing.T) {
 	})
 }
 
+// TestVLANOfContainer: a VLAN that a container has by its own option is its network's for as long as the container has the VF, whichever
+// of the two comes first.
+func TestVLANOfContainer(t *testing.T) {
+	in := func(vlan string) map[string]any { return map[string]any{"vlan": vlan} }
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("one", "netdevice=ens1f0", "vlan=100")
+		m.must(m.runWith("a", "one", in("200")))
+		m.must(m.runWith("b", "one", in("200"))) // of the same network
+		const held = "option vlan: 200 is used on ens1f0 (0000:01:00.0): "
+		err := m.create("two", "netdevice=ens1f0", "vlan=200")
+		if err == nil || !strings.HasPrefix(err.Error(), held) || !strings.Contains(err.Error(), " is held by endpoint ") {
+			t.Errorf("a network with the VLAN of a container: %v", err)
+		}
+		m.mustCreate("two", "netdevice=ens1f0", "vlan=300")
+		if err := m.runWith("c", "two", in("200")); err == nil || !strings.HasPrefix(err.Error(), held) {
+			t.Errorf("a container with the VLAN of another network's: %v", err)
+		}
+		wantError(t, m.runWith("c", "two", in("100")), "option vlan: 100 is used on ens1f0 (0000:01:00.0) by network one; choose another")
+		m.end("a")
+		m.end("b")
+		m.must(m.runWith("c", "two", in("200")))
+		if err := m.runWith("d", "one", in("200")); err == nil || !strings.HasPrefix(err.Error(), held) {
+			t.Errorf("the other way round: %v", err)
+		}
+	})
+}
+
+// TestVLANOfContainerOnItsWay: a VF that has not come home from a container in a VLAN keeps another network's containers out of it.
+func TestVLANOfContainerOnItsWay(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("one", "netdevice=ens1f0")
+		m.mustCreate("two", "netdevice=ens1f0")
+		m.must(m.runWith("a", "one", map[string]any{"vlan": "200"}))
+		at := m.where["a"]
+		m.leave("a") // its namespace stays, with the VF in it
+		m.delete("a")
+		err := m.runWith("b", "two", map[string]any{"vlan": "200"})
+		if err == nil || !strings.Contains(err.Error(), "is on its way back from endpoint") {
+			t.Errorf("a container in the VLAN of a VF that is not home: %v", err)
+		}
+		m.must(m.kernel.MoveHome("a", at.inside, at.source))
+		m.settled()
+		m.must(m.runWith("b", "two", map[string]any{"vlan": "200"}))
+	})
+}
+
 // TestVLANIsExclusive: a VLAN of a PF is for one network. Any number of networks can be untagged.
 func TestVLANIsExclusive(t *testing.T) {
 	story(t, func(m *machine) {

@@ -54,7 +54,7 @@ func (m bond) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error) 
 			return nil, err
 		}
 		s.Want.MAC = cmp.Or(s.Want.MAC, chosen.MAC())
-		part, err := m.vfs.allocate(&s.Want, chosen)
+		part, err := m.vfs.allocate(ctx, r, &s.Want, chosen, s.Held)
 		if err != nil {
 			return nil, err
 		}

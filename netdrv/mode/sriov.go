@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/alloc"
@@ -40,7 +39,7 @@ func (m sriov) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if err != nil {
 		return nil, err
 	}
-	a, err := m.allocate(&r.Options.Container, chosen)
+	a, err := m.allocate(ctx, r, &r.Options.Container, chosen, s.Held)
 	if err != nil {
 		return nil, err
 	}
@@ -62,47 +61,20 @@ func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error
 	if !r.Options.KeepVLAN {
 		return s, nil
 	}
-	networks, err := ledger.List[ledger.Network](ctx, m.allocations.Store, ledger.NetworkPrefix)
+	vlans, err := m.vlanOwners(ctx, r.Network.ID, held)
 	s.InUse = func(vf hw.VF) (string, error) {
 		why, err := m.host.Taken(vf)
 		if err == nil && why == "" {
-			why = vlanOfOther(r.Network.ID, vf, pfs, networks, held)
+			why = vlans.ofVF(vf, pfs)
 		}
 		return why, err
 	}
 	return s, err
 }
 
-// vlanOfOther returns why a network that keeps the VLANs of its VFs cannot have a VF: the VLAN is another network's; "" if it is not.
-func vlanOfOther(network string, vf hw.VF, pfs []vfpool.PF, networks []ledger.Rev[ledger.Network], held alloc.Set) string {
-	i := slices.IndexFunc(pfs, func(pf vfpool.PF) bool { return pf.Name == vf.PF })
-	if i < 0 {
-		return ""
-	}
-	pf := pfs[i]
-	vlan := pf.States[vf.Index].VLAN.ID
-	if vlan == 0 {
-		return ""
-	}
-	has := func(other string) string {
-		return fmt.Sprintf("has the vlan of network %s, %d", ledger.ShortID(other), vlan)
-	}
-	for _, n := range networks {
-		o, err := option.Parse(n.Rec.Options)
-		if err == nil && n.Rec.ID != network && n.Rec.Has(pf.ID) && o.VLAN != nil && *o.VLAN == vlan {
-			return has(n.Rec.ID)
-		}
-	}
-	for _, a := range held {
-		if a.PF == pf.PCI() && a.Network != network && a.VFSpec.VLAN.ID == vlan {
-			return has(a.Network)
-		}
-	}
-	return ""
-}
-
-// allocate returns the allocation of a VF that was selected.
-func (m sriov) allocate(o *option.Container, chosen vfpool.Candidate) (*alloc.Allocation, error) {
+// allocate returns the allocation of a VF that was selected. It refuses a VLAN that another network has on the PF.
+func (m sriov) allocate(ctx context.Context, r *Request, o *option.Container, chosen vfpool.Candidate, held alloc.Set) (
+	*alloc.Allocation, error) {
 	pf, vf := chosen.PF.PF, chosen.VF
 	snap, err := m.host.SnapshotVF(pf, vf)
 	if err != nil {
@@ -110,6 +82,13 @@ func (m sriov) allocate(o *option.Container, chosen vfpool.Candidate) (*alloc.Al
 	}
 	spec := o.VFSpec(pf, chosen.WithStableGUIDs(*snap.VF), chosen.MAC())
 	if err := m.host.CheckVFSupport(pf, spec); err != nil {
+		return nil, err
+	}
+	vlans, err := m.vlanOwners(ctx, r.Network.ID, held)
+	if err == nil {
+		err = vlans.check(spec.VLAN.ID, ledger.Device{ID: pf.ID, Name: pf.Name})
+	}
+	if err != nil {
 		return nil, err
 	}
 	return &alloc.Allocation{Record: alloc.Record{

@@ -33,7 +33,7 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 			return nil, err
 		}
 	}
-	if err := CheckVLAN(o.VLAN, devices, others); err != nil {
+	if err := m.checkVLAN(ctx, o, devices, others); err != nil {
 		return nil, err
 	}
 	if err := checkNUMA(o, pfs); err != nil {
@@ -83,24 +83,4 @@ func checkNUMA(o *option.Network, pfs []hw.PF) error {
 		where = append(where, fmt.Sprintf("%s is on node %d", pf, pf.Node))
 	}
 	return fmt.Errorf("option numa: no pf of the network is on node %d: %s", o.NUMA.Node, strings.Join(where, ", "))
-}
-
-// CheckVLAN refuses a VLAN that another network has on one of the PFs. Several networks may have untagged VFs.
-func CheckVLAN(vlan *int, pfs []ledger.Device, others []ledger.Network) error {
-	if vlan == nil || *vlan == 0 {
-		return nil
-	}
-	for _, n := range others {
-		o, err := option.Parse(n.Options)
-		if err != nil || o.VLAN == nil || *o.VLAN != *vlan {
-			continue
-		}
-		for _, pf := range pfs {
-			if n.Has(pf.ID) {
-				return conflict(n.ID, "option vlan: %d is used on %s (%s) by network %s; choose another", *vlan, pf.Name,
-					pf.ID.PCI(), ledger.ShortID(n.ID))
-			}
-		}
-	}
-	return nil
 }
