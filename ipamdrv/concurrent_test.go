@@ -18,8 +18,7 @@ import (
 	"github.com/mellanox/passthrough/store/boltstore"
 )
 
-// Many containers start at once on a real ledger: everybody gets an address of its own, and exactly as many as there
-// are get one.
+// TestConcurrentRequests: many containers start at once on a bbolt ledger. Each gets a different address, until the pool is full.
 func TestConcurrentRequests(t *testing.T) {
 	s, err := boltstore.Open(filepath.Join(t.TempDir(), "ledger.db"))
 	if err != nil {
@@ -69,7 +68,7 @@ func TestConcurrentRequests(t *testing.T) {
 	checkInvariants(t, d, s)
 }
 
-// Requests, releases and the removal of the pool cross each other; in the end nothing is left.
+// TestReleasePoolWhileBusy: requests, releases and the removal of the pool run concurrently. In the end the ledger is empty.
 func TestReleasePoolWhileBusy(t *testing.T) {
 	s := store.NewMemory()
 	d := newDriver(t, s)
@@ -106,9 +105,9 @@ func TestReleasePoolWhileBusy(t *testing.T) {
 	}
 }
 
-// A pool whose request hangs in the ledger does not hold up another one, and who waits for it waits no longer than its
-// own deadline.
-func TestPoolsDoNotWaitForEachOther(t *testing.T) {
+// TestPoolsAreIndependent: a request that hangs in the ledger does not delay requests to another pool. A request that waits for it ends
+// at its own deadline.
+func TestPoolsAreIndependent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		under := store.NewMemory()
 		gate := &gate{Store: under, open: make(chan struct{})}
@@ -153,7 +152,7 @@ func TestPoolsDoNotWaitForEachOther(t *testing.T) {
 	})
 }
 
-// gate holds up the transactions of one pool until it opens.
+// gate delays the transactions of one pool until it opens.
 type gate struct {
 	store.Store
 	stuck string

@@ -16,20 +16,20 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// promises is what the engine was told and may rely on, and what it asked for without hearing an answer.
-type promises struct {
+// engineState is what the engine knows: the answers that it got, and the calls that were not answered.
+type engineState struct {
 	options map[string]string // of the pool
-	pool    string            // "" until it was answered
-	has     map[string]bool   // addresses that were answered and whose release was not asked for
-	unsure  map[string]bool   // addresses whose release was asked for, but not answered
+	pool    string            // "" before RequestPool is answered
+	has     map[string]bool   // addresses that it was given and has not released
+	unsure  map[string]bool   // addresses whose release was not answered
 	dropped bool              // ReleasePool was answered
 	errs    []error           // of the calls that failed
 	d       *ipamdrv.Driver   // on the store that may crash
-	names   map[string]string // address by the name that the story gives it
+	names   map[string]string // address by its name in the scenario
 }
 
-// request asks for an address and notes the answer.
-func (p *promises) request(name, addr string, options map[string]string) {
+// request requests an address and records the answer.
+func (p *engineState) request(name, addr string, options map[string]string) {
 	r, err := p.d.RequestAddress(context.Background(),
 		&ipam.RequestAddressRequest{PoolID: p.pool, Address: addr, Options: options})
 	if err != nil {
@@ -40,8 +40,8 @@ func (p *promises) request(name, addr string, options map[string]string) {
 	p.has[got], p.names[name] = true, got
 }
 
-// release ends what was given under name.
-func (p *promises) release(name string) {
+// release releases the address that was given under name.
+func (p *engineState) release(name string) {
 	addr, ok := p.names[name]
 	if !ok {
 		return // the engine releases only what it was given
@@ -54,8 +54,8 @@ func (p *promises) release(name string) {
 	}
 }
 
-// life is the story: a network with a gateway and an aux address, containers that come and go, and its end.
-func (p *promises) life() {
+// life is the scenario: a network with a gateway and an auxiliary address, containers that come and go, and its end.
+func (p *engineState) life() {
 	r, err := p.d.RequestPool(context.Background(), &ipam.RequestPoolRequest{Pool: "10.99.0.0/29", Options: p.options})
 	if err != nil {
 		p.errs = append(p.errs, err)
@@ -81,9 +81,8 @@ func (p *promises) life() {
 	}
 }
 
-// TestCrashAtStepK kills the driver at each of its transactions, on a real ledger, and looks whether a new one keeps
-// what was promised: what was answered is there, nothing of it is given to anybody else, and an address that the engine
-// does not know of is at most one per crash.
+// TestCrashAtStepK kills the driver at each of its transactions, on a bbolt ledger. A new driver has each address that was answered and
+// gives it to no other container; at most one address per crash is leased without an answer.
 func TestCrashAtStepK(t *testing.T) {
 	for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
 		for name, options := range map[string]map[string]string{
@@ -91,22 +90,22 @@ func TestCrashAtStepK(t *testing.T) {
 		} {
 			t.Run(fate.String()+"/"+name, func(t *testing.T) {
 				t.Parallel()
-				crashEverywhere(t, fate, options)
+				crashAtEveryStep(t, fate, options)
 			})
 		}
 	}
 }
 
-// crashEverywhere kills one story at each step.
-func crashEverywhere(t *testing.T, fate storetest.Fate, options map[string]string) {
+// crashAtEveryStep runs the scenario and kills the driver at each transaction.
+func crashAtEveryStep(t *testing.T, fate storetest.Fate, options map[string]string) {
 	for k := 1; ; k++ {
 		if k > 100 {
-			t.Fatal("the story does not end")
+			t.Fatal("the scenario does not end")
 		}
 		path := filepath.Join(t.TempDir(), "ledger.db")
 		s := openLedger(t, path)
 		crash := storetest.NewCrash(s, k, fate)
-		p := &promises{options: options, d: newDriver(t, crash), has: map[string]bool{}, unsure: map[string]bool{},
+		p := &engineState{options: options, d: newDriver(t, crash), has: map[string]bool{}, unsure: map[string]bool{},
 			names: map[string]string{}}
 		p.life()
 		if err := s.Close(); err != nil {
@@ -114,7 +113,7 @@ func crashEverywhere(t *testing.T, fate storetest.Fate, options map[string]strin
 		}
 		if !crash.Dead() {
 			if len(p.errs) > 0 || k < 10 {
-				t.Fatalf("the story without a crash, of %d transactions: %v", k-1, p.errs)
+				t.Fatalf("the scenario without a crash, of %d transactions: %v", k-1, p.errs)
 			}
 			return
 		}
@@ -125,7 +124,7 @@ func crashEverywhere(t *testing.T, fate storetest.Fate, options map[string]strin
 	}
 }
 
-// openLedger opens a real ledger.
+// openLedger opens a bbolt ledger.
 func openLedger(t *testing.T, path string) store.Store {
 	t.Helper()
 	s, err := boltstore.Open(path)
@@ -135,8 +134,8 @@ func openLedger(t *testing.T, path string) store.Store {
 	return s
 }
 
-// afterCrash looks at what a new driver makes of the ledger.
-func (p *promises) afterCrash(t *testing.T, k int, s store.Store) {
+// afterCrash checks a new driver on the ledger.
+func (p *engineState) afterCrash(t *testing.T, k int, s store.Store) {
 	t.Helper()
 	defer s.Close()
 	p.d = newDriver(t, s)
@@ -153,8 +152,8 @@ func (p *promises) afterCrash(t *testing.T, k int, s store.Store) {
 	}
 }
 
-// checkHeld compares what the ledger has with what the engine knows.
-func (p *promises) checkHeld(t *testing.T, k int, s store.Store) {
+// checkHeld compares the ledger with the state of the engine.
+func (p *engineState) checkHeld(t *testing.T, k int, s store.Store) {
 	t.Helper()
 	held := p.held(t, s)
 	unknown := 0
@@ -179,14 +178,14 @@ func (p *promises) checkHeld(t *testing.T, k int, s store.Store) {
 	}
 }
 
-// held lists what the ledger has in the pool.
-func (p *promises) held(t *testing.T, s store.Store) []string {
+// held lists the leases of the pool in the ledger.
+func (p *engineState) held(t *testing.T, s store.Store) []string {
 	id, _, _ := strings.Cut(p.pool, ".")
 	return leases(t, s)[id]
 }
 
-// finish uses the pool up and ends it, as the engine would.
-func (p *promises) finish(t *testing.T, k int, s store.Store) {
+// finish allocates all addresses of the pool and releases it.
+func (p *engineState) finish(t *testing.T, k int, s store.Store) {
 	t.Helper()
 	for range 8 {
 		r, err := p.d.RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: p.pool})

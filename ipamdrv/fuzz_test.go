@@ -12,7 +12,7 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// FuzzRequestPool: any two strings give a pool whose addresses are where they should be, or a refusal without a trace.
+// FuzzRequestPool: any two strings give a pool whose addresses are inside the subnet and the range, or are refused and change nothing.
 func FuzzRequestPool(f *testing.F) {
 	f.Fuzz(func(t *testing.T, subnet, within string, v6 bool) {
 		s := store.NewMemory()
@@ -54,7 +54,7 @@ func FuzzRequestPool(f *testing.F) {
 	})
 }
 
-// FuzzRequestAddress: any string gives that very address once and not twice, or a refusal.
+// FuzzRequestAddress: any string gives exactly that address, once, or is refused.
 func FuzzRequestAddress(f *testing.F) {
 	f.Fuzz(func(t *testing.T, pool uint8, addr, kind, name string) {
 		s := store.NewMemory()
@@ -96,7 +96,7 @@ func FuzzRequestAddress(f *testing.F) {
 	})
 }
 
-// FuzzLeaseRecord: whatever a lease's record says, its address is not given to anybody else, and the pool works.
+// FuzzLeaseRecord: whatever the record of a lease contains, its address is not given to another container, and the pool works.
 func FuzzLeaseRecord(f *testing.F) {
 	f.Fuzz(func(t *testing.T, lease, pool []byte) {
 		const id = "00112233445566778899aabbccddeeff"
@@ -133,7 +133,7 @@ func FuzzLeaseRecord(f *testing.F) {
 	})
 }
 
-// FuzzPoolOptions: any option makes a pool that works, also after a restart, or is refused without a trace.
+// FuzzPoolOptions: any option gives a pool that works, also after a restart, or is refused and changes nothing.
 func FuzzPoolOptions(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name, value, name2, value2 string) {
 		s := store.NewMemory()
@@ -162,7 +162,7 @@ func FuzzPoolOptions(f *testing.F) {
 	})
 }
 
-// FuzzRelease: no string but the right ones ends anything.
+// FuzzRelease: only the right handle and address release something.
 func FuzzRelease(f *testing.F) {
 	f.Fuzz(func(t *testing.T, handle, addr string) {
 		s := store.NewMemory()

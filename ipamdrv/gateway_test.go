@@ -5,8 +5,8 @@ import (
 	"time"
 )
 
-// invented asks whether a gateway was invented.
-func (b *bench) invented(pool, gateway string, want bool) {
+// invented checks whether a gateway was invented.
+func (b *fixture) invented(pool, gateway string, want bool) {
 	b.Helper()
 	if got := b.d.InventedGateway(b.Context(), pool, gateway); got != want {
 		b.Errorf("InventedGateway(%q, %q) = %v, want %v", pool, gateway, got, want)
@@ -14,7 +14,7 @@ func (b *bench) invented(pool, gateway string, want bool) {
 }
 
 func TestGateways(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n := b.pool("10.99.0.0/24", "10.99.0.128/25")
 		b.invented("10.99.0.0/24", "10.99.0.1", false)
 		for range 2 {
@@ -27,7 +27,7 @@ func TestGateways(t *testing.T) {
 		b.invented("10.99.0.0/25", "10.99.0.1", false)
 		b.invented("10.99.0.0/24", "nonsense", false)
 
-		for range 2 { // now it is the user's
+		for range 2 { // the user names the same address
 			b.gives(n, "10.99.0.1", asGateway, "10.99.0.1/24")
 			b.invented("10.99.0.0/24", "10.99.0.1", false)
 			b.gives(n, "", asGateway, "10.99.0.1/24")
@@ -43,9 +43,9 @@ func TestGateways(t *testing.T) {
 	})
 }
 
-// The newest pool decides, not one that an earlier network had.
+// TestInventedGatewayOfTheNewestPool: of several pools of one subnet the newest decides.
 func TestInventedGatewayOfTheNewestPool(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		b.gives(b.pool("10.99.0.0/24", ""), "", asGateway, "10.99.0.1/24")
 		wait(time.Second)
 		second := b.pool("10.99.0.0/24", "")

@@ -15,28 +15,28 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// bench is a driver on a store in memory. When its test ends it checks what must always hold.
-type bench struct {
+// fixture is a driver with a store in memory. The invariants are checked when its test ends.
+type fixture struct {
 	*testing.T
 	store *store.Memory
 	d     *ipamdrv.Driver
 }
 
-// story runs one test in a bubble of its own, where the clock stands at 2000-01-01 00:00:00 UTC.
-func story(t *testing.T, run func(b *bench)) {
+// withFixture runs a test with a fixture in a bubble of testing/synctest, whose clock starts at 2000-01-01 00:00:00 UTC.
+func withFixture(t *testing.T, run func(b *fixture)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		b := &bench{T: t, store: store.NewMemory()}
+		b := &fixture{T: t, store: store.NewMemory()}
 		b.d = newDriver(t, b.store)
 		run(b)
 		checkInvariants(t, b.d, b.store)
 	})
 }
 
-// wait lets the bubble's clock, which costs no time, go on.
+// wait advances the clock of the bubble.
 func wait(d time.Duration) { time.Sleep(d) }
 
-// newDriver makes a driver on s.
+// newDriver creates a driver with the store s.
 func newDriver(t testing.TB, s store.Store) *ipamdrv.Driver {
 	t.Helper()
 	d, err := ipamdrv.New(ipamdrv.Config{Store: s})
@@ -46,14 +46,14 @@ func newDriver(t testing.TB, s store.Store) *ipamdrv.Driver {
 	return d
 }
 
-// failer is what the checks below need of a test; rapid has its own kind.
+// failer is what checks need of a test. A rapid.T has it, too.
 type failer interface {
 	Helper()
 	Fatalf(format string, args ...any)
 	Errorf(format string, args ...any)
 }
 
-// checkInvariants checks that the index is the ledger's, and that every lease belongs to a pool.
+// checkInvariants checks that the caches are equal to the ledger, and that every lease belongs to a pool.
 func checkInvariants(t failer, d *ipamdrv.Driver, s store.Store) {
 	t.Helper()
 	if err := ipamdrv.CheckCaches(context.Background(), d); err != nil {
@@ -107,16 +107,16 @@ func leases(t failer, s store.Store) map[string][]string {
 	return got
 }
 
-// restart replaces the driver by a new one on the same ledger.
-func (b *bench) restart() {
+// restart replaces the driver by a new one with the same ledger.
+func (b *fixture) restart() {
 	b.Helper()
 	checkInvariants(b.T, b.d, b.store)
 	b.store = b.store.Reopen()
 	b.d = newDriver(b.T, b.store)
 }
 
-// pool makes a pool and returns its handle.
-func (b *bench) pool(subnet, within string) string {
+// pool creates a pool and returns its handle.
+func (b *fixture) pool(subnet, within string) string {
 	b.Helper()
 	r, err := b.d.RequestPool(b.Context(), &ipam.RequestPoolRequest{
 		AddressSpace: "passthrough-local", Pool: subnet, SubPool: within, Options: map[string]string{}})
@@ -126,14 +126,14 @@ func (b *bench) pool(subnet, within string) string {
 	return r.PoolID
 }
 
-// The options of a request for a gateway, and of one that an engine from 29 on sends for a container.
+// The options of a request for a gateway, and of a container's request by an engine from 29 on.
 var (
 	asGateway = map[string]string{"RequestAddressType": "com.docker.network.gateway"}
 	named     = map[string]string{"com.docker.network.endpoint.name": "c1"}
 )
 
-// request asks for an address.
-func (b *bench) request(pool, addr string, options map[string]string) (string, error) {
+// request requests an address.
+func (b *fixture) request(pool, addr string, options map[string]string) (string, error) {
 	r, err := b.d.RequestAddress(b.Context(), &ipam.RequestAddressRequest{PoolID: pool, Address: addr, Options: options})
 	if err != nil {
 		return "", err
@@ -141,16 +141,16 @@ func (b *bench) request(pool, addr string, options map[string]string) (string, e
 	return r.Address, nil
 }
 
-// gives asks for an address and compares the answer.
-func (b *bench) gives(pool, addr string, options map[string]string, want string) {
+// gives requests an address and compares the answer.
+func (b *fixture) gives(pool, addr string, options map[string]string, want string) {
 	b.Helper()
 	if got, err := b.request(pool, addr, options); err != nil || got != want {
 		b.Errorf("RequestAddress(%q, %v) = %q, %v, want %q", addr, options, got, err, want)
 	}
 }
 
-// refuses asks for an address, which must fail with this text and kind.
-func (b *bench) refuses(pool, addr string, options map[string]string, kind error, want string) {
+// refuses requests an address, which must fail with this text and kind.
+func (b *fixture) refuses(pool, addr string, options map[string]string, kind error, want string) {
 	b.Helper()
 	got, err := b.request(pool, addr, options)
 	if err == nil {
@@ -160,16 +160,16 @@ func (b *bench) refuses(pool, addr string, options map[string]string, kind error
 	wantError(b.T, err, kind, want)
 }
 
-// release ends a lease, which must succeed.
-func (b *bench) release(pool, addr string) {
+// release releases an address, which must succeed.
+func (b *fixture) release(pool, addr string) {
 	b.Helper()
 	if _, err := b.d.ReleaseAddress(b.Context(), &ipam.ReleaseAddressRequest{PoolID: pool, Address: addr}); err != nil {
 		b.Errorf("ReleaseAddress(%q): %v", addr, err)
 	}
 }
 
-// releasePool removes a pool, which must succeed.
-func (b *bench) releasePool(pool string) {
+// releasePool releases a pool, which must succeed.
+func (b *fixture) releasePool(pool string) {
 	b.Helper()
 	if _, err := b.d.ReleasePool(b.Context(), &ipam.ReleasePoolRequest{PoolID: pool}); err != nil {
 		b.Errorf("ReleasePool: %v", err)

@@ -12,8 +12,8 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// Records of a newer version are not guessed at, damaged ones are named; what older versions did not write is no
-// damage.
+// TestForeignRecords: a record of a newer version is refused, a damaged one is named in the error, and fields that older versions did not
+// write are optional.
 func TestForeignRecords(t *testing.T) {
 	const id = "00112233445566778899aabbccddeeff"
 	const handle = "v1:" + id
@@ -42,7 +42,7 @@ func TestForeignRecords(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			story(t, func(b *bench) {
+			withFixture(t, func(b *fixture) {
 				ops := []store.Op{store.Put("ipam/pool/"+id, []byte(test.pool))}
 				if test.lease != "" {
 					ops = append(ops, store.Put("ipam/lease/"+id+"/10.9.0.2", []byte(test.lease)))
@@ -55,7 +55,7 @@ func TestForeignRecords(t *testing.T) {
 				} else {
 					b.refuses(handle, "10.9.0.2", nil, test.kind, test.want)
 				}
-				b.releasePool(handle) // a way out, whatever it is
+				b.releasePool(handle) // releasing works in any case
 				if left := keys(t, b.store, ""); len(left) > 0 {
 					t.Errorf("the ledger still has %q", left)
 				}
@@ -64,9 +64,9 @@ func TestForeignRecords(t *testing.T) {
 	}
 }
 
-// While the ledger is unavailable every call says why; when it is back, calls work without a restart.
+// TestLedgerUnavailable: while the ledger is unavailable every call says why. When it is available again, calls work without a restart.
 func TestLedgerUnavailable(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n := b.pool("10.99.0.0/24", "")
 		b.gives(n, "10.99.0.5", nil, "10.99.0.5/24")
 		s := &switchable{Store: store.Unavailable(errors.New("ledger /data/ledger.db: open: no such disk"))}
@@ -97,9 +97,9 @@ func TestLedgerUnavailable(t *testing.T) {
 // switchable is a store that can be replaced between calls.
 type switchable struct{ store.Store }
 
-// A caller that has gone cannot learn its address, so it is taken back.
+// TestCallerGone: an address is released if the caller has gone before the answer.
 func TestCallerGone(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n := b.pool("10.99.0.0/24", "")
 		before := keys(t, b.store, "")
 		ctx, cancel := context.WithCancel(b.Context())

@@ -9,7 +9,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
-// optionsTable is the manual's table, made from the code's.
+// optionsTable is the options table of the manual, made from that of the code.
 func optionsTable() string {
 	var b strings.Builder
 	b.WriteString("| option | allowed | default | what it does |\n|---|---|---|---|\n")
@@ -19,8 +19,8 @@ func optionsTable() string {
 	return b.String()
 }
 
-// TestManualOptions holds the options table of docs/ipam.md to the code's. To bring it up to date:
-// UPDATE=1 go test ./ipamdrv -run TestManualOptions
+// TestManualOptions compares the options table of docs/ipam.md with that of the code. To update it: UPDATE=1 go test ./ipamdrv -run
+// TestManualOptions
 func TestManualOptions(t *testing.T) {
 	const file, begin, end = "../docs/ipam.md", "<!-- options: made from ipamdrv/option/option.go -->\n", "<!-- end of options -->"
 	docs.Table(t, file, begin, end, optionsTable())

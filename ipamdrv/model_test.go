@@ -23,21 +23,21 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// modelPool is a pool as a child would write it: a list of addresses and who has which.
+// modelPool is a pool in its simplest form: a list of addresses and which container has which.
 type modelPool struct {
 	prefix, within netip.Prefix
 	gateway        netip.Addr
 	cursor         netip.Addr
-	leases         map[netip.Addr]string // who has it; "" for nobody in particular
+	leases         map[netip.Addr]string // container by address; "" without a name
 
 	lowest             bool
 	excluded           []netip.Addr
 	quarantine, sticky time.Duration
-	rests              map[netip.Addr]modelRest
+	rests              map[netip.Addr]modelCooldown
 }
 
-// modelRest is an address that somebody had.
-type modelRest struct {
+// modelCooldown is an address that a container had.
+type modelCooldown struct {
 	owner string
 	since time.Time
 }
@@ -57,7 +57,7 @@ func (m *modelPool) setOptions(options map[string]string) {
 	m.sticky, _ = time.ParseDuration(options["sticky"])
 }
 
-// resting says whether a is not to be chosen for now, except for its owner; kept, whether that is for his sake alone.
+// resting returns true if a must not be given to another container yet; kept, if only because it is kept for its owner.
 func (m *modelPool) resting(a netip.Addr) (rests, kept bool) {
 	r, ok := m.rests[a]
 	past := time.Since(r.since)
@@ -67,7 +67,7 @@ func (m *modelPool) resting(a netip.Addr) (rests, kept bool) {
 	return true, past >= m.quarantine
 }
 
-// had is what is kept for owner, not valid for nothing.
+// had returns the address that is kept for owner, not valid if there is none.
 func (m *modelPool) had(owner string) (last netip.Addr) {
 	for a, r := range m.rests {
 		rests, _ := m.resting(a)
@@ -79,7 +79,7 @@ func (m *modelPool) had(owner string) (last netip.Addr) {
 	return last
 }
 
-// spare is the one of order that has been kept for somebody for longest, not valid when there is none.
+// spare returns the address of order that is kept for a container for the longest time, not valid if there is none.
 func (m *modelPool) spare(order []netip.Addr) (oldest netip.Addr) {
 	for _, a := range order {
 		if _, kept := m.resting(a); kept && (!oldest.IsValid() ||
@@ -90,14 +90,14 @@ func (m *modelPool) spare(order []netip.Addr) (oldest netip.Addr) {
 	return oldest
 }
 
-// clone is a copy to try something on.
+// clone returns a copy.
 func (m *modelPool) clone() *modelPool {
 	c := *m
 	c.leases, c.rests = maps.Clone(m.leases), maps.Clone(m.rests)
 	return &c
 }
 
-// usable lists what may be given.
+// usable lists the addresses that can be given.
 func (m *modelPool) usable() []netip.Addr {
 	var all []netip.Addr
 	for a := m.prefix.Addr(); m.prefix.Contains(a); a = a.Next() {
@@ -112,7 +112,7 @@ func (m *modelPool) usable() []netip.Addr {
 	return all
 }
 
-// choice lists what may be chosen and is not leased, in the order in which it is tried.
+// choice lists the addresses that can be allocated and are not leased, in the order of allocation.
 func (m *modelPool) choice() []netip.Addr {
 	usable := m.usable()
 	var before, after []netip.Addr
@@ -136,21 +136,21 @@ func (m *modelPool) choice() []netip.Addr {
 	})
 }
 
-// machine runs the driver and the model side by side.
+// machine runs the driver and the model in parallel.
 type machine struct {
 	store *store.Memory
 	d     *ipamdrv.Driver
 	pools map[string]*modelPool
 }
 
-// subnets are small, so that everything is hit often.
+// subnets are small, so that every case occurs often.
 var subnets = [][2]string{
 	{"10.0.0.0/28", ""}, {"10.0.0.0/29", ""}, {"10.0.0.0/29", "10.0.0.4/30"}, {"10.0.0.0/30", ""}, {"10.0.0.0/31", ""},
 	{"10.0.0.0/32", ""}, {"10.0.0.0/29", "10.0.0.0/30"}, {"10.0.0.0/29", "10.0.0.1/32"}, {"10.0.0.0/28", "10.0.0.15/32"},
 	{"fd00::/125", ""}, {"fd00::/124", "fd00::/126"}, {"fd00::/126", ""}, {"fd00::/127", ""}, {"fd00::/128", ""},
 }
 
-// poolOptions are combinations of what pools can be told.
+// poolOptions are combinations of options of pools.
 var poolOptions = []map[string]string{
 	nil, {"reuse": "immediate"}, {"quarantine": "10s"}, {"sticky": "20s"}, {"quarantine": "10s", "sticky": "5s"},
 	{"quarantine": "10s", "sticky": "20s", "reuse": "immediate"},
@@ -159,11 +159,11 @@ var poolOptions = []map[string]string{
 
 // TestAgainstModel compares every answer with the model's, through restarts and crashes.
 func TestAgainstModel(t *testing.T) {
-	// A bubble's test cannot be asked for its deadline, so rapid does not get to see that it has one.
+	// rapid asks a test for its deadline, which panics in a bubble, so it does not see that method.
 	synctest.Test(t, func(t *testing.T) { rapid.Check(struct{ rapid.TB }{t}, againstModel) })
 }
 
-// againstModel is one run.
+// againstModel is one run of random steps.
 func againstModel(t *rapid.T) {
 	s := store.NewMemory()
 	m := &machine{store: s, d: mustNew(t, s), pools: map[string]*modelPool{}}
@@ -186,7 +186,7 @@ func againstModel(t *rapid.T) {
 	})
 }
 
-// mustNew makes a driver.
+// mustNew creates a driver.
 func mustNew(t *rapid.T, s store.Store) *ipamdrv.Driver {
 	d, err := ipamdrv.New(ipamdrv.Config{Store: s})
 	if err != nil {
@@ -195,13 +195,13 @@ func mustNew(t *rapid.T, s store.Store) *ipamdrv.Driver {
 	return d
 }
 
-// restart makes a new driver on the ledger.
+// restart creates a new driver with the ledger.
 func (m *machine) restart(t *rapid.T) {
 	m.store = m.store.Reopen()
 	m.d = mustNew(t, m.store)
 }
 
-// check compares the ledger with the model and the index with the ledger.
+// check compares the ledger with the model and the cache with the ledger.
 func (m *machine) check(t *rapid.T) {
 	checkInvariants(t, m.d, m.store)
 	if diff := diff.Diff(m.modelLeases(), sorted(leases(t, m.store))); diff != "" {
@@ -213,7 +213,7 @@ func (m *machine) check(t *rapid.T) {
 	}
 }
 
-// modelLeases is the model in the shape of [leases].
+// modelLeases returns the model's leases in the form of [leases].
 func (m *machine) modelLeases() map[string][]string {
 	got := map[string][]string{}
 	for handle, p := range m.pools {
@@ -232,11 +232,11 @@ func sorted(lists map[string][]string) map[string][]string {
 	return lists
 }
 
-// requestPool makes a pool in both.
+// requestPool requests a pool of the driver and of the model.
 func (m *machine) requestPool(t *rapid.T) {
 	pick := rapid.SampledFrom(subnets).Draw(t, "subnet")
 	p := &modelPool{prefix: netip.MustParsePrefix(pick[0]), leases: map[netip.Addr]string{},
-		rests: map[netip.Addr]modelRest{}}
+		rests: map[netip.Addr]modelCooldown{}}
 	if pick[1] != "" {
 		p.within = netip.MustParsePrefix(pick[1])
 	}
@@ -257,7 +257,7 @@ func (m *machine) requestPool(t *rapid.T) {
 	m.pools[r.PoolID] = p
 }
 
-// some draws one of the pools; it skips the step when there is none.
+// some draws one of the pools. It skips the step if there is none.
 func (m *machine) some(t *rapid.T) (string, *modelPool) {
 	if len(m.pools) == 0 {
 		t.Skip("no pool")
@@ -267,7 +267,7 @@ func (m *machine) some(t *rapid.T) (string, *modelPool) {
 	return handle, m.pools[handle]
 }
 
-// releasePool removes a pool in both.
+// releasePool releases a pool of the driver and of the model.
 func (m *machine) releasePool(t *rapid.T) {
 	handle, _ := m.some(t)
 	if _, err := m.d.ReleasePool(context.Background(), &ipam.ReleasePoolRequest{PoolID: handle}); err != nil {
@@ -276,15 +276,15 @@ func (m *machine) releasePool(t *rapid.T) {
 	delete(m.pools, handle)
 }
 
-// call is one step on one pool: what to ask the driver, and what it does to the model.
+// call is one step on one pool: the call of the driver, and the same for the model.
 type call struct {
 	what string
 	ask  func(d *ipamdrv.Driver) (string, error)
-	// model does the same and answers what the driver must.
+	// model returns the answer that the driver must give.
 	model func(p *modelPool) (string, error)
 }
 
-// draw makes up a call of this kind.
+// draw draws a call of this kind.
 func draw(t *rapid.T, kind, handle string, p *modelPool) call {
 	var a netip.Addr
 	if kind != "choose" && kind != "invent" {
@@ -322,7 +322,7 @@ func (m *modelPool) release(a netip.Addr) (string, error) {
 	owner, ok := m.leases[a]
 	delete(m.leases, a)
 	if ok && a != m.gateway {
-		m.rests[a] = modelRest{owner, time.Now()}
+		m.rests[a] = modelCooldown{owner, time.Now()}
 	}
 	if a == m.gateway {
 		m.gateway = netip.Addr{}
@@ -368,7 +368,7 @@ func (m *modelPool) request(kind string, a netip.Addr, owner string) (string, er
 	return netip.PrefixFrom(a, m.prefix.Bits()).String(), nil
 }
 
-// step does one call in both and compares the answers.
+// step makes one call of both and compares the answers.
 func (m *machine) step(t *rapid.T, kind string) {
 	handle, p := m.some(t)
 	c := draw(t, kind, handle, p)
@@ -379,8 +379,8 @@ func (m *machine) step(t *rapid.T, kind string) {
 	}
 }
 
-// crash does one call whose transaction meets its fate, and restarts. Afterwards the call has happened or has not, as
-// the fate says, whatever the caller was told.
+// crash makes one call whose transaction is lost or is applied without an answer, and restarts. Afterwards the call has happened or has
+// not, whatever the caller was told.
 func (m *machine) crash(t *rapid.T, fate storetest.Fate) {
 	handle, p := m.some(t)
 	kind := rapid.SampledFrom([]string{"choose", "ask", "gateway", "invent", "release"}).Draw(t, "kind")
@@ -401,8 +401,7 @@ func (m *machine) crash(t *rapid.T, fate storetest.Fate) {
 	m.restart(t)
 }
 
-// ambiguous does one call on a store that applies or drops a transaction, says it does not know, and lives on: the
-// driver must find out.
+// ambiguous makes one call on a store that applies or drops a transaction and returns ErrAmbiguous. The driver must find out which.
 func (m *machine) ambiguous(t *rapid.T) {
 	handle, p := m.some(t)
 	kind := rapid.SampledFrom([]string{"choose", "ask", "gateway", "invent", "release"}).Draw(t, "kind")
@@ -410,7 +409,7 @@ func (m *machine) ambiguous(t *rapid.T) {
 	forgetful := &forgetful{Store: m.store, rnd: rand.New(rand.NewPCG(rapid.Uint64().Draw(t, "seed"), 0))}
 	m.d = mustNew(t, forgetful)
 	got, err := c.ask(m.d)
-	forgetful.cured = true // the driver goes on with what it made of it
+	forgetful.cured = true // the driver continues with what it has cached
 	after := p.clone()
 	want, wantErr := c.model(after)
 	if errors.Is(err, store.ErrAmbiguous) {
@@ -428,8 +427,7 @@ func (m *machine) ambiguous(t *rapid.T) {
 	m.pools[handle] = after
 }
 
-// forgetful is a store that does not know whether it applied a transaction, until it is cured. Sometimes it does not
-// let anybody look, either.
+// forgetful is a store that returns ErrAmbiguous for transactions until it is cured. Sometimes reads fail as well.
 type forgetful struct {
 	store.Store
 	rnd                   *rand.Rand

@@ -18,38 +18,38 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// TestNodeCrashAtStepK kills a node at each of its transactions, those in the ledger that it shares and those in its own. When
-// it comes back it takes back what its engine never heard of; what was answered is there.
+// TestNodeCrashAtStepK kills a node at each of its transactions, in the shared ledger and in its own. After a restart it releases what
+// was not answered, and has what was.
 func TestNodeCrashAtStepK(t *testing.T) {
 	for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
 		for name, options := range map[string]map[string]string{
 			"private": nil, "shared": {"pool": "lan"}, "sticky": {"sticky": "1h"}, "gateway": {"gateway": "10.99.0.1"},
 		} {
 			t.Run(fate.String()+"/"+name, func(t *testing.T) {
-				synctest.Test(t, func(t *testing.T) { nodeCrashEverywhere(t, fate, options) })
+				synctest.Test(t, func(t *testing.T) { crashNodeAtEveryStep(t, fate, options) })
 			})
 		}
 	}
 }
 
-// nodeCrashEverywhere kills one story at each step.
-func nodeCrashEverywhere(t *testing.T, fate storetest.Fate, options map[string]string) {
+// crashNodeAtEveryStep runs the scenario and kills the node at each transaction.
+func crashNodeAtEveryStep(t *testing.T, fate storetest.Fate, options map[string]string) {
 	for k := 1; ; k++ {
 		if k > 200 {
-			t.Fatal("the story does not end")
+			t.Fatal("the scenario does not end")
 		}
 		own, shared := store.NewMemory(), store.NewMemory()
 		crash := storetest.NewCrash(shared, k, fate)
 		path := filepath.Join(t.TempDir(), "journal")
-		journal := &mortal{journal.New(path), crash.Beside(store.NewMemory())}
-		p := &promises{options: options, d: driverOf(t, crash.Beside(own), crash, journal), has: map[string]bool{},
+		journal := &crashingJournal{journal.New(path), crash.Beside(store.NewMemory())}
+		p := &engineState{options: options, d: driverOf(t, crash.Beside(own), crash, journal), has: map[string]bool{},
 			unsure: map[string]bool{}, names: map[string]string{}}
 		p.life()
-		// A node begins anywhere, and may have chosen what the story asks for by address.
+		// A node starts allocation at a random address, and may have allocated one that the scenario requests.
 		p.errs = slices.DeleteFunc(p.errs, func(err error) bool { return errors.Is(err, ipamdrv.ErrInUse) })
 		if !crash.Dead() {
 			if len(p.errs) > 0 || k < 20 {
-				t.Fatalf("the story without a crash, of %d transactions: %v", k-1, p.errs)
+				t.Fatalf("the scenario without a crash, of %d transactions: %v", k-1, p.errs)
 			}
 			return
 		}
@@ -57,13 +57,13 @@ func nodeCrashEverywhere(t *testing.T, fate storetest.Fate, options map[string]s
 	}
 }
 
-// mortal is a journal whose writes count as transactions of the process that crashes.
-type mortal struct {
+// crashingJournal is a journal whose writes are crash points, too.
+type crashingJournal struct {
 	*journal.Journal
 	crash *storetest.Crash
 }
 
-func (m *mortal) Add(key string, value []byte) error {
+func (m *crashingJournal) Add(key string, value []byte) error {
 	_, err := m.crash.Txn(context.Background(), nil, nil)
 	if err == nil || errors.Is(err, store.ErrAmbiguous) {
 		err = errors.Join(err, m.Journal.Add(key, value))
@@ -71,7 +71,7 @@ func (m *mortal) Add(key string, value []byte) error {
 	return err
 }
 
-func (m *mortal) Remove(key string) error {
+func (m *crashingJournal) Remove(key string) error {
 	_, err := m.crash.Txn(context.Background(), nil, nil)
 	if err == nil || errors.Is(err, store.ErrAmbiguous) {
 		err = errors.Join(err, m.Journal.Remove(key))
@@ -79,7 +79,7 @@ func (m *mortal) Remove(key string) error {
 	return err
 }
 
-// driverOf makes a driver of a node.
+// driverOf creates the driver of a node.
 func driverOf(t *testing.T, own, shared store.Store, journal ipamdrv.Journal) *ipamdrv.Driver {
 	t.Helper()
 	d, err := ipamdrv.New(ipamdrv.Config{Own: own, Store: shared, Journal: journal})
@@ -89,8 +89,8 @@ func driverOf(t *testing.T, own, shared store.Store, journal ipamdrv.Journal) *i
 	return d
 }
 
-// afterNodeCrash looks at what a new driver makes of the ledgers.
-func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, journalPath string) {
+// afterNodeCrash checks a new driver on the ledgers.
+func (p *engineState) afterNodeCrash(t *testing.T, k int, own, shared store.Store, journalPath string) {
 	t.Helper()
 	p.d = driverOf(t, own, shared, journal.New(journalPath))
 	ctx, end := context.WithCancel(t.Context())
@@ -98,13 +98,13 @@ func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, 
 	go func() { _ = p.d.Maintain(ctx) }()
 	wait(10 * time.Second)
 	if owed, err := p.d.PoolsWithOps(ctx); err != nil || owed > 0 {
-		t.Errorf("crash at %d: the node still owes %d, %v", k, owed, err)
+		t.Errorf("crash at %d: the outbox still has %d ops, %v", k, owed, err)
 	}
 	checkMine(t, k, own, shared)
 	left := keys(t, shared, "ipam/")
 	switch {
 	case p.pool == "" && len(left) > 0 && len(keys(t, own, "node/mine/")) == 0:
-		t.Errorf("crash at %d: nobody was told of a pool, and the ledger has %q", k, left)
+		t.Errorf("crash at %d: no pool was answered, and the ledger has %q", k, left)
 	case p.pool == "", p.dropped:
 		return
 	}
@@ -114,7 +114,7 @@ func (p *promises) afterNodeCrash(t *testing.T, k int, own, shared store.Store, 
 	}
 }
 
-// checkMine: the handles that the node knows as its engine's are those that there are.
+// checkMine checks that the handles in the node's own ledger are those in the shared one.
 func checkMine(t *testing.T, k int, own, shared store.Store) {
 	t.Helper()
 	there := keys(t, shared, "ipam/share/")
@@ -129,32 +129,32 @@ func checkMine(t *testing.T, k int, own, shared store.Store) {
 	}
 }
 
-// TestDrawCrashAtStepK kills a node at each write with which it gives an address that it has ahead. One of which the engine never
-// heard is taken back, unless the answer was on its way.
-func TestDrawCrashAtStepK(t *testing.T) {
+// TestTakePrefetchedCrashAtStepK kills a node at each write of a request that takes a prefetched address. After a restart the address is
+// released, unless the answer may have been sent.
+func TestTakePrefetchedCrashAtStepK(t *testing.T) {
 	for fate, kept := range map[storetest.Fate]int{storetest.Lost: 0, storetest.Unanswered: 1} {
 		t.Run(fate.String(), func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				unheard := 0
+				unanswered := 0
 				for k := 1; ; k++ {
-					died, given := drawAndDie(t, k, fate)
-					if unheard += given; !died {
+					died, given := takePrefetchedAndCrash(t, k, fate)
+					if unanswered += given; !died {
 						break
 					}
 				}
-				if unheard != kept {
-					t.Errorf("%d answers were lost for good, want %d", unheard, kept)
+				if unanswered != kept {
+					t.Errorf("%d answers were lost for good, want %d", unanswered, kept)
 				}
 			})
 		})
 	}
 }
 
-// drawAndDie kills the node at its k-th write, and counts what is somebody's after it has come back.
-func drawAndDie(t *testing.T, k int, fate storetest.Fate) (died bool, given int) {
+// takePrefetchedAndCrash kills the node at its k-th write. given counts the addresses that are leased to a container after the restart.
+func takePrefetchedAndCrash(t *testing.T, k int, fate storetest.Fate) (died bool, given int) {
 	t.Helper()
 	own, shared, path := store.NewMemory(), store.NewMemory(), filepath.Join(t.TempDir(), "journal")
-	first := &bench{T: t, d: driverOf(t, own, shared, journal.New(path))}
+	first := &fixture{T: t, d: driverOf(t, own, shared, journal.New(path))}
 	pool, err := first.d.RequestPool(t.Context(), &ipam.RequestPoolRequest{Pool: "10.99.0.0/30",
 		Options: map[string]string{"prefetch": "1"}})
 	if err != nil {
@@ -164,7 +164,7 @@ func drawAndDie(t *testing.T, k int, fate storetest.Fate) (died bool, given int)
 	maintain(t, first.d)
 
 	crash := storetest.NewCrash(shared, k, fate)
-	dying := &mortal{journal.New(path), crash.Beside(store.NewMemory())}
+	dying := &crashingJournal{journal.New(path), crash.Beside(store.NewMemory())}
 	second := driverOf(t, crash.Beside(own), crash, dying)
 	got, err := second.RequestAddress(t.Context(), &ipam.RequestAddressRequest{PoolID: pool.PoolID})
 	if died = crash.Dead(); died == (err == nil) || !died && (got.Address != "10.99.0.2/30" || k < 4) {
@@ -178,7 +178,7 @@ func drawAndDie(t *testing.T, k int, fate storetest.Fate) (died bool, given int)
 	return died, given
 }
 
-// maintain lets a driver do what is left to do.
+// maintain runs the background work of a driver for 10 seconds.
 func maintain(t *testing.T, d *ipamdrv.Driver) {
 	t.Helper()
 	ctx, end := context.WithCancel(t.Context())

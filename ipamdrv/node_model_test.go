@@ -10,7 +10,7 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// engines are what the engines of several nodes know: who has what.
+// engines are the addresses that the engines of several nodes have.
 type engines struct {
 	*testing.T
 	nodes []*clusterNode
@@ -18,8 +18,8 @@ type engines struct {
 	has   []map[string]bool // by node
 }
 
-// throughFaults is one history.
-func throughFaults(t *testing.T, seed uint64) {
+// runThroughFaults is one run with a seed.
+func runThroughFaults(t *testing.T, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 1))
 	under := store.NewMemory()
 	far := storetest.NewFaults(under, seed, 0)
@@ -52,7 +52,7 @@ func throughFaults(t *testing.T, seed uint64) {
 	for i, n := range e.nodes {
 		want += len(e.has[i])
 		if owed, err := n.d.PoolsWithOps(t.Context()); err != nil || owed > 0 {
-			t.Errorf("node %d still owes %d, %v", i, owed, err)
+			t.Errorf("the outbox of node %d still has %d ops, %v", i, owed, err)
 		}
 		want += len(keys(t, n.own, "node/reserve/"))
 	}
@@ -67,7 +67,7 @@ func throughFaults(t *testing.T, seed uint64) {
 	}
 }
 
-// step is what happens next.
+// step is one random step.
 func (e *engines) step(rng *rand.Rand, far *storetest.Faults) {
 	e.Helper()
 	i := rng.IntN(len(e.nodes))
@@ -85,10 +85,10 @@ func (e *engines) step(rng *rand.Rand, far *storetest.Faults) {
 		}
 		e.has[i][got] = true
 	case r < 16:
-		for addr := range e.has[i] { // any
+		for addr := range e.has[i] { // any of them
 			delete(e.has[i], addr)
 			n.release(e.pools[i], addr)
-			if rng.IntN(3) == 0 { // the engine asks once more, when the ledger is tried again
+			if rng.IntN(3) == 0 { // the engine repeats the call
 				wait(2100 * time.Millisecond)
 				n.release(e.pools[i], addr)
 			}

@@ -22,7 +22,7 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// clusterNode is a driver that shares its ledger with others, and can be killed.
+// clusterNode is a node with a shared ledger, which can be killed.
 type clusterNode struct {
 	*testing.T
 	own     *store.Memory
@@ -33,7 +33,7 @@ type clusterNode struct {
 	end     context.CancelFunc
 }
 
-// newNode starts a node, and what it does by itself.
+// newNode starts a node with its background work.
 func newNode(t *testing.T, shared store.Store) *clusterNode {
 	n := &clusterNode{T: t, own: store.NewMemory(), journal: filepath.Join(t.TempDir(), "journal"), shared: shared}
 	n.start()
@@ -41,7 +41,7 @@ func newNode(t *testing.T, shared store.Store) *clusterNode {
 	return n
 }
 
-// start starts the process on the ledger that it left behind.
+// start starts the process on the node's own ledger.
 func (n *clusterNode) start() {
 	n.Helper()
 	d, err := ipamdrv.New(ipamdrv.Config{Store: n.shared, Own: n.own, Journal: journal.New(n.journal),
@@ -52,7 +52,7 @@ func (n *clusterNode) start() {
 	ctx, end := context.WithCancel(context.Background())
 	n.d, n.end = d, end
 	go func() { _ = d.Maintain(ctx) }()
-	synctest.Wait() // for its first round
+	synctest.Wait() // the first round of the background work
 }
 
 // restart ends the process and starts it again.
@@ -63,7 +63,7 @@ func (n *clusterNode) restart() {
 	n.start()
 }
 
-// pool makes a pool or joins one.
+// pool creates or joins a pool.
 func (n *clusterNode) pool(subnet string, options ...string) string {
 	n.Helper()
 	r := &ipam.RequestPoolRequest{Pool: subnet, Options: map[string]string{}}
@@ -78,10 +78,10 @@ func (n *clusterNode) pool(subnet string, options ...string) string {
 	return got.PoolID
 }
 
-// ask asks for an address.
+// ask requests an address.
 func (n *clusterNode) ask(pool string) (string, error) { return n.askBy(pool, "") }
 
-// askBy asks for an address for a container of that name.
+// askBy requests an address for a container with that name.
 func (n *clusterNode) askBy(pool, name string) (string, error) {
 	r, err := n.d.RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: pool, Options: by(name)})
 	if err != nil {
@@ -90,7 +90,7 @@ func (n *clusterNode) askBy(pool, name string) (string, error) {
 	return netip.MustParsePrefix(r.Address).Addr().String(), nil
 }
 
-// get asks for an address, which must be given.
+// get requests an address, which must succeed.
 func (n *clusterNode) get(pool string) string {
 	n.Helper()
 	a, err := n.ask(pool)
@@ -100,7 +100,7 @@ func (n *clusterNode) get(pool string) string {
 	return a
 }
 
-// release ends a lease, which must succeed.
+// release releases an address, which must succeed.
 func (n *clusterNode) release(pool, addr string) {
 	n.Helper()
 	if _, err := n.d.ReleaseAddress(context.Background(), &ipam.ReleaseAddressRequest{PoolID: pool, Address: addr}); err != nil {
@@ -108,7 +108,7 @@ func (n *clusterNode) release(pool, addr string) {
 	}
 }
 
-// releasePool ends a handle, which must succeed.
+// releasePool releases a handle, which must succeed.
 func (n *clusterNode) releasePool(pool string) {
 	n.Helper()
 	if _, err := n.d.ReleasePool(context.Background(), &ipam.ReleasePoolRequest{PoolID: pool}); err != nil {
@@ -127,7 +127,7 @@ func held(t failer, s store.Store) []string {
 	return all
 }
 
-// wantHeld compares them.
+// wantHeld compares the leases of a ledger.
 func wantHeld(t *testing.T, s store.Store, when string, want ...string) {
 	t.Helper()
 	slices.Sort(want)
@@ -136,7 +136,7 @@ func wantHeld(t *testing.T, s store.Store, when string, want ...string) {
 	}
 }
 
-// clustered runs a test in a bubble, on a ledger that can be away.
+// clustered runs a test in a bubble, with a shared ledger that can be made unavailable.
 func clustered(t *testing.T, run func(t *testing.T, under *store.Memory, far *storetest.Faults)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
@@ -145,15 +145,16 @@ func clustered(t *testing.T, run func(t *testing.T, under *store.Memory, far *st
 	})
 }
 
-// A release while the shared ledger is away counts, outlives the process, and frees nothing before it is delivered.
-func TestReleaseWhileAway(t *testing.T) {
+// TestReleaseWhileUnavailable: a release while the shared ledger is unavailable succeeds and is kept in the outbox through a restart. The
+// address is not free before the outbox is flushed.
+func TestReleaseWhileUnavailable(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		a, b := newNode(t, far), newNode(t, far)
 		pa, pb := a.pool("10.0.0.0/30", "pool=lan"), b.pool("10.0.0.0/30", "pool=lan")
 		one, two := a.get(pa), b.get(pb)
 		far.Away(true)
 		a.release(pa, one)
-		a.release(pa, one) // the engine may ask twice
+		a.release(pa, one) // the engine may repeat it
 		a.restart()
 		wantHeld(t, under, "away", one, two)
 		far.Away(false)
@@ -166,12 +167,12 @@ func TestReleaseWhileAway(t *testing.T) {
 			t.Errorf("got %s, want the one that was released, %s", got, one)
 		}
 		wait(time.Minute)
-		wantHeld(t, under, "given again", one, two) // nothing was delivered twice
+		wantHeld(t, under, "given again", one, two) // the release was not done twice
 	})
 }
 
-// What is released while the ledger is away, and the pool with it.
-func TestReleasePoolWhileAway(t *testing.T) {
+// TestReleasePoolWhileUnavailable: addresses and their pool are released while the shared ledger is unavailable.
+func TestReleasePoolWhileUnavailable(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		a := newNode(t, far)
 		pool := a.pool("10.0.0.0/24")
@@ -193,7 +194,7 @@ func TestReleasePoolWhileAway(t *testing.T) {
 	})
 }
 
-// With prefetch a node has addresses to give while the ledger is away, and nobody else is given them then or later.
+// TestPrefetch: while the shared ledger is unavailable a node gives its prefetched addresses. No other node is given them.
 func TestPrefetch(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		a, b := newNode(t, far), newNode(t, far)
@@ -201,7 +202,7 @@ func TestPrefetch(t *testing.T) {
 		pa, pb := a.pool("10.0.0.0/28", options...), b.pool("10.0.0.0/28", options...)
 		wait(10 * time.Second)
 		if got := held(t, under); len(got) != 4 {
-			t.Errorf("ahead are %v, want two for each node", got)
+			t.Errorf("prefetched are %v, want two for each node", got)
 		}
 		far.Away(true)
 		a.restart()
@@ -226,7 +227,7 @@ func TestPrefetch(t *testing.T) {
 				seen[got] = true
 			}
 		}
-		if len(seen) < 13 { // of 14 one may be kept for a router
+		if len(seen) < 13 { // one of 14 may be kept for a router
 			t.Errorf("only %d addresses were given", len(seen))
 		}
 		a.releasePool(pa)
@@ -235,8 +236,9 @@ func TestPrefetch(t *testing.T) {
 	})
 }
 
-// A node that died after it took an address ahead, and before it wrote that down, finds it again.
-func TestPrefetchFindsItsOwn(t *testing.T) {
+// TestPrefetchReconcile: a node that died after it leased an address ahead, and before it recorded that in its own ledger, finds it
+// again.
+func TestPrefetchReconcile(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		a := newNode(t, far)
 		a.pool("10.0.0.0/24", "prefetch=3")
@@ -251,13 +253,13 @@ func TestPrefetchFindsItsOwn(t *testing.T) {
 		wait(10 * time.Second)
 		wantHeld(t, under, "after a restart", before...)
 		if got := keys(t, a.own, "node/reserve/"); len(got) != 3 {
-			t.Errorf("the node has %q ahead", got)
+			t.Errorf("prefetched are %q", got)
 		}
 	})
 }
 
-// What a lost node has is free after an operator says so, and it begins anew when it comes back.
-func TestForget(t *testing.T) {
+// TestRemoveNode: after an operator removed a lost node, its addresses are free. If it returns, it gets a new ID.
+func TestRemoveNode(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		a, b := newNode(t, far), newNode(t, far)
 		pa, pb := a.pool("10.0.0.0/29", "pool=lan", "prefetch=1"), b.pool("10.0.0.0/29", "pool=lan", "prefetch=1")
@@ -282,10 +284,10 @@ func TestForget(t *testing.T) {
 			t.Errorf("forgotten twice: %d handles, %v", n, err)
 		}
 		if _, err := ipamdrv.RemoveNode(t.Context(), under, "nobody"); !errors.Is(err, store.ErrNotFound) {
-			t.Errorf("nobody was forgotten: %v", err)
+			t.Errorf("removing an unknown node: %v", err)
 		}
 		if got := held(t, under); len(got) != 2 || !slices.Contains(got, mine) {
-			t.Errorf("held are %v, want %s and what the other has ahead", got, mine)
+			t.Errorf("held are %v, want %s and the prefetched ones of the other", got, mine)
 		}
 		if _, err := a.ask(pa); err == nil {
 			t.Error("the lost node gives addresses of a pool that it has no more")
@@ -300,8 +302,8 @@ func TestForget(t *testing.T) {
 	})
 }
 
-// A lost node is forgotten with pools of more leases than go with one transaction.
-func TestForgetLargePool(t *testing.T) {
+// TestRemoveNodeWithLargePool: a lost node is removed whose pool has more leases than one transaction can remove.
+func TestRemoveNodeWithLargePool(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		a := newNode(t, far)
 		pool := a.pool("10.0.0.0/16")
@@ -322,7 +324,7 @@ func TestForgetLargePool(t *testing.T) {
 	})
 }
 
-// A node whose record as a member is gone, which nobody does who declares it lost, is one again.
+// TestMemberRecordGone: a node whose member record is missing writes it again. (Removing a node leaves a record.)
 func TestMemberRecordGone(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		a := newNode(t, far)
@@ -336,7 +338,7 @@ func TestMemberRecordGone(t *testing.T) {
 	})
 }
 
-// value is a record of a ledger.
+// value returns the value of a record.
 func value(t *testing.T, s store.Store, key string) string {
 	t.Helper()
 	kv, err := s.Get(t.Context(), key)
@@ -346,7 +348,7 @@ func value(t *testing.T, s store.Store, key string) string {
 	return string(kv.Value)
 }
 
-// A pool with more leases than go with one transaction is removed all the same.
+// TestReleaseLargePool: a pool is removed that has more leases than one transaction can remove.
 func TestReleaseLargePool(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		a := newNode(t, far)
@@ -363,14 +365,14 @@ func TestReleaseLargePool(t *testing.T) {
 	})
 }
 
-// between runs something before a transaction that matches, once.
-type between struct {
+// beforeTxn calls run before the first transaction that matches.
+type beforeTxn struct {
 	store.Store
 	match func(then []store.Op) bool
 	run   func()
 }
 
-func (b *between) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+func (b *beforeTxn) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
 	if run := b.run; run != nil && b.match(then) {
 		b.run = nil
 		run()
@@ -378,11 +380,12 @@ func (b *between) Txn(ctx context.Context, conds []store.Cond, then []store.Op) 
 	return b.Store.Txn(ctx, conds, then)
 }
 
-// A network that takes the gateway of a shared pool at the very moment at which another leaves the pool has it afterwards.
-func TestGatewayWhileAnotherLeaves(t *testing.T) {
+// TestGatewayWhileAnotherShareLeaves: a network takes the gateway of a shared pool while another one leaves the pool. It has the gateway
+// afterwards.
+func TestGatewayWhileAnotherShareLeaves(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		under := store.NewMemory()
-		leaving := &between{Store: under, match: func(then []store.Op) bool {
+		leaving := &beforeTxn{Store: under, match: func(then []store.Op) bool {
 			return strings.HasPrefix(then[0].Key, "ipam/share/") && then[0].Value == nil
 		}}
 		a, b, c := newNode(t, leaving), newNode(t, under), newNode(t, under)
@@ -404,7 +407,7 @@ func TestGatewayWhileAnotherLeaves(t *testing.T) {
 	})
 }
 
-// The same network on two nodes has subnets that help out on each of them.
+// TestOverflowOnEachNode: the same network on two nodes, each with its own group of pools.
 func TestOverflowOnEachNode(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		for _, n := range []*clusterNode{newNode(t, far), newNode(t, far)} {
@@ -430,12 +433,12 @@ func TestOverflowOnEachNode(t *testing.T) {
 	})
 }
 
-// TestNodesThroughFaults: whatever is lost, late or killed, no address is given twice, and in the end the ledger has what the
-// engines have, and nothing else.
+// TestNodesThroughFaults: whatever is lost, delayed or killed, no address is given twice, and in the end the ledger has exactly what the
+// engines have.
 func TestNodesThroughFaults(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { throughFaults(t, seed) })
+			synctest.Test(t, func(t *testing.T) { runThroughFaults(t, seed) })
 		})
 	}
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 )
 
-// segment is the other machines on a segment, by their addresses. Who is not there takes 250 ms not to answer.
+// segment is the other hosts of a segment, by their addresses. A probe without an answer takes 250 ms.
 type segment struct {
 	machines map[string]string
 	asked    int
@@ -32,8 +32,8 @@ func (s *segment) ask(ctx context.Context, device string, a netip.Addr) (string,
 	return s.machines[a.String()], nil
 }
 
-// withSegment makes a driver that can ask a segment.
-func (b *bench) withSegment(machines map[string]string) *segment {
+// withSegment replaces the driver by one that probes a segment.
+func (b *fixture) withSegment(machines map[string]string) *segment {
 	b.Helper()
 	s := &segment{machines: machines}
 	var err error
@@ -43,9 +43,9 @@ func (b *bench) withSegment(machines map[string]string) *segment {
 	return s
 }
 
-// An address that another machine has is passed over, for a while.
+// TestProbe: an address that another host has is skipped for a while.
 func TestProbe(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		s := b.withSegment(map[string]string{"10.99.0.2": "02:00:00:00:00:02", "10.99.0.3": "02:00:00:00:00:03"})
 		n := b.poolWith("10.99.0.0/29", "probe=arp@lan0", "sticky=1h")
 		start := time.Now()
@@ -53,7 +53,7 @@ func TestProbe(t *testing.T) {
 		if took := time.Since(start); s.asked != 3 || took > 300*time.Millisecond {
 			t.Errorf("asked %d times in %v", s.asked, took)
 		}
-		b.gives(n, "10.99.0.3", nil, "10.99.0.3/29") // an --aux-address is somebody's
+		b.gives(n, "10.99.0.3", nil, "10.99.0.3/29") // an --aux-address may be another host's
 		b.refuses(n, "10.99.0.2", by("db"), ipamdrv.ErrInUse,
 			"pool 10.99.0.0/29: request address 10.99.0.2: 02:00:00:00:00:02 has it, says option probe (lan0)")
 		b.gives(n, "", nil, "10.99.0.5/29")
@@ -65,17 +65,17 @@ func TestProbe(t *testing.T) {
 		wait(5 * time.Minute)
 		b.gives(n, "", nil, "10.99.0.2/29")
 
-		b.release(n, "10.99.0.4") // while web was away somebody took its address
+		b.release(n, "10.99.0.4") // another host took the address meanwhile
 		b.release(n, "10.99.0.6")
 		s.machines["10.99.0.4"] = "02:00:00:00:00:04"
 		b.gives(n, "", by("web"), "10.99.0.6/29")
-		b.d = newDriver(t, b.store) // strangers are not in the ledger, so the index may differ from it until then
+		b.d = newDriver(t, b.store) // conflicts are not in the ledger, so that the cache differs from it until then
 	})
 }
 
-// Who asks for long enough gives up, and goes on the next time.
+// TestProbeGivesUp: a request that finds conflicts for too long fails, and the next one continues behind them.
 func TestProbeGivesUp(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		s := b.withSegment(map[string]string{})
 		for a := netip.MustParseAddr("10.99.0.2"); a.String() != "10.99.0.30"; a = a.Next() {
 			s.machines[a.String()] = "02:00:00:00:00:01"

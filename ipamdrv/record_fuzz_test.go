@@ -11,7 +11,7 @@ import (
 )
 
 // FuzzSharedRecords: whatever the records say that tell who shares a pool, by which name, and what was carved for it, the
-// driver goes on, and nobody gets an address that another network has in that pool.
+// driver works, and no network gets an address that another one has in that pool.
 func FuzzSharedRecords(f *testing.F) {
 	f.Fuzz(func(t *testing.T, kind uint8, value []byte) {
 		s := store.NewMemory()

@@ -15,7 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestReplay sends what real engines send, in their own words, and compares the answers. A line of testdata/engine is
+// TestReplay sends recorded requests of engines and compares the answers. A line of testdata/engine is
 //
 //	METHOD [REQUEST] -> ANSWER | error TEXT
 //
@@ -27,13 +27,13 @@ func TestReplay(t *testing.T) {
 	}
 	for _, name := range files {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".txt"), func(t *testing.T) {
-			story(t, func(b *bench) { b.replay(name) })
+			withFixture(t, func(b *fixture) { b.replay(name) })
 		})
 	}
 }
 
-// replay plays one file.
-func (b *bench) replay(name string) {
+// replay replays one file.
+func (b *fixture) replay(name string) {
 	file, err := os.Open(name)
 	if err != nil {
 		b.Fatal(err)
@@ -58,8 +58,8 @@ func (b *bench) replay(name string) {
 	}
 }
 
-// replayLine does one call.
-func (b *bench) replayLine(line string, handles map[string]string) error {
+// replayLine makes one call.
+func (b *fixture) replayLine(line string, handles map[string]string) error {
 	request, want, ok := strings.Cut(line, " -> ")
 	if !ok {
 		return errors.New("no answer")
@@ -89,8 +89,8 @@ func (b *bench) replayLine(line string, handles map[string]string) error {
 	return nil
 }
 
-// call does one call with a body as it comes over the wire; the answer is without its null fields.
-func (b *bench) call(method, body string) (map[string]any, error) {
+// call makes one call with a body as it is sent by the engine. The answer is without its null fields.
+func (b *fixture) call(method, body string) (map[string]any, error) {
 	var answer any
 	var err error
 	switch method {
@@ -125,7 +125,7 @@ func (b *bench) call(method, body string) (map[string]any, error) {
 }
 
 // wire decodes body for one method and calls it.
-func wire[Request, Answer any](b *bench, body string,
+func wire[Request, Answer any](b *fixture, body string,
 	method func(context.Context, *Request) (*Answer, error)) (any, error) {
 	r := new(Request)
 	if body != "" {

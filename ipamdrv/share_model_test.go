@@ -20,19 +20,18 @@ import (
 	"github.com/mellanox/passthrough/store/journal"
 )
 
-// sharers are two drivers on one ledger, as two nodes of a cluster would be, and networks that share one pool. held says
-// which network has which address; a gateway may be several networks'.
-type sharers struct {
+// sharedMachine is two drivers of two nodes with one ledger, and networks that share one pool. held has the address of each network;
+// several networks can have the same gateway.
+type sharedMachine struct {
 	nodes    [2]*ipamdrv.Driver
 	store    *store.Memory
 	networks []string
 	held     map[netip.Addr][]string
 	gateway  netip.Addr
-	rests    map[string]string // the options by which addresses rest, the same for all networks
+	rests    map[string]string // options with a cooldown, the same for all networks
 }
 
-// TestSharedAgainstModel: whatever networks and nodes do, no two have one address, and nobody ends what is another's, while
-// addresses rest and while they do not.
+// TestSharedAgainstModel: no two networks get the same address, and none releases another's, with and without cooldowns.
 func TestSharedAgainstModel(t *testing.T) {
 	dir, made := t.TempDir(), 0
 	journal := func() *journal.Journal {
@@ -44,9 +43,9 @@ func TestSharedAgainstModel(t *testing.T) {
 	})
 }
 
-// sharedAgainstModel is one history.
+// sharedAgainstModel is one run of random steps.
 func sharedAgainstModel(t *rapid.T, journal func() *journal.Journal) {
-	s := &sharers{store: store.NewMemory(), held: map[netip.Addr][]string{}}
+	s := &sharedMachine{store: store.NewMemory(), held: map[netip.Addr][]string{}}
 	s.rests = rapid.SampledFrom([]map[string]string{nil, {"quarantine": "2s"}, {"sticky": "4s"},
 		{"quarantine": "2s", "sticky": "4s"}}).Draw(t, "rests")
 	for i := range s.nodes {
@@ -75,19 +74,19 @@ func sharedAgainstModel(t *rapid.T, journal func() *journal.Journal) {
 }
 
 // node draws one of the drivers.
-func (s *sharers) node(t *rapid.T) *ipamdrv.Driver {
+func (s *sharedMachine) node(t *rapid.T) *ipamdrv.Driver {
 	return s.nodes[rapid.IntRange(0, 1).Draw(t, "node")]
 }
 
 // network draws one of the networks.
-func (s *sharers) network(t *rapid.T) string {
+func (s *sharedMachine) network(t *rapid.T) string {
 	if len(s.networks) == 0 {
 		t.Skip("no network")
 	}
 	return s.networks[rapid.IntRange(0, len(s.networks)-1).Draw(t, "network")]
 }
 
-func (s *sharers) join(t *rapid.T) {
+func (s *sharedMachine) join(t *rapid.T) {
 	if len(s.networks) > 3 {
 		t.Skip("enough")
 	}
@@ -100,9 +99,9 @@ func (s *sharers) join(t *rapid.T) {
 	s.networks = append(s.networks, r.PoolID)
 }
 
-func (s *sharers) leave(t *rapid.T) {
+func (s *sharedMachine) leave(t *rapid.T) {
 	n := s.network(t)
-	if rapid.IntRange(0, 4).Draw(t, "stay") > 0 { // each writes the pool's record, so that all nodes read the pool anew
+	if rapid.IntRange(0, 4).Draw(t, "stay") > 0 { // each leave writes the pool's record, so that all nodes load the pool again
 		t.Skip("stays")
 	}
 	if _, err := s.node(t).ReleasePool(context.Background(), &ipam.ReleasePoolRequest{PoolID: n}); err != nil {
@@ -120,8 +119,8 @@ func (s *sharers) leave(t *rapid.T) {
 	}
 }
 
-// drop ends what n has of a.
-func (s *sharers) drop(a netip.Addr, n string) {
+// drop removes the address a of network n from the model.
+func (s *sharedMachine) drop(a netip.Addr, n string) {
 	left := slices.DeleteFunc(slices.Clone(s.held[a]), func(o string) bool { return o == n })
 	if s.held[a] = left; len(left) > 0 {
 		return
@@ -131,7 +130,7 @@ func (s *sharers) drop(a netip.Addr, n string) {
 	}
 }
 
-func (s *sharers) choose(t *rapid.T) {
+func (s *sharedMachine) choose(t *rapid.T) {
 	n := s.network(t)
 	r, err := s.node(t).RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: n, Options: s.container(t)})
 	full := len(s.held) >= 5 || s.rests["quarantine"] != "" // one of six may be kept for a router
@@ -148,8 +147,8 @@ func (s *sharers) choose(t *rapid.T) {
 	s.held[a] = []string{n}
 }
 
-// ask asks for a certain address, which can be had if nobody has it, also while it rests.
-func (s *sharers) ask(t *rapid.T) {
+// ask requests an exact address, which must succeed if no network has it, also during its cooldown.
+func (s *sharedMachine) ask(t *rapid.T) {
 	n, i := s.network(t), rapid.IntRange(1, 6).Draw(t, "address")
 	a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
 	_, err := s.node(t).RequestAddress(context.Background(),
@@ -163,12 +162,12 @@ func (s *sharers) ask(t *rapid.T) {
 	}
 }
 
-// container draws what the engine tells of who asks.
-func (s *sharers) container(t *rapid.T) map[string]string {
+// container draws the options of a container's request.
+func (s *sharedMachine) container(t *rapid.T) map[string]string {
 	return rapid.SampledFrom([]map[string]string{nil, by("c1"), by("c2")}).Draw(t, "container")
 }
 
-func (s *sharers) askGateway(t *rapid.T) {
+func (s *sharedMachine) askGateway(t *rapid.T) {
 	n := s.network(t)
 	gw := rapid.SampledFrom([]string{"10.0.0.1", "10.0.0.2"}).Draw(t, "gateway")
 	a := netip.MustParseAddr(gw)
@@ -183,7 +182,7 @@ func (s *sharers) askGateway(t *rapid.T) {
 	}
 }
 
-func (s *sharers) release(t *rapid.T) {
+func (s *sharedMachine) release(t *rapid.T) {
 	n, i := s.network(t), rapid.IntRange(1, 6).Draw(t, "address")
 	a := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
 	if rapid.Bool().Draw(t, "holder") && len(s.held[a]) > 0 {

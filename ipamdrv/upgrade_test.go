@@ -33,7 +33,7 @@ const oldLedger = "testdata/ledger/96a386d"
 // oldTime is some time after the old ledger was written.
 var oldTime = time.Date(2026, 11, 28, 22, 40, 0, 0, time.UTC)
 
-// oldAnswers are the answers that the old processes gave.
+// oldAnswers returns the answers that the old processes gave.
 func oldAnswers(t *testing.T) map[string]string {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(oldLedger, "names.json"))
@@ -44,7 +44,7 @@ func oldAnswers(t *testing.T) map[string]string {
 	return answers
 }
 
-// oldShared is a store with the records of the old etcd.
+// oldShared returns a store with the records of the old etcd.
 func oldShared(t *testing.T) *store.Memory {
 	t.Helper()
 	raw, err := os.ReadFile(filepath.Join(oldLedger, "etcd.txt"))
@@ -97,7 +97,7 @@ func startOldNode(t *testing.T, name string, shared store.Store) (*clusterNode, 
 	return &clusterNode{T: t, d: d}, own
 }
 
-// recordsOf are the values of all records by their keys.
+// recordsOf returns the values of all records by key.
 func recordsOf(t *testing.T, s store.Store) map[string]string {
 	t.Helper()
 	all := map[string]string{}
@@ -111,18 +111,18 @@ func recordsOf(t *testing.T, s store.Store) map[string]string {
 	return all
 }
 
-// isPrefetched tells whether a record is the lease of an address that a node took ahead.
+// isPrefetched returns true for the lease of a prefetched address.
 func isPrefetched(record string) bool { return strings.Contains(record, `"kind":"reserve"`) }
 
-// wantChanges compares the keys whose records differ: "+" is before one that is new, "-" before one that is gone. A new address
-// that a node took ahead is any: it is "(prefetched)".
+// wantChanges compares the keys of the records that differ: a new one begins with "+", a removed one with "-". A newly prefetched address
+// is "(prefetched)", because it can be any.
 func wantChanges(t *testing.T, what string, before, after map[string]string, want ...string) {
 	t.Helper()
 	var got []string
 	for key, value := range before {
 		now, ok := after[key]
 		switch {
-		case !ok || now != value && isPrefetched(now): // a node may take any address that is free
+		case !ok || now != value && isPrefetched(now): // any free address can be prefetched
 			got = append(got, "-"+key)
 		case now != value:
 			got = append(got, key)
@@ -213,8 +213,8 @@ func answersOfOldNode(t *testing.T, a *clusterNode, was map[string]string) {
 	}
 }
 
-// TestInterruptedRequestOf96a386d: a node of which the old process wrote a lease and did not answer takes it back, and keeps the
-// other one.
+// TestInterruptedRequestOf96a386d: the old process wrote a lease and was killed before it answered. The node releases that lease, and
+// keeps the other one.
 func TestInterruptedRequestOf96a386d(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		time.Sleep(time.Until(oldTime))

@@ -17,7 +17,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
-// TestOnEtcd: pools and addresses are in etcd and survive the plugin's death; nothing else is there.
+// TestOnEtcd: pools and addresses are in etcd and survive a kill of the plugin; nothing else is there.
 func TestOnEtcd(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	p := newProcess(t)

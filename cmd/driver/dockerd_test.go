@@ -16,8 +16,8 @@ import (
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// dockerd is the part of an engine that takes the answers and moves devices (libnetwork: drivers/remote, ipams/remote,
-// osl). It refuses what any of the releases would choke on.
+// dockerd is the part of an engine that takes the answers and moves devices (libnetwork: drivers/remote, ipams/remote, osl). It refuses
+// what any of the releases would refuse.
 type dockerd struct {
 	release   string
 	kernel    *hwtest.Kernel
@@ -27,21 +27,21 @@ type dockerd struct {
 
 // attached is an endpoint as the engine knows it.
 type attached struct {
-	mac            string // that the engine sets in the container; "" for none
+	mac            string // that the engine sets in the container; "" if it sets none
 	sandbox        string
 	source, prefix string // what Join has answered
-	inside         string // what the device is called in the container
+	inside         string // name of the device in the container
 }
 
-// newDockerd is an engine of a release such as 28.5 on a machine.
+// newDockerd returns an engine of a release such as 28.5 on a machine.
 func newDockerd(release string, k *hwtest.Kernel) dockerd {
 	return dockerd{release, k, map[string]given{}, map[string]*attached{}}
 }
 
-// asksBefore tells whether this is an engine that asks GwAllocCheck: 28 and newer.
+// asksBefore returns true for engines that call GwAllocCheck: 28 and newer.
 func (d dockerd) asksBefore() bool { return cmp.Compare(d.release, "28") > 0 }
 
-// A request is the fields of all requests that answers are held against.
+// A request has the fields of requests with which answers are compared.
 type request struct {
 	NetworkID, EndpointID, SandboxKey string
 	PoolID, Pool, Address             string
@@ -49,7 +49,7 @@ type request struct {
 	Interface                         face
 }
 
-// A reply is the fields of all answers.
+// A reply has the fields of all answers.
 type reply struct {
 	Err, Error string
 
@@ -65,7 +65,7 @@ type reply struct {
 	PoolID, Pool, Address                               string
 }
 
-// face is an endpoint's interface in requests and answers.
+// face is the interface of an endpoint in requests and answers.
 type face struct{ Address, AddressIPv6, MacAddress string }
 
 // take does what the engine does with a good answer.
@@ -108,7 +108,7 @@ func (d dockerd) take(op, body, answer string) error {
 	return nil
 }
 
-// takeCapabilities: a driver of another scope is not registered, and a gateway is made up for one that cannot be asked.
+// takeCapabilities: a driver of another scope is not registered, and an engine whose driver has no GwAllocCheck requests a gateway.
 func (d dockerd) takeCapabilities(a *reply) error {
 	if a.Scope != "local" || !a.GwAllocChecker {
 		return fmt.Errorf("scope %q, GwAllocChecker %v", a.Scope, a.GwAllocChecker)
@@ -116,7 +116,7 @@ func (d dockerd) takeCapabilities(a *reply) error {
 	return nil
 }
 
-// takeEndpoint: what the request has said may not be answered, not even the same.
+// takeEndpoint: a field that the request has must not be in the answer, not even with the same value.
 func (d dockerd) takeEndpoint(q *request, a *reply) error {
 	e := &attached{mac: q.Interface.MacAddress}
 	d.endpoints[q.EndpointID] = e
@@ -137,8 +137,8 @@ func (d dockerd) takeEndpoint(q *request, a *reply) error {
 	return err
 }
 
-// takeJoin: the device has to be in the host under its name, and an endpoint without a gateway gets another leg unless the
-// answer forbids it.
+// takeJoin: the device must be in the host under its name, and an endpoint without a gateway gets a second interface unless the answer
+// forbids it.
 func (d dockerd) takeJoin(q *request, a *reply) error {
 	e := d.endpoints[q.EndpointID]
 	if e == nil {
@@ -163,7 +163,7 @@ func (d dockerd) takeJoin(q *request, a *reply) error {
 	return nil
 }
 
-// takePool: a pool is a subnet with a handle, and the one that was asked for.
+// takePool: a pool has a handle and the requested subnet.
 func (d dockerd) takePool(q *request, a *reply) error {
 	p, err := netip.ParsePrefix(a.Pool)
 	switch {
@@ -177,13 +177,13 @@ func (d dockerd) takePool(q *request, a *reply) error {
 	return nil
 }
 
-// A given is a pool that the engine has: its subnet, and those that help it out when it is full (--ipam-opt overflow).
+// A given is a pool that the engine has: its subnet, and those of its group (--ipam-opt overflow).
 type given struct {
 	subnet netip.Prefix
 	group  string
 }
 
-// takeAddress: an address comes with the length of its pool's prefix, which the device in the container gets.
+// takeAddress: an address has the prefix length of its pool, which the device in the container gets.
 func (d dockerd) takeAddress(q *request, a *reply) error {
 	p, err := netip.ParsePrefix(a.Address)
 	asked := d.pools[q.PoolID]
@@ -199,8 +199,7 @@ func (d dockerd) takeAddress(q *request, a *reply) error {
 	return nil
 }
 
-// move moves an endpoint's device into its container, under a name that the engine has made of Join's prefix, and gives it
-// the endpoint's MAC.
+// move moves an endpoint's device into its container, under a name with Join's prefix, and sets the endpoint's MAC.
 func (d dockerd) move(endpoint, inside string) error {
 	e := d.endpoints[endpoint]
 	if e == nil || e.source == "" {
@@ -220,7 +219,7 @@ func (d dockerd) move(endpoint, inside string) error {
 	return d.kernel.InNS(e.sandbox).SetLink(inside, hw.Link{MAC: mac}, hw.LinkMAC)
 }
 
-// home moves it back under the name that it had.
+// home moves the device back under its name.
 func (d dockerd) home(endpoint string) error {
 	e := d.endpoints[endpoint]
 	if e == nil || e.inside == "" {

@@ -11,7 +11,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
-// grants is what an engine lets a managed plugin do, as far as plugin/config.json asks for it.
+// grants is what plugin/config.json requests of an engine.
 type grants struct {
 	Network struct{ Type string }
 	Linux   struct {
@@ -30,8 +30,8 @@ type grantedMount struct {
 	Options, Settable         []string
 }
 
-// TestGrants: what the plugin asks the engine for is what docs/security.md says, no more; and so is what the service and the container have. Mounts
-// are slaves, so that what is mounted over in the plugin is not in the host, and nobody can point them elsewhere.
+// TestGrants: plugin/config.json requests what docs/security.md says and no more; so do the service and the container. Mounts are slaves,
+// so that a mount in the plugin is not propagated to the host.
 func TestGrants(t *testing.T) {
 	raw, err := os.ReadFile("../../plugin/config.json")
 	if err != nil {

@@ -60,7 +60,7 @@ func TestLogLines(t *testing.T) {
 			`"err":"`+clipped+`: no such call; nothing was changed"}`)
 }
 
-// TestPayload: for those who ask for it the log has what was said, up to a bound that the engine can read.
+// TestPayload: at log level debug the log has requests and answers, cut to a length that the engine can read.
 func TestPayload(t *testing.T) {
 	var log logBuffer
 	logPayload(newLogger(&log, zapcore.DebugLevel), "T.Echo", []byte(`{"Count":1}`), answer{status: 200, body: []byte(`{"Count":2}`)})

@@ -23,17 +23,17 @@ import (
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
-// history is what the engines of all nodes know: who has what.
+// history records which node's engine has which address.
 type history struct {
 	mu    sync.Mutex // guards the fields below
 	has   map[string]int
 	twice []string
 }
 
-// newHistory is one without events.
+// newHistory returns one without events.
 func newHistory() *history { return &history{has: map[string]int{}} }
 
-// gave notes that a node has given an address.
+// gave records that a node has given an address.
 func (h *history) gave(node int, addr string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -43,14 +43,14 @@ func (h *history) gave(node int, addr string) {
 	h.has[addr] = node
 }
 
-// ending notes that an engine is about to release an address: from now on another may get it.
+// ending records that an engine is about to release an address: from now on another may get it.
 func (h *history) ending(addr string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	delete(h.has, addr)
 }
 
-// of is what a node's engine has, in order.
+// of returns the addresses of a node's engine, in order.
 func (h *history) of(node int) []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -64,7 +64,7 @@ func (h *history) of(node int) []string {
 	return addrs
 }
 
-// all is what any of them has, in order.
+// all returns the addresses of all engines, in order.
 func (h *history) all() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -76,7 +76,7 @@ func (h *history) all() []string {
 	return addrs
 }
 
-// node is a plugin that can be killed, and its engine, which starts it again.
+// node is a plugin that can be killed, with its engine, which starts it again.
 type node struct {
 	*testing.T
 	number int
@@ -85,7 +85,7 @@ type node struct {
 	env    []string
 	pool   string
 	client *http.Client
-	kills  sync.WaitGroup // those that are still to come
+	kills  sync.WaitGroup // those that are pending
 
 	mu  sync.Mutex // guards the fields below
 	cmd *exec.Cmd
@@ -136,7 +136,7 @@ func (n *node) killAfter(d time.Duration) {
 	})
 }
 
-// end ends the process for good.
+// end kills the process.
 func (n *node) end() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -144,7 +144,7 @@ func (n *node) end() {
 	_ = n.cmd.Wait()
 }
 
-// stop ends the process as an engine does.
+// stop stops the process as an engine does.
 func (n *node) stop() {
 	n.Helper()
 	n.mu.Lock()
@@ -157,8 +157,8 @@ func (n *node) stop() {
 	}
 }
 
-// call makes a call as an engine does: one whose connection breaks is over when the process is, and then that is started
-// again. ok says whether the answer is good.
+// call makes a call as an engine does. If the connection breaks because the process was killed, it starts the process again. ok is true
+// if the call succeeded.
 func (n *node) call(op, body string) (answer map[string]string, ok bool) {
 	resp, err := n.client.Post("http://plugin/"+op, "", strings.NewReader(body))
 	if err != nil {
@@ -182,8 +182,7 @@ func (n *node) call(op, body string) (answer map[string]string, ok bool) {
 	return answer, status == "200"
 }
 
-// restart starts the process again when it is the end of it that broke a connection; when it has just been started it may
-// not listen yet.
+// restart starts the process again if it was killed. A process that has just been started may not listen yet.
 func (n *node) restart(broke error) {
 	if errors.Is(broke, syscall.ECONNREFUSED) || errors.Is(broke, fs.ErrNotExist) {
 		if n.cmd.Process.Signal(syscall.Signal(0)) == nil && !n.ended() {
@@ -195,13 +194,13 @@ func (n *node) restart(broke error) {
 	n.start()
 }
 
-// ended says whether the process is a zombie.
+// ended returns true if the process is a zombie.
 func (n *node) ended() bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", n.cmd.Process.Pid))
 	return err != nil || bytes.Contains(stat, []byte(") Z "))
 }
 
-// until repeats a call until it is answered well, for a minute.
+// until repeats a call until it succeeds, for a minute.
 func (n *node) until(op, body string) map[string]string {
 	var last map[string]string
 	for bound := time.Now().Add(time.Minute); time.Now().Before(bound); {
@@ -215,34 +214,34 @@ func (n *node) until(op, body string) map[string]string {
 	return nil
 }
 
-// ask asks for an address once.
+// ask requests an address once.
 func (n *node) ask() (string, bool) {
 	answer, ok := n.call("IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q}`, n.pool))
 	addr, _, _ := strings.Cut(answer["Address"], "/")
 	return addr, ok
 }
 
-// release releases an address, as often as it takes: an engine whose plugin died cleans up when it has it again.
+// release repeats a release until it succeeds.
 func (n *node) release(addr string) {
 	n.until("IpamDriver.ReleaseAddress", fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, n.pool, addr))
 }
 
-// leave ends the node's network.
+// leave releases the node's pool.
 func (n *node) leave() {
 	n.until("IpamDriver.ReleasePool", fmt.Sprintf(`{"PoolID":%q}`, n.pool))
 }
 
-// settle waits until the process is one that nobody is about to kill.
+// settle waits until no kill is pending and the process answers.
 func (n *node) settle() {
 	n.kills.Wait()
 	n.until("IpamDriver.GetDefaultAddressSpaces", "")
 }
 
-// calmDown stops the plugin and starts it again until it owes nothing to etcd.
+// calmDown restarts the plugin until its outbox is empty.
 func (n *node) calmDown() {
 	n.Helper()
 	for bound := time.Now().Add(time.Minute); time.Now().Before(bound); {
-		n.until("IpamDriver.ReleaseAddress", fmt.Sprintf(`{"PoolID":%q,"Address":"10.0.0.0"}`, n.pool)) // what is owed comes first
+		n.until("IpamDriver.ReleaseAddress", fmt.Sprintf(`{"PoolID":%q,"Address":"10.0.0.0"}`, n.pool)) // the outbox comes first
 		n.stop()
 		owed, err := n.owed()
 		n.start()
@@ -257,7 +256,7 @@ func (n *node) calmDown() {
 	n.Errorf("node %d does not come to rest", n.number)
 }
 
-// owed counts what the node's own ledger says is left to do in etcd. The process must not run.
+// owed counts the ops of the outbox in the node's own ledger. The process must not run.
 func (n *node) owed() (count int, err error) {
 	db, err := bbolt.Open(n.state+"/ledger.db", 0o600, &bbolt.Options{ReadOnly: true, Timeout: time.Second})
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
-// operator runs the program with arguments, as an operator does beside a plugin of this state directory and store.
+// operator runs the program with arguments, as an operator does beside a plugin with this state directory and store.
 func operator(t *testing.T, state, store string, args ...string) (string, error) {
 	t.Helper()
 	self, err := os.Executable()
@@ -28,7 +28,7 @@ func operator(t *testing.T, state, store string, args ...string) (string, error)
 	return string(out), err
 }
 
-// mustOperate is operator where nothing can go wrong.
+// mustOperate is operator for a command that must succeed.
 func mustOperate(t *testing.T, state, store string, args ...string) string {
 	t.Helper()
 	out, err := operator(t, state, store, args...)
@@ -38,12 +38,12 @@ func mustOperate(t *testing.T, state, store string, args ...string) string {
 	return out
 }
 
-// storeOf is the setting STORE for a cluster.
+// storeOf returns the setting STORE for a cluster.
 func storeOf(c *etcdtest.Cluster) string {
 	return "etcd://" + strings.Join(c.Endpoints(), ",") + "?prefix=/unique"
 }
 
-// TestForgetCommand: what a lost node had is for others after an operator says so, and the node begins anew when it is back.
+// TestForgetCommand: after an operator removed a lost node, its addresses are free for others. If it returns, it gets a new ID.
 func TestForgetCommand(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	lost, other := newNode(t, c, 0, `{"pool":"lan"}`), newNode(t, c, 1, `{"pool":"lan"}`)
@@ -88,7 +88,7 @@ func TestForgetCommand(t *testing.T) {
 	}
 }
 
-// TestMoveToEtcd: a node's pools and addresses move from its own ledger into etcd and back, and its networks go on.
+// TestMoveToEtcd: a node's pools and addresses are moved from its own ledger into etcd and back, and its networks keep working.
 func TestMoveToEtcd(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	p := newProcess(t)
@@ -140,8 +140,7 @@ func stopped(t *testing.T, p *process) {
 	}
 }
 
-// TestAcceptCommand: a node does not take an older state of etcd for the truth, not after a restart either, until an operator
-// says so.
+// TestAcceptCommand: a node refuses an older state of etcd, also after a restart, until an operator accepts it.
 func TestAcceptCommand(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	n := newNode(t, c, 0, `{}`)
@@ -164,7 +163,7 @@ func TestAcceptCommand(t *testing.T) {
 	n.until("IpamDriver.RequestPool", request)
 }
 
-// TestReleaseWhileEtcdIsAway: containers end as ever, and what they had is free once etcd is back.
+// TestReleaseWhileEtcdIsAway: while etcd is unavailable containers can be stopped. Their addresses are free when etcd is available again.
 func TestReleaseWhileEtcdIsAway(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	n, other := newNode(t, c, 0, `{"pool":"lan"}`), newNode(t, c, 1, `{"pool":"lan"}`)

@@ -14,8 +14,8 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// FuzzParseDevices: any text names devices in a way that can be written down and read again, or is refused. No name can be
-// taken for a PCI address, a path or a pattern.
+// FuzzParseDevices: any text is a list of devices that can be written and read again, or is refused. No name can be mistaken for a PCI
+// address, a path or a pattern.
 func FuzzParseDevices(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		named, err := parseDevices(text)
@@ -39,8 +39,7 @@ func FuzzParseDevices(f *testing.F) {
 	})
 }
 
-// FuzzParseStore: any text is this node's ledger, an etcd with all that it needs, or refused; and what may be shown of it
-// has no password.
+// FuzzParseStore: any text is this node's ledger, an etcd with all that it needs, or is refused. Its text for the log has no password.
 func FuzzParseStore(f *testing.F) {
 	f.Fuzz(func(t *testing.T, text string) {
 		const dir = "/var/lib/state"
@@ -65,7 +64,7 @@ func FuzzParseStore(f *testing.F) {
 	})
 }
 
-// FuzzPassword: wherever somebody puts a password that has no place in STORE, it is refused, and nobody is shown it.
+// FuzzPassword: a password in any other part of STORE is refused, and the error does not show it.
 func FuzzPassword(f *testing.F) {
 	f.Fuzz(func(t *testing.T, before, after string) {
 		const secret = "hunter2hunter2"
@@ -84,7 +83,7 @@ func FuzzPassword(f *testing.F) {
 	})
 }
 
-// FuzzSettings: any value of any variable is within the bounds that the table states, or refused under its name.
+// FuzzSettings: any value of any variable is within the bounds that the table states, or is refused with the variable's name.
 func FuzzSettings(f *testing.F) {
 	f.Fuzz(func(t *testing.T, which uint8, value string) {
 		name := settings[int(which)%len(settings)].name
@@ -110,7 +109,7 @@ func FuzzSettings(f *testing.F) {
 	})
 }
 
-// FuzzImport: any file is imported, and exported again as the same records, or refused with nothing written.
+// FuzzImport: any file is imported, and exported again as the same records, or is refused and nothing is written.
 func FuzzImport(f *testing.F) {
 	f.Fuzz(func(t *testing.T, file []byte) {
 		path := filepath.Join(t.TempDir(), "file")

@@ -9,8 +9,7 @@ import (
 	"testing"
 )
 
-// TestPluginEnvironment holds plugin/config.json to the settings: what can be set from outside is a setting, with the
-// default that the code has.
+// TestPluginEnvironment compares plugin/config.json with the settings: each variable is a setting, with the default that the code has.
 func TestPluginEnvironment(t *testing.T) {
 	raw, err := os.ReadFile("../../plugin/config.json")
 	if err != nil {
@@ -44,7 +43,7 @@ func TestPluginEnvironment(t *testing.T) {
 			t.Errorf("%s: the description does not say that it is %s", e.Name, s.allowed)
 		}
 	}
-	// The engine mounts these two; a setting would only point away from them.
+	// The engine mounts these two; their paths cannot be set.
 	if got, want := filepath.Join("/run/docker/plugins", c.Interface.Socket), byName["SOCKET"].byDefault; got != want {
 		t.Errorf("the engine looks for %s, the code makes %s", got, want)
 	}
@@ -53,7 +52,7 @@ func TestPluginEnvironment(t *testing.T) {
 	}
 }
 
-// TestServiceEnvironment holds the systemd unit to the settings.
+// TestServiceEnvironment compares the systemd unit with the settings.
 func TestServiceEnvironment(t *testing.T) {
 	f, err := os.Open("../../scripts/passthrough.service")
 	if err != nil {

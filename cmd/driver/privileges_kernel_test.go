@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestOneCapability: of all that root has, every thread of the process keeps the capability that plugin/config.json claims,
-// in the sets that count, and can get no other again; also threads that it makes later.
+// TestOneCapability: every thread of the process, also one that is created later, has only the capability that plugin/config.json
+// requests, in all sets, and cannot gain another.
 func TestOneCapability(t *testing.T) {
 	p := newProcess(t)
 	if err := p.cmd.Start(); err != nil {
@@ -42,7 +42,7 @@ func TestOneCapability(t *testing.T) {
 	}
 }
 
-// busy makes the process do many things at once, so that it makes threads.
+// busy makes the process do many things at once, so that the runtime creates threads.
 func busy(t *testing.T, p *process) {
 	t.Helper()
 	var calls sync.WaitGroup
@@ -57,7 +57,7 @@ func busy(t *testing.T, p *process) {
 	calls.Wait()
 }
 
-// threadStatus is what a thread's status says about its privileges.
+// threadStatus returns the lines of a thread's status about its privileges.
 func threadStatus(t *testing.T, path string) map[string]string {
 	t.Helper()
 	text, err := os.ReadFile(path)

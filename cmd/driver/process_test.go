@@ -17,7 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain makes the test binary the program itself when it is called driver, so that tests can start it as a process.
+// TestMain runs the program itself if the test binary is called as driver, so that tests can start it as a process.
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"driver": main})
 }
@@ -34,7 +34,7 @@ func TestScripts(t *testing.T) {
 	})
 }
 
-// scriptCall is the script command "call OPERATION BODY": it waits for the socket and prints status and answer.
+// scriptCall is the script command "call OPERATION BODY": it waits for the socket and prints the status and the answer.
 func scriptCall(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: call OPERATION BODY")
@@ -45,7 +45,7 @@ func scriptCall(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 }
 
-// callWhenUp makes a call as soon as something listens, within 10 seconds, and returns "STATUS BODY".
+// callWhenUp makes a call as soon as the socket accepts it, within 10 seconds, and returns "STATUS BODY".
 func callWhenUp(socket, op, body string) (string, error) {
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
@@ -63,22 +63,22 @@ func callWhenUp(socket, op, body string) (string, error) {
 	}
 }
 
-// readAnswer is "STATUS BODY".
+// readAnswer returns "STATUS BODY".
 func readAnswer(resp *http.Response) (string, error) {
 	out, err := io.ReadAll(resp.Body)
 	_ = resp.Body.Close()
 	return fmt.Sprintf("%d %s", resp.StatusCode, out), err
 }
 
-// process is the program at work.
+// process is the program as a process.
 type process struct {
 	cmd    *exec.Cmd
 	socket string
 	state  string
-	out    bytes.Buffer // stdout and stderr; to be read after its end
+	out    bytes.Buffer // stdout and stderr; to be read after the process has ended
 }
 
-// newProcess prepares a process with a socket and a state directory of its own.
+// newProcess prepares a process with its own socket and state directory.
 func newProcess(t *testing.T) *process {
 	t.Helper()
 	self, err := os.Executable()
@@ -93,12 +93,12 @@ func newProcess(t *testing.T) *process {
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	t.Cleanup(func() {
 		cancel()
-		_ = p.cmd.Wait() // it may have ended long since
+		_ = p.cmd.Wait() // it may have ended
 	})
 	return p
 }
 
-// holdLedger makes the ledger one that cannot be opened yet, until the returned function is called.
+// holdLedger locks the ledger, so that it cannot be opened until the returned function is called.
 func (p *process) holdLedger(t *testing.T) (letGo func()) {
 	t.Helper()
 	f, err := os.OpenFile(filepath.Join(p.state, "ledger.db"), os.O_CREATE|os.O_RDWR, 0o600)
@@ -111,7 +111,7 @@ func (p *process) holdLedger(t *testing.T) (letGo func()) {
 	return func() { _ = f.Close() }
 }
 
-// makeLedger leaves a good, empty ledger behind: it starts the program once and stops it.
+// makeLedger creates an empty ledger: it starts the program once and stops it.
 func (p *process) makeLedger(t *testing.T) {
 	t.Helper()
 	first := newProcess(t)
@@ -132,8 +132,8 @@ func (p *process) makeLedger(t *testing.T) {
 	}
 }
 
-// TestListensWhateverTheLedgerDoes measures from the start of the process to an answered call. A busy machine may slow
-// down any one start, so that the best of five counts.
+// TestListensWhateverTheLedgerDoes measures the time from the start of the process to an answered call. The best of five starts counts,
+// because the machine may be busy.
 func TestListensWhateverTheLedgerDoes(t *testing.T) {
 	const bound = 500 * time.Millisecond
 	var took []time.Duration
@@ -160,7 +160,7 @@ func TestListensWhateverTheLedgerDoes(t *testing.T) {
 	t.Errorf("answers came after %v, want less than %v", took, bound)
 }
 
-// TestTermFinishesACallInFlight holds a call up by means of the ledger's lock, stops the process, and lets go.
+// TestTermFinishesACallInFlight: a call waits for the ledger's lock, the process is told to stop, and then the lock is released.
 func TestTermFinishesACallInFlight(t *testing.T) {
 	p := newProcess(t)
 	p.makeLedger(t)

@@ -13,8 +13,8 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// TestRecorded plays what real engines have said in the tests of the layer engine, as TestReplay plays stories. Nobody has edited
-// it: "make test-engine RECORD=cmd/driver/testdata/recorded" writes it down, with what happens between the calls.
+// TestRecorded replays the recorded calls of the layer engine, as TestReplay replays scenarios. The files are not edited:
+// "make test-engine RECORD=cmd/driver/testdata/recorded" writes them, with the events between the calls.
 func TestRecorded(t *testing.T) { replayAll(t, "testdata/recorded") }
 
 // veth adds a pair of devices that are up, the other end with an address.

@@ -29,14 +29,14 @@ import (
 // kernel and the path of its socket. The calls, their order and every key in them are what engines 20.10.24, 26.1.5, 28.5.2
 // and 29.7.2 have been seen to send to a plugin that wrote everything down; the users' options are ours.
 //
-// What each answer has to be is in testdata/engine/ENGINE/STORY.txt; UPDATE=1 writes the answers that were given there, for
-// people to judge. Besides, each answer is one that the engine can work with, and at the end nothing is left: no record, no
-// device away or changed, no warning that the story does not know of.
+// The answers are compared with testdata/engine/ENGINE/SCENARIO.txt; UPDATE=1 writes the given answers there, to be reviewed. Besides,
+// each answer is one that the engine accepts, and in the end nothing is left: no record, no device away or changed, no warning that the
+// scenario does not name.
 func TestReplay(t *testing.T) {
 	replayAll(t, "testdata/engine")
 }
 
-// replayAll plays the transcripts that a folder has in folders of releases.
+// replayAll replays the transcripts of a folder, which has a folder per release.
 func replayAll(t *testing.T, folder string) {
 	t.Helper()
 	files, err := filepath.Glob(folder + "/*/*.txt")
@@ -56,24 +56,24 @@ func replayAll(t *testing.T, folder string) {
 	}
 }
 
-// A replay is a plugin, the machine that it runs on, and what the engine remembers.
+// A replay is a plugin, the machine that it runs on, and the state of the engine.
 type replay struct {
 	*testing.T
 	dockerd  dockerd
 	kernel   *hwtest.Kernel
-	before   string // the machine, when nothing has been said yet
+	before   string // the machine before the first call
 	state    string // the plugin's directory
 	log      logBuffer
-	warnings []string // that the story knows of
-	left     []string // prefixes of the records that the story says are left at its end
-	refused  int      // answers of a status that makes one more warning each
-	line     *line    // to the plugin that is at work
-	stop     func()   // stops that plugin
+	warnings []string      // that the scenario names
+	left     []string      // key prefixes of the records that the scenario leaves in the end
+	refused  int           // number of refused calls, each with a warning in the log
+	listener *pipeListener // of the running plugin
+	stop     func()        // stops that plugin
 	patience time.Duration
 	names    names
 }
 
-// nics are what the machine has: two that divide into VFs, the second with a slow driver, and a plain one.
+// nics are the NICs of the machine: two with VFs, the second with a slow driver, and a plain one.
 var nics = []hwtest.PF{
 	{Name: "ens1f0", PCI: "0000:01:00.0", MAC: "52:54:00:aa:00:00", TotalVFs: 4,
 		CarrierAfter: 3 * time.Second, VFCarrierAfter: 100 * time.Millisecond, ProbeTakes: 40 * time.Millisecond},
@@ -81,7 +81,7 @@ var nics = []hwtest.PF{
 	{Name: "ens3f0", PCI: "0000:03:00.0", MAC: "52:54:00:cc:00:00", Up: true},
 }
 
-// newReplay is a machine without a plugin yet.
+// newReplay returns a machine without a plugin yet.
 func newReplay(t *testing.T, release string) *replay {
 	t.Helper()
 	r := &replay{T: t, kernel: hwtest.New(t), names: names{}}
@@ -96,7 +96,7 @@ func newReplay(t *testing.T, release string) *replay {
 	return r
 }
 
-// start starts a plugin as run does, but on the fake kernel and without a path for its socket.
+// start starts a plugin as run does, but with the fake kernel and without a socket.
 func (r *replay) start() {
 	cfg, err := configFrom(func(name string) string { return map[string]string{"STATE_DIR": r.state}[name] })
 	if err != nil {
@@ -106,13 +106,13 @@ func (r *replay) start() {
 	stopped, stop := context.WithCancel(context.Background())
 	drivers := open(cfg, hw.Config{Sys: r.kernel.Sys, Kernel: r.kernel, Boot: "boot"}, log)
 	limits := limitsFor(cfg.handlerTimeout)
-	line, ended := newLine(), make(chan error, 1)
+	listener, ended := newPipeListener(), make(chan error, 1)
 	go func() {
-		err := newServer(routes(drivers), limits, log).serve(stopped, line)
+		err := newServer(routes(drivers), limits, log).serve(stopped, listener)
 		drivers.close(limits.closing)
 		ended <- err
 	}()
-	r.line = line
+	r.listener = listener
 	r.stop = func() {
 		stop()
 		if err := <-ended; err != nil {
@@ -121,12 +121,12 @@ func (r *replay) start() {
 	}
 }
 
-// play plays a story from its beginning to its end.
+// play replays a scenario.
 func (r *replay) play(script *transcript) {
 	r.start()
 	time.Sleep(time.Minute) // as after a boot
 	given := r.lines(script)
-	time.Sleep(10 * time.Minute) // whatever is done without being told
+	time.Sleep(10 * time.Minute) // background work
 	r.stop()
 	r.checkEnd()
 	if os.Getenv("UPDATE") == "" {
@@ -138,7 +138,7 @@ func (r *replay) play(script *transcript) {
 	}
 }
 
-// lines plays each line; it returns them with the answers that were given.
+// lines replays each line. It returns them with the answers that were given.
 func (r *replay) lines(script *transcript) (given []string) {
 	for i := 0; i < len(script.lines); i++ {
 		at, text := fmt.Sprintf("%s:%d: %s", script.path, i+1, script.lines[i]), script.lines[i]
@@ -172,7 +172,7 @@ func (r *replay) lines(script *transcript) (given []string) {
 	return given
 }
 
-// checkEnd checks that nothing is left of the story.
+// checkEnd checks that the scenario left nothing behind.
 func (r *replay) checkEnd() {
 	if diff := cmp.Diff(r.before, r.kernel.String()); diff != "" {
 		r.Errorf("the machine (-before +after):\n%s", diff)
@@ -200,7 +200,7 @@ func (r *replay) checkEnd() {
 	r.checkLog()
 }
 
-// checkLog checks that each warning in the log is for an answer that was no, or that the story knows of it.
+// checkLog checks that each warning in the log belongs to a refused call or is named by the scenario.
 func (r *replay) checkLog() {
 	known, refused := r.warnings, 0
 	for _, text := range strings.Split(r.log.String(), "\n") {
@@ -222,10 +222,10 @@ func (r *replay) checkLog() {
 	}
 }
 
-// errOther is the error of an answer that is another than the wanted one.
+// errOther: the answer is not the expected one.
 var errOther = errors.New("another answer")
 
-// call makes one call; got is the answer as a line.
+// call makes one call; got is the line of the answer.
 func (r *replay) call(text, want string) (got string, err error) {
 	op, body, _ := strings.Cut(text, " ")
 	if body, err = r.names.expand(body); err != nil {
@@ -251,7 +251,7 @@ func (r *replay) call(text, want string) (got string, err error) {
 	return r.compare(want, status, answer)
 }
 
-// compare holds an answer against the one that is wanted, and learns the names from it.
+// compare compares an answer with the expected one, and learns the names from it.
 func (r *replay) compare(want string, status int, answer string) (got string, err error) {
 	w, err := readWanted(want)
 	if err != nil {
@@ -291,7 +291,7 @@ func (r *replay) compare(want string, status int, answer string) (got string, er
 	return got + r.names.shorten(string(plain)), err
 }
 
-// brief leaves out of an answer what the engine takes for not being there: null and "".
+// brief removes from an answer what the engine treats as absent: null and "".
 func brief(v any) any {
 	if m, ok := v.(map[string]any); ok {
 		for k, inner := range m {
@@ -315,7 +315,7 @@ func (r *replay) post(op, body string) (status int, answer string, err error) {
 		return 0, "", err
 	}
 	req.Header.Set("Accept", contentType)
-	resp, err := r.line.client().Do(req)
+	resp, err := r.listener.client().Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -326,25 +326,25 @@ func (r *replay) post(op, body string) (status int, answer string, err error) {
 	return resp.StatusCode, string(out), errors.Join(err, resp.Body.Close())
 }
 
-// A deed is something that happens beside the calls.
-type deed struct {
+// A sideEvent is an event between the calls.
+type sideEvent struct {
 	words int // that it needs
 	do    func(r *replay, words []string) error
 }
 
-// deeds are all there are. When the engine moves a device depends on its release: before or after it says that it has.
-var deeds = map[string]deed{
-	// move ENDPOINT DEVICE: the engine moves the device that Join has named into the container, where it is called DEVICE.
+// sideEvents are all kinds of them. When the engine moves a device depends on its release: before or after it calls Leave.
+var sideEvents = map[string]sideEvent{
+	// move ENDPOINT DEVICE: the engine moves the device that Join returned into the container, where its name is DEVICE.
 	"move": {2, func(r *replay, w []string) error { return r.dockerd.move(w[0], w[1]) }},
 	// home ENDPOINT: it moves it back.
 	"home": {1, func(r *replay, w []string) error { return r.dockerd.home(w[0]) }},
-	// end SANDBOX [AFTER]: the container's network namespace ends, and what is in it comes home by itself.
+	// end SANDBOX [AFTER]: the container's network namespace ends; the kernel moves its devices back.
 	"end": {1, func(r *replay, w []string) error {
 		after, err := bounded(strings.Join(w[1:], ""))
 		r.kernel.KillNS(w[0], after)
 		return err
 	}},
-	// pull NIC: a card leaves the bus. plug NIC: it is back, as at the start.
+	// pull NIC: a NIC is removed from the bus. plug NIC: it is back, as at the start.
 	"pull": {1, func(r *replay, w []string) error {
 		nic, err := nicOf(w[0])
 		if err == nil {
@@ -359,59 +359,59 @@ var deeds = map[string]deed{
 		}
 		return err
 	}},
-	// veth DEVICE ADDRESS: the machine has a pair of devices, at whose other end, DEVICEp, somebody has that address.
+	// veth DEVICE ADDRESS: the machine gets a pair of devices; the other end, DEVICEp, answers for that address.
 	"veth": {2, func(r *replay, w []string) error { return r.veth(w[0], w[1]) }},
-	// bridge DEVICE: it has a bridge.
+	// bridge DEVICE: the machine gets a bridge.
 	"bridge": {1, func(r *replay, w []string) error {
 		r.kernel.AddLink(hw.Link{Name: w[0], Kind: "bridge"})
 		return nil
 	}},
-	// router DEVICE ADDRESS ROUTER: a device has that address and the default route.
+	// router DEVICE ADDRESS ROUTER: a device gets that address and the default route.
 	"router": {3, func(r *replay, w []string) error {
 		r.kernel.AddAddrs(w[0], w[1])
 		r.kernel.AddRoutes(w[0], hw.Route{Dst: "0.0.0.0/0", Gateway: w[2]})
 		return nil
 	}},
-	// restart: the plugin's process is stopped and another started, as when the engine is.
+	// restart: the plugin's process is stopped and a new one started.
 	"restart": {0, func(r *replay, _ []string) error {
 		r.stop()
 		r.start()
 		return nil
 	}},
-	// patience TIME: so long the engine waits for an answer from now on; 0s is for ever.
+	// patience TIME: the engine's timeout from now on; 0s is none.
 	"patience": {1, func(r *replay, w []string) (err error) {
 		r.patience, err = bounded(w[0])
 		return err
 	}},
-	// wait TIME: nothing happens.
+	// wait TIME: time passes.
 	"wait": {1, func(_ *replay, w []string) error {
 		d, err := bounded(w[0])
 		time.Sleep(d)
 		return err
 	}},
-	// left PREFIX: records with such keys are there at the end, because the engine says nothing that would end them.
+	// left PREFIX: records with such keys are left in the end, because no call of the engine removes them.
 	"left": {1, func(r *replay, w []string) error {
 		r.left = append(r.left, w[0])
 		return nil
 	}},
-	// log TEXT...: the plugin warns of something, once and after what was said so before, and TEXT is in it.
+	// log TEXT...: the plugin logs a warning that contains TEXT, after the ones that were named before.
 	"log": {1, func(r *replay, w []string) error {
 		r.warnings = append(r.warnings, strings.Join(w, " "))
 		return nil
 	}},
 }
 
-// do does a deed.
+// do runs a side event.
 func (r *replay) do(text string) error {
 	text, err := r.names.expand(text)
 	if err != nil {
 		return err
 	}
 	words := strings.Fields(text)
-	if len(words) == 0 || deeds[words[0]].do == nil || len(words) <= deeds[words[0]].words {
-		return errors.New("no such deed")
+	if len(words) == 0 || sideEvents[words[0]].do == nil || len(words) <= sideEvents[words[0]].words {
+		return errors.New("no such side event")
 	}
-	return deeds[words[0]].do(r, words[1:])
+	return sideEvents[words[0]].do(r, words[1:])
 }
 
 // nicOf finds a NIC by name.

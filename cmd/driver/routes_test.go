@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestNoDrivers: if the drivers could not be made, the calls that an engine's start depends on are answered, and all others say why.
+// TestNoDrivers: without drivers the calls that an engine's start depends on are answered, and all others say why they fail.
 func TestNoDrivers(t *testing.T) {
 	r := start(t, quick(), routes(&drivers{err: errors.New("hardware: open: /sys: no such file")})...)
 	for op, body := range map[string]string{

@@ -11,15 +11,15 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A transcript is a conversation with an engine, as testdata/engine and testdata/recorded have it: a line for each thing that
-// happened, with what kind of thing it is in front.
+// A transcript is the calls between an engine and the plugin, as in testdata/engine and testdata/recorded: a line for each event, which
+// begins with its kind.
 //
 //	# a note for people
 //	$ what the user did
 //	> OPERATION [BODY]     the engine calls; without a body it has lost an answer, or the call has none
 //	< [STATUS] BODY        what it is answered, of status 200 if none is said; "< lost" if it has not waited so long.
 //	                       Without such a line the answer is {}
-//	! DEED                 what else happens, see deeds
+//	! EVENT                what else happens, see sideEvents
 //
 // $NAME in it stands for an ID or for what an answer has brought, see names.
 type transcript struct {
@@ -41,31 +41,30 @@ func (t *transcript) write() error {
 	return os.WriteFile(t.path, []byte(strings.Join(t.lines, "\n")+"\n"), 0o644)
 }
 
-// idSizes say how long the IDs are that engines draw, by the first letter of the name that stands for one: networks, those
-// of a swarm, endpoints, sandboxes. An ID is its name again and again, so that it can be told in an error's text.
+// idSizes are the lengths of the engine's IDs by the first letter of their name: networks, those of a swarm, endpoints, sandboxes. An ID
+// is its name repeated, so that it can be recognized in an error.
 var idSizes = map[byte]int{'n': 64, 'w': 25, 'e': 64, 's': 12}
 
-// placeholder is where something stands for something else in a transcript; one in capital letters is an ID as people see it,
-// of 12 characters.
+// placeholder is a name in a transcript; one in capital letters is an ID shortened to 12 characters.
 var placeholder = regexp.MustCompile(`\$[a-zA-Z]+[0-9]+`)
 
-// names are what answers have brought, by the name that stands for it: $p1 is a pool's handle, $m1 a device's MAC.
+// names are values from answers by their name: $p1 is a pool's handle, $m1 a device's MAC.
 type names map[string]string
 
-// expand puts in a text what its names stand for.
+// expand replaces the names in a text by their values.
 func (n names) expand(text string) (string, error) {
 	var unknown error
 	text = placeholder.ReplaceAllStringFunc(text, func(s string) string {
 		v, ok := n.value(s)
 		if !ok {
-			unknown = fmt.Errorf("nothing has said what %s is", s)
+			unknown = fmt.Errorf("the name %s has no value", s)
 		}
 		return v
 	})
 	return text, unknown
 }
 
-// value is what a name stands for.
+// value returns the value of a name.
 func (n names) value(s string) (string, bool) {
 	if v, ok := n[s]; ok {
 		return v, true
@@ -82,7 +81,7 @@ func (n names) value(s string) (string, bool) {
 	return id, true
 }
 
-// learn finds in an answer what the names stand for that the wanted one has for the first time, as a text or at its beginning.
+// learn takes the value of each new name of the expected answer from the given one. The name is the whole text or its beginning.
 func (n names) learn(want, got any) {
 	switch want := want.(type) {
 	case string:
@@ -108,7 +107,7 @@ func (n names) learn(want, got any) {
 	}
 }
 
-// shorten is the reverse of expand for what answers have brought, and for IDs as people see them.
+// shorten is the reverse of expand for values from answers, and for shortened IDs.
 func (n names) shorten(text string) string {
 	for s, v := range n {
 		text = strings.ReplaceAll(text, `"`+v+`"`, `"`+s+`"`)
@@ -124,14 +123,14 @@ func (n names) shorten(text string) string {
 	})
 }
 
-// wanted is a line that begins with <, and so says what answer is wanted.
+// wanted is a line that begins with <: the expected answer.
 type wanted struct {
 	lost   bool
 	status int
 	body   any
 }
 
-// readWanted reads such a line, names and all.
+// readWanted parses such a line.
 func readWanted(line string) (wanted, error) {
 	w := wanted{status: 200}
 	text := strings.TrimSpace(strings.TrimPrefix(line, "<"))
@@ -152,14 +151,14 @@ func readWanted(line string) (wanted, error) {
 	return w, err
 }
 
-// openEnded lets a wanted text that ends with "..." go on as it likes.
+// openEnded lets an expected text that ends with "..." match any text that begins so.
 var openEnded = cmp.FilterValues(
 	func(want, got string) bool { return strings.HasSuffix(want, "...") || strings.HasSuffix(got, "...") },
 	cmp.Comparer(func(x, y string) bool {
 		return strings.HasPrefix(y, strings.TrimSuffix(x, "...")) || strings.HasPrefix(x, strings.TrimSuffix(y, "..."))
 	}))
 
-// bounded is a duration in a deed.
+// bounded is a duration in a side event.
 func bounded(text string) (time.Duration, error) {
 	if text == "" {
 		return 0, nil

@@ -18,7 +18,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
-// fromEnv is a number from the environment.
+// fromEnv returns a number from the environment.
 func fromEnv(t *testing.T, name string, byDefault uint64) uint64 {
 	t.Helper()
 	text := os.Getenv(name)
@@ -43,12 +43,11 @@ type uniqueness struct {
 	done, given, refused, killed atomic.Int64
 }
 
-// TestUnique: three plugins, each with an engine of its own, take and release addresses of one pool in an etcd of three
-// members, while plugins and members are killed, members stand still, and their links to clients and to each other lose all
-// or the answers alone. No address is given twice, and when all is well again none is lost for good.
+// TestUnique: three plugins, each with its own engine, request and release addresses of one pool in an etcd of three members. Meanwhile
+// plugins and members are killed, members are stopped, and their links to clients and to each other lose all packets or only the answers.
+// No address is given twice, and in the end none is lost.
 //
-// OPS and SEED change how long it takes and what happens: make test-cluster OPS=10000 SEED=7. The seed decides what is done;
-// when it happens is the machine's.
+// OPS and SEED change the number and the choice of operations: make test-cluster OPS=10000 SEED=7. The timing is not reproducible.
 func TestUnique(t *testing.T) {
 	ops, seed := fromEnv(t, "OPS", 900), fromEnv(t, "SEED", uint64(time.Now().UnixNano()))
 	t.Logf("OPS=%d SEED=%d", ops, seed)
@@ -77,7 +76,7 @@ func TestUnique(t *testing.T) {
 	u.judge()
 }
 
-// work is what one engine asks for.
+// work is the calls of one engine.
 func (u *uniqueness) work(n *node, rng *rand.Rand) {
 	for u.done.Add(1) <= u.ops {
 		if rng.IntN(60) == 0 {
@@ -101,7 +100,7 @@ func (u *uniqueness) work(n *node, rng *rand.Rand) {
 	n.settle()
 }
 
-// trouble makes some until calm is closed, and puts it right then.
+// trouble injects faults until calm is closed, and repairs the last one.
 func (u *uniqueness) trouble(rng *rand.Rand, calm <-chan struct{}) {
 	for {
 		m := u.cluster.Members[rng.IntN(len(u.cluster.Members))]
@@ -127,7 +126,7 @@ func (u *uniqueness) trouble(rng *rand.Rand, calm <-chan struct{}) {
 	}
 }
 
-// pass lets time pass; true when calm was closed meanwhile.
+// pass lets time pass. It returns true if calm was closed meanwhile.
 func pass(calm <-chan struct{}, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -139,7 +138,7 @@ func pass(calm <-chan struct{}, d time.Duration) bool {
 	}
 }
 
-// judge compares what etcd has in the end with what the engines have.
+// judge compares etcd with the engines in the end.
 func (u *uniqueness) judge() {
 	u.Helper()
 	u.Logf("%d operations: %d addresses given, %d requests refused; %d plugins killed", u.ops, u.given.Load(), u.refused.Load(),
@@ -151,7 +150,7 @@ func (u *uniqueness) judge() {
 		u.Errorf("only %d of %d operations gave an address", u.given.Load(), u.ops)
 	}
 	for _, n := range u.nodes {
-		n.calmDown() // a killed plugin may have left something to take back
+		n.calmDown() // a killed plugin may have an op in its outbox
 	}
 	u.compare(u.h.all(), u.leases())
 	for _, n := range u.nodes {
@@ -162,9 +161,9 @@ func (u *uniqueness) judge() {
 	}
 }
 
-// compare compares what the engines have with what etcd has. Of the plugins that are killed few die in the very microseconds
-// between the last word that an answer is on its way and that answer; such a lease the network driver's endpoints tell to be
-// nobody's, but there are none here. It goes with the network, as the next check sees.
+// compare compares the addresses of the engines with those in etcd. A plugin that is killed between the removal of the intent and the
+// answer leaves a lease without an answer; garbage collection needs endpoints to find it, and there are none here. The lease is removed
+// with its network, as the next check shows.
 func (u *uniqueness) compare(known, held []string) {
 	u.Helper()
 	for _, addr := range known {
@@ -172,15 +171,14 @@ func (u *uniqueness) compare(known, held []string) {
 			u.Errorf("an engine has %s, and etcd does not", addr)
 		}
 	}
-	unheard := len(held) - len(known)
-	u.Logf("%d leases of which no engine heard, because its plugin was killed while it answered", unheard)
-	if int64(unheard) > 1+u.killed.Load()/50 {
+	unanswered := len(held) - len(known)
+	u.Logf("%d leases without an answer, because the plugin was killed", unanswered)
+	if int64(unanswered) > 1+u.killed.Load()/50 {
 		u.Errorf("held are %q, the engines know of %q", held, known)
 	}
 }
 
-// leases lists the addresses that containers have in etcd, in order; those that a node has ahead, or that rest, are not among
-// them.
+// leases lists the addresses that containers have in etcd, in order, without prefetched ones and cooldowns.
 func (u *uniqueness) leases() []string {
 	u.Helper()
 	s, err := etcdstore.Open(etcdstore.Config{Endpoints: u.cluster.Endpoints(), Prefix: "/unique"})

@@ -21,8 +21,8 @@ import (
 // oldCluster is a folder with the keys of an etcd and with state directories, see package ipamdrv's test of it.
 const oldCluster = "../../ipamdrv/testdata/ledger/96a386d"
 
-// TestClusterOf96a386d: an etcd with the keys that the code of 96a386d wrote is used. The process knows the watermark in the node's own
-// ledger, and refuses this etcd, which is another one, until an operator accepts it. Then it makes the writes that were pending.
+// TestClusterOf96a386d: an etcd with the keys of the code of 96a386d is used. The watermark in the node's own ledger is of another etcd,
+// so that the process refuses this one until an operator accepts it. Then it makes the pending writes.
 func TestClusterOf96a386d(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	etcd, was := c.Client(t), restoreOldCluster(t, c)

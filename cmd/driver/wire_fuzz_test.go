@@ -23,10 +23,10 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// Fuzz targets for requests as they come over the wire. What is behind the server is all there is but for the kernel: a PF
-// with two VFs and an ordinary NIC on a stand-in.
+// Fuzz targets for requests as the engine sends them. All of the plugin runs but the kernel, which is the fake one with a PF with two VFs
+// and an ordinary NIC.
 
-// A target is a server with drivers, on a machine of its own.
+// A target is a server with drivers on its own machine.
 type target struct {
 	*testing.T
 	kernel *hwtest.Kernel
@@ -34,8 +34,8 @@ type target struct {
 	server *server
 }
 
-// fuzzed runs one input in a bubble, where waits take no time. Afterwards whatever it has made is deleted as an engine would;
-// then the ledger must be empty, and the machine as it was.
+// fuzzed runs one input in a bubble. Afterwards everything that was created is deleted as an engine would; then the ledger must be empty,
+// and the machine as before.
 func fuzzed(t *testing.T, run func(f *target)) {
 	synctest.Test(t, func(t *testing.T) {
 		f := &target{T: t, kernel: hwtest.New(t), store: store.NewMemory()}
@@ -86,12 +86,12 @@ func (f *target) open() (stop func()) {
 	return func() { cancel(); <-done }
 }
 
-// An answerer is a response that deadlines can be set for.
+// An answerer is a response with deadlines.
 type answerer struct{ *httptest.ResponseRecorder }
 
 func (answerer) SetReadDeadline(time.Time) error { return nil }
 
-// call makes a call, checks what is true of every answer, and waits until nothing more happens because of it.
+// call makes a call, checks what holds for every answer, and waits until the call has no more effects.
 func (f *target) call(op string, body []byte) (status int, answer []byte) {
 	f.Helper()
 	before, machine := f.ledger(), f.kernel.String()
@@ -119,7 +119,7 @@ func (f *target) call(op string, body []byte) (status int, answer []byte) {
 	return status, answer
 }
 
-// must makes a call that cannot fail.
+// must makes a call that must succeed.
 func (f *target) must(op, body string) []byte {
 	f.Helper()
 	status, answer := f.call(op, []byte(body))
@@ -129,7 +129,7 @@ func (f *target) must(op, body string) []byte {
 	return answer
 }
 
-// ledger is all records.
+// ledger returns all records.
 func (f *target) ledger() string {
 	var all strings.Builder
 	err := f.store.Range(f.Context(), "", func(kv store.KV) error {
@@ -142,7 +142,7 @@ func (f *target) ledger() string {
 	return all.String()
 }
 
-// deleteAll deletes every endpoint, network and pool that is there.
+// deleteAll deletes every endpoint, network and pool.
 func (f *target) deleteAll() {
 	f.Helper()
 	var keys []string
@@ -185,8 +185,8 @@ func asked(t *testing.T, op string, body []byte) bool {
 	return false
 }
 
-// FuzzCreateNetwork: any request makes a network that can be used and deleted, or is refused without a trace. An engine from
-// 28 on asks about it first, and must hear the same of the options.
+// FuzzCreateNetwork: any request creates a network that can be used and deleted, or is refused and changes nothing. Engines from 28 on
+// call GwAllocCheck first, and must get the same answer about the options.
 func FuzzCreateNetwork(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if !asked(t, "NetworkDriver.CreateNetwork", body) {
@@ -212,8 +212,8 @@ func FuzzCreateNetwork(f *testing.F) {
 	})
 }
 
-// FuzzCreateEndpoint: any request on a network makes an endpoint that can be joined, left and deleted, or is refused without
-// a trace; and the next container finds a device.
+// FuzzCreateEndpoint: any request on a network creates an endpoint that can be joined, left and deleted, or is refused and changes
+// nothing. The next container finds a device.
 func FuzzCreateEndpoint(f *testing.F) {
 	f.Fuzz(func(t *testing.T, body []byte) {
 		if !asked(t, "NetworkDriver.CreateEndpoint", body) {
@@ -232,11 +232,11 @@ func FuzzCreateEndpoint(f *testing.F) {
 	})
 }
 
-// network is a request that makes a network n1 of the two VFs.
+// network is a request that creates a network n1 with the two VFs.
 const network = `{"NetworkID":"n1","Options":{"com.docker.network.generic":{"netdevice":"ens1f0","vlan":"100"}},` +
 	`"IPv4Data":[{"AddressSpace":"passthrough-local","Pool":"10.1.0.0/24","Gateway":"10.1.0.1/24"}],"IPv6Data":[]}`
 
-// ops are the calls of a driver but for some.
+// ops lists the calls of a driver without some.
 func ops(driver string, but ...string) []string {
 	var found []string
 	for _, rt := range routes(&drivers{}) {
@@ -247,13 +247,13 @@ func ops(driver string, but ...string) []string {
 	return found
 }
 
-// bare says whether a call takes no argument.
+// bare returns true for a call without an argument.
 func bare(op string) bool {
 	return strings.HasSuffix(op, ".GetCapabilities") || strings.HasSuffix(op, ".GetDefaultAddressSpaces")
 }
 
-// FuzzNetworkCalls: every other call of the network driver, with any request, while an endpoint has a device: it stays as it
-// is unless it is named.
+// FuzzNetworkCalls: every other call of the network driver, with any request, while an endpoint has a device. The endpoint changes only
+// if the call names it.
 func FuzzNetworkCalls(f *testing.F) {
 	calls := ops("NetworkDriver", "CreateNetwork", "CreateEndpoint", "GwAllocCheck")
 	f.Fuzz(func(t *testing.T, op uint8, body []byte) {
@@ -275,8 +275,8 @@ func FuzzNetworkCalls(f *testing.F) {
 	})
 }
 
-// FuzzIPAMCalls: every call of the IPAM driver, with any request, while a pool has a lease: nobody else gets its address, and
-// it is there until it or its pool is released.
+// FuzzIPAMCalls: every call of the IPAM driver, with any request, while a pool has a lease. The lease stays until it or its pool is
+// released, and no other request gets the address.
 func FuzzIPAMCalls(f *testing.F) {
 	calls := ops("IpamDriver")
 	f.Fuzz(func(t *testing.T, op uint8, body []byte) {

@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-// TestIRQDir: what was granted goes before the process's own /proc/irq; a place where nothing is mounted does not.
+// TestIRQDir: the mounted directory is used instead of the process's own /proc/irq; a directory where nothing is mounted is not.
 func TestIRQDir(t *testing.T) {
 	granted := t.TempDir()
 	if got := irqDir(granted, "/proc/irq"); got != "/proc/irq" {

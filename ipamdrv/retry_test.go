@@ -13,33 +13,33 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// distant is a ledger whose answers take their time.
-type distant struct{ store.Store }
+// slowStore is a store with a round trip time.
+type slowStore struct{ store.Store }
 
 const roundTrip = 3 * time.Millisecond
 
-func (d distant) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+func (d slowStore) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
 	time.Sleep(roundTrip)
 	return d.Store.Txn(ctx, conds, then)
 }
 
-func (d distant) Get(ctx context.Context, key string) (store.KV, error) {
+func (d slowStore) Get(ctx context.Context, key string) (store.KV, error) {
 	time.Sleep(roundTrip)
 	return d.Store.Get(ctx, key)
 }
 
-func (d distant) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
+func (d slowStore) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
 	time.Sleep(roundTrip)
 	return d.Store.Range(ctx, prefix, fn)
 }
 
-// Many nodes that join one pool in the same moment all do, before their engines give up.
+// TestManyNodesJoinAtOnce: many nodes join one pool at the same moment. All succeed within the engine's timeout.
 func TestManyNodesJoinAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		under := store.NewMemory()
 		var nodes []*clusterNode
 		for range 60 {
-			nodes = append(nodes, newNode(t, distant{under}))
+			nodes = append(nodes, newNode(t, slowStore{under}))
 		}
 		began := time.Now()
 		var wg sync.WaitGroup
@@ -60,18 +60,18 @@ func TestManyNodesJoinAtOnce(t *testing.T) {
 	})
 }
 
-// always has every write find that somebody else was faster.
-type always struct{ store.Store }
+// conflictingStore is a store in which another request is always faster: no transaction's condition holds.
+type conflictingStore struct{ store.Store }
 
-func (a always) Txn(_ context.Context, conds []store.Cond, _ []store.Op) (store.Result, error) {
+func (a conflictingStore) Txn(_ context.Context, conds []store.Cond, _ []store.Op) (store.Result, error) {
 	return store.Result{Failed: conds[0]}, nil
 }
 
-// Who is never the first to write is told in time, and does not wait after his engine has gone.
-func TestChangedForEver(t *testing.T) {
-	story(t, func(b *bench) {
+// TestRetryEnds: a request that always conflicts fails in time, and before its engine's timeout.
+func TestRetryEnds(t *testing.T) {
+	withFixture(t, func(b *fixture) {
 		pool := b.pool("10.0.0.0/24", "")
-		d := newDriver(b.T, always{b.store})
+		d := newDriver(b.T, conflictingStore{b.store})
 		for _, patience := range []time.Duration{time.Second, time.Hour} {
 			began := time.Now()
 			ctx, cancel := context.WithTimeout(b.Context(), patience)

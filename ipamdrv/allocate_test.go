@@ -7,8 +7,8 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 )
 
-// Which addresses are chosen, in order, until there are none.
-func TestChoice(t *testing.T) {
+// TestAllocationOrder: which addresses are allocated, in which order, until the pool is full.
+func TestAllocationOrder(t *testing.T) {
 	const remove = "remove a container, or create the network with a larger "
 	tests := []struct {
 		name, subnet, within string
@@ -74,7 +74,7 @@ func TestChoice(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			story(t, func(b *bench) {
+			withFixture(t, func(b *fixture) {
 				n := b.pool(test.subnet, test.within)
 				if test.gateway != "-" {
 					if _, err := b.request(n, test.gateway, asGateway); err != nil {
@@ -89,7 +89,7 @@ func TestChoice(t *testing.T) {
 				}
 				b.restart()
 				b.refuses(n, "", nil, ipamdrv.ErrFull, test.full)
-				for _, full := range test.want { // whichever is released is the next one
+				for _, full := range test.want { // the released address is the next one
 					addr, _, _ := strings.Cut(full, "/")
 					b.release(n, addr)
 					b.gives(n, "", nil, full)
@@ -99,9 +99,9 @@ func TestChoice(t *testing.T) {
 	}
 }
 
-// While there is no gateway the router's address is kept from the choice, and only from the choice.
-func TestRouterIsKept(t *testing.T) {
-	story(t, func(b *bench) {
+// TestRouterReserved: without a gateway the router's address is not allocated while others are free; a container can request it.
+func TestRouterReserved(t *testing.T) {
+	withFixture(t, func(b *fixture) {
 		n := b.pool("10.99.0.0/29", "")
 		for _, want := range []string{"10.99.0.2/29", "10.99.0.3/29", "10.99.0.4/29", "10.99.0.5/29", "10.99.0.6/29"} {
 			b.gives(n, "", nil, want)
@@ -114,6 +114,6 @@ func TestRouterIsKept(t *testing.T) {
 		b.gives(n, "", nil, "10.99.0.4/29")
 		b.release(n, "10.99.0.4")
 		b.gives(n, "10.99.0.4", asGateway, "10.99.0.4/29")
-		b.gives(n, "", nil, "10.99.0.1/29") // there is a gateway: the first address is like any other
+		b.gives(n, "", nil, "10.99.0.1/29") // with a gateway the first address is like any other
 	})
 }

@@ -16,14 +16,14 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// networkDriver is what the network driver says.
+// networkDriver answers which endpoints there are.
 type networkDriver struct {
 	mu   sync.Mutex // guards the fields below
 	uses []ipamdrv.Use
 	err  error
 }
 
-// says changes it.
+// says sets the answer.
 func (n *networkDriver) says(err error, uses ...ipamdrv.Use) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -36,18 +36,18 @@ func (n *networkDriver) answer(context.Context) ([]ipamdrv.Use, error) {
 	return n.uses, n.err
 }
 
-// swept runs a story with a driver that ends leases which no endpoint has.
-func swept(t *testing.T, run func(b *bench, net *networkDriver)) {
+// withGC runs a test with a driver whose garbage collection runs.
+func withGC(t *testing.T, run func(b *fixture, net *networkDriver)) {
 	t.Helper()
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		var net networkDriver
-		defer b.sweeping(&net)()
+		defer b.startGC(&net)()
 		run(b, &net)
 	})
 }
 
-// sweeping puts a driver that ends leases which no endpoint has in the place of the bench's; end ends its work.
-func (b *bench) sweeping(net *networkDriver) (end func()) {
+// startGC replaces the driver by one whose garbage collection runs; end stops it.
+func (b *fixture) startGC(net *networkDriver) (end func()) {
 	b.Helper()
 	d, err := ipamdrv.New(ipamdrv.Config{Store: b.store, Uses: net.answer})
 	if err != nil {
@@ -59,7 +59,7 @@ func (b *bench) sweeping(net *networkDriver) (end func()) {
 	return end
 }
 
-// use is a network with these addresses.
+// use is the use of a network whose endpoints have these addresses.
 func use(network string, addrs ...string) ipamdrv.Use {
 	u := ipamdrv.Use{Network: network}
 	for _, a := range addrs {
@@ -68,16 +68,16 @@ func use(network string, addrs ...string) ipamdrv.Use {
 	return u
 }
 
-// network makes a pool and a network of the network driver's with it.
-func (b *bench) network(name, subnet string) (pool string) {
+// network creates a pool, and a network of the network driver that has it.
+func (b *fixture) network(name, subnet string) (pool string) {
 	b.Helper()
 	pool = b.pool(subnet, "")
 	b.d.BindPool(b.Context(), name, "passthrough-local", subnet)
 	return pool
 }
 
-// chosen asks for an address, without a word on who wants it.
-func (b *bench) chosen(pool string) string {
+// chosen requests any address, without a container name.
+func (b *fixture) chosen(pool string) string {
 	b.Helper()
 	got, err := b.request(pool, "", nil)
 	if err != nil {
@@ -86,10 +86,10 @@ func (b *bench) chosen(pool string) string {
 	return netip.MustParsePrefix(got).Addr().String()
 }
 
-// A lease that no endpoint has is ended after two looks; one that has an endpoint, the gateway and what was named by address
-// before the network was made stay.
-func TestSweep(t *testing.T) {
-	swept(t, func(b *bench, net *networkDriver) {
+// TestGC: a lease without an endpoint is released in the second round that finds it so. A lease with an endpoint stays, and so do the
+// gateway and addresses that were requested before the network was created (--aux-address).
+func TestGC(t *testing.T) {
+	withGC(t, func(b *fixture, net *networkDriver) {
 		pool := b.pool("10.0.0.0/24", "")
 		b.gives(pool, "10.0.0.1", asGateway, "10.0.0.1/24")
 		b.gives(pool, "10.0.0.200", nil, "10.0.0.200/24")
@@ -103,9 +103,9 @@ func TestSweep(t *testing.T) {
 	})
 }
 
-// An endpoint that comes late, or an address that is given again meanwhile, is not a lease that nobody has.
-func TestSweepSecondLook(t *testing.T) {
-	swept(t, func(b *bench, net *networkDriver) {
+// TestGCSecondRound: a lease stays if its endpoint appears between the rounds, or if it was released and given again.
+func TestGCSecondRound(t *testing.T) {
+	withGC(t, func(b *fixture, net *networkDriver) {
 		pool := b.network("n", "10.0.0.0/30")
 		late, again := b.chosen(pool), b.chosen(pool)
 		net.says(nil, use("n"))
@@ -118,17 +118,18 @@ func TestSweepSecondLook(t *testing.T) {
 		wait(8 * time.Minute)
 		wantHeld(b.T, b.store, "both", late, again)
 		wait(20 * time.Minute)
-		wantHeld(b.T, b.store, "the one that nobody has again", late)
+		wantHeld(b.T, b.store, "without the one that has no endpoint", late)
 	})
 }
 
-// Nothing is ended on evidence that is not certain: the network driver cannot be asked, or the pool may be another one's.
-func TestSweepUncertain(t *testing.T) {
-	swept(t, func(b *bench, net *networkDriver) {
+// TestGCUncertain: without certain evidence no lease is released: the network driver does not answer, or it is not known which network
+// has the pool.
+func TestGCUncertain(t *testing.T) {
+	withGC(t, func(b *fixture, net *networkDriver) {
 		others := b.pool("10.0.0.0/24", "")
 		b.d.BindPool(b.Context(), "n", "LocalDefault", "10.0.0.0/24") // which has the engine's own IPAM
 		ours := b.pool("10.0.0.0/24", "")
-		b.d.BindPool(b.Context(), "m", "passthrough-local", "10.0.0.0/24") // either could be meant
+		b.d.BindPool(b.Context(), "m", "passthrough-local", "10.0.0.0/24") // its subnet is that of both pools
 		one, two := b.chosen(others), b.chosen(ours)
 		net.says(nil, use("n"), use("m"))
 		wait(time.Hour)
@@ -140,14 +141,14 @@ func TestSweepUncertain(t *testing.T) {
 		wantHeld(b.T, b.store, "not asked", one, two, three)
 		net.says(nil, use("n"), use("m"), use("k"))
 		wait(time.Hour)
-		wantHeld(b.T, b.store, "the one that is known to be nobody's", one, two)
+		wantHeld(b.T, b.store, "without the one whose network is known", one, two)
 	})
 }
 
-// What is asked for by address after the network was made is a container's, also on engines that tell no name, and goes as
-// others do. While it is not known which network has the pool it may be an --aux-address.
-func TestSweepAsked(t *testing.T) {
-	swept(t, func(b *bench, net *networkDriver) {
+// TestGCExactAddress: an exact address that is requested after the network was created is a container's, also on engines that send no
+// name. While it is not known which network has the pool, it may be an --aux-address.
+func TestGCExactAddress(t *testing.T) {
+	withGC(t, func(b *fixture, net *networkDriver) {
 		pool, unknown := b.network("n", "10.0.0.0/24"), b.pool("10.1.0.0/24", "")
 		for _, a := range []string{"10.0.0.7", "10.0.0.8"} {
 			b.gives(pool, a, nil, a+"/24")
@@ -163,17 +164,17 @@ func TestSweepAsked(t *testing.T) {
 	})
 }
 
-// An engine or a plugin that was started may have lost a release. What was leased before is free sooner then, and who asks for it
-// meanwhile hears when.
-func TestSweepAfterStart(t *testing.T) {
+// TestGCAfterStart: when the engine or the plugin starts, a release may have been lost. Older leases without an endpoint are released
+// sooner then, and the error for a taken address says when.
+func TestGCAfterStart(t *testing.T) {
 	for name, c := range map[string]struct {
 		plugin bool
 		freeBy string
 	}{"engine": {false, "00:07:05"}, "plugin": {true, "00:07:06"}} {
 		t.Run(name, func(t *testing.T) {
-			story(t, func(b *bench) {
+			withFixture(t, func(b *fixture) {
 				var net networkDriver
-				end := b.sweeping(&net)
+				end := b.startGC(&net)
 				defer func() { end() }()
 				pool := b.network("n", "10.0.0.0/24")
 				live, lost := b.chosen(pool), b.chosen(pool)
@@ -182,7 +183,7 @@ func TestSweepAfterStart(t *testing.T) {
 				wait(time.Second)
 				if c.plugin {
 					end()
-					end = b.sweeping(&net)
+					end = b.startGC(&net)
 				} else if _, err := b.d.GetCapabilities(b.Context(), nil); err != nil {
 					b.Error(err)
 				}
@@ -207,9 +208,9 @@ func TestSweepAfterStart(t *testing.T) {
 	}
 }
 
-// So it is in a pool that networks share, of each of them by itself.
-func TestSweepAskedOfShared(t *testing.T) {
-	swept(t, func(b *bench, net *networkDriver) {
+// TestGCExactAddressOfSharedPool: the same for each of the networks that share a pool.
+func TestGCExactAddressOfSharedPool(t *testing.T) {
+	withGC(t, func(b *fixture, net *networkDriver) {
 		one := b.poolWith("10.0.0.0/24", "pool=lan")
 		b.gives(one, "10.0.0.200", nil, "10.0.0.200/24")
 		b.d.BindPool(b.Context(), "n", "passthrough-local", "10.0.0.0/24")
@@ -225,9 +226,9 @@ func TestSweepAskedOfShared(t *testing.T) {
 	})
 }
 
-// A name makes a container of what asks by address.
-func TestSweepNamed(t *testing.T) {
-	swept(t, func(b *bench, net *networkDriver) {
+// TestGCNamedContainer: an exact address that was requested with a name is a container's.
+func TestGCNamedContainer(t *testing.T) {
+	withGC(t, func(b *fixture, net *networkDriver) {
 		pool := b.network("n", "10.0.0.0/24")
 		b.gives(pool, "10.0.0.7", named, "10.0.0.7/24")
 		net.says(nil, use("n"))
@@ -236,9 +237,9 @@ func TestSweepNamed(t *testing.T) {
 	})
 }
 
-// A pool whose network is gone, or has taken another since, goes; while containers have addresses of it, it stays.
-func TestSweepPools(t *testing.T) {
-	swept(t, func(b *bench, net *networkDriver) {
+// TestGCPools: a pool is released if its network is gone or has got another pool since; not while containers have addresses of it.
+func TestGCPools(t *testing.T) {
+	withGC(t, func(b *fixture, net *networkDriver) {
 		b.network("gone", "10.1.0.0/24")
 		before := b.network("n", "10.0.0.0/24")
 		live := b.chosen(before)
@@ -257,8 +258,8 @@ func TestSweepPools(t *testing.T) {
 	})
 }
 
-// In a ledger that nodes share only this node's leases are looked at.
-func TestSweepOfOneNode(t *testing.T) {
+// TestGCOfOneNode: in a shared ledger a node collects only its own leases.
+func TestGCOfOneNode(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
 		a, c := newNode(t, under), newNode(t, under)
 		pa, pc := a.pool("10.0.0.0/24", "pool=lan"), c.pool("10.0.0.0/24", "pool=lan")

@@ -14,7 +14,7 @@ import (
 )
 
 // dial opens a connection and writes to it.
-func (r *rig) dial(t *testing.T, text string) net.Conn {
+func (r *harness) dial(t *testing.T, text string) net.Conn {
 	t.Helper()
 	c, err := net.Dial("unix", r.path)
 	if err != nil {

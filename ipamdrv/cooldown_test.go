@@ -13,7 +13,7 @@ import (
 )
 
 // poolWith makes a pool with options, given as "NAME=VALUE", and returns its handle.
-func (b *bench) poolWith(subnet string, options ...string) string {
+func (b *fixture) poolWith(subnet string, options ...string) string {
 	b.Helper()
 	r, err := b.d.RequestPool(b.Context(), &ipam.RequestPoolRequest{Pool: subnet, Options: pairs(options)})
 	if err != nil {
@@ -32,18 +32,18 @@ func pairs(options []string) map[string]string {
 	return m
 }
 
-// by is the options of a request that an engine from 29 on makes for a container.
+// by returns the options of a request that an engine from 29 on makes for a container.
 func by(name string) map[string]string {
 	return map[string]string{"com.docker.network.endpoint.name": name}
 }
 
-// byMAC is the options of a request that an engine makes when it was told to send MACs.
+// byMAC returns the options of a request by an engine that sends MACs.
 func byMAC(mac string) map[string]string {
 	return map[string]string{"com.docker.network.endpoint.macaddress": mac}
 }
 
 func TestReuseImmediately(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n := b.poolWith("10.99.0.0/24", "reuse=immediate")
 		for range 3 {
 			b.gives(n, "", nil, "10.99.0.2/24")
@@ -57,9 +57,9 @@ func TestReuseImmediately(t *testing.T) {
 	})
 }
 
-// An address that was released is not chosen before its time, through restarts, but can be asked for.
+// TestQuarantine: a released address is not allocated before its cooldown is over, also after a restart. A container can request it.
 func TestQuarantine(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n := b.poolWith("10.99.0.0/30", "quarantine=30s")
 		b.gives(n, "", nil, "10.99.0.1/30")
 		b.gives(n, "", nil, "10.99.0.2/30")
@@ -82,9 +82,9 @@ func TestQuarantine(t *testing.T) {
 	})
 }
 
-// The records of what has rested go, however many there are, while others are chosen.
-func TestRestsAreForgotten(t *testing.T) {
-	story(t, func(b *bench) {
+// TestExpiredCooldownsRemoved: allocations remove the records of expired cooldowns, however many there are.
+func TestExpiredCooldownsRemoved(t *testing.T) {
+	withFixture(t, func(b *fixture) {
 		n := b.poolWith("10.99.0.0/24", "quarantine=1s")
 		for i := range 200 {
 			b.gives(n, "", nil, fmt.Sprintf("10.99.0.%d/24", i+2))
@@ -93,7 +93,7 @@ func TestRestsAreForgotten(t *testing.T) {
 			b.release(n, fmt.Sprintf("10.99.0.%d", i+2))
 		}
 		wait(time.Second)
-		for range 15 { // each forgets 16, or takes one
+		for range 15 { // each removes up to 16 records
 			if _, err := b.request(n, "", nil); err != nil {
 				t.Fatal(err)
 			}
@@ -104,9 +104,9 @@ func TestRestsAreForgotten(t *testing.T) {
 	})
 }
 
-// A container that is known again gets the address that it had, until it has been away for too long.
+// TestSticky: a container that returns gets the address that it had, until the time of the option sticky is over.
 func TestSticky(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n := b.poolWith("10.99.0.0/24", "sticky=1h")
 		b.gives(n, "", by("web"), "10.99.0.2/24")
 		b.gives(n, "", byMAC("02:00:00:00:00:01"), "10.99.0.3/24")
@@ -122,19 +122,19 @@ func TestSticky(t *testing.T) {
 			b.gives(n, "", byMAC("02:00:00:00:00:01"), "10.99.0.3/24")
 			b.gives(n, "10.99.0.4", nil, "10.99.0.4/24")
 		}
-		b.gives(n, "", by("web"), "10.99.0.6/24") // a second one while the first has its address
+		b.gives(n, "", by("web"), "10.99.0.6/24") // a second container of this name while the first one runs
 		b.release(n, "10.99.0.2")
-		b.gives(n, "10.99.0.2", by("db"), "10.99.0.2/24") // who asks gets it
+		b.gives(n, "10.99.0.2", by("db"), "10.99.0.2/24") // a requested address is given, although it is kept for another container
 		b.release(n, "10.99.0.2")
 		wait(time.Hour)
 		b.gives(n, "", by("db"), "10.99.0.7/24")
 	})
 }
 
-// What is kept for somebody is given to somebody else when nothing else is left, the one that was released first first;
-// what is in quarantine is not.
-func TestStickyGivesWay(t *testing.T) {
-	story(t, func(b *bench) {
+// TestStickyGivenWhenFull: an address that is kept for a container is given to another one if no other is left, the one that was released
+// first. One in quarantine is not.
+func TestStickyGivenWhenFull(t *testing.T) {
+	withFixture(t, func(b *fixture) {
 		n := b.poolWith("10.99.0.0/29", "sticky=1h", "quarantine=10s")
 		for i, name := range []string{"c0", "c1", "c2", "c3", "c4"} {
 			b.gives(n, "", by(name), fmt.Sprintf("10.99.0.%d/29", i+2))
@@ -149,15 +149,15 @@ func TestStickyGivesWay(t *testing.T) {
 		b.refuses(n, "", by("newer"), ipamdrv.ErrFull, "pool 10.99.0.0/29: request address: all 5 addresses are taken, "+
 			"2 of them in quarantine; remove a container, or create the network with a larger --subnet; "+
 			"10.99.0.1 is kept for a router, a container can have it with --ip")
-		b.gives(n, "", by("c4"), "10.99.0.6/29") // his own
+		b.gives(n, "", by("c4"), "10.99.0.6/29") // the one that is kept for c4
 		wait(10 * time.Second)
 		b.gives(n, "", by("newer"), "10.99.0.3/29")
 	})
 }
 
-// An address that rests is nobody's: it tells nothing about the container that has it.
-func TestRestHasNoName(t *testing.T) {
-	story(t, func(b *bench) {
+// TestCooldownHasNoContainer: after its release an address has no container name.
+func TestCooldownHasNoContainer(t *testing.T) {
+	withFixture(t, func(b *fixture) {
 		n := b.poolWith("10.99.0.0/24", "sticky=1h")
 		b.gives(n, "", by("web"), "10.99.0.2/24")
 		if got := b.d.ContainerName("10.99.0.2/24"); got != "web" {
@@ -170,9 +170,9 @@ func TestRestHasNoName(t *testing.T) {
 	})
 }
 
-// A clock that was wrong for a while does not keep addresses for good.
-func TestRestFromTheFuture(t *testing.T) {
-	story(t, func(b *bench) {
+// TestCooldownFromTheFuture: a cooldown that was written while the clock was wrong ends.
+func TestCooldownFromTheFuture(t *testing.T) {
+	withFixture(t, func(b *fixture) {
 		n := b.poolWith("10.99.0.0/30", "quarantine=1h")
 		id := strings.TrimPrefix(n, "v1:")
 		for addr, since := range map[string]string{"10.99.0.1": "2000-01-01T00:30:00Z", "10.99.0.2": "2001-01-01T00:00:00Z"} {

@@ -13,14 +13,14 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// askFor asks for a certain address.
+// askFor requests an exact address.
 func (n *clusterNode) askFor(pool, addr string) error {
 	_, err := n.d.RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: pool, Address: addr})
 	return err
 }
 
-// rested are two nodes with a pool in which one address has rested long enough, which both of them know.
-func rested(t *testing.T, shared store.Store) (a, b *clusterNode, pa, pb, addr string) {
+// afterCooldown returns two nodes that share a pool, and an address whose cooldown is over. Both nodes have its record in their cache.
+func afterCooldown(t *testing.T, shared store.Store) (a, b *clusterNode, pa, pb, addr string) {
 	t.Helper()
 	const subnet, shares, rests = "10.0.0.0/28", "pool=lan", "quarantine=10s"
 	a, b = newNode(t, shared), newNode(t, shared)
@@ -32,11 +32,11 @@ func rested(t *testing.T, shared store.Store) (a, b *clusterNode, pa, pb, addr s
 	return a, b, pa, pb, addr
 }
 
-// An address that has rested, and that another node has given since, stays that one's: the record of its rest went with the
-// lease, which no choice elsewhere removes.
-func TestRestThatAnotherNodeGave(t *testing.T) {
+// TestCooldownEndedByOtherNode: the cooldown of an address is over and another node has leased it. It stays leased: this node must not
+// remove the record, which is the lease now.
+func TestCooldownEndedByOtherNode(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
-		a, b, pa, pb, addr := rested(t, far)
+		a, b, pa, pb, addr := afterCooldown(t, far)
 		if err := a.askFor(pa, addr); err != nil {
 			t.Fatal(err)
 		}
@@ -45,7 +45,7 @@ func TestRestThatAnotherNodeGave(t *testing.T) {
 		if err := b.askFor(pb, addr); !errors.Is(err, ipamdrv.ErrInUse) {
 			t.Errorf("given to another node, too: %v", err)
 		}
-		for range 11 { // of 14 one is kept for a router, until nothing else is left
+		for range 11 { // one of 14 is kept for a router until no other is left
 			other = b.get(pb)
 			if other == addr {
 				t.Errorf("%s was given twice", addr)
@@ -57,10 +57,10 @@ func TestRestThatAnotherNodeGave(t *testing.T) {
 	})
 }
 
-// An address whose rest another node has forgotten can be had: by who asks for it, and by choice.
-func TestRestThatAnotherNodeForgot(t *testing.T) {
+// TestCooldownRemovedByOtherNode: an address whose cooldown record another node has removed can be requested and allocated.
+func TestCooldownRemovedByOtherNode(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
-		a, b, pa, pb, addr := rested(t, far)
+		a, b, pa, pb, addr := afterCooldown(t, far)
 		held := []string{a.get(pa), a.get(pa)}
 		if err := b.askFor(pb, addr); err != nil {
 			t.Errorf("asked for: %v", err)
@@ -68,7 +68,7 @@ func TestRestThatAnotherNodeForgot(t *testing.T) {
 		wantHeld(t, under, "asked for", append(held, addr)...)
 	})
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
-		a, b, pa, pb, _ := rested(t, far)
+		a, b, pa, pb, _ := afterCooldown(t, far)
 		a.get(pa)
 		a.get(pa)
 		for range 11 {

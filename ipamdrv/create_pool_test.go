@@ -13,8 +13,8 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 )
 
-// refusesPool asks for a pool, which must be refused with this text.
-func (b *bench) refusesPool(r ipam.RequestPoolRequest, kind error, want string) {
+// refusesPool requests a pool, which must fail with this text.
+func (b *fixture) refusesPool(r ipam.RequestPoolRequest, kind error, want string) {
 	b.Helper()
 	before := keys(b.T, b.store, "")
 	_, err := b.d.RequestPool(b.Context(), &r)
@@ -24,17 +24,17 @@ func (b *bench) refusesPool(r ipam.RequestPoolRequest, kind error, want string) 
 	}
 }
 
-// empty checks that nothing is left.
-func (b *bench) empty() {
+// empty checks that the ledger is empty.
+func (b *fixture) empty() {
 	b.Helper()
 	if left := keys(b.T, b.store, ""); len(left) > 0 {
 		b.Errorf("the ledger still has %q", left)
 	}
 }
 
-// What is excluded is not chosen, but can be asked for, and is the gateway's.
+// TestExclude: an excluded address is not allocated; a container or a gateway can request it.
 func TestExclude(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n := b.poolWith("10.99.0.0/28", "exclude=10.99.0.1-10.99.0.4, 10.99.0.6,10.99.0.8/29,10.99.0.3,10.9.0.0/16,fd00::1")
 		b.gives(n, "10.99.0.1", asGateway, "10.99.0.1/28")
 		b.gives(n, "", nil, "10.99.0.5/28")
@@ -59,9 +59,9 @@ func TestExclude(t *testing.T) {
 	})
 }
 
-// No container loses an address to a gateway that the network does not have.
+// TestNoGateway: with gateway=none a gateway that the engine requests takes no address from containers.
 func TestNoGateway(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n := b.poolWith("10.99.0.0/24", "gateway=none")
 		for range 2 {
 			b.gives(n, "", asGateway, "10.99.0.0/24")
@@ -70,7 +70,7 @@ func TestNoGateway(t *testing.T) {
 		}
 		b.refuses(n, "10.99.0.1", asGateway, ipamdrv.ErrInvalid,
 			"pool 10.99.0.0/24: request gateway 10.99.0.1: option gateway=none says that there is none")
-		b.gives(n, "", nil, "10.99.0.2/24") // the first is a router's all the same
+		b.gives(n, "", nil, "10.99.0.2/24") // the first address is kept for a router nevertheless
 		b.gives(n, "10.99.0.1", nil, "10.99.0.1/24")
 		b.release(n, "10.99.0.0")
 		b.releasePool(n)
@@ -81,9 +81,9 @@ func TestNoGateway(t *testing.T) {
 	})
 }
 
-// The gateway that the option names: the engine is told it and asks no more.
+// TestNamedGateway: the answer to RequestPool has the gateway of the option, so that the engine requests none.
 func TestNamedGateway(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		const option = "10.99.0.9,fd00:2::1"
 		for _, test := range []struct{ subnet, want, first string }{
 			{"10.99.0.0/24", "10.99.0.9/24", "10.99.0.1/24"},
@@ -104,7 +104,7 @@ func TestNamedGateway(t *testing.T) {
 			asked := netip.PrefixFrom(gw, netip.MustParsePrefix(test.subnet).Bits()).String()
 			b.gives(r.PoolID, gw.String(), asGateway, asked)
 			b.gives(r.PoolID, "", asGateway, asked)
-			b.release(r.PoolID, gw.String()) // the engine releases what it did not ask for, when the network goes
+			b.release(r.PoolID, gw.String()) // when the network is removed the engine releases it, although it did not request it
 			b.restart()
 			b.gives(r.PoolID, "", nil, test.first)
 			b.releasePool(r.PoolID)
@@ -120,9 +120,9 @@ func TestNamedGateway(t *testing.T) {
 	})
 }
 
-// Networks that share a pool never get one address twice, and what one of them ends is not another's.
+// TestSharedPool: networks that share a pool get different addresses, and cannot release each other's.
 func TestSharedPool(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		red, blue := b.poolWith("10.99.0.0/24", "pool=lan"), b.poolWith("10.99.0.0/24", "pool=lan")
 		other := b.poolWith("10.99.0.0/24")
 		six := b.poolWith("fd00:1::/64", "pool=lan") // the same name, for the other family of a network
@@ -137,7 +137,7 @@ func TestSharedPool(t *testing.T) {
 		b.gives(blue, "", nil, "10.99.0.3/24")
 		b.gives(other, "", nil, "10.99.0.2/24")
 		b.gives(six, "", nil, "fd00:1::2/64")
-		b.release(blue, "10.99.0.2") // not his
+		b.release(blue, "10.99.0.2") // it is red's
 		b.refuses(blue, "10.99.0.2", nil, ipamdrv.ErrInUse,
 			"pool 10.99.0.0/24: request address 10.99.0.2: in use since 2000-01-01 00:00:00 UTC by a container")
 		b.release(red, "10.99.0.1")
@@ -147,7 +147,7 @@ func TestSharedPool(t *testing.T) {
 		b.releasePool(red)
 		b.refuses(red, "", nil, ipamdrv.ErrUnknownPool,
 			`pool "`+red+`": request address: no such pool; create the network again`)
-		b.gives(blue, "10.99.0.2", nil, "10.99.0.2/24") // red's went with it
+		b.gives(blue, "10.99.0.2", nil, "10.99.0.2/24") // red's lease was removed with red
 		b.restart()
 		b.release(blue, "10.99.0.1")
 		b.gives(blue, "10.99.0.1", nil, "10.99.0.1/24")
@@ -159,9 +159,9 @@ func TestSharedPool(t *testing.T) {
 	})
 }
 
-// An engine before 28 invents a gateway for each of the networks.
+// TestSharedInventedGateway: engines before 28 request a gateway for each of the networks.
 func TestSharedInventedGateway(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		red, blue := b.poolWith("10.99.0.0/24", "pool=lan"), b.poolWith("10.99.0.0/24", "pool=lan")
 		b.gives(red, "", asGateway, "10.99.0.1/24")
 		b.gives(blue, "", asGateway, "10.99.0.1/24")
@@ -176,9 +176,9 @@ func TestSharedInventedGateway(t *testing.T) {
 	})
 }
 
-// Networks that share a pool agree on what it is.
+// TestSharedPoolIsOne: all networks of a shared pool must give the same subnet and options.
 func TestSharedPoolIsOne(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		b.poolWith("10.99.0.0/24", "pool=lan", "sticky=1h")
 		const same = "; networks that share a pool must say the same of it"
 		for _, test := range []struct {
@@ -204,9 +204,9 @@ func TestSharedPoolIsOne(t *testing.T) {
 	})
 }
 
-// A network with several subnets of one family goes on with the next when the first is full.
+// TestOverflow: if the first subnet of a network is full, the next one of its group gives addresses.
 func TestOverflow(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		first, second := b.poolWith("10.99.0.0/30", "overflow=net"), b.poolWith("10.98.0.0/30", "overflow=net")
 		stranger, six := b.poolWith("10.97.0.0/30", "overflow=other"), b.poolWith("fd00::/127", "overflow=net")
 		b.gives(second, "10.98.0.1", asGateway, "10.98.0.1/30")
@@ -220,7 +220,7 @@ func TestOverflow(t *testing.T) {
 		if got := b.d.ContainerName("10.98.0.2/30"); got != "c3" {
 			t.Errorf("container %q, want c3", got)
 		}
-		b.release(first, "10.98.0.1") // the gateway was not given by way of the first
+		b.release(first, "10.98.0.1") // the gateway is not of the first pool
 		b.release(stranger, "10.98.0.2")
 		b.restart()
 		b.refuses(second, "10.98.0.1", nil, ipamdrv.ErrInUse, "pool 10.98.0.0/30: request address 10.98.0.1: in use since "+
@@ -238,7 +238,7 @@ func TestOverflow(t *testing.T) {
 }
 
 // withDefaults makes a driver with default pools on a host with these subnets.
-func (b *bench) withDefaults(text string, host ...string) {
+func (b *fixture) withDefaults(text string, host ...string) {
 	b.Helper()
 	defaults, err := ipamdrv.ParseDefaultPools(text)
 	if err != nil {
@@ -259,8 +259,8 @@ func (b *bench) withDefaults(text string, host ...string) {
 	}
 }
 
-// carves asks for a pool without a subnet.
-func (b *bench) carves(v6 bool, want string) string {
+// carves requests a pool without a subnet.
+func (b *fixture) carves(v6 bool, want string) string {
 	b.Helper()
 	r, err := b.d.RequestPool(b.Context(), &ipam.RequestPoolRequest{V6: v6})
 	if err != nil || r.Pool != want {
@@ -269,9 +269,9 @@ func (b *bench) carves(v6 bool, want string) string {
 	return r.PoolID
 }
 
-// A network without a subnet gets the next one that neither a network nor the host has.
+// TestDefaultPools: a network without a subnet gets the next one that no other network and no device of the host has.
 func TestDefaultPools(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		const defaults = "10.200.0.0/22:24, 10.201.0.0/24:25,fd00:200::/63:64"
 		b.withDefaults(defaults, "10.200.1.7/32", "10.201.0.99/25", "fe80::1/64", "0.0.0.0/32", "192.168.0.0/16")
 		b.pool("10.200.2.128/28", "")
@@ -291,13 +291,14 @@ func TestDefaultPools(t *testing.T) {
 		}
 		b.withDefaults(defaults, "broken")
 		b.refusesPool(ipam.RequestPoolRequest{}, nil, "request pool: the host's subnets: netlink: no answer")
-		b.pool("10.200.0.0/24", "") // who says a subnet needs nothing of that
+		b.pool("10.200.0.0/24", "") // a network with a subnet needs no default pool
 	})
 }
 
-// A pool with a name and no subnet: the first network gets the next one, others join it while the host has no part in it.
+// TestSharedDefaultPool: a shared pool without a subnet. The first network gets the next default subnet, the others join it, unless the
+// host has it by then.
 func TestSharedDefaultPool(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		b.withDefaults("10.200.0.0/16:24")
 		red := b.poolWith("", "pool=lan")
 		blue := b.poolWith("", "pool=lan")
@@ -325,9 +326,9 @@ func TestParseDefaultPools(t *testing.T) {
 	}
 }
 
-// Many networks are made at once: no two get one subnet, and those that share a pool get one pool.
+// TestConcurrentPools: many networks are created at once. No two get the same subnet; those that share a pool get the same pool.
 func TestConcurrentPools(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		b.withDefaults("10.200.0.0/16:24")
 		var mu sync.Mutex // guards got and shared
 		got, shared := map[string]bool{}, map[string]bool{}
@@ -360,9 +361,9 @@ func TestConcurrentPools(t *testing.T) {
 	})
 }
 
-// Link-local addresses are drawn: two hosts on a segment do not choose the same.
+// TestSLAAC: link-local addresses are random, so that two hosts on a segment do not choose the same ones.
 func TestSLAAC(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		seen := map[string]bool{}
 		for range 2 { // two hosts
 			n := b.poolWith("fe80::/64", "slaac=yes")
@@ -378,9 +379,9 @@ func TestSLAAC(t *testing.T) {
 	})
 }
 
-// Of a range of one address that one is drawn.
+// TestSLAACOfOne: a range of one address.
 func TestSLAACOfOne(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		r, err := b.d.RequestPool(b.Context(), &ipam.RequestPoolRequest{Pool: "fe80::/64", SubPool: "fe80::5/128",
 			Options: pairs([]string{"slaac=yes"})})
 		if err != nil {

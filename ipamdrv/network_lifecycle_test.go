@@ -9,9 +9,9 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 )
 
-// One network from create to rm, with a restart after every step.
-func TestLifeOfANetwork(t *testing.T) {
-	story(t, func(b *bench) {
+// TestNetworkLifecycle: one network from its creation to its removal, with a restart after every step.
+func TestNetworkLifecycle(t *testing.T) {
+	withFixture(t, func(b *fixture) {
 		n := b.pool("10.99.0.0/24", "")
 		steps := []func(){
 			func() { b.gives(n, "10.99.0.1", asGateway, "10.99.0.1/24") },
@@ -22,7 +22,7 @@ func TestLifeOfANetwork(t *testing.T) {
 			func() { b.gives(n, "", nil, "10.99.0.4/24") },
 			func() { b.gives(n, "", nil, "10.99.0.6/24") },
 			func() { b.release(n, "10.99.0.3") },
-			func() { b.gives(n, "", nil, "10.99.0.7/24") }, // .3 rests
+			func() { b.gives(n, "", nil, "10.99.0.7/24") }, // .3 was released last
 			func() { b.gives(n, "10.99.0.3", nil, "10.99.0.3/24") },
 			func() { b.release(n, "10.99.0.1") },
 			func() { b.release(n, "10.99.0.5") },
@@ -42,9 +42,9 @@ func TestLifeOfANetwork(t *testing.T) {
 	})
 }
 
-// Equal and overlapping subnets are independent of each other.
+// TestSameSubnetTwice: pools of equal or overlapping subnets are independent.
 func TestSameSubnetTwice(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		red, blue := b.pool("194.168.1.0/24", ""), b.pool("194.168.1.0/24", "")
 		wide := b.pool("194.168.0.0/16", "")
 		if red == blue || red == wide {
@@ -64,9 +64,9 @@ func TestSameSubnetTwice(t *testing.T) {
 	})
 }
 
-// Releasing what is not there succeeds and changes nothing; a malformed release is an error.
+// TestReleases: releasing what does not exist succeeds and changes nothing. A malformed release is an error.
 func TestReleases(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n := b.pool("10.99.0.0/24", "")
 		before := keys(t, b.store, "")
 		for _, addr := range []string{"10.99.0.7", "10.99.0.0", "10.98.0.1", "fd00::1", "::ffff:10.99.0.7"} {
@@ -92,9 +92,9 @@ func TestReleases(t *testing.T) {
 	})
 }
 
-// Addresses of a pool of more than 2^64 that have no number are leased like others.
+// TestAddressesOutsideTheIndex: in a pool of more than 2^64 addresses, those without an index are leased like others.
 func TestAddressesOutsideTheIndex(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n := b.pool("fd00:1::/48", "fd00:1:0:8000::/64")
 		const below, above = "fd00:1::5", "fd00:1:0:9000::5"
 		for _, addr := range []string{below, above} {
@@ -112,7 +112,7 @@ func TestAddressesOutsideTheIndex(t *testing.T) {
 }
 
 func TestCapabilities(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		caps, err := b.d.GetCapabilities(b.Context(), &ipamdrv.Empty{})
 		if err != nil || *caps != (ipamdrv.CapabilitiesResponse{}) {
 			t.Errorf("GetCapabilities = %+v, %v", caps, err)

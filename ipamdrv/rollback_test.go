@@ -18,55 +18,55 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// restored is a ledger that can be one that was restored from a backup.
-type restored struct {
+// rollbackStore is a store that can become one that was restored from an old backup.
+type rollbackStore struct {
 	store.Store
 	past bool
 }
 
-// refusal is the error of every call then.
-func (r *restored) refusal() error {
+// refusal is the error of every call after that.
+func (r *rollbackStore) refusal() error {
 	if r.past {
 		return fmt.Errorf("%w: %w", store.ErrUnavailable, store.ErrRolledBack)
 	}
 	return nil
 }
 
-func (r *restored) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+func (r *rollbackStore) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
 	if err := r.refusal(); err != nil {
 		return store.Result{}, err
 	}
 	return r.Store.Txn(ctx, conds, then)
 }
 
-func (r *restored) Get(ctx context.Context, key string) (store.KV, error) {
+func (r *rollbackStore) Get(ctx context.Context, key string) (store.KV, error) {
 	if err := r.refusal(); err != nil {
 		return store.KV{}, err
 	}
 	return r.Store.Get(ctx, key)
 }
 
-func (r *restored) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
+func (r *rollbackStore) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
 	if err := r.refusal(); err != nil {
 		return err
 	}
 	return r.Store.Range(ctx, prefix, fn)
 }
 
-func (r *restored) Watermark() []byte {
+func (r *rollbackStore) Watermark() []byte {
 	if r.past {
 		return []byte("10 3")
 	}
 	return []byte("10")
 }
 
-func (r *restored) SetWatermark([]byte) error { return nil }
+func (r *rollbackStore) SetWatermark([]byte) error { return nil }
 
-// While the ledger shows an older state a node gives nothing that it has ahead, and that it saw such a state is in its own
-// ledger before the caller hears of it.
-func TestLedgerWentBack(t *testing.T) {
+// TestRollbackBlocksPrefetched: while the shared ledger shows an older state a node gives no prefetched address. It records the rollback
+// in its own ledger before the caller gets the error.
+func TestRollbackBlocksPrefetched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		shared := &restored{Store: store.NewMemory()}
+		shared := &rollbackStore{Store: store.NewMemory()}
 		n := newNode(t, shared)
 		pool := n.pool("10.0.0.0/24", "prefetch=2")
 		wait(10 * time.Second)
@@ -79,13 +79,13 @@ func TestLedgerWentBack(t *testing.T) {
 			t.Errorf("written down is %q", got)
 		}
 		if got := keys(t, n.own, "node/reserve/"); len(got) != 2 {
-			t.Errorf("ahead are %q", got)
+			t.Errorf("prefetched are %q", got)
 		}
 	})
 }
 
-// lose removes the lease of an address from the ledger, as the restoration of a backup that is older does.
-func lose(t *testing.T, s store.Store, addr string) {
+// deleteLease deletes the lease of an address, as the restore of an older backup does.
+func deleteLease(t *testing.T, s store.Store, addr string) {
 	t.Helper()
 	for _, key := range keys(t, s, "ipam/lease/") {
 		if strings.HasSuffix(key, "/"+addr) {
@@ -96,8 +96,9 @@ func lose(t *testing.T, s store.Store, addr string) {
 	}
 }
 
-// A node that accepts an older state has nothing ahead but what is its own there.
-func TestAcceptForgetsWhatIsAhead(t *testing.T) {
+// TestAcceptRestoreDropsPrefetched: after an operator accepted an older state a node has only the prefetched addresses that are its own
+// in it.
+func TestAcceptRestoreDropsPrefetched(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		n := newNode(t, far)
 		pool := n.pool("10.0.0.0/24", "prefetch=3")
@@ -106,7 +107,7 @@ func TestAcceptForgetsWhatIsAhead(t *testing.T) {
 		ahead := held(t, under)
 		n.end()
 		synctest.Wait()
-		lose(t, under, ahead[0])
+		deleteLease(t, under, ahead[0])
 		n.own = n.own.Reopen()
 		if err := ipamdrv.AcceptRestore(t.Context(), n.own); err != nil {
 			t.Fatal(err)
@@ -127,9 +128,10 @@ func TestAcceptForgetsWhatIsAhead(t *testing.T) {
 	})
 }
 
-// What was given while the ledger was away, and of which a ledger that was restored knows nothing, is leased again: nobody else
-// gets it. If somebody has it by then, it stays his, the node has nothing left to do, and an operator is told.
-func TestDrawnAndRestored(t *testing.T) {
+// TestAssignAfterRollback: an address was given while the ledger was unavailable, and the ledger was restored from a backup without its
+// lease. The lease is written again. If another container has the address by then, it keeps it, the outbox drops the op, and the log
+// tells the operator.
+func TestAssignAfterRollback(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		n, other := newNode(t, far), newNode(t, under)
 		core, logs := observer.New(zap.ErrorLevel)
@@ -142,8 +144,8 @@ func TestDrawnAndRestored(t *testing.T) {
 		synctest.Wait()
 		far.Away(true)
 		lost, taken := n.get(pool), n.get(pool)
-		lose(t, under, lost)
-		lose(t, under, taken)
+		deleteLease(t, under, lost)
+		deleteLease(t, under, taken)
 		if err := other.askFor(others, taken); err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +156,7 @@ func TestDrawnAndRestored(t *testing.T) {
 			t.Errorf("%s, which a container has: %v", lost, err)
 		}
 		if owed, err := n.d.PoolsWithOps(t.Context()); err != nil || owed > 0 {
-			t.Errorf("the node owes %d, %v", owed, err)
+			t.Errorf("the outbox has %d ops, %v", owed, err)
 		}
 		if all := logs.All(); len(all) != 1 || all[0].ContextMap()["address"] != taken {
 			t.Errorf("the log says %v", all)

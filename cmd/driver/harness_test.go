@@ -20,7 +20,7 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// echoRequest and echoResponse are a call as small as calls get; the names of the IDs are the engine's.
+// echoRequest and echoResponse are the smallest call; the names of the IDs are the engine's.
 type echoRequest struct {
 	NetworkID, EndpointID string
 	Count                 int
@@ -31,7 +31,7 @@ type echoResponse struct {
 	Count  int
 }
 
-// quick are limits that a test can wait for.
+// quick returns limits that are short enough for a test.
 func quick() limits {
 	l := limitsFor(5 * time.Second)
 	l.grace, l.finish = 50*time.Millisecond, 5*time.Second
@@ -76,17 +76,17 @@ func (b *logBuffer) String() string {
 	return s
 }
 
-// rig is a server at work on a real socket.
-type rig struct {
+// harness is a server on a real socket.
+type harness struct {
 	path string
 	log  *logBuffer
-	stop func() error // as SIGTERM; returns what serve returned
+	stop func() error // stops the server as SIGTERM does; returns what serve returned
 }
 
 // start serves routes until the test ends.
-func start(t *testing.T, l limits, routes ...route) *rig {
+func start(t *testing.T, l limits, routes ...route) *harness {
 	t.Helper()
-	r := &rig{path: tempSocket(t), log: new(logBuffer)}
+	r := &harness{path: tempSocket(t), log: new(logBuffer)}
 	ln, err := listen(r.path)
 	if err != nil {
 		t.Fatal(err)
@@ -102,7 +102,7 @@ func start(t *testing.T, l limits, routes ...route) *rig {
 	return r
 }
 
-// client talks HTTP to the socket at path.
+// client returns an HTTP client for the socket at path.
 func client(path string) *http.Client {
 	return &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -112,8 +112,8 @@ func client(path string) *http.Client {
 	}}
 }
 
-// post makes a call; it returns the status and the body.
-func (r *rig) post(t *testing.T, op, body string) (int, string) {
+// post makes a call and returns the status and the body.
+func (r *harness) post(t *testing.T, op, body string) (int, string) {
 	t.Helper()
 	resp, err := client(r.path).Post("http://plugin/"+op, "", strings.NewReader(body))
 	if err != nil {
@@ -130,8 +130,8 @@ func (r *rig) post(t *testing.T, op, body string) (int, string) {
 	return resp.StatusCode, string(out)
 }
 
-// logged stops the server and compares all that it has logged, except what was said word for word.
-func (r *rig) logged(t *testing.T, want ...string) {
+// logged stops the server and compares its log without the payloads.
+func (r *harness) logged(t *testing.T, want ...string) {
 	t.Helper()
 	if err := r.stop(); err != nil {
 		t.Error(err)
@@ -144,12 +144,12 @@ func (r *rig) logged(t *testing.T, want ...string) {
 	}
 }
 
-// doing is a route that does what do does.
+// doing returns a route that calls do.
 func doing(op string, do func(context.Context, *echoRequest) (*echoResponse, error)) route {
 	return route{op: op, call: handle(do)}
 }
 
-// echo answers with the count it got, and counts its calls.
+// echo returns a route that answers with the count of the request, and counts its calls.
 func echo(calls *int) route {
 	return doing("T.Echo", func(_ context.Context, r *echoRequest) (*echoResponse, error) {
 		*calls++
@@ -157,7 +157,7 @@ func echo(calls *int) route {
 	})
 }
 
-// errText is the body of an answer that carries err.
+// errText returns the body of an answer with the error err.
 func errText(t *testing.T, err string) string {
 	t.Helper()
 	out, e := json.Marshal(map[string]string{"Err": err})
@@ -177,7 +177,7 @@ func await(t *testing.T, what string, holds func() bool) {
 		select {
 		case <-tick.C:
 		case <-bound:
-			t.Errorf("waited 5 s in vain for %s", what)
+			t.Errorf("waited 5 s for %s", what)
 			return
 		}
 	}

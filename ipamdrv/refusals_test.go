@@ -67,7 +67,7 @@ func TestRefusedPools(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			story(t, func(b *bench) {
+			withFixture(t, func(b *fixture) {
 				r, err := b.d.RequestPool(b.Context(), &test.req)
 				if r != nil {
 					t.Errorf("answer %+v", r)
@@ -81,9 +81,9 @@ func TestRefusedPools(t *testing.T) {
 	}
 }
 
-// What the engine adds to the options of its own accord is not the user's mistake.
+// TestEngineOptionsPass: options that the engine adds are not refused.
 func TestEngineOptionsPass(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		r, err := b.d.RequestPool(b.Context(), &ipam.RequestPoolRequest{Pool: "10.1.0.0/24", V6: true,
 			Options: map[string]string{
 				"RequestAddressType": "com.docker.network.gateway", "com.docker.network.ipam.serial": "true"}})
@@ -94,7 +94,7 @@ func TestEngineOptionsPass(t *testing.T) {
 }
 
 func TestRefusedAddresses(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n4, n6 := b.pool("10.99.0.0/24", "10.99.0.128/25"), b.pool("fd00:1::/64", "")
 		before := keys(t, b.store, "")
 		tests := []struct {
@@ -132,9 +132,9 @@ func TestRefusedAddresses(t *testing.T) {
 	})
 }
 
-// Who has an address, and since when.
+// TestAddressInUse: the error says which container has the address, and since when.
 func TestAddressInUse(t *testing.T) {
-	story(t, func(b *bench) {
+	withFixture(t, func(b *fixture) {
 		n, n6 := b.pool("10.99.0.0/24", "10.99.0.128/25"), b.pool("fd00:1::/64", "")
 		b.gives(n, "10.99.0.1", asGateway, "10.99.0.1/24")
 		b.gives(n, "10.99.0.5", nil, "10.99.0.5/24") // outside the ip-range is fine

@@ -14,24 +14,24 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// identity is a node's.
+// identity returns the ID of a node.
 func (n *clusterNode) identity() string {
 	n.Helper()
 	_, id, _ := strings.Cut(value(n.T, n.own, "cluster/identity"), " ")
 	return id
 }
 
-// forgets declares a node lost, which has that many handles.
-func forgets(t *testing.T, s store.Store, id string, want int) {
+// wantRemoveNode removes a lost node, which must have that many handles.
+func wantRemoveNode(t *testing.T, s store.Store, id string, want int) {
 	t.Helper()
 	if n, err := ipamdrv.RemoveNode(t.Context(), s, id); err != nil || n != want {
 		t.Errorf("forget: %d handles, %v, want %d", n, err, want)
 	}
 }
 
-// A node that lost its own ledger is another one for the others, and its engine still has its pools: they are the new one's from
-// their first use on, and stay when the old one is declared lost.
-func TestAdoptFromBefore(t *testing.T) {
+// TestOwnershipAfterLostLedger: a node that lost its own ledger gets a new ID, but its engine still has the pools. The new ID owns them
+// from their first use on, and they stay when the old ID is removed.
+func TestOwnershipAfterLostLedger(t *testing.T) {
 	for _, options := range [][]string{nil, {"pool=lan"}} {
 		clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 			before := newNode(t, far)
@@ -40,19 +40,19 @@ func TestAdoptFromBefore(t *testing.T) {
 			before.end()
 			after := newNode(t, far)
 			two := after.get(pool)
-			forgets(t, under, before.identity(), 0)
+			wantRemoveNode(t, under, before.identity(), 0)
 			wantHeld(t, under, "the old one is forgotten", one, two)
 			three := after.get(pool)
 			wantHeld(t, under, "it goes on", one, two, three)
 			after.end()
-			forgets(t, under, after.identity(), 1)
+			wantRemoveNode(t, under, after.identity(), 1)
 			wantHeld(t, under, "the new one is forgotten")
 		})
 	}
 }
 
-// Pools that were made while the ledger was a node's alone are that node's from their first use on.
-func TestAdoptFromAlone(t *testing.T) {
+// TestOwnershipOfUnsharedPools: a node owns pools that were created before the ledger was shared, from their first use on.
+func TestOwnershipOfUnsharedPools(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
 		alone := newDriver(t, under)
 		var made []string
@@ -68,13 +68,13 @@ func TestAdoptFromAlone(t *testing.T) {
 			n.get(pool)
 		}
 		n.end()
-		forgets(t, under, n.identity(), 2)
+		wantRemoveNode(t, under, n.identity(), 2)
 		wantHeld(t, under, "forgotten")
 	})
 }
 
-// What a lost node had nobody takes over, at whatever moment it is declared lost.
-func TestAdoptFromLost(t *testing.T) {
+// TestNoOwnershipOfRemovedNode: the handles of a removed node are not taken over, whenever it is removed.
+func TestNoOwnershipOfRemovedNode(t *testing.T) {
 	for _, options := range [][]string{nil, {"pool=lan"}} {
 		for _, meanwhile := range []bool{false, true} {
 			clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
@@ -86,7 +86,7 @@ func TestAdoptFromLost(t *testing.T) {
 						t.Error(err)
 					}
 				}
-				adopting := &between{Store: under, run: forget, match: func(then []store.Op) bool {
+				adopting := &beforeTxn{Store: under, run: forget, match: func(then []store.Op) bool {
 					return strings.HasPrefix(then[0].Key, "ipam/")
 				}}
 				if !meanwhile {
