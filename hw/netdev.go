@@ -185,11 +185,16 @@ func (h *finder) describe(l Link) (Netdev, error) {
 	case err != nil:
 		return Netdev{}, &Error{Dev: l.Name, Err: err}
 	}
-	if ok && port > 0 {
+	if ok && port > 0 && !(portOfNIC[n.Driver] && h.sys.exists(pciDir(pci)+"/physfn")) {
 		n.ID = ID(pci + "/" + strconv.Itoa(port))
 	}
 	return n, nil
 }
+
+// portOfNIC has the drivers that give the number of the NIC's port as dev_port and create one netdev for each function all the same
+// (net_dev->dev_port in drivers/net/ethernet/sfc, Linux 6.12; earlier releases of bnxt_en). Of a VF it is no part of the identity.
+// Drivers with several netdevs on one VF, such as mlx4_core and cxgb4vf, number those.
+var portOfNIC = map[string]bool{"sfc": true, "sfc_siena": true, "bnxt_en": true}
 
 // index returns the ifindex that a device without a PCI address had when it was first seen, 0 for another kind of ID.
 func (id ID) index() (index int) {

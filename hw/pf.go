@@ -72,6 +72,9 @@ func (h *pfs) LegacyPF(ref string) (PF, error) {
 	if err != nil {
 		return PF{}, err
 	}
+	if err := h.checkOnePort(pf); err != nil {
+		return PF{}, err
+	}
 	id, _, err := h.sys.text("class/net/" + pf.Name + "/phys_switch_id")
 	if err != nil || id == "" { // reading it is EOPNOTSUPP on a NIC without an eswitch
 		return pf, nil
@@ -84,6 +87,25 @@ func (h *pfs) LegacyPF(ref string) (PF, error) {
 			"switch on the host; change that with: devlink dev eswitch set pci/%s mode legacy: %w", pf.PCI(), ErrUnsupported)}
 	}
 	return pf, nil
+}
+
+// checkOnePort refuses a function with several ports, as a ConnectX-3 (mlx4) is: which of them its VFs use is not told.
+func (h *pfs) checkOnePort(pf PF) error {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return &Error{Dev: pf.String(), Op: "list links", Err: err}
+	}
+	all, err := h.netdevsAt(pf.PCI(), links)
+	if err != nil {
+		return nil // a name changes just now: another port has been there before
+	}
+	for _, n := range all {
+		if n.ID != pf.ID {
+			return &Error{Dev: pf.String(), Err: fmt.Errorf("%s is another port of the same pci function, and its vfs may be of either; "+
+				"hand over a whole port or vf with mode=passthrough: %w", n.Name, ErrUnsupported)}
+		}
+	}
+	return nil
 }
 
 // PFSnapshot is the state of a PF before EnableVFs, for DisableVFs to restore.

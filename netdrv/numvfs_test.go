@@ -52,3 +52,20 @@ func TestHostUsesPF(t *testing.T) {
 		m.wantKeys()
 	})
 }
+
+// TestOtherNumber: the error about a number of VFs that is not the one of other networks names them.
+func TestOtherNumber(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("one", "netdevice=ens1f0", "numvfs=2")
+		m.mustCreate("two", "netdevice=ens1f0")
+		wantError(t, m.create("n", "netdevice=ens1f0", "numvfs=3"), "option numvfs: 3 is not possible: the plugin made 2 vfs on "+
+			"ens1f0 (0000:01:00.0) for network one, two; say numvfs=2, or leave it out")
+		m.mustRun("a", "one")
+		m.mustRemove("one")
+		m.mustRemove("two")
+		wantError(t, m.create("n", "netdevice=ens1f0", "numvfs=3"), "option numvfs: 3 is not possible: the plugin made 2 vfs on "+
+			"ens1f0 (0000:01:00.0) for containers that are ending; say numvfs=2, or leave it out")
+	})
+}

@@ -116,6 +116,53 @@ func TestPluggedBackIn(t *testing.T) {
 	})
 }
 
+// secondPort is the second port of a NIC whose driver numbers its ports in dev_port, PFs and VFs.
+func secondPort() hwtest.PF {
+	return hwtest.PF{Name: "ens1f0", PCI: pfPCI, TotalVFs: 2, Port: 1, Behaviour: hwtest.SFC(), Driver: "sfc", VFDriver: "sfc"}
+}
+
+// TestNumberedPort: PF and VFs have a port number although each function has one netdev. The VFs are given to containers and restored, and
+// created again after a reboot before a container asks for them.
+func TestNumberedPort(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(secondPort())
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=7")
+		m.mustRun("a", "n")
+		m.end("a")
+		m.mustRun("b", "n")
+		m.reboot(func(m *machine) { m.kernel.AddPF(secondPort()) })
+		m.after(10 * time.Second)
+		if n := m.kernel.NumVFs(pfPCI); n != 2 {
+			t.Errorf("%d vfs, want 2 as before:\n%s", n, m.kernel)
+		}
+		m.must(m.deleteFrom("b", "n"))
+		m.mustRun("c", "n")
+		m.end("c")
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestSeveralPorts: a function with several ports, as of a ConnectX-3, is refused under each of their names.
+func TestSeveralPorts(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(hwtest.PF{Name: "ens1", PCI: pfPCI, TotalVFs: 8, VFs: 2, Up: true})
+		m.kernel.AddOn(pfPCI, "", 1, hw.Link{Name: "ens1d1"})
+		m.settled()
+		before := m.kernel.String()
+		const why = " is another port of the same pci function, and its vfs may be of either; hand over a whole port or vf with " +
+			"mode=passthrough: not supported by the driver"
+		wantError(t, m.create("n", "netdevice=ens1"), "option netdevice: ens1 (0000:01:00.0): ens1d1"+why)
+		wantError(t, m.create("n", "netdevice=ens1d1"), "option netdevice: ens1d1 (0000:01:00.0): ens1"+why)
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
 // TestVFsTakenAway: an administrator removes the VFs of a PF that stays. They are created again when a container needs one.
 func TestVFsTakenAway(t *testing.T) {
 	t.Parallel()

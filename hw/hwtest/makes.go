@@ -150,6 +150,15 @@ func BNXTOldFirmware() Behaviour {
 	return b
 }
 
+// SFC is a Solarflare NIC (EF10): ef10_sriov.c sets MAC, VLAN, spoofchk and link state, no trust and no rates. With PF.Port it has the
+// port's number as dev_port, PF and VFs, each of which has one netdev.
+func SFC() Behaviour {
+	b := IGB()
+	b.Source = Source{SourceRead, "net/ethernet/sfc/ef10_sriov.c, net/ethernet/sfc/ef10.c"}
+	b.Trust, b.VLANQoS, b.LinkState = false, false, true
+	return b
+}
+
 // Virtio is a virtio-net device. drivers/net/virtio_net.c has no operation for VFs at all.
 func Virtio() Behaviour {
 	b := IGB()

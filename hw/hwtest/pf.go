@@ -32,6 +32,7 @@ type PF struct {
 	VFOffset int    // of the first VF's PCI address, 0x80
 	VFStride int    // 2
 	PortName string // phys_port_name; "" for a driver that has none
+	Port     int    // dev_port of its netdev and of its VFs'
 
 	VFQueues  int    // combined queues that a VF has and that can be reduced; 0 if they cannot be changed, as with igbvf
 	LocalCPUs string // of its NUMA node, "0-3"
@@ -123,7 +124,7 @@ func (k *Kernel) AddPF(c PF) {
 		return
 	}
 	k.boundLocked(d, c.Driver)
-	d.net = &link{dev: d, cable: !c.Unplugged, trained: c.Up && !c.Unplugged, assign: nameRenamed, udevName: c.Name,
+	d.net = &link{dev: d, port: c.Port, cable: !c.Unplugged, trained: c.Up && !c.Unplugged, assign: nameRenamed, udevName: c.Name,
 		Link: hw.Link{Name: c.Name, Type: "ether", MAC: c.MAC, PermMAC: c.MAC, MTU: 1500, TxQLen: 1000, Up: c.Up}}
 	if c.InfiniBand {
 		d.net.Type, d.net.PermMAC, d.net.MTU, d.net.TxQLen = "infiniband", "", 2044, 256

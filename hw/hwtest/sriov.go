@@ -108,7 +108,7 @@ func (k *Kernel) bindLocked(d *device, name string) {
 }
 
 func (k *Kernel) makeNetdevLocked(d *device) {
-	l := &link{dev: d, cable: !d.conf.Unplugged, assign: nameByKernel, udevName: d.conf.Name,
+	l := &link{dev: d, port: d.conf.Port, cable: !d.conf.Unplugged, assign: nameByKernel, udevName: d.conf.Name,
 		Link: hw.Link{Name: k.freeNameLocked("eth"), Type: "ether", MAC: d.conf.MAC, MTU: 1500, TxQLen: 1000}}
 	if d.pf != nil {
 		l.cable = true

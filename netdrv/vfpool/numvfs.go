@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 
 	"go.uber.org/zap"
@@ -59,12 +60,25 @@ func (p *Pool) ensureLocked(ctx context.Context, pf hw.PF, want int) error {
 		}
 		return p.createNew(ctx, pf, want)
 	case want > 0 && want != r.Rec.NumVFs:
-		return fmt.Errorf("option numvfs: %d is not possible: the plugin made %d vfs on %s for other networks", want,
-			r.Rec.NumVFs, pf)
+		return p.countDiffers(ctx, pf, want, r.Rec.NumVFs)
 	case r.Rec.Done && pf.NumVFs > 0:
 		return nil
 	}
 	return p.create(ctx, pf, r)
+}
+
+// countDiffers returns the error about a number of VFs that is not the one that the plugin created, with the networks that it did so for.
+func (p *Pool) countDiffers(ctx context.Context, pf hw.PF, want, have int) error {
+	users, err := p.users(ctx, pf.PCI())
+	if err != nil {
+		return err
+	}
+	whom := "containers that are ending"
+	if len(users) > 0 {
+		whom = "network " + strings.Join(users, ", ")
+	}
+	return fmt.Errorf("option numvfs: %d is not possible: the plugin made %d vfs on %s for %s; say numvfs=%d, or leave it out",
+		want, have, pf, whom, have)
 }
 
 // ownedByAdmin reports whether a PF's VFs are not those of its record: after a reboot the host's configuration created some first, or

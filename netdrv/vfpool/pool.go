@@ -95,15 +95,9 @@ func (p *Pool) read(ctx context.Context, pci string, near hw.CPUs) (pf PF, err e
 
 // needed reports whether a network or an allocation needs the PF's VFs.
 func (p *Pool) needed(ctx context.Context, pci string) (bool, error) {
-	networks, err := ledger.List[ledger.Network](ctx, p.Store, ledger.NetworkPrefix)
-	if err != nil {
-		return false, err
-	}
-	for _, n := range networks {
-		ours := slices.ContainsFunc(n.Rec.Devices, func(d ledger.Device) bool { return d.ID.PCI() == pci })
-		if o, err := option.Parse(n.Rec.Options); ours && err == nil && o.UsesVFs() {
-			return true, nil
-		}
+	users, err := p.users(ctx, pci)
+	if len(users) > 0 || err != nil {
+		return len(users) > 0, err
 	}
 	held, err := p.Allocations.List(ctx)
 	for _, a := range held {
@@ -112,6 +106,22 @@ func (p *Pool) needed(ctx context.Context, pci string) (bool, error) {
 		}
 	}
 	return false, err
+}
+
+// users returns the networks that use a PF's VFs, by their short IDs.
+func (p *Pool) users(ctx context.Context, pci string) ([]string, error) {
+	networks, err := ledger.List[ledger.Network](ctx, p.Store, ledger.NetworkPrefix)
+	if err != nil {
+		return nil, err
+	}
+	var users []string
+	for _, n := range networks {
+		ours := slices.ContainsFunc(n.Rec.Devices, func(d ledger.Device) bool { return d.ID.PCI() == pci })
+		if o, err := option.Parse(n.Rec.Options); ours && err == nil && o.UsesVFs() {
+			users = append(users, ledger.ShortID(n.Rec.ID))
+		}
+	}
+	return users, nil
 }
 
 // present reports whether a PF is in the host. A PF that cannot be read counts as present.

@@ -99,7 +99,11 @@ func (r *Recreator) record(pci string, err error) {
 
 // recreate creates the VFs of one PF if they are needed. It returns busy if a call is at work on the PF.
 func (p *Pool) recreate(ctx context.Context, pci string) (busy bool, err error) {
-	if err := p.Host.WaitName(ctx, hw.ID(pci)); err != nil {
+	id := hw.ID(pci)
+	if n, err := p.Host.Netdev(pci); err == nil { // it may have a port number
+		id = n.ID
+	}
+	if err := p.Host.WaitName(ctx, id); err != nil {
 		return false, err
 	}
 	unlock, ok := p.Locks.TryLock(LockName(pci))
