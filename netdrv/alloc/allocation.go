@@ -74,6 +74,12 @@ func (a *Allocation) LowerDevice() hw.ID { return cmp.Or(a.Parent, a.Device) }
 // HasParts reports whether other allocations are part of this one, and end with it.
 func (a *Allocation) HasParts() bool { return a.Bond != nil }
 
+// HasMAC reports whether the device was given a MAC, or had it before and gets it back.
+func (a *Allocation) HasMAC(mac hw.MAC) bool {
+	return a.VFSpec.MAC == mac || a.Child != nil && a.Child.MAC == mac ||
+		a.Snapshot.VF != nil && a.Snapshot.VF.MAC == mac || a.Snapshot.Link != nil && a.Snapshot.Link.MAC == mac
+}
+
 // Ending reports whether the endpoint is gone and the device is not free yet.
 func (a *Allocation) Ending() bool { return a.State == Freeing || a.State == Quarantined }
 

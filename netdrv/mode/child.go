@@ -106,7 +106,7 @@ func (m child) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(r.Network.ID), r.Network.Devices[0].Name, err)
 	}
-	if err := checkMAC(r.Options, parent, held); err != nil {
+	if err := m.checkMAC(r, parent, held); err != nil {
 		return nil, err
 	}
 	if mtu := r.Options.MTU; mtu != nil && *mtu > parent.MTU {
@@ -137,8 +137,10 @@ func (m child) held(ctx context.Context, r *Request) (alloc.Set, error) {
 	return alloc.Set{a.Device: a}, nil
 }
 
-// checkMAC refuses a MAC that the child cannot have, or that another child of the device has: it could not be set up.
-func checkMAC(o *option.Network, parent hw.Netdev, held alloc.Set) error {
+// checkMAC refuses a MAC that the child cannot have, or that another child of the device has: it could not be set up. It also refuses one
+// of the VFs of the device.
+func (m child) checkMAC(r *Request, parent hw.Netdev, held alloc.Set) error {
+	o := r.Options
 	if o.MAC == "" {
 		return nil
 	}
@@ -156,7 +158,7 @@ func checkMAC(o *option.Network, parent hw.Netdev, held alloc.Set) error {
 			return &vfpool.BusyError{Text: fmt.Sprintf("mac address %s: %s", o.MAC, a.Holder()), Soon: a.FreeSoon()}
 		}
 	}
-	return nil
+	return m.devices.checkMAC(parent, o.MAC, hw.MadeID(r.Endpoint), held)
 }
 
 // Prepare creates the child.

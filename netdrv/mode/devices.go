@@ -2,6 +2,7 @@ package mode
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -41,6 +42,29 @@ func (d devices) same(id hw.ID, dev hw.Netdev) bool {
 // uses reports whether dev is one of a network's devices.
 func (d devices) uses(n ledger.Network, dev hw.Netdev) bool {
 	return slices.ContainsFunc(n.Devices, func(have ledger.Device) bool { return d.same(have.ID, dev) })
+}
+
+// checkMAC refuses a MAC that another function of a PF has, or a container's device on it. n may be any device; except is the one that is
+// to get the MAC.
+func (d devices) checkMAC(n hw.Netdev, mac hw.MAC, except hw.ID, held alloc.Set) error {
+	pf, err := d.host.PF(n.Name)
+	if mac == "" || errors.Is(err, hw.ErrUnsupported) { // no PF
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	all := vfpool.PF{PF: pf}
+	if all.VFs, err = d.host.VFs(pf); err != nil {
+		return err
+	}
+	if all.States, err = d.host.VFStates(pf); err != nil {
+		return err
+	}
+	if owner, soon := all.MACOwner(mac, except, held); owner != "" {
+		return &vfpool.BusyError{Text: fmt.Sprintf("mac address %s: %s", mac, owner), Soon: soon}
+	}
+	return nil
 }
 
 // checkTuning refuses, when a network is created, CPUs and offloads that do not exist. Any device will do as n.

@@ -148,6 +148,9 @@ func (m passthrough) Claim(ctx context.Context, r *Request) (*alloc.Allocation, 
 	if mac != "" && dev.Type != "ether" {
 		return nil, fmt.Errorf("mac address %s: %s is an %s device, whose address cannot be chosen", mac, dev.Name, dev.Type)
 	}
+	if err := m.checkMAC(dev, mac, dev.ID, held); err != nil {
+		return nil, err
+	}
 	snap, err := m.host.SnapshotNetdev(dev)
 	if err != nil {
 		return nil, err

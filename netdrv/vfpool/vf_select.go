@@ -83,6 +83,11 @@ func (s Selector) busy(c Candidate) (reason string, soon bool, _ error) {
 	if a := s.Held[c.VF.ID()]; a != nil {
 		return a.Holder(), a.FreeSoon(), nil
 	}
+	if owner, soon := c.PF.MACOwner(cmp.Or(s.Want.MAC, c.MAC()), c.VF.ID(), s.Held); owner != "" && s.Want.MAC == "" {
+		return fmt.Sprintf("%s would get mac address %s: %s", c.VF, c.MAC(), owner), soon, nil
+	} else if owner != "" {
+		return "", false, &BusyError{fmt.Sprintf("mac address %s: %s", s.Want.MAC, owner), soon}
+	}
 	if c.PF.Resetting(c.VF, c.PF.States) {
 		return c.VF.String() + " is being reset by the driver of its pf", true, nil
 	}
@@ -128,6 +133,30 @@ func (s Selector) macHolder() *alloc.Allocation {
 		}
 	}
 	return nil
+}
+
+// MACOwner says which function of a PF, or which container's device on it, has a MAC, or has it again when it is restored; "" for none. Two
+// of them with one MAC would receive each other's frames, and both would pass the spoof check. except is the device that is to get the
+// MAC. soon is true if the owner will be free soon.
+func (pf PF) MACOwner(mac hw.MAC, except hw.ID, held alloc.Set) (owner string, soon bool) {
+	if mac == "" {
+		return "", false
+	}
+	if except != pf.ID && (pf.MAC == mac || pf.PermMAC == mac) {
+		return pf.String() + " has it", false
+	}
+	for _, a := range held {
+		onPF := a.PF == pf.PCI() || a.Parent == pf.ID
+		if onPF && a.Device != except && a.State != alloc.Quarantined && a.HasMAC(mac) {
+			return a.Holder(), a.FreeSoon()
+		}
+	}
+	for _, vf := range pf.VFs {
+		if vf.ID() != except && held[vf.ID()] == nil && (pf.States[vf.Index].MAC == mac || vf.Netdev.MAC == mac) {
+			return vf.String() + " has it", false
+		}
+	}
+	return "", false
 }
 
 // guidHolder returns the allocation of a VF that was given the wanted GUID, on any PF: they may be in one fabric.
