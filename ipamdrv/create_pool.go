@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/netip"
 
 	"golang.org/x/sync/semaphore"
 
+	"github.com/mellanox/passthrough/internal/number"
 	"github.com/mellanox/passthrough/ipamdrv/option"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
@@ -158,14 +158,14 @@ func (c *creator) checkSame(have pool.Record, q *poolRequest) error {
 		return pool.Refuse(ErrInvalid, "pool %q has ip-range %s; %s", name, is, same)
 	}
 	for _, o := range option.All() {
-		if is := have.Options[o.Name]; is != q.rec.Options[o.Name] {
+		if is := have.Options[o.Name]; number.Canonical(is) != number.Canonical(q.rec.Options[o.Name]) {
 			if is == "" {
 				is = "the default"
 			}
 			return pool.Refuse(ErrInvalid, "pool %q has %s for option %s; %s", name, is, o.Name, same)
 		}
 	}
-	if !maps.Equal(have.Options, q.rec.Options) {
+	if len(have.Options) != len(q.rec.Options) { // it has one that this version does not know
 		return pool.Refuse(ErrInvalid, "pool %q has other options; %s", name, same)
 	}
 	return nil

@@ -317,6 +317,8 @@ func TestParseDefaultPools(t *testing.T) {
 		"10.0.0.0/8":          `default pool "": must be an address and a prefix length, such as 10.1.0.0/24 or fd00:1::/64`,
 		"10.0.0.0/16:15":      `default pool "10.0.0.0/16:15": the length of its subnets must be 16 to 30`,
 		"10.0.0.0/16:31":      `default pool "10.0.0.0/16:31": the length of its subnets must be 16 to 30`,
+		"10.0.0.0/16:+24":     `default pool "10.0.0.0/16:+24": the length of its subnets must be 16 to 30`,
+		"10.0.0.0/16:024":     `default pool "10.0.0.0/16:024": the length of its subnets must be 16 to 30`,
 		"fd00::/48:x":         `default pool "fd00::/48:x": the length of its subnets must be 48 to 126`,
 		"10.0.0.0/16:24,x:24": `default pool "x": must be an address and a prefix length, such as 10.1.0.0/24 or fd00:1::/64`,
 	} {

@@ -7,9 +7,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/mellanox/passthrough/internal/number"
 	"github.com/mellanox/passthrough/ipamdrv/addr"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
@@ -33,8 +33,8 @@ func ParseDefaultPools(text string) ([]DefaultPool, error) {
 		if err != nil {
 			return nil, pool.Invalid(err)
 		}
-		bits, err := strconv.Atoi(item[colon+1:])
-		if err != nil || bits < prefix.Bits() || bits > prefix.Addr().BitLen()-2 {
+		bits, ok := number.Parse(item[colon+1:], prefix.Bits(), prefix.Addr().BitLen()-2)
+		if !ok {
 			return nil, pool.Refuse(ErrInvalid, "default pool %.64q: the length of its subnets must be %d to %d", item, prefix.Bits(),
 				prefix.Addr().BitLen()-2)
 		}

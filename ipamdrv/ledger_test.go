@@ -24,6 +24,7 @@ func TestForeignRecords(t *testing.T) {
 	}{
 		{"least", `{"subnet":"10.9.0.0/24"}`, "", nil, ""},
 		{"more than we know", `{"v":1,"subnet":"10.9.0.0/24","colour":"red"}`, "", nil, ""},
+		{"lenient number", `{"subnet":"10.9.0.0/24","options":{"prefetch":"010","quarantine":"+30s"}}`, "", nil, ""},
 		{"empty lease", `{"subnet":"10.9.0.0/24"}`, `{}`, ipamdrv.ErrInUse,
 			"pool 10.9.0.0/24: request address 10.9.0.2: in use by a container"},
 		{"damaged lease", `{"subnet":"10.9.0.0/24"}`, `{`, ipamdrv.ErrInUse, "pool 10.9.0.0/24: request address 10.9.0.2: " +

@@ -8,6 +8,7 @@ import (
 
 	"go.uber.org/zap/zapcore"
 
+	"github.com/mellanox/passthrough/internal/number"
 	"github.com/mellanox/passthrough/ipamdrv"
 )
 
@@ -55,10 +56,9 @@ var settings = []setting{
 		}},
 	// The upper bound is below what an engine waits for an answer by default, 30 s (docker plugin enable --timeout): it retries a call that
 	// takes longer with an empty body, and the result is lost.
-	{"HANDLER_TIMEOUT", "10s", "a duration from 1s to 25s", func(c *config, v string) bool {
-		d, err := time.ParseDuration(v)
-		c.handlerTimeout = d
-		return err == nil && d >= time.Second && d <= 25*time.Second
+	{"HANDLER_TIMEOUT", "10s", "a duration from 1s to 25s", func(c *config, v string) (ok bool) {
+		c.handlerTimeout, ok = number.ParseDuration(v, time.Second, 25*time.Second)
+		return ok
 	}},
 	{"DEVICES", "", "NAME=DEVICE,DEVICE... with ; between names", func(c *config, v string) bool {
 		_, err := parseDevices(v)

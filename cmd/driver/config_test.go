@@ -54,6 +54,7 @@ func TestConfigRefusals(t *testing.T) {
 		{"SOCKET=p.sock", `environment: SOCKET="p.sock": must be an absolute path of at most 107 bytes`},
 		{"SOCKET=" + long, `environment: SOCKET="` + long + `": must be an absolute path of at most 107 bytes`},
 		{"HANDLER_TIMEOUT=10", `environment: HANDLER_TIMEOUT="10": must be a duration from 1s to 25s`},
+		{"HANDLER_TIMEOUT=+10s", `environment: HANDLER_TIMEOUT="+10s": must be a duration from 1s to 25s`},
 		{"HANDLER_TIMEOUT=0s", `environment: HANDLER_TIMEOUT="0s": must be a duration from 1s to 25s`},
 		{"HANDLER_TIMEOUT=26s", `environment: HANDLER_TIMEOUT="26s": must be a duration from 1s to 25s`},
 		{"REQUIRE_MAC=yes", `environment: REQUIRE_MAC="yes": must be true or false`},

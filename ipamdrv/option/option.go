@@ -9,12 +9,12 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/docker/libnetwork/netlabel"
 
+	"github.com/mellanox/passthrough/internal/number"
 	"github.com/mellanox/passthrough/internal/opttable"
 	"github.com/mellanox/passthrough/ipamdrv/addr"
 )
@@ -74,11 +74,7 @@ var table = opttable.Table[Config]{Noun: "ipam option", Options: []Option{
 		Name: "prefetch", Values: "0 to 32", Default: "0",
 		Help: "with STORE=etcd://...: how many addresses a node leases ahead for the network, to have some to give while etcd is " +
 			"not available. No other node gets them meanwhile",
-		Parse: func(c *Config, v string) error {
-			n, err := strconv.ParseUint(v, 10, 8)
-			c.Prefetch, err = allowed(int(n), err == nil && n <= 32)
-			return err
-		},
+		Parse: func(c *Config, v string) (err error) { c.Prefetch, err = allowed(number.Parse(v, 0, 32)); return err },
 	},
 	{
 		Name: "reuse", Values: "last or immediate", Default: "last",
@@ -126,8 +122,7 @@ func allowed[T any](value T, ok bool) (T, error) {
 
 // duration parses a cooldown.
 func duration(v string) (time.Duration, error) {
-	d, err := time.ParseDuration(v)
-	return allowed(d, err == nil && d >= time.Second && d <= 365*24*time.Hour)
+	return allowed(number.ParseDuration(v, time.Second, 365*24*time.Hour))
 }
 
 // device matches the names of network devices (net/core/dev.c, dev_valid_name; IFNAMSIZ is 16).
@@ -214,4 +209,18 @@ func Parse(users map[string]string) (Config, error) {
 			"say only one of them")
 	}
 	return c, nil
+}
+
+// numeric are the options whose value is a number or a duration.
+var numeric = []string{"prefetch", "quarantine", "sticky"}
+
+// ParseStored parses the options of a pool's record. Older versions accepted some numbers and durations that Parse refuses, such as 010.
+func ParseStored(stored map[string]string) (Config, error) {
+	options := maps.Clone(stored)
+	for _, name := range numeric {
+		if v, given := options[name]; given {
+			options[name] = number.Canonical(v)
+		}
+	}
+	return Parse(options)
 }

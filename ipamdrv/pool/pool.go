@@ -119,7 +119,7 @@ func (p *Pool) Load(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c, err := option.Parse(rec.Options)
+	c, err := option.ParseStored(rec.Options)
 	if err != nil {
 		return fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
 	}

@@ -81,7 +81,7 @@ func (p *Pool) poolRemoval(ctx context.Context, rec Record, shares []string) (re
 	for _, key := range shares {
 		plan.last = append(plan.last, store.Del(key))
 	}
-	if c, err := option.Parse(rec.Options); err == nil && c.PoolName != "" {
+	if c, err := option.ParseStored(rec.Options); err == nil && c.PoolName != "" {
 		plan.last = append(plan.last, store.Del(NameKey(c.PoolName, rec.Subnet.Addr().Is6())))
 	}
 	if rec.FromDefault {

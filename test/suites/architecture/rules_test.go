@@ -43,6 +43,8 @@ var imports = []rule{
 var calls = []rule{
 	forbid(`^os\.(Getenv|LookupEnv|Environ|ExpandEnv|Exit)$`, `^cmd/`, "only cmd reads the environment and ends the process"),
 	forbid(`^(os|syscall|unix)\.(Exec|ForkExec|StartProcess|Clone)`, `^$`, "the product runs no other program"),
+	forbid(`^(strconv\.(Atoi|ParseInt|ParseUint)|time\.ParseDuration|fmt\.Sscan.*)$`, `^(cmd|hw|internal|ipamdrv/node|netdrv|store|test)(/|$)`,
+		"numbers of users are parsed by internal/number, which refuses 0100 and +100"),
 	forbid(`^time\.Sleep$`, `^$`, "a wait has a condition, a context and a bound"),
 }
 

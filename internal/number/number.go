@@ -1,0 +1,44 @@
+// Package number parses the numbers and durations that users write. It refuses what strconv and time accept although the user may have meant
+// something else: 0100 (octal?), +100, spaces, a newline.
+package number
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Parse parses a decimal number from low to high, which are not negative. It returns false for any other text: a sign, a leading zero, spaces.
+func Parse(text string, low, high int) (int, bool) {
+	n, err := strconv.Atoi(text)
+	if err != nil || n < low || n > high || strconv.Itoa(n) != text {
+		return 0, false
+	}
+	return n, true
+}
+
+// duration matches numbers with units, without a sign and without leading zeros.
+var duration = regexp.MustCompile(`^((0|[1-9][0-9]*)(\.[0-9]+)?(h|m|s|ms|us|µs|ns))+$`)
+
+// ParseDuration parses a duration from low to high, such as 90s, 1.5h or 1h30m.
+func ParseDuration(text string, low, high time.Duration) (time.Duration, bool) {
+	d, err := time.ParseDuration(text)
+	if err != nil || d < low || d > high || !duration.MatchString(text) {
+		return 0, false
+	}
+	return d, true
+}
+
+// Canonical returns the number or the duration in a form that [Parse] or [ParseDuration] accepts, and any other text as it is. It is for records
+// with the text of options, which older versions parsed with strconv and time: what they accepted must stay readable.
+func Canonical(text string) string {
+	trimmed := strings.TrimSpace(text)
+	if n, err := strconv.Atoi(trimmed); err == nil {
+		return strconv.Itoa(n)
+	}
+	if d, err := time.ParseDuration(trimmed); err == nil {
+		return d.String()
+	}
+	return text
+}
