@@ -85,7 +85,7 @@ func (h *netdevs) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, err
 		return Netdev{}, err
 	}
 	if !parent.Up {
-		if err := h.setUp(parent, true); err != nil {
+		if err := h.open(ctx, parent); err != nil {
 			return Netdev{}, err
 		}
 	}

@@ -45,7 +45,7 @@ func (h *tuner) IRQAffinity(ctx context.Context, id ID) (map[int]string, error) 
 	}
 	now, vectors, err := h.affinity(n)
 	if err == nil && now == nil && vectors > 0 && !n.Up {
-		err = h.whileUp(n, func() error {
+		err = h.whileUp(ctx, n, func() error {
 			return wait(ctx, irqBound, func() (bool, error) {
 				now, _, err = h.affinity(n)
 				return len(now) > 0, err
@@ -92,11 +92,11 @@ func (h *tuner) affinity(n Netdev) (now map[int]string, vectors int, err error) 
 }
 
 // whileUp calls do while a device is up. One that was down is set down again.
-func (h *links) whileUp(n Netdev, do func() error) error {
+func (h *links) whileUp(ctx context.Context, n Netdev, do func() error) error {
 	if n.Up {
 		return do()
 	}
-	if err := h.setUp(n, true); err != nil {
+	if err := h.open(ctx, n); err != nil {
 		return err
 	}
 	return errors.Join(do(), h.setUp(n, false))
@@ -131,7 +131,7 @@ func (h *tuner) SpreadIRQs(id ID, c Cores, irqs map[int]string) error {
 func (h *tuner) setAffinities(n Netdev, want map[int]string) error {
 	left, err := h.setAffinitiesOnce(n, want)
 	if err == nil && len(left) > 0 && !n.Up {
-		err = h.whileUp(n, func() error {
+		err = h.whileUp(context.Background(), n, func() error {
 			left, err = h.setAffinitiesOnce(n, left)
 			return err
 		})

@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -219,6 +220,14 @@ func (h *links) setDownIfNeeded(index int, a LinkAttr, want Link) error {
 	return err
 }
 
+// open sets a link up. A driver refuses that while it resets the device, or while a VF does not reach its PF (iavf_open: EBUSY;
+// ixgbevf_open: IXGBE_ERR_MBX, which is -ENETDOWN; Linux 6.12). open waits until that is over, see openBound.
+func (h *links) open(ctx context.Context, n Netdev) error {
+	resetting := func(err error) bool { return errors.Is(err, ErrBusy) || errors.Is(err, unix.ENETDOWN) }
+	return retryOn(ctx, openBound, resetting, func() error { return h.setUp(n, true) })
+}
+
+// setUp sets a link up or down.
 func (h *links) setUp(n Netdev, up bool) error {
 	op := "set down"
 	if up {

@@ -194,7 +194,7 @@ func (h *vfCount) assignMAC(ctx context.Context, pf PF, vf VF) error {
 // to each other.
 func (h *vfLifecycle) raisePF(ctx context.Context, pf PF) error {
 	if !pf.Up {
-		if err := h.setUp(pf.Netdev, true); err != nil {
+		if err := h.open(ctx, pf.Netdev); err != nil {
 			return err
 		}
 	}

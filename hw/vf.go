@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"time"
 )
 
 // VF is one virtual function of a PF.
@@ -132,6 +133,12 @@ func (p PF) notReported() error {
 	return fmt.Errorf("driver %s does not say what is set for it; it may be resetting it: %w", p.Driver, ErrBusy)
 }
 
+// DownReason returns, in words, why a PF that is down may be why its VFs are neither reported nor changed (bnx2x, and bnxt_en of its
+// vendor), and the remedy.
+func (p PF) DownReason() string {
+	return fmt.Sprintf("%s is down, and its driver %s does nothing for vfs until it is up; set it up (ip link set %s up)", p, p.Driver, p.Name)
+}
+
 // noVFOps returns true if a PF has VFs and its driver reports nothing of them: it has no operations for VFs (virtio).
 func (h *vfs) noVFOps(pf PF) (bool, error) {
 	states, err := h.VFStates(pf)
@@ -146,7 +153,9 @@ func (h *vfs) CheckVFsReported(ctx context.Context, pf PF) error {
 	if err != nil {
 		return err
 	}
-	_, err = h.awaitReports(ctx, pf, vfs)
+	if _, err = h.awaitReports(ctx, pf, vfs); errors.Is(err, ErrUnsupported) && !pf.Up {
+		return errors.New(pf.DownReason())
+	}
 	return err
 }
 
@@ -197,11 +206,15 @@ func (h *vfs) CheckVFSupport(pf PF, spec VFSpec) error {
 }
 
 // vfState reads what the PF has set for a VF. A PF that never reports anything gives the zero state: nothing set. If it has
-// nothing to report just now, see Resetting, the error matches ErrBusy.
+// nothing to report just now, see Resetting, the error matches ErrBusy; if it may be because the PF is down, it does not, as waiting
+// does not help.
 func (h *vfs) vfState(pf PF, vf VF) (VFState, error) {
 	all, err := h.kernel.VFs(pf.Index)
 	if err != nil {
 		return VFState{}, err
+	}
+	if pf.Resetting(vf, all) && !pf.Up {
+		return VFState{}, errors.New(pf.DownReason())
 	}
 	if pf.Resetting(vf, all) {
 		return VFState{}, pf.notReported()
@@ -241,9 +254,14 @@ func (h *vfs) vfApplier(ctx context.Context, pf PF, vf VF) applier[VFState, VFAt
 // retryBusy repeats, for a while, what a driver cannot do just now: i40e answers EAGAIN while a VF is being reset, or another
 // is at work (i40e_virtchnl_pf.c, Linux 6.12).
 func retryBusy(ctx context.Context, do func() error) error {
+	return retryOn(ctx, vfResetBound, func(err error) bool { return errors.Is(err, ErrBusy) }, do)
+}
+
+// retryOn repeats do until it succeeds, its error is not retryable, or bound has passed, and returns its last error.
+func retryOn(ctx context.Context, bound time.Duration, retryable func(error) bool, do func() error) error {
 	var last error
-	err := wait(ctx, vfResetBound, func() (bool, error) {
-		if last = do(); errors.Is(last, ErrBusy) {
+	err := wait(ctx, bound, func() (bool, error) {
+		if last = do(); last != nil && retryable(last) {
 			return false, nil
 		}
 		return true, last

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 )
 
 // Snapshot is the state of a device before it was attached: all that its release has to restore. It is plain data,
@@ -68,12 +69,14 @@ func (h *vfLifecycle) SetVF(ctx context.Context, pf PF, vf VF, spec VFSpec) (Net
 	if err := p.apply(spec.VFState); err != nil {
 		return Netdev{}, err
 	}
-	return h.Bind(ctx, pf, vf)
+	n, err := h.Bind(ctx, pf, vf)
+	return n, h.blame(pf, vf, err)
 }
 
 // ReadyVF makes a VF usable after SetVF: its netdev gets the spec's MAC, must have carrier while it is up, and is down
-// again. A VF without carrier on a PF that has carrier is rebound once; then the error matches ErrDeviceFault. The MAC
-// of the result is the netdev's: on a PF without VF operations a BestEffort MAC may not have been set.
+// again. A VF without carrier on a PF that has carrier is rebound once; then the error matches ErrDeviceFault. A VF that
+// its driver cannot set up just now is waited for; then the error matches ErrBusy. The MAC of the result is the
+// netdev's: on a PF without VF operations a BestEffort MAC may not have been set.
 func (h *vfLifecycle) ReadyVF(ctx context.Context, pf PF, vf VF, spec VFSpec) (Netdev, error) {
 	n, err := h.Find(ID(vf.PCI))
 	if err != nil {
@@ -94,24 +97,20 @@ func (h *vfLifecycle) ReadyVF(ctx context.Context, pf PF, vf VF, spec VFSpec) (N
 			n, mac = m, m.MAC
 		}
 	}
-	if spec.LinkMode == LinkDisable { // it has no carrier by its spec
-		return n, nil
-	}
-	err = h.testCarrier(ctx, pf, n)
+	err = h.testVF(ctx, pf, vf, n, spec.LinkMode, vfCarrierBound)
 	if !errors.Is(err, ErrDeviceFault) {
 		return n, err
 	}
 	if n, err = h.Rebind(ctx, pf, vf); err != nil {
-		return Netdev{}, err
+		return Netdev{}, h.blame(pf, vf, err)
 	}
 	if n.MAC != mac && mac != "" { // the PF has set none, so the driver has made up another
 		if n, err = h.restoreMAC(vf, n, mac); err != nil {
 			return Netdev{}, err
 		}
 	}
-	if err := h.testCarrier(ctx, pf, n); err != nil {
-		return Netdev{}, &Error{Dev: vf.String(), Op: "wait for carrier", Err: fmt.Errorf(
-			"%w, also after it was unbound and bound; is it seen in the kernel log (dmesg)?", err)}
+	if err := h.testVF(ctx, pf, vf, n, spec.LinkMode, vfReboundBound); err != nil {
+		return Netdev{}, fmt.Errorf("%w, also after it was unbound and bound; is it seen in the kernel log (dmesg)?", err)
 	}
 	return n, nil
 }
@@ -147,29 +146,81 @@ func macMismatch(vf VF, n Netdev, mac MAC) error {
 	return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: fmt.Errorf("the device says %s: %w", n.MAC, ErrInvalid)}
 }
 
-// testCarrier brings a VF up until it has carrier, and down again. If the PF has no carrier, the VF cannot be tested;
-// that is checked last, because igb drops the carrier for a moment when VFs are created (Linux 6.12).
-func (h *vfLifecycle) testCarrier(ctx context.Context, pf PF, n Netdev) (err error) {
-	if err := h.setUp(n, true); err != nil {
-		return fmt.Errorf("%w (%w)", err, ErrDeviceFault)
-	}
-	defer func() { err = errors.Join(err, h.setUp(n, false)) }()
-	err = wait(ctx, vfCarrierBound, func() (bool, error) {
-		now, err := h.Find(n.ID)
-		return now.Carrier, err
-	})
-	if !timedOut(err) {
+// testVF sets a VF up until it has carrier, unless its PF has disabled its link, and down again. A VF is faulty, ErrDeviceFault, if
+// it is up without carrier for bound while its PF has carrier. A VF whose PF has none cannot be tested, which is no error.
+func (h *vfLifecycle) testVF(ctx context.Context, pf PF, vf VF, n Netdev, mode LinkMode, bound time.Duration) (err error) {
+	if err := h.openVF(ctx, pf, vf, n); err != nil {
 		return err
 	}
-	if p, pfErr := h.Find(pf.ID); pfErr == nil && !p.Carrier {
+	defer func() { err = errors.Join(err, h.setUp(n, false)) }()
+	if mode == LinkDisable {
 		return nil
 	}
-	return ErrDeviceFault
+	err = h.awaitVFCarrier(ctx, pf, n, bound)
+	if err != nil {
+		err = &Error{Dev: vf.String(), Op: "wait for carrier", Err: err}
+	}
+	return err
+}
+
+// openVF sets a VF up. EBUSY is never the VF's fault.
+func (h *vfLifecycle) openVF(ctx context.Context, pf PF, vf VF, n Netdev) error {
+	err := h.open(ctx, n)
+	if err == nil {
+		return nil
+	}
+	err = &Error{Dev: vf.String(), Op: "wait until it can be set up", Err: err}
+	if !errors.Is(err, ErrBusy) && !errors.Is(err, ErrDeviceFault) && ctx.Err() == nil {
+		err = fmt.Errorf("%w (%w)", err, ErrDeviceFault)
+	}
+	return h.blame(pf, vf, err)
+}
+
+// awaitVFCarrier waits until a VF that is up has carrier. Its time counts only while its PF has carrier: a PF that is reset, or that
+// has just created VFs, has none for a moment, and its VFs may have theirs seconds later.
+func (h *vfLifecycle) awaitVFCarrier(ctx context.Context, pf PF, n Netdev, bound time.Duration) error {
+	had, changed := h.hasCarrier(pf), time.Now()
+	return wait(ctx, time.Minute, func() (bool, error) { // a PF whose carrier comes and goes ends it with the call
+		now, ok, err := h.tryFind(n.ID, n)
+		if err != nil || ok && now.Carrier {
+			return true, err
+		}
+		if has := h.hasCarrier(pf); has != had || !ok {
+			had, changed = has, time.Now()
+		}
+		switch passed := time.Since(changed); {
+		case had && passed >= bound:
+			return true, ErrDeviceFault
+		case !had && passed >= pfNoCarrierBound:
+			return true, nil
+		}
+		return false, nil
+	})
+}
+
+// hasCarrier returns true if a PF has carrier. A PF whose netdev is not there, as while its driver restarts it, has none.
+func (h *vfLifecycle) hasCarrier(pf PF) bool {
+	n, err := h.Find(pf.ID)
+	return err == nil && n.Carrier
+}
+
+// blame returns an error of a VF's driver: it is the fault of the VF only if its PF works. While a PF is reset the drivers of its VFs
+// can neither create a netdev nor set it up.
+func (h *vfLifecycle) blame(pf PF, vf VF, err error) error {
+	if !errors.Is(err, ErrDeviceFault) {
+		return err
+	}
+	states, stateErr := h.VFStates(pf)
+	if stateErr == nil && h.hasCarrier(pf) && !pf.Resetting(vf, states) {
+		return err
+	}
+	return fmt.Errorf("%v; %s, its pf, is being reset or has no carrier: %w", err, pf, ErrBusy)
 }
 
 // RestoreVF restores a VF from its snapshot, under its old name and down, and verifies that. The error matches ErrAway
 // while the VF is in a container. A VF that is gone with its PF's other VFs, or with the PF, counts as restored (nil).
-// RestoreVF may be repeated after any failure.
+// RestoreVF may be repeated after any failure. It does not set a PF up that an administrator has set down: if the driver
+// restores nothing meanwhile, the error says so.
 func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id ID, was Snapshot) error {
 	pf, vf, err := h.VF(pfRef, index, id)
 	if errors.Is(err, ErrNotFound) {
@@ -195,7 +246,11 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 		p := h.vfApplier(ctx, pf, vf)
 		p.attrs = slices.Clone(p.attrs)
 		slices.Reverse(p.attrs)
-		errs = append(errs, p.apply(*was.VF))
+		err := p.apply(*was.VF)
+		if errors.Is(err, ErrInvalid) && !pf.Up {
+			err = fmt.Errorf("%w; %s", err, pf.DownReason())
+		}
+		errs = append(errs, err)
 	}
 	if vf.Driver == "" && was.Link != nil { // a crash came between unbinding and binding it
 		n, err := h.Bind(ctx, pf, vf)

@@ -17,9 +17,17 @@ const (
 	probeBound = 4 * time.Second
 	// udev renames a fresh netdev within some 100 ms, later on a machine that is booting.
 	renameBound = 4 * time.Second
-	// igb VFs have carrier 0.1 s after they are up; a PF that has just been brought up needs seconds to train its link.
-	vfCarrierBound = 2 * time.Second
-	pfCarrierBound = 6 * time.Second
+	// iavf resets itself after its PF has changed its MAC, VLAN or trust, and each VF with its PF; until then it cannot be set up.
+	openBound = 5 * time.Second
+	// igb VFs have carrier 0.1 s after they are up. ixgbevf looks for its link every 2 s (HZ*2 in ixgbevf_service_timer, Linux 6.12),
+	// so one that misses the PF's answer twice has carrier after 4 s.
+	vfCarrierBound = 5 * time.Second
+	// A VF that was just bound looks twice. With the time before it was unbound this leaves, of the 10 s of a call, time for another VF.
+	vfReboundBound = 3 * time.Second
+	// A PF that has just been brought up needs seconds to train its link. One that is up and has no cable is not waited for as long:
+	// igb drops its carrier for 0.3 s when VFs are created (Linux 6.12).
+	pfCarrierBound   = 6 * time.Second
+	pfNoCarrierBound = 2 * time.Second
 	// ice waits 0.8 s for a VF that is being reset before it says that it is (ice_check_vf_ready_for_cfg, Linux 6.12).
 	vfResetBound = 3 * time.Second
 	// A subnet manager configures a port within its next sweep, which a new port triggers.

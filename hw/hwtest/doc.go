@@ -8,7 +8,7 @@
 // Package hw uses it through [hw.Kernel] and the tree. The test plays everything else with the other methods:
 //
 //	To play             call
-//	the NIC             Kernel.AddPF, AddOn, RemovePF, ResetVFs, Plug; PF.Behaviour for its driver
+//	the NIC             Kernel.AddPF, AddOn, RemovePF, Reset, ResetVFs, Plug; PF.Behaviour for its driver
 //	the administrator   Kernel.AddLink, AddVeth, DelLink, AddAddrs, AddRoutes, LogIn, LoadDriver, Place; WriteAttr for sysfs
 //	Open vSwitch        Kernel.AddPort
 //	udev                Kernel.GiveAltName, BeginRename, EndRename; fields NoUdev and UdevAfter for its own work

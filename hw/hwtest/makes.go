@@ -12,6 +12,7 @@ type Behaviour struct {
 	Virtio        bool // sysfs has one level more, virtioN
 	SwitchID      bool // it has a phys_switch_id in legacy mode, too
 
+	VFOpsNeedUp      bool // VFs are neither reported nor changed while the PF is down (bnx2x; bnxt_en of its vendor: EINVAL)
 	VFOps            bool // the PF can set attributes of its VFs and report them; without, the fields below do not count
 	ReportsVFs       bool // the PF reports what it has set for its VFs
 	NoEswitch        bool // another system manages the NIC's eswitch: the PF may neither report nor set anything (EPERM)

@@ -48,6 +48,9 @@ type PF struct {
 	DriverAfter    time.Duration // from its being there to its driver being bound to it: only then does the host set it up
 	ProbeTakes     time.Duration // from a driver being bound to its netdev
 	VFDriverAfter  time.Duration // from VFs being made to their driver being loaded; less than 0 for never
+	// VFOpensAfter is how long a VF cannot be set up (EBUSY) after the PF has changed its MAC, VLAN or trust: iavf resets itself for
+	// each, asynchronously (iavf_open: EBUSY unless __IAVF_DOWN; net/ethernet/intel/iavf/iavf_main.c, Linux 6.12).
+	VFOpensAfter time.Duration
 }
 
 // defaults returns the PF with the values of an igb for what is not given.
@@ -89,7 +92,8 @@ type device struct {
 	off      bool       // its PF has switched its link off
 	dead     bool       // it was probed when the PF could not serve it
 
-	resetting bool // see ResetVFs
+	resetting bool      // see ResetVFs
+	opens     time.Time // a VF's netdev cannot be set up before
 }
 
 // AddPF adds a PF, bound to its driver, and its VFs.

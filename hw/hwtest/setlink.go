@@ -98,6 +98,9 @@ func (k *Kernel) setLocked(l *link, a hw.LinkAttr, want hw.Link) error {
 		if want.Up && k.macBusyLocked(l, l.MAC) {
 			return syscall.EADDRINUSE
 		}
+		if want.Up && !l.Up && l.dev != nil && time.Now().Before(l.dev.opens) {
+			return syscall.EBUSY
+		}
 		k.setUpLocked(l, want.Up)
 		return nil
 	case hw.LinkMaster:

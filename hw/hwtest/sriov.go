@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -97,6 +98,9 @@ func (k *Kernel) bindLocked(d *device, name string) {
 	k.boundLocked(d, name)
 	if name != d.conf.VFDriver && name != d.conf.Driver {
 		return
+	}
+	if !d.resetting { // iavf registers its netdev once it can be set up
+		d.opens = time.Time{}
 	}
 	d.probes++
 	probe := d.probes

@@ -21,6 +21,9 @@ func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 		return nil, nil
 	}
 	states := map[int]hw.VFState{}
+	if l.dev.conf.VFOpsNeedUp && !l.Up {
+		return states, nil
+	}
 	for i, vf := range l.dev.vfs {
 		if vf.resetting || !vf.conf.ReportsVFs || vf.conf.NoEswitch {
 			continue
@@ -70,10 +73,15 @@ func (k *Kernel) SetVF(pf, vf int, a hw.VFAttr, want hw.VFState) error {
 		switch {
 		case l.dev.conf.NoEswitch:
 			return syscall.EPERM
+		case l.dev.conf.VFOpsNeedUp && !l.Up:
+			return syscall.EINVAL
 		case l.dev.vfs[vf].resetting:
 			return syscall.EAGAIN
 		}
 		err := l.dev.vfs[vf].set(a, want)
+		if takes := l.dev.conf.VFOpensAfter; err == nil && takes > 0 && (a == hw.VFMAC || a == hw.VFVLAN || a == hw.VFTrust) {
+			k.closeVFLocked(l.dev.vfs[vf], takes)
+		}
 		k.servePortsLocked(l.dev)
 		return err
 	}, func() string { return fmt.Sprintf("set %s vf %d: %s", k.labelLocked(pf), vf, a.Op(want)) })

@@ -1,0 +1,50 @@
+package hwtest
+
+import "time"
+
+// Reset resets a PCI function, as its reset attribute, its firmware or its driver does; it takes a while. A VF cannot be set up
+// meanwhile (EBUSY), and one that is up, in whatever namespace, has no carrier. The reset of a PF takes all its VFs along: the PF has
+// no carrier either, and its driver neither reports the VFs nor changes them. Afterwards all settings are as before.
+func (k *Kernel) Reset(pci string, takes time.Duration) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.needPFLocked(pci)
+	if d.pf != nil {
+		k.closeVFLocked(d, takes)
+		return
+	}
+	for _, vf := range d.vfs {
+		vf.resetting = true
+		k.closeVFLocked(vf, takes)
+	}
+	if d.net != nil {
+		k.untrainLocked(d.net)
+	}
+	k.afterLocked(takes, func() {
+		for _, vf := range d.vfs {
+			vf.resetting = false
+		}
+		if d.net != nil && d.net.Up {
+			k.trainLocked(d.net, d.conf.CarrierAfter)
+		}
+	})
+}
+
+// closeVFLocked is a VF that resets itself: it cannot be set up for a while, and has its carrier again after that if it is up.
+func (k *Kernel) closeVFLocked(vf *device, takes time.Duration) {
+	vf.opens = time.Now().Add(takes)
+	if vf.net == nil || !vf.net.Up {
+		return
+	}
+	k.untrainLocked(vf.net)
+	k.trainLocked(vf.net, takes+vf.conf.VFCarrierAfter)
+}
+
+// untrainLocked takes the carrier from a link.
+func (k *Kernel) untrainLocked(l *link) {
+	l.trained = false
+	l.ups++
+	k.showLocked(l)
+	k.showPeersLocked(l)
+}
