@@ -153,9 +153,7 @@ func (h *vfs) CheckVFsReported(ctx context.Context, pf PF) error {
 	if err != nil {
 		return err
 	}
-	if _, err = h.awaitReports(ctx, pf, vfs); errors.Is(err, ErrUnsupported) && !pf.Up {
-		return errors.New(pf.DownReason())
-	}
+	_, err = h.awaitReports(ctx, pf, vfs)
 	return err
 }
 

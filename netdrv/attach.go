@@ -33,6 +33,8 @@ type attacher struct {
 	modes    *mode.Set
 	releaser *releaser
 	nudge    func() // wakes the reconciler
+	// tryQuarantined tries to release a quarantined device, and returns true if it is not quarantined any more.
+	tryQuarantined func(context.Context, hw.ID) bool
 }
 
 // attach gives an endpoint a device that is ready. If the device is faulty it tries another.
@@ -41,20 +43,26 @@ func (t *attacher) attach(ctx context.Context, req *mode.Request, e ledger.Endpo
 	if err != nil {
 		return e, err
 	}
+	var fault error
 	for range attachAttempts {
 		var faulty bool
-		if e, faulty, err = t.attachOne(ctx, m, req, e); !faulty {
+		e, faulty, err = t.attachOne(ctx, m, req, e, fault == nil)
+		switch {
+		case !faulty && err != nil && fault != nil && ctx.Err() != nil:
+			return e, fmt.Errorf("%w; there was no time to try another: %w", fault, err)
+		case !faulty:
 			return e, err
 		}
 		t.log.Warn("device is faulty, trying another", zap.NamedError("err", err))
+		fault = err
 	}
 	return e, err
 }
 
 // attachOne claims one device and prepares it. The allocation is durable before the device is touched. faulty is true if attaching failed
-// for a fault of the device, so that another may be tried.
-func (t *attacher) attachOne(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint) (_ ledger.Endpoint, faulty bool, _ error) {
-	a, unlock, err := t.claim(ctx, m, req, e)
+// for a fault of the device, so that another may be tried. quarantined as in claim.
+func (t *attacher) attachOne(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint, quarantined bool) (_ ledger.Endpoint, faulty bool, _ error) {
+	a, unlock, err := t.claim(ctx, m, req, e, quarantined)
 	if err != nil {
 		return e, false, err
 	}
@@ -81,11 +89,22 @@ func (t *attacher) attachOne(ctx context.Context, m mode.Mode, req *mode.Request
 }
 
 // claim selects a device and writes its allocation; unlock ends its exclusive use by this call. If all are in use but one is on its
-// way back, claim waits for that.
-func (t *attacher) claim(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint) (a *alloc.Allocation, unlock func(), err error) {
+// way back, claim waits for that. With quarantined, one of those that are quarantined is tried before: what kept it from being
+// restored may be over.
+func (t *attacher) claim(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint, quarantined bool) (a *alloc.Allocation, unlock func(), err error) {
 	var busy *vfpool.BusyError
 	err = retry.Poll(ctx, pollEvery, claimTimeout, func() (done bool, err error) {
 		a, unlock, err = t.claimNow(ctx, m, req, e)
+		if !errors.As(err, &busy) {
+			return a != nil, err
+		}
+		if busy.Quarantined != "" && quarantined {
+			quarantined = false // once
+			if t.tryQuarantined(ctx, busy.Quarantined) {
+				return false, nil
+			}
+			a, unlock, err = t.claimNow(ctx, m, req, e) // for the reason of now
+		}
 		if errors.As(err, &busy) && busy.Soon {
 			err = nil
 		}
@@ -160,7 +179,11 @@ func (t *attacher) undoOne(ctx context.Context, a *alloc.Allocation, why error, 
 		return err
 	}
 	if a.Faulty {
-		return t.allocs.Quarantine(ctx, a, errors.Join(why, t.releaser.restore(ctx, a)))
+		err := t.allocs.Quarantine(ctx, a, errors.Join(why, t.releaser.restore(ctx, a)))
+		if a.State == alloc.Quarantined { // the caller has why
+			return nil
+		}
+		return err
 	}
 	if err := t.releaser.release(ctx, a, func() bool { return true }); err != nil { // its driver may still be creating the netdev
 		logNotReleased(t.log, a, err)

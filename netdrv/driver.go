@@ -74,7 +74,8 @@ func New(c Config) (*Driver, error) {
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]string{}}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
 		reconciler: reconciler,
-		attacher:   &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, nudge: reconciler.nudge}}
+		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, nudge: reconciler.nudge,
+			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
 		pool: pool, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
 	reconciler.removeUnneeded = networks.removeUnneeded

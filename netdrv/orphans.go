@@ -8,7 +8,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
-	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -96,81 +95,4 @@ func (r *reconciler) forgetEnded(held alloc.Set) {
 			delete(r.attempts, id)
 		}
 	}
-}
-
-// backoff returns how long to wait for the next attempt to release a device. One that was not in the host is looked for in each pass.
-// It measures time by the clock of this process, which cannot be set back.
-func (r *reconciler) backoff(a *alloc.Allocation) time.Duration {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	last, known := r.attempts[a.Device]
-	switch {
-	case !a.Ending() || last.away:
-		return 0
-	case a.State == alloc.Freeing:
-		if !known {
-			return 0
-		}
-		wait := last.Wait(freeingBackoff)
-		if rest := time.Until(last.first.Add(retryWindow)); rest > 0 {
-			wait = min(wait, rest)
-		}
-		return wait
-	case !known: // not by this process
-		last.Attempt = firstAttempt(a)
-		r.attempts[a.Device] = last
-	}
-	return last.Wait(quarantineBackoff)
-}
-
-// firstAttempt is the one after which a device was quarantined. It was not in the future, whatever the clock said.
-func firstAttempt(a *alloc.Allocation) retry.Attempt {
-	now := time.Now()
-	if a.Since.Before(now) {
-		now = now.Add(a.Since.Sub(now))
-	}
-	return retry.Attempt{Failures: 1, At: now}
-}
-
-// attempt releases a device, and records the result.
-func (r *reconciler) attempt(ctx context.Context, a *alloc.Allocation) error {
-	was, start := a.State, time.Now()
-	err := r.releaser.release(ctx, a, func() bool { return time.Since(r.firstAtHome(a.Device, start)) < retryWindow })
-	r.recordAttempt(a, was, start, err)
-	return err
-}
-
-// firstAtHome returns when the first of the present attempts to release a device that was in the host began; now if there was none.
-func (r *reconciler) firstAtHome(id hw.ID, now time.Time) time.Time {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if first := r.attempts[id].first; !first.IsZero() {
-		return first
-	}
-	return now
-}
-
-// recordAttempt records the result of an attempt to release a device, which began at start; was is its state before.
-func (r *reconciler) recordAttempt(a *alloc.Allocation, was alloc.State, start time.Time, err error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	last, known := r.attempts[a.Device]
-	switch away := errors.Is(err, hw.ErrAway); {
-	case err == nil, a.State != was: // it begins anew
-		delete(r.attempts, a.Device)
-		return
-	case away && was == alloc.Freeing:
-		last = attempt{away: true}
-	case was == alloc.Freeing:
-		if last.first.IsZero() {
-			last.first = start
-		}
-		last.Attempt, last.away = last.Failed(), false
-	default:
-		if !known {
-			last.Attempt = firstAttempt(a)
-		}
-		last.Attempt, last.away = last.Failed(), away
-	}
-	r.attempts[a.Device] = last
 }

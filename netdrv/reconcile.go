@@ -34,12 +34,6 @@ const (
 	countersEvery = time.Hour
 )
 
-// quarantineBackoff is for quarantined devices. The first attempt is that after which the device was quarantined.
-var quarantineBackoff = retry.Backoff{First: time.Minute, Max: time.Hour}
-
-// freeingBackoff is for devices that are home and could not be restored, during retryWindow.
-var freeingBackoff = retry.Backoff{First: passSoon, Max: 2 * time.Second}
-
 // A reconciler finishes what a crash, a lost call or a slow kernel has left open: it frees the devices of orphans, tries quarantined ones
 // again, removes stale networks and VFs that are not needed any more, and creates missing ones. It never acts on a fact that it could
 // not find out.
@@ -63,14 +57,6 @@ type reconciler struct {
 	home     map[hw.ID]time.Time
 	attempts map[hw.ID]attempt
 	reported map[string]string // errors that were logged, by what they are about
-}
-
-// An attempt is the last attempt to release a device. Until it is due again, no change of links leads to another: restoring a device
-// changes links itself.
-type attempt struct {
-	retry.Attempt
-	away  bool      // the device was not in the host
-	first time.Time // the first of these attempts at which the device was in the host
 }
 
 // nudge wakes the reconciler.
@@ -175,7 +161,7 @@ func (r *reconciler) reconcile(ctx context.Context, id hw.ID) (due time.Duration
 	switch err = r.attempt(ctx, a); {
 	case errors.Is(err, mode.ErrUnknown):
 		return 0, err
-	case errors.Is(err, hw.ErrAway) && time.Since(a.Since) < awaitBound:
+	case errors.Is(err, hw.ErrAway) && r.triedFor(a.Device) < awaitBound:
 		return passSoon, nil
 	case errors.Is(err, hw.ErrAway):
 		return 0, r.handleMissing(ctx, a, err)

@@ -21,7 +21,8 @@ const (
 	undoBound = 8 * time.Second
 	// pollEvery is how often a call looks again at a device that it waits for.
 	pollEvery = 50 * time.Millisecond
-	// retryWindow is for how long a device that is home and cannot be restored is tried again at short intervals.
+	// retryWindow is for how long a device that is home and cannot be restored is tried again at short intervals, from when it was first
+	// seen there, and again from when what may be the cause of its quarantine has ended.
 	retryWindow = 10 * time.Second
 )
 

@@ -134,8 +134,7 @@ func (m passthrough) Claim(ctx context.Context, r *Request) (*alloc.Allocation, 
 	for _, a := range held {
 		ours := r.Network.Has(a.LowerDevice()) || a.Network == r.Network.ID
 		if a.LowerDevice() == dev.ID || ours && (err != nil || a.State != alloc.Quarantined) {
-			return nil, &vfpool.BusyError{Text: fmt.Sprintf("%s; a device that is handed over whole serves one container at a time",
-				a.Holder()), Soon: a.FreeSoon()}
+			return nil, vfpool.Busy(a.Holder()+"; a device that is handed over whole serves one container at a time", a)
 		}
 	}
 	if err != nil {

@@ -41,6 +41,17 @@ type Candidate struct {
 type BusyError struct {
 	Text string
 	Soon bool // one will be free soon
+	// Quarantined is the device that is quarantined for the longest time, of those that would do; "" if there is none.
+	Quarantined hw.ID
+}
+
+// Busy returns the error that a device is allocated; text says what was asked for.
+func Busy(text string, a *alloc.Allocation) *BusyError {
+	e := &BusyError{Text: text, Soon: a.FreeSoon()}
+	if a.State == alloc.Quarantined {
+		e.Quarantined = a.Device
+	}
+	return e
 }
 
 func (e *BusyError) Error() string { return e.Text }
@@ -49,10 +60,10 @@ func (e *BusyError) Error() string { return e.Text }
 // it can be otherwise later.
 func (s Selector) Select() (Candidate, error) {
 	if a := s.macHolder(); a != nil {
-		return Candidate{}, &BusyError{fmt.Sprintf("mac address %s: %s", s.Want.MAC, a.Holder()), a.FreeSoon()}
+		return Candidate{}, Busy(fmt.Sprintf("mac address %s: %s", s.Want.MAC, a.Holder()), a)
 	}
 	if a := s.guidHolder(); a != nil {
-		return Candidate{}, &BusyError{fmt.Sprintf("option guid: %s: %s", s.Want.GUID, a.Holder()), a.FreeSoon()}
+		return Candidate{}, Busy(fmt.Sprintf("option guid: %s: %s", s.Want.GUID, a.Holder()), a)
 	}
 	all, err := s.candidates()
 	if err != nil {
@@ -74,7 +85,18 @@ func (s Selector) Select() (Candidate, error) {
 	for _, err := range s.Missing {
 		why = append(why, err.Error())
 	}
-	return Candidate{}, &BusyError{fmt.Sprintf("%s: %s: %s", s.pfNames(), s.scope(len(all)), strings.Join(why, "; ")), soon}
+	return Candidate{}, &BusyError{fmt.Sprintf("%s: %s: %s", s.pfNames(), s.scope(len(all)), strings.Join(why, "; ")), soon, s.quarantined(all)}
+}
+
+// quarantined returns the candidate that is quarantined for the longest time, "" if none is.
+func (s Selector) quarantined(all []Candidate) (oldest hw.ID) {
+	for _, c := range all {
+		a := s.Held[c.VF.ID()]
+		if a != nil && a.State == alloc.Quarantined && (oldest == "" || a.Since.Before(s.Held[oldest].Since)) {
+			oldest = a.Device
+		}
+	}
+	return oldest
 }
 
 // busy returns why a candidate is not free, "" if it is, and whether it will be free soon. It is an error if the candidate has the
@@ -86,7 +108,10 @@ func (s Selector) busy(c Candidate) (reason string, soon bool, _ error) {
 	if owner, soon := c.PF.MACOwner(cmp.Or(s.Want.MAC, c.MAC()), c.VF.ID(), s.Held); owner != "" && s.Want.MAC == "" {
 		return fmt.Sprintf("%s would get mac address %s: %s", c.VF, c.MAC(), owner), soon, nil
 	} else if owner != "" {
-		return "", false, &BusyError{fmt.Sprintf("mac address %s: %s", s.Want.MAC, owner), soon}
+		return "", false, &BusyError{Text: fmt.Sprintf("mac address %s: %s", s.Want.MAC, owner), Soon: soon}
+	}
+	if c.PF.Resetting(c.VF, c.PF.States) && !c.PF.Up {
+		return c.PF.DownReason(), false, nil
 	}
 	if c.PF.Resetting(c.VF, c.PF.States) {
 		return c.VF.String() + " is being reset by the driver of its pf", true, nil
