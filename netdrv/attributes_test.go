@@ -4,6 +4,7 @@ import (
 	"testing"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
+	"github.com/docker/libnetwork/netlabel"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
@@ -108,6 +109,30 @@ func TestContainerOptions(t *testing.T) {
 			wantError(t, m.runWith("a", c.network, map[string]any{c.key: c.value}), c.want)
 		}
 		m.wantHost(before)
+	})
+}
+
+// TestLockedMAC: a network that locks mac, or all, refuses a container's own MAC, vf and GUID, also as --mac-address. A MAC that the engine
+// has generated, because the IPAM driver requires one, is no wish of the user.
+func TestLockedMAC(t *testing.T) {
+	const chosen = "02:00:00:00:00:42"
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("all", "netdevice=ens1f0", "vlan=100", "lock=all")
+		m.mustCreate("some", "netdevice=ens1f0", "lock=mac,vf")
+		for option, value := range map[string]string{"mac": chosen, "vf": "1"} {
+			for _, network := range []string{"all", "some"} {
+				wantError(t, m.runWith("a", network, map[string]any{option: value}),
+					"option "+option+": the network does not let containers change it (lock)")
+			}
+		}
+		ctx, cancel := m.call()
+		defer cancel()
+		r := &plugin.CreateEndpointRequest{NetworkID: "all", EndpointID: endpoint("a"), Options: map[string]any{netlabel.MacAddress: "AgAAAABC"},
+			Interface: &plugin.EndpointInterface{MacAddress: chosen}}
+		_, err := m.driver.CreateEndpoint(ctx, r)
+		wantError(t, err, "--mac-address "+chosen+": option mac: the network does not let containers change it (lock)")
+		m.mustRun("b", "all", chosen)
 	})
 }
 

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
+	"github.com/docker/libnetwork/netlabel"
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
@@ -98,6 +99,11 @@ func containerOptions(o *option.Network, r *plugin.CreateEndpointRequest) (optio
 	c, err := o.ForContainer(own)
 	if err != nil || r.Interface == nil || r.Interface.MacAddress == "" {
 		return c, err
+	}
+	if _, given := r.Options[netlabel.MacAddress]; given { // otherwise the engine has generated it, see Capabilities of ipamdrv
+		if err := o.CheckLock("mac"); err != nil {
+			return c, fmt.Errorf("--mac-address %s: %w", r.Interface.MacAddress, err)
+		}
 	}
 	mac, err := option.ParseMAC(r.Interface.MacAddress)
 	if err == nil && c.MAC != "" && c.MAC != mac {

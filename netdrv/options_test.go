@@ -77,7 +77,7 @@ func TestOptionErrors(t *testing.T) {
 		{[]string{"netdevice=ens1f0", "link_state=up"}, `option link_state: "up" is not allowed; allowed: auto, enable or disable`},
 		{[]string{"netdevice=ens1f0", "mtu=9g"}, `option mtu: "9g" is not allowed; allowed: 68 to 65535`},
 		{[]string{"netdevice=ens1f0", "lock=netdevice"}, `option lock: "netdevice" is not allowed; allowed: all, or some of ` +
-			known(option.ForBoth)},
+			known(option.ForBoth, option.ForContainer)},
 		{[]string{"netdevice=ens1f0", "vfs=" + strings.Repeat("0-65535,", 1<<17) + "0"},
 			"option vfs: is 1048577 bytes long; at most 4096 are allowed"},
 		{[]string{"netdevice=ens1f0", "vfs=" + strings.Repeat("0-65535,", 500) + "0"},

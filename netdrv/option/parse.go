@@ -128,8 +128,9 @@ func (n *Network) ForContainer(own map[string]string) (Container, error) {
 			return Container{}, fmt.Errorf("option %s: cannot be given for one container; give it with docker network create", name)
 		case err != nil:
 			return Container{}, err
-		case slices.Contains(n.Lock, name):
-			return Container{}, fmt.Errorf("option %s: the network does not let containers change it (lock)", name)
+		}
+		if err := n.CheckLock(name); err != nil {
+			return Container{}, err
 		}
 	}
 	merged := *n
@@ -140,6 +141,14 @@ func (n *Network) ForContainer(own map[string]string) (Container, error) {
 		return Container{}, err
 	}
 	return merged.Container, merged.check()
+}
+
+// CheckLock returns an error if the network does not let containers have an option.
+func (n *Network) CheckLock(name string) error {
+	if slices.Contains(n.Lock, name) {
+		return fmt.Errorf("option %s: the network does not let containers change it (lock)", name)
+	}
+	return nil
 }
 
 // canonical returns a user's options with lower-case keys, without those that the engine acts on itself.
@@ -209,13 +218,11 @@ func forMode(mode string, given map[string]string) error {
 	return nil
 }
 
-// checkLock checks the names in lock=: options that a container could override. It replaces "all" by all of them.
+// checkLock checks the names in lock=: options that can be given for a container. It replaces "all" by all of them.
 func (n *Network) checkLock() error {
 	var open []string
-	for _, o := range options {
-		if o.For == ForBoth {
-			open = append(open, o.Name)
-		}
+	for _, o := range containerOptions() {
+		open = append(open, o.Name)
 	}
 	if slices.Equal(n.Lock, []string{"all"}) {
 		n.Lock = open

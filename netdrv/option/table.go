@@ -200,7 +200,7 @@ var options = []Option{
 	}},
 	{For: ForNetwork, row: row{
 		Name: "lock", Values: "names of options, separated by commas, or all", Default: "none",
-		Help:  "options that cannot be overridden for a container",
+		Help:  "options that cannot be given for a container; mac is also --mac-address",
 		Parse: network(func(n *Network) *[]string { return &n.Lock }, words),
 	}},
 	{For: ForContainer, Modes: vfsOnly, row: row{
