@@ -49,7 +49,7 @@ func TestAllocationOrder(t *testing.T) {
 			[]string{"10.255.255.252/8", "10.255.255.253/8", "10.255.255.254/8"},
 			"pool 10.0.0.0/8: request address: all 3 addresses of ip-range 10.255.255.252/30 are in use; " + remove +
 				"--ip-range"},
-		{"IPv4 in IPv6", "::ffff:10.1.0.0/120", "::ffff:10.1.0.128/121", "::ffff:10.1.0.1", []string{"10.1.0.128/24"}, ""},
+		{"gateway as IPv6", "10.1.0.0/24", "10.1.0.128/25", "::ffff:10.1.0.1", []string{"10.1.0.128/24"}, ""},
 
 		{"IPv6", "fd00:1::/64", "", "-", []string{"fd00:1::2/64", "fd00:1::3/64"}, ""},
 		{"IPv6 as written by hand", "FD00:0001:0::/64", "", "fd00:1:0::0001", []string{"fd00:1::2/64"}, ""},

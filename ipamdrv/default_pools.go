@@ -29,7 +29,7 @@ func ParseDefaultPools(text string) ([]DefaultPool, error) {
 			continue
 		}
 		colon := max(strings.LastIndexByte(item, ':'), 0)
-		prefix, err := addr.ParsePrefix("default pool", item[:colon])
+		prefix, err := addr.ParseNew("default pool", item[:colon])
 		if err != nil {
 			return nil, pool.Invalid(err)
 		}

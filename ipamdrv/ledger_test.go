@@ -65,6 +65,19 @@ func TestForeignRecords(t *testing.T) {
 	}
 }
 
+// TestUnusableRecord: a pool that an older version created, with addresses that are refused now, works.
+func TestUnusableRecord(t *testing.T) {
+	withFixture(t, func(b *fixture) {
+		const id = "00112233445566778899aabbccddeeff"
+		op := store.Put("ipam/pool/"+id, []byte(`{"subnet":"240.1.0.0/24","options":{"gateway":"127.0.0.1","exclude":"224.0.0.1"}}`))
+		if _, err := b.store.Txn(b.Context(), nil, []store.Op{op}); err != nil {
+			t.Fatal(err)
+		}
+		b.gives("v1:"+id, "", nil, "240.1.0.1/24")
+		b.gives("v1:"+id, "240.1.0.9", nil, "240.1.0.9/24")
+	})
+}
+
 // TestLedgerUnavailable: while the ledger is unavailable every call says why. When it is available again, calls work without a restart.
 func TestLedgerUnavailable(t *testing.T) {
 	withFixture(t, func(b *fixture) {

@@ -34,6 +34,14 @@ func TestRefusedPools(t *testing.T) {
 			"subnet ::/64: overlaps ::ffff:0.0.0.0/96, which stands for IPv4; give IPv4 subnets as such"},
 		{"multicast", ipam.RequestPoolRequest{Pool: "239.1.0.0/24"},
 			"subnet 239.1.0.0/24: multicast addresses cannot be given to a container"},
+		{"range with a bad address", ipam.RequestPoolRequest{Pool: "8000::/1", SubPool: "ff02::/64"},
+			"ip-range ff02::/64: multicast addresses cannot be given to a container"},
+		{"mapped", ipam.RequestPoolRequest{Pool: "::ffff:10.1.0.0/120"}, "subnet ::ffff:10.1.0.0/120: it is an IPv4-mapped IPv6 subnet, " +
+			"which stands for the IPv4 subnet 10.1.0.0/24; give it as such"},
+		{"all mapped", ipam.RequestPoolRequest{Pool: "::ffff:0:0/96", V6: true},
+			"subnet ::ffff:0.0.0.0/96: overlaps ::ffff:0.0.0.0/96, which stands for IPv4; give IPv4 subnets as such"},
+		{"mapped range", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", SubPool: "::ffff:10.1.0.0/121"}, "ip-range ::ffff:10.1.0.0/121: it is an " +
+			"IPv4-mapped IPv6 subnet, which stands for the IPv4 subnet 10.1.0.0/25; give it as such"},
 		{"range malformed", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", SubPool: "10.1.0.9"}, `ip-range "10.1.0.9"` + form},
 		{"range outside", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", SubPool: "10.2.0.0/25"},
 			"ip-range 10.2.0.0/25: must be inside subnet 10.1.0.0/24"},
@@ -79,6 +87,40 @@ func TestRefusedPools(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestUnusableAddresses: addresses that no host can have are refused as subnet, as default pool, as gateway, as excluded range and as --ip6.
+func TestUnusableAddresses(t *testing.T) {
+	for prefix, what := range map[string]string{
+		"0.0.0.0/8": `addresses of "this network"`, "0.0.0.0/1": `addresses of "this network"`, "0.1.2.0/24": `addresses of "this network"`,
+		"127.0.0.0/8": "loopback addresses", "127.1.0.0/16": "loopback addresses", "126.0.0.0/7": "loopback addresses", "127.0.0.1/32": "loopback addresses",
+		"224.0.0.0/24": "multicast addresses", "128.0.0.0/1": "multicast addresses",
+		"240.0.0.0/4": "reserved addresses", "250.1.0.0/16": "reserved addresses", "255.255.255.255/32": "reserved addresses",
+		"::/96": "unspecified addresses", "::/128": "unspecified addresses", "::1/128": "loopback addresses", "ff05::/64": "multicast addresses",
+	} {
+		want := " " + prefix + ": " + what + " cannot be given to a container"
+		withFixture(t, func(b *fixture) {
+			b.refusesPool(ipam.RequestPoolRequest{Pool: prefix}, ipamdrv.ErrInvalid, "request pool: subnet"+want)
+			first, _, _ := strings.Cut(prefix, "/")
+			bad := ": " + first + ": " + what + " cannot be given to a container"
+			if what == "multicast addresses" && first == "128.0.0.0" || prefix == "126.0.0.0/7" {
+				return
+			}
+			for _, name := range []string{"exclude", "gateway"} {
+				b.refusesPool(ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{name: first}}, ipamdrv.ErrInvalid,
+					"request pool: ipam option "+name+bad)
+			}
+		})
+		if _, err := ipamdrv.ParseDefaultPools(prefix + ":30"); err == nil || err.Error() != "default pool"+want {
+			t.Errorf("default pool %s: %v", prefix, err)
+		}
+	}
+	withFixture(t, func(b *fixture) {
+		n := b.pool("8000::/1", "")
+		b.refuses(n, "ff02::1", nil, ipamdrv.ErrInvalid, "pool 8000::/1: request address ff02::1: multicast addresses cannot be given to a container")
+		b.refuses(n, "ff02::1", asGateway, ipamdrv.ErrInvalid, "pool 8000::/1: request gateway ff02::1: multicast addresses cannot be given to a container")
+		b.poolWith("10.1.0.0/24", "exclude=126.0.0.0-128.0.0.0") // more than those
+	})
 }
 
 // TestEngineOptionsPass: options that the engine adds are not refused.

@@ -87,6 +87,9 @@ func newPoolRequest(r *ipam.RequestPoolRequest) (*poolRequest, error) {
 	if q.config, err = option.Parse(q.rec.Options); err != nil {
 		return nil, pool.Invalid(err)
 	}
+	if err := checkUsable(q.config); err != nil {
+		return nil, pool.Invalid(err)
+	}
 	if r.Pool == "" {
 		switch {
 		case r.SubPool != "":
@@ -96,16 +99,31 @@ func newPoolRequest(r *ipam.RequestPoolRequest) (*poolRequest, error) {
 		}
 		return q, nil
 	}
-	if q.rec.Subnet, err = addr.ParsePrefix("subnet", r.Pool); err != nil {
+	if q.rec.Subnet, err = addr.ParseNew("subnet", r.Pool); err != nil {
 		return nil, pool.Invalid(err)
 	}
 	q.v6 = q.rec.Subnet.Addr().Is6()
 	if r.SubPool != "" {
-		if q.rec.Range, err = addr.ParsePrefix("ip-range", r.SubPool); err != nil {
+		if q.rec.Range, err = addr.ParseNew("ip-range", r.SubPool); err != nil {
 			return nil, pool.Invalid(err)
 		}
 	}
 	return q, q.check()
+}
+
+// checkUsable refuses options with addresses that no host can have.
+func checkUsable(c option.Config) error {
+	for _, gw := range c.Gateway.Addrs() {
+		if err := addr.CheckUsable("ipam option gateway", addr.Range{First: gw, Last: gw}); err != nil {
+			return err
+		}
+	}
+	for _, r := range c.Exclude {
+		if err := addr.CheckUsable("ipam option exclude", r); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // linkLocal is the subnet of IPv6 addresses that are valid on one segment only (RFC 4291 2.5.6).

@@ -130,14 +130,15 @@ func (s *Subnet) Family() string {
 // CIDR returns a with the subnet's prefix length, as the engine expects it.
 func (s *Subnet) CIDR(a netip.Addr) string { return netip.PrefixFrom(a, s.Prefix.Bits()).String() }
 
-// ParsePrefix parses a subnet that a user wrote; what names it in the error. It clears the host bits, which some engines pass on.
+// ParsePrefix parses a subnet that a user wrote; what names it in the error. It clears the host bits, which some engines pass on. It accepts
+// subnets that [ParseNew] refuses: pools of older versions may have them.
 func ParsePrefix(what, text string) (netip.Prefix, error) {
 	p, err := netip.ParsePrefix(text)
 	if err != nil {
 		return netip.Prefix{}, fmt.Errorf("%s %.64q: must be an address and a prefix length, such as 10.1.0.0/24 or "+
 			"fd00:1::/64", what, text)
 	}
-	if p.Addr().Is4In6() && p.Bits() >= 96 {
+	if p.Addr().Is4In6() && p.Bits() > 96 {
 		p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 	}
 	p = p.Masked()

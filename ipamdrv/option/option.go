@@ -158,6 +158,9 @@ func parseGateway(v string) (g Gateway, ok bool) {
 	return g, true
 }
 
+// Addrs returns the addresses that the option names.
+func (g Gateway) Addrs() []netip.Addr { return slices.Clone(g.addrs) }
+
 // For returns the gateway for a subnet. It is not valid if the option names none of the subnet's family.
 func (g Gateway) For(subnet netip.Prefix) netip.Addr {
 	for _, a := range g.addrs {

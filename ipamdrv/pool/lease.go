@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/mellanox/passthrough/ipamdrv/addr"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/record"
 )
@@ -63,6 +64,8 @@ func (s *cache) checkLeasable(a netip.Addr) error {
 		return Refuse(ErrInvalid, "not in the subnet")
 	case what != "":
 		return Refuse(ErrInvalid, "it is %s", what)
+	case addr.Unusable(a) != "" && addr.Unusable(s.Prefix.Addr()) == "": // a pool of an older version can be of such addresses alone
+		return Refuse(ErrInvalid, "%s cannot be given to a container", addr.Unusable(a))
 	}
 	return nil
 }
