@@ -31,7 +31,7 @@ type Kernel interface {
 	RemoveLink(index int) error
 	// Watch returns a channel that receives a value after links have appeared, disappeared, moved, been renamed or
 	// changed. The channel has a buffer of one: changes that the reader has not seen yet are reported once. It is
-	// closed when ctx ends.
+	// closed when ctx ends, or when changes cannot be reported any more; then Watch is to be called again.
 	Watch(ctx context.Context) (<-chan struct{}, error)
 
 	// SR-IOV.

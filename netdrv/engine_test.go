@@ -29,6 +29,7 @@ type machine struct {
 	booted time.Time
 	where  map[string]place // by container
 	stop   context.CancelFunc
+	log    *zap.Logger
 	// inventedGateway is the answer of the IPAM driver.
 	inventedGateway func(ctx context.Context, pool, gateway string) bool
 	devices         map[string][]string // names that the operator has given
@@ -42,7 +43,8 @@ type place struct{ network, source, inside string }
 func story(t *testing.T, fn func(m *machine)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		m := &machine{t: t, kernel: hwtest.New(t), store: store.NewMemory(), boot: "boot-1", booted: time.Now().Add(-time.Hour), where: map[string]place{}}
+		m := &machine{t: t, kernel: hwtest.New(t), store: store.NewMemory(), boot: "boot-1", booted: time.Now().Add(-time.Hour), where: map[string]place{},
+			log: zap.NewNop()}
 		m.start(m.store)
 		fn(m)
 		m.stop()
@@ -63,7 +65,7 @@ func (m *machine) startOn(s store.Store, k hw.Kernel) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.driver, err = netdrv.New(netdrv.Config{Store: s, Host: host, Log: zap.NewNop(),
+	m.driver, err = netdrv.New(netdrv.Config{Store: s, Host: host, Log: m.log,
 		InventedGateway: func(ctx context.Context, pool, gateway string) bool {
 			return m.inventedGateway != nil && m.inventedGateway(ctx, pool, gateway)
 		},

@@ -69,27 +69,27 @@ func (r *reconciler) nudge() {
 
 // run makes passes until ctx ends: at once, when links have changed, when something is due, and every minute.
 func (r *reconciler) run(ctx context.Context) error {
-	changed, err := r.host.Watch(ctx)
-	if err != nil { // a device that comes home is then found by the next pass
-		r.log.Warn("reconcile", zap.NamedError("err", err))
-	}
+	links := &watcher{host: r.host, log: r.log}
 	logged := time.Now()
 	for {
 		if time.Since(logged) > countersEvery {
 			logged = time.Now()
 			r.log.Info("decisions since start", zap.Any("count", r.counters.Snapshot()))
 		}
-		timer := time.NewTimer(r.pass(ctx))
+		again := links.ensure(ctx) // before the pass, which finds what was not reported
+		next := r.pass(ctx)
+		if again > 0 {
+			next = min(next, again)
+		}
+		timer := time.NewTimer(next)
 		select {
 		case <-ctx.Done():
 		case <-r.wake:
 		case <-timer.C:
-		case _, open := <-changed:
-			if !open {
-				changed = nil
-			}
+		case _, open := <-links.changed:
+			links.received(ctx, open)
 			r.counters.Count("link_changes")
-			debounce(ctx, changed)
+			debounce(ctx, links.changed)
 		}
 		timer.Stop()
 		if ctx.Err() != nil {

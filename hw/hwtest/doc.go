@@ -15,7 +15,7 @@
 //	the engine          Kernel.MoveToNS, MoveHome
 //	the container       Kernel.InNS, then Namespace.Links, SetLink, AddLink, AddAddr, GiveAltName, RemoveAltName
 //	its end             Kernel.KillNS, ReleaseNS
-//	a failing kernel    Kernel.OnCall, FailAt, FailFrom; fields NoKinds, NoLiveRename, NoLiveMAC, NoProcIRQ
+//	a failing kernel    Kernel.OnCall, FailAt, FailFrom, EndWatches; fields NoKinds, NoLiveRename, NoLiveMAC, NoProcIRQ
 //
 // To see the result, call Kernel.Link, Netdev, NumVFs, Driver, IRQs, VFs, Calls, Downs and String; Namespace.Tuning.
 //

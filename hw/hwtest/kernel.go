@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -49,10 +50,11 @@ type Kernel struct {
 	calls      []string
 	onCall     func(n int, what string) error
 	watchers   []chan struct{}
-	indexes    int // ifindexes given so far
-	macs       int // MACs drawn so far
-	virtios    int // virtio devices made so far
-	rdmas      int // RDMA devices made so far
+	deaf       bool // links cannot be watched
+	indexes    int  // ifindexes given so far
+	macs       int  // MACs drawn so far
+	virtios    int  // virtio devices made so far
+	rdmas      int  // RDMA devices made so far
 }
 
 // New returns a machine that has nothing but a loopback link. It ends with the test.
@@ -186,14 +188,29 @@ func (k *Kernel) Watch(ctx context.Context) (<-chan struct{}, error) {
 	changed := make(chan struct{}, 1)
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if k.deaf {
+		return nil, hw.FromErrno(syscall.ENOBUFS)
+	}
 	k.watchers = append(k.watchers, changed)
 	context.AfterFunc(ctx, func() {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.watchers = slices.DeleteFunc(k.watchers, func(c chan struct{}) bool { return c == changed })
-		close(changed)
+		if i := slices.Index(k.watchers, changed); i >= 0 {
+			k.watchers = slices.Delete(k.watchers, i, i+1)
+			close(changed)
+		}
 	})
 	return changed, nil
+}
+
+// EndWatches ends all watches, as an error of their sockets does, and with refuse makes new ones fail until it is called again.
+func (k *Kernel) EndWatches(refuse bool) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.watchers {
+		close(c)
+	}
+	k.watchers, k.deaf = nil, refuse
 }
 
 // changedLocked notifies the watchers that a link of the host has changed.
