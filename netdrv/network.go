@@ -179,7 +179,7 @@ func (x *networks) removeVFs(ctx context.Context, devices []ledger.Device) error
 	for _, dev := range devices {
 		errs = append(errs, x.pool.RemoveUnused(ctx, dev.ID.PCI()))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, x.pool.ForgetUnused(ctx))...)
 }
 
 // writable returns the condition under which a network's record may be written. A network with endpoints keeps its record: what they were

@@ -254,7 +254,7 @@ func TestContainerComesBack(t *testing.T) {
 		m.end("d")
 		start("e", "other") // gets the VF of web, whose affinity is forgotten then
 		m.wantIn("0000:01:10.0", "e")
-		if n := len(m.keys()); n != 2+2+2+1+2+2 { // 2 endpoints, 2 allocations, 2 PFs, a network, 2 names, 2 addresses
+		if n := len(m.keys()); n != 2+2+2*2+1+2+2 { // 2 endpoints, 2 allocations, 2 PFs that are up, a network, 2 names, 2 addresses
 			t.Errorf("%d records:\n%s", n, m.ledger())
 		}
 		m.end("e")

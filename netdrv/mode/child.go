@@ -17,6 +17,7 @@ import (
 // interface. It is created for the container and removed after it.
 type child struct {
 	devices
+	pool        *vfpool.Pool
 	allocations *alloc.Table
 }
 
@@ -106,6 +107,9 @@ func (m child) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(r.Network.ID), r.Network.Devices[0].Name, err)
 	}
+	if err := m.pool.CheckUp(ctx, parent); err != nil {
+		return nil, fmt.Errorf("network %s: %w", ledger.ShortID(r.Network.ID), err)
+	}
 	if err := m.checkMAC(r, parent, held); err != nil {
 		return nil, err
 	}
@@ -166,7 +170,17 @@ func (m child) Prepare(ctx context.Context, a *alloc.Allocation, _ Save) (hw.Net
 	if a.Child == nil {
 		return hw.Netdev{}, errors.New("the ledger does not say what to make")
 	}
+	parent, err := m.host.Find(a.Child.Parent)
+	if err != nil {
+		return hw.Netdev{}, err
+	}
+	if !parent.Up {
+		m.pool.Raising(parent)
+	}
 	dev, err := m.host.CreateChild(ctx, *a.Child)
+	if err == nil && !parent.Up {
+		err = m.pool.Raised(ctx, parent.ID)
+	}
 	if err != nil {
 		return dev, err
 	}

@@ -67,7 +67,7 @@ type Set struct{ byName map[string]Mode }
 func New(e Env) *Set {
 	devices := devices{e.Host, e.Finder}
 	vfs := sriov{host: e.Host, finder: e.Finder, pool: e.Pool, allocations: e.Allocations}
-	children := child{devices: devices, allocations: e.Allocations}
+	children := child{devices: devices, pool: e.Pool, allocations: e.Allocations}
 	return &Set{map[string]Mode{
 		option.ModeSRIOV:       vfs,
 		bondName:               bond{vfs: vfs, host: e.Host, log: e.Log},

@@ -122,9 +122,17 @@ func (m sriov) Prepare(ctx context.Context, a *alloc.Allocation, save Save) (hw.
 	if err != nil {
 		return hw.Netdev{}, err
 	}
+	if !pf.Up {
+		m.pool.Raising(pf.Netdev)
+	}
 	dev, err := m.host.SetVF(ctx, pf, vf, a.VFSpec)
 	if err != nil {
 		return hw.Netdev{}, err
+	}
+	if !pf.Up {
+		if err := m.pool.Raised(ctx, pf.ID); err != nil {
+			return hw.Netdev{}, err
+		}
 	}
 	if a.Snapshot.Link == nil { // it had no netdev before; the one that it has now is restored to how it is now
 		a.Snapshot.Complete(dev)

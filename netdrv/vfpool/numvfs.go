@@ -42,7 +42,19 @@ func (p *Pool) ensure(ctx context.Context, pf hw.PF, want int) error {
 	if pf, err = p.Host.PF(pf.PCI()); err != nil { // another call may have created VFs meanwhile
 		return err
 	}
-	return p.ensureLocked(ctx, pf, want)
+	if users, err := p.users(ctx, pf.PCI()); err != nil {
+		return err
+	} else if len(users) > 0 && pf.NumVFs == 0 { // they are going to be created
+		if err := p.CheckUp(ctx, pf.Netdev); err != nil {
+			return err
+		}
+	}
+	if err := p.ensureLocked(ctx, pf, want); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishBound)
+	defer cancel()
+	return p.Raised(ctx, pf.ID)
 }
 
 // ensureLocked ensures that a PF has VFs: if it has none, want of them, or all for 0, are recorded and created. The caller holds the
@@ -128,6 +140,9 @@ func (p *Pool) create(ctx context.Context, pf hw.PF, r ledger.Rev[pfRecord]) err
 		}
 		rec.Before = before
 	}
+	if !pf.Up {
+		p.Raising(pf.Netdev)
+	}
 	rec.Boot, rec.Done = p.Host.Boot(), false
 	r, err := p.put(ctx, store.Unchanged(r.KV), rec)
 	if err != nil {
@@ -163,7 +178,7 @@ func (p *Pool) RemoveUnused(ctx context.Context, pci string) error {
 	if needed, err := p.needed(ctx, pci); needed || err != nil {
 		return err
 	}
-	return p.removeLocked(ctx, pci)
+	return errors.Join(p.forgetUp(ctx, pci), p.removeLocked(ctx, pci))
 }
 
 // RemoveAllUnused is RemoveUnused for all PFs.
@@ -176,7 +191,7 @@ func (p *Pool) RemoveAllUnused(ctx context.Context) error {
 	for _, r := range all {
 		errs = append(errs, p.RemoveUnused(ctx, r.Rec.PCI))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, p.ForgetUnused(ctx))...)
 }
 
 // removeLocked removes a PF's VFs and its record, if the plugin created them. The caller holds the PF's lock.

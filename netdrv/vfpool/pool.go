@@ -78,6 +78,9 @@ func (p *Pool) read(ctx context.Context, pci string, near hw.CPUs) (pf PF, err e
 	if pf.PF, err = p.Host.LegacyPF(pci); err != nil {
 		return pf, err
 	}
+	if err := p.CheckUp(ctx, pf.Netdev); err != nil {
+		return pf, err
+	}
 	if pf.NumVFs == 0 {
 		if err := p.ensureLocked(ctx, pf.PF, 0); err != nil {
 			return pf, err

@@ -119,5 +119,8 @@ func (p *Pool) recreate(ctx context.Context, pci string) (busy bool, err error) 
 	if err != nil {
 		return false, err
 	}
+	if err := p.CheckUp(ctx, pf.Netdev); err != nil {
+		return false, err
+	}
 	return false, p.ensureLocked(ctx, pf, 0)
 }
