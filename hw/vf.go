@@ -110,6 +110,17 @@ func (h *vfs) VF(pfRef string, index int, id ID) (PF, VF, error) {
 	return PF{}, VF{}, &Error{Dev: fmt.Sprintf("vf %d of %s (%s)", index, pf.Name, id.PCI()), Err: ErrNotFound}
 }
 
+// PFOf returns the PCI address of the PF of a VF; "" for a device that is no VF, or is not plugged in.
+func (h *finder) PFOf(id ID) (pci string, err error) {
+	if !id.IsPCI() {
+		return "", nil
+	}
+	if pci, err = h.sys.link(pciDir(id.PCI()) + "/physfn"); err != nil {
+		err = &Error{Dev: string(id), Err: err}
+	}
+	return pci, err
+}
+
 // VFStates reads what a PF has set for its VFs, by their index. A VF is missing while the driver has nothing to report of it, as
 // during a reset. The map is nil if the driver never reports anything.
 func (h *vfs) VFStates(pf PF) (map[int]VFState, error) {

@@ -69,3 +69,34 @@ func TestOtherNumber(t *testing.T) {
 			"ens1f0 (0000:01:00.0) for containers that are ending; say numvfs=2, or leave it out")
 	})
 }
+
+// TestVFsOfOtherNetwork: VFs that the plugin created stay while a network has one of them whole, or children of one, and go with the last
+// such network.
+func TestVFsOfOtherNetwork(t *testing.T) {
+	for _, mode := range []string{"passthrough", "macvlan"} {
+		t.Run(mode, func(t *testing.T) {
+			story(t, func(m *machine) {
+				m.kernel.AddPF(igb())
+				m.mustCreate("vfs", "netdevice=ens1f0", "numvfs=2")
+				m.mustRun("a", "vfs") // binds the VF, so that it has a netdev
+				m.end("a")
+				_, vf, ok := m.kernel.Netdev("0000:01:10.0")
+				if !ok {
+					t.Fatal("the vf has no netdev")
+				}
+				m.mustCreate("other", "netdevice="+vf.Name, "mode="+mode)
+				m.mustRemove("vfs")
+				m.settled()
+				m.mustRun("b", "other")
+				m.end("b")
+				m.mustRemove("other")
+				m.must(m.kernel.SetLink(vf.Index, hw.LinkUp, hw.Link{})) // the parent of children stays up, and a vf that is up counts as used
+				m.settled()
+				if states := m.vfStates("ens1f0"); len(states) > 0 {
+					t.Errorf("%d vfs are left", len(states))
+				}
+				m.wantKeys()
+			})
+		})
+	}
+}

@@ -108,7 +108,7 @@ func Parse(raw map[string]string) (*Network, error) {
 	if n.Netdevice == "" {
 		return nil, errors.New("option netdevice: missing; say which device to use: -o netdevice=NAME")
 	}
-	if err := forMode(n.Mode, given); err != nil {
+	if err := n.forMode(given); err != nil {
 		return nil, err
 	}
 	return n, errors.Join(n.checkLock(), n.check())
@@ -137,7 +137,7 @@ func (n *Network) ForContainer(own map[string]string) (Container, error) {
 	if err := parseAll(&merged, given); err != nil {
 		return Container{}, err
 	}
-	if err := forMode(n.Mode, given); err != nil {
+	if err := n.forMode(given); err != nil {
 		return Container{}, err
 	}
 	return merged.Container, merged.check()
@@ -208,11 +208,17 @@ func parseOne(n *Network, name, value string) error {
 	return table(options).Parse(n, name, value)
 }
 
-// forMode refuses options that the mode does not know.
-func forMode(mode string, given map[string]string) error {
+// forMode refuses options that do nothing in the network's mode.
+func (n *Network) forMode(given map[string]string) error {
 	for _, o := range options {
-		if _, ok := given[o.Name]; ok && len(o.Modes) > 0 && !slices.Contains(o.Modes, mode) {
-			return fmt.Errorf("option %s: not for mode=%s, only for mode=%s", o.Name, mode, strings.Join(o.Modes, ", "))
+		if _, ok := given[o.Name]; !ok {
+			continue
+		}
+		if len(o.Modes) > 0 && !slices.Contains(o.Modes, n.Mode) {
+			return fmt.Errorf("option %s: not for mode=%s, only for mode=%s", o.Name, n.Mode, strings.Join(o.Modes, ", "))
+		}
+		if o.OneVF && n.Bond != "" {
+			return fmt.Errorf("option %s: not with bond=%s, which takes a vf of each pf", o.Name, n.Bond)
 		}
 	}
 	return nil

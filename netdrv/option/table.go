@@ -12,6 +12,8 @@ type Option struct {
 	row
 	Modes []string // the modes that know it; none means all
 	For   Scope
+	// OneVF is set for an option that is about the choice of one VF among several PFs. A bond has one of each.
+	OneVF bool
 
 	// vf and link apply the value to a spec, if the user gave one; nil for an option that is not part of that spec.
 	vf   func(c *Container, s *hw.VFSpec)
@@ -208,7 +210,7 @@ var options = []Option{
 		Help:  "the VF that the container gets",
 		Parse: container(func(c *Container) *string { return &c.VF }, text),
 	}},
-	{For: ForContainer, Modes: vfsOnly, row: row{
+	{For: ForContainer, Modes: vfsOnly, OneVF: true, row: row{
 		Name: "sticky", Values: "a text of up to 200 bytes",
 		Default: "the --mac-address; without one, the container's name (from engine 29 on), then its address",
 		Help:    "VF affinity: a container with the same text gets the same VF again, if that is free",
@@ -224,12 +226,12 @@ var options = []Option{
 		Help:  "each container gets a bond of one VF of each PF; it takes two PFs or more",
 		Parse: network(func(n *Network) *string { return &n.Bond }, word(hw.Modes(hw.Bond)...)),
 	}},
-	{For: ForBoth, Modes: vfsOnly, row: row{
+	{For: ForBoth, Modes: vfsOnly, OneVF: true, row: row{
 		Name: "policy", Values: "spread or pack", Default: "spread",
 		Help:  "which of several PFs comes first: the one with the fewest VFs in use, or with the most",
 		Parse: container(func(c *Container) *string { return &c.Policy }, word(PolicySpread, PolicyPack)),
 	}},
-	{For: ForBoth, Modes: vfsOnly, row: row{
+	{For: ForBoth, Modes: vfsOnly, OneVF: true, row: row{
 		Name: "numa", Values: "number of a NUMA node, auto or none", Default: "none",
 		Help:  "PFs of that node come first; auto: the node of the option cores, or else the one with the most VFs in use",
 		Parse: container(func(c *Container) *NUMA { return &c.NUMA }, numa),

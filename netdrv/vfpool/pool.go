@@ -7,7 +7,6 @@ package vfpool
 import (
 	"context"
 	"errors"
-	"slices"
 	"sync"
 	"time"
 
@@ -96,19 +95,28 @@ func (p *Pool) read(ctx context.Context, pci string, near hw.CPUs) (pf PF, err e
 	return pf, err
 }
 
-// needed reports whether a network or an allocation needs the PF's VFs.
+// needed reports whether a network or an allocation needs the PF's VFs: also one that has a VF whole, or a child of one.
 func (p *Pool) needed(ctx context.Context, pci string) (bool, error) {
 	users, err := p.users(ctx, pci)
 	if len(users) > 0 || err != nil {
 		return len(users) > 0, err
 	}
 	held, err := p.Allocations.List(ctx)
+	if err != nil {
+		return false, err
+	}
 	for _, a := range held {
-		if a.PF == pci {
-			return true, err
+		pf := a.PF
+		if pf == "" {
+			if pf, err = p.Host.PFOf(a.LowerDevice()); err != nil {
+				return false, err
+			}
+		}
+		if pf == pci {
+			return true, nil
 		}
 	}
-	return false, err
+	return false, nil
 }
 
 // users returns the networks that use a PF's VFs, by their short IDs.
@@ -119,9 +127,21 @@ func (p *Pool) users(ctx context.Context, pci string) ([]string, error) {
 	}
 	var users []string
 	for _, n := range networks {
-		ours := slices.ContainsFunc(n.Rec.Devices, func(d ledger.Device) bool { return d.ID.PCI() == pci })
-		if o, err := option.Parse(n.Rec.Options); ours && err == nil && o.UsesVFs() {
-			users = append(users, ledger.ShortID(n.Rec.ID))
+		o, err := option.Parse(n.Rec.Options)
+		if err != nil {
+			continue
+		}
+		for _, d := range n.Rec.Devices {
+			pf := d.ID.PCI()
+			if !o.UsesVFs() {
+				if pf, err = p.Host.PFOf(d.ID); err != nil {
+					return nil, err
+				}
+			}
+			if pf == pci {
+				users = append(users, ledger.ShortID(n.Rec.ID))
+				break
+			}
 		}
 	}
 	return users, nil
