@@ -274,9 +274,9 @@ func TestOldestQuarantinedIsTried(t *testing.T) {
 	}
 }
 
-// TestPFSetDown: an administrator sets a PF down while a container has a VF of it, and the driver restores no VF of a PF that is down.
+// TestReturnToPFSetDown: an administrator sets a PF down while a container has a VF of it, and the driver restores no VF of a PF that is down.
 // The PF stays down and the VF is not lost: it is free within seconds after the PF is up.
-func TestPFSetDown(t *testing.T) {
+func TestReturnToPFSetDown(t *testing.T) {
 	t.Parallel()
 	for _, outage := range []time.Duration{5 * time.Second, 40 * time.Minute} {
 		t.Run(outage.String(), func(t *testing.T) {
