@@ -19,9 +19,9 @@ func wantDown(t *testing.T, err error, name string) {
 	wantError(t, err, "network n: "+name+" was set down on the host while networks use it; when it may be used again: ip link set "+name+" up")
 }
 
-// TestPFSetDown: a PF that an administrator has set down is not brought up for a container, whether the plugin or the administrator has
+// TestSetDownByAdministrator: a PF that an administrator has set down is not brought up for a container, whether the plugin or the administrator has
 // created its VFs and whichever network the container is on. When it is up again, containers start.
-func TestPFSetDown(t *testing.T) {
+func TestSetDownByAdministrator(t *testing.T) {
 	t.Parallel()
 	for _, vfs := range []int{0, 3} {
 		story(t, func(m *machine) {
