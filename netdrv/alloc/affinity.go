@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"time"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -20,7 +21,13 @@ type Affinity struct {
 	Key      string `json:"key"`
 	Device   hw.ID  `json:"device"`
 	Implicit bool   `json:"guessed,omitempty"` // as in IdentityKey
+	// Since is when a container with the key last got the device; zero in ledgers of early versions.
+	Since time.Time `json:"since,omitzero"`
 }
+
+// keysPerDevice is how many keys that users gave are remembered for one device. A build server that names each of its jobs must not let
+// the ledger grow for as long as the network exists.
+const keysPerDevice = 4
 
 // An IdentityKey is what a container is recognized by when it comes again.
 type IdentityKey struct {
@@ -46,7 +53,7 @@ func (t *Table) Preferred(ctx context.Context, nid string, keys []IdentityKey) (
 }
 
 // remember returns the writes that record an allocation's container. Of containers with implicit keys only the last one that had a
-// device is remembered: such keys may be new with every container.
+// device is remembered: such keys may be new with every container. Of explicit keys the last keysPerDevice are remembered.
 func (t *Table) remember(ctx context.Context, a *Allocation) ([]ledger.Write, error) {
 	if len(a.IdentityKeys) == 0 {
 		return nil, nil
@@ -55,15 +62,29 @@ func (t *Table) remember(ctx context.Context, a *Allocation) ([]ledger.Write, er
 	if err != nil {
 		return nil, err
 	}
+	explicit := 0
+	for _, k := range a.IdentityKeys {
+		if !k.Implicit {
+			explicit++
+		}
+	}
+	slices.SortStableFunc(all, func(x, y ledger.Rev[Affinity]) int { return y.Rec.Since.Compare(x.Rec.Since) }) // newest first
 	var writes []ledger.Write
 	for _, r := range all {
 		same := slices.ContainsFunc(a.IdentityKeys, func(k IdentityKey) bool { return k.Text == r.Rec.Key })
-		if r.Rec.Implicit && r.Rec.Device == a.Device && !same {
+		if same || r.Rec.Device != a.Device {
+			continue
+		}
+		if !r.Rec.Implicit {
+			explicit++
+		}
+		if r.Rec.Implicit || explicit > keysPerDevice {
 			writes = append(writes, ledger.Del(r.KV.Key))
 		}
 	}
+	now := time.Now().UTC()
 	for _, k := range a.IdentityKeys {
-		writes = append(writes, ledger.Put(affinityKey(a.Network, k.Text), Affinity{ledger.Version, k.Text, a.Device, k.Implicit}))
+		writes = append(writes, ledger.Put(affinityKey(a.Network, k.Text), Affinity{ledger.Version, k.Text, a.Device, k.Implicit, now}))
 	}
 	return writes, nil
 }

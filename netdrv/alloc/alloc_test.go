@@ -188,8 +188,17 @@ func TestAffinity(t *testing.T) {
 	wants("vf0", explicit("db"))
 	wants("", implicit("web"))
 	wants("vf0", implicit("other"))
+	for i := range 50 { // a build server that names each of its jobs
+		attach("vf0", explicit(fmt.Sprintf("build-%d", i)))
+	}
+	wants("", explicit("db"))
+	wants("", explicit("build-45"))
+	for i := range 4 {
+		wants("vf0", explicit(fmt.Sprintf("build-%d", 46+i)))
+	}
+	wants("vf1", implicit("cache"))
 	writes, err := table.ForgetAffinity(t.Context(), "n")
-	if err != nil || len(writes) != 4 {
-		t.Errorf("%d writes remove all, %v; want 4", len(writes), err)
+	if err != nil || len(writes) != 6 {
+		t.Errorf("%d writes remove all, %v; want 6", len(writes), err)
 	}
 }

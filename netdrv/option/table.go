@@ -213,7 +213,7 @@ var options = []Option{
 	{For: ForContainer, Modes: vfsOnly, OneVF: true, row: row{
 		Name: "sticky", Values: "a text of up to 200 bytes",
 		Default: "the --mac-address; without one, the container's name (from engine 29 on), then its address",
-		Help:    "VF affinity: a container with the same text gets the same VF again, if that is free",
+		Help:    "VF affinity: a container with the same text gets the same VF again, if that is free; four texts are remembered for each VF",
 		Parse:   container(func(c *Container) *string { return &c.Sticky }, upTo(200)),
 	}},
 	{For: ForNetwork, Modes: vfsOnly, row: row{
