@@ -31,7 +31,7 @@ func TestWatchEnds(t *testing.T) {
 	if changed, err = k.Watch(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if err := netlink.LinkAdd(&netlink.Dummy{LinkAttrs: netlink.LinkAttrs{Name: "watched"}}); err != nil {
+	if err := netlink.LinkAdd(&netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "watched"}, PeerName: "watched-peer"}); err != nil {
 		t.Fatal(err)
 	}
 	select {
