@@ -38,7 +38,7 @@ func (r *reconciler) freeOrphan(ctx context.Context, a *alloc.Allocation) (due t
 	}
 	r.engine.EndpointDeleted(a.Network, a.Endpoint, nil)
 	r.counters.Count("orphans")
-	r.log.Warn("endpoint was forgotten by the engine or by a crash", append(a.Fields(), was.Field(), zap.String("reason", v.Reason))...)
+	r.log.Warn("endpoint was forgotten by the engine or by a crash", append(a.Fields(), zap.String("state", string(was)), zap.String("reason", v.Reason))...)
 	return 0, nil
 }
 

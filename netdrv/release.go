@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/retry"
@@ -108,11 +109,22 @@ func (r *reconciler) releaseParts(ctx context.Context, whole hw.ID) {
 	}
 	if err != nil {
 		r.log.Warn("device not released yet", zap.String("part_of", string(whole)), zap.NamedError("err", err))
-		r.nudge()
 	}
+	r.nudge()
 }
 
-// logNotReleased logs why a device is not released.
+// logNotReleased logs why a device is not released. That it is not home yet, or busy, is the ordinary end of many containers: it is tried
+// again. A warning follows if it stays away, and an error if it is quarantined.
 func logNotReleased(log *zap.Logger, a *alloc.Allocation, err error) {
-	log.Warn("device not released yet", append(a.Fields(), zap.NamedError("err", err))...)
+	level := zapcore.WarnLevel
+	if ofDevice(err) {
+		level = zapcore.InfoLevel
+	}
+	log.Log(level, "device not released yet", append(a.Fields(), zap.NamedError("err", err))...)
+}
+
+// ofDevice reports whether an error is about a device, and not about the ledger.
+func ofDevice(err error) bool {
+	var e *hw.Error
+	return errors.Is(err, hw.ErrAway) || errors.As(err, &e)
 }
