@@ -165,7 +165,7 @@ func (r *reconciler) reconcile(ctx context.Context, id hw.ID) (due time.Duration
 		return passSoon, nil
 	case errors.Is(err, hw.ErrAway):
 		return 0, r.handleMissing(ctx, a, err)
-	case err != nil && a.State == alloc.Freeing && ofDevice(err): // if that lasts it is quarantined, which is logged
+	case err != nil && ofDevice(err): // it is quarantined if that lasts, which is logged with the reason
 		return r.backoff(a), nil
 	case err != nil:
 		return r.backoff(a), err
