@@ -29,7 +29,13 @@ func TestAllocationOrder(t *testing.T) {
 		{"two addresses", "10.1.0.0/31", "", "-", []string{"10.1.0.0/31", "10.1.0.1/31"},
 			"pool 10.1.0.0/31: request address: all 2 addresses are in use; " + remove + "--subnet"},
 		{"two addresses and a gateway", "10.1.0.0/31", "", "10.1.0.0", []string{"10.1.0.1/31"},
-			"pool 10.1.0.0/31: request address: all 2 addresses are in use; " + remove + "--subnet"},
+			"pool 10.1.0.0/31: request address: all 2 addresses are in use, 10.1.0.0 as the gateway; " + remove + "--subnet"},
+		{"two addresses and an invented gateway", "10.1.0.0/31", "", "", []string{"10.1.0.1/31"},
+			"pool 10.1.0.0/31: request address: all 2 addresses are in use, 10.1.0.0 as a gateway that the engine requested; " + remove +
+				"--subnet or with --ipam-opt gateway=none"},
+		{"one address, which is an invented gateway", "fd00::5/128", "", "", nil,
+			"pool fd00::5/128: request address: the one address is in use, fd00::5 as a gateway that the engine requested; create the " +
+				"network with a larger --subnet or with --ipam-opt gateway=none"},
 		{"one address", "10.1.0.7/32", "", "-", []string{"10.1.0.7/32"},
 			"pool 10.1.0.7/32: request address: the one address is in use; " + remove + "--subnet"},
 		{"host bits", "10.1.0.7/24", "10.1.0.130/25", "10.1.0.1", []string{"10.1.0.128/24", "10.1.0.129/24"}, ""},
@@ -43,7 +49,8 @@ func TestAllocationOrder(t *testing.T) {
 		{"range of the router's and the network's", "10.1.0.0/24", "10.1.0.0/31", "-", []string{"10.1.0.1/24"},
 			"pool 10.1.0.0/24: request address: the one address of ip-range 10.1.0.0/31 is in use; " + remove + "--ip-range"},
 		{"gateway is the range", "10.1.0.0/24", "10.1.0.9/32", "10.1.0.9", nil,
-			"pool 10.1.0.0/24: request address: the one address of ip-range 10.1.0.9/32 is in use; " + remove + "--ip-range"},
+			"pool 10.1.0.0/24: request address: the one address of ip-range 10.1.0.9/32 is in use, 10.1.0.9 as the gateway; create the " +
+				"network with a larger --ip-range"},
 		{"gateway outside the range", "10.1.0.0/24", "10.1.0.64/26", "10.1.0.200", []string{"10.1.0.64/24"}, ""},
 		{"large", "10.0.0.0/8", "10.255.255.252/30", "-",
 			[]string{"10.255.255.252/8", "10.255.255.253/8", "10.255.255.254/8"},

@@ -1,8 +1,11 @@
 package ipamdrv_test
 
 import (
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/mellanox/passthrough/ipamdrv"
 )
 
 // invented checks whether a gateway was invented.
@@ -54,5 +57,48 @@ func TestInventedGatewayOfTheNewestPool(t *testing.T) {
 		b.invented("10.99.0.0/24", "10.99.0.1", false)
 		b.releasePool(second)
 		b.invented("10.99.0.0/24", "10.99.0.1", true)
+	})
+}
+
+// TestUnusedGateway: when a network of the network driver is created that does not use the gateway which its engine has requested, the gateway
+// is released, in small subnets for containers. A gateway that a user named stays, and that of a network that is not known.
+func TestUnusedGateway(t *testing.T) {
+	withFixture(t, func(b *fixture) {
+		for subnet, containers := range map[string][]string{"10.1.0.0/31": {"10.1.0.0/31", "10.1.0.1/31"}, "10.1.0.7/32": {"10.1.0.7/32"},
+			"10.1.0.0/30": {"10.1.0.1/30", "10.1.0.2/30"}, "10.1.0.0/24": {"10.1.0.2/24", "10.1.0.3/24"}, "fd00::/127": {"fd00::/127", "fd00::1/127"}} {
+			n := b.pool(subnet, "")
+			gw, err := b.request(n, "", asGateway)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.d.BindPool(b.Context(), "n "+subnet, "passthrough-local", subnet, gw)
+			for _, want := range containers {
+				b.gives(n, "", nil, want)
+				b.restart()
+			}
+			addr, _, _ := strings.Cut(gw, "/")
+			b.release(n, addr) // when the network is removed the engine releases it
+			b.releasePool(n)
+		}
+		b.empty()
+
+		named := b.pool("10.1.0.0/31", "")
+		b.gives(named, "10.1.0.0", asGateway, "10.1.0.0/31")
+		b.d.BindPool(b.Context(), "n1", "passthrough-local", "10.1.0.0/31", "10.1.0.0/31")
+		b.gives(named, "", nil, "10.1.0.1/31")
+		used := b.pool("10.2.0.0/31", "")
+		b.gives(used, "", asGateway, "10.2.0.0/31")
+		b.d.BindPool(b.Context(), "n2", "passthrough-local", "10.2.0.0/31", "")
+		b.gives(used, "", nil, "10.2.0.1/31")
+
+		red, blue := b.poolWith("10.3.0.0/29", "pool=lan"), b.poolWith("10.3.0.0/29", "pool=lan")
+		b.gives(red, "", asGateway, "10.3.0.1/29")
+		b.gives(blue, "", asGateway, "10.3.0.1/29") // a macvlan network of the engine's, which uses it
+		wait(2 * time.Minute)                       // both could be meant before
+		green := b.poolWith("10.3.0.0/29", "pool=lan")
+		b.gives(green, "", asGateway, "10.3.0.1/29")
+		b.d.BindPool(b.Context(), "n3", "passthrough-local", "10.3.0.0/29", "10.3.0.1/29")
+		b.refuses(green, "10.3.0.1", nil, ipamdrv.ErrInUse, "pool 10.3.0.0/29: request address 10.3.0.1: in use since "+
+			"2000-01-01 00:00:00 UTC by the gateway")
 	})
 }

@@ -22,8 +22,9 @@ type localHandle struct {
 }
 
 // BindPool is called when the network driver on this node has just created a network with a pool of that address space. It records whose the
-// pool is, which the engine's requests do not say. If more than one pool is possible, it records nothing.
-func (d *Driver) BindPool(ctx context.Context, network, space, subnet string) {
+// pool is, which the engine's requests do not say. If more than one pool is possible, it records nothing. unused is the pool's gateway if the
+// network does not use it, "" otherwise: engines before 28 request one for every network, and a small subnet has no address to spare.
+func (d *Driver) BindPool(ctx context.Context, network, space, subnet, unused string) {
 	prefix, err := netip.ParsePrefix(subnet)
 	if err != nil || space != localSpace && space != globalSpace {
 		return // another IPAM driver's
@@ -34,7 +35,7 @@ func (d *Driver) BindPool(ctx context.Context, network, space, subnet string) {
 		return h.subnet != prefix || !bindable(h.network, now.Sub(h.created))
 	})
 	if err == nil && len(possible) == 1 {
-		err = d.pools.bind(ctx, possible[0].Handle, network)
+		err = d.pools.bind(ctx, possible[0].Handle, network, unused)
 	}
 	if err != nil {
 		d.log.Warn("pool is not bound to its network; leases without a container will stay in it", zap.Stringer("pool", prefix),
@@ -42,14 +43,21 @@ func (d *Driver) BindPool(ctx context.Context, network, space, subnet string) {
 	}
 }
 
-// bind records which network has a handle.
-func (ps *pools) bind(ctx context.Context, h pool.Handle, network string) error {
+// bind records which network has a handle, and releases the gateway that the network does not use, if no user named it.
+func (ps *pools) bind(ctx context.Context, h pool.Handle, network, unused string) error {
 	_, p, err := ps.open(ctx, h.String())
 	if err != nil {
 		return err
 	}
 	defer p.Unlock()
-	return p.Bind(ctx, h, network)
+	if err := p.Bind(ctx, h, network); err != nil {
+		return err
+	}
+	gw, err := netip.ParsePrefix(unused)
+	if err != nil { // "": it uses the gateway, or has none
+		return nil
+	}
+	return p.ReleaseInventedGateway(ctx, h, gw.Addr())
 }
 
 // localHandles lists the handles of this node's engine. It skips records that cannot be read.

@@ -34,8 +34,9 @@ type Config struct {
 	// ContainerName returns the name of the container that has just been given an address, which has a prefix length, as the engine told
 	// the IPAM driver; "" if unknown. It must not wait for anything: every endpoint of every network asks it.
 	ContainerName func(address string) string
-	// BindPool is called with each pool that a new network got, as the engine calls it.
-	BindPool func(ctx context.Context, network, space, pool string)
+	// BindPool is called with each pool that a new network got, as the engine calls it. unused is the pool's gateway, with a prefix length, if
+	// containers do not get it; "" otherwise.
+	BindPool func(ctx context.Context, network, space, pool, unused string)
 	// OrphanAfter is how long a lent device may be seen in the host before the engine counts as having forgotten its endpoint,
 	// if the engine or the plugin was restarted since; 0 means 5 minutes. The engine moves the device within seconds of Join.
 	// It also bounds how long an endpoint may stay unjoined then.
@@ -51,7 +52,7 @@ type Driver struct {
 	reconciler *reconciler
 	engine     *engineview.View
 	counters   *metrics.Counters
-	bindPool   func(ctx context.Context, network, space, pool string)
+	bindPool   func(ctx context.Context, network, space, pool, unused string)
 }
 
 // New returns a driver. It touches nothing; Reconcile finishes what an earlier process left open.
@@ -117,11 +118,16 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	if err := d.networks.create(ctx, r); err != nil {
 		return nil, err
 	}
-	if d.bindPool != nil { // the engine does not say to the IPAM driver which network has a pool
-		for _, p := range slices.Concat(r.IPv4Data, r.IPv6Data) {
-			if p != nil && p.Pool != "" {
-				d.bindPool(ctx, r.NetworkID, p.AddressSpace, p.Pool)
-			}
+	if d.bindPool == nil { // the engine does not say to the IPAM driver which network has a pool
+		return &Empty{}, nil
+	}
+	n, _, err := readNetwork(ctx, d.networks.store, r.NetworkID)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range slices.Concat(r.IPv4Data, r.IPv6Data) {
+		if p != nil && p.Pool != "" {
+			d.bindPool(ctx, r.NetworkID, p.AddressSpace, p.Pool, unusedGateway(n, p.Gateway))
 		}
 	}
 	return &Empty{}, nil

@@ -130,6 +130,15 @@ func (x *networks) setGateways(ctx context.Context, rec *ledger.Network, o *opti
 	return nil
 }
 
+// unusedGateway returns a gateway, which has a prefix length, if the network's containers do not get it; "" otherwise.
+func unusedGateway(n ledger.Network, gateway string) string {
+	gw, err := netip.ParsePrefix(gateway)
+	if err != nil || slices.Contains(append([]string{n.Gateway4, n.Gateway6}, n.Gateways...), gw.Addr().String()) {
+		return ""
+	}
+	return gateway
+}
+
 // isNetworkAddress reports whether gw is the address of the subnet itself. That is what the IPAM driver answers, where there is to be no
 // gateway, to engines that insist on one.
 func isNetworkAddress(gw netip.Prefix) bool {

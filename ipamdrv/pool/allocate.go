@@ -129,7 +129,7 @@ func (s *cache) routerReserved() (uint64, bool) {
 	return s.Router()
 }
 
-// fullError says that no address is left, how many there were, and what to do.
+// fullError says that no address is left, how many there were, whether the gateway has one of them, and what to do.
 func (s *cache) fullError() error {
 	if len(s.Choice) == 0 {
 		return Refuse(ErrFull, "option exclude leaves none to choose; ask for one with %s", ipFlag(s.Base))
@@ -161,7 +161,30 @@ func (s *cache) fullError() error {
 	if conflicts > 0 {
 		what += fmt.Sprintf(", %d of them outside, says option probe", conflicts)
 	}
-	return Refuse(ErrFull, "%s; remove a container, or create the network with a larger %s%s", what, remedy, router)
+	remedy = "create the network with a larger " + remedy
+	gateway := s.chosenGateway()
+	if !gateway.IsValid() || count > 1 {
+		remedy = "remove a container, or " + remedy
+	}
+	if gateway.IsValid() && s.rec.Invented {
+		what += fmt.Sprintf(", %s as a gateway that the engine requested", gateway)
+		remedy += " or with --ipam-opt gateway=none"
+	} else if gateway.IsValid() {
+		what += fmt.Sprintf(", %s as the gateway", gateway)
+	}
+	return Refuse(ErrFull, "%s; %s%s", what, remedy, router)
+}
+
+// chosenGateway returns the pool's gateway if it has one of the addresses that could be allocated otherwise; not valid if not.
+func (s *cache) chosenGateway() netip.Addr {
+	gw := s.rec.Gateway
+	if option := s.config.Gateway.For(s.Prefix); option.IsValid() {
+		gw = option
+	}
+	if n, ok := s.Index(gw); !gw.IsValid() || s.config.Gateway.None || !ok || !s.Chosen(n) || gw.Is4() != s.Base.Is4() {
+		return netip.Addr{}
+	}
+	return gw
 }
 
 // ipFlag returns the flag of docker run that requests an address of a's family.

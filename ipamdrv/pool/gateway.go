@@ -117,3 +117,16 @@ func (p *Pool) noGateway(ctx context.Context, a netip.Addr) (netip.Addr, bool, e
 	_, err := p.write(ctx, nil, &next)
 	return next.Gateway, false, err
 }
+
+// ReleaseInventedGateway releases a handle's lease of the gateway gw, unless a request named it. Afterwards the pool is as if no gateway had
+// been requested. It loads the pool.
+func (p *Pool) ReleaseInventedGateway(ctx context.Context, h Handle, gw netip.Addr) error {
+	if err := p.Load(ctx); err != nil {
+		return err
+	}
+	if s := p.cache; !s.rec.Invented || s.rec.Gateway != gw || s.config.Gateway.None {
+		return nil
+	}
+	_, err := p.Release(ctx, gw, Released{Share: h.Share})
+	return err
+}
