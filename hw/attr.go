@@ -43,6 +43,12 @@ func (r *attrRow[S]) MarshalText() ([]byte, error) { return []byte(r.name), nil 
 // Copy sets the attribute in to to its value in from.
 func (r *attrRow[S]) Copy(to, from *S) { r.copy(to, from) }
 
+// Same returns true if the attribute has the same value in both.
+func (r *attrRow[S]) Same(a, b S) bool { return r.same(&a, &b) }
+
+// Value returns the attribute's value in s for people, such as "9000".
+func (r *attrRow[S]) Value(s S) string { return r.show(&s) }
+
 // Op describes setting the attribute to its value in want, such as "set mtu 9000".
 func (r *attrRow[S]) Op(want S) string { return fmt.Sprintf("set %s %s", r.name, r.show(&want)) }
 

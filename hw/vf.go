@@ -260,6 +260,13 @@ func (h *vfs) vfApplier(ctx context.Context, pf PF, vf VF) applier[VFState, VFAt
 	}
 }
 
+// SetVFAttr sets one attribute of a VF to its value in want, and verifies it.
+func (h *vfs) SetVFAttr(ctx context.Context, pf PF, vf VF, a VFAttr, want VFState) error {
+	p := h.vfApplier(ctx, pf, vf)
+	p.attrs = []VFAttr{a}
+	return p.apply(want)
+}
+
 // retryBusy repeats, for a while, what a driver cannot do just now: i40e answers EAGAIN while a VF is being reset, or another
 // is at work (i40e_virtchnl_pf.c, Linux 6.12).
 func retryBusy(ctx context.Context, do func() error) error {

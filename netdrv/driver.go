@@ -71,7 +71,8 @@ func New(c Config) (*Driver, error) {
 		Allocations: allocs})
 	release := &releaser{allocs: allocs, modes: modes}
 	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
-		releaser: release, vfs: vfpool.NewRecreator(pool), wake: make(chan struct{}, 1),
+		releaser: release, vfs: vfpool.NewRecreator(pool), changedVFs: &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks,
+			counters: counters, warned: map[hw.ID]map[hw.VFAttr]string{}}, wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]string{}}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
 		reconciler: reconciler,

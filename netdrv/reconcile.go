@@ -51,6 +51,7 @@ type reconciler struct {
 	// removeUnneeded removes stale networks, and VFs that are not needed any more. The caller holds the lock of all networks.
 	removeUnneeded func(context.Context) error
 	vfs            *vfpool.Recreator
+	changedVFs     *changedVFs
 
 	// The state below is of this process: one that was restarted looks at everything as for the first time.
 	mu       sync.Mutex // guards all below: a call that ends a bond has its ports looked at
@@ -128,6 +129,7 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 			next = min(next, due)
 		}
 	}
+	next = min(next, r.changedVFs.pass(ctx, held))
 	removeBusy, removeErr := r.cleanUp(ctx)
 	createBusy, createErr := r.vfs.Run(ctx)
 	if removeBusy || createBusy {

@@ -36,6 +36,7 @@ type Record struct {
 	Boot     string        `json:"boot"` // the boot in which it was claimed; what the record says about the device is true only in that
 	Snapshot hw.Snapshot   `json:"snapshot"`
 	VFSpec   hw.VFSpec     `json:"wish"`
+	Reported *hw.VFState   `json:"reported,omitempty"` // what the PF reported of the VF once it was set up
 	LinkSpec hw.LinkSpec   `json:"shape"`
 	Tuning   hw.TuningSpec `json:"tune,omitzero"`
 	Parent   hw.ID         `json:"parent,omitempty"` // of a link that is created for the endpoint

@@ -147,7 +147,14 @@ func (m sriov) Prepare(ctx context.Context, a *alloc.Allocation, save Save) (hw.
 	if dev, err = m.host.SetLink(dev, a.LinkSpec, pf.MTU); err != nil {
 		return dev, err
 	}
-	return dev, tune(ctx, m.host, a, save)
+	if err := tune(ctx, m.host, a, save); err != nil {
+		return dev, err
+	}
+	states, err := m.host.VFStates(pf)
+	if s, known := states[vf.Index]; known {
+		a.Reported = &s
+	}
+	return dev, err
 }
 
 // Release restores the VF. A VF that is gone with its PF counts as restored.
