@@ -32,8 +32,7 @@ type Host struct {
 	*netdevs
 	*hostNetwork
 
-	boot   string
-	booted time.Time
+	boot string
 }
 
 // The parts of a Host, each with the parts that it needs.
@@ -42,6 +41,7 @@ type (
 	finder struct {
 		sys    sysfs
 		kernel Kernel
+		booted time.Time
 	}
 	// links sets attributes and names of links.
 	links struct{ *finder }
@@ -91,7 +91,7 @@ type (
 
 // assemble makes the parts of a host.
 func assemble(sys sysfs, kernel Kernel, attrs []VFAttr) *Host {
-	h := &Host{finder: &finder{sys, kernel}}
+	h := &Host{finder: &finder{sys: sys, kernel: kernel}}
 	h.links = &links{h.finder}
 	h.pfs = &pfs{h.finder}
 	h.tuner = &tuner{h.finder, h.links}
@@ -111,7 +111,10 @@ func (h *Host) Boot() string { return h.boot }
 const young = 10 * time.Minute
 
 // RecentlyBooted returns true if the machine was booted a short time ago: a device without a driver may still get one.
-func (h *Host) RecentlyBooted() bool { return time.Since(h.booted) < young }
+func (h *Host) RecentlyBooted() bool { return h.sinceBoot() < young }
+
+// sinceBoot returns how long ago the machine was booted. The host's clock being set does not change it.
+func (h *finder) sinceBoot() time.Duration { return time.Since(h.booted) }
 
 // uptime returns how long the kernel has been running.
 func uptime() (time.Duration, error) {
@@ -130,7 +133,7 @@ func Open(c Config) (*Host, error) {
 		return nil, fmt.Errorf("sysfs: %w", err)
 	}
 	h := assemble(sysfs{root}, c.Kernel, vfAttrs)
-	h.boot, h.booted = c.Boot, c.Booted
+	h.boot, h.finder.booted = c.Boot, c.Booted
 	if h.boot == "" {
 		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 		if err != nil {
@@ -138,12 +141,12 @@ func Open(c Config) (*Host, error) {
 		}
 		h.boot = strings.TrimSpace(string(id))
 	}
-	if h.booted.IsZero() {
+	if h.finder.booted.IsZero() {
 		age, err := uptime()
 		if err != nil {
 			return nil, fmt.Errorf("uptime: %w", err)
 		}
-		h.booted = time.Now().Add(-age)
+		h.finder.booted = time.Now().Add(-age)
 	}
 	return h, nil
 }

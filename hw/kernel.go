@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"bytes"
 	"context"
 	"net/netip"
 )
@@ -62,6 +63,17 @@ type Kernel interface {
 	Routes(index int) ([]Route, error)
 	// AddRoute adds a route; it succeeds if the route exists.
 	AddRoute(index int, r Route) error
+	// Entries lists what administrators and programs have configured on a link, in an order in which it can be
+	// added again: the settings and VLANs of a bridge port, static entries of the bridge's forwarding database, qdiscs and
+	// classes, addresses, permanent neighbours, routes. Left out is what the kernel certainly makes again: the route to
+	// the prefix of an address (unless the address has IFA_F_NOPREFIXROUTE), link-local and privacy addresses of its own,
+	// local, broadcast, anycast and multicast routes, default qdiscs; and what router advertisements make, which is learnt
+	// again.
+	Entries(index int) ([]Entry, error)
+	// AddEntry adds an entry of Entries to a link, which may have another ifindex now; it succeeds if the link has it
+	// already. An address can be used at once: it is not tested for duplicates, whatever its flags. The VLANs of a bridge
+	// port are those of the entry afterwards.
+	AddEntry(index int, e Entry) error
 	// Sessions lists the host's own addresses that have an established connection to its ssh server.
 	Sessions() ([]netip.Addr, error)
 
@@ -90,6 +102,39 @@ type Kernel interface {
 	// setting may accept this one and not keep it.
 	SetAffinity(irq int, cpus string) error
 }
+
+// An Entry is one thing that is configured on a link, as the kernel's own message, so that what this package does not know
+// is restored, too.
+type Entry struct {
+	Kind EntryKind
+	Text string // for people: "route 198.51.100.0/24 via 192.0.2.1 metric 100"
+	Body []byte // a message without ifindex, counters and lifetimes: two entries with the same body are the same
+	// ValidSec is the remaining life of an address or route in seconds; 0 means for ever.
+	ValidSec int `json:",omitempty"`
+	// PrefSec is the remaining preferred life of an address; 0 means for ever, -1 that it is over (a deprecated address).
+	PrefSec int `json:",omitempty"`
+	// Address is an address without its prefix length, or the source address of a route; "" for none.
+	Address string `json:",omitempty"`
+	// Beside is set for an IPv4 route that has another one to the same destination and with the same metric before it.
+	Beside bool `json:",omitempty"`
+}
+
+// EntryKind is a kind of entry.
+type EntryKind string
+
+// The kinds of entries.
+const (
+	EntryBridgePort EntryKind = "bridge port" // its settings and VLANs
+	EntryFDB        EntryKind = "fdb entry"   // a static entry of the forwarding database of the link's bridge
+	EntryQdisc      EntryKind = "qdisc"
+	EntryClass      EntryKind = "class" // of a qdisc
+	EntryAddress    EntryKind = "address"
+	EntryNeighbour  EntryKind = "neighbour"
+	EntryRoute      EntryKind = "route"
+)
+
+// Same returns true if two entries are the same, whatever their lives.
+func (e Entry) Same(o Entry) bool { return e.Kind == o.Kind && bytes.Equal(e.Body, o.Body) }
 
 // Addr is an address on a link. CIDR and Peer are in the form "192.0.2.1/24"; Peer is "" unless point to point.
 type Addr struct {

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -13,15 +14,18 @@ import (
 // routerAdvertised is RTPROT_RA (include/uapi/linux/rtnetlink.h).
 const routerAdvertised = 9
 
-// SnapshotNetdev reads the present state of a netdev that is attached as a whole, with its addresses and routes. Routes
-// from router advertisements are not included: they expire, and are learnt again.
+// SnapshotNetdev reads the present state of a netdev that is attached as a whole, with all that is configured on it, see
+// [Kernel].Entries. Routes from router advertisements are not included: they expire, and are learnt again.
 func (h *netdevs) SnapshotNetdev(n Netdev) (Snapshot, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
 	l := linkState(n.Link, links)
-	snap := Snapshot{Link: &l, AltNames: n.altNames()}
+	snap := Snapshot{Link: &l, AltNames: n.altNames(), TakenSec: max(1, int64(h.sinceBoot()/time.Second))}
+	if snap.Entries, err = h.kernel.Entries(n.Index); err != nil {
+		return Snapshot{}, &Error{Dev: n.Name, Op: "list what is configured on it", Err: err}
+	}
 	if snap.Addrs, err = h.kernel.Addrs(n.Index); err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list addresses", Err: err}
 	}
@@ -108,21 +112,22 @@ func (h *netdevs) restoreNetdev(id ID, was Snapshot, set setter) error {
 	if err != nil {
 		return err
 	}
-	refused, err := h.restoreLink(n, was, set)
-	if err != nil {
-		return err
-	}
+	refused, linkErr := h.restoreLink(n, was, set)
 	if n, err = h.Find(id); err != nil {
-		return err
+		return errors.Join(linkErr, err)
 	}
-	lacking, err := h.restoreIP(n, was)
-	if err != nil {
+	if !errors.Is(linkErr, errStaysDown) {
+		var some []error
+		some, err = h.restoreIP(n, was)
+		refused = append(refused, some...)
+	}
+	if err := errors.Join(linkErr, err); err != nil {
 		return err
 	}
 	if err := h.setAlias(n, was.Link.Alias); err != nil { // last, because the device is found by it
 		return err
 	}
-	if refused = append(refused, lacking...); len(refused) > 0 {
+	if len(refused) > 0 {
 		return &UnrestoredError{refused}
 	}
 	return nil
@@ -153,36 +158,107 @@ func (h *netdevs) restoreLink(n Netdev, was Snapshot, set setter) (refused []err
 		return nil, err
 	}
 	now, findErr := h.Find(n.ID)
-	if findErr == nil && now.Up != was.Link.Up {
-		findErr = h.setUp(now, was.Link.Up)
+	if findErr != nil {
+		return nil, errors.Join(err, findErr)
 	}
-	return refused, errors.Join(err, findErr)
+	if len(refused) == 0 && masterErr == nil { // before it is up: a bridge has put it into its default VLAN
+		some, portErr := h.restoreEntries(now, was, Entry.ofPort)
+		refused, err = append(refused, some...), errors.Join(err, portErr)
+	}
+	if now.Up != was.Link.Up {
+		err = errors.Join(err, h.setUp(now, was.Link.Up))
+	}
+	return refused, err
 }
 
-// restoreIP adds the addresses and routes that are missing: routes without a gateway first, because others lead through
-// them. Routes exist only on a link that is up. It returns what the kernel refuses.
+// restoreIP adds what is missing of addresses, routes and all else that is configured on a link. Routes exist only on a
+// link that is up. It returns what the kernel refuses.
 func (h *netdevs) restoreIP(n Netdev, was Snapshot) (refused []error, _ error) {
+	if was.TakenSec == 0 {
+		return h.restoreTyped(n, was)
+	}
+	return h.restoreEntries(n, was, func(e Entry) bool { return !e.ofPort() && (was.Link.Up || e.Kind != EntryRoute) })
+}
+
+// ofPort returns true for an entry that belongs to the port of a bridge.
+func (e Entry) ofPort() bool { return e.Kind == EntryBridgePort || e.Kind == EntryFDB }
+
+// restoreEntries adds the entries of a snapshot that are missing, of those for which which returns true.
+func (h *netdevs) restoreEntries(n Netdev, was Snapshot, which func(Entry) bool) (refused []error, _ error) {
+	entries := slices.DeleteFunc(was.alive(h.sinceBoot()), func(e Entry) bool { return !which(e) })
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	have, err := h.kernel.Entries(n.Index)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list what is configured on it", Err: err}
+	}
+	adding := adder{dev: n.Name}
+	for _, e := range entries {
+		if !slices.ContainsFunc(have, e.Same) {
+			adding.add(e.Text, h.kernel.AddEntry(n.Index, e))
+		}
+	}
+	return adding.refused, errors.Join(adding.errs...)
+}
+
+// alive returns the entries of a snapshot that have not expired, with what is left of their lives: those go on while the
+// device is away, because others may have the address since. A route ends with its source address.
+func (s Snapshot) alive(sinceBoot time.Duration) (entries []Entry) {
+	passed := max(0, int(int64(sinceBoot/time.Second)-s.TakenSec))
+	expired := map[string]bool{}
+	for _, e := range s.Entries {
+		if e.ValidSec > 0 {
+			if e.ValidSec -= passed; e.ValidSec <= 0 {
+				if e.Kind == EntryAddress {
+					expired[e.Address] = true
+				}
+				continue
+			}
+		}
+		if e.PrefSec > 0 {
+			if e.PrefSec -= passed; e.PrefSec <= 0 {
+				e.PrefSec = -1
+			}
+		}
+		if e.Kind != EntryRoute || !expired[e.Address] {
+			entries = append(entries, e)
+		}
+	}
+	return entries
+}
+
+// An adder collects the errors of adding: what the kernel refuses, and what may be tried again.
+type adder struct {
+	dev           string
+	refused, errs []error
+}
+
+func (a *adder) add(what string, err error) {
+	err = wrapped(a.dev, "add "+what, err)
+	if isRefusal(err) {
+		a.refused = append(a.refused, err)
+	} else {
+		a.errs = append(a.errs, err)
+	}
+}
+
+// restoreTyped restores the addresses and routes of a record that an older release has written: routes without a gateway
+// first, because others lead through them.
+func (h *netdevs) restoreTyped(n Netdev, was Snapshot) (refused []error, _ error) {
 	addrs, err := h.kernel.Addrs(n.Index)
 	if err != nil {
 		return nil, &Error{Dev: n.Name, Op: "list addresses", Err: err}
 	}
-	var errs []error
-	add := func(what string, err error) {
-		err = wrapped(n.Name, "add "+what, err)
-		if isRefusal(err) {
-			refused = append(refused, err)
-		} else {
-			errs = append(errs, err)
-		}
-	}
+	adding := adder{dev: n.Name}
 	have := addrKeys(addrs)
 	for i, key := range addrKeys(was.Addrs) {
 		if !slices.Contains(have, key) {
-			add("address "+key.CIDR, h.kernel.AddAddr(n.Index, was.Addrs[i]))
+			adding.add("address "+key.CIDR, h.kernel.AddAddr(n.Index, was.Addrs[i]))
 		}
 	}
 	if !was.Link.Up {
-		return refused, errors.Join(errs...)
+		return adding.refused, errors.Join(adding.errs...)
 	}
 	routes, err := h.kernel.Routes(n.Index)
 	if err != nil {
@@ -193,11 +269,11 @@ func (h *netdevs) restoreIP(n Netdev, was Snapshot) (refused []error, _ error) {
 			direct := r.Gateway == ""
 			r.Index = n.Index
 			if direct == first && !slices.Contains(routes, r) {
-				add("route "+r.Dst, h.kernel.AddRoute(n.Index, r))
+				adding.add("route "+r.Dst, h.kernel.AddRoute(n.Index, r))
 			}
 		}
 	}
-	return refused, errors.Join(errs...)
+	return adding.refused, errors.Join(adding.errs...)
 }
 
 // isRefusal returns true for the answer of a kernel that would say the same the next time: not that it is busy or out of

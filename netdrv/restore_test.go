@@ -1,6 +1,7 @@
 package netdrv_test
 
 import (
+	"fmt"
 	"strings"
 	"syscall"
 	"testing"
@@ -174,5 +175,77 @@ func TestPortOfBondKeepsItsMAC(t *testing.T) {
 		if mac := m.kernel.Link("ens2").MAC; mac != "52:54:00:bb:00:00" {
 			t.Errorf("its mac is %s outside of the bond", mac)
 		}
+	})
+}
+
+// TestLeaseGoesOn: the lease of an address goes on while its device is in a container. One that has expired does not come back, nor do
+// routes with that source.
+func TestLeaseGoesOn(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		away time.Duration
+		want string
+	}{
+		"expired":       {10 * 24 * time.Hour, "192.0.2.10/24"},
+		"still valid":   {20 * time.Minute, "192.0.2.10/24 192.0.2.50/24 valid 2400 preferred 1200 source"},
+		"not preferred": {50 * time.Minute, "192.0.2.10/24 192.0.2.50/24 valid 600 preferred -1 source"},
+		"at once":       {0, "192.0.2.10/24 192.0.2.50/24 valid 3600 preferred 2400 source"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				m.kernel.AddPF(ens2())
+				m.kernel.AddAddrs("ens2", "192.0.2.10/24")
+				index := m.kernel.Link("ens2").Index
+				m.must(m.kernel.AddAddr(index, hw.Addr{CIDR: "192.0.2.50/24", ValidSec: 3600, PrefSec: 2400}))
+				m.kernel.AddRoutes("ens2", hw.Route{Dst: "203.0.113.0/24", Gateway: "192.0.2.1", Src: "192.0.2.50"})
+				m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
+				m.mustRun("a", "n")
+				m.restart() // the process that takes it back is another
+				m.after(c.away)
+				m.end("a")
+				m.wantKeys("net/n")
+				var got []string
+				addrs, err := m.kernel.Addrs(index)
+				m.must(err)
+				for _, a := range addrs {
+					got = append(got, a.CIDR)
+					if a.ValidSec > 0 {
+						got = append(got, fmt.Sprintf("valid %d preferred %d", a.ValidSec, a.PrefSec))
+					}
+				}
+				routes, err := m.kernel.Routes(index)
+				m.must(err)
+				for range routes {
+					got = append(got, "source")
+				}
+				if got := strings.Join(got, " "); got != c.want {
+					t.Errorf("the host has %s, want %s", got, c.want)
+				}
+			})
+		})
+	}
+}
+
+// TestEverythingComesBack: what an administrator has configured on a device is there again, whatever it is.
+func TestEverythingComesBack(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(ens2())
+		bridge := m.kernel.AddLink(hw.Link{Name: "br0", Kind: "bridge", Up: true})
+		index := m.kernel.Link("ens2").Index
+		m.must(m.kernel.SetLink(index, hw.LinkMaster, hw.Link{Master: bridge}))
+		m.must(m.kernel.AddAddr(index, hw.Addr{CIDR: "192.0.2.10/24", Flags: 0x200})) // noprefixroute, as NetworkManager
+		m.kernel.AddRoutes("ens2", hw.Route{Dst: "192.0.2.0/24", Src: "192.0.2.10", Protocol: 2, Metric: 100},
+			hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.2.1", Metric: 100})
+		m.kernel.Configure("ens2", hw.Entry{Kind: hw.EntryBridgePort, Text: "pvid 100, isolated"},
+			hw.Entry{Kind: hw.EntryFDB, Text: "fdb entry 02:00:00:00:00:99"}, hw.Entry{Kind: hw.EntryQdisc, Text: "qdisc pfifo 8001:"},
+			hw.Entry{Kind: hw.EntryNeighbour, Text: "neighbour 192.0.2.77"})
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "force=yes")
+		m.mustRun("a", "n")
+		m.end("a")
+		m.settled()
+		m.wantHost(before)
 	})
 }

@@ -81,6 +81,7 @@ func (k *Kernel) enslaveLocked(l, bond *link) error {
 func (k *Kernel) releaseLocked(l *link) {
 	m := l.master
 	l.master = nil
+	l.drop(hw.EntryBridgePort, hw.EntryFDB)
 	m.ports = slices.DeleteFunc(m.ports, func(p *link) bool { return p == l })
 	if m.Kind == hw.Bond {
 		k.setUpLocked(l, false)

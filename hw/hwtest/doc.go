@@ -9,7 +9,7 @@
 //
 //	To play             call
 //	the NIC             Kernel.AddPF, AddOn, RemovePF, Reset, ResetVFs, Plug; PF.Behaviour for its driver
-//	the administrator   Kernel.AddLink, AddVeth, DelLink, AddAddrs, AddRoutes, LogIn, LoadDriver, Place; WriteAttr for sysfs
+//	the administrator   Kernel.AddLink, AddVeth, DelLink, AddAddrs, AddRoutes, Configure, LogIn, LoadDriver, Place; WriteAttr for sysfs
 //	Open vSwitch        Kernel.AddPort
 //	udev                Kernel.GiveAltName, BeginRename, EndRename; fields NoUdev and UdevAfter for its own work
 //	the engine          Kernel.MoveToNS, MoveHome

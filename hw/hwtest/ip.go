@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -14,7 +15,9 @@ import (
 // Numbers of rtnetlink.
 const (
 	mainTable    = 254
+	protoKernel  = 2
 	protoBoot    = 3
+	protoRouter  = 9 // from a router advertisement
 	typeUnicast  = 1
 	ip6Metric    = 1024  // an IPv6 route without a metric gets it
 	noPrefixFlag = 0x200 // IFA_F_NOPREFIXROUTE
@@ -28,7 +31,7 @@ func (k *Kernel) Addrs(index int) ([]hw.Addr, error) {
 	if l == nil {
 		return nil, hw.FromErrno(syscall.ENODEV)
 	}
-	return slices.Clone(l.addrs), nil
+	return l.shownAddrs(), nil
 }
 
 // AddAddr implements hw.Kernel.
@@ -38,7 +41,7 @@ func (k *Kernel) AddAddr(index int, a hw.Addr) error {
 		if l == nil {
 			return syscall.ENODEV
 		}
-		return l.addAddr(a)
+		return k.addAddrLocked(l, a)
 	}, func() string { return fmt.Sprintf("add address %s to %s", a.CIDR, k.labelLocked(index)) })
 }
 
@@ -51,7 +54,7 @@ func (k *Kernel) Routes(index int) ([]hw.Route, error) {
 	}
 	var rs []hw.Route
 	for _, r := range k.routes {
-		if index == 0 || r.Index == index {
+		if (index == 0 || r.Index == index) && r.Protocol != protoKernel {
 			rs = append(rs, r)
 		}
 	}
@@ -94,7 +97,7 @@ func (k *Kernel) AddAddrs(name string, cidrs ...string) {
 	defer k.mu.Unlock()
 	l := k.needLocked(hostNS, name)
 	for _, c := range cidrs {
-		if err := l.addAddr(hw.Addr{CIDR: c}); err != nil {
+		if err := k.addAddrLocked(l, hw.Addr{CIDR: c}); err != nil {
 			k.t.Fatalf("hwtest: add address %s to %s: %v", c, name, err)
 		}
 	}
@@ -113,8 +116,8 @@ func (k *Kernel) AddRoutes(name string, routes ...hw.Route) {
 	}
 }
 
-// addAddr adds an address, or changes the lives of one that is there.
-func (l *link) addAddr(a hw.Addr) error {
+// addAddrLocked adds an address, or changes the lives of one that is there.
+func (k *Kernel) addAddrLocked(l *link, a hw.Addr) error {
 	p, err := netip.ParsePrefix(a.CIDR)
 	if err != nil {
 		return fmt.Errorf("%w: %w", err, syscall.EINVAL)
@@ -124,14 +127,44 @@ func (l *link) addAddr(a hw.Addr) error {
 	} else {
 		a.Label, a.Broadcast = "", "" // IPv6 has neither
 	}
-	for i, o := range l.addrs {
-		if o.CIDR == a.CIDR && o.Peer == a.Peer {
-			l.addrs[i].ValidSec, l.addrs[i].PrefSec = a.ValidSec, a.PrefSec
-			return nil
-		}
+	same := func(o address) bool { return o.CIDR == a.CIDR && o.Peer == a.Peer }
+	until := time.Now().Add(time.Duration(a.ValidSec) * time.Second)
+	if i := slices.IndexFunc(l.addrs, same); i >= 0 {
+		l.addrs[i].ValidSec, l.addrs[i].PrefSec, l.addrs[i].set = a.ValidSec, a.PrefSec, time.Now()
+	} else {
+		l.addrs = append(l.addrs, address{a, time.Now()})
 	}
-	l.addrs = append(l.addrs, a)
+	if a.ValidSec > 0 {
+		k.afterLocked(time.Until(until), func() {
+			l.addrs = slices.DeleteFunc(l.addrs, func(o address) bool {
+				return same(o) && o.ValidSec > 0 && !o.set.Add(time.Duration(o.ValidSec)*time.Second).After(time.Now())
+			})
+		})
+	}
 	return nil
+}
+
+// An address is one with the time at which its lives were set.
+type address struct {
+	hw.Addr
+	set time.Time
+}
+
+// shownAddrs are the addresses of a link with what is left of their lives.
+func (l *link) shownAddrs() (all []hw.Addr) {
+	for _, a := range l.addrs {
+		passed := int(time.Since(a.set) / time.Second)
+		if a.ValidSec > 0 {
+			a.ValidSec = max(1, a.ValidSec-passed)
+		}
+		if a.PrefSec > 0 {
+			if a.PrefSec -= passed; a.PrefSec <= 0 {
+				a.PrefSec = -1
+			}
+		}
+		all = append(all, a.Addr)
+	}
+	return all
 }
 
 // addRouteLocked adds a route; one to the same place with the same metric in the same table is there already. IPv6
@@ -179,7 +212,7 @@ func (k *Kernel) dropRoutesLocked(l *link) {
 func (k *Kernel) ownsLocked(ip string) bool {
 	return slices.ContainsFunc(k.links, func(l *link) bool {
 		return l.ns == hostNS && slices.ContainsFunc(l.addrs,
-			func(a hw.Addr) bool { return strings.HasPrefix(a.CIDR, ip+"/") })
+			func(a address) bool { return strings.HasPrefix(a.CIDR, ip+"/") })
 	})
 }
 
@@ -218,7 +251,7 @@ func (k *Kernel) Solicit(index int, a netip.Addr) error {
 			return syscall.ENODEV
 		}
 		var answer hw.MAC
-		if p := l.peer; p != nil && l.carrier() && slices.ContainsFunc(p.addrs, func(has hw.Addr) bool {
+		if p := l.peer; p != nil && l.carrier() && slices.ContainsFunc(p.addrs, func(has address) bool {
 			prefix, err := netip.ParsePrefix(has.CIDR)
 			return err == nil && prefix.Addr() == a
 		}) {
@@ -254,5 +287,5 @@ func (n Namespace) AddAddr(name, cidr string) {
 	n.k.mu.Lock()
 	defer n.k.mu.Unlock()
 	l := n.k.needLocked(n.ns, name)
-	l.addrs = append(l.addrs, hw.Addr{CIDR: cidr})
+	l.addrs = append(l.addrs, address{Addr: hw.Addr{CIDR: cidr}})
 }

@@ -41,7 +41,8 @@ type link struct {
 	drawnMAC  bool    // the MAC is random (NET_ADDR_RANDOM): a bond takes its first port's
 	mode      string  // of a macvlan or ipvlan
 	lowerMAC  hw.MAC  // of a device with a macvlan in mode passthru: what it has again when that is gone
-	addrs     []hw.Addr
+	addrs     []address
+	entries   []hw.Entry // what else is configured: see Kernel.Configure
 	tuning    *hw.Tuning // nil: as its driver makes it
 }
 

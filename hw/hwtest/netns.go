@@ -125,7 +125,7 @@ func (k *Kernel) leaveLocked(l *link) {
 		k.releaseLocked(l)
 	}
 	k.setUpLocked(l, false)
-	l.addrs = nil
+	l.addrs, l.entries = nil, nil
 	k.hideLocked(l)
 }
 

@@ -140,7 +140,7 @@ func (k *Kernel) delAltNameLocked(l *link, name string) error {
 	return syscall.ENOENT
 }
 
-// setUpLocked sets a link up or down. Going down costs it its routes and its IPv6 addresses.
+// setUpLocked sets a link up or down. Going down costs it its routes, neighbours and IPv6 addresses.
 func (k *Kernel) setUpLocked(l *link, up bool) {
 	if l.Up == up {
 		return
@@ -152,7 +152,8 @@ func (k *Kernel) setUpLocked(l *link, up bool) {
 		k.trainLocked(l, l.trainingTime())
 	} else {
 		k.dropRoutesLocked(l)
-		l.addrs = slices.DeleteFunc(l.addrs, func(a hw.Addr) bool { return strings.Contains(a.CIDR, ":") })
+		l.addrs = slices.DeleteFunc(l.addrs, func(a address) bool { return strings.Contains(a.CIDR, ":") })
+		l.drop(hw.EntryNeighbour)
 		for _, vf := range l.vfLinks() {
 			vf.trained = false
 			vf.ups++

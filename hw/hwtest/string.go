@@ -67,12 +67,15 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 	say(l.Alias != "", "alias %q", l.Alias)
 	say(len(l.AltNames) > 0, "altnames %s", strings.Join(slices.Sorted(slices.Values(l.AltNames)), ","))
 	b.WriteByte('\n')
-	addrs := slices.Clone(l.addrs) // the order is that of adding, within a family
+	addrs := l.shownAddrs() // the order is that of adding, within a family
 	slices.SortStableFunc(addrs, func(x, y hw.Addr) int {
 		return cmp.Compare(min(0, strings.Index(x.CIDR, ":")), min(0, strings.Index(y.CIDR, ":"))) // -1 in IPv4
 	})
 	for _, a := range addrs {
 		fmt.Fprintf(b, "    address %+v\n", a)
+	}
+	for _, e := range l.entries {
+		fmt.Fprintf(b, "    %s\n", e.Text)
 	}
 	var routes []string
 	for _, r := range k.routes {

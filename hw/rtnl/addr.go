@@ -1,8 +1,10 @@
 package rtnl
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
+	"net/netip"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -128,4 +130,120 @@ func parseNet(cidr string) (*net.IPNet, error) {
 	}
 	n.IP = ip
 	return n, nil
+}
+
+const (
+	// ifaProto is IFA_PROTO, and protoLinkLocal IFAPROT_KERNEL_LL, who made an address (include/uapi/linux/if_addr.h, since
+	// Linux 5.18).
+	ifaProto       = 11
+	protoLinkLocal = 3
+	// targetNetNS is IFA_TARGET_NETNSID.
+	targetNetNS = 10
+	// entryFlags are settableFlags, and that the address joins its multicast group.
+	entryFlags = settableFlags | unix.IFA_F_MCAUTOJOIN
+	// prefixMetric is the metric of the route to the prefix of an IPv6 address that has none of its own (IP6_RT_PRIO_ADDRCONF).
+	prefixMetric = 256
+)
+
+// A prefix is a destination to which the kernel makes a route for an address.
+type prefix struct {
+	netip.Prefix
+	metric uint32
+}
+
+// addresses lists the addresses of a link, and the prefixes that the kernel makes routes to.
+func addresses(p pool, index int) (entries []hw.Entry, prefixes []prefix, _ error) {
+	answers, err := listMessages(p, unix.RTM_GETADDR, unix.RTM_NEWADDR, make([]byte, unix.SizeofIfAddrmsg))
+	if err != nil {
+		return nil, nil, err
+	}
+	const ifindexAt = 4
+	for _, answer := range answers {
+		m, err := split(answer, unix.SizeofIfAddrmsg)
+		if err != nil {
+			return nil, nil, err
+		}
+		flags := m.number(unix.IFA_FLAGS, uint32(m.head[2]))
+		v6, proto := m.head[0] == unix.AF_INET6, m.get(ifaProto)
+		switch {
+		case indexAt(m.head, ifindexAt) != index, v6 && flags&unix.IFA_F_TEMPORARY != 0:
+			continue
+		case v6 && len(proto) == 1 && proto[0] == protoLinkLocal:
+			continue
+		}
+		if flags&unix.IFA_F_NOPREFIXROUTE == 0 {
+			prefixes = append(prefixes, m.prefixes()...)
+		}
+		entries = append(entries, m.address(flags))
+	}
+	return entries, prefixes, nil
+}
+
+// prefixes returns the prefixes that the kernel makes routes to for an address: its own, and its peer's.
+func (m message) prefixes() (all []prefix) {
+	metric := uint32(0)
+	if m.head[0] == unix.AF_INET6 {
+		metric = prefixMetric
+	}
+	for _, attr := range []int{unix.IFA_ADDRESS, unix.IFA_LOCAL} {
+		if ip, ok := netip.AddrFromSlice(m.get(attr)); ok {
+			p := netip.PrefixFrom(ip, int(m.head[1])).Masked()
+			all = append(all, prefix{p, m.number(unix.IFA_RT_PRIORITY, metric)})
+		}
+	}
+	return all
+}
+
+// address converts a listed address with its flags.
+func (m message) address(flags uint32) hw.Entry {
+	local := m.get(unix.IFA_LOCAL)
+	if local == nil {
+		local = m.get(unix.IFA_ADDRESS)
+	}
+	ip, _ := netip.AddrFromSlice(local)
+	e := hw.Entry{Kind: hw.EntryAddress, Address: ip.String(), Text: fmt.Sprintf("address %s/%d", ip, m.head[1])}
+	if lives := m.get(unix.IFA_CACHEINFO); len(lives) >= 8 {
+		e.PrefSec = life(binary.NativeEndian.Uint32(lives))
+		e.ValidSec = life(binary.NativeEndian.Uint32(lives[4:]))
+		if e.ValidSec < 0 { // it ends in this second
+			e.ValidSec = 1
+		}
+	}
+	if flags&unix.IFA_F_DEPRECATED != 0 {
+		e.PrefSec = -1
+	}
+	m.without(unix.IFA_CACHEINFO, targetNetNS)
+	m.setAddressFlags(flags & entryFlags)
+	putIndex(m.head, 4, 0)
+	e.Body = m.body()
+	return e
+}
+
+// setAddressFlags sets the flags of an address in both places.
+func (m *message) setAddressFlags(flags uint32) {
+	m.head[2] = byte(flags)
+	m.set(unix.IFA_FLAGS, u32(flags))
+}
+
+// addAddress adds an address. An IPv6 address is added without duplicate address detection and gets its own flags then, see
+// [Kernel.AddAddr].
+func addAddress(p pool, index int, e hw.Entry) error {
+	m, err := split(e.Body, unix.SizeofIfAddrmsg)
+	if err != nil {
+		return err
+	}
+	putIndex(m.head, 4, index)
+	if e.ValidSec != 0 || e.PrefSec != 0 {
+		lives := append(u32(lifetime(e.PrefSec)), u32(lifetime(e.ValidSec))...)
+		m.set(unix.IFA_CACHEINFO, append(lives, make([]byte, 8)...)) // and two times of the kernel
+	}
+	const flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	if own := m.number(unix.IFA_FLAGS, 0); m.head[0] == unix.AF_INET6 && own&unix.IFA_F_NODAD == 0 {
+		m.setAddressFlags(own | unix.IFA_F_NODAD)
+		if err := sendMessage(p, unix.RTM_NEWADDR, flags, m.body()); err != nil {
+			return err
+		}
+		m.setAddressFlags(own)
+	}
+	return sendMessage(p, unix.RTM_NEWADDR, flags, m.body())
 }

@@ -2,10 +2,13 @@ package rtnl
 
 import (
 	"cmp"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -132,4 +135,229 @@ func fromRoute(index int, r hw.Route) (*netlink.Route, error) {
 		route.Gw = gw
 	}
 	return route, nil
+}
+
+const (
+	// routeFlags are the flags of a next hop that an administrator sets; the others are state.
+	routeFlags = unix.RTNH_F_ONLINK | unix.RTNH_F_PERVASIVE
+	// ticks is the unit of the life of a route (USER_HZ).
+	ticks = 100
+	// rtaNexthopID is RTA_NH_ID.
+	rtaNexthopID = 30
+)
+
+// routes lists the routes through a link in every table, those without a gateway first: a gateway has to be reachable when
+// its route is added. prefixes are those to which the kernel makes routes itself.
+//
+// A route over several links is dropped by the kernel when one of them goes, if it is IPv4, so all its next hops are kept;
+// of an IPv6 route only those over this link.
+func routes(p pool, index int, prefixes []prefix) ([]hw.Entry, error) {
+	var direct, others []hw.Entry
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		answers, err := listMessages(p, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, append([]byte{family}, make([]byte, unix.SizeofRtMsg-1)...))
+		if err != nil {
+			return nil, err
+		}
+		for _, answer := range answers {
+			m, err := split(answer, unix.SizeofRtMsg)
+			if err != nil {
+				return nil, err
+			}
+			if !m.through(index) || m.madeAgain(prefixes) {
+				continue
+			}
+			if e, viaGateway := m.route(index); viaGateway {
+				others = append(others, e)
+			} else {
+				direct = append(direct, e)
+			}
+		}
+	}
+	all := append(direct, others...)
+	seen := map[string]bool{}
+	for i, e := range all {
+		m, err := split(e.Body, unix.SizeofRtMsg)
+		if err != nil {
+			return nil, err
+		}
+		key := m.sortKey()
+		all[i].Beside = m.head[0] == unix.AF_INET && seen[key]
+		seen[key] = true
+	}
+	return all, nil
+}
+
+// through returns true for a route that leads through a link, or may.
+func (m message) through(index int) bool {
+	return m.number(unix.RTA_OIF, 0) == uint32(index) ||
+		slices.ContainsFunc(hopsOf(m.get(unix.RTA_MULTIPATH)), func(h hop) bool { return h.index() == index })
+}
+
+// madeAgain returns true for a route that the kernel makes itself, for an address or from a router advertisement, and for
+// one of its cache. Which program has made a route is not in its protocol: NetworkManager gives its own "kernel".
+func (m message) madeAgain(prefixes []prefix) bool {
+	protocol, kind := m.head[5], m.head[7]
+	cached := binary.NativeEndian.Uint32(m.head[8:])&unix.RTM_F_CLONED != 0
+	switch {
+	case cached, protocol == unix.RTPROT_RA, protocol == unix.RTPROT_REDIRECT:
+		return true
+	case kind == unix.RTN_LOCAL, kind == unix.RTN_BROADCAST, kind == unix.RTN_ANYCAST, kind == unix.RTN_MULTICAST:
+		return true
+	case protocol != unix.RTPROT_KERNEL:
+		return false
+	}
+	dst := m.destination()
+	if ip := dst.Addr(); ip.Is6() && (dst.Bits() == 64 && ip.IsLinkLocalUnicast() || dst.Bits() == 8 && ip.IsMulticast()) {
+		return true
+	}
+	return slices.Contains(prefixes, prefix{dst, m.number(unix.RTA_PRIORITY, 0)})
+}
+
+// destination returns the destination of a route.
+func (m message) destination() netip.Prefix {
+	ip, ok := netip.AddrFromSlice(m.get(unix.RTA_DST))
+	switch {
+	case ok:
+	case m.head[0] == unix.AF_INET6:
+		ip = netip.IPv6Unspecified()
+	default:
+		ip = netip.IPv4Unspecified()
+	}
+	return netip.PrefixFrom(ip, int(m.head[1]))
+}
+
+// table returns the table of a route.
+func (m message) table() uint32 { return m.number(unix.RTA_TABLE, uint32(m.head[4])) }
+
+// sortKey is what the kernel sorts routes by.
+func (m message) sortKey() string {
+	return fmt.Sprint(m.destination(), m.table(), m.number(unix.RTA_PRIORITY, 0), m.head[3])
+}
+
+// route converts a listed route through a link.
+func (m message) route(index int) (e hw.Entry, viaGateway bool) {
+	e = hw.Entry{Kind: hw.EntryRoute}
+	if info := m.get(unix.RTA_CACHEINFO); len(info) >= 12 {
+		if left := indexAt(info, 8); left > 0 {
+			e.ValidSec = max(1, left/ticks)
+		}
+	}
+	if src, ok := netip.AddrFromSlice(m.get(unix.RTA_PREFSRC)); ok {
+		e.Address = src.String()
+	}
+	// A route of a nexthop object shows the object's next hops as well; the object went with the link.
+	m.without(unix.RTA_CACHEINFO, unix.RTA_EXPIRES, rtaNexthopID)
+	flags := binary.NativeEndian.Uint32(m.head[8:])
+	binary.NativeEndian.PutUint32(m.head[8:], flags&routeFlags)
+	text := []string{"route", m.destination().String()}
+	gateway := func(gw, via []byte) {
+		ip, ok := netip.AddrFromSlice(gw)
+		if !ok && len(via) > 2 { // after the family
+			ip, ok = netip.AddrFromSlice(via[2:])
+		}
+		if ok {
+			viaGateway = true
+			text = append(text, "via", ip.String())
+		}
+	}
+	gateway(m.get(unix.RTA_GATEWAY), m.get(unix.RTA_VIA))
+	if m.get(unix.RTA_OIF) != nil {
+		m.set(unix.RTA_OIF, u32(0))
+	}
+	if hops := hopsOf(m.get(unix.RTA_MULTIPATH)); len(hops) > 0 {
+		var kept []byte
+		for _, h := range hops {
+			own := h.index() == index
+			if !own && m.head[0] == unix.AF_INET6 {
+				continue
+			}
+			kept = append(kept, h.entry(own)...)
+			gateway(h.attr(unix.RTA_GATEWAY), h.attr(unix.RTA_VIA))
+		}
+		m.set(unix.RTA_MULTIPATH, kept)
+	}
+	if table := m.table(); table != unix.RT_TABLE_MAIN {
+		text = append(text, "table", fmt.Sprint(table))
+	}
+	if metric := m.number(unix.RTA_PRIORITY, 0); metric != 0 {
+		text = append(text, "metric", fmt.Sprint(metric))
+	}
+	if tos := m.head[3]; tos != 0 {
+		text = append(text, "tos", fmt.Sprintf("%#x", tos))
+	}
+	e.Text, e.Body = strings.Join(text, " "), m.body()
+	return e, viaGateway
+}
+
+// A hop is a next hop of a route over several: a struct rtnexthop with its attributes.
+type hop []byte
+
+// hopsOf splits the value of RTA_MULTIPATH.
+func hopsOf(b []byte) (hops []hop) {
+	for len(b) >= unix.SizeofRtNexthop {
+		n := int(binary.NativeEndian.Uint16(b))
+		if n < unix.SizeofRtNexthop || n > len(b) {
+			break
+		}
+		hops = append(hops, hop(b[:n]))
+		b = b[min(len(b), (n+unix.NLA_ALIGNTO-1)&^(unix.NLA_ALIGNTO-1)):]
+	}
+	return hops
+}
+
+func (h hop) index() int { return indexAt(h, 4) }
+
+// attr returns the value of an attribute of a next hop.
+func (h hop) attr(attr int) []byte {
+	m, err := split(h, unix.SizeofRtNexthop)
+	if err != nil {
+		return nil
+	}
+	return m.get(attr)
+}
+
+// entry returns the next hop without state, and without the ifindex if it is over the link itself.
+func (h hop) entry(own bool) []byte {
+	b := slices.Clone(h)
+	b[2] &= routeFlags
+	if own {
+		putIndex(b, 4, 0)
+	}
+	return append(b, make([]byte, -len(b)&(unix.NLA_ALIGNTO-1))...)
+}
+
+// addRoute adds a route. IPv6 adds it to others to the same destination: as another next hop if it can.
+func addRoute(p pool, index int, e hw.Entry) error {
+	m, err := split(e.Body, unix.SizeofRtMsg)
+	if err != nil {
+		return err
+	}
+	if m.get(unix.RTA_OIF) != nil {
+		m.set(unix.RTA_OIF, u32(uint32(index)))
+	}
+	if multi := m.get(unix.RTA_MULTIPATH); multi != nil {
+		multi = slices.Clone(multi)
+		for _, h := range hopsOf(multi) { // they are parts of multi
+			if h.index() == 0 {
+				putIndex(h, 4, index)
+			}
+		}
+		m.set(unix.RTA_MULTIPATH, multi)
+	}
+	if e.ValidSec > 0 {
+		m.set(unix.RTA_EXPIRES, u32(uint32(e.ValidSec)))
+	}
+	flags := unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	if m.head[0] == unix.AF_INET6 || e.Beside {
+		flags = unix.NLM_F_CREATE | unix.NLM_F_APPEND
+	}
+	return unlessExists(sendMessage(p, unix.RTM_NEWROUTE, flags, m.body()))
+}
+
+// unlessExists drops the error about something that exists.
+func unlessExists(err error) error {
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
 }

@@ -57,6 +57,11 @@ func (k kernel) AddRoute(index int, r hw.Route) error {
 	return k.points.around("add-route", fmt.Sprintf("link %d: %s", index, r.Dst), func() error { return k.Kernel.AddRoute(index, r) })
 }
 
+// AddEntry implements [hw.Kernel], with points.
+func (k kernel) AddEntry(index int, e hw.Entry) error {
+	return k.points.around("add-entry", fmt.Sprintf("link %d: %s", index, e.Text), func() error { return k.Kernel.AddEntry(index, e) })
+}
+
 // Solicit implements [hw.Kernel], with points: it makes an entry of the neighbour table.
 func (k kernel) Solicit(index int, a netip.Addr) error {
 	return k.points.around("solicit", fmt.Sprintf("link %d: %s", index, a), func() error { return k.Kernel.Solicit(index, a) })

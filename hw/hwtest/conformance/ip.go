@@ -157,6 +157,66 @@ func testRoutes(t *testing.T, m machine) {
 	}
 }
 
+// testEntries: what is configured on a link is listed in an order in which it can be added again, also to a link with another
+// ifindex, and without what the kernel makes again.
+func testEntries(t *testing.T, m machine) {
+	index := m.pair(t)
+	for _, a := range []hw.Addr{{CIDR: "192.0.2.1/24"}, {CIDR: "203.0.113.1/24", Flags: noPrefixFlag}, {CIDR: "2001:db8::1/64"},
+		{CIDR: "198.51.100.1/32", Peer: "198.51.100.2/32"}, {CIDR: "192.0.2.9/24", ValidSec: 1000, PrefSec: 500}} {
+		done(t, "add "+a.CIDR, m.AddAddr(index, a))
+	}
+	for _, r := range []hw.Route{
+		{Dst: "0.0.0.0/0", Gateway: "203.0.113.254", Src: "203.0.113.1", Metric: 100, OnLink: true},
+		{Dst: "203.0.113.0/24", Scope: 253, Protocol: 2, Metric: 100}, // as NetworkManager makes it
+		{Dst: "198.51.100.0/24", Gateway: "192.0.2.254", Table: 1000},
+		{Dst: "2001:db8:1::/48", Gateway: "2001:db8::2", Src: "2001:db8::1"},
+		{Dst: "2001:db8:2::/48", Gateway: "fe80::1", Protocol: 9}, // from a router advertisement
+	} {
+		done(t, "add "+r.Dst, m.AddRoute(index, r))
+	}
+	was := m.entries(t, index)
+	var kinds []string
+	for _, e := range was {
+		if e.Kind == hw.EntryAddress || e.Kind == hw.EntryRoute {
+			kinds = append(kinds, e.Text+" "+e.Address)
+		}
+	}
+	want := []string{"address 192.0.2.1/24 192.0.2.1", "address 203.0.113.1/24 203.0.113.1", "address 2001:db8::1/64 2001:db8::1",
+		"address 198.51.100.1/32 198.51.100.1", "address 192.0.2.9/24 192.0.2.9", "route 203.0.113.0/24 metric 100 ",
+		"route 0.0.0.0/0 via 203.0.113.254 metric 100 203.0.113.1", "route 198.51.100.0/24 via 192.0.2.254 table 1000 ",
+		"route 2001:db8:1::/48 via 2001:db8::2 metric 1024 2001:db8::1"}
+	sameList(t, "entries", kinds, want)
+	m.set(t, "ct0", hw.Link{}, hw.LinkUp)
+	m.set(t, "ct0", hw.Link{Up: true}, hw.LinkUp)
+	for range 2 { // the second time they are there already
+		for _, e := range was {
+			done(t, "add "+e.Text, m.AddEntry(index, e))
+		}
+	}
+	now := m.entries(t, index)
+	if !slices.EqualFunc(was, now, hw.Entry.Same) {
+		sameList(t, "entries that were added again", now, was)
+	}
+	for _, e := range was { // the kernel says of a route that its gateway is out of reach
+		if e.Kind == hw.EntryAddress {
+			refused(t, "add it to no link: "+e.Text, m.AddEntry(987654, e), hw.ErrNotFound, syscall.ENODEV)
+		}
+	}
+	refused(t, "an entry without a body", m.AddEntry(index, hw.Entry{Kind: hw.EntryRoute}), hw.ErrInvalid)
+	refused(t, "an entry of no kind", m.AddEntry(index, hw.Entry{Kind: "x", Body: []byte("x")}), hw.ErrInvalid)
+	refused(t, "an entry of no bridge's port", m.AddEntry(index, hw.Entry{Kind: hw.EntryBridgePort, Body: make([]byte, 16)}),
+		hw.ErrUnsupported)
+}
+
+// entries lists the entries of a link, in their order but for that of IPv4 and IPv6.
+func (m machine) entries(t *testing.T, index int) []hw.Entry {
+	t.Helper()
+	es, err := m.Entries(index)
+	done(t, "list entries", err)
+	slices.SortStableFunc(es, func(a, b hw.Entry) int { return strings.Compare(string(a.Kind)+a.Text, string(b.Kind)+b.Text) })
+	return es
+}
+
 // testSource: an address can be the source of a route as soon as it was added.
 func testSource(t *testing.T, m machine) {
 	index := m.pair(t)

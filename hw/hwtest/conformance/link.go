@@ -178,6 +178,8 @@ func testMissing(t *testing.T, m machine) {
 	refused(t, "list VFs", err, hw.ErrNotFound, syscall.ENODEV)
 	_, err = m.Addrs(987654)
 	refused(t, "list addresses", err, hw.ErrNotFound, syscall.ENODEV)
+	_, err = m.Entries(987654)
+	refused(t, "list entries", err, hw.ErrNotFound, syscall.ENODEV)
 	_, err = m.Routes(987654)
 	refused(t, "list routes", err, hw.ErrNotFound, syscall.ENODEV)
 	if on, err := m.Switchdev("0000:ff:1f.7"); on || err != nil {

@@ -1,0 +1,143 @@
+package hwtest
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// entryOrder is the order in which entries are listed.
+var entryOrder = []hw.EntryKind{hw.EntryBridgePort, hw.EntryFDB, hw.EntryQdisc, hw.EntryClass, hw.EntryAddress, hw.EntryNeighbour,
+	hw.EntryRoute}
+
+// Configure gives a link in the host entries of kinds that this kernel keeps as they are, as an administrator does: all but
+// addresses and routes. Their text is what they are.
+func (k *Kernel) Configure(name string, entries ...hw.Entry) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, name)
+	for _, e := range entries {
+		e.Body = []byte(e.Text)
+		if err := k.addEntryLocked(l, e); err != nil {
+			k.t.Fatalf("hwtest: add %s to %s: %v", e.Text, name, err)
+		}
+	}
+}
+
+// Entries implements hw.Kernel. The bodies are the entries of this kernel as JSON.
+func (k *Kernel) Entries(index int) ([]hw.Entry, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.byIndexLocked(hostNS, index)
+	if l == nil {
+		return nil, hw.FromErrno(syscall.ENODEV)
+	}
+	all := slices.Clone(l.entries)
+	for _, a := range l.shownAddrs() {
+		e := hw.Entry{Kind: hw.EntryAddress, Text: "address " + a.CIDR, ValidSec: a.ValidSec, PrefSec: a.PrefSec}
+		e.Address, _, _ = strings.Cut(a.CIDR, "/")
+		a.ValidSec, a.PrefSec = 0, 0
+		e.Body = body(a)
+		all = append(all, e)
+	}
+	for _, direct := range []bool{true, false} {
+		for _, r := range k.routes {
+			if r.Index != index || (r.Gateway == "") != direct || l.makesAgain(r) {
+				continue
+			}
+			r.Index = 0
+			all = append(all, hw.Entry{Kind: hw.EntryRoute, Text: routeText(r), Address: r.Src, Body: body(r)})
+		}
+	}
+	slices.SortStableFunc(all, func(x, y hw.Entry) int {
+		return slices.Index(entryOrder, x.Kind) - slices.Index(entryOrder, y.Kind)
+	})
+	return all, nil
+}
+
+// routeText describes a route.
+func routeText(r hw.Route) string {
+	text := "route " + r.Dst
+	if r.Gateway != "" {
+		text += " via " + r.Gateway
+	}
+	if r.Table != mainTable {
+		text += fmt.Sprintf(" table %d", r.Table)
+	}
+	if r.Metric != 0 {
+		text += fmt.Sprintf(" metric %d", r.Metric)
+	}
+	return text
+}
+
+// body returns a value as the body of an entry.
+func body(v any) []byte {
+	text, err := json.Marshal(v)
+	if err != nil {
+		panic(err) // neither hw.Addr nor hw.Route has what JSON has not
+	}
+	return text
+}
+
+// makesAgain returns true for a route that the kernel makes for an address, or learns from a router.
+func (l *link) makesAgain(r hw.Route) bool {
+	return r.Protocol == protoRouter || r.Protocol == protoKernel && slices.ContainsFunc(l.addrs, func(a address) bool {
+		p, err := netip.ParsePrefix(a.CIDR)
+		return err == nil && a.Flags&noPrefixFlag == 0 && r.Metric == 0 && p.Masked().String() == r.Dst
+	})
+}
+
+// AddEntry implements hw.Kernel.
+func (k *Kernel) AddEntry(index int, e hw.Entry) error {
+	to := "to"
+	if e.Kind == hw.EntryRoute {
+		to = "through"
+	}
+	return k.call(func() error {
+		l := k.byIndexLocked(hostNS, index)
+		if l == nil {
+			return syscall.ENODEV
+		}
+		return k.addEntryLocked(l, e)
+	}, func() string { return fmt.Sprintf("add %s %s %s", e.Text, to, k.labelLocked(index)) })
+}
+
+// addEntryLocked adds an entry to a link.
+func (k *Kernel) addEntryLocked(l *link, e hw.Entry) error {
+	switch {
+	case e.Kind == hw.EntryAddress:
+		var a hw.Addr
+		if err := json.Unmarshal(e.Body, &a); err != nil {
+			return syscall.EINVAL
+		}
+		a.ValidSec, a.PrefSec = e.ValidSec, e.PrefSec
+		return k.addAddrLocked(l, a)
+	case e.Kind == hw.EntryRoute:
+		var r hw.Route
+		if err := json.Unmarshal(e.Body, &r); err != nil {
+			return syscall.EINVAL
+		}
+		return k.addRouteLocked(l, r)
+	case !slices.Contains(entryOrder, e.Kind), len(e.Body) == 0:
+		return syscall.EINVAL
+	case e.Kind == hw.EntryBridgePort && (l.master == nil || l.master.Kind != "bridge"):
+		return syscall.EOPNOTSUPP
+	case e.Kind == hw.EntryBridgePort:
+		l.drop(hw.EntryBridgePort)
+	case slices.ContainsFunc(l.entries, e.Same):
+		return nil
+	}
+	l.entries = append(l.entries, e)
+	return nil
+}
+
+// drop removes the entries of some kinds.
+func (l *link) drop(kinds ...hw.EntryKind) {
+	l.entries = slices.DeleteFunc(l.entries, func(e hw.Entry) bool { return slices.Contains(kinds, e.Kind) })
+}
