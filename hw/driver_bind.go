@@ -46,13 +46,20 @@ func (h *binder) nameVF(pf PF, vf VF, n Netdev) (Netdev, error) {
 // Rebind unbinds a VF from its driver and binds it again: igbvf reads a MAC that the PF has set only then, and a VF
 // that its driver has lost works again. The VF has a new netdev afterwards.
 func (h *binder) Rebind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
-	if vf.Driver != "" {
-		if err := h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver/unbind", vf.PCI); err != nil {
-			return Netdev{}, &Error{Dev: vf.String(), Op: "unbind", Err: err}
-		}
+	if err := h.unbind(vf); err != nil {
+		return Netdev{}, err
 	}
 	vf.Driver = ""
 	return h.Bind(ctx, pf, vf)
+}
+
+// unbind unbinds a VF from its driver, if it is bound to one. The kernel deletes the netdev, with all that was made of it.
+func (h *binder) unbind(vf VF) error {
+	if vf.Driver == "" {
+		return nil
+	}
+	err := h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver/unbind", vf.PCI)
+	return wrapped(vf.String(), "unbind", err)
 }
 
 // bindUnbound has the kernel bind an unbound VF. Under sriov_drivers_autoprobe=0 the kernel does so only for a device

@@ -5,18 +5,25 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 )
 
 // userDrivers are drivers that give a VF no netdev: a VF that is bound to one is in use by a program.
-var userDrivers = map[string]bool{"vfio-pci": true, "igb_uio": true, "uio_pci_generic": true, "pci-stub": true}
+var userDrivers = map[string]bool{"igb_uio": true, "uio_pci_generic": true, "pci-stub": true}
+
+// isUserDriver returns true for userDrivers, for vfio-pci, and for its variants for one make of device: mlx5_vfio_pci,
+// hisi_acc_vfio_pci, pds_vfio_pci, virtio_vfio_pci (drivers/vfio/pci, Linux 6.12).
+func isUserDriver(name string) bool {
+	return userDrivers[name] || strings.HasSuffix(strings.ReplaceAll(name, "-", "_"), "vfio_pci")
+}
 
 // InUse returns why the VF must not be attached or removed, in words that follow its name; "" if it is free. A bound VF
 // without a netdev is in another namespace: an empty net directory does not mean that a VF is free.
 func (v VF) InUse() string {
 	switch {
-	case userDrivers[v.Driver]:
+	case isUserDriver(v.Driver):
 		return "is bound to " + v.Driver
-	case userDrivers[v.Override]:
+	case isUserDriver(v.Override):
 		return "is kept for " + v.Override
 	case v.Driver != "" && v.Netdev.Index == 0:
 		return "is in another network namespace"

@@ -196,6 +196,36 @@ func (h *tuner) restoreAffinity(n Netdev, was map[int]string) error {
 	return h.setAffinities(n, want)
 }
 
+// restoreAffinityOfRebound restores the CPUs of the interrupts of a VF that was unbound and bound: its driver has other
+// interrupts, in the same order, and requests them when the VF is first brought up. Interrupts that could go to every CPU
+// can again. Nothing is done if the driver has another number of interrupts than before.
+func (h *tuner) restoreAffinityOfRebound(ctx context.Context, id ID, was map[int]string) error {
+	online, err := h.onlineCPUs()
+	if err != nil {
+		return err
+	}
+	chosen := func(cpus string) bool { return cpus != online.String() }
+	if !slices.ContainsFunc(slices.Collect(maps.Values(was)), chosen) {
+		return nil
+	}
+	n, err := h.Find(id)
+	if err != nil {
+		return err
+	}
+	if now, _, err := h.affinity(n); err != nil || len(now) > 0 { // it was not bound again
+		return err
+	}
+	now, err := h.IRQAffinity(ctx, id)
+	if err != nil || len(now) != len(was) {
+		return err
+	}
+	before, want := slices.Sorted(maps.Keys(was)), map[int]string{}
+	for i, irq := range slices.Sorted(maps.Keys(now)) {
+		want[irq] = was[before[i]]
+	}
+	return h.setAffinities(n, want)
+}
+
 // CPUs are numbers of processors, in the order of use.
 type CPUs []int
 

@@ -40,7 +40,12 @@ type Link struct {
 	Master      int // ifindex of the bond or bridge that the link is a port of; 0 for none
 	PortMAC     MAC // of a bond's port: the MAC that it had before, and gets back (IFLA_BOND_SLAVE_PERM_HWADDR); otherwise ""
 	Peer        int // IFLA_LINK: ifindex of the peer or parent, possibly in another namespace; 0 for none
+	XDP         XDP // programs that see each frame that arrives
 }
+
+// XDP has the IDs of the XDP programs of a link, one for each mode that one can be attached in (IFLA_XDP_SKB_PROG_ID,
+// _DRV_, _HW_); 0 for none. The kernel does not give an ID to another program while the first one is attached.
+type XDP struct{ SKB, Driver, Hardware uint32 }
 
 // Kinds of link that can be created (IFLA_INFO_KIND).
 const (

@@ -199,6 +199,13 @@ func TestDisableRefused(t *testing.T) {
 			b.must(b.k.WriteAttr(vf+"driver/unbind", "0000:01:10.2"))
 			b.must(b.k.WriteAttr(vf+"driver_override", "vfio-pci"))
 		}, "is kept for vfio-pci"},
+		"a virtual machine's, by a driver of its make": {func(b *bench) {
+			b.k.LoadDriver("mlx5_vfio_pci")
+			const vf = "bus/pci/devices/0000:01:10.2/"
+			b.must(b.k.WriteAttr(vf+"driver/unbind", "0000:01:10.2"))
+			b.must(b.k.WriteAttr(vf+"driver_override", "mlx5_vfio_pci"))
+			b.must(b.k.WriteAttr("bus/pci/drivers_probe", "0000:01:10.2"))
+		}, "is bound to mlx5_vfio_pci"},
 		"the host's": {func(b *bench) {
 			b.k.AddAddrs("ens1f0v1", "198.51.100.7/24")
 		}, "has address 198.51.100.7/24 in the host"},

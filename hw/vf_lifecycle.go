@@ -219,6 +219,33 @@ func (h *vfLifecycle) blame(pf PF, vf VF, err error) error {
 	return fmt.Errorf("%v; %s, its pf, is being reset or has no carrier: %w", err, pf, ErrBusy)
 }
 
+// CleanVF removes all that a container can have left on a VF's netdev, by unbinding the VF from its driver: the kernel deletes
+// the netdev, and with it macvlan, ipvlan and VLAN children in every namespace, XDP and tc programs, ntuple rules, RSS keys
+// and private flags. The PF has still set what the container had: no child gets into another VLAN before it is gone. RestoreVF
+// binds the VF again, also after a crash in between. The error matches ErrAway while the VF is in a container. A VF that is
+// gone counts as clean (nil).
+func (h *vfLifecycle) CleanVF(pfRef string, index int, id ID) error {
+	_, vf, err := h.VF(pfRef, index, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := vf.awayIfInUse(); err != nil {
+		return err
+	}
+	return h.unbind(vf)
+}
+
+// awayIfInUse returns the error about a VF that is not home, which matches ErrAway.
+func (v VF) awayIfInUse() error {
+	if why := v.InUse(); why != "" {
+		return &Error{Dev: v.String(), Err: fmt.Errorf("it %s: %w", why, ErrAway)}
+	}
+	return nil
+}
+
 // RestoreVF restores a VF from its snapshot, under its old name and down, and verifies that. The error matches ErrAway
 // while the VF is in a container. A VF that is gone with its PF's other VFs, or with the PF, counts as restored (nil).
 // RestoreVF may be repeated after any failure. It does not set a PF up that an administrator has set down: if the driver
@@ -231,8 +258,8 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 	if err != nil {
 		return err
 	}
-	if why := vf.InUse(); why != "" {
-		return &Error{Dev: vf.String(), Err: fmt.Errorf("it %s: %w", why, ErrAway)}
+	if err := vf.awayIfInUse(); err != nil {
+		return err
 	}
 	errs := []error{h.restoreOverride(vf, was.Override)}
 	vf.Override = was.Override // which Bind restores
@@ -254,7 +281,7 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 		}
 		errs = append(errs, err)
 	}
-	if vf.Driver == "" && was.Link != nil { // a crash came between unbinding and binding it
+	if vf.Driver == "" && was.Link != nil { // CleanVF has unbound it
 		n, err := h.Bind(ctx, pf, vf)
 		if err != nil {
 			return errors.Join(append(errs, err)...)
@@ -264,6 +291,9 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 	}
 	if vf.Netdev.Index != 0 && was.Link != nil {
 		errs = append(errs, h.restoreVFLink(ctx, pf, vf, was), h.restoreTuning(id, was.Tuned))
+		if was.Tuned != nil {
+			errs = append(errs, h.restoreAffinityOfRebound(ctx, id, was.Tuned.Affinity))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -159,7 +159,8 @@ func TestOneEndpointManyCallers(t *testing.T) {
 	})
 }
 
-// A slowLedger delays writes that contain a text, before they take effect and before they are answered.
+// A slowLedger delays writes after which a record contains a text that it did not contain before, before they take effect and before they
+// are answered.
 type slowLedger struct {
 	store.Store
 	text  string
@@ -168,7 +169,10 @@ type slowLedger struct {
 }
 
 func (s slowLedger) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
-	slow := slices.ContainsFunc(then, func(op store.Op) bool { return bytes.Contains(op.Value, []byte(s.text)) })
+	slow := slices.ContainsFunc(then, func(op store.Op) bool {
+		was, err := s.Store.Get(ctx, op.Key)
+		return bytes.Contains(op.Value, []byte(s.text)) && (err != nil || !bytes.Contains(was.Value, []byte(s.text)))
+	})
 	if !slow {
 		return s.Store.Txn(ctx, conds, then)
 	}

@@ -64,7 +64,7 @@ func TestTuning(t *testing.T) {
 				m.wantIRQs("0000:01:10.0", "4", "2", "4")
 				die(m)
 				m.settled()
-				m.wantIRQs("0000:01:10.0", "0-7", "0-7", "0-7")
+				m.wantIRQs("0000:01:10.0", "", "", "") // its driver was bound again, and has requested none yet
 				m.wantHost(before)
 			})
 		})

@@ -216,3 +216,12 @@ func (n Namespace) GiveAltName(name, alt string) {
 	l := n.k.needLocked(n.ns, name)
 	l.AltNames = append(l.AltNames, alt)
 }
+
+// AttachXDP attaches XDP programs to a link in the namespace, as with netlink: they stay when their process ends, and when the link
+// moves.
+func (n Namespace) AttachXDP(name string, programs hw.XDP) {
+	n.k.t.Helper()
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	n.k.needLocked(n.ns, name).XDP = programs
+}

@@ -60,6 +60,7 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 	say(l.AllMulti, "allmulti")
 	say(l.NoARP, "noarp")
 	say(l.NoMulticast, "nomulticast")
+	say(l.XDP != hw.XDP{}, "xdp %v", l.XDP)
 	l.printTuning(say)
 	if l.master != nil {
 		say(true, "master %s", l.master.Name)

@@ -42,7 +42,9 @@ type Record struct {
 	Parent   hw.ID         `json:"parent,omitempty"` // of a link that is created for the endpoint
 	Child    *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is created
 	Since    time.Time     `json:"since"`            // when it got into its state
-	Bond     *hw.BondSpec  `json:"bond,omitempty"`   // of a bond's child: the bond, whose ports have allocations that are part of this one
+	// Clean is set, once the endpoint is gone, if nothing of a container can be left on the device: none had it, or that was removed.
+	Clean bool         `json:"clean,omitempty"`
+	Bond  *hw.BondSpec `json:"bond,omitempty"` // of a bond's child: the bond, whose ports have allocations that are part of this one
 	// PartOf is the device whose allocation this one ends with: this device is a port of that one's bond.
 	PartOf hw.ID `json:"part_of,omitempty"`
 }

@@ -33,7 +33,7 @@ var next = map[State][]State{
 	Claimed:     {Claimed, Ready, Freeing}, // claimed again: the snapshot is completed once the VF has a netdev
 	Ready:       {Lent, Freeing},
 	Lent:        {Freeing},
-	Freeing:     {Quarantined, free},
+	Freeing:     {Freeing, Quarantined, free}, // freeing again: what a container has left is removed
 	Quarantined: {Quarantined, free},
 }
 

@@ -96,6 +96,21 @@ func (t *Table) MarkReady(ctx context.Context, a *Allocation, e ledger.Endpoint)
 	return t.Advance(ctx, a, Ready, append(also, ledger.Put(e.Key(), e))...)
 }
 
+// MarkClean writes that nothing of a container is left on a device whose endpoint is gone.
+func (t *Table) MarkClean(ctx context.Context, a *Allocation) error {
+	clean := *a
+	clean.Clean = true
+	res, err := t.transition(ctx, []*Allocation{&clean}, a.State, nil)
+	switch {
+	case err != nil:
+		return err
+	case !res.OK:
+		return ledger.ErrChanged(res.Failed.Key)
+	}
+	*a = clean
+	return nil
+}
+
 // Quarantine keeps a device out of use and records why. It returns why.
 func (t *Table) Quarantine(ctx context.Context, a *Allocation, why error) error {
 	was := a.Reason
@@ -120,6 +135,7 @@ func (t *Table) transition(ctx context.Context, all []*Allocation, to State, con
 		records[i] = a.Record
 		if records[i].State != to {
 			records[i].State, records[i].Since = to, time.Now()
+			records[i].Clean = a.Clean || to == Freeing && a.State != Lent
 		}
 		conds = append(conds, a.unchanged())
 		if to == free {

@@ -157,7 +157,16 @@ func (m sriov) Prepare(ctx context.Context, a *alloc.Allocation, save Save) (hw.
 	return dev, err
 }
 
-// Release restores the VF. A VF that is gone with its PF counts as restored.
+// Release restores the VF, after everything that a container has left on it was removed. That is written down: a VF that cannot be
+// restored is not unbound again for each attempt. A VF that is gone with its PF counts as restored.
 func (m sriov) Release(ctx context.Context, a *alloc.Allocation) error {
+	if !a.Clean {
+		if err := m.host.CleanVF(a.PF, a.VF, a.Device); err != nil {
+			return err
+		}
+		if err := m.allocations.MarkClean(ctx, a); err != nil {
+			return err
+		}
+	}
 	return m.host.RestoreVF(ctx, a.PF, a.VF, a.Device, a.Snapshot)
 }

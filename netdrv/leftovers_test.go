@@ -1,0 +1,50 @@
+package netdrv_test
+
+import (
+	"testing"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// disconnect does what docker network disconnect does: the container goes on running.
+func (m *machine) disconnect(container string) {
+	m.t.Helper()
+	p := m.where[container]
+	m.leave(container)
+	if err := m.kernel.MoveHome(container, p.inside, p.source); err != nil {
+		m.t.Fatalf("disconnect %s: %v", container, err)
+	}
+	m.delete(container)
+}
+
+// leaveBehind leaves what a container can leave on its device: children, of which one is moved to another namespace, and an XDP program.
+func (m *machine) leaveBehind(container string) {
+	m.t.Helper()
+	inside := m.kernel.InNS(container)
+	eth0 := inside.Links()[0].Index
+	inside.AddLink(hw.Link{Name: "macvlan0", Kind: hw.Macvlan, Peer: eth0, Up: true})
+	inside.AddLink(hw.Link{Name: "vlan0", Kind: "vlan", Peer: eth0, Up: true})
+	inside.AttachXDP("eth0", hw.XDP{SKB: 7})
+}
+
+// TestNothingOutlivesALoanOfAVF: what a container leaves on its VF is gone when the VF is free, although the container goes on running.
+func TestNothingOutlivesALoanOfAVF(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		oneVF(m)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		m.mustRun("a", "n")
+		m.leaveBehind("a")
+		m.disconnect("a")
+		if left := m.kernel.InNS("a").Links(); len(left) > 0 {
+			t.Errorf("left in the container: %+v", left)
+		}
+		m.kernel.KillNS("a", 0)
+		m.wantHost(before)
+		m.wantKeys("net/n")
+		m.mustRun("b", "n")
+		m.end("b")
+		m.wantHost(before)
+	})
+}
