@@ -168,7 +168,9 @@ func (t *attacher) undo(ctx context.Context, a *alloc.Allocation, why error) err
 	defer cancel()
 	errs := []error{t.undoOne(ctx, a, why, ledger.Del(ledger.EndpointKey(a.Network, a.Endpoint)))}
 	for _, p := range a.Parts {
-		errs = append(errs, t.undoOne(ctx, p, why))
+		if a.Ended() {
+			errs = append(errs, t.undoOne(ctx, p, why))
+		} // otherwise the reconciler releases them, after what they are part of
 	}
 	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 
@@ -73,6 +74,14 @@ func scenarios() map[string]scenario {
 			},
 			run: container("netdevice=ens1f0", "vlan=100", "privileged=yes"),
 		},
+		"bond of vfs that were there": {
+			hardware: func(m *machine) { boundVFs(m, 100*time.Millisecond) },
+			run:      container("netdevice=ens1f0,ens2f0", "vlan=100", "bond=active-backup"),
+		},
+		"bond of vfs that were there, which udev names late": {
+			hardware: func(m *machine) { boundVFs(m, 5*time.Second) },
+			run:      container("netdevice=ens1f0,ens2f0", "vlan=100", "bond=active-backup"),
+		},
 		"vf of an infiniband pf": {
 			hardware: func(m *machine) { m.kernel.AddPF(hca()) },
 			run:      container("netdevice=ib0"),
@@ -118,6 +127,18 @@ func scenarios() map[string]scenario {
 		"ipvlan":  {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "mtu=1400")},
 		"ipoib":   {hardware: ipoib, run: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
 	}
+}
+
+// boundVFs adds two PFs with a VF each that is bound since boot, with a MAC of its own. Each netdev that appears later is named by udev
+// only after a while; more than 4 s is longer than package hw waits for it.
+func boundVFs(m *machine, udevAfter time.Duration) {
+	m.kernel.UdevAfter = udevAfter
+	for i, name := range []string{"ens1f0", "ens2f0"} {
+		pf := igb()
+		pf.Name, pf.PCI, pf.MAC, pf.Up, pf.VFs = name, fmt.Sprintf("0000:%02x:00.0", i+1), "", true, 1
+		m.kernel.AddPF(pf)
+	}
+	m.settled()
 }
 
 // deleteQuietly is DeleteEndpoint as the engine calls it: it ignores the error.
@@ -280,5 +301,58 @@ func TestCrashWhileBinding(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// TestStartAfterCrash kills the process at each change of a device while a bond is made of VFs that are bound since boot. The engine or the
+// user starts another container at once, while the first one's devices are on their way home. The VFs get back their names, MACs and driver.
+func TestStartAfterCrash(t *testing.T) {
+	t.Parallel()
+	options := []string{"netdevice=ens1f0,ens2f0", "vlan=100", "bond=active-backup"}
+	for _, udevAfter := range []time.Duration{0, 100 * time.Millisecond, 5 * time.Second} {
+		for _, pause := range []time.Duration{0, 120 * time.Millisecond, 2 * time.Second} {
+			for k, again := 0, true; again; k++ {
+				t.Run(fmt.Sprintf("%s/%s/%d", udevAfter, pause, k), func(t *testing.T) {
+					story(t, func(m *machine) {
+						boundVFs(m, udevAfter)
+						before := m.kernel.String()
+						m.mustCreate("n", options...)
+						var dead atomic.Bool
+						m.stop()
+						m.start(deadWith{m.store, &dead})
+						last := len(m.kernel.Calls()) + k
+						m.kernel.OnCall(func(n int, _ string) error {
+							if n > last {
+								dead.Store(true)
+								return errKilled
+							}
+							return nil
+						})
+						_, _, _ = m.attach("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
+						again = dead.Load()
+						m.stop()
+						m.kernel.OnCall(nil)
+						m.start(m.store)
+						m.after(pause)
+						m.deleteQuietly("a", "n")
+						var err error
+						for range 20 {
+							if _, _, err = m.run("b", "n"); err == nil {
+								break
+							}
+							m.after(pause)
+						}
+						m.must(err)
+						m.after(pause)
+						m.end("b")
+						m.settled()
+						m.mustRemove("n")
+						m.settled()
+						m.wantHost(before)
+						m.wantKeys()
+					})
+				})
+			}
+		}
 	}
 }

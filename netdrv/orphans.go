@@ -43,27 +43,32 @@ func (r *reconciler) freeOrphan(ctx context.Context, a *alloc.Allocation) (due t
 }
 
 // facts gathers what the verdict on an allocation depends on.
-func (r *reconciler) facts(ctx context.Context, a *alloc.Allocation) (engineview.Allocation, error) {
-	f := engineview.Allocation{Network: a.Network, Endpoint: a.Endpoint, State: a.State, Since: a.Since,
+func (r *reconciler) facts(ctx context.Context, a *alloc.Allocation) (f engineview.Allocation, err error) {
+	f = engineview.Allocation{Network: a.Network, Endpoint: a.Endpoint, State: a.State, Since: a.Since,
 		FromEarlierBoot: a.FromEarlierBoot()}
 	if a.State == alloc.Lent {
 		f.Home = r.homeSince(a.Device)
 	}
-	if a.PartOf == "" || a.State != alloc.Ready {
-		return f, nil
+	f.Whole, _, err = r.whole(ctx, a)
+	return f, err
+}
+
+// whole returns the state of the allocation that one is part of, and whether it is ending. A bond that is still there has its ports: it
+// gives them back the MACs that they had when they joined it.
+func (r *reconciler) whole(ctx context.Context, a *alloc.Allocation) (_ engineview.Whole, ending bool, _ error) {
+	if a.PartOf == "" {
+		return engineview.NoWhole, false, nil
 	}
 	whole, err := r.allocs.Get(ctx, a.PartOf)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		f.Whole = engineview.WholeEnded
+		return engineview.WholeEnded, false, nil
 	case err != nil:
-		return f, err
-	case whole.Endpoint != a.Endpoint || whole.Ending():
-		f.Whole = engineview.WholeEnded
-	default:
-		f.Whole = engineview.WholeHeld
+		return engineview.NoWhole, false, err
+	case whole.Endpoint != a.Endpoint:
+		return engineview.WholeEnded, false, nil
 	}
-	return f, nil
+	return engineview.WholeHeld, whole.Ending(), nil
 }
 
 // homeSince returns since when a device is seen in the host without a break; the zero time if it is not there, or cannot be looked for.

@@ -118,8 +118,8 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 	r.forgetEnded(held)
 	r.vfs.Observe(held)
 	next = passEvery
-	for id, a := range held {
-		due := passSoon
+	for _, a := range held.InOrder() {
+		id, due := a.Device, passSoon
 		if unlock, ok := r.locks.TryLock(alloc.Key(id)); ok { // otherwise a call is at work on it
 			due, err = r.reconcile(ctx, id)
 			unlock()
@@ -148,6 +148,12 @@ func (r *reconciler) reconcile(ctx context.Context, id hw.ID) (due time.Duration
 	}
 	if err != nil {
 		return 0, err
+	}
+	switch whole, ending, err := r.whole(ctx, a); {
+	case err != nil:
+		return 0, err
+	case whole == engineview.WholeHeld && (ending || a.State != alloc.Ready): // it ends after what it is part of
+		return passSoon, nil
 	}
 	if !a.Ending() {
 		if due, err = r.freeOrphan(ctx, a); err != nil || !a.Ending() {

@@ -83,6 +83,9 @@ func (a *Allocation) HasMAC(mac hw.MAC) bool {
 		a.Snapshot.VF != nil && a.Snapshot.VF.MAC == mac || a.Snapshot.Link != nil && a.Snapshot.Link.MAC == mac
 }
 
+// Ended reports whether the device is free again.
+func (a *Allocation) Ended() bool { return a.State == free }
+
 // Ending reports whether the endpoint is gone and the device is not free yet.
 func (a *Allocation) Ending() bool { return a.State == Freeing || a.State == Quarantined }
 

@@ -1,8 +1,11 @@
 package alloc
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"go.uber.org/zap"
@@ -23,6 +26,13 @@ type Table struct {
 
 // A Set has allocations by their devices. A device that is not in it is free.
 type Set map[hw.ID]*Allocation
+
+// InOrder returns the allocations in the order in which they can end: those that are part of another come last.
+func (s Set) InOrder() []*Allocation {
+	return slices.SortedFunc(maps.Values(s), func(a, b *Allocation) int {
+		return cmp.Or(cmp.Compare(a.PartOf, b.PartOf), cmp.Compare(a.Device, b.Device))
+	})
+}
 
 // List reads all allocations.
 func (t *Table) List(ctx context.Context) (Set, error) {

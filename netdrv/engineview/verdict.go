@@ -23,8 +23,8 @@ type Whole int
 // The states of a whole.
 const (
 	NoWhole    Whole = iota // the allocation is not part of another
-	WholeHeld               // an endpoint has it
-	WholeEnded              // it is gone, or being freed
+	WholeHeld               // it is not free yet
+	WholeEnded              // it is gone
 )
 
 // An Action is what to do with an allocation.
@@ -60,8 +60,8 @@ var rules = []rule{
 		holds:  func(_ *View, a Allocation) bool { return a.Whole == WholeEnded && a.State == alloc.Ready },
 		action: FreePart, reason: "what it is part of has ended",
 	},
-	{
-		holds:  func(_ *View, a Allocation) bool { return a.Whole == WholeHeld && a.State == alloc.Ready },
+	{ // a part ends after its whole, also if the process died while it set both up
+		holds:  func(_ *View, a Allocation) bool { return a.Whole == WholeHeld },
 		action: Keep,
 	},
 	{ // the caller knows that no call of this process is at work on it

@@ -42,7 +42,7 @@ func TestVerdict(t *testing.T) {
 	}{
 		{name: "claimed", state: alloc.Claimed, want: free(died)},
 		{name: "claimed, in an earlier boot", state: alloc.Claimed, earlierBoot: true, want: free(died)},
-		{name: "claimed, part of one that is held", state: alloc.Claimed, whole: engineview.WholeHeld, want: free(died)},
+		{name: "claimed, part of one that is held", state: alloc.Claimed, whole: engineview.WholeHeld, want: keep},
 		{name: "claimed, part of one that ended", state: alloc.Claimed, whole: engineview.WholeEnded, want: free(died)},
 
 		{name: "ready", state: alloc.Ready, age: time.Second, want: after(time.Hour - time.Second)},

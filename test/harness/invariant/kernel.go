@@ -126,7 +126,7 @@ func (f Facts) devices(v *violations) {
 		}
 		now, ok := f.Host.Devices[name]
 		if !ok {
-			v.add("device %s: is not there under its name", name)
+			v.add("device %s: is not there under its name; %s", name, f.instead(was))
 			continue
 		}
 		if used[was.id(name)] { // up, and promiscuous if its driver needs that, as long as it is in use
@@ -149,6 +149,24 @@ func (f Facts) devices(v *violations) {
 				was.Autoprobe)
 		}
 	}
+}
+
+// instead says what there is now in place of a device that is not there under its name.
+func (f Facts) instead(was Device) string {
+	for pf, p := range f.Host.PFs {
+		for i, vf := range p.VFs {
+			if was.PCI == vf.PCI {
+				return fmt.Sprintf("vf %d of %s (%s) is bound to %q, has override %q and netdev %q, mac %s", i, p.Name, pf, vf.Driver, vf.Override,
+					vf.Netdev, vf.MAC)
+			}
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(f.Host.Devices)) {
+		if d := f.Host.Devices[name]; was.PCI != "" && d.PCI == was.PCI || was.PCI == "" && d.MAC == was.MAC {
+			return fmt.Sprintf("it may be %+v", d)
+		}
+	}
+	return fmt.Sprintf("it was %+v", was)
 }
 
 // id identifies a device: its PCI address, or its name.
