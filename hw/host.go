@@ -31,6 +31,7 @@ type Host struct {
 	*vfCount
 	*netdevs
 	*hostNetwork
+	*hostUse
 
 	boot string
 }
@@ -100,6 +101,7 @@ func assemble(sys sysfs, kernel Kernel, attrs []VFAttr) *Host {
 	h.vfLifecycle = &vfLifecycle{h.finder, h.links, h.tuner, h.vfs, h.binder}
 	h.hostNetwork = &hostNetwork{h.finder}
 	h.vfCount = &vfCount{h.finder, h.links, h.vfs, h.vfLifecycle, h.hostNetwork}
+	h.hostUse = &hostUse{h.finder, h.pfs, h.vfs, h.hostNetwork}
 	h.netdevs = &netdevs{h.finder, h.links, h.tuner}
 	return h
 }

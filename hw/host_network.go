@@ -49,6 +49,19 @@ func (h *hostNetwork) HostSubnets() ([]netip.Prefix, error) {
 	return slices.Compact(all), nil
 }
 
+// Addresses lists the addresses of a device, with their prefix lengths.
+func (h *hostNetwork) Addresses(n Netdev) ([]string, error) {
+	addrs, err := h.kernel.Addrs(n.Index)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list addresses", Err: err}
+	}
+	var cidrs []string
+	for _, a := range addrs {
+		cidrs = append(cidrs, a.CIDR)
+	}
+	return cidrs, nil
+}
+
 // ProbeAddress asks the segment of a device which MAC has an address, by ARP or IPv6 neighbour discovery; "" if none
 // answers within holderBound. The kernel asks, as for a frame of its own, so no raw socket is needed; the neighbour
 // entry is removed afterwards.
@@ -112,52 +125,38 @@ func (h *hostNetwork) segment(device string) (Link, error) {
 // mainTable is RT_TABLE_MAIN (include/uapi/linux/rtnetlink.h).
 const mainTable = 254
 
-// CarriesDefaultRoute returns true if the host reaches other networks through a device: the device has a default route,
-// or a link above it has one - a VLAN, macvlan, ipvlan or IPoIB child, or the bond, bridge or Open vSwitch that it is a
-// port of. via is the name of the link with the route.
-func (h *hostNetwork) CarriesDefaultRoute(n Netdev) (via string, yes bool, err error) {
-	links, err := h.kernel.Links()
-	if err != nil {
-		return "", false, &Error{Dev: n.Name, Op: "list links", Err: err}
-	}
+// defaultRoute says that the host reaches other networks through a device, in words that follow its name; "" if it does
+// not. The device has a default route in some table, such as that of a VRF, or a link above it has one: a VLAN,
+// macvlan, ipvlan or IPoIB child, or the bond, bridge or Open vSwitch that it is a port of.
+func (h *hostNetwork) defaultRoute(n Netdev, links []Link) (string, error) {
 	routes, err := h.kernel.Routes(0)
 	if err != nil {
-		return "", false, &Error{Dev: n.Name, Op: "list routes", Err: err}
+		return "", &Error{Dev: n.Name, Op: "list routes", Err: err}
 	}
 	for _, r := range routes {
-		if r.Table != mainTable || r.Dst != "0.0.0.0/0" && r.Dst != "::/0" {
+		if r.Dst != "0.0.0.0/0" && r.Dst != "::/0" {
 			continue
 		}
 		i := slices.IndexFunc(links, func(l Link) bool { return l.Index == r.Index })
-		if i >= 0 && standsOn(links[i], n.Index, links) {
-			return links[i].Name, true, nil
+		switch {
+		case i < 0 || !standsOn(links[i], n.Index, links):
+		case r.Table == mainTable:
+			return fmt.Sprintf("carries the host's default route (through %s)", links[i].Name), nil
+		default:
+			return fmt.Sprintf("carries the default route of table %d (through %s)", r.Table, links[i].Name), nil
 		}
 	}
-	return "", false, nil
+	return "", nil
 }
 
-// Management returns why the host would lose its administrator without a device, in words that follow its name; "" if
-// it would not: the default route leads through the device, or an ssh session does.
-func (h *hostNetwork) Management(n Netdev) (string, error) {
-	via, yes, err := h.CarriesDefaultRoute(n)
-	if err != nil || yes {
-		return fmt.Sprintf("carries the host's default route (through %s)", via), err
-	}
-	return h.session(n)
-}
-
-// session says that an ssh session leads through a device, in words that follow its name; "" if none does.
-func (h *hostNetwork) session(n Netdev) (string, error) {
+// session says that a session of the host leads through a device, in words that follow its name; "" if none does.
+func (h *hostNetwork) session(n Netdev, links []Link) (string, error) {
 	sessions, err := h.kernel.Sessions()
 	if err != nil {
-		return "", &Error{Dev: n.Name, Op: "look for ssh sessions", Err: err}
+		return "", &Error{Dev: n.Name, Op: "look for tcp sessions", Err: err}
 	}
 	if len(sessions) == 0 {
 		return "", nil
-	}
-	links, err := h.kernel.Links()
-	if err != nil {
-		return "", &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
 	for _, l := range links {
 		if l.Type == "loopback" || !standsOn(l, n.Index, links) {
@@ -168,8 +167,10 @@ func (h *hostNetwork) session(n Netdev) (string, error) {
 			return "", &Error{Dev: l.Name, Op: "list addresses", Err: err}
 		}
 		for _, a := range addrs {
-			if p, err := netip.ParsePrefix(a.CIDR); err == nil && slices.Contains(sessions, p.Addr()) {
-				return fmt.Sprintf("carries an ssh session (to %s on %s)", p.Addr(), l.Name), nil
+			p, err := netip.ParsePrefix(a.CIDR)
+			i := slices.IndexFunc(sessions, func(s netip.AddrPort) bool { return s.Addr() == p.Addr() })
+			if err == nil && i >= 0 {
+				return fmt.Sprintf("carries a tcp session (to %s on %s)", sessions[i], l.Name), nil
 			}
 		}
 	}

@@ -8,6 +8,14 @@ import (
 	"strings"
 )
 
+// hostUse knows what the host uses its devices for.
+type hostUse struct {
+	*finder
+	*pfs
+	*vfs
+	*hostNetwork
+}
+
 // userDrivers are drivers that give a VF no netdev: a VF that is bound to one is in use by a program.
 var userDrivers = map[string]bool{"igb_uio": true, "uio_pci_generic": true, "pci-stub": true}
 
@@ -77,14 +85,80 @@ func (h *vfCount) checkVFsFree(pf PF) error {
 	return nil
 }
 
+// HostUse returns what the host uses a device for, each in words that follow its name; nil if for nothing. The device is
+// a port of another or carries others, one of its VFs is in use (see Taken), a default route of any table leads through
+// it, or a session of the host does. Addresses and other routes are no such use: they come back with the device.
+func (h *hostUse) HostUse(n Netdev) ([]string, error) {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list links", Err: err}
+	}
+	uses := n.neighbours(links)
+	for _, look := range []func(n Netdev, links []Link) (string, error){h.vfUse, h.defaultRoute, h.session} {
+		use, err := look(n, links)
+		if err != nil {
+			return nil, err
+		}
+		if use != "" {
+			uses = append(uses, use)
+		}
+	}
+	return uses, nil
+}
+
+// neighbours says which link the device is a port of, and which it carries, each in words that follow its name.
+func (n Netdev) neighbours(links []Link) (uses []string) {
+	for _, l := range links {
+		switch {
+		case n.Master != 0 && l.Index == n.Master:
+			uses = append(uses, "is a port of "+l.titled())
+		case l.Index != n.Index && l.isChildOf(n.Index):
+			uses = append(uses, "carries "+l.titled())
+		}
+	}
+	if n.Master != 0 && !slices.ContainsFunc(links, func(l Link) bool { return l.Index == n.Master }) {
+		uses = append(uses, "is a port of another device")
+	}
+	return uses
+}
+
+// titled returns the name of a link with its kind.
+func (l Link) titled() string {
+	if l.Kind == "" {
+		return l.Name
+	}
+	return l.Name + " (" + l.Kind + ")"
+}
+
+// vfUse says which VF of a device is in use, in words that follow its name; "" if none is.
+func (h *hostUse) vfUse(n Netdev, _ []Link) (string, error) {
+	pf, err := h.PF(n.Name)
+	if errors.Is(err, ErrUnsupported) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	vfs, err := h.VFs(pf)
+	if err != nil {
+		return "", err
+	}
+	for _, vf := range vfs {
+		if why, err := h.Taken(vf); err != nil || why != "" {
+			return fmt.Sprintf("has vfs in use: %s %s", vf, why), err
+		}
+	}
+	return "", nil
+}
+
 // usedByHost returns true if the host uses a device itself: as a port, under an upper link, with configured addresses
-// or routes, or for an ssh session. What the kernel configures on every link that is up does not count.
+// or routes, or for a session. What the kernel configures on every link that is up does not count.
 func (h *hostNetwork) usedByHost(n Netdev) (bool, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
 		return false, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
-	if n.Master != 0 || childOf(n.Index, links) != "" {
+	if len(n.neighbours(links)) > 0 {
 		return true, nil
 	}
 	addrs, err := h.kernel.Addrs(n.Index)
@@ -100,7 +174,7 @@ func (h *hostNetwork) usedByHost(n Netdev) (bool, error) {
 	if given {
 		return true, nil
 	}
-	why, err := h.session(n)
+	why, err := h.session(n, links)
 	return why != "", err
 }
 

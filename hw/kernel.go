@@ -20,6 +20,9 @@ type Kernel interface {
 	LinkAt(index int) (Link, error)
 	// LinkNamed reads the link with a name. Alternative names do not count.
 	LinkNamed(name string) (Link, error)
+	// NetNSImmutable returns true if a link can never leave its network namespace. known is false if the kernel does not
+	// tell (Linux 6.12 to 6.14).
+	NetNSImmutable(index int) (immutable, known bool, err error)
 	// SetLink sets one attribute of a link to its value in want.
 	SetLink(index int, a LinkAttr, want Link) error
 	// AddAltName gives a link an alternative name.
@@ -74,8 +77,9 @@ type Kernel interface {
 	// already. An address can be used at once: it is not tested for duplicates, whatever its flags. The VLANs of a bridge
 	// port are those of the entry afterwards.
 	AddEntry(index int, e Entry) error
-	// Sessions lists the host's own addresses that have an established connection to its ssh server.
-	Sessions() ([]netip.Addr, error)
+	// Sessions lists the host's own addresses and ports to which a client is connected by TCP: those of established
+	// connections to a port that a program listens on, or to the port of ssh, whose server may be restarting.
+	Sessions() ([]netip.AddrPort, error)
 
 	// Neighbours.
 

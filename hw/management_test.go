@@ -2,41 +2,40 @@ package hw_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// TestMovable: links that cannot leave their namespace are refused by their kind.
+// TestMovable: links that cannot leave their namespace are refused: the kernel tells, or their kind does.
 func TestMovable(t *testing.T) {
 	t.Parallel()
-	k := hwtest.New(t)
-	k.AddPF(igb())
-	h := open(t, k)
-	for kind, movable := range map[string]bool{"bond": false, "bridge": false, "team": false, "vrf": false,
-		"openvswitch": false, "batadv": false, "veth": true, "macvlan": true, "vlan": true, "tun": true, "vxlan": true} {
-		k.AddLink(hw.Link{Name: kind + "0", Kind: kind})
-		n, err := h.Netdev(kind + "0")
-		if err != nil {
-			t.Fatal(err)
+	const why = " cannot leave its network namespace: not supported by the driver"
+	for _, tells := range []bool{true, false} {
+		k := hwtest.New(t)
+		k.NoImmutable = !tells
+		k.AddPF(igb())
+		k.AddPF(hwtest.PF{Name: "wlp3s0", PCI: "0000:03:00.0"})
+		k.MakeWiFi("wlp3s0")
+		for _, kind := range []string{"bond", "bridge", "team", "vrf", "openvswitch", "batadv", "hsr", "ppp", "veth", "macvlan", "vlan",
+			"tun", "vxlan"} {
+			k.AddLink(hw.Link{Name: kind + "0", Kind: kind})
 		}
-		if movable {
-			if err := n.Movable(); err != nil {
-				t.Error(err)
+		h := open(t, k)
+		for name, want := range map[string]string{
+			"bond0": "a bond", "bridge0": "a bridge", "team0": "a team", "vrf0": "a vrf", "openvswitch0": "a openvswitch",
+			"batadv0": "a batadv", "hsr0": "a hsr", "ppp0": "a ppp", "lo": "a loopback", "wlp3s0": "it",
+			"veth0": "", "macvlan0": "", "vlan0": "", "tun0": "", "vxlan0": "", "ens1f0": "", "ens1f0v0": "",
+		} {
+			n, err := h.Netdev(name)
+			if err != nil {
+				t.Fatal(err)
 			}
-			continue
-		}
-		wantError(t, n.Movable(), kind+"0: a "+kind+" cannot leave its network namespace: not supported by the driver")
-	}
-	for name, want := range map[string]string{"ens1f0": "", "ens1f0v0": "",
-		"lo": "lo: a loopback cannot leave its network namespace: not supported by the driver"} {
-		n, err := h.Netdev(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := n.Movable(); want != "" || err != nil {
-			wantError(t, err, want)
+			if err := h.CheckMovable(n); want != "" || err != nil {
+				wantError(t, err, name+": "+want+why)
+			}
 		}
 	}
 }
@@ -88,40 +87,51 @@ func (s stack) route(name, dst string, table ...int) {
 	s.k.AddRoutes(name, r)
 }
 
-// TestCarriesDefaultRoute: a device carries the default route also if a link above it has the route.
-func TestCarriesDefaultRoute(t *testing.T) {
+// TestHostUse: what the host uses a device for is named, also if a link above it is what is used.
+func TestHostUse(t *testing.T) {
 	t.Parallel()
+	const route, table = "carries the host's default route (through ", "carries the default route of table 100 (through "
 	for name, c := range map[string]struct {
 		build func(s stack)
-		via   string // "" for no
+		want  string // "" for no use
 	}{
-		"itself":             {func(s stack) { s.route("nic", anywhere) }, "nic"},
-		"itself, over ipv6":  {func(s stack) { s.route("nic", anywhere6) }, "nic"},
-		"of another table":   {func(s stack) { s.route("nic", anywhere, 100) }, ""},
-		"not a default":      {func(s stack) { s.route("nic", "10.0.0.0/8") }, ""},
 		"none":               {func(stack) {}, ""},
+		"an address":         {func(s stack) { s.k.AddAddrs("nic", "192.0.2.1/24", "2001:db8::1/64") }, ""},
+		"itself":             {func(s stack) { s.route("nic", anywhere) }, route + "nic)"},
+		"itself, over ipv6":  {func(s stack) { s.route("nic", anywhere6) }, route + "nic)"},
+		"of another table":   {func(s stack) { s.route("nic", anywhere, 100) }, table + "nic)"},
+		"not a default":      {func(s stack) { s.route("nic", "10.0.0.0/8") }, ""},
 		"of another device":  {func(s stack) { s.on("tun", "t0", "lo"); s.route("t0", anywhere) }, ""},
-		"vlan":               {func(s stack) { s.on("vlan", "nic.5", "nic"); s.route("nic.5", anywhere) }, "nic.5"},
-		"macsec":             {func(s stack) { s.on("macsec", "ms", "nic"); s.route("ms", anywhere) }, "ms"},
-		"macvlan":            {func(s stack) { s.on("macvlan", "mv", "nic"); s.route("mv", anywhere) }, "mv"},
-		"ipvlan, over ipv6":  {func(s stack) { s.on("ipvlan", "iv", "nic"); s.route("iv", anywhere6) }, "iv"},
 		"a veth is no child": {func(s stack) { s.on("veth", "v0", "nic"); s.route("v0", anywhere) }, ""},
-		"port of a bridge":   {func(s stack) { s.under("bridge", "br0", "nic"); s.route("br0", anywhere) }, "br0"},
-		"port of a bond":     {func(s stack) { s.under("bond", "bond0", "nic"); s.route("bond0", anywhere) }, "bond0"},
+		"vlan":               {func(s stack) { s.on("vlan", "nic.5", "nic") }, "carries nic.5 (vlan)"},
+		"children": {func(s stack) {
+			for _, kind := range []string{"vlan", "macsec", "macvlan", "macvtap", "ipvlan", "ipvtap"} {
+				s.on(kind, kind+"0", "nic")
+			}
+		}, "carries vlan0 (vlan) and carries macsec0 (macsec) and carries macvlan0 (macvlan) and carries macvtap0 (macvtap) and " +
+			"carries ipvlan0 (ipvlan) and carries ipvtap0 (ipvtap)"},
+		"route of a vlan": {func(s stack) { s.on("vlan", "nic.5", "nic"); s.route("nic.5", anywhere6) },
+			"carries nic.5 (vlan) and " + route + "nic.5)"},
+		"port of a bridge": {func(s stack) { s.under("bridge", "br0", "nic") }, "is a port of br0 (bridge)"},
+		"port of a bond": {func(s stack) { s.under("bond", "bond0", "nic"); s.route("bond0", anywhere) },
+			"is a port of bond0 (bond) and " + route + "bond0)"},
+		"port of a vrf": {func(s stack) { s.under("vrf", "mgmt", "nic"); s.route("nic", anywhere, 100) },
+			"is a port of mgmt (vrf) and " + table + "nic)"},
 		"macvlan on a bridge over a vlan on a bond": {func(s stack) {
 			s.under("bond", "bond0", "nic")
 			s.on("vlan", "bond0.7", "bond0")
 			s.under("bridge", "br7", "bond0.7")
 			s.on("macvlan", "mv7", "br7")
 			s.route("mv7", anywhere)
-		}, "mv7"},
-		"port of open vswitch": {func(s stack) { s.switched("nic"); s.route("br-ex", anywhere) }, "br-ex"},
+		}, "is a port of bond0 (bond) and " + route + "mv7)"},
+		"port of open vswitch": {func(s stack) { s.switched("nic"); s.route("br-ex", anywhere) },
+			"is a port of ovs-system (openvswitch) and " + route + "br-ex)"},
 		"open vswitch over a bond, with a vlan on it": {func(s stack) {
 			s.under("bond", "bond0", "nic")
 			s.switched("bond0")
 			s.on("vlan", "br-ex.9", "br-ex")
 			s.route("br-ex.9", anywhere6)
-		}, "br-ex.9"},
+		}, "is a port of bond0 (bond) and " + route + "br-ex.9)"},
 		"open vswitch without it": {func(s stack) {
 			s.on("tun", "t0", "lo")
 			s.switched("t0")
@@ -142,20 +152,40 @@ func TestCarriesDefaultRoute(t *testing.T) {
 			s.k.AddLink(hw.Link{Name: "m2", Kind: "macvlan", Peer: s.k.Link("m1").Index + 1, Up: true}) // on itself
 			s.route("m2", anywhere)
 		}, ""},
+		"session on a port of its own": {func(s stack) {
+			s.k.AddAddrs("nic", "192.0.2.1/24")
+			s.k.Connect("192.0.2.1:8443")
+		}, "carries a tcp session (to 192.0.2.1:8443 on nic)"},
+		"session over a vlan": {func(s stack) {
+			s.on("vlan", "nic.5", "nic")
+			s.k.AddAddrs("nic.5", "2001:db8::1/64")
+			s.k.Connect("[2001:db8::1]:22")
+		}, "carries nic.5 (vlan) and carries a tcp session (to [2001:db8::1]:22 on nic.5)"},
+		"session over another": {func(s stack) { s.k.AddAddrs("lo", "192.0.2.1/24"); s.k.Connect("192.0.2.1:22") }, ""},
+		"a vf is up": {func(s stack) {
+			if err := s.k.SetLink(s.k.Link("nicv1").Index, hw.LinkUp, hw.Link{Up: true}); err != nil {
+				s.t.Fatal(err)
+			}
+		}, "has vfs in use: vf 1 of nic (0000:02:10.2) is up in the host"},
+		"a vf in a namespace": {func(s stack) {
+			if err := s.k.MoveToNS("c1", "nicv0", ""); err != nil {
+				s.t.Fatal(err)
+			}
+		}, "has vfs in use: vf 0 of nic (0000:02:10.0) is in another network namespace"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			k := hwtest.New(t)
-			k.AddPF(hwtest.PF{Name: "nic", PCI: "0000:02:00.0", Up: true})
+			k.AddPF(hwtest.PF{Name: "nic", PCI: "0000:02:00.0", Up: true, Driver: "igb", TotalVFs: 2, VFs: 2})
 			c.build(stack{t, k})
 			h := open(t, k)
 			n, err := h.Netdev("nic")
 			if err != nil {
 				t.Fatal(err)
 			}
-			via, yes, err := h.CarriesDefaultRoute(n)
-			if err != nil || yes != (c.via != "") || via != c.via {
-				t.Errorf("%v through %q, %v; want through %q", yes, via, err, c.via)
+			uses, err := h.HostUse(n)
+			if got := strings.Join(uses, " and "); err != nil || got != c.want {
+				t.Errorf("%q, %v\nwant %q", got, err, c.want)
 			}
 		})
 	}

@@ -42,20 +42,34 @@ type Netdev struct {
 	Link
 }
 
-// immovable are the kinds of link that cannot change their namespace (netns_immutable, formerly NETIF_F_NETNS_LOCAL):
-// the kernel returns EINVAL.
-var immovable = []string{"bond", "bridge", "team", "vrf", "openvswitch", "batadv"}
+// immovable are kinds of link that cannot change their namespace, for kernels that do not tell.
+var immovable = []string{"bond", "bridge", "team", "vrf", "openvswitch", "batadv", "hsr", "ppp"}
 
-// Movable returns an error if the device can never be moved into another namespace, nil if it can.
-func (n Netdev) Movable() error {
-	if n.Type == "loopback" || slices.Contains(immovable, n.Kind) {
-		kind := n.Kind
-		if kind == "" {
-			kind = n.Type
-		}
-		return &Error{Dev: n.Name, Err: fmt.Errorf("a %s cannot leave its network namespace: %w", kind, ErrUnsupported)}
+// CheckMovable returns an error if a device can never be moved into another namespace, nil if it can: the kernel returns
+// EINVAL. The error matches ErrUnsupported.
+func (h *finder) CheckMovable(n Netdev) error {
+	fixed, known, err := h.kernel.NetNSImmutable(n.Index)
+	if err != nil {
+		return &Error{Dev: n.Name, Op: "read link", Err: err}
 	}
-	return nil
+	if !known { // all Wi-Fi netdevs are immutable (net/wireless/core.c, Linux 6.12)
+		fixed = n.Type == "loopback" || slices.Contains(immovable, n.Kind) || h.sys.exists("class/net/"+n.Name+"/phy80211")
+	}
+	if !fixed {
+		return nil
+	}
+	return &Error{Dev: n.Name, Err: fmt.Errorf("%s cannot leave its network namespace: %w", n.noun(), ErrUnsupported)}
+}
+
+// noun returns what kind of link it is, in words for messages.
+func (l Link) noun() string {
+	switch {
+	case l.Kind != "":
+		return "a " + l.Kind
+	case l.Type == "loopback":
+		return "a loopback"
+	}
+	return "it"
 }
 
 // lookAttempts is how often links and sysfs are read until they agree: they are read one after the other, and names

@@ -261,7 +261,7 @@ func TestDisableLeavesUp(t *testing.T) {
 		}, true},
 		"by the kernel, and somebody is logged in": {func(b *bench) {
 			learnt(b)
-			b.k.LogIn("2001:db8::1")
+			b.k.Connect("[2001:db8::1]:22")
 		}, true},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -85,17 +85,21 @@ func TestBondKept(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		bond(m, true)
-		m.kernel.LogIn("192.0.2.30")
-		wantError(t, m.create("n", "netdevice=bond0", "mode=passthrough"), "option netdevice: bond0 carries an ssh session "+
-			"(to 192.0.2.30 on bond0); the host would be cut off; if that is meant, say force=yes")
+		m.kernel.Connect("192.0.2.30:22")
+		wantError(t, m.create("n", "netdevice=bond0", "mode=passthrough"), "option netdevice: bond0 carries a tcp session "+
+			"(to 192.0.2.30:22 on bond0); the host would lose that; if that is meant, say force=yes")
 		m.mustCreate("n", "netdevice=bond0", "mode=passthrough", "force=yes")
 	})
 	story(t, func(m *machine) { // the host has created a child of it
 		bond(m, true)
-		m.mustCreate("n", "netdevice=bond0", "mode=passthrough")
+		m.mustCreate("other", "netdevice=bond0", "mode=passthrough")
 		m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("bond0").Index})
 		before := m.kernel.String()
-		_, _, err := m.run("a", "n")
+		_, _, err := m.run("a", "other")
+		wantError(t, err, "bond0 carries mv0 (macvlan); the host would lose that; if that is meant, say force=yes")
+		m.mustRemove("other")
+		m.mustCreate("n", "netdevice=bond0", "mode=passthrough", "force=yes")
+		_, _, err = m.run("a", "n")
 		wantError(t, err, "bond0: make a child (macvlan, passthru): invalid value (invalid argument); "+
 			"a macvlan in mode passthru is the only one on its device, and there is another")
 		m.settled()

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
@@ -114,7 +115,7 @@ func TestPortOfOpenVSwitch(t *testing.T) {
 		}
 		m.kernel.AddPort("ovs-system", "ens2")
 		before := m.kernel.String()
-		m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "force=yes")
 		m.mustRun("a", "n")
 		m.end("a")
 		m.settled()
@@ -184,7 +185,7 @@ func TestNotMovable(t *testing.T) {
 			{"vrf0", "option netdevice: vrf0: a vrf cannot leave its network namespace: not supported by the driver; " +
 				"hand over one of its ports"},
 			{"lo", "option netdevice: lo: a loopback cannot leave its network namespace: not supported by the driver"},
-			{"mgmt0", "option netdevice: mgmt0 carries the host's default route (through mgmt0); the host would be cut off; if that is meant, say force=yes"},
+			{"mgmt0", "option netdevice: mgmt0 carries the host's default route (through mgmt0); the host would lose that; if that is meant, say force=yes"},
 			{"ens1f0", "option netdevice: ens1f0 is used by network vfs" + left("vfs")},
 			{"ens2", "option netdevice: ens2 is used by network whole" + left("whole")},
 			{"0000:01:10.0", "option netdevice: 0000:01:10.0: it has no netdev in the host: device is in another network namespace"},
@@ -198,6 +199,95 @@ func TestNotMovable(t *testing.T) {
 			"option netdevice: mgmt0: it is not a PCI device, so it has no vfs: not supported by the driver")
 		m.wantHost(before)
 		m.end("a")
+	})
+}
+
+// TestInUseByHost: a device that the host uses is refused, naming what uses it, when the network is created and when a container
+// starts. With force=yes a container gets it.
+func TestInUseByHost(t *testing.T) {
+	t.Parallel()
+	setUp := func(m *machine, name string, up bool) {
+		m.must(m.kernel.SetLink(m.kernel.Link(name).Index, hw.LinkUp, hw.Link{Up: up}))
+	}
+	port := func(m *machine, kind string) {
+		master := m.kernel.AddLink(hw.Link{Name: kind + "0", Kind: kind, Up: true})
+		setUp(m, "ens2", false)
+		m.must(m.kernel.SetLink(m.kernel.Link("ens2").Index, hw.LinkMaster, hw.Link{Master: master}))
+		setUp(m, "ens2", true)
+	}
+	for name, c := range map[string]struct {
+		want  string
+		begin func(m *machine)
+	}{
+		"vlan": {want: "carries ens2.30 (vlan)", begin: func(m *machine) {
+			m.kernel.AddLink(hw.Link{Name: "ens2.30", Kind: "vlan", Peer: m.kernel.Link("ens2").Index, Up: true})
+			m.kernel.AddAddrs("ens2.30", "10.30.0.5/24")
+			m.kernel.AddRoutes("ens2.30", hw.Route{Dst: "10.31.0.0/16", Gateway: "10.30.0.1", Table: 254, Protocol: 4})
+		}},
+		"macvlan": {want: "carries mv0 (macvlan)", begin: func(m *machine) {
+			m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("ens2").Index})
+		}},
+		"bond port":   {want: "is a port of bond0 (bond)", begin: func(m *machine) { port(m, "bond") }},
+		"bridge port": {want: "is a port of bridge0 (bridge)", begin: func(m *machine) { port(m, "bridge") }},
+		"vrf": {want: "is a port of vrf0 (vrf) and carries the default route of table 10 (through ens2)", begin: func(m *machine) {
+			port(m, "vrf")
+			m.kernel.AddRoutes("ens2", hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.2.1", Table: 10})
+		}},
+		"another table": {want: "carries the default route of table 10 (through ens2)", begin: func(m *machine) {
+			m.kernel.AddRoutes("ens2", hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.2.1", Table: 10})
+		}},
+		"session on another port": {want: "carries a tcp session (to 192.0.2.10:8443 on ens2)", begin: func(m *machine) {
+			m.kernel.Connect("192.0.2.10:8443")
+		}},
+		"vf that is up": {want: "has vfs in use: vf 0 of ens2 (0000:02:10.0) is up in the host", begin: func(m *machine) {
+			setUp(m, "ens2v0", true)
+			m.kernel.AddAddrs("ens2v0", "10.44.0.1/24")
+		}},
+	} {
+		refusal := "ens2 " + c.want + "; the host would lose that; if that is meant, say force=yes"
+		host := func(m *machine) {
+			pf := ens2()
+			pf.Driver, pf.TotalVFs, pf.VFs = "igb", 2, 2
+			m.kernel.AddPF(pf)
+			m.kernel.AddAddrs("ens2", "192.0.2.10/24")
+			m.settled()
+		}
+		t.Run(name, func(t *testing.T) {
+			story(t, func(m *machine) {
+				host(m)
+				m.mustCreate("early", "netdevice=ens2", "mode=passthrough")
+				c.begin(m)
+				before := m.kernel.String()
+				_, _, err := m.run("a", "early")
+				wantError(t, err, refusal)
+				m.mustRemove("early")
+				wantError(t, m.create("n", "netdevice=ens2", "mode=passthrough"), "option netdevice: "+refusal)
+				m.wantHost(before)
+				m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "force=yes")
+				m.mustRun("a", "n")
+				m.end("a")
+			})
+		})
+	}
+}
+
+// TestAddressesAreNamed: a device with addresses is handed over, and the log names what the host is without meanwhile: in a warning when
+// the network is created, and again for each container.
+func TestAddressesAreNamed(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		logged := m.logTo(zapcore.InfoLevel)
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
+		m.mustRun("a", "n")
+		m.end("a")
+		var got []string
+		for _, e := range logged.FilterMessageSnippet("the host uses the device").All() {
+			got = append(got, fmt.Sprintf("%s %s %s", e.Level, e.ContextMap()["device"], e.ContextMap()["addresses"]))
+		}
+		if want := "[warn ens2 [192.0.2.10/24 2001:db8::10/64] info ens2 [192.0.2.10/24 2001:db8::10/64]]"; fmt.Sprint(got) != want {
+			t.Errorf("%v\nwant %s", got, want)
+		}
 	})
 }
 
@@ -358,8 +448,8 @@ func TestManagementNIC(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		nic(m)
-		m.kernel.LogIn("192.0.2.10")
-		const refusal = "ens2 carries an ssh session (to 192.0.2.10 on ens2); the host would be cut off; if that is meant, say force=yes"
+		m.kernel.Connect("192.0.2.10:22")
+		const refusal = "ens2 carries a tcp session (to 192.0.2.10:22 on ens2); the host would lose that; if that is meant, say force=yes"
 		wantError(t, m.create("n", "netdevice=ens2", "mode=passthrough"), "option netdevice: "+refusal)
 		m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "force=yes")
 		m.mustRun("a", "n")
@@ -368,9 +458,9 @@ func TestManagementNIC(t *testing.T) {
 	story(t, func(m *machine) { // the administrator logs in after the network was created
 		nic(m)
 		m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
-		m.kernel.LogIn("2001:db8::10")
+		m.kernel.Connect("[2001:db8::10]:22")
 		_, _, err := m.run("a", "n")
-		wantError(t, err, "ens2 carries an ssh session (to 2001:db8::10 on ens2); the host would be cut off; if that is meant, "+
+		wantError(t, err, "ens2 carries a tcp session (to [2001:db8::10]:22 on ens2); the host would lose that; if that is meant, "+
 			"say force=yes")
 	})
 	story(t, func(m *machine) { // the administrator is logged in to an internal port of the switch that the NIC is a port of
@@ -380,8 +470,8 @@ func TestManagementNIC(t *testing.T) {
 		}
 		m.kernel.AddPort("ovs-system", "ens2")
 		m.kernel.AddAddrs("br-ex", "192.0.2.10/24")
-		m.kernel.LogIn("192.0.2.10")
-		wantError(t, m.create("n", "netdevice=ens2", "mode=passthrough"), "option netdevice: ens2 carries an ssh session "+
-			"(to 192.0.2.10 on br-ex); the host would be cut off; if that is meant, say force=yes")
+		m.kernel.Connect("192.0.2.10:22")
+		wantError(t, m.create("n", "netdevice=ens2", "mode=passthrough"), "option netdevice: ens2 is a port of ovs-system (openvswitch) and "+
+			"carries a tcp session (to 192.0.2.10:22 on br-ex); the host would lose that; if that is meant, say force=yes")
 	})
 }

@@ -28,8 +28,8 @@ func TestOrdinaryEndIsQuiet(t *testing.T) {
 				t.Parallel()
 				story(t, func(m *machine) {
 					c.make(m)
-					logged := m.logTo(zapcore.WarnLevel)
 					m.mustCreate("n", c.options...)
+					logged := m.logTo(zapcore.WarnLevel)
 					m.mustRun("a", "n")
 					m.leave("a")
 					m.kernel.KillNS("a", late)

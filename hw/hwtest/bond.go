@@ -26,7 +26,7 @@ func (k *Kernel) setMasterLocked(l *link, index int) error {
 		if m = k.byIndexLocked(l.ns, index); m == nil {
 			return syscall.EINVAL
 		}
-		if m.Kind != hw.Bond && m.Kind != "bridge" {
+		if m.Kind != hw.Bond && m.Kind != "bridge" && m.Kind != "vrf" {
 			return syscall.EOPNOTSUPP
 		}
 		if m == l.master {

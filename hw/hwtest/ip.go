@@ -77,17 +77,18 @@ func (k *Kernel) AddRoute(index int, r hw.Route) error {
 }
 
 // Sessions implements hw.Kernel.
-func (k *Kernel) Sessions() ([]netip.Addr, error) {
+func (k *Kernel) Sessions() ([]netip.AddrPort, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	return slices.Clone(k.sessions), nil
 }
 
-// LogIn opens a session of the host's ssh server, from a client that has connected to one of the host's addresses.
-func (k *Kernel) LogIn(addr string) {
+// Connect opens a session of a client with a program that listens on one of the host's addresses: "192.0.2.1:22" or
+// "[2001:db8::1]:22".
+func (k *Kernel) Connect(local string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.sessions = append(k.sessions, netip.MustParseAddr(addr))
+	k.sessions = append(k.sessions, netip.MustParseAddrPort(local))
 }
 
 // AddAddrs gives a link in the host addresses, as an administrator does.

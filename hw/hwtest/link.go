@@ -25,15 +25,16 @@ type link struct {
 	dev       *device // nil for a virtual link
 	dir       string  // tree path of what it is in, if that is not dev's, nor the place of virtual ones
 	port      int     // dev_port
-	assign    int     // name_assign_type
-	stale     string  // the name that sysfs still has while the link is being renamed; "" at other times
-	udevName  string  // the name that udev gives it; "" for virtual links, which udev leaves alone
-	cable     bool    // the other end is connected
-	trained   bool    // the medium has come up since the link was last set up
-	downs     int     // how often it was set down through hw.Kernel
-	ups       int     // how often it, or its PF, went up or down: a late carrier of an earlier time is void
-	peer      *link   // the other end of a veth
-	below     *link   // the parent of a macvlan, ipvlan or IPoIB child
+	wifi      bool
+	assign    int    // name_assign_type
+	stale     string // the name that sysfs still has while the link is being renamed; "" at other times
+	udevName  string // the name that udev gives it; "" for virtual links, which udev leaves alone
+	cable     bool   // the other end is connected
+	trained   bool   // the medium has come up since the link was last set up
+	downs     int    // how often it was set down through hw.Kernel
+	ups       int    // how often it, or its PF, went up or down: a late carrier of an earlier time is void
+	peer      *link  // the other end of a veth
+	below     *link  // the parent of a macvlan, ipvlan or IPoIB child
 	master    *link
 	ports     []*link // of a bond or bridge
 	beforeMAC hw.MAC  // of a bond's port: its MAC before
@@ -53,9 +54,33 @@ func (l *link) virtual() bool { return l.Kind != "" || l.Type == "loopback" }
 // rtnl_link_ops, Linux 6.12).
 func (l *link) mortal() bool { return l.virtual() && l.Kind != hw.IPoIB }
 
-// immovable kinds never change their namespace.
+// immovableKinds never change their namespace (netns_immutable, Linux 6.15).
+var immovableKinds = []string{hw.Bond, "bridge", "team", "vrf", "openvswitch", "batadv", "hsr", "ppp"}
+
+// immovable links never change their namespace.
 func (l *link) immovable() bool {
-	return l.Type == "loopback" || l.Kind == hw.Bond || l.Kind == "bridge"
+	return l.Type == "loopback" || l.wifi || slices.Contains(immovableKinds, l.Kind)
+}
+
+// NetNSImmutable implements hw.Kernel.
+func (k *Kernel) NetNSImmutable(index int) (immutable, known bool, err error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.byIndexLocked(hostNS, index)
+	if l == nil {
+		return false, false, hw.FromErrno(syscall.ENODEV)
+	}
+	return l.immovable() && !k.NoImmutable, !k.NoImmutable, nil
+}
+
+// MakeWiFi makes a link in the host a Wi-Fi device.
+func (k *Kernel) MakeWiFi(name string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, name)
+	l.wifi = true
+	k.showLocked(l)
 }
 
 // carrier tells whether the link could pass a frame now.
@@ -339,6 +364,9 @@ func (k *Kernel) showLocked(l *link) {
 	k.tree.file(dir+"/mtu", strconv.Itoa(l.MTU), number(func(n int) error { return k.setMTULocked(l, n) }))
 	k.tree.file(dir+"/tx_queue_len", strconv.Itoa(l.TxQLen), number(func(n int) error { return k.setTxQLenLocked(l, n) }))
 	k.tree.file(dir+"/ifalias", l.Alias, func(v string) error { return k.setAliasLocked(l, v) })
+	if l.wifi {
+		k.tree.dir(dir + "/phy80211")
+	}
 }
 
 // number is a store for attributes that take a decimal number.

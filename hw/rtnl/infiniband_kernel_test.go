@@ -36,7 +36,7 @@ func TestInfiniBand(t *testing.T) {
 	fakeIB(t, "ib0")
 	h := openHost(t)
 	n, err := h.Netdev("ib0")
-	if err != nil || n.Type != "infiniband" || n.ID.IsPCI() || n.Movable() != nil {
+	if err != nil || n.Type != "infiniband" || n.ID.IsPCI() || h.CheckMovable(n) != nil {
 		t.Fatalf("it is %+v, %v", n, err)
 	}
 	was, err := h.SnapshotNetdev(n)

@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 
@@ -66,6 +67,33 @@ func (k *Kernel) LinkNamed(name string) (hw.Link, error) {
 		err = hw.FromErrno(unix.ENODEV)
 	}
 	return l, err
+}
+
+// iflaNetNSImmutable is IFLA_NETNS_IMMUTABLE (include/uapi/linux/if_link.h, Linux 6.15).
+const iflaNetNSImmutable = 67
+
+// NetNSImmutable implements [hw.Kernel]. Before Linux 6.12 it is a feature of ethtool (NETIF_F_NETNS_LOCAL).
+func (k *Kernel) NetNSImmutable(index int) (immutable, known bool, err error) {
+	if index <= 0 {
+		return false, false, hw.FromErrno(unix.ENODEV)
+	}
+	answer, err := k.getLink(index, skipStats)
+	if err != nil {
+		return false, false, err
+	}
+	attrs, err := attributes(answer[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return false, false, err
+	}
+	if value := attrs[iflaNetNSImmutable]; len(value) == 1 {
+		return value[0] != 0, true, nil
+	}
+	features, err := k.ethtool.features(index)
+	if errors.Is(err, hw.ErrUnsupported) {
+		return false, false, nil
+	}
+	local, known := features["netns-local"]
+	return local.Active, known, err
 }
 
 // skipStats is RTEXT_FILTER_SKIP_STATS (include/uapi/linux/rtnetlink.h).

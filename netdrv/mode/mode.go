@@ -71,7 +71,7 @@ func New(e Env) *Set {
 	return &Set{map[string]Mode{
 		option.ModeSRIOV:       vfs,
 		bondName:               bond{vfs: vfs, host: e.Host, log: e.Log},
-		option.ModePassthrough: passthrough{devices: devices, allocations: e.Allocations},
+		option.ModePassthrough: passthrough{devices: devices, allocations: e.Allocations, log: e.Log},
 		option.ModeMacvlan:     children,
 		option.ModeIPVlan:      children,
 		option.ModeIPoIB:       children,

@@ -4,6 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/alloc"
@@ -17,6 +21,7 @@ import (
 type passthrough struct {
 	devices
 	allocations *alloc.Table
+	log         *zap.Logger
 }
 
 // Check finds the device and refuses one that must not be handed over.
@@ -25,13 +30,27 @@ func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledg
 	if err != nil {
 		return nil, err
 	}
-	if err := checkMovable(n); err != nil {
+	if err := m.checkMovable(n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	if err := m.host.CheckUnique(n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
-	if err := m.refuseManagementNIC(o, n); err != nil {
+	for _, other := range others {
+		if m.uses(other, n) {
+			return nil, conflict(other.ID, "option netdevice: %s is used by network %s", n.Name, ledger.ShortID(other.ID))
+		}
+	}
+	held, err := m.allocations.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range held {
+		if m.same(a.LowerDevice(), n) {
+			return nil, fmt.Errorf("option netdevice: %s", a.Holder())
+		}
+	}
+	if err := errors.Join(m.checkVFsUnheld(n, held), m.refuseUsed(o, n, zap.WarnLevel)); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	if n.Kind == hw.Bond && !o.TuningSpec().Empty() {
@@ -43,24 +62,16 @@ func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledg
 	if err := m.host.CheckTuning(n, o.TuningSpec()); err != nil {
 		return nil, err
 	}
-	for _, other := range others {
-		if m.uses(other, n) {
-			return nil, conflict(other.ID, "option netdevice: %s is used by network %s", n.Name, ledger.ShortID(other.ID))
-		}
-	}
-	if err := m.checkUnused(ctx, n); err != nil {
-		return nil, err
-	}
 	return []ledger.Device{{ID: n.ID, Name: n.Name}}, nil
 }
 
 // checkMovable refuses a device that can be in no container, neither itself nor, as a bond, by its proxy.
-func checkMovable(n hw.Netdev) error {
+func (m passthrough) checkMovable(n hw.Netdev) error {
 	if n.Kind == hw.Bond && n.Type == "ether" {
 		return nil
 	}
-	err := n.Movable()
-	if err != nil {
+	err := m.host.CheckMovable(n)
+	if errors.Is(err, hw.ErrUnsupported) {
 		err = fmt.Errorf("%w%s", err, remedies[n.Kind])
 	}
 	return err
@@ -75,29 +86,26 @@ var remedies = map[string]string{
 	"bond":        "; hand over one of its ports",
 }
 
-// refuseManagementNIC refuses a device that the host is managed through, unless the user gave the option force.
-func (m passthrough) refuseManagementNIC(o *option.Network, n hw.Netdev) error {
-	if o.Force {
-		return nil
+// refuseUsed refuses a device that the host uses, unless the user gave the option force. Addresses alone are no reason: they come back
+// with the device. That the host is without them meanwhile is logged.
+func (m passthrough) refuseUsed(o *option.Network, n hw.Netdev, level zapcore.Level) error {
+	uses, err := m.host.HostUse(n)
+	if err != nil {
+		return err
 	}
-	why, err := m.host.Management(n)
-	if err == nil && why != "" {
-		err = fmt.Errorf("%s %s; the host would be cut off; if that is meant, say force=yes", n.Name, why)
+	if len(uses) > 0 && !o.Force {
+		return fmt.Errorf("%s %s; the host would lose that; if that is meant, say force=yes", n.Name, strings.Join(uses, " and "))
+	}
+	addrs, err := m.host.Addresses(n)
+	if err == nil && len(addrs)+len(uses) > 0 {
+		m.log.Log(level, "the host uses the device, and is without this while a container has it", zap.String("device", n.Name),
+			zap.Strings("uses", uses), zap.Strings("addresses", addrs))
 	}
 	return err
 }
 
-// checkUnused refuses a device that is held by an endpoint, and a PF whose VFs are in use.
-func (m passthrough) checkUnused(ctx context.Context, n hw.Netdev) error {
-	held, err := m.allocations.List(ctx)
-	if err != nil {
-		return err
-	}
-	for _, a := range held {
-		if m.same(a.LowerDevice(), n) {
-			return fmt.Errorf("option netdevice: %s", a.Holder())
-		}
-	}
+// checkVFsUnheld refuses a PF with a VF that an endpoint holds.
+func (m passthrough) checkVFsUnheld(n hw.Netdev, held alloc.Set) error {
 	pf, err := m.host.PF(n.Name)
 	if errors.Is(err, hw.ErrUnsupported) {
 		return nil
@@ -110,12 +118,8 @@ func (m passthrough) checkUnused(ctx context.Context, n hw.Netdev) error {
 		return err
 	}
 	for _, vf := range vfs {
-		why := vf.InUse()
 		if a := held[vf.ID()]; a != nil {
-			why = "is held by endpoint " + ledger.ShortID(a.Endpoint)
-		}
-		if why != "" {
-			return fmt.Errorf("option netdevice: %s has vfs in use: %s %s", pf, vf, why)
+			return &vfpool.BusyError{Text: fmt.Sprintf("%s has vfs in use: %s", pf, a.Holder()), Soon: a.FreeSoon()}
 		}
 	}
 	return nil
@@ -140,7 +144,7 @@ func (m passthrough) Claim(ctx context.Context, r *Request) (*alloc.Allocation, 
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(r.Network.ID), r.Network.Devices[0].Name, err)
 	}
-	if err := errors.Join(m.host.CheckUnique(dev), m.refuseManagementNIC(r.Options, dev)); err != nil {
+	if err := errors.Join(m.host.CheckUnique(dev), m.checkVFsUnheld(dev, held), m.refuseUsed(r.Options, dev, zap.InfoLevel)); err != nil {
 		return nil, err
 	}
 	mac := r.Options.MAC

@@ -20,7 +20,7 @@ type Network struct {
 	NumVFs    int      // VFs to make on a PF that has none; 0 for all
 	VFs       []int    // indexes of the VFs that the network may use; none for all
 	Bond      string   // mode of the bond; "" for none
-	Force     bool     // hand over a device that the host is managed through
+	Force     bool     // hand over a device that the host uses
 	Gateway   string   // "", GatewayNone or GatewayAuto
 	ChildMode string   // of a macvlan, ipvlan or IPoIB child; "" for the default
 	PKey      int      // of an IPoIB child; 0 for its parent's

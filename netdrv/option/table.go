@@ -258,7 +258,7 @@ var options = []Option{
 	}},
 	{For: ForNetwork, Modes: []string{ModePassthrough}, row: row{
 		Name: "force", Values: "yes or no", Default: "no",
-		Help:  "yes: use the device even if the host is managed through it",
+		Help:  "yes: hand the device over even if the host uses it: as a port, under a VLAN or another child, with VFs, default routes or TCP sessions",
 		Parse: network(func(n *Network) *bool { return &n.Force }, boolean),
 	}},
 	{For: ForNetwork, row: row{

@@ -52,7 +52,14 @@ func testMoveTaken(t *testing.T, m machine) {
 func testImmovable(t *testing.T, m machine) {
 	m.Add(t, "bridge", "ctbr", "")
 	refused(t, "move a bridge", m.MoveToNS("c1", "ctbr", ""), syscall.EINVAL)
-	m.link(t, "ctbr")
+	if fixed, known, err := m.NetNSImmutable(m.link(t, "ctbr").Index); known && !fixed || err != nil {
+		t.Errorf("a bridge: immutable %v, known %v, %v", fixed, known, err)
+	}
+	if fixed, known, err := m.NetNSImmutable(m.pair(t)); known && fixed || err != nil {
+		t.Errorf("a veth: immutable %v, known %v, %v", fixed, known, err)
+	}
+	_, _, err := m.NetNSImmutable(1 << 20)
+	refused(t, "ask of none", err, syscall.ENODEV)
 }
 
 func testMacvlan(t *testing.T, m machine) {

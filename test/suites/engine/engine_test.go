@@ -112,7 +112,7 @@ func TestRefusals(t *testing.T) {
 		{"br7", "passthrough", "option netdevice: br7: a bridge cannot leave its network namespace: not supported by the driver; " +
 			"use mode=macvlan on it, or hand over one of its ports"},
 		{"lo", "passthrough", "option netdevice: lo: a loopback cannot leave its network namespace: not supported by the driver"},
-		{"gw0", "passthrough", "option netdevice: gw0 carries the host's default route (through gw0); the host would be cut off; if that is meant, say force=yes"},
+		{"gw0", "passthrough", "option netdevice: gw0 carries the host's default route (through gw0); the host would lose that; if that is meant, say force=yes"},
 		{"pt0", "passthrough", "option netdevice: pt0 is used by network " + id + Left(id)},
 		{"pt0p", "sriov", "option netdevice: pt0p: it is not a PCI device, so it has no vfs: not supported by the driver"},
 		{"pt0p", "bridge", `option mode: "bridge" is not allowed; allowed: sriov, passthrough, macvlan, ipvlan or ipoib`},

@@ -18,11 +18,12 @@ func TestManagementNIC(t *testing.T) {
 	mgmt := regexp.MustCompile(`dev (\S+)`).FindStringSubmatch(route)[1]
 	create := []string{"network", "create", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.9.0.0/24", "-o", "mode=passthrough",
 		"-o", "netdevice=" + mgmt, "x"}
-	const remedy = "; the host would be cut off; if that is meant, say force=yes"
-	Refused(t, "option netdevice: "+mgmt+" carries the host's default route (through "+mgmt+")"+remedy, create...)
+	const remedy = "; the host would lose that; if that is meant, say force=yes"
+	session := " carries a tcp session (to 10.0.2.15:22 on " + mgmt + ")"
+	Refused(t, "option netdevice: "+mgmt+" carries the host's default route (through "+mgmt+") and"+session+remedy, create...)
 	Sh(t, "ip route del "+route)
 	defer Sh(t, "ip route add "+route)
-	Refused(t, "option netdevice: "+mgmt+" carries an ssh session (to 10.0.2.15 on "+mgmt+")"+remedy, create...)
+	Refused(t, "option netdevice: "+mgmt+session+remedy, create...)
 }
 
 // TestForced: who insists hands over a device with a default route, and has that back afterwards.
@@ -34,7 +35,7 @@ func TestForced(t *testing.T) {
 	}
 	Sh(t, "ip link set "+another+" up; ip addr add 192.0.2.10/24 dev "+another+"; ip route add default via 192.0.2.1 metric 5000")
 	t.Cleanup(func() { Sh(t, "ip addr flush dev "+another+"; ip link set "+another+" down") })
-	Refused(t, another+" carries the host's default route (through "+another+"); the host would be cut off; if that is meant, say force=yes",
+	Refused(t, another+" carries the host's default route (through "+another+"); the host would lose that; if that is meant, say force=yes",
 		append(append([]string{"network", "create"}, whole("no")...), "x")...)
 	Network(t, "n", whole("yes")...)
 	Docker(t, "run", "--rm", "--net", "n", "lab", "ip", "link", "show", "eth0")

@@ -70,7 +70,7 @@ func TestRefusals(t *testing.T) {
 		want    string
 		options []string
 	}{
-		{"option netdevice: " + mgmt + " carries the host's default route (through " + mgmt + "); the host would be cut off; if that is meant, say force=yes",
+		{"option netdevice: " + mgmt + " carries the host's default route (through " + mgmt + ") and carries a tcp session (to 10.0.2.15:22 on " + mgmt + "); the host would lose that; if that is meant, say force=yes",
 			[]string{"mode=passthrough", "netdevice=" + mgmt}},
 		{"option netdevice: bridge7: a bridge cannot leave its network namespace: not supported by the driver; use mode=macvlan on it, " +
 			"or hand over one of its ports", []string{"mode=passthrough", "netdevice=bridge7"}},

@@ -1,0 +1,89 @@
+//go:build kernel
+
+package rtnl_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/vishvananda/netlink"
+)
+
+// TestHostUseOnKernel: what uses a device is named: ports, children, default routes of any table, and sessions on any port.
+func TestHostUseOnKernel(t *testing.T) {
+	w := newWorld(t)
+	h := openHost(t)
+	w.Add(t, "veth", "ct0", "ct1")
+	w.Add(t, "veth", "ct2", "ct3")
+	check := func(name, want string) {
+		t.Helper()
+		n, err := h.Netdev(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		uses, err := h.HostUse(n)
+		if got := strings.Join(uses, " and "); err != nil || got != want {
+			t.Errorf("%s: %q, %v; want %q", name, got, err, want)
+		}
+	}
+	link := func(name string) netlink.Link {
+		t.Helper()
+		l, err := w.host.LinkByName(name)
+		if err == nil {
+			err = w.host.LinkSetUp(l)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return l
+	}
+	do := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	check("ct0", "")
+	nic := link("ct0")
+	link("ct1")
+	link("lo")
+	addr, err := netlink.ParseAddr("192.0.2.1/24")
+	do(err)
+	do(w.host.AddrAdd(nic, addr))
+	check("ct0", "")
+
+	listener, err := net.Listen("tcp", "192.0.2.1:8443")
+	do(err)
+	check("ct0", "")
+	client, err := net.Dial("tcp", "192.0.2.1:8443")
+	do(err)
+	server, err := listener.Accept()
+	do(err)
+	check("ct0", "carries a tcp session (to 192.0.2.1:8443 on ct0)")
+	check("ct1", "")
+	do(client.Close())
+	do(server.Close())
+	do(listener.Close())
+	check("ct0", "")
+
+	_, all, _ := net.ParseCIDR("0.0.0.0/0")
+	do(w.host.RouteAdd(&netlink.Route{LinkIndex: nic.Attrs().Index, Dst: all, Gw: net.ParseIP("192.0.2.9"), Table: 100}))
+	check("ct0", "carries the default route of table 100 (through ct0)")
+	w.Add(t, "macvlan", "ctmv", "ct0")
+	check("ct0", "carries ctmv (macvlan) and carries the default route of table 100 (through ct0)")
+
+	w.Add(t, "bridge", "ctbr", "")
+	port := link("ct2")
+	do(w.host.LinkSetMaster(port, link("ctbr")))
+	do(w.host.RouteAdd(&netlink.Route{LinkIndex: link("ctbr").Attrs().Index, Dst: all}))
+	check("ct2", "is a port of ctbr (bridge) and carries the host's default route (through ctbr)")
+	bridge, err := h.Netdev("ctbr")
+	do(err)
+	if err := h.CheckMovable(bridge); err == nil || err.Error() != "ctbr: a bridge cannot leave its network namespace: not supported by the driver" {
+		t.Error(err)
+	}
+	veth, err := h.Netdev("ct3")
+	do(err)
+	do(h.CheckMovable(veth))
+}
