@@ -14,6 +14,6 @@
 // Every setting is read back.
 //
 // What is set is a table of rows: attr.go applies them, vf_attr.go, link_attr.go and tuning_attr.go list them. The kernel
-// is reached through [Kernel], and sysfs is read below a directory. Package rtnl is the running kernel, package hwtest a
+// is reached through [Kernel], and sysfs is read through an [fs.FS]. Package rtnl is the running kernel, package hwtest a
 // fake of kernel and sysfs.
 package hw

@@ -1,7 +1,7 @@
 package hw
 
 import (
-	"os"
+	"io/fs"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -10,8 +10,8 @@ import (
 // Sysfs gives external tests the reader of sysfs.
 type Sysfs = sysfs
 
-// NewSysfs returns a reader of the tree below root.
-func NewSysfs(root *os.Root) Sysfs { return sysfs{root} }
+// NewSysfs returns a reader of tree.
+func NewSysfs(tree fs.FS) Sysfs { return sysfs{tree} }
 
 // Text is text.
 func (s sysfs) Text(name string) (string, bool, error) { return s.text(name) }

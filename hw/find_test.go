@@ -333,12 +333,7 @@ func TestNotGone(t *testing.T) {
 	k := hwtest.New(t)
 	k.AddPF(igb())
 	h := open(t, k)
-	devices := filepath.Join(k.Sys, "bus/pci/devices")
-	for _, err := range []error{os.Rename(devices, devices+"-aside"), os.Symlink("devices", devices)} {
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	k.BreakDir("bus/pci/devices")
 	for _, id := range []hw.ID{"0000:01:00.0", "0000:09:00.0"} {
 		_, find := h.Find(id)
 		_, netdev := h.Netdev(string(id))
@@ -351,14 +346,24 @@ func TestNotGone(t *testing.T) {
 	}
 }
 
-// TestNoWayOutOfSysfs: names come from users and from the ledger; none leads out of the directory.
+// TestNoWayOutOfSysfs: names come from users and from the ledger; none leads out of the directory, or elsewhere in it.
 func TestNoWayOutOfSysfs(t *testing.T) {
 	t.Parallel()
 	k := hwtest.New(t)
 	k.AddPF(igb())
-	h := open(t, k)
-	secret := filepath.Join(filepath.Dir(k.Sys), "etc")
-	if err := os.MkdirAll(filepath.Join(secret, "net", "x"), 0o755); err != nil {
+	dir := t.TempDir()
+	for _, err := range []error{os.CopyFS(filepath.Join(dir, "sys"), k.Sys), os.MkdirAll(filepath.Join(dir, "etc/net/x"), 0o755)} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	root, err := os.OpenRoot(filepath.Join(dir, "sys"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	h, err := hw.Open(hw.Config{Sys: root.FS(), Kernel: k, Boot: "boot-1"})
+	if err != nil {
 		t.Fatal(err)
 	}
 	before := k.String()
@@ -373,7 +378,7 @@ func TestNoWayOutOfSysfs(t *testing.T) {
 			t.Errorf("%q is %+v", id, n)
 		}
 	}
-	err := h.RestoreNetdev("../../../etc", hw.Snapshot{Link: &hw.LinkState{Name: "x"}})
+	err = h.RestoreNetdev("../../../etc", hw.Snapshot{Link: &hw.LinkState{Name: "x"}})
 	wantError(t, err, "../../../etc: device is in another network namespace") // like a device without a PCI address
 	if after := k.String(); after != before || len(k.Calls()) > 0 {
 		t.Errorf("something was changed: %v\n%s", k.Calls(), after)

@@ -3,8 +3,6 @@ package hw_test
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -56,7 +54,7 @@ func FuzzSysfs(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, which uint8, content []byte) {
 		name := attributes[int(which)%len(attributes)]
-		restore := overwrite(t, filepath.Join(k.Sys, name), content)
+		restore := k.OverwriteAttr(name, string(content))
 		defer restore()
 		if pf, err := host.PF("ib0"); err == nil {
 			readAll(t, host, pf)
@@ -94,25 +92,6 @@ func readAll(t *testing.T, host *hw.Host, pf hw.PF) {
 		_, _ = host.Taken(vf)
 		_, _ = host.SnapshotVF(pf, vf)
 	}
-}
-
-// overwrite changes an attribute without the fake kernel.
-func overwrite(t *testing.T, path string, content []byte) (restore func()) {
-	t.Helper()
-	was, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write := func(b []byte) {
-		if err := os.Chmod(path, 0o644); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, b, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	write(content)
-	return func() { write(was) }
 }
 
 // FuzzDeviceName: any text selects existing devices, or is refused as not found, malformed or unsupported.

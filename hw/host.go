@@ -3,6 +3,7 @@ package hw
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 	"time"
@@ -10,7 +11,7 @@ import (
 
 // Config is what a Host is made of.
 type Config struct {
-	Sys    string // root of sysfs, "/sys" on a real machine
+	Sys    fs.FS // sysfs, which no path may lead out of, as that of an [os.Root]
 	Kernel Kernel
 	Boot   string // identity of this boot; "" for the running kernel's
 	// Booted is when the machine was booted; zero for the running kernel's time.
@@ -128,13 +129,9 @@ func uptime() (time.Duration, error) {
 	return time.ParseDuration(seconds + "s")
 }
 
-// Open returns the machine with the kernel c.Kernel, whose sysfs is at c.Sys.
+// Open returns the machine with the kernel c.Kernel, whose sysfs is c.Sys.
 func Open(c Config) (*Host, error) {
-	root, err := os.OpenRoot(c.Sys)
-	if err != nil {
-		return nil, fmt.Errorf("sysfs: %w", err)
-	}
-	h := assemble(sysfs{root}, c.Kernel, vfAttrs)
+	h := assemble(sysfs{c.Sys}, c.Kernel, vfAttrs)
 	h.boot, h.finder.booted = c.Boot, c.Booted
 	if h.boot == "" {
 		id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")

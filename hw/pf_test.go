@@ -3,8 +3,7 @@ package hw_test
 import (
 	"context"
 	"errors"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"strings"
 	"syscall"
 	"testing"
@@ -65,7 +64,7 @@ func (b *bench) must(err error) {
 // attr reads an attribute of the PF.
 func (b *bench) attr(name string) string {
 	b.Helper()
-	text, err := os.ReadFile(filepath.Join(b.k.Sys, "bus/pci/devices/0000:01:00.0", name))
+	text, err := fs.ReadFile(b.k.Sys, "bus/pci/devices/0000:01:00.0/"+name)
 	b.must(err)
 	return strings.TrimSpace(string(text))
 }

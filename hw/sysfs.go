@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"regexp"
 	"strconv"
@@ -12,13 +11,13 @@ import (
 	"syscall"
 )
 
-// sysfs reads attributes below the root of /sys or of a tree like it. No path leads out of it: os.Root refuses links
+// sysfs reads attributes of /sys or of a tree like it. No path leads out of it: the file system of an os.Root refuses links
 // and names that would.
-type sysfs struct{ root *os.Root }
+type sysfs struct{ fs.FS }
 
 // text returns an attribute without its trailing newline; ok is false if there is no such attribute.
 func (s sysfs) text(name string) (text string, ok bool, err error) {
-	b, err := s.root.ReadFile(name)
+	b, err := fs.ReadFile(s.FS, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", false, nil
 	}
@@ -51,7 +50,7 @@ func (s sysfs) link(name string) (string, error) {
 
 // target returns the target of a symbolic link, "" if there is no such link.
 func (s sysfs) target(name string) (string, error) {
-	t, err := s.root.Readlink(name)
+	t, err := fs.ReadLink(s.FS, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
@@ -63,7 +62,7 @@ func (s sysfs) target(name string) (string, error) {
 
 // list returns the names in a directory in order, none if it does not exist.
 func (s sysfs) list(dir string) ([]string, error) {
-	entries, err := fs.ReadDir(s.root.FS(), dir)
+	entries, err := fs.ReadDir(s.FS, dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -86,7 +85,7 @@ func (s sysfs) exists(name string) bool {
 // present returns true if there is an entry of that name. An entry that cannot be read, as by a process without free
 // file descriptors, is an error, not absent.
 func (s sysfs) present(name string) (bool, error) {
-	_, err := s.root.Lstat(name)
+	_, err := fs.Lstat(s.FS, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}

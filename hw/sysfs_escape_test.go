@@ -49,7 +49,7 @@ func newEscapeTree(t testing.TB) *escapeTree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.sys = hw.NewSysfs(root)
+	h.sys = hw.NewSysfs(root.FS())
 	if h.kernel, err = rtnl.Open(root.Name(), ""); err != nil {
 		t.Fatal(err)
 	}

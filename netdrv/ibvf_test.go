@@ -3,8 +3,7 @@ package netdrv_test
 import (
 	"bytes"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
 	"strings"
 	"testing"
 	"time"
@@ -186,7 +185,7 @@ func infiniBandTree(t *testing.T, mute bool) {
 		before := m.kernel.String()
 		file := func(name string) string {
 			t.Helper()
-			b, err := os.ReadFile(filepath.Join(m.kernel.Sys, "bus/pci/devices/0000:01:00.0/sriov/0", name))
+			b, err := fs.ReadFile(m.kernel.Sys, "bus/pci/devices/0000:01:00.0/sriov/0/"+name)
 			m.must(err)
 			return string(bytes.TrimSpace(b))
 		}

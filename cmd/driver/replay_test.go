@@ -86,12 +86,9 @@ func newReplay(t *testing.T, release string) *replay {
 	t.Helper()
 	r := &replay{T: t, kernel: hwtest.New(t), names: names{}}
 	r.dockerd = newDockerd(release, r.kernel)
-	r.state = filepath.Join(filepath.Dir(r.kernel.Sys), "state")
+	r.state = t.TempDir()
 	for _, nic := range nics {
 		r.kernel.AddPF(nic)
-	}
-	if err := os.Mkdir(r.state, 0o700); err != nil {
-		t.Fatal(err)
 	}
 	return r
 }

@@ -40,9 +40,6 @@ type drivers struct {
 	closed chan struct{} // closed when the stores are
 }
 
-// thisMachine returns where package hw finds the host that the plugin runs on.
-func thisMachine() hw.Config { return hw.Config{Sys: "/sys"} }
-
 // open makes the drivers and starts their background loops. It does not wait for the stores, which open in the background: a slow disk
 // must not keep the socket from answering. If the drivers cannot be made, the plugin still answers, and says why to every call: an engine
 // disables a plugin that does not answer, and its user would not learn the reason.
@@ -163,14 +160,14 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 	return network, ipam, nil
 }
 
-// openHost opens the hardware. Each call of its kernel may be a crash point.
+// openHost opens the hardware, that of this machine unless a kernel is given. Each call of its kernel may be a crash point.
 func openHost(machine hw.Config, points crashPoints) (*hw.Host, error) {
 	if machine.Kernel == nil {
-		kernel, err := rtnl.Open(machine.Sys, irqDir("/host/irq", "/proc/irq"))
+		kernel, err := rtnl.Open("/sys", irqDir("/host/irq", "/proc/irq"))
 		if err != nil {
 			return nil, err
 		}
-		machine.Kernel = kernel
+		machine.Kernel, machine.Sys = kernel, kernel.Sysfs()
 	}
 	machine.Kernel = points.Kernel(machine.Kernel)
 	return hw.Open(machine)

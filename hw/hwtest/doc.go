@@ -1,5 +1,5 @@
 // Package hwtest is a fake Linux kernel: network links, namespaces, SR-IOV functions, addresses and routes
-// that behave as the real ones do as far as package hw can tell, with a real sysfs tree in a temporary directory.
+// that behave as the real ones do as far as package hw can tell, with a sysfs tree in memory.
 //
 //	k := hwtest.New(t)
 //	k.AddPF(hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", TotalVFs: 7, Up: true})

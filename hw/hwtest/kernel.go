@@ -3,9 +3,8 @@ package hwtest
 import (
 	"context"
 	"fmt"
+	"io/fs"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
 	"sync"
 	"syscall"
@@ -23,7 +22,7 @@ const hostNS = ""
 
 // Kernel is one machine. Its methods may be called from any goroutine; its fields are to be set before AddPF.
 type Kernel struct {
-	Sys string // root of the sysfs tree
+	Sys fs.FS // sysfs
 
 	NoUdev       bool          // names stay as the kernel gives them: eth0, eth1...
 	UdevAfter    time.Duration // how long udev takes to name a link that has appeared
@@ -61,36 +60,15 @@ type Kernel struct {
 // New returns a machine that has nothing but a loopback link. It ends with the test.
 func New(t testing.TB) *Kernel {
 	t.Helper()
-	dir, err := filepath.EvalSymlinks(tempDir(t))
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &Kernel{Sys: filepath.Join(dir, "sys"), t: t, spaces: map[string]bool{hostNS: true},
-		drivers: map[string]bool{}, irqs: map[int]*irq{}, CPUs: "0-7",
-		neighbours: map[neighbour]hw.MAC{}}
-	k.tree = newTree(t, k.Sys, filepath.Join(dir, "tmp"))
+	k := &Kernel{t: t, tree: newTree(t), spaces: map[string]bool{hostNS: true}, drivers: map[string]bool{}, irqs: map[int]*irq{},
+		CPUs: "0-7", neighbours: map[neighbour]hw.MAC{}}
+	k.Sys = k.tree
 	k.tree.dir("class/net")
 	k.tree.dir("bus/pci/devices")
 	k.tree.file("bus/pci/drivers_probe", "", k.probeStore)
 	k.AddLink(hw.Link{Name: "lo", Type: "loopback", MAC: "00:00:00:00:00:00", MTU: 65536, Up: true})
 	t.Cleanup(k.close)
 	return k
-}
-
-// tempDir is a directory that ends with the test, in memory where there is such a place: attributes change by rename, and
-// on ext4 a rename onto a file has the new one written to the disk at once.
-func tempDir(t testing.TB) string {
-	t.Helper()
-	dir, err := os.MkdirTemp("/dev/shm", "hwtest-")
-	if err != nil {
-		return t.TempDir()
-	}
-	t.Cleanup(func() {
-		if err := os.RemoveAll(dir); err != nil {
-			t.Error(err)
-		}
-	})
-	return dir
 }
 
 // close stops everything that was still to happen.

@@ -3,7 +3,6 @@ package hwtest_test
 import (
 	"errors"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -38,18 +37,13 @@ func write(t *testing.T, k *hwtest.Kernel, path, value string) {
 	}
 }
 
-// read is an attribute or the target of a symlink, through an os.Root as package hw does it.
+// read is an attribute or the name that a link leads to.
 func read(t *testing.T, k *hwtest.Kernel, path string) string {
 	t.Helper()
-	root, err := os.OpenRoot(k.Sys)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	if to, err := root.Readlink(path); err == nil {
+	if to, err := fs.ReadLink(k.Sys, path); err == nil {
 		return filepath.Base(to)
 	}
-	b, err := root.ReadFile(path)
+	b, err := fs.ReadFile(k.Sys, path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -59,7 +53,7 @@ func read(t *testing.T, k *hwtest.Kernel, path string) string {
 // names lists a directory of the tree.
 func names(t *testing.T, k *hwtest.Kernel, path string) []string {
 	t.Helper()
-	es, err := os.ReadDir(filepath.Join(k.Sys, path))
+	es, err := fs.ReadDir(k.Sys, path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		t.Fatal(err)
 	}

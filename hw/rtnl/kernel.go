@@ -3,6 +3,7 @@ package rtnl
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"time"
 
@@ -59,6 +60,9 @@ func Open(sys, irq string) (*Kernel, error) {
 	}
 	return k, nil
 }
+
+// Sysfs returns the sysfs of Open. Paths and links that lead out of it are refused.
+func (k *Kernel) Sysfs() fs.FS { return k.sys.FS() }
 
 // openSockets opens the sockets beside the handle, and sets the time limit of all.
 func (k *Kernel) openSockets() (err error) {

@@ -16,7 +16,8 @@ func TestSRIOVConformance(t *testing.T) {
 	const nic = "0000:01:00.0"
 	t.Cleanup(func() { setDown(t, nic) })
 	conformance.SRIOV(t, func(t *testing.T) conformance.TestPF {
-		return conformance.TestPF{Kernel: openKernel(t, "/sys", "/proc/irq"), Sys: "/sys", PCI: nic, VFDriver: "igbvf"}
+		k := openKernel(t, "/sys", "/proc/irq")
+		return conformance.TestPF{Kernel: k, Sys: k.Sysfs(), PCI: nic, VFDriver: "igbvf"}
 	})
 }
 

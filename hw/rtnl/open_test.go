@@ -23,7 +23,8 @@ func openKernel(t testing.TB, sys, irq string) *rtnl.Kernel {
 // openHost opens the machine that the test runs on.
 func openHost(t testing.TB) *hw.Host {
 	t.Helper()
-	h, err := hw.Open(hw.Config{Sys: sys, Kernel: openKernel(t, sys, "/proc/irq")})
+	k := openKernel(t, sys, "/proc/irq")
+	h, err := hw.Open(hw.Config{Sys: k.Sysfs(), Kernel: k})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,8 +2,8 @@ package conformance
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
+	"path"
 	"strings"
 	"syscall"
 	"testing"
@@ -15,7 +15,7 @@ import (
 // A TestPF is a PF that SRIOV may change: an igb with a cable and without VFs. SRIOV leaves it up and without VFs.
 type TestPF struct {
 	Kernel   hw.Kernel
-	Sys      string // root of its sysfs
+	Sys      fs.FS  // its sysfs
 	PCI      string // address of the PF
 	VFDriver string // loaded, or loaded by udev when VFs appear
 }
@@ -72,15 +72,15 @@ func (d TestPF) write(pci, attr, value string) error {
 	return d.Kernel.WriteAttr("bus/pci/devices/"+pci+"/"+attr, value)
 }
 
-func (d TestPF) exists(path string) bool {
-	_, err := os.Lstat(filepath.Join(d.Sys, path))
+func (d TestPF) exists(name string) bool {
+	_, err := fs.Lstat(d.Sys, name)
 	return err == nil
 }
 
 // text reads an attribute of a function.
 func (d TestPF) text(t *testing.T, pci, attr string) string {
 	t.Helper()
-	b, err := os.ReadFile(filepath.Join(d.Sys, "bus/pci/devices", pci, attr))
+	b, err := fs.ReadFile(d.Sys, path.Join("bus/pci/devices", pci, attr))
 	done(t, "read "+attr, err)
 	return strings.TrimSpace(string(b))
 }
@@ -88,18 +88,18 @@ func (d TestPF) text(t *testing.T, pci, attr string) string {
 // vf is the PCI address of a VF.
 func (d TestPF) vf(t *testing.T, i int) string {
 	t.Helper()
-	to, err := os.Readlink(filepath.Join(d.Sys, "bus/pci/devices", d.PCI, fmt.Sprintf("virtfn%d", i)))
+	to, err := fs.ReadLink(d.Sys, path.Join("bus/pci/devices", d.PCI, fmt.Sprintf("virtfn%d", i)))
 	done(t, "read virtfn", err)
-	return filepath.Base(to)
+	return path.Base(to)
 }
 
 // driver is what a function is bound to, "" for nothing.
 func (d TestPF) driver(pci string) string {
-	to, err := os.Readlink(filepath.Join(d.Sys, "bus/pci/devices", pci, "driver"))
+	to, err := fs.ReadLink(d.Sys, path.Join("bus/pci/devices", pci, "driver"))
 	if err != nil {
 		return ""
 	}
-	return filepath.Base(to)
+	return path.Base(to)
 }
 
 // netdev is a function's link in the host, if it has one now.
@@ -108,7 +108,7 @@ func (d TestPF) netdev(t *testing.T, pci string) (hw.Link, bool) {
 	links, err := d.Kernel.Links()
 	done(t, "list links", err)
 	for _, l := range links {
-		if d.exists(filepath.Join("bus/pci/devices", pci, "net", l.Name)) {
+		if d.exists(path.Join("bus/pci/devices", pci, "net", l.Name)) {
 			return l, true
 		}
 	}

@@ -1,8 +1,8 @@
 package conformance
 
 import (
-	"os"
-	"path/filepath"
+	"io/fs"
+	"path"
 	"strconv"
 	"syscall"
 	"testing"
@@ -128,7 +128,7 @@ func testNoIRQ(t *testing.T, m machine) {
 // irqs are the vectors of a function.
 func (d TestPF) irqs(t *testing.T, pci string) []int {
 	t.Helper()
-	entries, err := os.ReadDir(filepath.Join(d.Sys, "bus/pci/devices", pci, "msi_irqs"))
+	entries, err := fs.ReadDir(d.Sys, path.Join("bus/pci/devices", pci, "msi_irqs"))
 	done(t, "list vectors", err)
 	var all []int
 	for _, e := range entries {
