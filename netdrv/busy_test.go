@@ -159,10 +159,10 @@ func TestFlappingLink(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		oneVF(m)
-		m.mustCreate("n", "netdevice=ens1f0")
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=9")
 		m.mustRun("a", "n")
 		m.kernel.OnCall(func(_ int, what string) error {
-			if strings.HasPrefix(what, "set ens1f0v0: set name") || strings.HasPrefix(what, "set eth0: set name") {
+			if what == "set ens1f0 vf 0: set vlan 0" {
 				return syscall.EIO
 			}
 			return nil
@@ -230,7 +230,7 @@ func TestLateAndBusy(t *testing.T) {
 func TestOldestQuarantinedIsTried(t *testing.T) {
 	t.Parallel()
 	for name, options := range map[string][]string{
-		"vfs":          {"netdevice=ens1f0"},
+		"vfs":          {"netdevice=ens1f0", "vlan=9"},
 		"whole device": {"netdevice=ens2", "mode=passthrough"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -250,7 +250,7 @@ func TestOldestQuarantinedIsTried(t *testing.T) {
 					m.mustRun(c, "n")
 				}
 				m.kernel.OnCall(func(_ int, what string) error {
-					if strings.Contains(what, "set mtu") || strings.Contains(what, "set name") {
+					if strings.HasSuffix(what, "set vlan 0") || what == "set ens2: set mtu 1500" {
 						return syscall.EIO
 					}
 					return nil
@@ -303,6 +303,9 @@ func TestReturnToPFSetDown(t *testing.T) {
 				m.must(m.kernel.SetLink(index, hw.LinkUp, hw.Link{Up: true}))
 				m.after(5 * time.Second)
 				m.wantKeys("net/n")
+				m.mustRun("b", "n") // a VF of igb that was bound while its PF was down has to be bound again
+				m.end("b")
+				m.settled()
 				m.wantHost(before)
 			})
 		})
