@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -24,6 +25,8 @@ import (
 type Use struct {
 	Network string       // its ID, as in [Driver.BindPool]
 	Addrs   []netip.Addr // of its endpoints
+	// EndsBy has those of Addrs whose endpoint the engine seems to have forgotten, with the time by which it is removed if nothing changes.
+	EndsBy map[netip.Addr]time.Time
 }
 
 // gcInterval is the time between two rounds.
@@ -39,11 +42,50 @@ type gc struct {
 	mu        sync.Mutex // guards the fields below
 	lastStart time.Time  // of the engine or of this process
 	sightings map[string]sighting
+	forgotten map[forgottenAddr]time.Time // when the network driver removed the endpoint
+}
+
+// forgottenAddr is an address whose endpoint the network driver has removed, because the engine forgot it.
+type forgottenAddr struct {
+	network string
+	addr    netip.Addr
+}
+
+// AddressesForgotten is called when the network driver has removed an endpoint with these addresses, which have prefix lengths, because the
+// engine forgot it and a grace period has passed. Their leases are released in the next round of garbage collection.
+func (d *Driver) AddressesForgotten(network string, addresses []string) {
+	d.gc.mu.Lock()
+	defer d.gc.mu.Unlock()
+	for _, text := range addresses {
+		if p, err := netip.ParsePrefix(text); err == nil {
+			d.gc.forgotten[forgottenAddr{network, p.Addr()}] = time.Now()
+		}
+	}
+}
+
+// forgottenKept is how long a forgotten address is remembered: its lease may be in a store that is not available.
+const forgottenKept = time.Hour
+
+// isForgotten returns true if the network driver has removed the endpoint of a lease. It must have been leased long before: a younger lease of
+// the address may be that of an endpoint which is being created.
+func (g *gc) isForgotten(network string, a netip.Addr, l *pool.Lease) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	at, ok := g.forgotten[forgottenAddr{network, a}]
+	return ok && l.Since.Before(at.Add(-gracePeriodAfterStart))
+}
+
+// anyForgotten returns true if there are forgotten addresses. It drops those that have been remembered for long enough.
+func (g *gc) anyForgotten(now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	maps.DeleteFunc(g.forgotten, func(_ forgottenAddr, at time.Time) bool { return now.Sub(at) > forgottenKept })
+	return len(g.forgotten) > 0
 }
 
 // newGC returns a garbage collection for which all leases are suspect.
 func newGC(ps *pools, uses func(context.Context) ([]Use, error), every time.Duration) *gc {
-	return &gc{pools: ps, uses: uses, every: every, lastStart: time.Now()}
+	return &gc{pools: ps, uses: uses, every: every, lastStart: time.Now(), forgotten: map[forgottenAddr]time.Time{}}
 }
 
 // markAllSuspect shortens the grace period of all present leases, because the engine has just started.
@@ -62,17 +104,21 @@ func (g *gc) started() time.Time {
 
 // A sighting is when a suspect was first seen, and when it is released.
 type sighting struct {
-	rev        int64 // of the lease
-	first, due time.Time
+	rev         int64 // of the lease
+	first, due  time.Time
+	hasEndpoint bool // which the engine seems to have forgotten; it is removed by due, and the lease after it
 }
 
-// A suspect is a lease without an endpoint or, if it has no address, a handle without a network.
+// A suspect is a lease without an endpoint, or with one that ends, or, if it has no address, a handle without a network.
 type suspect struct {
 	h     localHandle
 	addr  netip.Addr
 	rev   int64
 	lease *pool.Lease // nil for a handle
 	why   verdict
+
+	endsBy    time.Time // when its endpoint is removed, which the engine seems to have forgotten
+	forgotten bool      // its endpoint was removed, because the engine had forgotten it
 }
 
 // key identifies a suspect across rounds.
@@ -81,7 +127,7 @@ func (s suspect) key() string { return s.h.String() + " " + s.addr.String() }
 // run does a round if it is time for one.
 func (g *gc) run(ctx context.Context) error {
 	now := time.Now()
-	if g.uses == nil || now.Sub(g.last) < gcInterval {
+	if g.uses == nil || now.Sub(g.last) < gcInterval && !g.anyForgotten(now) {
 		return nil
 	}
 	g.last = now
@@ -91,23 +137,39 @@ func (g *gc) run(ctx context.Context) error {
 	}
 	seen := map[string]sighting{}
 	for _, s := range suspects {
-		before, ok := g.sightings[s.key()] // only this goroutine writes it
-		if !ok || before.rev != s.rev {
-			before = sighting{rev: s.rev, first: now}
-		}
-		before.due = before.first.Add(graceOf(s.lease, g.started()))
-		seen[s.key()] = before
-		if !now.Before(before.due) {
+		this := g.sight(s, now)
+		seen[s.key()] = this
+		if !this.hasEndpoint && !now.Before(this.due) {
 			err = errors.Join(err, g.release(ctx, s, now))
 		}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.sightings = seen
+	if err == nil {
+		maps.DeleteFunc(g.forgotten, func(_ forgottenAddr, at time.Time) bool { return at.Before(now) })
+	}
 	return err
 }
 
-// expiryHint returns, to be appended to an error about an address in use, by when the address is free if no endpoint has it; "" otherwise.
+// sight returns the sighting of a suspect in the round at now, which goes on from that in the round before.
+func (g *gc) sight(s suspect, now time.Time) sighting {
+	if !s.endsBy.IsZero() {
+		return sighting{rev: s.rev, due: s.endsBy, hasEndpoint: true}
+	}
+	before, ok := g.sightings[s.key()] // only this goroutine writes it
+	if !ok || before.rev != s.rev || before.hasEndpoint {
+		before = sighting{rev: s.rev, first: now}
+	}
+	before.due = before.first.Add(graceOf(s.lease, g.started()))
+	if s.forgotten {
+		before.due = now
+	}
+	return before
+}
+
+// expiryHint returns, to be appended to an error about an address in use, by when the address is free if no endpoint has it, or one that the
+// engine seems to have forgotten; "" otherwise.
 func (g *gc) expiryHint(ctx context.Context, h pool.Handle, a netip.Addr, err error) string {
 	seen, ok := g.sighting(suspect{h: localHandle{Handle: h}, addr: a})
 	if !ok || !errors.Is(err, ErrInUse) {
@@ -118,6 +180,9 @@ func (g *gc) expiryHint(ctx context.Context, h pool.Handle, a netip.Addr, err er
 		return ""
 	}
 	by := seen.due.Add(gcInterval + g.every).UTC().Format(pool.TimeFormat)
+	if seen.hasEndpoint {
+		return "; the engine seems to have forgotten its endpoint: if that stays so, it is free by " + by
+	}
 	return "; no endpoint has it: if that stays so, it is free by " + by
 }
 
@@ -188,10 +253,17 @@ func (g *gc) suspectsOf(ctx context.Context, h localHandle, all []localHandle, n
 	if why := judgeHandle(facts); why.suspect() {
 		return []suspect{{h: h, why: why}}, nil
 	}
-	return slices.DeleteFunc(leases, func(s suspect) bool {
+	var found []suspect
+	for _, s := range leases {
 		hasEndpoint := slices.Contains(networks[i].Addrs, s.addr)
-		return !judgeLease(*s.lease, hasEndpoint, now.Sub(s.lease.Since), graceOf(s.lease, g.started())).suspect()
-	}), nil
+		s.endsBy = networks[i].EndsBy[s.addr]
+		s.forgotten = !hasEndpoint && g.isForgotten(h.network, s.addr, s.lease)
+		why := judgeLease(*s.lease, hasEndpoint, now.Sub(s.lease.Since), graceOf(s.lease, g.started()))
+		if why.suspect() || s.forgotten || !s.endsBy.IsZero() {
+			found = append(found, s)
+		}
+	}
+	return found, nil
 }
 
 // containerLeases lists the leases of containers that belong to h.
@@ -200,7 +272,7 @@ func (g *gc) containerLeases(ctx context.Context, h localHandle) ([]suspect, err
 	err := g.pools.ledger.Leases(ctx, h.ID, func(a netip.Addr, kv store.KV) error {
 		l, err := pool.DecodeLease(kv)
 		if err == nil && l.OfContainer() && (h.Share == "" || slices.Contains(l.Holders, h.Share)) {
-			found = append(found, suspect{h, a, kv.Rev, &l, suspectNoEndpoint})
+			found = append(found, suspect{h: h, addr: a, rev: kv.Rev, lease: &l, why: suspectNoEndpoint})
 		}
 		return nil
 	})

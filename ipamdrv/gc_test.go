@@ -208,6 +208,39 @@ func TestGCAfterStart(t *testing.T) {
 	}
 }
 
+// TestGCForgotten: a lease whose endpoint the network driver removed, because the engine forgot it, is released at once. Until then the error of a
+// request says when. A younger lease of the address stays.
+func TestGCForgotten(t *testing.T) {
+	withGC(t, func(b *fixture, net *networkDriver) {
+		pool := b.network("n", "10.0.0.0/24")
+		for _, a := range []string{"10.0.0.7", "10.0.0.8"} {
+			b.gives(pool, a, nil, a+"/24")
+		}
+		ends := use("n", "10.0.0.7", "10.0.0.8")
+		net.says(nil, ends)
+		wait(time.Hour)
+		ends.EndsBy = map[netip.Addr]time.Time{netip.MustParseAddr("10.0.0.7"): time.Now().Add(5 * time.Minute)}
+		net.says(nil, ends)
+		wait(2 * time.Minute)
+		b.refuses(pool, "10.0.0.7", nil, ipamdrv.ErrInUse, "pool 10.0.0.0/24: request address 10.0.0.7: in use since 2000-01-01 00:00:00 UTC by a "+
+			"container; the engine seems to have forgotten its endpoint: if that stays so, it is free by 2000-01-01 01:06:05 UTC")
+		wait(time.Hour)
+		wantHeld(b.T, b.store, "as long as there are endpoints", "10.0.0.7", "10.0.0.8")
+		net.says(nil, use("n", "10.0.0.8"))
+		b.d.AddressesForgotten("n", []string{"10.0.0.7/24", "10.0.0.8/24", "fd00::7/64"}) // another endpoint has the second
+		b.d.AddressesForgotten("m", []string{"10.0.0.8/24"})
+		wait(6 * time.Second)
+		wantHeld(b.T, b.store, "after it was forgotten", "10.0.0.8")
+
+		b.release(pool, "10.0.0.8")
+		b.gives(pool, "10.0.0.8", nil, "10.0.0.8/24")
+		net.says(nil, use("n"))
+		b.d.AddressesForgotten("n", []string{"10.0.0.8/24"})
+		wait(9 * time.Minute)
+		wantHeld(b.T, b.store, "a younger lease", "10.0.0.8")
+	})
+}
+
 // TestGCExactAddressOfSharedPool: the same for each of the networks that share a pool.
 func TestGCExactAddressOfSharedPool(t *testing.T) {
 	withGC(t, func(b *fixture, net *networkDriver) {

@@ -37,6 +37,9 @@ type Config struct {
 	// BindPool is called with each pool that a new network got, as the engine calls it. unused is the pool's gateway, with a prefix length, if
 	// containers do not get it; "" otherwise.
 	BindPool func(ctx context.Context, network, space, pool, unused string)
+	// AddressesForgotten is called with the addresses, which have prefix lengths, of an endpoint that the engine has forgotten and that was
+	// removed after its grace period. It must not wait for anything.
+	AddressesForgotten func(network string, addresses []string)
 	// OrphanAfter is how long a lent device may be seen in the host before the engine counts as having forgotten its endpoint,
 	// if the engine or the plugin was restarted since; 0 means 5 minutes. The engine moves the device within seconds of Join.
 	// It also bounds how long an endpoint may stay unjoined then.
@@ -70,7 +73,7 @@ func New(c Config) (*Driver, error) {
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
 		Allocations: allocs})
 	release := &releaser{allocs: allocs, modes: modes}
-	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
+	reconciler := &reconciler{addressesForgotten: c.AddressesForgotten, host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
 		releaser: release, vfs: vfpool.NewRecreator(pool), changedVFs: &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks,
 			counters: counters, warned: map[hw.ID]map[hw.VFAttr]string{}}, wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]string{}}

@@ -34,6 +34,7 @@ type machine struct {
 	inventedGateway func(ctx context.Context, pool, gateway string) bool
 	devices         map[string][]string // names that the operator has given
 	containerNames  map[string]string   // that the IPAM driver knows, by address
+	forgotten       forgotten
 }
 
 // A place is where a container's device is.
@@ -71,6 +72,9 @@ func (m *machine) startOn(s store.Store, k hw.Kernel) {
 		},
 		Devices:       func() (map[string][]string, error) { return m.devices, nil },
 		ContainerName: func(address string) string { return m.containerNames[address] },
+		AddressesForgotten: func(network string, addresses []string) {
+			m.forgotten.add(network + " " + strings.Join(addresses, " "))
+		},
 	})
 	if err != nil {
 		m.t.Fatal(err)

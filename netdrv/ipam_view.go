@@ -4,15 +4,17 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/mellanox/passthrough/netdrv/ledger"
-	"github.com/mellanox/passthrough/store"
 )
 
 // Use is one network, and the addresses that its endpoints have.
 type Use struct {
 	Network string // its ID
 	Addrs   []netip.Addr
+	// EndsBy has those of Addrs whose endpoint the engine seems to have forgotten, with the time by which it is removed if nothing changes.
+	EndsBy map[netip.Addr]time.Time
 }
 
 // Uses lists the addresses that the endpoints of all networks have, for the IPAM driver. An endpoint whose addresses are not known is an
@@ -24,7 +26,7 @@ func (d *Driver) Uses(ctx context.Context) ([]Use, error) {
 	}
 	var all []Use
 	for _, n := range networks {
-		u, err := usesOf(ctx, d.endpoints.store, n.Rec.ID)
+		u, err := d.usesOf(ctx, n.Rec.ID)
 		if err != nil {
 			return nil, fmt.Errorf("network %s: %w", ledger.ShortID(n.Rec.ID), err)
 		}
@@ -34,9 +36,9 @@ func (d *Driver) Uses(ctx context.Context) ([]Use, error) {
 }
 
 // usesOf lists the addresses of one network.
-func usesOf(ctx context.Context, s store.Store, nid string) (Use, error) {
-	u := Use{Network: nid}
-	endpoints, err := ledger.List[ledger.Endpoint](ctx, s, ledger.EndpointsOf(nid))
+func (d *Driver) usesOf(ctx context.Context, nid string) (Use, error) {
+	u := Use{Network: nid, EndsBy: map[netip.Addr]time.Time{}}
+	endpoints, err := ledger.List[ledger.Endpoint](ctx, d.endpoints.store, ledger.EndpointsOf(nid))
 	if err != nil {
 		return Use{}, err
 	}
@@ -50,6 +52,9 @@ func usesOf(ctx context.Context, s store.Store, nid string) (Use, error) {
 				return Use{}, fmt.Errorf("endpoint %s: %w", ledger.ShortID(e.Rec.ID), err)
 			}
 			u.Addrs = append(u.Addrs, p.Addr())
+			if by := d.engine.EndsBy(nid, e.Rec.ID); !by.IsZero() {
+				u.EndsBy[p.Addr()] = by
+			}
 		}
 	}
 	return u, nil

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 	"github.com/google/go-cmp/cmp"
@@ -71,4 +73,68 @@ func (m *machine) ageEndpoint(container, network string) {
 	if _, err := m.store.Txn(m.ctx, nil, []store.Op{store.Put(key, []byte(old))}); err != nil {
 		m.t.Fatal(err)
 	}
+}
+
+// forgotten are the addresses of endpoints that were forgotten, as the IPAM driver is told them.
+type forgotten struct {
+	mu  sync.Mutex // guards all
+	all []string
+}
+
+func (f *forgotten) add(text string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.all = append(f.all, text)
+}
+
+func (f *forgotten) want(t *testing.T, when string, want ...string) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if diff := cmp.Diff(want, f.all); diff != "" {
+		t.Errorf("%s, forgotten addresses (-want +got):\n%s", when, diff)
+	}
+}
+
+// TestForgottenAddresses: the IPAM driver can know by when an endpoint will be removed that the engine seems to have forgotten, and is told
+// when it is. It is not told of endpoints from before a reboot: the engine may still clean them up.
+func TestForgottenAddresses(t *testing.T) {
+	story(t, func(m *machine) {
+		oneVF(m)
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		address := netip.MustParsePrefix(addressOf("a"))
+		endsBy := func() time.Time {
+			t.Helper()
+			all, err := m.driver.Uses(m.ctx)
+			m.must(err)
+			return all[0].EndsBy[address.Addr()]
+		}
+		m.mustRun("a", "n")
+		m.after(time.Hour)
+		if by := endsBy(); !by.IsZero() {
+			t.Errorf("an endpoint in use ends by %v", by)
+		}
+		m.kernel.KillNS("a", 0) // while the plugin is disabled
+		m.restart()
+		restarted := time.Now()
+		m.after(time.Minute)
+		if left := endsBy().Sub(restarted); left < 5*time.Minute || left > 5*time.Minute+10*time.Second {
+			t.Errorf("a forgotten endpoint ends %v after the restart, want 5m", left)
+		}
+		m.forgotten.want(t, "before")
+		m.after(5 * time.Minute)
+		m.forgotten.want(t, "after", "n "+address.String())
+		m.wantKeys("net/n")
+		delete(m.where, "a")
+
+		m.mustRun("b", "n")
+		m.stop()
+		m.kernel.KillNS("b", 0)
+		m.boot = "boot-2"
+		m.start(m.store)
+		m.after(time.Minute)
+		m.wantKeys("net/n")
+		m.forgotten.want(t, "after a reboot", "n "+address.String())
+		delete(m.where, "b")
+	})
 }

@@ -29,6 +29,12 @@ func (r *reconciler) freeOrphan(ctx context.Context, a *alloc.Allocation) (due t
 		return 0, r.allocs.Advance(ctx, a, alloc.Freeing)
 	}
 	was := a.State
+	var addrs []string
+	if e, err := ledger.Get[ledger.Endpoint](ctx, r.store, ledger.EndpointKey(a.Network, a.Endpoint)); err == nil && v.Waited {
+		addrs = e.Rec.Addrs
+	} else if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return 0, err
+	}
 	var also []ledger.Write
 	if a.PartOf == "" { // otherwise the endpoint is of what it is part of
 		also = append(also, ledger.Del(ledger.EndpointKey(a.Network, a.Endpoint)))
@@ -37,6 +43,9 @@ func (r *reconciler) freeOrphan(ctx context.Context, a *alloc.Allocation) (due t
 		return 0, err
 	}
 	r.engine.EndpointDeleted(a.Network, a.Endpoint, nil)
+	if r.addressesForgotten != nil && len(addrs) > 0 {
+		r.addressesForgotten(a.Network, addrs)
+	}
 	r.counters.Count("orphans")
 	r.log.Warn("endpoint was forgotten by the engine or by a crash", append(a.Fields(), zap.String("state", string(was)), zap.String("reason", v.Reason))...)
 	return 0, nil

@@ -48,6 +48,8 @@ type reconciler struct {
 	wake     chan struct{} // has a message if there is something to finish
 
 	releaser *releaser
+	// addressesForgotten is told the addresses of an endpoint that was removed because the engine forgot it; it may be nil.
+	addressesForgotten func(network string, addresses []string)
 	// removeUnneeded removes stale networks, and VFs that are not needed any more. The caller holds the lock of all networks.
 	removeUnneeded func(context.Context) error
 	vfs            *vfpool.Recreator

@@ -152,7 +152,8 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 	}
 	network, err = netdrv.New(netdrv.Config{
 		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
-		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, BindPool: ipam.BindPool, OrphanAfter: points.OrphanAfter(),
+		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, BindPool: ipam.BindPool,
+		AddressesForgotten: ipam.AddressesForgotten, OrphanAfter: points.OrphanAfter(),
 	})
 	if err != nil {
 		return nil, nil, err

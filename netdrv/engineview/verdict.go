@@ -42,6 +42,7 @@ type Verdict struct {
 	Action Action
 	Reason string        // for the log
 	After  time.Duration // for Keep: when the verdict will be Free if nothing changes; 0 for never
+	Waited bool          // for Free: a grace period has passed, in which the engine could have made its calls
 }
 
 // A rule is one row of the table of verdicts.
@@ -102,6 +103,12 @@ var rules = []rule{
 func (v *View) Verdict(a Allocation, now time.Time) Verdict {
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	verdict := v.verdictLocked(a, now)
+	v.noteLocked(a, now, verdict.After)
+	return verdict
+}
+
+func (v *View) verdictLocked(a Allocation, now time.Time) Verdict {
 	for _, r := range rules {
 		if !r.holds(v, a) {
 			continue
@@ -113,7 +120,7 @@ func (v *View) Verdict(a Allocation, now time.Time) Verdict {
 		if left := r.from(a).Add(grace).Sub(now); left > 0 {
 			return Verdict{After: left}
 		}
-		return Verdict{Action: r.action, Reason: r.reason + " for " + grace.String()}
+		return Verdict{Action: r.action, Reason: r.reason + " for " + grace.String(), Waited: true}
 	}
 	return Verdict{}
 }

@@ -33,12 +33,13 @@ type View struct {
 	mu      sync.Mutex
 	since   time.Time       // endpoints from before this are suspect: the engine may have forgotten them
 	deleted map[string]bool // endpoints that the engine has deleted, and whose end the ledger could not take
+	endsBy  map[string]time.Time
 }
 
 // New returns a view. boot identifies the boot of the machine, process this process of the plugin. homeGrace is how long a device
 // that was given to a container may be seen in the host before its endpoint counts as an orphan.
 func New(boot, process string, homeGrace time.Duration) *View {
-	return &View{boot: boot, process: process, homeGrace: homeGrace, since: time.Now(), deleted: map[string]bool{}}
+	return &View{boot: boot, process: process, homeGrace: homeGrace, since: time.Now(), deleted: map[string]bool{}, endsBy: map[string]time.Time{}}
 }
 
 // EngineStarted makes every endpoint that exists now suspect. An engine asks for the capabilities when it is started and when the
@@ -55,8 +56,28 @@ func (v *View) EndpointDeleted(network, endpoint string, result error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	delete(v.deleted, endpointID(network, endpoint))
+	delete(v.endsBy, endpointID(network, endpoint))
 	if errors.Is(result, store.ErrUnavailable) || errors.Is(result, store.ErrAmbiguous) || errors.Is(result, context.DeadlineExceeded) {
 		v.deleted[endpointID(network, endpoint)] = true
+	}
+}
+
+// EndsBy returns by when an endpoint that the engine seems to have forgotten is removed if nothing changes, as of its last verdict; the zero
+// time if it is kept.
+func (v *View) EndsBy(network, endpoint string) time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.endsBy[endpointID(network, endpoint)]
+}
+
+// noteLocked remembers the verdict on an allocation that is not part of another.
+func (v *View) noteLocked(a Allocation, now time.Time, left time.Duration) {
+	switch {
+	case a.Whole != NoWhole:
+	case left > 0:
+		v.endsBy[endpointID(a.Network, a.Endpoint)] = now.Add(left)
+	default:
+		delete(v.endsBy, endpointID(a.Network, a.Endpoint))
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -27,7 +28,9 @@ func TestVerdict(t *testing.T) {
 	)
 	type verdict = engineview.Verdict
 	keep := verdict{}
-	free := func(reason string) verdict { return verdict{Action: engineview.Free, Reason: reason} }
+	free := func(reason string) verdict {
+		return verdict{Action: engineview.Free, Reason: reason, Waited: strings.Contains(reason, " for ")} // a grace period
+	}
 	freePart := verdict{Action: engineview.FreePart, Reason: part}
 	after := func(d time.Duration) verdict { return verdict{After: d} }
 	for _, c := range []struct {
@@ -98,6 +101,13 @@ func TestVerdict(t *testing.T) {
 				if got := v.Verdict(a, now); got != c.want {
 					t.Errorf("verdict is %+v, want %+v", got, c.want)
 				}
+				by := time.Time{}
+				if c.want.After > 0 {
+					by = now.Add(c.want.After)
+				}
+				if got := v.EndsBy("n", "e"); !got.Equal(by) {
+					t.Errorf("ends by %v, want %v", got, by)
+				}
 			})
 		})
 	}
@@ -111,7 +121,7 @@ func TestPluginRestarted(t *testing.T) {
 		time.Sleep(time.Minute)
 		v := engineview.New("boot", "process", homeGrace)
 		got := v.Verdict(engineview.Allocation{State: alloc.Ready, Since: since}, time.Now())
-		if want := (engineview.Verdict{Action: engineview.Free, Reason: "it was not joined for 1m0s"}); got != want {
+		if want := (engineview.Verdict{Action: engineview.Free, Reason: "it was not joined for 1m0s", Waited: true}); got != want {
 			t.Errorf("verdict is %+v, want %+v", got, want)
 		}
 	})
