@@ -207,8 +207,8 @@ func notMade(t *testing.T) {
 			"supported); load its module: modprobe ipvlan"},
 		{spec("ens3", hw.Macvlan, "bridge"), "ens3: make a child (macvlan, bridge): device busy (device or resource " +
 			"busy); it is a port of a bond or bridge, or has children of another kind"},
-		{spec("ens2", hw.Macvlan, "passthru"), "ens2: make a child (macvlan, passthru): invalid value (invalid " +
-			"argument); a macvlan in mode passthru is the only one on its device, and there is another"},
+		{spec("ens2", hw.Macvlan, "passthru"), "ens2: make a child (macvlan, passthru): invalid " +
+			"argument; a macvlan in mode passthru is the only one on its device, and there is another"},
 	} {
 		_, err := h.CreateChild(t.Context(), c.spec)
 		wantError(t, err, c.want)

@@ -47,6 +47,23 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
+// because returns an error that says all that a user needs, and matches a sentinel whose text would add nothing.
+func because(kind error, format string, args ...any) error {
+	return explained{fmt.Sprintf(format, args...), kind}
+}
+
+// explained is an error with a text of its own that matches a sentinel.
+type explained struct {
+	text string
+	kind error
+}
+
+// Error returns the text.
+func (e explained) Error() string { return e.text }
+
+// Unwrap returns the sentinel.
+func (e explained) Unwrap() error { return e.kind }
+
 // FromErrno classifies an error of the kernel: the result matches the errno and the sentinel that the errno stands for.
 // An errno without a sentinel, such as EPERM or EEXIST, is matched by itself or by fs.ErrPermission and fs.ErrExist. An
 // error without an errno is returned as it is, nil too. No other function classifies errnos; it is exported for the
@@ -108,7 +125,7 @@ type errnoError struct {
 // Error returns the sentinel's text and the errno's, once if they are the same.
 func (e errnoError) Error() string {
 	text := errnoText(e.errno)
-	if e.kind == nil || e.kind.Error() == text {
+	if e.kind == nil || e.kind.Error() == text || e.errno == unix.EINVAL { // which says the same in other words
 		return text
 	}
 	return fmt.Sprintf("%v (%s)", e.kind, text)

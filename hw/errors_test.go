@@ -29,7 +29,7 @@ func TestFromErrno(t *testing.T) {
 		{syscall.Errno(524), "not supported by the driver (operation not supported, errno 524)", []error{hw.ErrUnsupported}}, // ENOTSUPP
 		{syscall.Errno(515), "not supported by the driver (operation not supported, errno 515)", []error{hw.ErrUnsupported}}, // ENOIOCTLCMD
 		{syscall.Errno(517), "device busy (driver requests probe retry)", []error{hw.ErrBusy}},                               // EPROBE_DEFER
-		{syscall.EINVAL, "invalid value (invalid argument)", []error{hw.ErrInvalid, syscall.EINVAL}},
+		{syscall.EINVAL, "invalid argument", []error{hw.ErrInvalid, syscall.EINVAL}},
 		{syscall.ERANGE, "invalid value (numerical result out of range)", []error{hw.ErrInvalid, syscall.ERANGE}},
 		{syscall.EADDRNOTAVAIL, "invalid value (cannot assign requested address)", []error{hw.ErrInvalid}},
 		{syscall.EAGAIN, "device busy (resource temporarily unavailable)", []error{hw.ErrBusy}},

@@ -88,7 +88,7 @@ func TestTwoPorts(t *testing.T) {
 	k.AddOn("0000:04:00.0", "", 1, hw.Link{Name: "port1"})
 	h := open(t, k)
 	_, err := h.Netdev("04:00.0")
-	wantError(t, err, "0000:04:00.0: it has several netdevs (port0, port1): invalid value; name one of them")
+	wantError(t, err, "0000:04:00.0: it has several netdevs (port0, port1); name one of them")
 	for name, id := range map[string]hw.ID{"port0": "0000:04:00.0", "port1": "0000:04:00.0/1"} {
 		if n, err := h.Netdev(name); err != nil || n.ID != id || n.Driver != "mlx4_core" {
 			t.Errorf("%s is %s of %s, %v; want %s", name, n.ID, n.Driver, err, id)

@@ -29,7 +29,7 @@ func (h *tuner) CheckCores(c Cores) error {
 	}
 	for _, cpu := range c.CPUs {
 		if !slices.Contains(online, cpu) {
-			return fmt.Errorf("cpu %d does not exist or is offline; online are %v: %w", cpu, online, ErrInvalid)
+			return because(ErrInvalid, "cpu %d does not exist or is offline; online are %v", cpu, online)
 		}
 	}
 	return nil
@@ -138,7 +138,7 @@ func (h *tuner) setAffinities(n Netdev, want map[int]string) error {
 	}
 	for _, irq := range slices.Sorted(maps.Keys(left)) {
 		if err == nil {
-			err = h.irqError(n, irq, left[irq], fmt.Errorf("the kernel keeps it elsewhere: %w", ErrInvalid))
+			err = h.irqError(n, irq, left[irq], because(ErrInvalid, "the kernel keeps it elsewhere"))
 		}
 	}
 	return err
@@ -245,7 +245,7 @@ func ParseCPUs(text string) (CPUs, error) {
 		first, err1 := strconv.ParseUint(from, 10, 14)
 		last, err2 := strconv.ParseUint(to, 10, 14)
 		if err1 != nil || err2 != nil || first > last {
-			return nil, fmt.Errorf("%q is not a list of cpus up to %d, such as 2,4-7: %w", text, maxCPU, ErrInvalid)
+			return nil, because(ErrInvalid, "%q is not a list of cpus up to %d, such as 2,4-7", text, maxCPU)
 		}
 		for cpu := int(first); cpu <= int(last); cpu++ {
 			if !seen[cpu] {

@@ -29,6 +29,7 @@ type Link struct {
 	MAC      MAC
 	PermMAC  MAC // IFLA_PERM_ADDRESS; "" if the device has none
 	MTU      int
+	MaxMTU   int // IFLA_MAX_MTU: the highest that the driver accepts; 0 if that is not known
 	TxQLen   int
 	Up       bool // IFF_UP: administratively up
 	Carrier  bool // IFF_LOWER_UP: has carrier; always false while down

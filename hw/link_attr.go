@@ -156,8 +156,8 @@ func (h *links) SetLink(n Netdev, spec LinkSpec, limit int) (Netdev, error) {
 		return n, nil
 	}
 	if limit > 0 && spec.Policies[LinkMTU] == Required && spec.MTU > limit {
-		return n, &Error{Dev: n.Name, Op: fmt.Sprintf("set mtu %d", spec.MTU), Err: fmt.Errorf(
-			"its pf has mtu %d, which a vf cannot exceed; raise the pf's first: %w", limit, ErrInvalid)}
+		return n, &Error{Dev: n.Name, Op: fmt.Sprintf("set mtu %d", spec.MTU), Err: because(ErrInvalid,
+			"its pf has mtu %d, which a vf cannot exceed; raise the pf's first", limit)}
 	}
 	spec.Name = n.Name
 	err := h.applyLink(n.ID, spec.LinkState, h.kernel.SetLink, func(a LinkAttr) Policy { return spec.Policies[a] })

@@ -139,8 +139,8 @@ func (h *finder) netdevAt(pci string, links []Link) (Netdev, error) {
 		for _, n := range all {
 			names = append(names, n.Name)
 		}
-		return Netdev{}, &Error{Dev: pci, Err: fmt.Errorf("it has several netdevs (%s): %w; name one of them",
-			strings.Join(names, ", "), ErrInvalid)}
+		return Netdev{}, &Error{Dev: pci, Err: because(ErrInvalid, "it has several netdevs (%s); name one of them",
+			strings.Join(names, ", "))}
 	}
 	return all[0], nil
 }

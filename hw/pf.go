@@ -370,7 +370,7 @@ func (h *pfs) named(pattern string) selection {
 		for _, l := range links {
 			ok, err := path.Match(pattern, l.Name)
 			if err != nil {
-				return nil, fmt.Errorf("not a pattern of names: %w", ErrInvalid)
+				return nil, because(ErrInvalid, "not a pattern of names")
 			}
 			if ok {
 				found = append(found, l.Name)

@@ -192,7 +192,7 @@ func planQueues(most Queues, n int) (Queues, error) {
 	case most.Combined == 0 && separate >= n:
 		return Queues{Rx: n, Tx: n}, nil
 	default:
-		return Queues{}, fmt.Errorf("it can have at most %d: %w", max(most.Combined, separate), ErrInvalid)
+		return Queues{}, because(ErrInvalid, "it can have at most %d", max(most.Combined, separate))
 	}
 }
 
@@ -209,7 +209,7 @@ func planRings(now Tuning, w TuningSpec) (Rings, error) {
 	case w.RxRing > 0 && now.MaxRings.Rx == 0 || w.TxRing > 0 && now.MaxRings.Tx == 0:
 		return r, fmt.Errorf("their size cannot be changed: %w", ErrUnsupported)
 	case r.Rx > now.MaxRings.Rx || r.Tx > now.MaxRings.Tx:
-		return r, fmt.Errorf("they can be at most %v: %w", now.MaxRings, ErrInvalid)
+		return r, because(ErrInvalid, "they can be at most %v", now.MaxRings)
 	}
 	return r, nil
 }

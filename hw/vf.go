@@ -189,12 +189,17 @@ func (h *vfs) awaitReports(ctx context.Context, pf PF, vfs []VF) (states map[int
 	return nil, err
 }
 
-// CheckVFSupport refuses a spec with a required attribute that the driver of a PF cannot set for any of its VFs. What only
-// some drivers can set shows when it is set. The error matches ErrUnsupported.
+// CheckVFSupport refuses a spec with a required attribute that the driver of a PF is known not to set for any of its VFs. What
+// else it cannot set shows when it is set, see TryVF. The error matches ErrUnsupported.
 func (h *vfs) CheckVFSupport(pf PF, spec VFSpec) error {
 	noOps, err := h.noVFOps(pf)
 	if err != nil {
 		return err
+	}
+	for _, l := range vfLimits() {
+		if spec.Policies[l.attr] == Required && slices.Contains(l.drivers, pf.Driver) && l.beyond(spec.VFState) {
+			return &Error{Dev: pf.String(), Op: l.attr.Op(spec.VFState), Err: because(ErrUnsupported, "driver %s %s", pf.Driver, l.why)}
+		}
 	}
 	for _, a := range h.attrs {
 		switch foreign := !a.On(pf.Type); {
@@ -265,6 +270,51 @@ func (h *vfs) SetVFAttr(ctx context.Context, pf PF, vf VF, a VFAttr, want VFStat
 	p := h.vfApplier(ctx, pf, vf)
 	p.attrs = []VFAttr{a}
 	return p.apply(want)
+}
+
+// TryVF sets the attributes that a spec requires on a VF that is free, one after the other, and stops at the first that its driver
+// refuses: failed with its error. What it has set stays; see RestoreVFState.
+func (h *vfs) TryVF(ctx context.Context, pf PF, vf VF, spec VFSpec) (failed VFAttr, _ error) {
+	for _, a := range h.attrs {
+		if spec.Policies[a] != Required {
+			continue
+		}
+		p := h.vfApplier(ctx, pf, vf)
+		p.attrs, p.undo = []VFAttr{a}, true
+		if err := p.apply(spec.VFState); err != nil {
+			return a, err
+		}
+	}
+	return failed, nil
+}
+
+// RestoreVFState restores what a PF had set for a VF, and verifies it.
+func (h *vfs) RestoreVFState(ctx context.Context, pf PF, vf VF, was VFState) error {
+	p := h.vfApplier(ctx, pf, vf)
+	p.attrs = slices.Clone(p.attrs)
+	slices.Reverse(p.attrs)
+	return p.apply(was)
+}
+
+// A vfLimit is what the drivers of some PFs are known to refuse. Their sources are below drivers/net/ethernet (Linux 6.12).
+type vfLimit struct {
+	attr    VFAttr
+	drivers []string
+	beyond  func(s VFState) bool
+	why     string
+}
+
+// vfLimits returns what drivers are known to refuse: igb_ndo_set_vf_bw, ixgbe_ndo_set_vf_bw and i40e_ndo_set_vf_bw a minimum; igb has no
+// ndo_set_vf_link_state, and ixgbe's does not report what it has done; igb_ndo_set_vf_vlan, ixgbe_ndo_set_vf_vlan,
+// i40e_ndo_set_vf_port_vlan, mlx5e_set_vf_vlan and bnxt_set_vf_vlan another protocol than 802.1q, and the last one a priority.
+func vfLimits() []vfLimit {
+	return []vfLimit{
+		{VFRate, []string{"igb", "ixgbe", "i40e"}, func(s VFState) bool { return s.Rate.Min > 0 }, "guarantees no rate; leave min_tx_rate out"},
+		{VFLinkState, []string{"igb", "ixgbe"}, func(s VFState) bool { return s.LinkMode != "" }, "does not support it; leave link_state out"},
+		{VFVLAN, []string{"igb", "ixgbe", "i40e", "mlx5_core", "bnxt_en"}, func(s VFState) bool { return s.VLAN.Proto == Dot1AD },
+			"supports only 802.1q; leave vlan_proto out"},
+		{VFVLAN, []string{"bnxt_en"}, func(s VFState) bool { return s.VLAN.QoS > 0 }, "sets no priority; leave vlan_qos out"},
+	}
 }
 
 // retryBusy repeats, for a while, what a driver cannot do just now: i40e answers EAGAIN while a VF is being reset, or another

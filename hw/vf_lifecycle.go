@@ -145,7 +145,7 @@ func (h *vfLifecycle) restoreMAC(vf VF, n Netdev, mac MAC) (Netdev, error) {
 }
 
 func macMismatch(vf VF, n Netdev, mac MAC) error {
-	return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: fmt.Errorf("the device says %s: %w", n.MAC, ErrInvalid)}
+	return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: because(ErrInvalid, "the device says %s", n.MAC)}
 }
 
 // testVF sets a VF up until it has carrier, unless its PF has disabled its link, and down again. A VF is faulty, ErrDeviceFault, if

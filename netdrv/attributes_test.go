@@ -1,6 +1,7 @@
 package netdrv_test
 
 import (
+	"strings"
 	"testing"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
@@ -100,7 +101,7 @@ func TestContainerOptions(t *testing.T) {
 			{"n", "trust", "yes", "option trust: the network does not let containers change it (lock)"},
 			{"n", "netdevice", "ens2", "option netdevice: cannot be given for one container; give it with docker network create"},
 			{"n", "colour", "blue", "option colour: unknown; known are " + known(option.ForContainer, option.ForBoth)},
-			{"n", "mtu", "9000", "ens1f0v0: set mtu 9000: its pf has mtu 1500, which a vf cannot exceed; raise the pf's first: invalid value"},
+			{"n", "mtu", "9000", "ens1f0v0: set mtu 9000: its pf has mtu 1500, which a vf cannot exceed; raise the pf's first"},
 			{"n", "mtu", 9000, "option mtu: is a int, not a text"},
 			{"n", "mac", "00:00:00:00:00:00", `option mac: "00:00:00:00:00:00" is not allowed; allowed: six octets, not zero, not multicast`},
 			{"open", "vlan", "300", "option vlan: 300 is used on ens1f0 (0000:01:00.0) by network other; choose another"},
@@ -136,21 +137,28 @@ func TestLockedMAC(t *testing.T) {
 	})
 }
 
-// TestUnsupportedByIGB: an attribute that the user gave and the driver does not support is an error that names device and attribute. The
-// host is as before then.
+// TestUnsupportedByIGB: an attribute that the user gave and the driver is known not to support is an error that names device and attribute,
+// for a network, also if all VFs are in use, and for a container. The host is as before then.
 func TestUnsupportedByIGB(t *testing.T) {
 	for option, want := range map[string]string{
-		"link_state=enable": "set link_state enable with igb: not supported by the driver (operation not supported)",
-		"min_tx_rate=10":    "set rate min 10 max 0 Mbit/s with igb: invalid value (invalid argument)",
+		"link_state=enable": "set link_state enable: driver igb does not support it; leave link_state out",
+		"min_tx_rate=10":    "set rate min 10 max 0 Mbit/s: driver igb guarantees no rate; leave min_tx_rate out",
 	} {
 		t.Run(option, func(t *testing.T) {
 			story(t, func(m *machine) {
 				m.kernel.AddPF(igb())
-				m.mustCreate("n", "netdevice=ens1f0", option)
 				before := m.kernel.String()
-				_, _, err := m.run("a", "n")
-				wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): "+want)
+				wantError(t, m.create("n", "netdevice=ens1f0", option), "ens1f0 (0000:01:00.0): "+want)
 				m.settled()
+				m.wantHost(before)
+				m.wantKeys()
+				m.mustCreate("n", "netdevice=ens1f0", "numvfs=1")
+				m.mustRun("a", "n")
+				wantError(t, m.create("m", "netdevice=ens1f0", option), "ens1f0 (0000:01:00.0): "+want)
+				m.end("a")
+				key, value, _ := strings.Cut(option, "=")
+				wantError(t, m.runWith("b", "n", map[string]any{key: value}), "ens1f0 (0000:01:00.0): "+want)
+				m.mustRemove("n")
 				m.wantHost(before)
 			})
 		})
@@ -193,9 +201,8 @@ func TestUnsupportedDefaults(t *testing.T) {
 		m.mustCreate("n", "netdevice=ens1f0")
 		m.mustRun("a", "n")
 		m.end("a")
-		m.mustCreate("p", "netdevice=ens1f0", "trust=yes")
-		_, _, err := m.run("b", "p")
-		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): set trust true with igb: not supported by the driver (operation not supported)")
+		wantError(t, m.create("p", "netdevice=ens1f0", "trust=yes"), "option trust: vf 0 of ens1f0 (0000:01:10.0): set trust true with igb: "+
+			"not supported by the driver (operation not supported); leave it out, or use a nic that can")
 	})
 }
 

@@ -100,7 +100,7 @@ func TestBondKept(t *testing.T) {
 		m.mustRemove("other")
 		m.mustCreate("n", "netdevice=bond0", "mode=passthrough", "force=yes")
 		_, _, err = m.run("a", "n")
-		wantError(t, err, "bond0: make a child (macvlan, passthru): invalid value (invalid argument); "+
+		wantError(t, err, "bond0: make a child (macvlan, passthru): invalid argument; "+
 			"a macvlan in mode passthru is the only one on its device, and there is another")
 		m.settled()
 		m.wantHost(before)

@@ -105,7 +105,7 @@ func TestVFCannotBeSetAgain(t *testing.T) {
 		m.setVF(0, hw.VFVLAN, hw.VFState{VLAN: hw.VLAN{ID: 777}})
 		m.kernel.OnCall(refuse("set vlan"))
 		m.after(time.Hour)
-		wantChanges(t, logged, "vlan is 777, should be 100: vf 0 of ens1f0 (0000:01:10.0): set vlan 100 with igb: "+
+		wantChanges(t, logged, "vlan is 777, should be 100: vf 0 of ens1f0 (0000:01:10.0): set vlan 100 with ice: "+
 			"not supported by the driver (operation not supported)")
 		m.kernel.OnCall(nil)
 		m.after(2 * time.Minute)

@@ -119,15 +119,26 @@ func TestMakesRefuse(t *testing.T) {
 				m.kernel.AddPF(make.PF)
 			}
 		}
-		m.mustCreate("n", "netdevice=ens1f0", "link_state=disable")
-		_, _, err := m.run("a", "n")
-		wantError(t, err, "vf 0 of ens1f0 (0000:01:10.0): set link_state disable with ixgbe: the device says auto: invalid value")
-		m.mustRemove("n")
+		wantError(t, m.create("n", "netdevice=ens1f0", "link_state=disable"),
+			"ens1f0 (0000:01:00.0): set link_state disable: driver ixgbe does not support it; leave link_state out")
+	})
+	story(t, func(m *machine) { // a driver of which nothing is known: what it has done without reporting it is undone
+		m.kernel.AddPF(unknownDriver(hwtest.IXGBE()))
+		const why = "vf 0 of ens1f0 (0000:01:10.0): set link_state disable with enic: the device says auto"
+		wantError(t, m.create("n", "netdevice=ens1f0", "link_state=disable"), "option link_state: "+why+"; leave it out, or use a nic that can")
 		m.mustCreate("m", "netdevice=ens1f0")
+		wantError(t, m.runWith("a", "m", map[string]any{"link_state": "disable"}), why)
 		m.mustRun("b", "m")
 		if l := m.kernel.InNS("b").Links()[0]; !l.Carrier {
 			t.Errorf("its link is still off: %+v", l)
 		}
 		m.end("b")
 	})
+}
+
+// unknownDriver is a PF whose driver the plugin knows nothing about.
+func unknownDriver(b hwtest.Behaviour) hwtest.PF {
+	pf := igb()
+	pf.Up, pf.VFs, pf.Behaviour, pf.Driver, pf.VFDriver, pf.ProbeTakes, pf.VFCarrierAfter, pf.VFDriverAfter = true, 2, b, "enic", "enic", 0, 0, 0
+	return pf
 }

@@ -119,7 +119,7 @@ func TestDependentOffload(t *testing.T) {
 		m.wantHost(before)
 		wantError(t, m.runWith("b", "n", map[string]any{"ethtool": "sg=off,tso=on"}), "ens1f0v0 (igbvf): set features "+
 			"tx-scatter-gather=off,tx-tcp-segmentation=on,tx-tcp6-segmentation=on: the device says "+
-			"tx-scatter-gather=off,tx-tcp-segmentation=off,tx-tcp6-segmentation=off: invalid value")
+			"tx-scatter-gather=off,tx-tcp-segmentation=off,tx-tcp6-segmentation=off")
 		m.settled()
 		m.wantHost(before)
 	})
@@ -231,14 +231,13 @@ func TestTuningRefused(t *testing.T) {
 		before := m.kernel.String()
 		for _, c := range []struct{ network, key, value, want string }{
 			{"igb", "queues", "2", "ens1f0v0 (igbvf): set queues 2: their number cannot be changed: not supported by the driver"},
-			{"n", "queues", "5", "ens3f0v0 (igbvf): set queues 5: it can have at most 4: invalid value"},
-			{"igb", "ring_rx", "5000", "ens1f0v0 (igbvf): set rings 5000 rx, 1024 tx: they can be at most 4096 rx, 4096 tx: invalid value"},
-			{"igb", "ring_tx", "100", "ens1f0v0 (igbvf): set rings 1024 rx, 100 tx: the device says 1024 rx, 104 tx: invalid value"},
+			{"n", "queues", "5", "ens3f0v0 (igbvf): set queues 5: it can have at most 4"},
+			{"igb", "ring_rx", "5000", "ens1f0v0 (igbvf): set rings 5000 rx, 1024 tx: they can be at most 4096 rx, 4096 tx"},
+			{"igb", "ring_tx", "100", "ens1f0v0 (igbvf): set rings 1024 rx, 100 tx: the device says 1024 rx, 104 tx"},
 			{"igb", "ethtool", "lro=on", "ens1f0v0 (igbvf): set features lro=on: lro is always off; " +
 				"what can be changed is rx, tx, sg, tso, gso, gro: not supported by the driver"},
-			{"igb", "ethtool", "gor=on", "ens1f0v0 (igbvf): set features gor=on: the kernel knows no gor; ethtool -k lists the names: " +
-				"invalid value"},
-			{"igb", "cores", "8", "ens1f0v0 (igbvf): spread interrupts: cpu 8 does not exist or is offline; online are 0-7: invalid value"},
+			{"igb", "ethtool", "gor=on", "ens1f0v0 (igbvf): set features gor=on: the kernel knows no gor; ethtool -k lists the names"},
+			{"igb", "cores", "8", "ens1f0v0 (igbvf): spread interrupts: cpu 8 does not exist or is offline; online are 0-7"},
 		} {
 			wantError(t, m.runWith("a", c.network, map[string]any{c.key: c.value}), c.want)
 			m.settled()
@@ -249,8 +248,8 @@ func TestTuningRefused(t *testing.T) {
 		nic(m)
 		before := m.kernel.String()
 		for option, want := range map[string]string{
-			"queues=9":     "ens2 (e1000e): set queues 9: it can have at most 8: invalid value",
-			"ring_rx=4097": "ens2 (e1000e): set rings 4097 rx, 256 tx: they can be at most 4096 rx, 4096 tx: invalid value",
+			"queues=9":     "ens2 (e1000e): set queues 9: it can have at most 8",
+			"ring_rx=4097": "ens2 (e1000e): set rings 4097 rx, 256 tx: they can be at most 4096 rx, 4096 tx",
 			"ethtool=highdma=off": "ens2 (e1000e): set features highdma=off: highdma is always on; " +
 				"what can be changed is rx, tx, sg, tso, gso, gro, rxvlan, txvlan, ntuple, rxhash: not supported by the driver",
 		} {

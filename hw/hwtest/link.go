@@ -115,6 +115,7 @@ func (l *link) shown() hw.Link {
 	s := l.Link
 	s.AltNames = slices.Clone(l.AltNames)
 	s.Carrier = l.carrier()
+	s.MaxMTU = l.maxMTU()
 	s.Master = 0
 	if l.master != nil {
 		s.Master = l.master.Index

@@ -61,6 +61,9 @@ func (c PF) defaults() PF {
 	if c.Virtio {
 		c.Driver, c.VFDriver = cmp.Or(c.Driver, "virtio-pci"), cmp.Or(c.VFDriver, "virtio-pci")
 	}
+	if c.Source.Kind == SourceComposed { // of which no driver is known to refuse anything
+		c.Driver, c.VFDriver = cmp.Or(c.Driver, "ice"), cmp.Or(c.VFDriver, "iavf")
+	}
 	c.Driver, c.VFDriver = cmp.Or(c.Driver, "igb"), cmp.Or(c.VFDriver, "igbvf")
 	c.Vendor, c.Device, c.VFDevice = cmp.Or(c.Vendor, "0x8086"), cmp.Or(c.Device, "0x10c9"), cmp.Or(c.VFDevice, "0x10ca")
 	c.LocalCPUs = cmp.Or(c.LocalCPUs, "0-3")

@@ -308,17 +308,21 @@ func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
 }
 
 func (k *Kernel) setMTULocked(l *link, mtu int) error {
-	most := 65535
-	if l.dev != nil {
-		most = 9216 // igb, igbvf
-	}
-	if mtu < 68 || mtu > most || l.Kind == hw.Macvlan && mtu > l.below.MTU {
+	if mtu < 68 || mtu > l.maxMTU() || l.Kind == hw.Macvlan && mtu > l.below.MTU {
 		return syscall.EINVAL
 	}
 	l.MTU = mtu
 	k.showLocked(l)
 	k.passMTULocked(l)
 	return nil
+}
+
+// maxMTU is the highest MTU that a link's driver accepts.
+func (l *link) maxMTU() int {
+	if l.dev != nil {
+		return 9216 // igb, igbvf
+	}
+	return 65535 // veth
 }
 
 func (k *Kernel) setTxQLenLocked(l *link, n int) error {

@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -32,7 +33,7 @@ func (k *Kernel) listLinks() ([]hw.Link, error) {
 		if err != nil {
 			return nil, fmt.Errorf("rtnetlink: %w", err)
 		}
-		links = append(links, toLink(l))
+		links = append(links, toLink(l, answer))
 	}
 	return links, nil
 }
@@ -109,11 +110,11 @@ func (k *Kernel) readLink(index int, which ...*nl.RtAttr) (hw.Link, error) {
 	if err != nil {
 		return hw.Link{}, fmt.Errorf("rtnetlink: %w", err)
 	}
-	return toLink(l), nil
+	return toLink(l, answer), nil
 }
 
-// toLink converts a link of the library.
-func toLink(l netlink.Link) hw.Link {
+// toLink converts a link of the library, and adds from the kernel's answer what the library leaves out.
+func toLink(l netlink.Link, answer []byte) hw.Link {
 	a := l.Attrs()
 	return hw.Link{
 		Index:    a.Index,
@@ -125,6 +126,7 @@ func toLink(l netlink.Link) hw.Link {
 		MAC:      hw.MAC(a.HardwareAddr.String()),
 		PermMAC:  hw.MAC(a.PermHWAddr.String()),
 		MTU:      a.MTU,
+		MaxMTU:   number(answer, unix.IFLA_MAX_MTU),
 		TxQLen:   a.TxQLen,
 		Up:       a.RawFlags&unix.IFF_UP != 0,
 		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
@@ -137,6 +139,21 @@ func toLink(l netlink.Link) hw.Link {
 		PortMAC:     portMAC(a.Slave),
 		Peer:        a.ParentIndex,
 	}
+}
+
+// number returns an attribute of a link that is a number of 32 bits, 0 if the kernel does not tell it.
+func number(answer []byte, attr uint16) int {
+	for at := unix.SizeofIfInfomsg; at+unix.SizeofRtAttr <= len(answer); {
+		length, kind := int(binary.NativeEndian.Uint16(answer[at:])), binary.NativeEndian.Uint16(answer[at+2:])
+		if length < unix.SizeofRtAttr || at+length > len(answer) {
+			return 0
+		}
+		if value := answer[at+unix.SizeofRtAttr : at+length]; kind&attrType == attr && len(value) >= 4 {
+			return int(binary.NativeEndian.Uint32(value))
+		}
+		at += (length + unix.RTA_ALIGNTO - 1) &^ (unix.RTA_ALIGNTO - 1)
+	}
+	return 0
 }
 
 // portMAC returns the MAC that a bond keeps for a port.

@@ -94,6 +94,9 @@ func (a *Allocation) FreeSoon() bool { return a.State == Freeing || a.fromEarlie
 
 // Holder says in an error who has the device, or why it cannot be had.
 func (a *Allocation) Holder() string {
+	if a.Endpoint == "" && a.State != Quarantined {
+		return a.Label + " is being tried for a network"
+	}
 	switch a.State {
 	case Freeing:
 		return fmt.Sprintf("%s is on its way back from endpoint %s", a.Label, ledger.ShortID(a.Endpoint))

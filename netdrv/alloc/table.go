@@ -75,6 +75,17 @@ func (t *Table) Start(ctx context.Context, a *Allocation, e ledger.Endpoint) (ta
 	return false, nil
 }
 
+// Reserve writes a new allocation that belongs to no endpoint. If the device has a record already, it writes nothing and returns taken.
+func (t *Table) Reserve(ctx context.Context, a *Allocation) (taken bool, err error) {
+	a.Version, a.Boot = ledger.Version, t.Boot
+	res, err := t.transition(ctx, []*Allocation{a}, Claimed, nil)
+	if err != nil || !res.OK {
+		return err == nil, err
+	}
+	t.report(a)
+	return false, nil
+}
+
 // Advance writes the next state of an allocation, and all else that belongs to the step.
 func (t *Table) Advance(ctx context.Context, a *Allocation, to State, also ...ledger.Write) error {
 	res, err := t.transition(ctx, []*Allocation{a}, to, nil, also...)

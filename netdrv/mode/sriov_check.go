@@ -42,15 +42,7 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 	if err := m.pool.EnsureAll(ctx, pfs, o.NumVFs); err != nil {
 		return devices, err
 	}
-	for _, pf := range pfs { // what a PF's driver supports for VFs can be found out only once there are some
-		if err := m.host.CheckVFsReported(ctx, pf); err != nil {
-			return devices, err
-		}
-		if err := m.host.CheckVFSupport(pf, o.VFSpec(pf, hw.VFState{}, "")); err != nil {
-			return devices, err
-		}
-	}
-	return devices, nil
+	return devices, m.checkAttributes(ctx, o, pfs)
 }
 
 // notWhole refuses a PF that another network hands over whole.

@@ -65,7 +65,7 @@ func testNewMacvlan(t *testing.T, m machine) {
 	got := m.make(t, hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index, MTU: 1300,
 		MAC: "02:00:00:00:00:aa"})
 	want := hw.Link{Index: got.Index, Peer: index, MAC: "02:00:00:00:00:aa", Name: "ctmv", Kind: hw.Macvlan, Type: "ether",
-		MTU: 1300, TxQLen: 1000}
+		MTU: 1300, MaxMTU: 65535, TxQLen: 1000}
 	same(t, "a new macvlan", got, want)
 	macs := map[hw.MAC]bool{m.link(t, "ct0").MAC: true}
 	for _, mode := range []string{"bridge", "private", "vepa"} {

@@ -69,10 +69,10 @@ func TestContainerOptions(t *testing.T) {
 	for opt, want := range map[string]string{
 		"trust=yes":         "option trust: the network does not let containers change it (lock)",
 		"numvfs=3":          "option numvfs: cannot be given for one container; give it with docker network create",
-		"mtu=9000":          "set mtu 9000: its pf has mtu 1500, which a vf cannot exceed; raise the pf's first: invalid value",
+		"mtu=9000":          "set mtu 9000: its pf has mtu 1500, which a vf cannot exceed; raise the pf's first",
 		"vlan_qos=9":        `option vlan_qos: "9" is not allowed; allowed: 0 to 7`,
 		"vf=9":              `option vf: "9" is none of the vfs that this network has on ` + pf + " (" + pfPCI + ")",
-		"link_state=enable": "set link_state enable with igb: not supported by the driver (operation not supported)",
+		"link_state=enable": "set link_state enable: driver igb does not support it; leave link_state out",
 	} {
 		Refused(t, want, "run", "--rm", "--network", "name=n,driver-opt="+opt, "lab", "true")
 	}
