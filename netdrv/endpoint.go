@@ -203,6 +203,7 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.Jo
 		return nil, fmt.Errorf("%s: cannot be moved into the container: %w", a.Label, err)
 	}
 	if a.State != alloc.Lent {
+		x.reconciler.engine.EndpointJoined(a.Since)
 		if err := x.allocs.Advance(ctx, a, alloc.Lent); err != nil {
 			return nil, err
 		}

@@ -116,8 +116,8 @@ func (v *View) verdictLocked(a Allocation, now time.Time) Verdict {
 		if r.from == nil {
 			return Verdict{Action: r.action, Reason: r.reason}
 		}
-		grace := v.graceLocked(a, r.grace(v))
-		if left := r.from(a).Add(grace).Sub(now); left > 0 {
+		deadline, grace := v.deadlineLocked(a, r.from(a), r.grace(v))
+		if left := deadline.Sub(now); left > 0 {
 			return Verdict{After: left}
 		}
 		return Verdict{Action: r.action, Reason: r.reason + " for " + grace.String(), Waited: true}

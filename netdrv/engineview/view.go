@@ -9,6 +9,7 @@ package engineview
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,7 +32,7 @@ type View struct {
 	homeGrace     time.Duration
 
 	mu      sync.Mutex
-	since   time.Time       // endpoints from before this are suspect: the engine may have forgotten them
+	starts  []time.Time     // of this process, then of the engine as it seems; endpoints from before the last are suspect
 	deleted map[string]bool // endpoints that the engine has deleted, and whose end the ledger could not take
 	endsBy  map[string]time.Time
 }
@@ -39,15 +40,30 @@ type View struct {
 // New returns a view. boot identifies the boot of the machine, process this process of the plugin. homeGrace is how long a device
 // that was given to a container may be seen in the host before its endpoint counts as an orphan.
 func New(boot, process string, homeGrace time.Duration) *View {
-	return &View{boot: boot, process: process, homeGrace: homeGrace, since: time.Now(), deleted: map[string]bool{}, endsBy: map[string]time.Time{}}
+	return &View{boot: boot, process: process, homeGrace: homeGrace, starts: []time.Time{time.Now()},
+		deleted: map[string]bool{}, endsBy: map[string]time.Time{}}
 }
 
 // EngineStarted makes every endpoint that exists now suspect. An engine asks for the capabilities when it is started and when the
-// plugin is, and at no other time (testdata/engine of cmd/driver: 20.10 to 29.7, with live-restore as well).
+// plugin is (testdata/engine of cmd/driver: 20.10 to 29.7, with live-restore as well). The manager of a swarm asks as well each time it
+// becomes the leader (swarmkit, manager/allocator/cnmallocator; 20.10 to 29), and has forgotten nothing then: see [View.EndpointJoined].
 func (v *View) EngineStarted() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	v.since = time.Now()
+	const enough = 16
+	if v.starts = append(v.starts, time.Now()); len(v.starts) > enough {
+		v.starts = slices.Delete(v.starts, 1, 2)
+	}
+}
+
+// EndpointJoined records that the engine joins an endpoint that was created at a time. Only the engine that has created an endpoint joins
+// it: if that was before the engine seemed to have been started, it was not, and no endpoint is suspect for that.
+func (v *View) EndpointJoined(created time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for len(v.starts) > 1 && !created.After(v.sinceLocked()) {
+		v.starts = v.starts[:len(v.starts)-1]
+	}
 }
 
 // EndpointDeleted records the result of a DeleteEndpoint. The engine does not repeat the call, so one that the ledger could not take
@@ -83,10 +99,19 @@ func (v *View) noteLocked(a Allocation, now time.Time, left time.Duration) {
 
 func endpointID(network, endpoint string) string { return network + "/" + endpoint }
 
-// graceLocked is how long the engine is waited for: grace if the allocation is suspect.
-func (v *View) graceLocked(a Allocation, grace time.Duration) time.Duration {
-	if a.Since.After(v.since) {
-		return max(grace, slowEngineGrace)
+// sinceLocked returns the last start; endpoints from before it are suspect.
+func (v *View) sinceLocked() time.Time { return v.starts[len(v.starts)-1] }
+
+// suspectLocked reports whether the engine may have forgotten the endpoint of an allocation.
+func (v *View) suspectLocked(a Allocation) bool { return !a.Since.After(v.sinceLocked()) }
+
+// deadlineLocked returns until when the engine is waited for if something has lasted since from, and for how long that is. It is waited
+// for from when the allocation became suspect: what lasted before may be an engine that is slow, and still at work.
+func (v *View) deadlineLocked(a Allocation, from time.Time, grace time.Duration) (time.Time, time.Duration) {
+	if !v.suspectLocked(a) {
+		grace = max(grace, slowEngineGrace)
+	} else if from.Before(v.sinceLocked()) {
+		from = v.sinceLocked()
 	}
-	return grace
+	return from.Add(grace), grace
 }

@@ -50,8 +50,10 @@ func TestVerdict(t *testing.T) {
 
 		{name: "ready", state: alloc.Ready, age: time.Second, want: after(time.Hour - time.Second)},
 		{name: "ready for an hour", state: alloc.Ready, age: time.Hour, want: free("it was not joined for 1h0m0s")},
-		{name: "ready, restarted", state: alloc.Ready, age: 20 * time.Second, restarted: time.Second, want: after(40 * time.Second)},
-		{name: "ready for a minute, restarted", state: alloc.Ready, age: time.Minute, restarted: time.Second,
+		{name: "ready, restarted", state: alloc.Ready, age: 30 * time.Second, restarted: 20 * time.Second, want: after(40 * time.Second)},
+		{name: "ready for 10 minutes, restarted", state: alloc.Ready, age: 10 * time.Minute, restarted: time.Second,
+			want: after(59 * time.Second)},
+		{name: "ready for a minute since a restart", state: alloc.Ready, age: 10 * time.Minute, restarted: time.Minute,
 			want: free("it was not joined for 1m0s")},
 		{name: "ready, after a restart", state: alloc.Ready, age: time.Minute, restarted: 2 * time.Minute, want: after(59 * time.Minute)},
 		{name: "ready, in an earlier boot", state: alloc.Ready, earlierBoot: true, want: free(rebooted)},
@@ -69,6 +71,8 @@ func TestVerdict(t *testing.T) {
 		{name: "lent, at home, restarted", state: alloc.Lent, age: time.Hour, home: time.Minute, restarted: time.Minute,
 			want: after(4 * time.Minute)},
 		{name: "lent, at home for 5 minutes, restarted", state: alloc.Lent, age: time.Hour, home: homeGrace, restarted: time.Minute,
+			want: after(4 * time.Minute)},
+		{name: "lent, at home for 5 minutes since a restart", state: alloc.Lent, age: time.Hour, home: time.Hour, restarted: homeGrace,
 			want: free("its device was in the host for 5m0s")},
 		{name: "lent, in an earlier boot", state: alloc.Lent, earlierBoot: true, want: free(rebooted)},
 		{name: "lent, deleted, away", state: alloc.Lent, deleted: true, want: free(deleted)},
@@ -120,11 +124,50 @@ func TestPluginRestarted(t *testing.T) {
 		since := time.Now()
 		time.Sleep(time.Minute)
 		v := engineview.New("boot", "process", homeGrace)
+		time.Sleep(time.Minute)
 		got := v.Verdict(engineview.Allocation{State: alloc.Ready, Since: since}, time.Now())
 		if want := (engineview.Verdict{Action: engineview.Free, Reason: "it was not joined for 1m0s", Waited: true}); got != want {
 			t.Errorf("verdict is %+v, want %+v", got, want)
 		}
 	})
+}
+
+// TestLeaderOfASwarm: the manager of a swarm that becomes the leader asks for the capabilities, as an engine does that starts. An engine
+// that is slow goes on with the endpoints that it has created; when it joins one of them, none is suspect any more.
+func TestLeaderOfASwarm(t *testing.T) {
+	t.Parallel()
+	for _, joins := range []bool{true, false} {
+		t.Run(fmt.Sprint("joins: ", joins), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				v := engineview.New("boot", "process", homeGrace)
+				time.Sleep(time.Hour)
+				v.EngineStarted() // and is told of twice, as by a manager that is restarted
+				time.Sleep(time.Minute)
+				created := time.Now()
+				time.Sleep(10 * time.Minute) // hundreds of containers
+				v.EngineStarted()
+				time.Sleep(50 * time.Second)
+				if joins {
+					v.EndpointJoined(created.Add(time.Second))
+				}
+				time.Sleep(20 * time.Second)
+				got := v.Verdict(engineview.Allocation{State: alloc.Ready, Since: created}, time.Now())
+				if freed := got.Action == engineview.Free; freed == joins {
+					t.Errorf("verdict is %+v", got)
+				}
+				old := engineview.Allocation{State: alloc.Ready, Since: created.Add(-2 * time.Minute)}
+				if got := v.Verdict(old, time.Now()); got.Action != engineview.Free {
+					t.Errorf("the verdict on an endpoint from before the engine was started is %+v", got)
+				}
+				v.EngineStarted() // it counts the next time
+				time.Sleep(time.Minute)
+				if got := v.Verdict(engineview.Allocation{State: alloc.Ready, Since: created}, time.Now()); got.Action != engineview.Free {
+					t.Errorf("after a real restart the verdict is %+v", got)
+				}
+			})
+		})
+	}
 }
 
 // TestEndpointDeleted: a DeleteEndpoint is remembered if it failed because the ledger could not be written now, until it succeeds.
