@@ -77,6 +77,15 @@ type Kernel interface {
 	// already. An address can be used at once: it is not tested for duplicates, whatever its flags. The VLANs of a bridge
 	// port are those of the entry afterwards.
 	AddEntry(index int, e Entry) error
+	// LeftOut names what is configured on a link and left out by Entries because it cannot be added again: filters of tc.
+	LeftOut(index int) ([]string, error)
+	// Sysctls lists the settings that a link has of its own in net.ipv4.conf, net.ipv4.neigh, net.ipv6.conf and
+	// net.ipv6.neigh, by name with a * for the device, such as "net.ipv4.conf.*.rp_filter". Index 0 lists the values that
+	// a new link gets.
+	Sysctls(index int) (map[string]string, error)
+	// SetSysctl sets one of Sysctls. Those of net.ipv6.conf other than addr_gen_mode cannot be set if /proc/sys is
+	// read-only: the error is EROFS.
+	SetSysctl(index int, name, value string) error
 	// Sessions lists the host's own addresses and ports to which a client is connected by TCP: those of established
 	// connections to a port that a program listens on, or to the port of ssh, whose server may be restarting.
 	Sessions() ([]netip.AddrPort, error)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,9 @@ func (h *netdevs) SnapshotNetdev(n Netdev) (Snapshot, error) {
 	snap := Snapshot{Link: &l, AltNames: n.altNames(), TakenSec: max(1, int64(h.sinceBoot()/time.Second))}
 	if snap.Entries, err = h.kernel.Entries(n.Index); err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list what is configured on it", Err: err}
+	}
+	if snap.Sysctls, err = h.ownSysctls(n); err != nil {
+		return Snapshot{}, err
 	}
 	if snap.Addrs, err = h.kernel.Addrs(n.Index); err != nil {
 		return Snapshot{}, &Error{Dev: n.Name, Op: "list addresses", Err: err}
@@ -161,14 +165,81 @@ func (h *netdevs) restoreLink(n Netdev, was Snapshot, set setter) (refused []err
 	if findErr != nil {
 		return nil, errors.Join(err, findErr)
 	}
-	if len(refused) == 0 && masterErr == nil { // before it is up: a bridge has put it into its default VLAN
-		some, portErr := h.restoreEntries(now, was, Entry.ofPort)
-		refused, err = append(refused, some...), errors.Join(err, portErr)
-	}
+	some, beforeErr := h.restoreBeforeUp(now, was)
+	refused, err = append(refused, some...), errors.Join(err, beforeErr)
 	if now.Up != was.Link.Up {
 		err = errors.Join(err, h.setUp(now, was.Link.Up))
 	}
 	return refused, err
+}
+
+// restoreBeforeUp restores what has to be right before a link is up: whether it answers ARP requests and router
+// advertisements, and its VLANs, because a bridge has put it into its default one.
+func (h *netdevs) restoreBeforeUp(n Netdev, was Snapshot) (refused []error, _ error) {
+	refused, err := h.restoreSysctls(n, was)
+	if n.Master == 0 {
+		return refused, err
+	}
+	some, portErr := h.restoreEntries(n, was, Entry.ofPort)
+	return append(refused, some...), errors.Join(err, portErr)
+}
+
+// ownSysctls returns the sysctls of a netdev that are not as those of a new link.
+func (h *netdevs) ownSysctls(n Netdev) (map[string]string, error) {
+	values, err := h.kernel.Sysctls(n.Index)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list sysctls", Err: err}
+	}
+	defaults, err := h.kernel.Sysctls(0)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list default sysctls", Err: err}
+	}
+	maps.DeleteFunc(values, func(name, value string) bool { return value == defaults[name] })
+	return values, nil
+}
+
+// restoreSysctls restores the sysctls that a netdev has lost: a new namespace gives it its own defaults.
+func (h *netdevs) restoreSysctls(n Netdev, was Snapshot) (refused []error, _ error) {
+	if len(was.Sysctls) == 0 {
+		return nil, nil
+	}
+	values, err := h.kernel.Sysctls(n.Index)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list sysctls", Err: err}
+	}
+	adding := adder{dev: n.Name}
+	for _, name := range slices.Sorted(maps.Keys(was.Sysctls)) {
+		if value := was.Sysctls[name]; values[name] != value {
+			adding.did(fmt.Sprintf("set %s to %s", sysctlOf(n, name), value), h.kernel.SetSysctl(n.Index, name, value))
+		}
+	}
+	return adding.refused, errors.Join(adding.errs...)
+}
+
+// sysctlOf returns the full name of a sysctl of a netdev.
+func sysctlOf(n Netdev, name string) string { return strings.Replace(name, "*", n.Name, 1) }
+
+// NotRestored names what is configured on a netdev and RestoreNetdev cannot restore: sysctls that cannot be written, with
+// their values and those that the netdev will have, and filters of tc. It finds out by writing the values that are there.
+func (h *netdevs) NotRestored(n Netdev) ([]string, error) {
+	lost, err := h.kernel.LeftOut(n.Index)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list what cannot be restored", Err: err}
+	}
+	own, err := h.ownSysctls(n)
+	if err != nil {
+		return nil, err
+	}
+	defaults, err := h.kernel.Sysctls(0)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list default sysctls", Err: err}
+	}
+	for _, name := range slices.Sorted(maps.Keys(own)) {
+		if err := h.kernel.SetSysctl(n.Index, name, own[name]); err != nil {
+			lost = append(lost, fmt.Sprintf("%s = %s (will be %s: %v)", sysctlOf(n, name), own[name], defaults[name], err))
+		}
+	}
+	return lost, nil
 }
 
 // restoreIP adds what is missing of addresses, routes and all else that is configured on a link. Routes exist only on a
@@ -234,8 +305,12 @@ type adder struct {
 	refused, errs []error
 }
 
-func (a *adder) add(what string, err error) {
-	err = wrapped(a.dev, "add "+what, err)
+// add collects the error of adding something.
+func (a *adder) add(what string, err error) { a.did("add "+what, err) }
+
+// did collects the error of an attempt.
+func (a *adder) did(op string, err error) {
+	err = wrapped(a.dev, op, err)
 	if isRefusal(err) {
 		a.refused = append(a.refused, err)
 	} else {

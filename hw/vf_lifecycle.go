@@ -11,15 +11,17 @@ import (
 // Snapshot is the state of a device before it was attached: all that its release has to restore. It is plain data,
 // which the caller keeps in its ledger.
 type Snapshot struct {
-	Link     *LinkState      // nil if the device had no netdev: a VF that was not bound
-	VF       *VFState        // what the PF had set; nil for a device that is not a VF
-	Override string          // driver_override of a VF, which Bind changes temporarily; "" for none
-	Addrs    []Addr          // of a netdev that is not a VF: what releases before TakenSec restore
-	Routes   []Route         // likewise
-	Entries  []Entry         `json:",omitempty"` // likewise: all that is configured on it
-	TakenSec int64           `json:",omitempty"` // when it was taken, in seconds since boot; 0 in a record that has no Entries
-	AltNames []string        `json:",omitzero"`  // alternative names of its netdev; nil if they are not known, as without a netdev
-	Tuned    *TuningSnapshot `json:",omitempty"` // nil if the spec changed no tuning
+	Link     *LinkState // nil if the device had no netdev: a VF that was not bound
+	VF       *VFState   // what the PF had set; nil for a device that is not a VF
+	Override string     // driver_override of a VF, which Bind changes temporarily; "" for none
+	Addrs    []Addr     // of a netdev that is not a VF: what releases before TakenSec restore
+	Routes   []Route    // likewise
+	Entries  []Entry    `json:",omitempty"` // likewise: all that is configured on it
+	// Sysctls has those of a netdev that is not a VF that were not as a new link's, by their names in [Kernel].Sysctls.
+	Sysctls  map[string]string `json:",omitempty"`
+	TakenSec int64             `json:",omitempty"` // when it was taken, in seconds since boot; 0 in a record that has no Entries
+	AltNames []string          `json:",omitzero"`  // alternative names of its netdev; nil if they are not known, as without a netdev
+	Tuned    *TuningSnapshot   `json:",omitempty"` // nil if the spec changed no tuning
 }
 
 // SnapshotVF reads the present state of a VF.

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
@@ -248,4 +250,53 @@ func TestEverythingComesBack(t *testing.T) {
 		m.settled()
 		m.wantHost(before)
 	})
+}
+
+// TestSysctlsComeBack: sysctls that a device had of its own are there again, as far as they can be written; network create warns of the
+// others, and of filters.
+func TestSysctlsComeBack(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		writable bool
+		lost     []string
+		after    string // accept_ra
+	}{
+		"in a container": {false, []string{"filters of qdisc clsact ffff:",
+			"net.ipv6.conf.ens2.accept_ra = 0 (will be 1: read-only file system)"}, "1"},
+		"on the host": {true, []string{"filters of qdisc clsact ffff:"}, "0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				m.kernel.ProcSys = c.writable
+				m.kernel.AddPF(ens2())
+				own := map[string]string{"net.ipv4.conf.*.rp_filter": "2", "net.ipv6.neigh.*.gc_stale_time": "90",
+					"net.ipv6.conf.*.addr_gen_mode": "1", "net.ipv6.conf.*.accept_ra": "0"}
+				for sysctl, value := range own {
+					m.kernel.WriteSysctl("ens2", sysctl, value)
+				}
+				m.kernel.AddFilter("ens2", "filters of qdisc clsact ffff:")
+				host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: m.kernel, Boot: m.boot, Booted: m.booted})
+				m.must(err)
+				n, err := host.Netdev("ens2")
+				m.must(err)
+				lost, err := host.NotRestored(n)
+				if diff := cmp.Diff(c.lost, lost); err != nil || diff != "" {
+					t.Errorf("lost (%v): %s", err, diff)
+				}
+				m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
+				m.mustRun("a", "n")
+				m.end("a")
+				m.wantKeys("net/n")
+				now, err := m.kernel.Sysctls(n.Index)
+				m.must(err)
+				own["net.ipv6.conf.*.accept_ra"] = c.after
+				for sysctl, value := range own {
+					if now[sysctl] != value {
+						t.Errorf("%s is %s, want %s", sysctl, now[sysctl], value)
+					}
+				}
+			})
+		})
+	}
 }

@@ -9,13 +9,13 @@
 //
 //	To play             call
 //	the NIC             Kernel.AddPF, AddOn, RemovePF, Reset, ResetVFs, Plug; PF.Behaviour for its driver, MakeWiFi
-//	the administrator   Kernel.AddLink, AddVeth, DelLink, AddAddrs, AddRoutes, Configure, Connect, LoadDriver, Place; WriteAttr for sysfs
+//	the administrator   Kernel.AddLink, AddVeth, DelLink, AddAddrs, AddRoutes, Configure, AddFilter, WriteSysctl, Connect, LoadDriver, Place; WriteAttr for sysfs
 //	Open vSwitch        Kernel.AddPort
 //	udev                Kernel.GiveAltName, BeginRename, EndRename; fields NoUdev and UdevAfter for its own work
 //	the engine          Kernel.MoveToNS, MoveHome
 //	the container       Kernel.InNS, then Namespace.Links, SetLink, AddLink, AddAddr, GiveAltName, RemoveAltName
 //	its end             Kernel.KillNS, ReleaseNS
-//	a failing kernel    Kernel.OnCall, FailAt, FailFrom, EndWatches; fields NoKinds, NoLiveRename, NoLiveMAC, NoImmutable, NoProcIRQ
+//	a failing kernel    Kernel.OnCall, FailAt, FailFrom, EndWatches; fields NoKinds, NoLiveRename, NoLiveMAC, NoImmutable, NoProcIRQ, ProcSys
 //
 // To see the result, call Kernel.Link, Netdev, NumVFs, Driver, IRQs, VFs, Calls, Downs and String; Namespace.Tuning.
 //

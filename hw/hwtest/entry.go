@@ -3,6 +3,7 @@ package hwtest
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -27,6 +28,82 @@ func (k *Kernel) Configure(name string, entries ...hw.Entry) {
 		if err := k.addEntryLocked(l, e); err != nil {
 			k.t.Fatalf("hwtest: add %s to %s: %v", e.Text, name, err)
 		}
+	}
+}
+
+// AddFilter gives a link in the host something that cannot be added again, such as "filters of qdisc clsact ffff:".
+func (k *Kernel) AddFilter(name, what string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.needLocked(hostNS, name)
+	l.leftOut = append(l.leftOut, what)
+}
+
+// LeftOut implements hw.Kernel.
+func (k *Kernel) LeftOut(index int) ([]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.byIndexLocked(hostNS, index)
+	if l == nil {
+		return nil, hw.FromErrno(syscall.ENODEV)
+	}
+	return slices.Clone(l.leftOut), nil
+}
+
+// sysctls are the settings that a new link has.
+var sysctls = map[string]string{"net.ipv4.conf.*.rp_filter": "0", "net.ipv4.conf.*.arp_ignore": "0", "net.ipv4.neigh.*.gc_stale_time": "60",
+	"net.ipv6.neigh.*.gc_stale_time": "60", "net.ipv6.conf.*.accept_ra": "1", "net.ipv6.conf.*.addr_gen_mode": "0"}
+
+// Sysctls implements hw.Kernel.
+func (k *Kernel) Sysctls(index int) (map[string]string, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	values := maps.Clone(sysctls)
+	if index == 0 {
+		return values, nil
+	}
+	l := k.byIndexLocked(hostNS, index)
+	if l == nil {
+		return nil, hw.FromErrno(syscall.ENODEV)
+	}
+	maps.Copy(values, l.sysctls)
+	return values, nil
+}
+
+// SetSysctl implements hw.Kernel.
+func (k *Kernel) SetSysctl(index int, name, value string) error {
+	return k.call(func() error {
+		l := k.byIndexLocked(hostNS, index)
+		switch {
+		case l == nil:
+			return syscall.ENODEV
+		case sysctls[name] == "":
+			return syscall.ENOENT
+		case !k.ProcSys && strings.HasPrefix(name, "net.ipv6.conf.") && name != "net.ipv6.conf.*.addr_gen_mode":
+			return syscall.EROFS
+		}
+		l.setSysctl(name, value)
+		return nil
+	}, func() string { return fmt.Sprintf("set %s of %s to %s", name, k.labelLocked(index), value) })
+}
+
+// WriteSysctl sets a sysctl of a link in the host, as an administrator does.
+func (k *Kernel) WriteSysctl(name, sysctl, value string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.needLocked(hostNS, name).setSysctl(sysctl, value)
+}
+
+// setSysctl sets a sysctl of a link.
+func (l *link) setSysctl(name, value string) {
+	if l.sysctls == nil {
+		l.sysctls = map[string]string{}
+	}
+	l.sysctls[name] = value
+	if value == sysctls[name] {
+		delete(l.sysctls, name)
 	}
 }
 

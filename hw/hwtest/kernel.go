@@ -29,6 +29,7 @@ type Kernel struct {
 	NoLiveRename bool          // a link that is up cannot be renamed: Linux before 6.2
 	NoLiveMAC    bool          // hardware that is up does not change its MAC, as most drivers (eth_prepare_mac_addr_change, Linux 6.12)
 	NoImmutable  bool          // it is not told which links cannot leave their namespace: Linux 6.12 to 6.14
+	ProcSys      bool          // /proc/sys can be written; in a container it is read-only
 	NoKinds      []string      // kinds of link that no module makes
 	CPUs         string        // those that there are, "0-7"
 	NoProcIRQ    bool          // package hw was not given /proc/irq

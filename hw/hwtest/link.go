@@ -43,8 +43,10 @@ type link struct {
 	mode      string  // of a macvlan or ipvlan
 	lowerMAC  hw.MAC  // of a device with a macvlan in mode passthru: what it has again when that is gone
 	addrs     []address
-	entries   []hw.Entry // what else is configured: see Kernel.Configure
-	tuning    *hw.Tuning // nil: as its driver makes it
+	entries   []hw.Entry        // what else is configured: see Kernel.Configure
+	leftOut   []string          // what cannot be added again: see Kernel.AddFilter
+	sysctls   map[string]string // those that are not the default
+	tuning    *hw.Tuning        // nil: as its driver makes it
 }
 
 // virtual kinds are no hardware.

@@ -125,7 +125,7 @@ func (k *Kernel) leaveLocked(l *link) {
 		k.releaseLocked(l)
 	}
 	k.setUpLocked(l, false)
-	l.addrs, l.entries = nil, nil
+	l.addrs, l.entries, l.leftOut, l.sysctls = nil, nil, nil, nil
 	k.hideLocked(l)
 }
 

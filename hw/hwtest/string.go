@@ -3,6 +3,7 @@ package hwtest
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -77,6 +78,9 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 	}
 	for _, e := range l.entries {
 		fmt.Fprintf(b, "    %s\n", e.Text)
+	}
+	for _, name := range slices.Sorted(maps.Keys(l.sysctls)) {
+		fmt.Fprintf(b, "    %s = %s\n", name, l.sysctls[name])
 	}
 	var routes []string
 	for _, r := range k.routes {

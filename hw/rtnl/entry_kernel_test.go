@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/mellanox/passthrough/hw"
 )
 
@@ -150,3 +152,89 @@ func soon(t *testing.T, want string, got func(*testing.T) string) {
 		}
 	}
 }
+
+// TestSysctlsComeBack: the settings that a device had of its own are there again, also where /proc/sys is read-only, but for those that
+// rtnetlink has nothing for.
+func TestSysctlsComeBack(t *testing.T) {
+	lost := []string{"net.ipv6.conf.*.accept_ra", "net.ipv6.conf.*.disable_ipv6", "net.ipv6.conf.*.proxy_ndp"}
+	for _, writable := range []bool{true, false} {
+		t.Run(fmt.Sprint("writable ", writable), func(t *testing.T) {
+			w := newWorld(t)
+			w.Add(t, "veth", "ct0", "ct1")
+			k := openKernel(t, sys, "")
+			l, err := k.LinkNamed("ct0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defaults, err := k.Sysctls(0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			sh(t, changeSysctls)
+			if !writable {
+				sh(t, "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys")
+				t.Cleanup(func() { sh(t, "umount /proc/sys") })
+			}
+			h := openHost(t)
+			n, err := h.Netdev("ct0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := k.Sysctls(l.Index)
+			if err != nil {
+				t.Fatal(err)
+			}
+			changed := 0
+			for name, value := range want {
+				if value != defaults[name] {
+					changed++
+				}
+			}
+			if changed < 60 {
+				t.Errorf("only %d sysctls differ", changed)
+			}
+			if !writable {
+				for _, name := range lost {
+					want[name] = defaults[name]
+				}
+			}
+			warned, err := h.NotRestored(n)
+			if n := len(lost); err != nil || writable && len(warned) > 0 || !writable && len(warned) != n {
+				t.Errorf("not restored: %q, %v", warned, err)
+			}
+			was, err := h.SnapshotNetdev(n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lend(t, w, h, n)
+			var partly *hw.UnrestoredError
+			if err := h.RestoreNetdev(n.ID, was); writable && err != nil || !writable && !errors.As(err, &partly) {
+				t.Errorf("restored: %v", err)
+			}
+			if n, err = h.Netdev("ct0"); err != nil {
+				t.Fatal(err)
+			}
+			got, err := k.Sysctls(n.Index)
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("sysctls (%v): -want +got\n%s", err, diff)
+			}
+		})
+	}
+}
+
+// changeSysctls gives ct0 another value than the default of every sysctl that rtnetlink can set, and of some others.
+const changeSysctls = `
+	for f in /proc/sys/net/ipv4/conf/ct0/* /proc/sys/net/ipv[46]/neigh/ct0/*; do
+		case $f in */mc_forwarding | */base_reachable_time | */retrans_time | */unres_qlen) continue ;; esac
+		v=$(cat $f)
+		case $f in
+		*/force_igmp_version | */medium_id | */tag) echo 2 >$f ;;
+		*conf*) [ $v = 0 ] && echo 1 >$f || echo 0 >$f ;;
+		*_ms) echo $((v + 5000)) >$f ;;
+		*) echo $((v + 1)) >$f ;;
+		esac
+	done
+	echo 1 >/proc/sys/net/ipv6/conf/ct0/addr_gen_mode
+	echo 0 >/proc/sys/net/ipv6/conf/ct0/accept_ra
+	echo 1 >/proc/sys/net/ipv6/conf/ct0/disable_ipv6
+	echo 1 >/proc/sys/net/ipv6/conf/ct0/proxy_ndp`

@@ -23,7 +23,7 @@ func (k *Kernel) Links() ([]hw.Link, error) {
 // listLinks lists the links without their counters and VFs. The library's own listing requests those of every VF, and
 // fails for all links if those of one PF exceed a message.
 func (k *Kernel) listLinks() ([]hw.Link, error) {
-	answers, err := dump(func() ([][]byte, error) { return k.dumpLinks(skipStats) })
+	answers, err := dump(func() ([][]byte, error) { return dumpLinks(k.sockets, skipStats) })
 	if err != nil {
 		return nil, err
 	}
@@ -39,8 +39,8 @@ func (k *Kernel) listLinks() ([]hw.Link, error) {
 }
 
 // dumpLinks requests all links, with a filter (RTEXT_FILTER_*); each answer is an ifinfomsg with its attributes.
-func (k *Kernel) dumpLinks(filter uint32) (answers [][]byte, err error) {
-	err = k.sockets.use(func(s *nl.SocketHandle) (err error) {
+func dumpLinks(p pool, filter uint32) (answers [][]byte, err error) {
+	err = p.use(func(s *nl.SocketHandle) (err error) {
 		req := request(s, unix.RTM_GETLINK, unix.NLM_F_DUMP)
 		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(filter)))
@@ -190,19 +190,19 @@ func (k *Kernel) SetLink(index int, a hw.LinkAttr, want hw.Link) error {
 	}
 	msg := nl.IfInfomsg{IfInfomsg: unix.IfInfomsg{Flags: m.Flags, Change: m.Mask}}
 	if m.Attr == 0 {
-		return k.change(unix.RTM_SETLINK, msg, index)
+		return send(k.changers, unix.RTM_SETLINK, msg, index)
 	}
-	return k.change(unix.RTM_SETLINK, msg, index, nl.NewRtAttr(int(m.Attr), m.Value))
+	return send(k.changers, unix.RTM_SETLINK, msg, index, nl.NewRtAttr(int(m.Attr), m.Value))
 }
 
 // AddAltName implements [hw.Kernel].
 func (k *Kernel) AddAltName(index int, name string) error {
-	return k.change(unix.RTM_NEWLINKPROP, nl.IfInfomsg{}, index, altNames(name))
+	return send(k.changers, unix.RTM_NEWLINKPROP, nl.IfInfomsg{}, index, altNames(name))
 }
 
 // RemoveAltName implements [hw.Kernel].
 func (k *Kernel) RemoveAltName(index int, name string) error {
-	return k.change(unix.RTM_DELLINKPROP, nl.IfInfomsg{}, index, altNames(name))
+	return send(k.changers, unix.RTM_DELLINKPROP, nl.IfInfomsg{}, index, altNames(name))
 }
 
 // altNames is an IFLA_PROP_LIST with one alternative name.
@@ -210,11 +210,6 @@ func altNames(name string) *nl.RtAttr {
 	list := nl.NewRtAttr(unix.IFLA_PROP_LIST|unix.NLA_F_NESTED, nil)
 	list.AddRtAttr(unix.IFLA_ALT_IFNAME, []byte(name))
 	return list
-}
-
-// change changes a link.
-func (k *Kernel) change(msgType int, msg nl.IfInfomsg, index int, attrs ...*nl.RtAttr) error {
-	return send(k.changers, msgType, msg, index, attrs...)
 }
 
 // send sends a message about a link over one of the sockets of a pool, and waits until the kernel has done what it says.

@@ -123,3 +123,33 @@ func addTC(p pool, msgType, index int, e hw.Entry) error {
 	putIndex(m.head, 4, index)
 	return unlessExists(sendMessage(p, msgType, unix.NLM_F_CREATE|unix.NLM_F_EXCL, m.body()))
 }
+
+// LeftOut implements [hw.Kernel].
+func (k *Kernel) LeftOut(index int) (texts []string, _ error) {
+	const ingress, egress = 0xfffffff2, 0xfffffff3 // TC_H_MIN_INGRESS and TC_H_MIN_EGRESS of clsact
+	body := make([]byte, sizeofTcMsg)
+	putIndex(body, 4, index)
+	answers, err := listMessages(k.sockets, unix.RTM_GETQDISC, unix.RTM_NEWQDISC, body)
+	if err != nil {
+		return nil, err
+	}
+	items, err := tcItems(answers, index, hw.EntryQdisc)
+	if err != nil {
+		return nil, err
+	}
+	for _, i := range items {
+		parents := []uint32{i.handle}
+		if i.parent == tcIngress {
+			parents = []uint32{i.handle, ingress, egress}
+		}
+		for _, parent := range parents {
+			binary.NativeEndian.PutUint32(body[12:], parent)
+			filters, err := listMessages(k.sockets, unix.RTM_GETTFILTER, unix.RTM_NEWTFILTER, body)
+			if err == nil && len(filters) > 0 {
+				texts = append(texts, fmt.Sprintf("filters of %s", i.entry.Text))
+				break
+			}
+		}
+	}
+	return texts, nil
+}

@@ -41,7 +41,7 @@ func explainTooMany(err error) error {
 
 // getFromDump returns the answer about one link from the listing of all.
 func (k *Kernel) getFromDump(index int, filter uint32) ([]byte, error) {
-	all, err := dump(func() ([][]byte, error) { return k.dumpLinks(filter) })
+	all, err := dump(func() ([][]byte, error) { return dumpLinks(k.sockets, filter) })
 	if err != nil {
 		return nil, err
 	}
@@ -104,5 +104,5 @@ func (k *Kernel) SetVF(pf, vf int, a hw.VFAttr, want hw.VFState) error {
 	}
 	list := nl.NewRtAttr(unix.IFLA_VFINFO_LIST, nil)
 	list.AddRtAttr(unix.IFLA_VF_INFO, nil).AddRtAttr(int(attr), value)
-	return k.change(unix.RTM_SETLINK, nl.IfInfomsg{}, pf, list)
+	return send(k.changers, unix.RTM_SETLINK, nl.IfInfomsg{}, pf, list)
 }

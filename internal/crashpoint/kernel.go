@@ -62,6 +62,12 @@ func (k kernel) AddEntry(index int, e hw.Entry) error {
 	return k.points.around("add-entry", fmt.Sprintf("link %d: %s", index, e.Text), func() error { return k.Kernel.AddEntry(index, e) })
 }
 
+// SetSysctl implements [hw.Kernel], with points.
+func (k kernel) SetSysctl(index int, name, value string) error {
+	return k.points.around("set-sysctl", fmt.Sprintf("link %d: %s=%s", index, name, value),
+		func() error { return k.Kernel.SetSysctl(index, name, value) })
+}
+
 // Solicit implements [hw.Kernel], with points: it makes an entry of the neighbour table.
 func (k kernel) Solicit(index int, a netip.Addr) error {
 	return k.points.around("solicit", fmt.Sprintf("link %d: %s", index, a), func() error { return k.Kernel.Solicit(index, a) })

@@ -62,7 +62,19 @@ func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledg
 	if err := m.host.CheckTuning(n, o.TuningSpec()); err != nil {
 		return nil, err
 	}
-	return []ledger.Device{{ID: n.ID, Name: n.Name}}, nil
+	return []ledger.Device{{ID: n.ID, Name: n.Name}}, m.warnOfLosses(n)
+}
+
+// warnOfLosses logs what a device will not have any more when it comes home. A bond stays at home.
+func (m passthrough) warnOfLosses(n hw.Netdev) error {
+	if n.Kind == hw.Bond {
+		return nil
+	}
+	lost, err := m.host.NotRestored(n)
+	if len(lost) > 0 {
+		m.log.Warn("device has settings that will be lost with the first container", zap.String("device", n.Name), zap.Strings("lost", lost))
+	}
+	return err
 }
 
 // checkMovable refuses a device that can be in no container, neither itself nor, as a bond, by its proxy.
