@@ -1,10 +1,10 @@
-package ipamdrv_test
+package pool_test
 
 import (
 	"strings"
 	"testing"
 
-	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/ipamdrv/pool"
 )
 
 // TestAllocationOrder: which addresses are allocated, in which order, until the pool is full.
@@ -22,39 +22,39 @@ func TestAllocationOrder(t *testing.T) {
 		{"invented gateway", "10.1.0.0/24", "", "", []string{"10.1.0.2/24", "10.1.0.3/24"}, ""},
 		{"smallest that keeps", "10.1.0.0/29", "", "-",
 			[]string{"10.1.0.2/29", "10.1.0.3/29", "10.1.0.4/29", "10.1.0.5/29", "10.1.0.6/29"},
-			"pool 10.1.0.0/29: request address: all 5 addresses are in use; " + remove +
+			"all 5 addresses are in use; " + remove +
 				"--subnet; 10.1.0.1 is kept for a router, a container can have it with --ip"},
 		{"too small to keep", "10.1.0.0/30", "", "-", []string{"10.1.0.1/30", "10.1.0.2/30"},
-			"pool 10.1.0.0/30: request address: all 2 addresses are in use; " + remove + "--subnet"},
+			"all 2 addresses are in use; " + remove + "--subnet"},
 		{"two addresses", "10.1.0.0/31", "", "-", []string{"10.1.0.0/31", "10.1.0.1/31"},
-			"pool 10.1.0.0/31: request address: all 2 addresses are in use; " + remove + "--subnet"},
+			"all 2 addresses are in use; " + remove + "--subnet"},
 		{"two addresses and a gateway", "10.1.0.0/31", "", "10.1.0.0", []string{"10.1.0.1/31"},
-			"pool 10.1.0.0/31: request address: all 2 addresses are in use, 10.1.0.0 as the gateway; " + remove + "--subnet"},
+			"all 2 addresses are in use, 10.1.0.0 as the gateway; " + remove + "--subnet"},
 		{"two addresses and an invented gateway", "10.1.0.0/31", "", "", []string{"10.1.0.1/31"},
-			"pool 10.1.0.0/31: request address: all 2 addresses are in use, 10.1.0.0 as a gateway that the engine requested; " + remove +
+			"all 2 addresses are in use, 10.1.0.0 as a gateway that the engine requested; " + remove +
 				"--subnet or with --ipam-opt gateway=none"},
 		{"one address, which is an invented gateway", "fd00::5/128", "", "", nil,
-			"pool fd00::5/128: request address: the one address is in use, fd00::5 as a gateway that the engine requested; create the " +
+			"the one address is in use, fd00::5 as a gateway that the engine requested; create the " +
 				"network with a larger --subnet or with --ipam-opt gateway=none"},
 		{"one address", "10.1.0.7/32", "", "-", []string{"10.1.0.7/32"},
-			"pool 10.1.0.7/32: request address: the one address is in use; " + remove + "--subnet"},
+			"the one address is in use; " + remove + "--subnet"},
 		{"host bits", "10.1.0.7/24", "10.1.0.130/25", "10.1.0.1", []string{"10.1.0.128/24", "10.1.0.129/24"}, ""},
 		{"range at the end", "10.1.0.0/24", "10.1.0.252/30", "-", []string{"10.1.0.252/24", "10.1.0.253/24", "10.1.0.254/24"},
-			"pool 10.1.0.0/24: request address: all 3 addresses of ip-range 10.1.0.252/30 are in use; " + remove + "--ip-range"},
+			"all 3 addresses of ip-range 10.1.0.252/30 are in use; " + remove + "--ip-range"},
 		{"range at the start", "10.1.0.0/24", "10.1.0.0/30", "-", []string{"10.1.0.2/24", "10.1.0.3/24"},
-			"pool 10.1.0.0/24: request address: all 2 addresses of ip-range 10.1.0.0/30 are in use; " + remove +
+			"all 2 addresses of ip-range 10.1.0.0/30 are in use; " + remove +
 				"--ip-range; 10.1.0.1 is kept for a router, a container can have it with --ip"},
 		{"range of the router's alone", "10.1.0.0/24", "10.1.0.1/32", "-", []string{"10.1.0.1/24"},
-			"pool 10.1.0.0/24: request address: the one address of ip-range 10.1.0.1/32 is in use; " + remove + "--ip-range"},
+			"the one address of ip-range 10.1.0.1/32 is in use; " + remove + "--ip-range"},
 		{"range of the router's and the network's", "10.1.0.0/24", "10.1.0.0/31", "-", []string{"10.1.0.1/24"},
-			"pool 10.1.0.0/24: request address: the one address of ip-range 10.1.0.0/31 is in use; " + remove + "--ip-range"},
+			"the one address of ip-range 10.1.0.0/31 is in use; " + remove + "--ip-range"},
 		{"gateway is the range", "10.1.0.0/24", "10.1.0.9/32", "10.1.0.9", nil,
-			"pool 10.1.0.0/24: request address: the one address of ip-range 10.1.0.9/32 is in use, 10.1.0.9 as the gateway; create the " +
+			"the one address of ip-range 10.1.0.9/32 is in use, 10.1.0.9 as the gateway; create the " +
 				"network with a larger --ip-range"},
 		{"gateway outside the range", "10.1.0.0/24", "10.1.0.64/26", "10.1.0.200", []string{"10.1.0.64/24"}, ""},
 		{"large", "10.0.0.0/8", "10.255.255.252/30", "-",
 			[]string{"10.255.255.252/8", "10.255.255.253/8", "10.255.255.254/8"},
-			"pool 10.0.0.0/8: request address: all 3 addresses of ip-range 10.255.255.252/30 are in use; " + remove +
+			"all 3 addresses of ip-range 10.255.255.252/30 are in use; " + remove +
 				"--ip-range"},
 		{"gateway as IPv6", "10.1.0.0/24", "10.1.0.128/25", "::ffff:10.1.0.1", []string{"10.1.0.128/24"}, ""},
 
@@ -62,18 +62,18 @@ func TestAllocationOrder(t *testing.T) {
 		{"IPv6 as written by hand", "FD00:0001:0::/64", "", "fd00:1:0::0001", []string{"fd00:1::2/64"}, ""},
 		{"IPv6 of eight", "fd00::/125", "", "-",
 			[]string{"fd00::2/125", "fd00::3/125", "fd00::4/125", "fd00::5/125", "fd00::6/125", "fd00::7/125"},
-			"pool fd00::/125: request address: all 6 addresses are in use; " + remove +
+			"all 6 addresses are in use; " + remove +
 				"--subnet; fd00::1 is kept for a router, a container can have it with --ip6"},
 		{"IPv6 of four", "fd00::/126", "", "-", []string{"fd00::1/126", "fd00::2/126", "fd00::3/126"},
-			"pool fd00::/126: request address: all 3 addresses are in use; " + remove + "--subnet"},
+			"all 3 addresses are in use; " + remove + "--subnet"},
 		{"IPv6 of two", "fd00::/127", "", "-", []string{"fd00::/127", "fd00::1/127"},
-			"pool fd00::/127: request address: all 2 addresses are in use; " + remove + "--subnet"},
+			"all 2 addresses are in use; " + remove + "--subnet"},
 		{"IPv6 of one", "fd00::5/128", "", "-", []string{"fd00::5/128"},
-			"pool fd00::5/128: request address: the one address is in use; " + remove + "--subnet"},
+			"the one address is in use; " + remove + "--subnet"},
 		{"more than 2^64", "fd00:1::/48", "", "-", []string{"fd00:1::2/48", "fd00:1::3/48"}, ""},
 		{"range above 2^64", "fd00:1::/48", "fd00:1:0:ffff:ffff:ffff:ffff:fffe/127", "-",
 			[]string{"fd00:1:0:ffff:ffff:ffff:ffff:fffe/48", "fd00:1:0:ffff:ffff:ffff:ffff:ffff/48"},
-			"pool fd00:1::/48: request address: all 2 addresses of ip-range fd00:1:0:ffff:ffff:ffff:ffff:fffe/127 are in use; " +
+			"all 2 addresses of ip-range fd00:1:0:ffff:ffff:ffff:ffff:fffe/127 are in use; " +
 				remove + "--ip-range"},
 		{"range of 2^64", "fd00:1::/32", "fd00:1:5::/64", "", []string{"fd00:1:5::/32", "fd00:1:5::1/32"}, ""},
 		{"range of more than 2^64", "fd00:1::/32", "fd00:1:8000::/33", "", []string{"fd00:1:8000::/32"}, ""},
@@ -81,25 +81,24 @@ func TestAllocationOrder(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			withFixture(t, func(b *fixture) {
-				n := b.pool(test.subnet, test.within)
+			withPool(t, test.subnet, test.within, nil, func(f *fixture) {
 				if test.gateway != "-" {
-					if _, err := b.request(n, test.gateway, asGateway); err != nil {
+					if _, err := f.request(pool.Gateway, test.gateway, ""); err != nil {
 						t.Fatal(err)
 					}
 				}
 				for _, want := range test.want {
-					b.gives(n, "", nil, want)
+					f.gives(pool.Any, "", "", want)
 				}
 				if test.full == "" {
 					return
 				}
-				b.restart()
-				b.refuses(n, "", nil, ipamdrv.ErrFull, test.full)
+				f.restart()
+				f.refuses(pool.Any, "", pool.ErrFull, test.full)
 				for _, full := range test.want { // the released address is the next one
 					addr, _, _ := strings.Cut(full, "/")
-					b.release(n, addr)
-					b.gives(n, "", nil, full)
+					f.release(addr)
+					f.gives(pool.Any, "", "", full)
 				}
 			})
 		})
@@ -108,19 +107,18 @@ func TestAllocationOrder(t *testing.T) {
 
 // TestRouterReserved: without a gateway the router's address is not allocated while others are free; a container can request it.
 func TestRouterReserved(t *testing.T) {
-	withFixture(t, func(b *fixture) {
-		n := b.pool("10.99.0.0/29", "")
+	withPool(t, "10.99.0.0/29", "", nil, func(f *fixture) {
 		for _, want := range []string{"10.99.0.2/29", "10.99.0.3/29", "10.99.0.4/29", "10.99.0.5/29", "10.99.0.6/29"} {
-			b.gives(n, "", nil, want)
+			f.gives(pool.Any, "", "", want)
 		}
-		b.gives(n, "10.99.0.1", nil, "10.99.0.1/29")
-		b.refuses(n, "", nil, ipamdrv.ErrFull, "pool 10.99.0.0/29: request address: all 6 addresses are in use; "+
+		f.gives(pool.Exact, "10.99.0.1", "", "10.99.0.1/29")
+		f.refuses(pool.Any, "", pool.ErrFull, "all 6 addresses are in use; "+
 			"remove a container, or create the network with a larger --subnet")
-		b.release(n, "10.99.0.1")
-		b.release(n, "10.99.0.4")
-		b.gives(n, "", nil, "10.99.0.4/29")
-		b.release(n, "10.99.0.4")
-		b.gives(n, "10.99.0.4", asGateway, "10.99.0.4/29")
-		b.gives(n, "", nil, "10.99.0.1/29") // with a gateway the first address is like any other
+		f.release("10.99.0.1")
+		f.release("10.99.0.4")
+		f.gives(pool.Any, "", "", "10.99.0.4/29")
+		f.release("10.99.0.4")
+		f.gives(pool.Gateway, "10.99.0.4", "", "10.99.0.4/29")
+		f.gives(pool.Any, "", "", "10.99.0.1/29") // with a gateway the first address is like any other
 	})
 }

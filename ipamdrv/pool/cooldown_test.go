@@ -1,0 +1,106 @@
+package pool_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/mellanox/passthrough/ipamdrv/pool"
+	"github.com/mellanox/passthrough/store"
+)
+
+func TestReuseImmediately(t *testing.T) {
+	withPool(t, "10.99.0.0/24", "", []string{"reuse=immediate"}, func(f *fixture) {
+		for range 3 {
+			f.gives(pool.Any, "", "", "10.99.0.2/24")
+			f.gives(pool.Any, "", "", "10.99.0.3/24")
+			f.release("10.99.0.2")
+			f.gives(pool.Any, "", "", "10.99.0.2/24")
+			f.release("10.99.0.3")
+			f.release("10.99.0.2")
+			f.restart()
+		}
+	})
+}
+
+// TestQuarantine: a released address is not allocated before its cooldown is over, also after a restart. A container can request it.
+func TestQuarantine(t *testing.T) {
+	withPool(t, "10.99.0.0/30", "", []string{"quarantine=30s"}, func(f *fixture) {
+		f.gives(pool.Any, "", "", "10.99.0.1/30")
+		f.gives(pool.Any, "", "", "10.99.0.2/30")
+		f.release("10.99.0.1")
+		f.release("10.99.0.1")
+		full := "all 2 addresses are taken, 1 of them in quarantine; " +
+			"remove a container, or create the network with a larger --subnet"
+		f.refuses(pool.Any, "", pool.ErrFull, full)
+		f.gives(pool.Exact, "10.99.0.1", "", "10.99.0.1/30")
+		f.release("10.99.0.1")
+		time.Sleep(30*time.Second - time.Nanosecond)
+		f.restart()
+		f.refuses(pool.Any, "", pool.ErrFull, full)
+		time.Sleep(time.Nanosecond)
+		f.gives(pool.Any, "", "", "10.99.0.1/30")
+	})
+}
+
+// TestExpiredCooldownsRemoved: allocations remove the records of expired cooldowns, however many there are.
+func TestExpiredCooldownsRemoved(t *testing.T) {
+	withPool(t, "10.99.0.0/24", "", []string{"quarantine=1s"}, func(f *fixture) {
+		for i := range 200 {
+			f.gives(pool.Any, "", "", fmt.Sprintf("10.99.0.%d/24", i+2))
+		}
+		for i := range 200 {
+			f.release(fmt.Sprintf("10.99.0.%d", i+2))
+		}
+		time.Sleep(time.Second)
+		for range 15 { // each removes up to 16 records
+			if _, err := f.request(pool.Any, "", ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if left := f.leases(); len(left) != 15 {
+			t.Errorf("15 are leased, and there are %d records", len(left))
+		}
+	})
+}
+
+// TestStickyGivenWhenFull: an address that is kept for a container is given to another one if no other is left, the one that was released
+// first. One in quarantine is not.
+func TestStickyGivenWhenFull(t *testing.T) {
+	withPool(t, "10.99.0.0/29", "", []string{"sticky=1h", "quarantine=10s"}, func(f *fixture) {
+		for i, name := range []string{"c0", "c1", "c2", "c3", "c4"} {
+			f.gives(pool.Any, "", name, fmt.Sprintf("10.99.0.%d/29", i+2))
+		}
+		for _, a := range []string{"10.99.0.5", "10.99.0.3", "10.99.0.6"} {
+			f.release(a)
+			time.Sleep(4 * time.Second)
+		}
+		f.refuses(pool.Exact, "10.99.0.2", pool.ErrInUse, "in use since "+
+			`2000-01-01 00:00:00 UTC by container "c0"`)
+		f.gives(pool.Any, "", "new", "10.99.0.5/29")
+		f.refuses(pool.Any, "", pool.ErrFull, "all 5 addresses are taken, "+
+			"2 of them in quarantine; remove a container, or create the network with a larger --subnet; "+
+			"10.99.0.1 is kept for a router, a container can have it with --ip")
+		f.gives(pool.Any, "", "c4", "10.99.0.6/29") // the one that is kept for c4
+		time.Sleep(10 * time.Second)
+		f.gives(pool.Any, "", "newer", "10.99.0.3/29")
+	})
+}
+
+// TestCooldownFromTheFuture: a cooldown that was written while the clock was wrong ends.
+func TestCooldownFromTheFuture(t *testing.T) {
+	withPool(t, "10.99.0.0/30", "", []string{"quarantine=1h"}, func(f *fixture) {
+		for addr, since := range map[string]string{"10.99.0.1": "2000-01-01T00:30:00Z", "10.99.0.2": "2001-01-01T00:00:00Z"} {
+			op := store.Put("ipam/lease/"+f.h.ID+"/"+addr, []byte(`{"v":1,"kind":"resting","since":"`+since+`"}`))
+			if _, err := f.store.Txn(f.Context(), nil, []store.Op{op}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(90*time.Minute - time.Second)
+		f.refuses(pool.Any, "", pool.ErrFull, "all 2 addresses are taken, 2 of them in "+
+			"quarantine; remove a container, or create the network with a larger --subnet")
+		time.Sleep(time.Second)
+		f.gives(pool.Any, "", "", "10.99.0.1/30")
+		f.gives(pool.Any, "", "", "10.99.0.2/30")
+	})
+}
