@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/mellanox/passthrough/internal/number"
 	"syscall"
 )
 
@@ -235,24 +237,9 @@ const maxCPU = 1<<14 - 1
 // ParseCPUs reads a list such as "2,4-7", the format of the kernel; of repeated numbers the first counts. The error
 // matches ErrInvalid.
 func ParseCPUs(text string) (CPUs, error) {
-	var all CPUs
-	seen := map[int]bool{}
-	for _, part := range strings.Split(strings.ReplaceAll(text, " ", ""), ",") {
-		from, to, isRange := strings.Cut(part, "-")
-		if !isRange {
-			to = from
-		}
-		first, err1 := strconv.ParseUint(from, 10, 14)
-		last, err2 := strconv.ParseUint(to, 10, 14)
-		if err1 != nil || err2 != nil || first > last {
-			return nil, because(ErrInvalid, "%q is not a list of cpus up to %d, such as 2,4-7", text, maxCPU)
-		}
-		for cpu := int(first); cpu <= int(last); cpu++ {
-			if !seen[cpu] {
-				seen[cpu] = true
-				all = append(all, cpu)
-			}
-		}
+	all, ok := number.ParseList(text, maxCPU)
+	if !ok {
+		return nil, because(ErrInvalid, "%q is not a list of cpus up to %d, such as 2,4-7", text, maxCPU)
 	}
 	return all, nil
 }

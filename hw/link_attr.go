@@ -50,12 +50,12 @@ type linkRow struct {
 // The attributes of a link.
 var (
 	LinkUp          = newLinkAttr("up", func(l *Link) *bool { return &l.Up }, flag(unix.IFF_UP))
-	LinkMaster      = newLinkAttr("master", func(l *Link) *int { return &l.Master }, number(unix.IFLA_MASTER))
+	LinkMaster      = newLinkAttr("master", func(l *Link) *int { return &l.Master }, uint32Attr(unix.IFLA_MASTER))
 	LinkName        = newLinkAttr("name", func(l *Link) *string { return &l.Name }, text(unix.IFLA_IFNAME))
 	LinkAlias       = newLinkAttr("alias", func(l *Link) *string { return &l.Alias }, text(unix.IFLA_IFALIAS))
 	LinkMAC         = newLinkAttr("mac", func(l *Link) *MAC { return &l.MAC }, address(unix.IFLA_ADDRESS))
-	LinkMTU         = newLinkAttr("mtu", func(l *Link) *int { return &l.MTU }, number(unix.IFLA_MTU))
-	LinkTxQLen      = newLinkAttr("txqueuelen", func(l *Link) *int { return &l.TxQLen }, number(unix.IFLA_TXQLEN))
+	LinkMTU         = newLinkAttr("mtu", func(l *Link) *int { return &l.MTU }, uint32Attr(unix.IFLA_MTU))
+	LinkTxQLen      = newLinkAttr("txqueuelen", func(l *Link) *int { return &l.TxQLen }, uint32Attr(unix.IFLA_TXQLEN))
 	LinkPromisc     = newLinkAttr("promisc", func(l *Link) *bool { return &l.Promisc }, flag(unix.IFF_PROMISC))
 	LinkAllMulti    = newLinkAttr("allmulti", func(l *Link) *bool { return &l.AllMulti }, flag(unix.IFF_ALLMULTI))
 	LinkNoARP       = newLinkAttr("noarp", func(l *Link) *bool { return &l.NoARP }, flag(unix.IFF_NOARP))
@@ -107,7 +107,7 @@ func flagOff(bit uint32) func(bool) (LinkMessage, error) {
 	return func(off bool) (LinkMessage, error) { return set(!off) }
 }
 
-func number(attr uint16) func(int) (LinkMessage, error) {
+func uint32Attr(attr uint16) func(int) (LinkMessage, error) {
 	return func(n int) (LinkMessage, error) {
 		return LinkMessage{Attr: attr, Value: binary.NativeEndian.AppendUint32(nil, uint32(n))}, nil
 	}

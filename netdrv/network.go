@@ -49,7 +49,7 @@ func readNetwork(ctx context.Context, s store.Store, nid string) (ledger.Network
 	if err != nil {
 		return r.Rec, nil, err
 	}
-	o, err := option.Parse(r.Rec.Options)
+	o, err := option.ParseStored(r.Rec.Options)
 	if err == nil && len(r.Rec.Devices) == 0 {
 		err = errors.New("its record names no device; remove the network and create it again")
 	}
@@ -85,7 +85,7 @@ func (x *networks) create(ctx context.Context, r *plugin.CreateNetworkRequest) e
 	if err != nil {
 		return err
 	}
-	o, err := option.Parse(raw)
+	o, err := x.parse(ctx, r.NetworkID, raw)
 	if err == nil {
 		err = option.CheckFamilies(raw, len(r.IPv4Data) > 0, len(r.IPv6Data) > 0)
 	}
@@ -119,6 +119,19 @@ func (x *networks) create(ctx context.Context, r *plugin.CreateNetworkRequest) e
 	internal, _ := r.Options[netlabel.Internal].(bool)
 	rec := x.engine.Confirmed(ledger.Network{Version: ledger.Version, ID: r.NetworkID, Options: raw, Internal: internal})
 	return x.add(ctx, cond, rec, o, others, r)
+}
+
+// parse parses the options of a request to create a network. A repeated request, which changes nothing, may have what an older version
+// accepted.
+func (x *networks) parse(ctx context.Context, nid string, raw map[string]string) (*option.Network, error) {
+	o, err := option.Parse(raw)
+	if err == nil {
+		return o, nil
+	}
+	if r, getErr := ledger.Get[ledger.Network](ctx, x.store, ledger.NetworkKey(nid)); getErr == nil && maps.Equal(r.Rec.Options, raw) {
+		return option.ParseStored(raw)
+	}
+	return nil, err
 }
 
 // add finds the devices and the gateways of a new network and writes its record.

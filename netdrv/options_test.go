@@ -8,6 +8,7 @@ import (
 
 	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/netdrv/option"
+	"github.com/mellanox/passthrough/store"
 )
 
 // known lists the names of the options of some scopes as errors do.
@@ -182,5 +183,32 @@ func TestVLANIsExclusive(t *testing.T) {
 		if err := m.create("f", "netdevice=ens1f0", "vlan=100"); err != nil {
 			t.Error(err)
 		}
+	})
+}
+
+// TestStoredNumbers: a network of an older version, which accepted more forms of a number, goes on with it; a new one is refused.
+func TestStoredNumbers(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=100")
+		kv, err := m.store.Get(m.ctx, "net/n")
+		m.must(err)
+		old := strings.ReplaceAll(string(kv.Value), `"100"`, `"+0100"`)
+		if old == string(kv.Value) {
+			t.Fatalf("no vlan in %s", old)
+		}
+		_, err = m.store.Txn(m.ctx, nil, []store.Op{store.Put("net/n", []byte(old))})
+		m.must(err)
+		m.restart()
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=+0100")
+		m.mustRun("a", "n")
+		if vfs, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index); err != nil || vfs[0].VLAN.ID != 100 {
+			t.Errorf("%v, %v", vfs, err)
+		}
+		wantError(t, m.create("two", "netdevice=ens1f0", "vlan=+0100"), `option vlan: "+0100" is not allowed; allowed: 0 to 4094, or keep`)
+		if err := m.create("two", "netdevice=ens1f0", "vlan=100"); err == nil || !strings.Contains(err.Error(), "option vlan: 100 is used on") {
+			t.Error(err)
+		}
+		m.end("a")
 	})
 }

@@ -30,6 +30,49 @@ func ParseDuration(text string, low, high time.Duration) (time.Duration, bool) {
 	return d, true
 }
 
+// ParseList parses a list of numbers and ranges from 0 to high, such as "0-3,7"; spaces may follow a comma. Each number is in the result once,
+// in the order of the text.
+func ParseList(text string, high int) ([]int, bool) {
+	var all []int
+	seen := map[int]bool{}
+	for i, part := range strings.Split(text, ",") {
+		if i > 0 {
+			part = strings.TrimLeft(part, " ")
+		}
+		from, to, isRange := strings.Cut(part, "-")
+		if !isRange {
+			to = from
+		}
+		first, ok := Parse(from, 0, high)
+		if !ok {
+			return nil, false
+		}
+		last, ok := Parse(to, first, high)
+		if !ok {
+			return nil, false
+		}
+		for n := first; n <= last; n++ {
+			if !seen[n] {
+				seen[n] = true
+				all = append(all, n)
+			}
+		}
+	}
+	return all, true
+}
+
+// CanonicalList is [Canonical] for a list: it returns one that [ParseList] accepts.
+func CanonicalList(text string) string {
+	parts := strings.Split(strings.ReplaceAll(text, " ", ""), ",")
+	for i, part := range parts {
+		from, to, isRange := strings.Cut(part, "-")
+		if parts[i] = Canonical(from); isRange {
+			parts[i] += "-" + Canonical(to)
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
 // Canonical returns the number or the duration in a form that [Parse] or [ParseDuration] accepts, and any other text as it is. It is for records
 // with the text of options, which older versions parsed with strconv and time: what they accepted must stay readable.
 func Canonical(text string) string {

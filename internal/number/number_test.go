@@ -2,6 +2,7 @@ package number_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 	"time"
 
@@ -44,6 +45,28 @@ func TestCanonical(t *testing.T) {
 	for text, want := range map[string]string{"0100": "100", "+100": "100", "100": "100", "-0": "0", " 7\n": "7", "+30s": "30s", "030s": "30s", "90s": "1m30s",
 		"": "", "x": "x", "1 2": "1 2", "yes": "yes"} {
 		if got := number.Canonical(text); got != want {
+			t.Errorf("%q: %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestParseList(t *testing.T) {
+	for text, want := range map[string][]int{"0": {0}, "2,4-7": {2, 4, 5, 6, 7}, "7, 3,2,  4": {7, 3, 2, 4}, "1-3,2,0-1": {1, 2, 3, 0}, "99": {99}, "5-5": {5}} {
+		if got, ok := number.ParseList(text, 99); !ok || !slices.Equal(got, want) {
+			t.Errorf("%q: %v, %v; want %v", text, got, ok, want)
+		}
+	}
+	for _, text := range []string{"", ",", "1,", "3-1", "-1", "1-", "01", "0-03", "+1", "1-+3", " 1", "1 ", "1 2", "1 ,2", "1,\n2", "1\n", "1 -2", "1- 2", "0x1", "100", "1.5",
+		"0-1:2", "0--1"} {
+		if got, ok := number.ParseList(text, 99); ok {
+			t.Errorf("%q is %v", text, got)
+		}
+	}
+}
+
+func TestCanonicalList(t *testing.T) {
+	for text, want := range map[string]string{"0-3,7": "0-3,7", " 00 - +3 ,07\n": "0-3,7", "": "", "x": "x", "1-": "1-", "numa": "numa"} {
+		if got := number.CanonicalList(text); got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}

@@ -73,7 +73,7 @@ func (m child) checkType(o *option.Network, n hw.Netdev) error {
 // checkBeside refuses what another network of the device excludes: the kernel has either macvlans or ipvlans on a device, and all its
 // ipvlans in one mode (drivers/net/ipvlan/ipvlan_main.c, Linux 6.12).
 func checkBeside(o *option.Network, n hw.Netdev, other ledger.Network) error {
-	have, err := option.Parse(other.Options)
+	have, err := option.ParseStored(other.Options)
 	if err != nil {
 		return fmt.Errorf("network %s: %w", ledger.ShortID(other.ID), err)
 	}

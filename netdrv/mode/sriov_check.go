@@ -48,7 +48,7 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 // notWhole refuses a PF that another network hands over whole.
 func notWhole(pf hw.PF, others []ledger.Network) error {
 	for _, n := range others {
-		o, err := option.Parse(n.Options)
+		o, err := option.ParseStored(n.Options)
 		if err == nil && o.Mode == option.ModePassthrough && n.Has(pf.ID) {
 			return conflict(n.ID, "option netdevice: %s is handed over whole by network %s", pf, ledger.ShortID(n.ID))
 		}

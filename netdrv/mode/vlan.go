@@ -35,7 +35,7 @@ func (m sriov) vlanOwners(ctx context.Context, network string, held alloc.Set) (
 // reserver returns the other network that has a VLAN on a PF by its options; nil if none has.
 func (v vlanOwners) reserver(vlan int, pf ledger.Device) *ledger.Network {
 	for _, n := range v.others {
-		o, err := option.Parse(n.Options)
+		o, err := option.ParseStored(n.Options)
 		if err == nil && o.VLAN != nil && *o.VLAN == vlan && n.Has(pf.ID) {
 			return &n
 		}

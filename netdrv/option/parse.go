@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/docker/libnetwork/netlabel"
+
+	"github.com/mellanox/passthrough/internal/number"
 )
 
 // longest is how many bytes the value of an option may have: a page. A list of that size takes milliseconds to read. One that
@@ -87,6 +89,30 @@ func texts(all map[string]any) (map[string]string, error) {
 		options[k] = s
 	}
 	return options, nil
+}
+
+// canonicalNumbers has the options whose values are numbers, with what makes a value that an older version accepted, such as 0100, one that
+// [Parse] accepts.
+var canonicalNumbers = map[string]func(string) string{
+	"vlan": number.Canonical, "vlan_qos": number.Canonical, "min_tx_rate": number.Canonical, "max_tx_rate": number.Canonical,
+	"mtu": number.Canonical, "txqlen": number.Canonical, "queues": number.Canonical, "ring_rx": number.Canonical, "ring_tx": number.Canonical,
+	"numvfs": number.Canonical, "numa": number.Canonical, "vf": number.Canonical,
+	"vfs": number.CanonicalList, "cores": number.CanonicalList, "pkey": canonicalPKey,
+}
+
+// ParseStored parses the options of a network's record. It accepts what older versions accepted.
+func ParseStored(stored map[string]string) (*Network, error) {
+	options := maps.Clone(stored)
+	for key, value := range stored {
+		name := strings.ToLower(key)
+		if name == LabelMTU {
+			name = "mtu"
+		}
+		if canonical := canonicalNumbers[name]; canonical != nil {
+			options[key] = canonical(strings.TrimSpace(value))
+		}
+	}
+	return Parse(options)
 }
 
 // Parse parses the options of a network. Keys are matched without regard to case. Errors name the option and the allowed values.
@@ -169,7 +195,10 @@ func canonical(raw map[string]string) (map[string]string, error) {
 		if _, twice := given[name]; twice {
 			return nil, fmt.Errorf("option %s: given twice", name)
 		}
-		given[name] = strings.TrimSpace(raw[key])
+		given[name] = raw[key]
+		if canonicalNumbers[name] == nil { // a number is given as it is, or refused
+			given[name] = strings.TrimSpace(raw[key])
+		}
 	}
 	return given, nil
 }

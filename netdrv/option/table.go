@@ -120,7 +120,7 @@ var options = []Option{
 	{For: ForBoth, Modes: vfsOnly, row: row{
 		Name: "vlan_qos", Values: "0 to 7", Default: "0",
 		Help:  "802.1p priority of the VLAN tag",
-		Parse: container(func(c *Container) **int { return &c.VLANQoS }, pointer(number(0, 7))),
+		Parse: container(func(c *Container) **int { return &c.VLANQoS }, pointer(within(0, 7))),
 	}},
 	{For: ForBoth, Modes: vfsOnly, row: row{
 		Name: "vlan_proto", Values: "802.1q or 802.1ad", Default: "802.1q",
@@ -151,19 +151,19 @@ var options = []Option{
 			Name: "link_state", Values: "auto, enable or disable", Default: "left as it is",
 			Help: "link of a VF: as the PF's (auto, the default on InfiniBand), always up, or always down",
 		}),
-	vfAttr(hw.VFRate, number(0, 1<<24), func(c *Container) **int { return &c.MinRate }, func(s *hw.VFState) *int { return &s.Rate.Min }, row{
+	vfAttr(hw.VFRate, within(0, 1<<24), func(c *Container) **int { return &c.MinRate }, func(s *hw.VFState) *int { return &s.Rate.Min }, row{
 		Name: "min_tx_rate", Values: "Mbit/s, 0 for none", Default: "left as it is",
 		Help: "guaranteed transmit rate of a VF",
 	}),
-	vfAttr(hw.VFRate, number(0, 1<<24), func(c *Container) **int { return &c.MaxRate }, func(s *hw.VFState) *int { return &s.Rate.Max }, row{
+	vfAttr(hw.VFRate, within(0, 1<<24), func(c *Container) **int { return &c.MaxRate }, func(s *hw.VFState) *int { return &s.Rate.Max }, row{
 		Name: "max_tx_rate", Values: "Mbit/s, 0 for no limit", Default: "left as it is",
 		Help: "maximum transmit rate of a VF",
 	}),
-	linkAttr(hw.LinkMTU, number(68, 65535), func(c *Container) **int { return &c.MTU }, func(s *hw.LinkState) *int { return &s.MTU }, row{
+	linkAttr(hw.LinkMTU, within(68, 65535), func(c *Container) **int { return &c.MTU }, func(s *hw.LinkState) *int { return &s.MTU }, row{
 		Name: "mtu", Values: "68 to 65535", Default: "left as it is",
 		Help: "MTU of the device; a VF's cannot be above its PF's, nor a child's above its parent's",
 	}),
-	linkAttr(hw.LinkTxQLen, number(1, 100000), func(c *Container) **int { return &c.TxQLen }, func(s *hw.LinkState) *int { return &s.TxQLen }, row{
+	linkAttr(hw.LinkTxQLen, within(1, 100000), func(c *Container) **int { return &c.TxQLen }, func(s *hw.LinkState) *int { return &s.TxQLen }, row{
 		Name: "txqlen", Values: "1 to 100000", Default: "left as it is",
 		Help: "length of the device's transmit queue, in packets",
 	}),
@@ -178,17 +178,17 @@ var options = []Option{
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "queues", Values: "1 to what the device can", Default: "left as it is",
 		Help:  "receive and transmit queues of the device (ethtool -L)",
-		Parse: container(func(c *Container) *int { return &c.Queues }, number(1, 1<<12)),
+		Parse: container(func(c *Container) *int { return &c.Queues }, within(1, 1<<12)),
 	}},
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "ring_rx", Values: "1 to what the device can", Default: "left as it is",
 		Help:  "packets that a receive queue holds (ethtool -G)",
-		Parse: container(func(c *Container) *int { return &c.RxRing }, number(1, 1<<24)),
+		Parse: container(func(c *Container) *int { return &c.RxRing }, within(1, 1<<24)),
 	}},
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "ring_tx", Values: "1 to what the device can", Default: "left as it is",
 		Help:  "packets that a transmit queue holds (ethtool -G)",
-		Parse: container(func(c *Container) *int { return &c.TxRing }, number(1, 1<<24)),
+		Parse: container(func(c *Container) *int { return &c.TxRing }, within(1, 1<<24)),
 	}},
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "ethtool", Values: "FEATURE=on or FEATURE=off, separated by commas, such as gro=off,tso=on", Default: "left as they are",
@@ -208,7 +208,7 @@ var options = []Option{
 	{For: ForContainer, Modes: vfsOnly, row: row{
 		Name: "vf", Values: "index, PCI address, MAC or name of a VF", Default: "the first that is free",
 		Help:  "the VF that the container gets",
-		Parse: container(func(c *Container) *string { return &c.VF }, text),
+		Parse: container(func(c *Container) *string { return &c.VF }, vfRef),
 	}},
 	{For: ForContainer, Modes: vfsOnly, OneVF: true, row: row{
 		Name: "sticky", Values: "a text of up to 200 bytes",
@@ -239,7 +239,7 @@ var options = []Option{
 	{For: ForNetwork, Modes: vfsOnly, row: row{
 		Name: "numvfs", Values: "1 to what the NIC can", Default: "all",
 		Help:  "how many VFs to create on a PF that has none",
-		Parse: network(func(n *Network) *int { return &n.NumVFs }, number(1, 1<<16)),
+		Parse: network(func(n *Network) *int { return &n.NumVFs }, within(1, 1<<16)),
 	}},
 	{For: ForBoth, row: row{
 		Name: "prefix", Values: "up to 10 letters, digits, _, - and .", Default: "eth",

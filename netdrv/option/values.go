@@ -2,6 +2,7 @@ package option
 
 import (
 	"fmt"
+	"math"
 	"net"
 	"regexp"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/number"
 	"github.com/mellanox/passthrough/internal/opttable"
 )
 
@@ -52,15 +54,24 @@ func matching(pattern *regexp.Regexp) func(string) (string, error) {
 	}
 }
 
-// number returns a parser of a decimal number from low to high.
-func number(low, high int) func(string) (int, error) {
-	return func(s string) (int, error) {
-		n, err := strconv.Atoi(s)
-		if err != nil || n < low || n > high {
-			return 0, opttable.ErrNotAllowed
-		}
-		return n, nil
+// allowed turns the result of a parser of package number into that of an option's.
+func allowed[T any](value T, ok bool) (T, error) {
+	if !ok {
+		return value, opttable.ErrNotAllowed
 	}
+	return value, nil
+}
+
+// vfRef parses what names a VF; if it is a number, it is an index.
+func vfRef(s string) (string, error) {
+	_, err := strconv.Atoi(strings.TrimSpace(s))
+	_, index := number.Parse(s, 0, maxVFs)
+	return allowed(s, index || err != nil && strings.TrimSpace(s) == s)
+}
+
+// within returns a parser of a decimal number from low to high.
+func within(low, high int) func(string) (int, error) {
+	return func(s string) (int, error) { return allowed(number.Parse(s, low, high)) }
 }
 
 // boolean parses yes and no as people write them.
@@ -105,7 +116,7 @@ func parseVLAN(n *Network, text string) error {
 		n.VLAN = nil
 		return nil
 	}
-	id, err := number(0, 4094)(text)
+	id, err := within(0, 4094)(text)
 	n.VLAN = &id
 	return err
 }
@@ -114,41 +125,29 @@ func parseVLAN(n *Network, text string) error {
 const maxVFs = 1<<16 - 1
 
 // ranges parses indexes of VFs: "0-3,7". Each is in the result once, in the order of the text.
-func ranges(v string) ([]int, error) {
-	var all []int
-	seen := map[int]bool{}
-	for _, part := range strings.Split(strings.ReplaceAll(v, " ", ""), ",") {
-		from, to, isRange := strings.Cut(part, "-")
-		if !isRange {
-			to = from
-		}
-		first, err := number(0, maxVFs)(from)
-		if err != nil {
-			return nil, err
-		}
-		last, err := number(first, maxVFs)(to)
-		if err != nil {
-			return nil, err
-		}
-		for i := first; i <= last; i++ {
-			if !seen[i] {
-				seen[i] = true
-				all = append(all, i)
-			}
-		}
-	}
-	return all, nil
-}
+func ranges(v string) ([]int, error) { return allowed(number.ParseList(v, maxVFs)) }
+
+// validPKey matches the forms of a P_Key.
+var validPKey = regexp.MustCompile(`^(0[xX][0-9a-fA-F]{1,4}|[1-9][0-9]{0,4})$`)
 
 // pkey parses a P_Key. The top bit says that the member is a full one, which alone can talk to all (InfiniBand
 // Architecture 10.9.3); the kernel sets it as well (drivers/infiniband/ulp/ipoib/ipoib_main.c, create_child_store, Linux 6.12).
 func pkey(v string) (int, error) {
 	const full = 0x8000
 	n, err := strconv.ParseUint(v, 0, 16)
-	if err != nil || n&^full == 0 {
+	if err != nil || n&^full == 0 || !validPKey.MatchString(v) {
 		return 0, opttable.ErrNotAllowed
 	}
 	return int(n | full), nil
+}
+
+// canonicalPKey returns a P_Key that an older version accepted in a form that pkey accepts, and any other text as it is.
+func canonicalPKey(v string) string {
+	n, err := strconv.ParseUint(strings.TrimSpace(v), 0, 16)
+	if err != nil {
+		return v
+	}
+	return fmt.Sprintf("%#04x", n)
 }
 
 // ParseMAC parses a user's MAC into the form that devices show; "" is none. A device can have six octets that are neither zero nor a
@@ -182,11 +181,8 @@ func numa(v string) (NUMA, error) {
 	case "auto":
 		return NUMA{Auto: true}, nil
 	}
-	node, err := strconv.Atoi(v)
-	if err != nil || node < 0 {
-		return NUMA{}, opttable.ErrNotAllowed
-	}
-	return NUMA{Given: true, Node: node}, nil
+	node, err := within(0, math.MaxInt32)(v)
+	return NUMA{Given: err == nil, Node: node}, err
 }
 
 // features parses offloads: "gro=off,tso=on".

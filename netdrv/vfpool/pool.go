@@ -127,7 +127,7 @@ func (p *Pool) users(ctx context.Context, pci string) ([]string, error) {
 	}
 	var users []string
 	for _, n := range networks {
-		o, err := option.Parse(n.Rec.Options)
+		o, err := option.ParseStored(n.Rec.Options)
 		if err != nil {
 			continue
 		}

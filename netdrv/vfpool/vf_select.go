@@ -3,11 +3,12 @@ package vfpool
 import (
 	"cmp"
 	"fmt"
+	"math"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/number"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
@@ -293,7 +294,7 @@ func boolToInt(yes bool) int {
 
 // matches reports whether a user's text names the VF: by its index, its PCI address, its MAC, or the name of its netdev.
 func (c Candidate) matches(text string) bool {
-	if i, err := strconv.Atoi(text); err == nil {
+	if i, ok := number.Parse(text, 0, math.MaxInt32); ok {
 		return i == c.VF.Index
 	}
 	pci := strings.ToLower(text)
