@@ -93,15 +93,17 @@ func (h *tuner) affinity(n Netdev) (now map[int]string, vectors int, err error) 
 	return now, len(names), nil
 }
 
-// whileUp calls do while a device is up. One that was down is set down again.
+// whileUp calls do while a device is up. One that was down is set down again, and is quiet meanwhile if it is a VF.
 func (h *links) whileUp(ctx context.Context, n Netdev, do func() error) error {
 	if n.Up {
 		return do()
 	}
-	if err := h.open(ctx, n); err != nil {
-		return err
-	}
-	return errors.Join(do(), h.setUp(n, false))
+	return h.whileQuiet(n, func() error {
+		if err := h.open(ctx, n); err != nil {
+			return err
+		}
+		return errors.Join(do(), h.setUp(n, false))
+	})
 }
 
 // SpreadIRQs assigns the CPUs to a device's interrupts round-robin, in order of the interrupts' numbers. irqs is from

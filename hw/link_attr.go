@@ -227,6 +227,29 @@ func (h *links) open(ctx context.Context, n Netdev) error {
 	return retryOn(ctx, openBound, resetting, func() error { return h.setUp(n, true) })
 }
 
+// quietMTU is below IPV6_MIN_MTU: a link with it has no IPv6 at all (net/ipv6/addrconf.c, addrconf_notify, Linux 6.12).
+const quietMTU = 1279
+
+// whileQuiet calls do, which sets a netdev up for a moment. The netdev of a VF takes no part in what is said on its segment
+// meanwhile, which is that of its next container: a router advertisement there must not configure the host, for which
+// accept_ra=1 is the default, and the host must not answer ARP for its own addresses. A driver that refuses the MTU is not
+// asked again; the VF is up for less than a second.
+func (h *links) whileQuiet(n Netdev, do func() error) error {
+	if !n.ID.IsPCI() || n.Up || !h.sys.exists(pciDir(n.ID.PCI())+"/physfn") {
+		return do()
+	}
+	noIPv6 := n.MTU > quietMTU && h.kernel.SetLink(n.Index, LinkMTU, Link{MTU: quietMTU}) == nil
+	noARP := !n.NoARP && h.kernel.SetLink(n.Index, LinkNoARP, Link{NoARP: true}) == nil
+	errs := []error{do()}
+	if noARP {
+		errs = append(errs, h.setLink(n, "set arp on", LinkNoARP, Link{}))
+	}
+	if noIPv6 {
+		errs = append(errs, h.setLink(n, fmt.Sprintf("set mtu %d", n.MTU), LinkMTU, Link{MTU: n.MTU}))
+	}
+	return errors.Join(errs...)
+}
+
 // setUp sets a link up or down.
 func (h *links) setUp(n Netdev, up bool) error {
 	op := "set down"

@@ -152,7 +152,11 @@ func macMismatch(vf VF, n Netdev, mac MAC) error {
 
 // testVF sets a VF up until it has carrier, unless its PF has disabled its link, and down again. A VF is faulty, ErrDeviceFault, if
 // it is up without carrier for bound while its PF has carrier. A VF whose PF has none cannot be tested, which is no error.
-func (h *vfLifecycle) testVF(ctx context.Context, pf PF, vf VF, n Netdev, mode LinkMode, bound time.Duration) (err error) {
+func (h *vfLifecycle) testVF(ctx context.Context, pf PF, vf VF, n Netdev, mode LinkMode, bound time.Duration) error {
+	return h.whileQuiet(n, func() error { return h.tryCarrier(ctx, pf, vf, n, mode, bound) })
+}
+
+func (h *vfLifecycle) tryCarrier(ctx context.Context, pf PF, vf VF, n Netdev, mode LinkMode, bound time.Duration) (err error) {
 	if err := h.openVF(ctx, pf, vf, n); err != nil {
 		return err
 	}

@@ -166,3 +166,27 @@ func refuse(text string) func(int, string) error {
 		return nil
 	}
 }
+
+// TestVFIsQuietInHost: a VF is tested, and its interrupts are found, while it is up in the host in the VLAN of its container. The host does
+// not take part in that VLAN meanwhile: it hears no router and answers no ARP. The VF has its MTU and its flags in the container.
+func TestVFIsQuietInHost(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=100", "cores=1-2", "mtu=1400")
+		m.mustRun("a", "n")
+		if heard := m.kernel.Heard(); len(heard) > 0 {
+			t.Errorf("the host took part in the container's vlan: %q", heard)
+		}
+		if l := m.kernel.InNS("a").Links()[0]; l.MTU != 1400 || l.NoARP {
+			t.Errorf("in the container: %+v", l)
+		}
+		m.end("a")
+		if heard := m.kernel.Heard(); len(heard) > 0 {
+			t.Errorf("the host took part in the container's vlan: %q", heard)
+		}
+		m.mustRemove("n")
+		m.wantHost(before)
+	})
+}

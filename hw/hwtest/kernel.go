@@ -50,6 +50,7 @@ type Kernel struct {
 	sessions   []netip.AddrPort
 	calls      []string
 	onCall     func(n int, what string) error
+	heard      []string
 	watchers   []chan struct{}
 	deaf       bool // links cannot be watched
 	indexes    int  // ifindexes given so far

@@ -171,6 +171,7 @@ func (k *Kernel) trainLocked(l *link, after time.Duration) {
 		}
 		l.trained = true
 		k.showLocked(l)
+		k.hearLocked(l)
 		k.showPeersLocked(l)
 		for _, vf := range l.vfLinks() {
 			if vf.Up && !vf.trained {
@@ -178,6 +179,27 @@ func (k *Kernel) trainLocked(l *link, after time.Duration) {
 			}
 		}
 	})
+}
+
+// hearLocked is the host hearing what is said on the segment of a VF that is up in the host: the advertisements of a router,
+// and ARP requests, which it answers for each of its addresses.
+func (k *Kernel) hearLocked(l *link) {
+	if l.ns != hostNS || l.dev == nil || l.dev.pf == nil || !l.carrier() || l.Type != "ether" {
+		return
+	}
+	if l.MTU >= leastForIPv6 {
+		k.heard = append(k.heard, l.Name+" hears a router")
+	}
+	if !l.NoARP {
+		k.heard = append(k.heard, l.Name+" answers arp")
+	}
+}
+
+// Heard is what the host has heard on the segments of VFs while they were up in the host, such as "ens1f0v0 hears a router".
+func (k *Kernel) Heard() []string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.heard)
 }
 
 // vfLinks are the netdevs of a PF's VFs, wherever they are; none for other links.
@@ -312,10 +334,19 @@ func (k *Kernel) setMTULocked(l *link, mtu int) error {
 		return syscall.EINVAL
 	}
 	l.MTU = mtu
+	if mtu < leastForIPv6 {
+		l.addrs = slices.DeleteFunc(l.addrs, func(a address) bool { return strings.Contains(a.CIDR, ":") })
+		k.routes = slices.DeleteFunc(k.routes, func(r hw.Route) bool {
+			return l.ns == hostNS && r.Index == l.Index && strings.Contains(r.Dst, ":")
+		})
+	}
 	k.showLocked(l)
 	k.passMTULocked(l)
 	return nil
 }
+
+// leastForIPv6 is the MTU below which a link has no IPv6 (IPV6_MIN_MTU): it loses its IPv6 addresses and hears no router.
+const leastForIPv6 = 1280
 
 // maxMTU is the highest MTU that a link's driver accepts.
 func (l *link) maxMTU() int {

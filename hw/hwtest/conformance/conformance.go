@@ -48,6 +48,7 @@ func Kernel(t *testing.T, open func(t *testing.T) (hw.Kernel, Env)) {
 		{"ports of a bridge", testMaster},
 		{"sysfs attributes", testAttr},
 		{"addresses", testAddrs},
+		{"no IPv6 below an MTU of 1280", testSmallMTU},
 		{"lives of addresses", testLives},
 		{"IPv6 addresses are lost when a link goes down", testDown},
 		{"routes", testRoutes},

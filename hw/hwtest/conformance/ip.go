@@ -67,6 +67,19 @@ func testAddrs(t *testing.T, m machine) {
 	sameList(t, "address after a change of name", m.addrs(t, other), []hw.Addr{{CIDR: "10.0.0.1/8", Label: "ct9"}})
 }
 
+func testSmallMTU(t *testing.T, m machine) {
+	index := m.pair(t)
+	add := func() error { return m.AddAddr(index, hw.Addr{CIDR: "2001:db8::1/64", Flags: noDADFlag}) }
+	done(t, "add one of IPv4", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}))
+	done(t, "add one of IPv6", add())
+	m.set(t, "ct0", hw.Link{MTU: 1279}, hw.LinkMTU)
+	want := []hw.Addr{{CIDR: "192.0.2.1/24", Label: "ct0"}}
+	sameList(t, "addresses with an mtu of 1279", m.addrs(t, index), want)
+	m.set(t, "ct0", hw.Link{MTU: 1500}, hw.LinkMTU)
+	sameList(t, "addresses with an mtu of 1500 again", m.addrs(t, index), want)
+	done(t, "add it again", add())
+}
+
 func testLives(t *testing.T, m machine) {
 	index := m.pair(t)
 	near := func(got, want int) bool { return got <= want && got > want-20 }
