@@ -288,7 +288,7 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 		errs = append(errs, err)
 	}
 	if vf.Driver == "" && was.Link != nil { // CleanVF has unbound it
-		n, err := h.Bind(ctx, pf, vf)
+		n, err := h.bindHome(ctx, pf, vf)
 		if err != nil {
 			return errors.Join(append(errs, err)...)
 		}
@@ -303,6 +303,19 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 	}
 	return errors.Join(errs...)
 }
+
+// bindHome binds a VF that CleanVF has unbound. VFs of some drivers do not work, and have another MAC, if they are bound while their
+// PF is down: such a VF stays unbound until the PF is up.
+func (h *vfLifecycle) bindHome(ctx context.Context, pf PF, vf VF) (Netdev, error) {
+	if !pf.Up && needsPFUp[pf.Driver] {
+		return Netdev{}, &Error{Dev: vf.String(), Op: "bind to its driver", Err: errors.New(pf.DownReason())}
+	}
+	return h.Bind(ctx, pf, vf)
+}
+
+// needsPFUp are the drivers of PFs whose VFs have to be bound while the PF is up (igbvf/netdev.c and ixgbevf/ixgbevf_main.c, probe:
+// "PF still in reset state. Is the PF interface up?"; Linux 6.12).
+var needsPFUp = map[string]bool{"igb": true, "ixgbe": true}
 
 // restoreOverride restores the driver_override, if a crash came while the VF was being bound.
 func (h *vfLifecycle) restoreOverride(vf VF, was string) error {

@@ -198,15 +198,19 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.Jo
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: device %s: %w", ledger.ShortID(r.EndpointID), e.Rec.Device, err)
 	}
-	dev, err := x.host.Find(a.Device)
-	if err != nil {
-		return nil, fmt.Errorf("%s: cannot be moved into the container: %w", a.Label, err)
+	notMoved := func(err error) error { return fmt.Errorf("%s: cannot be moved into the container: %w", a.Label, err) }
+	if _, err := x.host.Find(a.Device); err != nil {
+		return nil, notMoved(err)
 	}
 	if a.State != alloc.Lent {
 		x.reconciler.engine.EndpointJoined(a.Since)
 		if err := x.allocs.Advance(ctx, a, alloc.Lent); err != nil {
 			return nil, err
 		}
+	}
+	dev, err := x.host.HandOver(a.Device, a.Snapshot)
+	if err != nil {
+		return nil, notMoved(err)
 	}
 	res := &plugin.JoinResponse{InterfaceName: plugin.InterfaceName{SrcName: dev.Name, DstPrefix: e.Rec.Prefix}}
 	gateways(n, e.Rec, res)

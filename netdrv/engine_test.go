@@ -2,6 +2,7 @@ package netdrv_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"hash/fnv"
 	"strings"
@@ -158,7 +159,7 @@ func addressOf(container string) string {
 	return fmt.Sprintf("10.%d.%d.%d/8", b[1], b[2], b[3])
 }
 
-// run starts a container on a network, as docker run does, and returns the name its device had in the host, and its MAC.
+// run starts a container on a network, as docker run does, and returns the name of its device in the host, and its MAC.
 func (m *machine) run(container, network string, mac ...string) (source, hwaddr string, err error) {
 	i := plugin.EndpointInterface{Address: addressOf(container), MacAddress: strings.Join(mac, "")}
 	join, hwaddr, err := m.attach(container, network, i)
@@ -171,7 +172,26 @@ func (m *machine) run(container, network string, mac ...string) (source, hwaddr 
 		return "", "", err
 	}
 	m.where[container] = place{network, source, inside}
-	return source, hwaddr, nil
+	return m.ownName(container, source), hwaddr, nil
+}
+
+// ownName returns the name that a container's device had in the host before it was handed over as source.
+func (m *machine) ownName(container, source string) string {
+	own := source
+	m.must(m.store.Range(m.t.Context(), "dev/", func(kv store.KV) error {
+		var rec struct {
+			Endpoint string
+			Snapshot struct{ Link *hw.LinkState }
+			Child    *hw.ChildSpec
+			PartOf   string `json:"part_of"`
+		}
+		err := json.Unmarshal(kv.Value, &rec)
+		if rec.Endpoint == endpoint(container) && rec.Snapshot.Link != nil && rec.Child == nil && rec.PartOf == "" {
+			own = rec.Snapshot.Link.Name
+		}
+		return err
+	}))
+	return own
 }
 
 // mustRun is run, and an error ends the test.

@@ -35,7 +35,9 @@ func TestHostileContainer(t *testing.T) {
 					AllMulti: true, NoARP: true, NoMulticast: true}, hw.LinkMTU, hw.LinkPromisc, hw.LinkAllMulti, hw.LinkMAC,
 					hw.LinkAlias, hw.LinkNoARP, hw.LinkNoMulticast, hw.LinkName))
 				for _, l := range bad.Links() {
-					m.must(bad.RemoveAltName(l.Name, l.AltNames[0]))
+					if len(l.AltNames) > 0 {
+						t.Errorf("the container sees the host's names %v", l.AltNames)
+					}
 				}
 				for _, alt := range []string{"ens5f0", "ens1f0v7", "enp1s0f0v00", "enx0266666666"} {
 					bad.GiveAltName("tap0", alt)

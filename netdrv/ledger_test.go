@@ -182,7 +182,7 @@ func TestGoesOnFromVersion1(t *testing.T) {
 		join, err := m.join("ready", "vfs")
 		m.must(err)
 		if diff := cmp.Diff(&plugin.JoinResponse{
-			InterfaceName: plugin.InterfaceName{SrcName: "ens1f0v3", DstPrefix: "hw"},
+			InterfaceName: plugin.InterfaceName{SrcName: "pt8b594a8a6a90", DstPrefix: "hw"},
 			Gateway:       "10.0.0.1", GatewayIPv6: "2001:db8:1::1",
 		}, join); diff != "" {
 			t.Errorf("join:\n%s", diff)

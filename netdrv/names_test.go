@@ -4,6 +4,7 @@ import (
 	"testing"
 	"time"
 
+	plugin "github.com/docker/go-plugins-helpers/network"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mellanox/passthrough/hw"
@@ -163,6 +164,49 @@ func TestNoUdev(t *testing.T) {
 				m.mustRemove("n")
 				m.wantHost(before)
 				m.wantKeys()
+			})
+		})
+	}
+}
+
+// TestNamesOfContainer: a device of the host is called as those of the container are, or has such an alternative name. It is handed over
+// under a name that no other device has, in both directions, and has its own again at home.
+func TestNamesOfContainer(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string][]string{
+		"a vf":           {"netdevice=ens1f0"},
+		"a whole device": {"netdevice=eth1", "mode=passthrough"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				pf := igb()
+				pf.Up, pf.VFs, pf.TotalVFs = true, 1, 1
+				m.kernel.AddPF(pf)
+				m.kernel.AddPF(hwtest.PF{Name: "eth9", PCI: "0000:03:00.0", Up: true})
+				m.settled()
+				dev := map[string]string{"a vf": "ens1f0v0", "a whole device": "eth9"}[name]
+				m.must(m.kernel.SetLink(m.kernel.Link(dev).Index, hw.LinkName, hw.Link{Name: "eth1"}))
+				m.kernel.GiveAltName("eth1", "eth2")
+				before := m.kernel.String()
+				m.mustCreate("n", options...)
+				inside := m.kernel.InNS("a")
+				for _, n := range []string{"eth0", "eth1", "eth2"} { // of other networks
+					inside.AddLink(hw.Link{Name: n, Kind: "veth"})
+				}
+				join, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: addressOf("a")})
+				m.must(err)
+				source := join.InterfaceName.SrcName
+				m.must(m.kernel.MoveToNS("a", source, "eth3"))
+				m.where["a"] = place{"n", source, "eth3"}
+				if own := m.ownName("a", source); own != "eth1" {
+					t.Errorf("it was called %s", own)
+				}
+				m.disconnect("a")
+				m.kernel.KillNS("a", 0)
+				m.settled()
+				m.wantHost(before)
+				m.wantKeys("net/n")
 			})
 		})
 	}

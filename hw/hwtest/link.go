@@ -179,6 +179,14 @@ func (k *Kernel) Downs(name string) int {
 	return k.needLocked(hostNS, name).downs
 }
 
+// DownsOf is Downs of a link in a namespace.
+func (k *Kernel) DownsOf(ns, name string) int {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.needLocked(ns, name).downs
+}
+
 // Plug connects a cable to a link in the host, or removes it.
 func (k *Kernel) Plug(name string, in bool) {
 	k.t.Helper()

@@ -3,33 +3,41 @@
 package engine
 
 import (
+	"strings"
 	"testing"
+	"time"
 
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
-// TestDeviceNames: a name that the administrator has given to devices, in a file or in DEVICES, stands for them in the
-// option netdevice.
-func TestDeviceNames(t *testing.T) {
-	veth(t, "pt0", "10.20.0.1/24")
-	veth(t, "pt1", "10.30.0.1/24")
-	Refused(t, "option netdevice: fabric-a: no such device", "network", "create", "-d", Plugin, "-o", "netdevice=fabric-a", "x")
-	file := Sh(t, "echo /var/lib/docker/plugins/$(docker plugin inspect -f '{{.ID}}' "+Plugin+")/propagated-mount/devices")
-	Sh(t, "echo 'fabric-a = pt0 # storage' > "+file)
-	t.Cleanup(func() { Sh(t, "rm "+file) })
-	set := func(value string) { // it cannot be set while it is enabled
-		Docker(t, "plugin", "disable", "-f", Plugin)
-		Docker(t, "plugin", "set", Plugin, "DEVICES="+value)
-		Docker(t, "plugin", "enable", Plugin)
+// TestNamesOfContainer: the host's device is called eth1, as one of the container is when it is moved in, and as one is when it is moved
+// out of a container that had it as eth0.
+func TestNamesOfContainer(t *testing.T) {
+	veth(t, "eth1", "10.20.0.1/24")
+	passthrough(t, "n1", "eth1", "10.20.0.0/24")
+	Network(t, "b1", "-d", "bridge", "--subnet", "10.51.0.0/24")
+	Network(t, "b2", "-d", "bridge", "--subnet", "10.52.0.0/24")
+	home := func() {
+		t.Helper()
+		Within(t, 10*time.Second, func() string {
+			if link, err := Try("ip", "-o", "link", "show", "eth1"); err != nil || strings.Contains(link, "altname") {
+				return "the host has " + link
+			}
+			return ""
+		})
 	}
-	set("fabric-b=pt1")
-	t.Cleanup(func() { set("") })
-	for name, device := range map[string]string{"fabric-a": "pt0", "fabric-b": "pt1"} {
-		passthrough(t, name, name, "10.20.0.0/24")
-		Run(t, "ip", "link", "show", device)
-		Container(t, "on-"+name, "--net", name)
-		if link, err := Try("ip", "link", "show", device); err == nil {
-			t.Errorf("%s, which is %s, is still in the host: %s", device, name, link)
-		}
-	}
+	Container(t, "c1", "--net", "b1")
+	Docker(t, "network", "connect", "b2", "c1")
+	Docker(t, "network", "connect", "n1", "c1")
+	Reaches(t, "c1", "10.20.0.1", 5*time.Second)
+	Docker(t, "network", "disconnect", "n1", "c1")
+	home()
+
+	Container(t, "c2", "--net", "n1")
+	Docker(t, "network", "connect", "b1", "c2")
+	Exec(t, "c2", "ip", "link", "show", "eth1")
+	Docker(t, "network", "disconnect", "n1", "c2")
+	home()
+	Docker(t, "run", "--rm", "--net", "n1", "lab", "true")
+	home()
 }
