@@ -19,6 +19,7 @@ type Snapshot struct {
 	Entries  []Entry    `json:",omitempty"` // likewise: all that is configured on it
 	// Sysctls has those of a netdev that is not a VF that were not as a new link's, by their names in [Kernel].Sysctls.
 	Sysctls  map[string]string `json:",omitempty"`
+	Unbound  bool              `json:",omitempty"` // a VF that was bound to no driver, and is to be so again
 	TakenSec int64             `json:",omitempty"` // when it was taken, in seconds since boot; 0 in a record that has no Entries
 	AltNames []string          `json:",omitzero"`  // alternative names of its netdev; nil if they are not known, as without a netdev
 	Tuned    *TuningSnapshot   `json:",omitempty"` // nil if the spec changed no tuning
@@ -286,6 +287,9 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 			err = fmt.Errorf("%w; %s", err, pf.DownReason())
 		}
 		errs = append(errs, err)
+	}
+	if was.Unbound {
+		return errors.Join(append(errs, h.unbind(vf))...)
 	}
 	if vf.Driver == "" && was.Link != nil { // CleanVF has unbound it
 		n, err := h.bindHome(ctx, pf, vf)

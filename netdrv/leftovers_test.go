@@ -2,6 +2,7 @@ package netdrv_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -47,4 +48,39 @@ func TestNothingOutlivesALoanOfAVF(t *testing.T) {
 		m.end("b")
 		m.wantHost(before)
 	})
+}
+
+// TestUnboundVF: a VF that an administrator has bound to no driver comes home bound to none, however its container ends.
+func TestUnboundVF(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(m *machine){
+		"stopped":      func(m *machine) { m.end("a") },
+		"disconnected": func(m *machine) { m.disconnect("a"); m.kernel.KillNS("a", 0) },
+		"killed": func(m *machine) {
+			m.kernel.KillNS("a", 0)
+			m.delete("a")
+		},
+		"killed with the plugin": func(m *machine) {
+			m.kernel.KillNS("a", 5*time.Second)
+			m.restart()
+			m.delete("a")
+			m.settled()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				oneVF(m)
+				m.must(m.kernel.WriteAttr("bus/pci/devices/0000:01:10.0/driver/unbind", "0000:01:10.0"))
+				before := m.kernel.String()
+				m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+				for range 2 {
+					m.mustRun("a", "n")
+					end(m)
+					m.wantHost(before)
+					m.wantKeys("net/n")
+				}
+			})
+		})
+	}
 }

@@ -80,6 +80,7 @@ func (m sriov) allocate(ctx context.Context, r *Request, o *option.Container, ch
 	if err != nil {
 		return nil, err
 	}
+	snap.Unbound = vf.Driver == "" && !chosen.PF.Made // one that the plugin has created stays bound, for the next container
 	spec := o.VFSpec(pf, chosen.WithStableGUIDs(*snap.VF), chosen.MAC())
 	if err := m.host.CheckVFSupport(pf, spec); err != nil {
 		return nil, err

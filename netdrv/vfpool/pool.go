@@ -91,8 +91,20 @@ func (p *Pool) read(ctx context.Context, pci string, near hw.CPUs) (pf PF, err e
 	if pf.States, err = p.Host.VFStates(pf.PF); err != nil {
 		return pf, err
 	}
+	if pf.Made, err = p.made(ctx, pf.PF); err != nil {
+		return pf, err
+	}
 	pf.Near, err = p.Host.Near(pf.PF, near)
 	return pf, err
+}
+
+// made reports whether the plugin has created the VFs that a PF has.
+func (p *Pool) made(ctx context.Context, pf hw.PF) (bool, error) {
+	r, err := ledger.Get[pfRecord](ctx, p.Store, pfKey(pf.PCI()))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && !p.ownedByAdmin(pf, r.Rec), err
 }
 
 // needed reports whether a network or an allocation needs the PF's VFs: also one that has a VF whole, or a child of one.

@@ -29,6 +29,7 @@ type PF struct {
 	hw.PF
 	VFs    []hw.VF
 	States map[int]hw.VFState // what the PF has set for its VFs, by index; nil for a PF that does not tell
+	Made   bool               // the plugin has created its VFs
 	Near   bool               // it is on the NUMA node of the CPUs that its interrupts go to, if the user named some
 }
 
