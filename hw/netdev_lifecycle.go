@@ -167,14 +167,15 @@ func (h *netdevs) restoreLink(n Netdev, was Snapshot, set setter) (refused []err
 	}
 	some, beforeErr := h.restoreBeforeUp(now, was)
 	refused, err = append(refused, some...), errors.Join(err, beforeErr)
-	if now.Up != was.Link.Up {
+	if now.Up != was.Link.Up && (beforeErr == nil || now.Up) {
 		err = errors.Join(err, h.setUp(now, was.Link.Up))
 	}
 	return refused, err
 }
 
 // restoreBeforeUp restores what has to be right before a link is up: whether it answers ARP requests and router
-// advertisements, and its VLANs, because a bridge has put it into its default one.
+// advertisements, and its VLANs, because a bridge has put it into its default one. The link stays down for the next attempt
+// if that fails.
 func (h *netdevs) restoreBeforeUp(n Netdev, was Snapshot) (refused []error, _ error) {
 	refused, err := h.restoreSysctls(n, was)
 	if n.Master == 0 {

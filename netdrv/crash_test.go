@@ -115,6 +115,10 @@ func scenarios() map[string]scenario {
 			hardware: nic,
 			run:      container("netdevice=ens2", "mode=passthrough"),
 		},
+		"whole device that is configured in every way": {
+			hardware: configured,
+			run:      container("netdevice=ens2", "mode=passthrough", "force=yes"),
+		},
 		"whole device without a pci address": {
 			hardware: func(m *machine) { m.kernel.AddVeth("tap0", "tap1"); m.kernel.AddAddrs("tap0", "192.0.2.7/24") },
 			run:      container("netdevice=tap0", "mode=passthrough"),

@@ -230,20 +230,26 @@ func TestLeaseGoesOn(t *testing.T) {
 	}
 }
 
+// configured adds a NIC with one thing of each kind that an administrator can configure on it.
+func configured(m *machine) {
+	m.kernel.AddPF(ens2())
+	bridge := m.kernel.AddLink(hw.Link{Name: "br0", Kind: "bridge", Up: true})
+	index := m.kernel.Link("ens2").Index
+	m.must(m.kernel.SetLink(index, hw.LinkMaster, hw.Link{Master: bridge}))
+	m.must(m.kernel.AddAddr(index, hw.Addr{CIDR: "192.0.2.10/24", Flags: 0x200})) // noprefixroute, as NetworkManager
+	m.kernel.AddRoutes("ens2", hw.Route{Dst: "192.0.2.0/24", Src: "192.0.2.10", Protocol: 2, Metric: 100},
+		hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.2.1", Metric: 100})
+	m.kernel.Configure("ens2", hw.Entry{Kind: hw.EntryBridgePort, Text: "pvid 100, isolated"},
+		hw.Entry{Kind: hw.EntryFDB, Text: "fdb entry 02:00:00:00:00:99"}, hw.Entry{Kind: hw.EntryQdisc, Text: "qdisc pfifo 8001:"},
+		hw.Entry{Kind: hw.EntryNeighbour, Text: "neighbour 192.0.2.77"})
+	m.kernel.WriteSysctl("ens2", "net.ipv4.conf.*.rp_filter", "2")
+}
+
 // TestEverythingComesBack: what an administrator has configured on a device is there again, whatever it is.
 func TestEverythingComesBack(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
-		m.kernel.AddPF(ens2())
-		bridge := m.kernel.AddLink(hw.Link{Name: "br0", Kind: "bridge", Up: true})
-		index := m.kernel.Link("ens2").Index
-		m.must(m.kernel.SetLink(index, hw.LinkMaster, hw.Link{Master: bridge}))
-		m.must(m.kernel.AddAddr(index, hw.Addr{CIDR: "192.0.2.10/24", Flags: 0x200})) // noprefixroute, as NetworkManager
-		m.kernel.AddRoutes("ens2", hw.Route{Dst: "192.0.2.0/24", Src: "192.0.2.10", Protocol: 2, Metric: 100},
-			hw.Route{Dst: "0.0.0.0/0", Gateway: "192.0.2.1", Metric: 100})
-		m.kernel.Configure("ens2", hw.Entry{Kind: hw.EntryBridgePort, Text: "pvid 100, isolated"},
-			hw.Entry{Kind: hw.EntryFDB, Text: "fdb entry 02:00:00:00:00:99"}, hw.Entry{Kind: hw.EntryQdisc, Text: "qdisc pfifo 8001:"},
-			hw.Entry{Kind: hw.EntryNeighbour, Text: "neighbour 192.0.2.77"})
+		configured(m)
 		before := m.kernel.String()
 		m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "force=yes")
 		m.mustRun("a", "n")

@@ -132,10 +132,15 @@ func (k *Kernel) Entries(index int) ([]hw.Entry, error) {
 			all = append(all, hw.Entry{Kind: hw.EntryRoute, Text: routeText(r), Address: r.Src, Body: body(r)})
 		}
 	}
+	return inOrder(all), nil
+}
+
+// inOrder sorts entries by their kinds.
+func inOrder(all []hw.Entry) []hw.Entry {
 	slices.SortStableFunc(all, func(x, y hw.Entry) int {
 		return slices.Index(entryOrder, x.Kind) - slices.Index(entryOrder, y.Kind)
 	})
-	return all, nil
+	return all
 }
 
 // routeText describes a route.

@@ -76,7 +76,7 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 	for _, a := range addrs {
 		fmt.Fprintf(b, "    address %+v\n", a)
 	}
-	for _, e := range l.entries {
+	for _, e := range inOrder(slices.Clone(l.entries)) {
 		fmt.Fprintf(b, "    %s\n", e.Text)
 	}
 	for _, name := range slices.Sorted(maps.Keys(l.sysctls)) {

@@ -139,8 +139,8 @@ const (
 	protoLinkLocal = 3
 	// targetNetNS is IFA_TARGET_NETNSID.
 	targetNetNS = 10
-	// entryFlags are settableFlags, and that the address joins its multicast group.
-	entryFlags = settableFlags | unix.IFA_F_MCAUTOJOIN
+	// entryFlags are settableFlags, that the address joins its multicast group, and that another machine has it.
+	entryFlags = settableFlags | unix.IFA_F_MCAUTOJOIN | unix.IFA_F_DADFAILED
 	// prefixMetric is the metric of the route to the prefix of an IPv6 address that has none of its own (IP6_RT_PRIO_ADDRCONF).
 	prefixMetric = 256
 )
@@ -166,7 +166,7 @@ func addresses(p pool, index int) (entries []hw.Entry, prefixes []prefix, _ erro
 		flags := m.number(unix.IFA_FLAGS, uint32(m.head[2]))
 		v6, proto := m.head[0] == unix.AF_INET6, m.get(ifaProto)
 		switch {
-		case indexAt(m.head, ifindexAt) != index, v6 && flags&unix.IFA_F_TEMPORARY != 0:
+		case indexAt(m.head, ifindexAt) != index, !v6 && m.head[0] != unix.AF_INET, v6 && flags&unix.IFA_F_TEMPORARY != 0:
 			continue
 		case v6 && len(proto) == 1 && proto[0] == protoLinkLocal:
 			continue
@@ -238,7 +238,10 @@ func addAddress(p pool, index int, e hw.Entry) error {
 		m.set(unix.IFA_CACHEINFO, append(lives, make([]byte, 8)...)) // and two times of the kernel
 	}
 	const flags = unix.NLM_F_CREATE | unix.NLM_F_REPLACE
-	if own := m.number(unix.IFA_FLAGS, 0); m.head[0] == unix.AF_INET6 && own&unix.IFA_F_NODAD == 0 {
+	switch own := m.number(unix.IFA_FLAGS, 0); {
+	case own&unix.IFA_F_DADFAILED != 0: // it has to be tested again
+		m.setAddressFlags(own &^ unix.IFA_F_DADFAILED)
+	case m.head[0] == unix.AF_INET6 && own&unix.IFA_F_NODAD == 0:
 		m.setAddressFlags(own | unix.IFA_F_NODAD)
 		if err := sendMessage(p, unix.RTM_NEWADDR, flags, m.body()); err != nil {
 			return err

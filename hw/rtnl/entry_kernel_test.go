@@ -96,6 +96,14 @@ var settings = map[string]string{
 		ip neigh add 2001:db8::77 lladdr 02:00:00:00:00:77 dev ct0 nud permanent router
 		ip neigh add proxy 192.0.2.99 dev ct0`,
 	"qdisc": `tc qdisc add dev ct0 root pfifo limit 7`,
+	"qdiscs and classes": `tc qdisc add dev ct0 root handle 1: htb default 30; tc class add dev ct0 parent 1: classid 1:1 htb rate 90mbit
+		tc class add dev ct0 parent 1:1 classid 1:30 htb rate 10mbit ceil 80mbit prio 3
+		tc class add dev ct0 parent 1:1 classid 1:20 htb rate 20mbit burst 15k
+		tc qdisc add dev ct0 parent 1:30 handle 30: tbf rate 1mbit burst 10k latency 10ms; tc qdisc add dev ct0 clsact`,
+	"qdiscs below one that has classes by itself": `tc qdisc add dev ct0 root handle 5: mq
+		tc qdisc replace dev ct0 parent 5:1 handle 6: pfifo limit 9`,
+	"an address that another machine has": `ip addr add 2001:db8::5/64 dev ct1 nodad; ip addr add 2001:db8::5/64 dev ct0; sleep 2.5
+		ip -6 addr show dev ct0 dadfailed | grep -q 2001:db8::5`,
 	"bridge port": `ip link set ct0 master br0
 		bridge link set dev ct0 cost 77 priority 9 learning off guard on isolated on hairpin on mcast_flood off
 		bridge fdb add 02:00:00:00:00:99 dev ct0 master static`,
@@ -238,3 +246,24 @@ const changeSysctls = `
 	echo 0 >/proc/sys/net/ipv6/conf/ct0/accept_ra
 	echo 1 >/proc/sys/net/ipv6/conf/ct0/disable_ipv6
 	echo 1 >/proc/sys/net/ipv6/conf/ct0/proxy_ndp`
+
+// TestLeftOut: filters of tc are named.
+func TestLeftOut(t *testing.T) {
+	w := newWorld(t)
+	w.Add(t, "veth", "ct0", "ct1")
+	k := openKernel(t, sys, "")
+	l, err := k.LinkNamed("ct0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sh(t, "tc qdisc add dev ct0 root handle 1: htb; tc qdisc add dev ct0 clsact")
+	if got, err := k.LeftOut(l.Index); len(got) > 0 || err != nil {
+		t.Errorf("without filters: %q, %v", got, err)
+	}
+	if out, err := exec.Command("tc", "filter", "add", "dev", "ct0", "egress", "matchall", "action", "drop").CombinedOutput(); err != nil {
+		t.Skipf("this kernel has no filter: %s", out)
+	}
+	if got, err := k.LeftOut(l.Index); fmt.Sprint(got) != "[filters of qdisc clsact ffff:]" || err != nil {
+		t.Errorf("with one: %q, %v", got, err)
+	}
+}

@@ -2,6 +2,7 @@ package rtnl
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,6 +40,9 @@ func qdiscs(p pool, index int) ([]hw.Entry, error) {
 	putIndex(body, 4, index)
 	var items []tcItem
 	answers, err := listMessages(p, unix.RTM_GETQDISC, unix.RTM_NEWQDISC, body)
+	if errors.Is(err, hw.ErrUnsupported) { // a kernel without CONFIG_NET_SCHED
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -76,6 +80,9 @@ func tcItems(answers [][]byte, index int, kind hw.EntryKind) (items []tcItem, _ 
 		putIndex(m.head, 4, 0)
 		clear(m.head[16:]) // the number of references, or the qdisc below the class
 		m.without(tcState...)
+		if kind == hw.EntryQdisc && i.kind == "htb" {
+			m.settleHTB()
+		}
 		text := fmt.Sprintf("%s %s %x:", kind, i.kind, i.handle>>16)
 		if kind == hw.EntryClass {
 			text = fmt.Sprintf("%s %s %x:%x", kind, i.kind, i.handle>>16, i.handle&0xffff)
@@ -84,6 +91,22 @@ func tcItems(answers [][]byte, index int, kind hw.EntryKind) (items []tcItem, _ 
 		items = append(items, i)
 	}
 	return items, nil
+}
+
+// settleHTB makes the options of an htb qdisc what htb accepts: it lists its version as 0x30011, accepts 3, and counts in a
+// field (net/sched/sch_htb.c, htb_dump and htb_init, Linux 6.12).
+func (m *message) settleHTB() {
+	const tcaOptions, tcaInit, version, counted = 2, 2, 0, 16 // TCA_HTB_INIT is a struct tc_htb_glob
+	options := nested(slices.Clone(m.get(tcaOptions)))
+	glob := options.get(tcaInit)
+	if len(glob) < counted+4 {
+		return
+	}
+	if v := binary.NativeEndian.Uint32(glob[version:]); v > 0xffff {
+		binary.NativeEndian.PutUint32(glob[version:], v>>16)
+	}
+	clear(glob[counted : counted+4])
+	m.set(tcaOptions, options.body())
 }
 
 // sorted returns qdiscs and classes in an order in which they can be added.
@@ -130,6 +153,9 @@ func (k *Kernel) LeftOut(index int) (texts []string, _ error) {
 	body := make([]byte, sizeofTcMsg)
 	putIndex(body, 4, index)
 	answers, err := listMessages(k.sockets, unix.RTM_GETQDISC, unix.RTM_NEWQDISC, body)
+	if errors.Is(err, hw.ErrUnsupported) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -163,7 +163,8 @@ func routes(p pool, index int, prefixes []prefix) ([]hw.Entry, error) {
 			if err != nil {
 				return nil, err
 			}
-			if !m.through(index) || m.madeAgain(prefixes) {
+			// A kernel without IPv6 answers with the routes of all families.
+			if m.head[0] != family || !m.through(index) || m.madeAgain(prefixes) {
 				continue
 			}
 			if e, viaGateway := m.route(index); viaGateway {

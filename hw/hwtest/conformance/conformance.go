@@ -53,6 +53,7 @@ func Kernel(t *testing.T, open func(t *testing.T) (hw.Kernel, Env)) {
 		{"IPv6 addresses are lost when a link goes down", testDown},
 		{"routes", testRoutes},
 		{"what is configured can be added again", testEntries},
+		{"sysctls of a link", testSysctls},
 		{"an address is the source of a route at once", testSource},
 		{"routes that the kernel refuses", testRoutesRefused},
 		{"a move drops what belongs to the host and keeps the rest", testMove},

@@ -221,6 +221,54 @@ func testEntries(t *testing.T, m machine) {
 		hw.ErrUnsupported)
 }
 
+// testSysctls: a link has the default values of its namespace's sysctls until others are set, and again after it was in another.
+func testSysctls(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	m.Add(t, "macvlan", "ct2", "ct0")
+	index := m.link(t, "ct2").Index
+	defaults, err := m.Sysctls(m.link(t, "ct1").Index)
+	done(t, "list those of a new link", err)
+	fresh, err := m.Sysctls(0)
+	done(t, "list default sysctls", err)
+	for name, value := range fresh { // those of neighbour tables are only in the first namespace
+		if got, ok := defaults[name]; ok && got != value && name != "net.ipv4.conf.*.rp_filter" {
+			t.Errorf("%s of a new link is %s, the default is %s", name, got, value)
+		}
+	}
+	want := map[string]string{"net.ipv4.conf.*.arp_ignore": "2", "net.ipv4.neigh.*.gc_stale_time": "90",
+		"net.ipv6.neigh.*.gc_stale_time": "91", "net.ipv6.conf.*.addr_gen_mode": "1"}
+	check := func(what string, want map[string]string) {
+		t.Helper()
+		got, err := m.Sysctls(index)
+		done(t, "list sysctls", err)
+		for name, value := range want {
+			if got[name] != value {
+				t.Errorf("%s: %s is %q, want %q", what, name, got[name], value)
+			}
+		}
+	}
+	for name := range want {
+		if defaults[name] == "" {
+			t.Errorf("there is no %s", name)
+		}
+	}
+	for name, value := range want {
+		done(t, "set "+name, m.SetSysctl(index, name, value))
+	}
+	check("after they were set", want)
+	done(t, "move it", m.MoveToNS("c1", "ct2", ""))
+	done(t, "move it home", m.MoveHome("c1", "ct2", "ct2"))
+	index = m.link(t, "ct2").Index
+	for name := range want {
+		want[name] = defaults[name]
+	}
+	check("after it was away", want)
+	refused(t, "one that is not there", m.SetSysctl(index, "net.ipv4.conf.*.nosuch", "1"), hw.ErrNotFound)
+	_, err = m.Sysctls(987654)
+	refused(t, "those of no link", err, hw.ErrNotFound)
+	refused(t, "set one of no link", m.SetSysctl(987654, "net.ipv4.conf.*.arp_ignore", "1"), hw.ErrNotFound)
+}
+
 // entries lists the entries of a link, in their order but for that of IPv4 and IPv6.
 func (m machine) entries(t *testing.T, index int) []hw.Entry {
 	t.Helper()
