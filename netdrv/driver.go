@@ -76,7 +76,7 @@ func New(c Config) (*Driver, error) {
 	reconciler := &reconciler{addressesForgotten: c.AddressesForgotten, host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
 		releaser: release, vfs: vfpool.NewRecreator(pool), changedVFs: &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks,
 			counters: counters, warned: map[hw.ID]map[hw.VFAttr]string{}}, wake: make(chan struct{}, 1),
-		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]string{}}
+		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
 		reconciler: reconciler,
 		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, nudge: reconciler.nudge,

@@ -65,6 +65,9 @@ func (x *endpoints) create(ctx context.Context, r *plugin.CreateEndpointRequest)
 		e.Addrs = addressesOf(i)
 	}
 	e.Prefix = req.Options.Prefix
+	for _, text := range option.Unserved(r.Options) {
+		x.log.Warn("not served: "+text, zap.String("network", ledger.ShortID(e.Network)), zap.String("endpoint", ledger.ShortID(e.ID)))
+	}
 	return x.attacher.attach(ctx, req, e)
 }
 

@@ -244,5 +244,8 @@ func (x *networks) deleteLocked(ctx context.Context, nid string) error {
 	if err := x.removeRecord(ctx, r); err != nil {
 		return err
 	}
-	return x.removeVFs(context.WithoutCancel(ctx), r.Rec.Devices)
+	if err := x.removeVFs(context.WithoutCancel(ctx), r.Rec.Devices); err != nil {
+		return fmt.Errorf("network %s: it is removed, but vfs that the plugin created stay until they can be removed: %w", ledger.ShortID(nid), err)
+	}
+	return nil
 }

@@ -6,6 +6,9 @@ import (
 	"strings"
 	"testing"
 
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"go.uber.org/zap/zapcore"
+
 	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/store"
@@ -210,5 +213,39 @@ func TestStoredNumbers(t *testing.T) {
 			t.Error(err)
 		}
 		m.end("a")
+	})
+}
+
+// TestUnserved: what the engine asks for with a container and does not get is said in the log.
+func TestUnserved(t *testing.T) {
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0")
+		logged := m.logTo(zapcore.WarnLevel)
+		ctx, cancel := m.call()
+		defer cancel()
+		_, err := m.driver.CreateEndpoint(ctx, &plugin.CreateEndpointRequest{NetworkID: "n", EndpointID: endpoint("a"),
+			Interface: &plugin.EndpointInterface{Address: "10.0.0.2/8"}, Options: map[string]any{
+				"com.docker.network.portmap": []any{map[string]any{"Proto": float64(6), "Port": float64(80), "HostPort": float64(8080)},
+					map[string]any{"Proto": float64(17), "Port": float64(53), "HostPort": float64(0)}},
+				"com.docker.network.endpoint.exposedports": []any{map[string]any{"Proto": float64(6), "Port": float64(80)}},
+				"com.docker.network.endpoint.sysctls":      "net.ipv4.conf.IFNAME.rp_filter=2",
+				"com.docker.network.endpoint.ifname":       "fab7",
+				"com.docker.network.bridge.name":           "br7",
+			}})
+		m.must(err)
+		var got []string
+		for _, e := range logged.All() {
+			got = append(got, e.Message)
+		}
+		const own = ": the container has an address of its own on the NIC's network, and is reached there"
+		want := []string{"not served: com.docker.network.bridge.name=br7: unknown", "not served: com.docker.network.endpoint.ifname=fab7: " +
+			"the engine names the device of another driver by a prefix; say prefix=",
+			"not served: published ports 8080 (tcp 80), any (udp 53)" + own}
+		if !slices.Equal(got, want) {
+			t.Errorf("logged\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+		_, err = m.driver.DeleteEndpoint(ctx, &plugin.DeleteEndpointRequest{NetworkID: "n", EndpointID: endpoint("a")})
+		m.must(err)
 	})
 }

@@ -30,6 +30,8 @@ const (
 	debounceTime = 100 * time.Millisecond
 	// awaitBound is how long a device that has not come home is looked for at short intervals.
 	awaitBound = time.Minute
+	// reportEvery is how often an error is logged that lasts.
+	reportEvery = time.Hour
 	// countersEvery is how often the counters are logged.
 	countersEvery = time.Hour
 )
@@ -59,7 +61,13 @@ type reconciler struct {
 	mu       sync.Mutex // guards all below: a call that ends a bond has its ports looked at
 	home     map[hw.ID]time.Time
 	attempts map[hw.ID]attempt
-	reported map[string]string // errors that were logged, by what they are about
+	reported map[string]report // errors that were logged, by what they are about
+}
+
+// A report is an error that was logged.
+type report struct {
+	text string
+	at   time.Time
 }
 
 // nudge wakes the reconciler.
@@ -211,7 +219,7 @@ func (r *reconciler) cleanUp(ctx context.Context) (busy bool, err error) {
 	return false, r.removeUnneeded(ctx)
 }
 
-// logOnce logs an error that keeps the reconciler from a decision, unless it is that of the last time. If ctx has ended the plugin is
+// logOnce logs an error that keeps the reconciler from a decision; if it is that of the last time, only once an hour. If ctx has ended the plugin is
 // being stopped: the next process finishes what is open.
 func (r *reconciler) logOnce(ctx context.Context, about string, err error) {
 	if ctx.Err() != nil || !r.changed(about, err) {
@@ -221,7 +229,7 @@ func (r *reconciler) logOnce(ctx context.Context, about string, err error) {
 	r.log.Warn("reconcile", zap.String("device", about), zap.NamedError("err", err))
 }
 
-// changed reports whether an error is not the one of the last time.
+// changed reports whether an error is not the one that was logged last, or was logged long ago.
 func (r *reconciler) changed(about string, err error) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -229,7 +237,10 @@ func (r *reconciler) changed(about string, err error) bool {
 		delete(r.reported, about)
 		return false
 	}
-	was := r.reported[about]
-	r.reported[about] = err.Error()
-	return was != err.Error()
+	was, now := r.reported[about], report{err.Error(), time.Now()}
+	if was.text == now.text && now.at.Sub(was.at) < reportEvery {
+		return false
+	}
+	r.reported[about] = now
+	return true
 }
