@@ -129,9 +129,9 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 	r.vfs.Observe(held)
 	next = passEvery
 	for _, a := range held.InOrder() {
-		id, due := a.Device, passSoon
-		if unlock, ok := r.locks.TryLock(alloc.Key(id)); ok { // otherwise a call is at work on it
-			due, err = r.reconcile(ctx, id)
+		due := passSoon
+		if unlock, ok := r.locks.TryLock(alloc.Key(a.Device)); ok { // otherwise a call is at work on it
+			due, err = r.reconcile(ctx, a)
 			unlock()
 			r.logOnce(ctx, a.Label, err)
 		}
@@ -151,8 +151,8 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 
 // reconcile moves one allocation on if there is a reason. The caller holds the device's lock, so no call of this process is at work on
 // it: an allocation that is still claimed was left by a process that died. due is when to look at it again; 0 for never.
-func (r *reconciler) reconcile(ctx context.Context, id hw.ID) (due time.Duration, err error) {
-	a, err := r.allocs.Get(ctx, id)
+func (r *reconciler) reconcile(ctx context.Context, a *alloc.Allocation) (due time.Duration, err error) {
+	a, err = r.allocs.Current(ctx, a)
 	if errors.Is(err, store.ErrNotFound) {
 		return 0, nil
 	}

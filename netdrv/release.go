@@ -103,7 +103,7 @@ func (r *reconciler) releaseParts(ctx context.Context, whole hw.ID) {
 		if !ok { // a pass is at work on it
 			continue
 		}
-		_, releaseErr := r.reconcile(ctx, id)
+		_, releaseErr := r.reconcile(ctx, a)
 		err = errors.Join(err, releaseErr)
 		unlock()
 	}

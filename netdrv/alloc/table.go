@@ -56,6 +56,14 @@ func (t *Table) Get(ctx context.Context, id hw.ID) (*Allocation, error) {
 	return t.read(r), nil
 }
 
+// Current returns the allocation a as it is in the ledger now, which is a itself if it has not changed. The error is that of Get.
+func (t *Table) Current(ctx context.Context, a *Allocation) (*Allocation, error) {
+	if kv, err := t.Store.Get(ctx, Key(a.Device)); err == nil && kv.Rev == a.rev {
+		return a, nil
+	}
+	return t.Get(ctx, a.Device)
+}
+
 func (t *Table) read(r ledger.Rev[Record]) *Allocation {
 	return &Allocation{Record: r.Rec, rev: r.KV.Rev, fromEarlierBoot: r.Rec.Boot != t.Boot}
 }
