@@ -122,7 +122,7 @@ func TestSubnets(t *testing.T) {
 	if out := Exec(t, "s2", "ip", "-o", "-4", "addr", "show", "dev", "eth0"); !strings.Contains(out, Address(t, "s2", "two")+"/30") {
 		t.Errorf("s2 has %s", out)
 	}
-	if _, err := Try("docker", "run", "--rm", "--net", "two", "lab", "true"); err == nil || !strings.Contains(err.Error(), "in use; remove a container") {
+	if _, err := Try("docker", "run", "--rm", "--net", "two", "lab", "true"); err == nil || !strings.Contains(err.Error(), "in use, 10.62.0.1 as the gateway; remove a container") {
 		t.Errorf("a third address of two: %v", err)
 	}
 	Docker(t, "rm", "-f", "s2")
