@@ -154,13 +154,12 @@ func TestChildRefused(t *testing.T) {
 	story(t, func(m *machine) {
 		nic(m)
 		before := m.kernel.String()
-		m.mustCreate("n", "netdevice=ens2", "mode=macvlan", "mtu=1501")
-		_, _, err := m.run("a", "n")
-		wantError(t, err, "option mtu: 1501 is above 1500, which ens2 has; raise that first")
-		m.mustRemove("n")
+		const tooHigh = "option mtu: 1501 is above 1500, which ens2 has; raise that first"
+		wantError(t, m.create("n", "netdevice=ens2", "mode=macvlan", "mtu=1501"), tooHigh)
 		m.mustCreate("n", "netdevice=ens2", "mode=ipvlan")
+		wantError(t, m.runWith("a", "n", map[string]any{"mtu": "1501"}), tooHigh)
 		m.kernel.NoKinds = []string{hw.IPVlan}
-		_, _, err = m.run("a", "n")
+		_, _, err := m.run("a", "n")
 		wantError(t, err, "ens2: make a child (ipvlan, l2): not supported by the driver (operation not supported); "+
 			"load its module: modprobe ipvlan")
 		m.wantHost(before)

@@ -131,6 +131,9 @@ func TestMTUAtCreate(t *testing.T) {
 			"option mtu: 9500 is above 9216, the most that ens1f0 (0000:01:00.0) with driver igb can have")
 		m.wantHost(before)
 		m.wantKeys()
+		wantError(t, m.create("n", "netdevice=ens1f0", "mode=passthrough", "mtu=9500"),
+			"option mtu: 9500 is above 9216, the most that ens1f0 can have")
+		m.wantHost(before)
 		m.must(m.kernel.SetLink(m.kernel.Link("ens1f0").Index, hw.LinkMTU, hw.Link{MTU: 9000}))
 		m.mustCreate("n", "netdevice=ens1f0", "mtu=9000")
 		m.mustRun("a", "n")

@@ -117,10 +117,11 @@ func MLX5NoEswitch() Behaviour {
 	return b
 }
 
-// IPoIB is a ConnectX in InfiniBand mode with the kernel's own driver.
+// IPoIB is a ConnectX in InfiniBand mode with the kernel's own driver. Its netdev has ipoib_set_vf_guid, ipoib_set_vf_link_state and
+// ipoib_get_vf_config (ipoib_main.c), which call mlx5_ib_set_vf_guid, mlx5_ib_set_vf_link_state and mlx5_ib_get_vf_config (ib_virt.c).
 func IPoIB() Behaviour {
 	b := IGB()
-	b.Source = Source{SourceRead, "net/ethernet/mellanox/mlx5/core/ipoib, infiniband/ulp/ipoib, infiniband/hw/mlx5/ib_virt.c"}
+	b.Source = Source{SourceRead, "infiniband/ulp/ipoib/ipoib_main.c, infiniband/hw/mlx5/ib_virt.c"}
 	b.InfiniBand, b.RDMA, b.LinkState = true, true, true
 	return b
 }
@@ -163,6 +164,7 @@ func SFC() Behaviour {
 // Virtio is a virtio-net device. drivers/net/virtio_net.c has no operation for VFs at all.
 func Virtio() Behaviour {
 	b := IGB()
+	b.Source = Source{SourceRead, "net/virtio_net.c"} // the lab has the device, but runs the conformance suite for SR-IOV only on igb
 	b.Virtio, b.VFOps = true, false
 	return b
 }

@@ -30,6 +30,9 @@ func (m child) Check(ctx context.Context, o *option.Network, others []ledger.Net
 	if err := m.checkType(o, n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
+	if err := checkChildMTU(&o.Container, n); err != nil {
+		return nil, err
+	}
 	for _, other := range others {
 		if !m.uses(other, n) {
 			continue
@@ -48,6 +51,14 @@ func (m child) Check(ctx context.Context, o *option.Network, others []ledger.Net
 		}
 	}
 	return []ledger.Device{{ID: n.ID, Name: n.Name}}, nil
+}
+
+// checkChildMTU refuses an MTU above the device's, which no child can have.
+func checkChildMTU(o *option.Container, parent hw.Netdev) error {
+	if o.MTU != nil && *o.MTU > parent.MTU {
+		return fmt.Errorf("option mtu: %d is above %d, which %s has; raise that first", *o.MTU, parent.MTU, parent.Name)
+	}
+	return nil
 }
 
 // checkType refuses a device that can have no children of the kind.
@@ -113,8 +124,8 @@ func (m child) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if err := m.checkMAC(r, parent, held); err != nil {
 		return nil, err
 	}
-	if mtu := r.Options.MTU; mtu != nil && *mtu > parent.MTU {
-		return nil, fmt.Errorf("option mtu: %d is above %d, which %s has; raise that first", *mtu, parent.MTU, parent.Name)
+	if err := checkChildMTU(&r.Options.Container, parent); err != nil {
+		return nil, err
 	}
 	spec := r.Options.ChildSpec()
 	spec.Key, spec.Parent = r.Endpoint, parent.ID

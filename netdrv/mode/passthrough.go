@@ -56,6 +56,9 @@ func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledg
 	if n.Kind == hw.Bond && !o.TuningSpec().Empty() {
 		return nil, fmt.Errorf("option netdevice: %s is a bond, of which queues, rings, offloads and interrupts are its ports'; set them there", n.Name)
 	}
+	if o.MTU != nil && n.MaxMTU > 0 && *o.MTU > n.MaxMTU {
+		return nil, fmt.Errorf("option mtu: %d is above %d, the most that %s can have", *o.MTU, n.MaxMTU, n.Name)
+	}
 	if err := checkTuning(m.host, o, n); err != nil {
 		return nil, err
 	}
