@@ -33,6 +33,11 @@ type Kernel interface {
 	CreateLink(l NewLink) error
 	// RemoveLink deletes a link that can be created by CreateLink. It frees the ports of a bond, and deletes its children.
 	RemoveLink(index int) error
+	// ChildrenElsewhere lists the links of other namespaces that were made on a link: macvlan, ipvlan and VLAN links. Only
+	// namespaces are known that a link was moved to from this one (RTM_GETNSID).
+	ChildrenElsewhere(index int) ([]ForeignLink, error)
+	// RemoveElsewhere deletes a link of another namespace.
+	RemoveElsewhere(l ForeignLink) error
 	// Watch returns a channel that receives a value after links have appeared, disappeared, moved, been renamed or
 	// changed. The channel has a buffer of one: changes that the reader has not seen yet are reported once. It is
 	// closed when ctx ends, or when changes cannot be reported any more; then Watch is to be called again.

@@ -44,6 +44,14 @@ type Link struct {
 	XDP         XDP // programs that see each frame that arrives
 }
 
+// A ForeignLink is a link in another network namespace.
+type ForeignLink struct {
+	Namespace int // the number that the namespace has in this one (nsid)
+	Index     int
+	Name      string
+	Kind      string // IFLA_INFO_KIND
+}
+
 // XDP has the IDs of the XDP programs of a link, one for each mode that one can be attached in (IFLA_XDP_SKB_PROG_ID,
 // _DRV_, _HW_); 0 for none. The kernel does not give an ID to another program while the first one is attached.
 type XDP struct{ SKB, Driver, Hardware uint32 }

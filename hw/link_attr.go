@@ -49,16 +49,20 @@ type linkRow struct {
 
 // The attributes of a link.
 var (
-	LinkUp          = newLinkAttr("up", func(l *Link) *bool { return &l.Up }, flag(unix.IFF_UP))
-	LinkMaster      = newLinkAttr("master", func(l *Link) *int { return &l.Master }, uint32Attr(unix.IFLA_MASTER))
-	LinkName        = newLinkAttr("name", func(l *Link) *string { return &l.Name }, text(unix.IFLA_IFNAME))
-	LinkAlias       = newLinkAttr("alias", func(l *Link) *string { return &l.Alias }, text(unix.IFLA_IFALIAS))
-	LinkMAC         = newLinkAttr("mac", func(l *Link) *MAC { return &l.MAC }, address(unix.IFLA_ADDRESS))
-	LinkMTU         = newLinkAttr("mtu", func(l *Link) *int { return &l.MTU }, uint32Attr(unix.IFLA_MTU))
-	LinkTxQLen      = newLinkAttr("txqueuelen", func(l *Link) *int { return &l.TxQLen }, uint32Attr(unix.IFLA_TXQLEN))
-	LinkPromisc     = newLinkAttr("promisc", func(l *Link) *bool { return &l.Promisc }, flag(unix.IFF_PROMISC))
-	LinkAllMulti    = newLinkAttr("allmulti", func(l *Link) *bool { return &l.AllMulti }, flag(unix.IFF_ALLMULTI))
-	LinkNoARP       = newLinkAttr("noarp", func(l *Link) *bool { return &l.NoARP }, flag(unix.IFF_NOARP))
+	LinkUp       = newLinkAttr("up", func(l *Link) *bool { return &l.Up }, flag(unix.IFF_UP))
+	LinkMaster   = newLinkAttr("master", func(l *Link) *int { return &l.Master }, uint32Attr(unix.IFLA_MASTER))
+	LinkName     = newLinkAttr("name", func(l *Link) *string { return &l.Name }, text(unix.IFLA_IFNAME))
+	LinkAlias    = newLinkAttr("alias", func(l *Link) *string { return &l.Alias }, text(unix.IFLA_IFALIAS))
+	LinkMAC      = newLinkAttr("mac", func(l *Link) *MAC { return &l.MAC }, address(unix.IFLA_ADDRESS))
+	LinkMTU      = newLinkAttr("mtu", func(l *Link) *int { return &l.MTU }, uint32Attr(unix.IFLA_MTU))
+	LinkTxQLen   = newLinkAttr("txqueuelen", func(l *Link) *int { return &l.TxQLen }, uint32Attr(unix.IFLA_TXQLEN))
+	LinkPromisc  = newLinkAttr("promisc", func(l *Link) *bool { return &l.Promisc }, flag(unix.IFF_PROMISC))
+	LinkAllMulti = newLinkAttr("allmulti", func(l *Link) *bool { return &l.AllMulti }, flag(unix.IFF_ALLMULTI))
+	LinkNoARP    = newLinkAttr("noarp", func(l *Link) *bool { return &l.NoARP }, flag(unix.IFF_NOARP))
+	// A program can be detached, not attached: that needs a file descriptor of it.
+	LinkXDPSKB      = newLinkAttr("xdp in skb mode", func(l *Link) *uint32 { return &l.XDP.SKB }, detachXDP(unix.XDP_FLAGS_SKB_MODE))
+	LinkXDPDriver   = newLinkAttr("xdp in driver mode", func(l *Link) *uint32 { return &l.XDP.Driver }, detachXDP(unix.XDP_FLAGS_DRV_MODE))
+	LinkXDPHardware = newLinkAttr("xdp in hardware mode", func(l *Link) *uint32 { return &l.XDP.Hardware }, detachXDP(unix.XDP_FLAGS_HW_MODE))
 	LinkNoMulticast = newLinkAttr("nomulticast", func(l *Link) *bool { return &l.NoMulticast }, flagOff(unix.IFF_MULTICAST))
 )
 
@@ -111,6 +115,24 @@ func uint32Attr(attr uint16) func(int) (LinkMessage, error) {
 	return func(n int) (LinkMessage, error) {
 		return LinkMessage{Attr: attr, Value: binary.NativeEndian.AppendUint32(nil, uint32(n))}, nil
 	}
+}
+
+// detachXDP encodes the end of the program that is attached in a mode (XDP_FLAGS_*).
+func detachXDP(mode uint32) func(uint32) (LinkMessage, error) {
+	return func(program uint32) (LinkMessage, error) {
+		if program != 0 {
+			return LinkMessage{}, fmt.Errorf("attach xdp program %d: %w", program, ErrInvalid)
+		}
+		value := attribute(nil, unix.IFLA_XDP_FD, 0xffffffff) // -1
+		return LinkMessage{Attr: unix.IFLA_XDP | unix.NLA_F_NESTED, Value: attribute(value, unix.IFLA_XDP_FLAGS, mode)}, nil
+	}
+}
+
+// attribute appends a netlink attribute with a number.
+func attribute(b []byte, attr uint16, n uint32) []byte {
+	b = binary.NativeEndian.AppendUint16(b, 8)
+	b = binary.NativeEndian.AppendUint16(b, attr)
+	return binary.NativeEndian.AppendUint32(b, n)
 }
 
 func text(attr uint16) func(string) (LinkMessage, error) {

@@ -1,6 +1,7 @@
 package netdrv_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -83,4 +84,67 @@ func TestUnboundVF(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestNothingOutlivesALoanOfAWholeDevice: a whole device is searched for what its container has left on it. What the host has on it stays.
+func TestNothingOutlivesALoanOfAWholeDevice(t *testing.T) {
+	t.Parallel()
+	for name, host := range map[string]func(m *machine){
+		"a device of its own": func(*machine) {},
+		"one with an XDP program of the host": func(m *machine) {
+			m.kernel.InNS("").AttachXDP("ens2", hw.XDP{Driver: 3})
+		},
+		"one with a child of the host": func(m *machine) {
+			m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("ens2").Index})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				nic(m)
+				host(m)
+				before := m.kernel.String()
+				m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "force=yes")
+				m.mustRun("a", "n")
+				if name == "a device of its own" {
+					m.leaveBehind("a")
+				}
+				m.disconnect("a")
+				if left := m.kernel.InNS("a").Links(); len(left) > 0 {
+					t.Errorf("left in the container: %+v", left)
+				}
+				m.kernel.KillNS("a", 0)
+				m.wantHost(before)
+				m.wantKeys("net/n")
+			})
+		})
+	}
+}
+
+// TestChildThatCannotBeRemoved: a container has moved a child of its device to a namespace that the host does not know. The device is kept
+// out of use, and says why, until the child is gone.
+func TestChildThatCannotBeRemoved(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
+		m.mustRun("a", "n")
+		m.leaveBehind("a")
+		m.kernel.InNS("a").Move("macvlan0", "deep")
+		m.disconnect("a")
+		m.after(time.Minute)
+		_, _, err := m.run("b", "n")
+		if err == nil || !strings.Contains(err.Error(), "is quarantined: ") || !strings.Contains(err.Error(), "its container has left a macvlan "+
+			"or ipvlan on it, in a namespace that the host does not know; it works until that container ends: device busy") {
+			t.Errorf("error is %v", err)
+		}
+		m.kernel.KillNS("deep", 0)
+		m.kernel.KillNS("a", 0)
+		m.after(2 * time.Hour)
+		m.wantHost(before)
+		m.wantKeys("net/n")
+		m.mustRun("b", "n")
+		m.end("b")
+	})
 }

@@ -42,6 +42,7 @@ type Kernel struct {
 	closed     bool
 	links      []*link // in order of their ifindex
 	spaces     map[string]bool
+	known      []string        // namespaces that a link was moved to from the host
 	devices    []*device       // PCI, in order of their making
 	drivers    map[string]bool // PCI drivers that have been loaded
 	irqs       map[int]*irq    // MSI-X vectors by number

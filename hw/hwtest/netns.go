@@ -23,6 +23,9 @@ func (k *Kernel) MoveToNS(ns, name, newName string) error {
 		return fmt.Errorf("%s: %w", name, syscall.ENODEV)
 	}
 	k.spaces[ns] = true
+	if !slices.Contains(k.known, ns) {
+		k.known = append(k.known, ns)
+	}
 	if err := k.moveLocked(l, ns); err != nil {
 		return fmt.Errorf("move %s to %s: %w", name, ns, err)
 	}
@@ -215,6 +218,42 @@ func (n Namespace) GiveAltName(name, alt string) {
 	defer n.k.mu.Unlock()
 	l := n.k.needLocked(n.ns, name)
 	l.AltNames = append(l.AltNames, alt)
+}
+
+// Move moves a link of the namespace to another one, of which the host does not know.
+func (n Namespace) Move(name, ns string) {
+	n.k.t.Helper()
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	n.k.spaces[ns] = true
+	if err := n.k.moveLocked(n.k.needLocked(n.ns, name), ns); err != nil {
+		n.k.t.Fatalf("hwtest: move %s to %s: %v", name, ns, err)
+	}
+}
+
+// ChildrenElsewhere implements hw.Kernel.
+func (k *Kernel) ChildrenElsewhere(index int) ([]hw.ForeignLink, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var children []hw.ForeignLink
+	for _, l := range k.links {
+		if ns := slices.Index(k.known, l.ns); ns >= 0 && l.below != nil && l.below.ns == hostNS && l.below.Index == index {
+			children = append(children, hw.ForeignLink{Namespace: ns, Index: l.Index, Name: l.Name, Kind: l.Kind})
+		}
+	}
+	return children, nil
+}
+
+// RemoveElsewhere implements hw.Kernel.
+func (k *Kernel) RemoveElsewhere(f hw.ForeignLink) error {
+	return k.call(func() error {
+		l := k.byIndexLocked(k.known[f.Namespace], f.Index)
+		if l == nil {
+			return syscall.ENODEV
+		}
+		k.deleteLocked(l)
+		return nil
+	}, func() string { return "remove elsewhere " + f.Name })
 }
 
 // AttachXDP attaches XDP programs to a link in the namespace, as with netlink: they stay when their process ends, and when the link

@@ -32,6 +32,8 @@ type Kernel struct {
 	sys *os.Root
 	irq irqDir
 
+	self *os.File // of the namespace
+
 	sockets  pool // for messages that the library's handle cannot send, or whose answers it loses
 	changers pool
 	removers pool
@@ -53,7 +55,12 @@ func Open(sys, irq string) (*Kernel, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("rtnetlink: open a socket: %w", err), root.Close())
 	}
-	k := &Kernel{nl: h, sys: root, irq: openIRQ(irq), links: newListing[hw.Link]()}
+	self, err := os.Open("/proc/thread-self/ns/net")
+	if err != nil {
+		h.Close()
+		return nil, errors.Join(fmt.Errorf("network namespace: %w", err), root.Close())
+	}
+	k := &Kernel{nl: h, self: self, sys: root, irq: openIRQ(irq), links: newListing[hw.Link]()}
 	if err := k.openSockets(); err != nil {
 		k.Close()
 		return nil, fmt.Errorf("netlink: open a socket: %w", err)
@@ -99,6 +106,7 @@ func (k *Kernel) Close() {
 		k.ethtool.socket.Close()
 	}
 	k.irq.close()
+	_ = k.self.Close() // nothing was written
 	// Nothing was written through the directory.
 	_ = k.sys.Close()
 }

@@ -138,7 +138,28 @@ func toLink(l netlink.Link, answer []byte) hw.Link {
 		Master:      a.MasterIndex,
 		PortMAC:     portMAC(a.Slave),
 		Peer:        a.ParentIndex,
+		XDP:         xdp(a.Xdp),
 	}
+}
+
+// xdp returns the XDP programs of a link. The library does not say which they are if there are several: one that is detached
+// leaves the others to be read.
+func xdp(x *netlink.LinkXdp) hw.XDP {
+	const unknown = 0xffffffff
+	if x == nil {
+		return hw.XDP{}
+	}
+	switch x.AttachMode {
+	case nl.XDP_ATTACHED_DRV:
+		return hw.XDP{Driver: x.ProgId}
+	case nl.XDP_ATTACHED_SKB:
+		return hw.XDP{SKB: x.ProgId}
+	case nl.XDP_ATTACHED_HW:
+		return hw.XDP{Hardware: x.ProgId}
+	case nl.XDP_ATTACHED_HW + 1: // XDP_ATTACHED_MULTI
+		return hw.XDP{SKB: unknown, Driver: unknown, Hardware: unknown}
+	}
+	return hw.XDP{}
 }
 
 // number returns an attribute of a link that is a number of 32 bits, 0 if the kernel does not tell it.

@@ -36,6 +36,11 @@ func (k kernel) RemoveAltName(index int, name string) error {
 		func() error { return k.Kernel.RemoveAltName(index, name) })
 }
 
+// RemoveElsewhere implements [hw.Kernel], with points.
+func (k kernel) RemoveElsewhere(l hw.ForeignLink) error {
+	return k.points.around("remove-elsewhere", fmt.Sprintf("%+v", l), func() error { return k.Kernel.RemoveElsewhere(l) })
+}
+
 // SetVF implements [hw.Kernel], with points.
 func (k kernel) SetVF(pf, vf int, a hw.VFAttr, want hw.VFState) error {
 	return k.points.around("vf-set-"+a.String(), fmt.Sprintf("link %d vf %d: %s", pf, vf, a.Op(want)),

@@ -177,8 +177,9 @@ func (m passthrough) Claim(ctx context.Context, r *Request) (*alloc.Allocation, 
 		VFSpec: hw.VFSpec{VFState: hw.VFState{MAC: mac}}, LinkSpec: r.Options.LinkSpec(snap.Link), Tuning: r.Options.TuningSpec()}}
 	if dev.Kind == hw.Bond {
 		proxyFor(a, dev.ID, mac)
+		return a, nil
 	}
-	return a, nil
+	return a, m.host.SnapshotUses(dev, &a.Snapshot)
 }
 
 // proxyFor makes an allocation that of the macvlan that takes a bond's place.
@@ -221,8 +222,17 @@ func (m passthrough) prepareProxy(ctx context.Context, a *alloc.Allocation) (hw.
 	return m.host.SetLink(dev, a.LinkSpec, 0)
 }
 
-// Release restores the device. A bond's proxy goes first: it has the bond's MAC.
-func (m passthrough) Release(_ context.Context, a *alloc.Allocation) error {
+// Release restores the device, after what its container has left on it was removed: once, for the administrator may use it afterwards. A
+// bond's proxy goes first: it has the bond's MAC.
+func (m passthrough) Release(ctx context.Context, a *alloc.Allocation) error {
+	if a.Child == nil && !a.Clean {
+		if err := m.host.CleanNetdev(a.Device, a.Snapshot); err != nil {
+			return err
+		}
+		if err := m.allocations.MarkClean(ctx, a); err != nil {
+			return err
+		}
+	}
 	switch {
 	case a.Child == nil && a.State == alloc.Quarantined: // for so long that the administrator may have taken it into use
 		return m.host.RestoreInUse(a.Device, a.Snapshot)

@@ -1,0 +1,200 @@
+//go:build kernel
+
+package rtnl_test
+
+import (
+	"errors"
+	"net"
+	"os"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+	"unsafe"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/test/harness/sandbox"
+)
+
+// handOver hands one end of a veth pair over to a container as a whole device.
+func handOver(t *testing.T) (*world, *hw.Host, hw.Netdev, hw.Snapshot) {
+	t.Helper()
+	w := newWorld(t)
+	w.Add(t, "veth", "ct0", "ct1")
+	h := openHost(t)
+	n, err := h.Netdev("ct0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, err := h.SnapshotNetdev(n)
+	err = errors.Join(err, h.SnapshotUses(n, &was))
+	if err == nil {
+		_, err = h.PrepareNetdev(n.ID, "")
+	}
+	if err == nil {
+		_, err = h.HandOver(n.ID, was)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	away, err := h.Find(n.ID)
+	if err == nil {
+		err = w.MoveToNS("tenant", away.Name, "eth0")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, h, n, was
+}
+
+// home brings the device back, as docker network disconnect does.
+func (w *world) home(t *testing.T) {
+	t.Helper()
+	if err := w.MoveHome("tenant", "eth0", "ct0"); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestChildLeftBehind: a container that is disconnected while it runs has a child on its device. It is removed in its namespace.
+func TestChildLeftBehind(t *testing.T) {
+	w, h, n, was := handOver(t)
+	in := w.spaces["tenant"].NL
+	addChild(t, in)
+	w.home(t)
+	if err := h.CleanNetdev(n.ID, was); err != nil {
+		t.Fatal(err)
+	}
+	if l, err := in.LinkByName("left"); err == nil {
+		t.Errorf("the container still has %+v", l.Attrs())
+	}
+	if err := h.RestoreNetdev(n.ID, was); err != nil {
+		t.Error(err)
+	}
+}
+
+// addChild makes a macvlan on eth0 in a namespace.
+func addChild(t *testing.T, in *netlink.Handle) netlink.Link {
+	t.Helper()
+	eth0, err := in.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.ParentIndex = "left", eth0.Attrs().Index
+	l := &netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}
+	if err := errors.Join(in.LinkAdd(l), in.LinkSetUp(l)); err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// TestChildOutOfReach: a child in a namespace that the host does not know is found all the same, and named.
+func TestChildOutOfReach(t *testing.T) {
+	w, h, n, was := handOver(t)
+	in := w.spaces["tenant"].NL
+	deep, err := sandbox.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := in.LinkSetNsFd(addChild(t, in), int(deep.FD)); err != nil {
+		t.Fatal(err)
+	}
+	w.home(t)
+	const want = "its container has left a macvlan or ipvlan on it, in a namespace that the host does not know"
+	if err := h.CleanNetdev(n.ID, was); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("error is %v", err)
+	}
+	deep.End() // the kernel takes a while
+	if err := retry.Poll(t.Context(), 20*time.Millisecond, 10*time.Second, func() (bool, error) {
+		err = h.CleanNetdev(n.ID, was)
+		return err == nil, nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if links, err := net.Interfaces(); err != nil || len(links) != 3 {
+		t.Errorf("the host has %v, %v", links, err)
+	}
+}
+
+// TestXDPLeftBehind: an XDP program that a container has attached is detached; one of the host stays.
+func TestXDPLeftBehind(t *testing.T) {
+	for name, mode := range map[string]int{"skb": nl.XDP_FLAGS_SKB_MODE, "driver": nl.XDP_FLAGS_DRV_MODE} {
+		t.Run(name, func(t *testing.T) {
+			w, h, n, was := handOver(t)
+			w.attachXDP(t, mode)
+			w.home(t)
+			before, err := h.Find(n.ID)
+			if err != nil || before.XDP == (hw.XDP{}) {
+				t.Fatalf("attached: %+v, %v", before, err)
+			}
+			ofHost := was
+			ofHost.XDP = before.XDP
+			if err := h.CleanNetdev(n.ID, ofHost); err != nil {
+				t.Fatal(err)
+			}
+			if now, err := h.Find(n.ID); err != nil || now.XDP != before.XDP {
+				t.Errorf("that of the host: %+v, %v", now, err)
+			}
+			if err := h.CleanNetdev(n.ID, was); err != nil {
+				t.Fatal(err)
+			}
+			if now, err := h.Find(n.ID); err != nil || now.XDP != (hw.XDP{}) {
+				t.Errorf("that of the container: %+v, %v", now, err)
+			}
+		})
+	}
+}
+
+// attachXDP attaches an XDP program to the tenant's eth0.
+func (w *world) attachXDP(t *testing.T, mode int) {
+	t.Helper()
+	program := loadXDP(t)
+	l, err := w.spaces["tenant"].NL.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error)
+	go func() { // the library attaches a program only in the thread's namespace; the thread ends with the goroutine
+		runtime.LockOSThread()
+		err := netns.Set(w.spaces["tenant"].FD)
+		if err == nil {
+			err = netlink.LinkSetXdpFdWithFlags(l, int(program.Fd()), mode)
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// loadXDP loads an XDP program that passes everything.
+func loadXDP(t *testing.T) *os.File {
+	t.Helper()
+	insns := []uint64{0x00000002000000b7, 0x0000000000000095} // r0 = XDP_PASS; exit
+	license := append([]byte("GPL"), 0)
+	attr := struct {
+		kind, count           uint32
+		insns, license        uint64
+		logLevel, logSize     uint32
+		log                   uint64
+		version, flags        uint32
+		name                  [16]byte
+		ifindex, expectedType uint32
+	}{kind: unix.BPF_PROG_TYPE_XDP, count: 2, insns: uint64(uintptr(unsafe.Pointer(&insns[0]))),
+		license: uint64(uintptr(unsafe.Pointer(&license[0])))}
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	runtime.KeepAlive(insns)
+	runtime.KeepAlive(license)
+	if errno != 0 {
+		t.Fatalf("bpf: %v", errno)
+	}
+	f := os.NewFile(fd, "xdp program")
+	t.Cleanup(func() { f.Close() })
+	return f
+}

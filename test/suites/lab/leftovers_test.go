@@ -1,0 +1,46 @@
+//go:build lab
+
+package lab
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/mellanox/passthrough/test/harness/dockertest"
+)
+
+// children are commands that make a child of eth0, which is up.
+var children = map[string]string{
+	"macvlan": "ip link add left link eth0 type macvlan mode bridge",
+	"ipvlan":  "ip link add left link eth0 type ipvlan mode l2",
+	"vlan":    "ip link add left link eth0 type vlan id 5",
+}
+
+// TestNothingOutlivesALoan: a container makes a child of its device and is disconnected while it runs. When the next container has the
+// device, the child is gone: it would be in the VLAN of that container, with the MAC of its VF.
+func TestNothingOutlivesALoan(t *testing.T) {
+	asBefore(t)
+	Sh(t, "modprobe -a macvlan ipvlan 8021q")
+	sriov(t, "customer1", "10.1.0.0/24", "-o", "numvfs=1", "-o", "vlan=100")
+	sriov(t, "customer2", "10.1.0.0/24", "-o", "vlan=200")
+	whole(t)
+	for _, c := range []struct{ what, first, next string }{{"vf", "customer1", "customer2"}, {"whole device", "whole", "whole"}} {
+		for kind, add := range children {
+			Container(t, "first", "--net", c.first, "--cap-add", "NET_ADMIN")
+			Exec(t, "first", "sh", "-c", add+"; ip link set left up; ip addr add 10.1.0.66/24 dev left")
+			begun := time.Now()
+			Docker(t, "network", "disconnect", c.first, "first")
+			Within(t, 20*time.Second, func() string {
+				if links := Exec(t, "first", "ip", "-o", "link"); strings.Contains(links, "left") {
+					return c.what + ": the " + kind + " is still there: " + links
+				}
+				return ""
+			})
+			t.Logf("%s, %s: gone after %v", c.what, kind, time.Since(begun).Round(time.Millisecond))
+			Container(t, "next", "--net", c.next)
+			CannotReach(t, "first", "10.1.0.1")
+			Docker(t, "rm", "-f", "first", "next")
+		}
+	}
+}
