@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
@@ -73,9 +74,14 @@ func TestVLANOfAdministrator(t *testing.T) {
 		pfWithVFs(m, 2)
 		m.tag(0, 30)
 		before := m.kernel.String()
+		logged := m.logTo(zapcore.WarnLevel)
 		m.mustCreate("plain", "netdevice=ens1f0")
 		m.mustRun("a", "plain")
 		m.wantVLANs(0, 0)
+		const warning = "vf has a vlan that its network did not ask for; it is untagged for its container, see vlan=keep"
+		if all := logged.FilterMessage(warning).All(); len(all) != 1 || all[0].ContextMap()["vlan"] != "30" {
+			t.Errorf("the log has %v", all)
+		}
 		m.end("a")
 		m.wantHost(before)
 		m.mustRemove("plain")

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 
+	"go.uber.org/zap"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -81,6 +83,10 @@ func (m sriov) allocate(ctx context.Context, r *Request, o *option.Container, ch
 		return nil, err
 	}
 	snap.Unbound = vf.Driver == "" && !chosen.PF.Made // one that the plugin has created stays bound, for the next container
+	if had := snap.VF.VLAN; had.ID != 0 && o.VLAN == nil && !o.KeepVLAN {
+		m.pool.Log.Warn("vf has a vlan that its network did not ask for; it is untagged for its container, see vlan=keep",
+			zap.String("device", vf.String()), zap.Stringer("vlan", had))
+	}
 	spec := o.VFSpec(pf, chosen.WithStableGUIDs(*snap.VF), chosen.MAC())
 	if err := m.host.CheckVFSupport(pf, spec); err != nil {
 		return nil, err
