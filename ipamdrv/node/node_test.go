@@ -228,7 +228,7 @@ func TestCircuitBreaker(t *testing.T) {
 			if got := f.n.Unavailable(); !errors.Is(got, err) {
 				t.Errorf("unavailable: %v, want %v", got, err)
 			}
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			if got := f.n.Unavailable(); got != nil {
 				t.Errorf("two seconds later: %v", got)
 			}
