@@ -122,7 +122,7 @@ func TestSubnets(t *testing.T) {
 	if out := Exec(t, "s2", "ip", "-o", "-4", "addr", "show", "dev", "eth0"); !strings.Contains(out, Address(t, "s2", "two")+"/30") {
 		t.Errorf("s2 has %s", out)
 	}
-	if _, err := Try("docker", "run", "--rm", "--net", "two", "lab", "true"); err == nil || !strings.Contains(err.Error(), "in use, 10.62.0.1 as the gateway; remove a container") {
+	if _, err := Try("docker", "run", "--rm", "--net", "two", "lab", "true"); err == nil || !strings.Contains(err.Error(), "as the gateway; remove a container") {
 		t.Errorf("a third address of two: %v", err)
 	}
 	Docker(t, "rm", "-f", "s2")
@@ -146,6 +146,20 @@ func TestSubnetsOfOurs(t *testing.T) {
 		}
 		Reaches(t, c, gateway, 5*time.Second)
 	}
+}
+
+// TestTwoAddresses: on our own network without a gateway both addresses of a /31 are for containers, with every engine.
+func TestTwoAddresses(t *testing.T) {
+	veth(t, "mv1", "10.65.1.1/24")
+	Sh(t, "ip link set mv1 up")
+	Network(t, "link", "-d", Plugin, "--ipam-driver", Plugin, "-o", "netdevice=mv1", "-o", "mode=macvlan", "--subnet", "10.65.0.0/31")
+	Container(t, "l1", "--net", "link")
+	Container(t, "l2", "--net", "link")
+	if a, b := Address(t, "l1", "link"), Address(t, "l2", "link"); a != "10.65.0.0" || b != "10.65.0.1" {
+		t.Errorf("the addresses are %s and %s", a, b)
+	}
+	Reaches(t, "l1", "10.65.0.1", 5*time.Second)
+	Refused(t, "all 2 addresses are in use; remove a container, or create the network with a larger --subnet", "run", "--rm", "--net", "link", "lab", "true")
 }
 
 // TestSharedPool: two networks on one segment share a pool, with what it excludes.
