@@ -127,7 +127,7 @@ func (k *Kernel) makeLocked(n hw.NewLink, parent *link) *link {
 		l.Type, l.MAC = parent.Type, hw.MAC(fmt.Sprintf("80:00:%02x:%s", k.macs&0xff, string(parent.MAC)[9:]))
 	}
 	made := k.addLocked(hostNS, l)
-	made.mode = n.Mode
+	made.mode, made.pkey = n.Mode, n.PKey
 	if n.Mode == "passthru" {
 		parent.lowerMAC = parent.MAC
 	}
@@ -206,5 +206,8 @@ func (l *link) printMade(b *strings.Builder) {
 	}
 	if l.mode != "" {
 		fmt.Fprintf(b, " mode %s", l.mode)
+	}
+	if l.pkey != 0 {
+		fmt.Fprintf(b, " pkey %#04x", l.pkey)
 	}
 }

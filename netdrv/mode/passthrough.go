@@ -53,8 +53,8 @@ func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledg
 	if err := errors.Join(m.checkVFsUnheld(n, held), m.refuseUsed(o, n, zap.WarnLevel)); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
-	if n.Kind == hw.Bond && !o.TuningSpec().Empty() {
-		return nil, fmt.Errorf("option netdevice: %s is a bond, of which queues, rings, offloads and interrupts are its ports'; set them there", n.Name)
+	if err := checkTunable(o, n); err != nil {
+		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	if o.MTU != nil && n.MaxMTU > 0 && *o.MTU > n.MaxMTU {
 		return nil, fmt.Errorf("option mtu: %d is above %d, the most that %s can have", *o.MTU, n.MaxMTU, n.Name)
@@ -66,6 +66,14 @@ func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledg
 		return nil, err
 	}
 	return []ledger.Device{{ID: n.ID, Name: n.Name}}, m.warnOfLosses(n)
+}
+
+// checkTunable refuses options about queues, rings, offloads and interrupts for a bond.
+func checkTunable(o *option.Network, n hw.Netdev) error {
+	if n.Kind == hw.Bond && !o.TuningSpec().Empty() {
+		return fmt.Errorf("%s is a bond, of which queues, rings, offloads and interrupts are its ports'; set them there", n.Name)
+	}
+	return nil
 }
 
 // warnOfLosses logs what a device will not have any more when it comes home. A bond stays at home.
@@ -159,7 +167,7 @@ func (m passthrough) Claim(ctx context.Context, r *Request) (*alloc.Allocation, 
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(r.Network.ID), r.Network.Devices[0].Name, err)
 	}
-	if err := errors.Join(m.host.CheckUnique(dev), m.checkVFsUnheld(dev, held), m.refuseUsed(r.Options, dev, zap.InfoLevel)); err != nil {
+	if err := errors.Join(checkTunable(r.Options, dev), m.host.CheckUnique(dev), m.checkVFsUnheld(dev, held), m.refuseUsed(r.Options, dev, zap.InfoLevel)); err != nil {
 		return nil, err
 	}
 	mac := r.Options.MAC
