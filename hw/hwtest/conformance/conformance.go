@@ -60,6 +60,7 @@ func Kernel(t *testing.T, open func(t *testing.T) (hw.Kernel, Env)) {
 		{"a move is refused where a name is taken", testMoveTaken},
 		{"a bridge does not move", testImmovable},
 		{"a macvlan moves and comes home", testMacvlan},
+		{"children in other namespaces are found and removed", testChildrenElsewhere},
 		{"virtual links die with their namespace", testEnd},
 		{"queues", testQueues},
 		{"offload features", testFeatures},

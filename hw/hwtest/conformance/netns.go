@@ -91,3 +91,34 @@ func testEnd(t *testing.T, m machine) {
 	}
 	m.link(t, "ct2")
 }
+
+func testChildrenElsewhere(t *testing.T, m machine) {
+	index := m.pair(t)
+	other := m.link(t, "ct1").Index
+	elsewhere := func(index int) []hw.ForeignLink {
+		t.Helper()
+		children, err := m.ChildrenElsewhere(index)
+		done(t, "look for children", err)
+		return children
+	}
+	m.Add(t, "macvlan", "ctmv", "ct0")
+	if got := elsewhere(index); len(got) > 0 {
+		t.Errorf("a child in the host is elsewhere: %+v", got)
+	}
+	done(t, "move a child", m.MoveToNS("c1", "ctmv", "eth0"))
+	m.Add(t, "veth", "ct2", "ct3")
+	done(t, "move one end of a pair", m.MoveToNS("c1", "ct2", "eth1"))
+	got := elsewhere(index)
+	if len(got) != 1 || got[0].Name != "eth0" || got[0].Kind != hw.Macvlan {
+		t.Fatalf("children elsewhere: %+v", got)
+	}
+	if others := append(elsewhere(other), elsewhere(m.link(t, "ct3").Index)...); len(others) > 0 {
+		t.Errorf("children of another: %+v", others)
+	}
+	done(t, "remove it", m.RemoveElsewhere(got[0]))
+	refused(t, "remove it again", m.RemoveElsewhere(got[0]), syscall.ENODEV)
+	if got := elsewhere(index); len(got) > 0 {
+		t.Errorf("it is still there: %+v", got)
+	}
+	m.set(t, "ct0", hw.Link{}, hw.LinkXDPSKB, hw.LinkXDPDriver) // there is none
+}
