@@ -144,3 +144,10 @@ func (n Netdev) ambiguous(others []string) error {
 	return &Error{Dev: n.Name, Err: fmt.Errorf("cannot be told from %s, on the same pci function; ports of a nic in "+
 		"switchdev mode are not lent: %w", strings.Join(others, ", "), ErrUnsupported)}
 }
+
+// CarrierUps returns how often a netdev of the host has had carrier since it was created, in whatever namespace (carrier_up_count, since
+// Linux 4.16; net/sched/sch_generic.c, netif_carrier_on). known is false if that cannot be read.
+func (h *finder) CarrierUps(n Netdev) (ups int, known bool) {
+	ups, known, err := h.sys.number("class/net/" + n.Name + "/carrier_up_count")
+	return ups, known && err == nil
+}

@@ -68,7 +68,14 @@ func New(c Config) (*Driver, error) {
 	}
 	locks, counters := &keylock.Map{}, &metrics.Counters{}
 	engine := engineview.New(c.Host.Boot(), rand.Text(), c.OrphanAfter)
-	allocs := &alloc.Table{Store: c.Store, Boot: c.Host.Boot(), Log: c.Log, Counters: counters}
+	allocs := &alloc.Table{Store: c.Store, Boot: c.Host.Boot(), Log: c.Log, Counters: counters,
+		EndsBy: func(network, endpoint string) time.Time {
+			by := engine.EndsBy(network, endpoint)
+			if time.Until(by) > c.OrphanAfter { // it is only slow
+				by = time.Time{}
+			}
+			return by
+		}}
 	pool := &vfpool.Pool{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Counters: counters}
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
 		Allocations: allocs})

@@ -207,6 +207,9 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.Jo
 	}
 	if a.State != alloc.Lent {
 		x.reconciler.engine.EndpointJoined(a.Since)
+		if ups, known := x.host.CarrierUps(dev); known && !dev.Up && a.Device.IsPCI() { // others end with their container
+			a.CarrierUps = &ups
+		}
 		if err := x.allocs.Advance(ctx, a, alloc.Lent); err != nil {
 			return nil, err
 		}

@@ -7,7 +7,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -56,7 +55,7 @@ func (r *reconciler) facts(ctx context.Context, a *alloc.Allocation) (f enginevi
 	f = engineview.Allocation{Network: a.Network, Endpoint: a.Endpoint, State: a.State, Since: a.Since,
 		FromEarlierBoot: a.FromEarlierBoot()}
 	if a.State == alloc.Lent {
-		f.Home = r.homeSince(a.Device)
+		f.Home, f.Used = r.atHome(a)
 	}
 	f.Whole, _, err = r.whole(ctx, a)
 	return f, err
@@ -80,19 +79,24 @@ func (r *reconciler) whole(ctx context.Context, a *alloc.Allocation) (_ enginevi
 	return engineview.WholeHeld, whole.Ending(), nil
 }
 
-// homeSince returns since when a device is seen in the host without a break; the zero time if it is not there, or cannot be looked for.
-func (r *reconciler) homeSince(id hw.ID) time.Time {
-	_, err := r.host.Find(id)
+// atHome returns since when the device of an allocation is seen in the host without a break, the zero time if it is not there or cannot be
+// looked for, and whether it has been in a container since it was lent.
+func (r *reconciler) atHome(a *alloc.Allocation) (since time.Time, used bool) {
+	n, err := r.host.Find(a.Device)
+	if err == nil && a.CarrierUps != nil {
+		ups, known := r.host.CarrierUps(n)
+		used = known && ups > *a.CarrierUps
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
-		delete(r.home, id)
-		return time.Time{}
+		delete(r.home, a.Device)
+		return time.Time{}, false
 	}
-	if r.home[id].IsZero() {
-		r.home[id] = time.Now()
+	if r.home[a.Device].IsZero() {
+		r.home[a.Device] = time.Now()
 	}
-	return r.home[id]
+	return r.home[a.Device], used
 }
 
 // forgetEnded drops what is remembered about allocations that have ended.

@@ -278,3 +278,51 @@ func TestNetworkGoesFirst(t *testing.T) {
 		m.wantKeys()
 	})
 }
+
+// TestEndedWhileDisabled: a container ends while the plugin is disabled, so that its DeleteEndpoint is lost. When the plugin is back, what
+// the kernel says about the carrier of the device shows that it has come back from the container: it is free after 40 seconds. If it never
+// had carrier there, five minutes are needed. The error of a container that needs the device says when it is free.
+func TestEndedWhileDisabled(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		cable bool
+		free  time.Duration
+	}{
+		"with carrier": {true, 40 * time.Second}, "without carrier": {false, 5 * time.Minute},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				oneVF(m)
+				m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+				before := m.kernel.String()
+				m.mustRun("a", "n")
+				if !c.cable { // as soon as it can be
+					m.kernel.Plug("ens1f0", false)
+				}
+				m.after(time.Minute)
+				m.stop()
+				m.after(time.Minute)
+				m.must(m.kernel.MoveHome("a", "eth0", "ens1f0v0"))
+				m.kernel.KillNS("a", 0)
+				delete(m.where, "a")
+				m.after(time.Hour)
+				m.start(m.store)
+				started := time.Now()
+				m.after(time.Second)
+				_, _, err := m.run("b", "n")
+				wantError(t, err, "ens1f0 (0000:01:00.0): all 1 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is held by endpoint "+
+					"a-endpoint-0 of network n, which the engine seems to have forgotten: if that stays so, it is free by "+
+					started.Add(c.free).UTC().Format("2006-01-02 15:04:05 MST"))
+				m.after(c.free - 5*time.Second)
+				m.wantKeys("dev/0000:01:10.0", "ep/n/"+endpoint("a"), "net/n")
+				m.after(5 * time.Second)
+				m.wantKeys("net/n")
+				m.kernel.Plug("ens1f0", true)
+				m.wantHost(before)
+				m.mustRun("b", "n")
+				m.end("b")
+			})
+		})
+	}
+}

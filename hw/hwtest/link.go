@@ -33,6 +33,7 @@ type link struct {
 	trained   bool   // the medium has come up since the link was last set up
 	downs     int    // how often it was set down through hw.Kernel
 	ups       int    // how often it, or its PF, went up or down: a late carrier of an earlier time is void
+	carriers  int    // how often it has got carrier
 	peer      *link  // the other end of a veth
 	below     *link  // the parent of a macvlan, ipvlan or IPoIB child
 	master    *link
@@ -372,6 +373,7 @@ func (k *Kernel) showLocked(l *link) {
 	}
 	k.tree.files(dir, map[string]string{
 		"address": string(l.MAC), "operstate": state, "name_assign_type": strconv.Itoa(l.assign),
+		"carrier_up_count": strconv.Itoa(l.carriers),
 	})
 	k.tree.file(dir+"/mtu", strconv.Itoa(l.MTU), number(func(n int) error { return k.setMTULocked(l, n) }))
 	k.tree.file(dir+"/tx_queue_len", strconv.Itoa(l.TxQLen), number(func(n int) error { return k.setTxQLenLocked(l, n) }))

@@ -170,6 +170,9 @@ func (k *Kernel) trainLocked(l *link, after time.Duration) {
 			return
 		}
 		l.trained = true
+		if l.carrier() {
+			l.carriers++
+		}
 		k.showLocked(l)
 		k.hearLocked(l)
 		k.showPeersLocked(l)

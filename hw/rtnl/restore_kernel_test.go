@@ -5,6 +5,8 @@ package rtnl_test
 import (
 	"fmt"
 	"testing"
+
+	"github.com/mellanox/passthrough/hw"
 )
 
 // TestRestoreOnKernel: what a container with NET_ADMIN does to a whole device is undone: flags, alternative names, and
@@ -57,5 +59,62 @@ func TestRestoreOnKernel(t *testing.T) {
 	home.Index, home.Peer = n.Index, n.Peer // they change on the way
 	if err != nil || fmt.Sprintf("%+v", home) != fmt.Sprintf("%+v", n) {
 		t.Errorf("it came back as\n%+v, %v; was\n%+v", home, err, n)
+	}
+}
+
+// TestCarrierUps: how often a device has had carrier stays with it when it goes to another namespace and comes back.
+func TestCarrierUps(t *testing.T) {
+	w := newWorld(t)
+	w.Add(t, "veth", "ct0", "ct1")
+	h := openHost(t)
+	ups := func() int {
+		t.Helper()
+		n, err := h.Netdev("ct0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ups, known := h.CarrierUps(n)
+		if !known {
+			t.Fatal("the kernel does not tell")
+		}
+		return ups
+	}
+	before := ups()
+	if err := w.MoveToNS("c1", "ct0", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.MoveHome("c1", "eth0", "ct0"); err != nil {
+		t.Fatal(err)
+	}
+	if got := ups(); got != before {
+		t.Errorf("it has had carrier %d times on a way during which it was never up, and %d times before", got, before)
+	}
+	peer, err := h.Netdev("ct1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := openKernel(t, sys, "/proc/irq")
+	if err := k.SetLink(peer.Index, hw.LinkUp, hw.Link{Up: true}); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.MoveToNS("c1", "ct0", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	in := w.spaces["c1"].NL
+	l, err := in.LinkByName("eth0")
+	if err == nil {
+		err = in.LinkSetUp(l)
+	}
+	if err == nil {
+		err = in.LinkSetDown(l)
+	}
+	if err == nil {
+		err = w.MoveHome("c1", "eth0", "ct0")
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ups(); got != before+1 {
+		t.Errorf("it has had carrier %d times, want %d", got, before+1)
 	}
 }

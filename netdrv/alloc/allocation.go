@@ -43,8 +43,11 @@ type Record struct {
 	Child    *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is created
 	Since    time.Time     `json:"since"`            // when it got into its state
 	// Clean is set, once the endpoint is gone, if nothing of a container can be left on the device: none had it, or that was removed.
-	Clean bool         `json:"clean,omitempty"`
-	Bond  *hw.BondSpec `json:"bond,omitempty"` // of a bond's child: the bond, whose ports have allocations that are part of this one
+	Clean bool `json:"clean,omitempty"`
+	// CarrierUps is how often the device had had carrier when it was lent, which it is while it is down; nil if that is not known. What it
+	// has had since, it has had in a container.
+	CarrierUps *int         `json:"carrier_ups,omitempty"`
+	Bond       *hw.BondSpec `json:"bond,omitempty"` // of a bond's child: the bond, whose ports have allocations that are part of this one
 	// PartOf is the device whose allocation this one ends with: this device is a port of that one's bond.
 	PartOf hw.ID `json:"part_of,omitempty"`
 }
@@ -62,6 +65,7 @@ type Allocation struct {
 
 	rev             int64
 	fromEarlierBoot bool
+	endsBy          time.Time // see Table.EndsBy
 }
 
 // All returns the allocation and its parts.
@@ -103,7 +107,11 @@ func (a *Allocation) Holder() string {
 	case Quarantined:
 		return fmt.Sprintf("%s is quarantined: %s", a.Label, a.Reason)
 	}
-	return fmt.Sprintf("%s is held by endpoint %s of network %s", a.Label, ledger.ShortID(a.Endpoint), ledger.ShortID(a.Network))
+	forgotten := ""
+	if !a.endsBy.IsZero() {
+		forgotten = ", which the engine seems to have forgotten: if that stays so, it is free by " + a.endsBy.UTC().Format("2006-01-02 15:04:05 MST")
+	}
+	return fmt.Sprintf("%s is held by endpoint %s of network %s%s", a.Label, ledger.ShortID(a.Endpoint), ledger.ShortID(a.Network), forgotten)
 }
 
 // Fields identify the device and its endpoint in a log line.

@@ -22,6 +22,9 @@ type Table struct {
 	Boot     string // of the host, see hw.Host.Boot
 	Log      *zap.Logger
 	Counters *metrics.Counters
+	// EndsBy returns by when an endpoint that the engine seems to have forgotten is removed if nothing changes; the zero time if it is kept.
+	// It may be nil.
+	EndsBy func(network, endpoint string) time.Time
 }
 
 // A Set has allocations by their devices. A device that is not in it is free.
@@ -65,7 +68,11 @@ func (t *Table) Current(ctx context.Context, a *Allocation) (*Allocation, error)
 }
 
 func (t *Table) read(r ledger.Rev[Record]) *Allocation {
-	return &Allocation{Record: r.Rec, rev: r.KV.Rev, fromEarlierBoot: r.Rec.Boot != t.Boot}
+	a := &Allocation{Record: r.Rec, rev: r.KV.Rev, fromEarlierBoot: r.Rec.Boot != t.Boot}
+	if t.EndsBy != nil && !a.Ending() {
+		a.endsBy = t.EndsBy(a.Network, a.Endpoint)
+	}
+	return a
 }
 
 // Start writes a new allocation and its parts together with the record of its endpoint. If one of the devices or the endpoint has

@@ -13,7 +13,9 @@ type Allocation struct {
 	Since             time.Time // when it got into its state
 	FromEarlierBoot   bool
 	// Home is since when its device is seen in the host without a break; zero if it is not there. It matters for alloc.Lent only.
-	Home  time.Time
+	Home time.Time
+	// Used: the device has had carrier since it was lent. It is lent while it is down, so that was in a container: it has come back.
+	Used  bool
 	Whole Whole
 }
 
@@ -90,6 +92,12 @@ var rules = []rule{
 	{ // it is in a container, or on its way there or back
 		holds:  func(_ *View, a Allocation) bool { return a.State == alloc.Lent && a.Home.IsZero() },
 		action: Keep,
+	},
+	{ // DeleteEndpoint was lost
+		holds:  func(_ *View, a Allocation) bool { return a.State == alloc.Lent && a.Used },
+		action: Free, reason: "its device has come back from a container, and was in the host",
+		from:  func(a Allocation) time.Time { return a.Home },
+		grace: func(v *View) time.Duration { return min(usedGrace, v.homeGrace) },
 	},
 	{ // the engine has not moved the device, or has moved it back and DeleteEndpoint was lost
 		holds:  func(_ *View, a Allocation) bool { return a.State == alloc.Lent },

@@ -21,6 +21,9 @@ const (
 	// joins at once, and tries for 30 seconds at most to reach a plugin that is being restarted. It sends no DeleteEndpoint for
 	// an endpoint whose CreateEndpoint it got no answer to.
 	joinGrace = time.Minute
+	// usedGrace is how long an endpoint is kept whose device has come back from a container, if the engine or the plugin was restarted
+	// since: the engine deletes the endpoint next, and tries for 30 seconds at most.
+	usedGrace = 40 * time.Second
 	// slowEngineGrace is how long any endpoint is kept if neither was restarted since: an engine that starts hundreds of containers
 	// on a slow machine can take many minutes between two calls for one of them.
 	slowEngineGrace = time.Hour

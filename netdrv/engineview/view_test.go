@@ -40,6 +40,7 @@ func TestVerdict(t *testing.T) {
 		state                alloc.State
 		age, home, restarted time.Duration
 		earlierBoot, deleted bool
+		used                 bool
 		whole                engineview.Whole
 		want                 verdict
 	}{
@@ -74,6 +75,12 @@ func TestVerdict(t *testing.T) {
 			want: after(4 * time.Minute)},
 		{name: "lent, at home for 5 minutes since a restart", state: alloc.Lent, age: time.Hour, home: time.Hour, restarted: homeGrace,
 			want: free("its device was in the host for 5m0s")},
+		{name: "lent, back from a container", state: alloc.Lent, age: 30 * time.Minute, home: 10 * time.Minute, used: true,
+			want: after(50 * time.Minute)},
+		{name: "lent, back from a container, restarted", state: alloc.Lent, age: time.Hour, home: time.Minute, restarted: 10 * time.Second,
+			used: true, want: after(30 * time.Second)},
+		{name: "lent, back from a container for 40 s, restarted", state: alloc.Lent, age: time.Hour, home: 40 * time.Second,
+			restarted: time.Minute, used: true, want: free("its device has come back from a container, and was in the host for 40s")},
 		{name: "lent, in an earlier boot", state: alloc.Lent, earlierBoot: true, want: free(rebooted)},
 		{name: "lent, deleted, away", state: alloc.Lent, deleted: true, want: free(deleted)},
 
@@ -95,7 +102,7 @@ func TestVerdict(t *testing.T) {
 					now = time.Now()
 				}
 				a := engineview.Allocation{Network: "n", Endpoint: "e", State: c.state, Since: now.Add(-c.age),
-					FromEarlierBoot: c.earlierBoot, Whole: c.whole}
+					FromEarlierBoot: c.earlierBoot, Whole: c.whole, Used: c.used}
 				if c.home > 0 {
 					a.Home = now.Add(-c.home)
 				}
