@@ -202,14 +202,18 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.Jo
 		return nil, fmt.Errorf("endpoint %s: device %s: %w", ledger.ShortID(r.EndpointID), e.Rec.Device, err)
 	}
 	notMoved := func(err error) error { return fmt.Errorf("%s: cannot be moved into the container: %w", a.Label, err) }
-	if _, err := x.host.Find(a.Device); err != nil {
+	found, err := x.host.Find(a.Device)
+	if err != nil {
 		return nil, notMoved(err)
 	}
-	if a.State != alloc.Lent {
+	had := a.CarrierUps
+	if ups, known := x.host.CarrierUps(found); known && !found.Up && a.Device.IsPCI() { // others end with their container
+		a.CarrierUps = &ups
+	}
+	if a.State == alloc.Ready {
 		x.reconciler.engine.EndpointJoined(a.Since)
-		if ups, known := x.host.CarrierUps(dev); known && !dev.Up && a.Device.IsPCI() { // others end with their container
-			a.CarrierUps = &ups
-		}
+	}
+	if a.State != alloc.Lent || had != nil && *had != *a.CarrierUps {
 		if err := x.allocs.Advance(ctx, a, alloc.Lent); err != nil {
 			return nil, err
 		}

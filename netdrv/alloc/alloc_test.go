@@ -45,7 +45,7 @@ func TestTransitions(t *testing.T) {
 	t.Parallel()
 	allowed := map[string]bool{
 		"claimed claimed": true, "claimed ready": true, "claimed freeing": true, "ready lent": true, "ready freeing": true,
-		"lent freeing": true, "freeing freeing": true, "freeing quarantined": true, "quarantined quarantined": true,
+		"lent lent": true, "lent freeing": true, "freeing freeing": true, "freeing quarantined": true, "quarantined quarantined": true,
 	}
 	for from, path := range paths {
 		for to := range paths {

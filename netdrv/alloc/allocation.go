@@ -108,7 +108,7 @@ func (a *Allocation) Holder() string {
 		return fmt.Sprintf("%s is quarantined: %s", a.Label, a.Reason)
 	}
 	forgotten := ""
-	if !a.endsBy.IsZero() {
+	if a.State == Lent && !a.endsBy.IsZero() {
 		forgotten = ", which the engine seems to have forgotten: if that stays so, it is free by " + a.endsBy.UTC().Format("2006-01-02 15:04:05 MST")
 	}
 	return fmt.Sprintf("%s is held by endpoint %s of network %s%s", a.Label, ledger.ShortID(a.Endpoint), ledger.ShortID(a.Network), forgotten)

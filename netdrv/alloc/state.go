@@ -32,7 +32,7 @@ var next = map[State][]State{
 	free:        {Claimed},
 	Claimed:     {Claimed, Ready, Freeing}, // claimed again: the snapshot is completed once the VF has a netdev
 	Ready:       {Lent, Freeing},
-	Lent:        {Freeing},
+	Lent:        {Lent, Freeing},              // lent again: the engine joins it once more
 	Freeing:     {Freeing, Quarantined, free}, // freeing again: what a container has left is removed
 	Quarantined: {Quarantined, free},
 }
