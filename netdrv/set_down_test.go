@@ -16,7 +16,7 @@ func (m *machine) setDown(name string) {
 // wantDown is the error of a container on a device that was set down.
 func wantDown(t *testing.T, err error, name string) {
 	t.Helper()
-	wantError(t, err, "network n: "+name+" was set down on the host while networks use it; when it may be used again: ip link set "+name+" up")
+	wantError(t, err, name+" was set down on the host while networks use it; when it may be used again: ip link set "+name+" up (waited 6s)")
 }
 
 // TestSetDownByAdministrator: a PF that an administrator has set down is not brought up for a container, whether the plugin or the administrator has
@@ -49,6 +49,24 @@ func TestSetDownByAdministrator(t *testing.T) {
 			m.mustRemove("n")
 			m.mustRemove("first")
 			m.wantKeys()
+		})
+	}
+}
+
+// TestSetDownForAMoment: a device that is set down and up again, as when its addresses are configured anew, is waited for.
+func TestSetDownForAMoment(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []string{"sriov", "macvlan"} {
+		story(t, func(m *machine) {
+			m.kernel.AddPF(igb())
+			m.mustCreate("n", "netdevice=ens1f0", "mode="+mode)
+			m.mustRun("a", "n")
+			m.setDown("ens1f0")
+			up := time.AfterFunc(2*time.Second, func() {
+				m.must(m.kernel.SetLink(m.kernel.Link("ens1f0").Index, hw.LinkUp, hw.Link{Up: true}))
+			})
+			defer up.Stop()
+			m.mustRun("b", "n")
 		})
 	}
 }

@@ -27,7 +27,7 @@ type upRecord struct {
 
 func upKey(id hw.ID) string { return upPrefix + string(id) }
 
-// CheckUp records that a device is up. It is an error if the device is down and was up before: what an administrator has set down is not
+// CheckUp records that a device is up. It is a [*BusyError], as it may be up again in a moment, if the device is down and was up before: what an administrator has set down is not
 // brought up behind his back. A device that is down and was not up yet may be brought up.
 func (p *Pool) CheckUp(ctx context.Context, n hw.Netdev) error {
 	r, err := ledger.Get[upRecord](ctx, p.Store, upKey(n.ID))
@@ -37,7 +37,8 @@ func (p *Pool) CheckUp(ctx context.Context, n hw.Netdev) error {
 	now := upRecord{Version: ledger.Version, Device: n.ID, Boot: p.Host.Boot(), Index: n.Index}
 	switch known := err == nil && r.Rec == now; {
 	case !n.Up && known:
-		return fmt.Errorf("%s was set down on the host while networks use it; when it may be used again: ip link set %s up", n.Name, n.Name)
+		return &BusyError{Soon: true, Text: fmt.Sprintf("%s was set down on the host while networks use it; when it may be used again: "+
+			"ip link set %s up", n.Name, n.Name)}
 	case !n.Up || known:
 		return nil
 	}
