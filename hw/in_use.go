@@ -106,6 +106,26 @@ func (h *hostUse) HostUse(n Netdev) ([]string, error) {
 	return uses, nil
 }
 
+// ReceiverOf says what receives a device's frames so that it can have no children of a kind, Macvlan or IPVlan, in words
+// that follow its name; "" if nothing does. A device has one receive handler (net/core/dev.c, netdev_rx_handler_register,
+// Linux 6.12): its bond's or bridge's, or that of all its macvlans, or of all its ipvlans. A VRF has none.
+func (h *hostUse) ReceiverOf(n Netdev, kind string) (string, error) {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return "", &Error{Dev: n.Name, Op: "list links", Err: err}
+	}
+	other := map[string][]string{Macvlan: {IPVlan, "ipvtap"}, IPVlan: {Macvlan, "macvtap"}}[kind]
+	for _, l := range links {
+		switch {
+		case n.Master != 0 && l.Index == n.Master && l.Kind != "vrf":
+			return fmt.Sprintf("is a port of %s, which takes its frames; say netdevice=%s", l.Name, l.Name), nil
+		case l.isChildOf(n.Index) && slices.Contains(other, l.Kind):
+			return fmt.Sprintf("carries %s, and a device cannot have %s children as well", l.titled(), kind), nil
+		}
+	}
+	return "", nil
+}
+
 // neighbours says which link the device is a port of, and which it carries, each in words that follow its name.
 func (n Netdev) neighbours(links []Link) (uses []string) {
 	for _, l := range links {

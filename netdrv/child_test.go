@@ -8,6 +8,7 @@ import (
 	plugin "github.com/docker/go-plugins-helpers/network"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
 // TestChildren: each container gets a child, which is removed with it, however it ended. The device stays in the host and does not change.
@@ -112,6 +113,8 @@ func TestChildParent(t *testing.T) {
 		bond(m, true)
 		ipoib(m)
 		m.kernel.AddPF(igb())
+		m.kernel.AddPF(hwtest.PF{Name: "hosted", PCI: "0000:07:00.0", Up: true})
+		m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("hosted").Index})
 		m.mustCreate("macvlans", "netdevice=ens2", "mode=macvlan")
 		m.mustCreate("ipvlans", "netdevice=bond0", "mode=ipvlan", "ipvlan_mode=l3")
 		m.mustCreate("vfs", "netdevice=ens1f0")
@@ -126,6 +129,7 @@ func TestChildParent(t *testing.T) {
 				"a device has one for all its children" + left("ipvlans")},
 			{"netdevice=ens2 mode=passthrough", "option netdevice: ens2 is used by network macvlans" + left("macvlans")},
 			{"netdevice=ens3 mode=macvlan", "option netdevice: ens3 is a port of bond0, which takes its frames; say netdevice=bond0"},
+			{"netdevice=hosted mode=ipvlan", "option netdevice: hosted carries mv0 (macvlan), and a device cannot have ipvlan children as well"},
 			{"netdevice=ib0 mode=macvlan", "option netdevice: ib0 is of type infiniband; mode=macvlan is for devices of type ether"},
 			{"netdevice=lo mode=ipvlan", "option netdevice: lo is of type loopback; mode=ipvlan is for devices of type ether"},
 			{"netdevice=nosuch0 mode=macvlan", "option netdevice: nosuch0: no such device"},
@@ -210,5 +214,27 @@ func TestChildAfterReboot(t *testing.T) {
 		m.mustRun("a", "n")
 		m.end("a")
 		m.wantHost(before)
+	})
+}
+
+// TestParentBecomesPort: a container cannot start on a device that has become a port of a bridge since the network was created; on a port of a
+// VRF, which takes no frames, it can.
+func TestParentBecomesPort(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		m.mustCreate("n", "netdevice=ens2", "mode=macvlan")
+		under := func(kind string) {
+			m.must(m.kernel.SetLink(m.kernel.Link("ens2").Index, hw.LinkMaster, hw.Link{Master: m.kernel.AddLink(hw.Link{Name: kind + "7", Kind: kind})}))
+		}
+		under("bridge")
+		before := m.kernel.String()
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "network n: ens2 is a port of bridge7, which takes its frames; say netdevice=bridge7")
+		m.wantHost(before)
+		under("vrf")
+		m.mustRun("a", "n")
+		m.end("a")
+		m.mustCreate("two", "netdevice=ens2", "mode=macvlan")
 	})
 }

@@ -35,7 +35,7 @@ func (k *Kernel) setMasterLocked(l *link, index int) error {
 		if m.Kind == hw.Bond && l.Up {
 			return syscall.EPERM // "Device can not be enslaved while up"
 		}
-		if k.childrenLocked(l) != nil {
+		if k.childrenLocked(l) != nil && m.Kind != "vrf" {
 			return syscall.EBUSY // its receive handler is taken
 		}
 	}

@@ -72,7 +72,7 @@ func (k *Kernel) makeableLocked(n hw.NewLink, parent *link) error {
 		return nil
 	case parent.Type != "ether", n.Kind == hw.Macvlan && n.MTU > parent.MTU:
 		return syscall.EINVAL
-	case parent.master != nil:
+	case parent.master != nil && parent.master.Kind != "vrf":
 		return syscall.EBUSY // its receive handler is its bond's or bridge's
 	}
 	return k.siblingsLocked(n, parent)

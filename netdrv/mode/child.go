@@ -70,15 +70,14 @@ func (m child) checkType(o *option.Network, n hw.Netdev) error {
 	if n.Type != want {
 		return fmt.Errorf("%s is of type %s; mode=%s is for devices of type %s", n.Name, n.Type, o.Mode, want)
 	}
-	if n.Master == 0 || o.Mode == option.ModeIPoIB {
+	if o.Mode == option.ModeIPoIB {
 		return nil
 	}
-	snap, err := m.host.SnapshotNetdev(n)
-	if err != nil {
+	why, err := m.host.ReceiverOf(n, o.Mode)
+	if err != nil || why == "" {
 		return err
 	}
-	master := snap.Link.Master
-	return fmt.Errorf("%s is a port of %s, which takes its frames; say netdevice=%s", n.Name, master, master)
+	return fmt.Errorf("%s %s", n.Name, why)
 }
 
 // checkBeside refuses what another network of the device excludes: the kernel has either macvlans or ipvlans on a device, and all its
@@ -118,7 +117,13 @@ func (m child) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(r.Network.ID), r.Network.Devices[0].Name, err)
 	}
-	if err := m.pool.CheckUp(ctx, parent); err != nil {
+	if parent.Master != 0 { // it has become a port since; others are not worth a listing of all links
+		err = m.checkType(r.Options, parent)
+	}
+	if err == nil {
+		err = m.pool.CheckUp(ctx, parent)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", ledger.ShortID(r.Network.ID), err)
 	}
 	if err := m.checkMAC(r, parent, held); err != nil {
