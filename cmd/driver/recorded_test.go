@@ -36,7 +36,6 @@ var unrecorded = map[string]string{
 	"TestStickyByMAC":      "the same",
 	"TestPlainProcess":     "the same, without the settings",
 	"TestPlainContainer":   "the plugin is a container; the engine's log does not have its",
-	"TestDeviceNames":      "the plugin is set anew; one that is played to has the same settings all the time",
 	"TestNamesOfContainer": "names in a container that come from Docker's own bridge driver; one that is played to has none of them",
 	"TestInstallTwice":     "no plugin is told anything",
 	"TestStateDirectory":   "the same",
