@@ -112,7 +112,7 @@ func (x *networks) create(ctx context.Context, r *plugin.CreateNetworkRequest) e
 		return err
 	}
 	if o.Replace != "" {
-		if others, err = x.replace(ctx, o.Replace, others); err != nil {
+		if others, err = x.replace(ctx, o.Replace, others, true); err != nil {
 			return err
 		}
 	}
@@ -178,7 +178,7 @@ func (x *networks) findDevices(ctx context.Context, o *option.Network, others []
 		if !errors.As(err, &met) || !x.suspect(met.Network, others) {
 			return devices, err
 		}
-		rest, busy := x.replace(ctx, met.Network, others)
+		rest, busy := x.replace(ctx, met.Network, others, false)
 		if busy != nil {
 			return devices, err
 		}

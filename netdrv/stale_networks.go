@@ -55,18 +55,14 @@ func (x *networks) removeUnneeded(ctx context.Context) error {
 }
 
 // replace removes the record of a network that is stale, as the user says or as it seems, and returns the others. It is an error if the
-// network has endpoints.
-func (x *networks) replace(ctx context.Context, id string, others []ledger.Network) ([]ledger.Network, error) {
+// network has endpoints that the engine does not seem to have forgotten, or if the user has not said that the network is stale.
+func (x *networks) replace(ctx context.Context, id string, others []ledger.Network, said bool) ([]ledger.Network, error) {
 	i := slices.IndexFunc(others, func(n ledger.Network) bool { return strings.HasPrefix(n.ID, id) })
 	if i < 0 { // it was replaced already, or never created
 		return others, nil
 	}
 	nid := others[i].ID
-	endpoints, err := ledger.List[ledger.Endpoint](ctx, x.store, ledger.EndpointsOf(nid))
-	if err == nil && len(endpoints) > 0 {
-		err = fmt.Errorf("option replace: network %s has %d endpoints", ledger.ShortID(nid), len(endpoints))
-	}
-	if err != nil {
+	if err := x.removeForgotten(ctx, nid, said); err != nil {
 		return nil, err
 	}
 	r, err := ledger.Get[ledger.Network](ctx, x.store, ledger.NetworkKey(nid))
@@ -80,6 +76,26 @@ func (x *networks) replace(ctx context.Context, id string, others []ledger.Netwo
 	x.log.Warn("network was forgotten by the engine or by a crash", zap.String("network", ledger.ShortID(nid)))
 	x.nudge() // the VFs of its PFs may not be needed any more
 	return slices.Delete(others, i, i+1), nil
+}
+
+// removeForgotten removes the endpoints of a network that is to be replaced, as the user has said. It is an error if one of them is not, as
+// far as can be seen, forgotten by the engine: its device may be in a container.
+func (x *networks) removeForgotten(ctx context.Context, nid string, said bool) error {
+	endpoints, err := ledger.List[ledger.Endpoint](ctx, x.store, ledger.EndpointsOf(nid))
+	if err != nil {
+		return err
+	}
+	for _, e := range endpoints {
+		if !said || x.allocs.EndsBy(nid, e.Rec.ID).IsZero() {
+			return fmt.Errorf("option replace: network %s has %d endpoints, and endpoint %s may be in use; if its container has ended, "+
+				"restart the plugin, and try again when its device has been home for a moment", ledger.ShortID(nid), len(endpoints), ledger.ShortID(e.Rec.ID))
+		}
+	}
+	var errs []error
+	for _, e := range endpoints {
+		errs = append(errs, x.endpoints.delete(ctx, nid, e.Rec.ID, 0))
+	}
+	return errors.Join(errs...)
 }
 
 // removeRecord removes a network's record, and the affinities of its containers.
