@@ -9,23 +9,7 @@
 //	DeleteEndpoint    it is awaited, restored from the snapshot and verified                          lent -> freeing -> free
 //	DeleteNetwork     VFs that the plugin created are removed with the last network of their PF
 //
-// A docker run on an sriov network goes through these steps:
-//
-//	netdrv.Driver.CreateEndpoint    netdrv.endpoints.create: the network, its options with those of the container
-//	netdrv.attacher.attach          netdrv.attacher.claim: locks the PFs, waits for a device that is on its way back
-//	mode.sriov.Claim                vfpool.Pool.Inventory, vfpool.Selector.Select: the PFs, their VFs, the best free one
-//	mode.sriov.allocate             hw.Host.SnapshotVF, option.Container.VFSpec: how the VF is, and how it is to be
-//	alloc.Table.Start               the allocation is durable: claimed
-//	mode.sriov.Prepare              hw.Host.SetVF, ReadyVF, SetLink: the VF is set up and verified
-//	alloc.Table.MarkReady           the allocation and the endpoint are durable: ready
-//	netdrv.Driver.Join              netdrv.endpoints.join: lent, the device's name, the gateways
-//
-// and its device comes home through these:
-//
-//	netdrv.Driver.DeleteEndpoint    netdrv.endpoints.delete: freeing
-//	netdrv.reconciler.awaitReturn   netdrv.releaser.release, until the kernel has moved the device home
-//	mode.sriov.Release              hw.Host.RestoreVF: the VF is restored from its snapshot and verified
-//	alloc.Table.End                 free
+// CONTRIBUTING.md has a docker run on an sriov network and the end of its container, function by function.
 //
 // The package has the calls (driver.go is their index), networks, endpoints, and the reconciler, which finishes what a crash or a slow
 // kernel has left open. Packages below it:

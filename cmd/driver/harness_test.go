@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/mellanox/passthrough/internal/retry"
 	"go.uber.org/zap/zapcore"
 )
 
@@ -170,15 +171,7 @@ func errText(t *testing.T, err string) string {
 // await waits until a condition holds, for 5 seconds at most.
 func await(t *testing.T, what string, holds func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	bound := time.After(5 * time.Second)
-	for !holds() {
-		select {
-		case <-tick.C:
-		case <-bound:
-			t.Errorf("waited 5 s for %s", what)
-			return
-		}
+	if retry.Poll(context.Background(), 5*time.Millisecond, 5*time.Second, func() (bool, error) { return holds(), nil }) != nil {
+		t.Errorf("waited 5 s for %s", what)
 	}
 }

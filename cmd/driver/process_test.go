@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
@@ -47,20 +48,16 @@ func scriptCall(ts *testscript.TestScript, neg bool, args []string) {
 
 // callWhenUp makes a call as soon as the socket accepts it, within 10 seconds, and returns "STATUS BODY".
 func callWhenUp(socket, op, body string) (string, error) {
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	bound := time.After(10 * time.Second)
-	for {
-		resp, err := client(socket).Post("http://plugin/"+op, "", strings.NewReader(body))
-		if err == nil {
-			return readAnswer(resp)
-		}
-		select {
-		case <-tick.C:
-		case <-bound:
-			return "", err
-		}
+	var resp *http.Response
+	var failed error
+	err := retry.Poll(context.Background(), 5*time.Millisecond, 10*time.Second, func() (bool, error) {
+		resp, failed = client(socket).Post("http://plugin/"+op, "", strings.NewReader(body))
+		return failed == nil, nil
+	})
+	if err != nil {
+		return "", failed
 	}
+	return readAnswer(resp)
 }
 
 // readAnswer returns "STATUS BODY".

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // htons is a number in the byte order of the network.
@@ -138,9 +139,10 @@ func TestQuietLink(t *testing.T) {
 			}
 			return len(addrs) > 0 && strings.HasPrefix(addrs[0].CIDR, "2001:db8:")
 		}
-		for end := time.Now().Add(2 * time.Second); time.Now().Before(end) && !configured(); time.Sleep(100 * time.Millisecond) {
+		_ = retry.Poll(t.Context(), 100*time.Millisecond, 2*time.Second, func() (bool, error) { // quiet, it is never configured
 			far.advertise()
-		}
+			return configured(), nil
+		})
 		if got := configured(); got == quiet {
 			t.Errorf("quiet %v: the host was configured: %v", quiet, got)
 		}

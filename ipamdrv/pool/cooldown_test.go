@@ -35,10 +35,10 @@ func TestQuarantine(t *testing.T) {
 		f.refuses(pool.Any, "", pool.ErrFull, full)
 		f.gives(pool.Exact, "10.99.0.1", "", "10.99.0.1/30")
 		f.release("10.99.0.1")
-		time.Sleep(30*time.Second - time.Nanosecond)
+		f.after(30*time.Second - time.Nanosecond)
 		f.restart()
 		f.refuses(pool.Any, "", pool.ErrFull, full)
-		time.Sleep(time.Nanosecond)
+		f.after(time.Nanosecond)
 		f.gives(pool.Any, "", "", "10.99.0.1/30")
 	})
 }
@@ -52,7 +52,7 @@ func TestExpiredCooldownsRemoved(t *testing.T) {
 		for i := range 200 {
 			f.release(fmt.Sprintf("10.99.0.%d", i+2))
 		}
-		time.Sleep(time.Second)
+		f.after(time.Second)
 		for range 15 { // each removes up to 16 records
 			if _, err := f.request(pool.Any, "", ""); err != nil {
 				t.Fatal(err)
@@ -73,7 +73,7 @@ func TestStickyGivenWhenFull(t *testing.T) {
 		}
 		for _, a := range []string{"10.99.0.5", "10.99.0.3", "10.99.0.6"} {
 			f.release(a)
-			time.Sleep(4 * time.Second)
+			f.after(4 * time.Second)
 		}
 		f.refuses(pool.Exact, "10.99.0.2", pool.ErrInUse, "in use since "+
 			`2000-01-01 00:00:00 UTC by container "c0"`)
@@ -82,7 +82,7 @@ func TestStickyGivenWhenFull(t *testing.T) {
 			"2 of them in quarantine; remove a container, or create the network with a larger --subnet; "+
 			"10.99.0.1 is kept for a router, a container can have it with --ip")
 		f.gives(pool.Any, "", "c4", "10.99.0.6/29") // the one that is kept for c4
-		time.Sleep(10 * time.Second)
+		f.after(10 * time.Second)
 		f.gives(pool.Any, "", "newer", "10.99.0.3/29")
 	})
 }
@@ -96,10 +96,10 @@ func TestCooldownFromTheFuture(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(90*time.Minute - time.Second)
+		f.after(90*time.Minute - time.Second)
 		f.refuses(pool.Any, "", pool.ErrFull, "all 2 addresses are taken, 2 of them in "+
 			"quarantine; remove a container, or create the network with a larger --subnet")
-		time.Sleep(time.Second)
+		f.after(time.Second)
 		f.gives(pool.Any, "", "", "10.99.0.1/30")
 		f.gives(pool.Any, "", "", "10.99.0.2/30")
 	})

@@ -48,6 +48,9 @@ func withPool(t *testing.T, subnet, ipRange string, options []string, run func(f
 	})
 }
 
+// after lets time pass in the bubble.
+func (f *fixture) after(d time.Duration) { time.Sleep(d) }
+
 func (f *fixture) must(err error) {
 	f.Helper()
 	if err != nil {

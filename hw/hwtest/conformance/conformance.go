@@ -4,12 +4,14 @@
 package conformance
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // An Env does what the suite needs besides hw.Kernel: it makes links as the administrator does, and moves them between
@@ -148,11 +150,7 @@ func soon(t *testing.T, what string, cond func() bool) {
 // within waits for cond, within a bound.
 func within(t *testing.T, bound time.Duration, what string, cond func() bool) {
 	t.Helper()
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(bound); !cond(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("not within %v: %s", bound, what)
-		}
+	if retry.Poll(context.Background(), 5*time.Millisecond, bound, func() (bool, error) { return cond(), nil }) != nil {
+		t.Fatalf("not within %v: %s", bound, what)
 	}
 }

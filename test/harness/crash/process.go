@@ -14,6 +14,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // orphanAfter is the grace period for orphans, in place of minutes. It is longer than the fake engine ever takes on a busy machine.
@@ -69,22 +71,20 @@ func startProcess(program []string, dir, at, journal string, env ...string) (*pr
 
 // awaitSocket waits until the process listens, or has ended.
 func (p *process) awaitSocket() error {
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	bound := time.After(30 * time.Second) // long enough for an emulated machine
-	for {
+	err := retry.Poll(context.Background(), time.Millisecond, 30*time.Second, func() (bool, error) { // an emulated machine is slow
+		if !p.alive() {
+			return true, nil // it reached its crash point at once
+		}
 		conn, err := net.Dial("unix", p.socket)
-		if err == nil {
-			return conn.Close()
+		if err != nil {
+			return false, nil
 		}
-		select {
-		case <-tick.C:
-		case <-p.ended:
-			return nil // it reached its crash point at once
-		case <-bound:
-			return errors.Join(err, p.stop())
-		}
+		return true, conn.Close()
+	})
+	if errors.Is(err, retry.ErrTimeout) {
+		return errors.Join(fmt.Errorf("%s does not accept connections", p.socket), p.stop())
 	}
+	return err
 }
 
 // errDial is the error of a request that was not sent because no process listens.
