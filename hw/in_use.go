@@ -94,6 +94,11 @@ func (h *hostUse) HostUse(n Netdev) ([]string, error) {
 		return nil, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
 	uses := n.neighbours(links)
+	more, err := h.carriedUnseen(n, links)
+	if err != nil {
+		return nil, err
+	}
+	uses = append(uses, more...)
 	for _, look := range []func(n Netdev, links []Link) (string, error){h.vfUse, h.defaultRoute, h.session} {
 		use, err := look(n, links)
 		if err != nil {
@@ -140,6 +145,27 @@ func (n Netdev) neighbours(links []Link) (uses []string) {
 		uses = append(uses, "is a port of another device")
 	}
 	return uses
+}
+
+// carriedUnseen names links of other kinds that a device carries, such as a VXLAN or HSR device: sysfs has all upper links
+// in the device's namespace as upper_NAME (net/core/dev.c, netdev_adjacent_sysfs_add, Linux 6.12).
+func (h *hostUse) carriedUnseen(n Netdev, links []Link) (uses []string, _ error) {
+	dir, err := h.netdevDir(n.Name)
+	if err != nil || dir == "" {
+		return nil, err
+	}
+	names, err := h.sys.list(dir)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list upper links", Err: err}
+	}
+	for _, entry := range names {
+		name, upper := strings.CutPrefix(entry, "upper_")
+		i := slices.IndexFunc(links, func(l Link) bool { return l.Name == name })
+		if upper && i >= 0 && links[i].Index != n.Master && !links[i].isChildOf(n.Index) {
+			uses = append(uses, "carries "+links[i].titled())
+		}
+	}
+	return uses, nil
 }
 
 // titled returns the name of a link with its kind.

@@ -110,6 +110,8 @@ func TestHostUse(t *testing.T) {
 			}
 		}, "carries vlan0 (vlan) and carries macsec0 (macsec) and carries macvlan0 (macvlan) and carries macvtap0 (macvtap) and " +
 			"carries ipvlan0 (ipvlan) and carries ipvtap0 (ipvtap)"},
+		"vxlan":           {func(s stack) { s.on("vxlan", "vx0", "nic") }, "carries vx0 (vxlan)"},
+		"vxlan that went": {func(s stack) { s.on("vxlan", "vx0", "nic"); s.k.DelLink("vx0") }, ""},
 		"route of a vlan": {func(s stack) { s.on("vlan", "nic.5", "nic"); s.route("nic.5", anywhere6) },
 			"carries nic.5 (vlan) and " + route + "nic.5)"},
 		"port of a bridge": {func(s stack) { s.under("bridge", "br0", "nic") }, "is a port of br0 (bridge)"},

@@ -35,6 +35,7 @@ type link struct {
 	ups       int    // how often it, or its PF, went up or down: a late carrier of an earlier time is void
 	carriers  int    // how often it has got carrier
 	peer      *link  // the other end of a veth
+	over      *link  // the device that a vxlan sends through, which rtnetlink does not show as its parent
 	below     *link  // the parent of a macvlan, ipvlan or IPoIB child
 	master    *link
 	ports     []*link // of a bond or bridge
@@ -241,11 +242,17 @@ func (k *Kernel) addLocked(ns string, l hw.Link) *link {
 	if slices.Contains(childKinds, l.Kind) {
 		n.below = k.byIndexLocked(ns, l.Peer)
 	}
+	if l.Kind == "vxlan" {
+		n.over, n.Peer = k.byIndexLocked(ns, l.Peer), 0
+	}
 	if !n.virtual() {
 		n.udevName = l.Name
 	}
 	k.links = append(k.links, n)
 	k.appearLocked(n)
+	if n.over != nil {
+		k.showLocked(n.over)
+	}
 	return n
 }
 
@@ -259,7 +266,7 @@ func (k *Kernel) deleteLocked(l *link) {
 		case o.peer == l:
 			o.peer = nil
 			k.deleteLocked(o)
-		case o.below == l:
+		case o.below == l, o.over == l:
 			k.deleteLocked(o)
 		case o.master == l:
 			k.releaseLocked(o)
@@ -269,6 +276,9 @@ func (k *Kernel) deleteLocked(l *link) {
 		k.releaseLocked(l)
 	}
 	k.orphanLocked(l)
+	if l.over != nil {
+		k.tree.remove(path.Join(l.over.parent(), "net", l.over.shownAs(), "upper_"+l.Name))
+	}
 	if l.dev != nil && l.dev.net == l {
 		l.dev.net = nil
 	}
@@ -380,6 +390,11 @@ func (k *Kernel) showLocked(l *link) {
 	k.tree.file(dir+"/ifalias", l.Alias, func(v string) error { return k.setAliasLocked(l, v) })
 	if l.wifi {
 		k.tree.dir(dir + "/phy80211")
+	}
+	for _, o := range k.links {
+		if o.over == l {
+			k.tree.dir(dir + "/upper_" + o.Name)
+		}
 	}
 }
 

@@ -73,6 +73,12 @@ func TestHostUseOnKernel(t *testing.T) {
 	w.Add(t, "macvlan", "ctmv", "ct0")
 	check("ct0", "carries ctmv (macvlan) and carries the default route of table 100 (through ct0)")
 
+	check("ct3", "")
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name = "ctvx"
+	do(w.host.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: 7, VtepDevIndex: link("ct3").Attrs().Index, Port: 4789}))
+	check("ct3", "carries ctvx (vxlan)")
+
 	w.Add(t, "bridge", "ctbr", "")
 	port := link("ct2")
 	do(w.host.LinkSetMaster(port, link("ctbr")))
