@@ -52,6 +52,62 @@ func TestWholeDevice(t *testing.T) {
 	}
 }
 
+// settingsOf is what an administrator sees of the second NIC: as a port of a bridge or bond, and on its own. Lives, counters and states
+// are left out.
+func settingsOf(t *testing.T) string {
+	return Sh(t, `ip -o link show `+another+` | sed 's/^[0-9]*: //; s/ *altname enx[0-9a-f]*//; s/state [A-Z]*//; s/NO-CARRIER,//; s/,LOWER_UP//'
+bridge -d link show dev `+another+` | sed 's/^[0-9]*: //; s/state [a-z]*//'
+bridge vlan show dev `+another+`; bridge fdb show dev `+another+` | grep static
+ip -o addr show dev `+another+` scope global | sed 's/^[0-9]*: //'; ip route show table all dev `+another+` | sed 's/ linkdown//; /fe80:/d'
+ip neigh show dev `+another+` nud permanent; tc qdisc show dev `+another+` root
+cd /proc/sys/net/ipv4; cat conf/`+another+`/rp_filter conf/`+another+`/arp_ignore conf/`+another+`/arp_announce neigh/`+another+`/gc_stale_time
+cat /proc/net/bonding/bond9 2>/dev/null | grep Permanent || true`)
+}
+
+// TestEverythingComesBack: what an administrator has configured on a device is there again after a container had it: VLANs of a bridge
+// port, a bond, and what NetworkManager does.
+func TestEverythingComesBack(t *testing.T) {
+	asBefore(t)
+	for _, c := range []struct{ name, set, undo string }{
+		{"port of a bridge with vlans", `ip link add br9 type bridge vlan_filtering 1; ip link set br9 up; ip link set ` + another + ` master br9 up
+			bridge vlan del dev ` + another + ` vid 1; bridge vlan add dev ` + another + ` vid 100 pvid untagged
+			bridge vlan add dev ` + another + ` vid 200-210; bridge link set dev ` + another + ` isolated on cost 77 learning off guard on
+			bridge fdb add 02:00:00:00:00:99 dev ` + another + ` master static vlan 100`, "ip link del br9"},
+		{"port of a bond", `ip link add bond9 address 02:00:00:00:00:b0 type bond mode active-backup miimon 100
+			for l in ` + pf + ` ` + another + `; do ip link set $l down; ip link set $l master bond9; done
+			ip link set bond9 up`, "ip link del bond9; ip link set " + pf + " down"}, // without any port it would lose its mac
+		{"NetworkManager", `ip link set ` + another + ` up; ip addr add 192.0.2.10/24 dev ` + another + ` noprefixroute
+			ip route add 192.0.2.0/24 dev ` + another + ` proto kernel scope link src 192.0.2.10 metric 100
+			ip route add 198.51.100.0/24 via 192.0.2.1 dev ` + another + ` proto dhcp src 192.0.2.10 metric 100
+			ip addr add 203.0.113.10/24 metric 77 dev ` + another + `; ip neigh add 192.0.2.77 lladdr 02:00:00:00:00:77 dev ` + another + ` nud permanent
+			tc qdisc add dev ` + another + ` root handle 5: pfifo limit 70
+			cd /proc/sys/net/ipv4; echo 2 >conf/` + another + `/rp_filter; echo 1 >conf/` + another + `/arp_ignore
+			echo 2 >conf/` + another + `/arp_announce; echo 77 >neigh/` + another + `/gc_stale_time`,
+			`ip addr flush dev ` + another + `; tc qdisc del dev ` + another + ` root; cd /proc/sys/net/ipv4; echo 0 >conf/` + another + `/rp_filter
+			echo 0 >conf/` + another + `/arp_ignore; echo 0 >conf/` + another + `/arp_announce; echo 60 >neigh/` + another + `/gc_stale_time`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			Sh(t, c.set)
+			t.Cleanup(func() { Sh(t, c.undo+"\nip link set "+another+" down") })
+			before := settingsOf(t)
+			t.Cleanup(func() { _, _ = Try("docker", "rm", "-f", "db1") })
+			Network(t, "whole", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.7.0.0/24",
+				"-o", "netdevice="+another, "-o", "mode=passthrough", "-o", "force=yes")
+			for _, way := range [][]string{{"stop", "-t1"}, {"kill"}} {
+				Docker(t, "run", "-d", "--name", "db1", "--net", "whole", "lab", "sleep", "1000000")
+				Docker(t, append(way, "db1")...)
+				Within(t, 10*time.Second, func() string {
+					if now := settingsOf(t); now != before {
+						return strings.Join(way, " ") + ": it is\n" + now + "\nbut was\n" + before
+					}
+					return ""
+				})
+				Docker(t, "rm", "-f", "db1")
+			}
+		})
+	}
+}
+
 // TestRefusals: what must not be done is refused in words that say what, where and why, and nothing changes.
 func TestRefusals(t *testing.T) {
 	asBefore(t)
