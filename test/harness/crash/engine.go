@@ -182,7 +182,9 @@ func (e *engine) createNetwork(id string) error {
 	if err != nil {
 		e.releasePools(n)
 	}
-	n.stored = err == nil
+	if n.stored = err == nil; n.stored { // the containers do not get the gateway, so the plugin has given it back
+		n.addresses = nil
+	}
 	return err
 }
 
@@ -200,13 +202,14 @@ func (e *engine) requestAddress(n *network, address string, options map[string]s
 // bare returns an address without its mask.
 func bare(cidr string) string { a, _, _ := strings.Cut(cidr, "/"); return a }
 
-// releaseAddress releases an address if the engine has it.
+// releaseAddress releases an address, if there is one.
 func (e *engine) releaseAddress(n *network, cidr string) {
-	i := slices.Index(n.addresses, bare(cidr))
-	if cidr == "" || i < 0 {
+	if cidr == "" {
 		return
 	}
-	n.addresses = slices.Delete(n.addresses, i, i+1)
+	if i := slices.Index(n.addresses, bare(cidr)); i >= 0 {
+		n.addresses = slices.Delete(n.addresses, i, i+1)
+	}
 	_ = e.ignore("IpamDriver.ReleaseAddress", map[string]any{"PoolID": n.pool, "Address": bare(cidr)}) // as the engine does
 }
 
