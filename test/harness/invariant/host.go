@@ -26,6 +26,7 @@ type Device struct {
 	Master, On             string // names of the bond or bridge, and of the device below; "" for none
 	MTU, TxQLen            int
 	Up, Promisc, AllMulti  bool
+	XDP                    bool // an XDP program is attached
 	Addrs, Routes          []string
 }
 
@@ -61,6 +62,7 @@ type ipLink struct {
 	TxQLen int      `json:"txqlen"`
 	MAC    string   `json:"address"`
 	Alias  string   `json:"ifalias"`
+	XDP    any      `json:"xdp"`
 	Info   struct {
 		Kind string `json:"info_kind"`
 	} `json:"linkinfo"`
@@ -117,7 +119,7 @@ func ReadHost() (*Host, error) {
 	for _, l := range links {
 		d := Device{Name: l.Name, Kind: l.Info.Kind, Alias: l.Alias, MAC: l.MAC, Master: l.Master, On: l.On, MTU: l.MTU,
 			TxQLen: l.TxQLen, Up: slices.Contains(l.Flags, "UP"), Promisc: slices.Contains(l.Flags, "PROMISC"),
-			AllMulti: slices.Contains(l.Flags, "ALLMULTI")}
+			AllMulti: slices.Contains(l.Flags, "ALLMULTI"), XDP: l.XDP != nil}
 		if d.Kind == "veth" { // its other end, which may be elsewhere at times
 			d.On = ""
 		}
@@ -244,10 +246,12 @@ func (h *Host) addAddrs(all []ipAddrs) {
 	}
 }
 
-// addRoutes adds the routes that the kernel did not set itself.
+// addRoutes adds the routes that the kernel did not set itself. Those that it does have protocol kernel and no metric, or 256 with IPv6;
+// NetworkManager sets connected routes with protocol kernel and a metric of its own.
 func (h *Host) addRoutes(all []ipRoute) {
 	for _, r := range all {
-		if d, ok := h.Devices[r.Dev]; ok && r.Protocol != "kernel" && r.Protocol != "ra" {
+		own := r.Protocol == "ra" || r.Protocol == "kernel" && (r.Metric == 0 || r.Metric == 256)
+		if d, ok := h.Devices[r.Dev]; ok && !own {
 			d.Routes = append(d.Routes, fmt.Sprintf("%s via %s metric %d", r.Dst, r.Gateway, r.Metric))
 			slices.Sort(d.Routes)
 			h.Devices[r.Dev] = d

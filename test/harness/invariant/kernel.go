@@ -108,7 +108,7 @@ func (f Facts) clean(v *violations, name, pci string, index int, vf VF) {
 	if now != want {
 		v.add("%s: is free, and is %+v, not %+v", name, now, want)
 	}
-	if d, ok := f.Host.Devices[vf.Netdev]; ok && (d.Up || d.Master != "" || len(d.Addrs) > 0 || d.Promisc || d.AllMulti) {
+	if d, ok := f.Host.Devices[vf.Netdev]; ok && (d.Up || d.Master != "" || len(d.Addrs) > 0 || d.Promisc || d.AllMulti || d.XDP) {
 		v.add("%s: is free, and its netdev is %+v", name, d)
 	}
 }

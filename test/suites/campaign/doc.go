@@ -1,5 +1,6 @@
-// Package campaign is a randomized soak test of a guest. It runs random operations of users, crashes and hardware faults, and checks
-// after each one that ledger, kernel and engine agree (package invariant) and that every container has its devices and addresses.
+// Package campaign is a randomized soak test of a guest. It runs random operations of users and of the host's administrator, crashes
+// and hardware faults, and checks after each one that ledger, kernel and engine agree (package invariant) and that every container has
+// its devices and addresses.
 //
 // It runs outside of the guest, so that it can cut the power of the guest. A disk of the guest survives that. The same test binary is
 // copied to that disk and reads the states inside the guest.

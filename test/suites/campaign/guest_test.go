@@ -62,11 +62,14 @@ type view struct {
 	leaked int // number of leased addresses without an endpoint
 }
 
-// TestMain runs the tests, or, in the guest, the subcommand look or registry.
+// TestMain runs the tests, or, in the guest, the subcommand look, registry or xdp:DEVICE.
 func TestMain(m *testing.M) {
 	var inGuest func() error
 	if len(os.Args) == 2 {
 		inGuest = map[string]func() error{"look": writeLook, "registry": serveRegistry}[os.Args[1]]
+		if device, ok := strings.CutPrefix(os.Args[1], "xdp:"); ok {
+			inGuest = func() error { return attachXDP(device) }
+		}
 	}
 	if inGuest == nil {
 		os.Exit(m.Run())

@@ -14,8 +14,8 @@ import (
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
-// The guest's NICs. The first is up, like a NIC that the host uses itself. The third is up and has an address and a route, which
-// /disk/boot configures again after a power cut.
+// The guest's NICs. The first is up, like a NIC that the host uses itself. The third is up and has addresses and routes, some of them as
+// NetworkManager sets them (the connected route by itself, with a metric); /disk/boot configures them again after a power cut.
 const (
 	nic1 = "enp1s0"
 	nic2 = "enp2s0"
@@ -29,6 +29,9 @@ ip link set enp1s0 up
 ip addr add 192.0.2.7/24 dev enp3s0
 ip link set enp3s0 up
 ip route add 198.51.100.0/24 via 192.0.2.1 dev enp3s0
+ip addr add 203.0.113.7/24 dev enp3s0 noprefixroute
+ip route add 203.0.113.0/24 dev enp3s0 proto kernel scope link src 203.0.113.7 metric 100
+ip route add 198.18.0.0/15 via 203.0.113.1 dev enp3s0 proto static metric 100
 `
 
 // prepare prepares a newly started guest for a campaign: it copies this test binary and the plugin's bundle to the disk that survives a

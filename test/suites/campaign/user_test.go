@@ -15,7 +15,7 @@ import (
 
 // operations returns all operations.
 func operations() []operation {
-	return slices.Concat(userOps, processOps, machineOps, stateOps)
+	return slices.Concat(userOps, processOps, machineOps, hostOps, stateOps)
 }
 
 // create creates a network.
@@ -161,6 +161,11 @@ func (c *campaign) create(p plan) error {
 		if err == nil {
 			break
 		}
+		if late.MatchString(err.Error()) {
+			c.describe("(late)")
+			c.mayBeLost = true
+			return nil
+		}
 		advice := sayReplace.FindStringSubmatch(err.Error())
 		if advice == nil || !c.isLost(advice[1]) {
 			return err
@@ -173,6 +178,10 @@ func (c *campaign) create(p plan) error {
 	}
 	return err
 }
+
+// late matches the errors of a call that takes longer than the engine waits, as the creation of VFs does on a busy machine. The plugin
+// finishes it or undoes it.
+var late = regexp.MustCompile(`is left to finish|context deadline exceeded`)
 
 // isLost returns whether an ID, or the start of one, is that of a stale network.
 func (c *campaign) isLost(id string) bool {
