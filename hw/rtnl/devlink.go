@@ -51,7 +51,7 @@ func (k *Kernel) devlinkGet(command uint8, bus, device string) ([]byte, error) {
 		return nil, err
 	}
 	req := nl.NewNetlinkRequest(int(family.ID), 0)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: k.ethtool.socket}
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: k.socket}
 	req.AddData(&nl.Genlmsg{Command: command, Version: nl.GENL_DEVLINK_VERSION})
 	req.AddData(nl.NewRtAttr(nl.DEVLINK_ATTR_BUS_NAME, nl.ZeroTerminated(bus)))
 	req.AddData(nl.NewRtAttr(nl.DEVLINK_ATTR_DEV_NAME, nl.ZeroTerminated(device)))

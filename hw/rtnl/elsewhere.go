@@ -3,6 +3,7 @@ package rtnl
 import (
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -20,11 +21,17 @@ const (
 // rtGenMsg is the size of a struct rtgenmsg with its padding.
 const rtGenMsg = 4
 
+// otherNamespaces reads and removes links of other network namespaces.
+type otherNamespaces struct {
+	self              *os.File // of the kernel's own namespace
+	sockets, removers pool
+}
+
 // ChildrenElsewhere implements [hw.Kernel]. The kernel gives a namespace a number in the one that a link was moved from
 // (net/core/dev.c, __dev_change_net_namespace: peernet2id_alloc), and with CAP_NET_ADMIN over it links can be listed and
 // deleted there by that number (IFLA_TARGET_NETNSID, since Linux 4.16), without entering it.
-func (k *Kernel) ChildrenElsewhere(index int) ([]hw.ForeignLink, error) {
-	namespaces, err := k.namespaces()
+func (o otherNamespaces) ChildrenElsewhere(index int) ([]hw.ForeignLink, error) {
+	namespaces, err := o.namespaces()
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +41,7 @@ func (k *Kernel) ChildrenElsewhere(index int) ([]hw.ForeignLink, error) {
 	}
 	var all []found
 	for _, ns := range namespaces {
-		links, err := k.linksIn(ns)
+		links, err := o.linksIn(ns)
 		if errors.Is(err, hw.ErrInvalid) || errors.Is(err, hw.ErrNotFound) { // it has just ended
 			continue
 		}
@@ -50,7 +57,7 @@ func (k *Kernel) ChildrenElsewhere(index int) ([]hw.ForeignLink, error) {
 	if len(all) == 0 {
 		return nil, nil
 	}
-	own, err := k.ownNamespace() // the answers above have given it its number
+	own, err := o.ownNamespace() // the answers above have given it its number
 	if err != nil {
 		return nil, err
 	}
@@ -64,8 +71,8 @@ func (k *Kernel) ChildrenElsewhere(index int) ([]hw.ForeignLink, error) {
 }
 
 // RemoveElsewhere implements [hw.Kernel].
-func (k *Kernel) RemoveElsewhere(l hw.ForeignLink) error {
-	return send(k.removers, unix.RTM_DELLINK, nl.IfInfomsg{}, l.Index, inNamespace(l.Namespace))
+func (o otherNamespaces) RemoveElsewhere(l hw.ForeignLink) error {
+	return send(o.removers, unix.RTM_DELLINK, nl.IfInfomsg{}, l.Index, inNamespace(l.Namespace))
 }
 
 // inNamespace directs a message about links to another namespace.
@@ -74,9 +81,9 @@ func inNamespace(ns int) *nl.RtAttr {
 }
 
 // linksIn lists the links of another namespace.
-func (k *Kernel) linksIn(ns int) ([]netlink.Link, error) {
+func (o otherNamespaces) linksIn(ns int) ([]netlink.Link, error) {
 	answers, err := dump(func() (answers [][]byte, err error) {
-		err = k.sockets.use(func(s *nl.SocketHandle) (err error) {
+		err = o.sockets.use(func(s *nl.SocketHandle) (err error) {
 			req := request(s, unix.RTM_GETLINK, unix.NLM_F_DUMP)
 			req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
 			req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
@@ -101,13 +108,13 @@ func (k *Kernel) linksIn(ns int) ([]netlink.Link, error) {
 }
 
 // namespaces lists the numbers of the namespaces that have one in this namespace.
-func (k *Kernel) namespaces() ([]int, error) {
-	return k.nsids(unix.NLM_F_DUMP)
+func (o otherNamespaces) namespaces() ([]int, error) {
+	return o.nsids(unix.NLM_F_DUMP)
 }
 
 // ownNamespace returns the number that this namespace has in itself, -1 for none.
-func (k *Kernel) ownNamespace() (int, error) {
-	ids, err := k.nsids(0, nl.NewRtAttr(netnsaFD, nl.Uint32Attr(uint32(k.self.Fd()))))
+func (o otherNamespaces) ownNamespace() (int, error) {
+	ids, err := o.nsids(0, nl.NewRtAttr(netnsaFD, nl.Uint32Attr(uint32(o.self.Fd()))))
 	if err != nil || len(ids) != 1 {
 		return -1, err
 	}
@@ -115,9 +122,9 @@ func (k *Kernel) ownNamespace() (int, error) {
 }
 
 // nsids requests numbers of namespaces.
-func (k *Kernel) nsids(flags int, which ...*nl.RtAttr) ([]int, error) {
+func (o otherNamespaces) nsids(flags int, which ...*nl.RtAttr) ([]int, error) {
 	var ids []int
-	err := k.sockets.use(func(s *nl.SocketHandle) error {
+	err := o.sockets.use(func(s *nl.SocketHandle) error {
 		req := request(s, unix.RTM_GETNSID, flags)
 		req.AddData(nl.NewRtGenMsg())
 		for _, a := range which {

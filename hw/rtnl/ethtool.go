@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -21,8 +22,8 @@ type ethtoolConn struct {
 }
 
 // findEthtool returns the number of the generic netlink family, 0 if the kernel has none.
-func (k *Kernel) findEthtool() (int, error) {
-	f, err := k.nl.GenlFamilyGet(unix.ETHTOOL_GENL_NAME)
+func findEthtool(h *netlink.Handle) (int, error) {
+	f, err := h.GenlFamilyGet(unix.ETHTOOL_GENL_NAME)
 	if errors.Is(err, unix.ENOENT) {
 		return 0, nil
 	}
@@ -33,9 +34,9 @@ func (k *Kernel) findEthtool() (int, error) {
 }
 
 // Tuning implements [hw.Kernel].
-func (k *Kernel) Tuning(index int) (hw.Tuning, error) {
+func (e ethtoolConn) Tuning(index int) (hw.Tuning, error) {
 	var t hw.Tuning
-	queues, err := k.ethtool.numbers(index, unix.ETHTOOL_MSG_CHANNELS_GET)
+	queues, err := e.numbers(index, unix.ETHTOOL_MSG_CHANNELS_GET)
 	if err != nil {
 		return t, err
 	}
@@ -43,13 +44,13 @@ func (k *Kernel) Tuning(index int) (hw.Tuning, error) {
 		Rx: queues[unix.ETHTOOL_A_CHANNELS_RX_COUNT], Tx: queues[unix.ETHTOOL_A_CHANNELS_TX_COUNT]}
 	t.MaxQueues = hw.Queues{Combined: queues[unix.ETHTOOL_A_CHANNELS_COMBINED_MAX],
 		Rx: queues[unix.ETHTOOL_A_CHANNELS_RX_MAX], Tx: queues[unix.ETHTOOL_A_CHANNELS_TX_MAX]}
-	rings, err := k.ethtool.numbers(index, unix.ETHTOOL_MSG_RINGS_GET)
+	rings, err := e.numbers(index, unix.ETHTOOL_MSG_RINGS_GET)
 	if err != nil {
 		return t, err
 	}
 	t.Rings = hw.Rings{Rx: rings[unix.ETHTOOL_A_RINGS_RX], Tx: rings[unix.ETHTOOL_A_RINGS_TX]}
 	t.MaxRings = hw.Rings{Rx: rings[unix.ETHTOOL_A_RINGS_RX_MAX], Tx: rings[unix.ETHTOOL_A_RINGS_TX_MAX]}
-	t.Features, err = k.ethtool.features(index)
+	t.Features, err = e.features(index)
 	return t, err
 }
 
@@ -115,17 +116,17 @@ func bits(set []byte) (map[string]bool, error) {
 }
 
 // SetTuning implements [hw.Kernel].
-func (k *Kernel) SetTuning(index int, a hw.TuningAttr, want hw.Tuning) error {
+func (e ethtoolConn) SetTuning(index int, a hw.TuningAttr, want hw.Tuning) error {
 	switch a {
 	case hw.TuningQueues:
-		return k.ethtool.set(index, unix.ETHTOOL_MSG_CHANNELS_SET, unix.ETHTOOL_A_CHANNELS_HEADER,
+		return e.set(index, unix.ETHTOOL_MSG_CHANNELS_SET, unix.ETHTOOL_A_CHANNELS_HEADER,
 			optional(unix.ETHTOOL_A_CHANNELS_COMBINED_COUNT, want.Queues.Combined),
 			optional(unix.ETHTOOL_A_CHANNELS_RX_COUNT, want.Queues.Rx), optional(unix.ETHTOOL_A_CHANNELS_TX_COUNT, want.Queues.Tx))
 	case hw.TuningRings:
-		return k.ethtool.set(index, unix.ETHTOOL_MSG_RINGS_SET, unix.ETHTOOL_A_RINGS_HEADER,
+		return e.set(index, unix.ETHTOOL_MSG_RINGS_SET, unix.ETHTOOL_A_RINGS_HEADER,
 			optional(unix.ETHTOOL_A_RINGS_RX, want.Rings.Rx), optional(unix.ETHTOOL_A_RINGS_TX, want.Rings.Tx))
 	case hw.TuningFeatures:
-		return k.ethtool.set(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER, wanted(want.Features))
+		return e.set(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER, wanted(want.Features))
 	}
 	return fmt.Errorf("ethtool: %v: %w", a, hw.ErrUnsupported)
 }

@@ -44,20 +44,20 @@ func (d irqDir) close() {
 func affinityOf(irq int) string { return path.Join(strconv.Itoa(irq), "smp_affinity_list") }
 
 // Affinity implements [hw.Kernel].
-func (k *Kernel) Affinity(irq int) (string, error) {
-	if k.irq.err != nil {
-		return "", k.irq.err
+func (d irqDir) Affinity(irq int) (string, error) {
+	if d.err != nil {
+		return "", d.err
 	}
-	b, err := k.irq.root.ReadFile(affinityOf(irq))
+	b, err := d.root.ReadFile(affinityOf(irq))
 	return strings.TrimSpace(string(b)), hw.FromErrno(err)
 }
 
 // SetAffinity implements [hw.Kernel].
-func (k *Kernel) SetAffinity(irq int, cpus string) error {
-	if k.irq.err != nil {
-		return k.irq.err
+func (d irqDir) SetAffinity(irq int, cpus string) error {
+	if d.err != nil {
+		return d.err
 	}
-	f, err := k.irq.root.OpenFile(affinityOf(irq), os.O_WRONLY, 0)
+	f, err := d.root.OpenFile(affinityOf(irq), os.O_WRONLY, 0)
 	if errors.Is(err, unix.EROFS) || errors.Is(err, unix.EACCES) {
 		return fmt.Errorf("the plugin was given /proc/irq, but not to write to (see docs/tuning.md): %w", hw.FromErrno(err))
 	}

@@ -16,8 +16,8 @@ func TestIRQDirectory(t *testing.T) {
 	if err := errors.Join(os.Mkdir(filepath.Dir(name), 0o755), os.WriteFile(name, []byte("0-3\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
-	k := &Kernel{irq: openIRQ(dir)}
-	defer k.irq.close()
+	k := &Kernel{irqDir: openIRQ(dir)}
+	defer k.irqDir.close()
 	if cpus, err := k.Affinity(34); cpus != "0-3" || err != nil {
 		t.Errorf("it goes to %q, %v", cpus, err)
 	}
@@ -42,13 +42,13 @@ func TestNoIRQDirectory(t *testing.T) {
 		"":      "the plugin was not given /proc/irq (see docs/tuning.md): not supported by the driver",
 		nowhere: "the plugin was not given /proc/irq (see docs/tuning.md): open " + nowhere + ": no such file or directory",
 	} {
-		k := &Kernel{irq: openIRQ(dir)}
+		k := &Kernel{irqDir: openIRQ(dir)}
 		_, err := k.Affinity(34)
 		for _, err := range []error{err, k.SetAffinity(34, "0")} {
 			if err == nil || err.Error() != want || errors.Is(err, hw.ErrNotFound) {
 				t.Errorf("%q: %v, want %s", dir, err, want)
 			}
 		}
-		k.irq.close()
+		k.irqDir.close()
 	}
 }

@@ -28,19 +28,18 @@ const dumpTries = 10
 // goroutine. One listing of links is in progress at a time; links are read, created, changed and removed in parallel to
 // it.
 type Kernel struct {
+	irqDir
+	ethtoolConn
+	otherNamespaces
+
 	nl  *netlink.Handle
 	sys *os.Root
-	irq irqDir
-
-	self *os.File // of the namespace
 
 	sockets  pool // for messages that the library's handle cannot send, or whose answers it loses
 	changers pool
 	removers pool
 
 	links *listing[hw.Link]
-
-	ethtool ethtoolConn
 }
 
 // Open returns the running kernel, seen from the network namespace of the calling thread, with the sysfs at sys, which has
@@ -60,7 +59,7 @@ func Open(sys, irq string) (*Kernel, error) {
 		h.Close()
 		return nil, errors.Join(fmt.Errorf("network namespace: %w", err), root.Close())
 	}
-	k := &Kernel{nl: h, self: self, sys: root, irq: openIRQ(irq), links: newListing[hw.Link]()}
+	k := &Kernel{nl: h, otherNamespaces: otherNamespaces{self: self}, sys: root, irqDir: openIRQ(irq), links: newListing[hw.Link]()}
 	if err := k.openSockets(); err != nil {
 		k.Close()
 		return nil, fmt.Errorf("netlink: open a socket: %w", err)
@@ -73,7 +72,7 @@ func (k *Kernel) Sysfs() fs.FS { return k.sys.FS() }
 
 // openSockets opens the sockets beside the handle, and sets the time limit of all.
 func (k *Kernel) openSockets() (err error) {
-	if k.ethtool.socket, err = openSocket(unix.NETLINK_GENERIC); err != nil {
+	if k.socket, err = openSocket(unix.NETLINK_GENERIC); err != nil {
 		return err
 	}
 	if err := k.nl.SetSocketTimeout(answerBound); err != nil {
@@ -82,7 +81,8 @@ func (k *Kernel) openSockets() (err error) {
 	if err := k.openPools(); err != nil {
 		return err
 	}
-	k.ethtool.family, err = k.findEthtool()
+	k.otherNamespaces.sockets, k.otherNamespaces.removers = k.sockets, k.removers
+	k.family, err = findEthtool(k.nl)
 	return err
 }
 
@@ -102,10 +102,10 @@ func (k *Kernel) Close() {
 	k.sockets.close()
 	k.changers.close()
 	k.removers.close()
-	if k.ethtool.socket != nil {
-		k.ethtool.socket.Close()
+	if k.socket != nil {
+		k.socket.Close()
 	}
-	k.irq.close()
+	k.irqDir.close()
 	_ = k.self.Close() // nothing was written
 	// Nothing was written through the directory.
 	_ = k.sys.Close()

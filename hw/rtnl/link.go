@@ -89,7 +89,7 @@ func (k *Kernel) NetNSImmutable(index int) (immutable, known bool, err error) {
 	if value := attrs[iflaNetNSImmutable]; len(value) == 1 {
 		return value[0] != 0, true, nil
 	}
-	features, err := k.ethtool.features(index)
+	features, err := k.features(index)
 	if errors.Is(err, hw.ErrUnsupported) {
 		return false, false, nil
 	}
