@@ -333,9 +333,6 @@ func (e *engine) view() *invariant.Engine {
 			known.Pools = append(known.Pools, n.pool)
 		}
 		for _, a := range n.addresses {
-			if a == bare(n.gateway) { // the driver releases it when the network is created, because the network does not use it
-				continue
-			}
 			known.Addresses = append(known.Addresses, netip.MustParseAddr(a))
 		}
 	}
