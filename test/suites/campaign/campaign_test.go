@@ -31,6 +31,7 @@ type campaign struct {
 	leaks       int                  // addresses whose release may have been lost
 	orphans     map[string]time.Time // deadlines of endpoints whose deletion may have been lost, by NETWORK/ENDPOINT
 	lostNets    map[string]bool      // IDs of networks that only the plugin has
+	pfReset     bool                 // a PF was reset
 	mayBeLost   bool                 // the last operation may have added some
 	description string               // what the current operation does, for the log
 }

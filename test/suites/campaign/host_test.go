@@ -58,6 +58,7 @@ func (c *campaign) linkOn(k *container, network string) string {
 func (c *campaign) resetPF() error {
 	nic := random(c.rand, []string{nic1, nic2})
 	c.describe("%s", nic)
+	c.pfReset = true
 	line := "echo 1 >/sys/bus/pci/devices/" + pciOf(nic) + "/reset"
 	if c.last.Host.Devices[nic].Up {
 		line += "; ip link set " + nic + " down; ip link set " + nic + " up"

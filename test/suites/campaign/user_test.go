@@ -214,10 +214,11 @@ func (c *campaign) newContainer() (*container, []string) {
 	return k, append(args, "lab", "sleep", "1000000")
 }
 
-// started updates the model after the start of a container. It may be refused only if no device is free, or if the
-// requested address is still leased to an endpoint whose deletion was lost.
+// started updates the model after the start of a container. It may be refused only if no device is free, if the requested address is
+// still leased to an endpoint whose deletion was lost, or if a VF is the first time bound after a reset of its PF: an emulated igbvf waits
+// for the PF three times three seconds.
 func (c *campaign) started(k *container, err error) error {
-	full := c.full(k) || err != nil && strings.Contains(err.Error(), "in use since") && c.unreleased(k)
+	full := c.full(k) || err != nil && c.pfReset && late.MatchString(err.Error()) || err != nil && strings.Contains(err.Error(), "in use since") && c.unreleased(k)
 	removed := c.note(k, err == nil)
 	if err != nil && full {
 		c.describe("(refused)")
