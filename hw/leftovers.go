@@ -8,7 +8,7 @@ import (
 )
 
 // A VF is cleaned by binding it again, see CleanVF. A whole device cannot be: that would harm the host, and its VFs. It is
-// searched for what outlives the loan: XDP programs, and children, which go on working in the container's namespace while the
+// searched for what outlives its allocation: XDP programs, and children, which go on working in the container's namespace while the
 // host or the next container has the device (macvlan_device_event, ipvlan_device_event and vlan_device_event ignore that a
 // device moves; Linux 6.12). Queueing disciplines and what is attached to them go when a device moves.
 

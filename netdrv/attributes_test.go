@@ -114,7 +114,7 @@ func TestContainerOptions(t *testing.T) {
 }
 
 // TestLockedMAC: a network that locks mac, or all, refuses a container's own MAC, vf and GUID, also as --mac-address. A MAC that the engine
-// has generated, because the IPAM driver requires one, is no wish of the user.
+// has generated, because the IPAM driver requires one, is not the user's.
 func TestLockedMAC(t *testing.T) {
 	const chosen = "02:00:00:00:00:42"
 	story(t, func(m *machine) {

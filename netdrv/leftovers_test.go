@@ -29,8 +29,8 @@ func (m *machine) leaveBehind(container string) {
 	inside.AttachXDP("eth0", hw.XDP{SKB: 7})
 }
 
-// TestNothingOutlivesALoanOfAVF: what a container leaves on its VF is gone when the VF is free, although the container goes on running.
-func TestNothingOutlivesALoanOfAVF(t *testing.T) {
+// TestNothingOutlivesAllocationOfVF: what a container leaves on its VF is gone when the VF is free, although the container goes on running.
+func TestNothingOutlivesAllocationOfVF(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		oneVF(m)
@@ -86,8 +86,8 @@ func TestUnboundVF(t *testing.T) {
 	}
 }
 
-// TestNothingOutlivesALoanOfAWholeDevice: a whole device is searched for what its container has left on it. What the host has on it stays.
-func TestNothingOutlivesALoanOfAWholeDevice(t *testing.T) {
+// TestNothingOutlivesAllocationOfWholeDevice: a whole device is searched for what its container has left on it. What the host has on it stays.
+func TestNothingOutlivesAllocationOfWholeDevice(t *testing.T) {
 	t.Parallel()
 	for name, host := range map[string]func(m *machine){
 		"a device of its own": func(*machine) {},

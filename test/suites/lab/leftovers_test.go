@@ -17,9 +17,9 @@ var children = map[string]string{
 	"vlan":    "ip link add left link eth0 type vlan id 5",
 }
 
-// TestNothingOutlivesALoan: a container makes a child of its device and is disconnected while it runs. When the next container has the
+// TestNothingOutlivesAllocation: a container makes a child of its device and is disconnected while it runs. When the next container has the
 // device, the child is gone: it would be in the VLAN of that container, with the MAC of its VF.
-func TestNothingOutlivesALoan(t *testing.T) {
+func TestNothingOutlivesAllocation(t *testing.T) {
 	asBefore(t)
 	Sh(t, "modprobe -a macvlan ipvlan 8021q")
 	sriov(t, "customer1", "10.1.0.0/24", "-o", "numvfs=1", "-o", "vlan=100")
