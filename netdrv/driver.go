@@ -71,7 +71,7 @@ func New(c Config) (*Driver, error) {
 	allocs := &alloc.Table{Store: c.Store, Boot: c.Host.Boot(), Log: c.Log, Counters: counters,
 		EndsBy: func(network, endpoint string) time.Time {
 			by := engine.EndsBy(network, endpoint)
-			if time.Until(by) > c.OrphanAfter-time.Second { // it is only slow, or is about to move the device
+			if time.Until(by) > c.OrphanAfter { // it is only slow
 				by = time.Time{}
 			}
 			return by

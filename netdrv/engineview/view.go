@@ -37,14 +37,14 @@ type View struct {
 	mu      sync.Mutex
 	starts  []time.Time     // of this process, then of the engine as it seems; endpoints from before the last are suspect
 	deleted map[string]bool // endpoints that the engine has deleted, and whose end the ledger could not take
-	endsBy  map[string]time.Time
+	endsBy  map[string]ending
 }
 
 // New returns a view. boot identifies the boot of the machine, process this process of the plugin. homeGrace is how long a device
 // that was given to a container may be seen in the host before its endpoint counts as an orphan.
 func New(boot, process string, homeGrace time.Duration) *View {
 	return &View{boot: boot, process: process, homeGrace: homeGrace, starts: []time.Time{time.Now()},
-		deleted: map[string]bool{}, endsBy: map[string]time.Time{}}
+		deleted: map[string]bool{}, endsBy: map[string]ending{}}
 }
 
 // EngineStarted makes every endpoint that exists now suspect. An engine asks for the capabilities when it is started and when the
@@ -86,17 +86,33 @@ func (v *View) EndpointDeleted(network, endpoint string, result error) {
 func (v *View) EndsBy(network, endpoint string) time.Time {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	return v.endsBy[endpointID(network, endpoint)]
+	e := v.endsBy[endpointID(network, endpoint)]
+	if time.Since(e.since) < moveTime {
+		return time.Time{}
+	}
+	return e.by
 }
+
+// moveTime is how long an endpoint is not joined, or a device is in the host after Join, before the engine seems to have forgotten it. The
+// engine is at work on it in that time.
+const moveTime = time.Second
+
+// An ending is by when an endpoint is removed if nothing changes, and since when that is so.
+type ending struct{ by, since time.Time }
 
 // noteLocked remembers the verdict on an allocation that is not part of another.
 func (v *View) noteLocked(a Allocation, now time.Time, left time.Duration) {
+	id := endpointID(a.Network, a.Endpoint)
 	switch {
 	case a.Whole != NoWhole:
 	case left > 0:
-		v.endsBy[endpointID(a.Network, a.Endpoint)] = now.Add(left)
+		e := v.endsBy[id]
+		if e.by = now.Add(left); e.since.IsZero() {
+			e.since = now
+		}
+		v.endsBy[id] = e
 	default:
-		delete(v.endsBy, endpointID(a.Network, a.Endpoint))
+		delete(v.endsBy, id)
 	}
 }
 

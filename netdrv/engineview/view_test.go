@@ -112,10 +112,14 @@ func TestVerdict(t *testing.T) {
 				if got := v.Verdict(a, now); got != c.want {
 					t.Errorf("verdict is %+v, want %+v", got, c.want)
 				}
+				if got := v.EndsBy("n", "e"); !got.IsZero() {
+					t.Errorf("ends by %v at once: the engine may be at work on it", got)
+				}
 				by := time.Time{}
 				if c.want.After > 0 {
 					by = now.Add(c.want.After)
 				}
+				time.Sleep(time.Second)
 				if got := v.EndsBy("n", "e"); !got.Equal(by) {
 					t.Errorf("ends by %v, want %v", got, by)
 				}

@@ -25,7 +25,8 @@ func inside(t *testing.T, container string, args ...string) string {
 }
 
 // TestCores: a VF's interrupts go to the CPUs that were asked for while the container has it, also after it has been
-// moved, brought up and used; and where they went before when it is back, also after the engine was killed.
+// moved, brought up and used. When it is back it is bound again, also after the engine was killed: its interrupts are others, which are not
+// requested before it is brought up.
 func TestCores(t *testing.T) {
 	asBefore(t)
 	sriov(t, "n", "10.1.0.0/24", "-o", "numvfs=2", "-o", "cores=0,1")
@@ -42,7 +43,7 @@ func TestCores(t *testing.T) {
 	placed("lent")
 	Docker(t, "stop", "-t1", "one1")
 	home := func() string {
-		if got := interrupts(t, one); got != "0-1 0-1 0-1" {
+		if got := interrupts(t, one); got != "- - -" {
 			return "interrupts of the vf that is back go to " + got
 		}
 		return ""
