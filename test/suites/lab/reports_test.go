@@ -211,7 +211,7 @@ func TestCarriesVLAN(t *testing.T) {
 	const add = "ip link add link " + another + " name host50 type vlan id 50; ip link set host50 up; ip addr add 10.99.5.1/24 dev host50; " +
 		"ip -6 addr add fd00:99:5::1/64 nodad dev host50; ip route add 198.51.100.0/24 via 10.99.5.254 dev host50"
 	const state = "ip -o link show up dev host50 | grep -c host50; ip -o addr show dev host50 scope global | sed 's/^[0-9]*: //'; " +
-		"ip route show dev host50; ip -6 route show dev host50 | grep ^fd"
+		"(ip route show dev host50; ip -6 route show dev host50 | grep ^fd) | sed 's/ linkdown//'" // until the NIC has carrier
 	const why = another + " carries host50 (vlan); the host would lose that; if that is meant, say force=yes"
 	whole := []string{"-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.7.0.0/24", "-o", "netdevice=" + another, "-o", "mode=passthrough"}
 	Sh(t, "ip link set "+another+" up; "+add)
