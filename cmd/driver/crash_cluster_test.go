@@ -30,7 +30,7 @@ func TestCrashEtcd(t *testing.T) {
 		{16, crash.Scenario{Name: "shared pool", Setup: veth, Subnet: "10.6.0.0/24", Options: macvlan,
 			IPAM: map[string]string{"pool": "lan", "sticky": "1h"}}},
 		// There are three addresses beside the gateway's. The node prefetches all of them and gives one to the container.
-		{60, crash.Scenario{Name: "prefetched addresses", Setup: veth, Subnet: "10.7.0.0/29", Options: macvlan, Leases: 4,
+		{60, crash.Scenario{Name: "prefetched addresses", Setup: veth, Subnet: "10.7.0.0/29", Options: macvlan, Leases: 3,
 			IPAM: map[string]string{"prefetch": "3", "exclude": "10.7.0.5-10.7.0.6"}}},
 		{90, crash.Scenario{Name: "etcd down", Setup: veth, Subnet: "10.8.0.0/24", Options: macvlan, EtcdDown: true,
 			IPAM: map[string]string{"pool": "lan"}}},
