@@ -23,7 +23,12 @@ func (id ID) IsMade() bool { return strings.HasPrefix(string(id), madePrefix) }
 // createdName returns the name of such a link in the host, by which it is found if a crash came before it had its
 // alias.
 func (id ID) createdName() string {
-	sum := sha256.Sum256([]byte(strings.TrimPrefix(string(id), madePrefix)))
+	return uniqueName(strings.TrimPrefix(string(id), madePrefix))
+}
+
+// uniqueName returns a name for a link that no other link has, and that is the same for the same text.
+func uniqueName(text string) string {
+	sum := sha256.Sum256([]byte(text))
 	return fmt.Sprintf("pt%x", sum[:6])
 }
 

@@ -67,22 +67,27 @@ func (h *vfs) Taken(v VF) (string, error) {
 	return "", nil
 }
 
-// checkVFsFree refuses to remove the VFs of a PF while one of them is in use.
-func (h *vfCount) checkVFsFree(pf PF) error {
+// takenVF names the first VF of a PF that is not free, see Taken, and why it is not; "" if all are free.
+func (h *vfs) takenVF(pf PF) (string, error) {
 	vfs, err := h.VFs(pf)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, vf := range vfs {
-		why, err := h.Taken(vf)
-		if err != nil {
-			return err
-		}
-		if why != "" {
-			return &Error{Dev: pf.String(), Op: "remove vfs", Err: fmt.Errorf("%s %s: %w", vf, why, ErrBusy)}
+		if why, err := h.Taken(vf); err != nil || why != "" {
+			return fmt.Sprintf("%s %s", vf, why), err
 		}
 	}
-	return nil
+	return "", nil
+}
+
+// checkVFsFree refuses to remove the VFs of a PF while one of them is in use.
+func (h *vfCount) checkVFsFree(pf PF) error {
+	taken, err := h.takenVF(pf)
+	if err == nil && taken != "" {
+		err = &Error{Dev: pf.String(), Op: "remove vfs", Err: fmt.Errorf("%s: %w", taken, ErrBusy)}
+	}
+	return err
 }
 
 // HostUse returns what the host uses a device for, each in words that follow its name; nil if for nothing. The device is
@@ -185,16 +190,11 @@ func (h *hostUse) vfUse(n Netdev, _ []Link) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	vfs, err := h.VFs(pf)
-	if err != nil {
+	taken, err := h.takenVF(pf)
+	if err != nil || taken == "" {
 		return "", err
 	}
-	for _, vf := range vfs {
-		if why, err := h.Taken(vf); err != nil || why != "" {
-			return fmt.Sprintf("has vfs in use: %s %s", vf, why), err
-		}
-	}
-	return "", nil
+	return "has vfs in use: " + taken, nil
 }
 
 // usedByHost returns true if the host uses a device itself: as a port, under an upper link, with configured addresses

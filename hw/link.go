@@ -1,7 +1,6 @@
 package hw
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -174,10 +173,7 @@ func isUdevNameOf(vf VF, pf PF, name string) bool {
 // own name it could do neither: the kernel refuses to move a device to where its name, or an alternative name of it, is taken
 // (EEXIST), such as eth1 in a container that has an eth1 already, and an engine leaves a device in the container without a
 // word if it cannot rename it for its way home.
-func (id ID) handoverName() string {
-	sum := sha256.Sum256([]byte("handed over\x00" + string(id)))
-	return fmt.Sprintf("pt%x", sum[:6])
-}
+func (id ID) handoverName() string { return uniqueName("handed over\x00" + string(id)) }
 
 // HandOver gives a device in the host that is about to be moved into a container a name that no other device has, and takes its
 // alternative names from it, which could be in the way there, too; was has all of them. A device that the plugin has created

@@ -60,9 +60,9 @@ var (
 	LinkAllMulti = newLinkAttr("allmulti", func(l *Link) *bool { return &l.AllMulti }, flag(unix.IFF_ALLMULTI))
 	LinkNoARP    = newLinkAttr("noarp", func(l *Link) *bool { return &l.NoARP }, flag(unix.IFF_NOARP))
 	// A program can be detached, not attached: that needs a file descriptor of it.
-	LinkXDPSKB      = newLinkAttr("xdp in skb mode", func(l *Link) *uint32 { return &l.XDP.SKB }, detachXDP(unix.XDP_FLAGS_SKB_MODE))
-	LinkXDPDriver   = newLinkAttr("xdp in driver mode", func(l *Link) *uint32 { return &l.XDP.Driver }, detachXDP(unix.XDP_FLAGS_DRV_MODE))
-	LinkXDPHardware = newLinkAttr("xdp in hardware mode", func(l *Link) *uint32 { return &l.XDP.Hardware }, detachXDP(unix.XDP_FLAGS_HW_MODE))
+	LinkXDPSKB      = newLinkAttr("xdp in skb mode", func(l *Link) *uint32 { return &l.XDP.SKB }, xdpDetached(unix.XDP_FLAGS_SKB_MODE))
+	LinkXDPDriver   = newLinkAttr("xdp in driver mode", func(l *Link) *uint32 { return &l.XDP.Driver }, xdpDetached(unix.XDP_FLAGS_DRV_MODE))
+	LinkXDPHardware = newLinkAttr("xdp in hardware mode", func(l *Link) *uint32 { return &l.XDP.Hardware }, xdpDetached(unix.XDP_FLAGS_HW_MODE))
 	LinkNoMulticast = newLinkAttr("nomulticast", func(l *Link) *bool { return &l.NoMulticast }, flagOff(unix.IFF_MULTICAST))
 )
 
@@ -117,8 +117,8 @@ func uint32Attr(attr uint16) func(int) (LinkMessage, error) {
 	}
 }
 
-// detachXDP encodes the end of the program that is attached in a mode (XDP_FLAGS_*).
-func detachXDP(mode uint32) func(uint32) (LinkMessage, error) {
+// xdpDetached encodes the end of the program that is attached in a mode (XDP_FLAGS_*).
+func xdpDetached(mode uint32) func(uint32) (LinkMessage, error) {
 	return func(program uint32) (LinkMessage, error) {
 		if program != 0 {
 			return LinkMessage{}, fmt.Errorf("attach xdp program %d: %w", program, ErrInvalid)

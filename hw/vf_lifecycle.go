@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -281,10 +280,7 @@ func (h *vfLifecycle) RestoreVF(ctx context.Context, pfRef string, index int, id
 		}
 	}
 	if was.VF != nil {
-		p := h.vfApplier(ctx, pf, vf)
-		p.attrs = slices.Clone(p.attrs)
-		slices.Reverse(p.attrs)
-		err := p.apply(*was.VF)
+		err := h.RestoreVFState(ctx, pf, vf, *was.VF)
 		if errors.Is(err, ErrInvalid) && !pf.Up {
 			err = fmt.Errorf("%w; %s", err, pf.DownReason())
 		}

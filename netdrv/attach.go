@@ -61,7 +61,8 @@ func (t *attacher) attach(ctx context.Context, req *mode.Request, e ledger.Endpo
 
 // attachOne claims one device and prepares it. The allocation is durable before the device is touched. faulty is true if attaching failed
 // for a fault of the device, so that another may be tried. quarantined as in claim.
-func (t *attacher) attachOne(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint, quarantined bool) (_ ledger.Endpoint, faulty bool, _ error) {
+func (t *attacher) attachOne(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint, quarantined bool) (
+	_ ledger.Endpoint, faulty bool, _ error) {
 	a, unlock, err := t.claim(ctx, m, req, e, quarantined)
 	if err != nil {
 		return e, false, err
@@ -91,7 +92,8 @@ func (t *attacher) attachOne(ctx context.Context, m mode.Mode, req *mode.Request
 // claim selects a device and writes its allocation; unlock ends its exclusive use by this call. If all are in use but one is on its
 // way back, claim waits for that. With quarantined, one of those that are quarantined is tried before: what kept it from being
 // restored may be over.
-func (t *attacher) claim(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint, quarantined bool) (a *alloc.Allocation, unlock func(), err error) {
+func (t *attacher) claim(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint, quarantined bool) (
+	a *alloc.Allocation, unlock func(), err error) {
 	var busy *vfpool.BusyError
 	err = retry.Poll(ctx, pollEvery, claimTimeout, func() (done bool, err error) {
 		a, unlock, err = t.claimNow(ctx, m, req, e)

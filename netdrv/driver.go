@@ -80,9 +80,11 @@ func New(c Config) (*Driver, error) {
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
 		Allocations: allocs})
 	release := &releaser{allocs: allocs, modes: modes}
-	reconciler := &reconciler{addressesForgotten: c.AddressesForgotten, host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
-		releaser: release, vfs: vfpool.NewRecreator(pool), changedVFs: &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks,
-			counters: counters, warned: map[hw.ID]map[hw.VFAttr]string{}}, wake: make(chan struct{}, 1),
+	changed := &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters,
+		warned: map[hw.ID]map[hw.VFAttr]string{}}
+	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
+		releaser: release, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed,
+		wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
 		reconciler: reconciler,
@@ -132,13 +134,13 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	if d.bindPool == nil { // the engine does not say to the IPAM driver which network has a pool
 		return &Empty{}, nil
 	}
-	n, _, err := readNetwork(ctx, d.networks.store, r.NetworkID)
-	if err != nil {
-		return nil, err
+	unused := func(string) string { return "" } // the network is there, whether its record can be read again or not
+	if n, _, err := readNetwork(ctx, d.networks.store, r.NetworkID); err == nil {
+		unused = func(gateway string) string { return unusedGateway(n, gateway) }
 	}
 	for _, p := range slices.Concat(r.IPv4Data, r.IPv6Data) {
 		if p != nil && p.Pool != "" {
-			d.bindPool(ctx, r.NetworkID, p.AddressSpace, p.Pool, unusedGateway(n, p.Gateway))
+			d.bindPool(ctx, r.NetworkID, p.AddressSpace, p.Pool, unused(p.Gateway))
 		}
 	}
 	return &Empty{}, nil

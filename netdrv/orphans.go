@@ -46,7 +46,8 @@ func (r *reconciler) freeOrphan(ctx context.Context, a *alloc.Allocation) (due t
 		r.addressesForgotten(a.Network, addrs)
 	}
 	r.counters.Count("orphans")
-	r.log.Warn("endpoint was forgotten by the engine or by a crash", append(a.Fields(), zap.String("state", string(was)), zap.String("reason", v.Reason))...)
+	r.log.Warn("endpoint was forgotten by the engine or by a crash", append(a.Fields(), zap.String("state", string(was)),
+		zap.String("reason", v.Reason))...)
 	return 0, nil
 }
 

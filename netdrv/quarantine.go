@@ -138,7 +138,7 @@ func (r *reconciler) firstAtHome(id hw.ID, now time.Time) time.Time {
 	return now
 }
 
-// triedFor returns since how long a device is tried to be released.
+// triedFor returns for how long attempts to release a device have been made.
 func (r *reconciler) triedFor(id hw.ID) time.Duration {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -154,7 +154,7 @@ func (r *reconciler) recordAttempt(a *alloc.Allocation, was alloc.State, start t
 		last.begun = start
 	}
 	switch away := errors.Is(err, hw.ErrAway); {
-	case err == nil, a.State != was: // it begins anew
+	case err == nil, a.State != was: // the attempts start again
 		delete(r.attempts, a.Device)
 		return
 	case away && was == alloc.Freeing:

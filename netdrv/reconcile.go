@@ -219,8 +219,8 @@ func (r *reconciler) cleanUp(ctx context.Context) (busy bool, err error) {
 	return false, r.removeUnneeded(ctx)
 }
 
-// logOnce logs an error that keeps the reconciler from a decision; if it is that of the last time, only once an hour. If ctx has ended the plugin is
-// being stopped: the next process finishes what is open.
+// logOnce logs an error that keeps the reconciler from a decision; if it is that of the last time, only once an hour. If ctx has ended the
+// plugin is being stopped: the next process finishes what is open.
 func (r *reconciler) logOnce(ctx context.Context, about string, err error) {
 	if ctx.Err() != nil || !r.changed(about, err) {
 		return

@@ -53,7 +53,7 @@ func TestSetDownByAdministrator(t *testing.T) {
 	}
 }
 
-// TestSetDownForAMoment: a device that is set down and up again, as when its addresses are configured anew, is waited for.
+// TestSetDownForAMoment: a device that is set down and up again, as when its addresses are configured again, is waited for.
 func TestSetDownForAMoment(t *testing.T) {
 	t.Parallel()
 	for _, mode := range []string{"sriov", "macvlan"} {

@@ -38,7 +38,7 @@ func (m *machine) wantVLANs(want ...int) {
 	}
 }
 
-// TestNoVLANInherited: the ledger is lost while a container has a VF with a VLAN, so the VF keeps it and nobody restores it. A network
+// TestNoVLANInherited: the ledger is lost while a container has a VF with a VLAN, so the VF keeps it and is not restored. A network
 // without a VLAN that gets the VF is untagged all the same: it must not reach the network that has that VLAN next.
 func TestNoVLANInherited(t *testing.T) {
 	t.Parallel()

@@ -82,17 +82,7 @@ func inNamespace(ns int) *nl.RtAttr {
 
 // linksIn lists the links of another namespace.
 func (o otherNamespaces) linksIn(ns int) ([]netlink.Link, error) {
-	answers, err := dump(func() (answers [][]byte, err error) {
-		err = o.sockets.use(func(s *nl.SocketHandle) (err error) {
-			req := request(s, unix.RTM_GETLINK, unix.NLM_F_DUMP)
-			req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-			req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(skipStats)))
-			req.AddData(inNamespace(ns))
-			answers, err = req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-			return err
-		})
-		return answers, err
-	})
+	answers, err := dumpLinks(o.sockets, skipStats, appendAttr(nil, unix.IFLA_TARGET_NETNSID, u32(uint32(ns)))...)
 	if err != nil {
 		return nil, hw.FromErrno(err)
 	}

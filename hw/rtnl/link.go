@@ -1,7 +1,6 @@
 package rtnl
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -23,7 +22,7 @@ func (k *Kernel) Links() ([]hw.Link, error) {
 // listLinks lists the links without their counters and VFs. The library's own listing requests those of every VF, and
 // fails for all links if those of one PF exceed a message.
 func (k *Kernel) listLinks() ([]hw.Link, error) {
-	answers, err := dump(func() ([][]byte, error) { return dumpLinks(k.sockets, skipStats) })
+	answers, err := dumpLinks(k.sockets, skipStats)
 	if err != nil {
 		return nil, err
 	}
@@ -38,16 +37,11 @@ func (k *Kernel) listLinks() ([]hw.Link, error) {
 	return links, nil
 }
 
-// dumpLinks requests all links, with a filter (RTEXT_FILTER_*); each answer is an ifinfomsg with its attributes.
-func dumpLinks(p pool, filter uint32) (answers [][]byte, err error) {
-	err = p.use(func(s *nl.SocketHandle) (err error) {
-		req := request(s, unix.RTM_GETLINK, unix.NLM_F_DUMP)
-		req.AddData(nl.NewIfInfomsg(unix.AF_UNSPEC))
-		req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(filter)))
-		answers, err = req.Execute(unix.NETLINK_ROUTE, unix.RTM_NEWLINK)
-		return err
-	})
-	return answers, err
+// dumpLinks lists all links, with a filter (RTEXT_FILTER_*); each answer is an ifinfomsg with its attributes. attrs are further attributes of
+// the request.
+func dumpLinks(p pool, filter uint32, attrs ...byte) (answers [][]byte, err error) {
+	body := appendAttr(make([]byte, unix.SizeofIfInfomsg), unix.IFLA_EXT_MASK, u32(filter))
+	return listMessages(p, unix.RTM_GETLINK, unix.RTM_NEWLINK, append(body, attrs...))
 }
 
 // LinkAt implements [hw.Kernel].
@@ -126,7 +120,7 @@ func toLink(l netlink.Link, answer []byte) hw.Link {
 		MAC:      hw.MAC(a.HardwareAddr.String()),
 		PermMAC:  hw.MAC(a.PermHWAddr.String()),
 		MTU:      a.MTU,
-		MaxMTU:   number(answer, unix.IFLA_MAX_MTU),
+		MaxMTU:   maxMTU(answer),
 		TxQLen:   a.TxQLen,
 		Up:       a.RawFlags&unix.IFF_UP != 0,
 		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
@@ -162,19 +156,13 @@ func xdp(x *netlink.LinkXdp) hw.XDP {
 	return hw.XDP{}
 }
 
-// number returns an attribute of a link that is a number of 32 bits, 0 if the kernel does not tell it.
-func number(answer []byte, attr uint16) int {
-	for at := unix.SizeofIfInfomsg; at+unix.SizeofRtAttr <= len(answer); {
-		length, kind := int(binary.NativeEndian.Uint16(answer[at:])), binary.NativeEndian.Uint16(answer[at+2:])
-		if length < unix.SizeofRtAttr || at+length > len(answer) {
-			return 0
-		}
-		if value := answer[at+unix.SizeofRtAttr : at+length]; kind&attrType == attr && len(value) >= 4 {
-			return int(binary.NativeEndian.Uint32(value))
-		}
-		at += (length + unix.RTA_ALIGNTO - 1) &^ (unix.RTA_ALIGNTO - 1)
+// maxMTU returns the highest MTU of a link, 0 if the kernel does not tell it.
+func maxMTU(answer []byte) int {
+	m, err := split(answer, unix.SizeofIfInfomsg)
+	if err != nil {
+		return 0
 	}
-	return 0
+	return int(m.number(unix.IFLA_MAX_MTU, 0))
 }
 
 // portMAC returns the MAC that a bond keeps for a port.

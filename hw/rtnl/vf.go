@@ -41,7 +41,7 @@ func explainTooMany(err error) error {
 
 // getFromDump returns the answer about one link from the listing of all.
 func (k *Kernel) getFromDump(index int, filter uint32) ([]byte, error) {
-	all, err := dump(func() ([][]byte, error) { return dumpLinks(k.sockets, filter) })
+	all, err := dumpLinks(k.sockets, filter)
 	if err != nil {
 		return nil, err
 	}

@@ -167,7 +167,9 @@ func (m passthrough) Claim(ctx context.Context, r *Request) (*alloc.Allocation, 
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(r.Network.ID), r.Network.Devices[0].Name, err)
 	}
-	if err := errors.Join(checkTunable(r.Options, dev), m.host.CheckUnique(dev), m.checkVFsUnheld(dev, held), m.refuseUsed(r.Options, dev, zap.InfoLevel)); err != nil {
+	err = errors.Join(checkTunable(r.Options, dev), m.host.CheckUnique(dev), m.checkVFsUnheld(dev, held),
+		m.refuseUsed(r.Options, dev, zap.InfoLevel))
+	if err != nil {
 		return nil, err
 	}
 	mac := r.Options.MAC

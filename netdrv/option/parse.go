@@ -35,7 +35,7 @@ var engineOptions = []string{
 }
 
 // CheckFamilies returns an error if the labels that switch an address family on or off have not been obeyed. Engines before 28 do not
-// know them, and would create the network without a word. ipv4 and ipv6 say which families the engine gave the network.
+// know them, and would create the network silently. ipv4 and ipv6 say which families the engine gave the network.
 func CheckFamilies(raw map[string]string, ipv4, ipv6 bool) error {
 	for key, value := range raw {
 		name, has, flag := strings.ToLower(key), ipv4, "--ipv4=false"

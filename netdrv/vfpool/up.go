@@ -27,8 +27,8 @@ type upRecord struct {
 
 func upKey(id hw.ID) string { return upPrefix + string(id) }
 
-// CheckUp records that a device is up. It is a [*BusyError], as it may be up again in a moment, if the device is down and was up before: what an administrator has set down is not
-// brought up behind the administrator's back. A device that is down and was not up yet may be brought up.
+// CheckUp records that a device is up. A device that is down and was up before is a [*BusyError], as it may be up again in a moment: what an
+// administrator has set down is not brought up silently. A device that is down and was not up yet may be brought up.
 func (p *Pool) CheckUp(ctx context.Context, n hw.Netdev) error {
 	r, err := ledger.Get[upRecord](ctx, p.Store, upKey(n.ID))
 	if err != nil && !errors.Is(err, store.ErrNotFound) {

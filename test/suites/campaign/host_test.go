@@ -53,7 +53,7 @@ func (c *campaign) linkOn(k *container, network string) string {
 	return ""
 }
 
-// resetPF resets a PF, and sets it down and up, so that its driver sets it up anew. The drivers of its VFs do not notice, so the
+// resetPF resets a PF, and sets it down and up, so that its driver sets it up again. The drivers of its VFs do not notice, so the
 // containers that have one are restarted, several times if the VFs' driver takes longer to bind than the engine waits.
 func (c *campaign) resetPF() error {
 	nic := random(c.rand, []string{nic1, nic2})

@@ -29,7 +29,7 @@ func TestUntagged(t *testing.T) {
 	Reaches(t, "one1", Address(t, "two2", "plain"), 5*time.Second)
 	Exec(t, "one1", "ip", "addr", "add", "10.67.0.99/24", "dev", "eth0")
 	CannotReach(t, "one1", Address(t, "tenant1", "tenant"))
-	// An administrator's tag is his: it is back when the container has gone.
+	// An administrator's tag is back when the container has gone.
 	Docker(t, "rm", "-f", "one1")
 	Within(t, 10*time.Second, func() string {
 		if vf := Sh(t, "ip link show "+pf+" | grep 'vf 0 '"); !strings.Contains(vf, "vlan 100") {
@@ -39,7 +39,7 @@ func TestUntagged(t *testing.T) {
 	})
 }
 
-// TestChangedOnHost: what somebody changes on the host of a VF that a container has: VLAN and spoof check are as they were within a
+// TestChangedOnHost: what is changed on the host of a VF that a container has: VLAN and spoof check are as they were within a
 // minute, and the tenants stay apart.
 func TestChangedOnHost(t *testing.T) {
 	asBefore(t)
