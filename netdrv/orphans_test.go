@@ -102,7 +102,7 @@ func TestDeleteNotWritten(t *testing.T) {
 		}
 		full.refuses.Store(false)
 		delete(m.where, "a")
-		m.after(time.Minute)
+		m.after(time.Minute + 5*time.Second) // until the next pass, and the binding of the VF that it begins
 		m.wantKeys("net/n")
 		m.wantHost(before)
 		m.mustRun("b", "n")

@@ -8,11 +8,13 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 
+	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -135,6 +137,44 @@ func TestRestartTogether(t *testing.T) {
 		m.mustRemove("n")
 		m.wantKeys()
 	})
+}
+
+// TestReleasedWhileLooking: a VF comes home and is released while a call looks for a free one. The call gets it, and does not take what it saw
+// of the VF before for a VF in a namespace of another program.
+func TestReleasedWhileLooking(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		oneVF(m)
+		m.stop()
+		ledger := &listHook{Store: m.store}
+		m.startOn(ledger, m.kernel)
+		m.mustCreate("n", "netdevice=ens1f0")
+		source, _ := m.mustRun("a", "n")
+		m.leave("a")
+		m.delete("a") // its namespace lives on, with the VF in it
+		released := func() {
+			m.must(m.kernel.MoveHome("a", "eth0", source))
+			m.after(3 * time.Second)
+		}
+		ledger.before.Store(&released)
+		m.mustRun("b", "n")
+		m.wantIn("0000:01:10.0", "b")
+	})
+}
+
+// A listHook calls a function once, before allocations are listed.
+type listHook struct {
+	store.Store
+	before atomic.Pointer[func()]
+}
+
+func (s *listHook) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
+	if prefix == alloc.Prefix {
+		if before := s.before.Swap(nil); before != nil {
+			(*before)()
+		}
+	}
+	return s.Store.Range(ctx, prefix, fn)
 }
 
 // TestOneEndpointManyCallers: several concurrent CreateEndpoint calls for one endpoint create one allocation.

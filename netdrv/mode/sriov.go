@@ -51,13 +51,15 @@ func (m sriov) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 
 // selector reads what there is to select from.
 func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error) {
-	pfs, missing := m.pool.Inventory(ctx, r.Network.Devices, r.Options.Cores.CPUs)
-	if len(pfs) == 0 {
-		return vfpool.Selector{}, fmt.Errorf("network %s: %w", ledger.ShortID(r.Network.ID), errors.Join(missing...))
-	}
+	// The allocations first: one may end at any time. A VF that is free by the ledger was so when its PF was looked at; the other way
+	// round it could be without a netdev still, as while its driver is bound again, and count as one that another program has.
 	held, err := m.allocations.List(ctx)
 	if err != nil {
 		return vfpool.Selector{}, err
+	}
+	pfs, missing := m.pool.Inventory(ctx, r.Network.Devices, r.Options.Cores.CPUs)
+	if len(pfs) == 0 {
+		return vfpool.Selector{}, fmt.Errorf("network %s: %w", ledger.ShortID(r.Network.ID), errors.Join(missing...))
 	}
 	s := vfpool.Selector{PFs: pfs, Missing: missing, Network: r.Options.VFs, Want: r.Options.Container, Held: held, InUse: m.host.Taken}
 	if !r.Options.KeepVLAN {
