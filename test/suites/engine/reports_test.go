@@ -1,0 +1,115 @@
+//go:build engine
+
+package engine
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/mellanox/passthrough/test/harness/dockertest"
+)
+
+// Cases of public bug reports, about this and other drivers, that need no NIC with VFs. The others are in test/suites/lab.
+
+// TestOneAddress: a subnet of one address serves one container (moby/moby#31272, containernetworking/plugins#908).
+func TestOneAddress(t *testing.T) {
+	veth(t, "pt0", "10.71.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "one", "pt0", "10.71.8.2/32")
+	for range 2 {
+		Container(t, "c1", "--net", "one")
+		if a := Address(t, "c1", "one"); a != "10.71.8.2" {
+			t.Errorf("address %s, want 10.71.8.2", a)
+		}
+		Refused(t, "the one address is in use; remove a container, or create the network with a larger --subnet", "run", "--rm", "--net", "one", "lab", "true")
+		Docker(t, "rm", "-f", "c1")
+	}
+}
+
+// TestConfigFrom: a network of local scope made from a configuration has all that the configuration says (moby/moby#38731).
+func TestConfigFrom(t *testing.T) {
+	veth(t, "pt0", "10.72.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	Network(t, "settings", "--config-only", "--ipam-driver", Plugin, "--subnet", "10.72.0.0/24", "--gateway", "10.72.0.254",
+		"--ip-range", "10.72.0.197/32", "-o", "netdevice=pt0", "-o", "mode=macvlan")
+	for range 2 {
+		Network(t, "n1", "-d", Plugin, "--config-from", "settings")
+		Container(t, "c1", "--net", "n1")
+		if a := Address(t, "c1", "n1"); a != "10.72.0.197" {
+			t.Errorf("address %s, want 10.72.0.197", a)
+		}
+		if link := Exec(t, "c1", "ip", "-d", "link", "show", "eth0"); !strings.Contains(strings.Join(strings.Fields(link), " "), "macvlan mode bridge") {
+			t.Errorf("no macvlan: %s", link)
+		}
+		if routes := Exec(t, "c1", "ip", "route"); !strings.Contains(routes, "default via 10.72.0.254 dev eth0") {
+			t.Errorf("routes: %s", routes)
+		}
+		Reaches(t, "c1", "10.72.0.1", 5*time.Second)
+		Refused(t, "the one address of ip-range 10.72.0.197/32 is in use; remove a container, or create the network with a larger --ip-range",
+			"run", "--rm", "--net", "n1", "lab", "true")
+		Docker(t, "rm", "-f", "c1")
+		Docker(t, "network", "rm", "n1")
+	}
+}
+
+// TestFixedBesideChosen: all containers of a network end and start in another order, as after a power cut: none takes the address that
+// another was given with --ip outside of the range, or inside if that starts first (docker/compose#11899).
+func TestFixedBesideChosen(t *testing.T) {
+	veth(t, "pt0", "10.73.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "n1", "pt0", "10.73.0.0/24", "--ip-range", "10.73.0.128/29")
+	inside := netip.MustParsePrefix("10.73.0.128/29")
+	Container(t, "outside", "--net", "n1", "--ip", "10.73.0.2")
+	Container(t, "inside", "--net", "n1", "--ip", "10.73.0.130")
+	Container(t, "c1", "--net", "n1")
+	Container(t, "c2", "--net", "n1")
+	Docker(t, "kill", "outside", "inside", "c1", "c2")
+	Docker(t, "wait", "outside", "inside", "c1", "c2")
+	for _, c := range []string{"inside", "c1", "c2", "outside"} {
+		Docker(t, "start", c)
+	}
+	given := []string{Address(t, "outside", "n1"), Address(t, "inside", "n1")}
+	if !slices.Equal(given, []string{"10.73.0.2", "10.73.0.130"}) {
+		t.Errorf("--ip 10.73.0.2 and 10.73.0.130: %q", given)
+	}
+	for _, c := range []string{"c1", "c2"} {
+		a := Address(t, c, "n1")
+		if got, err := netip.ParseAddr(a); err != nil || !inside.Contains(got) || slices.Contains(given, a) {
+			t.Errorf("%s has %s, want one of %s that no other has: %q", c, a, inside, given)
+		}
+		given = append(given, a)
+	}
+}
+
+// TestInternalBeside: an internal network takes no default route from the other network of a container (moby/libnetwork#2406).
+func TestInternalBeside(t *testing.T) {
+	veth(t, "pt0", "10.74.0.1/24")
+	veth(t, "pt1", "10.75.0.1/24")
+	Sh(t, "ip link set pt0 up; ip link set pt1 up")
+	ours(t, "macvlan", "out", "pt0", "10.74.0.0/24", "--gateway", "10.74.0.254")
+	ours(t, "macvlan", "in", "pt1", "10.75.0.0/24", "--gateway", "10.75.0.254", "--internal")
+	Container(t, "c1", "--net", "out")
+	check := func(when, want string) {
+		t.Helper()
+		var got []string
+		for _, route := range strings.Split(Exec(t, "c1", "ip", "route"), "\n") {
+			if strings.HasPrefix(route, "default") {
+				got = append(got, strings.Join(strings.Fields(route)[:3], " "))
+			}
+		}
+		if strings.Join(got, ", ") != want {
+			t.Errorf("%s: default routes %q, want %q", when, got, want)
+		}
+	}
+	Docker(t, "network", "connect", "in", "c1")
+	check("on both", "default via 10.74.0.254")
+	Docker(t, "network", "disconnect", "out", "c1")
+	check("on the internal one", "")
+	Docker(t, "network", "connect", "out", "c1")
+	check("on both again", "default via 10.74.0.254")
+	Docker(t, "restart", "-t1", "c1")
+	check("restarted", "default via 10.74.0.254")
+}
