@@ -13,8 +13,8 @@ import (
 type Memory struct {
 	data *memoryData
 
-	mu     sync.Mutex // guards closed
-	closed bool
+	mu     sync.Mutex // guards closing
+	closed chan struct{}
 }
 
 // memoryData is what a restart keeps.
@@ -22,15 +22,19 @@ type memoryData struct {
 	mu      sync.Mutex // guards the fields below
 	rev     int64
 	records map[string]KV
+	history []Changes     // of revisions 1, 2, ...
+	changed chan struct{} // closed with the next change
 }
 
 // NewMemory returns an empty store.
-func NewMemory() *Memory { return &Memory{data: &memoryData{records: map[string]KV{}}} }
+func NewMemory() *Memory {
+	return &Memory{data: &memoryData{records: map[string]KV{}, changed: make(chan struct{})}, closed: make(chan struct{})}
+}
 
 // Reopen returns a new store on m's records, as opening a file again does. m itself is closed.
 func (m *Memory) Reopen() *Memory {
 	m.close()
-	return &Memory{data: m.data}
+	return &Memory{data: m.data, closed: make(chan struct{})}
 }
 
 // Txn implements [Store].
@@ -44,22 +48,46 @@ func (m *Memory) Txn(ctx context.Context, conds []Cond, then []Op) (Result, erro
 	m.data.mu.Lock()
 	defer m.data.mu.Unlock()
 	for _, c := range conds {
-		if m.data.records[c.Key].Rev != c.Rev {
+		if !m.data.holds(c) {
 			return Result{Failed: c}, nil
 		}
 	}
 	if len(then) == 0 {
 		return Result{OK: true, Rev: m.data.rev}, nil
 	}
-	m.data.rev++
-	for _, op := range then {
-		if op.Value == nil {
-			delete(m.data.records, op.Key)
-			continue
-		}
-		m.data.records[op.Key] = KV{Key: op.Key, Value: bytes.Clone(op.Value), Rev: m.data.rev}
-	}
+	m.data.apply(then)
 	return Result{OK: true, Rev: m.data.rev}, nil
+}
+
+// holds checks a condition. The caller has the lock.
+func (d *memoryData) holds(c Cond) bool {
+	if !c.NotNewer {
+		return c.Holds(d.records[c.Key].Rev)
+	}
+	for key, kv := range d.records {
+		if strings.HasPrefix(key, c.Key) && !c.Holds(kv.Rev) {
+			return false
+		}
+	}
+	return true
+}
+
+// apply makes the writes of one transaction, and wakes those who watch. The caller has the lock.
+func (d *memoryData) apply(then []Op) {
+	d.rev++
+	changes := Changes{Rev: d.rev}
+	for _, op := range then {
+		kv := KV{Key: op.Key, Value: bytes.Clone(op.Value), Rev: d.rev}
+		if op.Value == nil {
+			delete(d.records, op.Key)
+		} else {
+			d.records[op.Key] = kv
+		}
+		changes.Events = append(changes.Events, Event{KV: kv, Deleted: op.Value == nil})
+	}
+	d.history = append(d.history, changes)
+	close(d.changed)
+	d.changed = make(chan struct{})
 }
 
 // Get implements [Store].
@@ -108,6 +136,80 @@ func (d *memoryData) snapshot(prefix string) []KV {
 	return kvs
 }
 
+// memoryPage is how many records Pages reads at once: few, so that tests see several pages.
+const memoryPage = 8
+
+// Pages implements [Watcher].
+func (m *Memory) Pages(ctx context.Context, prefix string, fn func(rev int64, page []KV) error) error {
+	from := ""
+	for {
+		if err := m.usable(ctx); err != nil {
+			return err
+		}
+		rev, rest := m.data.from(prefix, from)
+		page := rest[:min(len(rest), memoryPage)]
+		if err := fn(rev, page); err != nil || len(page) == len(rest) {
+			return err
+		}
+		from = page[len(page)-1].Key + "\x00"
+	}
+}
+
+// from is a copy of the records under prefix whose keys are not before from, in key order.
+func (d *memoryData) from(prefix, from string) (int64, []KV) {
+	kvs := slices.DeleteFunc(d.snapshot(prefix), func(kv KV) bool { return kv.Key < from })
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rev, kvs
+}
+
+// Watch implements [Watcher].
+func (m *Memory) Watch(ctx context.Context, prefix string, rev int64, fn func(Changes) error) error {
+	if rev == 0 {
+		m.data.mu.Lock()
+		rev = m.data.rev
+		m.data.mu.Unlock()
+		if err := fn(Changes{Rev: rev}); err != nil {
+			return err
+		}
+	}
+	for {
+		news, changed := m.data.since(rev)
+		for _, c := range news {
+			if err := fn(Changes{c.Rev, eventsUnder(prefix, c.Events)}); err != nil {
+				return err
+			}
+			rev = c.Rev
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())
+		case <-m.closed:
+			return fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
+		}
+	}
+}
+
+// since returns the changes after rev, and a channel that is closed with the next one.
+func (d *memoryData) since(rev int64) ([]Changes, <-chan struct{}) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.history[rev:]), d.changed
+}
+
+// eventsUnder returns the events of keys that begin with prefix.
+func eventsUnder(prefix string, events []Event) []Event {
+	var under []Event
+	for _, e := range events {
+		if strings.HasPrefix(e.Key, prefix) {
+			e.Value = bytes.Clone(e.Value)
+			under = append(under, e)
+		}
+	}
+	return under
+}
+
 // Close implements [Store].
 func (m *Memory) Close() error {
 	m.close()
@@ -118,15 +220,19 @@ func (m *Memory) Close() error {
 func (m *Memory) close() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.closed = true
+	select {
+	case <-m.closed:
+	default:
+		close(m.closed)
+	}
 }
 
 // usable answers why the store cannot be used now, nil when it can.
 func (m *Memory) usable(ctx context.Context) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.closed {
+	select {
+	case <-m.closed:
 		return fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
+	default:
 	}
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)

@@ -122,6 +122,16 @@ func (r *Reopening) Close() error {
 	return r.now.Close()
 }
 
+// Watch implements [Watcher] if the store does.
+func (r *Reopening) Watch(ctx context.Context, prefix string, rev int64, fn func(Changes) error) error {
+	return Watch(ctx, r.store(ctx), prefix, rev, fn)
+}
+
+// Pages implements [Watcher] if the store does.
+func (r *Reopening) Pages(ctx context.Context, prefix string, fn func(rev int64, page []KV) error) error {
+	return Pages(ctx, r.store(ctx), prefix, fn)
+}
+
 // Watermark implements [RollbackDetector] if the store does.
 func (r *Reopening) Watermark() []byte {
 	r.mu.Lock()
@@ -171,6 +181,12 @@ func (u unavailable) Get(context.Context, string) (KV, error) { return KV{}, u }
 
 // Range implements [Store].
 func (u unavailable) Range(context.Context, string, func(KV) error) error { return u }
+
+// Watch implements [Watcher].
+func (u unavailable) Watch(context.Context, string, int64, func(Changes) error) error { return u }
+
+// Pages implements [Watcher].
+func (u unavailable) Pages(context.Context, string, func(int64, []KV) error) error { return u }
 
 // Close implements [Store]. There is nothing to close.
 func (u unavailable) Close() error { return nil }

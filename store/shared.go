@@ -1,6 +1,9 @@
 package store
 
-import "context"
+import (
+	"context"
+	"errors"
+)
 
 // This file has what a store that several nodes share does beside [Store].
 
@@ -14,6 +17,54 @@ type RollbackDetector interface {
 	// if the watermark is none that Watermark has returned.
 	SetWatermark(watermark []byte) error
 }
+
+// A Watcher is a Store that tells of the writes of all nodes.
+type Watcher interface {
+	// Watch calls fn with the changes of records under prefix whose revisions are above rev, until ctx ends, the store is closed or fn returns
+	// an error; it returns that error. Changes come in the order of revisions, and all of one revision in one call. rev 0 means from now on:
+	// then Watch first calls fn with no events, and the revision from which on changes are told. Watch does not return an error while the
+	// store is unavailable for a while. The error matches [ErrCompacted] if the store does not have the changes since rev any more.
+	Watch(ctx context.Context, prefix string, rev int64, fn func(Changes) error) error
+	// Pages calls fn with the records under prefix, a page at a time, in key order. Each page shows the revision that comes with it, which
+	// is not below those of earlier pages and of earlier answers of the store. A page that cannot be read is retried until ctx ends.
+	Pages(ctx context.Context, prefix string, fn func(rev int64, page []KV) error) error
+}
+
+// errNoWatcher: a store that nodes share must be a [Watcher].
+var errNoWatcher = errors.New("this store does not tell of writes")
+
+// Watch calls [Watcher.Watch] of a store.
+func Watch(ctx context.Context, s Store, prefix string, rev int64, fn func(Changes) error) error {
+	w, ok := s.(Watcher)
+	if !ok {
+		return errNoWatcher
+	}
+	return w.Watch(ctx, prefix, rev, fn)
+}
+
+// Pages calls [Watcher.Pages] of a store.
+func Pages(ctx context.Context, s Store, prefix string, fn func(rev int64, page []KV) error) error {
+	w, ok := s.(Watcher)
+	if !ok {
+		return errNoWatcher
+	}
+	return w.Pages(ctx, prefix, fn)
+}
+
+// Changes are what [Watcher.Watch] tells: all changes up to revision Rev, since those before.
+type Changes struct {
+	Rev    int64
+	Events []Event
+}
+
+// An Event is a record as one write left it. If Deleted is true, KV has the key and the revision only.
+type Event struct {
+	KV
+	Deleted bool
+}
+
+// ErrCompacted: the store does not have the changes since that revision any more. What was read before has to be read again.
+var ErrCompacted = errors.New("the changes since that revision were compacted")
 
 // Fencer is a Store in which a transaction may be applied after its caller has given up.
 type Fencer interface {

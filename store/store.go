@@ -39,6 +39,8 @@ type KV struct {
 type Cond struct {
 	Key string
 	Rev int64
+	// NotNewer: Key is a prefix, and the condition is that no record whose key begins with it has a revision above Rev.
+	NotNewer bool
 }
 
 // Absent is the condition that key has no record.
@@ -46,6 +48,13 @@ func Absent(key string) Cond { return Cond{Key: key} }
 
 // Unchanged is the condition that kv is still the newest version of its record.
 func Unchanged(kv KV) Cond { return Cond{Key: kv.Key, Rev: kv.Rev} }
+
+// NotNewer is the condition that no record whose key begins with prefix has a revision above rev: since rev none was made or changed there.
+// A record that was deleted does not count.
+func NotNewer(prefix string, rev int64) Cond { return Cond{Key: prefix, Rev: rev, NotNewer: true} }
+
+// Holds returns true if the condition holds for the record of the key, or for one of those under the prefix, that has revision rev.
+func (c Cond) Holds(rev int64) bool { return rev == c.Rev || c.NotNewer && rev < c.Rev }
 
 // Op is one write of a transaction: Put when Value is not nil, otherwise a delete. Deleting an absent key is no error.
 type Op struct {

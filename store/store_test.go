@@ -19,6 +19,12 @@ func TestMemory(t *testing.T) {
 	})
 }
 
+func TestMemoryWatch(t *testing.T) {
+	storetest.RunWatcher(t, func(*testing.T) storetest.Opener {
+		return func(*testing.T) store.Store { return store.NewMemory() }
+	})
+}
+
 // A Crash that never crashes behaves like any store.
 func TestCrashNever(t *testing.T) {
 	storetest.Run(t, func(t *testing.T) storetest.Opener {

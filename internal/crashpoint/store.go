@@ -10,7 +10,8 @@ import (
 // Store returns a store with a crash point before and after each write to s.
 func (p *Points) Store(s store.Store) store.Store { return ledger{s, p} }
 
-// ledger is the result of [Points.Store]. It is also a [store.Fencer] and a [store.RollbackDetector], for the stores that are one.
+// ledger is the result of [Points.Store]. It is also a [store.Fencer], a [store.Watcher] and a
+// [store.RollbackDetector], for the stores that are one.
 type ledger struct {
 	store.Store
 	points *Points
@@ -39,6 +40,16 @@ func (l ledger) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (r
 // Fence implements [store.Fencer], with points.
 func (l ledger) Fence(ctx context.Context, token string) error {
 	return l.points.around("fence", token, func() error { return store.Fence(ctx, l.Store, token) })
+}
+
+// Watch implements [store.Watcher].
+func (l ledger) Watch(ctx context.Context, prefix string, rev int64, fn func(store.Changes) error) error {
+	return store.Watch(ctx, l.Store, prefix, rev, fn)
+}
+
+// Pages implements [store.Watcher].
+func (l ledger) Pages(ctx context.Context, prefix string, fn func(rev int64, page []store.KV) error) error {
+	return store.Pages(ctx, l.Store, prefix, fn)
 }
 
 // Watermark implements [store.RollbackDetector].

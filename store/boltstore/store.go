@@ -116,16 +116,8 @@ func (b *bolt) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (st
 func apply(tx *bbolt.Tx, conds []store.Cond, then []store.Op) (store.Result, error) {
 	records, meta := tx.Bucket([]byte(bucketRecords)), tx.Bucket([]byte(bucketMeta))
 	for _, c := range conds {
-		var rev int64
-		if raw := records.Get([]byte(c.Key)); raw != nil {
-			kv, err := unframe(c.Key, raw)
-			if err != nil {
-				return store.Result{}, err
-			}
-			rev = kv.Rev
-		}
-		if rev != c.Rev {
-			return store.Result{Failed: c}, nil
+		if ok, err := holds(records, c); err != nil || !ok {
+			return store.Result{Failed: c}, err
 		}
 	}
 	h, err := decodeHead(meta.Get([]byte(metaHead)))
@@ -142,6 +134,25 @@ func apply(tx *bbolt.Tx, conds []store.Cond, then []store.Op) (store.Result, err
 		return store.Result{}, fmt.Errorf("%s: %w", metaHead, err)
 	}
 	return store.Result{OK: true, Rev: h.rev}, nil
+}
+
+// holds checks a condition.
+func holds(records *bbolt.Bucket, c store.Cond) (bool, error) {
+	if !c.NotNewer {
+		raw := records.Get([]byte(c.Key))
+		if raw == nil {
+			return c.Holds(0), nil
+		}
+		kv, err := unframe(c.Key, raw)
+		return c.Holds(kv.Rev), err
+	}
+	cursor := records.Cursor()
+	for k, raw := cursor.Seek([]byte(c.Key)); k != nil && bytes.HasPrefix(k, []byte(c.Key)); k, raw = cursor.Next() {
+		if kv, err := unframe(string(k), raw); err != nil || !c.Holds(kv.Rev) {
+			return false, err
+		}
+	}
+	return true, nil
 }
 
 // write makes one write of a transaction, and updates its head.

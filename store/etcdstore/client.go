@@ -121,16 +121,25 @@ func (k keyspace) kv(kv *mvccpb.KeyValue) store.KV {
 func (k keyspace) compares(conds []store.Cond) []clientv3.Cmp {
 	var cmps []clientv3.Cmp
 	for _, c := range conds {
+		if c.NotNewer { // it holds for no record at all, too (etcd 3.6, server/etcdserver/txn, applyCompare)
+			cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(k.record(c.Key)).WithPrefix(), "<", c.Rev+1))
+			continue
+		}
 		cmps = append(cmps, clientv3.Compare(clientv3.ModRevision(k.record(c.Key)), "=", c.Rev))
 	}
 	return cmps
 }
 
-// reads returns operations that read the keys of the conditions.
+// reads returns operations that read the keys of the conditions, or the newest key under a prefix.
 func (k keyspace) reads(conds []store.Cond) []clientv3.Op {
 	var ops []clientv3.Op
 	for _, c := range conds {
-		ops = append(ops, clientv3.OpGet(k.record(c.Key), clientv3.WithKeysOnly()))
+		opts := []clientv3.OpOption{clientv3.WithKeysOnly()}
+		if c.NotNewer {
+			opts = append(opts, clientv3.WithPrefix(), clientv3.WithLimit(1),
+				clientv3.WithSort(clientv3.SortByModRevision, clientv3.SortDescend))
+		}
+		ops = append(ops, clientv3.OpGet(k.record(c.Key), opts...))
 	}
 	return ops
 }

@@ -27,10 +27,12 @@ func mustOpenEtcd(t *testing.T, c etcdstore.Config) store.Store {
 func TestConformance(t *testing.T) {
 	c := etcdtest.Start(t, 1)
 	var parts atomic.Int64
-	storetest.Run(t, func(t *testing.T) storetest.Opener {
+	fresh := func(*testing.T) storetest.Opener {
 		prefix := fmt.Sprintf("/part%d", parts.Add(1))
 		return func(t *testing.T) store.Store {
 			return mustOpenEtcd(t, etcdstore.Config{Endpoints: c.Endpoints(), Prefix: prefix})
 		}
-	})
+	}
+	storetest.Run(t, fresh)
+	t.Run("watch", func(t *testing.T) { storetest.RunWatcher(t, fresh) })
 }

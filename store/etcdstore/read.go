@@ -87,27 +87,74 @@ func (e *etcd) Range(ctx context.Context, prefix string, fn func(store.KV) error
 
 // list reads all records under prefix, page by page, at the revision of the first page.
 func (e *etcd) list(ctx context.Context, prefix string) ([]*mvccpb.KeyValue, error) {
-	from := e.keys.record(prefix)
-	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(from)), clientv3.WithLimit(pageSize)}
 	var records []*mvccpb.KeyValue
-	for {
+	var at []clientv3.OpOption
+	p := e.keys.pager(prefix)
+	for !p.done {
 		r, within, cancel := e.retrier(ctx, "read")
-		var resp *clientv3.GetResponse
-		err := r.read(within, func(ctx context.Context, client *clientv3.Client) (err error) {
-			resp, err = e.get(ctx, client, from, opts...)
-			return err
-		})
+		resp, err := e.page(within, r, p, at...)
 		cancel()
 		if err != nil {
 			return nil, err
 		}
-		if len(records) == 0 {
-			opts = append(opts, clientv3.WithRev(resp.Header.Revision))
+		if at == nil {
+			at = []clientv3.OpOption{clientv3.WithRev(resp.Header.Revision)}
 		}
 		records = append(records, resp.Kvs...)
-		if !resp.More {
-			return records, nil
+	}
+	return records, nil
+}
+
+// page reads one page, and moves the pager on.
+func (e *etcd) page(ctx context.Context, r *retrier, p *pager, opts ...clientv3.OpOption) (resp *clientv3.GetResponse, err error) {
+	opts = append(opts, clientv3.WithRange(p.end()), clientv3.WithLimit(pageSize))
+	err = r.read(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
+		resp, err = e.get(ctx, client, p.from, opts...)
+		return err
+	})
+	if err == nil {
+		p.advance(resp)
+	}
+	return resp, err
+}
+
+// A pager gives each page of a large range an end of its own, not far from its start. For every page etcd counts the keys up to the end that
+// it is given, whatever the limit (etcd 3.6, server/storage/mvcc/index.go, treeIndex.Revisions): with the end of the whole range the cost of
+// reading all pages grows with the square of their number.
+type pager struct {
+	from, last string // the rest of the range
+	base       int    // length of the prefix that all keys have
+	cut        int    // the end of the next page is that of the keys that have this many characters of from; base for no end of its own
+	done       bool
+}
+
+// pager returns a pager for the records under prefix.
+func (k keyspace) pager(prefix string) *pager {
+	from := k.record(prefix)
+	return &pager{from: from, last: clientv3.GetPrefixRangeEnd(from), base: len(from), cut: len(from)}
+}
+
+// end returns the end of the next page.
+func (p *pager) end() string {
+	if p.cut <= p.base || p.cut >= len(p.from) {
+		return p.last
+	}
+	return min(p.last, clientv3.GetPrefixRangeEnd(p.from[:p.cut]))
+}
+
+// advance moves the pager on, after the page that it was read with. If etcd had to count far more keys than it returned, the next end is
+// nearer; if it returned all up to the end, the next one is farther.
+func (p *pager) advance(resp *clientv3.GetResponse) {
+	switch end := p.end(); {
+	case resp.More:
+		p.from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+		if resp.Count > 4*pageSize {
+			p.cut = max(p.cut, p.base) + 1
 		}
-		from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+	case end == p.last:
+		p.done = true
+	default:
+		p.from = end
+		p.cut--
 	}
 }

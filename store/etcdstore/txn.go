@@ -266,7 +266,7 @@ func failed(conds []store.Cond, reads []*pb.ResponseOp) (store.Result, error) {
 		for _, kv := range reads[i].GetResponseRange().GetKvs() {
 			rev = kv.ModRevision
 		}
-		if rev != c.Rev {
+		if !c.Holds(rev) {
 			return store.Result{Failed: c}, nil
 		}
 	}

@@ -27,6 +27,7 @@ func Run(t *testing.T, fresh func(t *testing.T) Opener) {
 		{"put, get, delete", testPutGetDelete},
 		{"conditions", testConditions},
 		{"a failed condition changes nothing", testFailedCondition},
+		{"a condition on a prefix", testNotNewer},
 		{"a record that was deleted and written again has another revision", testABA},
 		{"the last write to a key counts", testLastWrite},
 		{"without writes a transaction only checks", testCheckOnly},
@@ -173,6 +174,24 @@ func testFailedCondition(t *testing.T, open Opener) {
 	if kv := get(t, s, "a"); kv.Rev != now.Rev {
 		t.Errorf("failed transactions moved the revision from %d to %d", now.Rev, kv.Rev)
 	}
+}
+
+func testNotNewer(t *testing.T, open Opener) {
+	s := opened(t, open)
+	commit(t, s, []store.Cond{store.NotNewer("net/", 0)}, store.Put("net/a", nil), store.Put("net", nil), store.Put("nett", nil))
+	rev := commit(t, s, nil, store.Put("net/b", nil)).Rev
+	commit(t, s, []store.Cond{store.NotNewer("net/", rev)}, store.Put("other", nil))
+	for _, change := range []store.Op{store.Put("net/a", []byte("1")), store.Put("net/c", nil)} {
+		newer := commit(t, s, nil, change).Rev
+		cond := store.NotNewer("net/", rev)
+		r, err := s.Txn(t.Context(), []store.Cond{store.Absent("free"), cond}, []store.Op{store.Put("free", nil)})
+		if err != nil || r.OK || r.Failed != cond {
+			t.Errorf("after a change under the prefix: %+v, %v; want it refused because of %v", r, err, cond)
+		}
+		rev = newer
+	}
+	commit(t, s, []store.Cond{store.NotNewer("net/", rev)}, store.Del("net/a"))
+	commit(t, s, []store.Cond{store.NotNewer("net/", rev)}, store.Put("other", nil)) // a deletion does not count
 }
 
 func testABA(t *testing.T, open Opener) {

@@ -111,5 +111,25 @@ func (c *Crash) Range(ctx context.Context, prefix string, fn func(store.KV) erro
 	return c.store.Range(ctx, prefix, fn)
 }
 
+// Watch implements [store.Watcher].
+func (c *Crash) Watch(ctx context.Context, prefix string, rev int64, fn func(store.Changes) error) error {
+	return store.Watch(ctx, c.store, prefix, rev, func(changes store.Changes) error {
+		if c.Dead() {
+			return errDead()
+		}
+		return fn(changes)
+	})
+}
+
+// Pages implements [store.Watcher].
+func (c *Crash) Pages(ctx context.Context, prefix string, fn func(rev int64, page []store.KV) error) error {
+	return store.Pages(ctx, c.store, prefix, func(rev int64, page []store.KV) error {
+		if c.Dead() {
+			return errDead()
+		}
+		return fn(rev, page)
+	})
+}
+
 // Close implements [store.Store]. The underlying store stays open for the next driver.
 func (c *Crash) Close() error { return nil }

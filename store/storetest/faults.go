@@ -2,11 +2,14 @@ package storetest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
 	"sync"
+	"time"
 
+	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -160,6 +163,56 @@ func (f *Faults) Range(ctx context.Context, prefix string, fn func(store.KV) err
 		return refused(err)
 	}
 	return f.store.Range(ctx, prefix, fn)
+}
+
+// Watch implements [store.Watcher]. While the store is away, changes are not told; they are told afterwards.
+func (f *Faults) Watch(ctx context.Context, prefix string, rev int64, fn func(store.Changes) error) error {
+	for {
+		err := store.Watch(ctx, f.store, prefix, rev, func(c store.Changes) error {
+			if f.isAway() {
+				return errAway
+			}
+			err := fn(c)
+			rev = max(rev, c.Rev)
+			return err
+		})
+		if !errors.Is(err, errAway) {
+			return err
+		}
+		if err := f.back(ctx); err != nil {
+			return err
+		}
+	}
+}
+
+// Pages implements [store.Watcher]. It waits while the store is away.
+func (f *Faults) Pages(ctx context.Context, prefix string, fn func(rev int64, page []store.KV) error) error {
+	return store.Pages(ctx, f.store, prefix, func(rev int64, page []store.KV) error {
+		if err := f.back(ctx); err != nil {
+			return err
+		}
+		return fn(rev, page)
+	})
+}
+
+// errAway ends a watch of the store below.
+var errAway = errors.New("it is away")
+
+// isAway returns true while the store refuses all calls.
+func (f *Faults) isAway() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.away
+}
+
+// back waits until the store is not away.
+func (f *Faults) back(ctx context.Context) error {
+	for f.isAway() {
+		if err := retry.Sleep(ctx, 50*time.Millisecond); err != nil {
+			return fmt.Errorf("%w: %w", store.ErrUnavailable, err)
+		}
+	}
+	return nil
 }
 
 // Close implements [store.Store].
