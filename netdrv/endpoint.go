@@ -181,7 +181,7 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.Jo
 		return nil, err
 	}
 	defer unlock()
-	n, _, err := readNetwork(ctx, x.store, r.NetworkID)
+	n, o, err := readNetwork(ctx, x.store, r.NetworkID)
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +223,7 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.Jo
 		return nil, notMoved(err)
 	}
 	res := &plugin.JoinResponse{InterfaceName: plugin.InterfaceName{SrcName: dev.Name, DstPrefix: e.Rec.Prefix}}
-	gateways(n, e.Rec, res)
+	gateways(n, o, e.Rec, res)
 	return res, nil
 }
 

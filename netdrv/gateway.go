@@ -15,7 +15,7 @@ import (
 // gateways sets the container's gateways, and the routes to them. Without an IPv4 gateway it disables the engine's gateway service, which
 // would connect the container to docker_gwbridge as well: engines before 28 look at the IPv4 gateway alone (needDefaultGW in
 // libnetwork/default_gateway.go, 20.10 and 26.1), later ones at both.
-func gateways(n ledger.Network, e ledger.Endpoint, r *plugin.JoinResponse) {
+func gateways(n ledger.Network, o *option.Network, e ledger.Endpoint, r *plugin.JoinResponse) {
 	near := n.Pools
 	if len(e.Subnets) > 0 {
 		near = e.Subnets
@@ -25,6 +25,9 @@ func gateways(n ledger.Network, e ledger.Endpoint, r *plugin.JoinResponse) {
 	}
 	if e.IPv6 {
 		r.GatewayIPv6 = nearest(n.Gateway6, n.Gateways, e.Subnets)
+	}
+	if o.Routed() && !n.Internal && o.Gateway != option.GatewayNone {
+		throughDevice(e.Addrs, r)
 	}
 	for _, gw := range []string{r.Gateway, r.GatewayIPv6} {
 		if route := routeTo(gw, near); route != nil {
@@ -36,6 +39,48 @@ func gateways(n ledger.Network, e ledger.Endpoint, r *plugin.JoinResponse) {
 		r.StaticRoutes = append(r.StaticRoutes, &plugin.StaticRoute{Destination: "::/0", NextHop: r.GatewayIPv6})
 		r.GatewayIPv6 = ""
 	}
+}
+
+// throughDevice sets the gateways that the user has not given for a device that resolves none, such as an ipvlan in mode l3
+// (drivers/net/ipvlan/ipvlan_main.c, ipvlan_set_port_mode: IFF_NOARP, Linux 6.12): any address that the container does not have leads
+// through it. A route without a gateway would do the same, but engines before 28 add that of each network of a container, and fail with
+// the second (moby/moby#48576); of gateways they choose one.
+func throughDevice(addresses []string, r *plugin.JoinResponse) {
+	for _, text := range addresses {
+		own, err := netip.ParsePrefix(text)
+		if err != nil {
+			continue
+		}
+		to := &r.Gateway
+		if own.Addr().Is6() {
+			to = &r.GatewayIPv6
+		}
+		if gw := besides(own); *to == "" && gw.IsValid() {
+			*to = gw.String()
+		}
+	}
+}
+
+// besides returns an address that can be the gateway of the one with a prefix length: one next to it in its subnet, or, if it is the only
+// one there, one of IPv4's link-local or IPv6's discard-only addresses (RFC 6666). It is invalid if there is none.
+func besides(own netip.Prefix) netip.Addr {
+	self, subnet := own.Addr(), own.Masked()
+	if own.IsSingleIP() {
+		other := slices.Concat([]byte{169, 254}, self.AsSlice()[2:])
+		if self.Is6() {
+			other = slices.Concat([]byte{1, 0, 0, 0, 0, 0, 0, 0}, self.AsSlice()[8:])
+		}
+		if gw, _ := netip.AddrFromSlice(other); gw != self {
+			return gw
+		}
+		return netip.Addr{}
+	}
+	gw := self.Next()
+	ends := self.Is4() && subnet.Bits() < 31 && gw.IsValid() && !subnet.Contains(gw.Next()) // the broadcast address
+	if ends || !subnet.Contains(gw) {
+		gw = self.Prev()
+	}
+	return gw
 }
 
 // subnetsOf returns the pools that addresses are in; nil if there is at most one pool of each family, so that there is no choice.

@@ -1,6 +1,10 @@
 package option
 
-import "github.com/mellanox/passthrough/hw"
+import (
+	"slices"
+
+	"github.com/mellanox/passthrough/hw"
+)
 
 // Values of the option mode. The last three are also the kinds of the links that they make.
 const (
@@ -27,3 +31,8 @@ func (n *Network) HasChildren() bool { return defaultChildMode[n.Mode] != "" }
 
 // UsesVFs reports whether containers of the network get VFs of its devices.
 func (n *Network) UsesVFs() bool { return n.Mode == ModeSRIOV }
+
+// Routed returns true if the host routes to the containers, whose devices resolve no neighbour.
+func (n *Network) Routed() bool {
+	return n.Mode == ModeIPVlan && slices.Contains([]string{"l3", "l3s"}, n.ChildMode)
+}

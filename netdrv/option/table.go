@@ -250,7 +250,7 @@ var options = []Option{
 		"whether containers reach each other: directly, not at all, or by way of the switch"),
 	childMode("ipvlan_mode", "l2, l3 or l3s", ModeIPVlan,
 		"whether containers are on the device's network (l2), or the host routes to them (l3; l3s: by its firewall, too). In l3 and l3s a "+
-			"container reaches other subnets only through a gateway, such as that of -o gateway=auto"),
+			"container has a default route through its device"),
 	childMode("ipoib_mode", "datagram or connected", ModeIPoIB, "how IP is carried over InfiniBand"),
 	{For: ForNetwork, Modes: []string{ModeIPoIB}, row: row{
 		Name: "pkey", Values: "0x0001 to 0x7fff, or 0x8001 to 0xffff", Default: "the device's",

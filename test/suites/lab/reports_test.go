@@ -159,6 +159,42 @@ func TestHostHasEth0(t *testing.T) {
 	}
 }
 
+// TestRoutedNetworks: containers of two networks with ipvlan_mode=l3 on one device reach each other without a gateway, a container can be
+// on both, and so can one of a subnet of one address (moby/libnetwork#964, moby/moby#48576).
+func TestRoutedNetworks(t *testing.T) {
+	Sh(t, "ip link set "+pf+" up")
+	t.Cleanup(func() { Sh(t, "ip link set "+pf+" down") })
+	asBefore(t)
+	for name, subnets := range map[string][]string{
+		"red":  {"--subnet", "10.81.7.0/24", "--ipv6", "--subnet", "fd00:81::/64"},
+		"blue": {"--subnet", "10.82.7.0/24", "--ipv6", "--subnet", "fd00:82::/64"},
+		"one":  {"--subnet", "10.83.7.9/32"},
+	} {
+		args := []string{"-d", Plugin, "--ipam-driver", Plugin, "-o", "netdevice=" + pf, "-o", "mode=ipvlan", "-o", "ipvlan_mode=l3"}
+		if name == "one" {
+			args = append(args, "--ipam-opt", "gateway=none") // which engines before 28 would give the one address
+		}
+		Network(t, name, append(args, subnets...)...)
+	}
+	Container(t, "red1", "--net", "red", "--ip", "10.81.7.1", "--ip6", "fd00:81::1")
+	Container(t, "blue1", "--net", "blue", "--ip", "10.82.7.254", "--ip6", "fd00:82::fe")
+	Container(t, "single", "--net", "one")
+	Reaches(t, "red1", "10.82.7.254", 10*time.Second)
+	Reaches(t, "red1", "fd00:82::fe", 10*time.Second)
+	Reaches(t, "blue1", "10.83.7.9", 10*time.Second)
+	Docker(t, "network", "connect", "blue", "single")
+	Docker(t, "network", "connect", "red", "blue1")
+	Reaches(t, "single", "10.81.7.1", 10*time.Second)
+	Reaches(t, "blue1", "10.81.7.1", 10*time.Second)
+	Docker(t, "restart", "-t1", "single", "blue1")
+	Reaches(t, "single", "10.81.7.1", 10*time.Second)
+	for _, c := range []string{"red1", "blue1", "single"} {
+		if routes := Exec(t, c, "ip", "route"); strings.Count(routes, "default") != 1 {
+			t.Errorf("%s: routes %s", c, routes)
+		}
+	}
+}
+
 // TestVLANsInside: what trunk users do, VLAN devices and QinQ on a trusted VF, does not reach the next container (openshift/openshift-docs#74534).
 func TestVLANsInside(t *testing.T) {
 	asBefore(t)
