@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"strings"
@@ -51,9 +52,28 @@ func (h *finder) findFunction(id ID) (Netdev, error) {
 		}
 	}
 	if oldest.Index == 0 {
-		return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
+		return Netdev{}, &Error{Dev: string(id), Err: h.whyAway(id.PCI())}
 	}
 	return oldest, nil
+}
+
+// whyAway returns why a PCI function that is plugged in has no netdev in the host, as far as that is known. The error matches
+// ErrAway, or says why it is not known.
+func (h *finder) whyAway(pci string) error {
+	driver, err := h.driverOf(pci)
+	switch {
+	case err != nil:
+		return err
+	case driver == "":
+		return because(ErrAway, "it has no driver, and thus no netdev; load the driver, or bind it: echo %s >/sys/bus/pci/drivers_probe", pci)
+	case isUserDriver(driver):
+		return because(ErrAway, "it is bound to %s, and thus has no netdev", driver)
+	}
+	created, err := h.hasNetdev(pci)
+	if err == nil && !created {
+		return because(ErrAway, "its driver %s has created no netdev for it", driver)
+	}
+	return cmp.Or(err, ErrAway)
 }
 
 // findDirect finds a device without a PCI address if it still has its first ifindex or the name it was created with,
@@ -96,7 +116,7 @@ func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 			return n, err
 		}
 	}
-	return Netdev{}, &Error{Dev: string(id), Err: ErrAway}
+	return Netdev{}, &Error{Dev: string(id), Err: because(ErrAway, "it is not in the host: gone, or in another network namespace")}
 }
 
 // isCreatedKind returns true if the plugin creates links of this kind. A container can give its device any alias: no

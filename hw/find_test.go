@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
@@ -137,7 +138,7 @@ func TestSubfunctions(t *testing.T) {
 		t.Errorf("the function's own is %s, %v, %v", n.Name, err, h.CheckUnique(n))
 	}
 	_, err := h.Netdev("00:14.0")
-	wantError(t, err, "0000:00:14.0: it has no netdev in the host: device is in another network namespace")
+	wantError(t, err, "0000:00:14.0: its driver xhci_hcd has created no netdev for it")
 }
 
 // TestCheckUnique: a NIC in switchdev mode has the ports of its switch on the function of its PF, all with port 0. A
@@ -210,7 +211,7 @@ func TestNoPF(t *testing.T) {
 	for ref, want := range map[string]string{
 		"ens1f0v0":     "ens1f0v0: it is a vf itself; name its pf: not supported by the driver",
 		"0000:01:10.0": "ens1f0v0: it is a vf itself; name its pf: not supported by the driver",
-		"0000:01:10.2": "0000:01:10.2: it has no netdev in the host: device is in another network namespace",
+		"0000:01:10.2": "0000:01:10.2: device is in another network namespace",
 		"tap0":         "tap0: it is not a PCI device, so it has no vfs: not supported by the driver",
 		"nosuch0":      "nosuch0: no such device",
 		"ens2": "ens2 (0000:02:00.0): sr-iov is off or missing (no sriov_totalvfs); switch it on in the firmware of the " +
@@ -305,6 +306,95 @@ func TestNamesChangeHands(t *testing.T) {
 	wantError(t, err, "tap0: no such device")
 }
 
+// TestWhyNoNetdev: the error about a device without a netdev in the host says what is known: that it is not plugged in, has no driver or
+// that of a program, that its driver has created none, or that it is in another namespace. A device that was renamed is found by its
+// identity, not by its old name.
+func TestWhyNoNetdev(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	pf := igb()
+	pf.VFs = 5
+	k.AddPF(pf)
+	k.AddPF(hwtest.PF{Name: "ens9", PCI: "0000:00:14.0", Driver: "xhci_hcd"})
+	k.AddPF(hwtest.PF{Name: "late0", PCI: "0000:02:00.0", Driver: "ice", DriverAfter: time.Hour})
+	k.AddPF(hwtest.PF{Name: "ens4", PCI: "0000:00:04.0", Behaviour: hwtest.Virtio()})
+	k.AddVeth("tap0", "tap1")
+	h := open(t, k)
+	veth, err := h.Netdev("tap0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.DelLink("ens9")
+	k.DelLink("tap0")
+	write := func(file, text string) {
+		if err := k.WriteAttr(file, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("bus/pci/drivers/igbvf/unbind", "0000:01:10.2")
+	write("bus/pci/devices/0000:01:10.2/driver_override", "vfio-pci")
+	k.LoadDriver("vfio-pci")
+	write("bus/pci/drivers_probe", "0000:01:10.2")
+	write("bus/pci/drivers/igbvf/unbind", "0000:01:10.0")
+	for name, ns := range map[string]string{"ens1f0v2": "c", "ens4": "d"} {
+		if err := k.MoveToNS(ns, name, "eth0"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	k.DelLink("ens1f0v4")
+	if err := k.SetLink(k.Link("ens1f0v3").Index, hw.LinkName, hw.Link{Name: "lan3"}); err != nil {
+		t.Fatal(err)
+	}
+	const away = "device is in another network namespace"
+	for pci, want := range map[string]string{
+		"0000:0a:00.0": "no such device",
+		"0000:02:00.0": "it has no driver, and thus no netdev; load the driver, or bind it: echo 0000:02:00.0 >/sys/bus/pci/drivers_probe",
+		"0000:01:10.0": "it has no driver, and thus no netdev; load the driver, or bind it: echo 0000:01:10.0 >/sys/bus/pci/drivers_probe",
+		"0000:01:10.2": "it is bound to vfio-pci, and thus has no netdev",
+		"0000:01:10.4": away,
+		"0000:00:04.0": away,
+		"0000:00:14.0": "its driver xhci_hcd has created no netdev for it",
+		"0000:01:11.0": "its driver igbvf has created no netdev for it",
+	} {
+		_, netdev := h.Netdev(pci)
+		_, find := h.Find(hw.ID(pci))
+		_, port := h.Find(hw.ID(pci + "/1"))
+		_, asPF := h.PF(pci)
+		for _, err := range []error{netdev, find, asPF} {
+			wantError(t, err, pci+": "+want)
+			if kind := hw.ErrAway; !errors.Is(err, kind) && want != "no such device" {
+				t.Errorf("%v does not match %v", err, kind)
+			}
+		}
+		wantError(t, port, pci+"/1: "+want)
+	}
+	if n, err := h.Find("0000:01:10.6"); err != nil || n.Name != "lan3" {
+		t.Errorf("found %s, %v", n.Name, err)
+	}
+	_, err = h.Netdev("ens1f0v3")
+	wantError(t, err, "ens1f0v3: no such device")
+	_, err = h.Find(veth.ID)
+	wantError(t, err, string(veth.ID)+": it is not in the host: gone, or in another network namespace")
+	k.BeginRename("lan3", "lan4")
+	_, err = h.Find("0000:01:10.6")
+	wantError(t, err, "0000:01:10.6: its name keeps changing: device busy")
+	k.EndRename("lan4")
+
+	n, err := h.PF("ens1f0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vfs, err := h.VFs(n)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"", "is bound to vfio-pci", "is in another network namespace", "", "is bound to igbvf, which has created no netdev for it"} {
+		if got := vfs[i].InUse(); got != want {
+			t.Errorf("vf %d %q, want %q", i, got, want)
+		}
+	}
+}
+
 // TestVFInTransition: a VF's netdev on which sysfs and the kernel disagree, because it is being renamed or
 // unregistered, counts as away, and the other VFs are found.
 func TestVFInTransition(t *testing.T) {
@@ -379,7 +469,7 @@ func TestNoWayOutOfSysfs(t *testing.T) {
 		}
 	}
 	err = h.RestoreNetdev("../../../etc", hw.Snapshot{Link: &hw.LinkState{Name: "x"}})
-	wantError(t, err, "../../../etc: device is in another network namespace") // like a device without a PCI address
+	wantError(t, err, "../../../etc: it is not in the host: gone, or in another network namespace") // as without a PCI address
 	if after := k.String(); after != before || len(k.Calls()) > 0 {
 		t.Errorf("something was changed: %v\n%s", k.Calls(), after)
 	}

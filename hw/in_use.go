@@ -33,6 +33,8 @@ func (v VF) InUse() string {
 		return "is bound to " + v.Driver
 	case isUserDriver(v.Override):
 		return "is kept for " + v.Override
+	case v.noNetdev:
+		return "is bound to " + v.Driver + ", which has created no netdev for it"
 	case v.Driver != "" && v.Netdev.Index == 0:
 		return "is in another network namespace"
 	case v.Netdev.Master != 0:

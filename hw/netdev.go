@@ -133,7 +133,7 @@ func (h *finder) netdevAt(pci string, links []Link) (Netdev, error) {
 	case err != nil:
 		return Netdev{}, &Error{Dev: pci, Err: err}
 	case len(all) == 0:
-		return Netdev{}, &Error{Dev: pci, Err: fmt.Errorf("it has no netdev in the host: %w", ErrAway)}
+		return Netdev{}, &Error{Dev: pci, Err: h.whyAway(pci)}
 	case len(all) > 1:
 		var names []string
 		for _, n := range all {

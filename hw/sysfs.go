@@ -141,20 +141,39 @@ func pciOf(netdevDir string) string {
 // netdevsOf returns the names of a PCI function's netdevs that are in the host's namespace. sysfs shows only those: the
 // directory of a netdev that is in a container does not exist.
 func (h *finder) netdevsOf(pci string) ([]string, error) {
-	names, err := h.sys.list(pciDir(pci) + "/net")
-	if err != nil || len(names) > 0 {
-		return names, err
-	}
-	entries, err := h.sys.list(pciDir(pci))
+	dir, err := h.netDir(pci)
 	if err != nil {
 		return nil, err
 	}
+	return h.sys.list(dir)
+}
+
+// hasNetdev returns true if a PCI function has a netdev in any namespace: the directory that it is in exists, and is empty in the
+// host if it is in another one (drivers/base/core.c, get_device_parent and cleanup_glue_dir, Linux 6.12).
+func (h *finder) hasNetdev(pci string) (bool, error) {
+	dir, err := h.netDir(pci)
+	if err != nil {
+		return false, err
+	}
+	return h.sys.present(dir)
+}
+
+// netDir returns the directory that a PCI function's netdevs are in.
+func (h *finder) netDir(pci string) (string, error) {
+	own := pciDir(pci) + "/net"
+	if h.sys.exists(own) {
+		return own, nil
+	}
+	entries, err := h.sys.list(pciDir(pci))
+	if err != nil {
+		return "", err
+	}
 	for _, e := range entries {
 		if strings.HasPrefix(e, "virtio") {
-			return h.sys.list(pciDir(pci) + "/" + e + "/net")
+			return pciDir(pci) + "/" + e + "/net", nil
 		}
 	}
-	return nil, nil
+	return own, nil
 }
 
 // checkPresent returns nil if there is a PCI function with that address; otherwise the error matches ErrNotFound, or

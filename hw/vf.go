@@ -19,6 +19,8 @@ type VF struct {
 	Override string // driver_override; "" for none
 	Netdev   Netdev // Index 0 if it has no netdev in the host
 	Carries  string // an upper link of that netdev in the host, such as a VLAN; "" for none
+
+	noNetdev bool // it has a driver, and no netdev in any namespace
 }
 
 // ID returns the VF's identity. A VF has one port.
@@ -86,6 +88,10 @@ func (h *vfs) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 		}
 	case len(all) > 0:
 		vf.Netdev = all[0]
+	case err == nil && vf.Driver != "":
+		var created bool
+		created, err = h.hasNetdev(pci)
+		vf.noNetdev = !created
 	}
 	vf.Carries = childOf(vf.Netdev.Index, links)
 	return vf, err

@@ -249,7 +249,7 @@ func (h *vfLifecycle) CleanVF(pfRef string, index int, id ID) error {
 // awayIfInUse returns the error about a VF that is not home, which matches ErrAway.
 func (v VF) awayIfInUse() error {
 	if why := v.InUse(); why != "" {
-		return &Error{Dev: v.String(), Err: fmt.Errorf("it %s: %w", why, ErrAway)}
+		return &Error{Dev: v.String(), Err: because(ErrAway, "it %s", why)}
 	}
 	return nil
 }

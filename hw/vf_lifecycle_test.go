@@ -155,8 +155,7 @@ func TestRestoreConverges(t *testing.T) {
 				mtu, queue, on, alias := 9000, 500, true, "mine"
 				b.must(b.k.InNS("c").SetLink("eth0", hw.Link{MTU: mtu, TxQLen: queue, Promisc: on, AllMulti: on, Alias: alias}, hw.LinkMTU, hw.LinkTxQLen, hw.LinkPromisc, hw.LinkAllMulti, hw.LinkAlias))
 				err = b.h.RestoreVF(b.ctx, "0000:01:00.0", 0, "0000:01:10.0", was)
-				wantError(b.T, err, "vf 0 of ens1f0 (0000:01:10.0): it is in another network namespace: "+
-					"device is in another network namespace")
+				wantError(b.T, err, "vf 0 of ens1f0 (0000:01:10.0): it is in another network namespace")
 				b.k.KillNS("c", 0)
 
 				last := len(b.k.Calls()) + k
@@ -234,6 +233,6 @@ func TestRestoreWhatIsGone(t *testing.T) {
 		b.must(b.h.RestoreVF(b.ctx, "0000:01:00.0", 0, "0000:01:10.0", was))
 		b.must(b.h.RestoreNetdev("0000:01:10.0", was))
 		err = b.h.RestoreNetdev("link-9-02:00:00:00:00:09", hw.Snapshot{Link: &hw.LinkState{Name: "veth9"}})
-		wantError(b.T, err, "link-9-02:00:00:00:00:09: device is in another network namespace")
+		wantError(b.T, err, "link-9-02:00:00:00:00:09: it is not in the host: gone, or in another network namespace")
 	})
 }

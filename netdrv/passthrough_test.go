@@ -188,7 +188,7 @@ func TestNotMovable(t *testing.T) {
 			{"mgmt0", "option netdevice: mgmt0 carries the host's default route (through mgmt0); the host would lose that; if that is meant, say force=yes"},
 			{"ens1f0", "option netdevice: ens1f0 is used by network vfs" + left("vfs")},
 			{"ens2", "option netdevice: ens2 is used by network whole" + left("whole")},
-			{"0000:01:10.0", "option netdevice: 0000:01:10.0: it has no netdev in the host: device is in another network namespace"},
+			{"0000:01:10.0", "option netdevice: 0000:01:10.0: device is in another network namespace"},
 			{"nosuch0", "option netdevice: nosuch0: no such device"},
 		} {
 			wantError(t, m.create("x", "mode=passthrough", "netdevice="+c.device), c.want)

@@ -93,14 +93,16 @@ func TestRebootBeforeDriver(t *testing.T) {
 		m.must(m.deleteFrom("w", "whole"))
 		begun := time.Now()
 		_, _, err := m.run("a", "n")
-		wantError(t, err, "network n: 0000:01:00.0: it has no netdev in the host: device is in another network namespace")
+		wantError(t, err, "network n: 0000:01:00.0: it has no driver, and thus no netdev; load the driver, or bind it: "+
+			"echo 0000:01:00.0 >/sys/bus/pci/drivers_probe")
 		if waited := time.Since(begun); waited < 5*time.Second || waited > 8*time.Second {
 			t.Errorf("waited %s, of 10 s that a call may take", waited)
 		}
 		m.after(20 * time.Minute) // it is not waited for any more
 		begun = time.Now()
 		_, _, err = m.run("a", "n")
-		wantError(t, err, "network n: 0000:01:00.0: it has no netdev in the host: device is in another network namespace")
+		wantError(t, err, "network n: 0000:01:00.0: it has no driver, and thus no netdev; load the driver, or bind it: "+
+			"echo 0000:01:00.0 >/sys/bus/pci/drivers_probe")
 		if waited := time.Since(begun); waited > 0 {
 			t.Errorf("waited %s", waited)
 		}
