@@ -93,7 +93,7 @@ func (h *vfCount) checkVFsFree(pf PF) error {
 }
 
 // HostUse returns what the host uses a device for, each in words that follow its name; nil if for nothing. The device is
-// a port of another or carries others, one of its VFs is in use (see Taken), a default route of any table leads through
+// a port of another or carries others, in whatever namespace that is known, one of its VFs is in use (see Taken), a default route of any table leads through
 // it, or a session of the host does. Addresses and other routes are no such use: they come back with the device.
 func (h *hostUse) HostUse(n Netdev) ([]string, error) {
 	links, err := h.kernel.Links()
@@ -106,7 +106,7 @@ func (h *hostUse) HostUse(n Netdev) ([]string, error) {
 		return nil, err
 	}
 	uses = append(uses, more...)
-	for _, look := range []func(n Netdev, links []Link) (string, error){h.vfUse, h.defaultRoute, h.session} {
+	for _, look := range []func(n Netdev, links []Link) (string, error){h.carriedElsewhere, h.vfUse, h.defaultRoute, h.session} {
 		use, err := look(n, links)
 		if err != nil {
 			return nil, err
@@ -175,6 +175,21 @@ func (h *hostUse) carriedUnseen(n Netdev, links []Link) (uses []string, _ error)
 	return uses, nil
 }
 
+// carriedElsewhere says which link of another namespace a device carries, in words that follow its name; "" for none. A link that
+// was made in the host and moved from there is found, as those of Docker's macvlan and ipvlan drivers are, see
+// [Kernel].ChildrenElsewhere.
+func (h *hostNetwork) carriedElsewhere(n Netdev, _ []Link) (string, error) {
+	children, err := h.kernel.ChildrenElsewhere(n.Index)
+	if err != nil || len(children) == 0 {
+		return "", wrapped(n.Name, "look for links on it in other namespaces", err)
+	}
+	use := fmt.Sprintf("carries %s (%s) in another network namespace", children[0].Name, children[0].Kind)
+	if more := len(children) - 1; more > 0 {
+		use += fmt.Sprintf(", and %d more", more)
+	}
+	return use, nil
+}
+
 // titled returns the name of a link with its kind.
 func (l Link) titled() string {
 	if l.Kind == "" {
@@ -206,8 +221,9 @@ func (h *hostNetwork) usedByHost(n Netdev) (bool, error) {
 	if err != nil {
 		return false, &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
-	if len(n.neighbours(links)) > 0 {
-		return true, nil
+	elsewhere, err := h.carriedElsewhere(n, links)
+	if err != nil || elsewhere != "" || len(n.neighbours(links)) > 0 {
+		return true, err
 	}
 	addrs, err := h.kernel.Addrs(n.Index)
 	if err != nil {

@@ -73,6 +73,14 @@ func (s stack) under(kind, name, port string) {
 	}
 }
 
+// away adds a link above the NIC and moves it to another namespace, as eth0.
+func (s stack) away(kind, name, ns string) {
+	s.on(kind, name, "nic")
+	if err := s.k.MoveToNS(ns, name, "eth0"); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 const (
 	anywhere  = "0.0.0.0/0"
 	anywhere6 = "::/0"
@@ -169,6 +177,21 @@ func TestHostUse(t *testing.T) {
 				s.t.Fatal(err)
 			}
 		}, "has vfs in use: vf 1 of nic (0000:02:10.2) is up in the host"},
+		"a child in a namespace, as of docker's own macvlan driver": {func(s stack) { s.away("macvlan", "mv0", "c1") },
+			"carries eth0 (macvlan) in another network namespace"},
+		"children in namespaces": {func(s stack) {
+			s.away("vlan", "v0", "c1")
+			s.away("macvlan", "m0", "c2")
+			s.away("macvlan", "m1", "c3")
+		},
+			"carries eth0 (vlan) in another network namespace, and 2 more"},
+		"a child of another in a namespace": {func(s stack) {
+			s.on("tun", "t0", "lo")
+			s.on("macvlan", "m0", "t0")
+			if err := s.k.MoveToNS("c1", "m0", ""); err != nil {
+				s.t.Fatal(err)
+			}
+		}, ""},
 		"a vf in a namespace": {func(s stack) {
 			if err := s.k.MoveToNS("c1", "nicv0", ""); err != nil {
 				s.t.Fatal(err)

@@ -55,17 +55,28 @@ func TestHostUsesVF(t *testing.T) {
 // TestHostUsesPF: a PF that was down when the plugin divided it, and that the host has come to use since, stays up.
 func TestHostUsesPF(t *testing.T) {
 	t.Parallel()
-	story(t, func(m *machine) {
-		m.kernel.AddPF(igb())
-		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
-		m.kernel.AddAddrs("ens1f0", "192.0.2.1/24")
-		m.mustRemove("n")
-		m.settled()
-		if n, up := m.kernel.NumVFs(pfPCI), m.kernel.Link("ens1f0").Up; n != 0 || !up {
-			t.Errorf("%d vfs, up: %v; want none, and up", n, up)
-		}
-		m.wantKeys()
-	})
+	for name, use := range map[string]func(m *machine){
+		"with an address": func(m *machine) { m.kernel.AddAddrs("ens1f0", "192.0.2.1/24") },
+		"for a container of Docker's macvlan driver": func(m *machine) {
+			m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("ens1f0").Index})
+			m.must(m.kernel.MoveToNS("other", "mv0", "eth0"))
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				m.kernel.AddPF(igb())
+				m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+				use(m)
+				m.mustRemove("n")
+				m.settled()
+				if n, up := m.kernel.NumVFs(pfPCI), m.kernel.Link("ens1f0").Up; n != 0 || !up {
+					t.Errorf("%d vfs, up: %v; want none, and up", n, up)
+				}
+				m.wantKeys()
+			})
+		})
+	}
 }
 
 // TestOtherNumber: the error about a number of VFs that is not the one of other networks names them.

@@ -6,8 +6,11 @@ import (
 	"net"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // TestHostUseOnKernel: what uses a device is named: ports, children, default routes of any table, and sessions on any port.
@@ -74,6 +77,19 @@ func TestHostUseOnKernel(t *testing.T) {
 	check("ct0", "carries ctmv (macvlan) and carries the default route of table 100 (through ct0)")
 
 	check("ct3", "")
+	w.Add(t, "macvlan", "ctdm", "ct3")
+	do(w.MoveToNS("docker", "ctdm", "eth0"))
+	check("ct3", "carries eth0 (macvlan) in another network namespace")
+	check("ct1", "")
+	w.EndNS("docker")
+	do(retry.Poll(t.Context(), 20*time.Millisecond, 10*time.Second, func() (bool, error) { // the kernel takes a while
+		n, err := h.Netdev("ct3")
+		if err != nil {
+			return false, err
+		}
+		uses, err := h.HostUse(n)
+		return len(uses) == 0, err
+	}))
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name = "ctvx"
 	do(w.host.LinkAdd(&netlink.Vxlan{LinkAttrs: attrs, VxlanId: 7, VtepDevIndex: link("ct3").Attrs().Index, Port: 4789}))
