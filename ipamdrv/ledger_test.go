@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/docker/go-plugins-helpers/ipam"
@@ -31,7 +32,7 @@ func TestForeignRecords(t *testing.T) {
 			"in use (record ipam/lease/" + id + "/10.9.0.2: ledger is damaged: unexpected end of JSON input)"},
 		{"newer pool", `{"v":2,"subnet":"10.9.0.0/24"}`, "", store.ErrNewer, `pool "` + handle +
 			`": request address: record ipam/pool/` + id + `: ledger was written by a newer version: ` +
-			`it has version 2, this plugin knows 1`},
+			`it has version 2, this plugin knows 1; upgrade the plugin on this node`},
 		{"no subnet", `{"v":1}`, "", store.ErrCorrupt, `pool "` + handle + `": request address: record ipam/pool/` + id +
 			`: ledger is damaged: subnet "invalid Prefix": must be an address and a prefix length, such as 10.1.0.0/24 or ` +
 			`fd00:1::/64`},
@@ -63,6 +64,60 @@ func TestForeignRecords(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestRewritesKeepUnknown: what a newer version has written into the records of pools, shares and gateways is there after every kind of
+// rewrite by this one.
+func TestRewritesKeepUnknown(t *testing.T) {
+	withFixture(t, func(b *fixture) {
+		own := b.pool("10.9.0.0/24", "")
+		lan, other := b.poolWith("10.8.0.0/24", "pool=lan"), b.poolWith("10.8.0.0/24", "pool=lan")
+		b.gives(lan, "10.8.0.1", asGateway, "10.8.0.1/24")
+		marked := b.mark("ipam/pool/", "ipam/share/", "ipam/lease/")
+		b.d = newDriver(b.T, b.store)
+		b.gives(own, "", nil, "10.9.0.2/24") // the cursor
+		b.gives(own, "10.9.0.1", asGateway, "10.9.0.1/24")
+		b.gives(other, "10.8.0.1", asGateway, "10.8.0.1/24") // a second holder
+		b.d.BindPool(b.Context(), "own-network", "passthrough-local", "10.9.0.0/24", "")
+		b.releasePool(lan)
+		b.d.BindPool(b.Context(), "other-network", "passthrough-local", "10.8.0.0/24", "")
+		lost := 0
+		for _, key := range marked {
+			kv, err := b.store.Get(b.Context(), key)
+			if errors.Is(err, store.ErrNotFound) { // the share that has left
+				lost++
+				continue
+			}
+			if err != nil || !strings.HasSuffix(string(kv.Value), newer) {
+				b.Errorf("%s is %s, %v", key, kv.Value, err)
+			}
+		}
+		if lost != 1 || len(marked) != 5 {
+			b.Errorf("%d of the records %v have ended, want that of one share", lost, marked)
+		}
+	})
+}
+
+// newer is how a record ends into which a newer version has written something.
+const newer = `,"fence":{"by":"newer"}}`
+
+// mark makes the records under these prefixes be of a newer version, and returns their keys.
+func (b *fixture) mark(prefixes ...string) (marked []string) {
+	b.Helper()
+	for _, prefix := range prefixes {
+		for _, key := range keys(b.T, b.store, prefix) {
+			kv, err := b.store.Get(b.Context(), prefix+key)
+			if err != nil {
+				b.Fatal(err)
+			}
+			value := strings.TrimSuffix(string(kv.Value), "}") + newer
+			if _, err := b.store.Txn(b.Context(), nil, []store.Op{store.Put(kv.Key, []byte(value))}); err != nil {
+				b.Fatal(err)
+			}
+			marked = append(marked, kv.Key)
+		}
+	}
+	return marked
 }
 
 // TestUnusableRecord: a pool that an older version created, with addresses that are refused now, works.

@@ -228,7 +228,7 @@ func TestUnreadableRecords(t *testing.T) {
 		"pf/0000:01:00.0":  {other},
 	} {
 		for name, c := range map[string]struct{ text, why string }{
-			"newer":            {`{"v":2,"news":true}`, "ledger was written by a newer version: it has version 2, this plugin knows 1"},
+			"newer":            {`{"v":2,"news":true}`, "ledger was written by a newer version: it has version 2, this plugin knows 1; upgrade the plugin on this node"},
 			"no record":        {`{"id":"n"}`, "ledger is damaged: it has no version"},
 			"no json":          {"once upon a time", "ledger is damaged: invalid character 'o' looking for beginning of value"},
 			"of another shape": {`{"v":1,"id":7,"device":7,"pci":7}`, "ledger is damaged: json: cannot unmarshal number into Go struct field "},

@@ -59,6 +59,7 @@ const (
 
 // handleRecord is what the node knows of a handle without the shared store.
 type handleRecord struct {
+	record.Extra
 	V        int          `json:"v"`
 	Subnet   netip.Prefix `json:"subnet"`
 	Prefetch int          `json:"reserve,omitempty"` // addresses to lease ahead
@@ -214,7 +215,8 @@ func (n *Node) Claim(ctx context.Context, h pool.LocalHandle) error {
 }
 
 func (n *Node) claimLocked(ctx context.Context, h pool.LocalHandle) error {
-	rec := handleRecord{V: pool.RecordVersion, Subnet: h.Subnet, Prefetch: h.Prefetch}
+	rec := n.handles[h.String()]
+	rec.V, rec.Subnet, rec.Prefetch = pool.RecordVersion, h.Subnet, h.Prefetch
 	if n.handles[h.String()] == rec {
 		return nil
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/cluster"
 	"github.com/mellanox/passthrough/store/journal"
+	"github.com/mellanox/passthrough/store/storetest"
 )
 
 const poolID = "00112233445566778899aabbccddeeff"
@@ -261,4 +262,9 @@ func TestNotShared(t *testing.T) {
 	if n.Report(store.ErrUnavailable); !has || !isLocal(handle) || id != "" || n.IsUnavailable(store.ErrUnavailable) {
 		t.Errorf("has %v, local %v, id %q", has, isLocal(handle), id)
 	}
+}
+
+// TestUnknownFields: what a newer version has added to a handle's record outlives this version, see also package pool.
+func TestUnknownFields(t *testing.T) {
+	storetest.KeepsUnknown[node.HandleRecord](t, pool.Versions)
 }

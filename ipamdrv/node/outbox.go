@@ -56,6 +56,9 @@ func (n *Node) loadOpLocked(kv store.KV, intent bool) error {
 	if e.Op, err = record.Decode[pool.Op](kv, pool.Versions); err != nil {
 		return err
 	}
+	if e.Lease != nil {
+		e.Lease.Extra = e.Of("lease")
+	}
 	n.nextOp = max(n.nextOp, i+1)
 	n.ops[poolID] = append(n.ops[poolID], e)
 	return nil

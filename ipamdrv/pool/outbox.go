@@ -6,10 +6,12 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/record"
 )
 
 // An Op is something that a node has to do in a shared store later. JSON names are those of its records.
 type Op struct {
+	record.Extra
 	V  int    `json:"v"`
 	Do OpKind `json:"do"`
 	// Share is the network's share of a shared pool.

@@ -29,6 +29,7 @@ const (
 
 // A Record is the record of a pool.
 type Record struct {
+	record.Extra
 	V       int          `json:"v"`
 	Subnet  netip.Prefix `json:"subnet"`
 	Range   netip.Prefix `json:"range,omitzero"` // what --ip-range limits the choice to
@@ -49,6 +50,7 @@ type Record struct {
 
 // A ShareRecord is the record of one network of a shared pool.
 type ShareRecord struct {
+	record.Extra
 	V       int       `json:"v"`
 	Created time.Time `json:"created,omitzero"`
 	Node    string    `json:"node,omitempty"`    // the owner, in a store that nodes share
@@ -57,6 +59,7 @@ type ShareRecord struct {
 
 // A Lease is the record of an address that is leased, or that was and is in cooldown.
 type Lease struct {
+	record.Extra
 	V     int       `json:"v"`
 	Kind  Kind      `json:"kind,omitempty"`
 	Name  string    `json:"name,omitempty"` // of the container; only engines from 29 on send it

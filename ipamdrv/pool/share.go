@@ -28,7 +28,7 @@ func (p *Pool) Create(ctx context.Context, h Handle, rec Record, c option.Config
 
 // creation returns what to write for a new pool. The pool's record is the first operation, which Ledger.Commit reads back.
 func creation(h Handle, rec Record, c option.Config, node string) (ops []store.Op, err error) {
-	add := func(key string, rec any) {
+	add := func(key string, rec record.Kept) {
 		op, failed := record.Put(key, rec)
 		ops, err = append(ops, op), errors.Join(err, failed)
 	}

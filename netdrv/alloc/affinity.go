@@ -10,6 +10,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/record"
 )
 
 const affinityPrefix = "sticky/"
@@ -17,6 +18,7 @@ const affinityPrefix = "sticky/"
 // Affinity is the record of the device that a container had, for the next container with the same identity key. It is a hint: the
 // device may be in use by then. It is removed with its network. The zero value is that of a container that is not known.
 type Affinity struct {
+	record.Extra
 	Version  int    `json:"v"`
 	Key      string `json:"key"`
 	Device   hw.ID  `json:"device"`
@@ -84,7 +86,11 @@ func (t *Table) remember(ctx context.Context, a *Allocation) ([]ledger.Write, er
 	}
 	now := time.Now().UTC()
 	for _, k := range a.IdentityKeys {
-		writes = append(writes, ledger.Put(affinityKey(a.Network, k.Text), Affinity{ledger.Version, k.Text, a.Device, k.Implicit, now}))
+		rec := Affinity{Version: ledger.Version, Key: k.Text, Device: a.Device, Implicit: k.Implicit, Since: now}
+		if i := slices.IndexFunc(all, func(r ledger.Rev[Affinity]) bool { return r.Rec.Key == k.Text }); i >= 0 {
+			rec.Extra = all[i].Rec.Extra
+		}
+		writes = append(writes, ledger.Put(affinityKey(a.Network, k.Text), rec))
 	}
 	return writes, nil
 }

@@ -14,6 +14,8 @@ import (
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/record"
+	"github.com/mellanox/passthrough/store/storetest"
 )
 
 func newTable() *alloc.Table {
@@ -201,4 +203,11 @@ func TestAffinity(t *testing.T) {
 	if err != nil || len(writes) != 6 {
 		t.Errorf("%d writes remove all, %v; want 6", len(writes), err)
 	}
+}
+
+// TestUnknownFields: a plugin that is downgraded keeps what the newer one has recorded of a device that a container has.
+func TestUnknownFields(t *testing.T) {
+	v := record.Versions{Oldest: ledger.Version, Newest: ledger.Version}
+	storetest.KeepsUnknown[alloc.Record](t, v)
+	storetest.KeepsUnknown[alloc.Affinity](t, v)
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/record"
 )
 
 // Prefix is that of the keys of allocations. There is one for each device that is not free.
@@ -23,6 +24,7 @@ func Key(id hw.ID) string { return Prefix + string(id) }
 // Record is an allocation on disk: who has the device, how it was before, and which state it is in. A link that is created for an
 // endpoint has no snapshot; if there is one, it is its parent's.
 type Record struct {
+	record.Extra
 	Version  int           `json:"v"`
 	Device   hw.ID         `json:"device"`
 	Mode     string        `json:"mode"`         // name of the mode that attached it, and releases it

@@ -20,23 +20,23 @@ type Rev[T any] = record.Rev[T]
 func versions() record.Versions { return record.Versions{Oldest: Version, Newest: Version} }
 
 // Get returns the record of a key. The error matches store.ErrNotFound if there is none.
-func Get[T any](ctx context.Context, s store.Store, key string) (Rev[T], error) {
-	return record.Get[T](ctx, s, versions(), key)
+func Get[T any, P record.Pointer[T]](ctx context.Context, s store.Store, key string) (Rev[T], error) {
+	return record.Get[T, P](ctx, s, versions(), key)
 }
 
 // List returns all records whose key starts with prefix, in the order of their keys.
-func List[T any](ctx context.Context, s store.Store, prefix string) ([]Rev[T], error) {
-	return record.List[T](ctx, s, versions(), prefix)
+func List[T any, P record.Pointer[T]](ctx context.Context, s store.Store, prefix string) ([]Rev[T], error) {
+	return record.List[T, P](ctx, s, versions(), prefix)
 }
 
 // A Write is one record to be written, or removed if its Rec is nil.
 type Write struct {
 	Key string
-	Rec any
+	Rec record.Kept
 }
 
 // Put is the write of a record.
-func Put(key string, rec any) Write { return Write{key, rec} }
+func Put(key string, rec record.Kept) Write { return Write{key, rec} }
 
 // Del is the removal of a record; the key may be absent.
 func Del(key string) Write { return Write{Key: key} }

@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/store/record"
 )
 
 // Prefixes of the keys. Each kind of record has its own, so that all of a kind can be listed.
@@ -23,6 +24,7 @@ func EndpointsOf(nid string) string { return EndpointPrefix + nid + "/" }
 
 // Network is the record of a network, with everything that the user said about it: the engine never sends that again.
 type Network struct {
+	record.Extra
 	Version  int               `json:"v"`
 	ID       string            `json:"id"`
 	Options  map[string]string `json:"options"`
@@ -52,6 +54,7 @@ func (n Network) Has(id hw.ID) bool {
 
 // Endpoint is the record of a container's attachment to a network.
 type Endpoint struct {
+	record.Extra
 	Version int    `json:"v"`
 	Network string `json:"network"`
 	ID      string `json:"id"`

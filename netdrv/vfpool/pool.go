@@ -19,6 +19,7 @@ import (
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/record"
 )
 
 // pfPrefix is that of the keys of pfRecords.
@@ -29,6 +30,7 @@ const finishBound = 8 * time.Second
 
 // pfRecord says that the plugin created the VFs of a PF, and how the PF was before.
 type pfRecord struct {
+	record.Extra
 	Version int           `json:"v"`
 	PCI     string        `json:"pci"`
 	NumVFs  int           `json:"numvfs"`

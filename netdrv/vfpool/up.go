@@ -11,6 +11,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/record"
 )
 
 // upPrefix is that of the keys of upRecords.
@@ -19,6 +20,7 @@ const upPrefix = "up/"
 // upRecord says that a device of a network was seen up. If it is down later, in the same boot and with the same driver, an administrator
 // has set it down: without the record nothing has set it up yet, as after a boot or when its driver was loaded again.
 type upRecord struct {
+	record.Extra
 	Version int    `json:"v"`
 	Device  hw.ID  `json:"device"`
 	Boot    string `json:"boot"`
@@ -34,7 +36,7 @@ func (p *Pool) CheckUp(ctx context.Context, n hw.Netdev) error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	now := upRecord{Version: ledger.Version, Device: n.ID, Boot: p.Host.Boot(), Index: n.Index}
+	now := upRecord{Extra: r.Rec.Extra, Version: ledger.Version, Device: n.ID, Boot: p.Host.Boot(), Index: n.Index}
 	switch known := err == nil && r.Rec == now; {
 	case !n.Up && known:
 		return &BusyError{Soon: true, Text: fmt.Sprintf("%s was set down on the host while networks use it; when it may be used again: "+

@@ -14,6 +14,7 @@ import (
 
 // colour is a record.
 type colour struct {
+	record.Extra
 	Version int       `json:"v"`
 	Name    string    `json:"name,omitempty"`
 	Since   time.Time `json:"since,omitzero"`
@@ -33,8 +34,8 @@ func TestDecode(t *testing.T) {
 		{`{"v": 2, "name":"red", "shade":7}`, 1, "red", nil}, // by a process of the same version that knows more
 		{`{"name":"red"}`, 0, "red", nil},
 		{`{"name":"red"}`, 1, "record c/1: ledger is damaged: it has no version", store.ErrCorrupt},
-		{`{"v":3,"name":7}`, 0, "record c/1: ledger was written by a newer version: it has version 3, this plugin knows 2", store.ErrNewer},
-		{`{"name":7,"v":30}`, 0, "record c/1: ledger was written by a newer version: it has version 30, this plugin knows 2", store.ErrNewer},
+		{`{"v":3,"name":7}`, 0, "record c/1: ledger was written by a newer version: it has version 3, this plugin knows 2; upgrade the plugin on this node", store.ErrNewer},
+		{`{"name":7,"v":30}`, 0, "record c/1: ledger was written by a newer version: it has version 30, this plugin knows 2; upgrade the plugin on this node", store.ErrNewer},
 		{`{"v":1,"name":7}`, 0, "record c/1: ledger is damaged: json: cannot unmarshal number into Go struct field colour.name of type string",
 			store.ErrCorrupt},
 		{`{"v":1,"name":"re`, 0, "record c/1: ledger is damaged: unexpected end of JSON input", store.ErrCorrupt},

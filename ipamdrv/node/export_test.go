@@ -1,0 +1,4 @@
+package node
+
+// HandleRecord is the record of a handle.
+type HandleRecord = handleRecord

@@ -1,0 +1,7 @@
+package vfpool
+
+// The records of PFs.
+type (
+	PFRecord = pfRecord
+	UpRecord = upRecord
+)
