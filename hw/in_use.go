@@ -177,9 +177,11 @@ func (h *hostUse) carriedUnseen(n Netdev, links []Link) (uses []string, _ error)
 
 // carriedElsewhere says which link of another namespace a device carries, in words that follow its name; "" for none. A link that
 // was made in the host and moved from there is found, as those of Docker's macvlan and ipvlan drivers are, see
-// [Kernel].ChildrenElsewhere.
+// [Kernel].ChildrenElsewhere. One that the plugin made does not count: its allocation is in the ledger, or has ended, and its
+// namespace is about to.
 func (h *hostNetwork) carriedElsewhere(n Netdev, _ []Link) (string, error) {
 	children, err := h.kernel.ChildrenElsewhere(n.Index)
+	children = slices.DeleteFunc(children, func(l ForeignLink) bool { return strings.HasPrefix(l.Alias, MadeID("").aliasMark()) })
 	if err != nil || len(children) == 0 {
 		return "", wrapped(n.Name, "look for links on it in other namespaces", err)
 	}

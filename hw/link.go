@@ -50,6 +50,7 @@ type ForeignLink struct {
 	Index     int
 	Name      string
 	Kind      string // IFLA_INFO_KIND
+	Alias     string // IFLA_IFALIAS
 }
 
 // XDP has the IDs of the XDP programs of a link, one for each mode that one can be attached in (IFLA_XDP_SKB_PROG_ID,

@@ -238,7 +238,7 @@ func (k *Kernel) ChildrenElsewhere(index int) ([]hw.ForeignLink, error) {
 	var children []hw.ForeignLink
 	for _, l := range k.links {
 		if ns := slices.Index(k.known, l.ns); ns >= 0 && l.below != nil && l.below.ns == hostNS && l.below.Index == index {
-			children = append(children, hw.ForeignLink{Namespace: ns, Index: l.Index, Name: l.Name, Kind: l.Kind})
+			children = append(children, hw.ForeignLink{Namespace: ns, Index: l.Index, Name: l.Name, Kind: l.Kind, Alias: l.Alias})
 		}
 	}
 	return children, nil

@@ -50,7 +50,7 @@ func (o otherNamespaces) ChildrenElsewhere(index int) ([]hw.ForeignLink, error) 
 		}
 		for _, l := range links {
 			if a := l.Attrs(); a.ParentIndex == index {
-				all = append(all, found{hw.ForeignLink{Namespace: ns, Index: a.Index, Name: a.Name, Kind: kind(l)}, a.NetNsID})
+				all = append(all, found{hw.ForeignLink{Namespace: ns, Index: a.Index, Name: a.Name, Kind: kind(l), Alias: a.Alias}, a.NetNsID})
 			}
 		}
 	}
