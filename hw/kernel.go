@@ -112,6 +112,11 @@ type Kernel interface {
 	// SetTuning sets one attribute of a link's tuning to its value in want; of the features, which of those that want
 	// names are wanted. Success does not mean that the driver did it.
 	SetTuning(index int, a TuningAttr, want Tuning) error
+	// Controls lists what ethtool and bpf can set on a link besides, see [Control]. What its driver does not have, and what the
+	// kernel does not show, is left out.
+	Controls(index int) ([]Control, error)
+	// SetControl gives a control of a link its value; one without a value is removed.
+	SetControl(index int, c Control) error
 	// Affinity lists the CPUs that may serve an interrupt, such as "0-3,7". The error matches ErrNotFound if no driver
 	// has requested the interrupt.
 	Affinity(irq int) (string, error)

@@ -1,18 +1,47 @@
 package hw
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 )
 
 // A VF is cleaned by binding it again, see CleanVF. A whole device cannot be: that would harm the host, and its VFs. It is
-// searched for what outlives its allocation: XDP programs, and children, which go on working in the container's namespace while the
-// host or the next container has the device (macvlan_device_event, ipvlan_device_event and vlan_device_event ignore that a
-// device moves; Linux 6.12). Queueing disciplines and what is attached to them go when a device moves.
+// searched for what outlives its allocation: XDP and tcx programs, what ethtool has changed, and children, which go on working in
+// the container's namespace while the host or the next container has the device (macvlan_device_event, ipvlan_device_event and
+// vlan_device_event ignore that a device moves; Linux 6.12). Queueing disciplines and what is attached to them go when a device
+// moves.
 
-// SnapshotUses adds to the snapshot of a netdev what it carries before a container has it, and what is thus not the container's.
+// A Control is a setting of a netdev that decides which frames it receives, sends or changes, and that stays when the netdev
+// moves to another namespace. Kind and Name identify it.
+type Control struct {
+	Kind ControlKind
+	Name string `json:",omitempty"` // of a private flag; location of a flow rule; ID and direction of a program
+	Body []byte `json:",omitempty"` // its value, in the kernel's form
+}
+
+// ControlKind is a kind of control.
+type ControlKind string
+
+// The kinds of controls, in the order of restoring.
+const (
+	ControlPrivateFlag ControlKind = "private flag" // ethtool --set-priv-flags
+	ControlRSS         ControlKind = "rss"          // hash key and indirection table: ethtool -X
+	ControlFlowRule    ControlKind = "flow rule"    // ntuple filter: ethtool -N
+	ControlTCX         ControlKind = "tcx program"  // BPF_TCX_INGRESS and BPF_TCX_EGRESS
+)
+
+// String returns "private flag NAME", or "rss".
+func (c Control) String() string { return strings.TrimSpace(string(c.Kind) + " " + c.Name) }
+
+// is returns true for the control of the same kind and name.
+func (c Control) is(o Control) bool { return c.Kind == o.Kind && c.Name == o.Name }
+
+// SnapshotUses adds to the snapshot of a netdev what it carries before a container has it, and what is thus not the container's,
+// and how it is tuned.
 func (h *netdevs) SnapshotUses(n Netdev, s *Snapshot) error {
 	links, err := h.kernel.Links()
 	if err != nil {
@@ -20,10 +49,42 @@ func (h *netdevs) SnapshotUses(n Netdev, s *Snapshot) error {
 	}
 	elsewhere, err := h.childrenElsewhere(n)
 	s.XDP, s.Shared = n.XDP, childOf(n.Index, links) != "" || len(elsewhere) > 0
-	return err
+	if err != nil {
+		return err
+	}
+	now, err := h.kernel.Tuning(n.Index)
+	if err != nil && !errors.Is(err, ErrUnsupported) {
+		return &Error{Dev: n.Name, Op: "read its queues, rings and features", Err: err}
+	}
+	if err == nil {
+		s.Whole = now.snapshot()
+	}
+	if s.Controls, err = h.kernel.Controls(n.Index); err != nil {
+		return &Error{Dev: n.Name, Op: "read what ethtool and bpf have set", Err: err}
+	}
+	s.Controls = append([]Control{}, s.Controls...) // not nil
+	return nil
 }
 
-// CleanNetdev removes what a container has left on a netdev: XDP programs, and children in any namespace that is known. The
+// snapshot returns all that can be changed of how a link is tuned.
+func (t *Tuning) snapshot() *TuningSnapshot {
+	s := &TuningSnapshot{Features: Features{}}
+	if t.MaxQueues != (Queues{}) {
+		s.Queues = &t.Queues
+	}
+	if t.MaxRings != (Rings{}) {
+		s.Rings = &t.Rings
+	}
+	for name, f := range t.Features {
+		if !f.Fixed {
+			s.Features[name] = f.Wanted
+		}
+	}
+	return s
+}
+
+// CleanNetdev removes what a container has left on a netdev: XDP and tcx programs, flow rules, and children in any namespace that
+// is known. It restores RSS, private flags, queues, rings and offloads, whether the container had an option for them or not. The
 // error says what could not be removed, such as a child in a namespace that only the container knows; the device must not be
 // used then. It matches ErrAway while the netdev is in a container; one that is gone counts as clean (nil).
 func (h *netdevs) CleanNetdev(id ID, was Snapshot) error {
@@ -34,7 +95,11 @@ func (h *netdevs) CleanNetdev(id ID, was Snapshot) error {
 	if err != nil {
 		return err
 	}
-	if err := h.detachXDP(n, was.XDP); err != nil || was.Shared {
+	if was.Link != nil {
+		n.Name = was.Link.Name // for messages: it still has the one under which it was handed over
+	}
+	err = errors.Join(h.detachXDP(n, was.XDP), h.restoreTuned(n, was.Whole), h.restoreControls(n, was.Controls))
+	if err != nil || was.Shared {
 		return err
 	}
 	children, err := h.childrenElsewhere(n)
@@ -78,12 +143,39 @@ func (h *netdevs) detachXDP(n Netdev, was XDP) error {
 		if !left {
 			return nil
 		}
-		var err error
-		if n, err = h.Find(n.ID); err != nil {
+		now, err := h.Find(n.ID)
+		if err != nil {
 			return err
 		}
+		n.XDP = now.XDP
 	}
 	return &Error{Dev: n.Name, Op: "detach xdp programs", Err: fmt.Errorf("they come back: %w", ErrBusy)}
+}
+
+// restoreControls gives the controls of a netdev their values of before, and removes those that there were not. A program of the
+// host that is gone cannot be attached again: only its owner has it.
+func (h *netdevs) restoreControls(n Netdev, was []Control) error {
+	if was == nil {
+		return nil
+	}
+	now, err := h.kernel.Controls(n.Index)
+	if err != nil {
+		return &Error{Dev: n.Name, Op: "read what ethtool and bpf have set", Err: err}
+	}
+	var errs []error
+	for _, c := range now { // first, for a NIC has a limited number of rules
+		if !slices.ContainsFunc(was, c.is) {
+			err := h.kernel.SetControl(n.Index, Control{Kind: c.Kind, Name: c.Name})
+			errs = append(errs, wrapped(n.Name, fmt.Sprintf("remove %s, which its container has left", c), err))
+		}
+	}
+	for _, c := range was {
+		same := func(o Control) bool { return o.is(c) && bytes.Equal(o.Body, c.Body) }
+		if c.Kind != ControlTCX && !slices.ContainsFunc(now, same) {
+			errs = append(errs, wrapped(n.Name, fmt.Sprintf("restore %s, which its container has changed", c), h.kernel.SetControl(n.Index, c)))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // proveChildless creates a macvlan in mode passthru on a netdev for a moment. The kernel refuses that if a macvlan or ipvlan is

@@ -116,6 +116,14 @@ func (h *tuner) restoreTuning(id ID, was *TuningSnapshot) error {
 	if err != nil {
 		return err
 	}
+	return h.restoreTuned(n, was)
+}
+
+// restoreTuned is restoreTuning of a netdev that was found just now.
+func (h *tuner) restoreTuned(n Netdev, was *TuningSnapshot) error {
+	if was == nil {
+		return nil
+	}
 	var want tuningPlan
 	if was.Queues != nil {
 		want.Queues = *was.Queues
@@ -126,7 +134,7 @@ func (h *tuner) restoreTuning(id ID, was *TuningSnapshot) error {
 		want.add(TuningRings)
 	}
 	want.addFeatures(was.Features)
-	err = h.applyTuning(n, want, func(f Feature) bool { return f.Wanted })
+	err := h.applyTuning(n, want, func(f Feature) bool { return f.Wanted })
 	return errors.Join(err, h.restoreAffinity(n, was.Affinity))
 }
 

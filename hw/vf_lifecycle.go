@@ -17,13 +17,17 @@ type Snapshot struct {
 	Routes   []Route    // likewise
 	Entries  []Entry    `json:",omitempty"` // likewise: all that is configured on it
 	// Sysctls has those of a netdev that is not a VF that were not as a new link's, by their names in [Kernel].Sysctls.
-	Sysctls  map[string]string `json:",omitempty"`
-	Unbound  bool              `json:",omitempty"` // a VF that was bound to no driver, and is to be so again
-	XDP      XDP               `json:",omitzero"`  // of a netdev that is not a VF: the host's own programs
-	Shared   bool              `json:",omitempty"` // likewise: it had children, which are not its container's
-	TakenSec int64             `json:",omitempty"` // when it was taken, in seconds since boot; 0 in a record that has no Entries
-	AltNames []string          `json:",omitzero"`  // alternative names of its netdev; nil if they are not known, as without a netdev
-	Tuned    *TuningSnapshot   `json:",omitempty"` // nil if the spec changed no tuning
+	Sysctls map[string]string `json:",omitempty"`
+	Unbound bool              `json:",omitempty"` // a VF that was bound to no driver, and is to be so again
+	XDP     XDP               `json:",omitzero"`  // of a netdev that is not a VF: the host's own programs
+	Shared  bool              `json:",omitempty"` // likewise: it had children, which are not its container's
+	// Whole is how a netdev that is not a VF was tuned: nil in a record of an older release.
+	Whole *TuningSnapshot `json:",omitempty"`
+	// Controls are those of a netdev that is not a VF: nil in a record of an older release.
+	Controls []Control       `json:",omitzero"`
+	TakenSec int64           `json:",omitempty"` // when it was taken, in seconds since boot; 0 in a record that has no Entries
+	AltNames []string        `json:",omitzero"`  // alternative names of its netdev; nil if they are not known, as without a netdev
+	Tuned    *TuningSnapshot `json:",omitempty"` // nil if the spec changed no tuning
 }
 
 // SnapshotVF reads the present state of a VF.

@@ -27,7 +27,7 @@ var errKilled = errors.New("killed")
 
 // scenarios returns the operations that touch devices, each from start to end.
 func scenarios() map[string]scenario {
-	container := func(options ...string) func(m *machine) {
+	doing := func(inside func(m *machine, container string), options ...string) func(m *machine) {
 		return func(m *machine) {
 			if m.create("n", options...) != nil {
 				return
@@ -38,6 +38,7 @@ func scenarios() map[string]scenario {
 			}
 			mtu := 9000
 			_ = m.kernel.InNS("a").SetLink("eth0", hw.Link{MTU: mtu}, hw.LinkMTU)
+			inside(m, "a")
 			if err := m.kernel.MoveHome("a", "eth0", join.InterfaceName.SrcName); err != nil {
 				m.t.Fatal(err)
 			}
@@ -46,6 +47,7 @@ func scenarios() map[string]scenario {
 			_ = m.remove("n")
 		}
 	}
+	container := func(options ...string) func(m *machine) { return doing(func(*machine, string) {}, options...) }
 	return map[string]scenario{
 		"vf of a fresh pf": {
 			hardware: func(m *machine) { m.kernel.AddPF(igb()) },
@@ -118,6 +120,10 @@ func scenarios() map[string]scenario {
 		"whole device that is configured in every way": {
 			hardware: configured,
 			run:      container("netdevice=ens2", "mode=passthrough", "force=yes"),
+		},
+		"whole device that its container has set otherwise": {
+			hardware: controlled,
+			run:      doing((*machine).meddle, "netdevice=ens2", "mode=passthrough"),
 		},
 		"whole device without a pci address": {
 			hardware: func(m *machine) { m.kernel.AddVeth("tap0", "tap1"); m.kernel.AddAddrs("tap0", "192.0.2.7/24") },

@@ -130,7 +130,7 @@ func keep(t *testing.T, dir string, s stored) {
 }
 
 // later are the optional fields of a record, and of its snapshot, that later releases of version 1 have added; the files are without them.
-var later = struct{ sticky, snapshot []string }{[]string{"since"}, []string{"Entries", "Sysctls", "TakenSec"}}
+var later = struct{ sticky, snapshot []string }{[]string{"since"}, []string{"Entries", "Sysctls", "TakenSec", "Whole", "Controls"}}
 
 // indent formats a record for comparison, without the time at which it was written, and without what is optional.
 func indent(t *testing.T, b []byte) string {

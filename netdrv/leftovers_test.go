@@ -148,3 +148,92 @@ func TestChildThatCannotBeRemoved(t *testing.T) {
 		m.end("b")
 	})
 }
+
+// rule is a flow rule of the fake NIC.
+func rule(at string, body byte) hw.Control {
+	return hw.Control{Kind: hw.ControlFlowRule, Name: at, Body: []byte{body}}
+}
+
+// controlled gives a NIC what its host can set with ethtool and bpf.
+func controlled(m *machine) {
+	nic(m)
+	host := m.kernel.InNS("")
+	for _, c := range []hw.Control{
+		{Kind: hw.ControlPrivateFlag, Name: "legacy-rx", Body: []byte{0}}, {Kind: hw.ControlPrivateFlag, Name: "vf-trunking", Body: []byte{1}},
+		{Kind: hw.ControlRSS, Body: []byte{0, 1, 0, 1}}, rule("3", 3), rule("4", 4), {Kind: hw.ControlTCX, Name: "7 (egress)", Body: []byte{}},
+	} {
+		host.Control("ens2", c)
+	}
+	host.Tune("ens2", hw.TuningRings, hw.Tuning{Rings: hw.Rings{Rx: 512, Tx: 512}})
+}
+
+// meddle changes in a container all that ethtool and bpf can.
+func (m *machine) meddle(container string) {
+	m.t.Helper()
+	inside := m.kernel.InNS(container)
+	for _, c := range []hw.Control{
+		{Kind: hw.ControlPrivateFlag, Name: "vf-trunking", Body: []byte{0}}, {Kind: hw.ControlRSS, Body: []byte{1, 1, 1, 1}},
+		rule("3", 9), {Kind: hw.ControlFlowRule, Name: "4"}, rule("5", 5), {Kind: hw.ControlTCX, Name: "8 (ingress)", Body: []byte{}},
+	} {
+		inside.Control("eth0", c)
+	}
+	inside.Tune("eth0", hw.TuningQueues, hw.Tuning{Queues: hw.Queues{Combined: 1}})
+	inside.Tune("eth0", hw.TuningRings, hw.Tuning{Rings: hw.Rings{Rx: 4096}})
+	inside.Tune("eth0", hw.TuningFeatures, hw.Tuning{Features: map[string]hw.Feature{"rx-ntuple-filter": {Wanted: true}, "rx-gro": {}}})
+}
+
+// TestWhatEthtoolChanges: what a container sets on a whole device with ethtool and bpf, without an option, is as before when the device is
+// home: private flags, RSS, flow rules, programs, queues, rings and offloads.
+func TestWhatEthtoolChanges(t *testing.T) {
+	t.Parallel()
+	for name, options := range map[string][]string{"without options": nil, "beside options": {"queues=2", "ring_rx=128", "ethtool=tso=off"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				controlled(m)
+				before := m.kernel.String()
+				m.mustCreate("n", append(options, "netdevice=ens2", "mode=passthrough")...)
+				for _, end := range []func(string){m.end, m.disconnect} {
+					m.mustRun("a", "n")
+					m.meddle("a")
+					end("a")
+					m.kernel.KillNS("a", 0)
+					m.wantHost(before)
+					m.wantKeys("net/n")
+				}
+			})
+		})
+	}
+}
+
+// TestControlThatStays: a setting that cannot be restored keeps a whole device out of use, with the reason, until it can be.
+func TestControlThatStays(t *testing.T) {
+	t.Parallel()
+	for kind, want := range map[hw.ControlKind]string{
+		hw.ControlPrivateFlag: "ens2: restore private flag vf-trunking, which its container has changed: device busy",
+		hw.ControlRSS:         "ens2: restore rss, which its container has changed: device busy",
+		hw.ControlFlowRule:    "ens2: remove flow rule 5, which its container has left: device busy",
+		hw.ControlTCX:         "ens2: remove tcx program 8 (ingress), which its container has left: device busy",
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				controlled(m)
+				before := m.kernel.String()
+				m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
+				m.kernel.Stick("ens2", kind)
+				m.mustRun("a", "n")
+				m.meddle("a")
+				m.end("a")
+				m.after(time.Minute)
+				if _, _, err := m.run("b", "n"); err == nil || !strings.Contains(err.Error(), "is quarantined: ") || !strings.Contains(err.Error(), want) {
+					t.Errorf("error is %v\nwant %s", err, want)
+				}
+				m.kernel.Stick("ens2", "")
+				m.after(2 * time.Hour)
+				m.wantHost(before)
+				m.wantKeys("net/n")
+			})
+		})
+	}
+}

@@ -50,6 +50,8 @@ type link struct {
 	leftOut   []string          // what cannot be added again: see Kernel.AddFilter
 	sysctls   map[string]string // those that are not the default
 	tuning    *hw.Tuning        // nil: as its driver makes it
+	controls  []hw.Control      // those that its driver has, and what else was set
+	stuck     hw.ControlKind    // of the controls that its driver does not change; "" for none
 }
 
 // virtual kinds are no hardware.

@@ -63,6 +63,7 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 	say(l.NoMulticast, "nomulticast")
 	say(l.XDP != hw.XDP{}, "xdp %v", l.XDP)
 	l.printTuning(say)
+	l.printControls(say)
 	if l.master != nil {
 		say(true, "master %s", l.master.Name)
 	}

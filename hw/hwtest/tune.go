@@ -185,6 +185,87 @@ func setFeatures(t *hw.Tuning, wanted map[string]hw.Feature) error {
 	return nil
 }
 
+// Controls implements hw.Kernel.
+func (k *Kernel) Controls(index int) ([]hw.Control, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.byIndexLocked(hostNS, index)
+	if l == nil {
+		return nil, hw.FromErrno(syscall.ENODEV)
+	}
+	return slices.Clone(l.controls), nil
+}
+
+// SetControl implements hw.Kernel.
+func (k *Kernel) SetControl(index int, c hw.Control) error {
+	return k.call(func() error {
+		l := k.byIndexLocked(hostNS, index)
+		switch {
+		case l == nil:
+			return syscall.ENODEV
+		case l.dev == nil && c.Kind != hw.ControlTCX:
+			return syscall.EOPNOTSUPP
+		case l.stuck == c.Kind:
+			return syscall.EBUSY
+		case c.Body != nil && c.Kind == hw.ControlTCX:
+			return syscall.EINVAL
+		}
+		return l.control(c)
+	}, func() string { return fmt.Sprintf("set %s of %s to %x", c, k.labelLocked(index), c.Body) })
+}
+
+// control gives a control its value, or removes it.
+func (l *link) control(c hw.Control) error {
+	i := slices.IndexFunc(l.controls, func(o hw.Control) bool { return o.Kind == c.Kind && o.Name == c.Name })
+	switch {
+	case c.Body == nil && i < 0:
+		return syscall.ENOENT
+	case c.Body == nil:
+		l.controls = slices.Delete(slices.Clone(l.controls), i, i+1)
+	case i < 0:
+		l.controls = append(l.controls, c)
+	default:
+		l.controls = slices.Clone(l.controls)
+		l.controls[i] = c
+	}
+	return nil
+}
+
+// Control gives a control of a link in the namespace its value, as ethtool does, or removes it.
+func (n Namespace) Control(name string, c hw.Control) {
+	n.k.t.Helper()
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	if err := n.k.needLocked(n.ns, name).control(c); err != nil {
+		n.k.t.Fatalf("hwtest: %s of %s: %v", c, name, err)
+	}
+}
+
+// Stick makes the controls of one kind of a link in the host ones that cannot be changed; "" ends that.
+func (k *Kernel) Stick(name string, kind hw.ControlKind) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.needLocked(hostNS, name).stuck = kind
+}
+
+// Tune sets an attribute of the tuning of a link in the namespace.
+func (n Namespace) Tune(name string, a hw.TuningAttr, want hw.Tuning) {
+	n.k.t.Helper()
+	n.k.mu.Lock()
+	defer n.k.mu.Unlock()
+	if err := n.k.tuneLocked(n.k.needLocked(n.ns, name), a, want); err != nil {
+		n.k.t.Fatalf("hwtest: tune %s: %v", name, err)
+	}
+}
+
+// printControls says what controls a link has.
+func (l *link) printControls(say func(yes bool, format string, args ...any)) {
+	for _, c := range slices.SortedFunc(slices.Values(l.controls), func(a, b hw.Control) int { return strings.Compare(a.String(), b.String()) }) {
+		say(true, "%s %x", c, c.Body)
+	}
+}
+
 // printTuning says what of a link's tuning is not as its driver makes it.
 func (l *link) printTuning(say func(yes bool, format string, args ...any)) {
 	if l.tuning == nil {

@@ -126,7 +126,8 @@ func (e ethtoolConn) SetTuning(index int, a hw.TuningAttr, want hw.Tuning) error
 		return e.set(index, unix.ETHTOOL_MSG_RINGS_SET, unix.ETHTOOL_A_RINGS_HEADER,
 			optional(unix.ETHTOOL_A_RINGS_RX, want.Rings.Rx), optional(unix.ETHTOOL_A_RINGS_TX, want.Rings.Tx))
 	case hw.TuningFeatures:
-		return e.set(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER, wanted(want.Features))
+		return e.set(index, unix.ETHTOOL_MSG_FEATURES_SET, unix.ETHTOOL_A_FEATURES_HEADER,
+			switches(unix.ETHTOOL_A_FEATURES_WANTED, wanted(want.Features)))
 	}
 	return fmt.Errorf("ethtool: %v: %w", a, hw.ErrUnsupported)
 }
@@ -139,14 +140,23 @@ func optional(attr, n int) *nl.RtAttr {
 	return nl.NewRtAttr(attr, nl.Uint32Attr(uint32(n)))
 }
 
-// wanted returns the bit set of the offloads to switch, with a mask: the others stay as they are.
-func wanted(features map[string]hw.Feature) *nl.RtAttr {
-	set := nl.NewRtAttr(unix.ETHTOOL_A_FEATURES_WANTED|unix.NLA_F_NESTED, nil)
-	list := set.AddRtAttr(unix.ETHTOOL_A_BITSET_BITS|unix.NLA_F_NESTED, nil)
+// wanted returns which offloads are to be switched on and off.
+func wanted(features map[string]hw.Feature) map[string]bool {
+	on := map[string]bool{}
 	for name, f := range features {
+		on[name] = f.Wanted
+	}
+	return on
+}
+
+// switches returns a bit set of what to switch on and off, with a mask: what it does not name stays as it is.
+func switches(attr int, named map[string]bool) *nl.RtAttr {
+	set := nl.NewRtAttr(attr|unix.NLA_F_NESTED, nil)
+	list := set.AddRtAttr(unix.ETHTOOL_A_BITSET_BITS|unix.NLA_F_NESTED, nil)
+	for name, on := range named {
 		bit := list.AddRtAttr(unix.ETHTOOL_A_BITSET_BITS_BIT|unix.NLA_F_NESTED, nil)
 		bit.AddRtAttr(unix.ETHTOOL_A_BITSET_BIT_NAME, nl.ZeroTerminated(name))
-		if f.Wanted {
+		if on {
 			bit.AddRtAttr(unix.ETHTOOL_A_BITSET_BIT_VALUE, nil)
 		}
 	}

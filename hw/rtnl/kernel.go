@@ -31,6 +31,7 @@ type Kernel struct {
 	irqDir
 	ethtoolConn
 	otherNamespaces
+	controls
 
 	nl  *netlink.Handle
 	sys *os.Root
@@ -82,6 +83,14 @@ func (k *Kernel) openSockets() (err error) {
 		return err
 	}
 	k.otherNamespaces.sockets, k.otherNamespaces.removers = k.sockets, k.removers
+	k.ethtool = &k.ethtoolConn
+	k.nameOf = func(index int) (string, error) {
+		l, err := k.LinkAt(index)
+		return l.Name, err
+	}
+	if k.controls.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
+		return err
+	}
 	k.family, err = findEthtool(k.nl)
 	return err
 }
@@ -104,6 +113,9 @@ func (k *Kernel) Close() {
 	k.removers.close()
 	if k.socket != nil {
 		k.socket.Close()
+	}
+	if k.controls.fd > 0 {
+		_ = unix.Close(k.controls.fd)
 	}
 	k.irqDir.close()
 	_ = k.self.Close() // nothing was written

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"net"
 	"os"
+	"reflect"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -154,17 +156,23 @@ func TestXDPLeftBehind(t *testing.T) {
 // attachXDP attaches an XDP program to the tenant's eth0.
 func (w *world) attachXDP(t *testing.T, mode int) {
 	t.Helper()
-	program := loadXDP(t)
+	program := loadProgram(t, unix.BPF_PROG_TYPE_XDP)
 	l, err := w.spaces["tenant"].NL.LinkByName("eth0")
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.inTenant(t, func() error { return netlink.LinkSetXdpFdWithFlags(l, int(program.Fd()), mode) })
+}
+
+// inTenant calls do on a thread that is in the tenant's namespace.
+func (w *world) inTenant(t *testing.T, do func() error) {
+	t.Helper()
 	done := make(chan error)
-	go func() { // the library attaches a program only in the thread's namespace; the thread ends with the goroutine
+	go func() { // the thread ends with the goroutine
 		runtime.LockOSThread()
 		err := netns.Set(w.spaces["tenant"].FD)
 		if err == nil {
-			err = netlink.LinkSetXdpFdWithFlags(l, int(program.Fd()), mode)
+			err = do()
 		}
 		done <- err
 	}()
@@ -173,10 +181,10 @@ func (w *world) attachXDP(t *testing.T, mode int) {
 	}
 }
 
-// loadXDP loads an XDP program that passes everything.
-func loadXDP(t *testing.T) *os.File {
+// loadProgram loads a program of a kind that returns 2: XDP_PASS, or TCX_DROP.
+func loadProgram(t *testing.T, kind uint32) *os.File {
 	t.Helper()
-	insns := []uint64{0x00000002000000b7, 0x0000000000000095} // r0 = XDP_PASS; exit
+	insns := []uint64{0x00000002000000b7, 0x0000000000000095} // r0 = 2; exit
 	license := append([]byte("GPL"), 0)
 	attr := struct {
 		kind, count           uint32
@@ -186,7 +194,7 @@ func loadXDP(t *testing.T) *os.File {
 		version, flags        uint32
 		name                  [16]byte
 		ifindex, expectedType uint32
-	}{kind: unix.BPF_PROG_TYPE_XDP, count: 2, insns: uint64(uintptr(unsafe.Pointer(&insns[0]))),
+	}{kind: kind, count: 2, insns: uint64(uintptr(unsafe.Pointer(&insns[0]))),
 		license: uint64(uintptr(unsafe.Pointer(&license[0])))}
 	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
 	runtime.KeepAlive(insns)
@@ -194,7 +202,130 @@ func loadXDP(t *testing.T) *os.File {
 	if errno != 0 {
 		t.Fatalf("bpf: %v", errno)
 	}
-	f := os.NewFile(fd, "xdp program")
+	f := os.NewFile(fd, "program")
 	t.Cleanup(func() { f.Close() })
 	return f
+}
+
+// attachTCX attaches a tcx program to a link in the calling thread's namespace: after the others, or held by the file that it
+// returns, as a process of the container does.
+func attachTCX(t *testing.T, index int, program *os.File, kind uint32, held bool) (link *os.File, _ error) {
+	attr := struct{ ifindex, program, kind, flags uint32 }{uint32(index), uint32(program.Fd()), kind, 0}
+	command := uintptr(unix.BPF_PROG_ATTACH)
+	if held {
+		command, attr.ifindex, attr.program = unix.BPF_LINK_CREATE, attr.program, attr.ifindex
+	}
+	fd, _, errno := unix.Syscall(unix.SYS_BPF, command, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
+	if errno != 0 {
+		return nil, errno
+	}
+	if held {
+		link = os.NewFile(fd, "link")
+		t.Cleanup(func() { link.Close() })
+	}
+	return link, nil
+}
+
+// TestTCXLeftBehind: tcx programs that a container has attached are detached, from any place between those of the host. One that a
+// process of the container holds keeps the device out of use until that ends.
+func TestTCXLeftBehind(t *testing.T) {
+	w := newWorld(t)
+	w.Add(t, "veth", "ct0", "ct1")
+	h, k := openHost(t), openKernel(t, sys, "")
+	n, err := h.Netdev("ct0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	attach := func(index int, kind uint32) {
+		t.Helper()
+		if _, err := attachTCX(t, index, loadProgram(t, unix.BPF_PROG_TYPE_SCHED_CLS), kind, false); err != nil {
+			t.Error(err)
+		}
+	}
+	attached := func(index int) []hw.Control {
+		t.Helper()
+		controls, err := k.Controls(index)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.DeleteFunc(controls, func(c hw.Control) bool { return c.Kind != hw.ControlTCX })
+	}
+	attach(n.Index, unix.BPF_TCX_INGRESS)
+	was, err := h.SnapshotNetdev(n)
+	if err = errors.Join(err, h.SnapshotUses(n, &was)); err != nil {
+		t.Fatal(err)
+	}
+	of := attached(n.Index)
+	if len(of) != 1 || !strings.HasSuffix(of[0].Name, " (ingress)") {
+		t.Fatalf("of the host: %v", of)
+	}
+	if err := w.MoveToNS("tenant", "ct0", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	eth0, err := w.spaces["tenant"].NL.LinkByName("eth0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var held *os.File
+	w.inTenant(t, func() (err error) {
+		inside := eth0.Attrs().Index
+		for _, kind := range []uint32{unix.BPF_TCX_INGRESS, unix.BPF_TCX_INGRESS, unix.BPF_TCX_EGRESS, unix.BPF_TCX_EGRESS} {
+			attach(inside, kind)
+		}
+		held, err = attachTCX(t, inside, loadProgram(t, unix.BPF_PROG_TYPE_SCHED_CLS), unix.BPF_TCX_EGRESS, true)
+		return err
+	})
+	w.home(t)
+	if n, err = h.Netdev("ct0"); err != nil {
+		t.Fatal(err)
+	}
+	if all := attached(n.Index); len(all) != 6 {
+		t.Fatalf("the move has changed %v", all)
+	}
+	err = h.CleanNetdev(n.ID, was)
+	if err == nil || !strings.Contains(err.Error(), "(egress), which its container has left: ") || !errors.Is(err, hw.ErrBusy) {
+		t.Errorf("error is %v", err)
+	}
+	if all := attached(n.Index); len(all) != 2 {
+		t.Errorf("left is %v", all)
+	}
+	held.Close()
+	if err := retry.Poll(t.Context(), 20*time.Millisecond, 10*time.Second, func() (bool, error) { // the kernel takes a while
+		return h.CleanNetdev(n.ID, was) == nil, nil
+	}); err != nil {
+		t.Error(err)
+	}
+	if all := attached(n.Index); len(all) != 1 || all[0].Name != of[0].Name {
+		t.Errorf("left is %v, want %v", all, of)
+	}
+}
+
+// TestTuningLeftBehind: what a container has set with ethtool, and no option, is as before.
+func TestTuningLeftBehind(t *testing.T) {
+	w, h, n, was := handOver(t)
+	k := openKernel(t, sys, "")
+	w.home(t)
+	now, err := h.Find(n.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, err := k.Tuning(now.Index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for a, to := range map[hw.TuningAttr]hw.Tuning{
+		hw.TuningQueues: {Queues: hw.Queues{Rx: 2, Tx: 2}},
+		hw.TuningFeatures: {Features: map[string]hw.Feature{"rx-gro": {Wanted: !before.Features["rx-gro"].Wanted},
+			"tx-tcp-segmentation": {}}},
+	} {
+		if err := k.SetTuning(now.Index, a, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.CleanNetdev(n.ID, was); err != nil {
+		t.Fatal(err)
+	}
+	if after, err := k.Tuning(now.Index); err != nil || !reflect.DeepEqual(after, before) {
+		t.Errorf("%+v, %v\nwant %+v", after, err, before)
+	}
 }

@@ -100,6 +100,11 @@ func (k kernel) SetTuning(index int, a hw.TuningAttr, want hw.Tuning) error {
 		func() error { return k.Kernel.SetTuning(index, a, want) })
 }
 
+// SetControl implements [hw.Kernel], with points.
+func (k kernel) SetControl(index int, c hw.Control) error {
+	return k.points.around("set-control", fmt.Sprintf("link %d: %s", index, c), func() error { return k.Kernel.SetControl(index, c) })
+}
+
 // SetAffinity implements [hw.Kernel], with points.
 func (k kernel) SetAffinity(irq int, cpus string) error {
 	return k.points.around("set-affinity", fmt.Sprintf("irq %d: %s", irq, cpus), func() error { return k.Kernel.SetAffinity(irq, cpus) })

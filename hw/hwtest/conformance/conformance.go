@@ -69,6 +69,7 @@ func Kernel(t *testing.T, open func(t *testing.T) (hw.Kernel, Env)) {
 		{"an offload is on only with the offloads that it needs", testNeeds},
 		{"tuning that is refused", testTuningRefused},
 		{"tuning moves along", testTuningMoves},
+		{"a link without controls", testNoControls},
 		{"an interrupt without a device", testNoIRQ},
 	}
 	for _, r := range tests {

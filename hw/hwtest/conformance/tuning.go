@@ -118,6 +118,25 @@ func testTuningMoves(t *testing.T, m machine) {
 	}
 }
 
+func testNoControls(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	index := m.link(t, "ct0").Index
+	if got, err := m.Controls(index); err != nil || len(got) > 0 {
+		t.Errorf("a veth end has %v, %v", got, err)
+	}
+	for _, c := range []hw.Control{
+		{Kind: hw.ControlPrivateFlag, Name: "none", Body: []byte{1}}, {Kind: hw.ControlRSS, Body: make([]byte, 20)},
+		{Kind: hw.ControlFlowRule, Name: "1", Body: make([]byte, 168)}, {Kind: hw.ControlFlowRule, Name: "1"},
+	} {
+		refused(t, "set "+c.String(), m.SetControl(index, c), hw.ErrUnsupported, syscall.EOPNOTSUPP)
+	}
+	refused(t, "detach a program that is not there", m.SetControl(index, hw.Control{Kind: hw.ControlTCX, Name: "1 (egress)"}), syscall.ENOENT)
+	refused(t, "attach a program", m.SetControl(index, hw.Control{Kind: hw.ControlTCX, Name: "1 (egress)", Body: []byte{1}}), syscall.EINVAL)
+	_, err := m.Controls(987654)
+	refused(t, "read those of no link", err, hw.ErrNotFound)
+	refused(t, "set one of no link", m.SetControl(987654, hw.Control{Kind: hw.ControlRSS}), hw.ErrNotFound)
+}
+
 func testNoIRQ(t *testing.T, m machine) {
 	const unused = 1<<31 - 1
 	_, err := m.Affinity(unused)
