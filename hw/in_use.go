@@ -176,7 +176,7 @@ func (h *hostUse) carriedUnseen(n Netdev, links []Link) (uses []string, _ error)
 }
 
 // carriedElsewhere says which link of another namespace a device carries, in words that follow its name; "" for none. A link that
-// was made in the host and moved from there is found, as those of Docker's macvlan and ipvlan drivers are, see
+// was made in the host and moved from there is found, as that of an engine's own macvlan driver is, see
 // [Kernel].ChildrenElsewhere. One that the plugin made does not count: its allocation is in the ledger, or has ended, and its
 // namespace is about to.
 func (h *hostNetwork) carriedElsewhere(n Netdev, _ []Link) (string, error) {
