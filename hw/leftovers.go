@@ -111,8 +111,29 @@ func (h *netdevs) CleanNetdev(id ID, was Snapshot) error {
 			return &Error{Dev: n.Name, Op: fmt.Sprintf("remove %s %s, which its container has made on it", c.Kind, c.Name), Err: err}
 		}
 	}
-	return h.proveChildless(n)
+	childless, err := h.childless(n)
+	if err == nil && !childless {
+		err = &Error{Dev: n.Name, Err: fmt.Errorf("its container has left a macvlan or ipvlan on it, in a namespace that the host "+
+			"does not know; it works until that container ends: %w", ErrBusy)}
+	}
+	return err
 }
+
+// Childless returns true if no macvlan or ipvlan is on a netdev, in whatever namespace. For others it returns true. The frames that
+// the netdev receives meanwhile, for some milliseconds, are lost. A process that is killed in it leaves a link, see ForgetProbe.
+func (h *netdevs) Childless(id ID) (bool, error) {
+	n, err := h.Find(id)
+	if err != nil {
+		return false, err
+	}
+	return h.childless(n)
+}
+
+// ForgetProbe removes the link that Childless leaves if it is interrupted.
+func (h *netdevs) ForgetProbe(id ID) error { return h.removeCreated(probeOf(id)) }
+
+// probeOf returns the ID of the link that is created on a netdev for a moment.
+func probeOf(id ID) ID { return MadeID("probe " + string(id)) }
 
 // childrenElsewhere lists the children of a netdev in other namespaces.
 func (h *netdevs) childrenElsewhere(n Netdev) ([]ForeignLink, error) {
@@ -178,25 +199,24 @@ func (h *netdevs) restoreControls(n Netdev, was []Control) error {
 	return errors.Join(errs...)
 }
 
-// proveChildless creates a macvlan in mode passthru on a netdev for a moment. The kernel refuses that if a macvlan or ipvlan is
+// childless creates a macvlan in mode passthru on a netdev for a moment. The kernel refuses that if a macvlan or ipvlan is
 // on it, in whatever namespace (macvlan_common_newlink: EINVAL, netdev_rx_handler_register: EBUSY; Linux 6.12).
-func (h *netdevs) proveChildless(n Netdev) error {
+func (h *netdevs) childless(n Netdev) (bool, error) {
 	if n.Type != "ether" || strings.HasPrefix(n.Kind, Macvlan) || strings.HasPrefix(n.Kind, IPVlan) || n.Master != 0 {
-		return nil // on a macvlan it would be created on its parent
+		return true, nil // on a macvlan it would be created on its parent
 	}
-	probe := MadeID("probe " + string(n.ID))
+	probe := probeOf(n.ID)
 	if err := h.removeCreated(probe); err != nil { // of an attempt that was interrupted
-		return err
+		return false, err
 	}
 	err := h.kernel.CreateLink(NewLink{Name: probe.createdName(), Kind: Macvlan, Mode: "passthru", Parent: n.Index})
 	switch {
 	case err == nil || errors.Is(err, fs.ErrExist):
-		return h.removeCreated(probe)
+		return true, h.removeCreated(probe)
 	case errors.Is(err, ErrUnsupported): // the kernel has no macvlan
-		return nil
+		return true, nil
 	case errors.Is(err, ErrBusy), errors.Is(err, ErrInvalid):
-		return &Error{Dev: n.Name, Err: fmt.Errorf("its container has left a macvlan or ipvlan on it, in a namespace that the host "+
-			"does not know; it works until that container ends: %w", ErrBusy)}
+		return false, nil
 	}
-	return &Error{Dev: n.Name, Op: "look for links on it", Err: err}
+	return false, &Error{Dev: n.Name, Op: "look for links on it", Err: err}
 }

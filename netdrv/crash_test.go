@@ -125,6 +125,14 @@ func scenarios() map[string]scenario {
 			hardware: controlled,
 			run:      doing((*machine).meddle, "netdevice=ens2", "mode=passthrough"),
 		},
+		"whole device with a child that the host does not see": {
+			hardware: func(m *machine) {
+				nic(m)
+				m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("ens2").Index})
+				m.kernel.InNS("").Move("mv0", "podman")
+			},
+			run: container("netdevice=ens2", "mode=passthrough", "force=yes"),
+		},
 		"whole device without a pci address": {
 			hardware: func(m *machine) { m.kernel.AddVeth("tap0", "tap1"); m.kernel.AddAddrs("tap0", "192.0.2.7/24") },
 			run:      container("netdevice=tap0", "mode=passthrough"),

@@ -237,3 +237,35 @@ func TestControlThatStays(t *testing.T) {
 		})
 	}
 }
+
+// TestUnseenChild: a device with a macvlan in a namespace that the host does not know, as Podman makes one, is not handed over unless that
+// is meant. Then the child is not taken for one of the container.
+func TestUnseenChild(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("ens2").Index})
+		m.kernel.InNS("").Move("mv0", "podman")
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "ens2 carries a macvlan or ipvlan in a network namespace that the host does not know, such as a Podman container's; "+
+			"the host would lose that; if that is meant, say force=yes")
+		m.settled()
+		m.wantHost(before)
+		m.mustRemove("n")
+		m.mustCreate("f", "netdevice=ens2", "mode=passthrough", "force=yes")
+		for range 2 {
+			m.mustRun("a", "f")
+			m.end("a")
+			m.settled()
+			m.wantHost(before)
+			m.wantKeys("net/f")
+		}
+		m.mustRemove("f")
+		m.kernel.KillNS("podman", 0)
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
+		m.mustRun("a", "n")
+		m.end("a")
+	})
+}

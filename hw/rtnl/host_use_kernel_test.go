@@ -11,7 +11,47 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/test/harness/sandbox"
 )
+
+// TestUnseenChildOnKernel: a macvlan that was made in a namespace, as by Podman and CNI plugins, is listed nowhere, and found by trying.
+func TestUnseenChildOnKernel(t *testing.T) {
+	w := newWorld(t)
+	w.Add(t, "veth", "ct0", "ct1")
+	h := openHost(t)
+	n, err := h.Netdev("ct0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(want bool) {
+		t.Helper()
+		uses, err := h.HostUse(n)
+		if err != nil || len(uses) > 0 {
+			t.Errorf("used: %q, %v", uses, err)
+		}
+		if childless, err := h.Childless(n.ID); err != nil || childless != want {
+			t.Errorf("childless %v, %v", childless, err)
+		}
+	}
+	check(true)
+	podman, err := sandbox.New()
+	if err != nil {
+		t.Fatal(err)
+	}
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.ParentIndex, attrs.Namespace = "eth0", n.Index, netlink.NsFd(int(podman.FD))
+	if err := w.host.LinkAdd(&netlink.Macvlan{LinkAttrs: attrs, Mode: netlink.MACVLAN_MODE_BRIDGE}); err != nil {
+		t.Fatal(err)
+	}
+	check(false)
+	podman.End()
+	if err := retry.Poll(t.Context(), 20*time.Millisecond, 10*time.Second, func() (bool, error) { return h.Childless(n.ID) }); err != nil {
+		t.Error(err)
+	}
+	if links, err := net.Interfaces(); err != nil || len(links) != 3 {
+		t.Errorf("the host has %v, %v", links, err)
+	}
+}
 
 // TestHostUseOnKernel: what uses a device is named: ports, children, default routes of any table, and sessions on any port.
 func TestHostUseOnKernel(t *testing.T) {

@@ -44,6 +44,8 @@ type Record struct {
 	Parent   hw.ID         `json:"parent,omitempty"` // of a link that is created for the endpoint
 	Child    *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is created
 	Since    time.Time     `json:"since"`            // when it got into its state
+	// Forced is true if its network insists on a device that the host uses.
+	Forced bool `json:"forced,omitempty"`
 	// Clean is set, once the endpoint is gone, if nothing of a container can be left on the device: none had it, or that was removed.
 	Clean bool `json:"clean,omitempty"`
 	// CarrierUps is how often the device had had carrier when it was lent, which it is while it is down; nil if that is not known. What it

@@ -184,7 +184,8 @@ func (m passthrough) Claim(ctx context.Context, r *Request) (*alloc.Allocation, 
 		return nil, err
 	}
 	a := &alloc.Allocation{Record: alloc.Record{Device: dev.ID, Mode: option.ModePassthrough, Label: dev.Name, Snapshot: snap,
-		VFSpec: hw.VFSpec{VFState: hw.VFState{MAC: mac}}, LinkSpec: r.Options.LinkSpec(snap.Link), Tuning: r.Options.TuningSpec()}}
+		VFSpec: hw.VFSpec{VFState: hw.VFState{MAC: mac}}, LinkSpec: r.Options.LinkSpec(snap.Link), Tuning: r.Options.TuningSpec(),
+		Forced: r.Options.Force}}
 	if dev.Kind == hw.Bond {
 		proxyFor(a, dev.ID, mac)
 		return a, nil
@@ -203,6 +204,9 @@ func (m passthrough) Prepare(ctx context.Context, a *alloc.Allocation, save Save
 	if a.Child != nil {
 		return m.prepareProxy(ctx, a)
 	}
+	if err := m.refuseUnseen(a, save); err != nil {
+		return hw.Netdev{}, err
+	}
 	dev, err := m.host.PrepareNetdev(a.Device, a.VFSpec.MAC)
 	if err == nil {
 		dev, err = m.host.SetLink(dev, a.LinkSpec, 0)
@@ -211,6 +215,24 @@ func (m passthrough) Prepare(ctx context.Context, a *alloc.Allocation, save Save
 		return dev, err
 	}
 	return dev, tune(ctx, m.host, a, save)
+}
+
+// refuseUnseen refuses a device with a macvlan or ipvlan in a namespace that the host does not know, such as those that Podman and CNI
+// plugins make there, unless the user gave the option force. It is found by trying, so only when the allocation is in the ledger.
+func (m passthrough) refuseUnseen(a *alloc.Allocation, save Save) error {
+	if a.Snapshot.Shared {
+		return nil
+	}
+	childless, err := m.host.Childless(a.Device)
+	switch {
+	case err != nil || childless:
+		return err
+	case !a.Forced:
+		return fmt.Errorf("%s carries a macvlan or ipvlan in a network namespace that the host does not know, such as a Podman container's; "+
+			"the host would lose that; if that is meant, say force=yes", a.Label)
+	}
+	a.Snapshot.Shared = true
+	return save(a)
 }
 
 // prepareProxy creates the macvlan that takes a bond's place. Its MTU cannot be above the bond's.
@@ -240,6 +262,11 @@ func (m passthrough) Release(ctx context.Context, a *alloc.Allocation) error {
 			return err
 		}
 		if err := m.allocations.MarkClean(ctx, a); err != nil {
+			return err
+		}
+	}
+	if a.Child == nil {
+		if err := m.host.ForgetProbe(a.Device); err != nil {
 			return err
 		}
 	}
