@@ -23,6 +23,7 @@ import (
 type controls struct {
 	ethtool *ethtoolConn
 	nameOf  func(index int) (string, error)
+	ioctl   func(name string, c command) error
 	fd      int // a socket, for its network namespace
 }
 
@@ -113,17 +114,17 @@ func (e ethtoolConn) setPrivateFlag(index int, name string, on bool) error {
 		switches(unix.ETHTOOL_A_PRIVFLAGS_FLAGS, map[string]bool{name: on}))
 }
 
-// ioctl calls ethtool with a command's struct.
-func (c controls) ioctl(name string, data []byte) error {
+// callEthtool calls ethtool with a command over a socket.
+func callEthtool(fd int, name string, c command) error {
 	var request struct {
 		name [unix.IFNAMSIZ]byte
 		data unsafe.Pointer
 		_    [16]byte
 	}
 	copy(request.name[:unix.IFNAMSIZ-1], name)
-	request.data = unsafe.Pointer(&data[0])
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(c.fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
-	runtime.KeepAlive(data)
+	request.data = unsafe.Pointer(&c[0])
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCETHTOOL, uintptr(unsafe.Pointer(&request)))
+	runtime.KeepAlive(c)
 	if errno != 0 {
 		return errno
 	}

@@ -88,6 +88,7 @@ func (k *Kernel) openSockets() (err error) {
 		l, err := k.LinkAt(index)
 		return l.Name, err
 	}
+	k.ioctl = func(name string, c command) error { return callEthtool(k.controls.fd, name, c) }
 	if k.controls.fd, err = unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0); err != nil {
 		return err
 	}
