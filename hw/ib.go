@@ -43,16 +43,9 @@ func StableGUID(pf PF, vf int) GUID {
 }
 
 // assignGUID sets the stable GUID of a VF, unless it has one. A port without a GUID never becomes active.
-func (h *vfCount) assignGUID(pf PF, vf VF) error {
+func (h *vfCount) assignGUID(pf PF, vf VF, now VFState) error {
 	guid := StableGUID(pf, vf.Index)
-	if guid == "" {
-		return nil
-	}
-	s, err := h.vfState(pf, vf)
-	if err != nil {
-		return &Error{Dev: vf.String(), Op: "read", Err: err}
-	}
-	if s.PortGUID != "" {
+	if guid == "" || now.PortGUID != "" {
 		return nil
 	}
 	want := VFState{NodeGUID: guid, PortGUID: guid}

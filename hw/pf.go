@@ -164,7 +164,12 @@ func (h *vfCount) EnableVFs(ctx context.Context, pf PF, n int) error {
 			errs = append(errs, &Error{Dev: vf.String(), Op: "read", Err: pf.notReported()})
 			continue
 		}
-		err := errors.Join(h.assignMAC(ctx, pf, vf), h.assignGUID(pf, vf))
+		now, err := h.listedState(pf, vf, states)
+		if err == nil {
+			err = errors.Join(h.assignMAC(ctx, pf, vf, now), h.assignGUID(pf, vf, now))
+		} else {
+			err = &Error{Dev: vf.String(), Op: "read", Err: err}
+		}
 		errs = append(errs, err)
 		if errors.Is(err, ErrBusy) { // the caller tries again: hundreds of VFs must not be waited for one by one
 			break
@@ -174,16 +179,12 @@ func (h *vfCount) EnableVFs(ctx context.Context, pf PF, n int) error {
 }
 
 // assignMAC sets the stable MAC of a VF, unless it has one. A driver without VF operations makes up its own.
-func (h *vfCount) assignMAC(ctx context.Context, pf PF, vf VF) error {
-	s, err := h.vfApplier(ctx, pf, vf).read()
-	if err != nil {
-		return &Error{Dev: vf.String(), Op: "read", Err: err}
-	}
+func (h *vfCount) assignMAC(ctx context.Context, pf PF, vf VF, now VFState) error {
 	mac := StableMAC(pf, vf.Index)
-	if s.MAC != "" || mac == "" {
+	if now.MAC != "" || mac == "" {
 		return nil
 	}
-	err = h.vfApplier(ctx, pf, vf).set(VFMAC, VFState{MAC: mac})
+	err := h.vfApplier(ctx, pf, vf).set(VFMAC, VFState{MAC: mac})
 	if err != nil && !errors.Is(err, ErrUnsupported) {
 		return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: err}
 	}

@@ -303,3 +303,37 @@ func TestTaken(t *testing.T) {
 		}
 	})
 }
+
+// listedVFs counts how often the VFs of a PF are listed.
+type listedVFs struct {
+	hw.Kernel
+	n int
+}
+
+func (k *listedVFs) VFs(pf int) (map[int]hw.VFState, error) {
+	k.n++
+	return k.Kernel.VFs(pf)
+}
+
+// TestManyVFsAreListedOnce: a listing has all VFs of a PF, and a call has 10 s: it is not repeated for each of hundreds.
+func TestManyVFsAreListedOnce(t *testing.T) {
+	t.Parallel()
+	for name, pf := range map[string]hwtest.PF{
+		"ethernet":               {Behaviour: hwtest.IGB(), MAC: "52:54:00:aa:00:00"},
+		"infiniband":             {Behaviour: hwtest.IPoIB(), Driver: "mlx5_core", VFDriver: "mlx5_core"},
+		"infiniband, with files": {Behaviour: hwtest.IPoIBVendorTree(), Driver: "mlx5_core", VFDriver: "mlx5_core"},
+		"without operations":     {Behaviour: hwtest.Virtio(), MAC: "52:54:00:aa:00:00"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			pf.Name, pf.PCI, pf.TotalVFs, pf.Up = "ens1f0", "0000:01:00.0", 200, true
+			onBench(t, pf, func(b *bench) {
+				k := &listedVFs{Kernel: b.k}
+				h := openWith(t, b.k, k)
+				b.must(h.EnableVFs(b.ctx, b.pf(), 200))
+				if k.n > 2 {
+					b.Errorf("listed %d times", k.n)
+				}
+			})
+		})
+	}
+}

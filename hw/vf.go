@@ -233,6 +233,12 @@ func (h *vfs) vfState(pf PF, vf VF) (VFState, error) {
 	if err != nil {
 		return VFState{}, err
 	}
+	return h.listedState(pf, vf, all)
+}
+
+// listedState is vfState with what the PF's driver reports of all VFs, from VFStates: a listing for each of hundreds of VFs would take
+// longer than a call may.
+func (h *vfs) listedState(pf PF, vf VF, all map[int]VFState) (VFState, error) {
 	if pf.Resetting(vf, all) && !pf.Up {
 		return VFState{}, errors.New(pf.DownReason())
 	}
