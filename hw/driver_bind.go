@@ -8,8 +8,15 @@ import (
 )
 
 // Bind makes sure that a VF is bound to its driver and has a netdev with its final name. A VF that is bound already is
-// left alone. The error matches ErrDeviceFault if the VF gets no driver or no netdev in time.
+// left alone, unless its PF was reset since, see cutOff: it is unbound first. The error matches ErrDeviceFault if the VF gets
+// no driver or no netdev in time.
 func (h *binder) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
+	if h.cutOff(vf) {
+		if err := h.unbind(vf); err != nil {
+			return Netdev{}, err
+		}
+		vf.Driver = ""
+	}
 	fresh := vf.Driver == ""
 	if fresh {
 		if err := h.bindUnbound(ctx, pf, vf); err != nil {
@@ -24,6 +31,19 @@ func (h *binder) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 		return h.nameVF(pf, vf, n)
 	}
 	return n, nil
+}
+
+// cutOff returns true if a VF is bound to a driver and may not access memory: its PF was reset, which has cleared the
+// configuration of the VF, and its driver has not noticed (drivers/pci/iov.c, sriov_restore_state, restores the PF's part only;
+// Linux 6.12). Such a VF never has carrier; waiting for that would take half of a call. A driver has the bus master bit set
+// while it is bound (pci_set_master). Of a function that does not answer all bits are set.
+func (h *binder) cutOff(vf VF) bool {
+	const command, busMaster = 4, 1 << 2 // PCI_COMMAND, PCI_COMMAND_MASTER
+	if vf.Driver == "" {
+		return false
+	}
+	config, ok := h.sys.head(pciDir(vf.PCI)+"/config", command+1)
+	return ok && config[command]&busMaster == 0
 }
 
 // nameVF gives a new netdev a stable name if udev has not: the kernel uses the first ethN that is free in the host, so

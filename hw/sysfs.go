@@ -3,6 +3,7 @@ package hw
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"regexp"
@@ -25,6 +26,18 @@ func (s sysfs) text(name string) (text string, ok bool, err error) {
 		return "", false, fmt.Errorf("sysfs: %w", err)
 	}
 	return strings.TrimSpace(string(b)), true, nil
+}
+
+// head returns the first n bytes of a binary attribute; ok is false if they cannot be read.
+func (s sysfs) head(name string, n int) (b []byte, ok bool) {
+	f, err := s.Open(name)
+	if err != nil {
+		return nil, false
+	}
+	defer f.Close()
+	b = make([]byte, n)
+	_, err = io.ReadFull(f, b)
+	return b, err == nil
 }
 
 // number returns a decimal attribute; ok is false if there is no such attribute.

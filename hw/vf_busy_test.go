@@ -107,3 +107,44 @@ func TestNotTheFaultOfTheVF(t *testing.T) {
 		})
 	}
 }
+
+// TestPFWasReset: a VF that stayed bound while its PF was reset does not work until it is bound again, and its driver does not notice. It
+// is bound again at once: waiting for its carrier first took half of a call.
+func TestPFWasReset(t *testing.T) {
+	t.Parallel()
+	for name, bound := range map[string]bool{"a VF that stayed bound": true, "a VF that was not bound": false} {
+		t.Run(name, func(t *testing.T) {
+			pf := igb()
+			onBench(t, pf, func(b *bench) {
+				if _, _, err := b.attach(privileged()); err != nil {
+					t.Fatal(err)
+				}
+				if !bound {
+					b.must(b.k.WriteAttr("bus/pci/devices/0000:01:10.0/driver/unbind", "0000:01:10.0"))
+				}
+				b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/reset", "1"))
+				time.Sleep(time.Minute)
+				unbinds, start := b.unbinds(), time.Now()
+				_, n, err := b.attach(privileged())
+				b.must(err)
+				if took := time.Since(start); took > time.Second {
+					b.Errorf("took %v", took)
+				}
+				if got := b.unbinds() - unbinds; bound != (got == 1) || !bound && got != 0 {
+					b.Errorf("unbound %d times", got)
+				}
+				b.must(b.k.SetLink(n.Index, hw.LinkUp, hw.Link{Up: true}))
+				time.Sleep(time.Second)
+				if !b.k.Link("ens1f0v0").Carrier {
+					b.Error("the vf has no carrier")
+				}
+				unbinds = b.unbinds() // from now on it is left alone
+				_, _, err = b.attach(privileged())
+				b.must(err)
+				if b.unbinds() != unbinds {
+					b.Error("unbound again")
+				}
+			})
+		})
+	}
+}

@@ -111,7 +111,7 @@ func (l *link) carrier() bool {
 		if l.dev.off {
 			return false
 		}
-		return l.trained && !l.dev.dead && !slices.Contains(pf.conf.BadVFs, l.dev.index) &&
+		return l.trained && !l.dev.dead && !l.dev.cutOff && !slices.Contains(pf.conf.BadVFs, l.dev.index) &&
 			(l.dev.state.LinkMode == hw.LinkEnable || pf.net != nil && pf.net.carrier())
 	}
 	return l.trained

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"path"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/mellanox/passthrough/hw"
@@ -94,6 +95,7 @@ type device struct {
 	adminMAC bool       // state.MAC has been set by the PF, not by the VF
 	off      bool       // its PF has switched its link off
 	dead     bool       // it was probed when the PF could not serve it
+	cutOff   bool       // it was bound when its PF was reset, and masters the bus no more; see functionResetLocked
 
 	resetting bool      // see ResetVFs
 	opens     time.Time // a VF's netdev cannot be set up before
@@ -230,6 +232,16 @@ func (k *Kernel) addDeviceLocked(d *device) {
 	})
 	k.tree.link(d.path+"/subsystem", "bus/pci")
 	k.tree.link("bus/pci/devices/"+d.addr, d.path)
+	k.showConfigLocked(d)
+	if d.pf == nil {
+		k.tree.file(d.path+"/reset", "", func(v string) error {
+			if v != "1" {
+				return syscall.EINVAL
+			}
+			k.functionResetLocked(d)
+			return nil
+		})
+	}
 }
 
 // removeDeviceLocked takes a function off the bus, with its netdev wherever that is.
@@ -252,7 +264,8 @@ func (k *Kernel) removeDeviceLocked(d *device) {
 
 // boundLocked links a function and its driver; a virtio function gets its second level.
 func (k *Kernel) boundLocked(d *device, name string) {
-	d.driver = name
+	d.driver, d.cutOff = name, false
+	k.showConfigLocked(d)
 	k.tree.link(d.path+"/driver", "bus/pci/drivers/"+name)
 	k.tree.link("bus/pci/drivers/"+name+"/"+d.addr, d.path)
 	if !d.conf.Virtio || name == "vfio-pci" {
@@ -284,7 +297,8 @@ func (k *Kernel) unbindLocked(d *device) {
 		d.netParent = d.path
 	}
 	k.takeIRQsLocked(d)
-	d.driver, d.dead = "", false
+	d.driver, d.dead, d.cutOff = "", false, false
+	k.showConfigLocked(d)
 }
 
 // trainingTime is how long a link that has been set up has no carrier.

@@ -48,3 +48,35 @@ func (k *Kernel) untrainLocked(l *link) {
 	k.showLocked(l)
 	k.showPeersLocked(l)
 }
+
+// functionResetLocked is a function-level reset of a PF by its reset attribute, and its driver setting the PF up again. The PCI core
+// restores the PF and enables its VFs again, but the VFs' own configuration is lost, and their drivers do not notice (drivers/pci/pci.c,
+// pci_restore_state, and iov.c, sriov_restore_state; Linux 6.12): a VF that is bound does nothing until it is bound again.
+func (k *Kernel) functionResetLocked(pf *device) {
+	for _, vf := range pf.vfs {
+		if vf.driver == "" {
+			continue
+		}
+		vf.cutOff = true
+		k.showConfigLocked(vf)
+		if vf.net != nil {
+			k.showLocked(vf.net)
+			k.showPeersLocked(vf.net)
+		}
+	}
+	if pf.net != nil && pf.net.Up {
+		k.untrainLocked(pf.net)
+		k.trainLocked(pf.net, pf.conf.CarrierAfter)
+	}
+}
+
+// showConfigLocked shows the beginning of a function's configuration space, of which only the command register is modelled: a driver
+// that binds a function has it decode memory and master the bus.
+func (k *Kernel) showConfigLocked(d *device) {
+	const decodesMemory, mastersBus = 1 << 1, 1 << 2
+	config := make([]byte, 64)
+	if d.driver != "" && !d.cutOff {
+		config[4] = decodesMemory | mastersBus
+	}
+	k.tree.file(d.path+"/config", string(config), nil)
+}

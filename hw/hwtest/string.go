@@ -124,6 +124,9 @@ func (k *Kernel) printLocked(b *strings.Builder, d *device) {
 		if vf.dead {
 			b.WriteString(" dead")
 		}
+		if vf.cutOff {
+			b.WriteString(" cut off")
+		}
 		b.WriteString(k.printIRQs(vf))
 		b.WriteByte('\n')
 	}

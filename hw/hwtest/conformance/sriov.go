@@ -36,6 +36,7 @@ func SRIOV(t *testing.T, open func(t *testing.T) TestPF) {
 		{"a VF without a MAC from its PF draws one and may change it", testVFDrawsMAC},
 		{"a VF has carrier while its PF is up", testVFCarrier},
 		{"a VF that is bound while its PF is down is dead", testVFDead},
+		{"a VF that is bound while its PF is reset does not master the bus until it is bound again", testPFReset},
 		{"interrupts are known once they have been requested, and stay where they were sent", testVFInterrupts},
 		{"rings of a VF", testVFRings},
 	}
@@ -339,6 +340,32 @@ func testVFCarrier(t *testing.T, d TestPF) {
 	if l := d.link(t, vf); l.Up || l.Carrier {
 		t.Errorf("set down: %+v", l)
 	}
+}
+
+// testPFReset: the reset attribute of a PF. It is set down and up for its driver to set it up again.
+func testPFReset(t *testing.T, d TestPF) {
+	masters := func(pci string) bool { return d.text(t, pci, "config")[4]&(1<<2) != 0 }
+	d.createVFs(t, 1)
+	vf := d.vf(t, 0)
+	d.bind(t, vf)
+	if !masters(d.PCI) || !masters(vf) {
+		t.Errorf("they master the bus: the PF %t, the VF %t", masters(d.PCI), masters(vf))
+	}
+	done(t, "reset the PF", d.writePF("reset", "1"))
+	for _, up := range []bool{false, true} {
+		done(t, "set the PF down and up", d.setUp(t, d.PCI, up))
+	}
+	soon(t, "carrier of the PF", func() bool { return d.link(t, d.PCI).Carrier })
+	if !masters(d.PCI) || masters(vf) {
+		t.Errorf("after the reset they master the bus: the PF %t, the VF %t", masters(d.PCI), masters(vf))
+	}
+	d.unbind(t, vf)
+	d.bind(t, vf)
+	if !masters(vf) {
+		t.Error("bound again it does not master the bus")
+	}
+	done(t, "set up", d.setUp(t, vf, true))
+	soon(t, "carrier", func() bool { return d.link(t, vf).Carrier })
 }
 
 func testVFDead(t *testing.T, d TestPF) {
