@@ -24,14 +24,15 @@ type campaign struct {
 	created int  // number of containers so far
 	live    bool // live-restore: containers keep running without the engine
 
-	before *invariant.Host // the host before the plugin was used
-	raised map[string]bool // NICs that stay up because they had children (docs/host.md)
-	last   *view           // the last view without violations
+	before     *invariant.Host  // the host before the plugin was used, with what its administrator has changed since
+	atBoot     invariant.Device // the third NIC as the host configures it at boot
+	configured map[string]bool  // what the administrator has added to it, see hostConfigs
+	raised     map[string]bool  // NICs that stay up because they had children (docs/host.md)
+	last       *view            // the last view without violations
 
 	leaks       int                  // addresses whose release may have been lost
 	orphans     map[string]time.Time // deadlines of endpoints whose deletion may have been lost, by NETWORK/ENDPOINT
 	lostNets    map[string]bool      // IDs of networks that only the plugin has
-	pfReset     bool                 // a PF was reset
 	mayBeLost   bool                 // the last operation may have added some
 	description string               // what the current operation does, for the log
 }
@@ -72,7 +73,7 @@ func TestCampaign(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c.before, c.last = v.Host, v
+	c.before, c.last, c.atBoot = v.Host, v, v.Host.Devices[nic3]
 	for i := range ops {
 		if end, ok := t.Deadline(); ok && time.Until(end) < roomToEnd {
 			t.Logf("%d of %d operations: the time is up", i, ops)

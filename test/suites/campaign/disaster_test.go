@@ -72,13 +72,12 @@ func (c *campaign) vfOf(k *container) (allocation invariant.Allocation) {
 }
 
 // hasVF returns whether a healthy container has a VF.
-func hasVF(k *container) bool {
-	return healthy(k) && slices.ContainsFunc(k.named(), func(n string) bool { return n == "one" || n == "two" || n == "far" })
-}
+func hasVF(k *container) bool { return healthy(k) && len(vfNets(k)) > 0 }
 
 // rebooted updates the model after a power cut.
 func (c *campaign) rebooted() {
 	c.live = false // the engine's options were in memory
+	c.before.Devices[nic3], c.configured = c.atBoot, nil
 	c.noteEngineGone(false)
 }
 

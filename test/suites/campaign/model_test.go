@@ -28,6 +28,7 @@ var plans = []plan{
 	vfs("one", []string{nic1}, "10.1.0.0/24", "vlan=10"),
 	vfs("two", []string{nic1, nic2}, "10.2.0.0/24", "vlan=20"),
 	vfs("far", []string{nic2}, "10.1.0.0/24", "vlan=30", "privileged=yes", "mtu=1400"),
+	vfs("plain", []string{nic2}, "10.4.0.0/24"), // untagged, so that a container can have VLANs of its own
 	vfs("bond", []string{nic1, nic2}, "10.3.0.0/24", "vlan=40", "bond=active-backup"),
 	ours("thin", "macvlan", nic1, "10.6.0.0/24"),
 	ours("flat", "ipvlan", nic2, "10.6.1.0/24"),

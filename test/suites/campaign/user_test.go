@@ -83,17 +83,7 @@ var userOps = []operation{
 	}},
 	{name: "network connect", weight: 5, may: func(c *campaign) bool { return len(c.containers(c.connectable)) > 0 },
 		do: func(c *campaign) error {
-			k := c.pick(c.connectable)
-			n := random(c.rand, c.others(k))
-			c.describe("%s", n.name)
-			_, err := docker("network", "connect", n.name, k.name)
-			if err == nil {
-				k.nets[n.name] = ""
-			} else if c.room(n) < 1 {
-				c.describe("(refused)")
-				return nil
-			}
-			return err
+			return c.connect(c.pick(c.connectable))
 		}},
 	{name: "network disconnect", weight: 3, may: some(doubled), do: func(c *campaign) error {
 		k := c.pick(doubled)
@@ -143,6 +133,20 @@ func (c *campaign) others(k *container) []*network {
 // overlap returns whether a container is on a network with the subnet of n: the engine refuses that.
 func overlap(c *campaign, k *container, n *network) bool {
 	return slices.ContainsFunc(k.named(), func(name string) bool { return c.nets[name] != nil && c.nets[name].subnet == n.subnet })
+}
+
+// connect connects a container to one more network. It may be refused only if no device is free.
+func (c *campaign) connect(k *container) error {
+	n := random(c.rand, c.others(k))
+	c.describe("%s", n.name)
+	_, err := docker("network", "connect", n.name, k.name)
+	if err == nil {
+		k.nets[n.name] = ""
+	} else if c.room(n) < 1 {
+		c.describe("(refused)")
+		return nil
+	}
+	return err
 }
 
 // connectable returns whether a container can be connected to one more network.
@@ -214,11 +218,10 @@ func (c *campaign) newContainer() (*container, []string) {
 	return k, append(args, "lab", "sleep", "1000000")
 }
 
-// started updates the model after the start of a container. It may be refused only if no device is free, if the requested address is
-// still leased to an endpoint whose deletion was lost, or if a VF is the first time bound after a reset of its PF: an emulated igbvf waits
-// for the PF three times three seconds.
+// started updates the model after the start of a container. It may be refused only if no device is free, or if the requested address is
+// still leased to an endpoint whose deletion was lost.
 func (c *campaign) started(k *container, err error) error {
-	full := c.full(k) || err != nil && c.pfReset && late.MatchString(err.Error()) || err != nil && strings.Contains(err.Error(), "in use since") && c.unreleased(k)
+	full := c.full(k) || err != nil && strings.Contains(err.Error(), "in use since") && c.unreleased(k)
 	removed := c.note(k, err == nil)
 	if err != nil && full {
 		c.describe("(refused)")
