@@ -24,7 +24,11 @@ func (d *Driver) Maintain(ctx context.Context) error {
 	failed := false
 	for {
 		round, cancel := context.WithTimeout(ctx, roundTimeout)
-		err := d.pools.handleNodeError(round, errors.Join(d.maintainNode(round), d.gc.run(round)))
+		err := d.pools.node.Unavailable() // then there is nothing to do but to wait
+		if err == nil {
+			err = d.pools.handleNodeError(round, errors.Join(d.maintainNode(round), d.gc.run(round)))
+			d.pools.node.Report(err)
+		}
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -50,7 +54,7 @@ func (d *Driver) maintainNode(ctx context.Context) error {
 	}
 	err := d.pools.flushAll(ctx)
 	if err == nil {
-		err = d.allocator().prefetchAll(ctx)
+		err = d.allocator().maintainHandles(ctx)
 	}
 	return errors.Join(err, n.SaveWatermark(ctx, d.pools.ledger.Store))
 }
@@ -128,7 +132,7 @@ func (ps *pools) doReleaseHandle(ctx context.Context, p *pool.Pool, h pool.Handl
 		ps.drop(p)
 	}
 	if err == nil || errors.Is(err, store.ErrNotFound) {
-		err = ps.node.Drop(ctx, h)
+		err = ps.dropHandle(ctx, p, h)
 	}
 	return err
 }
@@ -149,38 +153,71 @@ func (ps *pools) doReleaseAddress(ctx context.Context, p *pool.Pool, o pool.Op) 
 	return err
 }
 
-// prefetchAll leases the addresses that this node's handles lack.
-func (al *allocator) prefetchAll(ctx context.Context) error {
+// maintainHandles makes sure that the pools of this node's handles are followed, and leases the addresses ahead that they lack.
+func (al *allocator) maintainHandles(ctx context.Context) error {
 	handles, err := al.pools.node.Handles(ctx)
-	for _, h := range handles {
-		if err == nil && al.pools.node.Deficit(h) > 0 {
-			err = al.prefetch(ctx, h)
-		}
-	}
-	return err
-}
-
-// prefetch leases the addresses that one handle lacks.
-func (al *allocator) prefetch(ctx context.Context, h pool.Handle) error {
-	n := al.pools.node
-	_, p, err := al.pools.open(ctx, h.String())
-	if errors.Is(err, ErrUnknownPool) {
-		return n.Drop(ctx, h)
-	}
 	if err != nil {
 		return err
 	}
-	defer p.Unlock()
+	var errs []error
+	for _, h := range handles {
+		errs = append(errs, al.maintainHandle(ctx, h))
+	}
+	return errors.Join(errs...)
+}
+
+// maintainHandle is maintainHandles for one handle. What cannot be done yet is done in the next round.
+func (al *allocator) maintainHandle(ctx context.Context, h pool.Handle) error {
+	for {
+		_, p, err := al.pools.open(ctx, h.String())
+		if errors.Is(err, ErrUnknownPool) {
+			return al.pools.node.Drop(ctx, h)
+		}
+		if err != nil {
+			return err
+		}
+		loaded := p.Loaded()
+		err = p.UnlockAfter(func() error {
+			if al.pools.node.Deficit(h) <= 0 {
+				return nil
+			}
+			return al.prefetch(ctx, p, h)
+		})
+		if errors.Is(err, pool.ErrLoading) && isClosedWithin(ctx, loaded, prefetchWait) {
+			continue
+		}
+		if errors.Is(err, ErrFull) || errors.Is(err, pool.ErrLoading) {
+			return nil
+		}
+		return err
+	}
+}
+
+// prefetchWait is how long one handle's prefetch waits for the leases of its pool. Meanwhile nothing is done for other handles.
+const prefetchWait = time.Second
+
+// isClosedWithin waits for c to be closed.
+func isClosedWithin(ctx context.Context, c <-chan struct{}, bound time.Duration) bool {
+	timeout := time.NewTimer(bound)
+	defer timeout.Stop()
+	select {
+	case <-c:
+		return true
+	case <-timeout.C:
+	case <-ctx.Done():
+	}
+	return false
+}
+
+// prefetch leases the addresses that one handle lacks.
+func (al *allocator) prefetch(ctx context.Context, p *pool.Pool, h pool.Handle) error {
+	n := al.pools.node
 	if err := n.Reconcile(ctx, h, p.Prefetched); err != nil {
 		return err
 	}
 	probe := pool.NewProbe(al.probe, p.Config().Probe, al.pools.log)
 	for n.Deficit(h) > 0 {
-		err := al.prefetchOne(ctx, p, h, probe)
-		if errors.Is(err, ErrFull) {
-			return nil
-		}
-		if err != nil {
+		if err := al.prefetchOne(ctx, p, h, probe); err != nil {
 			return err
 		}
 	}

@@ -131,10 +131,14 @@ func (c *creator) join(ctx context.Context, id string, q *poolRequest) (pool.Han
 		return pool.Handle{}, err
 	}
 	h, err := p.Join(ctx, pool.ShareRecord{V: pool.RecordVersion, Created: q.rec.Created, Node: node}, q.config)
-	if err == nil {
-		q.rec.Subnet = rec.Subnet
+	if err != nil {
+		return h, err
 	}
-	return h, err
+	q.rec.Subnet = rec.Subnet
+	if c.pools.node != nil && p.Load(ctx) == nil { // if it cannot be loaded now, the first request for an address does it
+		return h, c.pools.follow(ctx, p)
+	}
+	return h, nil
 }
 
 // checkSame refuses a request to join a shared pool that differs from what the request says.

@@ -84,6 +84,12 @@ func New(c Config) (*Driver, error) {
 		gc:      newGC(p, c.Uses, c.MaintainEvery)}, nil
 }
 
+// Close ends what runs in the background, but not [Driver.Maintain]. The driver must not be used afterwards.
+func (d *Driver) Close() {
+	d.pools.close()
+	d.pools.node.Close()
+}
+
 // undoTimeout bounds the undo of what a client that has gone will never hear of.
 const undoTimeout = 5 * time.Second
 
@@ -111,7 +117,12 @@ func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*
 	if err != nil {
 		return nil, fmt.Errorf("request pool: %w", err)
 	}
-	h, err := d.creator.request(ctx, q)
+	err = d.pools.node.Unavailable()
+	var h pool.Handle
+	if err == nil {
+		h, err = d.creator.request(ctx, q)
+		d.pools.node.Report(err)
+	}
 	if err == nil {
 		err = undoIfGone(ctx, func(ctx context.Context) error { return d.pools.release(ctx, h) })
 	}

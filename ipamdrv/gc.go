@@ -13,7 +13,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/ipamdrv/pool"
-	"github.com/mellanox/passthrough/store"
 )
 
 // A lease can lose its container: the process is killed after the lease was written and before the engine had the answer, or the engine never
@@ -228,6 +227,9 @@ func (g *gc) suspects(ctx context.Context, now time.Time) ([]suspect, error) {
 	var found []suspect
 	for _, h := range all {
 		some, err := g.suspectsOf(ctx, h, all, networks, now)
+		if errors.Is(err, pool.ErrLoading) || errors.Is(err, ErrUnknownPool) {
+			continue // judged in a later round; removed since
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -266,15 +268,19 @@ func (g *gc) suspectsOf(ctx context.Context, h localHandle, all []localHandle, n
 	return found, nil
 }
 
-// containerLeases lists the leases of containers that belong to h.
+// containerLeases lists the leases of containers that belong to h. The error matches [pool.ErrLoading] while they are not known.
 func (g *gc) containerLeases(ctx context.Context, h localHandle) ([]suspect, error) {
+	_, p, err := g.pools.open(ctx, h.String())
+	if err != nil {
+		return nil, err
+	}
+	held, err := p.Held(ctx, h.Handle)
+	p.Unlock()
 	var found []suspect
-	err := g.pools.ledger.Leases(ctx, h.ID, func(a netip.Addr, kv store.KV) error {
-		l, err := pool.DecodeLease(kv)
-		if err == nil && l.OfContainer() && (h.Share == "" || slices.Contains(l.Holders, h.Share)) {
-			found = append(found, suspect{h: h, addr: a, rev: kv.Rev, lease: &l, why: suspectNoEndpoint})
+	for _, l := range held {
+		if l.OfContainer() {
+			found = append(found, suspect{h: h, addr: l.Addr, rev: l.Rev, lease: &l.Lease, why: suspectNoEndpoint})
 		}
-		return nil
-	})
+	}
 	return found, err
 }

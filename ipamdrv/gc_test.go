@@ -304,6 +304,7 @@ func TestGCOfOneNode(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer d.Close()
 		a.end()
 		ctx, end := context.WithCancel(t.Context())
 		defer end()

@@ -86,6 +86,7 @@ func driverOf(t *testing.T, own, shared store.Store, journal ipamdrv.Journal) *i
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(d.Close)
 	return d
 }
 

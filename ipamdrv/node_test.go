@@ -49,8 +49,8 @@ func (n *clusterNode) start() {
 	if err != nil {
 		n.Fatal(err)
 	}
-	ctx, end := context.WithCancel(context.Background())
-	n.d, n.end = d, end
+	ctx, cancel := context.WithCancel(context.Background())
+	n.d, n.end = d, func() { cancel(); d.Close() }
 	go func() { _ = d.Maintain(ctx) }()
 	synctest.Wait() // the first round of the background work
 }
@@ -83,6 +83,7 @@ func (n *clusterNode) ask(pool string) (string, error) { return n.askBy(pool, ""
 
 // askBy requests an address for a container with that name.
 func (n *clusterNode) askBy(pool, name string) (string, error) {
+	synctest.Wait() // nodes have been told of each other's writes
 	r, err := n.d.RequestAddress(context.Background(), &ipam.RequestAddressRequest{PoolID: pool, Options: by(name)})
 	if err != nil {
 		return "", err

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 
 	"go.uber.org/zap"
@@ -37,9 +39,10 @@ func (ps *pools) get(id string) *pool.Pool {
 	return p
 }
 
-// drop removes a pool that does not exist. Requests may wait for p, and others may add a new entry meanwhile; all find out that the pool does
-// not exist, because IDs are not reused.
+// drop removes a pool that does not exist, or that this node has no handle of. The caller has the lock on p. Requests may wait for p, and
+// others may add a new entry meanwhile; all find out that the pool does not exist, because IDs are not reused.
 func (ps *pools) drop(p *pool.Pool) {
+	p.Close()
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.byID[p.ID()] == p {
@@ -58,50 +61,48 @@ func (ps *pools) open(ctx context.Context, text string) (pool.Handle, *pool.Pool
 	if err := p.Lock(ctx); err != nil {
 		return h, nil, err
 	}
-	found := false
+	found, err := false, error(nil)
 	defer func() {
 		if !found {
 			p.Unlock()
 		}
 	}()
-	err := ps.load(ctx, p, h)
+	found, err = ps.load(ctx, p, h)
 	switch {
-	case err == nil && p.Has(h):
-		found = true
+	case found:
 		return h, p, nil
-	case err == nil:
-		err = unknown
 	case errors.Is(err, store.ErrNotFound):
 		ps.drop(p)
+		err = unknown
+	case err == nil:
 		err = unknown
 	}
 	return h, nil, err
 }
 
-// load loads a pool, so that it is known whether h is a handle of it. In a shared store it first does the ops of the outbox for the pool, and
-// afterwards makes sure that h is owned by this node. The caller has the lock.
-func (ps *pools) load(ctx context.Context, p *pool.Pool, h pool.Handle) error {
+// load loads a pool, and returns whether h is a handle of it. In a shared store it first does the ops of the outbox for the pool, and
+// afterwards makes sure that h is owned by this node, and that the pool's leases are followed. The caller has the lock.
+func (ps *pools) load(ctx context.Context, p *pool.Pool, h pool.Handle) (found bool, err error) {
 	if ps.node != nil {
 		if err := ps.flush(ctx, p); err != nil {
-			return err
+			return false, err
 		}
 	}
-	err := p.Load(ctx)
-	if err == nil && !p.Has(h) { // another node may have changed the pool
-		p.Invalidate()
-		err = p.Load(ctx)
+	if err := p.Load(ctx); err != nil {
+		return false, err
 	}
-	if err == nil && p.Has(h) && ps.node != nil {
-		err = ps.claim(ctx, p, h)
+	found, err = p.Has(ctx, h)
+	if err == nil && found && ps.node != nil {
+		found, err = ps.claim(ctx, p, h)
 	}
-	return err
+	return found && err == nil, err
 }
 
 // claim makes a handle of this node's engine this node's, in the store and in its own ledger. It may be owned by another ID: it was created
 // while the store was this node's alone, or before the node lost its own ledger and with that its ID. The caller has the lock on p, which has
 // h.
-func (ps *pools) claim(ctx context.Context, p *pool.Pool, h pool.Handle) error {
-	err := pool.Retry(ctx, func() error {
+func (ps *pools) claim(ctx context.Context, p *pool.Pool, h pool.Handle) (found bool, err error) {
+	err = pool.Retry(ctx, func() error {
 		if err := p.Load(ctx); err != nil {
 			return err
 		}
@@ -114,10 +115,39 @@ func (ps *pools) claim(ctx context.Context, p *pool.Pool, h pool.Handle) error {
 	if err == nil {
 		err = p.Load(ctx)
 	}
-	if err != nil || !p.Has(h) {
-		return err
+	if err == nil {
+		found, err = p.Has(ctx, h)
 	}
-	return ps.node.Claim(ctx, pool.LocalHandle{Handle: h, Subnet: p.Subnet().Prefix, Prefetch: p.Config().Prefetch})
+	if err != nil || !found {
+		return false, err
+	}
+	if err := ps.node.Claim(ctx, pool.LocalHandle{Handle: h, Subnet: p.Subnet().Prefix, Prefetch: p.Config().Prefetch}); err != nil {
+		return false, err
+	}
+	return true, ps.follow(ctx, p)
+}
+
+// follow keeps the leases of a pool of this node as they are in the shared store. The caller has the lock on p, which is loaded.
+func (ps *pools) follow(ctx context.Context, p *pool.Pool) error {
+	shares, err := ps.node.Shares(ctx, p.ID())
+	if err == nil {
+		p.Follow(shares...)
+	}
+	return err
+}
+
+// close ends the replicas of all pools.
+func (ps *pools) close() {
+	ps.mu.Lock()
+	all := slices.Collect(maps.Values(ps.byID))
+	ps.byID = map[string]*pool.Pool{}
+	ps.mu.Unlock()
+	for _, p := range all {
+		if p.Lock(context.Background()) == nil { // it cannot fail: the context does not end
+			p.Close()
+			p.Unlock()
+		}
+	}
 }
 
 // handleNodeError passes an error on. If the error says that this node was removed, the node starts with a new ID: its networks have no
@@ -131,8 +161,6 @@ func (ps *pools) handleNodeError(ctx context.Context, err error) error {
 	}
 	ps.log.Error("this node was declared lost (driver forget); the addresses of its containers may be in use elsewhere: stop "+
 		"them, remove the networks that have this IPAM driver, and create them again", zap.Error(err))
-	ps.mu.Lock()
-	ps.byID = map[string]*pool.Pool{}
-	ps.mu.Unlock()
+	ps.close()
 	return errors.Join(fmt.Errorf("%w; its networks have to be created again", err), ps.node.Reset(ctx))
 }

@@ -10,9 +10,9 @@ import (
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
-// hangingStore is a store whose calls wait until their context ends, as those of an etcd that does not answer.
+// hangingStore is a store whose calls wait until their context or their own timeout ends, as those of an etcd that does not answer.
 type hangingStore struct {
-	store.Store
+	*store.Memory
 	hangs atomic.Bool
 }
 
@@ -20,6 +20,8 @@ func (s *hangingStore) wait(ctx context.Context) error {
 	if !s.hangs.Load() {
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
 	<-ctx.Done()
 	return store.ErrUnavailable
 }
@@ -28,21 +30,28 @@ func (s *hangingStore) Get(ctx context.Context, key string) (store.KV, error) {
 	if err := s.wait(ctx); err != nil {
 		return store.KV{}, err
 	}
-	return s.Store.Get(ctx, key)
+	return s.Memory.Get(ctx, key)
+}
+
+func (s *hangingStore) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	if err := s.wait(ctx); err != nil {
+		return store.Result{}, err
+	}
+	return s.Memory.Txn(ctx, conds, then)
 }
 
 func (s *hangingStore) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
 	if err := s.wait(ctx); err != nil {
 		return err
 	}
-	return s.Store.Range(ctx, prefix, fn)
+	return s.Memory.Range(ctx, prefix, fn)
 }
 
 // TestQueriesOfTheNetworkDriver: what the network driver asks about addresses of other IPAM drivers, and about the containers of ours,
 // does not wait for a shared store.
 func TestQueriesOfTheNetworkDriver(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
-		shared := &hangingStore{Store: under}
+		shared := &hangingStore{Memory: under}
 		n := newNode(t, shared)
 		p := n.pool("10.0.0.0/24")
 		address, err := n.askBy(p, "web")

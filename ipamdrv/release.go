@@ -57,6 +57,9 @@ func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.A
 // release removes a handle: now, or, while a shared store is not available, later. In a shared store it writes down before that it will: an
 // engine whose plugin is killed meanwhile does not retry.
 func (ps *pools) release(ctx context.Context, h pool.Handle) error {
+	if err := ps.node.Unavailable(); err != nil {
+		return ps.releaseLater(ctx, h, err)
+	}
 	p := ps.get(h.ID)
 	if err := p.Lock(ctx); err != nil {
 		return ps.releaseLater(ctx, h, err)
@@ -70,6 +73,7 @@ func (ps *pools) release(ctx context.Context, h pool.Handle) error {
 		return err
 	}
 	if err = ps.releaseNow(ctx, p, h); err != nil {
+		ps.node.Report(err)
 		err = ps.releaseLater(ctx, h, err)
 	}
 	return errors.Join(err, ps.node.Dequeue(ctx, h.ID, intent))
@@ -92,7 +96,19 @@ func (ps *pools) releaseNow(ctx context.Context, p *pool.Pool, h pool.Handle) er
 	default:
 		ps.log.Info("pool released", zap.String("pool", rec.Subnet.String()), zap.Stringer("id", h))
 	}
-	return ps.node.Drop(ctx, h)
+	return ps.dropHandle(ctx, p, h)
+}
+
+// dropHandle removes a handle that was removed from the store from this node, and the pool if that was its last one. The caller has the lock.
+func (ps *pools) dropHandle(ctx context.Context, p *pool.Pool, h pool.Handle) error {
+	if err := ps.node.Drop(ctx, h); err != nil {
+		return err
+	}
+	used, err := ps.node.HasPool(ctx, p.ID())
+	if err == nil && !used {
+		ps.drop(p)
+	}
+	return err
 }
 
 // releaseLater enqueues the removal of a handle if failure means that the store is not available.

@@ -28,24 +28,69 @@ func (al *allocator) request(ctx context.Context, handle string, q addressReques
 	return al.requestShared(ctx, handle, q)
 }
 
-// requestOwn is request in a store of this node alone.
+// requestOwn leases an address of the pool with this handle, or of its group.
 func (al *allocator) requestOwn(ctx context.Context, handle string, q addressRequest) (string, error) {
-	h, p, err := al.pools.open(ctx, handle)
-	if err != nil {
-		return "", fmt.Errorf("pool %.80q: request address: %w", handle, err)
-	}
-	return al.fromPool(ctx, h, p, q)
-}
-
-// requestShared is request in a store that nodes share. While that is not available, the address is a prefetched one.
-func (al *allocator) requestShared(ctx context.Context, handle string, q addressRequest) (string, error) {
-	n := al.pools.node
-	if unavailable := n.Unavailable(); unavailable != nil {
-		if got, err := al.prefetched(ctx, handle, q, unavailable); err == nil {
-			return got, nil
+	for {
+		h, p, err := al.pools.open(ctx, handle)
+		if err != nil {
+			return "", fmt.Errorf("pool %.80q: request address: %w", handle, err)
+		}
+		got, err := al.fromPool(ctx, h, p, q)
+		if err = waitLoaded(ctx, err); !errors.Is(err, errLoaded) {
+			return got, err
 		}
 	}
-	got, err := al.requestOwn(ctx, handle, q)
+}
+
+// loadingError is the error of a request that needs to know all leases of a pool, which are being read.
+type loadingError struct {
+	error
+	loaded <-chan struct{}
+}
+
+// Unwrap returns the error of the pool.
+func (e *loadingError) Unwrap() error { return e.error }
+
+// errLoaded: the leases were read meanwhile, and the request can be tried again.
+var errLoaded = errors.New("loaded")
+
+// loadWait bounds the wait of a request for the leases of a pool; an engine waits some 10 seconds for an answer.
+const loadWait = 8 * time.Second
+
+// waitLoaded waits, without the lock of the pool, if err says that its leases are being read. Then it returns errLoaded, or err if they are
+// not read in time. Other errors it returns.
+func waitLoaded(ctx context.Context, err error) error {
+	var loading *loadingError
+	if !errors.As(err, &loading) {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, loadWait)
+	defer cancel()
+	select {
+	case <-loading.loaded:
+		return errLoaded
+	case <-ctx.Done():
+		return fmt.Errorf("%w (%w)", err, ctx.Err())
+	}
+}
+
+// drawAfter is how long a request that can have a prefetched address waits for the shared store. It is long for an etcd that works, and short
+// for a container that starts.
+const drawAfter = 200 * time.Millisecond
+
+// requestShared is request in a store that nodes share. While that is not available, the address is a prefetched one; so it is if the store is
+// slow, or an earlier request waits for it with the pool's lock.
+func (al *allocator) requestShared(ctx context.Context, handle string, q addressRequest) (string, error) {
+	n := al.pools.node
+	if err := n.Unavailable(); err != nil {
+		return al.prefetched(ctx, handle, q, fmt.Errorf("pool %.80q: request %s: %w", handle, q, err))
+	}
+	within, cancel := ctx, context.CancelFunc(func() {})
+	if h, ok := pool.ParseHandle(handle); ok && q.any() && n.HasPrefetched(ctx, h) {
+		within, cancel = context.WithTimeout(ctx, drawAfter)
+	}
+	got, err := al.requestOwn(within, handle, q)
+	cancel()
 	if err != nil {
 		n.Report(err)
 		return al.prefetched(ctx, handle, q, err)
@@ -83,9 +128,8 @@ func (al *allocator) allocate(ctx context.Context, p *pool.Pool, q addressReques
 		return err
 	}
 	err := pool.Retry(ctx, try)
-	if al.pools.node != nil && (errors.Is(err, ErrFull) || errors.Is(err, ErrInUse)) { // another node may have released some since
-		p.Invalidate()
-		err = pool.Retry(ctx, try)
+	if errors.Is(err, pool.ErrLoading) {
+		return "", &loadingError{err, p.Loaded()}
 	}
 	if err != nil {
 		return "", err

@@ -14,23 +14,23 @@ import (
 )
 
 // slowStore is a store with a round trip time.
-type slowStore struct{ store.Store }
+type slowStore struct{ *store.Memory }
 
 const roundTrip = 3 * time.Millisecond
 
 func (d slowStore) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
 	time.Sleep(roundTrip)
-	return d.Store.Txn(ctx, conds, then)
+	return d.Memory.Txn(ctx, conds, then)
 }
 
 func (d slowStore) Get(ctx context.Context, key string) (store.KV, error) {
 	time.Sleep(roundTrip)
-	return d.Store.Get(ctx, key)
+	return d.Memory.Get(ctx, key)
 }
 
 func (d slowStore) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
 	time.Sleep(roundTrip)
-	return d.Store.Range(ctx, prefix, fn)
+	return d.Memory.Range(ctx, prefix, fn)
 }
 
 // TestManyNodesJoinAtOnce: many nodes join one pool at the same moment. All succeed within the engine's timeout.

@@ -20,7 +20,7 @@ import (
 
 // rollbackStore is a store that can become one that was restored from an old backup.
 type rollbackStore struct {
-	store.Store
+	*store.Memory
 	past bool
 }
 
@@ -36,21 +36,21 @@ func (r *rollbackStore) Txn(ctx context.Context, conds []store.Cond, then []stor
 	if err := r.refusal(); err != nil {
 		return store.Result{}, err
 	}
-	return r.Store.Txn(ctx, conds, then)
+	return r.Memory.Txn(ctx, conds, then)
 }
 
 func (r *rollbackStore) Get(ctx context.Context, key string) (store.KV, error) {
 	if err := r.refusal(); err != nil {
 		return store.KV{}, err
 	}
-	return r.Store.Get(ctx, key)
+	return r.Memory.Get(ctx, key)
 }
 
 func (r *rollbackStore) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
 	if err := r.refusal(); err != nil {
 		return err
 	}
-	return r.Store.Range(ctx, prefix, fn)
+	return r.Memory.Range(ctx, prefix, fn)
 }
 
 func (r *rollbackStore) Watermark() []byte {
@@ -66,7 +66,7 @@ func (r *rollbackStore) SetWatermark([]byte) error { return nil }
 // in its own ledger before the caller gets the error.
 func TestRollbackBlocksPrefetched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		shared := &rollbackStore{Store: store.NewMemory()}
+		shared := &rollbackStore{Memory: store.NewMemory()}
 		n := newNode(t, shared)
 		pool := n.pool("10.0.0.0/24", "prefetch=2")
 		wait(10 * time.Second)

@@ -55,6 +55,7 @@ func sharedAgainstModel(t *rapid.T, journal func() *journal.Journal) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		defer d.Close()
 		s.nodes[i] = d
 	}
 	t.Repeat(map[string]func(*rapid.T){
@@ -73,8 +74,9 @@ func sharedAgainstModel(t *rapid.T, journal func() *journal.Journal) {
 	})
 }
 
-// node draws one of the drivers.
+// node draws one of the drivers. Both have been told of each other's writes.
 func (s *sharedMachine) node(t *rapid.T) *ipamdrv.Driver {
+	synctest.Wait()
 	return s.nodes[rapid.IntRange(0, 1).Draw(t, "node")]
 }
 

@@ -89,6 +89,7 @@ func startOldNode(t *testing.T, name string, shared store.Store) (*clusterNode, 
 	go func() { _ = d.Maintain(ctx) }()
 	t.Cleanup(func() {
 		end()
+		d.Close()
 		synctest.Wait()
 		if err := errors.Join(own.Close(), j.Close()); err != nil {
 			t.Error(err)

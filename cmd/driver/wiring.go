@@ -62,6 +62,7 @@ func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
 			loops.Go(func() { keepRunning(ctx, "reconciler", d.network.Reconcile, log) })
 			loops.Go(func() { keepRunning(ctx, "upkeep of addresses", d.ipam.Maintain, log) })
 			loops.Wait()
+			d.ipam.Close()
 		}
 		<-ctx.Done()
 	}()

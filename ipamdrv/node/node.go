@@ -17,7 +17,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
@@ -27,9 +26,13 @@ import (
 
 // A Node is this node among those that share a store.
 type Node struct {
-	own     store.Store
-	journal Journal
-	member  *cluster.Member
+	own, shared store.Store
+	journal     Journal
+	member      *cluster.Member
+
+	ctx    context.Context // ends with Close
+	end    context.CancelFunc
+	prober sync.WaitGroup // of the circuit breaker
 
 	mu         sync.Mutex // guards the fields below; it is held while the own ledger is written, which takes milliseconds
 	loaded     bool
@@ -38,8 +41,7 @@ type Node struct {
 	handles    map[string]handleRecord              // of this node's engine
 	prefetched map[string]map[netip.Addr]pool.Lease // by handle
 	reconciled map[string]bool                      // handles whose prefetched addresses were compared with the shared store
-	retryAt    time.Time                            // the shared store is not tried before, see Unavailable
-	lastErr    error                                // of the shared store
+	openErr    error                                // why the circuit breaker is open; nil if it is closed
 }
 
 // Journal keeps entries that survive the process but not a power cut, see package journal.
@@ -67,7 +69,8 @@ type handleRecord struct {
 
 // New returns a node whose own ledger has not been read yet. shared is the store of all nodes, name the node's name for people.
 func New(own, shared store.Store, journal Journal, name string) *Node {
-	return &Node{own: own, journal: journal, member: cluster.New(own, shared, name)}
+	ctx, end := context.WithCancel(context.Background())
+	return &Node{own: own, shared: shared, journal: journal, member: cluster.New(own, shared, name), ctx: ctx, end: end}
 }
 
 // Member returns the node's membership.
@@ -109,38 +112,6 @@ func (n *Node) writeLocked(ctx context.Context, ops ...store.Op) error {
 	return nil
 }
 
-// IsUnavailable returns true if err means that the shared store could not be used, or not in time.
-func (n *Node) IsUnavailable(err error) bool {
-	return n != nil && (errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous) ||
-		errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled))
-}
-
-// breakTime is how long requests that can do without the shared store do not try it after a failure.
-const breakTime = 2 * time.Second
-
-// Report remembers an error of the shared store. It is the input of a circuit breaker, see Unavailable.
-func (n *Node) Report(err error) {
-	if !n.IsUnavailable(err) || errors.Is(err, context.Canceled) {
-		return
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.retryAt, n.lastErr = time.Now().Add(breakTime), err
-}
-
-// Unavailable returns why the shared store should not be tried now, and nil if it should. It is the output of the circuit breaker.
-func (n *Node) Unavailable() error {
-	if n == nil {
-		return nil
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if time.Now().Before(n.retryAt) {
-		return n.lastErr
-	}
-	return nil
-}
-
 // ID returns the node's ID, "" for a store that is not shared.
 func (n *Node) ID(ctx context.Context) (string, error) {
 	if n == nil {
@@ -163,6 +134,18 @@ func (n *Node) HasPool(ctx context.Context, id string) (bool, error) {
 		}
 	}
 	return false, err
+}
+
+// Shares lists the shares of a pool that this node's engine has, in order.
+func (n *Node) Shares(ctx context.Context, poolID string) ([]string, error) {
+	handles, err := n.Handles(ctx)
+	var shares []string
+	for _, h := range handles {
+		if h.ID == poolID && h.Share != "" {
+			shares = append(shares, h.Share)
+		}
+	}
+	return shares, err
 }
 
 // HasSubnet returns true if this node's engine has a handle of a pool that had this subnet, and may have one in a store that is not shared.

@@ -161,7 +161,7 @@ func TestPrefetched(t *testing.T) {
 
 	// The shared store has the lease of the first, whose op is pending, and one that was leased just before the process ended.
 	third := netip.MustParseAddr("10.0.0.4")
-	found := func(context.Context, pool.Handle) (map[netip.Addr]pool.Lease, error) {
+	found := func(pool.Handle) (map[netip.Addr]pool.Lease, error) {
 		return map[netip.Addr]pool.Lease{first: {Token: "ahead 1"}, second: {Token: "ahead 0"}, third: {Token: "ahead 2"}}, nil
 	}
 	f.must(f.n.Reconcile(t.Context(), handle, found))
@@ -214,24 +214,30 @@ func TestReset(t *testing.T) {
 	}
 }
 
-// TestCircuitBreaker: after a failure the shared store is not tried for two seconds. A refusal is no failure, nor a caller that has gone.
+// TestCircuitBreaker: the first failure of the shared store opens the circuit breaker, and it is closed as soon as the store answers. A refusal
+// is no failure, nor a caller that has gone, or had to wait for too long.
 func TestCircuitBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
-		for _, err := range []error{nil, pool.ErrFull, store.ErrCorrupt, context.Canceled} {
-			if f.n.Report(err); f.n.Unavailable() != nil {
-				t.Errorf("unavailable after %v", err)
+		far := storetest.NewFaults(f.shared, 1, 0)
+		n := node.New(f.own, far, journal.New(filepath.Join(t.TempDir(), "journal")), "n")
+		defer n.Close()
+		for _, err := range []error{nil, pool.ErrFull, store.ErrCorrupt, context.Canceled, context.DeadlineExceeded} {
+			if n.Report(err); n.Unavailable() != nil {
+				t.Errorf("open after %v", err)
 			}
 		}
-		for _, err := range []error{store.ErrUnavailable, store.ErrAmbiguous, context.DeadlineExceeded} {
-			f.n.Report(err)
-			time.Sleep(2*time.Second - 1)
-			if got := f.n.Unavailable(); !errors.Is(got, err) {
-				t.Errorf("unavailable: %v, want %v", got, err)
+		for _, err := range []error{store.ErrUnavailable, store.ErrAmbiguous} {
+			far.Away(true)
+			n.Report(err)
+			time.Sleep(time.Hour)
+			if got := n.Unavailable(); !errors.Is(got, err) {
+				t.Errorf("an hour later: %v, want %v", got, err)
 			}
-			time.Sleep(time.Nanosecond)
-			if got := f.n.Unavailable(); got != nil {
-				t.Errorf("two seconds later: %v", got)
+			far.Away(false)
+			time.Sleep(time.Second)
+			if got := n.Unavailable(); got != nil {
+				t.Errorf("open a second after the store is back: %v", got)
 			}
 		}
 	})

@@ -86,6 +86,13 @@ func (n *Node) takeLocked(ctx context.Context, h pool.Handle, a netip.Addr, leas
 	return nil
 }
 
+// HasPrefetched returns true if a handle has a prefetched address.
+func (n *Node) HasPrefetched(ctx context.Context, h pool.Handle) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.loadLocked(ctx) == nil && len(n.prefetched[h.String()]) > 0
+}
+
 // Deficit returns how many prefetched addresses a handle lacks.
 func (n *Node) Deficit(h pool.Handle) int {
 	n.mu.Lock()
@@ -109,14 +116,14 @@ func (n *Node) AddPrefetched(ctx context.Context, h pool.Handle, a netip.Addr, l
 
 // Reconcile adds, once, the addresses that were leased ahead for a handle just before this node's process ended. found returns what the shared
 // store has. The caller has the lock on the pool, so that no op of it is done meanwhile; an address that was taken is in such an op.
-func (n *Node) Reconcile(ctx context.Context, h pool.Handle, found func(context.Context, pool.Handle) (map[netip.Addr]pool.Lease, error)) error {
+func (n *Node) Reconcile(ctx context.Context, h pool.Handle, found func(pool.Handle) (map[netip.Addr]pool.Lease, error)) error {
 	n.mu.Lock()
 	reconciled := n.reconciled[h.String()]
 	n.mu.Unlock()
 	if reconciled {
 		return nil
 	}
-	leases, err := found(ctx, h)
+	leases, err := found(h)
 	if err != nil {
 		return err
 	}

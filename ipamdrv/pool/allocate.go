@@ -10,33 +10,66 @@ import (
 	"time"
 )
 
+// collisionsMax is how many addresses Allocate tries that other nodes have leased meanwhile.
+const collisionsMax = 64
+
 // Allocate leases an address: the one that is kept for the container, or else the next free one that no host answers for. The same
-// transaction removes some cooldowns that have expired.
+// transaction removes some cooldowns that have expired. In a store that nodes share the error matches [ErrLoading] if the leases that were
+// read so far do not tell which address is free.
 func (p *Pool) Allocate(ctx context.Context, lease Lease, probe Probe) (netip.Addr, error) {
-	s := p.cache
-	a, kept, err := s.pick(ctx, lease, probe)
-	if err != nil {
-		return netip.Addr{}, err
+	for range collisionsMax {
+		s := p.cache
+		if s.loading() && (s.config.Sticky > 0 || s.config.Lowest) {
+			return netip.Addr{}, ErrLoading
+		}
+		a, kept, err := s.pick(ctx, lease, probe)
+		if errors.Is(err, ErrFull) && s.loading() {
+			err = ErrLoading
+		}
+		if err != nil {
+			return netip.Addr{}, err
+		}
+		err = p.allocate(ctx, a, kept, lease)
+		switch {
+		case err == nil:
+			return a, nil
+		case !errors.Is(err, errTaken):
+			return netip.Addr{}, err
+		case !p.shared(): // the bitmap said free
+			return netip.Addr{}, p.changed()
+		}
+		s.collide(a)
 	}
+	return netip.Addr{}, ErrChanged
+}
+
+// allocate leases the address that was picked. The error matches errTaken if it is leased.
+func (p *Pool) allocate(ctx context.Context, a netip.Addr, kept bool, lease Lease) error {
+	s := p.cache
 	if kept {
-		return a, p.lease(ctx, a, lease, nil)
+		return p.lease(ctx, a, lease, nil)
 	}
 	var next *Record
-	if p.outbox == nil {
+	if !p.shared() {
 		rec := s.rec
 		rec.Cursor, next = a, &rec
 	}
 	if err := p.lease(ctx, a, lease, next, s.cooldowns.expired(a)...); err != nil {
-		if errors.Is(err, ErrInUse) {
-			err = p.changed()     // the bitmap said free
-			p.last = netip.Addr{} // or the two nodes that have met here would meet at the next address as well
-		}
-		return netip.Addr{}, err
+		return err
 	}
-	if p.outbox != nil {
-		p.last, s.rec.Cursor = a, a
+	if p.shared() {
+		p.last, s.rec.Cursor, s.collided = a, a, 0
 	}
-	return a, nil
+	return nil
+}
+
+// collide marks an address that another node has leased; the replica is told of that lease soon. The next address to try is elsewhere, or the
+// two nodes that have met here would meet at the next one as well.
+func (s *cache) collide(a netip.Addr) {
+	s.cooldowns.remove(a)
+	s.markTaken(a)
+	s.collided = min(s.collided+1, 20)
+	s.rec.Cursor = s.random()
 }
 
 // pick returns the address to lease; kept is true if it was kept for this container.
@@ -78,6 +111,9 @@ func (s *cache) next(now time.Time) (netip.Addr, bool) {
 	}
 	if s.config.SLAAC && s.Base.Is6() && s.Hi > s.Lo { // other hosts of the segment choose at random, too, and nothing tells what is free
 		from = s.Lo + rand.Uint64N(s.Hi-s.Lo)
+	}
+	if s.config.Lowest && s.collided > 0 { // one of the lowest, the fewer the fewer nodes seem to look for them at once
+		from = min(s.Lo+rand.Uint64N(1<<s.collided), s.Hi)
 	}
 	n, ok := s.nextFree(from, s.Hi)
 	if !ok && from > s.Lo {

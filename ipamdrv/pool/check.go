@@ -10,11 +10,14 @@ import (
 	"time"
 )
 
-// CheckCache compares the cache of the pool with the store, and returns an error that names the first difference. Without a cache it returns
-// nil.
+// CheckCache compares the cache of the pool with the store, and returns an error that names the first difference. Without a cache, or while
+// its leases are being read, it returns nil. In a store that nodes share no node may write meanwhile.
 func (p *Pool) CheckCache(ctx context.Context) error {
-	if p.cache == nil {
+	if p.cache == nil || p.cache.loading() {
 		return nil
+	}
+	if p.shared() {
+		return p.checkReplica(ctx)
 	}
 	cached, fresh := p.cache, New(p.id, p.ledger, p.outbox)
 	fresh.last = p.last // each node has its own
@@ -33,6 +36,28 @@ func (p *Pool) CheckCache(ctx context.Context) error {
 		return fmt.Errorf("pool %s: shared by %v in the cache, %v in the store", p.id, cached.shares, stored.shares)
 	case !reflect.DeepEqual(cached.rec, stored.rec) || cached.rev != stored.rev:
 		return fmt.Errorf("pool %s: %+v at %d in the cache, %+v at %d in the store", p.id, cached.rec, cached.rev, stored.rec, stored.rev)
+	}
+	return nil
+}
+
+// checkReplica is CheckCache in a store that nodes share. Nodes have seen the start of a cooldown at different times, so that an address may be
+// free for one of them already.
+func (p *Pool) checkReplica(ctx context.Context) error {
+	s := p.cache
+	stored, err := p.readRecord(ctx)
+	if err == nil {
+		err = stored.loadLeases(ctx, p.ledger, p.id)
+	}
+	if err != nil {
+		return fmt.Errorf("pool %s: %w", p.id, err)
+	}
+	for _, c := range []*cache{s, stored} {
+		for a := range c.cooldowns.all {
+			c.markTaken(a)
+		}
+	}
+	if !s.taken.Equal(stored.taken) {
+		return fmt.Errorf("pool %s: the replica has %d addresses, the store %d, or they differ", p.id, s.taken.Len(), stored.taken.Len())
 	}
 	return nil
 }

@@ -18,6 +18,11 @@ var (
 	// ErrChanged: a record is not as this process left it: another node of a cluster wrote to the store, or another request of this node.
 	// The caller loads the pool again and retries, see [Retry].
 	ErrChanged = errors.New("the ledger was changed by another request; try again")
+	// ErrLoading: the leases of the pool are being read, see [Pool.Loaded].
+	ErrLoading = errors.New("the leases of the pool are still being read from the ledger; try again")
+
+	// errTaken: a lease of the address is in the store.
+	errTaken = errors.New("address taken")
 )
 
 // refusal is an error whose text is for the user, and whose kind is for errors.Is.

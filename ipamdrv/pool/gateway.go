@@ -13,6 +13,9 @@ import (
 // AllocateGateway leases the gateway's address: a, or the first usable one if a is not valid. It returns the same for each further request;
 // added is true if the request's network did not have it before.
 func (p *Pool) AllocateGateway(ctx context.Context, a netip.Addr, lease Lease) (gw netip.Addr, added bool, err error) {
+	if err := p.reload(ctx); err != nil {
+		return netip.Addr{}, false, err
+	}
 	s := p.cache
 	if s.config.Gateway.None {
 		return p.noGateway(ctx, a)
@@ -32,6 +35,15 @@ func (p *Pool) AllocateGateway(ctx context.Context, a netip.Addr, lease Lease) (
 	return p.sameGateway(ctx, a, lease)
 }
 
+// reload loads the pool, with its record as it is now: another node may have changed the gateway, and no write would show it to a request that
+// is refused.
+func (p *Pool) reload(ctx context.Context) error {
+	if p.shared() {
+		p.Invalidate()
+	}
+	return p.Load(ctx)
+}
+
 // newGateway leases the pool's first gateway. The record says whether it was invented.
 func (p *Pool) newGateway(ctx context.Context, a netip.Addr, lease Lease) (gw netip.Addr, added bool, err error) {
 	next := p.cache.rec
@@ -40,10 +52,11 @@ func (p *Pool) newGateway(ctx context.Context, a netip.Addr, lease Lease) (gw ne
 		a = p.cache.First()
 	}
 	next.Gateway = a
-	if err := p.lease(ctx, a, lease, &next); err != nil {
-		return netip.Addr{}, false, err
+	err = p.lease(ctx, a, lease, &next)
+	if errors.Is(err, errTaken) {
+		err = p.inUse(ctx, a)
 	}
-	return a, true, nil
+	return a, err == nil, err
 }
 
 // sameGateway returns the gateway that the pool has. An invented one is no longer invented once a request names it, and each network of a
@@ -59,13 +72,14 @@ func (p *Pool) sameGateway(ctx context.Context, a netip.Addr, lease Lease) (gw n
 	}
 	var conds []store.Cond
 	var ops []store.Op
+	var now *Lease
 	if len(lease.Holders) > 0 {
-		conds, ops, err = p.addHolder(ctx, gw, lease.Holders[0])
+		now, conds, ops, err = p.addHolder(ctx, gw, lease.Holders[0])
 		if err != nil {
 			return netip.Addr{}, false, err
 		}
 	}
-	added = len(ops) > 0
+	added = now != nil
 	if next == nil && !added {
 		return gw, false, nil
 	}
@@ -76,31 +90,39 @@ func (p *Pool) sameGateway(ctx context.Context, a netip.Addr, lease Lease) (gw n
 	} else {
 		r, err = write(ctx)
 	}
-	if err == nil && !r.OK {
+	switch {
+	case err != nil:
+	case !r.OK:
 		err = p.changed()
+	case added:
+		s.setLease(gw, r.Rev, *now)
 	}
 	return gw, added, err
 }
 
-// addHolder returns what to write so that a share becomes a holder of the gateway; nothing if it is one.
-func (p *Pool) addHolder(ctx context.Context, gw netip.Addr, share string) ([]store.Cond, []store.Op, error) {
+// addHolder returns the lease of the gateway with a share as a further holder, and how to write it; nil if the share is one already.
+func (p *Pool) addHolder(ctx context.Context, gw netip.Addr, share string) (*Lease, []store.Cond, []store.Op, error) {
 	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, gw))
 	if errors.Is(err, store.ErrNotFound) {
 		err = p.changed()
 	}
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
 	lease, err := DecodeLease(kv)
 	if err == nil && lease.Kind != Gateway { // leased to a container since
 		err = p.changed()
 	}
 	if err != nil || slices.Contains(lease.Holders, share) {
-		return nil, nil, err
+		return nil, nil, nil, err
+	}
+	exists, err := p.shareCond(ctx, share)
+	if err != nil {
+		return nil, nil, nil, err
 	}
 	lease.Holders = append(lease.Holders, share)
 	op, err := record.Put(kv.Key, lease)
-	return []store.Cond{store.Unchanged(kv)}, []store.Op{op}, err
+	return &lease, []store.Cond{store.Unchanged(kv), exists}, []store.Op{op}, err
 }
 
 // noGateway answers an engine that demands a gateway although the option says that there is none. It returns the subnet's own address, which
@@ -121,7 +143,7 @@ func (p *Pool) noGateway(ctx context.Context, a netip.Addr) (netip.Addr, bool, e
 // ReleaseInventedGateway releases a handle's lease of the gateway gw, unless a request named it. Afterwards the pool is as if no gateway had
 // been requested. It loads the pool.
 func (p *Pool) ReleaseInventedGateway(ctx context.Context, h Handle, gw netip.Addr) error {
-	if err := p.Load(ctx); err != nil {
+	if err := p.reload(ctx); err != nil {
 		return err
 	}
 	if s := p.cache; !s.rec.Invented || s.rec.Gateway != gw || s.config.Gateway.None {

@@ -13,7 +13,8 @@ import (
 )
 
 // lease leases address a, which was allocated or requested, and may be in cooldown. next is as in write. The same transaction removes the
-// records of the expired cooldowns, if they are as cached: another node may have leased such an address since.
+// records of the expired cooldowns, if they are as cached: another node may have leased such an address since. The error matches errTaken if a
+// is leased.
 func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Record, expired ...netip.Addr) error {
 	s := p.cache
 	if err := s.checkLeasable(a); err != nil {
@@ -24,6 +25,13 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 		return err
 	}
 	conds, ops := []store.Cond{{Key: op.Key, Rev: s.cooldowns.rev(a)}}, []store.Op{op}
+	if len(lease.Holders) > 0 {
+		exists, err := p.shareCond(ctx, lease.Holders[0])
+		if err != nil {
+			return err
+		}
+		conds = append(conds, exists)
+	}
 	for _, b := range expired {
 		conds = append(conds, store.Cond{Key: LeaseKey(p.id, b), Rev: s.cooldowns.rev(b)})
 		ops = append(ops, store.Del(LeaseKey(p.id, b)))
@@ -34,20 +42,28 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 	case err != nil:
 		return err
 	case !r.OK && r.Failed.Key == op.Key:
-		return p.inUse(ctx, a)
+		return errTaken
 	case !r.OK:
 		s.distrust(expired)
 		return p.lease(ctx, a, lease, next)
 	}
-	for _, b := range append(expired, a) {
+	for _, b := range expired {
 		s.cooldowns.remove(b)
+		s.replica.wrote(b, r.Rev, nil)
 	}
-	s.markTaken(a)
+	s.setLease(a, r.Rev, lease)
 	return nil
 }
 
-// distrust drops what is cached of these addresses, of which another node has changed one. They count as taken until the pool is loaded
-// again; to load it now would make every node read the whole pool with every allocation, if there are many cooldowns.
+// setLease caches a lease that this node has written; rev is 0 if its revision is not known.
+func (s *cache) setLease(a netip.Addr, rev int64, lease Lease) {
+	s.cooldowns.remove(a)
+	s.markTaken(a)
+	s.replica.wrote(a, rev, &lease)
+}
+
+// distrust drops what is cached of these addresses, of which another node has changed one. They count as taken until the replica is told what
+// they are.
 func (s *cache) distrust(some []netip.Addr) {
 	for _, a := range some {
 		s.cooldowns.remove(a)
@@ -74,6 +90,7 @@ func (s *cache) checkLeasable(a netip.Addr) error {
 func (p *Pool) inUse(ctx context.Context, a netip.Addr) error {
 	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, a))
 	if errors.Is(err, store.ErrNotFound) { // released meanwhile
+		p.cache.cooldowns.remove(a)
 		return p.changed()
 	}
 	if err != nil {
@@ -84,6 +101,7 @@ func (p *Pool) inUse(ctx context.Context, a netip.Addr) error {
 		return Refuse(ErrInUse, "in use (%v)", err)
 	}
 	if lease.Kind == Cooldown { // released meanwhile
+		p.cache.replica.tell(p.cache, kv)
 		return p.changed()
 	}
 	return Refuse(ErrInUse, "in use %s", lease.holder(a))
@@ -104,7 +122,11 @@ func (p *Pool) AllocateExact(ctx context.Context, a netip.Addr, lease Lease, pro
 			return Refuse(ErrInUse, "%s has it, says option probe (%s)", mac, probe.Device)
 		}
 	}
-	return p.lease(ctx, a, lease, nil)
+	err := p.lease(ctx, a, lease, nil)
+	if errors.Is(err, errTaken) {
+		err = p.inUse(ctx, a)
+	}
+	return err
 }
 
 // A Released says which lease to release: that of this share, if the pool is shared, and with this token, if there is one. The address is in
@@ -148,14 +170,15 @@ func (p *Pool) releaseOnce(ctx context.Context, a netip.Addr, which Released) (r
 		return false, nil // another network's
 	case len(lease.Holders) > 1:
 		lease.Holders = without(lease.Holders, which.Share)
-		return p.replaceLease(ctx, kv, lease)
+		return p.replaceLease(ctx, a, kv, lease)
 	}
 	mayCoolDown := lease.Kind != Gateway && lease.Kind != Prefetched && decodeErr == nil && !which.At.IsZero()
 	return p.endLease(ctx, a, kv, lease.cooldown(which.At), mayCoolDown)
 }
 
 // replaceLease writes a lease that has one holder less.
-func (p *Pool) replaceLease(ctx context.Context, kv store.KV, lease Lease) (bool, error) {
+func (p *Pool) replaceLease(ctx context.Context, a netip.Addr, kv store.KV, lease Lease) (bool, error) {
+	s := p.cache
 	op, err := record.Put(kv.Key, lease)
 	if err != nil {
 		return false, err
@@ -163,6 +186,9 @@ func (p *Pool) replaceLease(ctx context.Context, kv store.KV, lease Lease) (bool
 	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, nil, op)
 	if err == nil && !r.OK {
 		err = p.changed()
+	}
+	if err == nil {
+		s.setLease(a, r.Rev, lease)
 	}
 	return err == nil, err
 }
@@ -194,6 +220,7 @@ func (p *Pool) endLease(ctx context.Context, a netip.Addr, kv store.KV, cooldown
 	default:
 		s.markFree(a)
 	}
+	s.replica.wrote(a, r.Rev, nil)
 	return true, nil
 }
 
@@ -213,8 +240,8 @@ func (p *Pool) Assign(ctx context.Context, op Op) error {
 	if err := p.Load(ctx); err != nil {
 		return err
 	}
-	if !p.Has(Handle{p.id, op.Share}) {
-		return nil // removed with the network
+	if ok, err := p.Has(ctx, Handle{p.id, op.Share}); err != nil || !ok {
+		return err // nil if it was removed with the network
 	}
 	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, op.Addr))
 	var lease Lease
@@ -235,27 +262,34 @@ func (p *Pool) Assign(ctx context.Context, op Op) error {
 	if err != nil {
 		return err
 	}
+	conds := []store.Cond{store.Unchanged(kv)}
+	if op.Share != "" {
+		exists, err := p.shareCond(ctx, op.Share)
+		if err != nil {
+			return err
+		}
+		conds = append(conds, exists)
+	}
 	s := p.cache
-	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, nil, put)
+	r, err := p.write(ctx, conds, nil, put)
 	if err == nil && !r.OK {
 		err = p.changed()
 	}
 	if err == nil {
-		s.cooldowns.remove(op.Addr)
-		s.markTaken(op.Addr)
+		s.setLease(op.Addr, r.Rev, *op.Lease)
 	}
 	return err
 }
 
-// Prefetched returns the leases of a handle that were leased ahead. A lease that cannot be read is none of them.
-func (p *Pool) Prefetched(ctx context.Context, h Handle) (map[netip.Addr]Lease, error) {
+// Prefetched returns the leases of a handle that were leased ahead. A lease that cannot be read is none of them. In a store that nodes share
+// the error matches [ErrLoading] until all leases were read.
+func (p *Pool) Prefetched(h Handle) (map[netip.Addr]Lease, error) {
+	all, err := p.cache.replica.leasesOf(h)
 	found := map[netip.Addr]Lease{}
-	err := p.ledger.Leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
-		lease, err := DecodeLease(kv)
-		if err == nil && lease.Kind == Prefetched && (h.Share == "" || slices.Contains(lease.Holders, h.Share)) {
-			found[a] = lease
+	for _, l := range all {
+		if l.Kind == Prefetched {
+			found[l.Addr] = l.Lease
 		}
-		return nil
-	})
+	}
 	return found, err
 }

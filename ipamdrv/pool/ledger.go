@@ -44,11 +44,7 @@ func (l Ledger) Leases(ctx context.Context, id string, fn func(a netip.Addr, kv 
 func (l Ledger) shares(ctx context.Context, id string) (map[string]share, error) {
 	prefix, shares := SharePrefix+id+"/", map[string]share{}
 	err := l.Store.Range(ctx, prefix, func(kv store.KV) error {
-		s := share{unreadable: true}
-		if rec, err := DecodeShare(kv); err == nil {
-			s = share{node: rec.Node, network: rec.Network}
-		}
-		shares[strings.TrimPrefix(kv.Key, prefix)] = s
+		shares[strings.TrimPrefix(kv.Key, prefix)] = newShare(kv)
 		return nil
 	})
 	return shares, err

@@ -7,8 +7,10 @@
 //	Pool.Allocate ─> next free address in the bitmap ─> lease in the store ─> bitmap
 //	Pool.Release ──> lease removed from the store, or replaced by a cooldown ─> bitmap
 //
-// The store is the truth. The cache is dropped after a write whose outcome is not known, and when another node has changed the pool; the
-// next call loads it again. Entry point: [Pool].
+// The store is the truth: each write has conditions on the records that it depends on, and what the cache says of an address only helps to
+// choose one. In a store of this node alone the cache is dropped after a write whose outcome is not known, and loaded again by the next call.
+// In a store that nodes share a [replica] reads the leases once, in the background, and is told of the writes of all nodes afterwards; requests
+// read the pool's record at most. Entry point: [Pool].
 package pool
 
 import (
@@ -17,6 +19,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"strings"
 
 	"golang.org/x/sync/semaphore"
 
@@ -48,14 +51,19 @@ type cache struct {
 	config    option.Config
 	rec       Record
 	rev       int64        // of rec in the store
+	stale     bool         // rec may not be what is in the store
 	taken     *addr.Bitmap // indexes of the addresses that are leased or in cooldown
 	cooldowns cooldowns
+	collided  uint64   // collisions in a row, see collide
+	replica   *replica // of the leases in a store that nodes share; nil in a store of this node alone
 
-	shares map[string]share // the networks of a shared pool, by share; empty if it is not shared
+	// shares are the networks of a shared pool, by share. In a store that nodes share they are those that this node has used.
+	shares map[string]share
 }
 
 // share is what a cache has of a share's record.
 type share struct {
+	rev           int64
 	node, network string
 	unreadable    bool
 }
@@ -82,7 +90,7 @@ func (p *Pool) UnlockAfter(use func() error) error {
 	returned := false
 	defer func() {
 		if !returned {
-			p.Invalidate()
+			p.Close()
 		}
 		p.Unlock()
 	}()
@@ -91,8 +99,25 @@ func (p *Pool) UnlockAfter(use func() error) error {
 	return err
 }
 
-// Invalidate drops the cache, so that the next Load reads the store.
-func (p *Pool) Invalidate() { p.cache = nil }
+// Invalidate makes the next Load read the store: all of the pool or, in a store that nodes share, its record.
+func (p *Pool) Invalidate() {
+	if p.cache != nil && p.shared() {
+		p.cache.stale = true
+		return
+	}
+	p.cache = nil
+}
+
+// Close drops the cache, and ends its replica. The pool can be used again.
+func (p *Pool) Close() {
+	if p.cache != nil && p.cache.replica != nil {
+		p.cache.replica.stop()
+	}
+	p.cache = nil
+}
+
+// shared returns true if nodes share the store.
+func (p *Pool) shared() bool { return p.ledger.Member != nil }
 
 // ID returns the pool's ID.
 func (p *Pool) ID() string { return p.id }
@@ -106,39 +131,65 @@ func (p *Pool) Config() option.Config { return p.cache.config }
 // Record returns the pool's record.
 func (p *Pool) Record() Record { return p.cache.rec }
 
-// Load fills the cache from the store if it is empty. The error matches [store.ErrNotFound] if the pool does not exist.
+// Load fills the cache from the store if it is empty: in a store of this node alone with the whole pool, otherwise with the pool's record, see
+// also [Pool.Follow]. The error matches [store.ErrNotFound] if the pool does not exist.
 func (p *Pool) Load(ctx context.Context) error {
-	if p.cache != nil {
+	if p.cache != nil && !p.cache.stale {
 		return nil
 	}
-	kv, err := p.ledger.Store.Get(ctx, Key(p.id))
-	if err != nil {
+	s, err := p.readRecord(ctx)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+		p.Close()
 		return err
-	}
-	rec, err := DecodeRecord(kv)
-	if err != nil {
+	case err != nil:
 		return err
+	case p.shared():
+		p.takeOver(s)
+		return nil
 	}
-	c, err := option.ParseStored(rec.Options)
-	if err != nil {
-		return fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
+	if err = s.loadLeases(ctx, p.ledger, p.id); err == nil {
+		s.shares, err = p.ledger.shares(ctx, p.id)
 	}
-	s := &cache{Subnet: addr.NewSubnet(rec.Subnet, rec.Range, c.Exclude), config: c, rec: rec, rev: kv.Rev, taken: addr.NewBitmap()}
-	if err := s.loadLeases(ctx, p.ledger, p.id); err != nil {
-		return err
-	}
-	if p.outbox != nil {
-		if !p.last.IsValid() && s.Hi > s.Lo { // a random start, where no other node is likely to start
-			p.last = s.Addr(s.Lo + rand.Uint64N(s.Hi-s.Lo))
-		}
-		s.rec.Cursor = p.last
-	}
-	s.shares, err = p.ledger.shares(ctx, p.id)
 	if err == nil {
 		p.cache = s
 	}
 	return err
 }
+
+// readRecord returns a cache with the pool's record.
+func (p *Pool) readRecord(ctx context.Context) (*cache, error) {
+	kv, err := p.ledger.Store.Get(ctx, Key(p.id))
+	if err != nil {
+		return nil, err
+	}
+	rec, err := DecodeRecord(kv)
+	if err != nil {
+		return nil, err
+	}
+	c, err := option.ParseStored(rec.Options)
+	if err != nil {
+		return nil, fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
+	}
+	return &cache{Subnet: addr.NewSubnet(rec.Subnet, rec.Range, c.Exclude), config: c, rec: rec, rev: kv.Rev, taken: addr.NewBitmap(),
+		shares: map[string]share{}}, nil
+}
+
+// takeOver makes s, which has the pool's record only, the cache. What the cache has beside the record stays: subnet and options of a pool do
+// not change.
+func (p *Pool) takeOver(s *cache) {
+	if old := p.cache; old != nil {
+		s.taken, s.cooldowns, s.replica, s.shares = old.taken, old.cooldowns, old.replica, old.shares
+	}
+	if !p.last.IsValid() { // a random start, where no other node is likely to start
+		p.last = s.random()
+	}
+	s.rec.Cursor = p.last
+	p.cache = s
+}
+
+// random returns a random address of those to allocate.
+func (s *cache) random() netip.Addr { return s.Addr(s.Lo + rand.Uint64N(s.Hi-s.Lo+1)) }
 
 // loadLeases fills the bitmap and the cooldowns with the leases of the pool id. A lease that cannot be read counts as taken.
 func (s *cache) loadLeases(ctx context.Context, l Ledger, id string) error {
@@ -156,13 +207,41 @@ func (s *cache) loadLeases(ctx context.Context, l Ledger, id string) error {
 	return err
 }
 
-// Has returns true if h is a handle of the pool.
-func (p *Pool) Has(h Handle) bool {
-	if len(p.cache.shares) == 0 {
-		return h.Share == ""
+// Has returns true if h is a handle of the pool. In a store that nodes share it reads the record of a share that it does not know.
+func (p *Pool) Has(ctx context.Context, h Handle) (bool, error) {
+	s := p.cache
+	if h.Share == "" || s.config.PoolName == "" {
+		return h.Share == "" && s.config.PoolName == "", nil
 	}
-	_, ok := p.cache.shares[h.Share]
-	return ok
+	if _, ok := s.shares[h.Share]; ok || !p.shared() {
+		return ok, nil
+	}
+	kv, err := p.ledger.Store.Get(ctx, shareKey(h))
+	if errors.Is(err, store.ErrNotFound) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	s.shares[h.Share] = newShare(kv)
+	return true, nil
+}
+
+// newShare returns what a cache has of a share's record.
+func newShare(kv store.KV) share {
+	rec, err := DecodeShare(kv)
+	return share{rev: kv.Rev, node: rec.Node, network: rec.Network, unreadable: err != nil}
+}
+
+// shareCond returns the condition that a share exists, for what is written for its network: once the share is removed nothing may be left of
+// it.
+func (p *Pool) shareCond(ctx context.Context, name string) (store.Cond, error) {
+	h := Handle{p.id, name}
+	ok, err := p.Has(ctx, h)
+	if err == nil && !ok {
+		err = Refuse(ErrUnknownPool, "no such pool; create the network again")
+	}
+	return store.Cond{Key: shareKey(h), Rev: p.cache.shares[name].rev}, err
 }
 
 // Bound returns true if the network of a share, or of a pool that is not shared, exists and is known. From then on only containers request
@@ -208,8 +287,10 @@ func (p *Pool) write(ctx context.Context, conds []store.Cond, next *Record, ops 
 	case err != nil:
 		return r, err
 	case !r.OK && r.Failed.Key == Key(p.id):
-		p.Invalidate()
-		return r, ErrChanged
+		return r, p.changed()
+	case !r.OK && strings.HasPrefix(r.Failed.Key, SharePrefix):
+		delete(s.shares, strings.TrimPrefix(r.Failed.Key, SharePrefix+p.id+"/"))
+		return r, p.changed()
 	case !r.OK:
 		return r, nil
 	}

@@ -2,6 +2,7 @@ package pool
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"slices"
 
@@ -18,40 +19,44 @@ func (p *Pool) Remove(ctx context.Context, h Handle) (rec Record, gone bool, err
 	if err != nil {
 		return Record{}, false, err
 	}
-	shares, err := p.ledger.keys(ctx, SharePrefix+p.id+"/")
+	shares, err := p.ledger.shares(ctx, p.id)
 	if err != nil {
 		return Record{}, false, err
 	}
-	if (h.Share != "" || len(shares) > 0) && !slices.Contains(shares, shareKey(h)) {
+	if _, ok := shares[h.Share]; !ok && (h.Share != "" || len(shares) > 0) {
 		return Record{}, false, store.ErrNotFound
 	}
 	rec, err = DecodeRecord(kv)
-	var plan removal
+	plan := removal{conds: []store.Cond{store.Unchanged(kv)}}
 	if gone = len(shares) < 2; gone {
-		plan, err = p.poolRemoval(ctx, rec, shares) // also if the record cannot be read
+		err = p.planPool(ctx, &plan, rec, shares) // also if the record cannot be read
 	} else if err == nil {
-		plan, err = p.shareRemoval(ctx, h, rec)
+		err = p.planShare(ctx, &plan, h, rec, shares)
 	}
 	if err != nil {
 		return Record{}, false, err
 	}
+	if err = p.apply(ctx, plan); err == nil && p.cache != nil {
+		delete(p.cache.shares, h.Share)
+	}
 	p.Invalidate()
-	return rec, gone, p.apply(ctx, kv, plan)
+	return rec, gone, err
 }
 
 // A removal is what to write so that a pool, or a share of one, is removed.
 type removal struct {
+	conds  []store.Cond // of every transaction
 	leases []store.Op   // may be written before the rest, in any number of transactions
-	conds  []store.Cond // of the last transaction
-	last   []store.Op
+
+	lastConds []store.Cond // of the last transaction
+	last      []store.Op
 }
 
 // leasesAtOnce is how many leases are removed with one transaction in a store that limits its operations.
 const leasesAtOnce = 1000
 
-// apply writes a removal, as long as the pool's record is kv.
-func (p *Pool) apply(ctx context.Context, kv store.KV, plan removal) error {
-	same := store.Unchanged(kv)
+// apply writes a removal.
+func (p *Pool) apply(ctx context.Context, plan removal) error {
 	commit := func(conds []store.Cond, ops []store.Op) error {
 		r, err := p.ledger.Commit(ctx, conds, ops...)
 		if err == nil && !r.OK {
@@ -60,26 +65,29 @@ func (p *Pool) apply(ctx context.Context, kv store.KV, plan removal) error {
 		return err
 	}
 	for p.ledger.Batched && len(plan.leases) > leasesAtOnce {
-		if err := commit([]store.Cond{same}, plan.leases[:leasesAtOnce]); err != nil {
+		if err := commit(plan.conds, plan.leases[:leasesAtOnce]); err != nil {
 			return err
 		}
 		plan.leases = plan.leases[leasesAtOnce:]
 	}
-	return commit(append(plan.conds, same), slices.Concat(plan.last, plan.leases))
+	return commit(slices.Concat(plan.conds, plan.lastConds), slices.Concat(plan.last, plan.leases))
 }
 
-// poolRemoval returns what to write so that the pool is removed.
-func (p *Pool) poolRemoval(ctx context.Context, rec Record, shares []string) (removal, error) {
-	plan := removal{last: []store.Op{store.Del(Key(p.id))}}
+// planPool plans the removal of the pool, on the condition that no network has joined it since its shares were read.
+func (p *Pool) planPool(ctx context.Context, plan *removal, rec Record, shares map[string]share) error {
+	var newest int64
+	plan.last = []store.Op{store.Del(Key(p.id))}
+	for name, s := range shares {
+		newest = max(newest, s.rev)
+		plan.last = append(plan.last, store.Del(shareKey(Handle{p.id, name})))
+	}
+	plan.conds = append(plan.conds, store.NotNewer(SharePrefix+p.id+"/", newest))
 	leases, err := p.ledger.keys(ctx, leasePrefix+p.id+"/")
 	if err != nil {
-		return plan, err
+		return err
 	}
 	for _, key := range leases {
 		plan.leases = append(plan.leases, store.Del(key))
-	}
-	for _, key := range shares {
-		plan.last = append(plan.last, store.Del(key))
 	}
 	if c, err := option.ParseStored(rec.Options); err == nil && c.PoolName != "" {
 		plan.last = append(plan.last, store.Del(NameKey(c.PoolName, rec.Subnet.Addr().Is6())))
@@ -87,37 +95,74 @@ func (p *Pool) poolRemoval(ctx context.Context, rec Record, shares []string) (re
 	if rec.FromDefault {
 		plan.last = append(plan.last, store.Del(CarvedKey(rec.Subnet)))
 	}
-	return plan, nil
+	return nil
 }
 
-// shareRemoval returns what to write so that one share is removed. It writes the pool's record in any case: concurrent requests to the pool
-// must notice. A lease with further holders must be unchanged: it may have got more.
-func (p *Pool) shareRemoval(ctx context.Context, h Handle, rec Record) (removal, error) {
-	plan := removal{last: []store.Op{store.Del(shareKey(h))}}
+// planShare plans the removal of one share, on the condition that another one is left.
+func (p *Pool) planShare(ctx context.Context, plan *removal, h Handle, rec Record, shares map[string]share) error {
+	for name, s := range shares {
+		if name != h.Share {
+			plan.conds = append(plan.conds, store.Cond{Key: shareKey(Handle{p.id, name}), Rev: s.rev})
+			break
+		}
+	}
+	plan.last = []store.Op{store.Del(shareKey(h))}
+	held, err := p.leasesOf(ctx, h)
+	if err != nil {
+		return err
+	}
+	for _, l := range held {
+		if l.Addr != rec.Gateway {
+			plan.leases = append(plan.leases, store.Del(LeaseKey(p.id, l.Addr)))
+		}
+	}
+	if rec.Gateway.IsValid() {
+		return p.planGateway(ctx, plan, h, rec)
+	}
+	return nil
+}
+
+// planGateway plans what becomes of the gateway's lease when one share is removed: other shares may have it, too.
+func (p *Pool) planGateway(ctx context.Context, plan *removal, h Handle, rec Record) error {
+	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, rec.Gateway))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	lease, err := DecodeLease(kv)
+	if err != nil || !slices.Contains(lease.Holders, h.Share) {
+		return nil // a lease that cannot be read stays, as everywhere
+	}
+	plan.lastConds = append(plan.lastConds, store.Unchanged(kv))
+	if lease.Holders = without(lease.Holders, h.Share); len(lease.Holders) > 0 {
+		op, err := record.Put(kv.Key, lease)
+		plan.last = append(plan.last, op)
+		return err
+	}
+	rec.Gateway, rec.Invented = netip.Addr{}, false
+	op, err := record.Put(Key(p.id), rec)
+	plan.last = append(plan.last, op, store.Del(kv.Key))
+	return err
+}
+
+// leasesOf lists the leases of a handle: those that the replica has, or else, as before a removal by an operator, those in the store. A lease
+// that cannot be read stays, as everywhere.
+func (p *Pool) leasesOf(ctx context.Context, h Handle) ([]HeldLease, error) {
+	if p.cache != nil && p.cache.replica != nil {
+		if held, err := p.cache.replica.leasesOf(h); err == nil {
+			return held, nil
+		}
+	}
+	var held []HeldLease
 	err := p.ledger.Leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
-		lease, err := DecodeLease(kv)
-		if err != nil || !slices.Contains(lease.Holders, h.Share) {
-			return nil // a lease that cannot be read stays, as everywhere
+		if lease, err := DecodeLease(kv); err == nil && lease.isOf(h) {
+			held = append(held, HeldLease{a, kv.Rev, lease})
 		}
-		if lease.Holders = without(lease.Holders, h.Share); len(lease.Holders) > 0 {
-			op, err := record.Put(kv.Key, lease)
-			plan.conds, plan.last = append(plan.conds, store.Unchanged(kv)), append(plan.last, op)
-			return err
-		}
-		if a == rec.Gateway {
-			rec.Gateway, rec.Invented = netip.Addr{}, false
-			plan.conds, plan.last = append(plan.conds, store.Unchanged(kv)), append(plan.last, store.Del(kv.Key))
-			return nil
-		}
-		plan.leases = append(plan.leases, store.Del(kv.Key))
 		return nil
 	})
-	if err != nil {
-		return plan, err
-	}
-	op, err := record.Put(Key(p.id), rec)
-	plan.last = append(plan.last, op)
-	return plan, err
+	return held, err
 }
 
 // without returns holders without one.

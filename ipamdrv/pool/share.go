@@ -52,28 +52,40 @@ func creation(h Handle, rec Record, c option.Config, node string) (ops []store.O
 	return ops, err
 }
 
-// Join adds a network to a shared pool, whose record it rewrites unchanged: a concurrent removal of the pool must fail. created is that of the
-// request, node the owner.
+// Join adds a network to a shared pool. It does not write the pool's record, which all nodes would have to read again; a concurrent removal of
+// the pool has the condition that no share was made. created is that of the request, node the owner.
 func (p *Pool) Join(ctx context.Context, created ShareRecord, c option.Config) (Handle, error) {
 	h := Handle{ID: p.id, Share: NewID()}
 	op, err := record.Put(shareKey(h), created)
 	if err != nil {
 		return Handle{}, err
 	}
-	next := p.cache.rec
 	r, err := p.withUndo(ctx, Op{Do: ReleaseHandle, Share: h.Share}, func(ctx context.Context) (store.Result, error) {
-		return p.write(ctx, []store.Cond{store.Absent(op.Key)}, &next, op)
-	}, LocalHandle{h, next.Subnet, c.Prefetch})
+		return p.write(ctx, []store.Cond{store.Absent(op.Key)}, nil, op)
+	}, LocalHandle{h, p.cache.rec.Subnet, c.Prefetch})
 	if err == nil && !r.OK {
 		err = ErrChanged
 	}
 	if err != nil {
 		return Handle{}, err
 	}
+	p.setShare(h, r.Rev, created)
 	if p.cache != nil {
-		p.cache.shares[h.Share] = share{node: created.Node}
+		p.cache.replica.joined(h.Share)
 	}
 	return h, nil
+}
+
+// setShare caches what was written of a share; rev is 0 if the revision is not known.
+func (p *Pool) setShare(h Handle, rev int64, rec ShareRecord) {
+	switch {
+	case p.cache == nil:
+	case rev == 0:
+		delete(p.cache.shares, h.Share)
+		p.Invalidate()
+	default:
+		p.cache.shares[h.Share] = share{rev: rev, node: rec.Node, network: rec.Network}
+	}
 }
 
 // owner returns the node that owns a handle, "" for unknown.
@@ -88,8 +100,8 @@ func (s *cache) owner(h Handle) string {
 // have, and the removal of this node would not. It refuses to take a handle over from a removed node, because that ends.
 func (p *Pool) SetOwner(ctx context.Context, h Handle, node string) error {
 	owner := p.cache.owner(h)
-	if owner == node || !p.Has(h) || p.cache.shares[h.Share].unreadable {
-		return nil
+	if ok, err := p.Has(ctx, h); owner == node || err != nil || !ok || p.cache.shares[h.Share].unreadable {
+		return err
 	}
 	var conds []store.Cond
 	if owner != "" {
@@ -149,8 +161,8 @@ func (p *Pool) changeShare(ctx context.Context, h Handle, conds []store.Cond, ch
 	if err == nil && !r.OK {
 		err = ErrChanged
 	}
-	if err == nil && p.cache != nil {
-		p.cache.shares[h.Share] = share{node: rec.Node, network: rec.Network}
+	if err == nil {
+		p.setShare(h, r.Rev, rec)
 	}
 	return err
 }
