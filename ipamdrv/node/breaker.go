@@ -25,7 +25,9 @@ func (n *Node) IsUnavailable(err error) bool {
 }
 
 // failed returns true if err is of a store that could not be used.
-func failed(err error) bool { return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous) }
+func failed(err error) bool {
+	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous)
+}
 
 // Report opens the circuit breaker if err is a failure of the shared store.
 func (n *Node) Report(err error) {
