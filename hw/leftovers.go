@@ -86,7 +86,8 @@ func (t *Tuning) snapshot() *TuningSnapshot {
 // CleanNetdev removes what a container has left on a netdev: XDP and tcx programs, flow rules, and children in any namespace that
 // is known. It restores RSS, private flags, queues, rings and offloads, whether the container had an option for them or not. The
 // error says what could not be removed, such as a child in a namespace that only the container knows; the device must not be
-// used then. It matches ErrAway while the netdev is in a container; one that is gone counts as clean (nil).
+// used then. It matches ErrAway while the netdev is in a container; one that is gone counts as clean (nil). It is an
+// [*UnrestoredError] if nothing of the container is left, but the kernel refuses something that the host had.
 func (h *netdevs) CleanNetdev(id ID, was Snapshot) error {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrNotFound) {
@@ -98,9 +99,23 @@ func (h *netdevs) CleanNetdev(id ID, was Snapshot) error {
 	if was.Link != nil {
 		n.Name = was.Link.Name // for messages: it still has the one under which it was handed over
 	}
-	err = errors.Join(h.detachXDP(n, was.XDP), h.restoreTuned(n, was.Whole), h.restoreControls(n, was.Controls))
-	if err != nil || was.Shared {
+	refused, err := h.restoreWhole(n, was)
+	if err = errors.Join(h.detachXDP(n, was.XDP), err); err != nil {
 		return err
+	}
+	if err := h.removeChildren(n, was); err != nil {
+		return err
+	}
+	if len(refused) > 0 {
+		return &UnrestoredError{refused}
+	}
+	return nil
+}
+
+// removeChildren removes the children that a container has left on a netdev. One that had children before is not searched.
+func (h *netdevs) removeChildren(n Netdev, was Snapshot) error {
+	if was.Shared {
+		return nil
 	}
 	children, err := h.childrenElsewhere(n)
 	if err != nil {
@@ -173,9 +188,26 @@ func (h *netdevs) detachXDP(n Netdev, was XDP) error {
 	return &Error{Dev: n.Name, Op: "detach xdp programs", Err: fmt.Errorf("they come back: %w", ErrBusy)}
 }
 
+// restoreWhole restores how a netdev was tuned, and its controls. What concerns only the host's speed - queues, rings, RSS and rules
+// of its own - may be refused.
+func (h *netdevs) restoreWhole(n Netdev, was Snapshot) (refused []error, _ error) {
+	adding := adder{dev: n.Name}
+	var errs []error
+	if was.Whole != nil {
+		err := h.restoreTuned(n, &TuningSnapshot{Queues: was.Whole.Queues, Rings: was.Whole.Rings})
+		if err != nil && !errors.Is(err, ErrBusy) {
+			adding.refused, err = append(adding.refused, err), nil
+		}
+		errs = append(errs, err)
+		errs = append(errs, h.restoreTuned(n, &TuningSnapshot{Features: was.Whole.Features}))
+	}
+	errs = append(errs, h.restoreControls(n, was.Controls, &adding))
+	return adding.refused, errors.Join(append(errs, adding.errs...)...)
+}
+
 // restoreControls gives the controls of a netdev their values of before, and removes those that there were not. A program of the
 // host that is gone cannot be attached again: only its owner has it.
-func (h *netdevs) restoreControls(n Netdev, was []Control) error {
+func (h *netdevs) restoreControls(n Netdev, was []Control, adding *adder) error {
 	if was == nil {
 		return nil
 	}
@@ -192,8 +224,14 @@ func (h *netdevs) restoreControls(n Netdev, was []Control) error {
 	}
 	for _, c := range was {
 		same := func(o Control) bool { return o.is(c) && bytes.Equal(o.Body, c.Body) }
-		if c.Kind != ControlTCX && !slices.ContainsFunc(now, same) {
-			errs = append(errs, wrapped(n.Name, fmt.Sprintf("restore %s, which its container has changed", c), h.kernel.SetControl(n.Index, c)))
+		if c.Kind == ControlTCX || slices.ContainsFunc(now, same) {
+			continue
+		}
+		op, err := fmt.Sprintf("restore %s, which its container has changed", c), h.kernel.SetControl(n.Index, c)
+		if c.Kind == ControlRSS || !slices.ContainsFunc(now, c.is) {
+			adding.did(op, err)
+		} else {
+			errs = append(errs, wrapped(n.Name, op, err))
 		}
 	}
 	return errors.Join(errs...)

@@ -84,6 +84,18 @@ func (e *UnrestoredError) Error() string {
 	return strings.Join(parts, "; ")
 }
 
+// With adds what is missing to the error of a further step, which is nil, another UnrestoredError, or a failure, which is returned.
+func (e *UnrestoredError) With(err error) error {
+	var more *UnrestoredError
+	switch {
+	case e == nil || err != nil && !errors.As(err, &more):
+		return err
+	case more != nil:
+		return &UnrestoredError{slices.Concat(e.Errs, more.Errs)}
+	}
+	return e
+}
+
 // Unwrap returns the errors of what is missing.
 func (e *UnrestoredError) Unwrap() []error { return e.Errs }
 

@@ -1,9 +1,15 @@
 package netdrv_test
 
 import (
+	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -221,7 +227,7 @@ func TestControlThatStays(t *testing.T) {
 				controlled(m)
 				before := m.kernel.String()
 				m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
-				m.kernel.Stick("ens2", kind)
+				m.kernel.Stick("ens2", kind, syscall.EBUSY)
 				m.mustRun("a", "n")
 				m.meddle("a")
 				m.end("a")
@@ -229,10 +235,49 @@ func TestControlThatStays(t *testing.T) {
 				if _, _, err := m.run("b", "n"); err == nil || !strings.Contains(err.Error(), "is quarantined: ") || !strings.Contains(err.Error(), want) {
 					t.Errorf("error is %v\nwant %s", err, want)
 				}
-				m.kernel.Stick("ens2", "")
+				m.kernel.Stick("ens2", "", 0)
 				m.after(2 * time.Hour)
 				m.wantHost(before)
 				m.wantKeys("net/n")
+			})
+		})
+	}
+}
+
+// TestControlRefused: what concerns only the host's speed, or is a rule of its own, and what the driver refuses to take back, does not keep
+// a device out of use: one warning names it.
+func TestControlRefused(t *testing.T) {
+	t.Parallel()
+	for kind, c := range map[hw.ControlKind]struct {
+		change hw.Control
+		want   string
+	}{
+		hw.ControlRSS:      {hw.Control{Kind: hw.ControlRSS, Body: []byte{1, 1}}, "ens2: restore rss, which its container has changed: invalid argument"},
+		hw.ControlFlowRule: {hw.Control{Kind: hw.ControlFlowRule, Name: "4"}, "ens2: restore flow rule 4, which its container has changed: invalid argument"},
+	} {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				core, logs := observer.New(zapcore.WarnLevel)
+				m.log = zap.New(core)
+				m.restart()
+				controlled(m)
+				m.mustCreate("n", "netdevice=ens2", "mode=passthrough")
+				m.kernel.Stick("ens2", kind, syscall.EINVAL)
+				m.mustRun("a", "n")
+				m.kernel.InNS("a").Control("eth0", c.change)
+				m.end("a")
+				m.after(time.Hour)
+				var got []string
+				for _, e := range logs.FilterMessage("device restored, but the kernel refuses a part of what it had").All() {
+					got = append(got, fmt.Sprint(e.ContextMap()["err"]))
+				}
+				if len(got) != 1 || got[0] != c.want {
+					t.Errorf("warnings are %q, want %q", got, c.want)
+				}
+				m.wantKeys("net/n")
+				m.mustRun("b", "n")
+				m.end("b")
 			})
 		})
 	}

@@ -52,6 +52,7 @@ type link struct {
 	tuning    *hw.Tuning        // nil: as its driver makes it
 	controls  []hw.Control      // those that its driver has, and what else was set
 	stuck     hw.ControlKind    // of the controls that its driver does not change; "" for none
+	stuckWhy  syscall.Errno     // its answer
 }
 
 // virtual kinds are no hardware.

@@ -206,7 +206,7 @@ func (k *Kernel) SetControl(index int, c hw.Control) error {
 		case l.dev == nil && c.Kind != hw.ControlTCX:
 			return syscall.EOPNOTSUPP
 		case l.stuck == c.Kind:
-			return syscall.EBUSY
+			return l.stuckWhy
 		case c.Body != nil && c.Kind == hw.ControlTCX:
 			return syscall.EINVAL
 		}
@@ -241,12 +241,13 @@ func (n Namespace) Control(name string, c hw.Control) {
 	}
 }
 
-// Stick makes the controls of one kind of a link in the host ones that cannot be changed; "" ends that.
-func (k *Kernel) Stick(name string, kind hw.ControlKind) {
+// Stick has the driver of a link in the host answer with an error to changes of one kind of control; "" ends that.
+func (k *Kernel) Stick(name string, kind hw.ControlKind, why syscall.Errno) {
 	k.t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.needLocked(hostNS, name).stuck = kind
+	l := k.needLocked(hostNS, name)
+	l.stuck, l.stuckWhy = kind, why
 }
 
 // Tune sets an attribute of the tuning of a link in the namespace.

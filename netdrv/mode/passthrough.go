@@ -257,8 +257,9 @@ func (m passthrough) prepareProxy(ctx context.Context, a *alloc.Allocation) (hw.
 // Release restores the device, after what its container has left on it was removed: once, for the administrator may use it afterwards. A
 // bond's proxy goes first: it has the bond's MAC.
 func (m passthrough) Release(ctx context.Context, a *alloc.Allocation) error {
+	var unrestored *hw.UnrestoredError
 	if a.Child == nil && !a.Clean {
-		if err := m.host.CleanNetdev(a.Device, a.Snapshot); err != nil {
+		if err := m.host.CleanNetdev(a.Device, a.Snapshot); err != nil && !errors.As(err, &unrestored) {
 			return err
 		}
 		if err := m.allocations.MarkClean(ctx, a); err != nil {
@@ -272,9 +273,9 @@ func (m passthrough) Release(ctx context.Context, a *alloc.Allocation) error {
 	}
 	switch {
 	case a.Child == nil && a.State == alloc.Quarantined: // for so long that the administrator may have taken it into use
-		return m.host.RestoreInUse(a.Device, a.Snapshot)
+		return unrestored.With(m.host.RestoreInUse(a.Device, a.Snapshot))
 	case a.Child == nil:
-		return m.host.RestoreNetdev(a.Device, a.Snapshot)
+		return unrestored.With(m.host.RestoreNetdev(a.Device, a.Snapshot))
 	}
 	if err := m.host.RemoveChild(a.Device, a.Child.Kind); err != nil {
 		return err
