@@ -113,3 +113,32 @@ func TestInternalBeside(t *testing.T) {
 	Docker(t, "restart", "-t1", "c1")
 	check("restarted", "default via 10.74.0.254")
 }
+
+// TestStoreAway: while the etcd of STORE does not answer, a network with the engine's own addresses works as ever, and one with addresses of
+// the plugin is refused with the reason (moby/libnetwork#800, projectcalico/calico#5203).
+func TestStoreAway(t *testing.T) {
+	store := func(value string) {
+		Docker(t, "plugin", "disable", "-f", Plugin)
+		Docker(t, "plugin", "set", Plugin, "STORE="+value)
+		Docker(t, "plugin", "enable", Plugin)
+	}
+	store("etcd://127.0.0.1:1")
+	t.Cleanup(func() { store("bolt") })
+	veth(t, "pt0", "10.76.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	begun := time.Now()
+	Network(t, "n1", "-d", Plugin, "--subnet", "10.76.0.0/24", "--ipv6", "--subnet", "fd00:76::/64", "-o", "netdevice=pt0", "-o", "mode=macvlan",
+		"-o", "gateway=none")
+	Container(t, "c1", "--net", "n1")
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("network and container took %v", took)
+	}
+	if addrs := Exec(t, "c1", "ip", "-o", "addr", "show", "dev", "eth0"); !strings.Contains(addrs, "fd00:76::") {
+		t.Errorf("no IPv6 address: %s", addrs)
+	}
+	_, err := Try("docker", "network", "create", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.77.0.0/24", "-o", "netdevice=pt0", "-o",
+		"mode=macvlan", "own")
+	if err == nil || !strings.Contains(err.Error(), "etcd") {
+		t.Errorf("addresses of the plugin: %v", err)
+	}
+}
