@@ -98,6 +98,11 @@ func TestTwoPorts(t *testing.T) {
 			t.Errorf("%s is %s, %v; want %s", id, n.Name, err, name)
 		}
 	}
+	for _, other := range []hw.ID{"", "000:04:00.0", "0000:04:00.8", "0000:04:00", "0000:4:000.0", "0000:0G:00.0", "0000:04:00.00", "0000-04:00.0", "made:a"} {
+		if pci := other.PCI(); pci != "" {
+			t.Errorf("the PCI address of %q is %q", other, pci)
+		}
+	}
 	if pci := hw.ID("0000:04:00.0/1").PCI(); pci != "0000:04:00.0" {
 		t.Errorf("the function of port 1 is %q", pci)
 	}

@@ -24,7 +24,7 @@ func (id ID) IsPCI() bool { return id.PCI() != "" }
 // record has none.
 func (id ID) PCI() string {
 	pci, _, _ := strings.Cut(string(id), "/")
-	if !pciAddress.MatchString(pci) {
+	if !isPCI(pci) {
 		return ""
 	}
 	return pci

@@ -108,8 +108,13 @@ func (s sysfs) present(name string) (bool, error) {
 	return true, nil
 }
 
-// pciAddress is the kernel's form of a PCI address: domain:bus:device.function.
-var pciAddress = regexp.MustCompile(`^[0-9a-f]{4,}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$`)
+// isPCI reports whether s is a PCI address in the kernel's form, domain:bus:device.function, such as 0000:03:00.1.
+func isPCI(s string) bool {
+	hex := func(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }
+	domain, rest, _ := strings.Cut(s, ":")
+	return len(domain) >= 4 && hex(domain) && len(rest) == len("00:00.0") && hex(rest[:2]) && rest[2] == ':' && hex(rest[3:5]) &&
+		rest[5] == '.' && '0' <= rest[6] && rest[6] <= '7'
+}
 
 // parsePCI returns s in the form of the kernel. Users leave out domain 0000 and write capitals; both are accepted.
 func parsePCI(s string) (pci string, ok bool) {
@@ -117,7 +122,7 @@ func parsePCI(s string) (pci string, ok bool) {
 	if strings.Count(s, ":") == 1 {
 		s = "0000:" + s
 	}
-	return s, pciAddress.MatchString(s)
+	return s, isPCI(s)
 }
 
 // pciDir returns the directory of a PCI device, relative to the root of sysfs.
@@ -145,7 +150,7 @@ func pciOf(netdevDir string) string {
 	if virtioDevice.MatchString(path.Base(device)) {
 		device = path.Dir(device)
 	}
-	if pci := path.Base(device); pciAddress.MatchString(pci) {
+	if pci := path.Base(device); isPCI(pci) {
 		return pci
 	}
 	return ""

@@ -56,7 +56,7 @@ func (h *vfs) VFs(pf PF) ([]VF, error) {
 		if pci == "" {
 			return vfs, nil
 		}
-		if !pciAddress.MatchString(pci) {
+		if !isPCI(pci) {
 			return nil, &Error{Dev: pf.String(), Err: fmt.Errorf("virtfn%d leads to %q: %w", i, pci, ErrInvalid)}
 		}
 		vf, err := h.vf(pf, i, pci, links)

@@ -111,13 +111,7 @@ func (s *tree) dir(p string) {
 func (s *tree) file(p, text string, store func(string) error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	dir, name := s.dirLocked(path.Dir(p)), path.Base(p)
-	n := dir.entries[name]
-	if n == nil {
-		n = &node{name: name, parent: dir}
-		dir.entries[name] = n
-	}
-	n.text = text + "\n"
+	n := s.dirLocked(path.Dir(p)).attr(path.Base(p), text)
 	if store != nil {
 		n.store = store
 	}
@@ -125,9 +119,23 @@ func (s *tree) file(p, text string, store func(string) error) {
 
 // files makes or changes read-only attributes of one directory.
 func (s *tree) files(dir string, texts map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.dirLocked(dir)
 	for name, text := range texts {
-		s.file(path.Join(dir, name), text, nil)
+		d.attr(name, text)
 	}
+}
+
+// attr makes or changes an attribute of a directory.
+func (n *node) attr(name, text string) *node {
+	a := n.entries[name]
+	if a == nil {
+		a = &node{name: name, parent: n}
+		n.entries[name] = a
+	}
+	a.text = text + "\n"
+	return a
 }
 
 // link makes a symlink at p to target. As in sysfs it is relative and ends with the target's name, also where a few

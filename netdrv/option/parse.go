@@ -148,7 +148,7 @@ func (n *Network) ForContainer(own map[string]string) (Container, error) {
 		return Container{}, err
 	}
 	for _, name := range slices.Sorted(maps.Keys(given)) {
-		_, err := find(containerOptions(), name)
+		err := checkKnown(containerOptions(), name)
 		switch {
 		case err != nil && slices.ContainsFunc(options, func(o Option) bool { return o.Name == name }):
 			return Container{}, fmt.Errorf("option %s: cannot be given for one container; give it with docker network create", name)
@@ -225,16 +225,16 @@ func parseAll(n *Network, given map[string]string) error {
 
 // parseOne parses one option into n.
 func parseOne(n *Network, name, value string) error {
-	o, err := find(options, name)
+	o, err := known.Find(name)
 	switch {
 	case err != nil:
-		return err
+		return checkKnown(options, name)
 	case value == "":
 		return fmt.Errorf("option %s: has no value; allowed: %s", name, o.Values)
 	case len(value) > longest:
 		return fmt.Errorf("option %s: is %d bytes long; at most %d are allowed", name, len(value), longest)
 	}
-	return table(options).Parse(n, name, value)
+	return known.Parse(n, name, value)
 }
 
 // forMode refuses options that do nothing in the network's mode.

@@ -2,6 +2,7 @@ package option
 
 import (
 	"slices"
+	"strings"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/opttable"
@@ -45,8 +46,17 @@ func table(options []Option) opttable.Table[Network] {
 	return t
 }
 
-// find finds an option among some of the table's. The error lists their names in alphabetical order.
-func find(among []Option, name string) (row, error) { return table(among).Sorted().Find(name) }
+// known is the table of all options.
+var known = table(options)
+
+// checkKnown returns an error, which lists their names in alphabetical order, if name is none of some options of the table.
+func checkKnown(among []Option, name string) error {
+	if slices.ContainsFunc(among, func(o Option) bool { return strings.EqualFold(o.Name, name) }) {
+		return nil
+	}
+	_, err := table(among).Sorted().Find(name)
+	return err
+}
 
 // containerOptions returns the options that can be given for a container.
 func containerOptions() []Option {
