@@ -170,7 +170,8 @@ func (c controls) rss(name string) ([]hw.Control, error) {
 	return []hw.Control{{Kind: hw.ControlRSS, Body: m[4:]}}, nil
 }
 
-// setRSS sets what rss has read.
+// setRSS sets what rss has read. The driver's default is tried first, which is what most have: with a table that was set, a driver cannot
+// have fewer queues any more (net/ethtool/channels.c, ethnl_set_channels: netif_is_rxfh_configured, Linux 6.12).
 func (c controls) setRSS(name string, body []byte) error {
 	if len(body) < rxfhConfig-4 {
 		return unix.EINVAL
@@ -179,7 +180,31 @@ func (c controls) setRSS(name string, body []byte) error {
 	if len(m) != rxfhConfig+int(m.at(rxfhIndirSize))*4+int(m.at(rxfhKeySize)) {
 		return unix.EINVAL
 	}
+	if err := c.ioctl(name, newCommand(unix.ETHTOOL_SRSSH, rxfhConfig)); err == nil { // no table: the default
+		if now, err := c.rss(name); err == nil && len(now) == 1 && m.sameRSS(append(make(command, 4), now[0].Body...)) {
+			return nil
+		}
+	}
 	return c.ioctl(name, m)
+}
+
+// sameRSS returns true if the hash and the share of each queue are the same; the places of a queue in the table do not matter.
+func (c command) sameRSS(o command) bool {
+	if len(c) != len(o) || !bytes.Equal(c[4:rxfhConfig], o[4:rxfhConfig]) {
+		return false
+	}
+	shares := map[uint32]int{}
+	key := rxfhConfig + 4*int(c.at(rxfhIndirSize))
+	for at := rxfhConfig; at < key; at += 4 {
+		shares[c.at(at)]++
+		shares[o.at(at)]--
+	}
+	for _, more := range shares {
+		if more != 0 {
+			return false
+		}
+	}
+	return bytes.Equal(c[key:], o[key:])
 }
 
 // Offsets in struct ethtool_rxnfc and struct ethtool_rx_flow_spec.

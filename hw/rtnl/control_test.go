@@ -99,3 +99,54 @@ func TestFlowRules(t *testing.T) {
 		t.Errorf("rss of a nic without: %v, %v", got, err)
 	}
 }
+
+// An rssNIC has a table of four places for two queues and a key of two bytes; its default is its own.
+type rssNIC struct {
+	table      [4]uint32
+	configured bool
+}
+
+func (n *rssNIC) ioctl(_ string, c command) error {
+	size := c.at(rxfhIndirSize)
+	switch c.at(0) {
+	case unix.ETHTOOL_GRSSH:
+		c.put(rxfhIndirSize, 4)
+		c.put(rxfhKeySize, 2)
+		for i := range min(size, 4) {
+			c.put(rxfhConfig+4*int(i), n.table[i])
+		}
+	case unix.ETHTOOL_SRSSH:
+		n.configured = size > 0
+		n.table = [4]uint32{0, 1, 0, 1}
+		for i := range size {
+			n.table[i] = c.at(rxfhConfig + 4*int(i))
+		}
+	default:
+		return unix.EOPNOTSUPP
+	}
+	return nil
+}
+
+// TestRSS: a table that spreads flows as the default does is restored by the default, so that the number of queues can be changed; another
+// is set.
+func TestRSS(t *testing.T) {
+	t.Parallel()
+	for table, configured := range map[[4]uint32]bool{{0, 0, 1, 1}: false, {0, 1, 0, 1}: false, {0, 0, 0, 1}: true, {1, 1, 1, 1}: true} {
+		nic := &rssNIC{table: table}
+		c := controls{ioctl: nic.ioctl}
+		was, err := c.rss("nic")
+		if err != nil || len(was) != 1 {
+			t.Fatalf("%v, %v", was, err)
+		}
+		nic.table = [4]uint32{0, 0, 0, 0}
+		if err := c.setRSS("nic", was[0].Body); err != nil {
+			t.Error(err)
+		}
+		if nic.configured != configured || configured && nic.table != table {
+			t.Errorf("%v is restored as %v, configured: %v", table, nic.table, nic.configured)
+		}
+	}
+	if err := (controls{}).setRSS("nic", []byte{1}); err != unix.EINVAL {
+		t.Error(err)
+	}
+}
