@@ -70,11 +70,17 @@ var server = sync.OnceValues(func() (string, error) {
 // Start starts a cluster of n members with additional arguments and waits until it answers. The cluster stops when the test ends.
 func Start(t *testing.T, n int, args ...string) *Cluster {
 	t.Helper()
-	return start(t, n, nil, args...)
+	return start(t, n, nil, true, args...)
 }
 
-// start is Start; secure is the TLS configuration of clients, nil for no TLS.
-func start(t *testing.T, n int, secure *tls.Config, args ...string) *Cluster {
+// StartDirect is Start without relays between the members, for measurements. [Cluster.Direct] has the addresses for clients.
+func StartDirect(t *testing.T, n int, args ...string) *Cluster {
+	t.Helper()
+	return start(t, n, nil, false, args...)
+}
+
+// start is Start; secure is the TLS configuration of clients, nil for no TLS. relayed is false for members that reach each other directly.
+func start(t *testing.T, n int, secure *tls.Config, relayed bool, args ...string) *Cluster {
 	t.Helper()
 	binary, err := server()
 	if err != nil {
@@ -85,7 +91,7 @@ func start(t *testing.T, n int, secure *tls.Config, args ...string) *Cluster {
 	var peers []*relay
 	for i := range n {
 		peers = append(peers, newRelay(t, ports[2*i+1]))
-		initial = append(initial, fmt.Sprintf("m%d=http://%s", i, peers[i].addr))
+		initial = append(initial, fmt.Sprintf("m%d=http://%s", i, peerAddr(peers[i], relayed)))
 	}
 	c := &Cluster{t: t, secure: secure}
 	for i := range n {
@@ -93,7 +99,7 @@ func start(t *testing.T, n int, secure *tls.Config, args ...string) *Cluster {
 		m := &Member{t: t, dir: t.TempDir(), own: ports[2*i], relay: newRelay(t, ports[2*i]), peers: peers[i]}
 		m.args = append([]string{binary, "--name", fmt.Sprintf("m%d", i), "--data-dir", m.dir,
 			"--listen-client-urls", client, "--advertise-client-urls", client,
-			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", "http://" + peers[i].addr,
+			"--listen-peer-urls", peer, "--initial-advertise-peer-urls", "http://" + peerAddr(peers[i], relayed),
 			"--initial-cluster", strings.Join(initial, ","), "--log-level", "error"}, args...)
 		m.Start()
 		t.Cleanup(m.Kill)
@@ -101,6 +107,14 @@ func start(t *testing.T, n int, secure *tls.Config, args ...string) *Cluster {
 	}
 	c.Await()
 	return c
+}
+
+// peerAddr returns the address at which the other members reach the member behind r.
+func peerAddr(r *relay, relayed bool) string {
+	if relayed {
+		return r.addr
+	}
+	return r.member
 }
 
 // freePorts returns n free addresses of the loopback device.
@@ -127,12 +141,21 @@ func (c *Cluster) Endpoints() []string {
 	return all
 }
 
+// Direct returns the addresses at which the members listen, without relays.
+func (c *Cluster) Direct() []string {
+	var all []string
+	for _, m := range c.Members {
+		all = append(all, m.own)
+	}
+	return all
+}
+
 // Client returns a client of all members that bypasses the relays.
 func (c *Cluster) Client(t *testing.T) *clientv3.Client {
 	t.Helper()
 	var all []string
-	for _, m := range c.Members {
-		all = append(all, c.scheme()+m.own)
+	for _, addr := range c.Direct() {
+		all = append(all, c.scheme()+addr)
 	}
 	const silent = 6 // above zapcore.FatalLevel
 	logger, err := logutil.CreateDefaultZapLogger(silent)
@@ -165,6 +188,20 @@ func (c *Cluster) Await() {
 		c.t.Logf("output of %s:\n%s", m.own, &m.out)
 	}
 	c.t.Fatal("etcd does not answer")
+}
+
+// Leader returns the member that leads; nil if none says so, as during an election.
+func (c *Cluster) Leader() *Member {
+	client := c.Client(c.t)
+	for _, m := range c.Members {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		status, err := client.Status(ctx, c.scheme()+m.own)
+		cancel()
+		if err == nil && status.Leader == status.Header.MemberId {
+			return m
+		}
+	}
+	return nil
 }
 
 // Endpoint returns the address of the member's relay.

@@ -95,6 +95,6 @@ func (a *Authority) StartTLS() *Cluster {
 	}
 	roots := x509.NewCertPool()
 	roots.AddCert(a.cert)
-	return start(a.t, 1, &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}},
+	return start(a.t, 1, &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}}, true,
 		"--cert-file", cert, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", a.CA)
 }
