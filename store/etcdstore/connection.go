@@ -2,6 +2,7 @@ package etcdstore
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"strconv"
@@ -24,8 +25,9 @@ type connection struct {
 	closed atomic.Bool
 	events atomic.Int64 // number of connections to members that were opened or closed
 
-	mu     *semaphore.Weighted // a mutex with a context; guards client
+	mu     *semaphore.Weighted // a mutex with a context; guards the fields below
 	client *clientv3.Client    // nil until it is connected and the schema was checked
+	files  [sha256.Size]byte   // checksum of the files that the client was made with
 }
 
 // newConnection returns a connection without a client yet.
@@ -46,6 +48,10 @@ func (c *connection) get(ctx context.Context) (*clientv3.Client, error) {
 	if c.client != nil {
 		return c.client, nil
 	}
+	files, err := c.config.checksum()
+	if err != nil {
+		return nil, err
+	}
 	client, err := c.connect(ctx)
 	if err != nil {
 		return nil, err
@@ -53,8 +59,27 @@ func (c *connection) get(ctx context.Context) (*clientv3.Client, error) {
 	if err := c.checkSchema(ctx, client); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
-	c.client = client
+	c.client, c.files = client, files
 	return client, nil
+}
+
+// renew closes a client after an error that says that etcd refused its credentials, or that it refused etcd's certificate, if the files that
+// it was made with have changed since: a password or a CA was replaced. So there is one new client for each change. It returns true if the
+// next call of get returns another client.
+func (c *connection) renew(client *clientv3.Client, err error) bool {
+	if !refused(err) || c.mu.Acquire(c.ctx, 1) != nil {
+		return false
+	}
+	defer c.mu.Release(1)
+	if c.client != client || c.closed.Load() {
+		return c.client != client // another call was first
+	}
+	if files, err := c.config.checksum(); err != nil || files == c.files {
+		return false // with the same files, or half of the new ones, a new client is of no use
+	}
+	c.client = nil
+	_ = client.Close() // it is of no use any more; calls that use it end with an error and are retried
+	return true
 }
 
 // Keepalives detect a broken connection. A member refuses more than one in 5 s by default (--grpc-keepalive-min-time).
@@ -63,7 +88,7 @@ const (
 	keepAliveTimeout = 3 * time.Second
 )
 
-// connect makes a client. With a user it authenticates at once. It reads the files at each call.
+// connect makes a client from the files as they are now. With a user it authenticates at once.
 func (c *connection) connect(ctx context.Context) (*clientv3.Client, error) {
 	tls, err := c.config.tls()
 	if err != nil {

@@ -116,6 +116,21 @@ func (e *callError) remedyForCode() string {
 	}
 }
 
+// refused returns true for an error that says that etcd refused the credentials of the client, or that the client refused the certificate of
+// etcd or the other way round.
+func refused(err error) bool {
+	if why, ok := transportError(err); ok {
+		return strings.Contains(why, "tls: ") || strings.Contains(why, "x509: ")
+	}
+	switch codeOf(err) {
+	case codes.Unauthenticated, codes.PermissionDenied, codes.InvalidArgument:
+		return true
+	case codes.FailedPrecondition: // the user was made anew without a password, or authentication was switched off
+		return errors.Is(err, rpctypes.ErrAuthNotEnabled)
+	}
+	return false
+}
+
 // codeOf returns the status code of etcd's answer, or of gRPC if there was none.
 func codeOf(err error) codes.Code {
 	var answer rpctypes.EtcdError

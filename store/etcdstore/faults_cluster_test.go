@@ -10,8 +10,6 @@ import (
 	"testing"
 	"time"
 
-	clientv3 "go.etcd.io/etcd/client/v3"
-
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/etcdstore"
 	"github.com/mellanox/passthrough/store/storetest"
@@ -270,25 +268,7 @@ func TestEtcdCompaction(t *testing.T) {
 
 func TestEtcdUser(t *testing.T) {
 	c := etcdtest.Start(t, 1)
-	client := c.Client(t)
-	ctx := t.Context()
-	for _, step := range []func() error{
-		func() error { _, err := client.UserAdd(ctx, "root", "r"); return err },
-		func() error { _, err := client.UserGrantRole(ctx, "root", "root"); return err },
-		func() error { _, err := client.UserAdd(ctx, "plugin", "secret"); return err },
-		func() error { _, err := client.RoleAdd(ctx, "plugin"); return err },
-		func() error {
-			_, err := client.RoleGrantPermission(ctx, "plugin", "/p/", clientv3.GetPrefixRangeEnd("/p/"),
-				clientv3.PermissionType(clientv3.PermReadWrite))
-			return err
-		},
-		func() error { _, err := client.UserGrantRole(ctx, "plugin", "plugin"); return err },
-		func() error { _, err := client.AuthEnable(ctx); return err },
-	} {
-		if err := step(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	withUser(t, c.Client(t))
 	open := func(prefix, user, password string) error {
 		s := mustOpenEtcd(t, etcdstore.Config{Endpoints: c.Endpoints(), Prefix: prefix, User: user,
 			PasswordFile: fileOf(t, password)})

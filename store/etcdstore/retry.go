@@ -57,9 +57,25 @@ func (r *retrier) attempt(ctx context.Context, fn func(context.Context, *clientv
 		return false, r.record(err, &s)
 	}
 	s.sent.Store(false) // connecting sends requests of its own
+	var renewed atomic.Bool
+	s.onError = func(err error) { // before the client authenticates anew with what was refused, which takes etcd a tenth of a second of CPU
+		if r.store.conn.renew(client, err) {
+			renewed.Store(true)
+			cancel()
+		}
+	}
 	err = fn(ctx, client)
+	if err != nil && renewed.Load() {
+		err = &renewedError{err}
+	}
 	return s.sent.Load(), r.record(err, &s)
 }
+
+// renewedError is an error of a client that was replaced since, because the files of its credentials have changed: a retry is of use.
+type renewedError struct{ error }
+
+// Unwrap returns the cause.
+func (e *renewedError) Unwrap() error { return e.error }
 
 // record keeps the error for the call's error, unless it says no more than that time was up. It returns err.
 func (r *retrier) record(err error, s *sentState) error {
@@ -110,6 +126,10 @@ func (r *retrier) fail(ctx context.Context, kind error) *callError {
 // permanent returns true for an error after which a retry is of no use: etcd has refused the request, or the request cannot be made.
 func permanent(err error) bool {
 	var file *fileError
+	var renewed *renewedError
+	if errors.As(err, &renewed) {
+		return false
+	}
 	if errors.As(err, &file) || errors.Is(err, store.ErrRolledBack) {
 		return true
 	}
@@ -128,17 +148,22 @@ func permanent(err error) bool {
 type sentState struct {
 	sent atomic.Bool           // the request has left this host
 	err  atomic.Pointer[error] // gRPC's own error; the etcd client turns it into "deadline exceeded"
+
+	onError func(error) // called with each error of gRPC; nil for nothing
 }
 
 // sentKey is the key of the *sentState in a context.
 type sentKey struct{}
 
-// keepError is the interceptor that sets sentState.err.
+// keepError is the interceptor that sets sentState.err. It sees each request that the etcd client makes for one call.
 func keepError(ctx context.Context, method string, req, reply any, conn *grpc.ClientConn, invoke grpc.UnaryInvoker,
 	opts ...grpc.CallOption) error {
 	err := invoke(ctx, method, req, reply, conn, opts...)
 	if s, ok := ctx.Value(sentKey{}).(*sentState); ok && err != nil {
 		s.err.Store(&err)
+		if s.onError != nil {
+			s.onError(err)
+		}
 	}
 	return err
 }

@@ -1,6 +1,7 @@
 package etcdstore
 
 import (
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -54,6 +55,24 @@ func (c *Config) tls() (*tls.Config, error) {
 		return &pair, err
 	}
 	return t, nil
+}
+
+// checksum returns a checksum of the contents of all files that the client is made with.
+func (c *Config) checksum() (sum [sha256.Size]byte, err error) {
+	h := sha256.New()
+	for _, f := range []struct{ what, path string }{
+		{"ca", c.CA}, {"cert and key", c.Cert}, {"cert and key", c.Key}, {"password", c.PasswordFile}} {
+		if f.path == "" {
+			continue
+		}
+		text, err := os.ReadFile(f.path)
+		if err != nil {
+			return sum, &fileError{fmt.Errorf("%s: %w", f.what, err)}
+		}
+		fmt.Fprintf(h, "%d ", len(text))
+		h.Write(text)
+	}
+	return [sha256.Size]byte(h.Sum(nil)), nil
 }
 
 // password returns the first line of the password file.

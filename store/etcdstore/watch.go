@@ -94,6 +94,7 @@ func (e *etcd) watch(ctx context.Context, prefix string, rev *int64, fn func(sto
 	for resp := range client.Watch(ctx, e.keys.record(prefix), opts...) {
 		err := e.tell(resp, rev, fn)
 		if err != nil {
+			e.conn.renew(client, err)
 			return err
 		}
 	}

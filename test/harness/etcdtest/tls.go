@@ -98,3 +98,31 @@ func (a *Authority) StartTLS() *Cluster {
 	return start(a.t, 1, &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}}, true,
 		"--cert-file", cert, "--key-file", key, "--client-cert-auth", "--trusted-ca-file", a.CA)
 }
+
+// Rotate restarts the members of a cluster that StartTLS has started, with certificates that next has signed; only those are accepted of
+// clients from then on. The files of a have those of next.
+func (a *Authority) Rotate(c *Cluster, next *Authority) {
+	a.t.Helper()
+	cert, key := next.Sign("member")
+	own, err := tls.LoadX509KeyPair(cert, key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	for from, to := range map[string]string{next.CA: "ca.pem", cert: "member.pem", key: "member.key"} {
+		text, err := os.ReadFile(from)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(a.dir, to), text, 0o600)
+		}
+		if err != nil {
+			a.t.Fatal(err)
+		}
+	}
+	roots := x509.NewCertPool()
+	roots.AddCert(next.cert)
+	c.secure = &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}}
+	for _, m := range c.Members {
+		m.Kill()
+		m.Start()
+	}
+	c.Await()
+}
