@@ -65,17 +65,21 @@ func (ps *pools) flushAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	var newer error
 	for _, id := range ids {
 		p := ps.get(id)
 		if err := p.Lock(ctx); err != nil {
 			return err
 		}
 		err := p.UnlockAfter(func() error { return ps.flush(ctx, p) })
-		if err != nil {
+		switch {
+		case errors.Is(err, store.ErrNewer): // until this node is upgraded; other pools do not wait for that
+			newer = err
+		case err != nil:
 			return err
 		}
 	}
-	return nil
+	return newer
 }
 
 // flush does the ops of the outbox for one pool. The caller has the lock.
@@ -186,7 +190,7 @@ func (al *allocator) maintainHandle(ctx context.Context, h pool.Handle) error {
 		if errors.Is(err, pool.ErrLoading) && isClosedWithin(ctx, loaded, prefetchWait) {
 			continue
 		}
-		if errors.Is(err, ErrFull) || errors.Is(err, pool.ErrLoading) {
+		if errors.Is(err, ErrFull) || errors.Is(err, pool.ErrLoading) || errors.Is(err, store.ErrNewer) {
 			return nil
 		}
 		return err

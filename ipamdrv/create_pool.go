@@ -169,8 +169,6 @@ func (c *creator) checkSame(have pool.Record, q *poolRequest) error {
 			return pool.Refuse(ErrInvalid, "pool %q has %s for option %s; %s", name, is, o.Name, same)
 		}
 	}
-	if len(have.Options) != len(q.rec.Options) { // it has one that this version does not know
-		return pool.Refuse(ErrInvalid, "pool %q has other options; %s", name, same)
-	}
-	return nil
+	stored, err := option.ParseStored(have.Options)
+	return errors.Join(err, pool.RefuseNewer(fmt.Sprintf("%q", name), stored.Newer))
 }

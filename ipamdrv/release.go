@@ -13,7 +13,8 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// releaseAddress releases a lease: now, or, while a shared store is not available, later.
+// releaseAddress releases a lease: now, or later, while a shared store is not available, or until this node is upgraded so that it can read the
+// pool. The engine does not ask twice.
 func (ps *pools) releaseAddress(ctx context.Context, h pool.Handle, a netip.Addr) error {
 	now := time.Now()
 	err := ps.node.Unavailable()
@@ -21,7 +22,7 @@ func (ps *pools) releaseAddress(ctx context.Context, h pool.Handle, a netip.Addr
 		err = ps.releaseAddressNow(ctx, h, a, now)
 		ps.node.Report(err)
 	}
-	if !ps.node.IsUnavailable(err) {
+	if !ps.node.IsUnavailable(err) && (ps.node == nil || !errors.Is(err, store.ErrNewer)) {
 		return err
 	}
 	ps.log.Warn("address is released later", zap.Stringer("address", a), zap.Stringer("id", h), zap.Error(err))

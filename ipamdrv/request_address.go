@@ -160,11 +160,13 @@ func allocateOnce(ctx context.Context, p *pool.Pool, q addressRequest, probe poo
 }
 
 // prefetched takes a prefetched address if that helps against a failure: the store is not available, or the pool is full. Otherwise it returns
-// the failure. After a rollback of the store nothing is taken: another node may get the same address.
+// the failure. After a rollback of the store nothing is taken: another node may get the same address. Nor is it by a node that the store
+// refuses because a newer version is needed.
 func (al *allocator) prefetched(ctx context.Context, handle string, q addressRequest, failure error) (string, error) {
 	n := al.pools.node
 	h, ok := pool.ParseHandle(handle)
-	helps := n.IsUnavailable(failure) && !errors.Is(failure, store.ErrRolledBack) || errors.Is(failure, ErrFull)
+	refused := errors.Is(failure, store.ErrRolledBack) || errors.Is(failure, store.ErrNewer)
+	helps := n.IsUnavailable(failure) && !refused || errors.Is(failure, ErrFull)
 	if !ok || !q.any() || ctx.Err() != nil || !helps {
 		return "", failure
 	}

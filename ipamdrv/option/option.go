@@ -31,6 +31,10 @@ type Config struct {
 	Probe      string // device on which addresses are probed; "" for none
 	SLAAC      bool   // IPv6 addresses are link-local and random
 	Prefetch   int    // addresses that each node leases ahead for each of its networks
+
+	// Newer are the options of a stored pool, as NAME=VALUE, that this version does not know, or whose values it does not know: a newer
+	// version made the pool. This version cannot obey them, so that it must not allocate.
+	Newer []string
 }
 
 // Option is a row of the table.
@@ -217,13 +221,23 @@ func Parse(users map[string]string) (Config, error) {
 // numeric are the options whose value is a number or a duration.
 var numeric = []string{"prefetch", "quarantine", "sticky"}
 
-// ParseStored parses the options of a pool's record. Older versions accepted some numbers and durations that Parse refuses, such as 010.
+// ParseStored parses the options of a pool's record. Older versions accepted some numbers and durations that Parse refuses, such as 010; what
+// newer versions may have accepted is in the config's Newer.
 func ParseStored(stored map[string]string) (Config, error) {
-	options := maps.Clone(stored)
-	for _, name := range numeric {
-		if v, given := options[name]; given {
-			options[name] = number.Canonical(v)
+	options := map[string]string{}
+	var newer []string
+	for _, name := range slices.Sorted(maps.Keys(stored)) {
+		value := stored[name]
+		if slices.Contains(numeric, name) {
+			value = number.Canonical(value)
 		}
+		if !slices.Contains(table.Names(), name) || table.Parse(&Config{}, name, value) != nil {
+			newer = append(newer, fmt.Sprintf("%.64s=%.64s", name, stored[name]))
+			continue
+		}
+		options[name] = value
 	}
-	return Parse(options)
+	c, err := Parse(options)
+	c.Newer = newer
+	return c, err
 }

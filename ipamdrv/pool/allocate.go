@@ -17,6 +17,9 @@ const collisionsMax = 64
 // transaction removes some cooldowns that have expired. In a store that nodes share the error matches [ErrLoading] if the leases that were
 // read so far do not tell which address is free.
 func (p *Pool) Allocate(ctx context.Context, lease Lease, probe Probe) (netip.Addr, error) {
+	if err := p.cache.checkObeyed(); err != nil {
+		return netip.Addr{}, err
+	}
 	for range collisionsMax {
 		s := p.cache
 		if s.loading() && (s.config.Sticky > 0 || s.config.Lowest) {

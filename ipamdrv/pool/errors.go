@@ -3,6 +3,9 @@ package pool
 import (
 	"errors"
 	"fmt"
+	"strings"
+
+	"github.com/mellanox/passthrough/store"
 )
 
 // Errors that callers can match with errors.Is. The store's own errors come through, see package store.
@@ -34,6 +37,15 @@ type refusal struct {
 // Refuse returns an error with this text that matches kind.
 func Refuse(kind error, format string, args ...any) error {
 	return &refusal{kind: kind, text: fmt.Sprintf(format, args...)}
+}
+
+// RefuseNewer returns the error for a pool that has such options of newer versions, nil for none. The error matches [store.ErrNewer].
+func RefuseNewer(pool string, options []string) error {
+	if len(options) == 0 {
+		return nil
+	}
+	return Refuse(store.ErrNewer, "pool %s has option %s of a newer version of the plugin, which this one does not know; upgrade the plugin on "+
+		"this node", pool, strings.Join(options, " and "))
 }
 
 // Invalid returns err as an error that matches [ErrInvalid], nil for nil.

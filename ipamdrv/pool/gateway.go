@@ -17,6 +17,9 @@ func (p *Pool) AllocateGateway(ctx context.Context, a netip.Addr, lease Lease) (
 		return netip.Addr{}, false, err
 	}
 	s := p.cache
+	if err := s.checkObeyed(); err != nil {
+		return netip.Addr{}, false, err
+	}
 	if s.config.Gateway.None {
 		return p.noGateway(ctx, a)
 	}

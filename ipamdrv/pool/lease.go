@@ -71,6 +71,11 @@ func (s *cache) distrust(some []netip.Addr) {
 	}
 }
 
+// checkObeyed returns an error if the pool has options that this version cannot obey. What the pool has given can be released all the same.
+func (s *cache) checkObeyed() error {
+	return RefuseNewer(s.Prefix.String(), s.config.Newer)
+}
+
 // checkLeasable returns an error for an address that the pool cannot have.
 func (s *cache) checkLeasable(a netip.Addr) error {
 	switch what := s.Reserved(a); {
@@ -110,6 +115,9 @@ func (p *Pool) inUse(ctx context.Context, a netip.Addr) error {
 // AllocateExact leases the address that was requested. It probes an address that a container requests, but not one of --aux-address, which
 // is in use by design.
 func (p *Pool) AllocateExact(ctx context.Context, a netip.Addr, lease Lease, probe Probe) error {
+	if err := p.cache.checkObeyed(); err != nil {
+		return err
+	}
 	if err := p.cache.checkLeasable(a); err != nil {
 		return err
 	}
@@ -224,9 +232,9 @@ func (p *Pool) endLease(ctx context.Context, a netip.Addr, kv store.KV, cooldown
 	return true, nil
 }
 
-// wantsCooldown returns true if the pool's options want a cooldown after this lease.
+// wantsCooldown returns true if the pool's options want a cooldown after this lease, or may want it: nodes that know these options end it.
 func (s *cache) wantsCooldown(released Lease) bool {
-	return s.config.Quarantine > 0 || s.config.Sticky > 0 && len(released.identityKeys()) > 0
+	return len(s.config.Newer) > 0 || s.config.Quarantine > 0 || s.config.Sticky > 0 && len(released.identityKeys()) > 0
 }
 
 // expire expires the cooldowns that have lasted long enough.
