@@ -60,6 +60,7 @@ func runThroughFaults(t *testing.T, seed uint64) {
 		t.Errorf("the ledger has %v, the engines %v", got, e.has)
 	}
 	for i, n := range e.nodes {
+		checkReplicas(t, n)
 		n.releasePool(e.pools[i])
 	}
 	if left := keys(t, under, "ipam/"); len(left) > 0 {

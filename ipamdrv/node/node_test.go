@@ -161,7 +161,7 @@ func TestPrefetched(t *testing.T) {
 
 	// The shared store has the lease of the first, whose op is pending, and one that was leased just before the process ended.
 	third := netip.MustParseAddr("10.0.0.4")
-	found := func(pool.Handle) (map[netip.Addr]pool.Lease, error) {
+	found := func(context.Context, pool.Handle) (map[netip.Addr]pool.Lease, error) {
 		return map[netip.Addr]pool.Lease{first: {Token: "ahead 1"}, second: {Token: "ahead 0"}, third: {Token: "ahead 2"}}, nil
 	}
 	f.must(f.n.Reconcile(t.Context(), handle, found))

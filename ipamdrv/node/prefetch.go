@@ -116,14 +116,14 @@ func (n *Node) AddPrefetched(ctx context.Context, h pool.Handle, a netip.Addr, l
 
 // Reconcile adds, once, the addresses that were leased ahead for a handle just before this node's process ended. found returns what the shared
 // store has. The caller has the lock on the pool, so that no op of it is done meanwhile; an address that was taken is in such an op.
-func (n *Node) Reconcile(ctx context.Context, h pool.Handle, found func(pool.Handle) (map[netip.Addr]pool.Lease, error)) error {
+func (n *Node) Reconcile(ctx context.Context, h pool.Handle, found func(context.Context, pool.Handle) (map[netip.Addr]pool.Lease, error)) error {
 	n.mu.Lock()
 	reconciled := n.reconciled[h.String()]
 	n.mu.Unlock()
 	if reconciled {
 		return nil
 	}
-	leases, err := found(h)
+	leases, err := found(ctx, h)
 	if err != nil {
 		return err
 	}

@@ -51,13 +51,15 @@ func (p *Pool) checkReplica(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("pool %s: %w", p.id, err)
 	}
-	for _, c := range []*cache{s, stored} {
-		for a := range c.cooldowns.all {
-			c.markTaken(a)
-		}
+	known := func(c *cache, n uint64) bool {
+		_, cooling := c.cooldowns.all[c.Addr(n)]
+		return cooling || c.taken.Has(n)
 	}
-	if !s.taken.Equal(stored.taken) {
-		return fmt.Errorf("pool %s: the replica has %d addresses, the store %d, or they differ", p.id, s.taken.Len(), stored.taken.Len())
+	for n := s.Lo; n <= s.Hi; n++ {
+		if here, there := known(s, n), known(stored, n); here != there {
+			return fmt.Errorf("pool %s: %s has a lease in the replica: %v (%+v), in the store: %v", p.id, s.Addr(n), here,
+				s.cooldowns.all[s.Addr(n)], there)
+		}
 	}
 	return nil
 }

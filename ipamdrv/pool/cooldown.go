@@ -171,7 +171,7 @@ func (c *cooldowns) expired(a netip.Addr) []netip.Addr {
 	}
 	var some []netip.Addr
 	for _, q := range c.expiredQueue[:min(len(c.expiredQueue), removeAtOnce)] {
-		if !c.outdated(q) && q.addr != a {
+		if !c.outdated(q) && c.all[q.addr].expired && q.addr != a {
 			some = append(some, q.addr)
 		}
 	}

@@ -44,7 +44,7 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 	case !r.OK && r.Failed.Key == op.Key:
 		return errTaken
 	case !r.OK:
-		s.distrust(expired)
+		s.distrust(r.Failed)
 		return p.lease(ctx, a, lease, next)
 	}
 	for _, b := range expired {
@@ -62,10 +62,10 @@ func (s *cache) setLease(a netip.Addr, rev int64, lease Lease) {
 	s.replica.wrote(a, rev, &lease)
 }
 
-// distrust drops what is cached of these addresses, of which another node has changed one. They count as taken until the replica is told what
-// they are.
-func (s *cache) distrust(some []netip.Addr) {
-	for _, a := range some {
+// distrust drops the cooldown whose record another node has changed, so that the condition on it has failed. The address counts as taken until
+// the replica is told what it is.
+func (s *cache) distrust(failed store.Cond) {
+	if a, ok := addressOf(failed.Key); ok {
 		s.cooldowns.remove(a)
 		s.markTaken(a)
 	}
@@ -291,13 +291,34 @@ func (p *Pool) Assign(ctx context.Context, op Op) error {
 
 // Prefetched returns the leases of a handle that were leased ahead. A lease that cannot be read is none of them. In a store that nodes share
 // the error matches [ErrLoading] until all leases were read.
-func (p *Pool) Prefetched(h Handle) (map[netip.Addr]Lease, error) {
+func (p *Pool) Prefetched(ctx context.Context, h Handle) (map[netip.Addr]Lease, error) {
 	all, err := p.cache.replica.leasesOf(h)
 	found := map[netip.Addr]Lease{}
 	for _, l := range all {
-		if l.Kind == Prefetched {
-			found[l.Addr] = l.Lease
+		if l.Kind != Prefetched {
+			continue
+		}
+		// The replica is a hint, and may have what was given to a container since.
+		lease, ok, err := p.leaseOf(ctx, h, l.Addr)
+		if err != nil {
+			return nil, err
+		}
+		if ok && lease.Kind == Prefetched {
+			found[l.Addr] = lease
 		}
 	}
 	return found, err
+}
+
+// leaseOf reads the lease of an address. It returns false if the network of h has none, and for a record that cannot be read.
+func (p *Pool) leaseOf(ctx context.Context, h Handle, a netip.Addr) (Lease, bool, error) {
+	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, a))
+	if errors.Is(err, store.ErrNotFound) {
+		return Lease{}, false, nil
+	}
+	if err != nil {
+		return Lease{}, false, err
+	}
+	lease, err := DecodeLease(kv)
+	return lease, err == nil && lease.isOf(h), nil
 }

@@ -61,8 +61,8 @@ func (l Ledger) keys(ctx context.Context, prefix string) ([]string, error) {
 }
 
 // Commit runs one transaction, whose first operation must change its record. In a shared store it has the condition that this node is a
-// member. If the answer is lost, Commit reads the first record back: if the write is there, the result is OK, with revision 0 because the
-// true one is not known.
+// member. If the answer is lost, Commit reads the first record back: if the write is there, the result is OK. Its revision is 0, for unknown,
+// if the first operation is a deletion.
 func (l Ledger) Commit(ctx context.Context, conds []store.Cond, ops ...store.Op) (store.Result, error) {
 	if l.Member != nil {
 		member, err := l.Member.Cond(ctx)
@@ -83,9 +83,10 @@ func (l Ledger) Commit(ctx context.Context, conds []store.Cond, ops ...store.Op)
 	}
 	kv, readErr := l.Store.Get(ctx, ops[0].Key)
 	switch {
-	case errors.Is(readErr, store.ErrNotFound) && ops[0].Value == nil,
-		readErr == nil && ops[0].Value != nil && bytes.Equal(kv.Value, ops[0].Value):
+	case errors.Is(readErr, store.ErrNotFound) && ops[0].Value == nil:
 		return store.Result{OK: true}, nil
+	case readErr == nil && ops[0].Value != nil && bytes.Equal(kv.Value, ops[0].Value):
+		return store.Result{OK: true, Rev: kv.Rev}, nil
 	case readErr != nil && !errors.Is(readErr, store.ErrNotFound):
 		return store.Result{}, fmt.Errorf("%w (%w)", err, readErr)
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/mellanox/passthrough/ipamdrv/addr"
@@ -143,6 +144,12 @@ func Key(id string) string { return Prefix + id }
 
 // LeaseKey returns the key of a lease.
 func LeaseKey(id string, a netip.Addr) string { return leasePrefix + id + "/" + a.String() }
+
+// addressOf returns the address of the key of a lease.
+func addressOf(key string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(key[strings.LastIndexByte(key, '/')+1:])
+	return a, err == nil
+}
 
 // shareKey returns the key of a share's record.
 func shareKey(h Handle) string { return SharePrefix + h.ID + "/" + h.Share }

@@ -112,7 +112,15 @@ func (p *Pool) planShare(ctx context.Context, plan *removal, h Handle, rec Recor
 		return err
 	}
 	for _, l := range held {
-		if l.Addr != rec.Gateway {
+		if l.Addr == rec.Gateway {
+			continue
+		}
+		// The replica is a hint, and may have what was released since and is another node's now. What is this share's changes by this node alone.
+		_, ok, err := p.leaseOf(ctx, h, l.Addr)
+		if err != nil {
+			return err
+		}
+		if ok {
 			plan.leases = append(plan.leases, store.Del(LeaseKey(p.id, l.Addr)))
 		}
 	}

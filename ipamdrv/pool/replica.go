@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -60,7 +59,6 @@ func (p *Pool) Follow(shares ...string) {
 			return
 		}
 		r.stop()
-		s.taken, s.cooldowns = addr.NewBitmap(), cooldowns{}
 	}
 	ctx, end := context.WithCancel(context.Background())
 	r := &replica{end: end, stopped: ctx.Done(), shared: s.config.PoolName != "", shares: map[string]bool{}}
@@ -79,12 +77,18 @@ func (r *replica) joined(name string) {
 	}
 }
 
-// reset makes the replica one that has read nothing.
+// reset makes the replica one that has read nothing, before the watch begins.
 func (r *replica) reset() {
 	r.rev = 0
 	if r.loaded == nil || r.complete() { // requests may wait for it
 		r.loaded = make(chan struct{})
 	}
+	r.written, r.held = map[netip.Addr]int64{}, map[netip.Addr]HeldLease{}
+}
+
+// begin forgets what is known of leases from before the watch: nothing would tell that it has ended.
+func (r *replica) begin(s *cache) {
+	s.taken, s.cooldowns = addr.NewBitmap(), cooldowns{}
 	r.written, r.held = map[netip.Addr]int64{}, map[netip.Addr]HeldLease{}
 }
 
@@ -164,10 +168,7 @@ func (r *replica) run(ctx context.Context, p *Pool) {
 			return
 		}
 		if errors.Is(err, store.ErrCompacted) {
-			failures, err = 1, r.locked(ctx, p, func(s *cache) {
-				s.taken, s.cooldowns = addr.NewBitmap(), cooldowns{}
-				r.reset()
-			})
+			failures, err = 1, r.locked(ctx, p, func(*cache) { r.reset() })
 		}
 		if err != nil && retry.Sleep(ctx, watchBackoff.Jittered(failures)) != nil {
 			return
@@ -181,7 +182,10 @@ func (r *replica) watch(ctx context.Context, p *Pool) error {
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	defer cancel()
-	started := false
+	started := r.rev > 0 && !r.complete()
+	if started { // the watch goes on
+		reading.Go(func() { r.readAll(ctx, p) })
+	}
 	return store.Watch(ctx, p.ledger.Store, leasePrefix+p.id+"/", r.rev, func(c store.Changes) error {
 		err := r.locked(ctx, p, func(s *cache) { r.apply(s, c) })
 		if err == nil && !started && !r.complete() { // all that is read from now on is not older than what was told
@@ -234,6 +238,9 @@ func (r *replica) readAll(ctx context.Context, p *Pool) {
 
 // apply applies what the watch has told.
 func (r *replica) apply(s *cache, c store.Changes) {
+	if r.rev == 0 { // the first: changes before it, as the end of a lease that has collided, are not told
+		r.begin(s)
+	}
 	for _, e := range c.Events {
 		if a, ok := r.set(s, e); ok && !r.complete() {
 			r.written[a] = e.Rev // a page that comes later may be older
@@ -258,8 +265,8 @@ func (r *replica) forget() {
 // set sets the lease of one address as a record has it, and returns the address. It returns false for a record that is older than what is
 // known, and for one of no address of the pool.
 func (r *replica) set(s *cache, e store.Event) (netip.Addr, bool) {
-	a, err := netip.ParseAddr(e.Key[strings.LastIndexByte(e.Key, '/')+1:])
-	if err != nil || !s.Prefix.Contains(a) || e.Rev < r.written[a] {
+	a, ok := addressOf(e.Key)
+	if !ok || !s.Prefix.Contains(a) || e.Rev < r.written[a] {
 		return a, false
 	}
 	if r.held[a].Rev == e.Rev || s.cooldowns.rev(a) == e.Rev { // a cooldown may have expired since
