@@ -22,6 +22,7 @@ type config struct {
 	store          string // the store of pools and leases, see parseStore
 	requireMAC     bool
 	defaultPools   string // see ipamdrv.ParseDefaultPools
+	refusal        error  // why a setting of the right form is refused, while the settings are read
 }
 
 // A setting is one variable of the environment.
@@ -66,9 +67,11 @@ var settings = []setting{
 		return err == nil
 	}},
 	{"STORE", storeBolt, "bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX&ca=FILE&cert=FILE&key=FILE&user=NAME" +
-		"&password-file=FILE", func(c *config, v string) bool {
-		_, err := parseStore(v, c.stateDir)
-		c.store = v
+		"&password-file=FILE&insecure=yes", func(c *config, v string) bool {
+		etcd, err := parseStore(v, c.stateDir)
+		if c.store = v; etcd != nil {
+			c.refusal = err
+		}
 		return err == nil
 	}},
 	{"DEFAULT_POOLS", "", "subnets such as 10.200.0.0/16:24,fd00:200::/48:64", func(c *config, v string) bool {
@@ -92,7 +95,11 @@ func configFrom(getenv func(name string) string) (config, error) {
 			value = s.byDefault
 		}
 		if !s.set(&c, value) {
-			bad = append(bad, fmt.Errorf("environment: %s=%q: must be %s", s.name, withoutPassword(value), s.allowed))
+			err := fmt.Errorf("environment: %s=%q: must be %s", s.name, withoutPassword(value), s.allowed)
+			if c.refusal != nil {
+				err, c.refusal = fmt.Errorf("environment: %s=%q: %w", s.name, withoutPassword(value), c.refusal), nil
+			}
+			bad = append(bad, err)
 		}
 	}
 	return c, errors.Join(bad...)

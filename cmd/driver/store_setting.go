@@ -18,7 +18,8 @@ const (
 	defaultPrefix = "/passthrough"
 )
 
-// parseStore parses the setting STORE, which says where pools and addresses are kept. It returns nil for this node's own ledger. File
+// parseStore parses the setting STORE, which says where pools and addresses are kept. It returns nil for this node's own ledger, and both a
+// configuration and an error if that has the right form and is refused. File
 // names are relative to the state directory, which both the plugin and an administrator of the host can see.
 func parseStore(text, stateDir string) (*etcdstore.Config, error) {
 	if text == storeBolt {
@@ -78,6 +79,11 @@ func setEtcd(c *etcdstore.Config, name string, values []string, stateDir string)
 		return file(&c.Key)
 	case "password-file":
 		return file(&c.PasswordFile)
+	case "insecure":
+		c.Insecure = true
+		if value != "yes" {
+			return errors.New("insecure is yes or not there")
+		}
 	default:
 		return fmt.Errorf("there is no parameter %s", name)
 	}

@@ -19,8 +19,14 @@ func TestParseStore(t *testing.T) {
 			Endpoints: []string{"n1:2379", "[fd00::1]:2379"}, Prefix: "/dc1/passthrough",
 			CA: "/data/etcd/ca.pem", Cert: "/data/c.pem", Key: "/etc/k.pem", User: "u", PasswordFile: "/data/pw",
 		},
+		"etcd://n1:2379?insecure=yes&user=u&password-file=pw": {
+			Endpoints: []string{"n1:2379"}, Prefix: "/passthrough", User: "u", PasswordFile: "/data/pw", Insecure: true,
+		},
 	} {
 		got, err := parseStore(text, "/data")
+		if _, bad := configFrom(env("STORE=" + text)); bad != nil {
+			t.Errorf("%s: %v", text, bad)
+		}
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v\n%s", text, err, diff)
 		}
@@ -42,6 +48,9 @@ func TestParseStoreRefusals(t *testing.T) {
 		"etcd://n1:2379?ca=a&ca=b":        "ca must be there once and not be empty",
 		"etcd://n1:2379?cert=a&key=b":     "etcd: a certificate of our own needs the CA of etcd's, too",
 		"etcd://n1:2379?password=secret1": "there is no parameter password",
+		"etcd://n1:2379?insecure=no":      "insecure is yes or not there",
+		"etcd://n1:2379?user=u&password-file=pw": "etcd: without TLS the password crosses the network in clear: give etcd a certificate " +
+			"and set ca, or set insecure=yes if this network is trusted",
 	} {
 		if _, err := parseStore(text, "/data"); err == nil || err.Error() != want {
 			t.Errorf("%s:\ngot  %v\nwant %s", text, err, want)
@@ -67,9 +76,14 @@ func TestPasswordIsNotShown(t *testing.T) {
 			t.Errorf("the error shows the password: %v", err)
 		}
 	}
+	_, refused := configFrom(env("STORE=etcd://n1:2379?user=u&password-file=pw"))
+	if refused == nil || !strings.HasPrefix(refused.Error(),
+		`environment: STORE="etcd://n1:2379?user=u&password-file=pw": etcd: without TLS the password crosses the network in clear`) {
+		t.Errorf("the error does not say why: %v", refused)
+	}
 	_, err := configFrom(env("STORE=etcd://root:hidden@n1:2379"))
 	const want = `environment: STORE="etcd://***@n1:2379": must be bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX` +
-		`&ca=FILE&cert=FILE&key=FILE&user=NAME&password-file=FILE`
+		`&ca=FILE&cert=FILE&key=FILE&user=NAME&password-file=FILE&insecure=yes`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)
 	}

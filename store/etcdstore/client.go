@@ -26,8 +26,10 @@ type Config struct {
 	// certificate, for members that demand one.
 	CA, Cert, Key string
 
-	// User is the etcd user, if etcd demands one; the password is the first line of PasswordFile.
+	// User is the etcd user, if etcd demands one; the password is the first line of PasswordFile. Without CA it goes over the network in
+	// clear, which has to be allowed with Insecure.
 	User, PasswordFile string
+	Insecure           bool
 }
 
 // Check refuses a configuration that cannot work.
@@ -41,6 +43,9 @@ func (c *Config) Check() error {
 		return errors.New("etcd: a certificate of our own needs the CA of etcd's, too")
 	case (c.User == "") != (c.PasswordFile == ""):
 		return errors.New("etcd: a user and the file of its password go together")
+	case c.User != "" && c.CA == "" && !c.Insecure:
+		return errors.New("etcd: without TLS the password crosses the network in clear: give etcd a certificate and set ca, or set " +
+			"insecure=yes if this network is trusted")
 	}
 	return nil
 }

@@ -121,7 +121,7 @@ func TestEtcdNewPassword(t *testing.T) {
 	c := etcdtest.Start(t, 1, "--bcrypt-cost=4")
 	withUser(t, c.Client(t))
 	file := fileOf(t, "secret\n")
-	s := mustOpenEtcd(t, etcdstore.Config{Endpoints: c.Endpoints(), Prefix: "/p", User: "plugin", PasswordFile: file})
+	s := mustOpenEtcd(t, etcdstore.Config{Endpoints: c.Endpoints(), Prefix: "/p", User: "plugin", PasswordFile: file, Insecure: true})
 	defer s.Close()
 	storetest.Put(t, s, "a", "1")
 	seen := watched(t, s, "w/")

@@ -88,6 +88,8 @@ func (e *callError) remedy() string {
 	case errors.Is(e.cause, store.ErrRolledBack):
 		return "it seems to be restored from a backup, which may show addresses as free that are in use; once that is " +
 			"put right, tell this node with driver accept"
+	case errors.Is(e.cause, errOpenToAll):
+		return "set its mode to 0600"
 	case errors.As(e.cause, &file):
 		return "put the file into the plugin's state directory, or correct STORE"
 	}

@@ -271,7 +271,7 @@ func TestEtcdUser(t *testing.T) {
 	withUser(t, c.Client(t))
 	open := func(prefix, user, password string) error {
 		s := mustOpenEtcd(t, etcdstore.Config{Endpoints: c.Endpoints(), Prefix: prefix, User: user,
-			PasswordFile: fileOf(t, password)})
+			PasswordFile: fileOf(t, password), Insecure: true})
 		defer s.Close()
 		_, err := s.Txn(within(t, 3*time.Second), nil, []store.Op{store.Put("a", nil)})
 		return err

@@ -13,6 +13,9 @@ import (
 // fileError is the error of a file that STORE names. No request was sent.
 type fileError struct{ error }
 
+// errOpenToAll: a password that every user of the host can read is none.
+var errOpenToAll = errors.New("can be read or written by every user of the host")
+
 // Unwrap returns the cause.
 func (u *fileError) Unwrap() error { return u.error }
 
@@ -79,6 +82,13 @@ func (c *Config) checksum() (sum [sha256.Size]byte, err error) {
 func (c *Config) password() (string, error) {
 	if c.PasswordFile == "" {
 		return "", nil
+	}
+	info, err := os.Stat(c.PasswordFile)
+	if err != nil {
+		return "", &fileError{fmt.Errorf("password: %w", err)}
+	}
+	if mode := info.Mode().Perm(); mode&0o007 != 0 {
+		return "", &fileError{fmt.Errorf("password: %s %w (mode %#o)", c.PasswordFile, errOpenToAll, mode)}
 	}
 	text, err := os.ReadFile(c.PasswordFile)
 	if err != nil {
