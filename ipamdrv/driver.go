@@ -1,6 +1,7 @@
 package ipamdrv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func New(c Config) (*Driver, error) {
 	if c.MaintainEvery == 0 {
 		c.MaintainEvery = 5 * time.Second
 	}
-	p := &pools{ledger: pool.Ledger{Store: c.Store}, log: c.Log, byID: map[string]*pool.Pool{}}
+	p := &pools{ledger: pool.Ledger{Store: c.Store}, log: c.Log, unbound: &unboundPools{}, byID: map[string]*pool.Pool{}}
 	if c.Own != nil {
 		p.node = node.New(c.Own, c.Store, c.Journal, c.NodeName)
 		p.ledger.Member, p.ledger.Batched, p.outbox = p.node.Member(), true, p.node
@@ -131,7 +132,9 @@ func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*
 	}
 	d.log.Info("pool allocated", zap.String("pool", q.rec.Subnet.String()), zap.Stringer("id", h))
 	answer := &ipam.RequestPoolResponse{PoolID: h.String(), Pool: q.rec.Subnet.String()}
-	if gw := q.gateway(); gw.IsValid() {
+	gw := q.gateway()
+	d.pools.unbound.add(h, cmp.Or(r.AddressSpace, localSpace), q.rec.Subnet, gw.Addr())
+	if gw.IsValid() {
 		answer.Data = map[string]string{netlabel.Gateway: gw.String()}
 	}
 	return answer, nil
@@ -147,6 +150,7 @@ func (d *Driver) ReleasePool(ctx context.Context, r *ipam.ReleasePoolRequest) (*
 	if !ok {
 		return &Empty{}, nil
 	}
+	d.pools.unbound.remove(h)
 	if err := d.pools.release(ctx, h); err != nil {
 		return nil, fmt.Errorf("pool %.80q: release: %w", r.PoolID, d.pools.handleNodeError(ctx, err))
 	}
@@ -187,6 +191,7 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressReque
 		return &Empty{}, nil
 	}
 	d.names.remove(a)
+	d.pools.unbound.released(h, a)
 	if err := d.pools.releaseAddress(ctx, h, a); err != nil {
 		return nil, d.pools.handleNodeError(ctx, err)
 	}

@@ -71,7 +71,7 @@ func TestUnusedGateway(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			b.d.BindPool(b.Context(), "n "+subnet, "passthrough-local", subnet, gw)
+			b.d.BindPool(b.Context(), "n "+subnet, "passthrough-local", subnet, gw, nil, true)
 			for _, want := range containers {
 				b.gives(n, "", nil, want)
 				b.restart()
@@ -84,20 +84,21 @@ func TestUnusedGateway(t *testing.T) {
 
 		named := b.pool("10.1.0.0/31", "")
 		b.gives(named, "10.1.0.0", asGateway, "10.1.0.0/31")
-		b.d.BindPool(b.Context(), "n1", "passthrough-local", "10.1.0.0/31", "10.1.0.0/31")
+		b.d.BindPool(b.Context(), "n1", "passthrough-local", "10.1.0.0/31", "10.1.0.0/31", nil, true)
 		b.gives(named, "", nil, "10.1.0.1/31")
 		used := b.pool("10.2.0.0/31", "")
 		b.gives(used, "", asGateway, "10.2.0.0/31")
-		b.d.BindPool(b.Context(), "n2", "passthrough-local", "10.2.0.0/31", "")
+		b.d.BindPool(b.Context(), "n2", "passthrough-local", "10.2.0.0/31", "10.2.0.0/31", nil, false)
 		b.gives(used, "", nil, "10.2.0.1/31")
 
 		red, blue := b.poolWith("10.3.0.0/29", "pool=lan"), b.poolWith("10.3.0.0/29", "pool=lan")
 		b.gives(red, "", asGateway, "10.3.0.1/29")
 		b.gives(blue, "", asGateway, "10.3.0.1/29") // a macvlan network of the engine's, which uses it
-		wait(2 * time.Minute)                       // both could be meant before
+		b.chosen(red)                               // both could be meant before
+		b.chosen(blue)
 		green := b.poolWith("10.3.0.0/29", "pool=lan")
 		b.gives(green, "", asGateway, "10.3.0.1/29")
-		b.d.BindPool(b.Context(), "n3", "passthrough-local", "10.3.0.0/29", "10.3.0.1/29")
+		b.d.BindPool(b.Context(), "n3", "passthrough-local", "10.3.0.0/29", "10.3.0.1/29", nil, true)
 		b.refuses(green, "10.3.0.1", nil, ipamdrv.ErrInUse, "pool 10.3.0.0/29: request address 10.3.0.1: in use since "+
 			"2000-01-01 00:00:00 UTC by the gateway")
 	})

@@ -220,6 +220,9 @@ func (g *gc) suspects(ctx context.Context, now time.Time) ([]suspect, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := g.pools.confirmNetworks(ctx, networks); err != nil {
+		return nil, err
+	}
 	all, err := g.pools.localHandles(ctx)
 	if err != nil {
 		return nil, err
@@ -242,7 +245,7 @@ func (g *gc) suspects(ctx context.Context, now time.Time) ([]suspect, error) {
 func (g *gc) suspectsOf(ctx context.Context, h localHandle, all []localHandle, networks []Use, now time.Time) ([]suspect, error) {
 	i := slices.IndexFunc(networks, func(u Use) bool { return u.Network == h.network })
 	facts := handleFacts{bound: h.network != "", networkExists: i >= 0, replaced: slices.ContainsFunc(all, func(o localHandle) bool {
-		return o.network == h.network && o.subnet == h.subnet && o.created.After(h.created)
+		return o.network == h.network && o.subnet == h.subnet && o.order > h.order
 	})}
 	var leases []suspect
 	if facts.bound && facts.networkExists {
@@ -283,4 +286,19 @@ func (g *gc) containerLeases(ctx context.Context, h localHandle) ([]suspect, err
 		}
 	}
 	return found, err
+}
+
+// confirmNetworks decides which handles have a network of those that an older version has recorded in the shared store.
+func (ps *pools) confirmNetworks(ctx context.Context, networks []Use) error {
+	if ps.node == nil {
+		return nil
+	}
+	unknown, err := ps.node.Confirm(ctx, func(network string) bool {
+		return slices.ContainsFunc(networks, func(u Use) bool { return u.Network == network })
+	})
+	for _, h := range unknown {
+		ps.log.Warn("it is not known which network has the pool: its network was recorded by an older version, and the network driver does not "+
+			"have it; addresses without a container stay in it until it is removed", zap.Stringer("id", h))
+	}
+	return err
 }

@@ -72,7 +72,7 @@ func use(network string, addrs ...string) ipamdrv.Use {
 func (b *fixture) network(name, subnet string) (pool string) {
 	b.Helper()
 	pool = b.pool(subnet, "")
-	b.d.BindPool(b.Context(), name, "passthrough-local", subnet, "")
+	b.d.BindPool(b.Context(), name, "passthrough-local", subnet, "", nil, false)
 	return pool
 }
 
@@ -93,7 +93,7 @@ func TestGC(t *testing.T) {
 		pool := b.pool("10.0.0.0/24", "")
 		b.gives(pool, "10.0.0.1", asGateway, "10.0.0.1/24")
 		b.gives(pool, "10.0.0.200", nil, "10.0.0.200/24")
-		b.d.BindPool(b.Context(), "n", "passthrough-local", "10.0.0.0/24", "")
+		b.d.BindPool(b.Context(), "n", "passthrough-local", "10.0.0.0/24", "10.0.0.1/24", []string{"10.0.0.200/24"}, false)
 		live, lost := b.chosen(pool), b.chosen(pool)
 		net.says(nil, use("n", live))
 		wait(19 * time.Minute)
@@ -127,9 +127,9 @@ func TestGCSecondRound(t *testing.T) {
 func TestGCUncertain(t *testing.T) {
 	withGC(t, func(b *fixture, net *networkDriver) {
 		others := b.pool("10.0.0.0/24", "")
-		b.d.BindPool(b.Context(), "n", "LocalDefault", "10.0.0.0/24", "") // which has the engine's own IPAM
+		b.d.BindPool(b.Context(), "n", "LocalDefault", "10.0.0.0/24", "", nil, false) // which has the engine's own IPAM
 		ours := b.pool("10.0.0.0/24", "")
-		b.d.BindPool(b.Context(), "m", "passthrough-local", "10.0.0.0/24", "") // its subnet is that of both pools
+		b.d.BindPool(b.Context(), "m", "passthrough-local", "10.0.0.0/24", "", nil, false) // its subnet is that of both pools
 		one, two := b.chosen(others), b.chosen(ours)
 		net.says(nil, use("n"), use("m"))
 		wait(time.Hour)
@@ -246,11 +246,11 @@ func TestGCExactAddressOfSharedPool(t *testing.T) {
 	withGC(t, func(b *fixture, net *networkDriver) {
 		one := b.poolWith("10.0.0.0/24", "pool=lan")
 		b.gives(one, "10.0.0.200", nil, "10.0.0.200/24")
-		b.d.BindPool(b.Context(), "n", "passthrough-local", "10.0.0.0/24", "")
+		b.d.BindPool(b.Context(), "n", "passthrough-local", "10.0.0.0/24", "", []string{"10.0.0.200/24"}, false)
 		b.gives(one, "10.0.0.7", nil, "10.0.0.7/24")
 		two := b.poolWith("10.0.0.0/24", "pool=lan")
 		b.gives(two, "10.0.0.201", nil, "10.0.0.201/24")
-		b.d.BindPool(b.Context(), "m", "passthrough-local", "10.0.0.0/24", "")
+		b.d.BindPool(b.Context(), "m", "passthrough-local", "10.0.0.0/24", "", []string{"10.0.0.201/24"}, false)
 		b.gives(two, "10.0.0.8", nil, "10.0.0.8/24")
 		b.gives(two, "10.0.0.9", nil, "10.0.0.9/24")
 		net.says(nil, use("n"), use("m", "10.0.0.9"))
@@ -296,8 +296,8 @@ func TestGCOfOneNode(t *testing.T) {
 	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
 		a, c := newNode(t, under), newNode(t, under)
 		pa, pc := a.pool("10.0.0.0/24", "pool=lan"), c.pool("10.0.0.0/24", "pool=lan")
-		a.d.BindPool(t.Context(), "n", "passthrough-local", "10.0.0.0/24", "")
-		c.d.BindPool(t.Context(), "n", "passthrough-local", "10.0.0.0/24", "")
+		a.d.BindPool(t.Context(), "n", "passthrough-local", "10.0.0.0/24", "", nil, false)
+		c.d.BindPool(t.Context(), "n", "passthrough-local", "10.0.0.0/24", "", nil, false)
 		mine, theirs := a.get(pa), c.get(pc)
 		d, err := ipamdrv.New(ipamdrv.Config{Store: under, Own: a.own, Journal: journal.New(a.journal),
 			Uses: func(context.Context) ([]ipamdrv.Use, error) { return []ipamdrv.Use{use("n")}, nil }})

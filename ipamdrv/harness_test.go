@@ -186,3 +186,8 @@ func wantError(t *testing.T, err, kind error, want string) {
 		t.Errorf("error %v does not match %v", err, kind)
 	}
 }
+
+// addressRequest is a request for an address.
+func addressRequest(pool, addr string, options map[string]string) *ipam.RequestAddressRequest {
+	return &ipam.RequestAddressRequest{PoolID: pool, Address: addr, Options: options}
+}

@@ -74,13 +74,13 @@ func TestRewritesKeepUnknown(t *testing.T) {
 		lan, other := b.poolWith("10.8.0.0/24", "pool=lan"), b.poolWith("10.8.0.0/24", "pool=lan")
 		b.gives(lan, "10.8.0.1", asGateway, "10.8.0.1/24")
 		marked := b.mark("ipam/pool/", "ipam/share/", "ipam/lease/")
+		b.d.BindPool(b.Context(), "own-network", "passthrough-local", "10.9.0.0/24", "", nil, false)
+		b.d.BindPool(b.Context(), "other-network", "passthrough-local", "10.8.0.0/24", "", nil, false)
 		b.d = newDriver(b.T, b.store)
 		b.gives(own, "", nil, "10.9.0.2/24") // the cursor
 		b.gives(own, "10.9.0.1", asGateway, "10.9.0.1/24")
 		b.gives(other, "10.8.0.1", asGateway, "10.8.0.1/24") // a second holder
-		b.d.BindPool(b.Context(), "own-network", "passthrough-local", "10.9.0.0/24", "")
 		b.releasePool(lan)
-		b.d.BindPool(b.Context(), "other-network", "passthrough-local", "10.8.0.0/24", "")
 		lost := 0
 		for _, key := range marked {
 			kv, err := b.store.Get(b.Context(), key)

@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"time"
 
 	"go.uber.org/zap"
 
@@ -13,60 +12,119 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// localHandle is a handle of this node's engine, with what the store says of it.
+// localHandle is a handle of this node's engine, with what this node knows of it.
 type localHandle struct {
 	pool.Handle
 	subnet  netip.Prefix
 	network string // of the network driver on this node; "" for unknown
-	created time.Time
+	group   string // of pools that help each other out; "" for none
+	created int64  // in nanoseconds
+	order   int64  // a later handle of the same network has a larger one
 }
 
-// BindPool is called when the network driver on this node has just created a network with a pool of that address space. It records whose the
-// pool is, which the engine's requests do not say. If more than one pool is possible, it records nothing. unused is the pool's gateway if the
-// network does not use it, "" otherwise: engines before 28 request one for every network, and a small subnet has no address to spare.
-func (d *Driver) BindPool(ctx context.Context, network, space, subnet, unused string) {
+// createdNetwork is a network that the network driver on this node has just created, with one of its pools, as the engine says it.
+type createdNetwork struct {
+	id      string
+	space   string
+	subnet  netip.Prefix
+	gateway netip.Addr   // not valid: none
+	aux     []netip.Addr // of --aux-address
+}
+
+// BindPool is called when the network driver on this node has just created a network with a pool of that address space, with the gateway and
+// the auxiliary addresses that the engine says. It records whose the pool is, which the engine's requests do not say: the pool that this
+// process was asked for, and that has this subnet and exactly these addresses. If there is not exactly one, it records nothing. unused says
+// that the network does not use the gateway: engines before 28 request one for every network, and a small subnet has no address to spare.
+// Addresses may have prefix lengths.
+func (d *Driver) BindPool(ctx context.Context, network, space, subnet, gateway string, aux []string, unused bool) {
 	prefix, err := netip.ParsePrefix(subnet)
 	if err != nil || space != localSpace && space != globalSpace {
 		return // another IPAM driver's
 	}
-	all, err := d.pools.localHandles(ctx)
-	now := time.Now()
-	possible := slices.DeleteFunc(all, func(h localHandle) bool {
-		return h.subnet != prefix || !bindable(h.network, now.Sub(h.created))
-	})
-	if err == nil && len(possible) == 1 {
-		err = d.pools.bind(ctx, possible[0].Handle, network, unused)
+	n := createdNetwork{id: network, space: space, subnet: prefix, gateway: addrOf(gateway)}
+	for _, text := range aux {
+		n.aux = append(n.aux, addrOf(text))
 	}
-	if err != nil {
-		d.log.Warn("pool is not bound to its network; leases without a container will stay in it", zap.Stringer("pool", prefix),
-			zap.String("network", network), zap.Error(err))
+	log := d.log.With(zap.Stringer("pool", prefix), zap.String("network", network))
+	h, possible := d.pools.unbound.take(n)
+	if possible != 1 {
+		all, err := d.pools.localHandles(ctx)
+		if slices.ContainsFunc(all, func(h localHandle) bool { return h.network == network && h.subnet == prefix }) {
+			return // the engine has repeated the call
+		}
+		log.Warn("it is not known which pool the network has: addresses without a container stay in its pool until the network is removed",
+			zap.Int("possible", possible), zap.Error(err))
+		return
 	}
+	if !unused {
+		n.gateway = netip.Addr{}
+	}
+	if err := d.pools.bind(ctx, h, network, n.gateway); err != nil {
+		log.Warn("pool is not bound to its network: addresses without a container stay in it until the network is removed",
+			zap.Stringer("id", h), zap.Error(err))
+		return
+	}
+	d.warnOfGroup(ctx, h, network)
 }
 
-// bind records which network has a handle, and releases the gateway that the network does not use, if no user named it.
-func (ps *pools) bind(ctx context.Context, h pool.Handle, network, unused string) error {
+// addrOf parses an address, which may have a prefix length; it is not valid if there is none.
+func addrOf(text string) netip.Addr {
+	text, _, _ = strings.Cut(text, "/")
+	a, _ := netip.ParseAddr(text) // not valid with an error
+	return a.Unmap()
+}
+
+// bind records which network has a handle, and releases the gateway unused, which the network does not use, if no user named it. In a shared
+// store it writes only to this node's own ledger; the gateway is released in the background.
+func (ps *pools) bind(ctx context.Context, h pool.Handle, network string, unused netip.Addr) error {
+	if ps.node != nil {
+		return ps.node.Bind(ctx, h, network, unused)
+	}
 	_, p, err := ps.open(ctx, h.String())
 	if err != nil {
 		return err
 	}
 	defer p.Unlock()
-	if err := p.Bind(ctx, h, network); err != nil {
+	if err := p.Bind(ctx, h, network); err != nil || !unused.IsValid() {
 		return err
 	}
-	gw, err := netip.ParsePrefix(unused)
-	if err != nil { // "": it uses the gateway, or has none
-		return nil
-	}
-	return p.ReleaseInventedGateway(ctx, h, gw.Addr())
+	return p.ReleaseInventedGateway(ctx, h, unused)
 }
 
-// localHandles lists the handles of this node's engine. It skips records that cannot be read.
-func (ps *pools) localHandles(ctx context.Context) ([]localHandle, error) {
-	isLocal, err := ps.node.Local(ctx)
-	if err != nil {
-		return nil, err
+// networkOf returns the network that has a handle of p, "" for unknown. The caller has the lock on p, which is loaded.
+func (ps *pools) networkOf(ctx context.Context, p *pool.Pool, share string) (string, error) {
+	h := pool.Handle{ID: p.ID(), Share: share}
+	if ps.node != nil {
+		return ps.node.Network(ctx, h)
 	}
-	shares, err := ps.shareHandles(ctx)
+	return p.Network(share), nil
+}
+
+// localHandles lists the handles of this node's engine. It reads only this node's own ledger. It skips records that cannot be read.
+func (ps *pools) localHandles(ctx context.Context) ([]localHandle, error) {
+	if ps.node == nil {
+		return ps.storedHandles(ctx)
+	}
+	bindings, err := ps.node.Bindings(ctx)
+	var all []localHandle
+	for _, b := range bindings {
+		all = append(all, localHandle{Handle: b.Handle, subnet: b.Subnet, network: b.Network, group: b.Group, created: b.Created.UnixNano(),
+			order: int64(b.Order)})
+	}
+	return all, err
+}
+
+// storedHandles is localHandles for a store of this node alone.
+func (ps *pools) storedHandles(ctx context.Context) ([]localHandle, error) {
+	shares := map[string][]localHandle{}
+	err := ps.ledger.Store.Range(ctx, pool.SharePrefix, func(kv store.KV) error {
+		id, share, _ := strings.Cut(strings.TrimPrefix(kv.Key, pool.SharePrefix), "/")
+		if rec, err := pool.DecodeShare(kv); err == nil {
+			h := pool.Handle{ID: id, Share: share}
+			shares[id] = append(shares[id], localHandle{Handle: h, network: rec.Network, created: rec.Created.UnixNano()})
+		}
+		return nil
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -79,28 +137,13 @@ func (ps *pools) localHandles(ctx context.Context) ([]localHandle, error) {
 		id := strings.TrimPrefix(kv.Key, pool.Prefix)
 		handles := shares[id]
 		if len(handles) == 0 {
-			handles = []localHandle{{Handle: pool.Handle{ID: id}, network: rec.Network, created: rec.Created}}
+			handles = []localHandle{{Handle: pool.Handle{ID: id}, network: rec.Network, created: rec.Created.UnixNano()}}
 		}
 		for _, h := range handles {
-			if h.subnet = rec.Subnet; isLocal(h.Handle) {
-				all = append(all, h)
-			}
+			h.subnet, h.group, h.order = rec.Subnet, rec.Options["overflow"], h.created
+			all = append(all, h)
 		}
 		return nil
 	})
 	return all, err
-}
-
-// shareHandles lists the handles of shared pools, by pool.
-func (ps *pools) shareHandles(ctx context.Context) (map[string][]localHandle, error) {
-	shares := map[string][]localHandle{}
-	err := ps.ledger.Store.Range(ctx, pool.SharePrefix, func(kv store.KV) error {
-		id, share, _ := strings.Cut(strings.TrimPrefix(kv.Key, pool.SharePrefix), "/")
-		if rec, err := pool.DecodeShare(kv); err == nil {
-			h := pool.Handle{ID: id, Share: share}
-			shares[id] = append(shares[id], localHandle{Handle: h, network: rec.Network, created: rec.Created})
-		}
-		return nil
-	})
-	return shares, err
 }

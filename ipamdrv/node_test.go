@@ -29,6 +29,7 @@ type clusterNode struct {
 	journal string // its path
 	shared  store.Store
 	log     *zap.Logger
+	uses    func(context.Context) ([]ipamdrv.Use, error) // nil: nothing is collected
 	d       *ipamdrv.Driver
 	end     context.CancelFunc
 }
@@ -45,7 +46,7 @@ func newNode(t *testing.T, shared store.Store) *clusterNode {
 func (n *clusterNode) start() {
 	n.Helper()
 	d, err := ipamdrv.New(ipamdrv.Config{Store: n.shared, Own: n.own, Journal: journal.New(n.journal),
-		NodeName: "n", Log: n.log})
+		NodeName: "n", Log: n.log, Uses: n.uses})
 	if err != nil {
 		n.Fatal(err)
 	}

@@ -6,8 +6,9 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
+
+	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/ipamdrv/addr"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
@@ -18,31 +19,36 @@ import (
 // drivers (libnetwork endpoint.go, assignAddressVersion, compares errors by identity). Nor does it say which pools are one network's. So the
 // pools that help each other out form a group, which has a name that the user gives (option overflow).
 
-// groupMember is one pool of a group.
-type groupMember struct {
-	id  string
-	rec pool.Record
+// group lists this node's pools of a group and family, in the order of their creation. It reads only this node's own ledger: the same network
+// has pools of its own on other nodes.
+func (ps *pools) group(ctx context.Context, name string, v6 bool) ([]localHandle, error) {
+	all, err := ps.localHandles(ctx)
+	all = slices.DeleteFunc(all, func(h localHandle) bool { return h.group != name || h.subnet.Addr().Is6() != v6 })
+	slices.SortFunc(all, func(a, b localHandle) int { return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.ID, b.ID)) })
+	return all, err
 }
 
-// group lists this node's pools of a group and family, in the order of their creation.
-func (ps *pools) group(ctx context.Context, name string, v6 bool) ([]groupMember, error) {
-	var all []groupMember
-	err := ps.ledger.Store.Range(ctx, pool.Prefix, func(kv store.KV) error {
-		rec, err := pool.DecodeRecord(kv)
-		if err != nil || rec.Options["overflow"] != name || rec.Subnet.Addr().Is6() != v6 {
-			return nil // a pool that cannot be read has no address to give
+// lends returns true if a pool of a group gives addresses in place of another one: both are of one network, as far as it is known. A container
+// of another network with such an address would be on another segment, and that network's garbage collection does not know it.
+func (h localHandle) lends(to localHandle) bool {
+	return h.Handle != to.Handle && h.network == to.network
+}
+
+// warnOfGroup warns if a network has got a pool of a group in which another network has pools.
+func (d *Driver) warnOfGroup(ctx context.Context, h pool.Handle, network string) {
+	all, err := d.pools.localHandles(ctx)
+	i := slices.IndexFunc(all, func(o localHandle) bool { return o.Handle == h })
+	if err != nil || i < 0 || all[i].group == "" {
+		return
+	}
+	for _, o := range all {
+		if o.group == all[i].group && o.network != "" && o.network != network {
+			d.log.Warn("two networks have pools with the same name for option overflow: pools help each other out only within one network; "+
+				"give each network a name of its own", zap.String("overflow", o.group), zap.Stringer("pool", all[i].subnet),
+				zap.String("network", network), zap.Stringer("other_pool", o.subnet), zap.String("other_network", o.network))
+			return
 		}
-		id := strings.TrimPrefix(kv.Key, pool.Prefix)
-		local, err := ps.node.HasPool(ctx, id) // the same network has pools of its own on other nodes
-		if local {
-			all = append(all, groupMember{id, rec})
-		}
-		return err
-	})
-	slices.SortFunc(all, func(a, b groupMember) int {
-		return cmp.Or(a.rec.Created.Compare(b.rec.Created), cmp.Compare(a.id, b.id))
-	})
-	return all, err
+	}
 }
 
 // checkGroup refuses a pool that overlaps another one of its group: an address would not tell which pool it is of.
@@ -52,9 +58,9 @@ func (c *creator) checkGroup(ctx context.Context, q *poolRequest) error {
 	}
 	all, err := c.pools.group(ctx, q.config.Group, q.v6)
 	for _, m := range all {
-		if m.rec.Subnet.Overlaps(q.rec.Subnet) {
+		if m.subnet.Overlaps(q.rec.Subnet) {
 			return pool.Refuse(ErrInvalid, "ipam option overflow: %q is said for subnet %s, too; subnets that overlap cannot help each "+
-				"other out, take another name", q.config.Group, m.rec.Subnet)
+				"other out, take another name", q.config.Group, m.subnet)
 		}
 	}
 	return err
@@ -66,12 +72,16 @@ func (al *allocator) fromGroup(ctx context.Context, id, group string, subnet add
 	if err != nil {
 		return "", err
 	}
+	i := slices.IndexFunc(all, func(m localHandle) bool { return m.ID == id })
+	if i < 0 { // removed meanwhile
+		return "", full
+	}
 	q.lease.Via = id
 	for _, m := range all {
-		if m.id == id {
+		if !m.lends(all[i]) {
 			continue
 		}
-		_, p, err := al.pools.open(ctx, pool.Handle{ID: m.id}.String())
+		_, p, err := al.pools.open(ctx, m.String())
 		if errors.Is(err, ErrUnknownPool) {
 			continue // removed since
 		}
@@ -110,11 +120,11 @@ func (ps *pools) releaseFromGroup(ctx context.Context, id, group string, a netip
 // leasedVia finds the pool of the group that gave address a in place of the pool id, and the lease; "" for none.
 func (ps *pools) leasedVia(ctx context.Context, id, group string, a netip.Addr) (string, pool.Lease, error) {
 	all, err := ps.group(ctx, group, a.Is6())
-	i := slices.IndexFunc(all, func(m groupMember) bool { return m.id != id && m.rec.Subnet.Contains(a) })
+	i := slices.IndexFunc(all, func(m localHandle) bool { return m.ID != id && m.subnet.Contains(a) })
 	if err != nil || i < 0 {
 		return "", pool.Lease{}, err
 	}
-	kv, err := ps.ledger.Store.Get(ctx, pool.LeaseKey(all[i].id, a))
+	kv, err := ps.ledger.Store.Get(ctx, pool.LeaseKey(all[i].ID, a))
 	if errors.Is(err, store.ErrNotFound) {
 		return "", pool.Lease{}, nil
 	}
@@ -122,5 +132,5 @@ func (ps *pools) leasedVia(ctx context.Context, id, group string, a netip.Addr) 
 	if err = errors.Join(err, decodeErr); err != nil || lease.Via != id {
 		return "", pool.Lease{}, err
 	}
-	return all[i].id, lease, nil
+	return all[i].ID, lease, nil
 }

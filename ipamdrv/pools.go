@@ -23,6 +23,8 @@ type pools struct {
 	outbox pool.Outbox // node, or nil
 	log    *zap.Logger
 
+	unbound *unboundPools
+
 	mu   sync.Mutex // guards byID
 	byID map[string]*pool.Pool
 }
@@ -102,15 +104,17 @@ func (ps *pools) load(ctx context.Context, p *pool.Pool, h pool.Handle) (found b
 // while the store was this node's alone, or before the node lost its own ledger and with that its ID. The caller has the lock on p, which has
 // h.
 func (ps *pools) claim(ctx context.Context, p *pool.Pool, h pool.Handle) (found bool, err error) {
+	id, err := ps.node.ID(ctx)
+	if err != nil {
+		return false, err
+	}
+	var former string
 	err = pool.Retry(ctx, func() error {
-		if err := p.Load(ctx); err != nil {
-			return err
+		err := p.Load(ctx)
+		if err == nil {
+			former, err = p.SetOwner(ctx, h, id)
 		}
-		id, err := ps.node.ID(ctx)
-		if err != nil {
-			return err
-		}
-		return p.SetOwner(ctx, h, id)
+		return err
 	})
 	if err == nil {
 		err = p.Load(ctx)
@@ -121,7 +125,15 @@ func (ps *pools) claim(ctx context.Context, p *pool.Pool, h pool.Handle) (found 
 	if err != nil || !found {
 		return false, err
 	}
-	if err := ps.node.Claim(ctx, pool.LocalHandle{Handle: h, Subnet: p.Subnet().Prefix, Prefetch: p.Config().Prefetch}); err != nil {
+	local := p.Local(h)
+	local.Adopted = former != "" // it was not created while the store was this node's alone
+	if local.Adopted && former != id {
+		ps.log.Warn("the pool of another node ID is taken over: this node's own ledger was lost, and it is not known which network has the pool; "+
+			"addresses without a container stay in it until its network is removed (docker network rm), and those of networks that the engine "+
+			"does not have any more until the former ID is removed (driver forget)", zap.Stringer("pool", local.Subnet), zap.Stringer("id", h),
+			zap.String("former_node", former), zap.String("node", id))
+	}
+	if err := ps.node.Claim(ctx, local); err != nil {
 		return false, err
 	}
 	return true, ps.follow(ctx, p)

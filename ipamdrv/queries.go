@@ -4,46 +4,52 @@ import (
 	"context"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"go.uber.org/zap"
 
-	"github.com/mellanox/passthrough/ipamdrv/addr"
+	"github.com/mellanox/passthrough/ipamdrv/node"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
 )
 
 // InventedGateway returns true if gateway is one that was requested for no particular address: engines before 28 request one for every
-// network. subnet and gateway are as this driver answered them; of several pools with this subnet and gateway the newest counts. In a store
-// that nodes share only the pools of this node count, and the store is not asked if this node has none with that subnet.
+// network. subnet and gateway are as this driver answered them; of several pools with this subnet and gateway the newest counts. A store that
+// nodes share is not asked.
 func (d *Driver) InventedGateway(ctx context.Context, subnet, gateway string) bool {
-	gateway, _, _ = strings.Cut(gateway, "/")
-	gw, err := addr.Parse(gateway)
-	if err != nil {
+	prefix, err := netip.ParsePrefix(subnet)
+	gw := addrOf(gateway)
+	if err != nil || !gw.IsValid() {
 		return false
 	}
-	if possible, err := d.pools.node.HasSubnet(ctx, subnet); err == nil && !possible {
-		return false
+	invented, known := d.pools.unbound.inventedGateway(prefix, gw)
+	if known {
+		return invented
+	}
+	if invented, err = d.pools.inventedGateway(ctx, prefix, gw); err != nil {
+		d.log.Warn("gateway taken for the user's own", zap.String("pool", subnet), zap.Stringer("gateway", gw), zap.Error(err))
+	}
+	return invented
+}
+
+// inventedGateway is InventedGateway for pools that another process of this node was asked for.
+func (ps *pools) inventedGateway(ctx context.Context, subnet netip.Prefix, gw netip.Addr) (bool, error) {
+	if ps.node != nil {
+		all, err := ps.node.Bindings(ctx)
+		return slices.ContainsFunc(all, func(b node.Binding) bool { return b.Subnet == subnet && b.Invented == gw }), err
 	}
 	var newest pool.Record
-	err = d.pools.ledger.Store.Range(ctx, pool.Prefix, func(kv store.KV) error {
+	err := ps.ledger.Store.Range(ctx, pool.Prefix, func(kv store.KV) error {
 		rec, err := pool.DecodeRecord(kv)
-		if err != nil || rec.Gateway != gw || rec.Subnet.String() != subnet || rec.Created.Before(newest.Created) {
-			return nil // a record that cannot be read is not the one of the network that is being created
-		}
-		local, err := d.pools.node.HasPool(ctx, strings.TrimPrefix(kv.Key, pool.Prefix))
-		if local {
+		if err == nil && rec.Gateway == gw && rec.Subnet == subnet && !rec.Created.Before(newest.Created) {
 			newest = rec
 		}
-		return err
+		return nil // a record that cannot be read is not the one of the network that is being created
 	})
-	if err != nil {
-		d.log.Warn("gateway taken for the user's own", zap.String("pool", subnet), zap.Stringer("gateway", gw), zap.Error(err))
-		return false
-	}
-	return newest.Invented
+	return newest.Invented && err == nil, err
 }
 
 // ContainerName returns the name of the container for which the engine requested an address a short time ago, if the engine sent it (29

@@ -121,6 +121,13 @@ func (al *allocator) allocate(ctx context.Context, p *pool.Pool, q addressReques
 	var a netip.Addr
 	var added bool
 	probe := pool.NewProbe(al.probe, p.Config().Probe, al.pools.log)
+	if q.lease.Kind == pool.Exact { // from then on only containers request addresses: an engine requests those of --aux-address before
+		network, err := al.pools.networkOf(ctx, p, q.share)
+		if err != nil {
+			return "", err
+		}
+		q.lease.Container = network != ""
+	}
 	try := func() (err error) {
 		if err = p.Load(ctx); err == nil {
 			a, added, err = allocateOnce(ctx, p, q, probe)
@@ -134,6 +141,7 @@ func (al *allocator) allocate(ctx context.Context, p *pool.Pool, q addressReques
 	if err != nil {
 		return "", err
 	}
+	al.noteLease(ctx, p, a, q)
 	if !added {
 		return subnet.CIDR(a), nil
 	}
@@ -146,13 +154,32 @@ func (al *allocator) allocate(ctx context.Context, p *pool.Pool, q addressReques
 	})
 }
 
+// noteLease notes what tells later which network has the pool, and whether its gateway was invented. The caller has the lock on p.
+func (al *allocator) noteLease(ctx context.Context, p *pool.Pool, a netip.Addr, q addressRequest) {
+	h := pool.Handle{ID: p.ID(), Share: q.share}
+	if q.lease.Kind != pool.Gateway || p.Load(ctx) != nil { // then the gateway counts as the user's
+		al.pools.unbound.leased(h, a, q, false)
+		return
+	}
+	invented := p.Record().Invented
+	al.pools.unbound.leased(h, a, q, invented)
+	if al.pools.node == nil {
+		return
+	}
+	if !invented {
+		a = netip.Addr{}
+	}
+	if err := al.pools.node.SetInvented(ctx, h, a); err != nil {
+		al.pools.log.Warn("not recorded how the gateway was requested: after a restart it counts as the user's", zap.Stringer("id", h), zap.Error(err))
+	}
+}
+
 // allocateOnce is one attempt of allocate, by the kind of the request. added is false if the network had the address already.
 func allocateOnce(ctx context.Context, p *pool.Pool, q addressRequest, probe pool.Probe) (a netip.Addr, added bool, err error) {
 	switch q.lease.Kind {
 	case pool.Gateway:
 		return p.AllocateGateway(ctx, q.addr, q.lease)
 	case pool.Exact:
-		q.lease.Container = p.Bound(q.share)
 		return q.addr, true, p.AllocateExact(ctx, q.addr, q.lease, probe)
 	}
 	a, err = p.Allocate(ctx, q.lease, probe)
@@ -174,6 +201,7 @@ func (al *allocator) prefetched(ctx context.Context, handle string, q addressReq
 	if err != nil || !a.IsValid() {
 		return "", errors.Join(failure, err)
 	}
+	al.pools.unbound.remove(h) // a container has an address of it: its network exists
 	al.pools.log.Info("prefetched address allocated", zap.Stringer("address", a), zap.Stringer("id", h), zap.NamedError("because", failure))
 	return netip.PrefixFrom(a, subnet.Bits()).String(), nil
 }

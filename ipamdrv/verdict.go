@@ -10,8 +10,6 @@ import (
 // network driver of this node, which saw the network, does not have it any more.
 
 const (
-	// bindTime is the longest time between the request for a pool and the creation of its network, on a very busy engine.
-	bindTime = time.Minute
 	// gracePeriod is how old a lease must be, and how long it must have had no endpoint, before it is released. There are milliseconds
 	// between the requests for an address and for its endpoint.
 	gracePeriod = 10 * time.Minute
@@ -20,9 +18,6 @@ const (
 	// for an address and the one for the endpoint.
 	gracePeriodAfterStart = 3 * time.Minute
 )
-
-// bindable returns true if a pool may be the one of a network that was just created.
-func bindable(network string, age time.Duration) bool { return network == "" && age <= bindTime }
 
 // graceOf returns the grace period of a lease, or of a handle if lease is nil.
 func graceOf(lease *pool.Lease, lastStart time.Time) time.Duration {

@@ -76,15 +76,3 @@ func TestGracePeriod(t *testing.T) {
 		}
 	}
 }
-
-func TestBindable(t *testing.T) {
-	for _, test := range []struct {
-		network string
-		age     time.Duration
-		want    bool
-	}{{"", 0, true}, {"", bindTime, true}, {"", bindTime + 1, false}, {"n1", 0, false}} {
-		if got := bindable(test.network, test.age); got != test.want {
-			t.Errorf("network %q, %v old: %v, want %v", test.network, test.age, got, test.want)
-		}
-	}
-}

@@ -34,9 +34,9 @@ type Config struct {
 	// ContainerName returns the name of the container that has just been given an address, which has a prefix length, as the engine told
 	// the IPAM driver; "" if unknown. It must not wait for anything: every endpoint of every network asks it.
 	ContainerName func(address string) string
-	// BindPool is called with each pool that a new network got, as the engine calls it. unused is the pool's gateway, with a prefix length, if
-	// containers do not get it; "" otherwise.
-	BindPool func(ctx context.Context, network, space, pool, unused string)
+	// BindPool is called with each pool that a new network got, its gateway and its auxiliary addresses, as the engine calls them. unused is
+	// true if containers do not get the gateway.
+	BindPool func(ctx context.Context, network, space, pool, gateway string, aux []string, unused bool)
 	// AddressesForgotten is called with the addresses, which have prefix lengths, of an endpoint that the engine has forgotten and that was
 	// removed after its grace period. It must not wait for anything.
 	AddressesForgotten func(network string, addresses []string)
@@ -55,7 +55,7 @@ type Driver struct {
 	reconciler *reconciler
 	engine     *engineview.View
 	counters   *metrics.Counters
-	bindPool   func(ctx context.Context, network, space, pool, unused string)
+	bindPool   func(ctx context.Context, network, space, pool, gateway string, aux []string, unused bool)
 }
 
 // New returns a driver. It touches nothing; Reconcile finishes what an earlier process left open.
@@ -134,13 +134,11 @@ func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkReque
 	if d.bindPool == nil { // the engine does not say to the IPAM driver which network has a pool
 		return &Empty{}, nil
 	}
-	unused := func(string) string { return "" } // the network is there, whether its record can be read again or not
-	if n, _, err := readNetwork(ctx, d.networks.store, r.NetworkID); err == nil {
-		unused = func(gateway string) string { return unusedGateway(n, gateway) }
-	}
+	n, _, err := readNetwork(ctx, d.networks.store, r.NetworkID)
+	readable := err == nil // the network is there, whether its record can be read again or not
 	for _, p := range slices.Concat(r.IPv4Data, r.IPv6Data) {
 		if p != nil && p.Pool != "" {
-			d.bindPool(ctx, r.NetworkID, p.AddressSpace, p.Pool, unused(p.Gateway))
+			d.bindPool(ctx, r.NetworkID, p.AddressSpace, p.Pool, p.Gateway, auxAddresses(p), readable && isUnusedGateway(n, p.Gateway))
 		}
 	}
 	return &Empty{}, nil

@@ -175,13 +175,21 @@ func (x *networks) setGateways(ctx context.Context, rec *ledger.Network, o *opti
 	return nil
 }
 
-// unusedGateway returns a gateway, which has a prefix length, if the network's containers do not get it; "" otherwise.
-func unusedGateway(n ledger.Network, gateway string) string {
+// isUnusedGateway returns true if the network's containers do not get a gateway, which has a prefix length.
+func isUnusedGateway(n ledger.Network, gateway string) bool {
 	gw, err := netip.ParsePrefix(gateway)
-	if err != nil || slices.Contains(append([]string{n.Gateway4, n.Gateway6}, n.Gateways...), gw.Addr().String()) {
-		return ""
+	return err == nil && !slices.Contains(append([]string{n.Gateway4, n.Gateway6}, n.Gateways...), gw.Addr().String())
+}
+
+// auxAddresses lists the auxiliary addresses of a pool (--aux-address), which have prefix lengths.
+func auxAddresses(p *plugin.IPAMData) []string {
+	var all []string
+	for _, a := range p.AuxAddresses {
+		if text, ok := a.(string); ok {
+			all = append(all, text)
+		}
 	}
-	return gateway
+	return all
 }
 
 // isNetworkAddress reports whether gw is the address of the subnet itself. That is what the IPAM driver answers, where there is to be no

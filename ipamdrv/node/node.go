@@ -2,7 +2,7 @@
 // handles that its engine has. It keeps them in the node's own ledger, which is always available.
 //
 //	node/owed/POOL/NUMBER         pool.Op: what to do in the shared store as soon as it is available; intents are in the journal
-//	node/mine/HANDLE              handleRecord: a handle of this node's engine
+//	node/mine/HANDLE              handleRecord: a handle of this node's engine, and which network has it
 //	node/reserve/HANDLE/ADDRESS   pool.Lease: a prefetched address
 //
 // It must not know the engine's requests. A store that is not shared has no node: most methods of a nil [Node] say so.
@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
@@ -65,6 +66,17 @@ type handleRecord struct {
 	V        int          `json:"v"`
 	Subnet   netip.Prefix `json:"subnet"`
 	Prefetch int          `json:"reserve,omitempty"` // addresses to lease ahead
+	Created  time.Time    `json:"created,omitzero"`  // zero in a record of a version that did not keep it
+	Group    string       `json:"group,omitempty"`   // of pools that help each other out
+	// Network is the network that has the handle; "" for unknown. It is written after the network driver has recorded the network in the same
+	// file: if the network driver does not have it any more, the network was removed.
+	Network string `json:"network,omitempty"`
+	// Bound is the position of the handle among those that were bound on this node; 0 if an older version has bound it.
+	Bound uint64 `json:"bound,omitempty"`
+	// Named is the network that an older version has recorded in the shared store. It counts if the network driver has it.
+	Named string `json:"named,omitempty"`
+	// Invented is a gateway that the engine requested, but not by its address.
+	Invented netip.Addr `json:"invented,omitzero"`
 }
 
 // New returns a node whose own ledger has not been read yet. shared is the store of all nodes, name the node's name for people.
@@ -148,31 +160,6 @@ func (n *Node) Shares(ctx context.Context, poolID string) ([]string, error) {
 	return shares, err
 }
 
-// HasSubnet returns true if this node's engine has a handle of a pool that had this subnet, and may have one in a store that is not shared.
-func (n *Node) HasSubnet(ctx context.Context, subnet string) (bool, error) {
-	if n == nil {
-		return true, nil
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	err := n.loadLocked(ctx)
-	for _, rec := range n.handles {
-		if rec.Subnet.String() == subnet {
-			return true, err
-		}
-	}
-	return false, err
-}
-
-// Local returns a function that tells whether a handle is one of this node's engine. In a store that is not shared all are.
-func (n *Node) Local(ctx context.Context) (isLocal func(pool.Handle) bool, err error) {
-	if n == nil {
-		return func(pool.Handle) bool { return true }, nil
-	}
-	all, err := n.Handles(ctx)
-	return func(h pool.Handle) bool { return slices.Contains(all, h) }, err
-}
-
 // Handles returns the handles of this node's engine, in order.
 func (n *Node) Handles(ctx context.Context) ([]pool.Handle, error) {
 	n.mu.Lock()
@@ -198,14 +185,27 @@ func (n *Node) Claim(ctx context.Context, h pool.LocalHandle) error {
 }
 
 func (n *Node) claimLocked(ctx context.Context, h pool.LocalHandle) error {
-	rec := n.handles[h.String()]
-	rec.V, rec.Subnet, rec.Prefetch = pool.RecordVersion, h.Subnet, h.Prefetch
-	if n.handles[h.String()] == rec {
+	rec, have := n.handles[h.String()]
+	rec.V, rec.Subnet, rec.Prefetch, rec.Group = pool.RecordVersion, h.Subnet, h.Prefetch, h.Group
+	if rec.Created.IsZero() { // new, or of an older version
+		if rec.Created = h.Created; rec.Created.IsZero() {
+			rec.Created = time.Now().UTC()
+		}
+		if have || !h.Adopted {
+			rec.Named = h.Named
+		}
+	}
+	return n.putHandleLocked(ctx, h.Handle, rec)
+}
+
+// putHandleLocked writes the record of a handle, if it changed, and more in the same transaction.
+func (n *Node) putHandleLocked(ctx context.Context, h pool.Handle, rec handleRecord, more ...store.Op) error {
+	if n.handles[h.String()] == rec && len(more) == 0 {
 		return nil
 	}
 	op, err := record.Put(handlePrefix+h.String(), rec)
 	if err == nil {
-		err = n.writeLocked(ctx, op)
+		err = n.writeLocked(ctx, append(more, op)...)
 	}
 	if err == nil {
 		n.handles[h.String()] = rec

@@ -178,11 +178,6 @@ func TestDrop(t *testing.T) {
 	f := newFixture(t)
 	f.must(f.n.Claim(t.Context(), local))
 	f.must(f.n.AddPrefetched(t.Context(), handle, first, pool.Lease{}))
-	for subnet, want := range map[string]bool{local.Subnet.String(): true, "10.1.0.0/24": false} {
-		if got, err := f.n.HasSubnet(t.Context(), subnet); got != want || err != nil {
-			t.Errorf("has subnet %s: %v, %v", subnet, got, err)
-		}
-	}
 	f.must(f.n.Drop(t.Context(), handle, pool.Op{Do: pool.ReleaseHandle, Share: handle.Share}))
 	f.wantHandles("afterwards")
 	f.wantOps("afterwards", "leave invalid IP")
@@ -260,13 +255,12 @@ func TestDamagedLedger(t *testing.T) {
 func TestNotShared(t *testing.T) {
 	var n *node.Node
 	has, err := n.HasPool(t.Context(), poolID)
-	isLocal, errLocal := n.Local(t.Context())
 	id, errID := n.ID(t.Context())
-	if err := errors.Join(err, errLocal, errID, n.Drop(t.Context(), handle), n.Unavailable(), n.SaveWatermark(t.Context(), nil)); err != nil {
+	if err := errors.Join(err, errID, n.Drop(t.Context(), handle), n.Unavailable(), n.SaveWatermark(t.Context(), nil)); err != nil {
 		t.Error(err)
 	}
-	if n.Report(store.ErrUnavailable); !has || !isLocal(handle) || id != "" || n.IsUnavailable(store.ErrUnavailable) {
-		t.Errorf("has %v, local %v, id %q", has, isLocal(handle), id)
+	if n.Report(store.ErrUnavailable); !has || id != "" || n.IsUnavailable(store.ErrUnavailable) {
+		t.Errorf("has %v, id %q", has, id)
 	}
 }
 

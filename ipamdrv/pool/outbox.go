@@ -42,6 +42,12 @@ type LocalHandle struct {
 	Handle
 	Subnet   netip.Prefix
 	Prefetch int // addresses to lease ahead
+	Created  time.Time
+	Group    string // of pools that help each other out, option overflow
+	// Named is the network that the store names for the handle, which is no evidence that this node's network driver has it; "" for none.
+	Named string
+	// Adopted: another ID owned the handle until now.
+	Adopted bool
 }
 
 // An Outbox makes writes to a shared store of which nothing may be left behind if the process is killed before the answer.

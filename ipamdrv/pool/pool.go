@@ -244,13 +244,12 @@ func (p *Pool) shareCond(ctx context.Context, name string) (store.Cond, error) {
 	return store.Cond{Key: shareKey(h), Rev: p.cache.shares[name].rev}, err
 }
 
-// Bound returns true if the network of a share, or of a pool that is not shared, exists and is known. From then on only containers request
-// addresses: an engine requests those of --aux-address before it creates the network.
-func (p *Pool) Bound(share string) bool {
+// Network returns the network of a share, or of a pool that is not shared, as a store of this node alone has it; "" for unknown.
+func (p *Pool) Network(share string) string {
 	if share == "" {
-		return p.cache.rec.Network != ""
+		return p.cache.rec.Network
 	}
-	return p.cache.shares[share].network != ""
+	return p.cache.shares[share].network
 }
 
 // markTaken sets a's bit, if it has an index.

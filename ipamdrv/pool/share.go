@@ -19,7 +19,7 @@ func (p *Pool) Create(ctx context.Context, h Handle, rec Record, c option.Config
 	}
 	r, err := p.withUndo(ctx, Op{Do: ReleaseHandle, Share: h.Share}, func(ctx context.Context) (store.Result, error) {
 		return p.ledger.Commit(ctx, append(conds, store.Absent(Key(h.ID))), ops...)
-	}, LocalHandle{h, rec.Subnet, c.Prefetch})
+	}, LocalHandle{Handle: h, Subnet: rec.Subnet, Prefetch: c.Prefetch, Created: rec.Created, Group: c.Group})
 	if err == nil && !r.OK {
 		err = ErrChanged
 	}
@@ -62,7 +62,7 @@ func (p *Pool) Join(ctx context.Context, created ShareRecord, c option.Config) (
 	}
 	r, err := p.withUndo(ctx, Op{Do: ReleaseHandle, Share: h.Share}, func(ctx context.Context) (store.Result, error) {
 		return p.write(ctx, []store.Cond{store.Absent(op.Key)}, nil, op)
-	}, LocalHandle{h, p.cache.rec.Subnet, c.Prefetch})
+	}, LocalHandle{Handle: h, Subnet: p.cache.rec.Subnet, Prefetch: c.Prefetch, Created: created.Created})
 	if err == nil && !r.OK {
 		err = ErrChanged
 	}
@@ -88,6 +88,16 @@ func (p *Pool) setShare(h Handle, rev int64, rec ShareRecord) {
 	}
 }
 
+// Local returns what a node keeps of the handle h, as the store has it. The pool must have h, see Has.
+func (p *Pool) Local(h Handle) LocalHandle {
+	s := p.cache
+	named := s.rec.Network
+	if h.Share != "" {
+		named = s.shares[h.Share].network
+	}
+	return LocalHandle{Handle: h, Subnet: s.Prefix, Prefetch: s.config.Prefetch, Created: s.rec.Created, Group: s.config.Group, Named: named}
+}
+
 // owner returns the node that owns a handle, "" for unknown.
 func (s *cache) owner(h Handle) string {
 	if h.Share == "" {
@@ -97,25 +107,27 @@ func (s *cache) owner(h Handle) string {
 }
 
 // SetOwner makes node the owner of h, if it is not. Otherwise the removal of the former owner would release what the containers of this node
-// have, and the removal of this node would not. It refuses to take a handle over from a removed node, because that ends.
-func (p *Pool) SetOwner(ctx context.Context, h Handle, node string) error {
-	owner := p.cache.owner(h)
-	if ok, err := p.Has(ctx, h); owner == node || err != nil || !ok || p.cache.shares[h.Share].unreadable {
-		return err
+// have, and the removal of this node would not. It refuses to take a handle over from a removed node, because that ends. It returns the former
+// owner, "" for unknown.
+func (p *Pool) SetOwner(ctx context.Context, h Handle, node string) (former string, err error) {
+	ok, err := p.Has(ctx, h) // before its owner is known
+	former = p.cache.owner(h)
+	if former == node || err != nil || !ok || p.cache.shares[h.Share].unreadable {
+		return former, err
 	}
 	var conds []store.Cond
-	if owner != "" {
-		present, lost, err := cluster.Present(ctx, p.ledger.Store, owner)
+	if former != "" {
+		present, lost, err := cluster.Present(ctx, p.ledger.Store, former)
 		if err != nil {
-			return err
+			return former, err
 		}
 		if lost {
-			return Refuse(ErrUnknownPool, "it was the pool of node %s, which was declared lost; create the network again", owner)
+			return former, Refuse(ErrUnknownPool, "it was the pool of node %s, which was declared lost; create the network again", former)
 		}
 		conds = append(conds, present)
 	}
 	if h.Share != "" {
-		return p.changeShare(ctx, h, conds, func(rec *ShareRecord) { rec.Node = node })
+		return former, p.changeShare(ctx, h, conds, func(rec *ShareRecord) { rec.Node = node })
 	}
 	next := p.cache.rec
 	next.Node = node
@@ -123,10 +135,10 @@ func (p *Pool) SetOwner(ctx context.Context, h Handle, node string) error {
 	if err == nil && !r.OK {
 		err = ErrChanged
 	}
-	return err
+	return former, err
 }
 
-// Bind records which network has a handle. Bind loads the pool, and retries after a change by another node.
+// Bind records which network has a handle, in a store of this node alone. Bind loads the pool.
 func (p *Pool) Bind(ctx context.Context, h Handle, network string) error {
 	return Retry(ctx, func() error {
 		if err := p.Load(ctx); err != nil {

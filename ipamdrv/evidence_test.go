@@ -1,0 +1,316 @@
+package ipamdrv_test
+
+import (
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/storetest"
+)
+
+// nodeWithGC starts a node whose garbage collection runs, with its log.
+func nodeWithGC(t *testing.T, shared store.Store, net *networkDriver) (*clusterNode, *observer.ObservedLogs) {
+	t.Helper()
+	core, logs := observer.New(zap.WarnLevel)
+	n := &clusterNode{T: t, own: store.NewMemory(), journal: filepath.Join(t.TempDir(), "journal"), shared: shared, uses: net.answer,
+		log: zap.New(core)}
+	n.start()
+	t.Cleanup(func() { n.end() })
+	return n, logs
+}
+
+// bind tells a node's driver that a network was created with a pool of this subnet and no gateway.
+func (n *clusterNode) bind(network, subnet string) {
+	n.Helper()
+	n.d.BindPool(n.Context(), network, "passthrough-local", subnet, "", nil, false)
+}
+
+// wantLogged looks for log lines that contain a text; want is their number.
+func wantLogged(t *testing.T, logs *observer.ObservedLogs, text string, want int) {
+	t.Helper()
+	found := 0
+	for _, e := range logs.All() {
+		if strings.Contains(e.Message, text) {
+			found++
+		}
+	}
+	if found != want {
+		t.Errorf("%d log lines with %q, want %d: %v", found, text, want, logs.All())
+	}
+}
+
+// TestLostLedgerFreesNothing: a node that lost its own ledger, and with it the network driver's records, uses a pool that its engine still
+// has. What its containers have stays, and so does the pool; a line in the log says it.
+func TestLostLedgerFreesNothing(t *testing.T) {
+	for _, options := range [][]string{nil, {"pool=fabric"}} {
+		clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+			var before, after networkDriver
+			a, _ := nodeWithGC(t, under, &before)
+			p := a.pool("10.0.0.0/24", options...)
+			a.bind("net", "10.0.0.0/24")
+			live := []string{a.get(p), a.get(p), a.get(p)}
+			before.says(nil, use("net", live...))
+			wait(time.Hour)
+			a.end()
+			b, logs := nodeWithGC(t, under, &after) // a plugin that was removed and installed
+			wait(time.Hour)
+			b.release(p, b.get(p)) // the engine starts a container, whose endpoint fails: its network is unknown
+			b.restart()
+			b.get(p)
+			wait(24 * time.Hour)
+			for _, addr := range live {
+				if !slices.Contains(held(t, under), addr) {
+					t.Errorf("%s of a running container was released", addr)
+				}
+			}
+			wantLogged(t, logs, "this node's own ledger was lost", 1)
+		})
+	}
+}
+
+// TestRemovedNetworkIsEvidence: a handle is released if this node's network driver had its network and does not have it any more, also after
+// a restart.
+func TestRemovedNetworkIsEvidence(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+		var net networkDriver
+		n, _ := nodeWithGC(t, under, &net)
+		n.get(n.pool("10.0.0.0/24", "pool=fabric"))
+		unbound := n.get(n.pool("10.1.0.0/24"))
+		n.pool("10.0.0.0/24", "pool=fabric")
+		n.bind("net", "10.0.0.0/24")
+		p := n.pool("10.2.0.0/24")
+		n.bind("gone", "10.2.0.0/24")
+		n.get(p)
+		net.says(nil, use("net"))
+		n.restart()
+		wait(time.Hour)
+		if got := held(t, under); len(got) != 2 || !slices.Contains(got, unbound) {
+			t.Errorf("held are %v, want those of the two pools whose network is not known", got)
+		}
+		if got := pools(t, under); slices.Contains(got, p) || len(got) != 2 {
+			t.Errorf("pools %v, want all but %s", got, p)
+		}
+	})
+}
+
+// TestBoundByOlderVersion: a handle of this node whose network an older version has recorded in the shared store is bound if the network
+// driver has that network, and its lost leases are released. Otherwise it is not judged.
+func TestBoundByOlderVersion(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+		var net networkDriver
+		net.says(nil, use("has"))
+		n, logs := nodeWithGC(t, under, &net)
+		n.end()
+		var lost []string
+		for _, c := range []struct{ network, subnet, pool string }{{"has", "10.0.0.0/24", "lan"}, {"not", "10.1.0.0/24", "fabric"},
+			{"has", "10.2.0.0/24", ""}, {"not", "10.3.0.0/24", ""}} {
+			n.start()
+			var options []string
+			prefix := "ipam/pool/"
+			if c.pool != "" {
+				options, prefix = []string{"pool=" + c.pool}, "ipam/share/"
+			}
+			before := recordsOf(t, under)
+			handle := n.pool(c.subnet, options...)
+			lost = append(lost, n.get(handle))
+			n.end()
+			wait(time.Second)
+			for key, value := range recordsOf(t, under) {
+				if before[key] == "" && strings.HasPrefix(key, prefix) {
+					put(t, under, key, strings.TrimSuffix(value, "}")+`,"network":"`+c.network+`"}`)
+				}
+			}
+			put(t, n.own, "node/mine/"+handle, `{"v":1,"subnet":"`+c.subnet+`"}`)
+		}
+		n.restart()
+		wait(time.Hour)
+		wantHeld(t, under, "those of the networks that are not there stay", lost[1], lost[3])
+		wantLogged(t, logs, "its network was recorded by an older version", 2)
+		if got := pools(t, under); len(got) != 4 {
+			t.Errorf("pools %v, want all", got)
+		}
+	})
+}
+
+// put writes a record.
+func put(t *testing.T, s store.Store, key, value string) {
+	t.Helper()
+	if _, err := s.Txn(t.Context(), nil, []store.Op{store.Put(key, []byte(value))}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestNetworkCallsAskNoSharedStore: all that the network driver calls is answered at once while the shared store does not answer, and what was
+// bound meanwhile is bound. The gateway that the network does not use is released later.
+func TestNetworkCallsAskNoSharedStore(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+		shared := &hangingStore{Memory: under}
+		var net networkDriver
+		n, _ := nodeWithGC(t, shared, &net)
+		p := n.pool("10.0.0.0/29", "pool=lan")
+		gw := n.gateway(p)
+		lost := n.pool("10.1.0.0/24")
+		shared.hangs.Store(true)
+		asked := time.Now()
+		if !n.d.InventedGateway(t.Context(), "10.0.0.0/29", gw) {
+			t.Error("the gateway counts as the user's")
+		}
+		n.d.BindPool(t.Context(), "net", "passthrough-local", "10.0.0.0/29", gw, nil, true)
+		n.bind("other", "10.1.0.0/24")
+		n.d.AddressesForgotten("net", []string{"10.0.0.5/29"})
+		if took := time.Since(asked); took != 0 {
+			t.Errorf("took %v", took)
+		}
+		n.end()
+		shared.hangs.Store(false)
+		n.restart()
+		wait(time.Minute)
+		wantHeld(t, under, "the gateway is released")
+		n.get(lost)
+		net.says(nil, use("net"), use("other"))
+		wait(time.Hour)
+		wantHeld(t, under, "the lost lease is released")
+	})
+}
+
+// gateway requests any gateway, as engines before 28 do, and returns the answer.
+func (n *clusterNode) gateway(pool string) string {
+	n.Helper()
+	r, err := n.d.RequestAddress(n.Context(), addressRequest(pool, "", asGateway))
+	if err != nil {
+		n.Fatal(err)
+	}
+	return r.Address
+}
+
+// TestInventedGatewayAfterRestart: how a gateway was requested outlives the process, and the shared store is not asked.
+func TestInventedGatewayAfterRestart(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+		shared := &hangingStore{Memory: under}
+		n := newNode(t, shared)
+		for _, options := range [][]string{nil, {"pool=lan"}} {
+			invented := n.gateway(n.pool("10.0.0.0/24", options...))
+			n.restart()
+			shared.hangs.Store(true)
+			if !n.d.InventedGateway(t.Context(), "10.0.0.0/24", invented) || n.d.InventedGateway(t.Context(), "10.0.0.0/24", "10.0.0.2") {
+				t.Errorf("options %v: gateway %s does not count as invented, or another one does", options, invented)
+			}
+			shared.hangs.Store(false)
+			wait(time.Minute)
+		}
+	})
+}
+
+// TestIdleRoundReadsNothing: rounds of garbage collection without suspects read nothing of a shared store.
+func TestIdleRoundReadsNothing(t *testing.T) {
+	counted(t, func(t *testing.T, c *countingStore) {
+		var net networkDriver
+		n, _ := nodeWithGC(t, c, &net)
+		p := n.pool("10.0.0.0/24", "pool=lan")
+		n.bind("net", "10.0.0.0/24")
+		net.says(nil, use("net", n.get(p), n.get(p)))
+		wait(2 * time.Minute)
+		c.since()
+		wait(time.Hour)
+		if read, txns := c.since(); read > 0 || txns > 0 {
+			t.Errorf("an idle hour: %d records read, %d transactions", read, txns)
+		}
+	})
+}
+
+// TestBindPoolByWhatTheEngineSays: of several pools with one subnet the network has the one with its gateway and auxiliary addresses. If they
+// do not tell, or a pool of another process may be meant, none is bound, however old they are, and a line in the log says it.
+func TestBindPoolByWhatTheEngineSays(t *testing.T) {
+	type asked struct {
+		gateway string // "": none; "any": one that the engine did not name
+		aux     []string
+	}
+	for name, c := range map[string]struct {
+		pools   []asked
+		gateway string
+		aux     []string
+		want    int // index of the pool that is bound; -1: none
+	}{
+		"one":                   {[]asked{{}}, "", nil, 0},
+		"by gateway":            {[]asked{{gateway: "10.0.0.1"}, {gateway: "10.0.0.254"}}, "10.0.0.254/24", nil, 1},
+		"one without gateway":   {[]asked{{gateway: "any"}, {}}, "", nil, 1},
+		"by aux":                {[]asked{{aux: []string{"10.0.0.9"}}, {}}, "", []string{"10.0.0.9/24"}, 0},
+		"another one's aux":     {[]asked{{aux: []string{"10.0.0.9"}}}, "", nil, -1},
+		"more aux than it said": {[]asked{{}}, "", []string{"10.0.0.9/24"}, -1},
+		"another gateway":       {[]asked{{gateway: "any"}}, "10.0.0.254/24", nil, -1},
+		"two":                   {[]asked{{gateway: "any"}, {gateway: "10.0.0.1"}}, "10.0.0.1/24", nil, -1},
+		"none":                  {nil, "", nil, -1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+				var net networkDriver
+				n, logs := nodeWithGC(t, under, &net)
+				net.says(nil, use("net"))
+				var made, leased []string
+				for _, a := range c.pools {
+					p := n.pool("10.0.0.0/24")
+					made = append(made, p)
+					if a.gateway == "any" {
+						n.gateway(p)
+					} else if a.gateway != "" {
+						n.exact(p, a.gateway, asGateway)
+					}
+					for _, aux := range a.aux {
+						n.exact(p, aux, nil)
+					}
+					wait(31 * time.Second) // a slow engine
+				}
+				n.d.BindPool(t.Context(), "net", "passthrough-local", "10.0.0.0/24", c.gateway, c.aux, false)
+				for range 2 {
+					n.d.BindPool(t.Context(), "net", "passthrough-global", "10.0.0.0/24", c.gateway, c.aux, false) // not one of that space
+				}
+				for _, p := range made {
+					leased = append(leased, n.get(p))
+				}
+				n.bind("later", "10.0.0.0/24") // the pools have containers: they are those of other networks
+				wait(time.Hour)
+				for i, a := range leased {
+					released := !slices.Contains(leases(t, under)[made[i]], a)
+					if released != (i == c.want) {
+						t.Errorf("pool %d: the lost lease was released: %v", i, released)
+					}
+				}
+				want := 1
+				if c.want < 0 {
+					want = 4
+				}
+				wantLogged(t, logs, "it is not known which pool the network has", want)
+			})
+		})
+	}
+}
+
+// exact requests an address, which must be given.
+func (n *clusterNode) exact(pool, addr string, options map[string]string) {
+	n.Helper()
+	if _, err := n.d.RequestAddress(n.Context(), addressRequest(pool, addr, options)); err != nil {
+		n.Fatal(err)
+	}
+}
+
+// TestBindPoolNotOfFormerProcess: a pool that a former process was asked for is not bound, and no other pool is in its place.
+func TestBindPoolNotOfFormerProcess(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+		var net networkDriver
+		n, logs := nodeWithGC(t, under, &net)
+		p := n.pool("10.0.0.0/24")
+		n.restart()
+		n.bind("net", "10.0.0.0/24")
+		a := n.get(p)
+		net.says(nil, use("net"))
+		wait(time.Hour)
+		wantHeld(t, under, "not bound", a)
+		wantLogged(t, logs, "it is not known which pool the network has", 1)
+	})
+}
