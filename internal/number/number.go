@@ -34,7 +34,7 @@ func ParseDuration(text string, low, high time.Duration) (time.Duration, bool) {
 // in the order of the text.
 func ParseList(text string, high int) ([]int, bool) {
 	var all []int
-	seen := map[int]bool{}
+	seen := make([]bool, high+1)
 	for i, part := range strings.Split(text, ",") {
 		if i > 0 {
 			part = strings.TrimLeft(part, " ")
@@ -51,7 +51,7 @@ func ParseList(text string, high int) ([]int, bool) {
 		if !ok {
 			return nil, false
 		}
-		for n := first; n <= last; n++ {
+		for n := first; n <= last && len(all) <= high; n++ {
 			if !seen[n] {
 				seen[n] = true
 				all = append(all, n)
