@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -41,10 +42,17 @@ type LinkSpec struct {
 type LinkAttr struct{ *linkRow }
 
 // A linkRow is everything that is known of an attribute. To add an attribute: a field of Link (and of LinkState, if a container
-// can change it) and a row.
+// can change it), a row, and its place in linkAttrs.
 type linkRow struct {
 	attrRow[Link]
 	encode func(l *Link) (LinkMessage, error)
+	decode func(l *Link, a LinkAnswer)
+}
+
+// A linkCodec says how rtnetlink has the values of an attribute. decode is nil for one that is part of another attribute.
+type linkCodec[T any] struct {
+	encode func(T) (LinkMessage, error)
+	decode func(LinkAnswer) T
 }
 
 // The attributes of a link.
@@ -71,10 +79,11 @@ var (
 var linkAttrs = []LinkAttr{LinkMAC, LinkMTU, LinkTxQLen, LinkPromisc, LinkAllMulti, LinkNoARP, LinkNoMulticast}
 
 // newLinkAttr returns the attribute whose value is at field.
-func newLinkAttr[T comparable](name string, field func(*Link) *T, encode func(T) (LinkMessage, error)) LinkAttr {
+func newLinkAttr[T comparable](name string, field func(*Link) *T, codec linkCodec[T]) LinkAttr {
 	return LinkAttr{&linkRow{
 		attrRow: rowOf(name, field),
-		encode:  func(l *Link) (LinkMessage, error) { return encode(*field(l)) },
+		encode:  func(l *Link) (LinkMessage, error) { return codec.encode(*field(l)) },
+		decode:  func(l *Link, a LinkAnswer) { *field(l) = codec.decode(a) },
 	}}
 }
 
@@ -94,38 +103,91 @@ type LinkMessage struct {
 // Encode returns the message that sets a to its value in l. The error matches ErrInvalid if the value cannot be expressed.
 func (a LinkAttr) Encode(l Link) (LinkMessage, error) { return a.encode(&l) }
 
-// flag encodes an attribute that is an IFF_*.
-func flag(bit uint32) func(bool) (LinkMessage, error) {
-	return func(on bool) (LinkMessage, error) {
-		m := LinkMessage{Mask: bit}
-		if on {
-			m.Flags = bit
-		}
-		return m, nil
+// LinkAnswer is what rtnetlink answers about a link.
+type LinkAnswer struct {
+	Flags uint32            // IFF_*
+	Attrs map[uint16][]byte // IFLA_*
+}
+
+// Decode sets the attributes in l to what the answer says. It leaves out the XDP programs.
+func (a LinkAnswer) Decode(l *Link) {
+	for _, attr := range append([]LinkAttr{LinkUp, LinkMaster, LinkName, LinkAlias}, linkAttrs...) {
+		attr.decode(l, a)
 	}
 }
 
-// flagOff encodes an attribute that is the absence of an IFF_*.
-func flagOff(bit uint32) func(bool) (LinkMessage, error) {
-	set := flag(bit)
-	return func(off bool) (LinkMessage, error) { return set(!off) }
+// flag is the codec of an attribute that is an IFF_*.
+func flag(bit uint32) linkCodec[bool] {
+	return linkCodec[bool]{
+		encode: func(on bool) (LinkMessage, error) {
+			m := LinkMessage{Mask: bit}
+			if on {
+				m.Flags = bit
+			}
+			return m, nil
+		},
+		decode: func(a LinkAnswer) bool { return a.Flags&bit != 0 },
+	}
 }
 
-func uint32Attr(attr uint16) func(int) (LinkMessage, error) {
-	return func(n int) (LinkMessage, error) {
-		return LinkMessage{Attr: attr, Value: binary.NativeEndian.AppendUint32(nil, uint32(n))}, nil
+// flagOff is the codec of an attribute that is the absence of an IFF_*.
+func flagOff(bit uint32) linkCodec[bool] {
+	on := flag(bit)
+	return linkCodec[bool]{
+		encode: func(off bool) (LinkMessage, error) { return on.encode(!off) },
+		decode: func(a LinkAnswer) bool { return !on.decode(a) },
+	}
+}
+
+func uint32Attr(attr uint16) linkCodec[int] {
+	return linkCodec[int]{
+		encode: func(n int) (LinkMessage, error) {
+			return LinkMessage{Attr: attr, Value: binary.NativeEndian.AppendUint32(nil, uint32(n))}, nil
+		},
+		decode: func(a LinkAnswer) int {
+			if value := a.Attrs[attr]; len(value) == 4 {
+				return int(binary.NativeEndian.Uint32(value))
+			}
+			return 0
+		},
+	}
+}
+
+func text(attr uint16) linkCodec[string] {
+	return linkCodec[string]{
+		encode: func(s string) (LinkMessage, error) { return LinkMessage{Attr: attr, Value: []byte(s)}, nil },
+		decode: func(a LinkAnswer) string { return string(bytes.TrimRight(a.Attrs[attr], "\x00")) },
+	}
+}
+
+// address is the codec of a MAC. A link has none if all bytes are zero.
+func address(attr uint16) linkCodec[MAC] {
+	return linkCodec[MAC]{
+		encode: func(m MAC) (LinkMessage, error) {
+			mac, err := net.ParseMAC(string(m))
+			if err != nil {
+				return LinkMessage{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+			}
+			return LinkMessage{Attr: attr, Value: mac}, nil
+		},
+		decode: func(a LinkAnswer) MAC {
+			if value := a.Attrs[attr]; len(bytes.Trim(value, "\x00")) > 0 {
+				return MAC(net.HardwareAddr(value).String())
+			}
+			return ""
+		},
 	}
 }
 
 // xdpDetached encodes the end of the program that is attached in a mode (XDP_FLAGS_*).
-func xdpDetached(mode uint32) func(uint32) (LinkMessage, error) {
-	return func(program uint32) (LinkMessage, error) {
+func xdpDetached(mode uint32) linkCodec[uint32] {
+	return linkCodec[uint32]{encode: func(program uint32) (LinkMessage, error) {
 		if program != 0 {
 			return LinkMessage{}, fmt.Errorf("attach xdp program %d: %w", program, ErrInvalid)
 		}
 		value := attribute(nil, unix.IFLA_XDP_FD, 0xffffffff) // -1
 		return LinkMessage{Attr: unix.IFLA_XDP | unix.NLA_F_NESTED, Value: attribute(value, unix.IFLA_XDP_FLAGS, mode)}, nil
-	}
+	}}
 }
 
 // attribute appends a netlink attribute with a number.
@@ -133,20 +195,6 @@ func attribute(b []byte, attr uint16, n uint32) []byte {
 	b = binary.NativeEndian.AppendUint16(b, 8)
 	b = binary.NativeEndian.AppendUint16(b, attr)
 	return binary.NativeEndian.AppendUint32(b, n)
-}
-
-func text(attr uint16) func(string) (LinkMessage, error) {
-	return func(s string) (LinkMessage, error) { return LinkMessage{Attr: attr, Value: []byte(s)}, nil }
-}
-
-func address(attr uint16) func(MAC) (LinkMessage, error) {
-	return func(m MAC) (LinkMessage, error) {
-		mac, err := net.ParseMAC(string(m))
-		if err != nil {
-			return LinkMessage{}, fmt.Errorf("%w: %w", ErrInvalid, err)
-		}
-		return LinkMessage{Attr: attr, Value: mac}, nil
-	}
 }
 
 // linkState returns the state of a link; links resolves the name of its master. The alias of an interrupted allocation

@@ -1,6 +1,7 @@
 package rtnl
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -28,11 +29,11 @@ func (k *Kernel) listLinks() ([]hw.Link, error) {
 	}
 	links := make([]hw.Link, 0, len(answers))
 	for _, answer := range answers {
-		l, err := netlink.LinkDeserialize(nil, answer)
+		l, err := toLink(answer)
 		if err != nil {
-			return nil, fmt.Errorf("rtnetlink: %w", err)
+			return nil, err
 		}
-		links = append(links, toLink(l, answer))
+		links = append(links, l)
 	}
 	return links, nil
 }
@@ -100,40 +101,37 @@ func (k *Kernel) readLink(index int, which ...*nl.RtAttr) (hw.Link, error) {
 	if err != nil {
 		return hw.Link{}, err
 	}
-	l, err := netlink.LinkDeserialize(nil, answer)
+	return toLink(answer)
+}
+
+// toLink returns what the kernel's answer says about a link. The library reads what is not an attribute that can be set.
+func toLink(answer []byte) (hw.Link, error) {
+	read, err := netlink.LinkDeserialize(nil, answer)
 	if err != nil {
 		return hw.Link{}, fmt.Errorf("rtnetlink: %w", err)
 	}
-	return toLink(l, answer), nil
-}
-
-// toLink converts a link of the library, and adds from the kernel's answer what the library leaves out.
-func toLink(l netlink.Link, answer []byte) hw.Link {
-	a := l.Attrs()
-	return hw.Link{
-		Index:    a.Index,
-		Name:     a.Name,
-		AltNames: a.AltNames,
-		Alias:    a.Alias,
-		Kind:     kind(l),
-		Type:     a.EncapType,
-		MAC:      hw.MAC(a.HardwareAddr.String()),
-		PermMAC:  hw.MAC(a.PermHWAddr.String()),
-		MTU:      a.MTU,
-		MaxMTU:   maxMTU(answer),
-		TxQLen:   a.TxQLen,
-		Up:       a.RawFlags&unix.IFF_UP != 0,
-		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
-		// The flags are what an administrator has set; IFLA_PROMISCUITY also counts packet sockets and bridges.
-		Promisc:     a.RawFlags&unix.IFF_PROMISC != 0,
-		AllMulti:    a.RawFlags&unix.IFF_ALLMULTI != 0,
-		NoARP:       a.RawFlags&unix.IFF_NOARP != 0,
-		NoMulticast: a.RawFlags&unix.IFF_MULTICAST == 0,
-		Master:      a.MasterIndex,
-		PortMAC:     portMAC(a.Slave),
-		Peer:        a.ParentIndex,
-		XDP:         xdp(a.Xdp),
+	attrs, err := attributes(answer[unix.SizeofIfInfomsg:])
+	if err != nil {
+		return hw.Link{}, fmt.Errorf("rtnetlink: %w", err)
 	}
+	a := read.Attrs()
+	l := hw.Link{
+		Index:    a.Index,
+		AltNames: a.AltNames,
+		Kind:     kind(read),
+		Type:     a.EncapType,
+		PermMAC:  hw.MAC(a.PermHWAddr.String()),
+		Carrier:  a.RawFlags&unix.IFF_LOWER_UP != 0,
+		PortMAC:  portMAC(a.Slave),
+		Peer:     a.ParentIndex,
+		XDP:      xdp(a.Xdp),
+	}
+	if value := attrs[unix.IFLA_MAX_MTU]; len(value) == 4 { // the library leaves it out
+		l.MaxMTU = int(binary.NativeEndian.Uint32(value))
+	}
+	// IFF_PROMISC and IFF_ALLMULTI are what an administrator has set; IFLA_PROMISCUITY also counts packet sockets and bridges.
+	hw.LinkAnswer{Flags: a.RawFlags, Attrs: attrs}.Decode(&l)
+	return l, nil
 }
 
 // xdp returns the XDP programs of a link. The library does not say which they are if there are several: one that is detached
@@ -154,15 +152,6 @@ func xdp(x *netlink.LinkXdp) hw.XDP {
 		return hw.XDP{SKB: unknown, Driver: unknown, Hardware: unknown}
 	}
 	return hw.XDP{}
-}
-
-// maxMTU returns the highest MTU of a link, 0 if the kernel does not tell it.
-func maxMTU(answer []byte) int {
-	m, err := split(answer, unix.SizeofIfInfomsg)
-	if err != nil {
-		return 0
-	}
-	return int(m.number(unix.IFLA_MAX_MTU, 0))
 }
 
 // portMAC returns the MAC that a bond keeps for a port.
