@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 
@@ -25,19 +26,22 @@ import (
 //
 //	SIGN CHECKSUM KEY [VALUE]
 //
-// The file is not touched before the first use. All methods may be called concurrently.
+// It is replaced by one with the entries alone when it has grown to four times what the entries took then, and more than 64 KiB. The file
+// is not touched before the first use. All methods may be called concurrently.
 type Journal struct {
 	path string
+	disk disk
 
-	mu      sync.Mutex // guards the fields below
-	file    *os.File   // nil before the first use
-	size    int64
-	entries map[string][]byte
+	mu        sync.Mutex // guards the fields below
+	file      *os.File   // nil before the first use
+	size      int64
+	compactAt int64 // the size above which the file is replaced
+	entries   map[string][]byte
 }
 
 const (
-	// truncateAbove is the size in bytes above which the file is truncated once there are no entries.
-	truncateAbove = 64 << 10
+	compactAbove  = 64 << 10 // bytes; a smaller file is not replaced
+	compactGrowth = 4        // a file is replaced when it has grown by this factor
 
 	fileMode  = 0o600
 	suffixNew = ".new" // of the file that replaces the journal
@@ -47,7 +51,7 @@ const (
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // New returns the journal at path, which need not exist yet.
-func New(path string) *Journal { return &Journal{path: path} }
+func New(path string) *Journal { return &Journal{path: path, disk: osDisk{}} }
 
 // openLocked reads the file at the first use, and rewrites it with the entries alone. It skips an incomplete line: the process ended while
 // it wrote the line, before it relied on the entry.
@@ -100,32 +104,58 @@ func checksum(kind, rest string) string {
 	return fmt.Sprintf("%08x", crc32.Checksum([]byte(kind+rest), castagnoli))
 }
 
-// rewriteLocked replaces the file by one with the entries alone.
+// rewriteLocked replaces the file by one with the entries alone. If that fails, the file and j are as they were. The new file is on the disk
+// before it has the name: entries that were there for long must not be lost by a power cut that comes now.
 func (j *Journal) rewriteLocked() error {
-	next, err := os.OpenFile(j.path+suffixNew, os.O_CREATE|os.O_TRUNC|os.O_WRONLY|os.O_APPEND, fileMode)
+	next, err := j.disk.Create(j.path + suffixNew)
 	if err != nil {
 		return err
 	}
-	j.file, j.size = next, 0
+	var text bytes.Buffer
 	for key, value := range j.entries {
-		if err == nil {
-			err = j.appendLocked("+", key+" "+hex.EncodeToString(value))
-		}
+		text.WriteString(lineOf("+", key+" "+hex.EncodeToString(value)))
+	}
+	if _, err = next.Write(text.Bytes()); err == nil {
+		err = j.disk.Sync(next)
 	}
 	if err == nil {
-		err = os.Rename(next.Name(), j.path)
+		err = j.disk.Rename(next.Name(), j.path)
 	}
 	if err != nil {
-		j.file = nil
 		return errors.Join(err, next.Close())
 	}
-	return nil
+	old := j.file
+	j.file, j.size = next, int64(text.Len()) // also if the rest fails: the old file has no name any more
+	j.compactAt = max(compactAbove, compactGrowth*j.size)
+	err = j.disk.SyncDir(filepath.Dir(j.path))
+	if old != nil {
+		err = errors.Join(err, old.Close())
+	}
+	return err
 }
+
+// compactLocked makes a large file smaller, if it can. An error is of no consequence: the file is as good as it was, and the next attempt is
+// made when it has doubled.
+func (j *Journal) compactLocked() {
+	if j.size <= j.compactAt {
+		return
+	}
+	if len(j.entries) == 0 && j.file.Truncate(0) == nil {
+		j.size, j.compactAt = 0, compactAbove
+		return
+	}
+	if j.rewriteLocked() != nil {
+		j.compactAt = max(j.compactAt, 2*j.size)
+	}
+}
+
+// lineOf returns a line of the file.
+func lineOf(kind, rest string) string { return kind + " " + checksum(kind, rest) + " " + rest + "\n" }
 
 // appendLocked appends one line, or nothing: a part of a line, as a full disk leaves it, would make the next line unreadable. If the part
 // cannot be removed, the next use rewrites the file.
 func (j *Journal) appendLocked(kind, rest string) error {
-	n, err := j.file.WriteString(kind + " " + checksum(kind, rest) + " " + rest + "\n")
+	n, err := j.file.WriteString(lineOf(kind, rest))
 	if err == nil {
 		j.size += int64(n)
 		return nil
@@ -151,6 +181,7 @@ func (j *Journal) Add(key string, value []byte) error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	j.entries[key] = bytes.Clone(value)
+	j.compactLocked()
 	return nil
 }
 
@@ -165,13 +196,7 @@ func (j *Journal) Remove(key string) error {
 		return fmt.Errorf("journal: %w", err)
 	}
 	delete(j.entries, key)
-	if len(j.entries) > 0 || j.size < truncateAbove {
-		return nil
-	}
-	if err := j.file.Truncate(0); err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	j.size = 0
+	j.compactLocked()
 	return nil
 }
 
