@@ -314,3 +314,65 @@ func TestBindPoolNotOfFormerProcess(t *testing.T) {
 		wantLogged(t, logs, "it is not known which pool the network has", 1)
 	})
 }
+
+// overflowPool creates a pool of the group office.
+func (b *fixture) overflowPool(subnet string) string { return b.poolWith(subnet, "overflow=office") }
+
+// TestOverflowOfTwoNetworks: a pool does not give addresses to another network, or to one that is not known; a line in the log says that two
+// networks have one name. Within one network it does, and an address that it gave stays as long as the endpoint is there.
+func TestOverflowOfTwoNetworks(t *testing.T) {
+	withGC(t, func(b *fixture, net *networkDriver) {
+		one := b.overflowPool("10.0.0.0/30")
+		b.d.BindPool(b.Context(), "n1", "passthrough-local", "10.0.0.0/30", "", nil, false)
+		two := b.overflowPool("10.0.1.0/24")
+		b.d.BindPool(b.Context(), "n2", "passthrough-local", "10.0.1.0/24", "", nil, false)
+		b.overflowPool("10.0.2.0/24") // of a macvlan network
+		live := []string{b.chosen(one), b.chosen(one)}
+		if got, err := b.request(one, "", nil); err == nil {
+			t.Errorf("the network n1 was given %s of another network", got)
+		}
+		b.overflowPool("10.0.3.0/24")
+		b.d.BindPool(b.Context(), "n1", "passthrough-local", "10.0.3.0/24", "", nil, false)
+		lent, lost, of2 := b.chosen(one), b.chosen(one), b.chosen(two)
+		net.says(nil, use("n1", append(live, lent)...), use("n2", of2))
+		wait(time.Hour)
+		wantHeld(b.T, b.store, "all but the one that no endpoint has: "+lost, append(live, lent, of2)...)
+	})
+}
+
+// TestOverflowLentByOlderVersion: an address that an older version gave to another network stays while that network's endpoint has it, and if
+// it is not known which network has it.
+func TestOverflowLentByOlderVersion(t *testing.T) {
+	withFixture(t, func(b *fixture) {
+		one := b.overflowPool("10.0.0.0/30")
+		b.d.BindPool(b.Context(), "n1", "passthrough-local", "10.0.0.0/30", "", nil, false)
+		two := b.overflowPool("10.0.1.0/24")
+		b.d.BindPool(b.Context(), "n2", "passthrough-local", "10.0.1.0/24", "", nil, false)
+		macvlan := b.overflowPool("10.0.2.0/30")
+		for addr, via := range map[string]string{"10.0.1.2": one, "10.0.1.3": macvlan, "10.0.1.4": one} {
+			put(b.T, b.store, "ipam/lease/"+strings.TrimPrefix(two, "v1:")+"/"+addr,
+				`{"v":1,"kind":"chosen","since":"2000-01-01T00:00:00Z","token":"`+addr+`","via":"`+strings.TrimPrefix(via, "v1:")+`"}`)
+		}
+		var net networkDriver
+		defer b.startGC(&net)()
+		net.says(nil, use("n1", "10.0.1.2"), use("n2"))
+		wait(time.Hour)
+		wantHeld(b.T, b.store, "all but the one that no endpoint has", "10.0.1.2", "10.0.1.3")
+	})
+}
+
+// TestOverflowOfTwoNetworksIsLogged: a line in the log says that two networks have one name.
+func TestOverflowOfTwoNetworksIsLogged(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+		var net networkDriver
+		n, logs := nodeWithGC(t, under, &net)
+		for subnet, network := range map[string]string{"10.0.0.0/24": "n1", "10.0.1.0/24": "n1", "10.0.2.0/24": "n2"} {
+			n.pool(subnet, "overflow=office")
+			n.bind(network, subnet)
+		}
+		if len(logs.All()) == 0 {
+			t.Error("nothing is logged")
+		}
+		wantLogged(t, logs, "two networks have pools with the same name for option overflow", len(logs.All()))
+	})
+}

@@ -260,15 +260,33 @@ func (g *gc) suspectsOf(ctx context.Context, h localHandle, all []localHandle, n
 	}
 	var found []suspect
 	for _, s := range leases {
-		hasEndpoint := slices.Contains(networks[i].Addrs, s.addr)
-		s.endsBy = networks[i].EndsBy[s.addr]
-		s.forgotten = !hasEndpoint && g.isForgotten(h.network, s.addr, s.lease)
-		why := judgeLease(*s.lease, hasEndpoint, now.Sub(s.lease.Since), graceOf(s.lease, g.started()))
-		if why.suspect() || s.forgotten || !s.endsBy.IsZero() {
+		user, using := userOf(s, all, networks)
+		facts := leaseFacts{userKnown: user != "", age: now.Sub(s.lease.Since), grace: graceOf(s.lease, g.started())}
+		for _, u := range using {
+			facts.hasEndpoint = facts.hasEndpoint || slices.Contains(u.Addrs, s.addr)
+			if by, ok := u.EndsBy[s.addr]; ok {
+				s.endsBy = by
+			}
+		}
+		s.forgotten = facts.userKnown && !facts.hasEndpoint && g.isForgotten(user, s.addr, s.lease)
+		if judgeLease(*s.lease, facts).suspect() || s.forgotten || !s.endsBy.IsZero() {
 			found = append(found, s)
 		}
 	}
 	return found, nil
+}
+
+// userOf returns the network whose container has a lease, "" for unknown, and the networks that may have its endpoint. An address that a pool
+// gave in place of another one of its group is in use in the network of that one; an older version did not ask whether both are of one network.
+func userOf(s suspect, all []localHandle, networks []Use) (user string, using []Use) {
+	if s.lease.Via == "" {
+		return s.h.network, slices.DeleteFunc(slices.Clone(networks), func(u Use) bool { return u.Network != s.h.network })
+	}
+	i := slices.IndexFunc(all, func(o localHandle) bool { return o.ID == s.lease.Via })
+	if i < 0 {
+		return "", networks
+	}
+	return all[i].network, networks
 }
 
 // containerLeases lists the leases of containers that belong to h. The error matches [pool.ErrLoading] while they are not known.

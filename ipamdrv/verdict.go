@@ -47,6 +47,7 @@ const (
 	suspectReplaced  verdict = "suspect: its network has a newer pool"
 
 	keepNoContainer   verdict = "keep: it is not a container's"
+	keepLent          verdict = "keep: it is not known which network has it"
 	keepEndpoint      verdict = "keep: an endpoint has it"
 	keepYoung         verdict = "keep: its endpoint may be being created"
 	suspectNoEndpoint verdict = "suspect: no endpoint has it"
@@ -72,14 +73,23 @@ func judgeHandle(f handleFacts) verdict {
 	return suspectReplaced
 }
 
+// leaseFacts are what is known of a lease of a handle whose network exists.
+type leaseFacts struct {
+	userKnown   bool // it is known whose container has it: a pool may have given it in place of another network's
+	hasEndpoint bool // in the network driver
+	age, grace  time.Duration
+}
+
 // judgeLease decides about a lease of a handle whose network exists.
-func judgeLease(l pool.Lease, hasEndpoint bool, age, grace time.Duration) verdict {
+func judgeLease(l pool.Lease, f leaseFacts) verdict {
 	switch {
 	case !l.OfContainer():
 		return keepNoContainer
-	case hasEndpoint:
+	case f.hasEndpoint:
 		return keepEndpoint
-	case age < grace:
+	case !f.userKnown:
+		return keepLent
+	case f.age < f.grace:
 		return keepYoung
 	}
 	return suspectNoEndpoint

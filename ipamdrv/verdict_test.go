@@ -35,27 +35,32 @@ func TestJudgeHandle(t *testing.T) {
 func TestJudgeLease(t *testing.T) {
 	const young, old = gracePeriod - 1, gracePeriod
 	for _, test := range []struct {
-		lease       pool.Lease
-		hasEndpoint bool
-		age         time.Duration
-		want        verdict
+		lease                  pool.Lease
+		userKnown, hasEndpoint bool
+		age                    time.Duration
+		want                   verdict
 	}{
-		{pool.Lease{Kind: pool.Any}, false, old, suspectNoEndpoint},
-		{pool.Lease{Kind: pool.Any}, false, young, keepYoung},
-		{pool.Lease{Kind: pool.Any}, true, old, keepEndpoint},
-		{pool.Lease{Kind: pool.Any}, true, young, keepEndpoint},
-		{pool.Lease{Kind: pool.Exact, Container: true}, false, old, suspectNoEndpoint},
-		{pool.Lease{Kind: pool.Exact, Name: "c"}, false, old, suspectNoEndpoint},
-		{pool.Lease{Kind: pool.Exact, Name: "c"}, true, old, keepEndpoint},
-		{pool.Lease{Kind: pool.Exact}, false, old, keepNoContainer}, // --aux-address
-		{pool.Lease{Kind: pool.Gateway}, false, old, keepNoContainer},
-		{pool.Lease{Kind: pool.Gateway, Name: "c"}, false, old, keepNoContainer},
-		{pool.Lease{Kind: pool.Cooldown, Name: "c"}, false, old, keepNoContainer},
-		{pool.Lease{Kind: pool.Prefetched}, false, old, keepNoContainer},
-		{pool.Lease{}, false, old, keepNoContainer}, // a record without a kind
+		{pool.Lease{Kind: pool.Any}, true, false, old, suspectNoEndpoint},
+		{pool.Lease{Kind: pool.Any, Via: "p"}, true, false, old, suspectNoEndpoint},
+		{pool.Lease{Kind: pool.Any, Via: "p"}, false, false, old, keepLent},
+		{pool.Lease{Kind: pool.Any, Via: "p"}, false, false, young, keepLent},
+		{pool.Lease{Kind: pool.Any, Via: "p"}, false, true, old, keepEndpoint},
+		{pool.Lease{Kind: pool.Any}, true, false, young, keepYoung},
+		{pool.Lease{Kind: pool.Any}, true, true, old, keepEndpoint},
+		{pool.Lease{Kind: pool.Any}, true, true, young, keepEndpoint},
+		{pool.Lease{Kind: pool.Exact, Container: true}, true, false, old, suspectNoEndpoint},
+		{pool.Lease{Kind: pool.Exact, Name: "c"}, true, false, old, suspectNoEndpoint},
+		{pool.Lease{Kind: pool.Exact, Name: "c"}, true, true, old, keepEndpoint},
+		{pool.Lease{Kind: pool.Exact}, true, false, old, keepNoContainer}, // --aux-address
+		{pool.Lease{Kind: pool.Gateway}, true, false, old, keepNoContainer},
+		{pool.Lease{Kind: pool.Gateway, Name: "c"}, true, false, old, keepNoContainer},
+		{pool.Lease{Kind: pool.Cooldown, Name: "c"}, true, false, old, keepNoContainer},
+		{pool.Lease{Kind: pool.Prefetched}, true, false, old, keepNoContainer},
+		{pool.Lease{}, true, false, old, keepNoContainer}, // a record without a kind
 	} {
-		if got := judgeLease(test.lease, test.hasEndpoint, test.age, gracePeriod); got != test.want {
-			t.Errorf("%+v, endpoint %v, %v old: %q, want %q", test.lease, test.hasEndpoint, test.age, got, test.want)
+		f := leaseFacts{userKnown: test.userKnown, hasEndpoint: test.hasEndpoint, age: test.age, grace: gracePeriod}
+		if got := judgeLease(test.lease, f); got != test.want {
+			t.Errorf("%+v, %+v: %q, want %q", test.lease, f, got, test.want)
 		}
 	}
 }
