@@ -11,8 +11,9 @@
 //	ReleaseAddress ─> pools.releaseAddress ─> Pool.Release ─> lease removed, or replaced by a cooldown
 //	Maintain ───────> flush of the outbox, prefetch, gc
 //
-// The store is the truth, and what a pool has cached a copy. A write has the condition that the pool's record is as cached; if another node
-// has changed it, the pool is loaded again and the request retried. Entry points: [New] and [Driver], and [Options] for the options of a
+// The store is the truth, and what a pool has cached a copy. A write has the condition that the pool's record is as cached; if it was changed,
+// it is read again and the request retried. In a store that nodes share the leases of a pool are followed, see pool.replica, and while it is
+// away the circuit breaker of package node keeps requests from waiting for it. Entry points: [New] and [Driver], and [Options] for the options of a
 // pool.
 //
 // # Which address is given
