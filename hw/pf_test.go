@@ -22,6 +22,9 @@ type bench struct {
 	ctx context.Context
 }
 
+// wait lets time pass in the bubble.
+func (b *bench) wait(d time.Duration) { time.Sleep(d) }
+
 // onBench calls fn with a machine that has had time to settle.
 func onBench(t *testing.T, pf hwtest.PF, fn func(b *bench)) {
 	t.Helper()

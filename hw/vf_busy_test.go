@@ -123,7 +123,7 @@ func TestPFWasReset(t *testing.T) {
 					b.must(b.k.WriteAttr("bus/pci/devices/0000:01:10.0/driver/unbind", "0000:01:10.0"))
 				}
 				b.must(b.k.WriteAttr("bus/pci/devices/0000:01:00.0/reset", "1"))
-				time.Sleep(time.Minute)
+				b.wait(time.Minute)
 				unbinds, start := b.unbinds(), time.Now()
 				_, n, err := b.attach(privileged())
 				b.must(err)
@@ -134,7 +134,7 @@ func TestPFWasReset(t *testing.T) {
 					b.Errorf("unbound %d times", got)
 				}
 				b.must(b.k.SetLink(n.Index, hw.LinkUp, hw.Link{Up: true}))
-				time.Sleep(time.Second)
+				b.wait(time.Second)
 				if !b.k.Link("ens1f0v0").Carrier {
 					b.Error("the vf has no carrier")
 				}
