@@ -17,7 +17,7 @@ TAGS := kernel engine lab cluster kernel,crashpoints
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugin install uninstall demo test test-unit fuzz test-kernel test-cluster test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean
+.PHONY: help build plugin install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ test-kernel: ## real netlink in private namespaces (RUN=TestX)
 
 test-cluster: ## the cluster store on real etcd servers (RUN=TestX)
 	test/run --run '$(RUN)' cluster
+
+test-unique: ## no address is given twice, whatever happens to five nodes and an etcd: 20,000 operations (OPS=20000 SEED=7)
+	OPS=$(or $(OPS),20000) SEED=$(SEED) go test -tags cluster -count 1 -v -timeout 6h -run "^TestUnique$$" ./cmd/driver
 
 test-engine: ## a private dockerd with the real plugin (RUN=TestX, RECORD=FOLDER: record its API calls)
 	RECORD='$(if $(RECORD),$(abspath $(RECORD)))' test/run --run '$(RUN)' --engine '$(ENGINE)' engine

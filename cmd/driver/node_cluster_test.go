@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -20,42 +22,50 @@ import (
 
 	"go.etcd.io/bbolt"
 
+	"github.com/mellanox/passthrough/store/journal"
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
+	"github.com/mellanox/passthrough/test/harness/history"
 )
 
-// history records which node's engine has which address.
-type history struct {
-	mu    sync.Mutex // guards the fields below
-	has   map[string]int
-	twice []string
+// engines is what the engines of all nodes know: which addresses their containers have.
+type engines struct {
+	log *history.History
+
+	mu  sync.Mutex // guards has
+	has map[string]int
 }
 
-// newHistory returns one without events.
-func newHistory() *history { return &history{has: map[string]int{}} }
+// newEngines returns engines without containers.
+func newEngines() *engines { return &engines{log: history.New(), has: map[string]int{}} }
 
-// gave records that a node has given an address.
-func (h *history) gave(node int, addr string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if other, taken := h.has[addr]; taken {
-		h.twice = append(h.twice, fmt.Sprintf("%s: node %d has it, node %d gave it", addr, other, node))
+// gave records that a node has given an address; call is when it was asked.
+func (e *engines) gave(node int, addr string, call time.Duration) {
+	e.log.Add(history.Operation{Node: node, Addr: addr, Call: call, Answer: e.log.Now()})
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.has[addr] = node
+}
+
+// end has a node's engine release an address, which it does not have from then on.
+func (e *engines) end(n *node, addr string) {
+	e.mu.Lock()
+	if e.has[addr] == n.number { // another node has it, too, if it was given twice
+		delete(e.has, addr)
 	}
-	h.has[addr] = node
-}
-
-// ending records that an engine is about to release an address: from now on another may get it.
-func (h *history) ending(addr string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	delete(h.has, addr)
+	e.mu.Unlock()
+	o := history.Operation{Node: n.number, Addr: addr, Release: true, Call: e.log.Now(), Answer: history.Never}
+	if n.release(addr) {
+		o.Answer = e.log.Now()
+	}
+	e.log.Add(o)
 }
 
 // of returns the addresses of a node's engine, in order.
-func (h *history) of(node int) []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+func (e *engines) of(node int) []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	var addrs []string
-	for addr, n := range h.has {
+	for addr, n := range e.has {
 		if n == node {
 			addrs = append(addrs, addr)
 		}
@@ -65,21 +75,18 @@ func (h *history) of(node int) []string {
 }
 
 // all returns the addresses of all engines, in order.
-func (h *history) all() []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	addrs := []string{}
-	for addr := range h.has {
-		addrs = append(addrs, addr)
-	}
-	slices.Sort(addrs)
-	return addrs
+func (e *engines) all() []string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return slices.Sorted(maps.Keys(e.has))
 }
 
 // node is a plugin that can be killed, with its engine, which starts it again.
 type node struct {
 	*testing.T
 	number int
+	binary string // of the plugin
+	clock  string // file with the offset of its wall clock in seconds
 	socket string
 	state  string
 	env    []string
@@ -95,24 +102,42 @@ type node struct {
 // newNode starts a plugin whose pool, with these options, is in the cluster.
 func newNode(t *testing.T, c *etcdtest.Cluster, number int, options string) *node {
 	t.Helper()
-	p := newProcess(t)
-	n := &node{T: t, number: number, socket: p.socket, state: p.state, client: client(p.socket)}
-	n.env = append(p.cmd.Env, "HANDLER_TIMEOUT=3s", "STORE=etcd://"+strings.Join(c.Endpoints(), ",")+"?prefix=/unique")
+	n := newPlugin(t, c, "", number)
+	n.begin(options)
+	return n
+}
+
+// begin starts the plugin and requests its pool.
+func (n *node) begin(options string) {
+	n.Helper()
 	n.start()
-	t.Cleanup(n.end)
+	n.Cleanup(n.end)
 	answer := n.until("IpamDriver.RequestPool", `{"AddressSpace":"passthrough-local","Pool":"10.0.0.0/25","Options":`+options+`}`)
 	n.pool = answer["PoolID"]
+}
+
+// newPlugin is a node whose plugin does not run yet. binary is one of buildWithClock, "" for one whose clock cannot be set.
+func newPlugin(t *testing.T, c *etcdtest.Cluster, binary string, number int) *node {
+	t.Helper()
+	p := newProcess(t)
+	n := &node{T: t, number: number, binary: binary, clock: filepath.Join(t.TempDir(), "clock"), socket: p.socket, state: p.state,
+		client: client(p.socket)}
+	n.env = append(p.cmd.Env, "HANDLER_TIMEOUT=3s", "STORE=etcd://"+strings.Join(c.Endpoints(), ",")+"?prefix=/unique", envClock+"="+n.clock)
 	return n
 }
 
 // start starts the process.
 func (n *node) start() {
-	self, err := os.Executable()
-	if err != nil {
-		n.Error(err)
-		return
+	binary := n.binary
+	if binary == "" { // this one is the plugin as well
+		self, err := os.Executable()
+		if err != nil {
+			n.Error(err)
+			return
+		}
+		binary = self
 	}
-	cmd := exec.Command(self)
+	cmd := exec.Command(binary)
 	cmd.Args = []string{"driver"}
 	cmd.Env = n.env
 	cmd.Stdout, cmd.Stderr = &n.out, &n.out
@@ -221,9 +246,9 @@ func (n *node) ask() (string, bool) {
 	return addr, ok
 }
 
-// release repeats a release until it succeeds.
-func (n *node) release(addr string) {
-	n.until("IpamDriver.ReleaseAddress", fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, n.pool, addr))
+// release repeats a release until it succeeds, and returns false if it does not.
+func (n *node) release(addr string) bool {
+	return nil != n.until("IpamDriver.ReleaseAddress", fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, n.pool, addr))
 }
 
 // leave releases the node's pool.
@@ -235,6 +260,32 @@ func (n *node) leave() {
 func (n *node) settle() {
 	n.kills.Wait()
 	n.until("IpamDriver.GetDefaultAddressSpaces", "")
+}
+
+// loseLedger ends the plugin, deletes its state directory, as docker plugin rm does, and starts it again. It returns how many ops were in the
+// outbox.
+func (n *node) loseLedger() int {
+	n.settle()
+	n.stop()
+	owed := n.owedOrIntended()
+	if err := errors.Join(os.RemoveAll(n.state), os.Mkdir(n.state, 0o700)); err != nil {
+		n.Error(err)
+	}
+	n.start()
+	return owed
+}
+
+// copyDisk returns another machine with a copy of the node's disk, while the node is off. Its plugin does not run yet.
+func (n *node) copyDisk(c *etcdtest.Cluster, number int) *node {
+	n.settle()
+	n.stop()
+	other := newPlugin(n.T, c, n.binary, number)
+	if err := os.CopyFS(other.state, os.DirFS(n.state)); err != nil {
+		n.Error(err)
+	}
+	other.pool = n.pool
+	n.start()
+	return other
 }
 
 // calmDown restarts the plugin until its outbox is empty.
@@ -254,6 +305,17 @@ func (n *node) calmDown() {
 		}
 	}
 	n.Errorf("node %d does not come to rest", n.number)
+}
+
+// owedOrIntended counts the ops of the outbox in the node's own ledger and in its journal. The process must not run.
+func (n *node) owedOrIntended() int {
+	owed, err := n.owed()
+	j := journal.New(n.state + "/journal")
+	intents, journalErr := j.Entries()
+	if err := errors.Join(err, journalErr, j.Close()); err != nil {
+		n.Error(err)
+	}
+	return owed + len(intents)
 }
 
 // owed counts the ops of the outbox in the node's own ledger. The process must not run.

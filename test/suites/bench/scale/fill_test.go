@@ -3,6 +3,7 @@ package scale
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	mathrand "math/rand/v2"
 	"net/netip"
@@ -11,6 +12,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/etcdstore"
@@ -55,7 +57,7 @@ func (f *filled) to(r *run, percent int) {
 	defer s.Close()
 	h, _ := pool.ParseHandle(f.handle)
 	var writing errgroup.Group
-	writing.SetLimit(4)
+	writing.SetLimit(2)
 	for f.done < want {
 		batch := f.order[f.done:min(f.done+fillBatch, want)]
 		f.done += len(batch)
@@ -68,8 +70,13 @@ func (f *filled) to(r *run, percent int) {
 				}
 				ops = append(ops, op)
 			}
-			_, err := s.Txn(r.t.Context(), nil, ops)
-			return err
+			notInTime := func(err error) bool {
+				return errors.Is(err, store.ErrAmbiguous) || errors.Is(err, store.ErrUnavailable)
+			}
+			return retry.Times(5, notInTime, func() error { // a megabyte for each of three members on one disk
+				_, err := s.Txn(r.t.Context(), nil, ops)
+				return err
+			})
 		})
 	}
 	if err := writing.Wait(); err != nil {
