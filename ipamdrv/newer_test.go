@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/docker/go-plugins-helpers/ipam"
@@ -178,4 +179,51 @@ func TestReleaseFromNewerPool(t *testing.T) {
 		wait(2 * time.Minute)
 		wantHeld(t, under, "after the upgrade")
 	})
+}
+
+// gated is a shared store with a schema.
+type gated struct {
+	*store.Memory
+	schema int
+}
+
+func (g *gated) Schema(context.Context) (int, error) { return g.schema, nil }
+func (g *gated) RaiseSchema(context.Context) error   { return nil }
+
+// TestOlderRemoval: while there may be nodes of the release before, which remove a pool on the condition that its record is unchanged, none of
+// their removals loses a network that joins meanwhile, and none leaves a pool without networks because another one leaves. Once an operator
+// has said that there are none, joins do not write the record.
+func TestOlderRemoval(t *testing.T) {
+	for _, schema := range []int{store.SchemaOldest, store.SchemaNewest} {
+		synctest.Test(t, func(t *testing.T) {
+			far := &gated{store.NewMemory(), schema}
+			n := newNode(t, far)
+			lan := n.pool("10.1.0.0/24", "pool=lan")
+			id, _, _ := strings.Cut(strings.TrimPrefix(lan, "v1:"), ".")
+			key := "ipam/pool/" + id
+			change := func(what string, f func()) {
+				before, err := far.Get(t.Context(), key)
+				if err != nil {
+					t.Fatal(err)
+				}
+				f()
+				r, err := far.Txn(t.Context(), []store.Cond{store.Unchanged(before)}, nil)
+				if refused := err == nil && !r.OK; refused != (schema < store.SchemaShares) {
+					t.Errorf("schema %d: an older node's removal that was planned before %s is refused: %t", schema, what, refused)
+				}
+			}
+			var second string
+			change("a join", func() { second = n.pool("10.1.0.0/24", "pool=lan") })
+			change("a leave", func() { n.releasePool(second) })
+			third := n.pool("10.1.0.0/24", "pool=lan")
+			if _, err := n.d.RequestAddress(t.Context(), &ipam.RequestAddressRequest{PoolID: third, Address: "10.1.0.1", Options: asGateway}); err != nil {
+				t.Fatal(err)
+			}
+			n.releasePool(third)
+			n.releasePool(lan)
+			if left := keys(t, far, "ipam/"); len(left) > 0 {
+				t.Errorf("schema %d: left are %q", schema, left)
+			}
+		})
+	}
 }

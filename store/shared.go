@@ -18,6 +18,32 @@ type RollbackDetector interface {
 	SetWatermark(watermark []byte) error
 }
 
+// Schemas are what all nodes that share a store agree on. A node refuses a store with a newer one than it knows, and does what an older one
+// says until an operator has raised it.
+const (
+	SchemaOldest = 1
+	// SchemaShares: a network joins and leaves a shared pool without a write of the pool's record. Before, a removal of the pool was made on
+	// the condition that this record is unchanged.
+	SchemaShares = 2
+	SchemaNewest = SchemaShares
+)
+
+// A Gate is a Store with a schema.
+type Gate interface {
+	// Schema returns the store's schema, as it was at most a minute ago.
+	Schema(ctx context.Context) (int, error)
+	// RaiseSchema makes it the newest. Nodes that do not know it are refused within a minute, or when they connect again.
+	RaiseSchema(ctx context.Context) error
+}
+
+// Schema returns the schema of a store, the newest if it has none.
+func Schema(ctx context.Context, s Store) (int, error) {
+	if g, ok := s.(Gate); ok {
+		return g.Schema(ctx)
+	}
+	return SchemaNewest, nil
+}
+
 // A Watcher is a Store that tells of the writes of all nodes.
 type Watcher interface {
 	// Watch calls fn with the changes of records under prefix whose revisions are above rev, until ctx ends, the store is closed or fn returns

@@ -52,6 +52,7 @@ var commands = []struct {
 	{"nodes", 0, nodesCommand},
 	{"forget", 1, forgetCommand},
 	{"accept", 0, acceptCommand},
+	{"finalize", 0, finalizeCommand},
 }
 
 // serve listens, opens everything, and answers the engine until SIGTERM or SIGINT.

@@ -49,7 +49,7 @@ func nodesCommand(ctx context.Context, cfg config, _ []string) (err error) {
 		}
 		_, _ = fmt.Fprintf(out, "%s\t%s\t%d\t%s\n", n.ID, n.Name, handles, state)
 	}
-	return out.Flush()
+	return errors.Join(out.Flush(), printSchema(ctx, os.Stdout, shared))
 }
 
 // forgetCommand removes a lost node, and releases its pools and addresses.

@@ -42,6 +42,12 @@ func (l ledger) Fence(ctx context.Context, token string) error {
 	return l.points.around("fence", token, func() error { return store.Fence(ctx, l.Store, token) })
 }
 
+// Schema implements [store.Gate].
+func (l ledger) Schema(ctx context.Context) (int, error) { return store.Schema(ctx, l.Store) }
+
+// RaiseSchema implements [store.Gate]; it is raised by operators only.
+func (l ledger) RaiseSchema(context.Context) error { return nil }
+
 // Watch implements [store.Watcher].
 func (l ledger) Watch(ctx context.Context, prefix string, rev int64, fn func(store.Changes) error) error {
 	return store.Watch(ctx, l.Store, prefix, rev, fn)

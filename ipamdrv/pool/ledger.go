@@ -28,6 +28,15 @@ type Member interface {
 	Refresh(ctx context.Context, failed store.Cond) (store.Cond, error)
 }
 
+// hasOlderNodes returns true if nodes may use the store whose removals of shared pools depend on the pool's record alone.
+func (l Ledger) hasOlderNodes(ctx context.Context) (bool, error) {
+	if l.Member == nil && !l.Batched { // not shared
+		return false, nil
+	}
+	schema, err := store.Schema(ctx, l.Store)
+	return schema < store.SchemaShares, err
+}
+
 // Leases calls fn with every lease of a pool, those in cooldown included.
 func (l Ledger) Leases(ctx context.Context, id string, fn func(a netip.Addr, kv store.KV) error) error {
 	prefix := leasePrefix + id + "/"

@@ -98,7 +98,8 @@ func (p *Pool) planPool(ctx context.Context, plan *removal, rec Record, shares m
 	return nil
 }
 
-// planShare plans the removal of one share, on the condition that another one is left.
+// planShare plans the removal of one share, on the condition that another one is left. While there may be older nodes, whose removals do not
+// have it, the pool's record is written, so that the last two shares are not removed at once.
 func (p *Pool) planShare(ctx context.Context, plan *removal, h Handle, rec Record, shares map[string]share) error {
 	for name, s := range shares {
 		if name != h.Share {
@@ -125,9 +126,18 @@ func (p *Pool) planShare(ctx context.Context, plan *removal, h Handle, rec Recor
 		}
 	}
 	if rec.Gateway.IsValid() {
-		return p.planGateway(ctx, plan, h, rec)
+		err = p.planGateway(ctx, plan, h, rec)
 	}
-	return nil
+	if err != nil || slices.ContainsFunc(plan.last, func(op store.Op) bool { return op.Key == Key(p.id) }) {
+		return err
+	}
+	older, err := p.ledger.hasOlderNodes(ctx)
+	if err != nil || !older {
+		return err
+	}
+	op, err := record.Put(Key(p.id), rec)
+	plan.last = append(plan.last, op)
+	return err
 }
 
 // planGateway plans what becomes of the gateway's lease when one share is removed: other shares may have it, too.

@@ -53,15 +53,25 @@ func creation(h Handle, rec Record, c option.Config, node string) (ops []store.O
 }
 
 // Join adds a network to a shared pool. It does not write the pool's record, which all nodes would have to read again; a concurrent removal of
-// the pool has the condition that no share was made. created is that of the request, node the owner.
+// the pool has the condition that no share was made. While there may be older nodes, whose removals do not have it, Join writes the record.
+// created is that of the request, node the owner.
 func (p *Pool) Join(ctx context.Context, created ShareRecord, c option.Config) (Handle, error) {
 	h := Handle{ID: p.id, Share: NewID()}
 	op, err := record.Put(shareKey(h), created)
 	if err != nil {
 		return Handle{}, err
 	}
+	older, err := p.ledger.hasOlderNodes(ctx)
+	if err != nil {
+		return Handle{}, err
+	}
+	var next *Record
+	if older {
+		rec := p.cache.rec
+		next = &rec
+	}
 	r, err := p.withUndo(ctx, Op{Do: ReleaseHandle, Share: h.Share}, func(ctx context.Context) (store.Result, error) {
-		return p.write(ctx, []store.Cond{store.Absent(op.Key)}, nil, op)
+		return p.write(ctx, []store.Cond{store.Absent(op.Key)}, next, op)
 	}, LocalHandle{Handle: h, Subnet: p.cache.rec.Subnet, Prefetch: c.Prefetch, Created: created.Created})
 	if err == nil && !r.OK {
 		err = ErrChanged

@@ -4,8 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
-	"fmt"
-	"strconv"
 	"sync/atomic"
 	"time"
 
@@ -28,12 +26,13 @@ type connection struct {
 	mu     *semaphore.Weighted // a mutex with a context; guards the fields below
 	client *clientv3.Client    // nil until it is connected and the schema was checked
 	files  [sha256.Size]byte   // checksum of the files that the client was made with
+	schema schema
 }
 
 // newConnection returns a connection without a client yet.
 func newConnection(c *Config) *connection {
 	ctx, end := context.WithCancel(context.Background())
-	return &connection{config: c, ctx: ctx, end: end, mu: semaphore.NewWeighted(1)}
+	return &connection{config: c, ctx: ctx, end: end, mu: semaphore.NewWeighted(1), schema: schema{key: keyspace(c.Prefix).schema()}}
 }
 
 // get returns the client, and connects if there is none.
@@ -46,7 +45,7 @@ func (c *connection) get(ctx context.Context) (*clientv3.Client, error) {
 		return nil, store.ErrClosed
 	}
 	if c.client != nil {
-		return c.client, nil
+		return c.client, c.schema.recheck(ctx, c.client)
 	}
 	files, err := c.config.checksum()
 	if err != nil {
@@ -56,7 +55,7 @@ func (c *connection) get(ctx context.Context) (*clientv3.Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := c.checkSchema(ctx, client); err != nil {
+	if err := c.schema.check(ctx, client); err != nil {
 		return nil, errors.Join(err, client.Close())
 	}
 	c.client, c.files = client, files
@@ -115,28 +114,6 @@ func (c *connection) connect(ctx context.Context) (*clientv3.Client, error) {
 		MaxUnaryRetries: 2,
 		DialOptions:     []grpc.DialOption{grpc.WithStatsHandler(sentHandler{&c.events}), grpc.WithChainUnaryInterceptor(keepError)},
 	})
-}
-
-// schemaVersion is the version of the layout of keys and values.
-const schemaVersion = 1
-
-// checkSchema reads the schema version in etcd, and writes ours if there is none.
-func (c *connection) checkSchema(ctx context.Context, client *clientv3.Client) error {
-	key := keyspace(c.config.Prefix).schema()
-	resp, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(key), "=", 0)).
-		Then(clientv3.OpPut(key, strconv.Itoa(schemaVersion))).Else(clientv3.OpGet(key)).Commit()
-	if err != nil || resp.Succeeded {
-		return err
-	}
-	found := string(resp.Responses[0].GetResponseRange().Kvs[0].Value)
-	version, err := strconv.Atoi(found)
-	switch {
-	case err != nil || version < 1:
-		return fmt.Errorf("%s: %w: schema version %.20q", key, store.ErrCorrupt, found)
-	case version > schemaVersion:
-		return fmt.Errorf("%w: it has schema %d, this version knows %d", store.ErrNewer, version, schemaVersion)
-	}
-	return nil
 }
 
 // close closes the client. Calls in flight end with an error.

@@ -308,14 +308,55 @@ func TestEtcdTLS(t *testing.T) {
 	wantText(t, c, open("", "", ""), store.ErrUnavailable, "ledger in etcd E0: write: EOF; if etcd speaks TLS, STORE needs ca")
 }
 
+// TestEtcdRaisedSchema: a node goes on with the schema that etcd has, and an operator can raise it. When a newer version raises it further, this
+// one is refused at each call, also on the connection that it has.
+func TestEtcdRaisedSchema(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	etcd := c.Client(t)
+	set := func(version string) {
+		if _, err := etcd.Put(t.Context(), "/p/schema", version); err != nil {
+			t.Fatal(err)
+		}
+	}
+	set("1")
+	s := openCluster(t, c)
+	if version, err := store.Schema(t.Context(), s); err != nil || version != store.SchemaOldest {
+		t.Errorf("the schema is %d, %v, want 1", version, err)
+	}
+	if err := s.(store.Gate).RaiseSchema(t.Context()); err != nil {
+		t.Error(err)
+	}
+	etcdstore.ForgetSchema(s)
+	if version, err := store.Schema(t.Context(), s); err != nil || version != store.SchemaNewest {
+		t.Errorf("the raised schema is %d, %v", version, err)
+	}
+	if _, err := s.Txn(t.Context(), nil, []store.Op{store.Put("a", nil)}); err != nil {
+		t.Error(err)
+	}
+	set("3")
+	etcdstore.ForgetSchema(s) // a minute passes
+	for range 2 {
+		_, err := s.Txn(within(t, 3*time.Second), nil, []store.Op{store.Put("a", nil)})
+		wantText(t, c, err, store.ErrNewer, "ledger in etcd E0: write: ledger was written by a newer version: it has schema 3, "+
+			"this version knows 2; upgrade the plugin on this node")
+	}
+	if err := s.(store.Gate).RaiseSchema(within(t, 3*time.Second)); !errors.Is(err, store.ErrNewer) {
+		t.Errorf("an older version raises the schema: %v", err)
+	}
+	set("2")
+	if _, err := s.Get(t.Context(), "a"); err != nil {
+		t.Errorf("with its own schema again: %v", err)
+	}
+}
+
 func TestEtcdNewerSchema(t *testing.T) {
 	c := etcdtest.Start(t, 1)
-	if _, err := c.Client(t).Put(t.Context(), "/p/schema", "2"); err != nil {
+	if _, err := c.Client(t).Put(t.Context(), "/p/schema", "3"); err != nil {
 		t.Fatal(err)
 	}
 	_, err := openCluster(t, c).Get(within(t, 3*time.Second), "a")
-	wantText(t, c, err, store.ErrNewer, "ledger in etcd E0: read: ledger was written by a newer version: it has schema 2, "+
-		"this version knows 1; upgrade the plugin on this node")
+	wantText(t, c, err, store.ErrNewer, "ledger in etcd E0: read: ledger was written by a newer version: it has schema 3, "+
+		"this version knows 2; upgrade the plugin on this node")
 }
 
 // TestEtcdRollback: an etcd that shows an older state than before is refused.
