@@ -21,7 +21,7 @@ networks_of() {
 	for id in $ids; do
 		if ! network=$(drivers_and_name "$id" 2>/dev/null); then
 			now=$(networks) || die "the networks cannot be listed, one may use $1"
-			say "$now" | grep -qxF -e "$id" || continue # somebody has removed it meanwhile
+			say "$now" | grep -qxF -e "$id" || continue # another process has removed it meanwhile
 			network=$(drivers_and_name "$id") || die "network $id: whether it uses $1 cannot be told"
 		fi
 		case $network in "$1 "* | *" $1 "*) printf ' %s' "${network##* }" ;; esac

@@ -17,7 +17,7 @@ import (
 //	# a note for people
 //	$ what the user did
 //	> OPERATION [BODY]     the engine calls; without a body it has lost an answer, or the call has none
-//	< [STATUS] BODY        what it is answered, of status 200 if none is said; "< lost" if it has not waited so long.
+//	< [STATUS] BODY        the answer, with status 200 if none is given; "< lost" if the engine did not wait for it.
 //	                       Without such a line the answer is {}
 //	! EVENT                what else happens, see sideEvents
 //

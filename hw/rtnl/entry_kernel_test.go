@@ -106,6 +106,7 @@ var settings = map[string]string{
 		ip -6 addr show dev ct0 dadfailed | grep -q 2001:db8::5`,
 	"bridge port": `ip link set ct0 master br0
 		bridge link set dev ct0 cost 77 priority 9 learning off guard on isolated on hairpin on mcast_flood off
+		bridge fdb del $(ip -br link show ct1 | awk '{print $3}') dev ct0 master 2>/dev/null || true # learned before learning was off
 		bridge fdb add 02:00:00:00:00:99 dev ct0 master static`,
 }
 

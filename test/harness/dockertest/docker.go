@@ -213,7 +213,7 @@ func MAC(t testing.TB, container, network string) string {
 	return Inspect(t, container, fmt.Sprintf("{{(index .NetworkSettings.Networks %q).MacAddress}}", network))
 }
 
-// Install creates and enables the plugin from a bundle, unless it is there.
+// Install creates and enables the plugin from a bundle, unless it exists.
 func Install(bundle string) error {
 	if _, err := Try("docker", "plugin", "inspect", Plugin); err == nil {
 		return nil

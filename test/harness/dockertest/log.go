@@ -9,20 +9,20 @@ import (
 	"time"
 )
 
-// An Event is a line of the plugin's log, or a note of a test among them.
+// An Event is a line of the plugin's log, or a note that a test has put between them.
 type Event struct {
 	TS  time.Time
 	Msg string
 
-	Op, Request, Answer, Err string // of a call, and of what was said in it
+	Op, Request, Answer, Err string // of a call, and of its payload
 	Outcome                  string // of a call
-	Status                   int    // of what was said
+	Status                   int    // of the payload
 
 	Test string `json:",omitempty"` // of a note
 	Line string `json:",omitempty"`
 }
 
-// Log is what the plugin has logged so far, in the order in which the engine has come to write it down.
+// Log returns what the plugin has logged so far, in the order in which the engine wrote it down.
 func Log() ([]Event, error) {
 	text, err := Try("engine", "log")
 	if err != nil {
@@ -31,10 +31,10 @@ func Log() ([]Event, error) {
 	return events(text), nil
 }
 
-// message is that of a line in the engine's log.
+// message matches the message of a line in the engine's log.
 var message = regexp.MustCompile(`\bmsg=("(?:[^"\\]|\\.)*")`)
 
-// events are those in an engine's log, among what it has of its own.
+// events returns the events in an engine's log, which has lines of the engine too.
 func events(log string) (all []Event) {
 	for _, line := range strings.Split(log, "\n") {
 		var e Event

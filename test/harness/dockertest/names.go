@@ -12,8 +12,8 @@ type kind struct {
 	letter string
 }
 
-// asked are the IDs that engines draw; answered is what answers bring that is another each time: handles, the MACs of devices, the
-// names of children, which are made of the endpoint's ID, and link-local addresses, which are drawn by lot.
+// asked matches the random IDs in requests; answered what differs in answers from run to run: handles, MACs of devices, names of
+// children, which are derived from the endpoint's ID, and random link-local addresses.
 var (
 	asked = []kind{
 		{regexp.MustCompile(`"NetworkID":"([0-9a-f]{64})"`), "n"},
@@ -29,17 +29,16 @@ var (
 	}
 )
 
-// since is a time in an error, and what follows it.
+// since matches a time in an error, and what follows it.
 var since = regexp.MustCompile(` since \d{4}-[^"]*`)
 
-// idNames gives names to IDs in the order in which they are met.
+// idNames gives names to IDs in the order of their first use.
 type idNames struct {
 	names map[string]string // by ID
 	count map[string]int    // of names, by letter
 }
 
-// shorten puts names in the place of IDs, those too of which only the beginning is there, as people see them, and "..." in that of
-// a time.
+// shorten replaces IDs by names, shortened IDs of 12 characters by names in capitals, and a time by "...".
 func (n idNames) shorten(text string, kinds []kind) string {
 	for _, k := range kinds {
 		for _, m := range k.at.FindAllStringSubmatch(text, -1) {

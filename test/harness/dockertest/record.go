@@ -11,11 +11,12 @@ import (
 	"time"
 )
 
-// recording is the folder to record in; "" for none. It has to be there beside the engine too: one of this repository is.
+// recording returns the folder to record in; "" for none. It must exist under the same path where the engine runs, as the folders of this
+// repository do.
 func recording() string { return os.Getenv("RECORD") }
 
-// Note has a recording say what a test has the machine be, in a line such as "! bridge br0", and in any case that what is said from
-// now on is said in this test.
+// Note adds to a recording what a test does to the machine, in a line such as "! bridge br0". The calls from now on belong to this test;
+// for that alone the line may be empty.
 func Note(t testing.TB, line string) {
 	t.Helper()
 	test, _, _ := strings.Cut(t.Name(), "/")
@@ -39,7 +40,7 @@ func note(test, line string) error {
 	return nil
 }
 
-// Record writes down what the engine has said to the plugin in each test and what it was answered, if RECORD names a folder: a
+// Record writes the calls of the engine in each test and the plugin's answers, if RECORD names a folder: a
 // file per test in a folder per release, in the form of the transcripts in cmd/driver/testdata.
 func Record() error {
 	if recording() == "" {
@@ -55,7 +56,7 @@ func Record() error {
 	}
 	texts := transcripts(log)
 	if len(texts) == 0 {
-		return fmt.Errorf("record: the log of engine %s has nothing that the plugin was told", version)
+		return fmt.Errorf("record: the log of engine %s has no call of the plugin", version)
 	}
 	if err := write(version, texts); err != nil {
 		return fmt.Errorf("record: %w", err)

@@ -7,14 +7,14 @@ import (
 	"slices"
 )
 
-// What events are about: what was said in a call, a plugin that begins to listen, and what a test does.
+// Kinds of events: the payload of a call, a plugin that starts to listen, and a note of a test.
 const (
 	spoken    = "payload"
 	listening = "listening"
 	noted     = "note"
 )
 
-// answer is the status, unless it is 200, and what was sent.
+// answer returns the answer to a call, after its status if that is not 200.
 func (e Event) answer() string {
 	if e.Err == "" {
 		return e.Answer
@@ -23,7 +23,7 @@ func (e Event) answer() string {
 	return fmt.Sprintf(`%d {"Err":%s}`, e.Status, text)
 }
 
-// transcripts makes a transcript for each test. What was said belongs to the test that has noted something last before.
+// transcripts returns a transcript for each test. A call belongs to the test that made the last note before it.
 func transcripts(log []Event) map[string]string {
 	writers, w := map[string]*writer{}, newWriter()
 	log = slices.SortedStableFunc(slices.Values(log), func(a, b Event) int { return a.TS.Compare(b.TS) })

@@ -9,9 +9,9 @@ import (
 
 // A writer writes the transcript of one test.
 type writer struct {
-	host   strings.Builder // what the machine has
+	host   strings.Builder // the hardware of the machine
 	text   strings.Builder
-	user   string // what the user did, if nothing has been said since
+	user   string // what the user did, if there was no call since
 	ids    idNames
 	inside map[device]string // the endpoints whose devices are in containers
 }
@@ -26,8 +26,8 @@ func newWriter() *writer {
 // line writes a line.
 func (w *writer) line(format string, args ...any) { fmt.Fprintf(&w.text, format+"\n", args...) }
 
-// note keeps what a test does. Of what the user did, only that of which the plugin hears is written down; what the machine has
-// comes first, as if it had always been there.
+// note keeps what a test does. An action of the user is written only if a call follows it; the hardware is written first, as if it had
+// existed from the start.
 func (w *writer) note(line string) {
 	switch {
 	case strings.HasPrefix(line, "$"):
@@ -37,14 +37,14 @@ func (w *writer) note(line string) {
 	}
 }
 
-// restarted writes down that the plugin was started, unless this is how a test begins.
+// restarted writes that the plugin was started, unless the transcript is still empty.
 func (w *writer) restarted() {
 	if w.text.Len() > 0 {
 		w.line("! restart")
 	}
 }
 
-// said writes down a call, its answer and what the engine does then.
+// said writes a call, its answer and what the engine does then.
 func (w *writer) said(e Event) {
 	request, answer := w.ids.shorten(e.Request, asked), w.ids.shorten(e.answer(), answered)
 	call := strings.TrimSpace("> " + e.Op + " " + request)
@@ -61,7 +61,7 @@ func (w *writer) said(e Event) {
 	}
 }
 
-// moved writes down what an engine does after an answer.
+// moved writes what an engine does with a device after an answer.
 func (w *writer) moved(op, request, answer string) {
 	var q struct{ EndpointID, SandboxKey string }
 	var a struct{ InterfaceName struct{ DstPrefix string } }
@@ -76,7 +76,7 @@ func (w *writer) moved(op, request, answer string) {
 	}
 }
 
-// joined: the device that Join has named goes into the container, under the first number that no other there has.
+// joined writes that the device of a Join moves into the container, where it gets the first free number after its prefix.
 func (w *writer) joined(endpoint, sandbox, prefix string) {
 	n := 0
 	for w.inside[device{sandbox, fmt.Sprint(prefix, n)}] != "" {
@@ -86,7 +86,7 @@ func (w *writer) joined(endpoint, sandbox, prefix string) {
 	w.line("! move %s %s%d", endpoint, prefix, n)
 }
 
-// left: it comes back with Leave, and the container's namespace ends with the last one.
+// left writes that the device of a Leave comes back. The container's namespace ends with its last device.
 func (w *writer) left(endpoint string) {
 	have := map[string]int{} // devices, by sandbox
 	var sandbox string

@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// A Client speaks to whoever serves a socket.
+// A Client sends requests to the server of a socket.
 type Client struct{ *http.Client }
 
 // Over returns who speaks over the socket at a path.

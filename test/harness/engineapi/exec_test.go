@@ -2,7 +2,7 @@ package engineapi
 
 import "testing"
 
-// TestSplit: pieces of both outputs come in turns, and one that is cut off is told.
+// TestSplit: the pieces of both outputs alternate, and one that is cut off is an error.
 func TestSplit(t *testing.T) {
 	const pieces = "\x01\x00\x00\x00\x00\x00\x00\x03one\x02\x00\x00\x00\x00\x00\x00\x03bad\x01\x00\x00\x00\x00\x00\x00\x05 two\n"
 	out, errs, err := split([]byte(pieces))

@@ -151,7 +151,7 @@ func (f Facts) devices(v *violations) {
 	}
 }
 
-// instead says what there is now in place of a device that is not there under its name.
+// instead returns a description of the device that now has the PCI address of one whose name is gone.
 func (f Facts) instead(was Device) string {
 	for pf, p := range f.Host.PFs {
 		for i, vf := range p.VFs {

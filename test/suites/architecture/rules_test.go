@@ -48,7 +48,7 @@ var calls = []rule{
 	forbid(`^time\.Sleep$`, `^$`, "a wait has a condition, a context and a bound"),
 }
 
-// dockerWord is what hw, which lends devices to any caller, must not speak of, in comments either.
+// dockerWord is what package hw, which serves any caller, must not mention, in comments either.
 var dockerWord = regexp.MustCompile(`(?i)docker|endpoint|network_?id`)
 
 // state is how the value of a variable begins that is made to be changed; emptyName is a name that says nothing.

@@ -30,7 +30,7 @@ func TestImages(t *testing.T) {
 				runs++
 			}
 			if strings.HasPrefix(line, "    ") && slices.Contains(words, "lab") {
-				t.Errorf("%s: nobody else has the image lab: %s", page, line)
+				t.Errorf("%s: the image lab exists only here: %s", page, line)
 			}
 		}
 	}

@@ -14,7 +14,7 @@ import (
 // claim is how a page names a test.
 var claim = regexp.MustCompile("`([a-z/]+)\\.((?:Test|Fuzz)[A-Za-z0-9]+)`")
 
-// TestSecurityClaims: every claim in docs/security.md names a test at least, and each that it names is there.
+// TestSecurityClaims: every claim in docs/security.md names at least one test, and the tests that it names exist.
 func TestSecurityClaims(t *testing.T) {
 	text, err := os.ReadFile("../../../docs/security.md")
 	if err != nil {

@@ -48,7 +48,7 @@ func ours(t *testing.T, mode, name, device, subnet string, options ...string) {
 	Network(t, name, append(args, options...)...)
 }
 
-// TestVethEnd: a device is lent and comes back as it was, whatever the container did to it.
+// TestVethEnd: a device that a container had is restored, whatever the container did to it.
 func TestVethEnd(t *testing.T) {
 	veth(t, "pt0", "10.20.0.1/24")
 	Sh(t, "ip link set pt0 mtu 1400 alias mine up; ip addr add 10.21.0.5/24 dev pt0; ip route add 10.22.0.0/24 via 10.21.0.1")
@@ -73,7 +73,7 @@ func TestVethEnd(t *testing.T) {
 	}
 }
 
-// TestOneAtATime: the second container is told who has the device; --mac-address and connect work as with any network.
+// TestOneAtATime: the error of the second container names the endpoint that has the device; --mac-address and connect work as with any network.
 func TestOneAtATime(t *testing.T) {
 	veth(t, "pt0", "10.20.0.1/24")
 	veth(t, "pt1", "10.30.0.1/24")

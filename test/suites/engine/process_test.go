@@ -78,7 +78,7 @@ func listens(t *testing.T, socket string) {
 	})
 }
 
-// useful has the plugin of that name lend a device.
+// useful checks that the plugin of that name gives a container a device.
 func useful(t *testing.T, plugin string) {
 	t.Helper()
 	veth(t, "v1dev", "10.90.0.1/24")

@@ -11,7 +11,7 @@ import (
 )
 
 // bonded makes a bond of both NICs, as a host has one, and a network that hands it over. The NICs are not wired to each
-// other: whoever wants to reach a VF of the first has to use that one.
+// other: a VF of the first can be reached only through that one.
 func bonded(t *testing.T) {
 	t.Helper()
 	Sh(t, "ip link add bond7 type bond mode active-backup miimon 100; ip link set "+pf+
@@ -28,7 +28,7 @@ func bonded(t *testing.T) {
 		"-o", "mode=passthrough")
 }
 
-// bondState is all that is to be as it was.
+// bondState returns everything that must be restored.
 const bondState = "ip -d link show bond7 | sed 's/promiscuity.*//'; ip addr show bond7 | grep inet.; ip route"
 
 // TestBond: a container has a bond's MAC and its frames, and reaches a VF of one of the bond's own ports; the bond is as it

@@ -33,7 +33,7 @@ func TestEngineKilled(t *testing.T) {
 	Exec(t, "always", "ip", "link", "show", "eth0")
 	Within(t, 20*time.Second, func() string {
 		if line := vfLine(t, mac); strings.Contains(line, "vlan") && lent(t) != "1" {
-			return "the vf that nobody has is left as " + line
+			return "the free vf is left as " + line
 		}
 		if now, _ := Try("sh", "-c", state); now != before {
 			return another + " has\n" + now + "\nbut had\n" + before

@@ -64,7 +64,7 @@ func TestCores(t *testing.T) {
 	}
 }
 
-// TestTuning: what igbvf can is set, and as before when the VF is back; what it cannot is said.
+// TestTuning: what igbvf supports is set, and restored when the VF is back; what it does not support is an error.
 func TestTuning(t *testing.T) {
 	asBefore(t)
 	sriov(t, "n", "10.1.0.0/24", "-o", "numvfs=2", "-o", "ring_rx=512", "-o", "ethtool=gro=off,tso=off")

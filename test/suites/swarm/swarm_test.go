@@ -187,7 +187,7 @@ func drain(t *testing.T) {
 	running(t)
 }
 
-// spread starts the service's tasks anew, on both nodes. An emulated processor may lose a timer, and then stands still for tens of
+// spread starts the service's tasks again, on both nodes. An emulated processor may lose a timer, and then stands still for tens of
 // seconds, in which a task fails and the update with it (seen with QEMU 10.0 and Linux 6.12): that is no fault of the plugin's.
 func spread(t *testing.T) {
 	t.Helper()
