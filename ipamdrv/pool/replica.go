@@ -22,9 +22,8 @@ import (
 //
 // The pool's lock guards all fields but those of its goroutines.
 type replica struct {
-	end     context.CancelFunc
-	stopped <-chan struct{}
-	loaded  chan struct{} // closed when all leases were read
+	end    context.CancelFunc
+	loaded chan struct{} // closed when all leases were read
 
 	// rev is up to which the changes were told. written has the revisions of what is known to be newer than that, or than a page that may
 	// still come: this node's own writes, and while leases are read all changes.
@@ -53,15 +52,17 @@ func (p *Pool) Follow(shares ...string) {
 	if !p.shared() {
 		return
 	}
+	var loaded chan struct{} // requests may wait for it
 	if r := s.replica; r != nil {
 		unknown := slices.DeleteFunc(slices.Clone(shares), func(name string) bool { return r.shares[name] })
 		if len(unknown) == 0 {
 			return
 		}
+		loaded = r.loaded
 		r.stop()
 	}
 	ctx, end := context.WithCancel(context.Background())
-	r := &replica{end: end, stopped: ctx.Done(), shared: s.config.PoolName != "", shares: map[string]bool{}}
+	r := &replica{end: end, loaded: loaded, shared: s.config.PoolName != "", shares: map[string]bool{}}
 	for _, name := range shares {
 		r.shares[name] = true
 	}
