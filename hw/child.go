@@ -17,8 +17,8 @@ const madePrefix = "made-"
 // MadeID returns the identity of a link that the plugin creates; the caller chooses a unique key.
 func MadeID(key string) ID { return ID(madePrefix + key) }
 
-// IsMade returns true if the device is a link that the plugin creates.
-func (id ID) IsMade() bool { return strings.HasPrefix(string(id), madePrefix) }
+// isMade returns true if the device is a link that the plugin creates.
+func (id ID) isMade() bool { return strings.HasPrefix(string(id), madePrefix) }
 
 // createdName returns the name of such a link in the host, by which it is found if a crash came before it had its
 // alias.

@@ -79,7 +79,7 @@ func (h *finder) whyAway(pci string) error {
 // findDirect finds a device without a PCI address if it still has its first ifindex or the name it was created with,
 // and no other device can be meant.
 func (h *finder) findDirect(id ID) (n Netdev, ok bool) {
-	if id.IsMade() {
+	if id.isMade() {
 		l, err := h.kernel.LinkNamed(id.createdName())
 		return Netdev{ID: id, Link: l}, err == nil && l.Alias == id.aliasMark() && isCreatedKind(l)
 	}
@@ -98,7 +98,7 @@ func (h *finder) findDirect(id ID) (n Netdev, ok bool) {
 // and address, or by the name that it was created with.
 func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 	for _, l := range links {
-		if l.Alias != id.aliasMark() || id.IsMade() && !isCreatedKind(l) {
+		if l.Alias != id.aliasMark() || id.isMade() && !isCreatedKind(l) {
 			continue
 		}
 		if n, err := h.describe(l); err != nil || !n.ID.IsPCI() { // a container set that alias on a PCI device
@@ -106,7 +106,7 @@ func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 		}
 	}
 	for _, l := range links {
-		if id.IsMade() && l.Name == id.createdName() && isCreatedKind(l) {
+		if id.isMade() && l.Name == id.createdName() && isCreatedKind(l) {
 			return Netdev{ID: id, Link: l}, nil
 		}
 		if linkID(l) != id {

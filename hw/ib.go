@@ -22,9 +22,9 @@ func (m MAC) portGUID() GUID {
 	return GUID(m[start:])
 }
 
-// NetdevMAC returns the address that a VF's netdev has while it is not attached, when now is its present one: what the
+// netdevMAC returns the address that a VF's netdev has while it is not attached, when now is its present one: what the
 // PF has set, "" if that is nothing.
-func (s VFState) NetdevMAC(now MAC) MAC {
+func (s VFState) netdevMAC(now MAC) MAC {
 	if g := now.portGUID(); g != "" && s.PortGUID != "" {
 		return MAC(strings.TrimSuffix(string(now), string(g)) + string(s.PortGUID))
 	}

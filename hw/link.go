@@ -182,7 +182,7 @@ func (id ID) handoverName() string { return uniqueName("handed over\x00" + strin
 // failure.
 func (h *links) HandOver(id ID, was Snapshot) (Netdev, error) {
 	n, err := h.Find(id)
-	if err != nil || id.IsMade() {
+	if err != nil || id.isMade() {
 		return n, err
 	}
 	if err := h.rename(n, id.handoverName(), h.setDownIfNeeded); err != nil {

@@ -49,7 +49,7 @@ func (h *vfLifecycle) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
 func (s *Snapshot) Complete(n Netdev) {
 	l := linkState(n.Link, nil)
 	l.Up = false
-	if own := s.VF.NetdevMAC(l.MAC); own != "" { // not that of the spec, which its driver has just read
+	if own := s.VF.netdevMAC(l.MAC); own != "" { // not that of the spec, which its driver has just read
 		l.MAC = own
 	}
 	s.Link, s.AltNames = &l, n.altNames()

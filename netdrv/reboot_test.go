@@ -113,22 +113,21 @@ func TestRebootBeforeDriver(t *testing.T) {
 	})
 }
 
-// TestRebootOntoUpPF: a PF is restored to how it was in this boot, not in an earlier one. One that the host uses now stays up.
-func TestRebootOntoUpPF(t *testing.T) {
+// rebootsOnto is a container on a PF that is down, a reboot after which host adds the PF, and the end of the container: after it, and if used of
+// another container, the host is as the reboot left it. last creates more before the network is removed.
+func rebootsOnto(t *testing.T, option string, host, last func(m *machine)) {
+	t.Helper()
 	t.Parallel()
-	for name, used := range map[string]bool{"vfs were made again": true, "no container was started": false} {
+	for name, used := range map[string]bool{"used": true, "not used": false} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			story(t, func(m *machine) {
-				m.kernel.AddPF(igb()) // down
-				m.mustCreate("n", "netdevice=ens1f0")
+				m.kernel.AddPF(igb())
+				m.mustCreate("n", "netdevice=ens1f0", option)
 				m.mustRun("a", "n")
 				var before string
 				m.reboot(func(m *machine) {
-					pf := igb()
-					pf.Up = true
-					m.kernel.AddPF(pf)
-					m.kernel.AddAddrs("ens1f0", "192.0.2.1/24")
+					host(m)
 					m.after(time.Minute)
 					before = m.kernel.String()
 				})
@@ -137,7 +136,7 @@ func TestRebootOntoUpPF(t *testing.T) {
 					m.mustRun("b", "n")
 					m.end("b")
 				}
-				m.mustRemove("n")
+				last(m)
 				m.settled()
 				m.wantHost(before)
 				m.wantKeys()
@@ -146,38 +145,27 @@ func TestRebootOntoUpPF(t *testing.T) {
 	}
 }
 
+// TestRebootOntoUpPF: a PF is restored to how it was in this boot, not in an earlier one. One that the host uses now stays up.
+func TestRebootOntoUpPF(t *testing.T) {
+	rebootsOnto(t, "mode=sriov", func(m *machine) {
+		pf := igb()
+		pf.Up = true
+		m.kernel.AddPF(pf)
+		m.kernel.AddAddrs("ens1f0", "192.0.2.1/24")
+	}, func(m *machine) { m.mustRemove("n") })
+}
+
 // TestRebootOntoForeignVFs: after a reboot the host's configuration has created VFs first. The plugin uses them, and does not remove them.
 func TestRebootOntoForeignVFs(t *testing.T) {
-	t.Parallel()
-	for name, used := range map[string]bool{"used": true, "not used": false} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			story(t, func(m *machine) {
-				m.kernel.AddPF(igb())
-				m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
-				m.mustRun("a", "n")
-				var before string
-				m.reboot(func(m *machine) {
-					pf := igb()
-					pf.Up, pf.VFs, pf.VFDriverAfter = true, 3, 0
-					m.kernel.AddPF(pf)
-					m.after(time.Minute)
-					before = m.kernel.String()
-				})
-				m.must(m.deleteFrom("a", "n"))
-				if used {
-					m.mustRun("b", "n")
-					m.end("b")
-				}
-				m.mustCreate("m", "netdevice=ens1f0", "vlan=5")
-				m.mustRemove("n")
-				m.mustRemove("m")
-				m.settled()
-				m.wantHost(before)
-				m.wantKeys()
-			})
-		})
-	}
+	rebootsOnto(t, "vlan=4", func(m *machine) {
+		pf := igb()
+		pf.Up, pf.VFs, pf.VFDriverAfter = true, 3, 0
+		m.kernel.AddPF(pf)
+	}, func(m *machine) {
+		m.mustCreate("m", "netdevice=ens1f0", "vlan=5")
+		m.mustRemove("n")
+		m.mustRemove("m")
+	})
 }
 
 // TestRebootRenames: a reboot may swap names. A snapshot of an earlier boot is not restored: the host's configuration is what counts.
