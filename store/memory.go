@@ -139,6 +139,12 @@ func (d *memoryData) snapshot(prefix string) []KV {
 // memoryPage is how many records Pages reads at once: few, so that tests see several pages.
 const memoryPage = 8
 
+// Schema implements [Gate]: no older version uses the store.
+func (m *Memory) Schema(context.Context) (int, error) { return SchemaNewest, nil }
+
+// RaiseSchema implements [Gate].
+func (m *Memory) RaiseSchema(context.Context) error { return nil }
+
 // Pages implements [Watcher].
 func (m *Memory) Pages(ctx context.Context, prefix string, fn func(rev int64, page []KV) error) error {
 	from := ""

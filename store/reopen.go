@@ -132,6 +132,12 @@ func (r *Reopening) Pages(ctx context.Context, prefix string, fn func(rev int64,
 	return Pages(ctx, r.store(ctx), prefix, fn)
 }
 
+// Schema implements [Gate] if the store does.
+func (r *Reopening) Schema(ctx context.Context) (int, error) { return Schema(ctx, r.store(ctx)) }
+
+// RaiseSchema implements [Gate] if the store does.
+func (r *Reopening) RaiseSchema(ctx context.Context) error { return RaiseSchema(ctx, r.store(ctx)) }
+
 // Watermark implements [RollbackDetector] if the store does.
 func (r *Reopening) Watermark() []byte {
 	r.mu.Lock()
@@ -187,6 +193,12 @@ func (u unavailable) Watch(context.Context, string, int64, func(Changes) error) 
 
 // Pages implements [Watcher].
 func (u unavailable) Pages(context.Context, string, func(int64, []KV) error) error { return u }
+
+// Schema implements [Gate].
+func (u unavailable) Schema(context.Context) (int, error) { return 0, u }
+
+// RaiseSchema implements [Gate].
+func (u unavailable) RaiseSchema(context.Context) error { return u }
 
 // Close implements [Store]. There is nothing to close.
 func (u unavailable) Close() error { return nil }

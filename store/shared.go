@@ -28,6 +28,9 @@ const (
 	SchemaNewest = SchemaShares
 )
 
+// errNoSchema: a store that nodes of several versions share must be a [Gate].
+var errNoSchema = errors.New("this store has no schema")
+
 // A Gate is a Store with a schema.
 type Gate interface {
 	// Schema returns the store's schema, as it was at most a minute ago.
@@ -36,12 +39,20 @@ type Gate interface {
 	RaiseSchema(ctx context.Context) error
 }
 
-// Schema returns the schema of a store, the newest if it has none.
+// Schema returns the schema of a store, the oldest if it does not say it.
 func Schema(ctx context.Context, s Store) (int, error) {
 	if g, ok := s.(Gate); ok {
 		return g.Schema(ctx)
 	}
-	return SchemaNewest, nil
+	return SchemaOldest, nil
+}
+
+// RaiseSchema calls [Gate.RaiseSchema] of a store.
+func RaiseSchema(ctx context.Context, s Store) error {
+	if g, ok := s.(Gate); ok {
+		return g.RaiseSchema(ctx)
+	}
+	return errNoSchema
 }
 
 // A Watcher is a Store that tells of the writes of all nodes.

@@ -17,13 +17,9 @@ func finalizeCommand(ctx context.Context, cfg config, _ []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, shared.Close()) }()
-	gate, ok := shared.(store.Gate)
-	if !ok {
-		return errors.New("this ledger has no schema")
-	}
-	from, err := gate.Schema(ctx)
+	from, err := store.Schema(ctx, shared)
 	if err == nil {
-		err = gate.RaiseSchema(ctx)
+		err = store.RaiseSchema(ctx, shared)
 	}
 	if err == nil {
 		_, err = fmt.Fprintf(os.Stdout, "finalize: schema %d, was %d\n", store.SchemaNewest, from)

@@ -45,8 +45,8 @@ func (l ledger) Fence(ctx context.Context, token string) error {
 // Schema implements [store.Gate].
 func (l ledger) Schema(ctx context.Context) (int, error) { return store.Schema(ctx, l.Store) }
 
-// RaiseSchema implements [store.Gate]; it is raised by operators only.
-func (l ledger) RaiseSchema(context.Context) error { return nil }
+// RaiseSchema implements [store.Gate].
+func (l ledger) RaiseSchema(ctx context.Context) error { return store.RaiseSchema(ctx, l.Store) }
 
 // Watch implements [store.Watcher].
 func (l ledger) Watch(ctx context.Context, prefix string, rev int64, fn func(store.Changes) error) error {

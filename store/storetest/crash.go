@@ -121,6 +121,12 @@ func (c *Crash) Watch(ctx context.Context, prefix string, rev int64, fn func(sto
 	})
 }
 
+// Schema implements [store.Gate].
+func (c *Crash) Schema(ctx context.Context) (int, error) { return store.Schema(ctx, c.store) }
+
+// RaiseSchema implements [store.Gate].
+func (c *Crash) RaiseSchema(ctx context.Context) error { return store.RaiseSchema(ctx, c.store) }
+
 // Pages implements [store.Watcher].
 func (c *Crash) Pages(ctx context.Context, prefix string, fn func(rev int64, page []store.KV) error) error {
 	return store.Pages(ctx, c.store, prefix, func(rev int64, page []store.KV) error {

@@ -185,6 +185,12 @@ func (f *Faults) Watch(ctx context.Context, prefix string, rev int64, fn func(st
 	}
 }
 
+// Schema implements [store.Gate].
+func (f *Faults) Schema(ctx context.Context) (int, error) { return store.Schema(ctx, f.store) }
+
+// RaiseSchema implements [store.Gate].
+func (f *Faults) RaiseSchema(ctx context.Context) error { return store.RaiseSchema(ctx, f.store) }
+
 // Pages implements [store.Watcher]. It waits while the store is away.
 func (f *Faults) Pages(ctx context.Context, prefix string, fn func(rev int64, page []store.KV) error) error {
 	return store.Pages(ctx, f.store, prefix, func(rev int64, page []store.KV) error {
