@@ -71,6 +71,18 @@ func handlesOf(ctx context.Context, shared store.Store, id string) ([]pool.Handl
 	return all, err
 }
 
+// AcceptDisk makes a node accept that its disk is in another machine now. own is the node's own ledger, which no process uses.
+func AcceptDisk(ctx context.Context, own store.Store) error { return cluster.AcceptMachine(ctx, own) }
+
+// RenewNode makes a copy of a node's disk another node, which has nothing: what the copy has to do in the shared store is the other machine's
+// to do. own and journal are the copy's, which no process uses.
+func RenewNode(ctx context.Context, own store.Store, j Journal) error {
+	if err := node.Clear(ctx, own, j); err != nil {
+		return err
+	}
+	return cluster.ForgetIdentity(ctx, own)
+}
+
 // AcceptRestore makes a node accept a shared store as it is now, although it is older than what the node has seen. own is the node's own
 // ledger, which no process uses. The node's prefetched addresses may be another node's in the restored store: they are dropped, and the node
 // finds again what is still its own.

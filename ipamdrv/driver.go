@@ -17,6 +17,7 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv/node"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/cluster"
 )
 
 // Config is what a Driver needs.
@@ -28,6 +29,7 @@ type Config struct {
 	Own      store.Store
 	Journal  node.Journal
 	NodeName string
+	Machine  cluster.Machine // that this process runs on
 	Capabilities
 
 	Defaults []DefaultPool // for networks without a subnet
@@ -77,6 +79,7 @@ func New(c Config) (*Driver, error) {
 	p := &pools{ledger: pool.Ledger{Store: c.Store}, log: c.Log, unbound: &unboundPools{}, byID: map[string]*pool.Pool{}}
 	if c.Own != nil {
 		p.node = node.New(c.Own, c.Store, c.Journal, c.NodeName)
+		p.node.Member().OnMachine(c.Machine)
 		p.ledger.Member, p.ledger.Batched, p.outbox = p.node.Member(), true, p.node
 	}
 	return &Driver{Capabilities: c.Capabilities, pools: p, probe: c.Probe, every: c.MaintainEvery, log: c.Log,

@@ -1,6 +1,7 @@
 package ipamdrv_test
 
 import (
+	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -10,7 +11,10 @@ import (
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest/observer"
 
+	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/cluster"
+	"github.com/mellanox/passthrough/store/journal"
 	"github.com/mellanox/passthrough/store/storetest"
 )
 
@@ -374,5 +378,64 @@ func TestOverflowOfTwoNetworksIsLogged(t *testing.T) {
 			t.Error("nothing is logged")
 		}
 		wantLogged(t, logs, "two networks have pools with the same name for option overflow", len(logs.All()))
+	})
+}
+
+// TestCopyOfADisk: a machine that was started from a copy of a node's disk frees nothing, gets no addresses, neither prefetched ones, and changes
+// nothing in the shared store. Its releases wait. After renew it is a node of its own, and they are dropped.
+func TestCopyOfADisk(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		var netA, netB networkDriver
+		a, _ := nodeWithGC(t, under, &netA)
+		a.end()
+		a.machine = cluster.Machine{ID: "a", Boot: "1"}
+		a.restart()
+		p := a.pool("10.0.0.0/24", "pool=fabric", "prefetch=2")
+		a.bind("net", "10.0.0.0/24")
+		wait(time.Minute)
+		live := a.get(p)
+		netA.says(nil, use("net", live))
+		netB.says(nil, use("net"))
+		wait(time.Minute)
+
+		b := &clusterNode{T: t, own: store.NewMemory(), journal: filepath.Join(t.TempDir(), "journal"), shared: far, uses: netB.answer,
+			machine: cluster.Machine{ID: "b", Boot: "2"}}
+		for key, value := range recordsOf(t, a.own) {
+			put(t, b.own, key, value)
+		}
+		before := recordsOf(t, under)
+		b.start()
+		defer func() { b.end() }()
+		wait(time.Hour)
+		refuse := func(when string, kind error) {
+			t.Helper()
+			if got, err := b.ask(p); !errors.Is(err, kind) {
+				t.Errorf("%s: the copy is given %s, %v", when, got, err)
+			}
+		}
+		refuse("etcd answers", cluster.ErrElsewhere)
+		far.Away(true)
+		b.restart()
+		refuse("etcd is away", cluster.ErrElsewhere)
+		far.Away(false)
+		b.release(p, live)
+		b.releasePool(p)
+		wait(time.Hour)
+		wantChanges(t, "the shared store", before, recordsOf(t, under))
+		if got, err := a.ask(p); err != nil {
+			t.Errorf("the original: %s, %v", got, err)
+		}
+
+		b.end()
+		wait(time.Second)
+		if err := ipamdrv.RenewNode(t.Context(), b.own, journal.New(b.journal)); err != nil {
+			t.Fatal(err)
+		}
+		b.restart()
+		b.get(b.pool("10.0.0.0/24", "pool=fabric", "prefetch=2"))
+		wait(time.Hour)
+		if !slices.Contains(held(t, under), live) || a.identity() == b.identity() {
+			t.Errorf("held are %v, with %s; nodes %s and %s", held(t, under), live, a.identity(), b.identity())
+		}
 	})
 }

@@ -30,6 +30,7 @@ type clusterNode struct {
 	shared  store.Store
 	log     *zap.Logger
 	uses    func(context.Context) ([]ipamdrv.Use, error) // nil: nothing is collected
+	machine cluster.Machine
 	d       *ipamdrv.Driver
 	end     context.CancelFunc
 }
@@ -46,7 +47,7 @@ func newNode(t *testing.T, shared store.Store) *clusterNode {
 func (n *clusterNode) start() {
 	n.Helper()
 	d, err := ipamdrv.New(ipamdrv.Config{Store: n.shared, Own: n.own, Journal: journal.New(n.journal),
-		NodeName: "n", Log: n.log, Uses: n.uses})
+		NodeName: "n", Log: n.log, Uses: n.uses, Machine: n.machine})
 	if err != nil {
 		n.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/cluster"
 )
 
 // allocator handles requests for addresses.
@@ -196,6 +197,12 @@ func (al *allocator) prefetched(ctx context.Context, handle string, q addressReq
 	helps := n.IsUnavailable(failure) && !refused || errors.Is(failure, ErrFull)
 	if !ok || !q.any() || ctx.Err() != nil || !helps {
 		return "", failure
+	}
+	if errors.Is(failure, cluster.ErrElsewhere) { // it has the same addresses
+		return "", failure
+	}
+	if err := n.Member().CheckMachine(ctx); err != nil {
+		return "", errors.Join(failure, err)
 	}
 	a, subnet, err := n.TakePrefetched(ctx, h, q.from(h).lease)
 	if err != nil || !a.IsValid() {

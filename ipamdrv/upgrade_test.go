@@ -145,6 +145,13 @@ func wantChanges(t *testing.T, what string, before, after map[string]string, wan
 	}
 }
 
+// nodeID returns the ID of the node with this own ledger.
+func nodeID(t *testing.T, own store.Store) string {
+	t.Helper()
+	_, id, _ := strings.Cut(recordsOf(t, own)["cluster/identity"], " ")
+	return id
+}
+
 // handleKeys lists the keys of the handles in a node's own ledger. To the records of 96a386d is added what the shared ledger says of their
 // pools, with the first use.
 func handleKeys(own map[string]string) []string {
@@ -176,7 +183,7 @@ func TestNodeOf96a386d(t *testing.T) {
 			return id
 		}
 		lan := "ipam/lease/" + pool("a.lan") + "/"
-		wantChanges(t, "the shared ledger", before, recordsOf(t, under),
+		wantChanges(t, "the shared ledger", before, recordsOf(t, under), "+cluster/process/"+nodeID(t, own),
 			"+"+lan+"(prefetched)", "+"+lan+"(prefetched)", "-"+lan+was["a.lan.c3"], "-"+lan+given, lan+was["a.lan.c12"],
 			"-ipam/pool/"+pool("a.gone"), "ipam/lease/"+pool("a.private")+"/"+was["a.c1"])
 		prefetched := "node/reserve/" + was["a.lan"] + "/"
@@ -235,7 +242,8 @@ func TestInterruptedRequestOf96a386d(t *testing.T) {
 		if before[leases+was["d.c10"]] == "" {
 			t.Fatalf("the old ledger has no lease of %s", was["d.c10"])
 		}
-		wantChanges(t, "the shared ledger", before, recordsOf(t, shared), "-"+leases+"10.6.0.66")
+		wantChanges(t, "the shared ledger", before, recordsOf(t, shared), "-"+leases+"10.6.0.66",
+			"+cluster/process/"+nodeID(t, own))
 		wantChanges(t, "its own ledger", ownBefore, recordsOf(t, own), handleKeys(ownBefore)...)
 		d.release(was["d.private"], was["d.c10"])
 		d.releasePool(was["d.private"])

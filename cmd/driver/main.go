@@ -38,7 +38,7 @@ func command(args []string) error {
 			return c.run(ctx, cfg, args[1:])
 		}
 	}
-	return errors.New("usage: driver [export FILE | import FILE | nodes | forget NODE | accept]")
+	return errors.New("usage: driver [export FILE | import FILE | nodes | forget NODE | accept | renew]")
 }
 
 // commands are the operator's commands.
@@ -53,6 +53,7 @@ var commands = []struct {
 	{"forget", 1, forgetCommand},
 	{"accept", 0, acceptCommand},
 	{"finalize", 0, finalizeCommand},
+	{"renew", 0, renewCommand},
 }
 
 // serve listens, opens everything, and answers the engine until SIGTERM or SIGINT.

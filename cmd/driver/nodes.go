@@ -5,12 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/cluster"
 	"github.com/mellanox/passthrough/store/etcdstore"
+	"github.com/mellanox/passthrough/store/journal"
 )
 
 // openShared opens the store that the nodes of a cluster share.
@@ -75,5 +77,16 @@ func acceptCommand(ctx context.Context, cfg config, _ []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, own.Close()) }()
-	return ipamdrv.AcceptRestore(ctx, own)
+	return errors.Join(ipamdrv.AcceptRestore(ctx, own), ipamdrv.AcceptDisk(ctx, own))
+}
+
+// renewCommand makes this machine a node of its own, because its disk is a copy of another node's. The plugin must be stopped.
+func renewCommand(ctx context.Context, cfg config, _ []string) (err error) {
+	own, err := openOwn(cfg)
+	if err != nil {
+		return err
+	}
+	j := journal.New(filepath.Join(cfg.stateDir, "journal"))
+	defer func() { err = errors.Join(err, j.Close(), own.Close()) }()
+	return ipamdrv.RenewNode(ctx, own, j)
 }

@@ -140,7 +140,7 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 	if err != nil {
 		return nil, nil, err
 	}
-	ipam, err = ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Log: log,
+	ipam, err = ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Machine: cluster.ThisMachine("/"), Log: log,
 		Journal:      points.Journal(journal.New(filepath.Join(cfg.stateDir, "journal"))),
 		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.HostSubnets, MaintainEvery: points.MaintainEvery(),
 		Uses: func(ctx context.Context) ([]ipamdrv.Use, error) { return usesOf(ctx, network) }, // called when both exist

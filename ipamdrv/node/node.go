@@ -245,17 +245,11 @@ func (n *Node) Drop(ctx context.Context, h pool.Handle, ops ...pool.Op) error {
 	return nil
 }
 
-// Reset drops everything that the node has under an ID that was removed from the cluster, and takes a new ID, unless another request has
-// done so already.
-func (n *Node) Reset(ctx context.Context) error {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if _, err := n.member.Cond(ctx); !errors.Is(err, cluster.ErrRemoved) {
-		return err
-	}
+// Clear drops everything that a node has under its ID.
+func Clear(ctx context.Context, own store.Store, j Journal) error {
 	var writes []store.Op
 	for _, prefix := range []string{opPrefix, handlePrefix, PrefetchPrefix} {
-		err := n.own.Range(ctx, prefix, func(kv store.KV) error {
+		err := own.Range(ctx, prefix, func(kv store.KV) error {
 			writes = append(writes, store.Del(kv.Key))
 			return nil
 		})
@@ -264,18 +258,29 @@ func (n *Node) Reset(ctx context.Context) error {
 		}
 	}
 	if len(writes) > 0 {
-		if err := n.writeLocked(ctx, writes...); err != nil {
-			return err
+		if _, err := own.Txn(context.WithoutCancel(ctx), nil, writes); err != nil {
+			return fmt.Errorf("this node's own ledger: %w", err)
 		}
 	}
-	n.clearLocked()
-	intents, err := n.journal.Entries()
+	intents, err := j.Entries()
 	for key := range intents {
-		err = errors.Join(err, n.journal.Remove(key))
+		err = errors.Join(err, j.Remove(key))
 	}
-	if err != nil {
+	return err
+}
+
+// Reset drops everything that the node has under an ID that was removed from the cluster, and takes a new ID, unless another request has
+// done so already.
+func (n *Node) Reset(ctx context.Context) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, err := n.member.Cond(ctx); !errors.Is(err, cluster.ErrRemoved) {
 		return err
 	}
+	if err := Clear(ctx, n.own, n.journal); err != nil {
+		return err
+	}
+	n.clearLocked()
 	return n.member.Renew(ctx)
 }
 

@@ -6,6 +6,7 @@
 //	Member.ID ────> random, made once, in the node's own ledger
 //	Member.Cond ──> a condition for each write of the node: its record in the shared store is unchanged
 //	RemoveNode ───> marks that record as lost: from then on each write of the node fails, also one that is in flight
+//	OnMachine ────> each process rewrites that record, if it is on the machine of the one before: writes of that one fail from then on
 //	Member.Renew ─> the node comes back under another ID
 //
 // No timeout removes a node: a node that does not answer may still run containers. Entry point: [Member].

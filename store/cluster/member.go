@@ -33,16 +33,19 @@ const (
 type Member struct {
 	own, shared store.Store
 	name        string
+	incarnation string // of this process
+	machine     Machine
 
-	mu   sync.Mutex // guards the fields below
-	id   string
-	cond store.Cond // without a key until it is known
+	mu     sync.Mutex // guards the fields below
+	id     string
+	cond   store.Cond // without a key until it is known
+	placed bool       // this process was the node under this ID
 }
 
 // New returns a Member. own is the node's own ledger, shared the store of all nodes; neither is used before the first call. name is the
 // node's name for people.
 func New(own, shared store.Store, name string) *Member {
-	return &Member{own: own, shared: shared, name: name}
+	return &Member{own: own, shared: shared, name: name, incarnation: strings.ToLower(rand.Text())}
 }
 
 // ID returns the node's ID. It uses only the node's own ledger.
@@ -114,15 +117,27 @@ func (m *Member) joinLocked(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	text, err := versioned(kv)
+	state, err := stateOf(kv)
+	if err == nil && state != stateLost {
+		if kv, err = m.takePlaceLocked(ctx, kv); err == nil {
+			state, err = stateOf(kv)
+		}
+	}
 	if err != nil {
 		return err
 	}
-	if state, _, _ := strings.Cut(text, " "); state == stateLost {
+	if state == stateLost {
 		return ErrRemoved
 	}
 	m.cond = store.Unchanged(kv)
 	return nil
+}
+
+// stateOf returns the state in the record of a member.
+func stateOf(kv store.KV) (string, error) {
+	text, err := versioned(kv)
+	state, _, _ := strings.Cut(text, " ")
+	return state, err
 }
 
 // registerLocked makes the record, and reads it to see whether that succeeded: no other node makes one with this key.
@@ -148,7 +163,7 @@ func member(state, name string) []byte {
 func (m *Member) Renew(ctx context.Context) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.cond = store.Cond{}
+	m.cond, m.placed = store.Cond{}, false
 	return m.setIDLocked(ctx, strings.ToLower(rand.Text()))
 }
 

@@ -61,7 +61,7 @@ func RemoveNode(ctx context.Context, shared store.Store, id string) error {
 		if n.Lost {
 			return nil
 		}
-		put := []store.Op{store.Put(key, member(stateLost, n.Name))}
+		put := []store.Op{store.Put(key, member(stateLost, n.Name)), store.Del(prefixProcess + id)}
 		if _, err = shared.Txn(ctx, []store.Cond{store.Unchanged(kv)}, put); err != nil && !errors.Is(err, store.ErrAmbiguous) {
 			return fmt.Errorf("node %.64q: forget: %w", id, err)
 		}
