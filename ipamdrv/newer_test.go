@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,18 +108,18 @@ func TestNewerGroup(t *testing.T) {
 type refusing struct {
 	store.Store
 	store.Watcher
-	on bool
+	on atomic.Bool
 }
 
 func (r *refusing) Get(ctx context.Context, key string) (store.KV, error) {
-	if r.on {
+	if r.on.Load() {
 		return store.KV{}, fmt.Errorf("%w: %w", store.ErrUnavailable, store.ErrNewer)
 	}
 	return r.Store.Get(ctx, key)
 }
 
 func (r *refusing) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
-	if r.on {
+	if r.on.Load() {
 		return store.Result{}, fmt.Errorf("%w: %w", store.ErrUnavailable, store.ErrNewer)
 	}
 	return r.Store.Txn(ctx, conds, then)
@@ -133,14 +134,14 @@ func TestNodeBelowMinimum(t *testing.T) {
 		pool := n.pool("10.1.0.0/24", "prefetch=2")
 		addr := n.get(pool)
 		wait(time.Minute)
-		far.on = true
+		far.on.Store(true)
 		for range 2 {
 			_, err := n.ask(pool)
 			wantKind(t, err, store.ErrNewer, "newer version")
 			wait(time.Second)
 		}
 		n.release(pool, addr)
-		far.on = false
+		far.on.Store(false)
 		wait(2 * time.Minute)
 		for _, lease := range held(t, under) {
 			if strings.HasSuffix(lease, addr) {
