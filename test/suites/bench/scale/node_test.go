@@ -100,7 +100,7 @@ func (n *node) join(subnet netip.Prefix) error {
 
 // bind tells the driver that the network exists, as the network driver does.
 func (n *node) bind(subnet netip.Prefix) {
-	n.driver.BindPool(n.t.Context(), n.network(), "passthrough-local", subnet.String(), "")
+	n.driver.BindPool(n.t.Context(), n.network(), "passthrough-local", subnet.String(), "", nil, false)
 }
 
 // request requests an address: any, if a is not valid.
