@@ -22,7 +22,7 @@ import (
 var (
 	flagNodes   = flag.Int("nodes", 100, "nodes that join a pool at once")
 	flagPools   = flag.String("pools", "18,15,12", "prefix lengths of the pools: 16 thousand, 131 thousand and a million addresses")
-	flagReads   = flag.Int("reads", 10_000_000, "how many leases all nodes of a pool together may read when they join; fewer nodes join a large pool")
+	flagReads   = flag.Int("reads", 3_000_000, "how many leases all nodes of a pool together may read when they join; fewer nodes join a large pool")
 	flagStorm   = flag.Int("storm", 1000, "allocations of all nodes at once")
 	flagCalls   = flag.Int("calls", 100, "allocations in turn")
 	flagIdle    = flag.Duration("idle", time.Minute, "how long the nodes are watched while they are idle")
@@ -80,7 +80,7 @@ func (r *run) measure() {
 	alone := r.newNode(1)
 	ok := r.joinAlone(alone)
 	if ok {
-		r.inTurn(alone, 50)
+		r.inTurn(alone, "50 % full, one node")
 	}
 	alone.end()
 	if !ok {
@@ -90,13 +90,18 @@ func (r *run) measure() {
 	r.pool.to(r, 90)
 	r.joinAtOnce(min(*flagNodes, max(*flagReads/r.pool.done, 3)))
 	if len(r.nodes) > 0 {
-		r.inTurn(r.nodes[0], 90)
+		r.inTurn(r.nodes[0], "90 % full, all nodes")
 		r.storm()
 		r.restart(r.nodes[0])
 		r.idle()
 		r.pool.to(r, 99)
-		r.inTurn(r.nodes[0], 99)
+		r.inTurn(r.nodes[0], "99 % full, all nodes")
 		r.taken(r.nodes[0])
+		for _, n := range r.nodes[1:] { // etcd tells each node of each write, on the same processors
+			n.end()
+		}
+		r.nodes = r.nodes[:1]
+		r.inTurn(r.nodes[0], "99 % full, one node")
 	}
 	for _, n := range r.nodes {
 		n.end()
@@ -189,7 +194,7 @@ func (r *run) each(nodes []*node, do func(*node)) {
 }
 
 // inTurn measures allocations one after the other, in turn with bare transactions, and what is read for them. The addresses are released.
-func (r *run) inTurn(n *node, percent int) {
+func (r *run) inTurn(n *node, when string) {
 	if _, err := n.request(netip.Addr{}); err != nil { // the first call may have to wait for the leases
 		r.t.Logf("first request: %v", err)
 	}
@@ -216,7 +221,7 @@ func (r *run) inTurn(n *node, percent int) {
 			break
 		}
 	}
-	at := fmt.Sprintf(", %d %% full", percent)
+	at := ", " + when
 	r.times("allocation"+at, took, failed)
 	r.times("bare transaction"+at, bare, 0)
 	if len(took) > 0 {
