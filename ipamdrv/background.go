@@ -174,8 +174,11 @@ func (al *allocator) maintainHandles(ctx context.Context) error {
 func (al *allocator) maintainHandle(ctx context.Context, h pool.Handle) error {
 	for {
 		_, p, err := al.pools.open(ctx, h.String())
+		if errors.Is(err, ErrUnknownPool) && al.pools.node.Deficit(h) > 0 {
+			return al.pools.node.Drop(ctx, h) // with its prefetched addresses
+		}
 		if errors.Is(err, ErrUnknownPool) {
-			return al.pools.node.Drop(ctx, h)
+			return nil // that the store does not have it is no reason to forget whose it was: it may be restored
 		}
 		if err != nil {
 			return err

@@ -132,7 +132,7 @@ func (p *process) makeLedger(t *testing.T) {
 // TestListensWhateverTheLedgerDoes measures the time from the start of the process to an answered call. The best of five starts counts,
 // because the machine may be busy.
 func TestListensWhateverTheLedgerDoes(t *testing.T) {
-	const bound = 500 * time.Millisecond
+	const bound = 2 * time.Second // less than the ledger's lock is waited for; the machine may be busy
 	var took []time.Duration
 	for range 5 {
 		p := newProcess(t)
