@@ -46,11 +46,11 @@ func (d *Driver) Maintain(ctx context.Context) error {
 	}
 }
 
-// maintainNode is one round of the work for a shared store.
+// maintainNode is one round of the outbox, and of the other work for a shared store.
 func (d *Driver) maintainNode(ctx context.Context) error {
 	n := d.pools.node
 	if n == nil {
-		return nil
+		return d.pools.flushAll(ctx)
 	}
 	err := d.pools.flushAll(ctx)
 	if err == nil {
@@ -61,7 +61,10 @@ func (d *Driver) maintainNode(ctx context.Context) error {
 
 // flushAll does the ops of the outbox for all pools.
 func (ps *pools) flushAll(ctx context.Context) error {
-	ids, err := ps.node.Pools(ctx)
+	if ps.queue == nil {
+		return nil
+	}
+	ids, err := ps.queue.Pools(ctx)
 	if err != nil {
 		return err
 	}
@@ -84,15 +87,18 @@ func (ps *pools) flushAll(ctx context.Context) error {
 
 // flush does the ops of the outbox for one pool. The caller has the lock.
 func (ps *pools) flush(ctx context.Context, p *pool.Pool) error {
-	entries, err := ps.node.Entries(ctx, p.ID())
+	entries, err := ps.queue.Entries(ctx, p.ID())
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if err := ps.do(ctx, p, e); err != nil {
+		if err := ps.do(ctx, p, e); err != nil && ps.stuck(err) {
+			ps.log.Error("outbox: given up", zap.String("op", string(e.Do)), zap.Stringer("address", e.Addr), zap.String("pool", p.ID()),
+				zap.Error(err))
+		} else if err != nil {
 			return fmt.Errorf("work left from before: %w", err)
 		}
-		if err := ps.node.Dequeue(ctx, p.ID(), e); err != nil {
+		if err := ps.queue.Dequeue(ctx, p.ID(), e); err != nil {
 			return err
 		}
 		ps.log.Info("outbox: done", zap.String("op", string(e.Do)), zap.Stringer("address", e.Addr), zap.String("pool", p.ID()))
@@ -151,7 +157,7 @@ func (ps *pools) doReleaseAddress(ctx context.Context, p *pool.Pool, o pool.Op) 
 		if err != nil || id == "" {
 			return err
 		}
-		return ps.node.Enqueue(ctx, id, pool.Op{Do: pool.ReleaseAddress, Addr: o.Addr, Token: lease.Token, At: o.At})
+		return ps.enqueue(ctx, id, pool.Op{Do: pool.ReleaseAddress, Addr: o.Addr, Token: lease.Token, At: o.At})
 	}
 	_, err := p.Release(ctx, o.Addr, pool.Released{Share: o.Share, Token: o.Token, At: o.At})
 	return err

@@ -25,7 +25,8 @@ type Config struct {
 	Store store.Store // shared with other packages: this driver's keys begin with "ipam/"
 	Log   *zap.Logger // nil for none
 	// Own is this node's own ledger if nodes share Store; nil if Store is this node's alone. Its keys begin with "node/" and "cluster/".
-	// Journal belongs to it, and NodeName is the node's name for people.
+	// NodeName is the node's name for people. Journal has what must survive the process beside either store, and must not be the journal of
+	// another store; without one a release that the node's own ledger refuses is not retried.
 	Own      store.Store
 	Journal  node.Journal
 	NodeName string
@@ -81,6 +82,9 @@ func New(c Config) (*Driver, error) {
 		p.node = node.New(c.Own, c.Store, c.Journal, c.NodeName)
 		p.node.Member().OnMachine(c.Machine)
 		p.ledger.Member, p.ledger.Batched, p.outbox = p.node.Member(), true, p.node
+		p.queue = p.node
+	} else {
+		p.queue = newQueue(c.Journal, c.Log)
 	}
 	return &Driver{Capabilities: c.Capabilities, pools: p, probe: c.Probe, every: c.MaintainEvery, log: c.Log,
 		names:   &recentNames{names: map[string]recentName{}},

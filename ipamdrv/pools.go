@@ -20,6 +20,7 @@ import (
 type pools struct {
 	ledger pool.Ledger
 	node   *node.Node  // nil if the store is this node's alone
+	queue  *node.Node  // the outbox: node, or see newQueue
 	outbox pool.Outbox // node, or nil
 	log    *zap.Logger
 
@@ -82,10 +83,10 @@ func (ps *pools) open(ctx context.Context, text string) (pool.Handle, *pool.Pool
 	return h, nil, err
 }
 
-// load loads a pool, and returns whether h is a handle of it. In a shared store it first does the ops of the outbox for the pool, and
+// load loads a pool, and returns whether h is a handle of it. It first does the ops of the outbox for the pool. In a shared store it
 // afterwards makes sure that h is owned by this node, and that the pool's leases are followed. The caller has the lock.
 func (ps *pools) load(ctx context.Context, p *pool.Pool, h pool.Handle) (found bool, err error) {
-	if ps.node != nil {
+	if ps.queue != nil {
 		if err := ps.flush(ctx, p); err != nil {
 			return false, err
 		}

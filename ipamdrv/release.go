@@ -13,7 +13,7 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// releaseAddress releases a lease: now, or later, while a shared store is not available, or until this node is upgraded so that it can read the
+// releaseAddress releases a lease: now, or later, while the store is not available, or until this node is upgraded so that it can read the
 // pool. The engine does not ask twice.
 func (ps *pools) releaseAddress(ctx context.Context, h pool.Handle, a netip.Addr) error {
 	now := time.Now()
@@ -22,11 +22,11 @@ func (ps *pools) releaseAddress(ctx context.Context, h pool.Handle, a netip.Addr
 		err = ps.releaseAddressNow(ctx, h, a, now)
 		ps.node.Report(err)
 	}
-	if !ps.node.IsUnavailable(err) && (ps.node == nil || !errors.Is(err, store.ErrNewer)) {
+	if !ps.queue.IsUnavailable(err) && (ps.node == nil || !errors.Is(err, store.ErrNewer)) {
 		return err
 	}
 	ps.log.Warn("address is released later", zap.Stringer("address", a), zap.Stringer("id", h), zap.Error(err))
-	return ps.node.Enqueue(ctx, h.ID, pool.Op{Do: pool.ReleaseAddress, Share: h.Share, Addr: a, At: now.UTC()})
+	return ps.enqueue(ctx, h.ID, pool.Op{Do: pool.ReleaseAddress, Share: h.Share, Addr: a, At: now.UTC()})
 }
 
 // releaseAddressNow releases a lease in the store.
@@ -67,7 +67,10 @@ func (ps *pools) release(ctx context.Context, h pool.Handle) error {
 	}
 	defer p.Unlock()
 	if ps.node == nil {
-		return ps.releaseNow(ctx, p, h)
+		if err := ps.releaseNow(ctx, p, h); err != nil {
+			return ps.releaseLater(ctx, h, err)
+		}
+		return nil
 	}
 	intent, err := ps.node.BeginIntent(ctx, h.ID, pool.Op{Do: pool.ReleaseHandle, Share: h.Share})
 	if err != nil {
@@ -114,9 +117,12 @@ func (ps *pools) dropHandle(ctx context.Context, p *pool.Pool, h pool.Handle) er
 
 // releaseLater enqueues the removal of a handle if failure means that the store is not available.
 func (ps *pools) releaseLater(ctx context.Context, h pool.Handle, failure error) error {
-	if !ps.node.IsUnavailable(failure) {
+	if !ps.queue.IsUnavailable(failure) {
 		return failure
 	}
 	ps.log.Warn("pool is released later", zap.Stringer("id", h), zap.Error(failure))
+	if ps.node == nil {
+		return ps.enqueue(ctx, h.ID, pool.Op{Do: pool.ReleaseHandle, Share: h.Share})
+	}
 	return ps.node.Drop(ctx, h, pool.Op{Do: pool.ReleaseHandle, Share: h.Share})
 }

@@ -148,8 +148,8 @@ func (al *allocator) allocate(ctx context.Context, p *pool.Pool, q addressReques
 	}
 	return subnet.CIDR(a), undoIfGone(ctx, func(ctx context.Context) error {
 		_, err := p.Release(ctx, a, pool.Released{Share: q.share, At: time.Now()})
-		if al.pools.node.IsUnavailable(err) {
-			err = al.pools.node.Enqueue(ctx, p.ID(), pool.Op{Do: pool.ReleaseAddress, Share: q.share, Addr: a})
+		if al.pools.queue.IsUnavailable(err) {
+			err = al.pools.enqueue(ctx, p.ID(), pool.Op{Do: pool.ReleaseAddress, Share: q.share, Addr: a})
 		}
 		return err
 	})

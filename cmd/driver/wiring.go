@@ -141,7 +141,7 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 		return nil, nil, err
 	}
 	ipam, err = ipamdrv.New(ipamdrv.Config{Store: pools, Own: ownBeside(cfg, ledger), NodeName: hostName(), Machine: cluster.ThisMachine("/"), Log: log,
-		Journal:      points.Journal(journal.New(filepath.Join(cfg.stateDir, "journal"))),
+		Journal:      points.Journal(journal.New(filepath.Join(cfg.stateDir, cfg.journalFile()))),
 		Capabilities: cfg.capabilities(), Defaults: defaults, Host: host.HostSubnets, MaintainEvery: points.MaintainEvery(),
 		Uses: func(ctx context.Context) ([]ipamdrv.Use, error) { return usesOf(ctx, network) }, // called when both exist
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
@@ -160,6 +160,14 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 		return nil, nil, err
 	}
 	return network, ipam, nil
+}
+
+// journalFile returns the name of the journal in the state directory. Each store has its own: the entries of one are lost on the other.
+func (c config) journalFile() string {
+	if c.store == storeBolt {
+		return "releases"
+	}
+	return "journal"
 }
 
 // openHost opens the hardware, that of this machine unless a kernel is given. Each call of its kernel may be a crash point.
