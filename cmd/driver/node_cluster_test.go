@@ -122,7 +122,7 @@ func newPlugin(t *testing.T, c *etcdtest.Cluster, binary string, number int) *no
 	p := newProcess(t)
 	n := &node{T: t, number: number, binary: binary, clock: filepath.Join(t.TempDir(), "clock"), socket: p.socket, state: p.state,
 		client: client(p.socket)}
-	n.env = append(p.cmd.Env, "HANDLER_TIMEOUT=3s", "STORE=etcd://"+strings.Join(c.Endpoints(), ",")+"?prefix=/unique", envClock+"="+n.clock)
+	n.env = append(p.cmd.Env, "HANDLER_TIMEOUT=3s", "STORE=etcd://"+strings.Join(c.Endpoints(), ",")+"?prefix=/unique", envClock+"="+n.clock, envMachine+"="+newMachine(t))
 	return n
 }
 

@@ -111,9 +111,7 @@ func (u *uniqueness) work(n *node, rng *rand.Rand) {
 			u.lost.Add(1)
 			u.owed.Add(int64(n.loseLedger()))
 		case 1:
-			if !u.prefetch { // a copy has the addresses that were leased ahead as well; only on another machine is it refused
-				u.copyDisk(n)
-			}
+			u.copyDisk(n)
 		}
 		u.step(n, rng.IntN(2) == 0, rng)
 	}
