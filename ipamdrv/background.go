@@ -56,6 +56,9 @@ func (d *Driver) maintainNode(ctx context.Context) error {
 	if err == nil {
 		err = d.allocator().maintainHandles(ctx)
 	}
+	if err == nil {
+		err = n.Member().See(ctx)
+	}
 	return errors.Join(err, n.SaveWatermark(ctx, d.pools.ledger.Store))
 }
 

@@ -43,32 +43,42 @@ func RemoveNode(ctx context.Context, shared store.Store, id string) (handles int
 	return handles, nil
 }
 
-// CountHandles returns how many pools, or shares of pools, a node has in a shared store.
-func CountHandles(ctx context.Context, shared store.Store, id string) (int, error) {
-	all, err := handlesOf(ctx, shared, id)
-	return len(all), err
+// CountHandles returns how many pools, or shares of pools, each node has in a shared store, by its ID.
+func CountHandles(ctx context.Context, shared store.Store) (map[string]int, error) {
+	counts := map[string]int{}
+	err := eachHandle(ctx, shared, func(_ pool.Handle, node string) { counts[node]++ })
+	return counts, err
 }
 
-// handlesOf lists the handles that a node owns. A record that cannot be read has no known owner.
+// handlesOf lists the handles that a node owns.
 func handlesOf(ctx context.Context, shared store.Store, id string) ([]pool.Handle, error) {
 	var all []pool.Handle
+	err := eachHandle(ctx, shared, func(h pool.Handle, node string) {
+		if node == id {
+			all = append(all, h)
+		}
+	})
+	return all, err
+}
+
+// eachHandle calls fn with each handle and its owner. A record that cannot be read has no known owner.
+func eachHandle(ctx context.Context, shared store.Store, fn func(h pool.Handle, node string)) error {
 	err := shared.Range(ctx, pool.Prefix, func(kv store.KV) error {
-		if rec, err := record.Decode[pool.Record](kv, pool.Versions); err == nil && rec.Node == id {
-			all = append(all, pool.Handle{ID: strings.TrimPrefix(kv.Key, pool.Prefix)})
+		if rec, err := record.Decode[pool.Record](kv, pool.Versions); err == nil && rec.Node != "" {
+			fn(pool.Handle{ID: strings.TrimPrefix(kv.Key, pool.Prefix)}, rec.Node)
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	err = shared.Range(ctx, pool.SharePrefix, func(kv store.KV) error {
+	return shared.Range(ctx, pool.SharePrefix, func(kv store.KV) error {
 		poolID, share, _ := strings.Cut(strings.TrimPrefix(kv.Key, pool.SharePrefix), "/")
-		if rec, err := pool.DecodeShare(kv); err == nil && rec.Node == id {
-			all = append(all, pool.Handle{ID: poolID, Share: share})
+		if rec, err := pool.DecodeShare(kv); err == nil && rec.Node != "" {
+			fn(pool.Handle{ID: poolID, Share: share}, rec.Node)
 		}
 		return nil
 	})
-	return all, err
 }
 
 // AcceptDisk makes a node accept that its disk is in another machine now. own is the node's own ledger, which no process uses.

@@ -222,7 +222,7 @@ func TestIdleRoundReadsNothing(t *testing.T) {
 		wait(2 * time.Minute)
 		c.since()
 		wait(time.Hour)
-		if read, txns := c.since(); read > 0 || txns > 0 {
+		if read, txns := c.since(); read > 0 || txns > 60 { // once a minute the node writes that it runs
 			t.Errorf("an idle hour: %d records read, %d transactions", read, txns)
 		}
 	})
@@ -421,7 +421,7 @@ func TestCopyOfADisk(t *testing.T) {
 		b.release(p, live)
 		b.releasePool(p)
 		wait(time.Hour)
-		wantChanges(t, "the shared store", before, recordsOf(t, under))
+		wantChanges(t, "the shared store", before, recordsOf(t, under), "cluster/seen/"+nodeID(t, a.own)) // the original runs
 		if got, err := a.ask(p); err != nil {
 			t.Errorf("the original: %s, %v", got, err)
 		}

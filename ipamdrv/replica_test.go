@@ -132,7 +132,8 @@ func TestReadsOfNodes(t *testing.T) {
 			t.Errorf("a request for an address in use has read %d records", read)
 		}
 		wait(time.Hour)
-		if read, txns := c.since(); read+txns > 0 {
+		// Once a minute each node writes that it runs.
+		if read, txns := c.since(); read > 0 || txns > int64(60*(others+1)) {
 			t.Errorf("%d idle nodes have read %d records in an hour, in %d transactions", others, read, txns)
 		}
 		for _, n := range nodes {

@@ -183,7 +183,7 @@ func TestNodeOf96a386d(t *testing.T) {
 			return id
 		}
 		lan := "ipam/lease/" + pool("a.lan") + "/"
-		wantChanges(t, "the shared ledger", before, recordsOf(t, under), "+cluster/process/"+nodeID(t, own),
+		wantChanges(t, "the shared ledger", before, recordsOf(t, under), "+cluster/process/"+nodeID(t, own), "+cluster/seen/"+nodeID(t, own),
 			"+"+lan+"(prefetched)", "+"+lan+"(prefetched)", "-"+lan+was["a.lan.c3"], "-"+lan+given, lan+was["a.lan.c12"],
 			"-ipam/pool/"+pool("a.gone"), "ipam/lease/"+pool("a.private")+"/"+was["a.c1"])
 		prefetched := "node/reserve/" + was["a.lan"] + "/"
@@ -243,7 +243,7 @@ func TestInterruptedRequestOf96a386d(t *testing.T) {
 			t.Fatalf("the old ledger has no lease of %s", was["d.c10"])
 		}
 		wantChanges(t, "the shared ledger", before, recordsOf(t, shared), "-"+leases+"10.6.0.66",
-			"+cluster/process/"+nodeID(t, own))
+			"+cluster/process/"+nodeID(t, own), "+cluster/seen/"+nodeID(t, own))
 		wantChanges(t, "its own ledger", ownBefore, recordsOf(t, own), handleKeys(ownBefore)...)
 		d.release(was["d.private"], was["d.c10"])
 		d.releasePool(was["d.private"])

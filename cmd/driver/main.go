@@ -34,26 +34,29 @@ func command(args []string) error {
 	ctx, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer ignore()
 	for _, c := range commands {
-		if args[0] == c.name && len(args) == 1+c.args {
-			return c.run(ctx, cfg, args[1:])
+		rest := args[1:]
+		forced := c.forced && len(rest) > 0 && rest[0] == force
+		if args[0] == c.name && (len(rest) == c.args && !forced || len(rest) == c.args+1 && forced) {
+			return c.run(ctx, cfg, rest)
 		}
 	}
-	return errors.New("usage: driver [export FILE | import FILE | nodes | forget NODE | accept | renew]")
+	return errors.New("usage: driver [export FILE | import FILE | nodes | forget [--force] NODE | accept | renew]")
 }
 
 // commands are the operator's commands.
 var commands = []struct {
-	name string
-	args int
-	run  func(ctx context.Context, cfg config, args []string) error
+	name   string
+	args   int
+	forced bool // it takes --force, before its arguments
+	run    func(ctx context.Context, cfg config, args []string) error
 }{
-	{"export", 1, exportCommand},
-	{"import", 1, importCommand},
-	{"nodes", 0, nodesCommand},
-	{"forget", 1, forgetCommand},
-	{"accept", 0, acceptCommand},
-	{"finalize", 0, finalizeCommand},
-	{"renew", 0, renewCommand},
+	{"export", 1, false, exportCommand},
+	{"import", 1, false, importCommand},
+	{"nodes", 0, false, nodesCommand},
+	{"forget", 1, true, forgetCommand},
+	{"accept", 0, false, acceptCommand},
+	{"finalize", 0, false, finalizeCommand},
+	{"renew", 0, false, renewCommand},
 }
 
 // serve listens, opens everything, and answers the engine until SIGTERM or SIGINT.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"text/tabwriter"
+	"time"
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
@@ -27,7 +28,7 @@ func openShared(cfg config) (store.Store, error) {
 	return etcdstore.Open(*etcd)
 }
 
-// nodesCommand lists the nodes, a line each: ID, name, number of pools or shares of pools, and state.
+// nodesCommand lists the nodes, a line each: ID, name, number of pools or shares of pools, state, and when it last wrote that it runs.
 func nodesCommand(ctx context.Context, cfg config, _ []string) (err error) {
 	shared, err := openShared(cfg)
 	if err != nil {
@@ -38,21 +39,48 @@ func nodesCommand(ctx context.Context, cfg config, _ []string) (err error) {
 	if err != nil {
 		return err
 	}
+	handles, err := ipamdrv.CountHandles(ctx, shared)
+	if err != nil {
+		return err
+	}
 	out := tabwriter.NewWriter(os.Stdout, 0, 8, 2, ' ', 0)
-	_, _ = fmt.Fprintln(out, "NODE\tNAME\tPOOLS\tSTATE") // Flush returns its error
+	_, _ = fmt.Fprintln(out, "NODE\tNAME\tPOOLS\tSTATE\tLAST SEEN") // Flush returns its error
 	for _, n := range all {
-		handles, err := ipamdrv.CountHandles(ctx, shared, n.ID)
-		if err != nil {
-			return err
+		state, seen := "member", "unknown"
+		if !n.Seen.IsZero() {
+			seen = fmt.Sprintf("%s ago", ago(n))
 		}
-		state := "member"
 		if n.Lost {
 			state = "lost"
 		}
-		_, _ = fmt.Fprintf(out, "%s\t%s\t%d\t%s\n", n.ID, n.Name, handles, state)
+		_, _ = fmt.Fprintf(out, "%s\t%s\t%d\t%s\t%s\n", n.ID, n.Name, handles[n.ID], state, seen)
 	}
 	return errors.Join(out.Flush(), printSchema(ctx, os.Stdout, shared))
 }
+
+// ago returns the time since a node was seen, by this host's clock.
+func ago(n cluster.Node) time.Duration { return max(time.Since(n.Seen), 0).Round(time.Second) }
+
+// aliveFor is the time after its last sign during which a node is not removed without --force. A node gives one each minute.
+const aliveFor = 5 * cluster.SeenEvery
+
+// refuseAlive refuses to remove a node that seems to run: the addresses of its containers would be given to others.
+func refuseAlive(ctx context.Context, shared store.Store, id string) error {
+	all, err := cluster.Nodes(ctx, shared)
+	if err != nil {
+		return err
+	}
+	for _, n := range all {
+		if n.ID == id && !n.Lost && !n.Seen.IsZero() && ago(n) < aliveFor {
+			return fmt.Errorf("node %s (%s): forget: it was seen %s ago; the addresses of its containers would be given to others: if it is "+
+				"off, wait until it was not seen for %s, or use forget --force", n.ID, n.Name, ago(n), aliveFor)
+		}
+	}
+	return nil
+}
+
+// force is the option that makes forgetCommand remove a node that seems to run.
+const force = "--force"
 
 // forgetCommand removes a lost node, and releases its pools and addresses.
 func forgetCommand(ctx context.Context, cfg config, args []string) (err error) {
@@ -61,7 +89,13 @@ func forgetCommand(ctx context.Context, cfg config, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, shared.Close()) }()
-	n, err := ipamdrv.RemoveNode(ctx, shared, args[0])
+	id := args[len(args)-1]
+	if args[0] != force {
+		if err := refuseAlive(ctx, shared, id); err != nil {
+			return err
+		}
+	}
+	n, err := ipamdrv.RemoveNode(ctx, shared, id)
 	if err != nil {
 		return err
 	}

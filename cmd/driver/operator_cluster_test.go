@@ -10,7 +10,9 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
@@ -51,7 +53,15 @@ func TestForgetCommand(t *testing.T) {
 	if !ok {
 		t.Fatal("no address")
 	}
-	list := mustOperate(t, t.TempDir(), storeOf(c), "nodes")
+	var list string
+	seen := regexp.MustCompile(`(?m) 1 +member +\d+s ago$`)
+	err := retry.Poll(t.Context(), 100*time.Millisecond, 30*time.Second, func() (bool, error) {
+		list = mustOperate(t, t.TempDir(), storeOf(c), "nodes")
+		return len(seen.FindAllString(list, -1)) == 2, nil // each node writes that it runs, soon after it has joined
+	})
+	if err != nil {
+		t.Errorf("the nodes were not seen: %v\n%s", err, list)
+	}
 	if lines := strings.Split(strings.TrimSpace(list), "\n"); len(lines) != 3 {
 		t.Fatalf("nodes:\n%s", list)
 	}
@@ -65,10 +75,14 @@ func TestForgetCommand(t *testing.T) {
 	if id == nil {
 		t.Fatal("the node's own ledger does not say who it is")
 	}
-	if out := mustOperate(t, t.TempDir(), storeOf(c), "forget", string(id[1])); out != "forget: 1 pools\n" {
+	out, err := operator(t, t.TempDir(), storeOf(c), "forget", string(id[1]))
+	if err == nil || !strings.Contains(out, "was seen") || !strings.Contains(out, "or use forget --force") {
+		t.Errorf("a node that was seen now: %v, %q", err, out)
+	}
+	if out := mustOperate(t, t.TempDir(), storeOf(c), "forget", "--force", string(id[1])); out != "forget: 1 pools\n" {
 		t.Errorf("forget: %q", out)
 	}
-	if list := mustOperate(t, t.TempDir(), storeOf(c), "nodes"); !regexp.MustCompile(string(id[1]) + ` .* 0 +lost\n`).MatchString(list) {
+	if list := mustOperate(t, t.TempDir(), storeOf(c), "nodes"); !regexp.MustCompile(string(id[1]) + ` .* 0 +lost +unknown\n`).MatchString(list) {
 		t.Errorf("nodes:\n%s", list)
 	}
 	other.start()

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/mellanox/passthrough/store"
 )
@@ -40,6 +41,7 @@ type Member struct {
 	id     string
 	cond   store.Cond // without a key until it is known
 	placed bool       // this process was the node under this ID
+	seen   time.Time  // when See last wrote
 }
 
 // New returns a Member. own is the node's own ledger, shared the store of all nodes; neither is used before the first call. name is the

@@ -3,6 +3,8 @@ package cluster_test
 import (
 	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -120,6 +122,64 @@ func TestJoinThroughFaults(t *testing.T) {
 			t.Errorf("seed %d: the node's write was not applied", seed)
 		}
 	}
+}
+
+// keysUnder lists the keys of a store.
+func keysUnder(t *testing.T, s store.Store, prefix string) (keys []string) {
+	t.Helper()
+	err := s.Range(t.Context(), prefix, func(kv store.KV) error {
+		keys = append(keys, kv.Key)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return keys
+}
+
+// TestSee: a node writes once a minute that it runs, with its clock, until it is removed. It is no member's business but that of operators.
+func TestSee(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := store.NewMemory()
+		m := cluster.New(store.NewMemory(), shared, "n1")
+		if err := m.See(t.Context()); err != nil || len(keysUnder(t, shared, "")) > 0 {
+			t.Errorf("before it is a member: %v, %v", err, keysUnder(t, shared, ""))
+		}
+		if !write(t, m, shared) {
+			t.Fatal("a member's write was not applied")
+		}
+		writes := 0
+		for range 60 {
+			time.Sleep(10 * time.Second)
+			was, _ := shared.Get(t.Context(), "cluster/seen/"+id(t, m))
+			if err := m.See(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if now, _ := shared.Get(t.Context(), "cluster/seen/"+id(t, m)); now.Rev != was.Rev {
+				writes++
+			}
+		}
+		if writes != 10 {
+			t.Errorf("%d writes in ten minutes", writes)
+		}
+		nodes, err := cluster.Nodes(t.Context(), shared)
+		if err != nil || len(nodes) != 1 || time.Since(nodes[0].Seen) > cluster.SeenEvery {
+			t.Errorf("%+v, %v", nodes, err)
+		}
+		time.Sleep(time.Hour)
+		if nodes, err = cluster.Nodes(t.Context(), shared); err != nil || time.Since(nodes[0].Seen) < time.Hour {
+			t.Errorf("an hour later: %+v, %v", nodes, err)
+		}
+		if err := cluster.RemoveNode(t.Context(), shared, id(t, m)); err != nil {
+			t.Fatal(err)
+		}
+		if err := m.See(t.Context()); err != nil {
+			t.Errorf("a removed node: %v", err)
+		}
+		if nodes, err = cluster.Nodes(t.Context(), shared); err != nil || !nodes[0].Seen.IsZero() {
+			t.Errorf("removed: %+v, %v", nodes, err)
+		}
+	})
 }
 
 // detector is a store with a watermark.

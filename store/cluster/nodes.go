@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/mellanox/passthrough/store"
 )
@@ -12,15 +13,21 @@ import (
 // Node is one of the nodes that share a store.
 type Node struct {
 	ID   string
-	Name string // of the host, for people
-	Lost bool   // an operator has removed it
+	Name string    // of the host, for people
+	Lost bool      // an operator has removed it
+	Seen time.Time // by its own clock; zero if it is not known
 }
 
 // Nodes lists the nodes in the order of their IDs. A node whose record cannot be read has no name.
 func Nodes(ctx context.Context, shared store.Store) ([]Node, error) {
 	var all []Node
-	err := shared.Range(ctx, prefixMember, func(kv store.KV) error {
+	seen, err := seenTimes(ctx, shared)
+	if err != nil {
+		return nil, err
+	}
+	err = shared.Range(ctx, prefixMember, func(kv store.KV) error {
 		n, _ := node(kv) // an unreadable record has no name
+		n.Seen = seen[n.ID]
 		all = append(all, n)
 		return nil
 	})
@@ -61,7 +68,7 @@ func RemoveNode(ctx context.Context, shared store.Store, id string) error {
 		if n.Lost {
 			return nil
 		}
-		put := []store.Op{store.Put(key, member(stateLost, n.Name)), store.Del(prefixProcess + id)}
+		put := []store.Op{store.Put(key, member(stateLost, n.Name)), store.Del(prefixProcess + id), store.Del(prefixSeen + id)}
 		if _, err = shared.Txn(ctx, []store.Cond{store.Unchanged(kv)}, put); err != nil && !errors.Is(err, store.ErrAmbiguous) {
 			return fmt.Errorf("node %.64q: forget: %w", id, err)
 		}

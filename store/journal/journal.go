@@ -115,7 +115,7 @@ func (j *Journal) rewriteLocked() error {
 	for key, value := range j.entries {
 		text.WriteString(lineOf("+", key+" "+hex.EncodeToString(value)))
 	}
-	if _, err = next.Write(text.Bytes()); err == nil {
+	if _, err = next.Write(text.Bytes()); err == nil && text.Len() > 0 { // without entries there is nothing to lose
 		err = j.disk.Sync(next)
 	}
 	if err == nil {
@@ -127,7 +127,9 @@ func (j *Journal) rewriteLocked() error {
 	old := j.file
 	j.file, j.size = next, int64(text.Len()) // also if the rest fails: the old file has no name any more
 	j.compactAt = max(compactAbove, compactGrowth*j.size)
-	err = j.disk.SyncDir(filepath.Dir(j.path))
+	if text.Len() > 0 {
+		err = j.disk.SyncDir(filepath.Dir(j.path))
+	}
 	if old != nil {
 		err = errors.Join(err, old.Close())
 	}

@@ -48,7 +48,7 @@ func (l *Ledger) join(there *Ledger) {
 		}
 	}
 	for _, key := range there.Keys {
-		if !strings.HasPrefix(key, "ipam/") && !strings.HasPrefix(key, "cluster/member/") {
+		if !strings.HasPrefix(key, "ipam/") && !strings.HasPrefix(key, "cluster/member/") && !strings.HasPrefix(key, "cluster/seen/") {
 			l.Misplaced = append(l.Misplaced, key)
 		}
 	}
