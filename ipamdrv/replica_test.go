@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/journal"
 )
 
 // countingStore counts what is read of a store, and its transactions.
@@ -331,4 +333,46 @@ func TestPrefetchedAtOnce(t *testing.T) {
 			})
 		})
 	}
+}
+
+// slowDisk is a node's own ledger on a disk that stalls.
+type slowDisk struct {
+	*store.Memory
+	stall atomic.Int64 // a time.Duration
+}
+
+func (s *slowDisk) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	wait(time.Duration(s.stall.Load()))
+	return s.Memory.Txn(ctx, conds, then)
+}
+
+// TestDrawnTooLate: the node's disk stalls while a prefetched address is given, until the engine has given up. The address is released.
+func TestDrawnTooLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared, own := &hangingStore{Memory: store.NewMemory()}, &slowDisk{Memory: store.NewMemory()}
+		d, err := ipamdrv.New(ipamdrv.Config{Store: shared, Own: own, Journal: journal.New(filepath.Join(t.TempDir(), "journal"))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(d.Close)
+		r, err := d.RequestPool(t.Context(), &ipam.RequestPoolRequest{Pool: "10.0.0.0/24", Options: pairs([]string{"prefetch=2"})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		maintain(t, d)
+		shared.hangs.Store(true)
+		own.stall.Store(int64(15 * time.Second))
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		if got, err := d.RequestAddress(ctx, &ipam.RequestAddressRequest{PoolID: r.PoolID}); !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("given %v, %v", got, err)
+		}
+		own.stall.Store(0)
+		shared.hangs.Store(false)
+		wait(time.Minute)
+		maintain(t, d)
+		if got, ahead := held(t, shared.Memory), keys(t, own, "node/reserve/"); len(got) != 2 || len(ahead) != 2 {
+			t.Errorf("leases are %v, prefetched %v, want two that are prefetched", got, ahead)
+		}
+	})
 }

@@ -208,6 +208,12 @@ func (al *allocator) prefetched(ctx context.Context, handle string, q addressReq
 	if err != nil || !a.IsValid() {
 		return "", errors.Join(failure, err)
 	}
+	err = undoIfGone(ctx, func(ctx context.Context) error { // this node's disk may be slow, too
+		return n.Enqueue(ctx, h.ID, pool.Op{Do: pool.ReleaseAddress, Share: h.Share, Addr: a, Token: q.lease.Token})
+	})
+	if err != nil {
+		return "", errors.Join(failure, err)
+	}
 	al.pools.unbound.remove(h) // a container has an address of it: its network exists
 	al.pools.log.Info("prefetched address allocated", zap.Stringer("address", a), zap.Stringer("id", h), zap.NamedError("because", failure))
 	return netip.PrefixFrom(a, subnet.Bits()).String(), nil
