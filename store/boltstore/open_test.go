@@ -2,6 +2,7 @@ package boltstore_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -357,6 +358,39 @@ func TestFlippedBytes(t *testing.T) {
 	if opened == 0 || refused == 0 {
 		t.Errorf("%d opened, %d refused: the test shows nothing", opened, refused)
 	}
+}
+
+// TestLostPage: a page that is neither used nor free takes room, and is no reason to set a ledger aside whose records are all there.
+func TestLostPage(t *testing.T) {
+	path := ledger(t, 500)
+	s := mustOpen(t, path)
+	want := contents(t, s)
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const size, freelist, txid, header = 4096, 48, 64, 16 // bbolt's layout: two meta pages, and the list of free pages
+	meta := raw[:size]
+	if other := raw[size : 2*size]; binary.LittleEndian.Uint64(other[txid:]) > binary.LittleEndian.Uint64(meta[txid:]) {
+		meta = other
+	}
+	list := raw[binary.LittleEndian.Uint64(meta[freelist:])*size:]
+	free := binary.LittleEndian.Uint16(list[header-6:])
+	if free == 0 {
+		t.Fatal("no page is free")
+	}
+	binary.LittleEndian.PutUint16(list[header-6:], free-1) // the last one is lost
+	if err := os.WriteFile(path, raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s = mustOpen(t, path)
+	if got := contents(t, s); got != want {
+		t.Error("the records have changed")
+	}
+	storetest.Put(t, s, "ipam/more", "value")
 }
 
 func TestNewerSchemaIsLeftAlone(t *testing.T) {
