@@ -50,7 +50,7 @@ func TestOnEtcd(t *testing.T) {
 		kinds[strings.Join(strings.Split(string(kv.Key), "/")[3:5], "/")]++
 	}
 	delete(kinds, "cluster/seen") // it may not have been due yet
-	if diff := cmp.Diff(map[string]int{"ipam/pool": 1, "ipam/lease": 2, "cluster/member": 2}, kinds); diff != "" {
+	if diff := cmp.Diff(map[string]int{"ipam/pool": 1, "ipam/lease": 2, "cluster/member": 2, "cluster/process": 2}, kinds); diff != "" {
 		t.Errorf("in etcd (-want +got):\n%s", diff)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/mellanox/passthrough/store"
@@ -48,7 +49,7 @@ func (l *Ledger) join(there *Ledger) {
 		}
 	}
 	for _, key := range there.Keys {
-		if !strings.HasPrefix(key, "ipam/") && !strings.HasPrefix(key, "cluster/member/") && !strings.HasPrefix(key, "cluster/seen/") {
+		if !slices.ContainsFunc(sharedKeys, func(prefix string) bool { return strings.HasPrefix(key, prefix) }) {
 			l.Misplaced = append(l.Misplaced, key)
 		}
 	}
@@ -56,6 +57,9 @@ func (l *Ledger) join(there *Ledger) {
 	l.Pools, l.Leases, l.Shares, l.Names, l.Carved = there.Pools, there.Leases, there.Shares, there.Names, there.Carved
 	l.Members, l.Shared = there.Members, true
 }
+
+// sharedKeys are the prefixes of the keys in a store that nodes share.
+var sharedKeys = []string{"ipam/", "cluster/member/", "cluster/process/", "cluster/seen/"}
 
 // readJournal lists the keys of a journal's entries. It opens a copy, because opening a journal rewrites it.
 func readJournal(path string) (keys []string, err error) {
