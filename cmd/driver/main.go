@@ -40,7 +40,7 @@ func command(args []string) error {
 			return c.run(ctx, cfg, rest)
 		}
 	}
-	return errors.New("usage: driver [export FILE | import FILE | nodes | forget [--force] NODE | accept | renew]")
+	return errors.New("usage: driver [export FILE | import FILE | nodes | forget [--force] NODE | accept | finalize | renew]")
 }
 
 // commands are the operator's commands.
