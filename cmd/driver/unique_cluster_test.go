@@ -210,7 +210,8 @@ func (u *uniqueness) judge() {
 	if twice := u.engines.log.Check(); len(twice) > 0 {
 		u.Errorf("given twice:\n%s", strings.Join(twice, "\n"))
 	}
-	if u.given.Load() < u.done.Load()/10 {
+	// Most requests may be refused, at once: of a pool that is full or in quarantine, by a copied disk, or while etcd is away.
+	if u.given.Load() < 100 {
 		u.Errorf("only %d of %d operations gave an address", u.given.Load(), u.done.Load())
 	}
 	for _, n := range u.nodes {

@@ -63,7 +63,7 @@ func TestClusterOf96a386d(t *testing.T) {
 	if err != nil {
 		t.Errorf("the writes that were pending were not made: %v", err)
 	}
-	if list := mustOperate(t, t.TempDir(), setting, "nodes"); strings.Count(list, " member\n") != 3 {
+	if list := mustOperate(t, t.TempDir(), setting, "nodes"); strings.Count(list, "  member  ") != 3 {
 		t.Errorf("nodes:\n%s", list)
 	}
 }
