@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
@@ -228,21 +230,30 @@ func isClosedWithin(ctx context.Context, c <-chan struct{}, bound time.Duration)
 // prefetch leases the addresses that one handle lacks.
 func (al *allocator) prefetch(ctx context.Context, p *pool.Pool, h pool.Handle) error {
 	n := al.pools.node
-	if err := n.Reconcile(ctx, h, p.Prefetched); err != nil {
+	id, err := n.ID(ctx)
+	if err != nil {
+		return err
+	}
+	own := func(ctx context.Context, h pool.Handle) (map[netip.Addr]pool.Lease, error) {
+		all, err := p.Prefetched(ctx, h)
+		maps.DeleteFunc(all, func(_ netip.Addr, l pool.Lease) bool { return l.Node != id }) // another node may give them
+		return all, err
+	}
+	if err := n.Reconcile(ctx, h, own); err != nil {
 		return err
 	}
 	probe := pool.NewProbe(al.probe, p.Config().Probe, al.pools.log)
 	for n.Deficit(h) > 0 {
-		if err := al.prefetchOne(ctx, p, h, probe); err != nil {
+		if err := al.prefetchOne(ctx, p, h, id, probe); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// prefetchOne leases one address ahead.
-func (al *allocator) prefetchOne(ctx context.Context, p *pool.Pool, h pool.Handle, probe pool.Probe) error {
-	lease := pool.Lease{V: pool.RecordVersion, Kind: pool.Prefetched, Since: time.Now().UTC(), Token: pool.NewID()}
+// prefetchOne leases one address ahead for the node id.
+func (al *allocator) prefetchOne(ctx context.Context, p *pool.Pool, h pool.Handle, id string, probe pool.Probe) error {
+	lease := pool.Lease{V: pool.RecordVersion, Kind: pool.Prefetched, Since: time.Now().UTC(), Token: pool.NewID(), Node: id}
 	if h.Share != "" {
 		lease.Holders = []string{h.Share}
 	}

@@ -18,6 +18,7 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/journal"
+	"github.com/mellanox/passthrough/store/storetest"
 )
 
 // countingStore counts what is read of a store, and its transactions.
@@ -374,5 +375,30 @@ func TestDrawnTooLate(t *testing.T) {
 		if got, ahead := held(t, shared.Memory), keys(t, own, "node/reserve/"); len(got) != 2 || len(ahead) != 2 {
 			t.Errorf("leases are %v, prefetched %v, want two that are prefetched", got, ahead)
 		}
+	})
+}
+
+// TestPrefetchedOfOneHandle: the engines of two machines have one handle, because one is a copy of the other and the plugin's own ledger was
+// empty, so that each is a node of its own. None takes what the other has leased ahead for its own.
+func TestPrefetchedOfOneHandle(t *testing.T) {
+	clustered(t, func(t *testing.T, _ *store.Memory, far *storetest.Faults) {
+		a, b := newNode(t, far), newNode(t, far)
+		p := a.pool("10.0.0.0/24", "prefetch=2")
+		wait(10 * time.Second)
+		given := map[string]bool{a.get(p): true, b.get(p): true}
+		wait(10 * time.Second)
+		a.restart()
+		b.restart()
+		wait(10 * time.Second)
+		far.Away(true)
+		for _, n := range []*clusterNode{a, b, a, b} {
+			got := n.get(p)
+			if given[got] {
+				t.Errorf("%s was given twice", got)
+			}
+			given[got] = true
+		}
+		far.Away(false)
+		wait(time.Minute)
 	})
 }

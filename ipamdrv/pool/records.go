@@ -72,6 +72,8 @@ type Lease struct {
 	Holders []string `json:"holders,omitempty"`
 	// Container: the address was requested when its network existed, so that a container has it.
 	Container bool `json:"container,omitempty"`
+	// Node is the node that has leased the address ahead. Of two nodes whose engines have one handle, as with copied disks, each has its own.
+	Node string `json:"node,omitempty"`
 	// Via is the pool of the group that was full when this one gave the address in its place.
 	Via string `json:"via,omitempty"`
 }
