@@ -26,10 +26,10 @@ func (d *Driver) Maintain(ctx context.Context) error {
 	failed := false
 	for {
 		round, cancel := context.WithTimeout(ctx, roundTimeout)
-		err := d.pools.node.Unavailable() // then there is nothing to do but to wait
+		err := d.pools.breaker.Unavailable() // then there is nothing to do but to wait
 		if err == nil {
 			err = d.pools.handleNodeError(round, errors.Join(d.maintainNode(round), d.gc.run(round)))
-			d.pools.node.Report(err)
+			d.pools.breaker.Report(err)
 		}
 		cancel()
 		switch {
@@ -111,9 +111,21 @@ func (ps *pools) flush(ctx context.Context, p *pool.Pool) error {
 	return nil
 }
 
+// fence makes sure that the transaction with that token is not applied from now on. On a copy of a node's disk the transactions of the outbox
+// are the other machine's, and may be in flight.
+func (ps *pools) fence(ctx context.Context, token string) error {
+	if token == "" || ps.node == nil {
+		return nil
+	}
+	if _, err := ps.node.Member().Cond(ctx); err != nil {
+		return err
+	}
+	return store.Fence(ctx, ps.ledger.Store, token)
+}
+
 // do does one op. Its lease may be gone, or another container's, by now.
 func (ps *pools) do(ctx context.Context, p *pool.Pool, e node.Entry) error {
-	if err := store.Fence(ctx, ps.ledger.Store, e.Fence); err != nil {
+	if err := ps.fence(ctx, e.Fence); err != nil {
 		return err
 	}
 	return pool.Retry(ctx, func() (err error) {

@@ -1,11 +1,13 @@
 package ipamdrv_test
 
 import (
+	"context"
 	"errors"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
@@ -438,4 +440,45 @@ func TestCopyOfADisk(t *testing.T) {
 			t.Errorf("held are %v, with %s; nodes %s and %s", held(t, under), live, a.identity(), b.identity())
 		}
 	})
+}
+
+// fencedStore counts the transactions that were fenced.
+type fencedStore struct {
+	*store.Memory
+	fenced int
+}
+
+func (s *fencedStore) Fence(context.Context, string) error {
+	s.fenced++
+	return nil
+}
+
+// TestCopyFencesNothing: a copy of a disk has the intents of the other machine, whose transactions may be in flight. It fences none of them; the
+// node itself does.
+func TestCopyFencesNothing(t *testing.T) {
+	for machine, want := range map[string]int{"a": 1, "b": 0} {
+		synctest.Test(t, func(t *testing.T) {
+			shared := &fencedStore{Memory: store.NewMemory()}
+			n := &clusterNode{T: t, own: store.NewMemory(), journal: filepath.Join(t.TempDir(), "journal"), shared: shared,
+				machine: cluster.Machine{ID: "a", Boot: "1"}}
+			n.start()
+			p, _ := strings.CutPrefix(n.pool("10.0.0.0/24"), "v1:")
+			n.end()
+			shared.fenced = 0
+			n.journal = filepath.Join(t.TempDir(), "of-the-node")
+			j := journal.New(n.journal)
+			err := j.Add("node/owed/"+p+"/0000000000000009", []byte(`{"v":1,"do":"release","addr":"10.0.0.9","token":"t","settle":"in-flight"}`))
+			if err := errors.Join(err, j.Close()); err != nil {
+				t.Fatal(err)
+			}
+			n.machine = cluster.Machine{ID: machine, Boot: machine}
+			n.own = n.own.Reopen()
+			n.start()
+			wait(time.Minute)
+			n.end()
+			if shared.fenced != want {
+				t.Errorf("on machine %s: fenced %d times, want %d", machine, shared.fenced, want)
+			}
+		})
+	}
 }
