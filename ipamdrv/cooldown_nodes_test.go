@@ -3,6 +3,7 @@ package ipamdrv_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -78,4 +79,30 @@ func TestCooldownRemovedByOtherNode(t *testing.T) {
 			t.Errorf("held are %v, want all but the router's", got)
 		}
 	})
+}
+
+// TestCooldownOfOtherClock: a node whose clock is wrong releases an address. For the others the cooldown begins when they are told of it, and
+// for one that was off at most clockSkew after the time that it says.
+func TestCooldownOfOtherClock(t *testing.T) {
+	for _, skew := range []time.Duration{-time.Minute, time.Minute, time.Hour} {
+		clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+			a, b := newNode(t, far), newNode(t, far)
+			pa := a.pool("10.0.0.0/30", "pool=lan", "quarantine=30s")
+			pb := b.pool("10.0.0.0/30", "pool=lan", "quarantine=30s")
+			held := []string{a.get(pa), a.get(pa)}
+			id := keys(t, under, "ipam/pool/")[0]
+			rec := fmt.Appendf(nil, `{"v":1,"kind":"resting","since":%q}`, time.Now().Add(skew).UTC().Format(time.RFC3339))
+			if _, err := under.Txn(t.Context(), nil, []store.Op{store.Put("ipam/lease/"+id+"/"+held[0], rec)}); err != nil {
+				t.Fatal(err)
+			}
+			wait(29 * time.Second)
+			if got, err := b.ask(pb); !errors.Is(err, ipamdrv.ErrFull) {
+				t.Errorf("skew %v: given %s after 29 s, %v", skew, got, err)
+			}
+			wait(2 * time.Second)
+			if got, err := b.ask(pb); err != nil || got != held[0] {
+				t.Errorf("skew %v: given %s after 31 s, %v", skew, got, err)
+			}
+		})
+	}
 }

@@ -79,7 +79,7 @@ func New(c Config) (*Driver, error) {
 	}
 	p := &pools{ledger: pool.Ledger{Store: c.Store}, log: c.Log, unbound: &unboundPools{}, byID: map[string]*pool.Pool{}}
 	if c.Own != nil {
-		p.node = node.New(c.Own, c.Store, c.Journal, c.NodeName)
+		p.node, p.breaker = node.New(c.Own, c.Store, c.Journal, c.NodeName), node.NewBreaker(c.Store)
 		p.node.Member().OnMachine(c.Machine)
 		p.ledger.Member, p.ledger.Batched, p.outbox = p.node.Member(), true, p.node
 		p.queue = p.node
@@ -95,7 +95,7 @@ func New(c Config) (*Driver, error) {
 // Close ends what runs in the background, but not [Driver.Maintain]. The driver must not be used afterwards.
 func (d *Driver) Close() {
 	d.pools.close()
-	d.pools.node.Close()
+	d.pools.breaker.Close()
 }
 
 // undoTimeout bounds the undo of what a client that has gone will never hear of.
@@ -125,11 +125,11 @@ func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*
 	if err != nil {
 		return nil, fmt.Errorf("request pool: %w", err)
 	}
-	err = d.pools.node.Unavailable()
+	err = d.pools.breaker.Unavailable()
 	var h pool.Handle
 	if err == nil {
 		h, err = d.creator.request(ctx, q)
-		d.pools.node.Report(err)
+		d.pools.breaker.Report(err)
 	}
 	if err == nil {
 		err = undoIfGone(ctx, func(ctx context.Context) error { return d.pools.release(ctx, h) })

@@ -97,7 +97,7 @@ func (ps *pools) networkOf(ctx context.Context, p *pool.Pool, share string) (str
 	if ps.node != nil {
 		return ps.node.Network(ctx, h)
 	}
-	return p.Network(share), nil
+	return p.Local(h).Named, nil
 }
 
 // localHandles lists the handles of this node's engine. It reads only this node's own ledger. It skips records that cannot be read.

@@ -24,6 +24,8 @@ type pools struct {
 	outbox pool.Outbox // node, or nil
 	log    *zap.Logger
 
+	breaker *node.Breaker // of the shared store; nil if it is not shared
+
 	unbound *unboundPools
 
 	mu   sync.Mutex // guards byID

@@ -35,7 +35,10 @@ func (ps *pools) enqueue(ctx context.Context, id string, o pool.Op) error {
 
 // stuck returns true for the error of an op that will never be done, in a store that is this node's alone. It must not keep the pool's other
 // requests waiting.
-func (ps *pools) stuck(err error) bool { return ps.node == nil && !ps.queue.IsUnavailable(err) }
+func (ps *pools) stuck(err error) bool { return ps.node == nil && !ps.retryable(err) }
+
+// retryable returns true if err means that the store cannot be used now, so that a release is enqueued and done later.
+func (ps *pools) retryable(err error) bool { return ps.queue != nil && node.IsUnavailable(err) }
 
 // lenientJournal is a journal that keeps in memory what it cannot write.
 type lenientJournal struct {

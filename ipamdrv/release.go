@@ -17,12 +17,12 @@ import (
 // pool. The engine does not ask twice.
 func (ps *pools) releaseAddress(ctx context.Context, h pool.Handle, a netip.Addr) error {
 	now := time.Now()
-	err := ps.node.Unavailable()
+	err := ps.breaker.Unavailable()
 	if err == nil {
 		err = ps.releaseAddressNow(ctx, h, a, now)
-		ps.node.Report(err)
+		ps.breaker.Report(err)
 	}
-	if !ps.queue.IsUnavailable(err) && (ps.node == nil || !errors.Is(err, store.ErrNewer)) {
+	if !ps.retryable(err) && (ps.node == nil || !errors.Is(err, store.ErrNewer)) {
 		return err
 	}
 	ps.log.Warn("address is released later", zap.Stringer("address", a), zap.Stringer("id", h), zap.Error(err))
@@ -58,7 +58,7 @@ func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.A
 // release removes a handle: now, or, while a shared store is not available, later. In a shared store it writes down before that it will: an
 // engine whose plugin is killed meanwhile does not retry.
 func (ps *pools) release(ctx context.Context, h pool.Handle) error {
-	if err := ps.node.Unavailable(); err != nil {
+	if err := ps.breaker.Unavailable(); err != nil {
 		return ps.releaseLater(ctx, h, err)
 	}
 	p := ps.get(h.ID)
@@ -77,7 +77,7 @@ func (ps *pools) release(ctx context.Context, h pool.Handle) error {
 		return err
 	}
 	if err = ps.releaseNow(ctx, p, h); err != nil {
-		ps.node.Report(err)
+		ps.breaker.Report(err)
 		err = ps.releaseLater(ctx, h, err)
 	}
 	return errors.Join(err, ps.node.Dequeue(ctx, h.ID, intent))
@@ -117,7 +117,7 @@ func (ps *pools) dropHandle(ctx context.Context, p *pool.Pool, h pool.Handle) er
 
 // releaseLater enqueues the removal of a handle if failure means that the store is not available.
 func (ps *pools) releaseLater(ctx context.Context, h pool.Handle, failure error) error {
-	if !ps.queue.IsUnavailable(failure) {
+	if !ps.retryable(failure) {
 		return failure
 	}
 	ps.log.Warn("pool is released later", zap.Stringer("id", h), zap.Error(failure))

@@ -9,6 +9,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/mellanox/passthrough/ipamdrv/node"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/cluster"
@@ -83,7 +84,7 @@ const drawAfter = 200 * time.Millisecond
 // slow, or an earlier request waits for it with the pool's lock.
 func (al *allocator) requestShared(ctx context.Context, handle string, q addressRequest) (string, error) {
 	n := al.pools.node
-	if err := n.Unavailable(); err != nil {
+	if err := al.pools.breaker.Unavailable(); err != nil {
 		return al.prefetched(ctx, handle, q, fmt.Errorf("pool %.80q: request %s: %w", handle, q, err))
 	}
 	within, cancel := ctx, context.CancelFunc(func() {})
@@ -93,7 +94,7 @@ func (al *allocator) requestShared(ctx context.Context, handle string, q address
 	got, err := al.requestOwn(within, handle, q)
 	cancel()
 	if err != nil {
-		n.Report(err)
+		al.pools.breaker.Report(err)
 		return al.prefetched(ctx, handle, q, err)
 	}
 	return got, nil
@@ -148,7 +149,7 @@ func (al *allocator) allocate(ctx context.Context, p *pool.Pool, q addressReques
 	}
 	return subnet.CIDR(a), undoIfGone(ctx, func(ctx context.Context) error {
 		_, err := p.Release(ctx, a, pool.Released{Share: q.share, At: time.Now()})
-		if al.pools.queue.IsUnavailable(err) {
+		if al.pools.retryable(err) {
 			err = al.pools.enqueue(ctx, p.ID(), pool.Op{Do: pool.ReleaseAddress, Share: q.share, Addr: a})
 		}
 		return err
@@ -194,7 +195,7 @@ func (al *allocator) prefetched(ctx context.Context, handle string, q addressReq
 	n := al.pools.node
 	h, ok := pool.ParseHandle(handle)
 	refused := errors.Is(failure, store.ErrRolledBack) || errors.Is(failure, store.ErrNewer)
-	helps := n.IsUnavailable(failure) && !refused || errors.Is(failure, ErrFull)
+	helps := node.IsUnavailable(failure) && !refused || errors.Is(failure, ErrFull)
 	if !ok || !q.any() || ctx.Err() != nil || !helps {
 		return "", failure
 	}

@@ -201,7 +201,7 @@ func largePool(t *testing.T, c *etcdtest.Cluster, subnet string, leases int) (no
 	return n, h
 }
 
-// TestLargePool: nodes join a pool of 300,000 leases, and allocate at once, before they have read it; nobody's request takes the time that it
+// TestLargePool: nodes join a pool of 300,000 leases, and allocate at once, before they have read it: no request takes the time that it
 // takes to read the pool. The node that had it all along is told of each lease.
 func TestLargePool(t *testing.T) {
 	const leases = 300_000

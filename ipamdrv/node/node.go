@@ -27,13 +27,9 @@ import (
 
 // A Node is this node among those that share a store.
 type Node struct {
-	own, shared store.Store
-	journal     Journal
-	member      *cluster.Member
-
-	ctx    context.Context // ends with Close
-	end    context.CancelFunc
-	prober sync.WaitGroup // of the circuit breaker
+	own     store.Store
+	journal Journal
+	member  *cluster.Member
 
 	mu         sync.Mutex // guards the fields below; it is held while the own ledger is written, which takes milliseconds
 	loaded     bool
@@ -42,7 +38,6 @@ type Node struct {
 	handles    map[string]handleRecord              // of this node's engine
 	prefetched map[string]map[netip.Addr]pool.Lease // by handle
 	reconciled map[string]bool                      // handles whose prefetched addresses were compared with the shared store
-	openErr    error                                // why the circuit breaker is open; nil if it is closed
 }
 
 // Journal keeps entries that survive the process but not a power cut, see package journal.
@@ -81,8 +76,7 @@ type handleRecord struct {
 
 // New returns a node whose own ledger has not been read yet. shared is the store of all nodes, name the node's name for people.
 func New(own, shared store.Store, journal Journal, name string) *Node {
-	ctx, end := context.WithCancel(context.Background())
-	return &Node{own: own, shared: shared, journal: journal, member: cluster.New(own, shared, name), ctx: ctx, end: end}
+	return &Node{own: own, journal: journal, member: cluster.New(own, shared, name)}
 }
 
 // Member returns the node's membership.

@@ -215,23 +215,23 @@ func TestCircuitBreaker(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		f := newFixture(t)
 		far := storetest.NewFaults(f.shared, 1, 0)
-		n := node.New(f.own, far, journal.New(filepath.Join(t.TempDir(), "journal")), "n")
-		defer n.Close()
+		b := node.NewBreaker(far)
+		defer b.Close()
 		for _, err := range []error{nil, pool.ErrFull, store.ErrCorrupt, context.Canceled, context.DeadlineExceeded} {
-			if n.Report(err); n.Unavailable() != nil {
+			if b.Report(err); b.Unavailable() != nil {
 				t.Errorf("open after %v", err)
 			}
 		}
 		for _, err := range []error{store.ErrUnavailable, store.ErrAmbiguous} {
 			far.Away(true)
-			n.Report(err)
+			b.Report(err)
 			time.Sleep(time.Hour)
-			if got := n.Unavailable(); !errors.Is(got, err) {
+			if got := b.Unavailable(); !errors.Is(got, err) {
 				t.Errorf("an hour later: %v, want %v", got, err)
 			}
 			far.Away(false)
 			time.Sleep(time.Second)
-			if got := n.Unavailable(); got != nil {
+			if got := b.Unavailable(); got != nil {
 				t.Errorf("open a second after the store is back: %v", got)
 			}
 		}
@@ -256,12 +256,17 @@ func TestNotShared(t *testing.T) {
 	var n *node.Node
 	has, err := n.HasPool(t.Context(), poolID)
 	id, errID := n.ID(t.Context())
-	if err := errors.Join(err, errID, n.Drop(t.Context(), handle), n.Unavailable(), n.SaveWatermark(t.Context(), nil)); err != nil {
+	if err := errors.Join(err, errID, n.Drop(t.Context(), handle), n.SaveWatermark(t.Context(), nil)); err != nil {
 		t.Error(err)
 	}
-	if n.Report(store.ErrUnavailable); !has || id != "" || n.IsUnavailable(store.ErrUnavailable) {
+	if !has || id != "" {
 		t.Errorf("has %v, id %q", has, id)
 	}
+	var b *node.Breaker
+	if b.Report(store.ErrUnavailable); b.Unavailable() != nil {
+		t.Error("the circuit breaker of a store that is not shared is open")
+	}
+	b.Close()
 }
 
 // TestUnknownFields: what a newer version has added to a handle's record outlives this version, see also package pool.

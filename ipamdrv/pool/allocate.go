@@ -38,7 +38,7 @@ func (p *Pool) Allocate(ctx context.Context, lease Lease, probe Probe) (netip.Ad
 			return a, nil
 		case !errors.Is(err, errTaken):
 			return netip.Addr{}, err
-		case !p.shared(): // the bitmap said free
+		case !p.ledger.shared(): // the bitmap said free
 			return netip.Addr{}, p.changed()
 		}
 		s.collide(a)
@@ -53,14 +53,14 @@ func (p *Pool) allocate(ctx context.Context, a netip.Addr, kept bool, lease Leas
 		return p.lease(ctx, a, lease, nil)
 	}
 	var next *Record
-	if !p.shared() {
+	if !p.ledger.shared() {
 		rec := s.rec
 		rec.Cursor, next = a, &rec
 	}
 	if err := p.lease(ctx, a, lease, next, s.cooldowns.expired(a)...); err != nil {
 		return err
 	}
-	if p.shared() {
+	if p.ledger.shared() {
 		p.last, s.rec.Cursor, s.collided = a, a, 0
 	}
 	return nil

@@ -10,14 +10,14 @@ import (
 	"time"
 )
 
-// CheckCache compares the cache of the pool with the store, and returns an error that names the first difference. Without a cache, or while
-// its leases are being read, it returns nil. In a store that nodes share no node may write meanwhile.
+// CheckCache compares the cache of the pool with the store, and returns an error that names the first difference. Without a cache that
+// is in use, or while its leases are being read, it returns nil. In a store that nodes share no node may write meanwhile.
 func (p *Pool) CheckCache(ctx context.Context) error {
-	if p.cache == nil || p.cache.loading() {
+	if p.cache == nil || p.cache.stale || p.cache.loading() {
 		return nil
 	}
-	if p.shared() {
-		return p.checkReplica(ctx)
+	if p.ledger.shared() {
+		return p.ledger.checkReplica(ctx, p.id, p.cache)
 	}
 	cached, fresh := p.cache, New(p.id, p.ledger, p.outbox)
 	fresh.last = p.last // each node has its own
@@ -42,14 +42,13 @@ func (p *Pool) CheckCache(ctx context.Context) error {
 
 // checkReplica is CheckCache in a store that nodes share. Nodes have seen the start of a cooldown at different times, so that an address may be
 // free for one of them already.
-func (p *Pool) checkReplica(ctx context.Context) error {
-	s := p.cache
-	stored, err := p.readRecord(ctx)
+func (l Ledger) checkReplica(ctx context.Context, id string, s *cache) error {
+	stored, err := l.pool(ctx, id)
 	if err == nil {
-		err = stored.loadLeases(ctx, p.ledger, p.id)
+		err = stored.loadLeases(ctx, l, id)
 	}
 	if err != nil {
-		return fmt.Errorf("pool %s: %w", p.id, err)
+		return fmt.Errorf("pool %s: %w", id, err)
 	}
 	known := func(c *cache, n uint64) bool {
 		_, cooling := c.cooldowns.all[c.Addr(n)]
@@ -57,7 +56,7 @@ func (p *Pool) checkReplica(ctx context.Context) error {
 	}
 	for n := s.Lo; n <= s.Hi; n++ {
 		if here, there := known(s, n), known(stored, n); here != there {
-			return fmt.Errorf("pool %s: %s has a lease in the replica: %v (%+v), in the store: %v", p.id, s.Addr(n), here,
+			return fmt.Errorf("pool %s: %s has a lease in the replica: %v (%+v), in the store: %v", id, s.Addr(n), here,
 				s.cooldowns.all[s.Addr(n)], there)
 		}
 	}

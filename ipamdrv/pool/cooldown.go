@@ -38,20 +38,34 @@ type queued struct {
 	since time.Time
 }
 
+// compare orders a queue: addresses that were released at one time by address, so that the order is the same after a restart.
+func (q queued) compare(o queued) int {
+	return cmp.Or(q.since.Compare(o.since), q.addr.Compare(o.addr))
+}
+
 // add adds a's cooldown, with the revision of its record.
 func (c *cooldowns) add(a netip.Addr, l Lease, rev int64) {
+	queue := c.load(a, l, rev)
+	for i := len(*queue) - 1; i > 0 && queued.compare((*queue)[i-1], (*queue)[i]) > 0; i-- {
+		(*queue)[i-1], (*queue)[i] = (*queue)[i], (*queue)[i-1]
+	}
+	c.compact()
+}
+
+// load adds a's cooldown to the end of a queue, which it returns. After the last one the caller has to sort.
+func (c *cooldowns) load(a netip.Addr, l Lease, rev int64) *[]queued {
 	c.init()
 	now := cooldown{since: l.Since, rev: rev, keys: l.identityKeys()}
 	c.all[a] = now
 	for _, k := range now.keys {
 		c.kept[k] = append(c.kept[k], a)
 	}
-	if len(now.keys) == 0 {
-		c.anonymous = append(c.anonymous, queued{a, now.since})
-	} else {
-		c.reserved = append(c.reserved, queued{a, now.since})
+	queue := &c.anonymous
+	if len(now.keys) > 0 {
+		queue = &c.reserved
 	}
-	c.compact()
+	*queue = append(*queue, queued{a, now.since})
+	return queue
 }
 
 // addConflict adds an address that another host answers for.
@@ -86,9 +100,8 @@ func (c *cooldowns) outdated(q queued) bool {
 
 // sort orders the queues after they were filled from the store, which is in the order of addresses.
 func (c *cooldowns) sort() {
-	order := func(a, b queued) int { return cmp.Or(a.since.Compare(b.since), a.addr.Compare(b.addr)) }
-	slices.SortFunc(c.anonymous, order)
-	slices.SortFunc(c.reserved, order)
+	slices.SortFunc(c.anonymous, queued.compare)
+	slices.SortFunc(c.reserved, queued.compare)
 }
 
 // len returns how many cooldowns have not expired.

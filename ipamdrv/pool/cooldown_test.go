@@ -87,6 +87,27 @@ func TestStickyGivenWhenFull(t *testing.T) {
 	})
 }
 
+// TestReleasedAtOneTime: of addresses that were released at one time the lowest is given first, whatever the order of the calls, and also after
+// a restart.
+func TestReleasedAtOneTime(t *testing.T) {
+	for _, restart := range []bool{false, true} {
+		withPool(t, "10.99.0.0/29", "", []string{"sticky=1h"}, func(f *fixture) {
+			for i, name := range []string{"c0", "c1", "c2", "c3", "c4"} {
+				f.gives(pool.Any, "", name, fmt.Sprintf("10.99.0.%d/29", i+2))
+			}
+			for _, a := range []string{"10.99.0.5", "10.99.0.3", "10.99.0.6"} {
+				f.release(a)
+			}
+			if restart {
+				f.restart()
+			}
+			for _, want := range []string{"10.99.0.3/29", "10.99.0.5/29", "10.99.0.6/29"} {
+				f.gives(pool.Any, "", "new", want)
+			}
+		})
+	}
+}
+
 // TestCooldownFromTheFuture: a cooldown that was written while the clock was wrong ends.
 func TestCooldownFromTheFuture(t *testing.T) {
 	withPool(t, "10.99.0.0/30", "", []string{"quarantine=1h"}, func(f *fixture) {

@@ -16,12 +16,12 @@ func (p *Pool) AllocateGateway(ctx context.Context, a netip.Addr, lease Lease) (
 	if err := p.reload(ctx); err != nil {
 		return netip.Addr{}, false, err
 	}
-	s := p.cache
+	s, q := p.cache, gatewayRequest{p: p, addr: a, lease: lease}
 	if err := s.checkObeyed(); err != nil {
 		return netip.Addr{}, false, err
 	}
 	if s.config.Gateway.None {
-		return p.noGateway(ctx, a)
+		return q.none(ctx)
 	}
 	option, current := s.config.Gateway.For(s.Prefix), s.rec.Gateway
 	if option.IsValid() {
@@ -29,46 +29,52 @@ func (p *Pool) AllocateGateway(ctx context.Context, a netip.Addr, lease Lease) (
 	}
 	switch {
 	case !current.IsValid():
-		return p.newGateway(ctx, a, lease)
+		return q.first(ctx)
 	case a.IsValid() && a != current:
 		return netip.Addr{}, false, Refuse(ErrInUse, "the gateway is %s already", current)
 	case option.IsValid(): // the pool has had it since it was created
 		return current, false, nil
 	}
-	return p.sameGateway(ctx, a, lease)
+	return q.further(ctx)
 }
 
 // reload loads the pool, with its record as it is now: another node may have changed the gateway, and no write would show it to a request that
 // is refused.
 func (p *Pool) reload(ctx context.Context) error {
-	if p.shared() {
+	if p.ledger.shared() {
 		p.Invalidate()
 	}
 	return p.Load(ctx)
 }
 
-// newGateway leases the pool's first gateway. The record says whether it was invented.
-func (p *Pool) newGateway(ctx context.Context, a netip.Addr, lease Lease) (gw netip.Addr, added bool, err error) {
-	next := p.cache.rec
-	next.Invented = !a.IsValid()
-	if !a.IsValid() {
-		a = p.cache.First()
-	}
-	next.Gateway = a
-	err = p.lease(ctx, a, lease, &next)
-	if errors.Is(err, errTaken) {
-		err = p.inUse(ctx, a)
-	}
-	return a, err == nil, err
+// A gatewayRequest is a request for the gateway of p, with a lease for it; addr is not valid if the request names none.
+type gatewayRequest struct {
+	p     *Pool
+	addr  netip.Addr
+	lease Lease
 }
 
-// sameGateway returns the gateway that the pool has. An invented one is no longer invented once a request names it, and each network of a
-// shared pool becomes a holder.
-func (p *Pool) sameGateway(ctx context.Context, a netip.Addr, lease Lease) (gw netip.Addr, added bool, err error) {
-	s := p.cache
+// first leases the pool's first gateway. The record says whether it was invented.
+func (q gatewayRequest) first(ctx context.Context) (gw netip.Addr, added bool, err error) {
+	next := q.p.cache.rec
+	next.Gateway, next.Invented = q.addr, !q.addr.IsValid()
+	if next.Invented {
+		next.Gateway = q.p.cache.First()
+	}
+	err = q.p.lease(ctx, next.Gateway, q.lease, &next)
+	if errors.Is(err, errTaken) {
+		err = q.p.inUse(ctx, next.Gateway)
+	}
+	return next.Gateway, err == nil, err
+}
+
+// further returns the gateway that the pool has. An invented one is no longer invented once a request names it, and each network of a shared
+// pool becomes a holder.
+func (q gatewayRequest) further(ctx context.Context) (gw netip.Addr, added bool, err error) {
+	s := q.p.cache
 	gw = s.rec.Gateway
 	var next *Record
-	if a.IsValid() && s.rec.Invented {
+	if q.addr.IsValid() && s.rec.Invented {
 		rec := s.rec
 		rec.Invented = false
 		next = &rec
@@ -76,8 +82,8 @@ func (p *Pool) sameGateway(ctx context.Context, a netip.Addr, lease Lease) (gw n
 	var conds []store.Cond
 	var ops []store.Op
 	var now *Lease
-	if len(lease.Holders) > 0 {
-		now, conds, ops, err = p.addHolder(ctx, gw, lease.Holders[0])
+	if len(q.lease.Holders) > 0 {
+		now, conds, ops, err = q.addHolder(ctx, gw, q.lease.Holders[0])
 		if err != nil {
 			return netip.Addr{}, false, err
 		}
@@ -86,17 +92,17 @@ func (p *Pool) sameGateway(ctx context.Context, a netip.Addr, lease Lease) (gw n
 	if next == nil && !added {
 		return gw, false, nil
 	}
-	write := func(ctx context.Context) (store.Result, error) { return p.write(ctx, conds, next, ops...) }
+	write := func(ctx context.Context) (store.Result, error) { return q.p.write(ctx, conds, next, ops...) }
 	var r store.Result
 	if added {
-		r, err = p.withUndo(ctx, Op{Do: ReleaseAddress, Share: lease.Holders[0], Addr: gw}, write)
+		r, err = q.p.withUndo(ctx, Op{Do: ReleaseAddress, Share: q.lease.Holders[0], Addr: gw}, write)
 	} else {
 		r, err = write(ctx)
 	}
 	switch {
 	case err != nil:
 	case !r.OK:
-		err = p.changed()
+		err = q.p.changed()
 	case added:
 		s.setLease(gw, r.Rev, *now)
 	}
@@ -104,22 +110,22 @@ func (p *Pool) sameGateway(ctx context.Context, a netip.Addr, lease Lease) (gw n
 }
 
 // addHolder returns the lease of the gateway with a share as a further holder, and how to write it; nil if the share is one already.
-func (p *Pool) addHolder(ctx context.Context, gw netip.Addr, share string) (*Lease, []store.Cond, []store.Op, error) {
-	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, gw))
+func (q gatewayRequest) addHolder(ctx context.Context, gw netip.Addr, share string) (*Lease, []store.Cond, []store.Op, error) {
+	kv, err := q.p.ledger.Store.Get(ctx, LeaseKey(q.p.id, gw))
 	if errors.Is(err, store.ErrNotFound) {
-		err = p.changed()
+		err = q.p.changed()
 	}
 	if err != nil {
 		return nil, nil, nil, err
 	}
 	lease, err := DecodeLease(kv)
 	if err == nil && lease.Kind != Gateway { // leased to a container since
-		err = p.changed()
+		err = q.p.changed()
 	}
 	if err != nil || slices.Contains(lease.Holders, share) {
 		return nil, nil, nil, err
 	}
-	exists, err := p.shareCond(ctx, share)
+	exists, err := q.p.shareCond(ctx, share)
 	if err != nil {
 		return nil, nil, nil, err
 	}
@@ -128,18 +134,18 @@ func (p *Pool) addHolder(ctx context.Context, gw netip.Addr, share string) (*Lea
 	return &lease, []store.Cond{store.Unchanged(kv), exists}, []store.Op{op}, err
 }
 
-// noGateway answers an engine that demands a gateway although the option says that there is none. It returns the subnet's own address, which
-// no container can have, so that no usable address is lost.
-func (p *Pool) noGateway(ctx context.Context, a netip.Addr) (netip.Addr, bool, error) {
-	s := p.cache
-	if a.IsValid() {
+// none answers an engine that demands a gateway although the option says that there is none. It returns the subnet's own address, which no
+// container can have, so that no usable address is lost.
+func (q gatewayRequest) none(ctx context.Context) (netip.Addr, bool, error) {
+	s := q.p.cache
+	if q.addr.IsValid() {
 		return netip.Addr{}, false, Refuse(ErrInvalid, "option gateway=none says that there is none")
 	}
 	next := s.rec
 	if next.Gateway, next.Invented = s.Prefix.Addr(), true; next.Gateway == s.rec.Gateway {
 		return next.Gateway, false, nil
 	}
-	_, err := p.write(ctx, nil, &next)
+	_, err := q.p.write(ctx, nil, &next)
 	return next.Gateway, false, err
 }
 

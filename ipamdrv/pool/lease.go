@@ -176,60 +176,61 @@ func (p *Pool) releaseOnce(ctx context.Context, a netip.Addr, which Released) (r
 		return false, nil
 	case which.Share != "" && !slices.Contains(lease.Holders, which.Share):
 		return false, nil // another network's
-	case len(lease.Holders) > 1:
-		lease.Holders = without(lease.Holders, which.Share)
-		return p.replaceLease(ctx, a, kv, lease)
 	}
-	mayCoolDown := lease.Kind != Gateway && lease.Kind != Prefetched && decodeErr == nil && !which.At.IsZero()
-	return p.endLease(ctx, a, kv, lease.cooldown(which.At), mayCoolDown)
-}
-
-// replaceLease writes a lease that has one holder less.
-func (p *Pool) replaceLease(ctx context.Context, a netip.Addr, kv store.KV, lease Lease) (bool, error) {
-	s := p.cache
-	op, err := record.Put(kv.Key, lease)
-	if err != nil {
-		return false, err
+	var next *Lease
+	if decodeErr == nil {
+		next = s.afterRelease(lease, which)
 	}
-	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, nil, op)
-	if err == nil && !r.OK {
-		err = p.changed()
-	}
-	if err == nil {
-		s.setLease(a, r.Rev, lease)
-	}
+	err = p.replaceLease(ctx, a, kv, next)
 	return err == nil, err
 }
 
-// endLease removes the lease in kv, or replaces it by the cooldown if it may have one and the pool's options want it.
-func (p *Pool) endLease(ctx context.Context, a netip.Addr, kv store.KV, cooldown Lease, mayCoolDown bool) (_ bool, err error) {
-	s := p.cache
-	var next *Record
-	if a == s.rec.Gateway {
-		rec := s.rec
-		rec.Gateway, rec.Invented = netip.Addr{}, false
-		next = &rec
+// afterRelease returns what a lease becomes: that of its other holders, or a cooldown; nil for nothing.
+func (s *cache) afterRelease(lease Lease, which Released) *Lease {
+	if len(lease.Holders) > 1 {
+		lease.Holders = without(lease.Holders, which.Share)
+		return &lease
 	}
+	cooldown := lease.cooldown(which.At)
+	if lease.Kind == Gateway || lease.Kind == Prefetched || which.At.IsZero() || !s.wantsCooldown(cooldown) {
+		return nil
+	}
+	return &cooldown
+}
+
+// replaceLease replaces the lease in kv by next: a lease with a holder less, a cooldown, or nothing. If the gateway's lease ends, the pool has
+// no gateway any more.
+func (p *Pool) replaceLease(ctx context.Context, a netip.Addr, kv store.KV, next *Lease) (err error) {
+	s := p.cache
+	ends := next == nil || next.Kind == Cooldown
 	op := store.Del(kv.Key)
-	coolDown := mayCoolDown && s.wantsCooldown(cooldown)
-	if coolDown {
-		if op, err = record.Put(kv.Key, cooldown); err != nil {
-			return false, err
+	if next != nil {
+		if op, err = record.Put(kv.Key, *next); err != nil {
+			return err
 		}
 	}
-	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, next, op)
+	var rec *Record
+	if ends && a == s.rec.Gateway {
+		without := s.rec
+		without.Gateway, without.Invented = netip.Addr{}, false
+		rec = &without
+	}
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, rec, op)
 	switch {
 	case err != nil:
-		return false, err
+		return err
 	case !r.OK:
-		return false, p.changed()
-	case coolDown:
-		s.cooldowns.add(a, cooldown, r.Rev)
+		return p.changed()
+	case !ends:
+		s.setLease(a, r.Rev, *next)
+		return nil
+	case next != nil:
+		s.cooldowns.add(a, *next, r.Rev)
 	default:
 		s.markFree(a)
 	}
 	s.replica.wrote(a, r.Rev, nil)
-	return true, nil
+	return nil
 }
 
 // wantsCooldown returns true if the pool's options want a cooldown after this lease, or may want it: nodes that know these options end it.
@@ -292,33 +293,15 @@ func (p *Pool) Assign(ctx context.Context, op Op) error {
 // Prefetched returns the leases of a handle that were leased ahead. A lease that cannot be read is none of them. In a store that nodes share
 // the error matches [ErrLoading] until all leases were read.
 func (p *Pool) Prefetched(ctx context.Context, h Handle) (map[netip.Addr]Lease, error) {
-	all, err := p.cache.replica.leasesOf(h)
+	if p.cache.loading() {
+		return nil, ErrLoading
+	}
+	all, err := p.leasesOf(ctx, h)
 	found := map[netip.Addr]Lease{}
 	for _, l := range all {
-		if l.Kind != Prefetched {
-			continue
-		}
-		// The replica is a hint, and may have what was given to a container since.
-		lease, ok, err := p.leaseOf(ctx, h, l.Addr)
-		if err != nil {
-			return nil, err
-		}
-		if ok && lease.Kind == Prefetched {
-			found[l.Addr] = lease
+		if l.Kind == Prefetched {
+			found[l.Addr] = l.Lease
 		}
 	}
 	return found, err
-}
-
-// leaseOf reads the lease of an address. It returns false if the network of h has none, and for a record that cannot be read.
-func (p *Pool) leaseOf(ctx context.Context, h Handle, a netip.Addr) (Lease, bool, error) {
-	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, a))
-	if errors.Is(err, store.ErrNotFound) {
-		return Lease{}, false, nil
-	}
-	if err != nil {
-		return Lease{}, false, err
-	}
-	lease, err := DecodeLease(kv)
-	return lease, err == nil && lease.isOf(h), nil
 }

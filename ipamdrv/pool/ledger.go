@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/ipamdrv/addr"
+	"github.com/mellanox/passthrough/ipamdrv/option"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -37,6 +39,9 @@ func (l Ledger) hasOlderNodes(ctx context.Context) (bool, error) {
 	return schema < store.SchemaShares, err
 }
 
+// shared returns true if nodes share the store.
+func (l Ledger) shared() bool { return l.Member != nil }
+
 // Leases calls fn with every lease of a pool, those in cooldown included.
 func (l Ledger) Leases(ctx context.Context, id string, fn func(a netip.Addr, kv store.KV) error) error {
 	prefix := leasePrefix + id + "/"
@@ -47,6 +52,24 @@ func (l Ledger) Leases(ctx context.Context, id string, fn func(a netip.Addr, kv 
 		}
 		return fn(a, kv)
 	})
+}
+
+// pool returns a cache with the record of a pool.
+func (l Ledger) pool(ctx context.Context, id string) (*cache, error) {
+	kv, err := l.Store.Get(ctx, Key(id))
+	if err != nil {
+		return nil, err
+	}
+	rec, err := DecodeRecord(kv)
+	if err != nil {
+		return nil, err
+	}
+	c, err := option.ParseStored(rec.Options)
+	if err != nil {
+		return nil, fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
+	}
+	return &cache{Subnet: addr.NewSubnet(rec.Subnet, rec.Range, c.Exclude), config: c, rec: rec, rev: kv.Rev, taken: addr.NewBitmap(),
+		shares: map[string]share{}}, nil
 }
 
 // shares returns the networks that share a pool, by share.

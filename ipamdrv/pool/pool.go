@@ -101,11 +101,9 @@ func (p *Pool) UnlockAfter(use func() error) error {
 
 // Invalidate makes the next Load read the store: all of the pool or, in a store that nodes share, its record.
 func (p *Pool) Invalidate() {
-	if p.cache != nil && p.shared() {
+	if p.cache != nil {
 		p.cache.stale = true
-		return
 	}
-	p.cache = nil
 }
 
 // Close drops the cache, and ends its replica. The pool can be used again.
@@ -115,9 +113,6 @@ func (p *Pool) Close() {
 	}
 	p.cache = nil
 }
-
-// shared returns true if nodes share the store.
-func (p *Pool) shared() bool { return p.ledger.Member != nil }
 
 // ID returns the pool's ID.
 func (p *Pool) ID() string { return p.id }
@@ -137,15 +132,18 @@ func (p *Pool) Load(ctx context.Context) error {
 	if p.cache != nil && !p.cache.stale {
 		return nil
 	}
-	s, err := p.readRecord(ctx)
+	s, err := p.ledger.pool(ctx, p.id)
 	switch {
 	case errors.Is(err, store.ErrNotFound):
 		p.Close()
 		return err
 	case err != nil:
 		return err
-	case p.shared():
-		p.takeOver(s)
+	case p.ledger.shared():
+		if s.keep(p.cache); !p.last.IsValid() { // a random start, where no other node is likely to start
+			p.last = s.random()
+		}
+		s.rec.Cursor, p.cache = p.last, s
 		return nil
 	}
 	if err = s.loadLeases(ctx, p.ledger, p.id); err == nil {
@@ -157,35 +155,12 @@ func (p *Pool) Load(ctx context.Context) error {
 	return err
 }
 
-// readRecord returns a cache with the pool's record.
-func (p *Pool) readRecord(ctx context.Context) (*cache, error) {
-	kv, err := p.ledger.Store.Get(ctx, Key(p.id))
-	if err != nil {
-		return nil, err
-	}
-	rec, err := DecodeRecord(kv)
-	if err != nil {
-		return nil, err
-	}
-	c, err := option.ParseStored(rec.Options)
-	if err != nil {
-		return nil, fmt.Errorf("record %s: %w: %w", kv.Key, store.ErrCorrupt, err)
-	}
-	return &cache{Subnet: addr.NewSubnet(rec.Subnet, rec.Range, c.Exclude), config: c, rec: rec, rev: kv.Rev, taken: addr.NewBitmap(),
-		shares: map[string]share{}}, nil
-}
-
-// takeOver makes s, which has the pool's record only, the cache. What the cache has beside the record stays: subnet and options of a pool do
-// not change.
-func (p *Pool) takeOver(s *cache) {
-	if old := p.cache; old != nil {
+// keep gives a cache that has the pool's record only what the old one has beside it, if there is one: subnet and options of a pool do not
+// change.
+func (s *cache) keep(old *cache) {
+	if old != nil {
 		s.taken, s.cooldowns, s.replica, s.shares = old.taken, old.cooldowns, old.replica, old.shares
 	}
-	if !p.last.IsValid() { // a random start, where no other node is likely to start
-		p.last = s.random()
-	}
-	s.rec.Cursor = p.last
-	p.cache = s
 }
 
 // random returns a random address of those to allocate.
@@ -199,7 +174,7 @@ func (s *cache) loadLeases(ctx context.Context, l Ledger, id string) error {
 		}
 		s.markTaken(a)
 		if lease, err := DecodeLease(kv); err == nil && lease.Kind == Cooldown {
-			s.cooldowns.add(a, lease, kv.Rev)
+			s.cooldowns.load(a, lease, kv.Rev)
 		}
 		return nil
 	})
@@ -213,7 +188,7 @@ func (p *Pool) Has(ctx context.Context, h Handle) (bool, error) {
 	if h.Share == "" || s.config.PoolName == "" {
 		return h.Share == "" && s.config.PoolName == "", nil
 	}
-	if _, ok := s.shares[h.Share]; ok || !p.shared() {
+	if _, ok := s.shares[h.Share]; ok || !p.ledger.shared() {
 		return ok, nil
 	}
 	kv, err := p.ledger.Store.Get(ctx, shareKey(h))
@@ -242,14 +217,6 @@ func (p *Pool) shareCond(ctx context.Context, name string) (store.Cond, error) {
 		err = Refuse(ErrUnknownPool, "no such pool; create the network again")
 	}
 	return store.Cond{Key: shareKey(h), Rev: p.cache.shares[name].rev}, err
-}
-
-// Network returns the network of a share, or of a pool that is not shared, as a store of this node alone has it; "" for unknown.
-func (p *Pool) Network(share string) string {
-	if share == "" {
-		return p.cache.rec.Network
-	}
-	return p.cache.shares[share].network
 }
 
 // markTaken sets a's bit, if it has an index.

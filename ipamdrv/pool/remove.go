@@ -26,25 +26,30 @@ func (p *Pool) Remove(ctx context.Context, h Handle) (rec Record, gone bool, err
 	if _, ok := shares[h.Share]; !ok && (h.Share != "" || len(shares) > 0) {
 		return Record{}, false, store.ErrNotFound
 	}
-	rec, err = DecodeRecord(kv)
-	plan := removal{conds: []store.Cond{store.Unchanged(kv)}}
+	r := &removal{p: p, h: h, shares: shares, conds: []store.Cond{store.Unchanged(kv)}}
+	r.rec, err = DecodeRecord(kv)
 	if gone = len(shares) < 2; gone {
-		err = p.planPool(ctx, &plan, rec, shares) // also if the record cannot be read
+		err = r.planPool(ctx) // also if the record cannot be read
 	} else if err == nil {
-		err = p.planShare(ctx, &plan, h, rec, shares)
+		err = r.planShare(ctx)
 	}
 	if err != nil {
 		return Record{}, false, err
 	}
-	if err = p.apply(ctx, plan); err == nil && p.cache != nil {
+	if err = r.write(ctx); err == nil && p.cache != nil {
 		delete(p.cache.shares, h.Share)
 	}
 	p.Invalidate()
-	return rec, gone, err
+	return r.rec, gone, err
 }
 
-// A removal is what to write so that a pool, or a share of one, is removed.
+// A removal is the removal of the pool p, or of the share of it that h has: what was read, and what to write.
 type removal struct {
+	p      *Pool
+	h      Handle
+	rec    Record // of the pool
+	shares map[string]share
+
 	conds  []store.Cond // of every transaction
 	leases []store.Op   // may be written before the rest, in any number of transactions
 
@@ -55,132 +60,146 @@ type removal struct {
 // leasesAtOnce is how many leases are removed with one transaction in a store that limits its operations.
 const leasesAtOnce = 1000
 
-// apply writes a removal.
-func (p *Pool) apply(ctx context.Context, plan removal) error {
+// write writes what was planned.
+func (r *removal) write(ctx context.Context) error {
 	commit := func(conds []store.Cond, ops []store.Op) error {
-		r, err := p.ledger.Commit(ctx, conds, ops...)
-		if err == nil && !r.OK {
+		result, err := r.p.ledger.Commit(ctx, conds, ops...)
+		if err == nil && !result.OK {
 			err = ErrChanged
 		}
 		return err
 	}
-	for p.ledger.Batched && len(plan.leases) > leasesAtOnce {
-		if err := commit(plan.conds, plan.leases[:leasesAtOnce]); err != nil {
+	for r.p.ledger.Batched && len(r.leases) > leasesAtOnce {
+		if err := commit(r.conds, r.leases[:leasesAtOnce]); err != nil {
 			return err
 		}
-		plan.leases = plan.leases[leasesAtOnce:]
+		r.leases = r.leases[leasesAtOnce:]
 	}
-	return commit(slices.Concat(plan.conds, plan.lastConds), slices.Concat(plan.last, plan.leases))
+	return commit(slices.Concat(r.conds, r.lastConds), slices.Concat(r.last, r.leases))
 }
 
 // planPool plans the removal of the pool, on the condition that no network has joined it since its shares were read.
-func (p *Pool) planPool(ctx context.Context, plan *removal, rec Record, shares map[string]share) error {
+func (r *removal) planPool(ctx context.Context) error {
+	id := r.p.id
 	var newest int64
-	plan.last = []store.Op{store.Del(Key(p.id))}
-	for name, s := range shares {
+	r.last = []store.Op{store.Del(Key(id))}
+	for name, s := range r.shares {
 		newest = max(newest, s.rev)
-		plan.last = append(plan.last, store.Del(shareKey(Handle{p.id, name})))
+		r.last = append(r.last, store.Del(shareKey(Handle{id, name})))
 	}
-	plan.conds = append(plan.conds, store.NotNewer(SharePrefix+p.id+"/", newest))
-	leases, err := p.ledger.keys(ctx, leasePrefix+p.id+"/")
+	r.conds = append(r.conds, store.NotNewer(SharePrefix+id+"/", newest))
+	leases, err := r.p.ledger.keys(ctx, leasePrefix+id+"/")
 	if err != nil {
 		return err
 	}
 	for _, key := range leases {
-		plan.leases = append(plan.leases, store.Del(key))
+		r.leases = append(r.leases, store.Del(key))
 	}
-	if c, err := option.ParseStored(rec.Options); err == nil && c.PoolName != "" {
-		plan.last = append(plan.last, store.Del(NameKey(c.PoolName, rec.Subnet.Addr().Is6())))
+	if c, err := option.ParseStored(r.rec.Options); err == nil && c.PoolName != "" {
+		r.last = append(r.last, store.Del(NameKey(c.PoolName, r.rec.Subnet.Addr().Is6())))
 	}
-	if rec.FromDefault {
-		plan.last = append(plan.last, store.Del(CarvedKey(rec.Subnet)))
+	if r.rec.FromDefault {
+		r.last = append(r.last, store.Del(CarvedKey(r.rec.Subnet)))
 	}
 	return nil
 }
 
 // planShare plans the removal of one share, on the condition that another one is left. While there may be older nodes, whose removals do not
 // have it, the pool's record is written, so that the last two shares are not removed at once.
-func (p *Pool) planShare(ctx context.Context, plan *removal, h Handle, rec Record, shares map[string]share) error {
-	for name, s := range shares {
-		if name != h.Share {
-			plan.conds = append(plan.conds, store.Cond{Key: shareKey(Handle{p.id, name}), Rev: s.rev})
+func (r *removal) planShare(ctx context.Context) error {
+	for name, s := range r.shares {
+		if name != r.h.Share {
+			r.conds = append(r.conds, store.Cond{Key: shareKey(Handle{r.p.id, name}), Rev: s.rev})
 			break
 		}
 	}
-	plan.last = []store.Op{store.Del(shareKey(h))}
-	held, err := p.leasesOf(ctx, h)
+	r.last = []store.Op{store.Del(shareKey(r.h))}
+	leases, err := r.p.leasesOf(ctx, r.h) // they change by this node alone, which has the lock
 	if err != nil {
 		return err
 	}
-	for _, l := range held {
-		if l.Addr == rec.Gateway {
-			continue
-		}
-		// The replica is a hint, and may have what was released since and is another node's now. What is this share's changes by this node alone.
-		_, ok, err := p.leaseOf(ctx, h, l.Addr)
-		if err != nil {
-			return err
-		}
-		if ok {
-			plan.leases = append(plan.leases, store.Del(LeaseKey(p.id, l.Addr)))
+	for _, l := range leases {
+		if l.Addr != r.rec.Gateway {
+			r.leases = append(r.leases, store.Del(LeaseKey(r.p.id, l.Addr)))
 		}
 	}
-	if rec.Gateway.IsValid() {
-		err = p.planGateway(ctx, plan, h, rec)
-	}
-	if err != nil || slices.ContainsFunc(plan.last, func(op store.Op) bool { return op.Key == Key(p.id) }) {
+	written, err := r.planGateway(ctx)
+	if err != nil || written {
 		return err
 	}
-	older, err := p.ledger.hasOlderNodes(ctx)
+	older, err := r.p.ledger.hasOlderNodes(ctx)
 	if err != nil || !older {
 		return err
 	}
-	op, err := record.Put(Key(p.id), rec)
-	plan.last = append(plan.last, op)
-	return err
+	return r.putRecord()
 }
 
-// planGateway plans what becomes of the gateway's lease when one share is removed: other shares may have it, too.
-func (p *Pool) planGateway(ctx context.Context, plan *removal, h Handle, rec Record) error {
-	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, rec.Gateway))
+// planGateway plans what becomes of the gateway's lease when one share is removed: other shares may have it, too. It returns true if the
+// pool's record is written.
+func (r *removal) planGateway(ctx context.Context) (written bool, err error) {
+	if !r.rec.Gateway.IsValid() {
+		return false, nil
+	}
+	kv, err := r.p.ledger.Store.Get(ctx, LeaseKey(r.p.id, r.rec.Gateway))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	lease, err := DecodeLease(kv)
-	if err != nil || !slices.Contains(lease.Holders, h.Share) {
-		return nil // a lease that cannot be read stays, as everywhere
+	if err != nil || !slices.Contains(lease.Holders, r.h.Share) {
+		return false, nil // a lease that cannot be read stays, as everywhere
 	}
-	plan.lastConds = append(plan.lastConds, store.Unchanged(kv))
-	if lease.Holders = without(lease.Holders, h.Share); len(lease.Holders) > 0 {
+	r.lastConds = append(r.lastConds, store.Unchanged(kv))
+	if lease.Holders = without(lease.Holders, r.h.Share); len(lease.Holders) > 0 {
 		op, err := record.Put(kv.Key, lease)
-		plan.last = append(plan.last, op)
-		return err
+		r.last = append(r.last, op)
+		return false, err
 	}
-	rec.Gateway, rec.Invented = netip.Addr{}, false
-	op, err := record.Put(Key(p.id), rec)
-	plan.last = append(plan.last, op, store.Del(kv.Key))
+	r.last = append(r.last, store.Del(kv.Key))
+	r.rec.Gateway, r.rec.Invented = netip.Addr{}, false
+	return true, r.putRecord()
+}
+
+// putRecord plans to write the pool's record.
+func (r *removal) putRecord() error {
+	op, err := record.Put(Key(r.p.id), r.rec)
+	r.last = append(r.last, op)
 	return err
 }
 
-// leasesOf lists the leases of a handle: those that the replica has, or else, as before a removal by an operator, those in the store. A lease
-// that cannot be read stays, as everywhere.
-func (p *Pool) leasesOf(ctx context.Context, h Handle) ([]HeldLease, error) {
-	if p.cache != nil && p.cache.replica != nil {
-		if held, err := p.cache.replica.leasesOf(h); err == nil {
-			return held, nil
-		}
-	}
-	var held []HeldLease
-	err := p.ledger.Leases(ctx, p.id, func(a netip.Addr, kv store.KV) error {
+// leasesOf reads the leases of a handle: those that the replica names or, while it does not know all and before a removal by an operator, all
+// of the pool. The replica is a hint: what it names may have been released since, and be another node's. A lease that cannot be read is not
+// among them.
+func (p *Pool) leasesOf(ctx context.Context, h Handle) (leases []HeldLease, err error) {
+	add := func(a netip.Addr, kv store.KV) error {
 		if lease, err := DecodeLease(kv); err == nil && lease.isOf(h) {
-			held = append(held, HeldLease{a, kv.Rev, lease})
+			leases = append(leases, HeldLease{a, kv.Rev, lease})
 		}
 		return nil
-	})
-	return held, err
+	}
+	var named []HeldLease
+	if err = ErrLoading; p.cache != nil {
+		named, err = p.cache.replica.leasesOf(h)
+	}
+	if err != nil {
+		err = p.ledger.Leases(ctx, p.id, add)
+		return leases, err
+	}
+	for _, l := range named {
+		kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, l.Addr))
+		if errors.Is(err, store.ErrNotFound) {
+			continue
+		}
+		if err == nil {
+			err = add(l.Addr, kv)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return leases, nil
 }
 
 // without returns holders without one.

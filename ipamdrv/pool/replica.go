@@ -49,7 +49,7 @@ func (l Lease) isOf(h Handle) bool { return h.Share == "" || slices.Contains(l.H
 // have; it reads the leases again if there is one that it did not know. The pool must be loaded.
 func (p *Pool) Follow(shares ...string) {
 	s := p.cache
-	if !p.shared() {
+	if !p.ledger.shared() {
 		return
 	}
 	var loaded chan struct{} // requests may wait for it
@@ -121,7 +121,7 @@ func (p *Pool) Loaded() <-chan struct{} {
 
 // Held lists the leases of a handle of this node. In a store that nodes share the error matches [ErrLoading] until all leases were read.
 func (p *Pool) Held(ctx context.Context, h Handle) ([]HeldLease, error) {
-	if p.shared() {
+	if p.ledger.shared() {
 		return p.cache.replica.leasesOf(h)
 	}
 	return p.leasesOf(ctx, h)
@@ -289,7 +289,11 @@ func (r *replica) set(s *cache, e store.Event) (netip.Addr, bool) {
 		r.held[a] = HeldLease{a, e.Rev, lease}
 	default:
 		lease.Since = seenSince(lease.Since, time.Now())
-		s.cooldowns.add(a, lease, e.Rev)
+		if r.complete() {
+			s.cooldowns.add(a, lease, e.Rev)
+		} else {
+			s.cooldowns.load(a, lease, e.Rev)
+		}
 	}
 	return a, true
 }

@@ -79,23 +79,19 @@ func (p *Pool) Join(ctx context.Context, created ShareRecord, c option.Config) (
 	if err != nil {
 		return Handle{}, err
 	}
-	p.setShare(h, r.Rev, created)
-	if p.cache != nil {
-		p.cache.replica.joined(h.Share)
-	}
+	p.cache.setShare(h.Share, r.Rev, created)
+	p.cache.replica.joined(h.Share)
 	return h, nil
 }
 
 // setShare caches what was written of a share; rev is 0 if the revision is not known.
-func (p *Pool) setShare(h Handle, rev int64, rec ShareRecord) {
-	switch {
-	case p.cache == nil:
-	case rev == 0:
-		delete(p.cache.shares, h.Share)
-		p.Invalidate()
-	default:
-		p.cache.shares[h.Share] = share{rev: rev, node: rec.Node, network: rec.Network}
+func (s *cache) setShare(name string, rev int64, rec ShareRecord) {
+	if rev == 0 {
+		delete(s.shares, name)
+		s.stale = true
+		return
 	}
+	s.shares[name] = share{rev: rev, node: rec.Node, network: rec.Network}
 }
 
 // Local returns what a node keeps of the handle h, as the store has it. The pool must have h, see Has.
@@ -184,7 +180,7 @@ func (p *Pool) changeShare(ctx context.Context, h Handle, conds []store.Cond, ch
 		err = ErrChanged
 	}
 	if err == nil {
-		p.setShare(h, r.Rev, rec)
+		p.cache.setShare(h.Share, r.Rev, rec)
 	}
 	return err
 }
