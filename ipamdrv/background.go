@@ -97,16 +97,19 @@ func (ps *pools) flush(ctx context.Context, p *pool.Pool) error {
 		return err
 	}
 	for _, e := range entries {
-		if err := ps.do(ctx, p, e); err != nil && ps.stuck(err) {
-			ps.log.Error("outbox: given up", zap.String("op", string(e.Do)), zap.Stringer("address", e.Addr), zap.String("pool", p.ID()),
-				zap.Error(err))
-		} else if err != nil {
-			return fmt.Errorf("work left from before: %w", err)
+		log := ps.log.With(zap.String("op", string(e.Do)), zap.Stringer("address", e.Addr), zap.String("pool", p.ID()))
+		failure := ps.do(ctx, p, e)
+		if failure != nil && !ps.stuck(failure) {
+			return fmt.Errorf("work left from before: %w", failure)
 		}
 		if err := ps.queue.Dequeue(ctx, p.ID(), e); err != nil {
 			return err
 		}
-		ps.log.Info("outbox: done", zap.String("op", string(e.Do)), zap.Stringer("address", e.Addr), zap.String("pool", p.ID()))
+		if failure != nil {
+			log.Error("outbox: given up", zap.Error(failure))
+		} else {
+			log.Info("outbox: done")
+		}
 	}
 	return nil
 }
@@ -197,11 +200,8 @@ func (al *allocator) maintainHandles(ctx context.Context) error {
 func (al *allocator) maintainHandle(ctx context.Context, h pool.Handle) error {
 	for {
 		_, p, err := al.pools.open(ctx, h.String())
-		if errors.Is(err, ErrUnknownPool) && al.pools.node.Deficit(h) > 0 {
-			return al.pools.node.Drop(ctx, h) // with its prefetched addresses
-		}
 		if errors.Is(err, ErrUnknownPool) {
-			return nil // that the store does not have it is no reason to forget whose it was: it may be restored
+			return nil // the engine has it, and the store may be restored
 		}
 		if err != nil {
 			return err

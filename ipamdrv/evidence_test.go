@@ -482,3 +482,32 @@ func TestCopyFencesNothing(t *testing.T) {
 		})
 	}
 }
+
+// TestPoolMissingForAWhile: the shared store lacks a pool, and has it again after an operator has restored it. The node has not dropped what it
+// knows of it.
+func TestPoolMissingForAWhile(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, far *storetest.Faults) {
+		n := newNode(t, far)
+		p := n.pool("10.0.0.0/24", "prefetch=2")
+		n.bind("net", "10.0.0.0/24")
+		n.get(p) // no address is prefetched yet
+		shared, own := recordsOf(t, under), recordsOf(t, n.own)
+		for key := range shared {
+			if strings.HasPrefix(key, "ipam/") {
+				if _, err := under.Txn(t.Context(), nil, []store.Op{store.Del(key)}); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		n.restart()
+		wait(time.Hour)
+		if got, err := n.ask(p); !errors.Is(err, ipamdrv.ErrUnknownPool) {
+			t.Errorf("without the pool: given %s, %v", got, err)
+		}
+		wantChanges(t, "the own ledger", own, recordsOf(t, n.own))
+		for key, value := range shared {
+			put(t, under, key, value)
+		}
+		n.get(p)
+	})
+}
