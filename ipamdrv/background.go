@@ -26,11 +26,7 @@ func (d *Driver) Maintain(ctx context.Context) error {
 	failed := false
 	for {
 		round, cancel := context.WithTimeout(ctx, roundTimeout)
-		err := d.pools.breaker.Unavailable() // then there is nothing to do but to wait
-		if err == nil {
-			err = d.pools.handleNodeError(round, errors.Join(d.maintainNode(round), d.gc.run(round)))
-			d.pools.breaker.Report(err)
-		}
+		err := d.maintain(round)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -46,6 +42,22 @@ func (d *Driver) Maintain(ctx context.Context) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// maintain is one round of Maintain. It ends with the first failure of a store, and opens the circuit breaker at once: what comes after it
+// would fail as slowly, and by then the store may be back.
+func (d *Driver) maintain(ctx context.Context) error {
+	if err := d.pools.breaker.Unavailable(); err != nil {
+		return err
+	}
+	err := d.pools.handleNodeError(ctx, d.maintainNode(ctx))
+	d.pools.breaker.Report(err)
+	if node.IsUnavailable(err) {
+		return err
+	}
+	collecting := d.pools.handleNodeError(ctx, d.gc.run(ctx))
+	d.pools.breaker.Report(collecting)
+	return errors.Join(err, collecting)
 }
 
 // maintainNode is one round of the outbox, and of the other work for a shared store.
@@ -191,7 +203,11 @@ func (al *allocator) maintainHandles(ctx context.Context) error {
 	}
 	var errs []error
 	for _, h := range handles {
-		errs = append(errs, al.maintainHandle(ctx, h))
+		err := al.maintainHandle(ctx, h)
+		errs = append(errs, err)
+		if node.IsUnavailable(err) { // so it would be for the others
+			break
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -14,12 +14,14 @@ import (
 type hangingStore struct {
 	*store.Memory
 	hangs atomic.Bool
+	hung  atomic.Bool // a call has waited
 }
 
 func (s *hangingStore) wait(ctx context.Context) error {
 	if !s.hangs.Load() {
 		return nil
 	}
+	s.hung.Store(true)
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
 	<-ctx.Done()

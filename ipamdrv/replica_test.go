@@ -17,6 +17,7 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/cluster"
 	"github.com/mellanox/passthrough/store/journal"
 	"github.com/mellanox/passthrough/store/storetest"
 )
@@ -400,5 +401,33 @@ func TestPrefetchedOfOneHandle(t *testing.T) {
 		}
 		far.Away(false)
 		wait(time.Minute)
+	})
+}
+
+// TestBackgroundOpensBreaker: the background work finds that the shared store does not answer. From then on requests are refused at once, also
+// while the rest of the background work takes long.
+func TestBackgroundOpensBreaker(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		shared := &hangingStore{Memory: store.NewMemory()}
+		n := &clusterNode{T: t, own: store.NewMemory(), journal: filepath.Join(t.TempDir(), "journal"), shared: shared,
+			uses: func(context.Context) ([]ipamdrv.Use, error) {
+				if shared.hung.Load() {
+					wait(time.Hour)
+				}
+				return nil, nil
+			}}
+		n.start()
+		t.Cleanup(func() { n.end() })
+		wait(58 * time.Second) // so that the node writes that it was seen in the rounds that collect garbage
+		p := n.pool("10.0.0.0/24")
+		n.get(p)
+		wait(2 * time.Minute)
+		shared.hangs.Store(true)
+		wait(cluster.SeenEvery + time.Minute) // the next write of the background work, its end, and the pause before
+		began := time.Now()
+		got, err := n.ask(p)
+		if took := time.Since(began); !errors.Is(err, store.ErrUnavailable) || took > 0 {
+			t.Errorf("given %s, %v after %v", got, err, took)
+		}
 	})
 }
