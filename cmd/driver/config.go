@@ -12,7 +12,7 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 )
 
-// config has all settings of the environment.
+// config has all settings.
 type config struct {
 	logLevel       zapcore.Level
 	stateDir       string
@@ -25,7 +25,7 @@ type config struct {
 	refusal        error  // why a setting of the right form is refused, while the settings are read
 }
 
-// A setting is one variable of the environment.
+// A setting is one variable of the environment and one flag: LOG_LEVEL is --log-level. A flag overrides its variable.
 //
 // The defaults are here and not only in plugin/config.json, because an upgrade of the plugin keeps the variables of the old version:
 // a new variable is unset.
@@ -33,71 +33,83 @@ type setting struct {
 	name      string
 	byDefault string
 	allowed   string // the allowed values; follows "must be" in the error
+	help      string // what it does, for --help and docs/settings.md
 	set       func(c *config, value string) (ok bool)
 }
 
 // socketPathMax is the longest path of a unix socket, in bytes: sun_path holds 108 with the final zero.
 const socketPathMax = 107
 
-// settings is the table of all variables. plugin/config.json and the systemd unit are held to it by a test.
+// settings is the table of all settings. --help and the table of docs/settings.md are made from it; plugin/config.json and the systemd
+// unit are held to it by a test.
 var settings = []setting{
-	{"LOG_LEVEL", "info", "debug, info, warn or error", func(c *config, v string) bool {
+	{"LOG_LEVEL", "info", "debug, info, warn or error", "what is logged: one JSON line per call on stdout. debug adds a line with the " +
+		"whole request and response: options, addresses, names of containers", func(c *config, v string) bool {
 		level, err := zapcore.ParseLevel(v)
 		c.logLevel = level
 		return err == nil && level <= zapcore.ErrorLevel
 	}},
-	{"STATE_DIR", "/data", "an absolute path", func(c *config, v string) bool {
+	{"STATE_DIR", "/data", "an absolute path", "the state directory: records of networks, devices and addresses", func(c *config, v string) bool {
 		c.stateDir = filepath.Clean(v)
 		return filepath.IsAbs(v)
 	}},
 	{"SOCKET", "/run/docker/plugins/passthrough.sock", "an absolute path of at most 107 bytes",
-		func(c *config, v string) bool {
+		"the socket on which the plugin listens; the engine names a plugin after its socket", func(c *config, v string) bool {
 			c.socket = filepath.Clean(v)
 			return filepath.IsAbs(v) && len(c.socket) <= socketPathMax
 		}},
 	// The upper bound is below what an engine waits for an answer by default, 30 s (docker plugin enable --timeout): it retries a call that
 	// takes longer with an empty body, and the result is lost.
-	{"HANDLER_TIMEOUT", "10s", "a duration from 1s to 25s", func(c *config, v string) (ok bool) {
+	{"HANDLER_TIMEOUT", "10s", "a duration from 1s to 25s", "time limit of a call. Raise it if a NIC's driver is loaded more than 6 s " +
+		"after the engine starts at boot", func(c *config, v string) (ok bool) {
 		c.handlerTimeout, ok = number.ParseDuration(v, time.Second, 25*time.Second)
 		return ok
 	}},
-	{"DEVICES", "", "NAME=DEVICE,DEVICE... with ; between names", func(c *config, v string) bool {
+	{"DEVICES", "", "NAME=DEVICE,DEVICE... with ; between names", "names for devices of this machine, for the option netdevice of a " +
+		"network", func(c *config, v string) bool {
 		_, err := parseDevices(v)
 		c.deviceNames = v
 		return err == nil
 	}},
 	{"STORE", storeBolt, "bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX&ca=FILE&cert=FILE&key=FILE&user=NAME" +
-		"&password-file=FILE&insecure=yes", func(c *config, v string) bool {
+		"&password-file=FILE&insecure=yes", "where pools and addresses are stored: bolt, a file of this node, or an etcd that several nodes " +
+		"share", func(c *config, v string) bool {
 		etcd, err := parseStore(v, c.stateDir)
 		if c.store = v; etcd != nil {
 			c.refusal = err
 		}
 		return err == nil
 	}},
-	{"DEFAULT_POOLS", "", "subnets such as 10.200.0.0/16:24,fd00:200::/48:64", func(c *config, v string) bool {
+	{"DEFAULT_POOLS", "", "subnets such as 10.200.0.0/16:24,fd00:200::/48:64", "where networks without --subnet get theirs: of each subnet the " +
+		"next /24 or /64 that is free", func(c *config, v string) bool {
 		_, err := ipamdrv.ParseDefaultPools(v)
 		c.defaultPools = v
 		return err == nil
 	}},
-	{"REQUIRE_MAC", "false", "true or false", func(c *config, v string) bool {
+	{"REQUIRE_MAC", "false", "true or false", "true: the engine passes the MAC of each device to the IPAM driver, for sticky addresses by MAC. It " +
+		"then generates a MAC for every device without --mac-address and sets it, on physical devices too", func(c *config, v string) bool {
 		c.requireMAC = v == "true"
 		return c.requireMAC || v == "false"
 	}},
 }
 
-// configFrom reads all settings; an empty variable counts as unset. The error names all bad variables.
-func configFrom(getenv func(name string) string) (config, error) {
+// configFrom reads all settings, each from its flag if that was given and otherwise from its variable; an empty value counts as unset.
+// The error names all bad values.
+func configFrom(flags map[string]string, getenv func(name string) string) (config, error) {
 	var c config
 	var bad []error
 	for _, s := range settings {
-		value := getenv(s.name)
+		value, from := getenv(s.name), "environment: "+s.name
+		if given, ok := flags[s.name]; ok {
+			value, from = given, "flag: --"+s.flag()
+		}
 		if value == "" {
 			value = s.byDefault
 		}
 		if !s.set(&c, value) {
-			err := fmt.Errorf("environment: %s=%q: must be %s", s.name, withoutPassword(value), s.allowed)
+			err := fmt.Errorf("%s=%q: must be %s", from, withoutPassword(value), s.allowed)
 			if c.refusal != nil {
-				err, c.refusal = fmt.Errorf("environment: %s=%q: %w", s.name, withoutPassword(value), c.refusal), nil
+				err, c.refusal = fmt.Errorf("%s=%q: %w", from, withoutPassword(value), c.refusal), nil
 			}
 			bad = append(bad, err)
 		}

@@ -26,14 +26,14 @@ func TestConfigDefaults(t *testing.T) {
 		handlerTimeout: 10 * time.Second, store: "bolt",
 	}
 	for _, e := range []func(string) string{env(), env("LOG_LEVEL=", "STATE_DIR=", "SOCKET=", "HANDLER_TIMEOUT=")} {
-		if got, err := configFrom(e); err != nil || got != want {
+		if got, err := configFrom(nil, e); err != nil || got != want {
 			t.Errorf("got %+v, %v\nwant %+v", got, err, want)
 		}
 	}
 }
 
 func TestConfigValues(t *testing.T) {
-	got, err := configFrom(env("LOG_LEVEL=debug", "STATE_DIR=/var/lib/x/", "SOCKET=/run/x.sock", "HANDLER_TIMEOUT=1500ms",
+	got, err := configFrom(nil, env("LOG_LEVEL=debug", "STATE_DIR=/var/lib/x/", "SOCKET=/run/x.sock", "HANDLER_TIMEOUT=1500ms",
 		"REQUIRE_MAC=true", "DEFAULT_POOLS=10.200.0.0/16:24"))
 	want := config{
 		logLevel: zapcore.DebugLevel, stateDir: "/var/lib/x", socket: "/run/x.sock", handlerTimeout: 1500 * time.Millisecond,
@@ -62,11 +62,11 @@ func TestConfigRefusals(t *testing.T) {
 			`10.200.0.0/16:24,fd00:200::/48:64`},
 		{"DEVICES=fabric", `environment: DEVICES="fabric": must be NAME=DEVICE,DEVICE... with ; between names`},
 	} {
-		if _, err := configFrom(env(c.pair)); err == nil || err.Error() != c.want {
+		if _, err := configFrom(nil, env(c.pair)); err == nil || err.Error() != c.want {
 			t.Errorf("%s:\ngot  %v\nwant %s", c.pair, err, c.want)
 		}
 	}
-	_, err := configFrom(env("LOG_LEVEL=loud", "STATE_DIR=data"))
+	_, err := configFrom(nil, env("LOG_LEVEL=loud", "STATE_DIR=data"))
 	if err == nil || !strings.Contains(err.Error(), "LOG_LEVEL") || !strings.Contains(err.Error(), "STATE_DIR") {
 		t.Errorf("two bad variables: got %v, want both named", err)
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -22,9 +23,16 @@ func main() {
 	}
 }
 
-// command serves the engine if there are no arguments, and otherwise runs one of the operator's commands.
+// command serves the engine if no command follows the flags, and otherwise runs one of the operator's commands.
 func command(args []string) error {
-	cfg, err := configFrom(os.Getenv)
+	flags, args, err := parseFlags(args)
+	if errors.Is(err, flag.ErrHelp) {
+		return writeHelp(os.Stdout)
+	}
+	if err != nil {
+		return err
+	}
+	cfg, err := configFrom(flags, os.Getenv)
 	switch {
 	case err != nil:
 		return err
@@ -36,11 +44,15 @@ func command(args []string) error {
 	for _, c := range commands {
 		rest := args[1:]
 		forced := c.forced && len(rest) > 0 && rest[0] == force
-		if args[0] == c.name && (len(rest) == c.args && !forced || len(rest) == c.args+1 && forced) {
+		switch {
+		case args[0] != c.name:
+		case len(rest) == c.args && !forced || len(rest) == c.args+1 && forced:
 			return c.run(ctx, cfg, rest)
+		default:
+			return fmt.Errorf("usage: driver [FLAG...] %s", c.usage)
 		}
 	}
-	return errors.New("usage: driver [export FILE | import FILE | nodes | forget [--force] NODE | accept | finalize | renew]")
+	return fmt.Errorf("%.64q: no such command; driver --help lists the commands", args[0])
 }
 
 // commands are the operator's commands.
@@ -48,15 +60,17 @@ var commands = []struct {
 	name   string
 	args   int
 	forced bool // it takes --force, before its arguments
+	usage  string
+	help   string
 	run    func(ctx context.Context, cfg config, args []string) error
 }{
-	{"export", 1, false, exportCommand},
-	{"import", 1, false, importCommand},
-	{"nodes", 0, false, nodesCommand},
-	{"forget", 1, true, forgetCommand},
-	{"accept", 0, false, acceptCommand},
-	{"finalize", 0, false, finalizeCommand},
-	{"renew", 0, false, renewCommand},
+	{"export", 1, false, "export FILE", "copy the pools and addresses of STORE to a new file; the plugin must be stopped", exportCommand},
+	{"import", 1, false, "import FILE", "copy the pools and addresses of a file to STORE; the plugin must be stopped", importCommand},
+	{"nodes", 0, false, "nodes", "list the nodes of an etcd", nodesCommand},
+	{"forget", 1, true, "forget [--force] NODE", "remove a node that is lost, and release its addresses", forgetCommand},
+	{"accept", 0, false, "accept", "go on with an etcd that was restored from a backup, or on another machine", acceptCommand},
+	{"finalize", 0, false, "finalize", "after an upgrade of all nodes: refuse nodes of an older version", finalizeCommand},
+	{"renew", 0, false, "renew", "make this machine, which has a copy of another node's disk, a node of its own", renewCommand},
 }
 
 // serve listens, opens everything, and answers the engine until SIGTERM or SIGINT.

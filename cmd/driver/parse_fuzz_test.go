@@ -75,7 +75,7 @@ func FuzzPassword(f *testing.F) {
 			"etcd://" + before + ":" + secret + after + "@h:2379", "etcd://h:2379?password=" + before + secret + after,
 			"etcd://h:2379?prefix=/p&pass=" + secret + after + "&ca=x",
 		} {
-			_, err := configFrom(env("STORE=" + text))
+			_, err := configFrom(nil, env("STORE="+text))
 			if err == nil || strings.Contains(err.Error(), secret) {
 				t.Errorf("%q: %v", text, err)
 			}
@@ -90,7 +90,7 @@ func FuzzSettings(f *testing.F) {
 		if value == "" {
 			t.Skip("as if it was not set")
 		}
-		c, err := configFrom(func(n string) string {
+		c, err := configFrom(nil, func(n string) string {
 			if n == name {
 				return value
 			}

@@ -65,7 +65,7 @@ func TestServiceEnvironment(t *testing.T) {
 			pairs = append(pairs, pair)
 		}
 	}
-	c, err := configFrom(env(pairs...))
+	c, err := configFrom(nil, env(pairs...))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,7 +95,7 @@ func newReplay(t *testing.T, release string) *replay {
 
 // start starts a plugin as run does, but with the fake kernel and without a socket.
 func (r *replay) start() {
-	cfg, err := configFrom(func(name string) string { return map[string]string{"STATE_DIR": r.state}[name] })
+	cfg, err := configFrom(nil, func(name string) string { return map[string]string{"STATE_DIR": r.state}[name] })
 	if err != nil {
 		r.Fatal(err)
 	}

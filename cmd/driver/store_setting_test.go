@@ -24,7 +24,7 @@ func TestParseStore(t *testing.T) {
 		},
 	} {
 		got, err := parseStore(text, "/data")
-		if _, bad := configFrom(env("STORE=" + text)); bad != nil {
+		if _, bad := configFrom(nil, env("STORE="+text)); bad != nil {
 			t.Errorf("%s: %v", text, bad)
 		}
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
@@ -71,17 +71,17 @@ func TestPasswordIsNotShown(t *testing.T) {
 		if got := withoutPassword(value); got != want {
 			t.Errorf("%s: got %s, want %s", value, got, want)
 		}
-		_, err := configFrom(env("STORE=" + value))
+		_, err := configFrom(nil, env("STORE="+value))
 		if err != nil && strings.Contains(err.Error(), "hidden") {
 			t.Errorf("the error shows the password: %v", err)
 		}
 	}
-	_, refused := configFrom(env("STORE=etcd://n1:2379?user=u&password-file=pw"))
+	_, refused := configFrom(nil, env("STORE=etcd://n1:2379?user=u&password-file=pw"))
 	if refused == nil || !strings.HasPrefix(refused.Error(),
 		`environment: STORE="etcd://n1:2379?user=u&password-file=pw": etcd: without TLS the password crosses the network in clear`) {
 		t.Errorf("the error does not say why: %v", refused)
 	}
-	_, err := configFrom(env("STORE=etcd://root:hidden@n1:2379"))
+	_, err := configFrom(nil, env("STORE=etcd://root:hidden@n1:2379"))
 	const want = `environment: STORE="etcd://***@n1:2379": must be bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX` +
 		`&ca=FILE&cert=FILE&key=FILE&user=NAME&password-file=FILE&insecure=yes`
 	if err == nil || err.Error() != want {
