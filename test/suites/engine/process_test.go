@@ -27,6 +27,18 @@ func process(t *testing.T, name string, settings ...string) {
 	socket := "/run/docker/plugins/" + name + ".sock"
 	cmd := exec.Command(bundle + "/rootfs/driver")
 	cmd.Env = append(append(os.Environ(), "SOCKET="+socket, "STATE_DIR="+t.TempDir()), settings...)
+	running(t, cmd, socket)
+}
+
+// start runs the plugin as a process with these flags until the test ends.
+func start(t *testing.T, name string, flags ...string) {
+	t.Helper()
+	running(t, exec.Command(bundle+"/rootfs/driver", flags...), "/run/docker/plugins/"+name+".sock")
+}
+
+// running starts the process, which is to listen on the socket, and ends it with the test.
+func running(t *testing.T, cmd *exec.Cmd, socket string) {
+	t.Helper()
 	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
