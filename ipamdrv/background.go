@@ -27,6 +27,7 @@ func (d *Driver) Maintain(ctx context.Context) error {
 	for {
 		round, cancel := context.WithTimeout(ctx, roundTimeout)
 		err := d.maintain(round)
+		d.watchServers(round)
 		cancel()
 		switch {
 		case ctx.Err() != nil:

@@ -59,6 +59,7 @@ type Driver struct {
 	gc      *gc
 	probe   Prober
 	names   *recentNames
+	servers serverWatch // of Maintain alone
 	every   time.Duration
 	log     *zap.Logger
 }
