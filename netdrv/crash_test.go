@@ -141,9 +141,12 @@ func scenarios() map[string]scenario {
 			hardware: func(m *machine) { bond(m, false) },
 			run:      container("netdevice=bond0", "mode=passthrough", "mtu=9000"),
 		},
-		"macvlan": {hardware: nic, run: container("netdevice=ens2", "mode=macvlan")},
-		"ipvlan":  {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "mtu=1400")},
-		"ipoib":   {hardware: ipoib, run: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
+		"macvlan":           {hardware: nic, run: container("netdevice=ens2", "mode=macvlan")},
+		"ipvlan":            {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "mtu=1400")},
+		"ipvlan in mode l3": {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "ipvlan_mode=l3")},
+		"ipvlan in mode l3, whose subnet is announced": {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "ipvlan_mode=l3",
+			"announce=subnet")},
+		"ipoib": {hardware: ipoib, run: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
 	}
 }
 

@@ -80,14 +80,15 @@ func New(c Config) (*Driver, error) {
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
 		Allocations: allocs})
 	release := &releaser{allocs: allocs, modes: modes}
+	announcer := &announcer{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters}
 	changed := &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters,
 		warned: map[hw.ID]map[hw.VFAttr]string{}}
 	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
-		releaser: release, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed,
+		releaser: release, announcer: announcer, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed,
 		wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
-		reconciler: reconciler,
+		reconciler: reconciler, announcer: announcer,
 		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, nudge: reconciler.nudge,
 			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,

@@ -138,8 +138,12 @@ func (m child) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if a := held[id]; a != nil {
 		return nil, &vfpool.BusyError{Text: a.Holder(), Soon: a.FreeSoon()}
 	}
-	return &alloc.Allocation{Record: alloc.Record{Device: id, Mode: r.Options.Mode, Label: spec.Kind + " on " + parent.Name,
-		Parent: parent.ID, Child: &spec, LinkSpec: r.Options.LinkSpec(nil)}}, nil
+	a := &alloc.Allocation{Record: alloc.Record{Device: id, Mode: r.Options.Mode, Label: spec.Kind + " on " + parent.Name,
+		Parent: parent.ID, Child: &spec, LinkSpec: r.Options.LinkSpec(nil)}}
+	if !r.Network.Internal {
+		a.Announce = r.Options.Announced(r.Addresses)
+	}
+	return a, nil
 }
 
 // held reads the allocations that the child depends on: all, or only what an earlier attempt for the same endpoint has left.

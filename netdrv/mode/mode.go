@@ -45,7 +45,8 @@ type Request struct {
 	Endpoint string          // ID
 	// Container is the container's name, without what swarm changes when it replaces a task; "" if unknown.
 	Container string
-	Address   string // the endpoint's first address, with prefix length; "" for none
+	Address   string   // the endpoint's first address, with prefix length; "" for none
+	Addresses []string // all of them
 }
 
 // Env is what the modes are constructed with.

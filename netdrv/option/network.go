@@ -23,6 +23,7 @@ type Network struct {
 	Force     bool     // hand over a device that the host uses
 	Gateway   string   // "", GatewayNone or GatewayAuto
 	ChildMode string   // of a macvlan, ipvlan or IPoIB child; "" for the default
+	Announce  string   // "" for the default, AnnounceContainer, AnnounceSubnet or AnnounceNone
 	PKey      int      // of an IPoIB child; 0 for its parent's
 	Replace   string   // ID of a stale network, or the beginning of it; "" for none
 
@@ -71,6 +72,13 @@ const (
 const (
 	GatewayNone = "none"
 	GatewayAuto = "auto"
+)
+
+// Values of the option announce: for which addresses the host gets routes that a routing daemon tells others.
+const (
+	AnnounceContainer = "container"
+	AnnounceSubnet    = "subnet"
+	AnnounceNone      = "none"
 )
 
 // NUMA says which NUMA node's PFs are preferred. The zero value has no preference.

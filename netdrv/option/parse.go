@@ -137,7 +137,7 @@ func Parse(raw map[string]string) (*Network, error) {
 	if err := n.forMode(given); err != nil {
 		return nil, err
 	}
-	return n, errors.Join(n.checkLock(), n.check())
+	return n, errors.Join(n.checkLock(), n.checkAnnounce(), n.check())
 }
 
 // ForContainer returns the values for one container: those of the network, overridden by the options that the user gave for the

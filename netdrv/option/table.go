@@ -259,8 +259,14 @@ var options = []Option{
 	childMode("macvlan_mode", "bridge, private or vepa", ModeMacvlan,
 		"whether containers reach each other: directly, not at all, or by way of the switch"),
 	childMode("ipvlan_mode", "l2, l3 or l3s", ModeIPVlan,
-		"whether containers are on the device's network (l2), or the host routes to them (l3; l3s: by its firewall, too). In l3 and l3s a "+
-			"container has a default route through its device"),
+		"whether containers are on the device's network (l2), or behind the host as behind a router (l3; l3s: by its firewall, too; see "+
+			"docs/l3.md). In l3 and l3s a container has a default route through its device"),
+	{For: ForNetwork, Modes: []string{ModeIPVlan}, row: row{
+		Name: "announce", Values: "container, subnet or none", Default: "container",
+		Help: "which routes the host has in ipvlan_mode=l3 and l3s for a routing daemon such as BIRD: one for each container's address, or one for " +
+			"the subnet while it has containers; see docs/l3.md",
+		Parse: network(func(n *Network) *string { return &n.Announce }, word(AnnounceContainer, AnnounceSubnet, AnnounceNone)),
+	}},
 	childMode("ipoib_mode", "datagram or connected", ModeIPoIB, "how IP is carried over InfiniBand"),
 	{For: ForNetwork, Modes: []string{ModeIPoIB}, row: row{
 		Name: "pkey", Values: "0x0001 to 0x7fff, or 0x8001 to 0xffff", Default: "the device's",
