@@ -34,7 +34,7 @@ type Network struct {
 // Container is what applies to one container: the values of its network, overridden by those that the user gave for the
 // container. Pointers are nil for what was not given.
 type Container struct {
-	VLAN       *int // nil for untagged, unless KeepVLAN
+	VLAN       *int // of VFs, or of the device that children are made on; nil for untagged, unless KeepVLAN
 	KeepVLAN   bool // leave the VLAN of a VF as an administrator has set it
 	VLANQoS    *int
 	VLANProto  *hw.VLANProto

@@ -13,6 +13,8 @@ type Option struct {
 	row
 	Modes []string // the modes that know it; none means all
 	For   Scope
+	// NetworkModes are modes in which an option that is for both can only be given for a network.
+	NetworkModes []string
 	// OneVF is set for an option that is about the choice of one VF among several PFs. A bond has one of each.
 	OneVF bool
 
@@ -98,6 +100,8 @@ func linkAttr[T any](attr hw.LinkAttr, parse func(string) (T, error), field func
 var (
 	// vfsOnly are the modes of options that are set through a VF's PF.
 	vfsOnly = []string{ModeSRIOV}
+	// onVLANs are the modes whose children can be on a VLAN device.
+	onVLANs = []string{ModeMacvlan, ModeIPVlan}
 	// nicsOnly are the modes of options that are set on a device itself, not on a child of one.
 	nicsOnly = []string{ModeSRIOV, ModePassthrough}
 )
@@ -117,9 +121,10 @@ var options = []Option{
 			"container gets a child of the device, which stays in the host",
 		Parse: network(func(n *Network) *string { return &n.Mode }, word(Modes()...)),
 	}},
-	{For: ForBoth, Modes: vfsOnly, vf: setVLAN, row: row{
+	{For: ForBoth, Modes: []string{ModeSRIOV, ModeMacvlan, ModeIPVlan}, NetworkModes: onVLANs, vf: setVLAN, row: row{
 		Name: "vlan", Values: "0 to 4094, or keep", Default: "0",
-		Help:  "VLAN that the NIC puts the VFs in; 0: untagged; keep: the one that an administrator has set for each VF by hand",
+		Help: "VLAN that the NIC puts the VFs in; 0: untagged; keep: the one that an administrator has set for each VF by hand. With " +
+			"macvlan and ipvlan, for a network only: the VLAN device on which children are made, such as eth0.100, is created if there is none",
 		Parse: parseVLAN,
 	}},
 	{For: ForBoth, Modes: vfsOnly, vf: setPrivileged, row: row{
