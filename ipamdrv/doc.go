@@ -28,9 +28,12 @@
 //
 // # Cooldown
 //
-// With the options quarantine and sticky a released address has a cooldown: its record stays, with another kind. An address in quarantine is
+// By the options quarantine and sticky a released address has a cooldown: its record stays, with another kind. An address in quarantine is
 // not allocated. An address that is kept for its container is allocated to another one if no other is left. After its cooldown an address is
 // free, and its record is removed with one of the next allocations.
+//
+// Unless the user says otherwise, an address is kept for an hour if the engine sent the container's name or MAC. That must not cost what the
+// user did not ask for: no request waits long for it while leases are still being read, and the number of kept addresses is limited.
 //
 // # Gateways
 //

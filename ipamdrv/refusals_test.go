@@ -71,7 +71,7 @@ func TestRefusedPools(t *testing.T) {
 			`ipam option exclude: "10.1.0.9-10.1.0.5" is not allowed; allowed: up to 256 addresses, ranges A-B and subnets, ` +
 				`separated by commas`},
 		{"sticky", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"sticky": "yes"}},
-			`ipam option sticky: "yes" is not allowed; allowed: a duration from 1s to 8760h, such as 24h`},
+			`ipam option sticky: "yes" is not allowed; allowed: a duration from 1s to 8760h, such as 24h, or off`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

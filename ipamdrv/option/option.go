@@ -19,18 +19,20 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv/addr"
 )
 
-// Config has the values of a pool's options. Its zero value is what a pool without options has.
+// Config has the values of a pool's options. What a pool without options has is Parse(nil).
 type Config struct {
 	Lowest     bool          // allocate the lowest free address, instead of round-robin
 	Quarantine time.Duration // cooldown of every released address
 	Sticky     time.Duration // how long a released address is kept for its container
-	Exclude    []addr.Range
-	Gateway    Gateway
-	PoolName   string // of a shared pool; "" for none
-	Group      string // name of the pool group; "" for none
-	Probe      string // device on which addresses are probed; "" for none
-	SLAAC      bool   // IPv6 addresses are link-local and random
-	Prefetch   int    // addresses that each node leases ahead for each of its networks
+	// StickyByDefault: the user did not ask for Sticky. No container waits long for its old address, and the number of kept ones is limited.
+	StickyByDefault bool
+	Exclude         []addr.Range
+	Gateway         Gateway
+	PoolName        string // of a shared pool; "" for none
+	Group           string // name of the pool group; "" for none
+	Probe           string // device on which addresses are probed; "" for none
+	SLAAC           bool   // IPv6 addresses are link-local and random
+	Prefetch        int    // addresses that each node leases ahead for each of its networks
 
 	// Newer are the options of a stored pool, as NAME=VALUE, that this version does not know, or whose values it does not know: a newer
 	// version made the pool. This version cannot obey them, so that it must not allocate.
@@ -95,10 +97,15 @@ var table = opttable.Table[Config]{Noun: "ipam option", Options: []Option{
 		Parse: func(c *Config, v string) (err error) { c.Quarantine, err = duration(v); return err },
 	},
 	{
-		Name: "sticky", Values: "a duration from 1s to 8760h, such as 24h", Default: "none",
+		Name: "sticky", Values: "a duration from 1s to 8760h, such as 24h, or off", Default: "1h; off with reuse=immediate",
 		Help: "how long a released address is kept for the container that had it, recognized by its name (engine 29 and newer) " +
 			"or its MAC (setting REQUIRE_MAC); others get it only if no other is left",
-		Parse: func(c *Config, v string) (err error) { c.Sticky, err = duration(v); return err },
+		Parse: func(c *Config, v string) (err error) {
+			if c.Sticky = 0; v != "off" {
+				c.Sticky, err = duration(v)
+			}
+			return err
+		},
 	},
 	{
 		Name: "slaac", Values: "yes or no", Default: "no",
@@ -123,6 +130,9 @@ func allowed[T any](value T, ok bool) (T, error) {
 	}
 	return value, nil
 }
+
+// DefaultSticky is how long a released address is kept for its container if the user says nothing.
+const DefaultSticky = time.Hour
 
 // duration parses a cooldown.
 func duration(v string) (time.Duration, error) {
@@ -214,6 +224,9 @@ func Parse(users map[string]string) (Config, error) {
 	if c.PoolName != "" && c.Group != "" {
 		return Config{}, errors.New("ipam options pool and overflow: a pool that is shared cannot help another out; " +
 			"say only one of them")
+	}
+	if _, given := users["sticky"]; !given && !c.Lowest {
+		c.Sticky, c.StickyByDefault = DefaultSticky, true
 	}
 	return c, nil
 }
