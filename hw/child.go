@@ -44,6 +44,7 @@ type ChildSpec struct {
 	Mode   string // one of Modes(Kind)
 	MAC    MAC    // "" for one derived from the key; in mode passthru "" is the parent's, and another is set on the parent
 	PKey   int    // of IPoIB; 0 for the parent's
+	Flag   string `json:",omitempty"` // of IPVlan: one of IPVlanFlags; "" for that which the parent's other children have
 }
 
 // CreateChild creates a child of a device, which is brought up if it is down, and stays up: without it a child has no
@@ -96,7 +97,7 @@ func (h *netdevs) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, err
 			return Netdev{}, err
 		}
 	}
-	l := NewLink{Name: id.createdName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.mac(), PKey: s.PKey}
+	l := NewLink{Name: id.createdName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.mac(), PKey: s.PKey, Flag: s.Flag}
 	if err := h.createWhenFree(ctx, l); err != nil {
 		op := fmt.Sprintf("make a child (%s, %s)", s.Kind, s.Mode)
 		return Netdev{}, &Error{Dev: parent.Name, Op: op, Err: explainCreate(s, err)}

@@ -79,6 +79,22 @@ type NewLink struct {
 	PKey   int    // of IPoIB; 0 for the parent's
 	First  int    // ifindex of the primary port of a bond in mode active-backup; 0 for none
 	VLAN   int    // of a VLANDevice, 1 to 4094
+	Flag   string // of an IPVlan: one of IPVlanFlags; "" leaves that of the lower device, which is one for all its children
+}
+
+// ipvlanFlags are the flags of ipvlans by their names in iproute2, with their numbers (include/uapi/linux/if_link.h, IPVLAN_F_*).
+var ipvlanFlags = map[string]uint16{"bridge": 0, "private": 1, "vepa": 2}
+
+// IPVlanFlags lists the flags that an ipvlan can be created with.
+func IPVlanFlags() []string { return slices.Sorted(maps.Keys(ipvlanFlags)) }
+
+// FlagNumber returns the kernel's number of an ipvlan's flag. The error matches ErrInvalid if there is none.
+func (l NewLink) FlagNumber() (uint16, error) {
+	number, ok := ipvlanFlags[l.Flag]
+	if !ok {
+		return 0, fmt.Errorf("flag %q of a %s: %w", l.Flag, l.Kind, ErrInvalid)
+	}
+	return number, nil
 }
 
 // linkModes are the modes of each kind of link by their names in iproute2, with their numbers (include/uapi/linux/if_link.h,

@@ -47,7 +47,7 @@ func (k *Kernel) makeableLocked(n hw.NewLink, parent *link) error {
 	switch {
 	case len(modes) == 0 && n.Kind != hw.VLANDevice, slices.Contains(k.NoKinds, n.Kind):
 		return syscall.EOPNOTSUPP
-	case n.Mode != "" && !slices.Contains(modes, n.Mode):
+	case n.Mode != "" && !slices.Contains(modes, n.Mode), n.Flag != "" && !slices.Contains(hw.IPVlanFlags(), n.Flag):
 		return syscall.EINVAL
 	}
 	if err := validName(n.Name); err != nil {
@@ -153,8 +153,8 @@ func (k *Kernel) makeLocked(n hw.NewLink, parent *link) *link {
 		parent.lowerMAC = parent.MAC
 	}
 	for _, o := range k.childrenLocked(parent) {
-		if o.Kind == hw.IPVlan { // the mode is the device's, for all its children
-			o.mode = n.Mode
+		if o.Kind == hw.IPVlan { // mode and flag are the device's, for all its children
+			o.mode, o.flag = n.Mode, cmp.Or(n.Flag, o.flag)
 		}
 	}
 	return made
@@ -243,6 +243,9 @@ func (l *link) printMade(b *strings.Builder) {
 	}
 	if l.mode != "" {
 		fmt.Fprintf(b, " mode %s", l.mode)
+	}
+	if l.flag != "" && l.flag != "bridge" {
+		fmt.Fprintf(b, " %s", l.flag)
 	}
 	if l.pkey != 0 {
 		fmt.Fprintf(b, " pkey %#04x", l.pkey)

@@ -180,7 +180,7 @@ func checkBeside(o *option.Network, n hw.Netdev, other ledger.Network) error {
 	if err != nil {
 		return fmt.Errorf("network %s: %w", ledger.ShortID(other.ID), err)
 	}
-	mode := have.ChildSpec().Mode
+	spec := have.ChildSpec()
 	switch {
 	case have.Mode == option.ModePassthrough:
 		return conflict(other.ID, "option netdevice: %s is handed over whole by network %s", n.Name, ledger.ShortID(other.ID))
@@ -189,9 +189,12 @@ func checkBeside(o *option.Network, n hw.Netdev, other ledger.Network) error {
 	case have.Mode != o.Mode:
 		return conflict(other.ID, "option mode: %s has %s children for network %s, and a device cannot have both kinds",
 			n.Name, have.Mode, ledger.ShortID(other.ID))
-	case o.Mode == option.ModeIPVlan && mode != o.ChildSpec().Mode:
+	case o.Mode == option.ModeIPVlan && spec.Mode != o.ChildSpec().Mode:
 		return conflict(other.ID, "option ipvlan_mode: must be %s, as network %s has it on %s: a device has one for all its children",
-			mode, ledger.ShortID(other.ID), n.Name)
+			spec.Mode, ledger.ShortID(other.ID), n.Name)
+	case o.Mode == option.ModeIPVlan && spec.Flag != o.ChildSpec().Flag:
+		return conflict(other.ID, "option ipvlan_flag: must be %s, as network %s has it on %s: a device has one for all its children",
+			spec.Flag, ledger.ShortID(other.ID), n.Name)
 	}
 	return nil
 }

@@ -24,8 +24,10 @@ type Network struct {
 	Gateway   string   // "", GatewayNone or GatewayAuto
 	ChildMode string   // of a macvlan, ipvlan or IPoIB child; "" for the default
 	Announce  string   // "" for the default, AnnounceContainer, AnnounceSubnet or AnnounceNone
-	PKey      int      // of an IPoIB child; 0 for its parent's
-	Replace   string   // ID of a stale network, or the beginning of it; "" for none
+	// IPVlanFlag is the flag of ipvlan children; "" for the default.
+	IPVlanFlag string
+	PKey       int    // of an IPoIB child; 0 for its parent's
+	Replace    string // ID of a stale network, or the beginning of it; "" for none
 
 	// Container has the values for its containers. For one container they are replaced by what ForContainer returns.
 	Container

@@ -272,6 +272,11 @@ var options = []Option{
 			"the subnet while it has containers; see docs/l3.md",
 		Parse: network(func(n *Network) *string { return &n.Announce }, word(AnnounceContainer, AnnounceSubnet, AnnounceNone)),
 	}},
+	{For: ForNetwork, Modes: []string{ModeIPVlan}, row: row{
+		Name: "ipvlan_flag", Values: "bridge, private or vepa", Default: "bridge",
+		Help:  "whether containers on the device reach each other: directly, not at all, or by way of the switch, which has to send frames back",
+		Parse: network(func(n *Network) *string { return &n.IPVlanFlag }, word(hw.IPVlanFlags()...)),
+	}},
 	childMode("ipoib_mode", "datagram or connected", ModeIPoIB, "how IP is carried over InfiniBand"),
 	{For: ForNetwork, Modes: []string{ModeIPoIB}, row: row{
 		Name: "pkey", Values: "0x0001 to 0x7fff, or 0x8001 to 0xffff", Default: "the device's",

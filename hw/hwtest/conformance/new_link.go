@@ -211,6 +211,11 @@ func testNewIPVlan(t *testing.T, m machine) {
 		}
 		refused(t, "set its mac", m.SetLink(l.Index, hw.LinkMAC, hw.Link{MAC: hw.MAC("02:00:00:00:00:aa")}), hw.ErrUnsupported)
 	}
+	for _, flag := range hw.IPVlanFlags() {
+		m.make(t, hw.NewLink{Name: "ct" + flag, Kind: hw.IPVlan, Mode: "l2", Parent: index, Flag: flag})
+	}
+	unknown := m.CreateLink(hw.NewLink{Name: "ctflag", Kind: hw.IPVlan, Mode: "l2", Parent: index, Flag: "passthru"})
+	refused(t, "with a flag that it does not have", unknown, hw.ErrInvalid)
 	m.set(t, "ct0", hw.Link{MAC: hw.MAC("02:00:00:00:00:bb")}, hw.LinkMAC)
 	if mac := m.link(t, "ctl2").MAC; mac != "02:00:00:00:00:bb" {
 		t.Errorf("it has %s on a device that was given another", mac)

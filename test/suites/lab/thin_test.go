@@ -84,20 +84,28 @@ func TestVLANParents(t *testing.T) {
 	Container(t, "in200", "--net", "vf200", "--ip", "10.6.0.98")
 	thin(t, "macvlan", "-o", "vlan=100")
 	Network(t, "named", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.6.0.0/24", "-o", "netdevice="+pf+".100", "-o", "mode=macvlan")
-	thin(t, "ipvlan", "-o", "vlan=200", "-o", "mtu=1400")
+	thin(t, "ipvlan", "-o", "vlan=200", "-o", "ipvlan_flag=private")
 	if link := Sh(t, "ip -d link show "+pf+".100"); !strings.Contains(link, "vlan protocol 802.1Q id 100") {
 		t.Errorf("the vlan device: %s", link)
 	}
 	Container(t, "m1", "--net", "macvlans", "--ip", "10.6.0.11")
 	Container(t, "m2", "--net", "named", "--ip", "10.6.0.12")
 	Container(t, "i1", "--net", "ipvlans", "--ip", "10.6.0.13")
+	Container(t, "i2", "--net", "ipvlans", "--ip", "10.6.0.14")
+	if link := Exec(t, "i1", "ip", "-d", "link", "show", "eth0"); !strings.Contains(link, "ipvlan") || !strings.Contains(link, "mode l2 private") {
+		t.Errorf("want an ipvlan with flag private: %s", link)
+	}
 	Reaches(t, "m1", "10.6.0.12", 5*time.Second)
 	Reaches(t, "m1", "10.6.0.99", 5*time.Second)
+	Reaches(t, "i2", "10.6.0.98", 5*time.Second)
 	Reaches(t, "i1", "10.6.0.98", 5*time.Second)
 	for c, address := range map[string]string{"m1": "10.6.0.98", "m2": "10.6.0.13", "i1": "10.6.0.99", "in100": "10.6.0.13"} {
 		if _, err := Try("docker", "exec", c, "ping", "-c1", "-W1", address); err == nil {
 			t.Errorf("%s reaches %s in another vlan", c, address)
 		}
+	}
+	if _, err := Try("docker", "exec", "i1", "ping", "-c1", "-W1", "10.6.0.14"); err == nil {
+		t.Error("private ipvlans reach each other")
 	}
 	Sh(t, "kill -9 $(pidof driver)")
 	Docker(t, "rm", "-f", "m1")
@@ -108,7 +116,7 @@ func TestVLANParents(t *testing.T) {
 	Run(t, "engine", "start")
 	Docker(t, "start", "m2", "in100")
 	Reaches(t, "m2", "10.6.0.99", 20*time.Second)
-	Docker(t, "rm", "-f", "m2", "i1")
+	Docker(t, "rm", "-f", "m2", "i1", "i2")
 	Docker(t, "network", "rm", "named", "ipvlans")
 	if left, err := Try("ip", "link", "show", "type", "vlan"); err != nil || left != "" {
 		t.Errorf("vlan devices are left: %s, %v", left, err)
