@@ -8,8 +8,7 @@ import (
 	"slices"
 )
 
-// HostSubnets lists the subnets that the host has addresses in or routes to, sorted and without the default routes and those to
-// containers that the plugin has added.
+// HostSubnets lists the subnets that the host has addresses in or routes to, sorted and without the default routes.
 func (h *hostNetwork) HostSubnets() ([]netip.Prefix, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
@@ -21,9 +20,7 @@ func (h *hostNetwork) HostSubnets() ([]netip.Prefix, error) {
 	}
 	var cidrs []string
 	for _, r := range routes {
-		if !r.announced() {
-			cidrs = append(cidrs, r.Dst)
-		}
+		cidrs = append(cidrs, r.Dst)
 	}
 	for _, l := range links {
 		addrs, err := h.kernel.Addrs(l.Index)

@@ -27,7 +27,6 @@ func (d *Driver) Maintain(ctx context.Context) error {
 	for {
 		round, cancel := context.WithTimeout(ctx, roundTimeout)
 		err := d.maintain(round)
-		d.watchServers(round)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -290,7 +289,7 @@ func (al *allocator) prefetchOne(ctx context.Context, p *pool.Pool, h pool.Handl
 		if err := p.Load(ctx); err != nil {
 			return err
 		}
-		a, err := p.Allocate(ctx, lease, pool.AnyAddress, probe)
+		a, err := p.Allocate(ctx, lease, probe)
 		if err != nil {
 			return err
 		}

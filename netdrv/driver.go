@@ -14,7 +14,6 @@ import (
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
-	"github.com/mellanox/passthrough/netdrv/hostdev"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/mode"
 	"github.com/mellanox/passthrough/netdrv/option"
@@ -78,23 +77,21 @@ func New(c Config) (*Driver, error) {
 			return by
 		}}
 	pool := &vfpool.Pool{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Counters: counters}
-	vlans := &hostdev.VLANs{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Pool: pool, Counters: counters}
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
-		Allocations: allocs, VLANs: vlans})
+		Allocations: allocs})
 	release := &releaser{allocs: allocs, modes: modes}
-	announcer := &announcer{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters}
 	changed := &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters,
 		warned: map[hw.ID]map[hw.VFAttr]string{}}
 	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
-		releaser: release, announcer: announcer, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed,
+		releaser: release, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed,
 		wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
-		reconciler: reconciler, announcer: announcer,
+		reconciler: reconciler,
 		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, nudge: reconciler.nudge,
 			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
-		pool: pool, vlans: vlans, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
+		pool: pool, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
 	reconciler.removeUnneeded = networks.removeUnneeded
 	return &Driver{networks, endpoints, reconciler, engine, counters, c.BindPool}, nil
 }

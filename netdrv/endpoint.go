@@ -31,7 +31,6 @@ type endpoints struct {
 	allocs        *alloc.Table
 	attacher      *attacher
 	reconciler    *reconciler
-	announcer     *announcer
 	containerName func(address string) string // may be nil
 }
 
@@ -91,7 +90,7 @@ func (x *endpoints) request(ctx context.Context, r *plugin.CreateEndpointRequest
 		return nil, err
 	}
 	return &mode.Request{Network: n, Options: o, Endpoint: r.EndpointID, Container: x.nameOf(r.Interface),
-		Address: cmp.Or(addressesOf(r.Interface)...), Addresses: addressesOf(r.Interface)}, nil
+		Address: cmp.Or(addressesOf(r.Interface)...)}, nil
 }
 
 // containerOptions returns the network's values, overridden by what the user gave for this container: --mac-address and driver-opt.
@@ -223,9 +222,6 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.Jo
 	if err != nil {
 		return nil, notMoved(err)
 	}
-	if err := x.announcer.announce(ctx, a); err != nil {
-		return nil, err
-	}
 	res := &plugin.JoinResponse{InterfaceName: plugin.InterfaceName{SrcName: dev.Name, DstPrefix: e.Rec.Prefix}}
 	gateways(n, o, e.Rec, res)
 	return res, nil
@@ -266,10 +262,6 @@ func (x *endpoints) delete(ctx context.Context, nid, eid string, timeout time.Du
 	}
 	if err := x.allocs.Advance(ctx, a, alloc.Freeing, ledger.Del(e.KV.Key)); err != nil {
 		return err
-	}
-	if err := x.announcer.withdraw(ctx, a); err != nil {
-		x.log.Warn("routes not withdrawn yet", append(a.Fields(), zap.NamedError("err", err))...)
-		x.reconciler.nudge()
 	}
 	x.reconciler.awaitReturn(ctx, a, timeout)
 	return nil

@@ -70,7 +70,7 @@ func TestOptionErrors(t *testing.T) {
 			`option prefix: "a/b" is not allowed; allowed: up to 10 letters, digits, _, - and .`},
 		{[]string{"netdevice=ens1f0", "gateway=10.0.0.1"}, `option gateway: "10.0.0.1" is not allowed; allowed: none or auto`},
 		{[]string{"netdevice=ens1f0", "mode=passthrough", "vlan=7"},
-			"option vlan: not for mode=passthrough, only for mode=sriov, macvlan, ipvlan"},
+			"option vlan: not for mode=passthrough, only for mode=sriov"},
 		{[]string{"netdevice=ens1f0", "bond=802.3ad", "policy=pack"},
 			"option policy: not with bond=802.3ad, which takes a vf of each pf"},
 		{[]string{"netdevice=ens1f0", "bond=802.3ad", "numa=auto"}, "option numa: not with bond=802.3ad, which takes a vf of each pf"},

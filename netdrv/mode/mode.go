@@ -11,7 +11,6 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/alloc"
-	"github.com/mellanox/passthrough/netdrv/hostdev"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/netdrv/vfpool"
@@ -46,8 +45,7 @@ type Request struct {
 	Endpoint string          // ID
 	// Container is the container's name, without what swarm changes when it replaces a task; "" if unknown.
 	Container string
-	Address   string   // the endpoint's first address, with prefix length; "" for none
-	Addresses []string // all of them
+	Address   string // the endpoint's first address, with prefix length; "" for none
 }
 
 // Env is what the modes are constructed with.
@@ -57,7 +55,6 @@ type Env struct {
 	Finder      *vfpool.Finder
 	Pool        *vfpool.Pool
 	Allocations *alloc.Table
-	VLANs       *hostdev.VLANs
 }
 
 // bondName is the name of the mode bond in the ledger. A user asks for it with mode=sriov and the option bond.
@@ -70,7 +67,7 @@ type Set struct{ byName map[string]Mode }
 func New(e Env) *Set {
 	devices := devices{e.Host, e.Finder}
 	vfs := sriov{host: e.Host, finder: e.Finder, pool: e.Pool, allocations: e.Allocations}
-	children := child{devices: devices, pool: e.Pool, allocations: e.Allocations, vlans: e.VLANs}
+	children := child{devices: devices, pool: e.Pool, allocations: e.Allocations}
 	return &Set{map[string]Mode{
 		option.ModeSRIOV:       vfs,
 		bondName:               bond{vfs: vfs, host: e.Host, log: e.Log},

@@ -23,11 +23,8 @@ type Network struct {
 	Force     bool     // hand over a device that the host uses
 	Gateway   string   // "", GatewayNone or GatewayAuto
 	ChildMode string   // of a macvlan, ipvlan or IPoIB child; "" for the default
-	Announce  string   // "" for the default, AnnounceContainer, AnnounceSubnet or AnnounceNone
-	// IPVlanFlag is the flag of ipvlan children; "" for the default.
-	IPVlanFlag string
-	PKey       int    // of an IPoIB child; 0 for its parent's
-	Replace    string // ID of a stale network, or the beginning of it; "" for none
+	PKey      int      // of an IPoIB child; 0 for its parent's
+	Replace   string   // ID of a stale network, or the beginning of it; "" for none
 
 	// Container has the values for its containers. For one container they are replaced by what ForContainer returns.
 	Container
@@ -36,7 +33,7 @@ type Network struct {
 // Container is what applies to one container: the values of its network, overridden by those that the user gave for the
 // container. Pointers are nil for what was not given.
 type Container struct {
-	VLAN       *int // of VFs, or of the device that children are made on; nil for untagged, unless KeepVLAN
+	VLAN       *int // nil for untagged, unless KeepVLAN
 	KeepVLAN   bool // leave the VLAN of a VF as an administrator has set it
 	VLANQoS    *int
 	VLANProto  *hw.VLANProto
@@ -74,13 +71,6 @@ const (
 const (
 	GatewayNone = "none"
 	GatewayAuto = "auto"
-)
-
-// Values of the option announce: for which addresses the host gets routes that a routing daemon tells others.
-const (
-	AnnounceContainer = "container"
-	AnnounceSubnet    = "subnet"
-	AnnounceNone      = "none"
 )
 
 // NUMA says which NUMA node's PFs are preferred. The zero value has no preference.

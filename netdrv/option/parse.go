@@ -137,10 +137,7 @@ func Parse(raw map[string]string) (*Network, error) {
 	if err := n.forMode(given); err != nil {
 		return nil, err
 	}
-	if n.KeepVLAN && n.HasChildren() {
-		return nil, fmt.Errorf("option vlan: keep is for mode=%s; say 0 to 4094", ModeSRIOV)
-	}
-	return n, errors.Join(n.checkLock(), n.checkAnnounce(), n.check())
+	return n, errors.Join(n.checkLock(), n.check())
 }
 
 // ForContainer returns the values for one container: those of the network, overridden by the options that the user gave for the
@@ -167,9 +164,6 @@ func (n *Network) ForContainer(own map[string]string) (Container, error) {
 		return Container{}, err
 	}
 	if err := n.forMode(given); err != nil {
-		return Container{}, err
-	}
-	if err := n.forNetwork(given); err != nil {
 		return Container{}, err
 	}
 	return merged.Container, merged.check()
@@ -254,16 +248,6 @@ func (n *Network) forMode(given map[string]string) error {
 		}
 		if o.OneVF && n.Bond != "" {
 			return fmt.Errorf("option %s: not with bond=%s, which takes a vf of each pf", o.Name, n.Bond)
-		}
-	}
-	return nil
-}
-
-// forNetwork refuses options of a container that can only be given for a network in this mode.
-func (n *Network) forNetwork(given map[string]string) error {
-	for _, o := range options {
-		if _, ok := given[o.Name]; ok && slices.Contains(o.NetworkModes, n.Mode) {
-			return fmt.Errorf("option %s: cannot be given for one container with mode=%s; give it with docker network create", o.Name, n.Mode)
 		}
 	}
 	return nil
