@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 	"syscall"
 )
@@ -33,7 +34,7 @@ func uniqueName(text string) string {
 }
 
 // modules are the kernel modules that provide each kind of link.
-var modules = map[string]string{Macvlan: "macvlan", IPVlan: "ipvlan", Bond: "bonding", IPoIB: "ib_ipoib"}
+var modules = map[string]string{Macvlan: "macvlan", IPVlan: "ipvlan", Bond: "bonding", IPoIB: "ib_ipoib", VLANDevice: "8021q"}
 
 // ChildSpec describes a child of a device. It is plain data, which the caller keeps in its ledger.
 type ChildSpec struct {
@@ -43,6 +44,7 @@ type ChildSpec struct {
 	Mode   string // one of Modes(Kind)
 	MAC    MAC    // "" for one derived from the key; in mode passthru "" is the parent's, and another is set on the parent
 	PKey   int    // of IPoIB; 0 for the parent's
+	Flag   string `json:",omitempty"` // of IPVlan: one of IPVlanFlags; "" for that which the parent's other children have
 }
 
 // CreateChild creates a child of a device, which is brought up if it is down, and stays up: without it a child has no
@@ -95,7 +97,7 @@ func (h *netdevs) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, err
 			return Netdev{}, err
 		}
 	}
-	l := NewLink{Name: id.createdName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.mac(), PKey: s.PKey}
+	l := NewLink{Name: id.createdName(), Kind: s.Kind, Mode: s.Mode, Parent: parent.Index, MAC: s.mac(), PKey: s.PKey, Flag: s.Flag}
 	if err := h.createWhenFree(ctx, l); err != nil {
 		op := fmt.Sprintf("make a child (%s, %s)", s.Kind, s.Mode)
 		return Netdev{}, &Error{Dev: parent.Name, Op: op, Err: explainCreate(s, err)}
@@ -292,3 +294,124 @@ func (h *netdevs) addPort(port ID, bond Netdev) error {
 // RemoveBond deletes a bond, and with it its child, in any namespace. Its ports are down then, with their own MAC and
 // MTU. It succeeds if the bond is gone.
 func (h *netdevs) RemoveBond(id ID) error { return h.removeCreated(id) }
+
+// vlanPrefix begins the keys of VLAN devices.
+const vlanPrefix = "vlan-"
+
+// VLANDeviceID returns the identity of the VLAN device that the plugin creates on a parent. A parent without a PCI address counts as
+// the same, after a reboot as well, if it has the same name.
+func VLANDeviceID(parent Netdev, vlan int) ID {
+	key := string(parent.ID)
+	if !parent.ID.IsPCI() {
+		key = parent.Name
+	}
+	return MadeID(fmt.Sprintf("%s%d-%s", vlanPrefix, vlan, key))
+}
+
+// vlanOn returns the parent, a PCI function or a name, and the VLAN of an ID of [VLANDeviceID]; 0 for any other ID.
+func (id ID) vlanOn() (parent string, vlan int) {
+	rest, ok := strings.CutPrefix(string(id), madePrefix+vlanPrefix)
+	number, parent, found := strings.Cut(rest, "-")
+	if vlan, err := strconv.Atoi(number); ok && found && err == nil {
+		return parent, vlan
+	}
+	return "", 0
+}
+
+// findVLANDirect finds a VLAN device under the name that it was created with.
+func (h *finder) findVLANDirect(id ID, parent string, vlan int) (n Netdev, ok bool) {
+	names := []string{parent}
+	if pci := ID(parent).PCI(); pci != "" {
+		names, _ = h.netdevsOf(pci) // otherwise it is looked for among all links
+	}
+	for _, name := range names {
+		l, err := h.kernel.LinkNamed(VLANName(name, vlan))
+		if err == nil && l.Alias == id.aliasMark() && id.mayBe(l) {
+			return Netdev{ID: id, Link: l}, true
+		}
+	}
+	return Netdev{}, false
+}
+
+// VLANName returns the name of a VLAN device on the parent of that name, such as eth0.100; or, if the kernel does not take one that long,
+// another that no other device has.
+func VLANName(parent string, vlan int) string {
+	const longest = 15
+	name := fmt.Sprintf("%s.%d", parent, vlan)
+	if len(name) > longest {
+		return uniqueName(name)
+	}
+	return name
+}
+
+// VLANOn returns the VLAN device on a parent, whoever has created it. Its ifindex is 0 if there is none in the host.
+func (h *netdevs) VLANOn(parent Netdev, vlan int) (Netdev, error) {
+	return h.look(VLANName(parent.Name, vlan), func(links []Link) (Netdev, error) {
+		for _, l := range links {
+			if l.isChildOf(parent.Index) && l.Kind == VLANDevice && l.VLAN == vlan {
+				return h.describe(l)
+			}
+		}
+		return Netdev{}, nil
+	})
+}
+
+// VLANParent returns the device that a VLAN device is on. The error matches ErrNotFound if that is not in the host.
+func (h *netdevs) VLANParent(n Netdev) (Netdev, error) {
+	return h.look(n.Name, func(links []Link) (Netdev, error) {
+		for _, l := range links {
+			if n.isChildOf(l.Index) {
+				return h.describe(l)
+			}
+		}
+		return Netdev{}, &Error{Dev: n.Name, Op: "find its parent", Err: ErrNotFound}
+	})
+}
+
+// CreateVLAN creates the VLAN device of [VLANDeviceID] on a parent and sets it up; the parent is brought up if it is down. The device has
+// a name of its own until it has the alias that says who has created it. CreateVLAN may be repeated, also after a crash: it completes
+// what is there. The error matches fs.ErrExist if another device has the name, or, in another namespace, the VLAN.
+func (h *netdevs) CreateVLAN(ctx context.Context, parent Netdev, vlan int) (Netdev, error) {
+	id, name := VLANDeviceID(parent, vlan), VLANName(parent.Name, vlan)
+	if !parent.Up {
+		if err := h.open(ctx, parent); err != nil {
+			return Netdev{}, err
+		}
+	}
+	n, err := h.Find(id)
+	if errors.Is(err, ErrAway) {
+		err = h.kernel.CreateLink(NewLink{Name: id.createdName(), Kind: VLANDevice, Parent: parent.Index, VLAN: vlan})
+		if errors.Is(err, ErrUnsupported) {
+			err = fmt.Errorf("%w; load its module: modprobe %s", err, modules[VLANDevice])
+		}
+		if err != nil {
+			return Netdev{}, &Error{Dev: parent.Name, Op: fmt.Sprintf("create a device for vlan %d", vlan), Err: err}
+		}
+		n, err = h.findCreated(id)
+	}
+	if err == nil {
+		n, err = h.prepareFound(n, "")
+	}
+	if err == nil && n.Name != name {
+		err = h.setLink(n, "rename to "+name, LinkName, Link{Name: name})
+	}
+	if err == nil && !n.Up {
+		n.Name = name
+		err = h.setUp(n, true)
+	}
+	if err != nil {
+		return Netdev{}, err
+	}
+	return h.Find(id)
+}
+
+// FollowMTU gives a device that the plugin has created the MTU of its parent.
+func (h *netdevs) FollowMTU(n, parent Netdev) error {
+	if n.MTU == parent.MTU {
+		return nil
+	}
+	return h.setLink(n, fmt.Sprintf("set mtu %d, as %s has", parent.MTU, parent.Name), LinkMTU, Link{MTU: parent.MTU})
+}
+
+// RemoveVLAN deletes a VLAN device that the plugin has created. It succeeds if the device is gone.
+func (h *netdevs) RemoveVLAN(id ID) error { return h.removeCreated(id) }

@@ -80,8 +80,11 @@ func (h *finder) whyAway(pci string) error {
 // and no other device can be meant.
 func (h *finder) findDirect(id ID) (n Netdev, ok bool) {
 	if id.isMade() {
+		if parent, vlan := id.vlanOn(); vlan != 0 {
+			return h.findVLANDirect(id, parent, vlan)
+		}
 		l, err := h.kernel.LinkNamed(id.createdName())
-		return Netdev{ID: id, Link: l}, err == nil && l.Alias == id.aliasMark() && isCreatedKind(l)
+		return Netdev{ID: id, Link: l}, err == nil && l.Alias == id.aliasMark() && id.mayBe(l)
 	}
 	l, err := h.kernel.LinkAt(id.index())
 	if err != nil {
@@ -98,7 +101,7 @@ func (h *finder) findDirect(id ID) (n Netdev, ok bool) {
 // and address, or by the name that it was created with.
 func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 	for _, l := range links {
-		if l.Alias != id.aliasMark() || id.isMade() && !isCreatedKind(l) {
+		if l.Alias != id.aliasMark() || id.isMade() && !id.mayBe(l) {
 			continue
 		}
 		if n, err := h.describe(l); err != nil || !n.ID.IsPCI() { // a container set that alias on a PCI device
@@ -106,7 +109,7 @@ func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 		}
 	}
 	for _, l := range links {
-		if id.isMade() && l.Name == id.createdName() && isCreatedKind(l) {
+		if id.isMade() && l.Name == id.createdName() && id.mayBe(l) {
 			return Netdev{ID: id, Link: l}, nil
 		}
 		if linkID(l) != id {
@@ -119,9 +122,14 @@ func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 	return Netdev{}, &Error{Dev: string(id), Err: because(ErrAway, "it is not in the host: gone, or in another network namespace")}
 }
 
-// isCreatedKind returns true if the plugin creates links of this kind. A container can give its device any alias: no
+// mayBe returns true if the plugin creates links such as l with this ID. A container can give its device any alias: no
 // other device may be deleted for that.
-func isCreatedKind(l Link) bool { return modules[l.Kind] != "" }
+func (id ID) mayBe(l Link) bool {
+	if _, vlan := id.vlanOn(); vlan != 0 || l.Kind == VLANDevice {
+		return l.Kind == VLANDevice && l.VLAN == vlan
+	}
+	return modules[l.Kind] != ""
+}
 
 // CheckIdentity refuses a netdev that is not the one that is found by its ID: one of several of a PCI function's port,
 // such as the ports of a NIC's switch in switchdev mode, which all belong to the function of the PF

@@ -8,7 +8,8 @@ import (
 	"slices"
 )
 
-// HostSubnets lists the subnets that the host has addresses in or routes to, sorted and without the default routes.
+// HostSubnets lists the subnets that the host has addresses in or routes to, sorted and without the default routes and those to
+// containers that the plugin has added.
 func (h *hostNetwork) HostSubnets() ([]netip.Prefix, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
@@ -20,7 +21,9 @@ func (h *hostNetwork) HostSubnets() ([]netip.Prefix, error) {
 	}
 	var cidrs []string
 	for _, r := range routes {
-		cidrs = append(cidrs, r.Dst)
+		if !r.announced() {
+			cidrs = append(cidrs, r.Dst)
+		}
 	}
 	for _, l := range links {
 		addrs, err := h.kernel.Addrs(l.Index)

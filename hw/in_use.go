@@ -216,32 +216,34 @@ func (h *hostUse) vfUse(n Netdev, _ []Link) (string, error) {
 	return "has vfs in use: " + taken, nil
 }
 
-// usedByHost returns true if the host uses a device itself: as a port, under an upper link, with configured addresses
-// or routes, or for a session. What the kernel configures on every link that is up does not count.
-func (h *hostNetwork) usedByHost(n Netdev) (bool, error) {
+// UsedByHost returns what the host itself uses a device for, in words that follow its name; "" if for nothing: as a port, under an upper
+// link, with configured addresses or routes, or for a session. What the kernel configures on every link that is up does not count.
+func (h *hostNetwork) UsedByHost(n Netdev) (string, error) {
 	links, err := h.kernel.Links()
 	if err != nil {
-		return false, &Error{Dev: n.Name, Op: "list links", Err: err}
+		return "", &Error{Dev: n.Name, Op: "list links", Err: err}
 	}
-	elsewhere, err := h.carriedElsewhere(n, links)
-	if err != nil || elsewhere != "" || len(n.neighbours(links)) > 0 {
-		return true, err
+	if uses := n.neighbours(links); len(uses) > 0 {
+		return uses[0], nil
+	}
+	if elsewhere, err := h.carriedElsewhere(n, links); err != nil || elsewhere != "" {
+		return elsewhere, err
 	}
 	addrs, err := h.kernel.Addrs(n.Index)
 	if err != nil {
-		return false, &Error{Dev: n.Name, Op: "list addresses", Err: err}
+		return "", &Error{Dev: n.Name, Op: "list addresses", Err: err}
+	}
+	if i := slices.IndexFunc(addrs, func(a Addr) bool { return !a.learnt() }); i >= 0 {
+		return "has address " + addrs[i].CIDR, nil
 	}
 	routes, err := h.kernel.Routes(n.Index)
 	if err != nil {
-		return false, &Error{Dev: n.Name, Op: "list routes", Err: err}
+		return "", &Error{Dev: n.Name, Op: "list routes", Err: err}
 	}
-	given := slices.ContainsFunc(addrs, func(a Addr) bool { return !a.learnt() }) ||
-		slices.ContainsFunc(routes, func(r Route) bool { return r.Protocol != routerAdvertised })
-	if given {
-		return true, nil
+	if i := slices.IndexFunc(routes, func(r Route) bool { return r.Protocol != routerAdvertised }); i >= 0 {
+		return "has route " + routes[i].Dst, nil
 	}
-	why, err := h.session(n, links)
-	return why != "", err
+	return h.session(n, links)
 }
 
 // learnt returns true if the kernel made an address from a router advertisement (net/ipv6/addrconf.c,

@@ -69,8 +69,14 @@ type Kernel interface {
 	// Routes lists the routes through a link in every table, without those that the kernel creates itself (proto
 	// kernel: connected, local, broadcast, multicast). Index 0 lists the routes of all links.
 	Routes(index int) ([]Route, error)
+	// RoutesIn lists the routes of a table that have a protocol number. The kernel leaves out the others, so that a host with a
+	// million routes of the internet is not asked for them all.
+	RoutesIn(table, protocol int) ([]Route, error)
 	// AddRoute adds a route; it succeeds if the route exists.
 	AddRoute(index int, r Route) error
+	// RemoveRoute removes a route through a link, as Routes lists it; it succeeds if there is none with its destination, table,
+	// metric and protocol.
+	RemoveRoute(index int, r Route) error
 	// Entries lists what administrators and programs have configured on a link, in an order in which it can be
 	// added again: the settings and VLANs of a bridge port, static entries of the bridge's forwarding database, qdiscs and
 	// classes, addresses, permanent neighbours, routes. Left out is what the kernel certainly makes again: the route to

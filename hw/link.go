@@ -42,6 +42,7 @@ type Link struct {
 	PortMAC     MAC // of a bond's port: the MAC that it had before, and gets back (IFLA_BOND_SLAVE_PERM_HWADDR); otherwise ""
 	Peer        int // IFLA_LINK: ifindex of the peer or parent, possibly in another namespace; 0 for none
 	XDP         XDP // programs that see each frame that arrives
+	VLAN        int // of a VLAN device: its VLAN, 0 if that is not one of 802.1Q
 }
 
 // A ForeignLink is a link in another network namespace.
@@ -63,18 +64,37 @@ const (
 	IPVlan  = "ipvlan"
 	Bond    = "bond"
 	IPoIB   = "ipoib"
+	// VLANDevice is a device that sends and receives the frames of one VLAN of its parent.
+	VLANDevice = "vlan"
 )
 
 // NewLink describes a link to create.
 type NewLink struct {
 	Name   string
-	Kind   string // Macvlan, IPVlan, Bond or IPoIB
+	Kind   string // Macvlan, IPVlan, Bond, IPoIB or VLANDevice
 	Parent int    // ifindex of the lower device; 0 for a bond
 	Mode   string // one of Modes(Kind); "" for the kernel's default
 	MAC    MAC    // "" for the kernel's choice; IPVlan and IPoIB have none of their own
 	MTU    int    // 0 for the kernel's choice
 	PKey   int    // of IPoIB; 0 for the parent's
 	First  int    // ifindex of the primary port of a bond in mode active-backup; 0 for none
+	VLAN   int    // of a VLANDevice, 1 to 4094
+	Flag   string // of an IPVlan: one of IPVlanFlags; "" leaves that of the lower device, which is one for all its children
+}
+
+// ipvlanFlags are the flags of ipvlans by their names in iproute2, with their numbers (include/uapi/linux/if_link.h, IPVLAN_F_*).
+var ipvlanFlags = map[string]uint16{"bridge": 0, "private": 1, "vepa": 2}
+
+// IPVlanFlags lists the flags that an ipvlan can be created with.
+func IPVlanFlags() []string { return slices.Sorted(maps.Keys(ipvlanFlags)) }
+
+// FlagNumber returns the kernel's number of an ipvlan's flag. The error matches ErrInvalid if there is none.
+func (l NewLink) FlagNumber() (uint16, error) {
+	number, ok := ipvlanFlags[l.Flag]
+	if !ok {
+		return 0, fmt.Errorf("flag %q of a %s: %w", l.Flag, l.Kind, ErrInvalid)
+	}
+	return number, nil
 }
 
 // linkModes are the modes of each kind of link by their names in iproute2, with their numbers (include/uapi/linux/if_link.h,
@@ -84,6 +104,8 @@ var linkModes = map[string]map[string]int{
 	IPVlan:  {"l2": 0, "l3": 1, "l3s": 2},
 	Bond:    {"active-backup": 1, "balance-xor": 2, "802.3ad": 4},
 	IPoIB:   {"datagram": 0, "connected": 1},
+
+	VLANDevice: {},
 }
 
 // Modes lists the modes that a kind of link can be created with.

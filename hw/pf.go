@@ -223,11 +223,11 @@ func (h *vfCount) DisableVFs(pf PF, was PFSnapshot) error {
 	}
 	down := !was.Up && pf.Up
 	if down {
-		used, err := h.usedByHost(pf.Netdev)
+		used, err := h.UsedByHost(pf.Netdev)
 		if err != nil {
 			return err
 		}
-		down = !used
+		down = used == ""
 	}
 	var errs []error
 	if pf.NumVFs > 0 {

@@ -27,6 +27,7 @@ func (d *Driver) Maintain(ctx context.Context) error {
 	for {
 		round, cancel := context.WithTimeout(ctx, roundTimeout)
 		err := d.maintain(round)
+		d.watchServers(round)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
@@ -289,7 +290,7 @@ func (al *allocator) prefetchOne(ctx context.Context, p *pool.Pool, h pool.Handl
 		if err := p.Load(ctx); err != nil {
 			return err
 		}
-		a, err := p.Allocate(ctx, lease, probe)
+		a, err := p.Allocate(ctx, lease, pool.AnyAddress, probe)
 		if err != nil {
 			return err
 		}

@@ -4,13 +4,11 @@
 // networks, and does not know the network driver. Packages:
 //
 //	ipamdrv ─> pool ─> option, addr      the allocator; the options of a pool; arithmetic
-//	        ─> dhcp                      the leases of DHCP servers
 //	        ─> node ─> pool              in a store that nodes share: outbox, prefetched addresses, the handles of this node
 //
 //	RequestPool ────> creator.request ─> Pool.Create or Join       one pool per request, unless it has a name: equal subnets are separate
 //	RequestAddress ─> allocator.request ─> pools.open ─> Pool.Allocate ─> lease in the store ─> answer
 //	ReleaseAddress ─> pools.releaseAddress ─> Pool.Release ─> lease removed, or replaced by a cooldown
-//	RenewLeases ────> servedLeases.renew ─> lease in the store       with the option dhcp; RequestAddress asks the server before it locks the pool
 //	Maintain ───────> flush of the outbox, prefetch, gc
 //
 // The store is the truth, and what a pool has cached a copy. A write has the condition that the pool's record is as cached; if it was changed,
@@ -30,9 +28,12 @@
 //
 // # Cooldown
 //
-// With the options quarantine and sticky a released address has a cooldown: its record stays, with another kind. An address in quarantine is
+// By the options quarantine and sticky a released address has a cooldown: its record stays, with another kind. An address in quarantine is
 // not allocated. An address that is kept for its container is allocated to another one if no other is left. After its cooldown an address is
 // free, and its record is removed with one of the next allocations.
+//
+// Unless the user says otherwise, an address is kept for an hour if the engine sent the container's name or MAC. That must not cost what the
+// user did not ask for: no request waits long for it while leases are still being read, and the number of kept addresses is limited.
 //
 // # Gateways
 //

@@ -55,6 +55,9 @@ func (m *modelPool) setOptions(options map[string]string) {
 		}
 	}
 	m.sticky, _ = time.ParseDuration(options["sticky"])
+	if options["sticky"] == "" && !m.lowest {
+		m.sticky = time.Hour
+	}
 }
 
 // resting returns true if a must not be given to another container yet; kept, if only because it is kept for its owner.
@@ -152,7 +155,7 @@ var subnets = [][2]string{
 
 // poolOptions are combinations of options of pools.
 var poolOptions = []map[string]string{
-	nil, {"reuse": "immediate"}, {"quarantine": "10s"}, {"sticky": "20s"}, {"quarantine": "10s", "sticky": "5s"},
+	nil, {"sticky": "off"}, {"reuse": "immediate"}, {"quarantine": "10s"}, {"sticky": "20s"}, {"quarantine": "10s", "sticky": "5s"},
 	{"quarantine": "10s", "sticky": "20s", "reuse": "immediate"},
 	{"exclude": "10.0.0.2-10.0.0.4,10.0.0.3-10.0.0.6,fd00::1-fd00::3,10.0.0.13-10.0.0.14"},
 }

@@ -56,7 +56,14 @@ func (ps *pools) inventedGateway(ctx context.Context, subnet netip.Prefix, gw ne
 // and later); "" for unknown. address is as this driver answered it, with its prefix length. If several pools gave the same, the last
 // request counts, which is that of the container that is being started. It asks no store: a start on a network of another IPAM driver
 // does not depend on this driver's.
-func (d *Driver) ContainerName(address string) string { return d.names.get(address) }
+func (d *Driver) ContainerName(address string) string { return d.names.get(address).name }
+
+// RequestedUnnamed reports whether the engine requested an address a short time ago without the name of the container: engines from 29 on
+// send it with every address of a container.
+func (d *Driver) RequestedUnnamed(address string) bool {
+	r := d.names.get(address)
+	return !r.since.IsZero() && r.name == ""
+}
 
 // nameTTL is how long the name of a container is remembered. The engine creates the endpoint at once after it has requested the address.
 const nameTTL = time.Minute
@@ -77,20 +84,18 @@ func (n *recentNames) put(address, name string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	maps.DeleteFunc(n.names, func(_ string, r recentName) bool { return time.Since(r.since) > nameTTL })
-	delete(n.names, address)
-	if name != "" {
-		n.names[address] = recentName{name, time.Now()}
-	}
+	n.names[address] = recentName{name, time.Now()}
 }
 
-func (n *recentNames) get(address string) string {
+// get returns what is known of an address, the zero value if it was not requested a short time ago.
+func (n *recentNames) get(address string) recentName {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	r := n.names[address]
 	if time.Since(r.since) > nameTTL {
-		return ""
+		return recentName{}
 	}
-	return r.name
+	return r
 }
 
 // remove forgets for whom an address of any prefix length was.

@@ -20,9 +20,10 @@ const (
 
 // An addressRequest is a request for an address.
 type addressRequest struct {
-	addr  netip.Addr // not valid: any
-	lease pool.Lease
-	share string // of a shared pool
+	addr   netip.Addr // not valid: any
+	lease  pool.Lease
+	share  string      // of a shared pool
+	choice pool.Choice // of any address
 }
 
 // newAddressRequest checks a request.
@@ -32,7 +33,7 @@ func newAddressRequest(r *ipam.RequestAddressRequest) (addressRequest, error) {
 	}
 	name := r.Options[optEndpointName]
 	mac := r.Options[netlabel.MacAddress]
-	q := addressRequest{lease: pool.Lease{V: pool.RecordVersion, Kind: pool.Any, Name: name[:min(len(name), maxName)],
+	q := addressRequest{choice: pool.AnyAddress, lease: pool.Lease{V: pool.RecordVersion, Kind: pool.Any, Name: name[:min(len(name), maxName)],
 		MAC: mac[:min(len(mac), maxMAC)], Since: time.Now().UTC(), Token: rand.Text()}}
 	if r.Address != "" {
 		var err error

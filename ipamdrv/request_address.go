@@ -17,10 +17,9 @@ import (
 
 // allocator handles requests for addresses.
 type allocator struct {
-	pools   *pools
-	probe   Prober
-	servers DHCP
-	gc      *gc
+	pools *pools
+	probe Prober
+	gc    *gc
 }
 
 // request leases an address of the pool with this handle, of its group, or of the prefetched ones.
@@ -38,11 +37,11 @@ func (al *allocator) requestOwn(ctx context.Context, handle string, q addressReq
 		if err != nil {
 			return "", fmt.Errorf("pool %.80q: request address: %w", handle, err)
 		}
-		if p.Served() && q.lease.Kind != pool.Gateway {
-			return al.requestServed(ctx, h, p, q)
-		}
 		got, err := al.fromPool(ctx, h, p, q)
-		if err = waitLoaded(ctx, err); !errors.Is(err, errLoaded) {
+		switch err = waitLoaded(ctx, err); {
+		case errors.Is(err, errUnread):
+			q.choice |= pool.Unread
+		case !errors.Is(err, errLoaded):
 			return got, err
 		}
 	}
@@ -57,18 +56,36 @@ type loadingError struct {
 // Unwrap returns the error of the pool.
 func (e *loadingError) Unwrap() error { return e.error }
 
-// errLoaded: the leases were read meanwhile, and the request can be tried again.
-var errLoaded = errors.New("loaded")
+var (
+	// errLoaded: the leases were read meanwhile, and the request can be tried again.
+	errLoaded = errors.New("loaded")
+	// errUnread: the leases were not read in time, and the request can be tried again without them.
+	errUnread = errors.New("not loaded yet")
+)
 
-// loadWait bounds the wait of a request for the leases of a pool; an engine waits some 10 seconds for an answer.
-const loadWait = 8 * time.Second
+const (
+	// loadWait bounds the wait of a request for the leases of a pool; an engine waits some 10 seconds for an answer.
+	loadWait = 8 * time.Second
+	// keptWait bounds the wait for the address that is kept for a container by default. It is long enough to read some 10,000 leases.
+	keptWait = time.Second
+)
 
-// waitLoaded waits, without the lock of the pool, if err says that its leases are being read. Then it returns errLoaded, or err if they are
-// not read in time. Other errors it returns.
+// waitLoaded waits, without the lock of the pool, if err says that its leases are being read. Then it returns errLoaded. If they are not read
+// in time, it returns errUnread if the request can do without, or else err. Other errors it returns.
 func waitLoaded(ctx context.Context, err error) error {
 	var loading *loadingError
 	if !errors.As(err, &loading) {
 		return err
+	}
+	if errors.Is(err, pool.ErrLoadingKept) {
+		bound := keptWait
+		if end, ok := ctx.Deadline(); ok { // the request itself needs the other half
+			bound = min(bound, time.Until(end)/2)
+		}
+		if !isClosedWithin(ctx, loading.loaded, bound) {
+			return errUnread
+		}
+		return errLoaded
 	}
 	ctx, cancel := context.WithTimeout(ctx, loadWait)
 	defer cancel()
@@ -182,13 +199,13 @@ func (al *allocator) noteLease(ctx context.Context, p *pool.Pool, a netip.Addr, 
 
 // allocateOnce is one attempt of allocate, by the kind of the request. added is false if the network had the address already.
 func allocateOnce(ctx context.Context, p *pool.Pool, q addressRequest, probe pool.Probe) (a netip.Addr, added bool, err error) {
-	switch {
-	case q.lease.Kind == pool.Gateway:
+	switch q.lease.Kind {
+	case pool.Gateway:
 		return p.AllocateGateway(ctx, q.addr, q.lease)
-	case q.lease.Kind == pool.Exact, q.lease.DHCP != nil:
+	case pool.Exact:
 		return q.addr, true, p.AllocateExact(ctx, q.addr, q.lease, probe)
 	}
-	a, err = p.Allocate(ctx, q.lease, probe)
+	a, err = p.Allocate(ctx, q.lease, q.choice, probe)
 	return a, true, err
 }
 

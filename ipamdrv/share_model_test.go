@@ -46,7 +46,7 @@ func TestSharedAgainstModel(t *testing.T) {
 // sharedAgainstModel is one run of random steps.
 func sharedAgainstModel(t *rapid.T, journal func() *journal.Journal) {
 	s := &sharedMachine{store: store.NewMemory(), held: map[netip.Addr][]string{}}
-	s.rests = rapid.SampledFrom([]map[string]string{nil, {"quarantine": "2s"}, {"sticky": "4s"},
+	s.rests = rapid.SampledFrom([]map[string]string{nil, {"sticky": "off"}, {"quarantine": "2s"}, {"sticky": "4s"},
 		{"quarantine": "2s", "sticky": "4s"}}).Draw(t, "rests")
 	for i := range s.nodes {
 		j := journal()

@@ -184,7 +184,7 @@ func TestNodeOf96a386d(t *testing.T) {
 		}
 		lan := "ipam/lease/" + pool("a.lan") + "/"
 		wantChanges(t, "the shared ledger", before, recordsOf(t, under), "+cluster/process/"+nodeID(t, own), "+cluster/seen/"+nodeID(t, own),
-			"+"+lan+"(prefetched)", "+"+lan+"(prefetched)", "-"+lan+was["a.lan.c3"], "-"+lan+given, lan+was["a.lan.c12"],
+			"+"+lan+"(prefetched)", "+"+lan+"(prefetched)", lan+was["a.lan.c3"], "-"+lan+given, lan+was["a.lan.c12"],
 			"-ipam/pool/"+pool("a.gone"), "ipam/lease/"+pool("a.private")+"/"+was["a.c1"])
 		prefetched := "node/reserve/" + was["a.lan"] + "/"
 		wantChanges(t, "its own ledger", ownBefore, recordsOf(t, own), append(handleKeys(ownBefore),

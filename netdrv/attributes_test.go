@@ -33,7 +33,10 @@ func (m *machine) runWith(container, network string, own map[string]any) error {
 	if err != nil {
 		return err
 	}
-	inside := join.InterfaceName.DstPrefix + "0"
+	inside, err := m.inside(join.InterfaceName)
+	if err != nil {
+		return err
+	}
 	m.where[container] = place{network, join.InterfaceName.SrcName, inside}
 	return m.kernel.MoveToNS(container, join.InterfaceName.SrcName, inside)
 }

@@ -20,7 +20,7 @@ func TestChildren(t *testing.T) {
 		mac     bool // the child has its own MAC, which is answered
 	}{
 		"macvlan": {"ens2", []string{"macvlan_mode=private"}, true},
-		"ipvlan":  {"ens2", []string{"ipvlan_mode=l3s"}, false},
+		"ipvlan":  {"ens2", []string{"ipvlan_mode=l3s", "ipvlan_flag=private"}, false},
 		"ipoib":   {"ib0", []string{"ipoib_mode=connected", "pkey=0x7"}, false},
 	} {
 		t.Run(mode, func(t *testing.T) {
@@ -116,7 +116,7 @@ func TestChildParent(t *testing.T) {
 		m.kernel.AddPF(hwtest.PF{Name: "hosted", PCI: "0000:07:00.0", Up: true})
 		m.kernel.AddLink(hw.Link{Name: "mv0", Kind: hw.Macvlan, Peer: m.kernel.Link("hosted").Index})
 		m.mustCreate("macvlans", "netdevice=ens2", "mode=macvlan")
-		m.mustCreate("ipvlans", "netdevice=bond0", "mode=ipvlan", "ipvlan_mode=l3")
+		m.mustCreate("ipvlans", "netdevice=bond0", "mode=ipvlan", "ipvlan_mode=l3", "ipvlan_flag=vepa")
 		m.mustCreate("vfs", "netdevice=ens1f0")
 		m.mustCreate("besides", "netdevice=ens1f0", "mode=macvlan")
 		before := m.kernel.String()
@@ -126,6 +126,8 @@ func TestChildParent(t *testing.T) {
 			{"netdevice=bond0 mode=macvlan", "option mode: bond0 has ipvlan children for network ipvlans, and a device cannot have both kinds" +
 				left("ipvlans")},
 			{"netdevice=bond0 mode=ipvlan", "option ipvlan_mode: must be l3, as network ipvlans has it on bond0: " +
+				"a device has one for all its children" + left("ipvlans")},
+			{"netdevice=bond0 mode=ipvlan ipvlan_mode=l3 ipvlan_flag=private", "option ipvlan_flag: must be vepa, as network ipvlans has it on bond0: " +
 				"a device has one for all its children" + left("ipvlans")},
 			{"netdevice=ens2 mode=passthrough", "option netdevice: ens2 is used by network macvlans" + left("macvlans")},
 			{"netdevice=ens3 mode=macvlan", "option netdevice: ens3 is a port of bond0, which takes its frames; say netdevice=bond0"},

@@ -141,9 +141,20 @@ func scenarios() map[string]scenario {
 			hardware: func(m *machine) { bond(m, false) },
 			run:      container("netdevice=bond0", "mode=passthrough", "mtu=9000"),
 		},
-		"macvlan": {hardware: nic, run: container("netdevice=ens2", "mode=macvlan")},
-		"ipvlan":  {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "mtu=1400")},
-		"ipoib":   {hardware: ipoib, run: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
+		"macvlan":           {hardware: nic, run: container("netdevice=ens2", "mode=macvlan")},
+		"ipvlan":            {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "mtu=1400")},
+		"ipvlan in mode l3": {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "ipvlan_mode=l3")},
+		"ipvlan in mode l3, whose subnet is announced": {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "ipvlan_mode=l3",
+			"announce=subnet")},
+		"macvlan on a vlan": {hardware: nic, run: container("netdevice=ens2", "mode=macvlan", "vlan=100")},
+		"ipvlan on a vlan of a device without a pci address": {
+			hardware: func(m *machine) {
+				m.kernel.AddVeth("tap0", "tap1")
+				m.must(m.kernel.SetLink(m.kernel.Link("tap0").Index, hw.LinkUp, hw.Link{Up: true}))
+			},
+			run: container("netdevice=tap0.7", "mode=ipvlan"),
+		},
+		"ipoib": {hardware: ipoib, run: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
 	}
 }
 
@@ -199,6 +210,7 @@ func TestCrashAtEveryTransaction(t *testing.T) {
 	for name, l := range scenarios() {
 		for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
 			for k, again := 1, true; again; k++ {
+				again = false // unless the subtest runs: it may be filtered out
 				t.Run(fmt.Sprintf("%s/%s/%d", name, fate, k), func(t *testing.T) {
 					var crash *storetest.Crash
 					again = recovers(t, l, func(m *machine) {
@@ -240,6 +252,7 @@ func TestCrashAtEveryKernelCall(t *testing.T) {
 	t.Parallel()
 	for name, l := range scenarios() {
 		for k, again := 0, true; again; k++ {
+			again = false // unless the subtest runs: it may be filtered out
 			t.Run(fmt.Sprintf("%s/%d", name, k), func(t *testing.T) {
 				var dead atomic.Bool
 				again = recovers(t, l, func(m *machine) {
@@ -263,6 +276,7 @@ func TestFailureAtEveryKernelCall(t *testing.T) {
 	t.Parallel()
 	for name, l := range scenarios() {
 		for k, again := 1, true; again; k++ {
+			again = false // unless the subtest runs: it may be filtered out
 			t.Run(fmt.Sprintf("%s/%d", name, k), func(t *testing.T) {
 				var m0 *machine
 				last := 0
@@ -282,6 +296,7 @@ func TestFailureAtEveryKernelCall(t *testing.T) {
 func TestCrashWhileBinding(t *testing.T) {
 	t.Parallel()
 	for k, again := 0, true; again; k++ {
+		again = false // unless the subtest runs: it may be filtered out
 		t.Run(fmt.Sprint(k), func(t *testing.T) {
 			story(t, func(m *machine) {
 				pf := igb()
@@ -330,6 +345,7 @@ func TestStartAfterCrash(t *testing.T) {
 	for _, udevAfter := range []time.Duration{0, 100 * time.Millisecond, 5 * time.Second} {
 		for _, pause := range []time.Duration{0, 120 * time.Millisecond, 2 * time.Second} {
 			for k, again := 0, true; again; k++ {
+				again = false // unless the subtest runs: it may be filtered out
 				t.Run(fmt.Sprintf("%s/%s/%d", udevAfter, pause, k), func(t *testing.T) {
 					story(t, func(m *machine) {
 						boundVFs(m, udevAfter)

@@ -7,7 +7,7 @@
 //	Join              its name is answered; the engine moves it into the container                    ready -> lent
 //	Leave             nothing: the device is still in the container
 //	DeleteEndpoint    it is awaited, restored from the snapshot and verified                          lent -> freeing -> free
-//	DeleteNetwork     VFs that the plugin created are removed with the last network of their PF
+//	DeleteNetwork     VFs and VLAN devices that the plugin created are removed with the last network of their PF or device
 //
 // CONTRIBUTING.md has a docker run on an sriov network and the end of its container, function by function.
 //
@@ -17,6 +17,7 @@
 //	option      what users give: text to values to specs of hw
 //	mode        what a container gets: a VF, a bond of VFs, a whole device or a child
 //	vfpool      PFs and VFs: find, create, remove, select
+//	hostdev     devices that the plugin creates in the host for networks: VLAN devices
 //	alloc       allocations: their states, and which container had which device
 //	engineview  what the engine still knows
 //	ledger      records of networks and endpoints

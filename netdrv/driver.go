@@ -14,6 +14,7 @@ import (
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
+	"github.com/mellanox/passthrough/netdrv/hostdev"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/mode"
 	"github.com/mellanox/passthrough/netdrv/option"
@@ -34,6 +35,9 @@ type Config struct {
 	// ContainerName returns the name of the container that has just been given an address, which has a prefix length, as the engine told
 	// the IPAM driver; "" if unknown. It must not wait for anything: every endpoint of every network asks it.
 	ContainerName func(address string) string
+	// RequestedUnnamed reports whether the engine has just requested an address, which has a prefix length, of the IPAM driver without the
+	// name of the container, as engines before 29 do. It must not wait for anything.
+	RequestedUnnamed func(address string) bool
 	// BindPool is called with each pool that a new network got, its gateway and its auxiliary addresses, as the engine calls them. unused is
 	// true if containers do not get the gateway.
 	BindPool func(ctx context.Context, network, space, pool, gateway string, aux []string, unused bool)
@@ -77,21 +81,23 @@ func New(c Config) (*Driver, error) {
 			return by
 		}}
 	pool := &vfpool.Pool{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Counters: counters}
+	vlans := &hostdev.VLANs{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Pool: pool, Counters: counters}
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
-		Allocations: allocs})
+		Allocations: allocs, VLANs: vlans})
 	release := &releaser{allocs: allocs, modes: modes}
+	announcer := &announcer{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters}
 	changed := &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters,
 		warned: map[hw.ID]map[hw.VFAttr]string{}}
 	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
-		releaser: release, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed,
+		releaser: release, announcer: announcer, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed,
 		wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
-		reconciler: reconciler,
+		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer,
 		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, nudge: reconciler.nudge,
 			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
-		pool: pool, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
+		pool: pool, vlans: vlans, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
 	reconciler.removeUnneeded = networks.removeUnneeded
 	return &Driver{networks, endpoints, reconciler, engine, counters, c.BindPool}, nil
 }
@@ -193,7 +199,7 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointReq
 }
 
 // Join answers the current name of the device, and the gateways.
-func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinResponse, error) {
+func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*JoinResponse, error) {
 	return d.endpoints.join(ctx, r)
 }
 

@@ -31,7 +31,10 @@ type endpoints struct {
 	allocs        *alloc.Table
 	attacher      *attacher
 	reconciler    *reconciler
+	announcer     *announcer
 	containerName func(address string) string // may be nil
+	// requestedUnnamed may be nil; see Config.
+	requestedUnnamed func(address string) bool
 }
 
 // create attaches a device to a new endpoint. For an endpoint that exists it answers from the ledger.
@@ -56,6 +59,9 @@ func (x *endpoints) create(ctx context.Context, r *plugin.CreateEndpointRequest)
 	if err != nil {
 		return e, err
 	}
+	if err := x.checkIfname(req.Options.Ifname, r.Interface); err != nil {
+		return e, err
+	}
 	if err := x.awaitDrivers(ctx, req.Network); err != nil {
 		return e, err
 	}
@@ -64,7 +70,7 @@ func (x *endpoints) create(ctx context.Context, r *plugin.CreateEndpointRequest)
 		e.Subnets = subnetsOf(req.Network.Pools, i.Address, i.AddressIPv6)
 		e.Addrs = addressesOf(i)
 	}
-	e.Prefix = req.Options.Prefix
+	e.Prefix, e.Ifname = req.Options.Prefix, req.Options.Ifname
 	for _, text := range option.Unserved(r.Options) {
 		x.log.Warn("not served: "+text, zap.String("network", ledger.ShortID(e.Network)), zap.String("endpoint", ledger.ShortID(e.ID)))
 	}
@@ -90,7 +96,7 @@ func (x *endpoints) request(ctx context.Context, r *plugin.CreateEndpointRequest
 		return nil, err
 	}
 	return &mode.Request{Network: n, Options: o, Endpoint: r.EndpointID, Container: x.nameOf(r.Interface),
-		Address: cmp.Or(addressesOf(r.Interface)...)}, nil
+		Address: cmp.Or(addressesOf(r.Interface)...), Addresses: addressesOf(r.Interface)}, nil
 }
 
 // containerOptions returns the network's values, overridden by what the user gave for this container: --mac-address and driver-opt.
@@ -172,7 +178,7 @@ func (x *endpoints) awaitDrivers(ctx context.Context, n ledger.Network) error {
 }
 
 // join answers where the engine finds the endpoint's device.
-func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.JoinResponse, error) {
+func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinResponse, error) {
 	if err := checkIDs(r.NetworkID, r.EndpointID); err != nil {
 		return nil, err
 	}
@@ -222,8 +228,11 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*plugin.Jo
 	if err != nil {
 		return nil, notMoved(err)
 	}
-	res := &plugin.JoinResponse{InterfaceName: plugin.InterfaceName{SrcName: dev.Name, DstPrefix: e.Rec.Prefix}}
-	gateways(n, o, e.Rec, res)
+	if err := x.announcer.announce(ctx, a); err != nil {
+		return nil, err
+	}
+	res := &JoinResponse{InterfaceName: interfaceName(dev.Name, e.Rec)}
+	gateways(n, o, e.Rec, &res.JoinResponse)
 	return res, nil
 }
 
@@ -262,6 +271,10 @@ func (x *endpoints) delete(ctx context.Context, nid, eid string, timeout time.Du
 	}
 	if err := x.allocs.Advance(ctx, a, alloc.Freeing, ledger.Del(e.KV.Key)); err != nil {
 		return err
+	}
+	if err := x.announcer.withdraw(ctx, a); err != nil {
+		x.log.Warn("routes not withdrawn yet", append(a.Fields(), zap.NamedError("err", err))...)
+		x.reconciler.nudge()
 	}
 	x.reconciler.awaitReturn(ctx, a, timeout)
 	return nil

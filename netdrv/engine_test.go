@@ -33,6 +33,8 @@ type machine struct {
 	log    *zap.Logger
 	// inventedGateway is the answer of the IPAM driver.
 	inventedGateway func(ctx context.Context, pool, gateway string) bool
+	takesIfname     bool                // the engine is 29.8 or newer
+	unnamed         map[string]bool     // addresses that the engine requested without a name
 	devices         map[string][]string // names that the operator has given
 	containerNames  map[string]string   // that the IPAM driver knows, by address
 	forgotten       forgotten
@@ -71,8 +73,9 @@ func (m *machine) startOn(s store.Store, k hw.Kernel) {
 		InventedGateway: func(ctx context.Context, pool, gateway string) bool {
 			return m.inventedGateway != nil && m.inventedGateway(ctx, pool, gateway)
 		},
-		Devices:       func() (map[string][]string, error) { return m.devices, nil },
-		ContainerName: func(address string) string { return m.containerNames[address] },
+		Devices:          func() (map[string][]string, error) { return m.devices, nil },
+		ContainerName:    func(address string) string { return m.containerNames[address] },
+		RequestedUnnamed: func(address string) bool { return m.unnamed[address] },
 		AddressesForgotten: func(network string, addresses []string) {
 			m.forgotten.add(network + " " + strings.Join(addresses, " "))
 		},
@@ -135,7 +138,7 @@ func (m *machine) remove(id string) error {
 func endpoint(container string) string { return container + "-endpoint-0123456789" }
 
 // attach calls CreateEndpoint and Join.
-func (m *machine) attach(container, network string, i plugin.EndpointInterface) (*plugin.JoinResponse, string, error) {
+func (m *machine) attach(container, network string, i plugin.EndpointInterface) (*netdrv.JoinResponse, string, error) {
 	ctx, cancel := m.call()
 	defer cancel()
 	res, err := m.driver.CreateEndpoint(ctx, &plugin.CreateEndpointRequest{NetworkID: network,
@@ -167,12 +170,27 @@ func (m *machine) run(container, network string, mac ...string) (source, hwaddr 
 		return "", "", err
 	}
 	source = join.InterfaceName.SrcName
-	inside := join.InterfaceName.DstPrefix + "0"
+	inside, err := m.inside(join.InterfaceName)
+	if err != nil {
+		return "", "", err
+	}
 	if err := m.kernel.MoveToNS(container, source, inside); err != nil {
 		return "", "", err
 	}
 	m.where[container] = place{network, source, inside}
 	return m.ownName(container, source), hwaddr, nil
+}
+
+// inside returns the name that the engine gives a device in the container (libnetwork/osl/interface_linux.go, createInterface).
+func (m *machine) inside(names netdrv.InterfaceName) (string, error) {
+	name := names.DstPrefix + "0"
+	if m.takesIfname && names.DstName != "" {
+		name = names.DstName
+	}
+	if len(name) > 15 { // IFNAMSIZ less one
+		return "", fmt.Errorf("error renaming interface %q to %q: numerical result out of range", names.SrcName, name)
+	}
+	return name, nil
 }
 
 // ownName returns the name that a container's device had in the host before it was handed over as source.

@@ -13,6 +13,7 @@ import (
 	plugin "github.com/docker/go-plugins-helpers/network"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -181,9 +182,9 @@ func TestGoesOnFromVersion1(t *testing.T) {
 			"vf 3 of ens1f0 (0000:01:10.6) is held by endpoint ready-endpoi of network vfs (waited 6s)")
 		join, err := m.join("ready", "vfs")
 		m.must(err)
-		if diff := cmp.Diff(&plugin.JoinResponse{
-			InterfaceName: plugin.InterfaceName{SrcName: "pt8b594a8a6a90", DstPrefix: "hw"},
-			Gateway:       "10.0.0.1", GatewayIPv6: "2001:db8:1::1",
+		if diff := cmp.Diff(&netdrv.JoinResponse{
+			InterfaceName: netdrv.InterfaceName{SrcName: "pt8b594a8a6a90", DstPrefix: "hw"},
+			JoinResponse:  plugin.JoinResponse{Gateway: "10.0.0.1", GatewayIPv6: "2001:db8:1::1"},
 		}, join); diff != "" {
 			t.Errorf("join:\n%s", diff)
 		}

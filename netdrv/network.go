@@ -13,6 +13,7 @@ import (
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
+	"github.com/mellanox/passthrough/netdrv/hostdev"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/mode"
@@ -31,6 +32,7 @@ type networks struct {
 	engine          *engineview.View
 	modes           *mode.Set
 	pool            *vfpool.Pool
+	vlans           *hostdev.VLANs
 	endpoints       *endpoints
 	inventedGateway func(ctx context.Context, pool, gateway string) bool // may be nil
 	nudge           func()                                               // wakes the reconciler
@@ -149,8 +151,8 @@ func (x *networks) add(ctx context.Context, cond store.Cond, rec ledger.Network,
 		}
 		_, err = ledger.Commit(ctx, x.store, cond, ledger.Put(ledger.NetworkKey(rec.ID), rec))
 	}
-	if err != nil { // VFs that were created for it are not needed
-		return errors.Join(err, x.removeVFs(context.WithoutCancel(ctx), rec.Devices))
+	if err != nil { // what was created for it is not needed
+		return errors.Join(err, x.vlans.RemoveUnneeded(context.WithoutCancel(ctx)), x.removeVFs(context.WithoutCancel(ctx), rec.Devices))
 	}
 	return nil
 }
@@ -243,6 +245,9 @@ func (x *networks) deleteLocked(ctx context.Context, nid string) error {
 	}
 	if err := x.removeRecord(ctx, r); err != nil {
 		return err
+	}
+	if err := x.vlans.RemoveUnneeded(context.WithoutCancel(ctx)); err != nil {
+		return fmt.Errorf("network %s: it is removed, but %w", ledger.ShortID(nid), err)
 	}
 	if err := x.removeVFs(context.WithoutCancel(ctx), r.Rec.Devices); err != nil {
 		return fmt.Errorf("network %s: it is removed, but vfs that the plugin created stay until they can be removed: %w", ledger.ShortID(nid), err)

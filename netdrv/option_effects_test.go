@@ -20,8 +20,9 @@ var effects = map[string]string{
 	"vlan": "7", "vlan_qos": "3", "vlan_proto": "802.1ad", "privileged": "yes", "spoofchk": "no", "trust": "yes", "link_state": "enable",
 	"min_tx_rate": "10", "max_tx_rate": "100", "mac": "02:00:00:00:00:42", "guid": "02:c9:03:00:00:a1:b2:c4", "mtu": "1400", "txqlen": "500",
 	"promisc": "yes", "allmulti": "yes", "queues": "1", "ring_rx": "512", "ring_tx": "512", "ethtool": "gro=off", "cores": "3",
-	"vf": "2", "vfs": "2-3", "policy": "pack", "numa": "1", "numvfs": "3", "prefix": "net", "macvlan_mode": "private", "ipvlan_mode": "l3",
+	"vf": "2", "vfs": "2-3", "policy": "pack", "numa": "1", "numvfs": "3", "prefix": "net", "ifname": "fab7", "macvlan_mode": "private", "ipvlan_mode": "l3", "ipvlan_flag": "vepa",
 	"ipoib_mode": "connected", "pkey": "0x8005", "gateway": "auto",
+	"announce": "subnet",
 }
 
 // effectNetworks are what a network can be of.
@@ -93,6 +94,9 @@ func TestEveryOptionHasAnEffect(t *testing.T) {
 			}
 			if slices.Contains([]string{"vlan_qos", "vlan_proto"}, o.Name) && strings.Contains("sriov bond", name) {
 				network = append(slices.Clone(network), "vlan=7")
+			}
+			if o.Name == "announce" && name == "ipvlan" {
+				network = append(slices.Clone(network), "ipvlan_mode=l3")
 			}
 			plain := strings.Join(network, " ")
 			if without[plain] == "" {

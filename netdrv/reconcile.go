@@ -37,8 +37,8 @@ const (
 )
 
 // A reconciler finishes what a crash, a lost call or a slow kernel has left open: it frees the devices of orphans, tries quarantined ones
-// again, removes stale networks and VFs that are not needed any more, and creates missing ones. It never acts on a fact that it could
-// not find out.
+// again, removes stale networks and VFs that are not needed any more, creates missing ones, and repairs announced routes. It never acts
+// on a fact that it could not find out.
 type reconciler struct {
 	host     *hw.Host
 	store    store.Store
@@ -49,7 +49,8 @@ type reconciler struct {
 	engine   *engineview.View
 	wake     chan struct{} // has a message if there is something to finish
 
-	releaser *releaser
+	releaser  *releaser
+	announcer *announcer
 	// addressesForgotten is told the addresses of an endpoint that was removed because the engine forgot it; it may be nil.
 	addressesForgotten func(network string, addresses []string)
 	// removeUnneeded removes stale networks, and VFs that are not needed any more. The caller holds the lock of all networks.
@@ -139,6 +140,7 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 			next = min(next, due)
 		}
 	}
+	r.logOnce(ctx, "announced routes", r.announcer.reconcile(ctx))
 	next = min(next, r.changedVFs.pass(ctx, held))
 	removeBusy, removeErr := r.cleanUp(ctx)
 	createBusy, createErr := r.vfs.Run(ctx)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -29,7 +30,7 @@ func (m *machine) createEndpoint(container, network string, i plugin.EndpointInt
 }
 
 // join calls Join.
-func (m *machine) join(container, network string) (*plugin.JoinResponse, error) {
+func (m *machine) join(container, network string) (*netdrv.JoinResponse, error) {
 	ctx, cancel := m.call()
 	defer cancel()
 	return m.driver.Join(ctx, &plugin.JoinRequest{NetworkID: network, EndpointID: endpoint(container)})

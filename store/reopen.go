@@ -83,9 +83,13 @@ func permanent(err error) bool { return errors.Is(err, ErrCorrupt) || errors.Is(
 func (r *Reopening) store(ctx context.Context) Store {
 	select {
 	case <-r.tried:
-	case <-ctx.Done():
-		return Unavailable(fmt.Errorf("the plugin is still opening its ledger: %w; try again", context.Cause(ctx)))
 	case <-r.ctx.Done():
+	case <-ctx.Done():
+		select {
+		case <-r.tried: // the store says what it does with a context that has ended
+		default:
+			return Unavailable(fmt.Errorf("the plugin is still opening its ledger: %w; try again", context.Cause(ctx)))
+		}
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -137,6 +141,9 @@ func (r *Reopening) Schema(ctx context.Context) (int, error) { return Schema(ctx
 
 // RaiseSchema implements [Gate] if the store does.
 func (r *Reopening) RaiseSchema(ctx context.Context) error { return RaiseSchema(ctx, r.store(ctx)) }
+
+// Servers implements [Served] if the store does.
+func (r *Reopening) Servers(ctx context.Context) []ServerStatus { return Servers(ctx, r.store(ctx)) }
 
 // Watermark implements [RollbackDetector] if the store does.
 func (r *Reopening) Watermark() []byte {

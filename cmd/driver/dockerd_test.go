@@ -30,6 +30,7 @@ type attached struct {
 	mac            string // that the engine sets in the container; "" if it sets none
 	sandbox        string
 	source, prefix string // what Join has answered
+	name           string // likewise: the exact one
 	inside         string // name of the device in the container
 }
 
@@ -57,7 +58,7 @@ type reply struct {
 	GwAllocChecker bool
 
 	Interface             *face
-	InterfaceName         struct{ SrcName, DstPrefix string }
+	InterfaceName         struct{ SrcName, DstPrefix, DstName string }
 	Gateway, GatewayIPv6  string
 	DisableGatewayService bool
 
@@ -145,6 +146,7 @@ func (d dockerd) takeJoin(q *request, a *reply) error {
 		return errors.New("no such endpoint")
 	}
 	e.sandbox, e.source, e.prefix = path.Base(q.SandboxKey), a.InterfaceName.SrcName, a.InterfaceName.DstPrefix
+	e.name = a.InterfaceName.DstName
 	links, err := d.kernel.Links()
 	if err != nil {
 		return err
@@ -205,8 +207,8 @@ func (d dockerd) move(endpoint, inside string) error {
 	if e == nil || e.source == "" {
 		return errors.New("nothing has joined")
 	}
-	if !strings.HasPrefix(inside, e.prefix) || len(inside) != len(e.prefix)+1 {
-		return fmt.Errorf("Join has answered the prefix %q", e.prefix)
+	if inside != e.name && (!strings.HasPrefix(inside, e.prefix) || len(inside) != len(e.prefix)+1) {
+		return fmt.Errorf("Join has answered the prefix %q and the name %q", e.prefix, e.name)
 	}
 	if err := d.kernel.MoveToNS(e.sandbox, e.source, inside); err != nil {
 		return err

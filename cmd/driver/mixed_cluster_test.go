@@ -148,12 +148,12 @@ func TestMixedReleases(t *testing.T) {
 	m.finalize(a)
 }
 
-// outage has an old node give prefetched addresses while etcd is away, and its successor of this release write them down.
-func (m *mixedCluster) outage(n *node) {
-	m.Helper()
-	etcd := m.etcd.Client(m.T)
-	err := retry.Poll(m.Context(), 100*time.Millisecond, 2*time.Minute, func() (bool, error) { // each of three nodes has two addresses ahead
-		resp, err := etcd.Get(m.Context(), "/unique/r/ipam/lease/", clientv3.WithPrefix())
+// awaitPrefetched waits until so many addresses are prefetched by all nodes.
+func awaitPrefetched(t *testing.T, c *etcdtest.Cluster, want int) {
+	t.Helper()
+	etcd := c.Client(t)
+	err := retry.Poll(t.Context(), 100*time.Millisecond, 2*time.Minute, func() (bool, error) {
+		resp, err := etcd.Get(t.Context(), "/unique/r/ipam/lease/", clientv3.WithPrefix())
 		if err != nil {
 			return false, err
 		}
@@ -161,11 +161,17 @@ func (m *mixedCluster) outage(n *node) {
 		for _, kv := range resp.Kvs {
 			ahead += strings.Count(string(kv.Value), `"kind":"reserve"`)
 		}
-		return ahead == 6, nil
+		return ahead == want, nil
 	})
 	if err != nil {
-		m.Error("the nodes prefetch no addresses: ", err)
+		t.Errorf("%d prefetched addresses: %v", want, err)
 	}
+}
+
+// outage has an old node give prefetched addresses while etcd is away, and its successor of this release write them down.
+func (m *mixedCluster) outage(n *node) {
+	m.Helper()
+	awaitPrefetched(m.T, m.etcd, 6) // each of three nodes has two
 	m.etcd.Members[0].Cut()
 	call := m.engines.log.Now()
 	answer := n.until("IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q}`, n.pool)) // the first may find out too late that etcd is away

@@ -1,11 +1,14 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -55,7 +58,30 @@ func nodesCommand(ctx context.Context, cfg config, _ []string) (err error) {
 		}
 		_, _ = fmt.Fprintf(out, "%s\t%s\t%d\t%s\t%s\n", n.ID, n.Name, handles[n.ID], state, seen)
 	}
-	return errors.Join(out.Flush(), printSchema(ctx, os.Stdout, shared))
+	return errors.Join(out.Flush(), printServers(ctx, os.Stdout, shared), printSchema(ctx, os.Stdout, shared))
+}
+
+// printServers prints a line for each etcd member: version, size of its database in MiB, and its alarms or why it does not answer.
+func printServers(ctx context.Context, w io.Writer, shared store.Store) error {
+	out := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	_, _ = fmt.Fprintln(out, "\nETCD\tVERSION\tDATABASE\tIN USE\tQUOTA\tSTATE") // Flush returns its error
+	for _, s := range store.Servers(ctx, shared) {
+		if s.Err != nil {
+			_, _ = fmt.Fprintf(out, "%s\t-\t-\t-\t-\t%v\n", s.Endpoint, s.Err)
+			continue
+		}
+		_, _ = fmt.Fprintf(out, "%s\t%s\t%s\t%s\t%s\t%s\n", s.Endpoint, s.Version, mib(s.Size), mib(s.InUse), mib(s.Quota),
+			cmp.Or(strings.Join(s.Alarms, ","), "ok"))
+	}
+	return out.Flush()
+}
+
+// mib returns a size in MiB, "-" for one that is not known.
+func mib(bytes int64) string {
+	if bytes == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f MiB", float64(bytes)/(1<<20))
 }
 
 // ago returns the time since a node was seen, by this host's clock.

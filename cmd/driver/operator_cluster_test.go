@@ -8,9 +8,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"go.etcd.io/etcd/api/v3/mvccpb"
+	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
@@ -62,7 +66,7 @@ func TestForgetCommand(t *testing.T) {
 	if err != nil {
 		t.Errorf("the nodes were not seen: %v\n%s", err, list)
 	}
-	if lines := strings.Split(strings.TrimSpace(list), "\n"); len(lines) != 3 {
+	if nodes, _, _ := strings.Cut(list, "\n\n"); strings.Count(nodes, "\n") != 2 { // the head and two nodes; then the etcd members
 		t.Fatalf("nodes:\n%s", list)
 	}
 	lost.end()
@@ -195,4 +199,62 @@ func TestReleaseWhileEtcdIsAway(t *testing.T) {
 	c.Await()
 	ask := fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, other.pool, addr)
 	other.until("IpamDriver.RequestAddress", ask)
+}
+
+// TestNoSpace: while etcd refuses writes because its quota is used up, addresses are released there and prefetched ones are given, a request
+// that needs etcd fails with the remedy, and the operator is told. After the remedy everything goes on.
+func TestNoSpace(t *testing.T) {
+	c := etcdtest.Start(t, 1, "--quota-backend-bytes=8388608")
+	n, rich := newNode(t, c, 0, `{"pool":"lan"}`), newNode(t, c, 1, `{"pool":"ahead","prefetch":"1"}`)
+	addr, ok := n.ask()
+	if !ok {
+		t.Fatal("no address")
+	}
+	if _, ok := rich.ask(); !ok { // a pool that is used has prefetched addresses
+		t.Fatal("no address")
+	}
+	awaitPrefetched(t, c, 1)
+	c.FillUp()
+	if answer, ok := n.call("IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q}`, n.pool)); ok ||
+		!strings.Contains(answer["Err"], "compact and defragment etcd or raise its quota, then disarm its alarm") {
+		t.Errorf("request of an address: %v", answer)
+	}
+	if got, ok := rich.ask(); !ok {
+		t.Errorf("request of a prefetched address: %s", got)
+	}
+	n.release(addr)
+	wantLease(t, c, addr, false)
+	wantNodes(t, c, "NOSPACE")
+	c.MakeSpace()
+	wantNodes(t, c, "ok")
+	got := n.until("IpamDriver.RequestAddress", fmt.Sprintf(`{"PoolID":%q,"Address":%q}`, n.pool, addr))
+	if !strings.HasPrefix(got["Address"], addr+"/") {
+		t.Errorf("after the remedy: %v", got)
+	}
+}
+
+// wantLease waits until etcd has a lease of an address, or none.
+func wantLease(t *testing.T, c *etcdtest.Cluster, addr string, want bool) {
+	t.Helper()
+	client := c.Client(t)
+	err := retry.Poll(t.Context(), 50*time.Millisecond, 30*time.Second, func() (bool, error) {
+		r, err := client.Get(t.Context(), "/unique/r/ipam/lease/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
+		if err != nil {
+			return false, err
+		}
+		has := slices.ContainsFunc(r.Kvs, func(kv *mvccpb.KeyValue) bool { return strings.HasSuffix(string(kv.Key), "/"+addr) })
+		return has == want, nil
+	})
+	if err != nil {
+		t.Errorf("lease of %s in etcd, want %v: %v", addr, want, err)
+	}
+}
+
+// wantNodes compares the state of the only etcd member that the operator is shown.
+func wantNodes(t *testing.T, c *etcdtest.Cluster, state string) {
+	t.Helper()
+	want := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(c.Endpoints()[0]) + ` +3\.[0-9.]+ +[0-9.]+ MiB +[0-9.]+ MiB +8\.0 MiB +` + state + `$`)
+	if list := mustOperate(t, t.TempDir(), storeOf(c), "nodes"); !want.MatchString(list) {
+		t.Errorf("nodes prints\n%s\nwant a line %s", list, want)
+	}
 }

@@ -76,6 +76,41 @@ func (k *Kernel) AddRoute(index int, r hw.Route) error {
 	}, func() string { return fmt.Sprintf("add route %s through %s", r.Dst, k.labelLocked(index)) })
 }
 
+// RoutesIn implements hw.Kernel.
+func (k *Kernel) RoutesIn(table, protocol int) ([]hw.Route, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.DeleteFunc(slices.Clone(k.routes), func(r hw.Route) bool { return r.Table != table || r.Protocol != protocol }), nil
+}
+
+// RemoveRoute implements hw.Kernel.
+func (k *Kernel) RemoveRoute(index int, r hw.Route) error {
+	return k.call(func() error {
+		if k.byIndexLocked(hostNS, index) == nil {
+			return nil
+		}
+		dst, err := netip.ParsePrefix(r.Dst)
+		if err != nil {
+			return fmt.Errorf("%w: %w", err, syscall.EINVAL)
+		}
+		if dst.Addr().Is6() {
+			r.Metric = cmp.Or(r.Metric, ip6Metric)
+		}
+		k.routes = slices.DeleteFunc(k.routes, func(o hw.Route) bool {
+			return o.Index == index && o.Dst == r.Dst && o.Table == cmp.Or(r.Table, mainTable) && o.Metric == r.Metric &&
+				(r.Protocol == 0 || o.Protocol == r.Protocol)
+		})
+		return nil
+	}, func() string { return fmt.Sprintf("remove route %s through %s", r.Dst, k.labelLocked(index)) })
+}
+
+// DelRoutes removes the routes to a destination from every table, as an administrator does.
+func (k *Kernel) DelRoutes(dst string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.routes = slices.DeleteFunc(k.routes, func(r hw.Route) bool { return r.Dst == dst })
+}
+
 // Sessions implements hw.Kernel.
 func (k *Kernel) Sessions() ([]netip.AddrPort, error) {
 	k.mu.Lock()

@@ -43,6 +43,7 @@ type link struct {
 	beforeMTU int     // of a bond's port: its MTU before
 	drawnMAC  bool    // the MAC is random (NET_ADDR_RANDOM): a bond takes its first port's
 	mode      string  // of a macvlan or ipvlan
+	flag      string  // of an ipvlan; "" is bridge
 	pkey      int     // of an IPoIB child; 0 for its parent's
 	lowerMAC  hw.MAC  // of a device with a macvlan in mode passthru: what it has again when that is gone
 	addrs     []address

@@ -45,9 +45,9 @@ func (k *Kernel) RemoveLink(index int) error {
 func (k *Kernel) makeableLocked(n hw.NewLink, parent *link) error {
 	modes := hw.Modes(n.Kind)
 	switch {
-	case len(modes) == 0, slices.Contains(k.NoKinds, n.Kind):
+	case len(modes) == 0 && n.Kind != hw.VLANDevice, slices.Contains(k.NoKinds, n.Kind):
 		return syscall.EOPNOTSUPP
-	case n.Mode != "" && !slices.Contains(modes, n.Mode):
+	case n.Mode != "" && !slices.Contains(modes, n.Mode), n.Flag != "" && !slices.Contains(hw.IPVlanFlags(), n.Flag):
 		return syscall.EINVAL
 	}
 	if err := validName(n.Name); err != nil {
@@ -70,12 +70,33 @@ func (k *Kernel) makeableLocked(n hw.NewLink, parent *link) error {
 		return syscall.EINVAL
 	case n.Kind == hw.IPoIB:
 		return nil
+	case n.Kind == hw.VLANDevice:
+		return k.vlanMakeableLocked(n, parent)
 	case parent.Type != "ether", n.Kind == hw.Macvlan && n.MTU > parent.MTU:
 		return syscall.EINVAL
 	case parent.master != nil && parent.master.Kind != "vrf":
 		return syscall.EBUSY // its receive handler is its bond's or bridge's
 	}
 	return k.siblingsLocked(n, parent)
+}
+
+// vlanMakeableLocked returns why a VLAN device cannot be made (net/8021q/vlan_netlink.c, vlan_validate, vlan_newlink; net/8021q/vlan.c,
+// vlan_check_real_dev).
+func (k *Kernel) vlanMakeableLocked(n hw.NewLink, parent *link) error {
+	switch {
+	case n.VLAN < 0 || n.VLAN > 4094:
+		return syscall.ERANGE
+	case parent.Type == "loopback":
+		return syscall.EOPNOTSUPP
+	case slices.ContainsFunc(k.vlansLocked(parent), func(o *link) bool { return o.VLAN == n.VLAN }):
+		return syscall.EEXIST
+	}
+	return nil
+}
+
+// vlansLocked are the VLAN devices on a link, wherever they are.
+func (k *Kernel) vlansLocked(parent *link) []*link {
+	return slices.DeleteFunc(slices.Clone(k.links), func(o *link) bool { return o.below != parent || o.Kind != hw.VLANDevice })
 }
 
 // siblingsLocked returns why a macvlan or ipvlan cannot be made beside others: a device has one receive handler, and a
@@ -115,12 +136,12 @@ func (k *Kernel) childrenLocked(parent *link) []*link {
 
 // makeLocked makes a link that can be made.
 func (k *Kernel) makeLocked(n hw.NewLink, parent *link) *link {
-	l := hw.Link{Name: n.Name, Kind: n.Kind, MAC: n.MAC, MTU: n.MTU}
+	l := hw.Link{Name: n.Name, Kind: n.Kind, MAC: n.MAC, MTU: n.MTU, VLAN: n.VLAN}
 	if parent != nil {
 		l.Peer, l.MTU = parent.Index, cmp.Or(n.MTU, parent.MTU)
 	}
 	switch {
-	case n.Kind == hw.IPVlan, n.Mode == "passthru":
+	case n.Kind == hw.IPVlan, n.Kind == hw.VLANDevice, n.Mode == "passthru":
 		l.MAC = parent.MAC
 	case n.Kind == hw.IPoIB:
 		k.macs++ // the queue pair's number
@@ -132,8 +153,8 @@ func (k *Kernel) makeLocked(n hw.NewLink, parent *link) *link {
 		parent.lowerMAC = parent.MAC
 	}
 	for _, o := range k.childrenLocked(parent) {
-		if o.Kind == hw.IPVlan { // the mode is the device's, for all its children
-			o.mode = n.Mode
+		if o.Kind == hw.IPVlan { // mode and flag are the device's, for all its children
+			o.mode, o.flag = n.Mode, cmp.Or(n.Flag, o.flag)
 		}
 	}
 	return made
@@ -168,7 +189,13 @@ func (k *Kernel) passMACLocked(l *link, mac hw.MAC) error {
 			}
 		}
 	}
+	was := l.MAC
 	l.MAC, l.drawnMAC = mac, false
+	for _, o := range k.vlansLocked(l) {
+		if o.MAC == was { // otherwise it has one of its own (vlan_sync_address)
+			_ = k.passMACLocked(o, mac)
+		}
+	}
 	for _, o := range k.childrenLocked(l) {
 		if o.mode == "passthru" {
 			l.lowerMAC, o.MAC = mac, mac
@@ -197,6 +224,13 @@ func (k *Kernel) passMTULocked(l *link) {
 		}
 		k.showLocked(o)
 	}
+	for _, o := range k.vlansLocked(l) { // vlan_device_event, NETDEV_CHANGEMTU
+		if o.MTU > l.MTU {
+			o.MTU = l.MTU
+			k.showLocked(o)
+			k.passMTULocked(o)
+		}
+	}
 }
 
 // printMade prints the kind-specific part of a link for String.
@@ -204,8 +238,14 @@ func (l *link) printMade(b *strings.Builder) {
 	if l.below != nil {
 		fmt.Fprintf(b, " on %s", l.below.Name)
 	}
+	if l.VLAN != 0 {
+		fmt.Fprintf(b, " id %d", l.VLAN)
+	}
 	if l.mode != "" {
 		fmt.Fprintf(b, " mode %s", l.mode)
+	}
+	if l.flag != "" && l.flag != "bridge" {
+		fmt.Fprintf(b, " %s", l.flag)
 	}
 	if l.pkey != 0 {
 		fmt.Fprintf(b, " pkey %#04x", l.pkey)

@@ -98,6 +98,9 @@ func (k *Kernel) setLocked(l *link, a hw.LinkAttr, want hw.Link) error {
 		if want.Up && k.macBusyLocked(l, l.MAC) {
 			return syscall.EADDRINUSE
 		}
+		if want.Up && l.Kind == hw.VLANDevice && !l.below.Up {
+			return syscall.ENETDOWN // vlan_dev_open
+		}
 		if want.Up && !l.Up && l.dev != nil && time.Now().Before(l.dev.opens) {
 			return syscall.EBUSY
 		}
@@ -158,6 +161,9 @@ func (k *Kernel) setUpLocked(l *link, up bool) {
 			vf.trained = false
 			vf.ups++
 		}
+	}
+	for _, o := range k.vlansLocked(l) { // they follow (vlan_device_event)
+		k.setUpLocked(o, up)
 	}
 	k.showPeersLocked(l)
 }
@@ -335,6 +341,9 @@ func (k *Kernel) setMACLocked(l *link, mac hw.MAC) error {
 func (k *Kernel) setMTULocked(l *link, mtu int) error {
 	if mtu < 68 || mtu > l.maxMTU() || l.Kind == hw.Macvlan && mtu > l.below.MTU {
 		return syscall.EINVAL
+	}
+	if l.Kind == hw.VLANDevice && mtu > l.below.MTU {
+		return syscall.ERANGE // vlan_dev_change_mtu
 	}
 	l.MTU = mtu
 	if mtu < leastForIPv6 {

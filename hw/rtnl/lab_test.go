@@ -47,7 +47,7 @@ func TestNewLinksConformance(t *testing.T) {
 	if err := mountSys(); err != nil {
 		t.Fatal(err)
 	}
-	conformance.NewLinks(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Kernel, conformance.Env) {
+	conformance.NewLinks(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond, hw.VLANDevice}, func(t *testing.T) (hw.Kernel, conformance.Env) {
 		return openKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }

@@ -129,6 +129,9 @@ func toLink(answer []byte) (hw.Link, error) {
 	if value := attrs[unix.IFLA_MAX_MTU]; len(value) == 4 { // the library leaves it out
 		l.MaxMTU = int(binary.NativeEndian.Uint32(value))
 	}
+	if v, ok := read.(*netlink.Vlan); ok && v.VlanProtocol == netlink.VLAN_PROTOCOL_8021Q {
+		l.VLAN = v.VlanId
+	}
 	// IFF_PROMISC and IFF_ALLMULTI are what an administrator has set; IFLA_PROMISCUITY also counts packet sockets and bridges.
 	hw.LinkAnswer{Flags: a.RawFlags, Attrs: attrs}.Decode(&l)
 	return l, nil

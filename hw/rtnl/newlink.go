@@ -77,6 +77,15 @@ func linkData(l hw.NewLink) (*nl.RtAttr, error) {
 		if l.Mode != "" {
 			data.AddRtAttr(nl.IFLA_IPVLAN_MODE, nl.Uint16Attr(uint16(mode)))
 		}
+		if l.Flag != "" {
+			flag, err := l.FlagNumber()
+			if err != nil {
+				return nil, err
+			}
+			data.AddRtAttr(nl.IFLA_IPVLAN_FLAG, nl.Uint16Attr(flag))
+		}
+	case hw.VLANDevice:
+		data.AddRtAttr(nl.IFLA_VLAN_ID, nl.Uint16Attr(uint16(l.VLAN)))
 	case hw.Bond:
 		err = addBond(data, l)
 	case hw.IPoIB:

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/mellanox/passthrough/hw"
@@ -101,6 +102,71 @@ func (k *Kernel) AddRoute(index int, r hw.Route) error {
 		add = k.nl.RouteAppend
 	}
 	if err := add(route); !errors.Is(err, unix.EEXIST) {
+		return hw.FromErrno(err)
+	}
+	return nil
+}
+
+// RoutesIn implements [hw.Kernel]. The kernel looks at table and protocol of a request only if the socket asks for strict checks
+// (NETLINK_GET_STRICT_CHK, net/ipv4/fib_frontend.c, ip_valid_fib_dump_req, since Linux 4.20); older ones list all.
+func (k *Kernel) RoutesIn(table, protocol int) ([]hw.Route, error) {
+	s, err := openSocket(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, hw.FromErrno(err)
+	}
+	defer s.Close()
+	if err := unix.SetsockoptInt(s.Socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil &&
+		!errors.Is(err, unix.ENOPROTOOPT) {
+		return nil, hw.FromErrno(err)
+	}
+	var routes []hw.Route
+	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
+		found, err := routesIn(s, family, table, protocol)
+		if err != nil {
+			return nil, err
+		}
+		routes = append(routes, found...)
+	}
+	return routes, nil
+}
+
+// routesIn is RoutesIn for one family, over a socket.
+func routesIn(s *nl.SocketHandle, family byte, table, protocol int) (routes []hw.Route, err error) {
+	head := make([]byte, unix.SizeofRtMsg)
+	head[0], head[5] = family, byte(protocol)
+	own := make(pool, 1)
+	own <- s
+	answers, err := listMessages(own, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, appendAttr(head, unix.RTA_TABLE, u32(uint32(table))))
+	if errors.Is(err, unix.ENOENT) { // no route was ever in that table
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, answer := range answers {
+		m, err := split(answer, unix.SizeofRtMsg)
+		if err != nil {
+			return nil, err
+		}
+		cached := binary.NativeEndian.Uint32(m.head[8:])&unix.RTM_F_CLONED != 0
+		if m.head[0] == family && m.table() == uint32(table) && int(m.head[5]) == protocol && !cached {
+			routes = append(routes, hw.Route{Index: int(m.number(unix.RTA_OIF, 0)), Dst: m.destination().String(), Table: table,
+				Metric: int(m.number(unix.RTA_PRIORITY, 0)), Protocol: protocol, Scope: int(m.head[6]), Type: int(m.head[7])})
+		}
+	}
+	return routes, nil
+}
+
+// RemoveRoute implements [hw.Kernel].
+func (k *Kernel) RemoveRoute(index int, r hw.Route) error {
+	if index <= 0 {
+		return hw.FromErrno(unix.ENODEV)
+	}
+	route, err := fromRoute(index, r)
+	if err != nil {
+		return err
+	}
+	if err := k.nl.RouteDel(route); !errors.Is(err, unix.ESRCH) {
 		return hw.FromErrno(err)
 	}
 	return nil

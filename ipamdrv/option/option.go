@@ -19,20 +19,20 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv/addr"
 )
 
-// Config has the values of a pool's options. Its zero value is what a pool without options has.
+// Config has the values of a pool's options. What a pool without options has is Parse(nil).
 type Config struct {
 	Lowest     bool          // allocate the lowest free address, instead of round-robin
 	Quarantine time.Duration // cooldown of every released address
 	Sticky     time.Duration // how long a released address is kept for its container
-	Exclude    []addr.Range
-	Gateway    Gateway
-	PoolName   string // of a shared pool; "" for none
-	Group      string // name of the pool group; "" for none
-	Probe      string // device on which addresses are probed; "" for none
-	SLAAC      bool   // IPv6 addresses are link-local and random
-	Prefetch   int    // addresses that each node leases ahead for each of its networks
-	DHCP       bool   // IPv4 addresses are leased by the DHCP server of Device's segment
-	Device     string // of the host; "" for none
+	// StickyByDefault: the user did not ask for Sticky. No container waits long for its old address, and the number of kept ones is limited.
+	StickyByDefault bool
+	Exclude         []addr.Range
+	Gateway         Gateway
+	PoolName        string // of a shared pool; "" for none
+	Group           string // name of the pool group; "" for none
+	Probe           string // device on which addresses are probed; "" for none
+	SLAAC           bool   // IPv6 addresses are link-local and random
+	Prefetch        int    // addresses that each node leases ahead for each of its networks
 
 	// Newer are the options of a stored pool, as NAME=VALUE, that this version does not know, or whose values it does not know: a newer
 	// version made the pool. This version cannot obey them, so that it must not allocate.
@@ -97,10 +97,15 @@ var table = opttable.Table[Config]{Noun: "ipam option", Options: []Option{
 		Parse: func(c *Config, v string) (err error) { c.Quarantine, err = duration(v); return err },
 	},
 	{
-		Name: "sticky", Values: "a duration from 1s to 8760h, such as 24h", Default: "none",
+		Name: "sticky", Values: "a duration from 1s to 8760h, such as 24h, or off", Default: "1h; off with reuse=immediate",
 		Help: "how long a released address is kept for the container that had it, recognized by its name (engine 29 and newer) " +
 			"or its MAC (setting REQUIRE_MAC); others get it only if no other is left",
-		Parse: func(c *Config, v string) (err error) { c.Sticky, err = duration(v); return err },
+		Parse: func(c *Config, v string) (err error) {
+			if c.Sticky = 0; v != "off" {
+				c.Sticky, err = duration(v)
+			}
+			return err
+		},
 	},
 	{
 		Name: "slaac", Values: "yes or no", Default: "no",
@@ -110,20 +115,6 @@ var table = opttable.Table[Config]{Noun: "ipam option", Options: []Option{
 			c.SLAAC, err = allowed(v == "yes", v == "yes" || v == "no")
 			return err
 		},
-	},
-	{
-		Name: "dhcp", Values: "yes or no", Default: "no",
-		Help: "yes: the DHCP server of the segment of netdevice leases the IPv4 addresses, and names the subnet and the gateway unless " +
-			"they are given. Needs the plugin's setting DHCP, see docs/dhcp.md",
-		Parse: func(c *Config, v string) (err error) {
-			c.DHCP, err = allowed(v == "yes", v == "yes" || v == "no")
-			return err
-		},
-	},
-	{
-		Name: "netdevice", Values: "the name of one of the host's devices", Default: "none",
-		Help:  "for dhcp: a device of the host on the segment of the containers, with an IPv4 address in the subnet",
-		Parse: func(c *Config, v string) (err error) { c.Device, err = allowed(v, isDevice(v)); return err },
 	},
 }}
 
@@ -140,6 +131,9 @@ func allowed[T any](value T, ok bool) (T, error) {
 	return value, nil
 }
 
+// DefaultSticky is how long a released address is kept for its container if the user says nothing.
+const DefaultSticky = time.Hour
+
 // duration parses a cooldown.
 func duration(v string) (time.Duration, error) {
 	return allowed(number.ParseDuration(v, time.Second, 365*24*time.Hour))
@@ -154,11 +148,8 @@ func parseProbe(v string) (string, bool) {
 		return "", true
 	}
 	dev, ok := strings.CutPrefix(v, "arp@")
-	return dev, ok && isDevice(dev)
+	return dev, ok && device.MatchString(dev) && dev != "." && dev != ".."
 }
-
-// isDevice returns true for what can be the name of a network device.
-func isDevice(v string) bool { return device.MatchString(v) && v != "." && v != ".." }
 
 // A Gateway is the value of the option gateway.
 type Gateway struct {
@@ -234,28 +225,10 @@ func Parse(users map[string]string) (Config, error) {
 		return Config{}, errors.New("ipam options pool and overflow: a pool that is shared cannot help another out; " +
 			"say only one of them")
 	}
-	return c, c.checkDHCP(users)
-}
-
-// notWithDHCP are the options that say which address is chosen, which a DHCP server does.
-var notWithDHCP = []string{"exclude", "pool", "overflow", "probe", "prefetch", "reuse", "quarantine", "sticky"}
-
-// checkDHCP refuses options that do not go together with dhcp.
-func (c Config) checkDHCP(users map[string]string) error {
-	switch {
-	case !c.DHCP && c.Device != "":
-		return errors.New("ipam option netdevice: is for dhcp=yes only")
-	case !c.DHCP:
-		return nil
-	case c.Device == "":
-		return errors.New("ipam option dhcp: needs the option netdevice: the host's device on the segment of the DHCP server")
+	if _, given := users["sticky"]; !given && !c.Lowest {
+		c.Sticky, c.StickyByDefault = DefaultSticky, true
 	}
-	for _, name := range notWithDHCP {
-		if _, given := users[name]; given {
-			return fmt.Errorf("ipam options dhcp and %s: the DHCP server chooses the addresses; say only one of them", name)
-		}
-	}
-	return nil
+	return c, nil
 }
 
 // numeric are the options whose value is a number or a duration.

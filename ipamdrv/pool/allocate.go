@@ -13,19 +13,34 @@ import (
 // collisionsMax is how many addresses Allocate tries that other nodes have leased meanwhile.
 const collisionsMax = 64
 
-// Allocate leases an address: the one that is kept for the container, or else the next free one that no host answers for. The same
-// transaction removes some cooldowns that have expired. In a store that nodes share the error matches [ErrLoading] if the leases that were
-// read so far do not tell which address is free.
-func (p *Pool) Allocate(ctx context.Context, lease Lease, probe Probe) (netip.Addr, error) {
+// A Choice says which addresses Allocate may give, a set of bits.
+type Choice uint8
+
+// The addresses in the order in which Allocate chooses them.
+const (
+	OwnKept   Choice = 1 << iota // the one that is kept for the container
+	Free                         // the next free one that no host answers for
+	OtherKept                    // the one that has been kept longest for a container that has not come back
+	// Unread: without a wait for the leases that are still being read, by which the address that is kept for the container by default may not
+	// be known.
+	Unread
+
+	AnyAddress = OwnKept | Free | OtherKept
+)
+
+// Allocate leases an address of those that from allows. The same transaction removes some cooldowns that have expired. In a store that nodes
+// share the error matches [ErrLoading] if the leases that were read so far do not tell which address is free, and [ErrLoadingKept] if they do
+// not tell which is kept for the container.
+func (p *Pool) Allocate(ctx context.Context, lease Lease, from Choice, probe Probe) (netip.Addr, error) {
 	if err := p.cache.checkObeyed(); err != nil {
 		return netip.Addr{}, err
 	}
 	for range collisionsMax {
 		s := p.cache
-		if s.loading() && (s.config.Sticky > 0 || s.config.Lowest) {
-			return netip.Addr{}, ErrLoading
+		if err := s.checkRead(lease, from); err != nil {
+			return netip.Addr{}, err
 		}
-		a, kept, err := s.pick(ctx, lease, probe)
+		a, kept, err := s.pick(ctx, lease, from, probe)
 		if errors.Is(err, ErrFull) && s.loading() {
 			err = ErrLoading
 		}
@@ -44,6 +59,18 @@ func (p *Pool) Allocate(ctx context.Context, lease Lease, probe Probe) (netip.Ad
 		s.collide(a)
 	}
 	return netip.Addr{}, ErrChanged
+}
+
+// checkRead returns an error if leases that are still being read decide which address the lease gets.
+func (s *cache) checkRead(lease Lease, from Choice) error {
+	switch {
+	case !s.loading():
+	case s.config.Lowest, s.config.Sticky > 0 && !s.config.StickyByDefault:
+		return ErrLoading
+	case s.config.Sticky > 0 && from&OwnKept != 0 && from&Unread == 0 && len(lease.identityKeys()) > 0:
+		return ErrLoadingKept
+	}
+	return nil
 }
 
 // allocate leases the address that was picked. The error matches errTaken if it is leased.
@@ -76,17 +103,20 @@ func (s *cache) collide(a netip.Addr) {
 }
 
 // pick returns the address to lease; kept is true if it was kept for this container.
-func (s *cache) pick(ctx context.Context, lease Lease, probe Probe) (a netip.Addr, kept bool, err error) {
+func (s *cache) pick(ctx context.Context, lease Lease, from Choice, probe Probe) (a netip.Addr, kept bool, err error) {
 	for skipped := 0; ; skipped++ {
 		now := time.Now()
 		s.expire(now)
 		kept = false
-		if s.config.Sticky > 0 {
-			a, kept = s.cooldowns.keptFor(lease.identityKeys())
+		if s.config.Sticky > 0 && from&OwnKept != 0 {
+			a, kept = s.cooldowns.keptFor(lease.identityKeys(), s.nodeOf(lease))
 		}
 		ok := kept
-		if !kept {
-			a, ok = s.next(now)
+		if !ok && from&Free != 0 {
+			a, ok = s.next()
+		}
+		if !ok && from&OtherKept != 0 && !s.loading() {
+			a, ok = s.cooldowns.oldestKept(now.Add(-s.config.Quarantine), s.allocatable)
 		}
 		if !ok {
 			return netip.Addr{}, false, s.fullError()
@@ -104,9 +134,8 @@ func (s *cache) pick(ctx context.Context, lease Lease, probe Probe) (a netip.Add
 	}
 }
 
-// next returns the address to allocate: round-robin, the first free one after the last. If there is none, it returns the one that was kept
-// longest for a container that has not come back.
-func (s *cache) next(now time.Time) (netip.Addr, bool) {
+// next returns the free address to allocate: round-robin, the first after the last.
+func (s *cache) next() (netip.Addr, bool) {
 	from := s.Lo
 	last, ok := s.Index(s.rec.Cursor)
 	if s.rec.Cursor.IsValid() && ok && last >= s.Lo && last < s.Hi && !s.config.Lowest {
@@ -122,10 +151,10 @@ func (s *cache) next(now time.Time) (netip.Addr, bool) {
 	if !ok && from > s.Lo {
 		n, ok = s.nextFree(s.Lo, from-1)
 	}
-	if ok {
-		return s.Addr(n), true
+	if !ok {
+		return netip.Addr{}, false
 	}
-	return s.cooldowns.oldestKept(now.Add(-s.config.Quarantine), s.allocatable)
+	return s.Addr(n), true
 }
 
 // nextFree returns the first free index from lo to hi that may be allocated.
@@ -186,7 +215,7 @@ func (s *cache) fullError() error {
 		where += " that are not excluded"
 	}
 	how := "in use"
-	released, conflicts := s.cooldowns.len()-s.cooldowns.conflicts, s.cooldowns.conflicts
+	released, conflicts := s.cooldowns.count(s.allocatable), s.cooldowns.conflicts
 	if released+conflicts > 0 {
 		how = "taken"
 	}

@@ -73,5 +73,5 @@ func (c *cooldowns) equal(o *cooldowns) bool {
 			slices.SortFunc(had, netip.Addr.Compare)
 		}
 	}
-	return c.len() == o.len() && (len(c.kept)+len(o.kept) == 0 || reflect.DeepEqual(c.kept, o.kept))
+	return c.keptCount == o.keptCount && (len(c.kept)+len(o.kept) == 0 || reflect.DeepEqual(c.kept, o.kept))
 }

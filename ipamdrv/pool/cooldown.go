@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -18,8 +19,8 @@ type cooldowns struct {
 	anonymous, reserved []queued // not kept for a container; kept for one
 	conflictQueue       []queued
 	conflicts           int      // number of conflicts
+	keptCount           int      // number of those that are kept for a container
 	expiredQueue        []queued // expired, with a record that is still there
-	expiredCount        int
 }
 
 // cooldown is the cooldown of one address.
@@ -27,6 +28,7 @@ type cooldown struct {
 	since   time.Time
 	rev     int64 // of its record
 	keys    []string
+	node    string // of the container, in a pool that nodes share; "" for unknown
 	expired bool
 
 	conflict bool // another host answers for it; it has no record but that of an earlier cooldown
@@ -55,7 +57,7 @@ func (c *cooldowns) add(a netip.Addr, l Lease, rev int64) {
 // load adds a's cooldown to the end of a queue, which it returns. After the last one the caller has to sort.
 func (c *cooldowns) load(a netip.Addr, l Lease, rev int64) *[]queued {
 	c.init()
-	now := cooldown{since: l.Since, rev: rev, keys: l.identityKeys()}
+	now := cooldown{since: l.Since, rev: rev, keys: l.identityKeys(), node: l.Node}
 	c.all[a] = now
 	for _, k := range now.keys {
 		c.kept[k] = append(c.kept[k], a)
@@ -63,6 +65,7 @@ func (c *cooldowns) load(a netip.Addr, l Lease, rev int64) *[]queued {
 	queue := &c.anonymous
 	if len(now.keys) > 0 {
 		queue = &c.reserved
+		c.keptCount++
 	}
 	*queue = append(*queue, queued{a, now.since})
 	return queue
@@ -104,8 +107,15 @@ func (c *cooldowns) sort() {
 	slices.SortFunc(c.reserved, queued.compare)
 }
 
-// len returns how many cooldowns have not expired.
-func (c *cooldowns) len() int { return len(c.all) - c.expiredCount }
+// count returns how many released addresses are in a cooldown that has not expired, of those that are allocatable.
+func (c *cooldowns) count(allocatable func(netip.Addr) bool) (n int) {
+	for a, now := range c.all {
+		if !now.expired && !now.conflict && allocatable(a) {
+			n++
+		}
+	}
+	return n
+}
 
 // rev returns the revision of the record of a's cooldown, 0 for none.
 func (c *cooldowns) rev(a netip.Addr) int64 { return c.all[a].rev }
@@ -115,9 +125,10 @@ func (c *cooldowns) remove(a netip.Addr) {
 	c.unkeep(a)
 	switch now := c.all[a]; {
 	case now.expired:
-		c.expiredCount--
 	case now.conflict:
 		c.conflicts--
+	case len(now.keys) > 0:
+		c.keptCount--
 	}
 	delete(c.all, a)
 }
@@ -132,32 +143,47 @@ func (c *cooldowns) unkeep(a netip.Addr) {
 	}
 }
 
-// keptFor returns the address that is kept for a container with these identity keys: the one that it had last.
-func (c *cooldowns) keptFor(keys []string) (netip.Addr, bool) {
+// keptFor returns the address that is kept for a container of a node with these identity keys: the one that it had last. node is "" in a pool
+// that nodes do not share. On another node a container of that name is another container, unless the name is unique in a swarm.
+func (c *cooldowns) keptFor(keys []string, node string) (last netip.Addr, ok bool) {
 	for _, k := range keys {
-		if had := c.kept[k]; len(had) > 0 {
-			return slices.MaxFunc(had, func(a, b netip.Addr) int {
-				return cmp.Or(c.all[a].since.Compare(c.all[b].since), a.Compare(b))
-			}), true
+		for _, a := range c.kept[k] {
+			of := c.all[a].node
+			if of != "" && of != node && strings.HasPrefix(k, nameKey) {
+				continue
+			}
+			if !ok || cmp.Or(c.all[a].since.Compare(c.all[last].since), a.Compare(last)) > 0 {
+				last, ok = a, true
+			}
+		}
+		if ok {
+			return last, true
 		}
 	}
 	return netip.Addr{}, false
 }
 
-// expire expires the cooldowns that have lasted long enough, and calls free with each address.
-func (c *cooldowns) expire(now time.Time, quarantine, sticky time.Duration, free func(netip.Addr)) {
+// expire expires the cooldowns that have lasted long enough, and calls free with each address. If more than keptMax are kept for containers, it
+// expires the oldest of them, too, after their quarantine.
+func (c *cooldowns) expire(now time.Time, quarantine, sticky time.Duration, keptMax int, free func(netip.Addr)) {
 	expire := func(queue []queued, after time.Duration) []queued {
-		for len(queue) > 0 && (c.outdated(queue[0]) || isOver(now.Sub(queue[0].since), after)) {
+		over := func(q queued) bool {
+			past := now.Sub(q.since)
+			return isOver(past, after) || c.keptCount > keptMax && len(c.all[q.addr].keys) > 0 && isOver(past, quarantine)
+		}
+		for len(queue) > 0 && (c.outdated(queue[0]) || over(queue[0])) {
 			// An address may be in the queue twice, if it was released twice at one time.
 			if q, cd := queue[0], c.all[queue[0].addr]; !c.outdated(q) && !cd.expired {
 				free(q.addr)
 				c.unkeep(q.addr)
 				cd.expired = true
-				if cd.conflict {
+				switch {
+				case cd.conflict:
 					c.conflicts--
+				case len(cd.keys) > 0:
+					c.keptCount--
 				}
 				c.all[q.addr] = cd
-				c.expiredCount++
 				c.expiredQueue = append(c.expiredQueue, q)
 			}
 			queue = queue[1:]

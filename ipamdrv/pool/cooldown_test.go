@@ -2,6 +2,7 @@ package pool_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -123,5 +124,45 @@ func TestCooldownFromTheFuture(t *testing.T) {
 		f.after(time.Second)
 		f.gives(pool.Any, "", "", "10.99.0.1/30")
 		f.gives(pool.Any, "", "", "10.99.0.2/30")
+	})
+}
+
+// TestKeptAtMost: containers that run once, each under a name of its own, do not leave any number of addresses that are kept for them by default.
+// The oldest are free then, and their records are removed. With the option sticky each is kept, as the user said.
+func TestKeptAtMost(t *testing.T) {
+	const most, more = 4096, 200
+	for _, option := range []string{"reuse=last", "sticky=24h"} {
+		withPool(t, "10.0.0.0/16", "", []string{option}, func(f *fixture) {
+			for i := range most + more {
+				got, err := f.request(pool.Any, "", fmt.Sprintf("run%d", i))
+				f.must(err)
+				f.release(strings.TrimSuffix(got, "/16"))
+				f.after(100 * time.Millisecond)
+			}
+			left := len(f.leases())
+			if limited := left <= most+2; limited != (option == "reuse=last") {
+				t.Errorf("%s: the ledger has %d records", option, left)
+			}
+			last, first := fmt.Sprintf("run%d", most+more-1), "run0"
+			f.gives(pool.Any, "", last, "10.0.16.201/16")
+			if option == "reuse=last" {
+				f.gives(pool.Any, "", first, "10.0.16.202/16")
+			} else {
+				f.gives(pool.Any, "", first, "10.0.0.2/16")
+			}
+		})
+	}
+}
+
+// TestFullErrorCounts: an address that is kept for a container and cannot be allocated, since it is outside of the range, is none of those that
+// the error counts.
+func TestFullErrorCounts(t *testing.T) {
+	withPool(t, "10.99.0.0/24", "10.99.0.64/31", nil, func(f *fixture) {
+		f.gives(pool.Exact, "10.99.0.9", "out", "10.99.0.9/24")
+		f.release("10.99.0.9")
+		f.gives(pool.Any, "", "a", "10.99.0.64/24")
+		f.gives(pool.Any, "", "b", "10.99.0.65/24")
+		f.refuses(pool.Any, "", pool.ErrFull, "all 2 addresses of ip-range 10.99.0.64/31 are in use; "+
+			"remove a container, or create the network with a larger --ip-range")
 	})
 }

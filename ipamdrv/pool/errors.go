@@ -24,6 +24,10 @@ var (
 	// ErrLoading: the leases of the pool are being read, see [Pool.Loaded].
 	ErrLoading = errors.New("the leases of the pool are still being read from the ledger; try again")
 
+	// ErrLoadingKept matches ErrLoading: which address is kept for the container is not known before all leases were read. By default it is
+	// worth a short wait only.
+	ErrLoadingKept = Refuse(ErrLoading, "%s", ErrLoading)
+
 	// errTaken: a lease of the address is in the store.
 	errTaken = errors.New("address taken")
 )

@@ -78,7 +78,7 @@ func (f *fixture) request(kind pool.Kind, address, container string) (string, er
 	case pool.Exact:
 		err = f.p.AllocateExact(f.Context(), a, lease, pool.Probe{})
 	default:
-		a, err = f.p.Allocate(f.Context(), lease, pool.Probe{})
+		a, err = f.p.Allocate(f.Context(), lease, pool.AnyAddress, pool.Probe{})
 	}
 	if err != nil {
 		return "", err

@@ -3,6 +3,7 @@ package pool
 import (
 	"context"
 	"errors"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -192,6 +193,7 @@ func (s *cache) afterRelease(lease Lease, which Released) *Lease {
 		return &lease
 	}
 	cooldown := lease.cooldown(which.At)
+	cooldown.Node = s.nodeOf(lease)
 	if lease.Kind == Gateway || lease.Kind == Prefetched || which.At.IsZero() || !s.wantsCooldown(cooldown) {
 		return nil
 	}
@@ -238,9 +240,25 @@ func (s *cache) wantsCooldown(released Lease) bool {
 	return len(s.config.Newer) > 0 || s.config.Quarantine > 0 || s.config.Sticky > 0 && len(released.identityKeys()) > 0
 }
 
+// nodeOf returns the node of the container that has a lease of a shared pool, "" for unknown.
+func (s *cache) nodeOf(lease Lease) string {
+	if len(lease.Holders) == 0 {
+		return ""
+	}
+	return s.shares[lease.Holders[0]].node
+}
+
+// keptMax is how many addresses of a pool are kept for containers by default. Each has a record and a place in the cache, and containers that
+// run once, under a name that is never used again, would leave any number.
+const keptMax = 4096
+
 // expire expires the cooldowns that have lasted long enough.
 func (s *cache) expire(now time.Time) {
-	s.cooldowns.expire(now, s.config.Quarantine, s.config.Sticky, s.markFree)
+	limit := math.MaxInt
+	if s.config.StickyByDefault && !s.loading() { // until all are read they are not in order
+		limit = keptMax
+	}
+	s.cooldowns.expire(now, s.config.Quarantine, s.config.Sticky, limit, s.markFree)
 }
 
 // Assign records who has a prefetched address. In a store that was restored from a backup the prefetched lease may be missing: then Assign

@@ -76,11 +76,11 @@ func TestChangedByAnotherNode(t *testing.T) {
 		f.must(other.Load(f.Context()))
 		f.gives(pool.Any, "", "", "10.99.0.3/24")
 		lease := pool.Lease{V: pool.RecordVersion, Kind: pool.Any}
-		if got, err := other.Allocate(f.Context(), lease, pool.Probe{}); !errors.Is(err, pool.ErrChanged) {
+		if got, err := other.Allocate(f.Context(), lease, pool.AnyAddress, pool.Probe{}); !errors.Is(err, pool.ErrChanged) {
 			t.Errorf("with an outdated cache: %s, %v", got, err)
 		}
 		f.must(other.Load(f.Context()))
-		if got, err := other.Allocate(f.Context(), lease, pool.Probe{}); err != nil || got.String() != "10.99.0.4" {
+		if got, err := other.Allocate(f.Context(), lease, pool.AnyAddress, pool.Probe{}); err != nil || got.String() != "10.99.0.4" {
 			t.Errorf("after it was loaded again: %s, %v", got, err)
 		}
 		f.p.Invalidate()
@@ -94,7 +94,7 @@ func TestUncertainWriteDropsCache(t *testing.T) {
 			crash := storetest.NewCrash(f.store, 1, fate)
 			p := pool.New(f.h.ID, pool.Ledger{Store: crash}, nil)
 			f.must(p.Load(f.Context()))
-			if got, err := p.Allocate(f.Context(), pool.Lease{V: pool.RecordVersion, Kind: pool.Any}, pool.Probe{}); err == nil {
+			if got, err := p.Allocate(f.Context(), pool.Lease{V: pool.RecordVersion, Kind: pool.Any}, pool.AnyAddress, pool.Probe{}); err == nil {
 				t.Errorf("%v: got %s", fate, got)
 			}
 			f.store = f.store.Reopen()

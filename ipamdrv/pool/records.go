@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/ipamdrv/addr"
-	"github.com/mellanox/passthrough/ipamdrv/dhcp"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/record"
 )
@@ -74,11 +73,10 @@ type Lease struct {
 	// Container: the address was requested when its network existed, so that a container has it.
 	Container bool `json:"container,omitempty"`
 	// Node is the node that has leased the address ahead. Of two nodes whose engines have one handle, as with copied disks, each has its own.
+	// Of an address in cooldown, in a pool that nodes share, it is the node of the container that had it; "" for unknown.
 	Node string `json:"node,omitempty"`
 	// Via is the pool of the group that was full when this one gave the address in its place.
 	Via string `json:"via,omitempty"`
-	// DHCP is the lease of the address that a DHCP server has given, in a pool with the option dhcp.
-	DHCP *dhcp.Lease `json:"dhcp,omitempty"`
 }
 
 // Kind says what an address is leased for.
@@ -132,17 +130,23 @@ func (l Lease) holder(a netip.Addr) string {
 // task matches the name of a swarm task: service, slot or node, and an ID that is new with every task (swarmkit, api/naming).
 var task = regexp.MustCompile(`^(.+\.[^.]+)\.[a-z0-9]{25}$`)
 
-// ContainerName returns the name by which the container is recognized: that of the slot for a task of a swarm service; "" for unknown.
-func (l Lease) ContainerName() string { return task.ReplaceAllString(l.Name, "$1") }
+// Beginnings of identity keys.
+const (
+	nameKey = "name " // a container's name, which another node may have, too
+	taskKey = "task " // a swarm service and its slot
+	macKey  = "mac "
+)
 
 // identityKeys returns the keys by which the container of a lease is recognized when it comes back, the best first.
 func (l Lease) identityKeys() []string {
 	var keys []string
-	if l.Name != "" {
-		keys = append(keys, "name "+l.ContainerName())
+	if slot := task.FindStringSubmatch(l.Name); slot != nil {
+		keys = append(keys, taskKey+slot[1])
+	} else if l.Name != "" {
+		keys = append(keys, nameKey+l.Name)
 	}
 	if l.MAC != "" {
-		keys = append(keys, "mac "+l.MAC)
+		keys = append(keys, macKey+l.MAC)
 	}
 	return keys
 }

@@ -43,7 +43,9 @@ type Record struct {
 	Tuning   hw.TuningSpec `json:"tune,omitzero"`
 	Parent   hw.ID         `json:"parent,omitempty"` // of a link that is created for the endpoint
 	Child    *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is created
-	Since    time.Time     `json:"since"`            // when it got into its state
+	// Announce has the destinations of the routes that the host has through Parent while the device is lent.
+	Announce []string  `json:"announce,omitempty"`
+	Since    time.Time `json:"since"` // when it got into its state
 	// Forced is true if its network insists on a device that the host uses.
 	Forced bool `json:"forced,omitempty"`
 	// Clean is set, once the endpoint is gone, if nothing of a container can be left on the device: none had it, or that was removed.

@@ -60,7 +60,8 @@ type Endpoint struct {
 	ID      string `json:"id"`
 	Device  hw.ID  `json:"device"`
 	Prefix  string `json:"prefix"`
-	MAC     hw.MAC `json:"mac,omitempty"` // as answered to the engine
+	Ifname  string `json:"ifname,omitempty"` // exact name in the container; "" for Prefix and a number
+	MAC     hw.MAC `json:"mac,omitempty"`    // as answered to the engine
 	IPv4    bool   `json:"ipv4,omitempty"`
 	IPv6    bool   `json:"ipv6,omitempty"`
 	// Addrs are its addresses with prefix lengths, as the engine sent them. Ledgers of early versions lack them.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/hostdev"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/netdrv/vfpool"
@@ -19,13 +20,21 @@ type child struct {
 	devices
 	pool        *vfpool.Pool
 	allocations *alloc.Table
+	vlans       *hostdev.VLANs
 }
 
-// Check finds the device and refuses one that cannot have such children beside what it is used for.
+// Check finds the device and refuses one that cannot have such children beside what it is used for. A VLAN device is created last, if there
+// is none; of the devices that Check returns, the first is the one that has the children.
 func (m child) Check(ctx context.Context, o *option.Network, others []ledger.Network) ([]ledger.Device, error) {
-	n, err := m.finder.Netdev(o.Netdevice)
+	p, err := m.resolve(o)
 	if err != nil {
 		return nil, err
+	}
+	n := p.Netdev
+	if p.vlan > 0 {
+		if n, err = m.vlans.Plan(ctx, p.Netdev, p.vlan); err != nil {
+			return nil, fmt.Errorf("option %s: %w", p.option, err)
+		}
 	}
 	if err := m.checkType(o, n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
@@ -33,24 +42,108 @@ func (m child) Check(ctx context.Context, o *option.Network, others []ledger.Net
 	if err := checkChildMTU(&o.Container, n); err != nil {
 		return nil, err
 	}
+	if err := m.checkOthers(ctx, o, p, n, others); err != nil {
+		return nil, err
+	}
+	if p.vlan == 0 {
+		return []ledger.Device{{ID: n.ID, Name: n.Name}}, nil
+	}
+	if n, err = m.vlans.Ensure(ctx, p.Netdev, p.vlan); err != nil {
+		return nil, fmt.Errorf("option %s: %w", p.option, err)
+	}
+	return []ledger.Device{{ID: n.ID, Name: n.Name}, {ID: p.ID, Name: p.Name}}, nil
+}
+
+// checkOthers refuses a network that does not go together with others, or with a container that has the device whole. n is the device that
+// is to have the children.
+func (m child) checkOthers(ctx context.Context, o *option.Network, p parent, n hw.Netdev, others []ledger.Network) error {
 	for _, other := range others {
-		if !m.uses(other, n) {
+		below := p.vlan > 0 && m.uses(other, p.Netdev) && m.handsOver(other)
+		if !below && (len(other.Devices) == 0 || !m.same(other.Devices[0].ID, n)) {
 			continue
 		}
 		if err := checkBeside(o, n, other); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	held, err := m.allocations.List(ctx)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, a := range held {
-		if a.Mode == option.ModePassthrough && m.same(a.LowerDevice(), n) {
-			return nil, fmt.Errorf("option netdevice: %s", a.Holder())
+		if a.Mode == option.ModePassthrough && (m.same(a.LowerDevice(), n) || p.vlan > 0 && m.same(a.LowerDevice(), p.Netdev)) {
+			return fmt.Errorf("option netdevice: %s", a.Holder())
 		}
 	}
-	return []ledger.Device{{ID: n.ID, Name: n.Name}}, nil
+	return nil
+}
+
+// handsOver reports whether a network hands its device over whole.
+func (m child) handsOver(n ledger.Network) bool {
+	o, err := option.ParseStored(n.Options)
+	return err == nil && o.Mode == option.ModePassthrough
+}
+
+// A parent is the device that a network's options name.
+type parent struct {
+	hw.Netdev
+	vlan   int    // of its VLAN device that has the children; 0 if it has them itself
+	option string // that names the VLAN
+}
+
+// resolve finds the parent that the options name: netdevice=eth0 with vlan=100, or netdevice=eth0.100. A VLAN device that an administrator
+// has created may have any name.
+func (m child) resolve(o *option.Network) (parent, error) {
+	n, err := m.finder.Netdev(o.Netdevice)
+	switch {
+	case o.Mode == option.ModeIPoIB:
+		return parent{Netdev: n}, err
+	case err == nil && o.VLAN != nil && *o.VLAN > 0:
+		if n.Kind == hw.VLANDevice {
+			err = fmt.Errorf("option vlan: %s is a device of one vlan itself; leave the option out, or name another device", n.Name)
+		}
+		return parent{n, *o.VLAN, "vlan"}, err
+	case err == nil && n.VLAN > 0:
+		below, findErr := m.host.VLANParent(n)
+		if errors.Is(findErr, hw.ErrNotFound) { // it is in another namespace: the device is used as it is
+			return parent{Netdev: n}, nil
+		}
+		return parent{below, n.VLAN, "netdevice"}, findErr
+	case errors.Is(err, hw.ErrNotFound) && o.VLAN == nil:
+		below, vlan, findErr := m.finder.VLAN(o.Netdevice)
+		if vlan > 0 || findErr != nil {
+			return parent{below, vlan, "netdevice"}, findErr
+		}
+	}
+	return parent{Netdev: n}, err
+}
+
+// parentOf returns the device that a container's child is to be created on, and the device below that if it is a VLAN device, otherwise the
+// same. A VLAN device that is missing is created.
+func (m child) parentOf(ctx context.Context, r *Request) (n, below hw.Netdev, err error) {
+	devices := r.Network.Devices
+	if len(devices) == 1 {
+		n, err = m.of(r)
+		return n, n, err
+	}
+	n, err = m.host.Find(devices[0].ID)
+	if err == nil {
+		if below, err = m.host.Find(devices[1].ID); err == nil {
+			err = m.pool.CheckUp(ctx, below)
+		}
+		if err != nil || n.MTU == below.MTU {
+			return n, below, err
+		}
+	}
+	p, err := m.resolve(r.Options)
+	if err == nil {
+		err = m.pool.CheckUp(ctx, p.Netdev)
+	}
+	if err != nil || p.vlan == 0 {
+		return p.Netdev, p.Netdev, err
+	}
+	n, err = m.vlans.Ensure(ctx, p.Netdev, p.vlan)
+	return n, p.Netdev, err
 }
 
 // checkChildMTU refuses an MTU above the device's, which no child can have.
@@ -70,7 +163,7 @@ func (m child) checkType(o *option.Network, n hw.Netdev) error {
 	if n.Type != want {
 		return fmt.Errorf("%s is of type %s; mode=%s is for devices of type %s", n.Name, n.Type, o.Mode, want)
 	}
-	if o.Mode == option.ModeIPoIB {
+	if o.Mode == option.ModeIPoIB || n.Index == 0 { // a VLAN device that is not there yet
 		return nil
 	}
 	why, err := m.host.ReceiverOf(n, o.Mode)
@@ -87,7 +180,7 @@ func checkBeside(o *option.Network, n hw.Netdev, other ledger.Network) error {
 	if err != nil {
 		return fmt.Errorf("network %s: %w", ledger.ShortID(other.ID), err)
 	}
-	mode := have.ChildSpec().Mode
+	spec := have.ChildSpec()
 	switch {
 	case have.Mode == option.ModePassthrough:
 		return conflict(other.ID, "option netdevice: %s is handed over whole by network %s", n.Name, ledger.ShortID(other.ID))
@@ -96,9 +189,12 @@ func checkBeside(o *option.Network, n hw.Netdev, other ledger.Network) error {
 	case have.Mode != o.Mode:
 		return conflict(other.ID, "option mode: %s has %s children for network %s, and a device cannot have both kinds",
 			n.Name, have.Mode, ledger.ShortID(other.ID))
-	case o.Mode == option.ModeIPVlan && mode != o.ChildSpec().Mode:
+	case o.Mode == option.ModeIPVlan && spec.Mode != o.ChildSpec().Mode:
 		return conflict(other.ID, "option ipvlan_mode: must be %s, as network %s has it on %s: a device has one for all its children",
-			mode, ledger.ShortID(other.ID), n.Name)
+			spec.Mode, ledger.ShortID(other.ID), n.Name)
+	case o.Mode == option.ModeIPVlan && spec.Flag != o.ChildSpec().Flag:
+		return conflict(other.ID, "option ipvlan_flag: must be %s, as network %s has it on %s: a device has one for all its children",
+			spec.Flag, ledger.ShortID(other.ID), n.Name)
 	}
 	return nil
 }
@@ -113,7 +209,7 @@ func (m child) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if err != nil {
 		return nil, err
 	}
-	parent, err := m.of(r)
+	parent, below, err := m.parentOf(ctx, r)
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(r.Network.ID), r.Network.Devices[0].Name, err)
 	}
@@ -126,7 +222,7 @@ func (m child) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if err != nil {
 		return nil, fmt.Errorf("network %s: %w", ledger.ShortID(r.Network.ID), err)
 	}
-	if err := m.checkMAC(r, parent, held); err != nil {
+	if err := m.checkMAC(r, parent, below, held); err != nil {
 		return nil, err
 	}
 	if err := checkChildMTU(&r.Options.Container, parent); err != nil {
@@ -138,8 +234,12 @@ func (m child) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if a := held[id]; a != nil {
 		return nil, &vfpool.BusyError{Text: a.Holder(), Soon: a.FreeSoon()}
 	}
-	return &alloc.Allocation{Record: alloc.Record{Device: id, Mode: r.Options.Mode, Label: spec.Kind + " on " + parent.Name,
-		Parent: parent.ID, Child: &spec, LinkSpec: r.Options.LinkSpec(nil)}}, nil
+	a := &alloc.Allocation{Record: alloc.Record{Device: id, Mode: r.Options.Mode, Label: spec.Kind + " on " + parent.Name,
+		Parent: parent.ID, Child: &spec, LinkSpec: r.Options.LinkSpec(nil)}}
+	if !r.Network.Internal {
+		a.Announce = r.Options.Announced(r.Addresses)
+	}
+	return a, nil
 }
 
 // held reads the allocations that the child depends on: all, or only what an earlier attempt for the same endpoint has left.
@@ -158,8 +258,8 @@ func (m child) held(ctx context.Context, r *Request) (alloc.Set, error) {
 }
 
 // checkMAC refuses a MAC that the child cannot have, or that another child of the device has: it could not be set up. It also refuses one
-// of the VFs of the device.
-func (m child) checkMAC(r *Request, parent hw.Netdev, held alloc.Set) error {
+// of the VFs of the device, which is below its VLAN device.
+func (m child) checkMAC(r *Request, parent, below hw.Netdev, held alloc.Set) error {
 	o := r.Options
 	if o.MAC == "" {
 		return nil
@@ -178,7 +278,7 @@ func (m child) checkMAC(r *Request, parent hw.Netdev, held alloc.Set) error {
 			return &vfpool.BusyError{Text: fmt.Sprintf("mac address %s: %s", o.MAC, a.Holder()), Soon: a.FreeSoon()}
 		}
 	}
-	return m.devices.checkMAC(parent, o.MAC, hw.MadeID(r.Endpoint), held)
+	return m.devices.checkMAC(below, o.MAC, hw.MadeID(r.Endpoint), held)
 }
 
 // Prepare creates the child.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/hostdev"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/option"
 	"github.com/mellanox/passthrough/netdrv/vfpool"
@@ -45,7 +46,8 @@ type Request struct {
 	Endpoint string          // ID
 	// Container is the container's name, without what swarm changes when it replaces a task; "" if unknown.
 	Container string
-	Address   string // the endpoint's first address, with prefix length; "" for none
+	Address   string   // the endpoint's first address, with prefix length; "" for none
+	Addresses []string // all of them
 }
 
 // Env is what the modes are constructed with.
@@ -55,6 +57,7 @@ type Env struct {
 	Finder      *vfpool.Finder
 	Pool        *vfpool.Pool
 	Allocations *alloc.Table
+	VLANs       *hostdev.VLANs
 }
 
 // bondName is the name of the mode bond in the ledger. A user asks for it with mode=sriov and the option bond.
@@ -67,7 +70,7 @@ type Set struct{ byName map[string]Mode }
 func New(e Env) *Set {
 	devices := devices{e.Host, e.Finder}
 	vfs := sriov{host: e.Host, finder: e.Finder, pool: e.Pool, allocations: e.Allocations}
-	children := child{devices: devices, pool: e.Pool, allocations: e.Allocations}
+	children := child{devices: devices, pool: e.Pool, allocations: e.Allocations, vlans: e.VLANs}
 	return &Set{map[string]Mode{
 		option.ModeSRIOV:       vfs,
 		bondName:               bond{vfs: vfs, host: e.Host, log: e.Log},

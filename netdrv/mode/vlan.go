@@ -36,7 +36,7 @@ func (m sriov) vlanOwners(ctx context.Context, network string, held alloc.Set) (
 func (v vlanOwners) reserver(vlan int, pf ledger.Device) *ledger.Network {
 	for _, n := range v.others {
 		o, err := option.ParseStored(n.Options)
-		if err == nil && o.VLAN != nil && *o.VLAN == vlan && n.Has(pf.ID) {
+		if err == nil && o.UsesVFs() && o.VLAN != nil && *o.VLAN == vlan && n.Has(pf.ID) {
 			return &n
 		}
 	}

@@ -1,6 +1,8 @@
 package option
 
 import (
+	"errors"
+	"net/netip"
 	"slices"
 
 	"github.com/mellanox/passthrough/hw"
@@ -31,6 +33,33 @@ func (n *Network) HasChildren() bool { return defaultChildMode[n.Mode] != "" }
 
 // UsesVFs reports whether containers of the network get VFs of its devices.
 func (n *Network) UsesVFs() bool { return n.Mode == ModeSRIOV }
+
+// Announced returns the destinations of the routes that the host is to have for a container with these addresses, which have prefix
+// lengths.
+func (n *Network) Announced(addresses []string) (routes []string) {
+	if !n.Routed() || n.Announce == AnnounceNone {
+		return nil
+	}
+	for _, text := range addresses {
+		p, err := netip.ParsePrefix(text)
+		if err != nil { // the engine's, which it has checked
+			continue
+		}
+		if n.Announce != AnnounceSubnet {
+			p = netip.PrefixFrom(p.Addr(), p.Addr().BitLen())
+		}
+		routes = append(routes, p.Masked().String())
+	}
+	return routes
+}
+
+// checkAnnounce refuses the option announce where the host does not route to the containers.
+func (n *Network) checkAnnounce() error {
+	if n.Announce != "" && !n.Routed() {
+		return errors.New("option announce: only for ipvlan_mode=l3 and l3s; in l2 containers are on the device's own network")
+	}
+	return nil
+}
 
 // Routed returns true if the host routes to the containers, whose devices resolve no neighbour.
 func (n *Network) Routed() bool {

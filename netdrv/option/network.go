@@ -23,8 +23,11 @@ type Network struct {
 	Force     bool     // hand over a device that the host uses
 	Gateway   string   // "", GatewayNone or GatewayAuto
 	ChildMode string   // of a macvlan, ipvlan or IPoIB child; "" for the default
-	PKey      int      // of an IPoIB child; 0 for its parent's
-	Replace   string   // ID of a stale network, or the beginning of it; "" for none
+	Announce  string   // "" for the default, AnnounceContainer, AnnounceSubnet or AnnounceNone
+	// IPVlanFlag is the flag of ipvlan children; "" for the default.
+	IPVlanFlag string
+	PKey       int    // of an IPoIB child; 0 for its parent's
+	Replace    string // ID of a stale network, or the beginning of it; "" for none
 
 	// Container has the values for its containers. For one container they are replaced by what ForContainer returns.
 	Container
@@ -33,7 +36,7 @@ type Network struct {
 // Container is what applies to one container: the values of its network, overridden by those that the user gave for the
 // container. Pointers are nil for what was not given.
 type Container struct {
-	VLAN       *int // nil for untagged, unless KeepVLAN
+	VLAN       *int // of VFs, or of the device that children are made on; nil for untagged, unless KeepVLAN
 	KeepVLAN   bool // leave the VLAN of a VF as an administrator has set it
 	VLANQoS    *int
 	VLANProto  *hw.VLANProto
@@ -58,7 +61,8 @@ type Container struct {
 	Sticky     string // text by which the container is recognized; "" for none
 	Policy     string // "", PolicySpread or PolicyPack
 	NUMA       NUMA
-	Prefix     string // of the device's name in the container
+	Prefix     string // of the device's name in the container, before a number
+	Ifname     string // exact name of the device in the container; "" for Prefix and a number
 }
 
 // Values of the option policy: prefer the PF with the fewest VFs in use, or the one with the most.
@@ -71,6 +75,13 @@ const (
 const (
 	GatewayNone = "none"
 	GatewayAuto = "auto"
+)
+
+// Values of the option announce: for which addresses the host gets routes that a routing daemon tells others.
+const (
+	AnnounceContainer = "container"
+	AnnounceSubnet    = "subnet"
+	AnnounceNone      = "none"
 )
 
 // NUMA says which NUMA node's PFs are preferred. The zero value has no preference.

@@ -142,7 +142,7 @@ func TestOtherSpecs(t *testing.T) {
 		"mode=macvlan macvlan_mode=vepa":      {Kind: hw.Macvlan, Mode: "vepa"},
 		"mode=ipoib pkey=1":                   {Kind: hw.IPoIB, Mode: "datagram", PKey: 0x8001},
 		"mode=ipoib ipoib_mode=connected":     {Kind: hw.IPoIB, Mode: "connected"},
-		"mode=ipvlan ipvlan_mode=l3 mtu=1400": {Kind: hw.IPVlan, Mode: "l3"},
+		"mode=ipvlan ipvlan_mode=l3 mtu=1400": {Kind: hw.IPVlan, Mode: "l3", Flag: "bridge"},
 	} {
 		n := parse(t, words)
 		if d := cmp.Diff(want, n.ChildSpec()); d != "" || !n.HasChildren() {

@@ -26,13 +26,19 @@ const (
 	LabelMTU = "com.docker.network.driver.mtu"
 )
 
-// engineOptions are the labels that need nothing of this driver.
+// engineOptions are the labels of a network that need nothing of this driver.
 var engineOptions = []string{
 	"com.docker.network.advertise_addr_nmsgs",
 	"com.docker.network.advertise_addr_ms",
 	labelEnableIPv4,
 	labelEnableIPv6,
 }
+
+// Labels of the engine that are options of this driver by another name, of a network and of a container. The option is stronger.
+var (
+	networkLabels   = map[string]string{LabelMTU: "mtu"}
+	containerLabels = map[string]string{LabelMTU: "mtu", labelIfname: "ifname"}
+)
 
 // CheckFamilies returns an error if the labels that switch an address family on or off have not been obeyed. Engines before 28 do not
 // know them, and would create the network silently. ipv4 and ipv6 say which families the engine gave the network.
@@ -71,10 +77,19 @@ func OfNetwork(request map[string]any) (map[string]string, error) {
 }
 
 // OfContainer returns the options that the user gave for one container (--network name=N,driver-opt=K=V) from the engine's request,
-// which has options of the engine beside them.
+// which has labels of the engine beside them. It refuses labels that neither the engine nor this driver obeys.
 func OfContainer(request map[string]any) (map[string]string, error) {
-	own := maps.Clone(request)
-	maps.DeleteFunc(own, func(k string, _ any) bool { return strings.HasPrefix(k, netlabel.Prefix) })
+	own := map[string]any{}
+	for _, key := range slices.Sorted(maps.Keys(request)) {
+		name := strings.ToLower(key)
+		switch {
+		case !strings.HasPrefix(name, netlabel.Prefix+".") || containerLabels[name] != "":
+			own[key] = request[key]
+		case !slices.Contains(served, key):
+			return nil, fmt.Errorf("option %.64s: neither the engine nor this driver obeys it for a container; of the names that begin with "+
+				"%s, users can give %s, %s and %s", key, netlabel.Prefix, labelIfname, labelSysctls, LabelMTU)
+		}
+	}
 	return texts(own)
 }
 
@@ -117,7 +132,7 @@ func ParseStored(stored map[string]string) (*Network, error) {
 
 // Parse parses the options of a network. Keys are matched without regard to case. Errors name the option and the allowed values.
 func Parse(raw map[string]string) (*Network, error) {
-	given, err := canonical(raw)
+	given, err := canonical(raw, networkLabels)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +143,7 @@ func Parse(raw map[string]string) (*Network, error) {
 		}
 	}
 	n := &Network{Mode: ModeSRIOV, Container: Container{Prefix: "eth"}}
-	if err := parseAll(n, given); err != nil {
+	if err := errors.Join(checkNames(given), parseAll(n, given)); err != nil {
 		return nil, err
 	}
 	if n.Netdevice == "" {
@@ -137,13 +152,16 @@ func Parse(raw map[string]string) (*Network, error) {
 	if err := n.forMode(given); err != nil {
 		return nil, err
 	}
-	return n, errors.Join(n.checkLock(), n.check())
+	if n.KeepVLAN && n.HasChildren() {
+		return nil, fmt.Errorf("option vlan: keep is for mode=%s; say 0 to 4094", ModeSRIOV)
+	}
+	return n, errors.Join(n.checkLock(), n.checkAnnounce(), n.check())
 }
 
 // ForContainer returns the values for one container: those of the network, overridden by the options that the user gave for the
 // container. The network stays as it is.
 func (n *Network) ForContainer(own map[string]string) (Container, error) {
-	given, err := canonical(own)
+	given, err := canonical(own, containerLabels)
 	if err != nil {
 		return Container{}, err
 	}
@@ -160,10 +178,16 @@ func (n *Network) ForContainer(own map[string]string) (Container, error) {
 		}
 	}
 	merged := *n
-	if err := parseAll(&merged, given); err != nil {
+	if given["prefix"] != "" {
+		merged.Ifname = ""
+	}
+	if err := errors.Join(checkNames(given), parseAll(&merged, given)); err != nil {
 		return Container{}, err
 	}
 	if err := n.forMode(given); err != nil {
+		return Container{}, err
+	}
+	if err := n.forNetwork(given); err != nil {
 		return Container{}, err
 	}
 	return merged.Container, merged.check()
@@ -177,17 +201,25 @@ func (n *Network) CheckLock(name string) error {
 	return nil
 }
 
+// checkNames refuses both kinds of a device's name at once.
+func checkNames(given map[string]string) error {
+	if given["ifname"] != "" && given["prefix"] != "" {
+		return errors.New("option prefix: has no effect beside ifname, which is the whole name; give one of them")
+	}
+	return nil
+}
+
 // canonical returns a user's options with lower-case keys, without those that the engine acts on itself.
-// LabelMTU is mtu, unless that is given as well.
-func canonical(raw map[string]string) (map[string]string, error) {
+// labels are options by another name, unless these are given as well.
+func canonical(raw, labels map[string]string) (map[string]string, error) {
 	given := map[string]string{}
 	for _, key := range slices.Sorted(maps.Keys(raw)) {
 		name := strings.ToLower(key)
 		if slices.Contains(engineOptions, name) {
 			continue
 		}
-		if name == LabelMTU {
-			name = "mtu"
+		if option := labels[name]; option != "" {
+			name = option
 			if hasOption(raw, name) {
 				continue
 			}
@@ -248,6 +280,16 @@ func (n *Network) forMode(given map[string]string) error {
 		}
 		if o.OneVF && n.Bond != "" {
 			return fmt.Errorf("option %s: not with bond=%s, which takes a vf of each pf", o.Name, n.Bond)
+		}
+	}
+	return nil
+}
+
+// forNetwork refuses options of a container that can only be given for a network in this mode.
+func (n *Network) forNetwork(given map[string]string) error {
+	for _, o := range options {
+		if _, ok := given[o.Name]; ok && slices.Contains(o.NetworkModes, n.Mode) {
+			return fmt.Errorf("option %s: cannot be given for one container with mode=%s; give it with docker network create", o.Name, n.Mode)
 		}
 	}
 	return nil

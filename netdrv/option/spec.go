@@ -51,7 +51,16 @@ func (c *Container) TuningSpec() hw.TuningSpec {
 
 // ChildSpec returns how a child of the network's device is to be made. The caller fills in its key and its parent.
 func (n *Network) ChildSpec() hw.ChildSpec {
-	return hw.ChildSpec{Kind: n.Mode, Mode: cmp.Or(n.ChildMode, defaultChildMode[n.Mode]), MAC: n.MAC, PKey: n.PKey}
+	return hw.ChildSpec{Kind: n.Mode, Mode: cmp.Or(n.ChildMode, defaultChildMode[n.Mode]), MAC: n.MAC, PKey: n.PKey,
+		Flag: n.flag()}
+}
+
+// flag returns the flag of the children; only ipvlans have one.
+func (n *Network) flag() string {
+	if n.Mode != ModeIPVlan {
+		return ""
+	}
+	return cmp.Or(n.IPVlanFlag, "bridge")
 }
 
 // require takes a value that the user gave into a spec, and makes the attribute Required.

@@ -13,6 +13,8 @@ type Option struct {
 	row
 	Modes []string // the modes that know it; none means all
 	For   Scope
+	// NetworkModes are modes in which an option that is for both can only be given for a network.
+	NetworkModes []string
 	// OneVF is set for an option that is about the choice of one VF among several PFs. A bond has one of each.
 	OneVF bool
 
@@ -98,6 +100,8 @@ func linkAttr[T any](attr hw.LinkAttr, parse func(string) (T, error), field func
 var (
 	// vfsOnly are the modes of options that are set through a VF's PF.
 	vfsOnly = []string{ModeSRIOV}
+	// onVLANs are the modes whose children can be on a VLAN device.
+	onVLANs = []string{ModeMacvlan, ModeIPVlan}
 	// nicsOnly are the modes of options that are set on a device itself, not on a child of one.
 	nicsOnly = []string{ModeSRIOV, ModePassthrough}
 )
@@ -117,9 +121,10 @@ var options = []Option{
 			"container gets a child of the device, which stays in the host",
 		Parse: network(func(n *Network) *string { return &n.Mode }, word(Modes()...)),
 	}},
-	{For: ForBoth, Modes: vfsOnly, vf: setVLAN, row: row{
+	{For: ForBoth, Modes: []string{ModeSRIOV, ModeMacvlan, ModeIPVlan}, NetworkModes: onVLANs, vf: setVLAN, row: row{
 		Name: "vlan", Values: "0 to 4094, or keep", Default: "0",
-		Help:  "VLAN that the NIC puts the VFs in; 0: untagged; keep: the one that an administrator has set for each VF by hand",
+		Help: "VLAN that the NIC puts the VFs in; 0: untagged; keep: the one that an administrator has set for each VF by hand. With " +
+			"macvlan and ipvlan, for a network only: the VLAN device on which children are made, such as eth0.100, is created if there is none",
 		Parse: parseVLAN,
 	}},
 	{For: ForBoth, Modes: vfsOnly, vf: setPrivileged, row: row{
@@ -256,11 +261,28 @@ var options = []Option{
 		Help:  "name of the device in the container, without its number",
 		Parse: container(func(c *Container) *string { return &c.Prefix }, matching(validPrefix)),
 	}},
+	{For: ForBoth, row: row{
+		Name: "ifname", Values: "up to 15 letters, digits, _, - and ., but not lo, all or default", Default: "prefix and a number",
+		Help: "exact name of the device in the container, as interface_name of Compose and com.docker.network.endpoint.ifname; needs " +
+			"engine 29.8 or newer",
+		Parse: container(func(c *Container) *string { return &c.Ifname }, ifname),
+	}},
 	childMode("macvlan_mode", "bridge, private or vepa", ModeMacvlan,
 		"whether containers reach each other: directly, not at all, or by way of the switch"),
 	childMode("ipvlan_mode", "l2, l3 or l3s", ModeIPVlan,
-		"whether containers are on the device's network (l2), or the host routes to them (l3; l3s: by its firewall, too). In l3 and l3s a "+
-			"container has a default route through its device"),
+		"whether containers are on the device's network (l2), or behind the host as behind a router (l3; l3s: by its firewall, too; see "+
+			"docs/l3.md). In l3 and l3s a container has a default route through its device"),
+	{For: ForNetwork, Modes: []string{ModeIPVlan}, row: row{
+		Name: "announce", Values: "container, subnet or none", Default: "container",
+		Help: "which routes the host has in ipvlan_mode=l3 and l3s for a routing daemon such as BIRD: one for each container's address, or one for " +
+			"the subnet while it has containers; see docs/l3.md",
+		Parse: network(func(n *Network) *string { return &n.Announce }, word(AnnounceContainer, AnnounceSubnet, AnnounceNone)),
+	}},
+	{For: ForNetwork, Modes: []string{ModeIPVlan}, row: row{
+		Name: "ipvlan_flag", Values: "bridge, private or vepa", Default: "bridge",
+		Help:  "whether containers on the device reach each other: directly, not at all, or by way of the switch, which has to send frames back",
+		Parse: network(func(n *Network) *string { return &n.IPVlanFlag }, word(hw.IPVlanFlags()...)),
+	}},
 	childMode("ipoib_mode", "datagram or connected", ModeIPoIB, "how IP is carried over InfiniBand"),
 	{For: ForNetwork, Modes: []string{ModeIPoIB}, row: row{
 		Name: "pkey", Values: "0x0001 to 0x7fff, or 0x8001 to 0xffff", Default: "the device's",

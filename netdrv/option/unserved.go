@@ -2,45 +2,34 @@ package option
 
 import (
 	"fmt"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/docker/libnetwork/netlabel"
 )
 
-// served are the labels of an endpoint that the engine itself obeys, or that this driver does (engine 28.5, libnetwork/netlabel/labels.go).
-// The ports that an image exposes are for other containers to know.
-var served = []string{
-	netlabel.ExposedPorts,
-	netlabel.MacAddress,
-	netlabel.DNSServers,
-	netlabel.Prefix + ".endpoint.name",
-	netlabel.Prefix + ".endpoint.sysctls",
-}
+// Labels of an endpoint (engine 29.8, libnetwork/netlabel/labels.go) that docker/libnetwork does not have.
+const (
+	labelName    = netlabel.Prefix + ".endpoint.name"
+	labelSysctls = netlabel.Prefix + ".endpoint.sysctls"
+	// labelIfname is the exact name of the device in the container: the same as the option ifname, which is stronger. The engine leaves it
+	// to the driver.
+	labelIfname = netlabel.Prefix + ".endpoint.ifname"
+	// labelNoProxy is one that the engine itself sends.
+	labelNoProxy = netlabel.DriverPrivatePrefix + ".no_proxy_6to4"
+)
 
-// labelIfname is a name for the device in the container, which engines from 28 on set for their own drivers only.
-const labelIfname = netlabel.Prefix + ".endpoint.ifname"
+// served are the labels of an endpoint that the engine itself obeys, by their exact names. The ports that an image exposes are for other
+// containers to know; of those that are published the log tells, see [Unserved].
+var served = []string{netlabel.ExposedPorts, netlabel.PortMap, netlabel.MacAddress, netlabel.DNSServers, labelName, labelSysctls, labelNoProxy}
 
-// Unserved returns, in words, what the engine asks for with an endpoint and does not get: published ports and labels that neither the
-// engine nor this driver obeys. The engine starts the container all the same, and tells its user nothing.
+// Unserved returns, in words, what the engine asks for with an endpoint and does not get: published ports. The engine starts the container
+// all the same, and tells its user nothing.
 func Unserved(request map[string]any) []string {
-	var all []string
-	for _, key := range slices.Sorted(maps.Keys(request)) {
-		name := strings.ToLower(key)
-		switch {
-		case !strings.HasPrefix(name, netlabel.Prefix+".") || slices.Contains(served, name) || strings.HasPrefix(name, netlabel.DriverPrivatePrefix):
-		case name == netlabel.PortMap:
-			if ports := publishedPorts(request[key]); ports != "" {
-				all = append(all, "published ports "+ports+": the container has an address of its own on the NIC's network, and is reached there")
-			}
-		case name == labelIfname:
-			all = append(all, fmt.Sprintf("%s=%.64s: the engine names the device of another driver by a prefix; say prefix=", key, fmt.Sprint(request[key])))
-		default:
-			all = append(all, fmt.Sprintf("%.64s=%.64s: unknown", key, fmt.Sprint(request[key])))
-		}
+	ports := publishedPorts(request[netlabel.PortMap])
+	if ports == "" {
+		return nil
 	}
-	return all
+	return []string{"published ports " + ports + ": the container has an address of its own on the NIC's network, and is reached there"}
 }
 
 // publishedPorts returns the first ports of a port map, such as "8080 (tcp 80)", and how many more there are. Their form is

@@ -19,6 +19,8 @@ var (
 	partOfID = regexp.MustCompile(`^[0-9A-Za-z_-]{12,64}$`)
 	// validPrefix leaves room for the number within the kernel's 15 characters for a name.
 	validPrefix = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,9}$`)
+	// validIfname matches names that the kernel and the paths of sysctls accept.
+	validIfname = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$`)
 	// validFeature matches the names of offloads.
 	validFeature = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 )
@@ -52,6 +54,12 @@ func matching(pattern *regexp.Regexp) func(string) (string, error) {
 		}
 		return s, nil
 	}
+}
+
+// ifname parses the name of a device in a container. It has a lo already; all and default are the kernel's own below
+// /proc/sys/net/ipv4/conf (net/core/neighbour.c and net/ipv4/devinet.c, Linux 6.12).
+func ifname(s string) (string, error) {
+	return allowed(s, validIfname.MatchString(s) && !slices.Contains([]string{"lo", "all", "default"}, s))
 }
 
 // allowed turns the result of a parser of package number into that of an option's.

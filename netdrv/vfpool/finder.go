@@ -1,11 +1,13 @@
 package vfpool
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/number"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
 
@@ -60,6 +62,25 @@ func (f *Finder) PFs(netdevice string) ([]hw.PF, error) {
 		}
 	}
 	return all, nil
+}
+
+// VLAN returns the device and the VLAN that the option netdevice names as in eth0.100; vlan is 0 if it does not, or if there is no such
+// device.
+func (f *Finder) VLAN(netdevice string) (parent hw.Netdev, vlan int, _ error) {
+	terms, err := f.terms(netdevice)
+	if err != nil || len(terms) != 1 {
+		return parent, 0, err
+	}
+	i := max(0, strings.LastIndexByte(terms[0], '.'))
+	vlan, ok := number.Parse(strings.TrimPrefix(terms[0][i:], "."), 1, 4094)
+	if i == 0 || !ok {
+		return parent, 0, nil
+	}
+	parent, err = f.Host.Netdev(terms[0][:i])
+	if errors.Is(err, hw.ErrNotFound) {
+		return parent, 0, nil
+	}
+	return parent, vlan, err
 }
 
 // Netdev returns the one device that the option netdevice names.

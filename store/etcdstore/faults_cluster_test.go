@@ -397,3 +397,94 @@ func TestEtcdRollback(t *testing.T) {
 		t.Errorf("a watermark that is none: %v, want ErrCorrupt", err)
 	}
 }
+
+// TestEtcdNoSpace: an etcd whose quota is used up refuses writes with a remedy, but still deletes a record that has not changed, also for a
+// client that has just connected. Its status says so until it has space again.
+func TestEtcdNoSpace(t *testing.T) {
+	c := etcdtest.Start(t, 1, "--quota-backend-bytes=8388608")
+	s := openCluster(t, c)
+	var records []store.KV
+	for _, key := range []string{"a", "b"} {
+		storetest.Put(t, s, key, "1")
+		kv, err := s.Get(t.Context(), key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		records = append(records, kv)
+	}
+	wantServer(t, c, s, false)
+	c.FillUp()
+	wantServer(t, c, s, true)
+	_, err := s.Txn(within(t, 5*time.Second), nil, []store.Op{store.Put("c", nil)})
+	wantText(t, c, err, store.ErrUnavailable, "ledger in etcd E0: write: mvcc: database space exceeded; compact and defragment etcd or "+
+		"raise its quota, then disarm its alarm")
+	for i, s := range []store.Store{s, openCluster(t, c)} {
+		kv := records[i]
+		if r, err := s.Txn(within(t, 5*time.Second), []store.Cond{store.Unchanged(kv)}, []store.Op{store.Del(kv.Key)}); err != nil || !r.OK {
+			t.Errorf("release of %s: %+v, %v", kv.Key, r, err)
+		}
+		r, err := s.Txn(within(t, 5*time.Second), []store.Cond{store.Unchanged(kv)}, []store.Op{store.Del(kv.Key)})
+		if err != nil || r.OK || r.Failed != store.Unchanged(kv) {
+			t.Errorf("second release of %s: %+v, %v", kv.Key, r, err)
+		}
+	}
+	c.MakeSpace()
+	storetest.Put(t, s, "c", "1")
+	wantServer(t, c, s, false)
+}
+
+// wantServer compares the status of the only member.
+func wantServer(t *testing.T, c *etcdtest.Cluster, s store.Store, full bool) {
+	t.Helper()
+	all := store.Servers(t.Context(), s)
+	if len(all) != 1 || all[0].Err != nil {
+		t.Fatalf("servers %+v", all)
+	}
+	kind, text := all[0].Problem()
+	if kind != map[bool]string{true: "NOSPACE"}[full] || (text != "") != full {
+		t.Errorf("problem %q: %q, full: %v", kind, text, full)
+	}
+	if got := all[0]; got.Endpoint != c.Endpoints()[0] || got.Version == "" || got.Quota != 8<<20 || got.Size == 0 || got.InUse > got.Size {
+		t.Errorf("status %+v", got)
+	}
+}
+
+// TestEtcdLostAnswerOfRelease: a release whose answer is lost is applied once, and its caller learns that it is ambiguous at worst. If it
+// was refused, its caller learns that.
+func TestEtcdLostAnswerOfRelease(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	s, other := openCluster(t, c), openCluster(t, c)
+	storetest.Put(t, s, "guard", "1")
+	guard, err := s.Get(t.Context(), "guard")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, lost := range map[string]struct {
+		lose    func(*etcdtest.Member)
+		guard   store.Cond
+		refused bool
+	}{
+		"answer":           {(*etcdtest.Member).Mute, store.Unchanged(guard), false},
+		"request":          {(*etcdtest.Member).Freeze, store.Unchanged(guard), false},
+		"answer, refused":  {(*etcdtest.Member).Mute, store.Absent("guard"), true},
+		"request, refused": {(*etcdtest.Member).Freeze, store.Absent("guard"), true},
+	} {
+		storetest.Put(t, s, "lease", name)
+		kv, err := s.Get(t.Context(), "lease")
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := c.Members[0]
+		lost.lose(m)
+		heal := time.AfterFunc(700*time.Millisecond, func() { m.Thaw(); m.Heal() })
+		r, err := s.Txn(within(t, 8*time.Second), []store.Cond{lost.guard, store.Unchanged(kv)}, []store.Op{store.Del("lease")})
+		heal.Stop()
+		_, gone := other.Get(within(t, 5*time.Second), "lease")
+		switch {
+		case lost.refused && (err != nil || r.OK || r.Failed != lost.guard || gone != nil):
+			t.Errorf("%s: %+v, %v; then %v; want it refused", name, r, err, gone)
+		case !lost.refused && (err == nil && !r.OK || err != nil && !errors.Is(err, store.ErrAmbiguous) || !errors.Is(gone, store.ErrNotFound)):
+			t.Errorf("%s: %+v, %v; then %v; want the record to be gone", name, r, err, gone)
+		}
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"time"
 
+	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/mellanox/passthrough/store"
@@ -23,21 +24,36 @@ type schema struct {
 	read    time.Time // when the version was read
 }
 
-// check reads the schema, and writes the newest if there is none.
+// check reads the schema, and writes the newest if there is none. It writes only then: etcd refuses what might write while its quota is used up.
 func (s *schema) check(ctx context.Context, client *clientv3.Client) error {
-	resp, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(s.key), "=", 0)).
-		Then(clientv3.OpPut(s.key, strconv.Itoa(store.SchemaNewest))).Else(clientv3.OpGet(s.key)).Commit()
+	resp, err := client.Get(ctx, s.key)
 	if err != nil {
 		return err
 	}
+	kvs := resp.Kvs
+	if len(kvs) == 0 {
+		if kvs, err = s.write(ctx, client); err != nil {
+			return err
+		}
+	}
 	version := store.SchemaNewest
-	if !resp.Succeeded {
-		if version, err = s.parse(string(resp.Responses[0].GetResponseRange().Kvs[0].Value)); err != nil {
+	if len(kvs) > 0 {
+		if version, err = s.parse(string(kvs[0].Value)); err != nil {
 			return err
 		}
 	}
 	s.version, s.read = version, time.Now()
 	return nil
+}
+
+// write writes the newest schema, and returns the one that another node has written meanwhile.
+func (s *schema) write(ctx context.Context, client *clientv3.Client) ([]*mvccpb.KeyValue, error) {
+	resp, err := client.Txn(ctx).If(clientv3.Compare(clientv3.ModRevision(s.key), "=", 0)).
+		Then(clientv3.OpPut(s.key, strconv.Itoa(store.SchemaNewest))).Else(clientv3.OpGet(s.key)).Commit()
+	if err != nil || resp.Succeeded {
+		return nil, err
+	}
+	return resp.Responses[0].GetResponseRange().Kvs, nil
 }
 
 // recheck is check if what is known is too old.

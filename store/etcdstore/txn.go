@@ -32,9 +32,15 @@ const (
 //	Else  read token and conditions; if a request is unanswered: token = fenced, if it is absent
 //
 // After a fence no request of the transaction that is still in flight can be applied.
+//
+// A release has no token, see [fencesItself]: etcd refuses tokens once its quota is used up, but not deletes.
+//
+//	If    conditions hold
+//	Then  the deletes
+//	Else  read conditions
 type transaction struct {
 	store      *etcd
-	token      string
+	token      string // "" for none
 	conds      []store.Cond
 	then       []store.Op
 	unanswered bool // a request was sent and not answered
@@ -56,12 +62,29 @@ func (e *etcd) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (st
 	if len(then) == 0 {
 		return e.verify(ctx, r, conds)
 	}
-	token := store.TokenOf(ctx)
-	if token == "" {
-		token = rand.Text()
+	w := &transaction{store: e, conds: conds, then: lastOf(then)}
+	switch token := store.TokenOf(ctx); {
+	case token != "":
+		w.token = e.keys.token(token)
+	case !fencesItself(conds, w.then):
+		w.token = e.keys.token(rand.Text())
 	}
-	w := &transaction{store: e, token: e.keys.token(token), conds: conds, then: lastOf(then)}
 	return w.run(ctx, r)
+}
+
+// fencesItself returns true for a transaction that is applied once at most without a token: it deletes only, and deletes a key on the
+// condition that the key has a certain revision, which it never has again. etcd applies such a transaction also while it has the alarm
+// NOSPACE (etcd 3.6, server/etcdserver/apply, applierV3Capped).
+func fencesItself(conds []store.Cond, then []store.Op) bool {
+	if slices.ContainsFunc(then, func(op store.Op) bool { return op.Value != nil }) {
+		return false
+	}
+	return slices.ContainsFunc(conds, func(c store.Cond) bool { return ends(c, then) })
+}
+
+// ends returns true if c is the revision of a record that the operations delete: it does not hold any more once they were applied.
+func ends(c store.Cond, then []store.Op) bool {
+	return !c.NotNewer && c.Rev > 0 && slices.ContainsFunc(then, func(op store.Op) bool { return op.Key == c.Key })
 }
 
 // checkFits refuses a transaction that is too large for etcd.
@@ -111,7 +134,7 @@ func (w *transaction) run(ctx context.Context, r *retrier) (store.Result, error)
 // attempt sends the transaction once; done is false if another attempt may help. If little time is left, it sends a fence in place of the
 // transaction, so that the caller still learns whether something was written.
 func (w *transaction) attempt(ctx context.Context, r *retrier) (result store.Result, done bool, err error) {
-	lease, err := w.store.lease.get(ctx, r)
+	lease, err := w.lease(ctx, r)
 	if err == nil {
 		err = w.store.checkBeforeWrite(ctx, r)
 	}
@@ -121,7 +144,7 @@ func (w *transaction) attempt(ctx context.Context, r *retrier) (result store.Res
 		}
 		return store.Result{}, true, w.fail(ctx, r)
 	}
-	fence := w.unanswered && r.timeLeft() < 0.3
+	fence := w.token != "" && w.unanswered && r.timeLeft() < 0.3
 	var resp *clientv3.TxnResponse
 	sent, err := r.attempt(ctx, func(ctx context.Context, client *clientv3.Client) (err error) {
 		resp, err = w.store.commit(ctx, w.txn(client.Txn(ctx), lease, fence))
@@ -132,7 +155,7 @@ func (w *transaction) attempt(ctx context.Context, r *retrier) (result store.Res
 		result, err = w.fenced(r, resp)
 		return result, true, err
 	case err == nil:
-		result, err = w.result(resp)
+		result, err = w.result(ctx, r, resp)
 		return result, true, err
 	case !permanent(err):
 		w.unanswered = w.unanswered || sent
@@ -144,6 +167,14 @@ func (w *transaction) attempt(ctx context.Context, r *retrier) (result store.Res
 		w.unanswered = w.unanswered || sent
 	}
 	return store.Result{}, true, w.fail(ctx, r)
+}
+
+// lease returns the etcd lease of the transaction's token.
+func (w *transaction) lease(ctx context.Context, r *retrier) (clientv3.LeaseID, error) {
+	if w.token == "" {
+		return clientv3.NoLease, nil
+	}
+	return w.store.lease.get(ctx, r)
 }
 
 // fail returns the error of a transaction that is given up.
@@ -202,6 +233,9 @@ func (e *etcd) commit(ctx context.Context, txn clientv3.Txn) (*clientv3.TxnRespo
 
 // txn builds the etcd transaction.
 func (w *transaction) txn(txn clientv3.Txn, lease clientv3.LeaseID, fence bool) clientv3.Txn {
+	if w.token == "" {
+		return txn.If(w.store.keys.compares(w.conds)...).Then(nested(w.store.keys.writes(w.then))...).Else(w.store.keys.reads(w.conds)...)
+	}
 	absent := clientv3.Compare(clientv3.ModRevision(w.token), "=", 0)
 	put := func(value string) clientv3.Op { return clientv3.OpPut(w.token, value, clientv3.WithLease(lease)) }
 	if fence {
@@ -229,14 +263,28 @@ func nested(ops []clientv3.Op) []clientv3.Op {
 }
 
 // result decodes the answer to a transaction.
-func (w *transaction) result(resp *clientv3.TxnResponse) (store.Result, error) {
+func (w *transaction) result(ctx context.Context, r *retrier, resp *clientv3.TxnResponse) (store.Result, error) {
 	if resp.Succeeded {
 		return store.Result{OK: true, Rev: resp.Header.Revision}, nil
+	}
+	if w.token == "" {
+		return w.withoutToken(ctx, r, resp.Responses)
 	}
 	if r, ok := applied(resp.Responses[0]); ok {
 		return r, nil
 	}
 	return failed(w.conds, resp.Responses[1:])
+}
+
+// withoutToken returns the result of a transaction without a token whose conditions do not hold. If an earlier request was not answered, and
+// the record that it deletes is not there in that revision, either this transaction or another one has deleted it.
+func (w *transaction) withoutToken(ctx context.Context, r *retrier, reads []*pb.ResponseOp) (store.Result, error) {
+	for i, c := range w.conds {
+		if w.unanswered && ends(c, w.then) && !c.Holds(revOf(reads[i])) {
+			return store.Result{}, w.fail(ctx, r)
+		}
+	}
+	return failed(w.conds, reads)
 }
 
 // fenced decodes the answer to a fence.
@@ -262,15 +310,19 @@ func applied(token *pb.ResponseOp) (store.Result, bool) {
 // failed returns the first condition that did not hold.
 func failed(conds []store.Cond, reads []*pb.ResponseOp) (store.Result, error) {
 	for i, c := range conds {
-		var rev int64
-		for _, kv := range reads[i].GetResponseRange().GetKvs() {
-			rev = kv.ModRevision
-		}
-		if !c.Holds(rev) {
+		if !c.Holds(revOf(reads[i])) {
 			return store.Result{Failed: c}, nil
 		}
 	}
 	return store.Result{}, errors.New("etcd refused a transaction whose conditions hold")
+}
+
+// revOf returns the revision of the record that was read for a condition, 0 for none.
+func revOf(read *pb.ResponseOp) (rev int64) {
+	for _, kv := range read.GetResponseRange().GetKvs() {
+		rev = kv.ModRevision
+	}
+	return rev
 }
 
 // verify runs a transaction without writes.

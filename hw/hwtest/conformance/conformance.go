@@ -58,6 +58,7 @@ func Kernel(t *testing.T, open func(t *testing.T) (hw.Kernel, Env)) {
 		{"sysctls of a link", testSysctls},
 		{"an address is the source of a route at once", testSource},
 		{"routes that the kernel refuses", testRoutesRefused},
+		{"routes of a table and a protocol", testRoutesIn},
 		{"a move drops what belongs to the host and keeps the rest", testMove},
 		{"a move is refused where a name is taken", testMoveTaken},
 		{"a bridge does not move", testImmovable},

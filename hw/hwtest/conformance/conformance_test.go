@@ -16,7 +16,7 @@ func TestConformance(t *testing.T) {
 }
 
 func TestNewLinksConformance(t *testing.T) {
-	conformance.NewLinks(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond}, func(t *testing.T) (hw.Kernel, conformance.Env) {
+	conformance.NewLinks(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond, hw.VLANDevice}, func(t *testing.T) (hw.Kernel, conformance.Env) {
 		k := hwtest.New(t)
 		return k, env{k}
 	})

@@ -305,6 +305,51 @@ func testRoutesRefused(t *testing.T, m machine) {
 	refused(t, "a source that the host does not have", m.AddRoute(index, foreign), hw.ErrInvalid, syscall.EINVAL)
 }
 
+// testRoutesIn: routes of one program are told from all others by their table and protocol number. They go when their link is set down.
+func testRoutesIn(t *testing.T, m machine) {
+	const table, protocol = 117, 117
+	index := m.pair(t)
+	in := func() []hw.Route {
+		t.Helper()
+		rs, err := m.RoutesIn(table, protocol)
+		done(t, "list routes", err)
+		return rs
+	}
+	sameList(t, "routes of a table that is empty", in(), nil)
+	own := []hw.Route{{Dst: "10.1.1.2/32", Scope: 253}, {Dst: "10.1.2.0/24", Scope: 253}, {Dst: "2001:db8:1::2/128"}}
+	others := []hw.Route{{Dst: "10.1.1.3/32", Scope: 253, Table: table, Protocol: 4}, {Dst: "2001:db8:1::3/128", Table: table, Protocol: 4},
+		{Dst: "10.1.1.2/32", Scope: 253, Table: 254, Protocol: protocol}, {Dst: "10.1.1.2/32", Scope: 253, Table: 118, Protocol: protocol}}
+	for i := range own {
+		own[i].Table, own[i].Protocol = table, protocol
+	}
+	for _, r := range append(slices.Clone(own), others...) {
+		done(t, "add "+r.Dst, m.AddRoute(index, r))
+	}
+	var want []hw.Route
+	for _, r := range own { // with what the kernel fills in
+		r.Index, r.Type = index, 1
+		if strings.Contains(r.Dst, ":") {
+			r.Metric = 1024
+		}
+		want = append(want, r)
+	}
+	sameList(t, "routes", in(), want)
+	for range 2 { // the second time it is gone already
+		done(t, "remove one", m.RemoveRoute(index, own[0]))
+	}
+	done(t, "remove that of another program", m.RemoveRoute(index, hw.Route{Dst: "10.1.1.3/32", Scope: 253, Table: table, Protocol: protocol}))
+	sameList(t, "routes without one", in(), want[1:])
+	done(t, "remove one as it is listed", m.RemoveRoute(index, want[2]))
+	sameList(t, "routes without two", in(), want[1:2])
+	all, err := m.Routes(index)
+	done(t, "list routes of all", err)
+	if len(all) != 1+len(others) {
+		t.Errorf("routes of all are %v", all)
+	}
+	m.set(t, "ct0", hw.Link{}, hw.LinkUp)
+	sameList(t, "routes of a link that is down", in(), nil)
+}
+
 // sameList compares two lists whatever their order.
 func sameList[T any](t *testing.T, what string, got, want []T) {
 	t.Helper()

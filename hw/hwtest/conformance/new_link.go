@@ -26,6 +26,9 @@ func NewLinks(t *testing.T, kinds []string, open func(t *testing.T) (hw.Kernel, 
 		{"a child ends with its device", []string{hw.Macvlan}, testNewEnds},
 		{"an ipvlan as it is made", []string{hw.IPVlan}, testNewIPVlan},
 		{"macvlan and ipvlan on one device", []string{hw.Macvlan, hw.IPVlan}, testNewMixed},
+		{"a vlan device as it is made", []string{hw.VLANDevice}, testNewVLAN},
+		{"a vlan device and its device's state, mtu and mac", []string{hw.VLANDevice}, testNewVLANFollows},
+		{"children of a vlan device", []string{hw.VLANDevice, hw.Macvlan, hw.IPVlan}, testNewOnVLAN},
 		{"ports of a bond", []string{hw.Bond}, testNewPorts},
 		{"a bond keeps the mac that it was given", []string{hw.Bond}, testNewBondMAC},
 		{"ports that a bond refuses", []string{hw.Bond}, testNewPortsRefused},
@@ -208,6 +211,11 @@ func testNewIPVlan(t *testing.T, m machine) {
 		}
 		refused(t, "set its mac", m.SetLink(l.Index, hw.LinkMAC, hw.Link{MAC: hw.MAC("02:00:00:00:00:aa")}), hw.ErrUnsupported)
 	}
+	for _, flag := range hw.IPVlanFlags() {
+		m.make(t, hw.NewLink{Name: "ct" + flag, Kind: hw.IPVlan, Mode: "l2", Parent: index, Flag: flag})
+	}
+	unknown := m.CreateLink(hw.NewLink{Name: "ctflag", Kind: hw.IPVlan, Mode: "l2", Parent: index, Flag: "passthru"})
+	refused(t, "with a flag that it does not have", unknown, hw.ErrInvalid)
 	m.set(t, "ct0", hw.Link{MAC: hw.MAC("02:00:00:00:00:bb")}, hw.LinkMAC)
 	if mac := m.link(t, "ctl2").MAC; mac != "02:00:00:00:00:bb" {
 		t.Errorf("it has %s on a device that was given another", mac)
@@ -226,5 +234,75 @@ func testNewMixed(t *testing.T, m machine) {
 		err := m.CreateLink(pair[1])
 		refused(t, pair[1].Kind+" beside "+pair[0].Kind, err, hw.ErrBusy, syscall.EBUSY)
 		done(t, "remove it", m.RemoveLink(l.Index))
+	}
+}
+
+func testNewVLAN(t *testing.T, m machine) {
+	index := m.pair(t)
+	m.set(t, "ct0", hw.Link{MTU: 1400}, hw.LinkMTU)
+	vlan := func(name string, parent, id int) hw.NewLink {
+		return hw.NewLink{Name: name, Kind: hw.VLANDevice, Parent: parent, VLAN: id}
+	}
+	got := m.make(t, vlan("ct0.100", index, 100))
+	want := hw.Link{Index: got.Index, Peer: index, MAC: m.link(t, "ct0").MAC, Name: "ct0.100", Kind: hw.VLANDevice, Type: "ether", MTU: 1400,
+		MaxMTU: 65535, TxQLen: 1000, VLAN: 100}
+	same(t, "a new vlan device", got, want)
+	refused(t, "the same vlan again", m.CreateLink(vlan("ct100", index, 100)), syscall.EEXIST)
+	refused(t, "on nothing", m.CreateLink(vlan("ctv", 0, 100)), hw.ErrInvalid)
+	refused(t, "on what is not there", m.CreateLink(vlan("ctv", 987654, 100)), hw.ErrNotFound)
+	refused(t, "on the loopback link", m.CreateLink(vlan("ctv", m.link(t, "lo").Index, 100)), hw.ErrUnsupported)
+	refused(t, "vlan 4095", m.CreateLink(vlan("ctv", index, 4095)), hw.ErrInvalid)
+	m.make(t, vlan("ct0.4094", index, 4094))
+	done(t, "move one to a namespace", m.MoveToNS("c1", "ct0.100", "eth0"))
+	refused(t, "while another namespace has it", m.CreateLink(vlan("ct100", index, 100)), syscall.EEXIST)
+	m.EndNS("c1")
+	soon(t, "the vlan is free", func() bool { return m.CreateLink(vlan("ct100", index, 100)) == nil })
+	done(t, "remove it", m.RemoveLink(m.link(t, "ct100").Index))
+	done(t, "remove the device", m.RemoveLink(index))
+	if _, ok := m.find(t, "ct0.4094"); ok {
+		t.Error("a vlan device outlives its device")
+	}
+}
+
+func testNewVLANFollows(t *testing.T, m machine) {
+	index := m.pair(t)
+	v := m.make(t, hw.NewLink{Name: "ct0.100", Kind: hw.VLANDevice, Parent: index, VLAN: 100})
+	m.set(t, "ct0.100", hw.Link{Up: true}, hw.LinkUp)
+	m.set(t, "ct0", hw.Link{Up: false}, hw.LinkUp)
+	if m.link(t, "ct0.100").Up {
+		t.Error("it is up on a device that is down")
+	}
+	refused(t, "set up on a device that is down", m.SetLink(v.Index, hw.LinkUp, hw.Link{Up: true}), syscall.ENETDOWN)
+	m.set(t, "ct0", hw.Link{Up: true}, hw.LinkUp)
+	if !m.link(t, "ct0.100").Up {
+		t.Error("it is down on a device that is up again")
+	}
+	m.set(t, "ct0", hw.Link{MTU: 1400}, hw.LinkMTU)
+	if l := m.link(t, "ct0.100"); l.MTU != 1400 {
+		t.Errorf("mtu %d on a device that has 1400", l.MTU)
+	}
+	refused(t, "an mtu above its device's", m.SetLink(v.Index, hw.LinkMTU, hw.Link{MTU: 1500}), syscall.ERANGE)
+	m.set(t, "ct0", hw.Link{MTU: 1500}, hw.LinkMTU)
+	if l := m.link(t, "ct0.100"); l.MTU != 1400 {
+		t.Errorf("mtu %d on a device that was raised to 1500", l.MTU)
+	}
+	m.set(t, "ct0.100", hw.Link{MTU: 1500}, hw.LinkMTU)
+	m.set(t, "ct0", hw.Link{MAC: "02:00:00:00:00:bb"}, hw.LinkMAC)
+	if mac := m.link(t, "ct0.100").MAC; mac != "02:00:00:00:00:bb" {
+		t.Errorf("it has %s on a device that was given another mac", mac)
+	}
+}
+
+func testNewOnVLAN(t *testing.T, m machine) {
+	index := m.pair(t)
+	v := m.make(t, hw.NewLink{Name: "ct0.100", Kind: hw.VLANDevice, Parent: index, VLAN: 100})
+	mv := m.make(t, hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: v.Index})
+	if mv.Peer != v.Index {
+		t.Errorf("the macvlan is on link %d, not on the vlan device", mv.Peer)
+	}
+	m.make(t, hw.NewLink{Name: "ctiv", Kind: hw.IPVlan, Mode: "l2", Parent: index}) // another device, another kind
+	done(t, "remove the vlan device", m.RemoveLink(v.Index))
+	if _, ok := m.find(t, "ctmv"); ok {
+		t.Error("the macvlan outlives the vlan device")
 	}
 }

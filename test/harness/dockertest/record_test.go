@@ -96,22 +96,22 @@ $ docker run
 	}
 }
 
-// TestMoves: devices in a container are numbered as the engine does it, by prefix, and a number is used again.
+// TestMoves: devices in a container are numbered as the engine does it, by prefix, and a number is used again; an exact name comes first.
 func TestMoves(t *testing.T) {
 	w := newWriter()
-	w.joined("$e1", "$s1", "eth")
-	w.joined("$e2", "$s1", "data")
-	w.joined("$e3", "$s1", "eth")
-	w.joined("$e4", "$s2", "eth")
+	w.joined("$e1", "$s1", "eth", "")
+	w.joined("$e2", "$s1", "data", "")
+	w.joined("$e3", "$s1", "eth", "")
+	w.joined("$e4", "$s2", "too-long-for-a-name-", "fab7")
 	w.left("$e1")
-	w.joined("$e5", "$s1", "eth")
+	w.joined("$e5", "$s1", "eth", "")
 	for _, endpoint := range []string{"$e2", "$e3", "$e5", "$e5", "$e4"} {
 		w.left(endpoint)
 	}
 	want := `! move $e1 eth0
 ! move $e2 data0
 ! move $e3 eth1
-! move $e4 eth0
+! move $e4 fab7
 ! home $e1
 ! move $e5 eth0
 ! home $e2

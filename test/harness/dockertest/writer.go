@@ -64,26 +64,27 @@ func (w *writer) said(e Event) {
 // moved writes what an engine does with a device after an answer.
 func (w *writer) moved(op, request, answer string) {
 	var q struct{ EndpointID, SandboxKey string }
-	var a struct{ InterfaceName struct{ DstPrefix string } }
+	var a struct {
+		InterfaceName struct{ DstPrefix, DstName string }
+	}
 	if json.Unmarshal([]byte(request), &q) != nil || json.Unmarshal([]byte(answer), &a) != nil {
 		return // a call without a body
 	}
 	switch op {
 	case "NetworkDriver.Join":
-		w.joined(q.EndpointID, path.Base(q.SandboxKey), a.InterfaceName.DstPrefix)
+		w.joined(q.EndpointID, path.Base(q.SandboxKey), a.InterfaceName.DstPrefix, a.InterfaceName.DstName)
 	case "NetworkDriver.Leave":
 		w.left(q.EndpointID)
 	}
 }
 
-// joined writes that the device of a Join moves into the container, where it gets the first free number after its prefix.
-func (w *writer) joined(endpoint, sandbox, prefix string) {
-	n := 0
-	for w.inside[device{sandbox, fmt.Sprint(prefix, n)}] != "" {
-		n++
+// joined writes that the device of a Join moves into the container, where it gets its exact name, or the first free number after its prefix.
+func (w *writer) joined(endpoint, sandbox, prefix, name string) {
+	for n := 0; name == "" || w.inside[device{sandbox, name}] != ""; n++ {
+		name = fmt.Sprint(prefix, n)
 	}
-	w.inside[device{sandbox, fmt.Sprint(prefix, n)}] = endpoint
-	w.line("! move %s %s%d", endpoint, prefix, n)
+	w.inside[device{sandbox, name}] = endpoint
+	w.line("! move %s %s", endpoint, name)
 }
 
 // left writes that the device of a Leave comes back. The container's namespace ends with its last device.

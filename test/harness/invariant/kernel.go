@@ -27,6 +27,11 @@ func (f Facts) made(v *violations) {
 		}
 		known[markPrefix+id] = true
 	}
+	for _, n := range f.Ledger.Networks { // a VLAN device that was created for it
+		for _, d := range n.Devices {
+			know(d.ID)
+		}
+	}
 	for id, allocation := range f.Ledger.Allocations {
 		know(id)
 		know(allocation.Parent)

@@ -233,6 +233,40 @@ func TestStickyByMAC(t *testing.T) {
 	if other, now := Address(t, "c2", "keep"), Address(t, "c3", "keep"); now != was || other == was {
 		t.Errorf("it had %s and has %s; another has %s", was, now, other)
 	}
+	children(t, "stay", "mv2", "macs", "--subnet", "10.68.0.0/24")
+	staysAtRestart(t, "stay", "--mac-address", "02:00:00:00:00:43")
+}
+
+// staysAtRestart starts a container on a network that has room, without any option for addresses, and restarts it in each way. It has its
+// address again each time, though another container has come meanwhile.
+func staysAtRestart(t *testing.T, network string, options ...string) {
+	t.Helper()
+	Container(t, "stays", append(options, "--net", network, "--restart", "always")...)
+	was := Address(t, "stays", network)
+	for way, again := range map[string]func(){
+		"docker restart": func() { Docker(t, "restart", "-t1", "stays") },
+		"docker stop and start": func() {
+			Docker(t, "stop", "-t1", "stays")
+			Container(t, "comes", "--net", network)
+			Docker(t, "start", "stays")
+		},
+		"--restart": func() {
+			pid := Docker(t, "inspect", "-f", "{{.State.Pid}}", "stays")
+			Sh(t, "kill -9 "+pid)
+			Within(t, 20*time.Second, func() string {
+				state := Docker(t, "inspect", "-f", "{{.State.Pid}} {{.State.Restarting}}", "stays")
+				if strings.HasPrefix(state, pid+" ") || strings.HasPrefix(state, "0 ") || !strings.HasSuffix(state, " false") || Address(t, "stays", network) == "" {
+					return "process and whether it is being restarted: " + state
+				}
+				return ""
+			})
+		},
+	} {
+		again()
+		if now := Address(t, "stays", network); now != was {
+			t.Errorf("%s: it had %s and has %s", way, was, now)
+		}
+	}
 }
 
 // TestProbe: what another machine on the segment has is passed over. The plugin has no right to open a packet socket.

@@ -3,6 +3,7 @@
 package engine
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -40,4 +41,78 @@ func TestNamesOfContainer(t *testing.T) {
 	home()
 	Docker(t, "run", "--rm", "--net", "n1", "lab", "true")
 	home()
+}
+
+// TestInterfaceName: a device has the exact name that its container or its network asks for, also after a restart of the container and
+// beside another network's. The plugin refuses that on an engine that is known not to do it.
+func TestInterfaceName(t *testing.T) {
+	const label = "com.docker.network.endpoint.ifname="
+	veth(t, "pt0", "10.20.0.1/24")
+	veth(t, "pt1", "10.30.0.1/24")
+	Sh(t, "ip link set pt0 up; ip link set pt1 up")
+	ours(t, "macvlan", "n1", "pt0", "10.20.0.0/24", "--ip-range", "10.20.0.64/26")
+	Network(t, "bare", "-d", Plugin, "--ipam-driver", "null", "-o", "netdevice=pt1", "-o", "mode=macvlan", "-o", "ifname=fab.1")
+	run := func(args ...string) []string { return append([]string{"run", "--rm", "--network"}, args...) }
+	Refused(t, `option ifname: "lo" is not allowed; allowed: up to 15 letters, digits, _, - and ., but not lo, all or default`, run("name=n1,driver-opt="+label+"lo", "lab", "true")...)
+	Refused(t, "option com.docker.network.endpoint.ifnam: neither the engine nor this driver obeys it for a container; of the names that "+
+		"begin with com.docker.network, users can give com.docker.network.endpoint.ifname, com.docker.network.endpoint.sysctls and "+
+		"com.docker.network.driver.mtu",
+		run("name=n1,driver-opt=com.docker.network.endpoint.ifnam=x", "lab", "true")...)
+	if !takesIfname(t) {
+		Refused(t, "option ifname: fab0 is not possible: this engine is older than 29, and names the devices of plugins by a prefix and a "+
+			"number; engine 29.8 or newer is needed; or use the option prefix", run("name=n1,driver-opt="+label+"fab0", "lab", "true")...)
+		Docker(t, run("name=n1,driver-opt=prefix=fab", "lab", "ip", "link", "show", "fab0")...)
+		return
+	}
+	Container(t, "c1", "--network", "name=n1,driver-opt="+label+"fab0")
+	Docker(t, "network", "connect", "bare", "c1")
+	check := func() {
+		t.Helper()
+		Reaches(t, "c1", "10.20.0.1", 5*time.Second)
+		if links := Exec(t, "c1", "ls", "/sys/class/net"); strings.Join(strings.Fields(links), " ") != "fab.1 fab0 lo" {
+			t.Errorf("the devices are called %s", links)
+		}
+	}
+	check()
+	Docker(t, "restart", "-t1", "c1")
+	check()
+	Docker(t, "network", "disconnect", "n1", "c1")
+	Docker(t, "network", "connect", "--driver-opt", label+"fab0", "n1", "c1")
+	check()
+	Container(t, "c2", "--network", "name=n1,driver-opt=prefix=net")
+	Exec(t, "c2", "ip", "link", "show", "net0")
+}
+
+// TestIfnameUnknown: without addresses the plugin does not know whether the engine takes exact names. One that does not cannot start
+// the container, its error says why, and the device comes home.
+func TestIfnameUnknown(t *testing.T) {
+	veth(t, "pt0", "10.20.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	before := Sh(t, "ip -o link | wc -l")
+	Network(t, "bare", "-d", Plugin, "--ipam-driver", "null", "-o", "netdevice=pt0", "-o", "mode=macvlan", "-o", "ifname=fab7")
+	_, err := Try("docker", "run", "--rm", "--network", "bare", "lab", "ip", "link", "show", "fab7")
+	switch takes := takesIfname(t); {
+	case takes != (err == nil):
+		t.Errorf("the engine takes exact names: %v; the container: %v", takes, err)
+	case !takes && !strings.Contains(err.Error(), "ifname-needs-docker-29.8-or-newer-0"):
+		t.Errorf("%v", err)
+	}
+	Docker(t, "run", "--rm", "--network", "name=bare,driver-opt=prefix=fab", "lab", "ip", "link", "show", "fab0")
+	Within(t, 10*time.Second, func() string {
+		if now := Sh(t, "ip -o link | wc -l"); now != before {
+			return "the host has " + now + " devices, and had " + before
+		}
+		return ""
+	})
+}
+
+// takesIfname reports whether the engine gives a device the exact name that a plugin answers: API 1.56, engine 29.8.
+func takesIfname(t *testing.T) bool {
+	t.Helper()
+	var major, minor int
+	version := Docker(t, "version", "--format", "{{.Server.APIVersion}}")
+	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+		t.Fatalf("API version %s: %v", version, err)
+	}
+	return major > 1 || minor >= 56
 }

@@ -71,3 +71,54 @@ func TestThin(t *testing.T) {
 	Docker(t, "rm", "-f", "own1")
 	gone("macvlan of a killed engine")
 }
+
+// TestVLANParents: networks with one VLAN of one NIC share its VLAN device, which the plugin creates and removes; their containers reach a
+// VF in that VLAN, and not one in another. The engine or the plugin may be killed in between.
+func TestVLANParents(t *testing.T) {
+	Sh(t, "ip link set "+pf+" up; rmmod 8021q 2>/dev/null || true")
+	t.Cleanup(func() { Sh(t, "ip link set "+pf+" down") })
+	asBefore(t)
+	sriov(t, "vf100", "10.6.0.0/24", "-o", "numvfs=2", "-o", "vlan=100")
+	sriov(t, "vf200", "10.6.0.0/24", "-o", "vlan=200")
+	Container(t, "in100", "--net", "vf100", "--ip", "10.6.0.99")
+	Container(t, "in200", "--net", "vf200", "--ip", "10.6.0.98")
+	thin(t, "macvlan", "-o", "vlan=100")
+	Network(t, "named", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.6.0.0/24", "-o", "netdevice="+pf+".100", "-o", "mode=macvlan")
+	thin(t, "ipvlan", "-o", "vlan=200", "-o", "ipvlan_flag=private")
+	if link := Sh(t, "ip -d link show "+pf+".100"); !strings.Contains(link, "vlan protocol 802.1Q id 100") {
+		t.Errorf("the vlan device: %s", link)
+	}
+	Container(t, "m1", "--net", "macvlans", "--ip", "10.6.0.11")
+	Container(t, "m2", "--net", "named", "--ip", "10.6.0.12")
+	Container(t, "i1", "--net", "ipvlans", "--ip", "10.6.0.13")
+	Container(t, "i2", "--net", "ipvlans", "--ip", "10.6.0.14")
+	if link := Exec(t, "i1", "ip", "-d", "link", "show", "eth0"); !strings.Contains(link, "ipvlan") || !strings.Contains(link, "mode l2 private") {
+		t.Errorf("want an ipvlan with flag private: %s", link)
+	}
+	Reaches(t, "m1", "10.6.0.12", 5*time.Second)
+	Reaches(t, "m1", "10.6.0.99", 5*time.Second)
+	Reaches(t, "i2", "10.6.0.98", 5*time.Second)
+	Reaches(t, "i1", "10.6.0.98", 5*time.Second)
+	for c, address := range map[string]string{"m1": "10.6.0.98", "m2": "10.6.0.13", "i1": "10.6.0.99", "in100": "10.6.0.13"} {
+		if _, err := Try("docker", "exec", c, "ping", "-c1", "-W1", address); err == nil {
+			t.Errorf("%s reaches %s in another vlan", c, address)
+		}
+	}
+	if _, err := Try("docker", "exec", "i1", "ping", "-c1", "-W1", "10.6.0.14"); err == nil {
+		t.Error("private ipvlans reach each other")
+	}
+	Sh(t, "kill -9 $(pidof driver)")
+	Docker(t, "rm", "-f", "m1")
+	Docker(t, "network", "rm", "macvlans")
+	Reaches(t, "m2", "10.6.0.99", 20*time.Second)
+	Run(t, "engine", "kill")
+	Sh(t, "ip link del "+pf+".100") // as after a reboot
+	Run(t, "engine", "start")
+	Docker(t, "start", "m2", "in100")
+	Reaches(t, "m2", "10.6.0.99", 20*time.Second)
+	Docker(t, "rm", "-f", "m2", "i1", "i2")
+	Docker(t, "network", "rm", "named", "ipvlans")
+	if left, err := Try("ip", "link", "show", "type", "vlan"); err != nil || left != "" {
+		t.Errorf("vlan devices are left: %s, %v", left, err)
+	}
+}
