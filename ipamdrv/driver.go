@@ -38,6 +38,8 @@ type Config struct {
 	Host func() ([]netip.Prefix, error)
 	// Probe asks who has an address, for pools with the option probe; nil: such pools are refused.
 	Probe Prober
+	// DHCP leases addresses, for pools with the option dhcp; nil: such pools are refused.
+	DHCP DHCP
 	// Uses lists the networks that the network driver on this node knows; nil for none. See [Use].
 	Uses func(context.Context) ([]Use, error)
 	// MaintainEvery is the interval of background work, see Maintain. 0 means 5 seconds.
@@ -58,6 +60,7 @@ type Driver struct {
 	creator *creator
 	gc      *gc
 	probe   Prober
+	dhcp    DHCP
 	names   *recentNames
 	servers serverWatch // of Maintain alone
 	every   time.Duration
@@ -87,7 +90,8 @@ func New(c Config) (*Driver, error) {
 	} else {
 		p.queue = newQueue(c.Journal, c.Log)
 	}
-	return &Driver{Capabilities: c.Capabilities, pools: p, probe: c.Probe, every: c.MaintainEvery, log: c.Log,
+	p.leases = &servedLeases{pools: p, servers: c.DHCP, log: c.Log, all: map[leaseRef]servedLease{}}
+	return &Driver{Capabilities: c.Capabilities, pools: p, probe: c.Probe, dhcp: c.DHCP, every: c.MaintainEvery, log: c.Log,
 		names:   &recentNames{names: map[string]recentName{}},
 		creator: &creator{pools: p, host: c.Host, defaults: c.Defaults, oneAtATime: semaphore.NewWeighted(1)},
 		gc:      newGC(p, c.Uses, c.MaintainEvery)}, nil
@@ -125,6 +129,9 @@ func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*
 	q, err := newPoolRequest(r)
 	if err != nil {
 		return nil, fmt.Errorf("request pool: %w", err)
+	}
+	if err = d.serve(ctx, q); err != nil {
+		return nil, fmt.Errorf("%s: %w", q, err)
 	}
 	err = d.pools.breaker.Unavailable()
 	var h pool.Handle
@@ -207,7 +214,7 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressReque
 }
 
 // allocator returns what handles requests for addresses.
-func (d *Driver) allocator() *allocator { return &allocator{d.pools, d.probe, d.gc} }
+func (d *Driver) allocator() *allocator { return &allocator{d.pools, d.probe, d.dhcp, d.gc} }
 
 // undoIfGone runs undo if the client has gone: its engine never learns what was made for it and will never release it.
 func undoIfGone(ctx context.Context, undo func(context.Context) error) error {

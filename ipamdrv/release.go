@@ -40,7 +40,9 @@ func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.A
 	}
 	subnet, group := p.Subnet(), p.Config().Group
 	var released bool
+	ref, ended := leaseRef{h.ID, a}, servedLease{segment: segmentOf(p)}
 	err = p.UnlockAfter(func() (err error) {
+		ended.lease, ended.token = ps.servedLease(ctx, p, a)
 		released, err = p.Release(ctx, a, pool.Released{Share: h.Share, At: at})
 		return err
 	})
@@ -49,6 +51,9 @@ func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.A
 	}
 	if err != nil {
 		return fmt.Errorf("pool %s: release address %s: %w", subnet.Prefix, a, err)
+	}
+	if released && ended.token != "" {
+		ps.leases.end(ctx, ref, ended)
 	}
 	ps.log.Debug("address released", zap.Stringer("address", a), zap.Bool("was_leased", released),
 		zap.Stringer("pool", subnet.Prefix), zap.Stringer("id", h))

@@ -17,9 +17,10 @@ import (
 
 // allocator handles requests for addresses.
 type allocator struct {
-	pools *pools
-	probe Prober
-	gc    *gc
+	pools   *pools
+	probe   Prober
+	servers DHCP
+	gc      *gc
 }
 
 // request leases an address of the pool with this handle, of its group, or of the prefetched ones.
@@ -36,6 +37,9 @@ func (al *allocator) requestOwn(ctx context.Context, handle string, q addressReq
 		h, p, err := al.pools.open(ctx, handle)
 		if err != nil {
 			return "", fmt.Errorf("pool %.80q: request address: %w", handle, err)
+		}
+		if p.Served() && q.lease.Kind != pool.Gateway {
+			return al.requestServed(ctx, h, p, q)
 		}
 		got, err := al.fromPool(ctx, h, p, q)
 		switch err = waitLoaded(ctx, err); {
@@ -199,10 +203,10 @@ func (al *allocator) noteLease(ctx context.Context, p *pool.Pool, a netip.Addr, 
 
 // allocateOnce is one attempt of allocate, by the kind of the request. added is false if the network had the address already.
 func allocateOnce(ctx context.Context, p *pool.Pool, q addressRequest, probe pool.Probe) (a netip.Addr, added bool, err error) {
-	switch q.lease.Kind {
-	case pool.Gateway:
+	switch {
+	case q.lease.Kind == pool.Gateway:
 		return p.AllocateGateway(ctx, q.addr, q.lease)
-	case pool.Exact:
+	case q.lease.Kind == pool.Exact, q.lease.DHCP != nil:
 		return q.addr, true, p.AllocateExact(ctx, q.addr, q.lease, probe)
 	}
 	a, err = p.Allocate(ctx, q.lease, q.choice, probe)

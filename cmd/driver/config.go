@@ -21,6 +21,7 @@ type config struct {
 	deviceNames    string // see parseDevices
 	store          string // the store of pools and leases, see parseStore
 	requireMAC     bool
+	dhcp           bool   // lets pools have the option dhcp, see dropPrivileges
 	defaultPools   string // see ipamdrv.ParseDefaultPools
 	refusal        error  // why a setting of the right form is refused, while the settings are read
 }
@@ -90,6 +91,11 @@ var settings = []setting{
 		"then generates a MAC for every device without --mac-address and sets it, on physical devices too", func(c *config, v string) bool {
 		c.requireMAC = v == "true"
 		return c.requireMAC || v == "false"
+	}},
+	{"DHCP", "false", "true or false", "true: pools can have the option dhcp. The plugin then keeps a second capability, CAP_NET_BIND_SERVICE, " +
+		"because DHCP servers answer to UDP port 67", func(c *config, v string) bool {
+		c.dhcp = v == "true"
+		return c.dhcp || v == "false"
 	}},
 }
 

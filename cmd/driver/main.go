@@ -75,7 +75,7 @@ var commands = []struct {
 
 // serve listens, opens everything, and answers the engine until SIGTERM or SIGINT.
 func serve(cfg config) error {
-	if err := dropPrivileges(); err != nil {
+	if err := dropPrivileges(cfg.capabilitySet()); err != nil {
 		return err
 	}
 	log := newLogger(os.Stdout, cfg.logLevel)

@@ -17,6 +17,7 @@ import (
 	"github.com/mellanox/passthrough/hw/rtnl"
 	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/ipamdrv/dhcp"
 	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/boltstore"
@@ -61,6 +62,7 @@ func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
 			var loops sync.WaitGroup
 			loops.Go(func() { keepRunning(ctx, "reconciler", d.network.Reconcile, log) })
 			loops.Go(func() { keepRunning(ctx, "upkeep of addresses", d.ipam.Maintain, log) })
+			loops.Go(func() { keepRunning(ctx, "renewal of DHCP leases", d.ipam.RenewLeases, log) })
 			loops.Wait()
 			d.ipam.Close()
 		}
@@ -147,7 +149,7 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
 			mac, err := host.ProbeAddress(ctx, device, a)
 			return string(mac), err
-		}})
+		}, DHCP: dhcp.New()})
 	if err != nil {
 		return nil, nil, err
 	}

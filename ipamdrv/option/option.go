@@ -33,6 +33,8 @@ type Config struct {
 	Probe           string // device on which addresses are probed; "" for none
 	SLAAC           bool   // IPv6 addresses are link-local and random
 	Prefetch        int    // addresses that each node leases ahead for each of its networks
+	DHCP            bool   // IPv4 addresses are leased by the DHCP server of Device's segment
+	Device          string // of the host; "" for none
 
 	// Newer are the options of a stored pool, as NAME=VALUE, that this version does not know, or whose values it does not know: a newer
 	// version made the pool. This version cannot obey them, so that it must not allocate.
@@ -116,6 +118,20 @@ var table = opttable.Table[Config]{Noun: "ipam option", Options: []Option{
 			return err
 		},
 	},
+	{
+		Name: "dhcp", Values: "yes or no", Default: "no",
+		Help: "yes: the DHCP server of the segment of netdevice leases the IPv4 addresses, and names the subnet and the gateway unless " +
+			"they are given. Needs the plugin's setting DHCP, see docs/dhcp.md",
+		Parse: func(c *Config, v string) (err error) {
+			c.DHCP, err = allowed(v == "yes", v == "yes" || v == "no")
+			return err
+		},
+	},
+	{
+		Name: "netdevice", Values: "the name of one of the host's devices", Default: "none",
+		Help:  "for dhcp: a device of the host on the segment of the containers, with an IPv4 address in the subnet",
+		Parse: func(c *Config, v string) (err error) { c.Device, err = allowed(v, isDevice(v)); return err },
+	},
 }}
 
 // name matches the names of pools and groups; nameForm says so in words.
@@ -148,8 +164,11 @@ func parseProbe(v string) (string, bool) {
 		return "", true
 	}
 	dev, ok := strings.CutPrefix(v, "arp@")
-	return dev, ok && device.MatchString(dev) && dev != "." && dev != ".."
+	return dev, ok && isDevice(dev)
 }
+
+// isDevice returns true for what can be the name of a network device.
+func isDevice(v string) bool { return device.MatchString(v) && v != "." && v != ".." }
 
 // A Gateway is the value of the option gateway.
 type Gateway struct {
@@ -225,10 +244,31 @@ func Parse(users map[string]string) (Config, error) {
 		return Config{}, errors.New("ipam options pool and overflow: a pool that is shared cannot help another out; " +
 			"say only one of them")
 	}
-	if _, given := users["sticky"]; !given && !c.Lowest {
+	if _, given := users["sticky"]; !given && !c.Lowest && !c.DHCP {
 		c.Sticky, c.StickyByDefault = DefaultSticky, true
 	}
-	return c, nil
+	return c, c.checkDHCP(users)
+}
+
+// notWithDHCP are the options that say which address is chosen, which a DHCP server does.
+var notWithDHCP = []string{"exclude", "pool", "overflow", "probe", "prefetch", "reuse", "quarantine", "sticky"}
+
+// checkDHCP refuses options that do not go together with dhcp.
+func (c Config) checkDHCP(users map[string]string) error {
+	switch {
+	case !c.DHCP && c.Device != "":
+		return errors.New("ipam option netdevice: is for dhcp=yes only")
+	case !c.DHCP:
+		return nil
+	case c.Device == "":
+		return errors.New("ipam option dhcp: needs the option netdevice: the host's device on the segment of the DHCP server")
+	}
+	for _, name := range notWithDHCP {
+		if _, given := users[name]; given {
+			return fmt.Errorf("ipam options dhcp and %s: the DHCP server chooses the addresses; say only one of them", name)
+		}
+	}
+	return nil
 }
 
 // numeric are the options whose value is a number or a duration.

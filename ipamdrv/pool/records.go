@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/ipamdrv/addr"
+	"github.com/mellanox/passthrough/ipamdrv/dhcp"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/record"
 )
@@ -77,6 +78,8 @@ type Lease struct {
 	Node string `json:"node,omitempty"`
 	// Via is the pool of the group that was full when this one gave the address in its place.
 	Via string `json:"via,omitempty"`
+	// DHCP is the lease of the address that a DHCP server has given, in a pool with the option dhcp.
+	DHCP *dhcp.Lease `json:"dhcp,omitempty"`
 }
 
 // Kind says what an address is leased for.
@@ -136,6 +139,9 @@ const (
 	taskKey = "task " // a swarm service and its slot
 	macKey  = "mac "
 )
+
+// ContainerName returns the name by which the container is recognized: that of the slot for a task of a swarm service; "" for unknown.
+func (l Lease) ContainerName() string { return task.ReplaceAllString(l.Name, "$1") }
 
 // identityKeys returns the keys by which the container of a lease is recognized when it comes back, the best first.
 func (l Lease) identityKeys() []string {

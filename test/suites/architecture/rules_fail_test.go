@@ -13,6 +13,8 @@ func TestRulesFail(t *testing.T) {
 		{"netdrv/a.go", `import _ "github.com/mellanox/passthrough/ipamdrv"`, "only cmd knows both drivers"},
 		{"ipamdrv/a.go", `import _ "github.com/mellanox/passthrough/hw"`, "addresses do not depend on devices"},
 		{"hw/a.go", `import _ "github.com/vishvananda/netlink"`, "netlink and ethtool are behind hw.Kernel"},
+		{"ipamdrv/a.go", `import _ "github.com/insomniacslk/dhcp/dhcpv4"`, "DHCP is behind ipamdrv.DHCP"},
+		{"ipamdrv/dhcp/a.go", `import _ "github.com/insomniacslk/dhcp/dhcpv4"`, ""},
 		{"netdrv/a.go", `import _ "github.com/mellanox/passthrough/hw/hwtest"`, "test code is not shipped"},
 		{"netdrv/a_test.go", `import _ "github.com/mellanox/passthrough/hw/hwtest"`, ""},
 		{"hw/a.go", `import _ "go.uber.org/zap"`, "do not log"},

@@ -34,6 +34,7 @@ var imports = []rule{
 	forbid(`/passthrough/hw(/|$)`, `^(cmd|netdrv|hw|internal)(/|$)`, "addresses do not depend on devices, nor records on either"),
 	forbid(`/passthrough/(hw/hwtest|store/storetest|test)(/|$)|^testing$`, `^(hw/hwtest|store/storetest)(/|$)`, "test code is not shipped"),
 	forbid(`^github\.com/(vishvananda|safchain)/`, `^hw/rtnl$`, "netlink and ethtool are behind hw.Kernel"),
+	forbid(`^github\.com/insomniacslk/`, `^ipamdrv/dhcp$`, "DHCP is behind ipamdrv.DHCP"),
 	forbid(`bbolt|go\.etcd\.io`, `^(cmd|store)(/|$)`, "drivers see a store.Store only"),
 	forbid(`^go\.uber\.org/zap`, `^(cmd|netdrv|ipamdrv)(/|$)`, "hw, store and internal return errors and do not log"),
 	forbid(`^(os/exec|plugin|log|log/slog)$`, `^$`, "the product runs no other program and has one logger"),

@@ -1,0 +1,254 @@
+package ipamdrv_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/docker/go-plugins-helpers/ipam"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest/observer"
+
+	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/ipamdrv/dhcp"
+)
+
+// dhcpServer is a DHCP server of 10.8.0.0/24 with the addresses from 10.8.0.50 on. Its leases last for an hour.
+type dhcpServer struct {
+	mu     sync.Mutex
+	leased map[netip.Addr]dhcp.Lease
+	calls  []string
+	away   bool
+	refuse bool // it refuses to renew
+	id     netip.Addr
+}
+
+func newDHCPServer() *dhcpServer {
+	return &dhcpServer{leased: map[netip.Addr]dhcp.Lease{}, id: netip.MustParseAddr("10.8.0.2")}
+}
+
+func (s *dhcpServer) note(format string, args ...any) {
+	s.calls = append(s.calls, fmt.Sprintf(format, args...))
+}
+
+func (s *dhcpServer) HostID(string) (string, error) { return "020000000001", nil }
+
+func (s *dhcpServer) Discover(_ context.Context, seg dhcp.Segment, _ dhcp.Identity) (dhcp.Offer, error) {
+	if seg.Device != "lan0" {
+		return dhcp.Offer{}, dhcp.ErrDevice
+	}
+	return dhcp.Offer{Server: s.id, Addr: netip.MustParsePrefix("10.8.0.50/24"), Router: netip.MustParseAddr("10.8.0.254")}, nil
+}
+
+func (s *dhcpServer) Acquire(_ context.Context, _ dhcp.Segment, who dhcp.Identity, want netip.Addr) (netip.Addr, dhcp.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note("acquire %s %s", who.ID, want)
+	if s.away {
+		return netip.Addr{}, dhcp.Lease{}, dhcp.ErrNoAnswer
+	}
+	a := netip.MustParseAddr("10.8.0.50")
+	for l, taken := s.leased[a]; taken && l.Client != who.ID; l, taken = s.leased[a] {
+		a = a.Next()
+	}
+	if want.IsValid() && s.leased[want].Client != "" && s.leased[want].Client != who.ID {
+		return netip.Addr{}, dhcp.Lease{}, dhcp.ErrRefused
+	} else if want.IsValid() {
+		a = want
+	}
+	return a, s.lease(a, who), nil
+}
+
+// lease leases an address from now on.
+func (s *dhcpServer) lease(a netip.Addr, who dhcp.Identity) dhcp.Lease {
+	now := time.Now().UTC()
+	l := dhcp.Lease{Server: s.id, Client: who.ID, MAC: who.MAC, Host: who.Host,
+		Renew: now.Add(30 * time.Minute), Rebind: now.Add(50 * time.Minute), Expires: now.Add(time.Hour)}
+	s.leased[a] = l
+	return l
+}
+
+func (s *dhcpServer) Renew(_ context.Context, _ dhcp.Segment, a netip.Addr, l dhcp.Lease, anyServer bool) (dhcp.Lease, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note("renew %s any=%t", a, anyServer)
+	switch {
+	case s.away, !anyServer && l.Server != s.id:
+		return dhcp.Lease{}, dhcp.ErrNoAnswer
+	case s.refuse:
+		return dhcp.Lease{}, dhcp.ErrRefused
+	}
+	return s.lease(a, l.Identity()), nil
+}
+
+func (s *dhcpServer) Release(_ context.Context, _ dhcp.Segment, a netip.Addr, l dhcp.Lease) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note("release %s of %s", a, l.Client)
+	if s.leased[a].Client == l.Client {
+		delete(s.leased, a)
+	}
+	return nil
+}
+
+func (s *dhcpServer) Decline(_ context.Context, _ dhcp.Segment, a netip.Addr, l dhcp.Lease) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.note("decline %s of %s", a, l.Client)
+	return nil
+}
+
+// do does something to the server, or looks at it.
+func (s *dhcpServer) do(what func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	what()
+}
+
+// expect compares the calls since the last time, without those to be left out.
+func (s *dhcpServer) expect(t *testing.T, want ...string) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !slices.Equal(s.calls, want) {
+		t.Errorf("the server is asked:\n%s\nwant:\n%s", strings.Join(s.calls, "\n"), strings.Join(want, "\n"))
+	}
+	s.calls = nil
+}
+
+// withServer replaces the driver by one that knows the server, and whose leases are renewed until the returned function is called.
+func (b *fixture) withServer(s *dhcpServer) (log *observer.ObservedLogs, stop func()) {
+	b.Helper()
+	core, log := observer.New(zap.InfoLevel)
+	var err error
+	if b.d, err = ipamdrv.New(ipamdrv.Config{Store: b.store, DHCP: s, Log: zap.New(core)}); err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error)
+	go func() { ended <- b.d.RenewLeases(ctx) }()
+	return log, func() { cancel(); <-ended }
+}
+
+// TestServedRefused: what cannot be together with the option dhcp, and what it needs.
+func TestServedRefused(t *testing.T) {
+	for _, test := range []struct {
+		options []string
+		subnet  string
+		within  string
+		want    string
+	}{
+		{options: []string{"dhcp=yes"},
+			want: "request pool: ipam option dhcp: needs the option netdevice: the host's device on the segment of the DHCP server"},
+		{options: []string{"netdevice=lan0"}, want: "request pool: ipam option netdevice: is for dhcp=yes only"},
+		{options: []string{"dhcp=yes", "netdevice=lan0", "sticky=1h"},
+			want: "request pool: ipam options dhcp and sticky: the DHCP server chooses the addresses; say only one of them"},
+		{options: []string{"dhcp=yes", "netdevice=lan0"}, subnet: "fd00::/64", want: "pool fd00::/64: request: ipam option dhcp: is for IPv4; with " +
+			"slaac=yes and --subnet fe80::/64 the IPv6 addresses come from routers"},
+		{options: []string{"dhcp=yes", "netdevice=lan0"}, subnet: "10.8.0.0/24", within: "10.8.0.0/25", want: "pool 10.8.0.0/24: request: ipam option dhcp: " +
+			"not together with --ip-range: the DHCP server chooses the addresses"},
+		{options: []string{"dhcp=yes", "netdevice=lan0"}, subnet: "10.8.0.0/16", want: "pool 10.8.0.0/16: request: ipam option dhcp: server 10.8.0.2 on lan0 " +
+			"has addresses of 10.8.0.0/24; create the network with --subnet=10.8.0.0/24, or without"},
+	} {
+		withFixture(t, func(b *fixture) {
+			_, stop := b.withServer(newDHCPServer())
+			defer stop()
+			_, err := b.d.RequestPool(b.Context(), &ipam.RequestPoolRequest{Pool: test.subnet, SubPool: test.within, Options: pairs(test.options)})
+			wantError(b.T, err, ipamdrv.ErrInvalid, test.want)
+		})
+	}
+}
+
+// TestServedLife: a lease is the server's, as long as the container has the address. A container that was renamed keeps its lease when another
+// one of its former name comes.
+func TestServedLife(t *testing.T) {
+	withFixture(t, func(b *fixture) {
+		s := newDHCPServer()
+		_, stop := b.withServer(s)
+		defer stop()
+		r, err := b.d.RequestPool(b.Context(), &ipam.RequestPoolRequest{Options: pairs([]string{"dhcp=yes", "netdevice=lan0"})})
+		if err != nil || r.Pool != "10.8.0.0/24" || r.Data["com.docker.network.gateway"] != "10.8.0.254/24" {
+			t.Fatalf("RequestPool: %+v, %v", r, err)
+		}
+		n := r.PoolID
+		b.gives(n, "", by("web"), "10.8.0.50/24")
+		b.gives(n, "", by("web"), "10.8.0.51/24")
+		anonymous := s.leased[netip.MustParseAddr("10.8.0.51")].Client
+		if !strings.HasPrefix(anonymous, "passthrough-") {
+			t.Errorf("the second client is %s", anonymous)
+		}
+		s.expect(t, "acquire web@020000000001 invalid IP", "acquire web@020000000001 invalid IP", "acquire "+anonymous+" invalid IP")
+		b.refuses(n, "10.8.0.50", by("db"), dhcp.ErrRefused, "pool 10.8.0.0/24: request address 10.8.0.50: refused by the DHCP server")
+		s.do(func() { s.calls = nil })
+		b.release(n, "10.8.0.50")
+		b.release(n, "10.8.0.50")
+		s.expect(t, "release 10.8.0.50 of web@020000000001")
+		b.gives(n, "10.8.0.254", asGateway, "10.8.0.254/24")
+		b.gives(n, "10.8.0.60", nil, "10.8.0.60/24")
+		s.do(func() { s.calls = nil })
+		b.releasePool(n)
+		wait(2 * time.Minute)
+		s.do(func() {
+			slices.Sort(s.calls)
+			if len(s.calls) != 2 || s.calls[0] != "release 10.8.0.51 of "+anonymous || len(s.leased) != 0 {
+				t.Errorf("the pool was removed: %q, %v", s.calls, s.leased)
+			}
+		})
+	})
+}
+
+// TestServedRenewal: a lease is renewed at its server, then at any, and leased again after it has expired, also by another process.
+func TestServedRenewal(t *testing.T) {
+	withFixture(t, func(b *fixture) {
+		s := newDHCPServer()
+		_, stop := b.withServer(s)
+		n := b.poolWith("", "dhcp=yes", "netdevice=lan0")
+		b.gives(n, "", by("web"), "10.8.0.50/24")
+		s.do(func() { s.calls = nil })
+		wait(59 * time.Minute)
+		s.expect(t, "renew 10.8.0.50 any=false")
+
+		stop() // the lease was renewed after 30 minutes; the record has that
+		_, stop = b.withServer(s)
+		wait(2 * time.Minute)
+		s.expect(t, "renew 10.8.0.50 any=false")
+
+		s.do(func() { s.id = netip.MustParseAddr("10.8.0.3") }) // another server of the segment
+		wait(55 * time.Minute)
+		s.do(func() {
+			if last := s.calls[len(s.calls)-1]; last != "renew 10.8.0.50 any=true" || s.calls[0] != "renew 10.8.0.50 any=false" {
+				t.Errorf("with another server: %q", s.calls)
+			}
+		})
+		stop()
+
+		wait(3 * time.Hour) // the plugin is off
+		s.do(func() { s.calls = nil })
+		log, stop := b.withServer(s)
+		wait(10 * time.Second)
+		s.expect(t, "acquire web@020000000001 10.8.0.50")
+		if log.FilterMessageSnippet("expired while it was not renewed").Len() != 1 {
+			t.Errorf("log: %v", log.All())
+		}
+
+		s.do(func() { // the server has forgotten the lease, and another client has the address
+			s.refuse = true
+			s.leased[netip.MustParseAddr("10.8.0.50")] = dhcp.Lease{Client: "other"}
+		})
+		wait(31 * time.Minute)
+		if log.FilterMessageSnippet("not leased to it any more").Len() == 0 {
+			t.Errorf("log: %v", log.All())
+		}
+		s.do(func() { s.calls = nil })
+		b.release(n, "10.8.0.50")
+		s.expect(t, "release 10.8.0.50 of web@020000000001")
+		wait(time.Hour)
+		s.expect(t)
+		stop()
+	})
+}
