@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -415,3 +417,96 @@ func (h *netdevs) FollowMTU(n, parent Netdev) error {
 
 // RemoveVLAN deletes a VLAN device that the plugin has created. It succeeds if the device is gone.
 func (h *netdevs) RemoveVLAN(id ID) error { return h.removeCreated(id) }
+
+// hostChildPrefix begins the keys of children of the host.
+const hostChildPrefix = "host-"
+
+// HostChildKey returns the key of a child of the host; the caller chooses a unique text.
+func HostChildKey(text string) string { return hostChildPrefix + text }
+
+// keptName returns the name that a child of the host gets once it has its alias; that of others does not change.
+func (id ID) keptName() string {
+	const most = 12
+	text, ok := strings.CutPrefix(string(id), madePrefix+hostChildPrefix)
+	if !ok {
+		return id.createdName()
+	}
+	return "pt-" + text[:min(most, len(text))]
+}
+
+// HostChildSpec describes a child of a device that the host keeps for itself: frames do not pass between a device and its children, only
+// among the children. It is plain data, which the caller keeps in its ledger.
+type HostChildSpec struct {
+	ChildSpec              // its key is from HostChildKey
+	Addrs     []netip.Addr // of the host; without a subnet, so that the host's own routes stay as they are
+	MTU       int          // 0 for the parent's
+}
+
+// CreateHostChild creates a child for the host, with its addresses, and sets it up. It answers ARP for its own addresses only, so that the
+// other addresses of the host stay where they are, forwards no IPv4 packets, and the host learns nothing from router advertisements on it.
+// CreateHostChild may be repeated, also after a crash: it completes what is there.
+func (h *netdevs) CreateHostChild(ctx context.Context, s HostChildSpec) (Netdev, error) {
+	n, err := h.Find(MadeID(s.Key))
+	if errors.Is(err, ErrAway) {
+		n, err = h.CreateChild(ctx, s.ChildSpec)
+	} else if err == nil {
+		n, err = h.prepareFound(n, "")
+	}
+	if name := MadeID(s.Key).keptName(); err == nil && n.Name != name {
+		err = h.setLink(n, "rename to "+name, LinkName, Link{Name: name})
+		n.Name = name
+	}
+	if err == nil && !n.Up && s.MTU != 0 && n.MTU != s.MTU {
+		err = h.setLink(n, fmt.Sprintf("set mtu %d", s.MTU), LinkMTU, Link{MTU: s.MTU})
+	}
+	if err == nil && !n.Up {
+		err = h.keepApart(n, s)
+	}
+	for _, a := range s.Addrs {
+		if err == nil {
+			cidr := netip.PrefixFrom(a, a.BitLen()).String()
+			err = wrapped(n.Name, "add address "+cidr, h.kernel.AddAddr(n.Index, Addr{CIDR: cidr}))
+		}
+	}
+	if err == nil && !n.Up {
+		err = h.setUp(n, true)
+	}
+	if err != nil {
+		return n, err
+	}
+	return h.Find(n.ID)
+}
+
+// keepApart sets, before a child of the host is up, what keeps the rest of the host's network as it is.
+func (h *netdevs) keepApart(n Netdev, s HostChildSpec) error {
+	for _, set := range [][2]string{{"arp_ignore", "1"}, {"arp_announce", "2"}, {"forwarding", "0"}} {
+		if err := h.kernel.SetSysctl(n.Index, "net.ipv4.conf.*."+set[0], set[1]); err != nil {
+			return &Error{Dev: n.Name, Op: fmt.Sprintf("set net.ipv4.conf.%s.%s to %s", n.Name, set[0], set[1]), Err: err}
+		}
+	}
+	const acceptRA = "net.ipv6.conf.*.accept_ra"
+	values, err := h.kernel.Sysctls(n.Index)
+	if err != nil {
+		return &Error{Dev: n.Name, Op: "list sysctls", Err: err}
+	}
+	switch values[acceptRA] {
+	case "", "0": // no IPv6, or none accepted
+		return nil
+	case "1":
+		if values["net.ipv6.conf.*.forwarding"] == "1" { // a router accepts none (net/ipv6/ndisc.c, ipv6_accept_ra, Linux 6.12)
+			return nil
+		}
+	}
+	err = h.kernel.SetSysctl(n.Index, acceptRA, "0")
+	v6 := slices.ContainsFunc(s.Addrs, netip.Addr.Is6)
+	switch {
+	case err == nil:
+		return nil
+	case v6 || s.Kind != Macvlan: // an ipvlan drops frames that are longer than its MTU
+		return &Error{Dev: n.Name, Op: fmt.Sprintf("set net.ipv6.conf.%s.accept_ra to 0, so that no container configures the host", n.Name),
+			Err: fmt.Errorf("%w; say on the host: sysctl -w net.ipv6.conf.default.accept_ra=0", err)}
+	case n.MTU <= quietMTU:
+		return nil
+	}
+	return h.setLink(n, fmt.Sprintf("set mtu %d, with which it has no IPv6", quietMTU), LinkMTU, Link{MTU: quietMTU})
+}

@@ -83,7 +83,7 @@ func (h *finder) findDirect(id ID) (n Netdev, ok bool) {
 		if parent, vlan := id.vlanOn(); vlan != 0 {
 			return h.findVLANDirect(id, parent, vlan)
 		}
-		l, err := h.kernel.LinkNamed(id.createdName())
+		l, err := h.kernel.LinkNamed(id.keptName())
 		return Netdev{ID: id, Link: l}, err == nil && l.Alias == id.aliasMark() && id.mayBe(l)
 	}
 	l, err := h.kernel.LinkAt(id.index())

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -217,4 +218,65 @@ func (l Link) ofOpenVSwitch() bool { return l.Kind == "openvswitch" || l.Name ==
 // (net/openvswitch/vport-netdev.c, ovs_netdev_link, Linux 6.12): frames of any internal port may leave through it.
 func switched(l Link, links []Link) bool {
 	return slices.ContainsFunc(links, func(m Link) bool { return m.Index == l.Master && m.ofOpenVSwitch() })
+}
+
+// hostAccessProtocol is the protocol number of routes through children of the host.
+const hostAccessProtocol = 118
+
+// SyncHostRoutes makes the routes through a child of the host those to some addresses, with src as the source for those of its family, and
+// returns how many it has added and removed. Routes that others have added stay.
+func (h *hostNetwork) SyncHostRoutes(n Netdev, src, to []netip.Addr) (changed int, _ error) {
+	all, err := h.kernel.RoutesIn(mainTable, hostAccessProtocol)
+	if err != nil {
+		return 0, &Error{Dev: n.Name, Op: "list routes", Err: err}
+	}
+	wanted := map[string]Route{}
+	for _, a := range to {
+		i := slices.IndexFunc(src, func(s netip.Addr) bool { return s.Is4() == a.Is4() })
+		if i < 0 {
+			continue
+		}
+		r := Route{Dst: netip.PrefixFrom(a, a.BitLen()).String(), Src: src[i].String(), Table: mainTable, Protocol: hostAccessProtocol}
+		if a.Is4() {
+			r.Scope = scopeLink
+		}
+		wanted[r.Dst] = r
+	}
+	var errs []error
+	for _, r := range all {
+		if r.Index != n.Index {
+			continue
+		}
+		if _, ok := wanted[r.Dst]; ok {
+			delete(wanted, r.Dst)
+			continue
+		}
+		errs = append(errs, wrapped(n.Name, "remove route "+r.Dst, h.kernel.RemoveRoute(n.Index, r)))
+		changed++
+	}
+	for _, dst := range slices.Sorted(maps.Keys(wanted)) {
+		errs = append(errs, wrapped(n.Name, "add route "+dst, h.kernel.AddRoute(n.Index, wanted[dst])))
+		changed++
+	}
+	return changed, errors.Join(errs...)
+}
+
+// DeviceWith returns the name of the device of the host that has an address; "" if none has.
+func (h *hostNetwork) DeviceWith(a netip.Addr) (string, error) {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return "", &Error{Op: "list links", Err: err}
+	}
+	for _, l := range links {
+		addrs, err := h.kernel.Addrs(l.Index)
+		if err != nil && !errors.Is(err, ErrNotFound) { // the link may be gone by now
+			return "", &Error{Dev: l.Name, Op: "list addresses", Err: err}
+		}
+		for _, have := range addrs {
+			if p, err := netip.ParsePrefix(have.CIDR); err == nil && p.Addr() == a {
+				return l.Name, nil
+			}
+		}
+	}
+	return "", nil
 }

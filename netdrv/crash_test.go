@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -29,7 +30,11 @@ var errKilled = errors.New("killed")
 func scenarios() map[string]scenario {
 	doing := func(inside func(m *machine, container string), options ...string) func(m *machine) {
 		return func(m *machine) {
-			if m.create("n", options...) != nil {
+			r := &plugin.CreateNetworkRequest{}
+			if slices.Contains(options, "host_access=yes") {
+				r.IPv4Data = hostPool()
+			}
+			if m.createWith("n", r, options...) != nil {
 				return
 			}
 			join, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
@@ -147,6 +152,10 @@ func scenarios() map[string]scenario {
 		"ipvlan in mode l3, whose subnet is announced": {hardware: nic, run: container("netdevice=ens2", "mode=ipvlan", "ipvlan_mode=l3",
 			"announce=subnet")},
 		"macvlan on a vlan": {hardware: nic, run: container("netdevice=ens2", "mode=macvlan", "vlan=100")},
+		"macvlan on a vlan, with access to the host": {
+			hardware: nic,
+			run:      container("netdevice=ens2", "mode=macvlan", "vlan=100", "host_access=yes"),
+		},
 		"ipvlan on a vlan of a device without a pci address": {
 			hardware: func(m *machine) {
 				m.kernel.AddVeth("tap0", "tap1")

@@ -17,7 +17,7 @@
 //	option      what users give: text to values to specs of hw
 //	mode        what a container gets: a VF, a bond of VFs, a whole device or a child
 //	vfpool      PFs and VFs: find, create, remove, select
-//	hostdev     devices that the plugin creates in the host for networks: VLAN devices
+//	hostdev     devices that the plugin creates in the host for networks: VLAN devices, and children of its own
 //	alloc       allocations: their states, and which container had which device
 //	engineview  what the engine still knows
 //	ledger      records of networks and endpoints

@@ -82,6 +82,7 @@ func New(c Config) (*Driver, error) {
 		}}
 	pool := &vfpool.Pool{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Counters: counters}
 	vlans := &hostdev.VLANs{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Pool: pool, Counters: counters}
+	hosts := &hostdev.HostChildren{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Counters: counters}
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
 		Allocations: allocs, VLANs: vlans})
 	release := &releaser{allocs: allocs, modes: modes}
@@ -93,11 +94,11 @@ func New(c Config) (*Driver, error) {
 		wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
-		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer,
+		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer, hosts: hosts,
 		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, nudge: reconciler.nudge,
 			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
-		pool: pool, vlans: vlans, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
+		pool: pool, vlans: vlans, hosts: hosts, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
 	reconciler.removeUnneeded = networks.removeUnneeded
 	return &Driver{networks, endpoints, reconciler, engine, counters, c.BindPool}, nil
 }

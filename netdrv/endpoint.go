@@ -16,6 +16,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/hostdev"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/mode"
 	"github.com/mellanox/passthrough/netdrv/option"
@@ -32,6 +33,7 @@ type endpoints struct {
 	attacher      *attacher
 	reconciler    *reconciler
 	announcer     *announcer
+	hosts         *hostdev.HostChildren
 	containerName func(address string) string // may be nil
 	// requestedUnnamed may be nil; see Config.
 	requestedUnnamed func(address string) bool
@@ -231,9 +233,27 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinRespo
 	if err := x.announcer.announce(ctx, a); err != nil {
 		return nil, err
 	}
+	if err := x.reachable(ctx, n, o); err != nil {
+		return nil, err
+	}
 	res := &JoinResponse{InterfaceName: interfaceName(dev.Name, e.Rec)}
 	gateways(n, o, e.Rec, &res.JoinResponse)
 	return res, nil
+}
+
+// reachable gives the host its child of a network with host access, and the routes to the containers.
+func (x *endpoints) reachable(ctx context.Context, n ledger.Network, o *option.Network) error {
+	if !o.HostAccess {
+		return nil
+	}
+	err := x.hosts.Ensure(ctx, n, o)
+	if err == nil {
+		err = x.hosts.Sync(ctx, n.ID)
+	}
+	if err != nil {
+		return fmt.Errorf("network %s: %w", ledger.ShortID(n.ID), err)
+	}
+	return nil
 }
 
 // delete removes an endpoint and releases its device, waiting at most timeout for the device to come home. The engine ignores errors of
@@ -274,6 +294,10 @@ func (x *endpoints) delete(ctx context.Context, nid, eid string, timeout time.Du
 	}
 	if err := x.announcer.withdraw(ctx, a); err != nil {
 		x.log.Warn("routes not withdrawn yet", append(a.Fields(), zap.NamedError("err", err))...)
+		x.reconciler.nudge()
+	}
+	if err := x.hosts.Sync(ctx, nid); err != nil {
+		x.log.Warn("host's route not removed yet", append(a.Fields(), zap.NamedError("err", err))...)
 		x.reconciler.nudge()
 	}
 	x.reconciler.awaitReturn(ctx, a, timeout)

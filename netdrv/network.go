@@ -33,6 +33,7 @@ type networks struct {
 	modes           *mode.Set
 	pool            *vfpool.Pool
 	vlans           *hostdev.VLANs
+	hosts           *hostdev.HostChildren
 	endpoints       *endpoints
 	inventedGateway func(ctx context.Context, pool, gateway string) bool // may be nil
 	nudge           func()                                               // wakes the reconciler
@@ -144,6 +145,12 @@ func (x *networks) add(ctx context.Context, cond store.Cond, rec ledger.Network,
 		err = x.setGateways(ctx, &rec, o, r)
 	}
 	if err == nil {
+		err = x.setHostAddrs(&rec, o, r, others)
+	}
+	if err == nil {
+		err = x.hosts.Ensure(ctx, rec, o)
+	}
+	if err == nil {
 		// Not written once the engine has given up: it would never delete a network that it does not know. A NIC that needs longer
 		// than a call may take to create its VFs has them when the user tries again, if that is within a minute.
 		if err = ctx.Err(); err != nil {
@@ -152,7 +159,7 @@ func (x *networks) add(ctx context.Context, cond store.Cond, rec ledger.Network,
 		_, err = ledger.Commit(ctx, x.store, cond, ledger.Put(ledger.NetworkKey(rec.ID), rec))
 	}
 	if err != nil { // what was created for it is not needed
-		return errors.Join(err, x.vlans.RemoveUnneeded(context.WithoutCancel(ctx)), x.removeVFs(context.WithoutCancel(ctx), rec.Devices))
+		return errors.Join(err, x.removeHostDevices(context.WithoutCancel(ctx)), x.removeVFs(context.WithoutCancel(ctx), rec.Devices))
 	}
 	return nil
 }
@@ -186,6 +193,12 @@ func (x *networks) findDevices(ctx context.Context, o *option.Network, others []
 		}
 		others = rest
 	}
+}
+
+// removeHostDevices removes the devices that the plugin created in the host for networks, and that are not needed any more: the host's
+// children before the VLAN devices that they are on.
+func (x *networks) removeHostDevices(ctx context.Context) error {
+	return errors.Join(x.hosts.RemoveUnneeded(ctx), x.vlans.RemoveUnneeded(ctx))
 }
 
 // removeVFs removes the VFs that the plugin created on a network's devices and that are not needed any more.
@@ -246,7 +259,7 @@ func (x *networks) deleteLocked(ctx context.Context, nid string) error {
 	if err := x.removeRecord(ctx, r); err != nil {
 		return err
 	}
-	if err := x.vlans.RemoveUnneeded(context.WithoutCancel(ctx)); err != nil {
+	if err := x.removeHostDevices(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("network %s: it is removed, but %w", ledger.ShortID(nid), err)
 	}
 	if err := x.removeVFs(context.WithoutCancel(ctx), r.Rec.Devices); err != nil {

@@ -22,7 +22,7 @@ var effects = map[string]string{
 	"promisc": "yes", "allmulti": "yes", "queues": "1", "ring_rx": "512", "ring_tx": "512", "ethtool": "gro=off", "cores": "3",
 	"vf": "2", "vfs": "2-3", "policy": "pack", "numa": "1", "numvfs": "3", "prefix": "net", "ifname": "fab7", "macvlan_mode": "private", "ipvlan_mode": "l3", "ipvlan_flag": "vepa",
 	"ipoib_mode": "connected", "pkey": "0x8005", "gateway": "auto",
-	"announce": "subnet",
+	"announce": "subnet", "host_access": "yes",
 }
 
 // effectNetworks are what a network can be of.
@@ -54,7 +54,8 @@ func effectHost(m *machine) {
 // effect runs two containers on a network and returns all that the kernel was told and the engine was answered. The error is that of the
 // network or of the first container.
 func effect(m *machine, network []string, own map[string]any) (string, error) {
-	r := &plugin.CreateNetworkRequest{IPv4Data: []*plugin.IPAMData{{Pool: "10.0.0.0/8", Gateway: "10.0.0.1/8"}}}
+	r := &plugin.CreateNetworkRequest{IPv4Data: []*plugin.IPAMData{{Pool: "10.0.0.0/8", Gateway: "10.0.0.1/8",
+		AuxAddresses: map[string]any{"host": "10.255.0.1/8"}}}}
 	if err := m.createWith("n", r, network...); err != nil {
 		return "", err
 	}

@@ -48,10 +48,10 @@ func (x *networks) removeStale(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// removeUnneeded removes stale networks, and the VFs and VLAN devices that the plugin created and that are not needed any more. Those that
-// are needed and missing it creates again. The caller holds the lock of all networks.
+// removeUnneeded removes stale networks, and the VFs and devices of the host that the plugin created and that are not needed any more.
+// Devices of the host that are needed and missing it creates again. The caller holds the lock of all networks.
 func (x *networks) removeUnneeded(ctx context.Context) error {
-	return errors.Join(x.removeStale(ctx), x.vlans.RemoveUnneeded(ctx), x.pool.RemoveAllUnused(ctx), x.vlans.Repair(ctx))
+	return errors.Join(x.removeStale(ctx), x.removeHostDevices(ctx), x.pool.RemoveAllUnused(ctx), x.vlans.Repair(ctx), x.hosts.Repair(ctx))
 }
 
 // replace removes the record of a network that is stale, as the user says or as it seems, and returns the others. It is an error if the

@@ -52,7 +52,9 @@ func (k *Kernel) LeftOut(index int) ([]string, error) {
 }
 
 // sysctls are the settings that a new link has.
-var sysctls = map[string]string{"net.ipv4.conf.*.rp_filter": "0", "net.ipv4.conf.*.arp_ignore": "0", "net.ipv4.neigh.*.gc_stale_time": "60",
+var sysctls = map[string]string{"net.ipv4.conf.*.rp_filter": "0", "net.ipv4.conf.*.arp_ignore": "0",
+	"net.ipv4.conf.*.arp_announce": "0", "net.ipv4.conf.*.forwarding": "1", "net.ipv6.conf.*.forwarding": "0",
+	"net.ipv4.neigh.*.gc_stale_time": "60",
 	"net.ipv6.neigh.*.gc_stale_time": "60", "net.ipv6.conf.*.accept_ra": "1", "net.ipv6.conf.*.addr_gen_mode": "0"}
 
 // Sysctls implements hw.Kernel.

@@ -1,5 +1,5 @@
 // Package hostdev has the devices that the plugin creates in the host for networks, and keeps there as long as a network needs them: VLAN
-// devices, on which the children of containers are created.
+// devices, on which the children of containers are created, and children of the host itself, by which it reaches containers.
 //
 // Each has a record, which is written before the device is created. Only a device that has a record, and the mark of the plugin, is
 // removed. What an administrator has created is used as it is, and stays.

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/mellanox/passthrough/hw"
@@ -35,10 +36,13 @@ type Network struct {
 	Gateways []string          `json:"gateways,omitempty"` // those of further subnets of a family
 	// EngineInvents is true if the engine made up a gateway although the driver had said that it wants none: engines before 28. They
 	// set no IPv6 gateway for a container without an IPv4 gateway (getGatewayEndpoint in libnetwork/default_gateway.go, 26.1).
-	EngineInvents bool     `json:"engine_invents,omitempty"`
-	Devices       []Device `json:"devices"`           // its PFs, or its one device
-	Boot          string   `json:"boot,omitempty"`    // of a swarm's network: the boot in which the engine created or confirmed it last
-	Process       string   `json:"process,omitempty"` // likewise: the process of the plugin in which it did
+	EngineInvents bool `json:"engine_invents,omitempty"`
+	// Devices are its PFs, or its one device; if that is a VLAN device, the one below it comes second.
+	Devices []Device `json:"devices"`
+	Boot    string   `json:"boot,omitempty"`    // of a swarm's network: the boot in which the engine created or confirmed it last
+	Process string   `json:"process,omitempty"` // likewise: the process of the plugin in which it did
+	// HostAddrs are the addresses that the host has among the containers (host_access).
+	HostAddrs []netip.Addr `json:"host_addrs,omitempty"`
 }
 
 // Device is a device of a network.

@@ -8,6 +8,7 @@
 //	networks_outlived       a swarm's network was removed because the machine was rebooted since
 //	vfs_made, vfs_removed   the VFs of a PF were created or removed
 //	vlans_made, vlans_removed   a VLAN device was created or removed
+//	host_children_made, host_children_removed   the host's own child of a network was created or removed
 //	vfs_changed             what a PF has set for the VF of a container was changed on the host
 //	routes_repaired         an announced route was missing and was added again, or one was removed that nothing has left
 //	link_changes            the kernel reported changes of links, and the ledger was compared with the kernel

@@ -2,6 +2,7 @@ package option
 
 import (
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 
@@ -57,6 +58,22 @@ func (n *Network) Announced(addresses []string) (routes []string) {
 func (n *Network) checkAnnounce() error {
 	if n.Announce != "" && !n.Routed() {
 		return errors.New("option announce: only for ipvlan_mode=l3 and l3s; in l2 containers are on the device's own network")
+	}
+	return nil
+}
+
+// checkHostAccess refuses host access where children do not reach each other.
+func (n *Network) checkHostAccess() error {
+	spec := n.ChildSpec()
+	switch {
+	case !n.HostAccess:
+		return nil
+	case n.Mode == ModeMacvlan && spec.Mode != "bridge":
+		return fmt.Errorf("option host_access: needs macvlan_mode=bridge; in mode %s the host is not reached either", spec.Mode)
+	case n.Mode == ModeIPVlan && spec.Mode != "l2":
+		return fmt.Errorf("option host_access: needs ipvlan_mode=l2, not %s", spec.Mode)
+	case n.Mode == ModeIPVlan && spec.Flag != "bridge":
+		return fmt.Errorf("option host_access: needs ipvlan_flag=bridge, not %s", spec.Flag)
 	}
 	return nil
 }

@@ -26,7 +26,9 @@ type Network struct {
 	Announce  string   // "" for the default, AnnounceContainer, AnnounceSubnet or AnnounceNone
 	// IPVlanFlag is the flag of ipvlan children; "" for the default.
 	IPVlanFlag string
-	PKey       int    // of an IPoIB child; 0 for its parent's
+	PKey       int // of an IPoIB child; 0 for its parent's
+	// HostAccess gives the host a child of its own, so that host and containers reach each other.
+	HostAccess bool
 	Replace    string // ID of a stale network, or the beginning of it; "" for none
 
 	// Container has the values for its containers. For one container they are replaced by what ForContainer returns.

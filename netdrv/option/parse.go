@@ -155,7 +155,7 @@ func Parse(raw map[string]string) (*Network, error) {
 	if n.KeepVLAN && n.HasChildren() {
 		return nil, fmt.Errorf("option vlan: keep is for mode=%s; say 0 to 4094", ModeSRIOV)
 	}
-	return n, errors.Join(n.checkLock(), n.checkAnnounce(), n.check())
+	return n, errors.Join(n.checkLock(), n.checkHostAccess(), n.checkAnnounce(), n.check())
 }
 
 // ForContainer returns the values for one container: those of the network, overridden by the options that the user gave for the

@@ -289,6 +289,12 @@ var options = []Option{
 		Help:  "partition that the children are full members of",
 		Parse: network(func(n *Network) *int { return &n.PKey }, pkey),
 	}},
+	{For: ForNetwork, Modes: onVLANs, row: row{
+		Name: "host_access", Values: "yes or no", Default: "no",
+		Help: "yes: host and containers reach each other; the host gets a child of the device, with the address of --aux-address host=ADDRESS " +
+			"(and host6=)",
+		Parse: network(func(n *Network) *bool { return &n.HostAccess }, boolean),
+	}},
 	{For: ForNetwork, Modes: []string{ModePassthrough}, row: row{
 		Name: "force", Values: "yes or no", Default: "no",
 		Help:  "yes: hand the device over even if the host uses it: as a port, under a VLAN or another child, with VFs, default routes or TCP sessions",
