@@ -237,6 +237,33 @@ func TestOverflow(t *testing.T) {
 	})
 }
 
+// TestStickyInGroup: a container whose address is of another subnet of its network has it again, though the first subnet has room by now. An
+// address that is kept for a container is given to another one only if no subnet has a free one.
+func TestStickyInGroup(t *testing.T) {
+	withFixture(t, func(b *fixture) {
+		first := b.poolWith("10.99.0.0/30", "overflow=net")
+		b.poolWith("10.98.0.0/29", "overflow=net")
+		b.gives(first, "", by("c1"), "10.99.0.1/30")
+		b.gives(first, "", by("c2"), "10.99.0.2/30")
+		b.gives(first, "", by("c3"), "10.98.0.2/29")
+		b.release(first, "10.99.0.1")
+		for range 2 {
+			b.release(first, "10.98.0.2")
+			b.restart()
+			b.gives(first, "", by("c3"), "10.98.0.2/29")
+		}
+		for _, want := range []string{"10.98.0.3/29", "10.98.0.4/29", "10.98.0.5/29", "10.98.0.6/29", "10.99.0.1/30"} {
+			b.gives(first, "", by("new "+want), want)
+		}
+		b.release(first, "10.98.0.4")
+		b.release(first, "10.99.0.2")
+		b.gives(first, "", by("c1"), "10.99.0.2/30") // the subnet that the engine names comes first
+		b.gives(first, "", nil, "10.98.0.4/29")
+		b.refuses(first, "", by("c2"), ipamdrv.ErrFull, "pool 10.99.0.0/30: request address: all 2 addresses are in use; "+
+			"remove a container, or create the network with a larger --subnet")
+	})
+}
+
 // withDefaults makes a driver with default pools on a host with these subnets.
 func (b *fixture) withDefaults(text string, host ...string) {
 	b.Helper()

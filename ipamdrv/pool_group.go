@@ -66,38 +66,59 @@ func (c *creator) checkGroup(ctx context.Context, q *poolRequest) error {
 	return err
 }
 
-// fromGroup leases an address of another pool of the group, because the pool id is full.
-func (al *allocator) fromGroup(ctx context.Context, id, group string, subnet addr.Subnet, q addressRequest, full error) (string, error) {
+// fromGroup leases an address of the pool id, or of another one of its group: the one that is kept for the container, wherever it is; or a free
+// one; or the one that has been kept longest for another container.
+func (al *allocator) fromGroup(ctx context.Context, id, group string, subnet addr.Subnet, q addressRequest) (string, error) {
 	all, err := al.pools.group(ctx, group, subnet.Prefix.Addr().Is6())
 	if err != nil {
 		return "", err
 	}
 	i := slices.IndexFunc(all, func(m localHandle) bool { return m.ID == id })
-	if i < 0 { // removed meanwhile
-		return "", full
+	if i < 0 {
+		return "", pool.Refuse(ErrUnknownPool, "removed meanwhile; create the network again")
 	}
-	q.lease.Via = id
-	for _, m := range all {
-		if !m.lends(all[i]) {
+	own := all[i]
+	members := append([]localHandle{own}, slices.DeleteFunc(all, func(m localHandle) bool { return !m.lends(own) })...)
+	var full error // of the pool itself
+	for _, choice := range []pool.Choice{pool.OwnKept, pool.Free, pool.OtherKept} {
+		if choice == pool.OwnKept && !q.lease.HasIdentity() {
 			continue
 		}
-		_, p, err := al.pools.open(ctx, m.String())
-		if errors.Is(err, ErrUnknownPool) {
-			continue // removed since
-		}
-		if err != nil {
-			return "", err
-		}
-		var got string
-		err = p.UnlockAfter(func() (err error) {
-			got, err = al.allocate(ctx, p, q)
-			return err
-		})
-		if !errors.Is(err, ErrFull) {
-			return got, err
+		q.choice = choice | q.choice&pool.Unread
+		for _, m := range members {
+			got, err := al.fromMember(ctx, m, id, q)
+			if errors.Is(err, store.ErrNewer) && m.ID != id && choice != pool.OtherKept {
+				continue // the pool itself may have an address after all
+			}
+			if !errors.Is(err, ErrFull) {
+				return got, err
+			}
+			if m.ID == id {
+				full = err
+			}
 		}
 	}
 	return "", full
+}
+
+// fromMember leases an address of the pool m of a group, in place of the pool id if it is another one. The error matches ErrFull if m was removed.
+func (al *allocator) fromMember(ctx context.Context, m localHandle, id string, q addressRequest) (string, error) {
+	_, p, err := al.pools.open(ctx, m.String())
+	if errors.Is(err, ErrUnknownPool) && m.ID != id {
+		return "", ErrFull
+	}
+	if err != nil {
+		return "", err
+	}
+	if m.ID != id {
+		q.lease.Via = id
+	}
+	var got string
+	err = p.UnlockAfter(func() (err error) {
+		got, err = al.allocate(ctx, p, q)
+		return err
+	})
+	return got, err
 }
 
 // releaseFromGroup releases an address that another pool of the group gave in place of the pool id.

@@ -125,16 +125,19 @@ func (al *allocator) requestShared(ctx context.Context, handle string, q address
 	return got, nil
 }
 
-// fromPool leases an address of p, or of its group if p is full. It unlocks p.
+// fromPool leases an address of p, or of its group. It unlocks p.
 func (al *allocator) fromPool(ctx context.Context, h pool.Handle, p *pool.Pool, q addressRequest) (string, error) {
 	subnet, group := p.Subnet(), p.Config().Group
 	var got string
-	err := p.UnlockAfter(func() (err error) {
-		got, err = al.allocate(ctx, p, q.from(h))
-		return err
-	})
-	if q.any() && errors.Is(err, ErrFull) && group != "" {
-		got, err = al.fromGroup(ctx, h.ID, group, subnet, q, err)
+	var err error
+	if group != "" && q.any() {
+		p.Unlock()
+		got, err = al.fromGroup(ctx, h.ID, group, subnet, q)
+	} else {
+		err = p.UnlockAfter(func() (err error) {
+			got, err = al.allocate(ctx, p, q.from(h))
+			return err
+		})
 	}
 	if err != nil {
 		return "", fmt.Errorf("pool %s: request %s: %w%s", subnet.Prefix, q, err, al.gc.expiryHint(ctx, h, q.addr, err))

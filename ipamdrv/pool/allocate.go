@@ -41,7 +41,7 @@ func (p *Pool) Allocate(ctx context.Context, lease Lease, from Choice, probe Pro
 			return netip.Addr{}, err
 		}
 		a, kept, err := s.pick(ctx, lease, from, probe)
-		if errors.Is(err, ErrFull) && s.loading() {
+		if errors.Is(err, ErrFull) && s.loading() && from&^Unread != OwnKept {
 			err = ErrLoading
 		}
 		if err != nil {
@@ -67,7 +67,7 @@ func (s *cache) checkRead(lease Lease, from Choice) error {
 	case !s.loading():
 	case s.config.Lowest, s.config.Sticky > 0 && !s.config.StickyByDefault:
 		return ErrLoading
-	case s.config.Sticky > 0 && from&OwnKept != 0 && from&Unread == 0 && len(lease.identityKeys()) > 0:
+	case s.config.Sticky > 0 && from&OwnKept != 0 && from&Unread == 0 && lease.HasIdentity():
 		return ErrLoadingKept
 	}
 	return nil
@@ -117,6 +117,9 @@ func (s *cache) pick(ctx context.Context, lease Lease, from Choice, probe Probe)
 		}
 		if !ok && from&OtherKept != 0 && !s.loading() {
 			a, ok = s.cooldowns.oldestKept(now.Add(-s.config.Quarantine), s.allocatable)
+		}
+		if !ok && from&OtherKept == 0 { // there may be more of them
+			return netip.Addr{}, false, ErrFull
 		}
 		if !ok {
 			return netip.Addr{}, false, s.fullError()

@@ -122,7 +122,7 @@ func (p *Pool) AllocateExact(ctx context.Context, a netip.Addr, lease Lease, pro
 	if err := p.cache.checkLeasable(a); err != nil {
 		return err
 	}
-	if len(lease.identityKeys()) > 0 {
+	if lease.HasIdentity() {
 		mac, err := probe.holder(ctx, a)
 		if err != nil {
 			return err
@@ -237,7 +237,7 @@ func (p *Pool) replaceLease(ctx context.Context, a netip.Addr, kv store.KV, next
 
 // wantsCooldown returns true if the pool's options want a cooldown after this lease, or may want it: nodes that know these options end it.
 func (s *cache) wantsCooldown(released Lease) bool {
-	return len(s.config.Newer) > 0 || s.config.Quarantine > 0 || s.config.Sticky > 0 && len(released.identityKeys()) > 0
+	return len(s.config.Newer) > 0 || s.config.Quarantine > 0 || s.config.Sticky > 0 && released.HasIdentity()
 }
 
 // nodeOf returns the node of the container that has a lease of a shared pool, "" for unknown.

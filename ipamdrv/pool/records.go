@@ -157,6 +157,9 @@ func (l Lease) identityKeys() []string {
 	return keys
 }
 
+// HasIdentity returns true if the container of a lease is recognized when it comes back.
+func (l Lease) HasIdentity() bool { return len(l.identityKeys()) > 0 }
+
 // Key returns the key of a pool's record.
 func Key(id string) string { return Prefix + id }
 
