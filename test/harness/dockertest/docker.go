@@ -111,6 +111,15 @@ func Container(t testing.TB, name string, args ...string) {
 	t.Cleanup(func() { _ = engine.Remove(name) })
 }
 
+// Nginx makes an image nginx, for commands that are typed as they stand: the image lab, which sleeps.
+func Nginx(t testing.TB) {
+	t.Helper()
+	Docker(t, "create", "--name", "nginx", "lab", "true")
+	Docker(t, "commit", "-c", `CMD ["sleep","1000000"]`, "nginx", "nginx")
+	Docker(t, "rm", "nginx")
+	t.Cleanup(func() { _, _ = Try("docker", "rmi", "nginx") })
+}
+
 // Exec runs a program in a container.
 func Exec(t testing.TB, container string, args ...string) string {
 	t.Helper()

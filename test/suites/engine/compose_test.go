@@ -15,37 +15,6 @@ import (
 // top is the repository's top folder, where the commands of docs/compose.md are typed.
 const top = "../../.."
 
-// project has the commands that docs/compose.md shows for an example, and takes the example down when the test ends. They are returned
-// but for the last one, which takes it down.
-func project(t *testing.T, heading string) (commands []string) {
-	t.Helper()
-	commands = docs.Commands(t, top+"/docs/compose.md", heading)
-	last := len(commands) - 1
-	down := commands[last]
-	if !strings.HasSuffix(down, " down") {
-		t.Fatalf("docs/compose.md: %q ends with %s, not with down", heading, down)
-	}
-	t.Cleanup(func() {
-		if _, err := inTop(down); err != nil {
-			t.Errorf("%s: %v", down, err)
-		}
-	})
-	return commands[:last]
-}
-
-// inTop runs a command line as it is shown.
-func inTop(line string) (string, error) { return Try("sh", "-c", "cd "+top+" && "+line) }
-
-// must runs a command line as it is shown, which must succeed.
-func must(t *testing.T, line string) string {
-	t.Helper()
-	out, err := inTop(line)
-	if err != nil {
-		t.Fatalf("%s: %v\n%s", line, err, out)
-	}
-	return out
-}
-
 // TestComposeMacvlan brings examples/macvlan up with the commands of docs/compose.md, changes its services and its network, and takes it
 // down; of its devices and networks nothing is left.
 func TestComposeMacvlan(t *testing.T) {
@@ -54,22 +23,22 @@ func TestComposeMacvlan(t *testing.T) {
 	AsBefore(t, func() string {
 		return Sh(t, "ip -br link | awk '{print $1, $3}'; docker network ls --format '{{.Name}}'")
 	})
-	commands := project(t, "Services on the host's network")
+	commands := Project(t, top, top+"/docs/compose.md", "Services on the host's network")
 	if len(commands) != 3 {
 		t.Fatalf("docs/compose.md shows %q", commands)
 	}
 	up, ask, scale := commands[0], commands[1], commands[2]
 
-	must(t, up)
+	InFolder(t, top, up)
 	Reaches(t, "macvlan-client-1", "192.168.20.1", 5*time.Second)
 	Within(t, 5*time.Second, func() string {
-		if page, err := inTop(ask); err != nil || page != Inspect(t, "macvlan-web-1", "{{.Config.Hostname}}") {
+		if page, err := TryIn(top, ask); err != nil || page != Inspect(t, "macvlan-web-1", "{{.Config.Hostname}}") {
 			return "client has the page " + page
 		}
 		return ""
 	})
 	client := Inspect(t, "macvlan-client-1", "{{.Id}}")
-	must(t, scale)
+	InFolder(t, top, scale)
 	var addresses []string
 	for _, c := range []string{"macvlan-web-1", "macvlan-web-2", "macvlan-web-3"} {
 		addresses = append(addresses, Address(t, c, "macvlan_lan"))
@@ -84,7 +53,7 @@ func TestComposeMacvlan(t *testing.T) {
 	}
 
 	// Another MTU is another network. Without --force-recreate Compose 2.40 starts the old containers in it without their addresses.
-	must(t, "MTU=1400 "+up+" --force-recreate")
+	InFolder(t, top, "MTU=1400 "+up+" --force-recreate")
 	if mtu := Exec(t, "macvlan-client-1", "cat", "/sys/class/net/eth0/mtu"); mtu != "1400" {
 		t.Errorf("after the change the mtu is %s", mtu)
 	}
@@ -103,18 +72,18 @@ func TestComposePlugin(t *testing.T) {
 	})
 	t.Setenv("SOCKET", "/run/docker/plugins/composed.sock")
 	Sh(t, strings.ReplaceAll(docs.Commands(t, top+"/docs/other-ways.md", "As a container")[1], "bin/plugin", bundle))
-	commands := project(t, "The plugin as a container")
+	commands := Project(t, top, top+"/docs/compose.md", "The plugin as a container")
 	if len(commands) != 1 {
 		t.Fatalf("docs/compose.md shows %q", commands)
 	}
-	must(t, commands[0])
+	InFolder(t, top, commands[0])
 	listens(t, "/run/docker/plugins/composed.sock")
 	useful(t, "composed")
 
 	// A changed setting is another container, with the same records: p1 keeps its device and its network.
 	t.Setenv("LOG_LEVEL", "debug")
 	before := Inspect(t, "passthrough-plugin", "{{.Id}}")
-	must(t, commands[0])
+	InFolder(t, top, commands[0])
 	if now := Inspect(t, "passthrough-plugin", "{{.Id}}"); now == before {
 		t.Error("the container is the same in spite of LOG_LEVEL")
 	}

@@ -48,10 +48,9 @@ func TestQuickStart(t *testing.T) {
 	withoutPlugin(t)
 	veth(t, "ens2f0", "194.168.1.1/24")
 	start(t, "passthrough", "-d", "--state-dir", t.TempDir())
-	Docker(t, "tag", "lab", "nginx")
-	t.Cleanup(func() { _, _ = Try("docker", "rmi", "nginx") })
+	Nginx(t)
 	Network(t, "mynet", strings.Fields("-d passthrough --subnet=194.168.1.0/24 --ip-range=194.168.1.128/25 -o netdevice=ens2f0 -o mode=passthrough")...)
-	Docker(t, strings.Fields("run -itd --net=mynet --name=web nginx sleep 1000000")...)
+	Docker(t, strings.Fields("run -itd --net=mynet --name=web nginx")...)
 	Reaches(t, "web", "194.168.1.1", 5*time.Second)
 	refusedIn(t, overlap, strings.Fields("network create -d passthrough --subnet=194.168.1.0/24 -o netdevice=ens2f1 -o mode=passthrough other")...)
 }
