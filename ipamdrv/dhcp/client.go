@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // A Client leases addresses for any number of clients. Its methods may run concurrently.
@@ -81,10 +83,14 @@ func (c *Client) Acquire(ctx context.Context, s Segment, who Identity, want neti
 		return netip.Addr{}, Lease{}, err
 	}
 	defer x.end()
-	a, l, err := x.acquire(want)
-	if errors.Is(err, ErrRefused) && !want.IsValid() { // another client was faster: once more
+	var a netip.Addr
+	var l Lease
+	// dnsmasq does not keep what it offers: of clients that ask at once several are offered one address, and one of them gets it.
+	faster := func(err error) bool { return errors.Is(err, ErrRefused) && !want.IsValid() }
+	err = retry.Do(x.ctx, retry.Backoff{First: 20 * time.Millisecond, Max: time.Second}, answerTime, faster, func() (err error) {
 		a, l, err = x.acquire(want)
-	}
+		return err
+	})
 	return a, l, err
 }
 

@@ -23,14 +23,14 @@ import (
 	"github.com/mellanox/passthrough/test/harness/sandbox"
 )
 
-// What a segment has: the host's device and address, and the server's.
+// What a segment has: the device of the host and its address, and those of the server.
 const (
-	Device  = "lan0"
-	Host    = "10.8.0.1"
-	Address = "10.8.0.2"
-	Subnet  = "10.8.0.0/24"
-	Router  = "10.8.0.254"
-	server  = "srv0"
+	Device       = "lan0"
+	Host         = "10.8.0.1"
+	Address      = "10.8.0.2"
+	Subnet       = "10.8.0.0/24"
+	Router       = "10.8.0.254"
+	ServerDevice = "srv0"
 )
 
 // inside is set in the process whose namespace belongs to the tests.
@@ -97,13 +97,13 @@ func New(t *testing.T) *Segment {
 		t.Fatal(err)
 	}
 	t.Cleanup(near.Close)
-	err = near.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: server, PeerNamespace: netlink.NsFd(far.FD)})
+	err = near.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: ServerDevice, PeerNamespace: netlink.NsFd(far.FD)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = near.LinkDel(&netlink.Dummy{LinkAttrs: attrs}) }) // it ends with the namespace otherwise
 	setUp(t, near, Device, Host+"/24")
-	setUp(t, far.NL, server, Address+"/24")
+	setUp(t, far.NL, ServerDevice, Address+"/24")
 	return &Segment{t: t, dir: t.TempDir(), far: far}
 }
 
@@ -134,7 +134,7 @@ func addAddress(t *testing.T, nl *netlink.Handle, l netlink.Link, address string
 // Move gives the server's device another address in place of its own.
 func (s *Segment) Move(from, to string) {
 	s.t.Helper()
-	l, err := s.far.NL.LinkByName(server)
+	l, err := s.far.NL.LinkByName(ServerDevice)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -157,7 +157,7 @@ type Server struct {
 func (s *Segment) Dnsmasq(options ...string) *Server {
 	s.t.Helper()
 	srv := &Server{t: s.t, log: s.logFile(), leases: filepath.Join(s.dir, "dnsmasq.leases")}
-	args := append([]string{"-C", "/dev/null", "-k", "--port=0", "--user=root", "--pid-file", "-i", server, "--bind-interfaces",
+	args := append([]string{"-C", "/dev/null", "-k", "--port=0", "--user=root", "--pid-file", "-i", ServerDevice, "--bind-interfaces",
 		"--dhcp-range=10.8.0.50,10.8.0.52,120", "--dhcp-option=option:router," + Router, "--dhcp-leasefile=" + srv.leases,
 		"--log-facility=" + srv.log, "--log-dhcp"}, options...)
 	s.start(srv, "IP range", "dnsmasq", args...)
@@ -165,7 +165,7 @@ func (s *Segment) Dnsmasq(options ...string) *Server {
 }
 
 // keaConfig has the same addresses; the lease time in seconds and the file of leases are to be filled in.
-const keaConfig = `{"Dhcp4": {"interfaces-config": {"interfaces": ["` + server + `"]}, "valid-lifetime": %d, "renew-timer": %d, "rebind-timer": %d,
+const keaConfig = `{"Dhcp4": {"interfaces-config": {"interfaces": ["` + ServerDevice + `"]}, "valid-lifetime": %d, "renew-timer": %d, "rebind-timer": %d,
 "lease-database": {"type": "memfile", "name": %q}, "subnet4": [{"id": 1, "subnet": "` + Subnet + `",
 "pools": [{"pool": "10.8.0.50-10.8.0.52"}], "option-data": [{"name": "routers", "data": "` + Router + `"}]}],
 "loggers": [{"name": "kea-dhcp4", "severity": "INFO", "output_options": [{"output": %q, "flush": true}]}]}}`
