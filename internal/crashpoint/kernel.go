@@ -57,6 +57,11 @@ func (k kernel) AddAddr(index int, a hw.Addr) error {
 	return k.points.around("add-address", fmt.Sprintf("link %d: %s", index, a.CIDR), func() error { return k.Kernel.AddAddr(index, a) })
 }
 
+// RemoveRoute implements [hw.Kernel], with points.
+func (k kernel) RemoveRoute(index int, r hw.Route) error {
+	return k.points.around("remove-route", fmt.Sprintf("link %d: %s", index, r.Dst), func() error { return k.Kernel.RemoveRoute(index, r) })
+}
+
 // AddRoute implements [hw.Kernel], with points.
 func (k kernel) AddRoute(index int, r hw.Route) error {
 	return k.points.around("add-route", fmt.Sprintf("link %d: %s", index, r.Dst), func() error { return k.Kernel.AddRoute(index, r) })
