@@ -26,6 +26,7 @@ func (f Facts) Violations() []string {
 	if f.Ledger != nil && f.Host != nil {
 		f.made(v)
 		f.vfs(v)
+		f.announced(v)
 	}
 	if f.Before != nil && f.Host != nil {
 		f.devices(v)

@@ -28,6 +28,7 @@ type Device struct {
 	Up, Promisc, AllMulti  bool
 	XDP                    bool // an XDP program is attached
 	Addrs, Routes          []string
+	announced              []string // destinations of the plugin's own routes
 }
 
 // PF is a PCI function that can have VFs.
@@ -104,6 +105,7 @@ type ipRoute struct {
 	Dev      string `json:"dev"`
 	Protocol string `json:"protocol"`
 	Metric   int    `json:"metric"`
+	Table    string `json:"table"` // "" for the main one
 }
 
 // ReadHost reads the host whose namespace this thread is in, with its sysfs at /sys.
@@ -246,12 +248,20 @@ func (h *Host) addAddrs(all []ipAddrs) {
 	}
 }
 
+// ownNumber is the plugin's routing table, and the protocol of the routes that it adds there.
+const ownNumber = "117"
+
 // addRoutes adds the routes that the kernel did not set itself. Those that it does have protocol kernel and no metric, or 256 with IPv6;
 // NetworkManager sets connected routes with protocol kernel and a metric of its own.
 func (h *Host) addRoutes(all []ipRoute) {
 	for _, r := range all {
 		own := r.Protocol == "ra" || r.Protocol == "kernel" && (r.Metric == 0 || r.Metric == 256)
-		if d, ok := h.Devices[r.Dev]; ok && !own {
+		d, ok := h.Devices[r.Dev]
+		switch {
+		case ok && r.Table == ownNumber && r.Protocol == ownNumber:
+			d.announced = append(d.announced, r.Dst)
+			h.Devices[r.Dev] = d
+		case ok && !own:
 			d.Routes = append(d.Routes, fmt.Sprintf("%s via %s metric %d", r.Dst, r.Gateway, r.Metric))
 			slices.Sort(d.Routes)
 			h.Devices[r.Dev] = d

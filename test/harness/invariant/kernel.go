@@ -51,6 +51,28 @@ func (f Facts) made(v *violations) {
 	}
 }
 
+// announced checks that the routes in the plugin's table are those of containers.
+func (f Facts) announced(v *violations) {
+	wanted := map[string]bool{}
+	for id, allocation := range f.Ledger.Allocations {
+		for _, dst := range allocation.Announce {
+			dst = strings.TrimSuffix(strings.TrimSuffix(dst, "/32"), "/128") // as iproute2 shows it
+			wanted[dst] = wanted[dst] || allocation.State == "lent"
+			if allocation.State == "lent" && !slices.ContainsFunc(slices.Collect(maps.Values(f.Host.Devices)),
+				func(d Device) bool { return slices.Contains(d.announced, dst) }) {
+				v.add("device %s (%s): is lent, and %s is not announced", id, allocation.Label, dst)
+			}
+		}
+	}
+	for _, d := range f.Host.Devices {
+		for _, dst := range d.announced {
+			if !wanted[dst] {
+				v.add("device %s: %s is announced, and no container has it", d.Name, dst)
+			}
+		}
+	}
+}
+
 // vfs checks that a free VF is in the host and clean, and that an allocated VF is set up as the ledger says.
 func (f Facts) vfs(v *violations) {
 	for pci, pf := range f.Host.PFs {
@@ -135,7 +157,8 @@ func (f Facts) devices(v *violations) {
 			v.add("device %s: is not there under its name; %s", name, f.instead(was))
 			continue
 		}
-		if used[was.id(name)] { // up, and promiscuous if its driver needs that, as long as it is in use
+		was.announced = now.announced // those are checked by announced
+		if used[was.id(name)] {       // up, and promiscuous if its driver needs that, as long as it is in use
 			was.Up, was.Promisc, was.AllMulti = now.Up, now.Promisc, now.AllMulti
 		}
 		if a, b := fmt.Sprintf("%+v", was), fmt.Sprintf("%+v", now); a != b {

@@ -65,6 +65,7 @@ type Allocation struct {
 	Endpoint string `json:"endpoint"`
 	Parent   string `json:"parent"`
 	PartOf   string `json:"part_of"`
+	Announce []string
 	Bond     *struct{ Key string }
 	Spec     struct {
 		MAC             string
