@@ -29,8 +29,8 @@ var (
 	}
 )
 
-// since matches a time in an error, and what follows it.
-var since = regexp.MustCompile(` since \d{4}-[^"]*`)
+// since matches a time in an error and what follows it, in JSON.
+var since = regexp.MustCompile(` since \d{4}-([^"\\]|\\.)*`)
 
 // idNames gives names to IDs in the order of their first use.
 type idNames struct {

@@ -66,7 +66,7 @@ func TestTranscripts(t *testing.T) {
 		Event{Msg: listening},
 		said("NetworkDriver.Leave", `{"EndpointID":"EP"}`, `{}`),
 		Event{Msg: spoken, Op: "NetworkDriver.CreateEndpoint", Request: `{}`, Status: 500,
-			Err: `a "no" by ` + endpoint[:12] + ` since 2026-11-21 12:00:00 UTC`},
+			Err: `a "no" by ` + endpoint[:12] + ` since 2026-11-21 12:00:00 UTC by "c1"`},
 		Event{Msg: noted, Test: "TestC", Line: "$ docker ps"},
 	))
 	want := map[string]string{
