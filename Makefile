@@ -4,7 +4,7 @@
 NAME = passthrough:latest
 DOCKER ?= docker
 ENGINE ?=
-ENGINES ?= 20.10,26.1,28.5
+ENGINES ?= 20.10,26.1,28.5,29
 # How long each of some 30 fuzz targets runs: 3s, or 2000x for a number of inputs.
 FUZZTIME ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -39,7 +39,7 @@ uninstall: ## disable and remove it (NAME=...)
 demo: ## two tenants with one subnet on an emulated NIC (PF=ens2f0: on your own NIC and engine)
 	PLUGIN="$$NAME" scripts/demo $(PF)
 
-test: lint ## lint, then every layer: unit, fuzz, kernel, cluster, engine, lab (ENGINE=20.10, 26.1 or 28.5)
+test: lint ## lint, then every layer: unit, fuzz, kernel, cluster, engine, lab (ENGINE=20.10, 26.1, 28.5 or 29)
 	test/run --engine '$(ENGINE)' --fuzztime '$(or $(FUZZTIME),5s)' unit fuzz kernel cluster engine lab
 
 test-unit: ## no privileges, race detector
@@ -63,7 +63,7 @@ test-engine: ## a private dockerd with the real plugin (RUN=TestX, RECORD=FOLDER
 test-lab: ## SR-IOV on an emulated NIC; a swarm of two machines (RUN=TestX)
 	test/run --run '$(RUN)' --engine '$(ENGINE)' lab
 
-test-matrix: ## the layers engine and lab on every engine, and a table of it (ENGINES=20.10,26.1,28.5)
+test-matrix: ## the layers engine and lab on every engine, and a table of it (ENGINES=20.10,26.1,28.5,29)
 	test/run --engine '$(ENGINES)' engine lab
 
 test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_PART=1/3: the first third)

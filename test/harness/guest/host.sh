@@ -4,6 +4,7 @@
 # Everything that is kept lies below $CACHE (LAB_CACHE, or .cache in the repository):
 #   qemu/           a private QEMU, unpacked, never installed
 #   compose/        Debian's docker-compose
+#   dockerd/        the newest dockerd
 #   lab/<suite>/    root/ (the tree), disk.img (the same as a file system), vmlinuz, initrd, ssh keys
 # A folder appears under its name only when it is complete, and says in its file "recipe" what it was made from.
 
@@ -16,13 +17,14 @@ PATH=$PATH:/usr/sbin:/sbin
 say() { printf '%s: %s\n' "${0##*/}" "$*" >&2; }
 die() { say "$*"; exit 1; }
 
-# suite_of ENGINE: the Debian release whose docker.io is that engine.
+# suite_of ENGINE: the image with that engine: the Debian release whose docker.io it is, or one with Moby's own dockerd (moby.sh).
 suite_of() {
   case $1 in
     20.10) echo bookworm ;;
     26.1) echo trixie ;;
     28.5) echo forky ;;
-    *) die "engine $1: not known; use 20.10, 26.1 or 28.5" ;;
+    29) echo forky-moby ;;
+    *) die "engine $1: not known; use 20.10, 26.1, 28.5 or 29" ;;
   esac
 }
 

@@ -5,6 +5,7 @@ package engine
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -46,6 +47,17 @@ func ours(t *testing.T, mode, name, device, subnet string, options ...string) {
 	t.Helper()
 	args := []string{"-d", Plugin, "--ipam-driver", Plugin, "--subnet", subnet, "-o", "netdevice=" + device, "-o", "mode=" + mode}
 	Network(t, name, append(args, options...)...)
+}
+
+// sendsNames returns true for engines that send the IPAM driver a container's name, 29 and newer: the container has its address again.
+func sendsNames(t *testing.T) bool {
+	t.Helper()
+	major, _, _ := strings.Cut(Docker(t, "version", "--format", "{{.Server.Version}}"), ".")
+	n, err := strconv.Atoi(major)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n >= 29
 }
 
 // TestVethEnd: a device that a container had is restored, whatever the container did to it.
@@ -140,7 +152,7 @@ func TestPluginRestarts(t *testing.T) {
 	Docker(t, "stop", "-t1", "c1")
 	Docker(t, "start", "c1")
 	Reaches(t, "c1", "10.20.0.1", 5*time.Second)
-	if now := Address(t, "c1", "n1"); now == address || now == "10.20.0.1" {
-		t.Errorf("the address is %s again at once, or the peer's", now)
+	if now := Address(t, "c1", "n1"); (now == address) != sendsNames(t) || now == "10.20.0.1" {
+		t.Errorf("the address is %s, was %s", now, address)
 	}
 }

@@ -1,0 +1,60 @@
+# shellcheck shell=bash
+# moby.sh: the image of the newest engine, which no Debian release has: forky's, with the dockerd of the Go module
+# test/harness/dockerd in the place of Debian's. containerd, runc and the docker command stay forky's. To be sourced after image.sh and
+# initrd.sh.
+#
+# It is not in image.sh because Debian's images need not be made again when this changes.
+
+# make_engine_image SUITE: image, disk and initrd of any engine.
+make_engine_image() {
+  case $1 in
+    *-moby) make_engine_tree "$1"; locked image make_initrd "$(image_dir "$1")" ;;
+    *) make_image "$1" ;;
+  esac
+}
+
+# make_engine_tree SUITE: all but the initrd.
+make_engine_tree() {
+  case $1 in
+    *-moby) make_tree "${1%-moby}"; locked image make_moby_tree "$(image_dir "${1%-moby}")" "$(image_dir "$1")" ;;
+    *) make_tree "$1" ;;
+  esac
+}
+
+# make_moby_tree DEBIAN DIR: the files are hard links to those of Debian's image.
+make_moby_tree() {
+  local debian=$1 dir=$2 new=$2.new want
+  make_dockerd
+  want=$(<"$debian/recipe")-$(<"$CACHE/dockerd/recipe")
+  if is_made "$dir" "$want"; then return; fi
+  rm -rf --one-file-system "$new" "$new.old"
+  mkdir -p "$new"
+  cp -al "$debian"/{root,vmlinuz,key,key.pub,hostkey,hostkey.pub,known_hosts} "$new/"
+  ln -f "$CACHE/dockerd/dockerd" "$new/root/usr/sbin/dockerd"
+  make_disk "$new/root" "$new/disk.img"
+  publish "$new" "$dir" "$want"
+}
+
+# make_dockerd: builds it once, which takes some minutes.
+make_dockerd() {
+  local dir=$CACHE/dockerd module=github.com/moby/moby/v2 want t0
+  want=$(recipe_of ../dockerd moby.sh)
+  if is_made "$dir" "$want"; then return; fi
+  command -v go >/dev/null || die "go: not found; it builds the newest dockerd; the other engines need no Go"
+  t0=$(date +%s)
+  say "building the newest dockerd, once: some minutes"
+  rm -rf "$dir.new" "$dir.new.old"
+  mkdir -p "$dir.new"
+  CGO_ENABLED=0 nice go build -C "$REPO/test/harness/dockerd" -trimpath -tags nri_no_wasm -o "$dir.new/dockerd" \
+    -ldflags "-s -w -X $module/dockerversion.Version=$(moby_version $module)" $module/cmd/dockerd >&2 ||
+    die "build dockerd: see the lines above"
+  publish "$dir.new" "$dir" "$want"
+  say "dockerd: built in $(seconds_since "$t0")"
+}
+
+# moby_version MODULE: such as 29.8.0+beta.24: the release that its source says it follows, and the module's own.
+moby_version() {
+  local source tag
+  read -r source tag < <(go -C "$REPO/test/harness/dockerd" list -m -f '{{.Dir}} {{.Version}}' "$1")
+  echo "$(sed -n 's/^ *last: "\(.*\)"/\1/p' "$source/releases/versions.yaml")+${tag#*-}"
+}
