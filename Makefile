@@ -13,8 +13,9 @@ export SOURCE_DATE_EPOCH DOCKER NAME SET
 
 # Every build tag that hides Go files from a plain "go vet ./...".
 TAGS := kernel engine lab cluster kernel,crashpoints
-# grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them.
-GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+# grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them. nethttpomithttp2 leaves out the HTTP/2 of
+# net/http: the engine speaks HTTP/1.1, and gRPC has an HTTP/2 of its own.
+GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 
 .DEFAULT_GOAL := help
 .PHONY: help build plugin install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean
