@@ -61,22 +61,30 @@ func (x *endpoints) create(ctx context.Context, r *plugin.CreateEndpointRequest)
 	if err != nil {
 		return e, err
 	}
-	if err := x.checkIfname(req.Options.Ifname, r.Interface); err != nil {
+	if err := x.describe(&e, req, r); err != nil {
 		return e, err
 	}
 	if err := x.awaitDrivers(ctx, req.Network); err != nil {
 		return e, err
 	}
+	for _, text := range option.Unserved(r.Options) {
+		x.log.Warn("not served: "+text, zap.String("network", ledger.ShortID(e.Network)), zap.String("endpoint", ledger.ShortID(e.ID)))
+	}
+	return x.attacher.attach(ctx, req, e)
+}
+
+// describe writes into the record of an endpoint what Join is to answer.
+func (x *endpoints) describe(e *ledger.Endpoint, req *mode.Request, r *plugin.CreateEndpointRequest) error {
 	if i := r.Interface; i != nil {
 		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
 		e.Subnets = subnetsOf(req.Network.Pools, i.Address, i.AddressIPv6)
 		e.Addrs = addressesOf(i)
 	}
 	e.Prefix, e.Ifname = req.Options.Prefix, req.Options.Ifname
-	for _, text := range option.Unserved(r.Options) {
-		x.log.Warn("not served: "+text, zap.String("network", ledger.ShortID(e.Network)), zap.String("endpoint", ledger.ShortID(e.ID)))
+	if err := x.checkIfname(e.Ifname, r.Interface); err != nil {
+		return err
 	}
-	return x.attacher.attach(ctx, req, e)
+	return setRoutes(req, option.Has(r.Options, "routes"), e)
 }
 
 // existing answers a repeated request from the record, if the endpoint has a device that is ready.
@@ -238,6 +246,7 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinRespo
 	}
 	res := &JoinResponse{InterfaceName: interfaceName(dev.Name, e.Rec)}
 	gateways(n, o, e.Rec, &res.JoinResponse)
+	routes(e.Rec, &res.JoinResponse)
 	return res, nil
 }
 

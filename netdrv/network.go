@@ -145,6 +145,9 @@ func (x *networks) add(ctx context.Context, cond store.Cond, rec ledger.Network,
 		err = x.setGateways(ctx, &rec, o, r)
 	}
 	if err == nil {
+		err = option.CheckRoutes(o.Routes, rec.Pools)
+	}
+	if err == nil {
 		err = x.setHostAddrs(&rec, o, r, others)
 	}
 	if err == nil {
