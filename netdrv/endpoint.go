@@ -241,7 +241,7 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinRespo
 	if err := x.announcer.announce(ctx, a); err != nil {
 		return nil, err
 	}
-	if err := x.reachable(ctx, n, o); err != nil {
+	if err := x.reachable(ctx, n, o, e.Rec); err != nil {
 		return nil, err
 	}
 	res := &JoinResponse{InterfaceName: interfaceName(dev.Name, e.Rec)}
@@ -250,14 +250,14 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinRespo
 	return res, nil
 }
 
-// reachable gives the host its child of a network with host access, and the routes to the containers.
-func (x *endpoints) reachable(ctx context.Context, n ledger.Network, o *option.Network) error {
+// reachable gives the host its child of a network with host access, if it is missing, and the routes to a container.
+func (x *endpoints) reachable(ctx context.Context, n ledger.Network, o *option.Network, e ledger.Endpoint) error {
 	if !o.HostAccess {
 		return nil
 	}
 	err := x.hosts.Ensure(ctx, n, o)
 	if err == nil {
-		err = x.hosts.Sync(ctx, n.ID)
+		err = x.hosts.AddRoutes(ctx, e)
 	}
 	if err != nil {
 		return fmt.Errorf("network %s: %w", ledger.ShortID(n.ID), err)
@@ -305,7 +305,7 @@ func (x *endpoints) delete(ctx context.Context, nid, eid string, timeout time.Du
 		x.log.Warn("routes not withdrawn yet", append(a.Fields(), zap.NamedError("err", err))...)
 		x.reconciler.nudge()
 	}
-	if err := x.hosts.Sync(ctx, nid); err != nil {
+	if err := x.hosts.RemoveRoutes(ctx, e.Rec); err != nil {
 		x.log.Warn("host's route not removed yet", append(a.Fields(), zap.NamedError("err", err))...)
 		x.reconciler.nudge()
 	}
