@@ -38,6 +38,7 @@ type Kernel struct {
 
 	sockets  pool // for messages that the library's handle cannot send, or whose answers it loses
 	changers pool
+	strict   pool // of one, see RoutesIn
 	removers pool
 
 	links *listing[hw.Link]
@@ -112,6 +113,7 @@ func (k *Kernel) Close() {
 	k.sockets.close()
 	k.changers.close()
 	k.removers.close()
+	k.strict.close()
 	if k.socket != nil {
 		k.socket.Close()
 	}

@@ -54,6 +54,9 @@ func (k *Kernel) openPools() (err error) {
 	if k.changers, err = openPool(changes); err != nil {
 		return err
 	}
-	k.sockets, err = openPool(changes)
+	if k.sockets, err = openPool(changes); err != nil {
+		return err
+	}
+	k.strict, err = openStrict()
 	return err
 }

@@ -110,18 +110,9 @@ func (k *Kernel) AddRoute(index int, r hw.Route) error {
 // RoutesIn implements [hw.Kernel]. The kernel looks at table and protocol of a request only if the socket asks for strict checks
 // (NETLINK_GET_STRICT_CHK, net/ipv4/fib_frontend.c, ip_valid_fib_dump_req, since Linux 4.20); older ones list all.
 func (k *Kernel) RoutesIn(table, protocol int) ([]hw.Route, error) {
-	s, err := openSocket(unix.NETLINK_ROUTE)
-	if err != nil {
-		return nil, hw.FromErrno(err)
-	}
-	defer s.Close()
-	if err := unix.SetsockoptInt(s.Socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1); err != nil &&
-		!errors.Is(err, unix.ENOPROTOOPT) {
-		return nil, hw.FromErrno(err)
-	}
 	var routes []hw.Route
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
-		found, err := routesIn(s, family, table, protocol)
+		found, err := routesIn(k.strict, family, table, protocol)
 		if err != nil {
 			return nil, err
 		}
@@ -130,13 +121,26 @@ func (k *Kernel) RoutesIn(table, protocol int) ([]hw.Route, error) {
 	return routes, nil
 }
 
-// routesIn is RoutesIn for one family, over a socket.
-func routesIn(s *nl.SocketHandle, family byte, table, protocol int) (routes []hw.Route, err error) {
+// openStrict opens a pool of one socket for RoutesIn, in the network namespace of the calling thread.
+func openStrict() (pool, error) {
+	p, err := openPool(1)
+	if err != nil {
+		return p, err
+	}
+	return p, p.use(func(s *nl.SocketHandle) error {
+		err := unix.SetsockoptInt(s.Socket.GetFd(), unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
+		if errors.Is(err, unix.ENOPROTOOPT) {
+			return nil
+		}
+		return err
+	})
+}
+
+// routesIn is RoutesIn for one family.
+func routesIn(p pool, family byte, table, protocol int) (routes []hw.Route, err error) {
 	head := make([]byte, unix.SizeofRtMsg)
 	head[0], head[5] = family, byte(protocol)
-	own := make(pool, 1)
-	own <- s
-	answers, err := listMessages(own, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, appendAttr(head, unix.RTA_TABLE, u32(uint32(table))))
+	answers, err := listMessages(p, unix.RTM_GETROUTE, unix.RTM_NEWROUTE, appendAttr(head, unix.RTA_TABLE, u32(uint32(table))))
 	if errors.Is(err, unix.ENOENT) { // no route was ever in that table
 		return nil, nil
 	}
