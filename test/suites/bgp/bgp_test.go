@@ -1,0 +1,186 @@
+//go:build kernel
+
+package bgp
+
+import (
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netns"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rtnl"
+	. "github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/docs"
+)
+
+// page has the configurations.
+const page = "../../../docs/l3.md"
+
+const (
+	distributed = 5 * time.Second
+	holdTime    = 9 * time.Second // of the configurations
+)
+
+// A host is a namespace with BIRD and one device, e0, on the bridge of all.
+type host struct {
+	name string
+	dir  string // of BIRD's files
+	host *hw.Host
+	e0   hw.Netdev
+}
+
+// TestDistribution: a route that a host announces is in the other host's main table within seconds, and goes when it is withdrawn or when
+// its host dies. Routes of other programs, also in the plugin's table, and destinations that the router does not want, are not distributed.
+func TestDistribution(t *testing.T) {
+	Sh(t, `mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && ip link set lo up && ip link add br0 type bridge && ip link set br0 up`)
+	first := newHost(t, "host1", "192.0.2.11/24", "2001:db8:1::11/64")
+	second := newHost(t, "host2", "198.51.100.12/24", "2001:db8:2::12/64")
+	router := newHost(t, "router", "192.0.2.1/24", "198.51.100.1/24", "2001:db8:1::1/64", "2001:db8:2::1/64")
+	router.bird(t, config(t, "BIRD on the router"))
+	conf := config(t, "BIRD on a host")
+	first.bird(t, conf)
+	second.bird(t, strings.NewReplacer("192.0.2.11", "198.51.100.12", "65011", "65012", "192.0.2.1;", "198.51.100.1;").Replace(conf))
+	for _, h := range []host{first, second} {
+		Within(t, time.Minute, func() string {
+			if state := h.sh(t, "birdc -s "+h.dir+"/sock show protocols uplink"); !strings.Contains(state, "Established") {
+				return state
+			}
+			return ""
+		})
+	}
+	first.announce(t, "10.1.1.5/32", "fd00:1:1::5/128", "10.1.3.0/24", "10.200.0.1/32")
+	second.announce(t, "10.1.2.5/32")
+	first.sh(t, "ip route add 10.1.1.6 dev e0 table 117 proto static; ip route add 10.1.1.7 dev e0 table 118 proto 117")
+	second.wantRoutes(t, distributed, "10.1.1.5 10.1.3.0/24 fd00:1:1::5")
+	first.wantRoutes(t, distributed, "10.1.2.5")
+	first.withdraw(t, "10.1.1.5/32", "fd00:1:1::5/128")
+	second.wantRoutes(t, distributed, "10.1.3.0/24")
+	Sh(t, "ip link set to-host1 down") // nobody says that the host is gone
+	second.wantRoutes(t, holdTime+distributed, "")
+}
+
+// config returns the configuration below a heading of the page.
+func config(t *testing.T, heading string) string {
+	t.Helper()
+	return strings.Join(docs.Commands(t, page, heading), "\n")
+}
+
+// newHost makes a namespace with addresses.
+func newHost(t *testing.T, name string, addresses ...string) host {
+	t.Helper()
+	h := host{name: name, dir: t.TempDir()}
+	Sh(t, "ip netns add "+name+" && ip link add to-"+name+" type veth peer name e0 netns "+name+" && ip link set to-"+name+" master br0 up")
+	t.Cleanup(func() { Sh(t, "ip netns del "+name) })
+	h.sh(t, "ip link set lo up; ip link set e0 up")
+	for _, a := range addresses {
+		h.sh(t, "ip addr add "+a+" dev e0"+map[bool]string{true: " nodad"}[strings.Contains(a, ":")])
+	}
+	h.host = open(t, name)
+	var err error
+	if h.e0, err = h.host.Netdev("e0"); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// open returns the devices of a namespace, with a sysfs of its own.
+func open(t *testing.T, name string) *hw.Host {
+	t.Helper()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	self, err := netns.Get()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = self.Close() }()
+	other, err := netns.GetFromName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	if err := netns.Set(other); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := netns.Set(self); err != nil {
+			t.Fatal(err)
+		}
+	}()
+	sys := filepath.Join(t.TempDir(), "sys")
+	Sh(t, "mkdir "+sys+" && mount -t sysfs sysfs "+sys)
+	t.Cleanup(func() { Sh(t, "umount "+sys) })
+	k, err := rtnl.Open(sys, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(k.Close)
+	h, err := hw.Open(hw.Config{Sys: k.Sysfs(), Kernel: k})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+// sh runs a command line in the namespace.
+func (h host) sh(t *testing.T, line string) string {
+	t.Helper()
+	return Run(t, "ip", "netns", "exec", h.name, "sh", "-c", line)
+}
+
+// bird starts BIRD.
+func (h host) bird(t *testing.T, conf string) {
+	t.Helper()
+	if err := os.WriteFile(h.dir+"/conf", []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h.sh(t, "bird -c "+h.dir+"/conf -s "+h.dir+"/sock -P "+h.dir+"/pid")
+	t.Cleanup(func() { Sh(t, "kill $(cat "+h.dir+"/pid)") })
+}
+
+// announce announces destinations on the host's device, and withdraw takes them back.
+func (h host) announce(t *testing.T, all ...string) {
+	t.Helper()
+	for _, dst := range all {
+		if err := h.host.Announce(h.e0, netip.MustParsePrefix(dst)); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func (h host) withdraw(t *testing.T, all ...string) {
+	t.Helper()
+	routes, err := h.host.Announced()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range routes {
+		for _, dst := range all {
+			if r.Dst != dst {
+				continue
+			}
+			if err := h.host.Withdraw(r); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+// wantRoutes waits until the destinations that a host has from BIRD are these.
+func (h host) wantRoutes(t *testing.T, bound time.Duration, want string) {
+	t.Helper()
+	began := time.Now()
+	Within(t, bound, func() string {
+		got := h.sh(t, "(ip route show proto bird; ip -6 route show proto bird) | awk '{print $1}' | paste -sd' '")
+		if got != want {
+			return h.name + " has routes to " + got + ", want " + want
+		}
+		return ""
+	})
+	t.Logf("%s has %q after %s", h.name, want, time.Since(began).Round(time.Millisecond))
+}
