@@ -3,11 +3,14 @@
 package swarm
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
 func rollOut(t *testing.T) {
@@ -24,6 +27,39 @@ func rollOut(t *testing.T) {
 			t.Errorf("the check has left %s VFs on %s", vfs, n)
 		}
 	}
+}
+
+// count: the swarm knows how many VFs each node has once the engines were restarted. A service that reserves them runs, and of one that wants
+// more than there are the last task stays pending.
+func count(t *testing.T) {
+	commands := docs.Commands(t, root+"docs/swarm.md", "VFs that the swarm counts")
+	if out := one.sh(t, "cd passthrough && "+commands[0]); strings.Count(out, `"vf=7" is in /etc/docker/daemon.json`) != 2 {
+		t.Errorf("the rollout says\n%s", out)
+	}
+	for _, n := range []node{two, one} {
+		n.sh(t, "engine restart")
+	}
+	Within(t, 2*time.Minute, func() string {
+		out, err := one.try("docker node inspect -f '{{.Status.State}} {{.Description.Resources.GenericResources}}' node1 node2")
+		if err != nil || strings.Count(out, "ready ") != 2 || strings.Count(out, "vf 7") != 2 {
+			return fmt.Sprintf("the nodes are %s, %v", out, err)
+		}
+		return ""
+	})
+	one.sh(t, commands[1])
+	states := func(service, want string, count int) {
+		Within(t, 2*time.Minute, func() string {
+			out := one.sh(t, "docker service ps --no-trunc --filter desired-state=running --format '{{.CurrentState}} {{.Error}}' "+service)
+			if strings.Count(out, want) != count {
+				return out
+			}
+			return ""
+		})
+	}
+	states("counted", "Running ", 3)
+	one.sh(t, "docker service update --detach --generic-resource-rm vf --generic-resource-add vf=4 counted")
+	states("counted", "Running ", 2)
+	states("counted", "insufficient resources on 2 nodes", 1)
 }
 
 // newVersion makes another version of the bundle, in the same place; edit changes its config.json.

@@ -30,6 +30,7 @@ func TestSwarm(t *testing.T) {
 		{"a rollout that fails puts the node back", failedUpgrade},
 		{"a node dies", powerCut},
 		{"it comes back", rejoin},
+		{"the swarm counts VFs", count},
 	} {
 		if !t.Run(part.name, part.run) {
 			t.Fatal("the other parts need this one")
