@@ -223,14 +223,9 @@ func switched(l Link, links []Link) bool {
 // hostAccessProtocol is the protocol number of routes through children of the host.
 const hostAccessProtocol = 118
 
-// SyncHostRoutes makes the routes through a child of the host those to some addresses, with src as the source for those of its family, and
-// returns how many it has added and removed. Routes that others have added stay.
-func (h *hostNetwork) SyncHostRoutes(n Netdev, src, to []netip.Addr) (changed int, _ error) {
-	all, err := h.kernel.RoutesIn(mainTable, hostAccessProtocol)
-	if err != nil {
-		return 0, &Error{Dev: n.Name, Op: "list routes", Err: err}
-	}
-	wanted := map[string]Route{}
+// hostRoutes returns the routes through a child of the host to some addresses, by their destinations; src are the sources.
+func hostRoutes(src, to []netip.Addr) map[string]Route {
+	routes := map[string]Route{}
 	for _, a := range to {
 		i := slices.IndexFunc(src, func(s netip.Addr) bool { return s.Is4() == a.Is4() })
 		if i < 0 {
@@ -240,25 +235,47 @@ func (h *hostNetwork) SyncHostRoutes(n Netdev, src, to []netip.Addr) (changed in
 		if a.Is4() {
 			r.Scope = scopeLink
 		}
-		wanted[r.Dst] = r
+		routes[r.Dst] = r
 	}
+	return routes
+}
+
+// AddHostRoutes adds routes through a child of the host to some addresses, with src as the source for those of its family.
+func (h *hostNetwork) AddHostRoutes(n Netdev, src, to []netip.Addr) error {
+	return h.eachHostRoute(n, "add", hostRoutes(src, to), h.kernel.AddRoute)
+}
+
+// RemoveHostRoutes removes routes of AddHostRoutes. It succeeds if they are gone.
+func (h *hostNetwork) RemoveHostRoutes(n Netdev, src, to []netip.Addr) error {
+	return h.eachHostRoute(n, "remove", hostRoutes(src, to), h.kernel.RemoveRoute)
+}
+
+func (h *hostNetwork) eachHostRoute(n Netdev, op string, routes map[string]Route, do func(index int, r Route) error) error {
 	var errs []error
+	for _, dst := range slices.Sorted(maps.Keys(routes)) {
+		errs = append(errs, wrapped(n.Name, op+" route "+dst, do(n.Index, routes[dst])))
+	}
+	return errors.Join(errs...)
+}
+
+// SyncHostRoutes makes the routes through a child of the host those to some addresses. Routes that others have added stay.
+func (h *hostNetwork) SyncHostRoutes(n Netdev, src, to []netip.Addr) error {
+	all, err := h.kernel.RoutesIn(mainTable, hostAccessProtocol)
+	if err != nil {
+		return &Error{Dev: n.Name, Op: "list routes", Err: err}
+	}
+	missing, surplus := hostRoutes(src, to), map[string]Route{}
 	for _, r := range all {
 		if r.Index != n.Index {
 			continue
 		}
-		if _, ok := wanted[r.Dst]; ok {
-			delete(wanted, r.Dst)
-			continue
+		if _, ok := missing[r.Dst]; ok {
+			delete(missing, r.Dst)
+		} else {
+			surplus[r.Dst] = r
 		}
-		errs = append(errs, wrapped(n.Name, "remove route "+r.Dst, h.kernel.RemoveRoute(n.Index, r)))
-		changed++
 	}
-	for _, dst := range slices.Sorted(maps.Keys(wanted)) {
-		errs = append(errs, wrapped(n.Name, "add route "+dst, h.kernel.AddRoute(n.Index, wanted[dst])))
-		changed++
-	}
-	return changed, errors.Join(errs...)
+	return errors.Join(h.eachHostRoute(n, "remove", surplus, h.kernel.RemoveRoute), h.eachHostRoute(n, "add", missing, h.kernel.AddRoute))
 }
 
 // DeviceWith returns the name of the device of the host that has an address; "" if none has.

@@ -61,22 +61,30 @@ func (x *endpoints) create(ctx context.Context, r *plugin.CreateEndpointRequest)
 	if err != nil {
 		return e, err
 	}
-	if err := x.checkIfname(req.Options.Ifname, r.Interface); err != nil {
+	if err := x.describe(&e, req, r); err != nil {
 		return e, err
 	}
 	if err := x.awaitDrivers(ctx, req.Network); err != nil {
 		return e, err
 	}
+	for _, text := range option.Unserved(r.Options) {
+		x.log.Warn("not served: "+text, zap.String("network", ledger.ShortID(e.Network)), zap.String("endpoint", ledger.ShortID(e.ID)))
+	}
+	return x.attacher.attach(ctx, req, e)
+}
+
+// describe writes into the record of an endpoint what Join is to answer.
+func (x *endpoints) describe(e *ledger.Endpoint, req *mode.Request, r *plugin.CreateEndpointRequest) error {
 	if i := r.Interface; i != nil {
 		e.IPv4, e.IPv6 = i.Address != "", i.AddressIPv6 != ""
 		e.Subnets = subnetsOf(req.Network.Pools, i.Address, i.AddressIPv6)
 		e.Addrs = addressesOf(i)
 	}
 	e.Prefix, e.Ifname = req.Options.Prefix, req.Options.Ifname
-	for _, text := range option.Unserved(r.Options) {
-		x.log.Warn("not served: "+text, zap.String("network", ledger.ShortID(e.Network)), zap.String("endpoint", ledger.ShortID(e.ID)))
+	if err := x.checkIfname(e.Ifname, r.Interface); err != nil {
+		return err
 	}
-	return x.attacher.attach(ctx, req, e)
+	return setRoutes(req, option.Has(r.Options, "routes"), e)
 }
 
 // existing answers a repeated request from the record, if the endpoint has a device that is ready.
@@ -233,22 +241,23 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinRespo
 	if err := x.announcer.announce(ctx, a); err != nil {
 		return nil, err
 	}
-	if err := x.reachable(ctx, n, o); err != nil {
+	if err := x.reachable(ctx, n, o, e.Rec); err != nil {
 		return nil, err
 	}
 	res := &JoinResponse{InterfaceName: interfaceName(dev.Name, e.Rec)}
 	gateways(n, o, e.Rec, &res.JoinResponse)
+	routes(e.Rec, &res.JoinResponse)
 	return res, nil
 }
 
-// reachable gives the host its child of a network with host access, and the routes to the containers.
-func (x *endpoints) reachable(ctx context.Context, n ledger.Network, o *option.Network) error {
+// reachable gives the host its child of a network with host access, if it is missing, and the routes to a container.
+func (x *endpoints) reachable(ctx context.Context, n ledger.Network, o *option.Network, e ledger.Endpoint) error {
 	if !o.HostAccess {
 		return nil
 	}
 	err := x.hosts.Ensure(ctx, n, o)
 	if err == nil {
-		err = x.hosts.Sync(ctx, n.ID)
+		err = x.hosts.AddRoutes(ctx, e)
 	}
 	if err != nil {
 		return fmt.Errorf("network %s: %w", ledger.ShortID(n.ID), err)
@@ -296,7 +305,7 @@ func (x *endpoints) delete(ctx context.Context, nid, eid string, timeout time.Du
 		x.log.Warn("routes not withdrawn yet", append(a.Fields(), zap.NamedError("err", err))...)
 		x.reconciler.nudge()
 	}
-	if err := x.hosts.Sync(ctx, nid); err != nil {
+	if err := x.hosts.RemoveRoutes(ctx, e.Rec); err != nil {
 		x.log.Warn("host's route not removed yet", append(a.Fields(), zap.NamedError("err", err))...)
 		x.reconciler.nudge()
 	}

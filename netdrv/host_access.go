@@ -1,6 +1,8 @@
 package netdrv
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -8,6 +10,7 @@ import (
 	plugin "github.com/docker/go-plugins-helpers/network"
 
 	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/mode"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
 
@@ -15,43 +18,34 @@ import (
 // them to no container. The engine takes each name once.
 var hostNames = []string{"host", "host6"}
 
-// setHostAddrs finds the addresses that the host is to have among the containers of a network with host access. It needs one of each
-// family. It is an error if another network with host access has the same addresses elsewhere: the host could not tell containers apart.
-func (x *networks) setHostAddrs(rec *ledger.Network, o *option.Network, r *plugin.CreateNetworkRequest, others []ledger.Network) error {
+// hostAddrs returns the addresses that the host is to have among the containers of a network with host access, one of each family at least.
+func hostAddrs(o *option.Network, r *plugin.CreateNetworkRequest) (all []netip.Addr, _ error) {
 	if !o.HostAccess {
-		return nil
+		return nil, nil
 	}
 	for _, family := range []struct {
 		data []*plugin.IPAMData
 		name string
 	}{{r.IPv4Data, hostNames[0]}, {r.IPv6Data, hostNames[1]}} {
-		addrs, pool := hostAddrs(family.data)
+		addrs, pool := hostAddrsIn(family.data)
 		if pool != "" && len(addrs) == 0 {
-			return fmt.Errorf("option host_access: the host needs an address in %s; reserve one: --aux-address %s=ADDRESS", pool, family.name)
+			return nil, fmt.Errorf("option host_access: the host needs an address in %s; reserve one: --aux-address %s=ADDRESS", pool, family.name)
 		}
-		rec.HostAddrs = append(rec.HostAddrs, addrs...)
+		all = append(all, addrs...)
 	}
-	if len(rec.HostAddrs) == 0 {
-		return fmt.Errorf("option host_access: the host needs an address, and the network has no subnet")
+	if len(all) == 0 {
+		return nil, errors.New("option host_access: the host needs an address, and the network has no subnet")
 	}
-	for _, other := range others {
-		if len(other.HostAddrs) > 0 && other.Devices[0].ID != rec.Devices[0].ID && overlap(other.Pools, rec.Pools) {
-			return fmt.Errorf("option host_access: network %s has host access as well, and containers with the same addresses on another device: "+
-				"the host cannot tell them apart; use another subnet", ledger.ShortID(other.ID))
-		}
-	}
-	return nil
+	return all, nil
 }
 
-// hostAddrs returns the auxiliary addresses of a family that are the host's, and the first pool of the family.
-func hostAddrs(data []*plugin.IPAMData) (addrs []netip.Addr, pool string) {
+// hostAddrsIn returns the auxiliary addresses of a family that are the host's, and the first pool of the family.
+func hostAddrsIn(data []*plugin.IPAMData) (addrs []netip.Addr, pool string) {
 	for _, p := range data {
 		if p == nil || p.Pool == "" {
 			continue
 		}
-		if pool == "" {
-			pool = p.Pool
-		}
+		pool = cmp.Or(pool, p.Pool)
 		for _, name := range hostNames {
 			text, _ := p.AuxAddresses[name].(string)
 			if a, err := netip.ParsePrefix(text); err == nil {
@@ -60,6 +54,34 @@ func hostAddrs(data []*plugin.IPAMData) (addrs []netip.Addr, pool string) {
 		}
 	}
 	return addrs, pool
+}
+
+// poolsOf returns the subnets of a new network.
+func poolsOf(r *plugin.CreateNetworkRequest) (pools []string) {
+	for _, p := range slices.Concat(r.IPv4Data, r.IPv6Data) {
+		if p != nil && p.Pool != "" {
+			pools = append(pools, p.Pool)
+		}
+	}
+	return pools
+}
+
+// checkHostAddrs refuses host access with an address that the host has by another network, or to containers that it could not tell from
+// those of another network, on another device.
+func checkHostAddrs(addrs []netip.Addr, pools []string, devices []ledger.Device, others []ledger.Network) error {
+	for _, other := range others {
+		i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return slices.Contains(other.HostAddrs, a) })
+		switch {
+		case len(addrs) == 0 || len(other.HostAddrs) == 0:
+		case other.Devices[0].ID != devices[0].ID && overlap(other.Pools, pools):
+			return mode.Conflict(other.ID, "option host_access: network %s has it as well, and containers with the same addresses on another "+
+				"device: the host cannot tell them apart; use another subnet", ledger.ShortID(other.ID))
+		case i >= 0:
+			return mode.Conflict(other.ID, "option host_access: the host has address %s by network %s; reserve another with --aux-address", addrs[i],
+				ledger.ShortID(other.ID))
+		}
+	}
+	return nil
 }
 
 // overlap reports whether one of some subnets overlaps one of others.

@@ -141,14 +141,35 @@ func TestHostAccessRefused(t *testing.T) {
 			"option host_access: the host needs an address in 10.0.0.0/8; reserve one: --aux-address host=ADDRESS")
 		m.wantHost(before)
 		m.must(m.createHosted("n", "netdevice=ens2", "mode=macvlan"))
-		wantError(t, m.createHosted("x", "netdevice=bond0", "mode=macvlan"), "option host_access: network n has host access as well, and containers "+
-			"with the same addresses on another device: the host cannot tell them apart; use another subnet")
+		wantError(t, m.createHosted("x", "netdevice=bond0", "mode=macvlan"), "option host_access: network n has it as well, and containers "+
+			"with the same addresses on another device: the host cannot tell them apart; use another subnet"+left("n"))
 		wantError(t, m.createHosted("x", "netdevice=ens2", "mode=macvlan"),
-			"host access: pt-n has address 10.255.0.1 already; reserve another with --aux-address")
+			"option host_access: the host has address 10.255.0.1 by network n; reserve another with --aux-address"+left("n"))
 		m.mustRemove("n")
 		m.kernel.AddAddrs("bond0", "10.255.0.1/8")
 		wantError(t, m.createHosted("x", "netdevice=ens2", "mode=macvlan", "vlan=7"),
 			"host access: bond0 has address 10.255.0.1 already; reserve another with --aux-address")
+		m.wantKeys()
+	})
+}
+
+// TestHostAccessReplaced: a network that a crash has left and the engine does not have leaves the host's child to the next one.
+func TestHostAccessReplaced(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		before := m.kernel.String()
+		const stale = "stale-network-0123456789"
+		m.must(m.createHosted(stale, "netdevice=ens2", "mode=macvlan", "vlan=100"))
+		m.restart()
+		m.must(m.createHosted("n", "netdevice=ens2", "mode=macvlan", "vlan=100", "replace="+stale))
+		m.mustRun("a", "n")
+		if shim := m.hostLines("pt-n"); !strings.Contains(shim, routeTo("a")) || m.hostLines("pt-stale-networ") != "none" {
+			t.Errorf("the host has\n%s", m.kernel)
+		}
+		m.end("a")
+		m.mustRemove("n")
+		m.wantHost(before)
 		m.wantKeys()
 	})
 }

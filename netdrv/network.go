@@ -140,12 +140,17 @@ func (x *networks) parse(ctx context.Context, nid string, raw map[string]string)
 // add finds the devices and the gateways of a new network and writes its record.
 func (x *networks) add(ctx context.Context, cond store.Cond, rec ledger.Network, o *option.Network, others []ledger.Network,
 	r *plugin.CreateNetworkRequest) (err error) {
-	rec.Devices, err = x.findDevices(ctx, o, others)
+	rec.HostAddrs, err = hostAddrs(o, r)
+	if err == nil {
+		rec.Devices, err = x.findDevices(ctx, o, others, func(devices []ledger.Device, others []ledger.Network) error {
+			return checkHostAddrs(rec.HostAddrs, poolsOf(r), devices, others)
+		})
+	}
 	if err = withRemedy(err); err == nil {
 		err = x.setGateways(ctx, &rec, o, r)
 	}
 	if err == nil {
-		err = x.setHostAddrs(&rec, o, r, others)
+		err = option.CheckRoutes(o.Routes, rec.Pools)
 	}
 	if err == nil {
 		err = x.hosts.Ensure(ctx, rec, o)
@@ -174,15 +179,19 @@ func (x *networks) confirm(ctx context.Context, n *ledger.Rev[ledger.Network]) e
 	return err
 }
 
-// findDevices finds the devices of a new network and checks that they go together with the other networks. Of these, suspect ones that are
-// in the way and have no endpoints are removed.
-func (x *networks) findDevices(ctx context.Context, o *option.Network, others []ledger.Network) ([]ledger.Device, error) {
+// findDevices finds the devices of a new network and checks that they go together with the other networks. check is a further check of
+// that. Of the other networks, suspect ones that are in the way and have no endpoints are removed.
+func (x *networks) findDevices(ctx context.Context, o *option.Network, others []ledger.Network,
+	check func(devices []ledger.Device, others []ledger.Network) error) ([]ledger.Device, error) {
 	m, err := x.modes.Of(o)
 	if err != nil {
 		return nil, err
 	}
 	for {
 		devices, err := m.Check(ctx, o, others)
+		if err == nil {
+			err = check(devices, others)
+		}
 		var met *mode.ConflictError
 		if !errors.As(err, &met) || !x.suspect(met.Network, others) {
 			return devices, err

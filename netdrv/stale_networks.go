@@ -72,6 +72,9 @@ func (x *networks) replace(ctx context.Context, id string, others []ledger.Netwo
 	if err != nil && !errors.Is(err, store.ErrNotFound) {
 		return nil, err
 	}
+	if err := x.hosts.RemoveUnneeded(ctx); err != nil { // the new network may have the same addresses
+		return nil, err
+	}
 	x.counters.Count("networks_replaced")
 	x.log.Warn("network was forgotten by the engine or by a crash", zap.String("network", ledger.ShortID(nid)))
 	x.nudge() // the VFs of its PFs may not be needed any more

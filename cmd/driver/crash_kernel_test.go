@@ -28,6 +28,8 @@ func TestCrash(t *testing.T) {
 		{Name: "whole device", Setup: veth, Subnet: "10.5.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "passthrough"}},
 		{Name: "macvlan", Setup: veth, Subnet: "10.6.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "macvlan"},
 			IPAM: map[string]string{"pool": "lan"}},
+		{Name: "macvlan with access to the host", Setup: veth, Subnet: "10.7.0.0/24", Aux: map[string]string{"host": "10.7.0.250/24"},
+			Options: map[string]string{"netdevice": "tap0", "mode": "macvlan", "host_access": "yes"}},
 	} {
 		t.Run(scenario.Name, func(t *testing.T) { crash.AtEveryPoint(t, env, scenario) })
 	}

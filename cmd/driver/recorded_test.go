@@ -45,6 +45,7 @@ var unrecorded = map[string]string{
 	"TestComposeMacvlan": "Compose starts and stops containers at the same time",
 	"TestComposePlugin":  "the plugin is a container; the engine's log does not have its",
 	"TestHostAccess":     "its calls are those of TestMacvlan, with an auxiliary address as in TestAddresses",
+	"TestStack":          "the same",
 	"TestWhales":         "its calls are those of TestMacvlan, many times",
 	"TestIfnameUnknown":  "the engine does not do what the answer says",
 	"TestLoad":           "what is said at the same time is in another order each time",

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/keylock"
+	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/option"
@@ -40,11 +41,12 @@ func hostKey(nid string) string { return hostPrefix + nid }
 
 // HostChildren creates and removes the children that the host has of the devices of networks, so that host and containers reach each other.
 type HostChildren struct {
-	Host     *hw.Host
-	Store    store.Store
-	Log      *zap.Logger
-	Locks    *keylock.Map
-	Counters *metrics.Counters
+	Host        *hw.Host
+	Store       store.Store
+	Log         *zap.Logger
+	Locks       *keylock.Map
+	Allocations *alloc.Table
+	Counters    *metrics.Counters
 }
 
 // Ensure creates the host's child of a network, with its addresses, if it is missing: it is recorded before. The network's first device is
@@ -148,8 +150,49 @@ func (x *HostChildren) checkAddrs(addrs []netip.Addr, own string) error {
 	return nil
 }
 
-// Sync makes the routes through a network's host child those to its containers.
-func (x *HostChildren) Sync(ctx context.Context, nid string) error {
+// AddRoutes adds the routes to the addresses of an endpoint, if the network has host access.
+func (x *HostChildren) AddRoutes(ctx context.Context, e ledger.Endpoint) error {
+	return x.route(ctx, e.Network, func(n hw.Netdev, src []netip.Addr) error { return x.Host.AddHostRoutes(n, src, addresses(e)) })
+}
+
+// RemoveRoutes removes the routes of AddRoutes.
+func (x *HostChildren) RemoveRoutes(ctx context.Context, e ledger.Endpoint) error {
+	return x.route(ctx, e.Network, func(n hw.Netdev, src []netip.Addr) error { return x.Host.RemoveHostRoutes(n, src, addresses(e)) })
+}
+
+// sync makes the routes through a network's host child those to its containers.
+func (x *HostChildren) sync(ctx context.Context, nid string) error {
+	return x.route(ctx, nid, func(n hw.Netdev, src []netip.Addr) error {
+		endpoints, err := ledger.List[ledger.Endpoint](ctx, x.Store, ledger.EndpointsOf(nid))
+		if err != nil {
+			return err
+		}
+		var to []netip.Addr
+		for _, e := range endpoints {
+			switch a, err := x.Allocations.Get(ctx, e.Rec.Device); {
+			case err == nil && a.State == alloc.Lent && a.Endpoint == e.Rec.ID:
+				to = append(to, addresses(e.Rec)...)
+			case err != nil && !errors.Is(err, store.ErrNotFound):
+				return err
+			}
+		}
+		return x.Host.SyncHostRoutes(n, src, to)
+	})
+}
+
+// addresses returns the addresses of an endpoint.
+func addresses(e ledger.Endpoint) (all []netip.Addr) {
+	for _, cidr := range e.Addrs {
+		if p, err := netip.ParsePrefix(cidr); err == nil {
+			all = append(all, p.Addr())
+		}
+	}
+	return all
+}
+
+// route calls change with a network's host child and its addresses. If there is none, or it is missing or down, it gets its routes when it
+// is there.
+func (x *HostChildren) route(ctx context.Context, nid string, change func(n hw.Netdev, src []netip.Addr) error) error {
 	unlock, err := x.Locks.Lock(ctx, hostKey(nid))
 	if err != nil {
 		return err
@@ -160,26 +203,13 @@ func (x *HostChildren) Sync(ctx context.Context, nid string) error {
 		return err
 	}
 	n, err := x.Host.Find(r.Rec.device())
-	if errors.Is(err, hw.ErrAway) || err == nil && !n.Up { // it gets its routes when it is there
+	if errors.Is(err, hw.ErrAway) || err == nil && !n.Up {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	endpoints, err := ledger.List[ledger.Endpoint](ctx, x.Store, ledger.EndpointsOf(nid))
-	if err != nil {
-		return err
-	}
-	var to []netip.Addr
-	for _, e := range endpoints {
-		for _, cidr := range e.Rec.Addrs {
-			if p, err := netip.ParsePrefix(cidr); err == nil {
-				to = append(to, p.Addr())
-			}
-		}
-	}
-	_, err = x.Host.SyncHostRoutes(n, r.Rec.Child.Addrs, to)
-	return err
+	return change(n, r.Rec.Child.Addrs)
 }
 
 // Repair creates children of the host again that are missing, as after a reboot, finishes what a crash has interrupted, and repairs routes.
@@ -193,7 +223,7 @@ func (x *HostChildren) Repair(ctx context.Context) error {
 	for _, r := range all {
 		err := x.repair(ctx, r.Rec)
 		if err == nil {
-			err = x.Sync(ctx, r.Rec.Network)
+			err = x.sync(ctx, r.Rec.Network)
 		}
 		if err != nil && !errors.Is(err, hw.ErrAway) && !errors.Is(err, hw.ErrNotFound) {
 			errs = append(errs, fmt.Errorf("network %s: host access: %w", ledger.ShortID(r.Rec.Network), err))

@@ -72,6 +72,13 @@ type Endpoint struct {
 	Addrs []string `json:"addrs,omitempty"`
 	// Subnets are those of its addresses, if the network has several of a family.
 	Subnets []string `json:"subnets,omitempty"`
+	Routes  []Route  `json:"routes,omitempty"` // beside those to its subnet and gateway
+}
+
+// Route is a route that a container has through its device.
+type Route struct {
+	Dst netip.Prefix `json:"dst"`
+	Via netip.Addr   `json:"via,omitzero"` // not valid for a destination on the device's segment
 }
 
 // Key is the key of the record.

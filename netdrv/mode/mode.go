@@ -110,6 +110,9 @@ type ConflictError struct {
 
 func (e *ConflictError) Error() string { return e.text }
 
-func conflict(network, format string, args ...any) error {
+func conflict(network, format string, args ...any) error { return Conflict(network, format, args...) }
+
+// Conflict returns a [*ConflictError] about the network with an ID.
+func Conflict(network, format string, args ...any) error {
 	return &ConflictError{network, fmt.Sprintf(format, args...)}
 }

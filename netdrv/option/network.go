@@ -63,8 +63,9 @@ type Container struct {
 	Sticky     string // text by which the container is recognized; "" for none
 	Policy     string // "", PolicySpread or PolicyPack
 	NUMA       NUMA
-	Prefix     string // of the device's name in the container, before a number
-	Ifname     string // exact name of the device in the container; "" for Prefix and a number
+	Prefix     string  // of the device's name in the container, before a number
+	Routes     []Route // through the device, beside those to its subnet and gateway
+	Ifname     string  // exact name of the device in the container; "" for Prefix and a number
 }
 
 // Values of the option policy: prefer the PF with the fewest VFs in use, or the one with the most.
@@ -104,5 +105,5 @@ func (c *Container) check() error {
 	case c.MinRate != nil && c.MaxRate != nil && *c.MaxRate > 0 && *c.MinRate > *c.MaxRate:
 		return fmt.Errorf("option min_tx_rate: %d is above max_tx_rate %d", *c.MinRate, *c.MaxRate)
 	}
-	return nil
+	return checkRoutes(c.Routes)
 }

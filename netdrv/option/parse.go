@@ -220,7 +220,7 @@ func canonical(raw, labels map[string]string) (map[string]string, error) {
 		}
 		if option := labels[name]; option != "" {
 			name = option
-			if hasOption(raw, name) {
+			if Has(raw, name) {
 				continue
 			}
 		}
@@ -235,8 +235,8 @@ func canonical(raw, labels map[string]string) (map[string]string, error) {
 	return given, nil
 }
 
-// hasOption reports whether a user gave an option.
-func hasOption(raw map[string]string, name string) bool {
+// Has reports whether a user gave an option.
+func Has[V any](raw map[string]V, name string) bool {
 	for key := range raw {
 		if strings.EqualFold(key, name) {
 			return true

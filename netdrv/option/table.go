@@ -305,6 +305,12 @@ var options = []Option{
 		Help:  "remove a stale network that a crash has left and the engine does not have any more",
 		Parse: network(func(n *Network) *string { return &n.Replace }, matching(partOfID)),
 	}},
+	{For: ForBoth, row: row{
+		Name: "routes", Values: "SUBNET via GATEWAY or SUBNET dev, separated by commas or semicolons; or none", Default: "none",
+		Help: "routes of the container through its device: by way of a gateway in the network's subnet, or directly (dev). Those of a " +
+			"container take the place of its network's",
+		Parse: container(func(c *Container) *[]Route { return &c.Routes }, parseRoutes),
+	}},
 	{For: ForNetwork, row: row{
 		Name: "gateway", Values: "none or auto", Default: "only the one given with --gateway",
 		Help:  "auto: also a default route through the gateway that the IPAM driver chooses; none: no default route at all",

@@ -169,13 +169,20 @@ func (e *engine) createNetwork(id string) error {
 		return err
 	}
 	n.gateway = gateway
+	for _, address := range e.scenario.Aux {
+		if _, err := e.requestAddress(n, bare(address), nil); err != nil {
+			e.releasePools(n)
+			return err
+		}
+	}
 	options := maps.Clone(e.scenario.Options)
 	if len(e.lost) > 0 { // as the error message says
 		options["replace"] = e.lost[0][:12]
 	}
 	err = e.call("NetworkDriver.CreateNetwork", map[string]any{"NetworkID": id,
-		"Options":  map[string]any{"com.docker.network.generic": options},
-		"IPv4Data": []map[string]any{{"AddressSpace": "passthrough-local", "Pool": e.scenario.Subnet, "Gateway": gateway}}}, new(struct{}))
+		"Options": map[string]any{"com.docker.network.generic": options},
+		"IPv4Data": []map[string]any{{"AddressSpace": "passthrough-local", "Pool": e.scenario.Subnet, "Gateway": gateway,
+			"AuxAddresses": e.scenario.Aux}}}, new(struct{}))
 	if errors.Is(err, errGone) {
 		e.lost = append(e.lost, id)
 	}
@@ -183,7 +190,7 @@ func (e *engine) createNetwork(id string) error {
 		e.releasePools(n)
 	}
 	if n.stored = err == nil; n.stored { // the containers do not get the gateway, so the plugin has given it back
-		n.addresses = nil
+		n.addresses = slices.DeleteFunc(n.addresses, func(a string) bool { return a == bare(gateway) })
 	}
 	return err
 }
@@ -216,6 +223,9 @@ func (e *engine) releaseAddress(n *network, cidr string) {
 // releasePools releases the gateway and the pool of a network.
 func (e *engine) releasePools(n *network) {
 	e.releaseAddress(n, n.gateway)
+	for _, address := range e.scenario.Aux {
+		e.releaseAddress(n, address)
+	}
 	pool := n.pool
 	n.pool = ""
 	_ = e.ignore("IpamDriver.ReleasePool", map[string]any{"PoolID": pool}) // as the engine does

@@ -22,6 +22,7 @@ type Scenario struct {
 	Subnet  string            // of the network
 	Options map[string]string // -o
 	IPAM    map[string]string // --ipam-opt
+	Aux     map[string]string // --aux-address, with prefix lengths
 	// Leases is how many leases the pool has after prefetching; the container starts then. 0: it starts at once.
 	Leases int
 	// EtcdDown: the etcd is unreachable while the container stops and the network is removed, and reachable afterwards.

@@ -92,3 +92,80 @@ func TestComposePlugin(t *testing.T) {
 	Docker(t, "restart", "-t1", "p1")
 	Reaches(t, "p1", "10.90.0.1", 5*time.Second)
 }
+
+// TestStack deploys examples/stack with the commands of docs/compose.md on a swarm of this one engine, changes and removes it.
+func TestStack(t *testing.T) {
+	veth(t, "eth0", "192.168.20.1/24")
+	Sh(t, "ip link set eth0 up")
+	Docker(t, "swarm", "init", "--advertise-addr", "192.168.20.1")
+	t.Cleanup(func() {
+		Docker(t, "swarm", "leave", "--force")
+		_, _ = Try("docker", "network", "rm", "docker_gwbridge")
+	})
+	commands := docs.Commands(t, top+"/docs/compose.md", "A stack")
+	if len(commands) != 5 {
+		t.Fatalf("docs/compose.md shows %q", commands)
+	}
+	networks, deploy, scale, remove := commands[:2], commands[2], commands[3], commands[4]
+	for _, line := range networks {
+		InFolder(t, top, line)
+	}
+	t.Cleanup(func() {
+		_, _ = TryIn(top, remove)
+		for _, name := range []string{"lan", "lan-here"} { // a swarm ends its tasks in its own time
+			Within(t, 30*time.Second, func() string {
+				if _, err := Try("docker", "network", "rm", name); err != nil && !strings.Contains(err.Error(), "not found") {
+					return err.Error()
+				}
+				return ""
+			})
+		}
+	})
+	InFolder(t, top, deploy)
+	first := tasks(t, 3)
+	talk(t, first)
+	InFolder(t, top, scale)
+	all := tasks(t, 4)
+	talk(t, all)
+	for _, name := range first {
+		if !slices.Contains(all, name) {
+			t.Errorf("%s was started again without a change", name)
+		}
+	}
+	InFolder(t, top, remove)
+	tasks(t, 0)
+	Within(t, 10*time.Second, func() string {
+		if links := Sh(t, "ip -br link show type macvlan"); links != "" {
+			return "left is " + links
+		}
+		return ""
+	})
+}
+
+// tasks waits until the stack has so many tasks, and returns the IDs of their containers.
+func tasks(t *testing.T, n int) (all []string) {
+	t.Helper()
+	Within(t, 30*time.Second, func() string {
+		all = strings.Fields(Docker(t, "ps", "-q", "--no-trunc", "--filter", "label=com.docker.stack.namespace=site"))
+		if len(all) != n {
+			return "the tasks are " + strings.Join(all, " ") + "\n" + Docker(t, "service", "ls")
+		}
+		return ""
+	})
+	return all
+}
+
+// talk checks that the tasks reach each other and the other end of the device, and no two have one address.
+func talk(t *testing.T, all []string) {
+	t.Helper()
+	seen := map[string]string{}
+	for i, task := range all {
+		address := Address(t, task, "lan")
+		if seen[address] != "" {
+			t.Errorf("%s and %s have %s", task, seen[address], address)
+		}
+		seen[address] = task
+		Reaches(t, all[(i+1)%len(all)], address, 10*time.Second)
+		Reaches(t, task, "192.168.20.1", 10*time.Second)
+	}
+}

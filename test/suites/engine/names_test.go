@@ -107,12 +107,14 @@ func TestIfnameUnknown(t *testing.T) {
 }
 
 // takesIfname reports whether the engine gives a device the exact name that a plugin answers: API 1.56, engine 29.8.
-func takesIfname(t *testing.T) bool {
+func takesIfname(t *testing.T) bool { return apiMinor(t) >= 56 }
+
+// apiMinor returns the second number of the version of the engine's API, whose first is 1.
+func apiMinor(t *testing.T) (minor int) {
 	t.Helper()
-	var major, minor int
 	version := Docker(t, "version", "--format", "{{.Server.APIVersion}}")
-	if _, err := fmt.Sscanf(version, "%d.%d", &major, &minor); err != nil {
+	if _, err := fmt.Sscanf(version, "1.%d", &minor); err != nil {
 		t.Fatalf("API version %s: %v", version, err)
 	}
-	return major > 1 || minor >= 56
+	return minor
 }
