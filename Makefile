@@ -18,13 +18,16 @@ TAGS := kernel engine lab cluster kernel,crashpoints
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build plugin install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean
+.PHONY: help build ctl plugin install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the plugin's binary, bin/driver
 	$(GO_BUILD) -o bin/driver ./cmd/driver
+
+ctl: ## the operator's tool, bin/passthroughctl
+	$(GO_BUILD) -o bin/passthroughctl ./cmd/passthroughctl
 
 plugin: build ## the plugin bundle, bin/plugin
 	plugin/rootfs-build/build bin/driver $(VERSION) bin/plugin

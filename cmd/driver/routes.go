@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv"
 )
 
@@ -50,6 +51,9 @@ func routes(d *drivers) []route {
 		{"NetworkDriver.ProgramExternalConnectivity", handle(net.ProgramExternalConnectivity), quiet},
 		{"NetworkDriver.RevokeExternalConnectivity", handle(net.RevokeExternalConnectivity), quiet},
 
+		{admin.StatusCall, handleBare(withVersion(net.Status)), quiet},
+		{admin.PoolsCall, handleBare(func(ctx context.Context, _ *struct{}) (*admin.Pools, error) { return ipam.Pools(ctx) }), quiet},
+		{admin.LeasesCall, handle(ipam.Leases), quiet},
 		{"Passthrough.Counters", handleBare(net.Counters), quiet},
 		{"Passthrough.Usage", handleBare(usage), quiet | stateless},
 
@@ -77,6 +81,17 @@ type manifest struct{ Implements []string }
 // activate lists the interfaces that this socket serves.
 func activate(context.Context, *struct{}) (*manifest, error) {
 	return &manifest{Implements: []string{"NetworkDriver", "IpamDriver"}}, nil
+}
+
+// withVersion adds the version of the program to the status.
+func withVersion(status func(context.Context) (*admin.Status, error)) func(context.Context, *struct{}) (*admin.Status, error) {
+	return func(ctx context.Context, _ *struct{}) (*admin.Status, error) {
+		s, err := status(ctx)
+		if err == nil {
+			s.Version = version
+		}
+		return s, err
+	}
 }
 
 // usageResponse says how much of the machine the process uses, beside what /proc says.

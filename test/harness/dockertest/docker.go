@@ -248,3 +248,14 @@ func Install(bundle string) error {
 func Left(id string) string {
 	return " (if the engine does not have that network, a crash has left it: say replace=" + id + ")"
 }
+
+// WantLine checks that one line of a text has all of these parts.
+func WantLine(t testing.TB, text string, parts ...string) {
+	t.Helper()
+	for line := range strings.Lines(text) {
+		if !slices.ContainsFunc(parts, func(p string) bool { return !strings.Contains(line, p) }) {
+			return
+		}
+	}
+	t.Errorf("no line with %q in\n%s", parts, text)
+}

@@ -1,0 +1,225 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/admin"
+)
+
+// An explanation is everything that is known of a container on one network, a fact for each line.
+type explanation struct {
+	Container string `json:"container"`
+	Network   string `json:"network"`
+	Facts     []fact `json:"facts"`
+	// Problems are facts that contradict each other.
+	Problems []string `json:"problems"`
+}
+
+// A fact has a subject, such as "device", and what is true of it.
+type fact struct {
+	Subject string `json:"subject"`
+	Text    string `json:"text"`
+}
+
+// add adds a fact.
+func (e *explanation) add(subject, format string, args ...any) {
+	e.Facts = append(e.Facts, fact{subject, fmt.Sprintf(format, args...)})
+}
+
+// explainCommand explains a container.
+func (c *ctl) explainCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "explain CONTAINER", Short: "Say everything about a container: device, NIC, VF settings, addresses", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := c.view(cmd)
+			if err != nil {
+				return err
+			}
+			pools, err := v.pools(cmd.Context())
+			if err != nil {
+				return err
+			}
+			host, err := openHost()
+			if err != nil {
+				return err
+			}
+			var all []explanation
+			for _, r := range v.whoRows() {
+				if r.Container == args[0] || r.endpoint == args[0] || shortID(r.endpoint) == args[0] {
+					all = append(all, v.explain(cmd, host, pools, r))
+				}
+			}
+			if len(all) == 0 {
+				return fmt.Errorf("container %q has no device of the plugin; passthroughctl status lists those that have one", args[0])
+			}
+			if c.format != "table" {
+				return write(cmd.OutOrStdout(), c.format, all, nil)
+			}
+			for _, e := range all {
+				if err := e.print(cmd.OutOrStdout()); err != nil {
+					return err
+				}
+			}
+			return nil
+		},
+	}
+}
+
+// explain explains one container on one network.
+func (v *view) explain(cmd *cobra.Command, host *hw.Host, pools []admin.Pool, r whoRow) explanation {
+	e := explanation{Container: r.Container, Network: r.Network, Problems: []string{}}
+	at, known := v.containers[r.endpoint]
+	e.add("container", "%s, %s; endpoint %s", r.Container, cmp.Or(at.state, "not known to the engine"), shortID(r.endpoint))
+	if !known && v.containers != nil {
+		e.Problems = append(e.Problems, "the engine has no running container on this endpoint")
+	}
+	for _, n := range v.status.Networks {
+		if n.ID == r.networkID {
+			e.add("network", "%s (%s): %s", r.Network, shortID(n.ID), optionsText(n.Options))
+		}
+	}
+	d := v.device(r.endpoint)
+	if d == nil {
+		return e
+	}
+	e.add("device", "%s, %s for %s", d.Label, d.State, since(d.Since))
+	if d.PF != "" {
+		e.explainVF(host, d)
+	} else if d.Parent != "" {
+		e.add("parent", "%s", d.Parent)
+	}
+	if r.MAC != "" {
+		e.add("mac", "%s", r.MAC)
+	}
+	for _, a := range r.Addresses {
+		e.add("address", "%s%s", a, v.leaseOf(cmd, pools, r, a))
+	}
+	if addrs := plain(d.Addrs); known && len(addrs) > 0 && !slices.Equal(addrs, slices.Sorted(slices.Values(at.addrs))) {
+		e.Problems = append(e.Problems, fmt.Sprintf("the engine has the addresses %s", strings.Join(at.addrs, ", ")))
+	}
+	return e
+}
+
+// plain returns addresses without prefix lengths, in order.
+func plain(addrs []string) []string {
+	var all []string
+	for _, a := range addrs {
+		addr, _, _ := strings.Cut(a, "/")
+		all = append(all, addr)
+	}
+	slices.Sort(all)
+	return all
+}
+
+// optionsText returns options as they are written in a command line.
+func optionsText(options map[string]string) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(options)) {
+		all = append(all, name+"="+options[name])
+	}
+	return strings.Join(all, " ")
+}
+
+// explainVF adds what the NIC has for a VF.
+func (e *explanation) explainVF(host *hw.Host, d *admin.Device) {
+	pf, vf, err := host.VF(d.PF, d.VF, hw.ID(d.ID))
+	if err != nil {
+		e.Problems = append(e.Problems, err.Error())
+		return
+	}
+	e.add("nic", "%s, driver %s, link %s, mtu %d, %d of %d VFs", pf, pf.Driver, linkState(pf.Link), pf.MTU, pf.NumVFs, pf.TotalVFs)
+	if !pf.Up || !pf.Carrier {
+		e.Problems = append(e.Problems, fmt.Sprintf("the link of %s is %s: its VFs reach nothing outside of the NIC", pf.Name, linkState(pf.Link)))
+	}
+	where := "in the container"
+	if vf.Netdev.Index != 0 {
+		where = "in the host as " + vf.Netdev.Name
+	}
+	e.add("vf", "driver %s, %s", cmp.Or(vf.Driver, "none"), where)
+	if d.State == "lent" && vf.Netdev.Index != 0 {
+		e.Problems = append(e.Problems, "the VF's netdev is in the host, although a container should have it")
+	}
+	states, err := host.VFStates(pf)
+	if err != nil {
+		e.Problems = append(e.Problems, err.Error())
+		return
+	}
+	s := states[vf.Index]
+	e.add("nic sets", "mac %s, vlan %s, spoofchk %s, trust %s, link %s, rate %s", cmp.Or(string(s.MAC), "none"), vlanText(s.VLAN), onOff(s.Spoofchk),
+		onOff(s.Trust), s.LinkMode, rateText(s.Rate))
+}
+
+// vlanText returns a VLAN as text.
+func vlanText(v hw.VLAN) string {
+	if v.ID == 0 {
+		return "none"
+	}
+	text := fmt.Sprint(v.ID)
+	if v.QoS != 0 {
+		text += fmt.Sprintf(" qos %d", v.QoS)
+	}
+	if v.Proto != "" {
+		text += " " + string(v.Proto)
+	}
+	return text
+}
+
+// rateText returns a rate as text.
+func rateText(r hw.Rate) string {
+	if r == (hw.Rate{}) {
+		return "not limited"
+	}
+	return r.String()
+}
+
+// onOff returns the word for a switch.
+func onOff(on bool) string {
+	if on {
+		return "on"
+	}
+	return "off"
+}
+
+// leaseOf returns what the IPAM driver says of an address of a container on a network, as the end of a line; "" if it is another driver's.
+func (v *view) leaseOf(cmd *cobra.Command, pools []admin.Pool, r whoRow, address string) string {
+	addr, _, _ := strings.Cut(address, "/")
+	for _, p := range pools {
+		if !slices.Contains(p.Networks, r.networkID) {
+			continue
+		}
+		leases, err := v.leases(cmd.Context(), p.ID)
+		if err != nil {
+			return fmt.Sprintf(" (its lease cannot be read: %v)", err)
+		}
+		for _, l := range leases {
+			if l.Address == addr {
+				return fmt.Sprintf(" of pool %s (%s), %s, leased %s ago", shortID(p.ID), p.Subnet, l.Kind, since(l.Since))
+			}
+		}
+	}
+	return ""
+}
+
+// print prints the explanation for people.
+func (e explanation) print(w io.Writer) error {
+	for _, f := range e.Facts {
+		if _, err := fmt.Fprintf(w, "%-10s %s\n", f.Subject, f.Text); err != nil {
+			return err
+		}
+	}
+	for _, p := range e.Problems {
+		if _, err := fmt.Fprintf(w, "%-10s %s\n", "problem", p); err != nil {
+			return err
+		}
+	}
+	_, err := fmt.Fprintln(w)
+	return err
+}

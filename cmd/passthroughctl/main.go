@@ -1,0 +1,57 @@
+// Command passthroughctl shows an operator what the plugin has given to which container, and what the NICs of this machine have. It reads
+// the plugin's records over its socket, names over the engine's, and the rest from the kernel; it changes nothing. It is a tool of the host:
+// run it as root, in the host's network namespace.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+// version is the version of the build; the linker sets it.
+var version = "unversioned"
+
+func main() {
+	ctx, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer ignore()
+	if err := newCommand().ExecuteContext(ctx); err != nil {
+		fmt.Fprintf(os.Stderr, "passthroughctl: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// newCommand returns the program's command with all of its commands.
+func newCommand() *cobra.Command {
+	c := &ctl{}
+	root := &cobra.Command{
+		Use: "passthroughctl", Short: "Show what containers have of this machine's NICs",
+		SilenceUsage: true, SilenceErrors: true, Version: version,
+	}
+	flags := root.PersistentFlags()
+	flags.StringVar(&c.socket, "socket", "", "socket of the plugin (default: it is searched in /run/docker/plugins)")
+	flags.StringVar(&c.engineSocket, "engine", "/var/run/docker.sock", "socket of the Docker Engine")
+	flags.StringVarP(&c.format, "format", "f", "table", "table, json, or a Go template for each line, such as '{{.MAC}}'")
+	root.AddCommand(c.statusCommand(), c.nicsCommand(), c.vfsCommand(), c.poolsCommand(), c.leasesCommand(), c.whoCommand(),
+		c.explainCommand(), c.doctorCommand(), c.versionCommand())
+	return root
+}
+
+// versionCommand prints the versions of this program and of the plugin.
+func (c *ctl) versionCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Print the versions of this program and of the plugin", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			fmt.Fprintf(cmd.OutOrStdout(), "passthroughctl %s\n", version)
+			v, err := c.view(cmd)
+			if err == nil {
+				fmt.Fprintf(cmd.OutOrStdout(), "plugin         %s\n", v.status.Version)
+			}
+			return err
+		},
+	}
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jaypipes/pcidb"
+	"github.com/spf13/cobra"
+
+	"github.com/mellanox/passthrough/hw"
+)
+
+// A nicRow is a line of the command nics.
+type nicRow struct {
+	Name     string `json:"name"`
+	PCI      string `json:"pci"`
+	Vendor   string `json:"vendor"` // name, or the PCI ID
+	Model    string `json:"model"`  // likewise
+	Driver   string `json:"driver"`
+	Link     string `json:"link"`  // down (set down), no carrier, or up
+	Speed    int    `json:"speed"` // Mbit/s, 0 for unknown
+	MAC      string `json:"mac"`
+	NUMA     int    `json:"numa"` // -1 for none
+	TotalVFs int    `json:"total_vfs"`
+	NumVFs   int    `json:"num_vfs"`
+	NoVFs    string `json:"no_vfs,omitempty"` // why it can have none
+}
+
+// nicsCommand lists the NICs.
+func (c *ctl) nicsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "nics", Short: "List the NICs: model, driver, link, and how many VFs each has and can have", Args: cobra.NoArgs,
+		Long: "List the NICs of this machine. VFS is how many VFs a NIC has, of how many it can have; \"no\" if it can have none.\n" +
+			"It needs no plugin.",
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			rows, err := nicRows()
+			if err != nil {
+				return err
+			}
+			return write(cmd.OutOrStdout(), c.format, rows, []column[nicRow]{
+				{"NIC", func(r nicRow) string { return r.Name }},
+				{"PCI", func(r nicRow) string { return strings.TrimPrefix(r.PCI, "0000:") }},
+				{"MODEL", func(r nicRow) string { return shorten(r.Model, 26) }},
+				{"DRIVER", func(r nicRow) string { return r.Driver }},
+				{"LINK", func(r nicRow) string { return r.Link + speedText(r.Speed) }},
+				{"VFS", nicRow.vfs},
+			})
+		},
+	}
+}
+
+// vfs returns how many VFs a NIC has of how many it can have.
+func (r nicRow) vfs() string {
+	if r.NoVFs != "" {
+		return "no"
+	}
+	return fmt.Sprintf("%d/%d", r.NumVFs, r.TotalVFs)
+}
+
+// speedText returns a speed as text that follows the state of the link.
+func speedText(mbits int) string {
+	switch {
+	case mbits == 0:
+		return ""
+	case mbits%1000 == 0:
+		return fmt.Sprintf(" %dG", mbits/1000)
+	}
+	return fmt.Sprintf(" %dM", mbits)
+}
+
+// shorten shortens a text to n characters.
+func shorten(text string, n int) string {
+	if len(text) > n {
+		return text[:n-1] + "~"
+	}
+	return text
+}
+
+// nicRows reads the NICs.
+func nicRows() ([]nicRow, error) {
+	host, err := openHost()
+	if err != nil {
+		return nil, err
+	}
+	nics, err := host.NICs()
+	if err != nil {
+		return nil, err
+	}
+	names, err := pcidb.New() // it reads the host's pci.ids, and fetches nothing
+	if err != nil {
+		names = &pcidb.PCIDB{} // a host without that file: the IDs stay
+	}
+	var rows []nicRow
+	for _, n := range nics {
+		rows = append(rows, newNICRow(n, names))
+	}
+	return rows, nil
+}
+
+// newNICRow returns the line of a NIC.
+func newNICRow(n hw.NIC, names *pcidb.PCIDB) nicRow {
+	r := nicRow{Name: n.Name, PCI: n.ID.PCI(), Vendor: n.Vendor, Model: n.Vendor + ":" + n.Device, Driver: n.Driver, Link: linkState(n.Link),
+		Speed: n.Speed, MAC: string(n.MAC), NUMA: n.Node, TotalVFs: n.TotalVFs, NumVFs: n.NumVFs}
+	if v := names.Vendors[n.Vendor]; v != nil {
+		r.Vendor = v.Name
+	}
+	if p := names.Products[n.Vendor+n.Device]; p != nil {
+		r.Model = p.Name
+	}
+	if n.NoVFs != nil {
+		r.NoVFs = reason(n.NoVFs)
+	}
+	return r
+}
+
+// reason returns what an error of package hw says, without the name of the device.
+func reason(err error) string {
+	var of *hw.Error
+	if errors.As(err, &of) {
+		return of.Err.Error()
+	}
+	return err.Error()
+}
+
+// linkState returns the state of a link.
+func linkState(l hw.Link) string {
+	switch {
+	case !l.Up:
+		return "down"
+	case !l.Carrier:
+		return "no carrier"
+	}
+	return "up"
+}

@@ -1,0 +1,135 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mellanox/passthrough/internal/admin"
+)
+
+// A statusReport is what the command status prints.
+type statusReport struct {
+	Version  string       `json:"version"`
+	Socket   string       `json:"socket"`
+	Networks []networkRow `json:"networks"`
+	Problems []string     `json:"problems"`
+}
+
+// A networkRow is a line of the command status.
+type networkRow struct {
+	Name       string   `json:"name"`
+	ID         string   `json:"id"`
+	Mode       string   `json:"mode"`
+	VLAN       string   `json:"vlan,omitempty"`
+	Devices    []string `json:"devices"`
+	InUse      int      `json:"in_use"` // devices that its containers have
+	Containers []string `json:"containers"`
+	Subnets    []string `json:"subnets"`
+	Known      bool     `json:"known"` // to the engine
+}
+
+// statusCommand prints a summary.
+func (c *ctl) statusCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "status", Short: "Show the networks, who is on them, and what is wrong", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v, err := c.view(cmd)
+			if err != nil {
+				return err
+			}
+			pools, err := v.pools(cmd.Context())
+			if err != nil {
+				return err
+			}
+			r := v.report(pools)
+			if c.format != "table" {
+				return write(cmd.OutOrStdout(), c.format, []statusReport{r}, nil)
+			}
+			return r.print(cmd.OutOrStdout())
+		},
+	}
+}
+
+// report summarizes a view.
+func (v *view) report(pools []admin.Pool) statusReport {
+	r := statusReport{Version: v.status.Version, Socket: v.socket, Networks: []networkRow{}, Problems: []string{}}
+	for _, n := range v.status.Networks {
+		_, known := v.names[n.ID]
+		row := networkRow{Name: v.network(n.ID), ID: n.ID, Mode: cmp.Or(n.Options["mode"], "sriov"), VLAN: n.Options["vlan"],
+			Devices: n.Devices, Containers: v.namesOf(n.ID), Subnets: n.Pools, Known: known || v.names == nil}
+		for _, d := range v.status.Devices {
+			if d.Network == n.ID && d.Endpoint != "" {
+				row.InUse++
+			}
+		}
+		if !row.Known {
+			r.Problems = append(r.Problems, fmt.Sprintf("network %s is not known to the engine; the plugin removes it once it is sure", shortID(n.ID)))
+		}
+		r.Networks = append(r.Networks, row)
+	}
+	slices.SortFunc(r.Networks, func(a, b networkRow) int { return cmp.Compare(a.Name, b.Name) })
+	r.Problems = append(r.Problems, v.deviceProblems()...)
+	for _, p := range pools {
+		if left := p.Size - min(p.Size, uint64(p.Leased+p.Prefetched)); left*10 < p.Size && p.Size > 1 {
+			r.Problems = append(r.Problems, fmt.Sprintf("pool %s (%s): %d of %d addresses are left", shortID(p.ID), p.Subnet, left, p.Size))
+		}
+	}
+	return r
+}
+
+// settles is how long a device may be on its way to or from a container before that is a problem.
+const settles = time.Minute
+
+// deviceProblems says which devices are quarantined, on their way for too long, or given to a container that the engine does not have.
+func (v *view) deviceProblems() []string {
+	var problems []string
+	for _, d := range v.status.Devices {
+		_, known := v.containers[d.Endpoint]
+		switch {
+		case d.State == "quarantined":
+			problems = append(problems, fmt.Sprintf("%s is quarantined for %s: %s", d.Label, since(d.Since), d.Reason))
+		case d.State != "lent" && d.State != "ready" && time.Since(d.Since) > settles:
+			problems = append(problems, fmt.Sprintf("%s is %s for %s; the plugin's log says why", d.Label, d.State, since(d.Since)))
+		case d.Endpoint != "" && !known && v.containers != nil && time.Since(d.Since) > settles:
+			problems = append(problems, fmt.Sprintf("%s is %s for %s to endpoint %s of network %s, which has no running container",
+				d.Label, d.State, since(d.Since), shortID(d.Endpoint), v.network(d.Network)))
+		}
+	}
+	return problems
+}
+
+// print prints the report for people.
+func (r statusReport) print(w io.Writer) error {
+	if _, err := fmt.Fprintf(w, "plugin %s at %s\n\n", r.Version, r.Socket); err != nil {
+		return err
+	}
+	err := writeTable(w, r.Networks, []column[networkRow]{
+		{"NETWORK", func(n networkRow) string { return n.Name }},
+		{"MODE", func(n networkRow) string { return n.Mode }},
+		{"VLAN", func(n networkRow) string { return n.VLAN }},
+		{"DEVICES", func(n networkRow) string { return strings.Join(n.Devices, ",") }},
+		{"IN USE", func(n networkRow) string { return number(n.InUse) }},
+		{"SUBNETS", func(n networkRow) string { return strings.Join(n.Subnets, ",") }},
+		{"CONTAINERS", func(n networkRow) string { return shorten(strings.Join(n.Containers, ","), 30) }},
+	})
+	if err != nil {
+		return err
+	}
+	for i, p := range r.Problems {
+		if i == 0 {
+			p = "\nproblems:\n  " + p
+		} else {
+			p = "  " + p
+		}
+		if _, err := fmt.Fprintln(w, p); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/admin"
+)
+
+// A vfRow is a line of the command vfs.
+type vfRow struct {
+	PF        string `json:"pf"` // name
+	VF        int    `json:"vf"` // index
+	PCI       string `json:"pci"`
+	Driver    string `json:"driver"`
+	State     string `json:"state"` // free, host, or that of a device of [admin.Status]
+	Reason    string `json:"reason,omitempty"`
+	Since     string `json:"since,omitempty"`
+	Container string `json:"container,omitempty"`
+	Network   string `json:"network,omitempty"`
+	VLAN      int    `json:"vlan"`
+	MAC       string `json:"mac,omitempty"` // as the PF has set it
+	Spoofchk  bool   `json:"spoofchk"`
+	Trust     bool   `json:"trust"`
+	MaxTxRate int    `json:"max_tx_rate"` // Mbit/s, 0 for no limit
+	LinkState string `json:"link_state"`
+}
+
+// vfsCommand lists VFs.
+func (c *ctl) vfsCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "vfs [PF]", Short: "List the VFs: who has each, and what its PF has set for it", Args: cobra.MaximumNArgs(1),
+		Long: "List the VFs of a PF, or of all PFs of this machine. The state of a VF is free, host (the host itself uses it), or one of the\n" +
+			"plugin's: claimed and ready before a container has it, lent while it has it, freeing afterwards, quarantined with the reason\n" +
+			"if it could not be restored.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := c.view(cmd)
+			if err != nil {
+				return err
+			}
+			rows, err := v.vfRows(args)
+			if err != nil {
+				return err
+			}
+			return write(cmd.OutOrStdout(), c.format, rows, []column[vfRow]{
+				{"VF", func(r vfRow) string { return fmt.Sprintf("%s/%d", r.PF, r.VF) }},
+				{"PCI", func(r vfRow) string { return strings.TrimPrefix(r.PCI, "0000:") }},
+				{"STATE", func(r vfRow) string { return r.State }},
+				{"CONTAINER", func(r vfRow) string { return r.Container }},
+				{"NETWORK", func(r vfRow) string { return r.Network }},
+				{"VLAN", func(r vfRow) string { return number(r.VLAN) }},
+				{"MAC", func(r vfRow) string { return r.MAC }},
+				{"REASON", func(r vfRow) string { return r.Reason }},
+			}[:7+reasonColumn(rows)])
+		},
+	}
+}
+
+// reasonColumn returns 1 if any row has a reason.
+func reasonColumn(rows []vfRow) int {
+	for _, r := range rows {
+		if r.Reason != "" {
+			return 1
+		}
+	}
+	return 0
+}
+
+// number returns a number, "" for 0.
+func number(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(n)
+}
+
+// vfRows returns the VFs of the PF that is named, or of all PFs.
+func (v *view) vfRows(names []string) ([]vfRow, error) {
+	host, err := openHost()
+	if err != nil {
+		return nil, err
+	}
+	var pfs []hw.PF
+	if len(names) > 0 {
+		pf, err := host.PF(names[0])
+		if err != nil {
+			return nil, err
+		}
+		pfs = []hw.PF{pf}
+	} else if pfs, err = allPFs(host); err != nil {
+		return nil, err
+	}
+	var rows []vfRow
+	for _, pf := range pfs {
+		of, err := v.vfsOf(host, pf)
+		if err != nil {
+			return nil, err
+		}
+		rows = append(rows, of...)
+	}
+	return rows, nil
+}
+
+// allPFs returns the PFs that have VFs.
+func allPFs(host *hw.Host) ([]hw.PF, error) {
+	nics, err := host.NICs()
+	if err != nil {
+		return nil, err
+	}
+	var pfs []hw.PF
+	for _, n := range nics {
+		if pf, err := host.PF(n.Name); err == nil && pf.NumVFs > 0 {
+			pfs = append(pfs, pf)
+		}
+	}
+	return pfs, nil
+}
+
+// vfsOf returns the VFs of one PF.
+func (v *view) vfsOf(host *hw.Host, pf hw.PF) ([]vfRow, error) {
+	vfs, err := host.VFs(pf)
+	if err != nil {
+		return nil, err
+	}
+	states, err := host.VFStates(pf)
+	if err != nil {
+		return nil, err
+	}
+	var rows []vfRow
+	for _, vf := range vfs {
+		s := states[vf.Index]
+		row := vfRow{PF: pf.Name, VF: vf.Index, PCI: vf.PCI, Driver: vf.Driver, State: "free", VLAN: s.VLAN.ID, MAC: string(s.MAC),
+			Spoofchk: s.Spoofchk, Trust: s.Trust, MaxTxRate: s.Rate.Max, LinkState: s.LinkMode.String()}
+		if d := v.deviceByID(string(vf.ID())); d != nil {
+			row.State, row.Reason, row.Since = d.State, d.Reason, since(d.Since)
+			row.Container, row.Network = v.container(d.Endpoint), v.network(d.Network)
+		} else if taken, err := host.Taken(vf); err != nil || taken != "" {
+			row.State, row.Reason = "host", taken
+		}
+		rows = append(rows, row)
+	}
+	return rows, nil
+}
+
+// deviceByID returns a device that is not free, nil for none.
+func (v *view) deviceByID(id string) *admin.Device {
+	for i := range v.status.Devices {
+		if v.status.Devices[i].ID == id {
+			return &v.status.Devices[i]
+		}
+	}
+	return nil
+}

@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rtnl"
+	"github.com/mellanox/passthrough/internal/admin"
+)
+
+// ctl has the flags of all commands.
+type ctl struct {
+	socket       string // "" for the one that is found
+	engineSocket string
+	format       string
+}
+
+// A view is what plugin and engine know at one moment.
+type view struct {
+	plugin     *admin.Client
+	socket     string
+	status     admin.Status
+	names      map[string]string     // of networks, by ID
+	containers map[string]attachment // by endpoint ID
+}
+
+// attachment is a container on a network, as the engine knows it.
+type attachment struct {
+	container, state string
+	network          string // ID
+	endpoint         string
+	mac              string
+	addrs            []string
+}
+
+// view asks plugin and engine. Without an engine, as while it restarts, IDs take the place of names.
+func (c *ctl) view(cmd *cobra.Command) (*view, error) {
+	v := &view{socket: c.socket}
+	var err error
+	if v.socket == "" {
+		if v.socket, err = admin.FindSocket(); err != nil {
+			return nil, err
+		}
+	}
+	v.plugin = admin.NewClient(v.socket)
+	if err := v.plugin.Call(cmd.Context(), admin.StatusCall, struct{}{}, &v.status); err != nil {
+		return nil, err
+	}
+	if err := v.askEngine(cmd.Context(), admin.NewClient(c.engineSocket)); err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "passthroughctl: names are not known: %v\n", err)
+	}
+	return v, nil
+}
+
+// askEngine reads the names of networks and containers.
+func (v *view) askEngine(ctx context.Context, engine *admin.Client) error {
+	var networks []struct{ ID, Name string }
+	if err := engine.Get(ctx, "/networks", &networks); err != nil {
+		return err
+	}
+	v.names = map[string]string{}
+	for _, n := range networks {
+		v.names[n.ID] = n.Name
+	}
+	var containers []struct {
+		Names           []string
+		State           string
+		NetworkSettings struct {
+			Networks map[string]struct {
+				NetworkID, EndpointID, MacAddress string
+				IPAddress, GlobalIPv6Address      string
+			}
+		}
+	}
+	if err := engine.Get(ctx, "/containers/json?all=1", &containers); err != nil {
+		return err
+	}
+	v.containers = map[string]attachment{}
+	for _, c := range containers {
+		name := ""
+		if len(c.Names) > 0 {
+			name = strings.TrimPrefix(c.Names[0], "/")
+		}
+		for _, n := range c.NetworkSettings.Networks {
+			if n.EndpointID == "" {
+				continue // the container does not run
+			}
+			v.containers[n.EndpointID] = attachment{name, c.State, n.NetworkID, n.EndpointID, n.MacAddress,
+				slices.DeleteFunc([]string{n.IPAddress, n.GlobalIPv6Address}, func(a string) bool { return a == "" })}
+		}
+	}
+	return nil
+}
+
+// network returns the name of a network, or the short form of its ID.
+func (v *view) network(id string) string {
+	if name := v.names[id]; name != "" {
+		return name
+	}
+	return shortID(id)
+}
+
+// container returns the name of the container of an endpoint, or the short form of the endpoint's ID with a mark.
+func (v *view) container(endpoint string) string {
+	if at, ok := v.containers[endpoint]; ok {
+		return at.container
+	}
+	if endpoint == "" {
+		return ""
+	}
+	return "endpoint " + shortID(endpoint)
+}
+
+// device returns the device that is given to an endpoint, nil for none.
+func (v *view) device(endpoint string) *admin.Device {
+	for i, d := range v.status.Devices {
+		if d.Endpoint == endpoint && !strings.HasPrefix(d.State, "quarantined") {
+			return &v.status.Devices[i]
+		}
+	}
+	return nil
+}
+
+// pools asks the plugin for its pools.
+func (v *view) pools(ctx context.Context) ([]admin.Pool, error) {
+	var answer admin.Pools
+	err := v.plugin.Call(ctx, admin.PoolsCall, struct{}{}, &answer)
+	return answer.Pools, err
+}
+
+// leases asks the plugin for the leases of a pool.
+func (v *view) leases(ctx context.Context, id string) ([]admin.Lease, error) {
+	var answer admin.Leases
+	err := v.plugin.Call(ctx, admin.LeasesCall, admin.LeasesRequest{Pool: id}, &answer)
+	return answer.Leases, err
+}
+
+// shortID shortens an ID to the 12 characters that docker prints.
+func shortID(id string) string { return id[:min(len(id), 12)] }
+
+// openHost opens the devices of this machine, which are those of the network namespace of this process.
+func openHost() (*hw.Host, error) {
+	kernel, err := rtnl.Open("/sys", "/proc/irq")
+	if err != nil {
+		return nil, err
+	}
+	return hw.Open(hw.Config{Kernel: kernel, Sys: kernel.Sysfs()})
+}
+
+// namesOf returns the names of the containers on a network, in order.
+func (v *view) namesOf(network string) []string {
+	names := map[string]bool{}
+	for _, at := range v.containers {
+		if at.network == network {
+			names[at.container] = true
+		}
+	}
+	return slices.Sorted(maps.Keys(names))
+}

@@ -1,0 +1,83 @@
+// Package admin has what the plugin tells an operator: the calls beside those of the engine, their answers, and their client. The calls read
+// the ledger and change nothing. What a NIC has is not among the answers: an operator's tool reads it from the kernel as the plugin does.
+package admin
+
+import "time"
+
+// The calls. The path of a call on the plugin's socket is "/" and its name; all are POST requests with a JSON body, which may be {}.
+const (
+	StatusCall = "Passthrough.Status" // answers [Status]
+	PoolsCall  = "Passthrough.Pools"  // answers [Pools]
+	LeasesCall = "Passthrough.Leases" // takes [LeasesRequest], answers [Leases]
+)
+
+// Status is what the network driver has recorded.
+type Status struct {
+	Version  string    `json:"version"`
+	Networks []Network `json:"networks"`
+	Devices  []Device  `json:"devices"`
+}
+
+// Network is a network as its user described it.
+type Network struct {
+	ID      string            `json:"id"`
+	Options map[string]string `json:"options"` // of docker network create -o
+	Devices []string          `json:"devices"` // names of its PFs, or of its one device, when it was created
+	Pools   []string          `json:"pools"`   // CIDRs
+}
+
+// Device is a device that is not free: in use, on its way, or in quarantine.
+type Device struct {
+	ID       string    `json:"id"`    // PCI address, or another identity of package hw
+	Label    string    `json:"label"` // what messages call it
+	Mode     string    `json:"mode"`
+	State    string    `json:"state"`            // claimed, ready, lent, freeing or quarantined
+	Reason   string    `json:"reason,omitempty"` // why it is quarantined
+	Since    time.Time `json:"since"`            // when it got into its state
+	Network  string    `json:"network"`
+	Endpoint string    `json:"endpoint,omitempty"`
+	PF       string    `json:"pf,omitempty"` // PCI address of the PF of a VF
+	VF       int       `json:"vf"`           // index of the VF, if PF is not ""
+	Parent   string    `json:"parent,omitempty"`
+	MAC      string    `json:"mac,omitempty"`       // as the engine knows it
+	Addrs    []string  `json:"addresses,omitempty"` // with prefix lengths
+}
+
+// Pools is what the IPAM driver has recorded. In a store that nodes share these are the pools of this node's networks.
+type Pools struct {
+	Pools []Pool `json:"pools"`
+}
+
+// Pool is a subnet from which addresses are leased. The counts are of addresses.
+type Pool struct {
+	ID         string            `json:"id"`
+	Name       string            `json:"name,omitempty"` // of a pool that networks share
+	Subnet     string            `json:"subnet"`
+	Range      string            `json:"range,omitempty"`
+	Gateway    string            `json:"gateway,omitempty"`
+	Options    map[string]string `json:"options,omitempty"`  // of --ipam-opt
+	Networks   []string          `json:"networks,omitempty"` // IDs, as far as they are known
+	Size       uint64            `json:"size"`               // addresses that can be chosen, the gateway's among them
+	Leased     int               `json:"leased"`             // by containers, the gateway, --aux-address
+	Prefetched int               `json:"prefetched"`         // by nodes, in advance
+	Cooldown   int               `json:"cooldown"`           // released, and not chosen for a while
+}
+
+// LeasesRequest names the pool whose leases are asked for.
+type LeasesRequest struct {
+	Pool string `json:"pool"` // ID of a pool
+}
+
+// Leases are the leases of a pool.
+type Leases struct {
+	Leases []Lease `json:"leases"`
+}
+
+// Lease is an address that is leased, or in cooldown.
+type Lease struct {
+	Address   string    `json:"address"`
+	Kind      string    `json:"kind"` // gateway, requested, chosen, cooldown or prefetched
+	Container string    `json:"container,omitempty"`
+	MAC       string    `json:"mac,omitempty"`
+	Since     time.Time `json:"since,omitzero"`
+}

@@ -1,0 +1,149 @@
+package ipamdrv
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/ipamdrv/addr"
+	"github.com/mellanox/passthrough/ipamdrv/option"
+	"github.com/mellanox/passthrough/ipamdrv/pool"
+	"github.com/mellanox/passthrough/store"
+)
+
+// Pools returns the pools with the counts of their addresses, for operators: all of this node's ledger, or in a shared store those of which
+// this node has a handle.
+func (d *Driver) Pools(ctx context.Context) (*admin.Pools, error) {
+	networks, err := d.networksOfPools(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := &admin.Pools{Pools: []admin.Pool{}}
+	for _, id := range slices.Sorted(maps.Keys(networks)) {
+		p, err := d.poolStatus(ctx, id)
+		if errors.Is(err, store.ErrNotFound) {
+			continue // it was removed meanwhile
+		}
+		if err != nil {
+			return nil, err
+		}
+		p.Networks = slices.Compact(slices.Sorted(slices.Values(append(p.Networks, networks[id]...))))
+		all.Pools = append(all.Pools, *p)
+	}
+	slices.SortFunc(all.Pools, func(a, b admin.Pool) int { return cmp.Or(cmp.Compare(a.Subnet, b.Subnet), cmp.Compare(a.ID, b.ID)) })
+	return all, nil
+}
+
+// networksOfPools returns the IDs of the pools of this node, with the networks that are known to have them.
+func (d *Driver) networksOfPools(ctx context.Context) (map[string][]string, error) {
+	networks := map[string][]string{}
+	add := func(id, network string) {
+		networks[id] = slices.Clone(networks[id])
+		if network != "" {
+			networks[id] = append(networks[id], network)
+		}
+	}
+	if d.pools.node != nil {
+		all, err := d.pools.node.Bindings(ctx)
+		for _, b := range all {
+			add(b.Handle.ID, b.Network)
+		}
+		return networks, err
+	}
+	err := d.pools.ledger.Store.Range(ctx, pool.Prefix, func(kv store.KV) error {
+		rec, _ := pool.DecodeRecord(kv) // the zero value of a record that cannot be read; poolStatus reports it
+		add(strings.TrimPrefix(kv.Key, pool.Prefix), rec.Network)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	err = d.pools.ledger.Store.Range(ctx, pool.SharePrefix, func(kv store.KV) error {
+		id, _, _ := strings.Cut(strings.TrimPrefix(kv.Key, pool.SharePrefix), "/")
+		rec, _ := pool.DecodeShare(kv) // likewise
+		add(id, rec.Network)
+		return nil
+	})
+	return networks, err
+}
+
+// poolStatus reads one pool and counts its leases.
+func (d *Driver) poolStatus(ctx context.Context, id string) (*admin.Pool, error) {
+	kv, err := d.pools.ledger.Store.Get(ctx, pool.Key(id))
+	if err != nil {
+		return nil, err
+	}
+	rec, err := pool.DecodeRecord(kv)
+	if err != nil {
+		return nil, err
+	}
+	config, err := option.ParseStored(rec.Options)
+	if err != nil {
+		return nil, err
+	}
+	subnet := addr.NewSubnet(rec.Subnet, rec.Range, config.Exclude)
+	p := &admin.Pool{ID: id, Subnet: rec.Subnet.String(), Options: rec.Options, Size: subnet.Count(), Name: config.PoolName}
+	if rec.Range.IsValid() {
+		p.Range = rec.Range.String()
+	}
+	if rec.Gateway.IsValid() {
+		p.Gateway = rec.Gateway.String()
+	}
+	err = d.pools.ledger.Leases(ctx, id, func(_ netip.Addr, kv store.KV) error {
+		switch lease, _ := pool.DecodeLease(kv); lease.Kind { // one that cannot be read is leased
+		case pool.Prefetched:
+			p.Prefetched++
+		case pool.Cooldown:
+			p.Cooldown++
+		default:
+			p.Leased++
+		}
+		return nil
+	})
+	return p, err
+}
+
+// Leases returns the leases of a pool in the order of their addresses, for operators. A pool that is not there has none.
+func (d *Driver) Leases(ctx context.Context, r *admin.LeasesRequest) (*admin.Leases, error) {
+	all := &admin.Leases{Leases: []admin.Lease{}}
+	if r.Pool == "" {
+		return nil, pool.Refuse(ErrInvalid, "leases: the request names no pool")
+	}
+	type entry struct {
+		addr  netip.Addr
+		lease pool.Lease
+	}
+	var entries []entry
+	err := d.pools.ledger.Leases(ctx, r.Pool, func(a netip.Addr, kv store.KV) error {
+		lease, err := pool.DecodeLease(kv)
+		if err != nil {
+			lease = pool.Lease{Kind: "unreadable"}
+		}
+		entries = append(entries, entry{a, lease})
+		return nil
+	})
+	slices.SortFunc(entries, func(a, b entry) int { return a.addr.Compare(b.addr) })
+	for _, e := range entries {
+		all.Leases = append(all.Leases, admin.Lease{Address: e.addr.String(), Kind: kindName(e.lease.Kind), Container: e.lease.Name,
+			MAC: e.lease.MAC, Since: e.lease.Since})
+	}
+	return all, err
+}
+
+// kindName returns the term for a kind of lease; records have older words.
+func kindName(k pool.Kind) string {
+	switch k {
+	case pool.Exact:
+		return "requested"
+	case pool.Cooldown:
+		return "cooldown"
+	case pool.Prefetched:
+		return "prefetched"
+	}
+	return string(k)
+}

@@ -1,0 +1,57 @@
+package netdrv
+
+import (
+	"cmp"
+	"context"
+	"slices"
+
+	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+)
+
+// Status returns the networks and the devices that are not free, for operators.
+func (d *Driver) Status(ctx context.Context) (*admin.Status, error) {
+	networks, err := ledger.List[ledger.Network](ctx, d.networks.store, ledger.NetworkPrefix)
+	if err != nil {
+		return nil, err
+	}
+	endpoints, err := ledger.List[ledger.Endpoint](ctx, d.endpoints.store, ledger.EndpointPrefix)
+	if err != nil {
+		return nil, err
+	}
+	devices, err := d.endpoints.allocs.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	status := &admin.Status{Networks: []admin.Network{}, Devices: []admin.Device{}}
+	for _, n := range networks {
+		status.Networks = append(status.Networks, networkStatus(n.Rec))
+	}
+	byID := map[string]ledger.Endpoint{}
+	for _, e := range endpoints {
+		byID[e.Rec.ID] = e.Rec
+	}
+	for _, a := range devices {
+		status.Devices = append(status.Devices, deviceStatus(a, byID[a.Endpoint]))
+	}
+	slices.SortFunc(status.Devices, func(a, b admin.Device) int {
+		return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.VF, b.VF), cmp.Compare(a.ID, b.ID))
+	})
+	return status, nil
+}
+
+// networkStatus returns what operators see of a network.
+func networkStatus(n ledger.Network) admin.Network {
+	status := admin.Network{ID: n.ID, Options: n.Options, Devices: []string{}, Pools: n.Pools}
+	for _, d := range n.Devices {
+		status.Devices = append(status.Devices, d.Name)
+	}
+	return status
+}
+
+// deviceStatus returns what operators see of a device. e is its endpoint, the zero value for none.
+func deviceStatus(a *alloc.Allocation, e ledger.Endpoint) admin.Device {
+	return admin.Device{ID: string(a.Device), Label: a.Label, Mode: a.Mode, State: string(a.State), Reason: a.Reason, Since: a.Since,
+		Network: a.Network, Endpoint: a.Endpoint, PF: a.PF, VF: a.VF, Parent: string(a.Parent), MAC: string(e.MAC), Addrs: e.Addrs}
+}

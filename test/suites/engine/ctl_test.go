@@ -1,0 +1,74 @@
+//go:build engine
+
+package engine
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/mellanox/passthrough/test/harness/dockertest"
+)
+
+// ctl runs passthroughctl.
+func ctl(t *testing.T, args ...string) string {
+	t.Helper()
+	return Run(t, "../../../bin/passthroughctl", args...)
+}
+
+// TestPassthroughctl: the operator's tool finds the plugin by itself, and says by name which container has what.
+func TestPassthroughctl(t *testing.T) {
+	veth(t, "pt0", "10.20.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "lan", "pt0", "10.20.0.0/28", "--gateway", "10.20.0.1")
+	Container(t, "web1", "--net", "lan")
+	Container(t, "web2", "--net", "lan")
+	addr, mac := Address(t, "web1", "lan"), MAC(t, "web1", "lan")
+
+	for _, text := range []string{addr, strings.ToUpper(mac), "web1"} {
+		out := ctl(t, "who", text)
+		if lines := strings.Split(strings.TrimSpace(out), "\n"); len(lines) != 2 || !strings.HasPrefix(lines[1], "web1 ") ||
+			!strings.Contains(lines[1], " lan ") || !strings.Contains(lines[1], mac) || !strings.Contains(lines[1], addr+"/28") {
+			t.Errorf("who %s:\n%s", text, out)
+		}
+	}
+	if _, err := Try("../../../bin/passthroughctl", "who", "10.99.0.1"); err == nil || !strings.Contains(err.Error(), `nothing on this machine has "10.99.0.1"`) {
+		t.Errorf("who 10.99.0.1: %v", err)
+	}
+	WantLine(t, ctl(t, "status"), "lan", "macvlan", "pt0", "2", "10.20.0.0/28", "web1,web2")
+	WantLine(t, ctl(t, "pools"), "10.20.0.0/28", "10.20.0.1", "3/14", "lan")
+	WantLine(t, ctl(t, "leases", "lan"), "10.20.0.1", "gateway")
+	WantLine(t, ctl(t, "leases", "10.20.0.0/28"), addr, "chosen", "web1", mac)
+
+	var rows []struct {
+		Address, Kind, Container string
+	}
+	if err := json.Unmarshal([]byte(ctl(t, "leases", "--format", "json")), &rows); err != nil || len(rows) != 3 {
+		t.Errorf("leases as JSON: %+v, %v", rows, err)
+	}
+	if out := ctl(t, "who", "web2", "--format", "{{.Container}} {{.MAC}}"); strings.TrimSpace(out) != "web2 "+MAC(t, "web2", "lan") {
+		t.Errorf("who by a template: %q", out)
+	}
+
+	out := ctl(t, "explain", "web1")
+	WantLine(t, out, "container", "web1, running")
+	WantLine(t, out, "network", "lan", "mode=macvlan netdevice=pt0")
+	WantLine(t, out, "address", addr+"/28 of pool", "chosen, leased")
+	if strings.Contains(out, "problem") {
+		t.Errorf("explain web1:\n%s", out)
+	}
+
+	out = ctl(t, "doctor") // without a NIC that can have VFs it warns, and its exit status is 0
+	WantLine(t, out, "ok", "engine", "version ")
+	WantLine(t, out, "ok", "plugin", "answers at")
+	WantLine(t, out, "ok", "state", "1 networks, 2 devices in use, 1 pools, nothing is wrong")
+
+	Docker(t, "rm", "-f", "web1")
+	Within(t, 10*time.Second, func() string {
+		if out := ctl(t, "status"); !strings.Contains(out, " web2") || strings.Contains(out, "web1") {
+			return "status after docker rm:\n" + out
+		}
+		return ""
+	})
+}

@@ -1,0 +1,72 @@
+//go:build lab
+
+package lab
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/mellanox/passthrough/test/harness/dockertest"
+)
+
+// TestPassthroughctl: the operator's tool shows the NICs, who has which VF, and what the NIC has set for it; and what is wrong.
+func TestPassthroughctl(t *testing.T) {
+	asBefore(t)
+	Network(t, "customer1", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "194.168.1.0/24", "-o", "netdevice="+pf, "-o", "vlan=100")
+	Container(t, "web1", "--net", "customer1")
+	mac, addr := MAC(t, "web1", "customer1"), Address(t, "web1", "customer1")
+
+	WantLine(t, Sh(t, "./passthroughctl nics"), pf, "igb", "up 1G", "7/7")
+	var vfs []struct {
+		PF, PCI, State, Container, Network, MAC, Driver string
+		VF, VLAN                                        int
+		Spoofchk, Trust                                 bool
+	}
+	if err := json.Unmarshal([]byte(Sh(t, "./passthroughctl vfs "+pf+" -f json")), &vfs); err != nil {
+		t.Fatal(err)
+	}
+	given := 0
+	for _, v := range vfs {
+		switch {
+		case v.PF != pf || !v.Spoofchk || v.Trust:
+			t.Errorf("a VF is %+v", v)
+		case v.State == "free" && v.VLAN == 0 && v.Driver == "": // a VF is bound when a container gets it
+		case v.State == "lent" && v.Driver == "igbvf" && v.Container == "web1" && v.Network == "customer1" && v.VLAN == 100 && v.MAC == mac:
+			given++
+			WantLine(t, Sh(t, "./passthroughctl who "+v.PCI), "web1", addr+"/24")
+		default:
+			t.Errorf("a VF is %+v", v)
+		}
+	}
+	if len(vfs) != 7 || given != 1 {
+		t.Errorf("%d VFs, of which %d are given to web1: %+v", len(vfs), given, vfs)
+	}
+	WantLine(t, Sh(t, "./passthroughctl vfs"), pf+"/0", "lent", "web1", "customer1", "100", mac)
+
+	explained := Sh(t, "./passthroughctl explain web1")
+	WantLine(t, explained, "device", "vf 0 of "+pf, "lent for")
+	WantLine(t, explained, "nic", pf, "driver igb, link up, mtu 1500, 7 of 7 VFs")
+	WantLine(t, explained, "vf", "driver igbvf, in the container")
+	WantLine(t, explained, "nic sets", "mac "+mac+", vlan 100, spoofchk on, trust off, link auto, rate not limited")
+	if strings.Contains(explained, "problem") {
+		t.Errorf("explain:\n%s", explained)
+	}
+
+	healthy := []string{"ok", pf, "igb: link up 1G, 7 of 7 VFs"}
+	WantLine(t, Sh(t, "./passthroughctl doctor "+pf), healthy...)
+	remedy := "ip link set " + pf + " up"
+	Sh(t, "ip link set "+pf+" down")
+	t.Cleanup(func() { Sh(t, remedy) })
+	WantLine(t, Sh(t, "./passthroughctl explain web1"), "problem", fmt.Sprintf("the link of %s is down", pf))
+	WantLine(t, Sh(t, "./passthroughctl doctor "+pf), "warn", pf, "it is down, and so are its VFs; "+remedy)
+	Sh(t, remedy)
+	Within(t, 10*time.Second, func() string {
+		if out := Sh(t, "./passthroughctl doctor "+pf); !strings.Contains(out, healthy[2]) {
+			return "after the remedy:\n" + out
+		}
+		return ""
+	})
+}
