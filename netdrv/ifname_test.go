@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/hw"
 )
 
 // TestIfname: a device gets the exact name that the container or its network asks for, on an engine that can; otherwise the container
@@ -114,6 +116,34 @@ func TestEndpointLabels(t *testing.T) {
 			wantError(t, m.runWith("a", "n", map[string]any{label: "x"}), "option "+label+": neither the engine nor this driver obeys it for a "+
 				"container; of the names that begin with com.docker.network, users can give com.docker.network.endpoint.ifname, "+
 				"com.docker.network.endpoint.sysctls and com.docker.network.driver.mtu")
+		}
+	})
+}
+
+// TestIfnameHome: a device that had an exact name comes home under its own, also if the kernel brings it because the namespace has ended, and
+// the host has a device of that name meanwhile.
+func TestIfnameHome(t *testing.T) {
+	story(t, func(m *machine) {
+		m.takesIfname = true
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "ifname=fab7")
+		m.must(m.runWith("a", "n", nil))
+		m.end("a")
+		m.settled()
+		before := m.kernel.String()
+		for _, taken := range []bool{false, true} {
+			m.must(m.runWith("a", "n", nil))
+			if taken {
+				m.kernel.AddLink(hw.Link{Name: "fab7", Kind: "macvlan", MAC: "02:00:00:00:00:99", MTU: 1500})
+			}
+			m.kernel.KillNS("a", 0)
+			m.leave("a")
+			m.delete("a")
+			m.settled()
+			if taken {
+				m.kernel.DelLink("fab7")
+			}
+			m.wantHost(before)
 		}
 	})
 }

@@ -61,6 +61,11 @@ type reply struct {
 	InterfaceName         struct{ SrcName, DstPrefix, DstName string }
 	Gateway, GatewayIPv6  string
 	DisableGatewayService bool
+	StaticRoutes          []struct {
+		Destination string
+		RouteType   int
+		NextHop     string
+	}
 
 	LocalDefaultAddressSpace, GlobalDefaultAddressSpace string
 	PoolID, Pool, Address                               string
@@ -157,6 +162,14 @@ func (d dockerd) takeJoin(q *request, a *reply) error {
 	for _, gw := range []string{a.Gateway, a.GatewayIPv6} {
 		if _, err := netip.ParseAddr(gw); gw != "" && err != nil {
 			return err
+		}
+	}
+	for _, r := range a.StaticRoutes { // drivers/remote/driver.go, parseStaticRoutes
+		if _, err := netip.ParsePrefix(r.Destination); err != nil {
+			return err
+		}
+		if _, err := netip.ParseAddr(r.NextHop); (err == nil) != (r.RouteType == 0) {
+			return fmt.Errorf("a route of type %d by way of %q", r.RouteType, r.NextHop)
 		}
 	}
 	if a.Gateway == "" && a.GatewayIPv6 == "" && !a.DisableGatewayService {

@@ -2,11 +2,13 @@ package option_test
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/option"
@@ -160,6 +162,8 @@ func FuzzOptions(f *testing.F) {
 	f.Add("vlan", "100", "vlan_qos", "3", "vlan", "200")
 	f.Add("mode", "ipoib", "pkey", "0x8001", "mtu", "2044")
 	f.Add("lock", "all", "privileged", "yes", "trust", "no")
+	f.Add("routes", "10.50.0.0/16 via 10.0.0.1; fd50::/48 dev", "ifname", "fab0", "routes", "none")
+	f.Add("prefix", "fab", "routes", "10.5.0.1 dev", "ifname", "fab0")
 	f.Add("vfs", "0-3,7", "numvfs", "8", "vf", "3")
 	f.Add("ethtool", "gro=off,tso=on", "cores", "2,4-7", "cores", "none")
 	f.Fuzz(func(t *testing.T, name1, value1, name2, value2, own, ownValue string) {
@@ -178,7 +182,10 @@ func FuzzOptions(f *testing.F) {
 			}
 			return
 		}
-		isOwn := func(k string, _ string) bool { return strings.EqualFold(k, own) }
+		names := map[string]string{"prefix": "ifname", "ifname": "prefix"} // the one that is given for the container takes the other's place
+		isOwn := func(k string, _ string) bool {
+			return strings.EqualFold(k, own) || strings.EqualFold(k, names[strings.ToLower(own)])
+		}
 		maps.DeleteFunc(raw, isOwn)
 		raw[own] = ownValue
 		both := slices.ContainsFunc(option.Options(), func(o option.Option) bool {
@@ -188,8 +195,10 @@ func FuzzOptions(f *testing.F) {
 			return
 		}
 		direct, err := option.Parse(raw)
-		if err != nil || !cmp.Equal(direct.Container, c) {
-			t.Errorf("%q with %q=%q for the container: %v; network -, container +\n%s", raw, own, ownValue, err, cmp.Diff(direct, &option.Network{Container: c}))
+		addresses := cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})
+		if err != nil || !cmp.Equal(direct.Container, c, addresses) {
+			t.Errorf("%q with %q=%q for the container: %v; network -, container +\n%s", raw, own, ownValue, err,
+				cmp.Diff(direct, &option.Network{Container: c}, addresses))
 		}
 	})
 }

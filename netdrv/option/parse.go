@@ -142,7 +142,7 @@ func Parse(raw map[string]string) (*Network, error) {
 				o.Name, o.Name)
 		}
 	}
-	n := &Network{Mode: ModeSRIOV, Container: Container{Prefix: "eth"}}
+	n := &Network{Mode: ModeSRIOV, Container: Container{Prefix: defaultPrefix}}
 	if err := errors.Join(checkNames(given), parseAll(n, given)); err != nil {
 		return nil, err
 	}
@@ -178,8 +178,8 @@ func (n *Network) ForContainer(own map[string]string) (Container, error) {
 		}
 	}
 	merged := *n
-	if given["prefix"] != "" {
-		merged.Ifname = ""
+	if given["prefix"] != "" || given["ifname"] != "" {
+		merged.Prefix, merged.Ifname = defaultPrefix, ""
 	}
 	if err := errors.Join(checkNames(given), parseAll(&merged, given)); err != nil {
 		return Container{}, err
@@ -200,6 +200,9 @@ func (n *Network) CheckLock(name string) error {
 	}
 	return nil
 }
+
+// defaultPrefix is that of the engine's own drivers.
+const defaultPrefix = "eth"
 
 // checkNames refuses both kinds of a device's name at once.
 func checkNames(given map[string]string) error {
