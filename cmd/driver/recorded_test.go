@@ -34,6 +34,7 @@ func (r *replay) veth(name, address string) error {
 var unrecorded = map[string]string{
 	"TestDefaultPools":   "the plugin is a process with settings of its own; the engine's log does not have its",
 	"TestStickyByMAC":    "the same",
+	"TestStickyByName":   "a container is restarted in three ways, in another order each time",
 	"TestPlainProcess":   "the same, without the settings",
 	"TestQuickStart":     "the same",
 	"TestPlainContainer": "the plugin is a container; the engine's log does not have its",
