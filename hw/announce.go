@@ -29,12 +29,13 @@ func (h *hostNetwork) Announced() ([]Route, error) {
 }
 
 // Announce adds a route to dst through a device, in the table AnnounceTable, so that a routing daemon can tell others where dst is. It
-// succeeds if the route exists. The kernel removes it when the device is set down.
+// succeeds if the route exists. The kernel removes it when the device is set down. The error matches ErrUnsupported if the device has no
+// IPv6.
 func (h *hostNetwork) Announce(n Netdev, dst netip.Prefix) error {
 	op, want := "announce "+dst.String(), announcement(dst)
 	err := h.kernel.AddRoute(n.Index, want)
 	if errors.Is(err, syscall.EACCES) && dst.Addr().Is6() { // net/ipv6/route.c, ip6_route_info_create, Linux 6.12
-		err = fmt.Errorf("%w; IPv6 is disabled on it (net.ipv6.conf.%s.disable_ipv6)", err, n.Name)
+		err = because(ErrUnsupported, "IPv6 is disabled on it (net.ipv6.conf.%s.disable_ipv6)", n.Name)
 	}
 	if err != nil {
 		return &Error{Dev: n.Name, Op: op, Err: err}

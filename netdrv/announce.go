@@ -61,7 +61,12 @@ func (n *announcer) announce(ctx context.Context, a *alloc.Allocation) error {
 			return fmt.Errorf("%s: %s is announced for another device already; use another address or subnet, or announce=none "+
 				"for one of the networks", a.Label, dst)
 		}
-		if err := n.add(parent, dst); err != nil {
+		err := n.add(parent, dst)
+		if errors.Is(err, hw.ErrUnsupported) { // the containers of the device reach each other all the same
+			n.log.Warn("not announced", append(a.Fields(), zap.NamedError("err", err))...)
+			err = nil
+		}
+		if err != nil {
 			return err
 		}
 	}

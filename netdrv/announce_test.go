@@ -3,6 +3,7 @@ package netdrv_test
 import (
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -181,6 +182,27 @@ func TestAnnouncedOfForgotten(t *testing.T) {
 		m.mustRemove("n")
 		m.wantAnnounced()
 		m.wantKeys()
+	})
+}
+
+// TestAnnouncedWithoutIPv6: a container starts on a device that has no IPv6; its IPv4 address is announced.
+func TestAnnouncedWithoutIPv6(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		m.routed("n", "ens2")
+		m.kernel.OnCall(func(_ int, what string) error {
+			if strings.HasPrefix(what, "add route fd00") {
+				return hw.FromErrno(syscall.EACCES)
+			}
+			return nil
+		})
+		m.runAt("a", "n", "10.1.1.2/24", "fd00:1::2/64")
+		m.wantAnnounced("10.1.1.2/32 ens2")
+		m.kernel.OnCall(nil)
+		m.after(time.Minute + time.Second)
+		m.wantAnnounced("10.1.1.2/32 ens2", "fd00:1::2/128 ens2")
+		m.end("a")
 	})
 }
 

@@ -3,6 +3,7 @@
 package bgp
 
 import (
+	"errors"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -38,7 +39,7 @@ type host struct {
 // TestDistribution: a route that a host announces is in the other host's main table within seconds, and goes when it is withdrawn or when
 // its host dies. Routes of other programs, also in the plugin's table, and destinations that the router does not want, are not distributed.
 func TestDistribution(t *testing.T) {
-	Sh(t, `mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && ip link set lo up && ip link add br0 type bridge && ip link set br0 up`)
+	bridge(t)
 	first := newHost(t, "host1", "192.0.2.11/24", "2001:db8:1::11/64")
 	second := newHost(t, "host2", "198.51.100.12/24", "2001:db8:2::12/64")
 	router := newHost(t, "router", "192.0.2.1/24", "198.51.100.1/24", "2001:db8:1::1/64", "2001:db8:2::1/64")
@@ -63,6 +64,25 @@ func TestDistribution(t *testing.T) {
 	second.wantRoutes(t, distributed, "10.1.3.0/24")
 	Sh(t, "ip link set to-host1 down") // nobody says that the host is gone
 	second.wantRoutes(t, holdTime+distributed, "")
+}
+
+// TestNoIPv6: the error about a device without IPv6 says so.
+func TestNoIPv6(t *testing.T) {
+	bridge(t)
+	h := newHost(t, "host3", "192.0.2.11/24")
+	h.sh(t, "sysctl -qw net.ipv6.conf.e0.disable_ipv6=1")
+	err := h.host.Announce(h.e0, netip.MustParsePrefix("fd00:1:1::5/128"))
+	if !errors.Is(err, hw.ErrUnsupported) || !strings.Contains(err.Error(), "IPv6 is disabled on it (net.ipv6.conf.e0.disable_ipv6)") {
+		t.Errorf("error is %v", err)
+	}
+	h.announce(t, "10.1.1.5/32")
+}
+
+// bridge makes the bridge of all hosts, and a place for their namespaces that is this process's own.
+func bridge(t *testing.T) {
+	t.Helper()
+	Sh(t, `mkdir -p /run/netns && mount -t tmpfs tmpfs /run/netns && ip link add br0 type bridge && ip link set br0 up`)
+	t.Cleanup(func() { Sh(t, "ip link del br0") })
 }
 
 // config returns the configuration below a heading of the page.
