@@ -43,6 +43,7 @@ var unrecorded = map[string]string{
 	"TestStateDirectory": "the same",
 	"TestStoreAway":      "the plugin has an etcd that does not answer",
 	"TestSwarmCountsVFs": "the engine is restarted with another configuration, and no container has a network of the plugin",
+	"TestServiceDevices": "the names of tasks are other ones each time",
 	"TestComposeMacvlan": "Compose starts and stops containers at the same time",
 	"TestComposePlugin":  "the plugin is a container; the engine's log does not have its",
 	"TestHostAccess":     "its calls are those of TestMacvlan, with an auxiliary address as in TestAddresses",
