@@ -63,6 +63,34 @@ func TestComposeMacvlan(t *testing.T) {
 	}
 }
 
+// TestComposeNFV brings examples/nfv up on macvlans without VLANs: its router has fixed names, and forwards what the other two send by their routes.
+// With VFs it is in the lab.
+func TestComposeNFV(t *testing.T) {
+	veth(t, "enp1s0", "192.0.2.1/24")
+	Sh(t, "ip link set enp1s0 up")
+	t.Setenv("MODE", "macvlan")
+	t.Setenv("WAN_VLAN", "0") // not every machine that runs the tests has the module 8021q
+	t.Setenv("LAN_VLAN", "0")
+	AsBefore(t, func() string {
+		return Sh(t, "ip -br link | awk '{print $1, $3}'; docker network ls --format '{{.Name}}'")
+	})
+	for i, line := range Project(t, top, top+"/docs/compose.md", "A network function") {
+		InFolder(t, top, line)
+		if i > 0 {
+			continue
+		}
+		for device, address := range map[string]string{"wan0": "10.41.0.2/24", "lan0": "10.42.0.2/24"} {
+			if has := Exec(t, "nfv-router-1", "ip", "-o", "-4", "address", "show", device); !strings.Contains(has, address) {
+				t.Errorf("%s of router has %s", device, has)
+			}
+		}
+		Reaches(t, "nfv-outside-1", "10.42.0.10", 10*time.Second)
+	}
+	Reaches(t, "nfv-outside-2", "10.42.0.10", 10*time.Second)
+	Docker(t, "stop", "-t1", "nfv-router-1")
+	CannotReach(t, "nfv-outside-1", "10.42.0.10")
+}
+
 // TestComposePlugin brings the plugin itself up as examples/plugin has it, with another name for its socket: to the engine passthrough is
 // passthrough:latest, too.
 func TestComposePlugin(t *testing.T) {
