@@ -11,7 +11,6 @@ import (
 
 	"go.uber.org/zap"
 
-	"github.com/mellanox/passthrough/ipamdrv/addr"
 	"github.com/mellanox/passthrough/ipamdrv/dhcp"
 	"github.com/mellanox/passthrough/ipamdrv/option"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
@@ -27,8 +26,8 @@ type DHCP interface {
 	Decline(ctx context.Context, s dhcp.Segment, a netip.Addr, l dhcp.Lease) error
 }
 
-// serve completes a request for a pool whose addresses a DHCP server leases: with the subnet and the gateway that the server offers, unless the
-// user gave others. The pool's record has the gateway as its option, so that it is the network's whether or not the server can be reached
+// serve completes a request for a pool whose addresses a DHCP server leases: with the gateway that the server offers, unless the user gave
+// another. The subnet must be the server's. The pool's record has the gateway as its option, so that it is the network's whether or not the server can be reached
 // when it is asked for.
 func (d *Driver) serve(ctx context.Context, q *poolRequest) error {
 	if !q.config.DHCP || q.v6 && q.config.SLAAC {
@@ -49,13 +48,9 @@ func (d *Driver) serve(ctx context.Context, q *poolRequest) error {
 	if err != nil {
 		return fmt.Errorf("ipam option dhcp: %w", err)
 	}
-	subnet := offer.Addr.Masked()
-	if q.rec.Subnet.IsValid() && q.rec.Subnet != subnet {
-		return refuse("server %s on %s has addresses of %s; create the network with --subnet=%s, or without", offer.Server, q.config.Device,
-			subnet, subnet)
-	}
-	if q.rec.Subnet, err = addr.ParseNew("subnet", subnet.String()); err != nil {
-		return pool.Invalid(err)
+	// An engine that named no subnet asks again and again until it gets one that the host is not on (libnetwork, requestPoolHelper).
+	if subnet := offer.Addr.Masked(); q.rec.Subnet != subnet {
+		return refuse("server %s on %s has addresses of %s; create the network with --subnet=%s", offer.Server, q.config.Device, subnet, subnet)
 	}
 	if gw := q.rec.Options["gateway"]; gw == "" || gw == "auto" {
 		q.rec.Options["gateway"] = "none"
@@ -66,7 +61,7 @@ func (d *Driver) serve(ctx context.Context, q *poolRequest) error {
 			return pool.Invalid(err)
 		}
 	}
-	d.log.Info("subnet of the DHCP server", zap.Stringer("pool", subnet), zap.Stringer("server", offer.Server),
+	d.log.Info("subnet of the DHCP server", zap.Stringer("pool", q.rec.Subnet), zap.Stringer("server", offer.Server),
 		zap.String("gateway", q.rec.Options["gateway"]), zap.String("device", q.config.Device))
 	return q.check()
 }

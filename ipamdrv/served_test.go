@@ -153,7 +153,9 @@ func TestServedRefused(t *testing.T) {
 		{options: []string{"dhcp=yes", "netdevice=lan0"}, subnet: "10.8.0.0/24", within: "10.8.0.0/25", want: "pool 10.8.0.0/24: request: ipam option dhcp: " +
 			"not together with --ip-range: the DHCP server chooses the addresses"},
 		{options: []string{"dhcp=yes", "netdevice=lan0"}, subnet: "10.8.0.0/16", want: "pool 10.8.0.0/16: request: ipam option dhcp: server 10.8.0.2 on lan0 " +
-			"has addresses of 10.8.0.0/24; create the network with --subnet=10.8.0.0/24, or without"},
+			"has addresses of 10.8.0.0/24; create the network with --subnet=10.8.0.0/24"},
+		{options: []string{"dhcp=yes", "netdevice=lan0"}, want: "request pool: ipam option dhcp: server 10.8.0.2 on lan0 " +
+			"has addresses of 10.8.0.0/24; create the network with --subnet=10.8.0.0/24"},
 	} {
 		withFixture(t, func(b *fixture) {
 			_, stop := b.withServer(newDHCPServer())
@@ -171,7 +173,7 @@ func TestServedLife(t *testing.T) {
 		s := newDHCPServer()
 		_, stop := b.withServer(s)
 		defer stop()
-		r, err := b.d.RequestPool(b.Context(), &ipam.RequestPoolRequest{Options: pairs([]string{"dhcp=yes", "netdevice=lan0"})})
+		r, err := b.d.RequestPool(b.Context(), &ipam.RequestPoolRequest{Pool: "10.8.0.0/24", Options: pairs([]string{"dhcp=yes", "netdevice=lan0"})})
 		if err != nil || r.Pool != "10.8.0.0/24" || r.Data["com.docker.network.gateway"] != "10.8.0.254/24" {
 			t.Fatalf("RequestPool: %+v, %v", r, err)
 		}
@@ -207,7 +209,7 @@ func TestServedRenewal(t *testing.T) {
 	withFixture(t, func(b *fixture) {
 		s := newDHCPServer()
 		_, stop := b.withServer(s)
-		n := b.poolWith("", "dhcp=yes", "netdevice=lan0")
+		n := b.poolWith("10.8.0.0/24", "dhcp=yes", "netdevice=lan0")
 		b.gives(n, "", by("web"), "10.8.0.50/24")
 		s.do(func() { s.calls = nil })
 		wait(59 * time.Minute)

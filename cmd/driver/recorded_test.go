@@ -35,6 +35,7 @@ var unrecorded = map[string]string{
 	"TestDefaultPools":   "the plugin is a process with settings of its own; the engine's log does not have its",
 	"TestStickyByMAC":    "the same",
 	"TestStickyByName":   "a container is restarted in three ways, in another order each time",
+	"TestDHCP":           "the addresses are a DHCP server's; the layer kernel has dnsmasq and Kea",
 	"TestPlainProcess":   "the same, without the settings",
 	"TestQuickStart":     "the same",
 	"TestPlainContainer": "the plugin is a container; the engine's log does not have its",

@@ -120,8 +120,8 @@ var table = opttable.Table[Config]{Noun: "ipam option", Options: []Option{
 	},
 	{
 		Name: "dhcp", Values: "yes or no", Default: "no",
-		Help: "yes: the DHCP server of the segment of netdevice leases the IPv4 addresses, and names the subnet and the gateway unless " +
-			"they are given. Needs the plugin's setting DHCP, see docs/dhcp.md",
+		Help: "yes: the DHCP server of the segment of netdevice leases the IPv4 addresses, and names the gateway unless it is " +
+			"given. Needs the plugin's setting DHCP, see docs/dhcp.md",
 		Parse: func(c *Config, v string) (err error) {
 			c.DHCP, err = allowed(v == "yes", v == "yes" || v == "no")
 			return err

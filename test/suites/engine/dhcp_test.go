@@ -1,0 +1,105 @@
+//go:build engine
+
+package engine
+
+import (
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/docs"
+)
+
+// dhcpServer starts a DHCP server in a namespace of its own, on a segment with the host's device dev, with two addresses: 10.8.0.50 and .51.
+// Their leases last for ten seconds. It is BusyBox's, which the root tree has; dnsmasq and Kea are tested in the layer kernel.
+func dhcpServer(t *testing.T, dev string) {
+	t.Helper()
+	t.Cleanup(func() { _, _ = Try("ip", "netns", "del", "segment") })
+	Sh(t, "ip netns add segment; ip link add "+dev+" type veth peer name srv0 netns segment; ip addr add 10.8.0.5/24 dev "+dev+"; ip link set "+dev+" up; "+
+		"ip -n segment addr add 10.8.0.1/24 dev srv0; ip -n segment link set srv0 up; ip -n segment link set lo up")
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "udhcpd.conf")
+	text := "start 10.8.0.50\nend 10.8.0.51\ninterface srv0\nlease_file " + dir + "/leases\npidfile " + dir + "/pid\nmin_lease 1\n" +
+		"offer_time 1\noption subnet 255.255.255.0\noption router 10.8.0.1\noption lease 10\n"
+	for _, file := range []struct{ name, text string }{{conf, text}, {dir + "/leases", ""}} {
+		if err := os.WriteFile(file.name, []byte(file.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cmd := exec.Command("ip", "netns", "exec", "segment", "busybox", "udhcpd", "-f", conf)
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it ends with the test
+		_ = cmd.Wait()
+	})
+	Within(t, 10*time.Second, func() string {
+		if _, err := Try("sh", "-c", "ip netns exec segment ss -Hlun 'sport = :67' | grep -q ."); err != nil {
+			return "the DHCP server does not listen"
+		}
+		return ""
+	})
+}
+
+// TestDHCP: the commands of docs/dhcp.md. Gateway and addresses are the DHCP server's; a lease is renewed while the container runs, also
+// by a plugin that was killed meanwhile, and released when it ends.
+func TestDHCP(t *testing.T) {
+	t.Cleanup(func() {
+		for _, args := range [][]string{{"disable", "-f", Plugin}, {"set", Plugin, "DHCP=false"}, {"enable", Plugin}} {
+			Docker(t, append([]string{"plugin"}, args...)...)
+		}
+	})
+	dhcpServer(t, "enp1s0")
+	t.Cleanup(func() { _, _ = Try("docker", "network", "rm", "office") })
+	for _, line := range docs.Commands(t, "../../../docs/dhcp.md", "A network") {
+		if strings.HasPrefix(line, "docker network create") {
+			wrong := strings.ReplaceAll(strings.ReplaceAll(line, "passthrough:latest", Plugin), "--subnet=10.8.0.0/24", "")
+			_, err := Try("sh", "-c", wrong)
+			if err == nil || !strings.Contains(err.Error(), "create the network with --subnet=10.8.0.0/24") {
+				t.Errorf("without a subnet: %v", err)
+			}
+		}
+		Sh(t, strings.ReplaceAll(line, "passthrough:latest", Plugin))
+	}
+	if got := Docker(t, "network", "inspect", "-f", "{{json .IPAM.Config}}", "office"); got != `[{"Subnet":"10.8.0.0/24","Gateway":"10.8.0.1"}]` {
+		t.Errorf("the network has %s", got)
+	}
+	Container(t, "c1", "--net", "office")
+	Container(t, "c2", "--net", "office")
+	first, second := Address(t, "c1", "office"), Address(t, "c2", "office")
+	for _, a := range []string{first, second} {
+		if parsed := netip.MustParseAddr(a).String(); parsed != "10.8.0.50" && parsed != "10.8.0.51" || first == second {
+			t.Errorf("the containers have %s and %s", first, second)
+		}
+	}
+	Reaches(t, "c1", "10.8.0.1", 5*time.Second)
+	Reaches(t, "c1", second, 5*time.Second)
+	if got := Exec(t, "c1", "ip", "route"); !strings.Contains(got, "default via 10.8.0.1") {
+		t.Errorf("routes of c1: %s", got)
+	}
+	Sh(t, "kill -9 $(pidof driver)")
+	start := time.Now()
+	const exhausted = "is there one that has a free address, and does the firewall let UDP port 67 in?"
+	Refused(t, exhausted, "run", "--rm", "--net", "office", "lab", "true")
+	Within(t, 30*time.Second, func() string { // more than a lease lasts
+		if time.Since(start) < 15*time.Second {
+			return "waiting for the first leases to end"
+		}
+		return ""
+	})
+	Refused(t, exhausted, "run", "--rm", "--net", "office", "lab", "true")
+	Docker(t, "rm", "-f", "c1")
+	Container(t, "c3", "--net", "office")
+	if got := Address(t, "c3", "office"); got != first {
+		t.Errorf("c3 has %s; c1 had %s", got, first)
+	}
+	Docker(t, "restart", "-t1", "c3")
+	Reaches(t, "c3", "10.8.0.1", 5*time.Second)
+}
