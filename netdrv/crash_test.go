@@ -156,6 +156,10 @@ func scenarios() map[string]scenario {
 			hardware: nic,
 			run:      container("netdevice=ens2", "mode=macvlan", "vlan=100", "host_access=yes"),
 		},
+		"vf in a vlan, with access to the host": {
+			hardware: func(m *machine) { m.kernel.AddPF(igb()) },
+			run:      container("netdevice=ens1f0", "vlan=100", "numvfs=2", "host_access=yes"),
+		},
 		"ipvlan on a vlan of a device without a pci address": {
 			hardware: func(m *machine) {
 				m.kernel.AddVeth("tap0", "tap1")

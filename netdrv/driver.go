@@ -82,7 +82,7 @@ func New(c Config) (*Driver, error) {
 		}}
 	pool := &vfpool.Pool{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Counters: counters}
 	vlans := &hostdev.VLANs{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Pool: pool, Counters: counters}
-	hosts := &hostdev.HostChildren{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Counters: counters}
+	hosts := &hostdev.HostChildren{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, VLANs: vlans, Counters: counters}
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
 		Allocations: allocs, VLANs: vlans})
 	release := &releaser{allocs: allocs, modes: modes}

@@ -68,16 +68,16 @@ func poolsOf(r *plugin.CreateNetworkRequest) (pools []string) {
 
 // checkHostAddrs refuses host access with an address that the host has by another network, or to containers that it could not tell from
 // those of another network, on another device.
-func checkHostAddrs(addrs []netip.Addr, pools []string, devices []ledger.Device, others []ledger.Network) error {
+func checkHostAddrs(n ledger.Network, others []ledger.Network) error {
 	for _, other := range others {
-		i := slices.IndexFunc(addrs, func(a netip.Addr) bool { return slices.Contains(other.HostAddrs, a) })
+		i := slices.IndexFunc(n.HostAddrs, func(a netip.Addr) bool { return slices.Contains(other.HostAddrs, a) })
 		switch {
-		case len(addrs) == 0 || len(other.HostAddrs) == 0:
-		case other.Devices[0].ID != devices[0].ID && overlap(other.Pools, pools):
+		case len(n.HostAddrs) == 0 || len(other.HostAddrs) == 0:
+		case other.HostParent().ID != n.HostParent().ID && overlap(other.Pools, n.Pools):
 			return mode.Conflict(other.ID, "option host_access: network %s has it as well, and containers with the same addresses on another "+
 				"device: the host cannot tell them apart; use another subnet", ledger.ShortID(other.ID))
 		case i >= 0:
-			return mode.Conflict(other.ID, "option host_access: the host has address %s by network %s; reserve another with --aux-address", addrs[i],
+			return mode.Conflict(other.ID, "option host_access: the host has address %s by network %s; reserve another with --aux-address", n.HostAddrs[i],
 				ledger.ShortID(other.ID))
 		}
 	}

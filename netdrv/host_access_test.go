@@ -50,17 +50,20 @@ func TestHostAccess(t *testing.T) {
 	for _, options := range [][]string{
 		{"netdevice=ens2", "mode=macvlan"},
 		{"netdevice=ens2", "mode=macvlan", "vlan=100"},
+		{"netdevice=ens1f0", "vlan=100", "numvfs=2"},
+		{"netdevice=ens1f0", "numvfs=2"},
 	} {
 		t.Run(strings.Join(options, " "), func(t *testing.T) {
 			story(t, func(m *machine) {
 				nic(m)
+				m.kernel.AddPF(igb())
 				before := m.kernel.String()
 				m.must(m.createHosted("n", options...))
 				for _, c := range []string{"a", "b"} {
 					m.mustRun(c, "n")
 				}
 				shim := m.hostLines("pt-n")
-				for _, want := range []string{"macvlan on ens2", "mode bridge", " up ", "mtu 1279", "CIDR:10.255.0.1/32",
+				for _, want := range []string{"macvlan on ens", "mode bridge", " up ", "mtu 1279", "CIDR:10.255.0.1/32",
 					"net.ipv4.conf.*.arp_ignore = 1", "net.ipv4.conf.*.arp_announce = 2", "net.ipv4.conf.*.forwarding = 0", routeTo("a"), routeTo("b")} {
 					if !strings.Contains(shim, want) {
 						t.Errorf("the host's child has no %q:\n%s", want, shim)
@@ -124,13 +127,24 @@ func TestHostAccessRefused(t *testing.T) {
 	story(t, func(m *machine) {
 		nic(m)
 		bond(m, true)
+		m.kernel.AddPF(igb())
+		ib := hca()
+		ib.PCI = "0000:06:00.0"
+		m.kernel.AddPF(ib)
+		second := igb()
+		second.Name, second.PCI, second.MAC = "ens5f0", "0000:05:00.0", ""
+		m.kernel.AddPF(second)
 		before := m.kernel.String()
 		for _, c := range []struct{ options, want string }{
 			{"netdevice=ens2 mode=macvlan macvlan_mode=private",
 				"option host_access: needs macvlan_mode=bridge; in mode private the host is not reached either"},
 			{"netdevice=ens2 mode=ipvlan ipvlan_mode=l3", "option host_access: needs ipvlan_mode=l2, not l3"},
 			{"netdevice=ens2 mode=ipvlan ipvlan_flag=vepa", "option host_access: needs ipvlan_flag=bridge, not vepa"},
-			{"netdevice=ens2 mode=passthrough", "option host_access: not for mode=passthrough, only for mode=macvlan, ipvlan"},
+			{"netdevice=ens2 mode=passthrough", "option host_access: not for mode=passthrough, only for mode=sriov, macvlan, ipvlan"},
+			{"netdevice=ens1f0,ens5f0", "option host_access: is for one pf; netdevice=ens1f0,ens5f0 are 2"},
+			{"netdevice=ens1f0,ens5f0 bond=active-backup", "option host_access: not with bond=active-backup"},
+			{"netdevice=ens1f0 vlan=keep", "option host_access: not with vlan=keep: the host is in one vlan; say which"},
+			{"netdevice=ib0", "option host_access: ib0 is an infiniband pf"},
 		} {
 			wantError(t, m.createHosted("x", strings.Fields(c.options)...), c.want)
 		}

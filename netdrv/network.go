@@ -143,7 +143,12 @@ func (x *networks) add(ctx context.Context, cond store.Cond, rec ledger.Network,
 	rec.HostAddrs, err = hostAddrs(o, r)
 	if err == nil {
 		rec.Devices, err = x.findDevices(ctx, o, others, func(devices []ledger.Device, others []ledger.Network) error {
-			return checkHostAddrs(rec.HostAddrs, poolsOf(r), devices, others)
+			on := ledger.Network{HostAddrs: rec.HostAddrs, Pools: poolsOf(r), Devices: devices}
+			if on.HostDevice, err = x.hosts.Parent(ctx, o, devices); err != nil {
+				return err
+			}
+			rec.HostDevice = on.HostDevice
+			return checkHostAddrs(on, others)
 		})
 	}
 	if err = withRemedy(err); err == nil {

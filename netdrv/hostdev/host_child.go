@@ -46,20 +46,26 @@ type HostChildren struct {
 	Log         *zap.Logger
 	Locks       *keylock.Map
 	Allocations *alloc.Table
+	VLANs       *VLANs
 	Counters    *metrics.Counters
 }
 
-// Ensure creates the host's child of a network, with its addresses, if it is missing: it is recorded before. The network's first device is
-// the parent. A network without host access has none.
+// Ensure creates the host's child of a network, with its addresses, if it is missing: it is recorded before. The network's host
+// parent is the parent; a VLAN device that is missing is created. A network without host access has none.
 func (x *HostChildren) Ensure(ctx context.Context, n ledger.Network, o *option.Network) error {
 	if !o.HostAccess || len(n.Devices) == 0 {
 		return nil
 	}
-	parent := n.Devices[0]
-	spec := hw.HostChildSpec{ChildSpec: o.ChildSpec(), Addrs: n.HostAddrs}
-	spec.Key, spec.Parent = hw.HostChildKey(n.ID), parent.ID
+	parent := n.HostParent()
+	spec := hw.HostChildSpec{ChildSpec: o.HostChildSpec(), Addrs: n.HostAddrs}
+	spec.Key, spec.Parent, spec.MAC = hw.HostChildKey(n.ID), parent.ID, ""
 	if o.MTU != nil {
 		spec.MTU = *o.MTU
+	}
+	if n.HostDevice != nil {
+		if _, err := x.Parent(ctx, o, n.Devices); err != nil {
+			return err
+		}
 	}
 	unlock, err := x.Locks.Lock(ctx, hostKey(n.ID))
 	if err != nil {
@@ -71,6 +77,23 @@ func (x *HostChildren) Ensure(ctx context.Context, n ledger.Network, o *option.N
 		err = fmt.Errorf("host access: %w", err)
 	}
 	return err
+}
+
+// Parent returns the device that the host's child of a network is on, if that is not the first of its devices: the VLAN device of its PF.
+// It is created if there is none.
+func (x *HostChildren) Parent(ctx context.Context, o *option.Network, devices []ledger.Device) (*ledger.Device, error) {
+	if !o.HostAccess || !o.UsesVFs() || o.VLAN == nil || *o.VLAN == 0 {
+		return nil, nil
+	}
+	pf, err := x.Host.Find(devices[0].ID)
+	if err != nil {
+		return nil, err
+	}
+	n, err := x.VLANs.Ensure(ctx, pf, *o.VLAN)
+	if err != nil {
+		return nil, fmt.Errorf("option host_access: %w", err)
+	}
+	return &ledger.Device{ID: n.ID, Name: n.Name}, nil
 }
 
 // get reads the record of a network's host child; ok is false if there is none.

@@ -251,7 +251,9 @@ func (v *VLANs) needed(ctx context.Context, id hw.ID) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if slices.ContainsFunc(networks, func(n ledger.Rev[ledger.Network]) bool { return n.Rec.Has(id) }) {
+	if slices.ContainsFunc(networks, func(n ledger.Rev[ledger.Network]) bool {
+		return n.Rec.Has(id) || n.Rec.HostDevice != nil && n.Rec.HostDevice.ID == id
+	}) {
 		return true, nil
 	}
 	held, err := v.Allocations.List(ctx)

@@ -43,6 +43,8 @@ type Network struct {
 	Process string   `json:"process,omitempty"` // likewise: the process of the plugin in which it did
 	// HostAddrs are the addresses that the host has among the containers (host_access).
 	HostAddrs []netip.Addr `json:"host_addrs,omitempty"`
+	// HostDevice is the device that the host's child is on, if that is not the first device: the VLAN device of a PF.
+	HostDevice *Device `json:"host_device,omitempty"`
 }
 
 // Device is a device of a network.
@@ -54,6 +56,14 @@ type Device struct {
 // Has reports whether a device is one of the network's.
 func (n Network) Has(id hw.ID) bool {
 	return slices.ContainsFunc(n.Devices, func(d Device) bool { return d.ID == id })
+}
+
+// HostParent returns the device that the host's child is on.
+func (n Network) HostParent() Device {
+	if n.HostDevice != nil {
+		return *n.HostDevice
+	}
+	return n.Devices[0]
 }
 
 // Endpoint is the record of a container's attachment to a network.

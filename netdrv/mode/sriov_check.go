@@ -21,6 +21,9 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 	if o.Bond != "" && len(pfs) < 2 {
 		return nil, fmt.Errorf("option bond: netdevice=%s is one pf (%s); a bond takes one vf of each of two or more", o.Netdevice, pfs[0])
 	}
+	if err := checkHostAccess(o, pfs); err != nil {
+		return nil, err
+	}
 	for _, pf := range pfs {
 		devices = append(devices, ledger.Device{ID: pf.ID, Name: pf.Name})
 		if err := notWhole(pf, others); err != nil {
@@ -43,6 +46,19 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 		return devices, err
 	}
 	return devices, m.checkAttributes(ctx, o, pfs)
+}
+
+// checkHostAccess refuses PFs of which the host can have no child to reach the VFs.
+func checkHostAccess(o *option.Network, pfs []hw.PF) error {
+	switch {
+	case !o.HostAccess:
+		return nil
+	case len(pfs) > 1:
+		return fmt.Errorf("option host_access: is for one pf; netdevice=%s are %d", o.Netdevice, len(pfs))
+	case pfs[0].InfiniBand():
+		return fmt.Errorf("option host_access: %s is an infiniband pf", pfs[0].Name)
+	}
+	return nil
 }
 
 // notWhole refuses a PF that another network hands over whole.

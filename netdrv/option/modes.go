@@ -68,6 +68,10 @@ func (n *Network) checkHostAccess() error {
 	switch {
 	case !n.HostAccess:
 		return nil
+	case n.Bond != "":
+		return fmt.Errorf("option host_access: not with bond=%s", n.Bond)
+	case n.KeepVLAN:
+		return errors.New("option host_access: not with vlan=keep: the host is in one vlan; say which")
 	case n.Mode == ModeMacvlan && spec.Mode != "bridge":
 		return fmt.Errorf("option host_access: needs macvlan_mode=bridge; in mode %s the host is not reached either", spec.Mode)
 	case n.Mode == ModeIPVlan && spec.Mode != "l2":

@@ -55,6 +55,15 @@ func (n *Network) ChildSpec() hw.ChildSpec {
 		Flag: n.flag()}
 }
 
+// HostChildSpec returns how the host's own child is to be made: one like those of the containers, or a macvlan of the PF. The caller fills
+// in its key and its parent.
+func (n *Network) HostChildSpec() hw.ChildSpec {
+	if n.UsesVFs() {
+		return hw.ChildSpec{Kind: hw.Macvlan, Mode: defaultChildMode[hw.Macvlan]}
+	}
+	return n.ChildSpec()
+}
+
 // flag returns the flag of the children; only ipvlans have one.
 func (n *Network) flag() string {
 	if n.Mode != ModeIPVlan {

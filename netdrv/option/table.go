@@ -289,9 +289,9 @@ var options = []Option{
 		Help:  "partition that the children are full members of",
 		Parse: network(func(n *Network) *int { return &n.PKey }, pkey),
 	}},
-	{For: ForNetwork, Modes: onVLANs, row: row{
+	{For: ForNetwork, Modes: []string{ModeSRIOV, ModeMacvlan, ModeIPVlan}, row: row{
 		Name: "host_access", Values: "yes or no", Default: "no",
-		Help: "yes: host and containers reach each other; the host gets a child of the device, with the address of --aux-address host=ADDRESS " +
+		Help: "yes: host and containers reach each other; the host gets a child of the device or PF, with the address of --aux-address host=ADDRESS " +
 			"(and host6=)",
 		Parse: network(func(n *Network) *bool { return &n.HostAccess }, boolean),
 	}},

@@ -31,6 +31,7 @@ func (f Facts) made(v *violations) {
 		for _, d := range n.Devices {
 			know(d.ID)
 		}
+		know(n.HostDevice.ID)
 		know(madePrefix + "host-" + n.ID) // the host's own child
 	}
 	for id, allocation := range f.Ledger.Allocations {

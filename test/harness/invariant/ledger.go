@@ -43,6 +43,9 @@ type Network struct {
 		ID   string `json:"id"`
 		Name string `json:"name"`
 	} `json:"devices"`
+	HostDevice struct {
+		ID string `json:"id"`
+	} `json:"host_device"`
 }
 
 // Endpoint is an endpoint's record.

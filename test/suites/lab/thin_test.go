@@ -122,3 +122,67 @@ func TestVLANParents(t *testing.T) {
 		t.Errorf("vlan devices are left: %s, %v", left, err)
 	}
 }
+
+// TestHostAccessOnVLAN: host and containers reach each other in a VLAN, IPv6 too, with macvlans and with ipvlans, and nothing is left.
+func TestHostAccessOnVLAN(t *testing.T) {
+	Sh(t, "ip link set "+pf+" up; sysctl -qw net.ipv6.conf.default.accept_ra=0")
+	t.Cleanup(func() { Sh(t, "ip link set "+pf+" down; sysctl -qw net.ipv6.conf.default.accept_ra=1") })
+	asBefore(t)
+	for _, mode := range []string{"macvlan", "ipvlan"} {
+		Network(t, mode+"s", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.6.0.0/24", "--aux-address", "host=10.6.0.250",
+			"--ipv6", "--subnet", "2001:db8:6::/64", "--aux-address", "host6=2001:db8:6::250", "-o", "netdevice="+pf, "-o", "mode="+mode,
+			"-o", "vlan=100", "-o", "host_access=yes")
+		Container(t, "c1", "--net", mode+"s", "--ip", "10.6.0.11", "--ip6", "2001:db8:6::11")
+		Container(t, "c2", "--net", mode+"s", "--ip", "10.6.0.12", "--ip6", "2001:db8:6::12")
+		for c, addresses := range map[string][]string{"c1": {"10.6.0.11", "2001:db8:6::11"}, "c2": {"10.6.0.12", "2001:db8:6::12"}} {
+			Reaches(t, c, "10.6.0.250", 10*time.Second)
+			Reaches(t, c, "2001:db8:6::250", 10*time.Second)
+			for _, a := range addresses {
+				Within(t, 10*time.Second, func() string {
+					if out, err := Try("ping", "-c1", "-W1", a); err != nil {
+						return mode + ": the host does not reach " + c + " at " + a + ": " + out
+					}
+					return ""
+				})
+			}
+		}
+		Docker(t, "rm", "-f", "c1")
+		if routes := Sh(t, "ip route show proto 118; ip -6 route show proto 118"); strings.Contains(routes, "11 dev") || strings.Count(routes, "12 dev") != 2 {
+			t.Errorf("%s: routes of the host:\n%s", mode, routes)
+		}
+		Docker(t, "rm", "-f", "c2")
+		Docker(t, "network", "rm", mode+"s")
+	}
+	if left := Sh(t, "ip -br link | grep '^pt-\\|\\.100@' || true"); left != "" {
+		t.Errorf("devices are left: %s", left)
+	}
+}
+
+// TestHostAccessOfVFs: host and containers with VFs reach each other by a macvlan on the PF, untagged and in a VLAN. The NIC's switch knows
+// the macvlan's MAC from the kernel.
+func TestHostAccessOfVFs(t *testing.T) {
+	asBefore(t)
+	for _, vlan := range []string{"0", "100"} {
+		sriov(t, "vfs", "10.6.0.0/24", "--aux-address", "host=10.6.0.250", "-o", "numvfs=2", "-o", "vlan="+vlan, "-o", "host_access=yes")
+		for c, address := range map[string]string{"c1": "10.6.0.11", "c2": "10.6.0.12"} {
+			Container(t, c, "--net", "vfs", "--ip", address)
+			Reaches(t, c, "10.6.0.250", 10*time.Second)
+			Within(t, 10*time.Second, func() string {
+				if out, err := Try("ping", "-c1", "-W1", address); err != nil {
+					return "vlan " + vlan + ": the host does not reach " + c + ": " + out
+				}
+				return ""
+			})
+		}
+		Reaches(t, "c1", "10.6.0.12", 10*time.Second)
+		Run(t, "engine", "kill")
+		Run(t, "engine", "start")
+		Docker(t, "start", "c1")
+		Reaches(t, "c1", "10.6.0.250", 20*time.Second)
+		Docker(t, "rm", "-f", "c1", "c2")
+		Docker(t, "network", "rm", "vfs")
+		if left := Sh(t, "ip -br link | grep '^pt-\\|\\.100@' || true"); left != "" {
+			t.Errorf("vlan %s: devices are left: %s", vlan, left)
+		}
+	}
+}
