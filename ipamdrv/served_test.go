@@ -3,6 +3,7 @@ package ipamdrv_test
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -16,6 +17,9 @@ import (
 
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/ipamdrv/dhcp"
+	"github.com/mellanox/passthrough/ipamdrv/pool"
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/storetest"
 )
 
 // dhcpServer is a DHCP server of 10.8.0.0/24 with the addresses from 10.8.0.50 on. Its leases last for an hour.
@@ -53,6 +57,7 @@ func (s *dhcpServer) Acquire(_ context.Context, _ dhcp.Segment, who dhcp.Identit
 		return netip.Addr{}, dhcp.Lease{}, dhcp.ErrNoAnswer
 	}
 	a := netip.MustParseAddr("10.8.0.50")
+	maps.DeleteFunc(s.leased, func(_ netip.Addr, l dhcp.Lease) bool { return !l.Expires.IsZero() && time.Now().After(l.Expires) })
 	for l, taken := s.leased[a]; taken && l.Client != who.ID; l, taken = s.leased[a] {
 		a = a.Next()
 	}
@@ -253,4 +258,89 @@ func TestServedRenewal(t *testing.T) {
 		s.expect(t)
 		stop()
 	})
+}
+
+// TestServedCrash kills the driver at each of its transactions, in a life of two containers that lasts longer than their leases. After a restart
+// each address in the ledger is leased at the server. A lease that is not in the ledger expires: what was asked for and not recorded, and what
+// was released here and not there.
+func TestServedCrash(t *testing.T) {
+	for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
+		t.Run(fate.String(), func(t *testing.T) {
+			for k := 1; ; k++ {
+				dead := false
+				withFixture(t, func(b *fixture) {
+					s, ledger := newDHCPServer(), b.store
+					crash := storetest.NewCrash(ledger, k, fate)
+					b.servedLife(s, crash)
+					dead = crash.Dead()
+					b.store = ledger.Reopen()
+					_, stop := b.withServer(s)
+					wait(70 * time.Minute)
+					stop()
+					b.sameLeases(k, s)
+				})
+				if !dead {
+					if k < 6 {
+						t.Errorf("the scenario has %d transactions", k-1)
+					}
+					return
+				}
+			}
+		})
+	}
+}
+
+// servedLife is the scenario. A call that fails ends it.
+func (b *fixture) servedLife(s *dhcpServer, ledger store.Store) {
+	b.Helper()
+	d, err := ipamdrv.New(ipamdrv.Config{Store: ledger, DHCP: s})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.d = d
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error)
+	go func() { ended <- d.RenewLeases(ctx) }()
+	defer func() { cancel(); <-ended }()
+	r, err := d.RequestPool(ctx, &ipam.RequestPoolRequest{Pool: "10.8.0.0/24", Options: pairs([]string{"dhcp=yes", "netdevice=lan0"})})
+	if err != nil {
+		return
+	}
+	for _, name := range []string{"web", "db"} {
+		if _, err = b.request(r.PoolID, "", by(name)); err != nil {
+			return
+		}
+	}
+	wait(61 * time.Minute)
+	if _, err = d.ReleaseAddress(ctx, &ipam.ReleaseAddressRequest{PoolID: r.PoolID, Address: "10.8.0.50"}); err != nil {
+		return
+	}
+	if _, err = b.request(r.PoolID, "", by("cache")); err == nil {
+		_, _ = d.ReleaseAddress(ctx, &ipam.ReleaseAddressRequest{PoolID: r.PoolID, Address: "10.8.0.51"}) // it may fail, as all
+	}
+}
+
+// sameLeases compares the ledger with what is leased at the server and has not expired.
+func (b *fixture) sameLeases(k int, s *dhcpServer) {
+	b.Helper()
+	recorded := map[netip.Addr]string{}
+	err := b.store.Range(b.Context(), "ipam/lease/", func(kv store.KV) error {
+		l, err := pool.DecodeLease(kv)
+		if err == nil && l.DHCP != nil {
+			recorded[netip.MustParseAddr(kv.Key[strings.LastIndexByte(kv.Key, '/')+1:])] = l.DHCP.Client
+		}
+		return err
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	leased := map[netip.Addr]string{}
+	for a, l := range s.leased {
+		if time.Now().Before(l.Expires) {
+			leased[a] = l.Client
+		}
+	}
+	if !maps.Equal(recorded, leased) {
+		b.Errorf("crash at %d: the ledger has %v, the server %v", k, recorded, leased)
+	}
 }

@@ -15,8 +15,16 @@ import (
 
 // TestOneCapability: every thread of the process, also one that is created later, has only the capability that plugin/config.json
 // requests, in all sets, and cannot gain another.
-func TestOneCapability(t *testing.T) {
+func TestOneCapability(t *testing.T) { hasCapabilities(t, "0000000000001000") }
+
+// TestCapabilityForDHCP: the setting DHCP adds CAP_NET_BIND_SERVICE, and nothing else.
+func TestCapabilityForDHCP(t *testing.T) { hasCapabilities(t, "0000000000001400", "DHCP=true") }
+
+// hasCapabilities starts the process with these settings.
+func hasCapabilities(t *testing.T, caps string, settings ...string) {
+	t.Helper()
 	p := newProcess(t)
+	p.cmd.Env = append(p.cmd.Env, settings...)
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -25,8 +33,8 @@ func TestOneCapability(t *testing.T) {
 	}
 	busy(t, p)
 	want := map[string]string{
-		"CapInh": "0000000000000000", "CapPrm": "0000000000001000", "CapEff": "0000000000001000",
-		"CapBnd": "0000000000001000", "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Umask": "0077",
+		"CapInh": "0000000000000000", "CapPrm": caps, "CapEff": caps, "CapBnd": caps, "CapAmb": "0000000000000000",
+		"NoNewPrivs": "1", "Umask": "0077",
 	}
 	if own := threadStatus(t, "/proc/self/status"); own["CapEff"] <= want["CapEff"] {
 		t.Fatalf("the test itself has the capabilities %s only: the process had nothing to give up", own["CapEff"])
