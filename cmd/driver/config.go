@@ -24,6 +24,7 @@ type config struct {
 	dhcp           bool   // lets pools have the option dhcp, see dropPrivileges
 	defaultPools   string // see ipamdrv.ParseDefaultPools
 	refusal        error  // why a setting of the right form is refused, while the settings are read
+	ignored        error  // bad values that were replaced by their defaults, nil for none
 }
 
 // A setting is one variable of the environment and one flag: LOG_LEVEL is --log-level. A flag overrides its variable.
@@ -36,6 +37,9 @@ type setting struct {
 	allowed   string // the allowed values; follows "must be" in the error
 	help      string // what it does, for --help and docs/settings.md
 	set       func(c *config, value string) (ok bool)
+
+	// harmless: a bad value in the environment is replaced by the default, because no container depends on it.
+	harmless bool
 }
 
 // socketPathMax is the longest path of a unix socket, in bytes: sun_path holds 108 with the final zero.
@@ -49,29 +53,29 @@ var settings = []setting{
 		level, err := zapcore.ParseLevel(v)
 		c.logLevel = level
 		return err == nil && level <= zapcore.ErrorLevel
-	}},
+	}, true},
 	{"STATE_DIR", "/data", "an absolute path", "the state directory: records of networks, devices and addresses", func(c *config, v string) bool {
 		c.stateDir = filepath.Clean(v)
 		return filepath.IsAbs(v)
-	}},
+	}, false},
 	{"SOCKET", "/run/docker/plugins/passthrough.sock", "an absolute path of at most 107 bytes",
 		"the socket on which the plugin listens; the engine names a plugin after its socket", func(c *config, v string) bool {
 			c.socket = filepath.Clean(v)
 			return filepath.IsAbs(v) && len(c.socket) <= socketPathMax
-		}},
+		}, false},
 	// The upper bound is below what an engine waits for an answer by default, 30 s (docker plugin enable --timeout): it retries a call that
 	// takes longer with an empty body, and the result is lost.
 	{"HANDLER_TIMEOUT", "10s", "a duration from 1s to 25s", "time limit of a call. Raise it if a NIC's driver is loaded more than 6 s " +
 		"after the engine starts at boot", func(c *config, v string) (ok bool) {
 		c.handlerTimeout, ok = number.ParseDuration(v, time.Second, 25*time.Second)
 		return ok
-	}},
+	}, false},
 	{"DEVICES", "", "NAME=DEVICE,DEVICE... with ; between names", "names for devices of this machine, for the option netdevice of a " +
 		"network", func(c *config, v string) bool {
 		_, err := parseDevices(v)
 		c.deviceNames = v
 		return err == nil
-	}},
+	}, false},
 	{"STORE", storeBolt, "bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX&ca=FILE&cert=FILE&key=FILE&user=NAME" +
 		"&password-file=FILE&insecure=yes", "where pools and addresses are stored: bolt, a file of this node, or an etcd that several nodes " +
 		"share", func(c *config, v string) bool {
@@ -80,27 +84,27 @@ var settings = []setting{
 			c.refusal = err
 		}
 		return err == nil
-	}},
+	}, false},
 	{"DEFAULT_POOLS", "", "subnets such as 10.200.0.0/16:24,fd00:200::/48:64", "where networks without --subnet get theirs: of each subnet the " +
 		"next /24 or /64 that is free", func(c *config, v string) bool {
 		_, err := ipamdrv.ParseDefaultPools(v)
 		c.defaultPools = v
 		return err == nil
-	}},
+	}, false},
 	{"REQUIRE_MAC", "false", "true or false", "true: the engine passes the MAC of each device to the IPAM driver, for sticky addresses by MAC. It " +
 		"then generates a MAC for every device without --mac-address and sets it, on physical devices too", func(c *config, v string) bool {
 		c.requireMAC = v == "true"
 		return c.requireMAC || v == "false"
-	}},
+	}, false},
 	{"DHCP", "false", "true or false", "true: pools can have the option dhcp. The plugin then keeps a second capability, CAP_NET_BIND_SERVICE, " +
 		"because DHCP servers answer to UDP port 67", func(c *config, v string) bool {
 		c.dhcp = v == "true"
 		return c.dhcp || v == "false"
-	}},
+	}, false},
 }
 
 // configFrom reads all settings, each from its flag if that was given and otherwise from its variable; an empty value counts as unset.
-// The error names all bad values.
+// The error names all bad values. With an error the settings with bad values have their defaults.
 func configFrom(flags map[string]string, getenv func(name string) string) (config, error) {
 	var c config
 	var bad []error
@@ -112,13 +116,19 @@ func configFrom(flags map[string]string, getenv func(name string) string) (confi
 		if value == "" {
 			value = s.byDefault
 		}
-		if !s.set(&c, value) {
-			err := fmt.Errorf("%s=%q: must be %s", from, withoutPassword(value), s.allowed)
-			if c.refusal != nil {
-				err, c.refusal = fmt.Errorf("%s=%q: %w", from, withoutPassword(value), c.refusal), nil
-			}
-			bad = append(bad, err)
+		if s.set(&c, value) {
+			continue
 		}
+		err := fmt.Errorf("%s=%q: must be %s", from, withoutPassword(value), s.allowed)
+		if c.refusal != nil {
+			err, c.refusal = fmt.Errorf("%s=%q: %w", from, withoutPassword(value), c.refusal), nil
+		}
+		s.set(&c, s.byDefault)
+		if _, flag := flags[s.name]; s.harmless && !flag {
+			c.ignored = errors.Join(c.ignored, err)
+			continue
+		}
+		bad = append(bad, err)
 	}
 	return c, errors.Join(bad...)
 }

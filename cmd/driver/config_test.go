@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -48,8 +49,6 @@ func TestConfigValues(t *testing.T) {
 func TestConfigRefusals(t *testing.T) {
 	long := "/" + strings.Repeat("x", 107)
 	for _, c := range []struct{ pair, want string }{
-		{"LOG_LEVEL=loud", `environment: LOG_LEVEL="loud": must be debug, info, warn or error`},
-		{"LOG_LEVEL=fatal", `environment: LOG_LEVEL="fatal": must be debug, info, warn or error`},
 		{"STATE_DIR=data", `environment: STATE_DIR="data": must be an absolute path`},
 		{"SOCKET=p.sock", `environment: SOCKET="p.sock": must be an absolute path of at most 107 bytes`},
 		{"SOCKET=" + long, `environment: SOCKET="` + long + `": must be an absolute path of at most 107 bytes`},
@@ -66,8 +65,22 @@ func TestConfigRefusals(t *testing.T) {
 			t.Errorf("%s:\ngot  %v\nwant %s", c.pair, err, c.want)
 		}
 	}
-	_, err := configFrom(nil, env("LOG_LEVEL=loud", "STATE_DIR=data"))
-	if err == nil || !strings.Contains(err.Error(), "LOG_LEVEL") || !strings.Contains(err.Error(), "STATE_DIR") {
+	_, err := configFrom(nil, env("HANDLER_TIMEOUT=1h", "STATE_DIR=data"))
+	if err == nil || !strings.Contains(err.Error(), "HANDLER_TIMEOUT") || !strings.Contains(err.Error(), "STATE_DIR") {
 		t.Errorf("two bad variables: got %v, want both named", err)
+	}
+}
+
+// TestHarmlessSettings: a bad log level in the environment has its default, and is reported; a bad flag is refused.
+func TestHarmlessSettings(t *testing.T) {
+	for _, level := range []string{"loud", "fatal", "Debug "} {
+		c, err := configFrom(nil, env("LOG_LEVEL="+level))
+		want := fmt.Sprintf("environment: LOG_LEVEL=%q: must be debug, info, warn or error", level)
+		if err != nil || c.logLevel != zapcore.InfoLevel || c.ignored == nil || c.ignored.Error() != want {
+			t.Errorf("LOG_LEVEL=%s: level %v, ignored %v, %v", level, c.logLevel, c.ignored, err)
+		}
+		if _, err := configFrom(map[string]string{"LOG_LEVEL": level}, env()); err == nil {
+			t.Errorf("the flag --log-level %s is not refused", level)
+		}
 	}
 }

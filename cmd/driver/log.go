@@ -11,7 +11,7 @@ import (
 
 // newLogger writes one JSON object per line to w. In the plugin w is stdout, which the engine logs at level info; it logs a plugin's
 // stderr at level error.
-func newLogger(w io.Writer, level zapcore.Level) *zap.Logger {
+func newLogger(w io.Writer, level zapcore.LevelEnabler) *zap.Logger {
 	enc := zap.NewProductionEncoderConfig()
 	enc.EncodeTime = zapcore.TimeEncoderOfLayout("2006-01-02T15:04:05.000Z07:00")
 	enc.EncodeDuration = func(d time.Duration, a zapcore.PrimitiveArrayEncoder) {

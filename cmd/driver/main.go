@@ -9,7 +9,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/mellanox/passthrough/hw"
 	"go.uber.org/zap"
 )
 
@@ -34,10 +33,10 @@ func command(args []string) error {
 	}
 	cfg, err := configFrom(flags, os.Getenv)
 	switch {
+	case len(args) == 0 && (err == nil || len(flags) == 0):
+		return serve(cfg, err)
 	case err != nil:
 		return err
-	case len(args) == 0:
-		return serve(cfg)
 	}
 	ctx, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer ignore()
@@ -73,12 +72,14 @@ var commands = []struct {
 	{"renew", 0, false, "renew", "make this machine, which has a copy of another node's disk, a node of its own", renewCommand},
 }
 
-// serve listens, opens everything, and answers the engine until SIGTERM or SIGINT.
-func serve(cfg config) error {
+// serve listens, opens everything, and answers the engine until SIGTERM or SIGINT. If settings are refused, it opens nothing, and says why to
+// every call: an engine says no more of a plugin that has ended than that its socket is not there.
+func serve(cfg config, refused error) error {
 	if err := dropPrivileges(cfg.capabilitySet()); err != nil {
 		return err
 	}
-	log := newLogger(os.Stdout, cfg.logLevel)
+	level := zap.NewAtomicLevelAt(cfg.logLevel)
+	log := newLogger(os.Stdout, level)
 	stopped, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer ignore()
 
@@ -89,9 +90,13 @@ func serve(cfg config) error {
 	}
 	log.Info("listening", zap.String("version", version), zap.String("socket", cfg.socket),
 		zap.String("state_dir", cfg.stateDir))
+	if cfg.ignored != nil {
+		log.Warn("setting ignored; it has its default", zap.NamedError("err", cfg.ignored))
+	}
 
 	limits := limitsFor(cfg.handlerTimeout)
-	drivers := open(cfg, hw.Config{}, log)
+	drivers := openOrRefuse(cfg, refused, log)
+	drivers.logLevel = level
 	err = newServer(routes(drivers), limits, log).serve(stopped, socket)
 	drivers.close(limits.closing)
 	log.Info("stopped; containers keep their devices")

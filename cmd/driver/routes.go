@@ -2,7 +2,10 @@ package main
 
 import (
 	"context"
+	"net/http"
 	"runtime"
+
+	"go.uber.org/zap/zapcore"
 
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv"
@@ -54,6 +57,7 @@ func routes(d *drivers) []route {
 		{admin.StatusCall, handleBare(withVersion(net.Status)), quiet},
 		{admin.PoolsCall, handleBare(func(ctx context.Context, _ *struct{}) (*admin.Pools, error) { return ipam.Pools(ctx) }), quiet},
 		{admin.LeasesCall, handle(ipam.Leases), quiet},
+		{admin.LogLevelCall, handle(d.setLogLevel), stateless},
 		{"Passthrough.Counters", handleBare(net.Counters), quiet},
 		{"Passthrough.Usage", handleBare(usage), quiet | stateless},
 
@@ -92,6 +96,18 @@ func withVersion(status func(context.Context) (*admin.Status, error)) func(conte
 		}
 		return s, err
 	}
+}
+
+// setLogLevel changes what is logged until the process ends, and answers what is logged then.
+func (d *drivers) setLogLevel(_ context.Context, r *admin.LogLevel) (*admin.LogLevel, error) {
+	if r.Level != "" {
+		level, err := zapcore.ParseLevel(r.Level)
+		if err != nil || level > zapcore.ErrorLevel {
+			return nil, refuse(http.StatusBadRequest, "log level %.64q: must be debug, info, warn or error", r.Level)
+		}
+		d.logLevel.SetLevel(level)
+	}
+	return &admin.LogLevel{Level: d.logLevel.Level().String()}, nil
 }
 
 // usageResponse says how much of the machine the process uses, beside what /proc says.

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,6 +37,7 @@ type drivers struct {
 	err     error // not nil if the drivers could not be made; then both are nil
 
 	capabilities ipamdrv.Capabilities
+	logLevel     zap.AtomicLevel
 
 	stop   context.CancelFunc
 	closed chan struct{} // closed when the stores are
@@ -68,6 +70,25 @@ func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
 		}
 		<-ctx.Done()
 	}()
+	return d
+}
+
+// openOrRefuse opens the drivers if all settings are good.
+func openOrRefuse(cfg config, refused error, log *zap.Logger) *drivers {
+	if refused == nil {
+		return open(cfg, hw.Config{}, log)
+	}
+	d := refusing(refused)
+	log.Error("drivers not opened; every call will say so", zap.NamedError("err", d.err))
+	return d
+}
+
+// refusing returns drivers that cannot be made because of settings with bad values.
+func refusing(settings error) *drivers {
+	d := &drivers{stop: func() {}, closed: make(chan struct{}),
+		err: fmt.Errorf("the plugin has a setting that it cannot use: %s; correct it with docker plugin disable -f, set and enable",
+			strings.ReplaceAll(settings.Error(), "\n", "; "))}
+	close(d.closed)
 	return d
 }
 

@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/mellanox/passthrough/internal/admin"
 )
 
 // version is the version of the build; the linker sets it.
@@ -37,8 +39,30 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&c.engineSocket, "engine", "/var/run/docker.sock", "socket of the Docker Engine")
 	flags.StringVarP(&c.format, "format", "f", "table", "table, json, or a Go template for each line, such as '{{.MAC}}'")
 	root.AddCommand(c.statusCommand(), c.nicsCommand(), c.vfsCommand(), c.poolsCommand(), c.leasesCommand(), c.whoCommand(),
-		c.explainCommand(), c.doctorCommand(), c.versionCommand())
+		c.explainCommand(), c.doctorCommand(), c.logLevelCommand(), c.versionCommand())
 	return root
+}
+
+// logLevelCommand prints or changes the log level of the plugin.
+func (c *ctl) logLevelCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "loglevel [debug|info|warn|error]", Short: "Print or change what the plugin logs, until it is restarted", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			v, err := c.view(cmd)
+			if err != nil {
+				return err
+			}
+			var level admin.LogLevel
+			if len(args) > 0 {
+				level.Level = args[0]
+			}
+			if err := v.plugin.Call(cmd.Context(), admin.LogLevelCall, level, &level); err != nil {
+				return err
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), level.Level)
+			return err
+		},
+	}
 }
 
 // versionCommand prints the versions of this program and of the plugin.

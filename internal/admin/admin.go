@@ -1,5 +1,5 @@
 // Package admin has what the plugin tells an operator: the calls beside those of the engine, their answers, and their client. The calls read
-// the ledger and change nothing. What a NIC has is not among the answers: an operator's tool reads it from the kernel as the plugin does.
+// the ledger and change nothing in it. What a NIC has is not among the answers: an operator's tool reads it from the kernel as the plugin does.
 package admin
 
 import "time"
@@ -9,7 +9,15 @@ const (
 	StatusCall = "Passthrough.Status" // answers [Status]
 	PoolsCall  = "Passthrough.Pools"  // answers [Pools]
 	LeasesCall = "Passthrough.Leases" // takes [LeasesRequest], answers [Leases]
+
+	// LogLevelCall takes and answers [LogLevel]. It is the only call that changes something: what is logged until the plugin is restarted.
+	LogLevelCall = "Passthrough.LogLevel"
 )
+
+// LogLevel is debug, info, warn or error; in a request, "" leaves it as it is.
+type LogLevel struct {
+	Level string `json:"level"`
+}
 
 // Status is what the network driver has recorded.
 type Status struct {

@@ -64,6 +64,10 @@ func TestPassthroughctl(t *testing.T) {
 	WantLine(t, out, "ok", "plugin", "answers at")
 	WantLine(t, out, "ok", "state", "1 networks, 2 devices in use, 1 pools, nothing is wrong")
 
+	if was, now := ctl(t, "loglevel"), ctl(t, "loglevel", "debug"); was != "info" || now != "debug" || ctl(t, "loglevel", was) != was {
+		t.Errorf("log level %s, then %s", was, now)
+	}
+
 	Docker(t, "rm", "-f", "web1")
 	Within(t, 10*time.Second, func() string {
 		if out := ctl(t, "status"); !strings.Contains(out, " web2") || strings.Contains(out, "web1") {
