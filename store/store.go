@@ -99,6 +99,8 @@ var (
 	ErrNewer = errors.New("ledger was written by a newer version")
 	// ErrClosed: the store is closed. It comes with ErrUnavailable.
 	ErrClosed = errors.New("the ledger is closed")
+	// ErrNoSpace: the store refuses all writes but deletes. It comes with ErrUnavailable.
+	ErrNoSpace = errors.New("ledger out of space")
 )
 
 // maxKey is the length of the longest key in bytes.

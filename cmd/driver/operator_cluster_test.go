@@ -210,6 +210,9 @@ func TestNoSpace(t *testing.T) {
 	if !ok {
 		t.Fatal("no address")
 	}
+	named := n.until("IpamDriver.RequestAddress",
+		fmt.Sprintf(`{"PoolID":%q,"Options":{"com.docker.network.endpoint.name":"web"}}`, n.pool))["Address"]
+	named, _, _ = strings.Cut(named, "/")
 	if _, ok := rich.ask(); !ok { // a pool that is used has prefetched addresses
 		t.Fatal("no address")
 	}
@@ -222,8 +225,10 @@ func TestNoSpace(t *testing.T) {
 	if got, ok := rich.ask(); !ok {
 		t.Errorf("request of a prefetched address: %s", got)
 	}
-	n.release(addr)
-	wantLease(t, c, addr, false)
+	for _, addr := range []string{addr, named} {
+		n.release(addr)
+		wantLease(t, c, addr, false)
+	}
 	wantNodes(t, c, "NOSPACE")
 	c.MakeSpace()
 	wantNodes(t, c, "ok")

@@ -1,7 +1,10 @@
 package pool_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -165,4 +168,36 @@ func TestFullErrorCounts(t *testing.T) {
 		f.refuses(pool.Any, "", pool.ErrFull, "all 2 addresses of ip-range 10.99.0.64/31 are in use; "+
 			"remove a container, or create the network with a larger --ip-range")
 	})
+}
+
+// fullStore refuses all writes but deletes.
+type fullStore struct{ *store.Memory }
+
+func (s fullStore) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	for _, op := range then {
+		if op.Value != nil {
+			return store.Result{}, fmt.Errorf("%w: %w", store.ErrUnavailable, store.ErrNoSpace)
+		}
+	}
+	return s.Memory.Txn(ctx, conds, then)
+}
+
+// TestReleaseWithoutSpace: a store that is out of space still deletes. So an address is released there, although it cannot be kept for its
+// container, unless the user asked for that.
+func TestReleaseWithoutSpace(t *testing.T) {
+	for option, released := range map[string]bool{"reuse=last": true, "sticky=24h": false, "quarantine=1m": false} {
+		withPool(t, "10.99.0.0/24", "", []string{option}, func(f *fixture) {
+			f.gives(pool.Any, "", "web", "10.99.0.2/24")
+			full := pool.New(f.h.ID, pool.Ledger{Store: fullStore{f.store}}, nil)
+			got, err := full.Release(f.Context(), netip.MustParseAddr("10.99.0.2"), pool.Released{At: time.Now()})
+			if got != released || (err == nil) != released || err != nil && !errors.Is(err, store.ErrNoSpace) {
+				t.Errorf("%s: released %v, %v", option, got, err)
+			}
+			if left := len(f.leases()); left > 0 == released {
+				t.Errorf("%s: %d records are left", option, left)
+			}
+			f.restart()
+			f.must(f.p.Load(f.Context()))
+		})
+	}
 }

@@ -183,6 +183,9 @@ func (p *Pool) releaseOnce(ctx context.Context, a netip.Addr, which Released) (r
 		next = s.afterRelease(lease, which)
 	}
 	err = p.replaceLease(ctx, a, kv, next)
+	if errors.Is(err, store.ErrNoSpace) && next != nil && next.Kind == Cooldown && s.config.Quarantine == 0 && s.config.StickyByDefault {
+		err = p.replaceLease(ctx, a, kv, nil) // the user did not ask for the cooldown
+	}
 	return err == nil, err
 }
 

@@ -30,13 +30,16 @@ func (e *callError) Error() string {
 	return text
 }
 
-// Unwrap returns the sentinel and the cause.
+// Unwrap returns the sentinels and the cause.
 func (e *callError) Unwrap() []error {
 	var errs []error
 	for _, err := range []error{e.kind, e.cause} {
 		if err != nil {
 			errs = append(errs, err)
 		}
+	}
+	if errors.Is(e.cause, rpctypes.ErrNoSpace) {
+		errs = append(errs, store.ErrNoSpace)
 	}
 	return errs
 }

@@ -418,6 +418,9 @@ func TestEtcdNoSpace(t *testing.T) {
 	_, err := s.Txn(within(t, 5*time.Second), nil, []store.Op{store.Put("c", nil)})
 	wantText(t, c, err, store.ErrUnavailable, "ledger in etcd E0: write: mvcc: database space exceeded; compact and defragment etcd or "+
 		"raise its quota, then disarm its alarm")
+	if !errors.Is(err, store.ErrNoSpace) {
+		t.Errorf("%v, want ErrNoSpace", err)
+	}
 	for i, s := range []store.Store{s, openCluster(t, c)} {
 		kv := records[i]
 		if r, err := s.Txn(within(t, 5*time.Second), []store.Cond{store.Unchanged(kv)}, []store.Op{store.Del(kv.Key)}); err != nil || !r.OK {
