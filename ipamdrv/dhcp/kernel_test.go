@@ -248,6 +248,25 @@ func TestReservation(t *testing.T) {
 	}
 }
 
+// TestReservationByMAC: the server knows a container by the MAC that its user gave, as an engine tells it with the setting REQUIRE_MAC.
+func TestReservationByMAC(t *testing.T) {
+	dhcptest.New(t).Dnsmasq("--no-ping", "--dhcp-host=02:81:11:00:00:05,10.8.0.88")
+	c := newClient(t)
+	if _, err := c.request(dhcptest.Subnet); err != nil {
+		t.Fatal(err)
+	}
+	for _, options := range []map[string]string{
+		{"com.docker.network.endpoint.macaddress": "02:81:11:00:00:05"},
+		{"com.docker.network.endpoint.macaddress": "02:81:11:00:00:05", "com.docker.network.endpoint.name": "web"},
+	} {
+		r, err := c.d.RequestAddress(t.Context(), &ipam.RequestAddressRequest{PoolID: c.pool, Options: options})
+		if err != nil || r.Address != "10.8.0.88/24" {
+			t.Fatalf("with %v: %+v, %v", options, r, err)
+		}
+		c.release(netip.MustParseAddr("10.8.0.88"))
+	}
+}
+
 // TestCreateRefused: what is wrong is said when the network is created.
 func TestCreateRefused(t *testing.T) {
 	dhcptest.New(t).Dnsmasq()

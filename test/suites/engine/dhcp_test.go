@@ -57,7 +57,10 @@ func TestDHCP(t *testing.T) {
 		}
 	})
 	dhcpServer(t, "enp1s0")
-	t.Cleanup(func() { _, _ = Try("docker", "network", "rm", "office") })
+	native := []string{"network", "create", "-d", "macvlan", "-o", "parent=enp1s0", "--ipam-driver", Plugin, "--subnet", "10.8.0.0/24",
+		"--ipam-opt", "dhcp=yes", "--ipam-opt", "netdevice=enp1s0", "native"}
+	Refused(t, "give the plugin the setting DHCP=true, which keeps the capability CAP_NET_BIND_SERVICE", native...)
+	t.Cleanup(func() { _, _ = Try("docker", "network", "rm", "office", "native") })
 	for _, line := range docs.Commands(t, "../../../docs/dhcp.md", "A network") {
 		if strings.HasPrefix(line, "docker network create") {
 			wrong := strings.ReplaceAll(strings.ReplaceAll(line, "passthrough:latest", Plugin), "--subnet=10.8.0.0/24", "")
@@ -102,4 +105,12 @@ func TestDHCP(t *testing.T) {
 	}
 	Docker(t, "restart", "-t1", "c3")
 	Reaches(t, "c3", "10.8.0.1", 5*time.Second)
+
+	Docker(t, "rm", "-f", "c2")
+	Docker(t, native...)
+	Container(t, "c4", "--net", "native")
+	if got := Address(t, "c4", "native"); got != second {
+		t.Errorf("c4, on a network of Docker's own macvlan driver, has %s; c2 had %s", got, second)
+	}
+	Reaches(t, "c4", "10.8.0.1", 5*time.Second)
 }
