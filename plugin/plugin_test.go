@@ -179,9 +179,9 @@ func TestBundle(t *testing.T) {
 }
 
 func TestBundleRefusals(t *testing.T) {
-	bundle, out, err := build(t, make([]byte, 20<<20), "v1")
-	if err == nil || !strings.HasSuffix(out, "at most 20 MiB are allowed\n") {
-		t.Errorf("a bundle of more than 20 MiB: %v, %q", err, out)
+	bundle, out, err := build(t, make([]byte, 22<<20), "v1")
+	if err == nil || !strings.HasSuffix(out, "at most 22 MiB are allowed\n") {
+		t.Errorf("a bundle of more than 22 MiB: %v, %q", err, out)
 	}
 	if _, err := os.Stat(bundle); !os.IsNotExist(err) {
 		t.Errorf("a refused bundle is there: %v", err)
