@@ -223,3 +223,25 @@ func TestHostAccessAfterReboot(t *testing.T) {
 		}
 	}
 }
+
+// TestHostAccessAfterRebootOfDownDevice: a device that is down after a reboot is brought up for a container only, not before.
+func TestHostAccessAfterRebootOfDownDevice(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		hardware := func(m *machine) {
+			pf := ens2()
+			pf.Up = false
+			m.kernel.AddPF(pf)
+		}
+		hardware(m)
+		m.must(m.createHosted("n", "netdevice=ens2", "mode=macvlan", "vlan=100"))
+		m.reboot(hardware)
+		before := m.kernel.String()
+		m.settled()
+		m.wantHost(before)
+		m.mustRun("a", "n")
+		if shim := m.hostLines("pt-n"); !strings.Contains(shim, routeTo("a")) {
+			t.Errorf("with a container:\n%s", shim)
+		}
+	})
+}

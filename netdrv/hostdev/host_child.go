@@ -105,12 +105,18 @@ func (x *HostChildren) get(ctx context.Context, nid string) (r ledger.Rev[hostRe
 	return r, err == nil, err
 }
 
+// parent finds the device that a child is on.
+func (x *HostChildren) parent(r hostRecord) (hw.Netdev, error) {
+	n, err := x.Host.Find(r.Child.Parent)
+	if err != nil && !r.Child.Parent.IsPCI() { // it was created again since
+		n, err = x.Host.Netdev(r.ParentName)
+	}
+	return n, err
+}
+
 // ensureLocked creates or completes a child. One that was to be another is removed before.
 func (x *HostChildren) ensureLocked(ctx context.Context, want hostRecord) error {
-	parent, err := x.Host.Find(want.Child.Parent)
-	if err != nil && !want.Child.Parent.IsPCI() { // it was created again since
-		parent, err = x.Host.Netdev(want.ParentName)
-	}
+	parent, err := x.parent(want)
 	if err != nil {
 		return err
 	}
@@ -261,6 +267,10 @@ func (x *HostChildren) repair(ctx context.Context, rec hostRecord) error {
 		return err
 	}
 	defer unlock()
+	parent, err := x.parent(rec)
+	if err != nil || !parent.Up { // one that is down is brought up for a container only
+		return err
+	}
 	rec.Done = false
 	return x.ensureLocked(ctx, rec)
 }

@@ -197,13 +197,14 @@ func (v *VLANs) Repair(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// repair repairs one VLAN device, if its parent is there. One that a call is at work on is left to it.
+// repair repairs one VLAN device, if its parent is there and up: one that is down is brought up for a container only. A device that a call
+// is at work on is left to it.
 func (v *VLANs) repair(ctx context.Context, rec vlanRecord) error {
 	parent, err := v.Host.Find(rec.Parent)
 	if err != nil && !rec.Parent.IsPCI() {
 		parent, err = v.Host.Netdev(rec.ParentName)
 	}
-	if err != nil || hw.VLANDeviceID(parent, rec.VLAN) != rec.Device {
+	if err != nil || !parent.Up || hw.VLANDeviceID(parent, rec.VLAN) != rec.Device {
 		return err
 	}
 	unlock, ok := v.Locks.TryLock(vlanKey(rec.Device))
@@ -211,9 +212,6 @@ func (v *VLANs) repair(ctx context.Context, rec vlanRecord) error {
 		return nil
 	}
 	defer unlock()
-	if err := v.Pool.CheckUp(ctx, parent); err != nil {
-		return err
-	}
 	_, err = v.ensureLocked(ctx, parent, rec.VLAN)
 	return err
 }

@@ -85,6 +85,10 @@ func TestHostAccess(t *testing.T) {
 		}
 	}
 	both("at first", "c1", "c2")
+	const kept = "cd /proc/sys/net/ipv4/conf/pt-*; cat arp_ignore arp_announce forwarding | tr '\n' ' '"
+	if got := Sh(t, kept); strings.TrimSpace(got) != "1 2 0" {
+		t.Errorf("arp_ignore, arp_announce and forwarding are %s", got)
+	}
 	if ra := Sh(t, "cat /proc/sys/net/ipv6/conf/pt-*/accept_ra 2>/dev/null || echo 0; ip -6 -br addr show | grep ^pt- || true"); ra != "0" {
 		t.Errorf("a container can configure the host by router advertisements: %s", ra)
 	}
