@@ -83,11 +83,23 @@ func (s Selector) Select() (Candidate, error) {
 		}
 		why, soon = append(why, reason), soon || freeSoon
 	}
-	slices.Sort(why)
+	text := shortened(why)
 	for _, err := range s.Missing {
-		why = append(why, err.Error())
+		text = append(text, err.Error())
 	}
-	return Candidate{}, &BusyError{fmt.Sprintf("%s: %s: %s", s.pfNames(), s.scope(len(all)), strings.Join(why, "; ")), soon, s.quarantined(all)}
+	return Candidate{}, &BusyError{fmt.Sprintf("%s: %s: %s", s.pfNames(), s.scope(len(all)), strings.Join(text, "; ")), soon, s.quarantined(all)}
+}
+
+// listedMax is how many reasons an error has: a NIC may have 128 VFs, and the error is one line of docker run's output.
+const listedMax = 8
+
+// shortened sorts reasons, and replaces those that are too many by their number.
+func shortened(why []string) []string {
+	slices.Sort(why)
+	if more := len(why) - listedMax; more > 0 {
+		return append(why[:listedMax], fmt.Sprintf("and %d more, see passthroughctl vfs", more))
+	}
+	return why
 }
 
 // quarantined returns the candidate that is quarantined for the longest time, "" if none is.

@@ -3,6 +3,7 @@ package vfpool_test
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/mellanox/passthrough/hw"
@@ -95,5 +96,19 @@ func TestSelect(t *testing.T) {
 				t.Errorf("error is\n  %v (%T)\nwant\n  %s (soon %t)", err, err, c.err, c.soon)
 			}
 		})
+	}
+}
+
+// TestManyVFsInUse: the error about a NIC with many VFs has some of the reasons, and says how many there are.
+func TestManyVFsInUse(t *testing.T) {
+	big := vfpool.PF{PF: hw.PF{Netdev: hw.Netdev{ID: "0000:01:00.0", Link: hw.Link{Name: "p0"}}}}
+	for i := range 128 {
+		big.VFs = append(big.VFs, hw.VF{PF: "p0", Index: i, PCI: fmt.Sprintf("0000:01:%02x.%d", 16+i/8, i%8)})
+	}
+	s := vfpool.Selector{PFs: []vfpool.PF{big}, InUse: func(hw.VF) (string, error) { return "has an address", nil }, Missing: []error{errors.New("p1 is gone")}}
+	_, err := s.Select()
+	if text := fmt.Sprint(err); len(text) > 500 || strings.Count(text, "has an address") != 8 ||
+		!strings.HasSuffix(text, "; and 120 more, see passthroughctl vfs; p1 is gone") {
+		t.Errorf("error of %d bytes: %s", len(text), text)
 	}
 }
