@@ -108,4 +108,10 @@ func TestSwarmCountsVFs(t *testing.T) {
 	tasks("running running pending ")
 	Docker(t, "service", "scale", "--detach", "wants=2")
 	tasks("running running ")
+	Docker(t, "service", "update", "--detach", "--generic-resource-add", "vf=2", "wants")
+	tasks("running pending ")
+	node := Docker(t, "node", "inspect", "-f", "{{.Status.State}} {{json .Description.Resources.GenericResources}}", "self")
+	if node != `ready [{"DiscreteResourceSpec":{"Kind":"vf","Value":2}}]` {
+		t.Errorf("the swarm says of the node %s", node)
+	}
 }

@@ -40,8 +40,8 @@ func count(t *testing.T) {
 		n.sh(t, "engine restart")
 	}
 	Within(t, 2*time.Minute, func() string {
-		out, err := one.try("docker node inspect -f '{{.Status.State}} {{.Description.Resources.GenericResources}}' node1 node2")
-		if err != nil || strings.Count(out, "ready ") != 2 || strings.Count(out, "vf 7") != 2 {
+		out, err := one.try("docker node inspect -f '{{.Status.State}} {{json .Description.Resources.GenericResources}}' node1 node2")
+		if err != nil || strings.Count(out, "ready ") != 2 || strings.Count(out, `"Kind":"vf","Value":7`) != 2 {
 			return fmt.Sprintf("the nodes are %s, %v", out, err)
 		}
 		return ""
@@ -57,7 +57,7 @@ func count(t *testing.T) {
 		})
 	}
 	states("counted", "Running ", 3)
-	one.sh(t, "docker service update --detach --generic-resource-rm vf --generic-resource-add vf=4 counted")
+	one.sh(t, "docker service update --detach --generic-resource-add vf=4 counted")
 	states("counted", "Running ", 2)
 	states("counted", "insufficient resources on 2 nodes", 1)
 }
