@@ -64,9 +64,14 @@ func (c *Client) Discover(ctx context.Context, s Segment, who Identity) (Offer, 
 	if err != nil {
 		return Offer{}, err
 	}
-	bits, _ := offer.SubnetMask().Size()
+	return newOffer(offer)
+}
+
+// newOffer reads an offer.
+func newOffer(offer *dhcpv4.DHCPv4) (Offer, error) {
+	bits, _ := offer.SubnetMask().Size() // 0 for none, and for one that is no prefix
 	a := addrOf(offer.YourIPAddr)
-	if offer.SubnetMask() == nil || bits == 0 || !a.IsValid() {
+	if bits == 0 || !a.IsValid() {
 		return Offer{}, fmt.Errorf("the offer of DHCP server %s has no address or no subnet mask", addrOf(offer.ServerIdentifier()))
 	}
 	o := Offer{Server: addrOf(offer.ServerIdentifier()), Addr: netip.PrefixFrom(a, bits)}

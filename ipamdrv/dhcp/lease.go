@@ -104,7 +104,7 @@ func newLease(ack *dhcpv4.DHCPv4, who Identity, at time.Time) (netip.Addr, Lease
 	if duration == infinite {
 		return a, l, nil
 	}
-	rebind := ack.IPAddressRebindingTime(duration * 7 / 8)
+	rebind := ack.IPAddressRebindingTime(duration / 8 * 7)
 	rebind = min(rebind, duration)
 	renew := min(ack.IPAddressRenewalTime(duration/2), rebind)
 	at = at.UTC()

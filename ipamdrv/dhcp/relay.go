@@ -129,8 +129,8 @@ func (r *relay) read() {
 		if err != nil {
 			continue // such as ECONNREFUSED of an ICMP answer: the exchange ends by its own bound
 		}
-		answer, err := dhcpv4.FromBytes(buf[:n])
-		if err != nil || answer.OpCode != dhcpv4.OpcodeBootReply {
+		answer := parse(buf[:n])
+		if answer == nil {
 			continue
 		}
 		r.mu.Lock()
@@ -141,6 +141,21 @@ func (r *relay) read() {
 		default:
 		}
 	}
+}
+
+// parse reads an answer; nil if it is none. Any machine of the segment can send one, and this is no goroutine of a request, whose panics the
+// server survives.
+func parse(data []byte) (answer *dhcpv4.DHCPv4) {
+	defer func() {
+		if recover() != nil {
+			answer = nil
+		}
+	}()
+	answer, err := dhcpv4.FromBytes(data)
+	if err != nil || answer.OpCode != dhcpv4.OpcodeBootReply {
+		return nil
+	}
+	return answer
 }
 
 // send sends a message once.

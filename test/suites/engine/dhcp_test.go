@@ -71,9 +71,6 @@ func TestDHCP(t *testing.T) {
 		}
 		Sh(t, strings.ReplaceAll(line, "passthrough:latest", Plugin))
 	}
-	if got := Docker(t, "network", "inspect", "-f", "{{json .IPAM.Config}}", "office"); got != `[{"Subnet":"10.8.0.0/24","Gateway":"10.8.0.1"}]` {
-		t.Errorf("the network has %s", got)
-	}
 	Container(t, "c1", "--net", "office")
 	Container(t, "c2", "--net", "office")
 	first, second := Address(t, "c1", "office"), Address(t, "c2", "office")
