@@ -89,14 +89,15 @@ func FuzzContainerOptions(f *testing.F) {
 // FuzzLedger: the driver survives any text in a record. It neither overwrites nor acts on one that it cannot read, and works as before when
 // the record is repaired.
 func FuzzLedger(f *testing.F) {
-	keys := []string{"net/n", "ep/n/web-endpoint-0123456789", "dev/0000:01:10.0", "pf/0000:01:00.0", "sticky/n/" + stickyKey}
+	keys := []string{"net/n", "ep/n/web-endpoint-0123456789", "dev/0000:01:10.0", "pf/0000:01:00.0", "sticky/n/" + stickyKey,
+		"vlan/made-vlan-100-0000:01:00.0", "host/n"}
 	f.Fuzz(func(t *testing.T, which uint8, value []byte) {
 		story(t, func(m *machine) {
 			pf := quickPF()
 			pf.VFs = 0 // so that the plugin creates them, and records that
 			m.kernel.AddPF(pf)
 			before := m.kernel.String()
-			m.mustCreate("n", "netdevice=ens1f0", "vlan=100")
+			m.must(m.createHosted("n", "netdevice=ens1f0", "vlan=100"))
 			m.mustRun("web", "n", "02:00:00:00:00:42")
 			good := m.ledgerRecords()
 			m.put(stored{keys[int(which)%len(keys)], json.RawMessage(value)})

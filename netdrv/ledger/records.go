@@ -58,12 +58,15 @@ func (n Network) Has(id hw.ID) bool {
 	return slices.ContainsFunc(n.Devices, func(d Device) bool { return d.ID == id })
 }
 
-// HostParent returns the device that the host's child is on.
+// HostParent returns the device that the host's child is on; the zero Device if the record names none.
 func (n Network) HostParent() Device {
-	if n.HostDevice != nil {
+	switch {
+	case n.HostDevice != nil:
 		return *n.HostDevice
+	case len(n.Devices) > 0:
+		return n.Devices[0]
 	}
-	return n.Devices[0]
+	return Device{}
 }
 
 // Endpoint is the record of a container's attachment to a network.
