@@ -4,7 +4,7 @@
 //	GwAllocCheck      options are parsed: a typo is an error before addresses are allocated
 //	CreateNetwork     the devices are found and checked; VFs are created on PFs that have none
 //	CreateEndpoint    a device is claimed, its snapshot stored; then it is set up and verified        claimed -> ready
-//	Join              its name is answered; the engine moves it into the container                    ready -> lent
+//	Join              its name and the routes are answered; the engine moves it into the container    ready -> lent
 //	Leave             nothing: the device is still in the container
 //	DeleteEndpoint    it is awaited, restored from the snapshot and verified                          lent -> freeing -> free
 //	DeleteNetwork     VFs and VLAN devices that the plugin created are removed with the last network of their PF or device

@@ -90,13 +90,24 @@ func TestIfnameUnknown(t *testing.T) {
 	Sh(t, "ip link set pt0 up")
 	before := Sh(t, "ip -o link | wc -l")
 	Network(t, "bare", "-d", Plugin, "--ipam-driver", "null", "-o", "netdevice=pt0", "-o", "mode=macvlan", "-o", "ifname=fab7")
-	_, err := Try("docker", "run", "--rm", "--network", "bare", "lab", "ip", "link", "show", "fab7")
-	switch takes := takesIfname(t); {
-	case takes != (err == nil):
-		t.Errorf("the engine takes exact names: %v; the container: %v", takes, err)
-	case !takes && !strings.Contains(err.Error(), "ifname-needs-docker-29.8-or-newer-0"):
-		t.Errorf("%v", err)
+	takes := takesIfname(t)
+	check := func(err error) {
+		t.Helper()
+		switch {
+		case takes != (err == nil):
+			t.Errorf("the engine takes exact names: %v; the container: %v", takes, err)
+		case !takes && !strings.Contains(err.Error(), "ifname-needs-docker-29.8-or-newer-0"):
+			t.Errorf("%v", err)
+		}
 	}
+	_, err := Try("docker", "run", "--rm", "--network", "bare", "lab", "ip", "link", "show", "fab7")
+	check(err)
+	Network(t, "other", "-d", "bridge")
+	Docker(t, "run", "-d", "--name", "c1", "--network", "other", "lab", "sleep", "100000")
+	_, err = Try("docker", "network", "connect", "bare", "c1")
+	check(err)
+	Docker(t, "rm", "-f", "c1")
+	Docker(t, "network", "rm", "other")
 	Docker(t, "run", "--rm", "--network", "name=bare,driver-opt=prefix=fab", "lab", "ip", "link", "show", "fab0")
 	Within(t, 10*time.Second, func() string {
 		if now := Sh(t, "ip -o link | wc -l"); now != before {
