@@ -25,3 +25,26 @@ func TestNumbers(t *testing.T) {
 		t.Errorf("stored options: %+v, %v", c, err)
 	}
 }
+
+// TestStickyDefault: an address is kept for its container for an hour, unless the user says otherwise, wants it to be given again at once, or
+// leaves the choice to a DHCP server.
+func TestStickyDefault(t *testing.T) {
+	for _, test := range []struct {
+		options   map[string]string
+		sticky    time.Duration
+		byDefault bool
+	}{
+		{nil, time.Hour, true},
+		{map[string]string{"quarantine": "30s", "reuse": "last"}, time.Hour, true},
+		{map[string]string{"sticky": "1h"}, time.Hour, false},
+		{map[string]string{"sticky": "off"}, 0, false},
+		{map[string]string{"reuse": "immediate"}, 0, false},
+		{map[string]string{"reuse": "immediate", "sticky": "24h"}, 24 * time.Hour, false},
+		{map[string]string{"dhcp": "yes", "netdevice": "eth0"}, 0, false},
+	} {
+		c, err := option.Parse(test.options)
+		if err != nil || c.Sticky != test.sticky || c.StickyByDefault != test.byDefault {
+			t.Errorf("%v: kept for %v, by default: %v, %v", test.options, c.Sticky, c.StickyByDefault, err)
+		}
+	}
+}
