@@ -51,7 +51,7 @@ type ChildSpec struct {
 
 // CreateChild creates a child of a device, which is brought up if it is down, and stays up: without it a child has no
 // carrier. It may be repeated, also after a crash: an existing child with that key is completed.
-func (h *netdevs) CreateChild(ctx context.Context, s ChildSpec) (Netdev, error) {
+func (h *createdLinks) CreateChild(ctx context.Context, s ChildSpec) (Netdev, error) {
 	id := MadeID(s.Key)
 	n, err := h.newChild(ctx, id, s)
 	if errors.Is(err, fs.ErrExist) {
@@ -70,7 +70,7 @@ func (h *netdevs) CreateChild(ctx context.Context, s ChildSpec) (Netdev, error) 
 
 // tryMAC sets a macvlan up for a moment: only then does the kernel refuse a MAC that another link on the device has,
 // which may be disappearing.
-func (h *netdevs) tryMAC(ctx context.Context, n Netdev) error {
+func (h *createdLinks) tryMAC(ctx context.Context, n Netdev) error {
 	var last error
 	err := wait(ctx, namespaceBound, func() (bool, error) {
 		last = h.kernel.SetLink(n.Index, LinkUp, Link{Up: true})
@@ -89,7 +89,7 @@ func (h *netdevs) tryMAC(ctx context.Context, n Netdev) error {
 
 // newChild creates a child; the error matches fs.ErrExist if it exists. In mode passthru the kernel ignores the MAC of
 // the request.
-func (h *netdevs) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error) {
+func (h *createdLinks) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, error) {
 	parent, err := h.Find(s.Parent)
 	if err != nil {
 		return Netdev{}, err
@@ -108,7 +108,7 @@ func (h *netdevs) newChild(ctx context.Context, id ID, s ChildSpec) (Netdev, err
 }
 
 // findCreated returns a link that was created just now, and has no alias yet.
-func (h *netdevs) findCreated(id ID) (Netdev, error) {
+func (h *createdLinks) findCreated(id ID) (Netdev, error) {
 	l, err := h.kernel.LinkNamed(id.createdName())
 	if err != nil {
 		return Netdev{}, &Error{Dev: id.createdName(), Op: "read link", Err: err}
@@ -119,7 +119,7 @@ func (h *netdevs) findCreated(id ID) (Netdev, error) {
 // createWhenFree creates a child, and waits for others that conflict with it and may be disappearing: the kernel
 // removes the links of a namespace some time after its last process (net/core/net_namespace.c, cleanup_net, Linux
 // 6.12).
-func (h *netdevs) createWhenFree(ctx context.Context, l NewLink) error {
+func (h *createdLinks) createWhenFree(ctx context.Context, l NewLink) error {
 	var last error
 	err := wait(ctx, namespaceBound, func() (bool, error) {
 		last = h.kernel.CreateLink(l)
@@ -160,7 +160,7 @@ func explainCreate(s ChildSpec, err error) error {
 // RemoveChild deletes a child. One that is not in the host is gone, or is removed with its namespace (nil); but IPoIB
 // returns to the host when its namespace ends (drivers/infiniband/ulp/ipoib/ipoib_netlink.c, netns_refund, Linux 6.12):
 // the error matches ErrAway until then.
-func (h *netdevs) RemoveChild(id ID, kind string) error {
+func (h *createdLinks) RemoveChild(id ID, kind string) error {
 	if kind == IPoIB {
 		if _, err := h.Find(id); errors.Is(err, ErrAway) {
 			return err
@@ -170,7 +170,7 @@ func (h *netdevs) RemoveChild(id ID, kind string) error {
 }
 
 // removeCreated deletes a link that the plugin created, if it is in the host.
-func (h *netdevs) removeCreated(id ID) error {
+func (h *createdLinks) removeCreated(id ID) error {
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) {
 		return nil
@@ -182,35 +182,6 @@ func (h *netdevs) removeCreated(id ID) error {
 		return &Error{Dev: n.Name, Op: "remove", Err: err}
 	}
 	return nil
-}
-
-// RestoreParent restores what was changed on a device for its child, which is gone: MTU, up-state, alias, and its MAC
-// if the kernel has not (macvlan_port_destroy does, Linux 6.12). Addresses and routes were not changed. A device that
-// is gone counts as restored (nil).
-func (h *netdevs) RestoreParent(id ID, was Snapshot) error {
-	n, err := h.Find(id)
-	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrAway) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	was.Link.Name = n.Name
-	policy := func(a LinkAttr) Policy {
-		if a == LinkMAC { // a bond with fail_over_mac=active takes that of its port
-			return BestEffort
-		}
-		return Required
-	}
-	if err := h.applyLink(id, *was.Link, h.kernel.SetLink, policy); err != nil {
-		return err
-	}
-	if n.Up && !was.Link.Up {
-		if err := h.setUp(n, false); err != nil {
-			return err
-		}
-	}
-	return h.setAlias(n, was.Link.Alias)
 }
 
 // BondSpec describes a bond. It is plain data, which the caller keeps in its ledger.
@@ -225,7 +196,7 @@ type BondSpec struct {
 // CreateBond creates a bond that is up, over ports that are set down for it; the caller has recorded their state. It
 // may be repeated, also after a crash: an existing bond with that key is completed. A bond cannot leave its namespace;
 // a macvlan in mode passthru on it can.
-func (h *netdevs) CreateBond(s BondSpec) (Netdev, error) {
+func (h *createdLinks) CreateBond(s BondSpec) (Netdev, error) {
 	id := MadeID(s.Key)
 	n, err := h.Find(id)
 	if errors.Is(err, ErrAway) {
@@ -252,7 +223,7 @@ func (h *netdevs) CreateBond(s BondSpec) (Netdev, error) {
 // newBond creates a bond without ports. Its first port is its primary one: bonds whose ports are VFs of the same PFs
 // must all use the same PF, because a PF sends a frame for the MAC of one of its VFs to that VF and not to the wire,
 // even if that VF is the backup port of its bond and drops it (seen with igb, Linux 6.12).
-func (h *netdevs) newBond(id ID, s BondSpec) (Netdev, error) {
+func (h *createdLinks) newBond(id ID, s BondSpec) (Netdev, error) {
 	l := NewLink{Name: id.createdName(), Kind: Bond, Mode: s.Mode, MAC: s.MAC, MTU: s.MTU}
 	if len(s.Ports) > 0 {
 		first, err := h.Find(s.Ports[0])
@@ -273,7 +244,7 @@ func (h *netdevs) newBond(id ID, s BondSpec) (Netdev, error) {
 }
 
 // addPort makes a device a port of a bond. The bond accepts only devices that are down, and brings them up itself.
-func (h *netdevs) addPort(port ID, bond Netdev) error {
+func (h *createdLinks) addPort(port ID, bond Netdev) error {
 	n, err := h.Find(port)
 	if err != nil || n.Master == bond.Index {
 		return err
@@ -295,7 +266,7 @@ func (h *netdevs) addPort(port ID, bond Netdev) error {
 
 // RemoveBond deletes a bond, and with it its child, in any namespace. Its ports are down then, with their own MAC and
 // MTU. It succeeds if the bond is gone.
-func (h *netdevs) RemoveBond(id ID) error { return h.removeCreated(id) }
+func (h *createdLinks) RemoveBond(id ID) error { return h.removeCreated(id) }
 
 // vlanPrefix begins the keys of VLAN devices.
 const vlanPrefix = "vlan-"
@@ -347,7 +318,7 @@ func VLANName(parent string, vlan int) string {
 }
 
 // VLANOn returns the VLAN device on a parent, whoever has created it. Its ifindex is 0 if there is none in the host.
-func (h *netdevs) VLANOn(parent Netdev, vlan int) (Netdev, error) {
+func (h *createdLinks) VLANOn(parent Netdev, vlan int) (Netdev, error) {
 	return h.look(VLANName(parent.Name, vlan), func(links []Link) (Netdev, error) {
 		for _, l := range links {
 			if l.isChildOf(parent.Index) && l.Kind == VLANDevice && l.VLAN == vlan {
@@ -359,7 +330,7 @@ func (h *netdevs) VLANOn(parent Netdev, vlan int) (Netdev, error) {
 }
 
 // VLANParent returns the device that a VLAN device is on. The error matches ErrNotFound if that is not in the host.
-func (h *netdevs) VLANParent(n Netdev) (Netdev, error) {
+func (h *createdLinks) VLANParent(n Netdev) (Netdev, error) {
 	return h.look(n.Name, func(links []Link) (Netdev, error) {
 		for _, l := range links {
 			if n.isChildOf(l.Index) {
@@ -373,7 +344,7 @@ func (h *netdevs) VLANParent(n Netdev) (Netdev, error) {
 // CreateVLAN creates the VLAN device of [VLANDeviceID] on a parent and sets it up; the parent is brought up if it is down. The device has
 // a name of its own until it has the alias that says who has created it. CreateVLAN may be repeated, also after a crash: it completes
 // what is there. The error matches fs.ErrExist if another device has the name, or, in another namespace, the VLAN.
-func (h *netdevs) CreateVLAN(ctx context.Context, parent Netdev, vlan int) (Netdev, error) {
+func (h *createdLinks) CreateVLAN(ctx context.Context, parent Netdev, vlan int) (Netdev, error) {
 	id, name := VLANDeviceID(parent, vlan), VLANName(parent.Name, vlan)
 	if !parent.Up {
 		if err := h.open(ctx, parent); err != nil {
@@ -408,7 +379,7 @@ func (h *netdevs) CreateVLAN(ctx context.Context, parent Netdev, vlan int) (Netd
 }
 
 // FollowMTU gives a device that the plugin has created the MTU of its parent.
-func (h *netdevs) FollowMTU(n, parent Netdev) error {
+func (h *createdLinks) FollowMTU(n, parent Netdev) error {
 	if n.MTU == parent.MTU {
 		return nil
 	}
@@ -416,7 +387,7 @@ func (h *netdevs) FollowMTU(n, parent Netdev) error {
 }
 
 // RemoveVLAN deletes a VLAN device that the plugin has created. It succeeds if the device is gone.
-func (h *netdevs) RemoveVLAN(id ID) error { return h.removeCreated(id) }
+func (h *createdLinks) RemoveVLAN(id ID) error { return h.removeCreated(id) }
 
 // hostChildPrefix begins the keys of children of the host.
 const hostChildPrefix = "host-"
@@ -445,7 +416,7 @@ type HostChildSpec struct {
 // CreateHostChild creates a child for the host, with its addresses, and sets it up. It answers ARP for its own addresses only, so that the
 // other addresses of the host stay where they are, forwards no IPv4 packets, and the host learns nothing from router advertisements on it.
 // CreateHostChild may be repeated, also after a crash: it completes what is there.
-func (h *netdevs) CreateHostChild(ctx context.Context, s HostChildSpec) (Netdev, error) {
+func (h *createdLinks) CreateHostChild(ctx context.Context, s HostChildSpec) (Netdev, error) {
 	n, err := h.Find(MadeID(s.Key))
 	if errors.Is(err, ErrAway) {
 		n, err = h.CreateChild(ctx, s.ChildSpec)
@@ -478,7 +449,7 @@ func (h *netdevs) CreateHostChild(ctx context.Context, s HostChildSpec) (Netdev,
 }
 
 // keepApart sets, before a child of the host is up, what keeps the rest of the host's network as it is.
-func (h *netdevs) keepApart(n Netdev, s HostChildSpec) error {
+func (h *createdLinks) keepApart(n Netdev, s HostChildSpec) error {
 	for _, set := range [][2]string{{"arp_ignore", "1"}, {"arp_announce", "2"}, {"forwarding", "0"}} {
 		if err := h.kernel.SetSysctl(n.Index, "net.ipv4.conf.*."+set[0], set[1]); err != nil {
 			return &Error{Dev: n.Name, Op: fmt.Sprintf("set net.ipv4.conf.%s.%s to %s", n.Name, set[0], set[1]), Err: err}

@@ -31,6 +31,7 @@ type Host struct {
 	*vfLifecycle
 	*vfCount
 	*netdevs
+	*createdLinks
 	*hostNetwork
 	*hostUse
 
@@ -81,11 +82,17 @@ type (
 		*vfLifecycle
 		*hostNetwork
 	}
-	// netdevs takes a netdev out of the host's use and back, and creates and removes virtual ones.
+	// netdevs takes a netdev out of the host's use and back.
 	netdevs struct {
 		*finder
 		*links
 		*tuner
+		*createdLinks
+	}
+	// createdLinks creates and removes virtual links: children, bonds and VLAN devices.
+	createdLinks struct {
+		*finder
+		*links
 	}
 	// hostNetwork tells how the host itself uses its network.
 	hostNetwork struct{ *finder }
@@ -103,7 +110,8 @@ func assemble(sys sysfs, kernel Kernel, attrs []VFAttr) *Host {
 	h.hostNetwork = &hostNetwork{h.finder}
 	h.vfCount = &vfCount{h.finder, h.links, h.vfs, h.vfLifecycle, h.hostNetwork}
 	h.hostUse = &hostUse{h.finder, h.pfs, h.vfs, h.hostNetwork}
-	h.netdevs = &netdevs{h.finder, h.links, h.tuner}
+	h.createdLinks = &createdLinks{h.finder, h.links}
+	h.netdevs = &netdevs{h.finder, h.links, h.tuner, h.createdLinks}
 	return h
 }
 

@@ -145,7 +145,7 @@ func (h *netdevs) Childless(id ID) (bool, error) {
 }
 
 // ForgetProbe removes the link that Childless leaves if it is interrupted.
-func (h *netdevs) ForgetProbe(id ID) error { return h.removeCreated(probeOf(id)) }
+func (h *createdLinks) ForgetProbe(id ID) error { return h.removeCreated(probeOf(id)) }
 
 // probeOf returns the ID of the link that is created on a netdev for a moment.
 func probeOf(id ID) ID { return MadeID("probe " + string(id)) }

@@ -222,3 +222,31 @@ func (h *links) HandOver(id ID, was Snapshot) (Netdev, error) {
 	n.AltNames = nil
 	return n, nil
 }
+
+// PrepareNetdev prepares a netdev for a container: it sets the alias by which the netdev is found again, and mac unless
+// that is "".
+func (h *links) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
+	n, err := h.Find(id)
+	if err != nil {
+		return Netdev{}, err
+	}
+	return h.prepareFound(n, mac)
+}
+
+// prepareFound is PrepareNetdev for a netdev that was found just now.
+func (h *links) prepareFound(n Netdev, mac MAC) (Netdev, error) {
+	if !n.ID.IsPCI() {
+		mark := n.ID.aliasMark()
+		if err := h.setLink(n, "set alias", LinkAlias, Link{Alias: mark}); err != nil {
+			return Netdev{}, err
+		}
+		n.Alias = mark
+	}
+	if mac == "" || mac == n.MAC {
+		return n, nil
+	}
+	if err := h.changeLink(n, "set mac "+string(mac), LinkMAC, Link{MAC: mac}); err != nil {
+		return Netdev{}, err
+	}
+	return h.Find(n.ID)
+}

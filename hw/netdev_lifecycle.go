@@ -40,34 +40,6 @@ func (h *netdevs) SnapshotNetdev(n Netdev) (Snapshot, error) {
 	return snap, nil
 }
 
-// PrepareNetdev prepares a netdev for a container: it sets the alias by which the netdev is found again, and mac unless
-// that is "".
-func (h *netdevs) PrepareNetdev(id ID, mac MAC) (Netdev, error) {
-	n, err := h.Find(id)
-	if err != nil {
-		return Netdev{}, err
-	}
-	return h.prepareFound(n, mac)
-}
-
-// prepareFound is PrepareNetdev for a netdev that was found just now.
-func (h *netdevs) prepareFound(n Netdev, mac MAC) (Netdev, error) {
-	if !n.ID.IsPCI() {
-		mark := n.ID.aliasMark()
-		if err := h.setLink(n, "set alias", LinkAlias, Link{Alias: mark}); err != nil {
-			return Netdev{}, err
-		}
-		n.Alias = mark
-	}
-	if mac == "" || mac == n.MAC {
-		return n, nil
-	}
-	if err := h.changeLink(n, "set mac "+string(mac), LinkMAC, Link{MAC: mac}); err != nil {
-		return Netdev{}, err
-	}
-	return h.Find(n.ID)
-}
-
 // An UnrestoredError lists what the kernel did not take back on a device that is otherwise as it was: its name, MAC, MTU,
 // bond or bridge and up-state are right. Trying again would not help: what is missing depends on something that has changed
 // meanwhile, such as the gateway of a route.
@@ -434,4 +406,33 @@ func (h *links) setAlias(n Netdev, alias string) error {
 		return nil
 	}
 	return h.setLink(n, fmt.Sprintf("set alias %q", alias), LinkAlias, Link{Alias: alias})
+}
+
+// RestoreParent restores what was changed on a device for its child, which is gone: MTU, up-state, alias, and its MAC
+// if the kernel has not (macvlan_port_destroy does, Linux 6.12). Addresses and routes were not changed. A device that
+// is gone counts as restored (nil).
+func (h *netdevs) RestoreParent(id ID, was Snapshot) error {
+	n, err := h.Find(id)
+	if errors.Is(err, ErrNotFound) || errors.Is(err, ErrAway) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	was.Link.Name = n.Name
+	policy := func(a LinkAttr) Policy {
+		if a == LinkMAC { // a bond with fail_over_mac=active takes that of its port
+			return BestEffort
+		}
+		return Required
+	}
+	if err := h.applyLink(id, *was.Link, h.kernel.SetLink, policy); err != nil {
+		return err
+	}
+	if n.Up && !was.Link.Up {
+		if err := h.setUp(n, false); err != nil {
+			return err
+		}
+	}
+	return h.setAlias(n, was.Link.Alias)
 }
