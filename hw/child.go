@@ -317,7 +317,7 @@ func VLANName(parent string, vlan int) string {
 	return name
 }
 
-// VLANOn returns the VLAN device on a parent, whoever has created it. Its ifindex is 0 if there is none in the host.
+// VLANOn returns the VLAN device on a parent, also one that the plugin has not created. Its ifindex is 0 if there is none in the host.
 func (h *createdLinks) VLANOn(parent Netdev, vlan int) (Netdev, error) {
 	return h.look(VLANName(parent.Name, vlan), func(links []Link) (Netdev, error) {
 		for _, l := range links {

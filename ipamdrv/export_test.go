@@ -3,6 +3,8 @@ package ipamdrv
 import (
 	"context"
 	"maps"
+
+	"github.com/mellanox/passthrough/ipamdrv/pool"
 )
 
 // CheckCaches compares what the driver has cached of each pool with the store.
@@ -14,7 +16,7 @@ func CheckCaches(ctx context.Context, d *Driver) error {
 		if err := p.Lock(ctx); err != nil {
 			return err
 		}
-		if err := p.UnlockAfter(func() error { return p.CheckCache(ctx) }); err != nil {
+		if err := p.UnlockAfter(func() error { return pool.CheckCache(ctx, p) }); err != nil {
 			return err
 		}
 	}

@@ -235,7 +235,7 @@ func isOf(rec pool.Lease, l dhcp.Lease) bool {
 
 // servedLease returns the lease that a DHCP server has given, and the token of its record, if a has one in p. The caller has the lock on p.
 func (ps *pools) servedLease(ctx context.Context, p *pool.Pool, a netip.Addr) (dhcp.Lease, string) {
-	if !p.Served() {
+	if !pool.Served(p) {
 		return dhcp.Lease{}, ""
 	}
 	rec, ok, err := ps.ledger.LeaseOf(ctx, p.ID(), a)

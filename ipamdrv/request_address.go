@@ -38,7 +38,7 @@ func (al *allocator) requestOwn(ctx context.Context, handle string, q addressReq
 		if err != nil {
 			return "", fmt.Errorf("pool %.80q: request address: %w", handle, err)
 		}
-		if p.Served() && q.lease.Kind != pool.Gateway {
+		if pool.Served(p) && q.lease.Kind != pool.Gateway {
 			return al.requestServed(ctx, h, p, q)
 		}
 		got, err := al.fromPool(ctx, h, p, q)

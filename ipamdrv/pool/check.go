@@ -12,7 +12,7 @@ import (
 
 // CheckCache compares the cache of the pool with the store, and returns an error that names the first difference. Without a cache that
 // is in use, or while its leases are being read, it returns nil. In a store that nodes share no node may write meanwhile.
-func (p *Pool) CheckCache(ctx context.Context) error {
+func CheckCache(ctx context.Context, p *Pool) error {
 	if p.cache == nil || p.cache.stale || p.cache.loading() {
 		return nil
 	}

@@ -44,7 +44,7 @@ func withPool(t *testing.T, subnet, ipRange string, options []string, run func(f
 		}
 		f.must(f.p.Create(t.Context(), f.h, rec, config, "", nil))
 		run(f)
-		f.must(f.p.CheckCache(t.Context()))
+		f.must(pool.CheckCache(t.Context(), f.p))
 	})
 }
 

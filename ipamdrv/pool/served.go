@@ -11,7 +11,7 @@ import (
 )
 
 // Served returns true if a DHCP server leases the pool's addresses. The option is that of all pools of a network, and IPv4's alone.
-func (p *Pool) Served() bool { return p.cache.config.DHCP && p.cache.Prefix.Addr().Is4() }
+func Served(p *Pool) bool { return p.cache.config.DHCP && p.cache.Prefix.Addr().Is4() }
 
 // LeaseOf returns the lease of an address as it is in the store; ok is false if there is none.
 func (l Ledger) LeaseOf(ctx context.Context, id string, a netip.Addr) (lease Lease, ok bool, err error) {
@@ -30,7 +30,7 @@ func (l Ledger) LeaseOf(ctx context.Context, id string, a netip.Addr) (lease Lea
 func (p *Pool) SetDHCP(ctx context.Context, a netip.Addr, token string, renewed dhcp.Lease) (ok bool, err error) {
 	err = Retry(ctx, func() (err error) {
 		if err = p.Load(ctx); err == nil {
-			ok, err = p.setDHCPOnce(ctx, a, token, renewed)
+			ok, err = setDHCPOnce(ctx, p, a, token, renewed)
 		}
 		return err
 	})
@@ -38,7 +38,7 @@ func (p *Pool) SetDHCP(ctx context.Context, a netip.Addr, token string, renewed 
 }
 
 // setDHCPOnce is one attempt of SetDHCP.
-func (p *Pool) setDHCPOnce(ctx context.Context, a netip.Addr, token string, renewed dhcp.Lease) (bool, error) {
+func setDHCPOnce(ctx context.Context, p *Pool, a netip.Addr, token string, renewed dhcp.Lease) (bool, error) {
 	kv, err := p.ledger.Store.Get(ctx, LeaseKey(p.id, a))
 	if errors.Is(err, store.ErrNotFound) {
 		return false, nil

@@ -3,7 +3,7 @@
 // Each address is a register: free, or had by a node. A grant takes it from free to the node, a release back. Both have an interval from their
 // call to their answer, in which they happen at one moment. The history is right if such moments exist for all operations of each address
 // (linearizability); porcupine searches for them. The answer to a grant names the address, so that a request that was not answered is no
-// operation: what it may have leased was given to nobody.
+// operation: what it may have leased was given to no node.
 package history
 
 import (
@@ -100,19 +100,19 @@ func check(ops []Operation) porcupine.CheckResult {
 	return porcupine.CheckOperationsTimeout(register, all, checkTime)
 }
 
-// nobody is the state of a free address.
-const nobody = -1
+// unheld is the state of a free address.
+const unheld = -1
 
 // register is the model of one address: the state is the node that has it.
 var register = porcupine.Model{
-	Init: func() any { return nobody },
+	Init: func() any { return unheld },
 	Step: func(state, input, _ any) (bool, any) {
 		has, o := state.(int), input.(Operation)
 		switch {
 		case !o.Release:
-			return has == nobody, o.Node
+			return has == unheld, o.Node
 		case has == o.Node:
-			return true, nobody
+			return true, unheld
 		}
 		return o.Answer == Never, has // it came too late: the address was released before, or never given
 	},

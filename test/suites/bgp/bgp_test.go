@@ -62,7 +62,7 @@ func TestDistribution(t *testing.T) {
 	first.wantRoutes(t, distributed, "10.1.2.5")
 	first.withdraw(t, "10.1.1.5/32", "fd00:1:1::5/128")
 	second.wantRoutes(t, distributed, "10.1.3.0/24")
-	Sh(t, "ip link set to-host1 down") // nobody says that the host is gone
+	Sh(t, "ip link set to-host1 down") // no message says that the host is gone
 	second.wantRoutes(t, holdTime+distributed, "")
 }
 
