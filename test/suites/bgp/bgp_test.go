@@ -42,7 +42,8 @@ func TestDistribution(t *testing.T) {
 	bridge(t)
 	first := newHost(t, "host1", "192.0.2.11/24", "2001:db8:1::11/64")
 	second := newHost(t, "host2", "198.51.100.12/24", "2001:db8:2::12/64")
-	router := newHost(t, "router", "192.0.2.1/24", "198.51.100.1/24", "2001:db8:1::1/64", "2001:db8:2::1/64")
+	router := newHost(t, "router", "192.0.2.1/24", "2001:db8:1::1/64")
+	router.leg(t, "e1", "198.51.100.1/24", "2001:db8:2::1/64")
 	router.bird(t, config(t, "BIRD on the router"))
 	conf := config(t, "BIRD on a host")
 	first.bird(t, conf)
@@ -56,10 +57,10 @@ func TestDistribution(t *testing.T) {
 		})
 	}
 	first.announce(t, "10.1.1.5/32", "fd00:1:1::5/128", "10.1.3.0/24", "10.200.0.1/32")
-	second.announce(t, "10.1.2.5/32")
+	second.announce(t, "10.1.2.5/32", "fd00:1:2::5/128")
 	first.sh(t, "ip route add 10.1.1.6 dev e0 table 117 proto static; ip route add 10.1.1.7 dev e0 table 118 proto 117")
 	second.wantRoutes(t, distributed, "10.1.1.5 10.1.3.0/24 fd00:1:1::5")
-	first.wantRoutes(t, distributed, "10.1.2.5")
+	first.wantRoutes(t, distributed, "10.1.2.5 fd00:1:2::5")
 	first.withdraw(t, "10.1.1.5/32", "fd00:1:1::5/128")
 	second.wantRoutes(t, distributed, "10.1.3.0/24")
 	Sh(t, "ip link set to-host1 down") // no message says that the host is gone
@@ -98,15 +99,29 @@ func newHost(t *testing.T, name string, addresses ...string) host {
 	Sh(t, "ip netns add "+name+" && ip link add to-"+name+" type veth peer name e0 netns "+name+" && ip link set to-"+name+" master br0 up")
 	t.Cleanup(func() { Sh(t, "ip netns del "+name) })
 	h.sh(t, "ip link set lo up; ip link set e0 up")
-	for _, a := range addresses {
-		h.sh(t, "ip addr add "+a+" dev e0"+map[bool]string{true: " nodad"}[strings.Contains(a, ":")])
-	}
+	h.address(t, "e0", addresses...)
 	h.host = open(t, name)
 	var err error
 	if h.e0, err = h.host.Netdev("e0"); err != nil {
 		t.Fatal(err)
 	}
 	return h
+}
+
+// leg gives the namespace another device on the bridge.
+func (h host) leg(t *testing.T, device string, addresses ...string) {
+	t.Helper()
+	Sh(t, "ip link add to-"+device+" type veth peer name "+device+" netns "+h.name+" && ip link set to-"+device+" master br0 up")
+	h.sh(t, "ip link set "+device+" up")
+	h.address(t, device, addresses...)
+}
+
+// address gives a device addresses.
+func (h host) address(t *testing.T, device string, addresses ...string) {
+	t.Helper()
+	for _, a := range addresses {
+		h.sh(t, "ip addr add "+a+" dev "+device+map[bool]string{true: " nodad"}[strings.Contains(a, ":")])
+	}
 }
 
 // open returns the devices of a namespace, with a sysfs of its own.
