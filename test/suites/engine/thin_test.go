@@ -46,8 +46,9 @@ func TestHostAccess(t *testing.T) {
 	veth(t, "pt0", "192.0.2.1/24")
 	Sh(t, "ip link set pt0 up; ip addr add 10.20.0.5/24 dev pt0")
 	const (
-		own   = "ip -4 -br addr show dev pt0; ip -4 route show table all | grep -v ' dev pt-'"
-		links = "ip -br link | awk '{print $1, $3}'; ip route show"
+		// The kernel takes a moment to see the carrier of a link that was just set up.
+		own   = "ip -4 -br addr show dev pt0 | tr -s ' ' | cut -d' ' -f1,3-; ip -4 route show table all | grep -v ' dev pt-' | sed 's/ linkdown//'"
+		links = "ip -br link | awk '{print $1, $3}'; ip route show | sed 's/ linkdown//'"
 	)
 	before, routes := Sh(t, links), Sh(t, own)
 	network := func(name string, options ...string) {
