@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,11 +15,13 @@ import (
 // servedStore is a shared store with servers whose status a test sets.
 type servedStore struct {
 	*store.Memory
-	servers []store.ServerStatus
+	server atomic.Pointer[store.ServerStatus]
 }
 
 // Servers implements [store.Served].
-func (s *servedStore) Servers(context.Context) []store.ServerStatus { return s.servers }
+func (s *servedStore) Servers(context.Context) []store.ServerStatus {
+	return []store.ServerStatus{*s.server.Load()}
+}
 
 // TestServersThatNeedAnOperator: the log has one line when a server is near its quota, one when it has an alarm, and one when that is over.
 // A server that does not answer changes nothing.
@@ -28,14 +31,14 @@ func TestServersThatNeedAnOperator(t *testing.T) {
 		ok := store.ServerStatus{Endpoint: "10.0.0.1:2379", Size: 7 << 30, Quota: 10 << 30}
 		near, full, silent := ok, ok, ok
 		near.Size, full.Size, full.Alarms, silent.Err = 8<<30, 10<<30, []string{"NOSPACE"}, errors.New("no answer in time")
-		shared.servers = []store.ServerStatus{ok}
+		shared.server.Store(&ok)
 		var net networkDriver
 		_, logs := nodeWithGC(t, shared, &net)
 		for _, step := range []struct {
 			is         store.ServerStatus
 			near, full int
 		}{{ok, 0, 0}, {near, 1, 0}, {near, 1, 0}, {silent, 1, 0}, {near, 1, 0}, {full, 1, 1}, {full, 1, 1}, {ok, 1, 1}, {full, 1, 2}} {
-			shared.servers = []store.ServerStatus{step.is}
+			shared.server.Store(&step.is)
 			wait(6 * time.Minute)
 			problems := map[string]int{}
 			for _, e := range logs.FilterMessage("the shared store needs an operator").All() {
