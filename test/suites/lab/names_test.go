@@ -37,7 +37,7 @@ func TestNamesAndRoutes(t *testing.T) {
 	Docker(t, "network", "connect", "--driver-opt", second, "back", "c1")
 	for range 2 {
 		Docker(t, "start", "c1")
-		if got := strings.Fields(Exec(t, "c1", "ls", "/sys/class/net")); strings.Join(got, " ") != strings.Join(names, " ") {
+		if got := strings.Fields(Exec(t, "c1", "sh", "-c", "cd /sys/class/net; ls -d */ | tr -d /")); strings.Join(got, " ") != strings.Join(names, " ") {
 			t.Errorf("the devices are called %s, want %s", got, names)
 		}
 		if got := Exec(t, "c1", "ip", "route"); !strings.Contains(got, "10.50.0.0/16 via 10.7.0.254 dev "+names[0]) {
