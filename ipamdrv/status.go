@@ -19,6 +19,9 @@ import (
 // Pools returns the pools with the counts of their addresses, for operators: all of this node's ledger, or in a shared store those of which
 // this node has a handle.
 func (d *Driver) Pools(ctx context.Context) (*admin.Pools, error) {
+	if err := d.pools.breaker.Unavailable(); err != nil {
+		return nil, err
+	}
 	networks, err := d.networksOfPools(ctx)
 	if err != nil {
 		return nil, err
@@ -113,6 +116,9 @@ func (d *Driver) Leases(ctx context.Context, r *admin.LeasesRequest) (*admin.Lea
 	all := &admin.Leases{Leases: []admin.Lease{}}
 	if r.Pool == "" {
 		return nil, pool.Refuse(ErrInvalid, "leases: the request names no pool")
+	}
+	if err := d.pools.breaker.Unavailable(); err != nil {
+		return nil, err
 	}
 	type entry struct {
 		addr  netip.Addr

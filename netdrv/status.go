@@ -3,11 +3,13 @@ package netdrv
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // Status returns the networks and the devices that are not free, for operators.
@@ -26,7 +28,11 @@ func (d *Driver) Status(ctx context.Context) (*admin.Status, error) {
 	}
 	status := &admin.Status{Networks: []admin.Network{}, Devices: []admin.Device{}}
 	for _, n := range networks {
-		status.Networks = append(status.Networks, networkStatus(n.Rec))
+		of, err := networkStatus(n.Rec)
+		if err != nil {
+			return nil, err
+		}
+		status.Networks = append(status.Networks, of)
 	}
 	byID := map[string]ledger.Endpoint{}
 	for _, e := range endpoints {
@@ -42,12 +48,16 @@ func (d *Driver) Status(ctx context.Context) (*admin.Status, error) {
 }
 
 // networkStatus returns what operators see of a network.
-func networkStatus(n ledger.Network) admin.Network {
-	status := admin.Network{ID: n.ID, Options: n.Options, Devices: []string{}, Pools: n.Pools}
+func networkStatus(n ledger.Network) (admin.Network, error) {
+	o, err := option.ParseStored(n.Options)
+	if err != nil {
+		return admin.Network{}, fmt.Errorf("network %s: %w", ledger.ShortID(n.ID), err)
+	}
+	status := admin.Network{ID: n.ID, Mode: o.Mode, Options: n.Options, Devices: []string{}, Pools: n.Pools}
 	for _, d := range n.Devices {
 		status.Devices = append(status.Devices, d.Name)
 	}
-	return status
+	return status, nil
 }
 
 // deviceStatus returns what operators see of a device. e is its endpoint, the zero value for none.

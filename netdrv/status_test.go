@@ -15,7 +15,7 @@ func TestStatus(t *testing.T) {
 		oneVF(m)
 		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
 		m.mustRun("a", "n")
-		want := []string{"network n map[netdevice:ens1f0 vlan:4] [ens1f0]",
+		want := []string{"network n sriov map[netdevice:ens1f0 vlan:4] [ens1f0]",
 			"lent sriov vf 0 of ens1f0 (0000:01:10.0) on 0000:01:00.0 0: n " + endpoint("a") + " [" + addressOf("a") + "]"}
 		if diff := cmp.Diff(want, m.shown()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
@@ -34,7 +34,7 @@ func (m *machine) shown() []string {
 	m.must(err)
 	var lines []string
 	for _, n := range s.Networks {
-		lines = append(lines, fmt.Sprint("network ", n.ID, " ", n.Options, " ", n.Devices))
+		lines = append(lines, fmt.Sprint("network ", n.ID, " ", n.Mode, " ", n.Options, " ", n.Devices))
 	}
 	for _, d := range s.Devices {
 		lines = append(lines, fmt.Sprintf("%s %s %s on %s %d: %s %s %v", d.State, d.Mode, d.Label, d.PF, d.VF, d.Network, d.Endpoint, d.Addrs))

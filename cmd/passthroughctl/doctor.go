@@ -24,9 +24,9 @@ type finding struct {
 
 // The severities of findings.
 const (
-	ok   = "ok"
-	warn = "warn" // it works, but not as an operator may expect
-	fail = "fail" // containers cannot get a device, or lose theirs
+	healthy = "ok"
+	warning = "warn" // it works, but not as an operator may expect
+	failure = "fail" // containers cannot get a device, or lose theirs
 )
 
 // errUnhealthy ends the command doctor if a finding is a failure.
@@ -60,7 +60,7 @@ func (c *ctl) doctorCommand() *cobra.Command {
 				}},
 			})
 			for _, f := range findings {
-				if f.Severity == fail && err == nil {
+				if f.Severity == failure && err == nil {
 					err = errUnhealthy
 				}
 			}
@@ -74,19 +74,19 @@ func (c *ctl) checkPlugin(cmd *cobra.Command) []finding {
 	findings := []finding{c.checkEngine(cmd.Context())}
 	v, err := c.view(cmd)
 	if err != nil {
-		return append(findings, finding{fail, "plugin", err.Error(), "docker plugin ls; journalctl -u docker says why it does not run"})
+		return append(findings, finding{failure, "plugin", err.Error(), "docker plugin ls; journalctl -u docker says why it does not run"})
 	}
-	findings = append(findings, finding{ok, "plugin", fmt.Sprintf("version %s answers at %s", v.status.Version, v.socket), ""})
+	findings = append(findings, finding{healthy, "plugin", fmt.Sprintf("version %s answers at %s", v.status.Version, v.socket), ""})
 	pools, err := v.pools(cmd.Context())
 	if err != nil {
-		return append(findings, finding{fail, "addresses", err.Error(), "the plugin's log says more"})
+		return append(findings, finding{failure, "addresses", err.Error(), "the plugin's log says more"})
 	}
 	problems := v.report(pools).Problems
 	for _, p := range problems {
-		findings = append(findings, finding{warn, "state", p, ""})
+		findings = append(findings, finding{warning, "state", p, ""})
 	}
 	if len(problems) == 0 {
-		findings = append(findings, finding{ok, "state", fmt.Sprintf("%d networks, %d devices in use, %d pools, nothing is wrong", len(v.status.Networks),
+		findings = append(findings, finding{healthy, "state", fmt.Sprintf("%d networks, %d devices in use, %d pools, nothing is wrong", len(v.status.Networks),
 			len(v.status.Devices), len(pools)), ""})
 	}
 	return findings
@@ -96,9 +96,9 @@ func (c *ctl) checkPlugin(cmd *cobra.Command) []finding {
 func (c *ctl) checkEngine(ctx context.Context) finding {
 	var v struct{ Version, APIVersion string }
 	if err := admin.NewClient(c.engineSocket).Get(ctx, "/version", &v); err != nil {
-		return finding{fail, "engine", err.Error(), "systemctl status docker"}
+		return finding{failure, "engine", err.Error(), "systemctl status docker"}
 	}
-	return finding{ok, "engine", fmt.Sprintf("version %s, API %s", v.Version, v.APIVersion), ""}
+	return finding{healthy, "engine", fmt.Sprintf("version %s, API %s", v.Version, v.APIVersion), ""}
 }
 
 // checkNICs checks the NIC that is named, or all that can have VFs.
@@ -127,7 +127,7 @@ func checkNICs(host *hw.Host, root fs.FS, names []string) ([]finding, error) {
 	case !found && len(names) > 0:
 		return nil, fmt.Errorf("no NIC %q; passthroughctl nics lists them", names[0])
 	case len(findings) == 0:
-		findings = append(findings, finding{warn, "nics", "no NIC of this machine can have VFs",
+		findings = append(findings, finding{warning, "nics", "no NIC of this machine can have VFs",
 			"enable SR-IOV in the firmware of machine and NIC, or use mode=passthrough, macvlan or ipvlan"})
 	}
 	return append(findings, checkHostRules(root)...), nil
@@ -136,18 +136,18 @@ func checkNICs(host *hw.Host, root fs.FS, names []string) ([]finding, error) {
 // checkNIC checks one NIC and its VFs.
 func checkNIC(host *hw.Host, n hw.NIC) ([]finding, error) {
 	if n.NoVFs != nil {
-		return []finding{{fail, n.Name, reason(n.NoVFs), ""}}, nil
+		return []finding{{failure, n.Name, reason(n.NoVFs), ""}}, nil
 	}
 	pf, err := host.LegacyPF(n.Name)
 	if err != nil {
-		return []finding{{fail, n.Name, reason(err), ""}}, nil
+		return []finding{{failure, n.Name, reason(err), ""}}, nil
 	}
 	var findings []finding
 	switch {
 	case !n.Up && n.NumVFs > 0:
-		findings = append(findings, finding{warn, n.Name, "it is down, and so are its VFs", "ip link set " + n.Name + " up"})
+		findings = append(findings, finding{warning, n.Name, "it is down, and so are its VFs", "ip link set " + n.Name + " up"})
 	case n.Up && !n.Carrier:
-		findings = append(findings, finding{warn, n.Name, "it has no carrier: its VFs reach nothing outside of the NIC", "check cable and switch"})
+		findings = append(findings, finding{warning, n.Name, "it has no carrier: its VFs reach nothing outside of the NIC", "check cable and switch"})
 	}
 	vfs, err := host.VFs(pf)
 	if err != nil {
@@ -159,12 +159,12 @@ func checkNIC(host *hw.Host, n hw.NIC) ([]finding, error) {
 			return nil, err
 		}
 		if why != "" && vf.Netdev.Index != 0 {
-			findings = append(findings, finding{warn, n.Name, fmt.Sprintf("vf %d (%s) %s: containers do not get it", vf.Index, vf.Netdev.Name, why),
+			findings = append(findings, finding{warning, n.Name, fmt.Sprintf("vf %d (%s) %s: containers do not get it", vf.Index, vf.Netdev.Name, why),
 				"ip link set " + vf.Netdev.Name + " down, unless the host uses it"})
 		}
 	}
 	if len(findings) == 0 {
-		findings = append(findings, finding{ok, n.Name, fmt.Sprintf("%s: link %s%s, %d of %d VFs", n.Driver, linkState(n.Link), speedText(n.Speed),
+		findings = append(findings, finding{healthy, n.Name, fmt.Sprintf("%s: link %s%s, %d of %d VFs", n.Driver, linkState(n.Link), speedText(n.Speed),
 			n.NumVFs, n.TotalVFs), ""})
 	}
 	return findings, nil
@@ -184,7 +184,7 @@ func checkHostRules(root fs.FS) []finding {
 			continue
 		}
 		if _, err := fs.Stat(root, r.rule); err != nil {
-			findings = append(findings, finding{warn, "host", r.software + " may configure VFs on their way to a container",
+			findings = append(findings, finding{warning, "host", r.software + " may configure VFs on their way to a container",
 				fmt.Sprintf("install -m 644 scripts/host-rules/%s /%s", path.Base(r.rule), r.rule)})
 		}
 	}

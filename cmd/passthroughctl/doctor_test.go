@@ -24,7 +24,7 @@ func TestHostRules(t *testing.T) {
 	} {
 		var remedies []string
 		for _, f := range checkHostRules(c.host) {
-			if f.Severity != warn {
+			if f.Severity != warning {
 				t.Errorf("%+v is no warning", f)
 			}
 			remedies = append(remedies, f.Remedy)

@@ -12,6 +12,8 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
 )
 
 // An explanation is everything that is known of a container on one network, a fact for each line.
@@ -38,11 +40,7 @@ func (e *explanation) add(subject, format string, args ...any) {
 func (c *ctl) explainCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain CONTAINER", Short: "Say everything about a container: device, NIC, VF settings, addresses", Args: cobra.ExactArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := c.view(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: c.withView(func(cmd *cobra.Command, v *view, args []string) error {
 			pools, err := v.pools(cmd.Context())
 			if err != nil {
 				return err
@@ -53,7 +51,7 @@ func (c *ctl) explainCommand() *cobra.Command {
 			}
 			var all []explanation
 			for _, r := range v.whoRows() {
-				if r.Container == args[0] || r.endpoint == args[0] || shortID(r.endpoint) == args[0] {
+				if r.Container == args[0] || r.endpoint == args[0] || ledger.ShortID(r.endpoint) == args[0] {
 					all = append(all, v.explain(cmd, host, pools, r))
 				}
 			}
@@ -69,7 +67,7 @@ func (c *ctl) explainCommand() *cobra.Command {
 				}
 			}
 			return nil
-		},
+		}),
 	}
 }
 
@@ -77,13 +75,13 @@ func (c *ctl) explainCommand() *cobra.Command {
 func (v *view) explain(cmd *cobra.Command, host *hw.Host, pools []admin.Pool, r whoRow) explanation {
 	e := explanation{Container: r.Container, Network: r.Network, Problems: []string{}}
 	at, known := v.containers[r.endpoint]
-	e.add("container", "%s, %s; endpoint %s", r.Container, cmp.Or(at.state, "not known to the engine"), shortID(r.endpoint))
+	e.add("container", "%s, %s; endpoint %s", r.Container, cmp.Or(at.state, "not known to the engine"), ledger.ShortID(r.endpoint))
 	if !known && v.containers != nil {
 		e.Problems = append(e.Problems, "the engine has no running container on this endpoint")
 	}
 	for _, n := range v.status.Networks {
 		if n.ID == r.networkID {
-			e.add("network", "%s (%s): %s", r.Network, shortID(n.ID), optionsText(n.Options))
+			e.add("network", "%s (%s): %s", r.Network, ledger.ShortID(n.ID), optionsText(n.Options))
 		}
 	}
 	d := v.device(r.endpoint)
@@ -144,7 +142,7 @@ func (e *explanation) explainVF(host *hw.Host, d *admin.Device) {
 		where = "in the host as " + vf.Netdev.Name
 	}
 	e.add("vf", "driver %s, %s", cmp.Or(vf.Driver, "none"), where)
-	if d.State == "lent" && vf.Netdev.Index != 0 {
+	if d.State == string(alloc.Lent) && vf.Netdev.Index != 0 {
 		e.Problems = append(e.Problems, "the VF's netdev is in the host, although a container should have it")
 	}
 	states, err := host.VFStates(pf)
@@ -201,7 +199,7 @@ func (v *view) leaseOf(cmd *cobra.Command, pools []admin.Pool, r whoRow, address
 		}
 		for _, l := range leases {
 			if l.Address == addr {
-				return fmt.Sprintf(" of pool %s (%s), %s, leased %s ago", shortID(p.ID), p.Subnet, l.Kind, since(l.Since))
+				return fmt.Sprintf(" of pool %s (%s), %s, leased %s ago", ledger.ShortID(p.ID), p.Subnet, l.Kind, since(l.Since))
 			}
 		}
 	}

@@ -47,11 +47,7 @@ func newCommand() *cobra.Command {
 func (c *ctl) logLevelCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "loglevel [debug|info|warn|error]", Short: "Print or change what the plugin logs, until it is restarted", Args: cobra.MaximumNArgs(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := c.view(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: c.withView(func(cmd *cobra.Command, v *view, args []string) error {
 			var level admin.LogLevel
 			if len(args) > 0 {
 				level.Level = args[0]
@@ -59,9 +55,9 @@ func (c *ctl) logLevelCommand() *cobra.Command {
 			if err := v.plugin.Call(cmd.Context(), admin.LogLevelCall, level, &level); err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(cmd.OutOrStdout(), level.Level)
+			_, err := fmt.Fprintln(cmd.OutOrStdout(), level.Level)
 			return err
-		},
+		}),
 	}
 }
 

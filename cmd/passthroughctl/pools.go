@@ -8,23 +8,20 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/netdrv/ledger"
 )
 
 // poolsCommand lists the pools.
 func (c *ctl) poolsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "pools", Short: "List the address pools, and how full they are", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			v, err := c.view(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: c.withView(func(cmd *cobra.Command, v *view, _ []string) error {
 			pools, err := v.pools(cmd.Context())
 			if err != nil {
 				return err
 			}
 			return write(cmd.OutOrStdout(), c.format, pools, []column[admin.Pool]{
-				{"POOL", func(p admin.Pool) string { return shortID(p.ID) }},
+				{"POOL", func(p admin.Pool) string { return ledger.ShortID(p.ID) }},
 				{"NAME", func(p admin.Pool) string { return p.Name }},
 				{"SUBNET", func(p admin.Pool) string { return p.Subnet }},
 				{"GATEWAY", func(p admin.Pool) string { return p.Gateway }},
@@ -33,7 +30,7 @@ func (c *ctl) poolsCommand() *cobra.Command {
 				{"COOLDOWN", func(p admin.Pool) string { return number(p.Cooldown) }},
 				{"NETWORKS", func(p admin.Pool) string { return v.networkNames(p.Networks) }},
 			})
-		},
+		}),
 	}
 }
 
@@ -59,11 +56,7 @@ func (c *ctl) leasesCommand() *cobra.Command {
 		Use: "leases [POOL]", Short: "List the addresses that are leased, of a pool or of all", Args: cobra.MaximumNArgs(1),
 		Long: "List the addresses that are leased, and those that are in cooldown. POOL is a pool's ID or the beginning of it, its name, its\n" +
 			"subnet, or the name of a network that has it.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := c.view(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: c.withView(func(cmd *cobra.Command, v *view, args []string) error {
 			rows, err := v.leaseRows(cmd, args)
 			if err != nil {
 				return err
@@ -76,7 +69,7 @@ func (c *ctl) leasesCommand() *cobra.Command {
 				{"MAC", func(r leaseRow) string { return r.MAC }},
 				{"SINCE", func(r leaseRow) string { return since(r.Since) }},
 			})
-		},
+		}),
 	}
 }
 

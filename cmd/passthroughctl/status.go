@@ -11,6 +11,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
 )
 
 // A statusReport is what the command status prints.
@@ -38,11 +40,7 @@ type networkRow struct {
 func (c *ctl) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show the networks, who is on them, and what is wrong", Args: cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			v, err := c.view(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: c.withView(func(cmd *cobra.Command, v *view, _ []string) error {
 			pools, err := v.pools(cmd.Context())
 			if err != nil {
 				return err
@@ -52,7 +50,7 @@ func (c *ctl) statusCommand() *cobra.Command {
 				return write(cmd.OutOrStdout(), c.format, []statusReport{r}, nil)
 			}
 			return r.print(cmd.OutOrStdout())
-		},
+		}),
 	}
 }
 
@@ -61,7 +59,7 @@ func (v *view) report(pools []admin.Pool) statusReport {
 	r := statusReport{Version: v.status.Version, Socket: v.socket, Networks: []networkRow{}, Problems: []string{}}
 	for _, n := range v.status.Networks {
 		_, known := v.names[n.ID]
-		row := networkRow{Name: v.network(n.ID), ID: n.ID, Mode: cmp.Or(n.Options["mode"], "sriov"), VLAN: n.Options["vlan"],
+		row := networkRow{Name: v.network(n.ID), ID: n.ID, Mode: n.Mode, VLAN: n.Options["vlan"],
 			Devices: n.Devices, Containers: v.namesOf(n.ID), Subnets: n.Pools, Known: known || v.names == nil}
 		for _, d := range v.status.Devices {
 			if d.Network == n.ID && d.Endpoint != "" {
@@ -69,7 +67,7 @@ func (v *view) report(pools []admin.Pool) statusReport {
 			}
 		}
 		if !row.Known {
-			r.Problems = append(r.Problems, fmt.Sprintf("network %s is not known to the engine; the plugin removes it once it is sure", shortID(n.ID)))
+			r.Problems = append(r.Problems, fmt.Sprintf("network %s is not known to the engine; the plugin removes it once it is sure", ledger.ShortID(n.ID)))
 		}
 		r.Networks = append(r.Networks, row)
 	}
@@ -77,7 +75,7 @@ func (v *view) report(pools []admin.Pool) statusReport {
 	r.Problems = append(r.Problems, v.deviceProblems()...)
 	for _, p := range pools {
 		if left := p.Size - min(p.Size, uint64(p.Leased+p.Prefetched)); left*10 < p.Size && p.Size > 1 {
-			r.Problems = append(r.Problems, fmt.Sprintf("pool %s (%s): %d of %d addresses are left", shortID(p.ID), p.Subnet, left, p.Size))
+			r.Problems = append(r.Problems, fmt.Sprintf("pool %s (%s): %d of %d addresses are left", ledger.ShortID(p.ID), p.Subnet, left, p.Size))
 		}
 	}
 	return r
@@ -92,13 +90,13 @@ func (v *view) deviceProblems() []string {
 	for _, d := range v.status.Devices {
 		_, known := v.containers[d.Endpoint]
 		switch {
-		case d.State == "quarantined":
+		case d.State == string(alloc.Quarantined):
 			problems = append(problems, fmt.Sprintf("%s is quarantined for %s: %s", d.Label, since(d.Since), d.Reason))
-		case d.State != "lent" && d.State != "ready" && time.Since(d.Since) > settles:
+		case d.State != string(alloc.Lent) && d.State != string(alloc.Ready) && time.Since(d.Since) > settles:
 			problems = append(problems, fmt.Sprintf("%s is %s for %s; the plugin's log says why", d.Label, d.State, since(d.Since)))
 		case d.Endpoint != "" && !known && v.containers != nil && time.Since(d.Since) > settles:
 			problems = append(problems, fmt.Sprintf("%s is %s for %s to endpoint %s of network %s, which has no running container",
-				d.Label, d.State, since(d.Since), shortID(d.Endpoint), v.network(d.Network)))
+				d.Label, d.State, since(d.Since), ledger.ShortID(d.Endpoint), v.network(d.Network)))
 		}
 	}
 	return problems

@@ -37,11 +37,7 @@ func (c *ctl) vfsCommand() *cobra.Command {
 		Long: "List the VFs of a PF, or of all PFs of this machine. The state of a VF is free, host (the host itself uses it), or one of the\n" +
 			"plugin's: claimed and ready before a container has it, lent while it has it, freeing afterwards, quarantined with the reason\n" +
 			"if it could not be restored.",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := c.view(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: c.withView(func(cmd *cobra.Command, v *view, args []string) error {
 			rows, err := v.vfRows(args)
 			if err != nil {
 				return err
@@ -56,7 +52,7 @@ func (c *ctl) vfsCommand() *cobra.Command {
 				{"MAC", func(r vfRow) string { return r.MAC }},
 				{"REASON", func(r vfRow) string { return r.Reason }},
 			}[:7+reasonColumn(rows)])
-		},
+		}),
 	}
 }
 

@@ -12,6 +12,8 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/rtnl"
 	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
 )
 
 // ctl has the flags of all commands.
@@ -56,6 +58,17 @@ func (c *ctl) view(cmd *cobra.Command) (*view, error) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "passthroughctl: names are not known: %v\n", err)
 	}
 	return v, nil
+}
+
+// withView returns the function of a command that needs a view.
+func (c *ctl) withView(run func(cmd *cobra.Command, v *view, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		v, err := c.view(cmd)
+		if err != nil {
+			return err
+		}
+		return run(cmd, v, args)
+	}
 }
 
 // askEngine reads the names of networks and containers.
@@ -103,7 +116,7 @@ func (v *view) network(id string) string {
 	if name := v.names[id]; name != "" {
 		return name
 	}
-	return shortID(id)
+	return ledger.ShortID(id)
 }
 
 // container returns the name of the container of an endpoint, or the short form of the endpoint's ID with a mark.
@@ -114,13 +127,13 @@ func (v *view) container(endpoint string) string {
 	if endpoint == "" {
 		return ""
 	}
-	return "endpoint " + shortID(endpoint)
+	return "endpoint " + ledger.ShortID(endpoint)
 }
 
 // device returns the device that is given to an endpoint, nil for none.
 func (v *view) device(endpoint string) *admin.Device {
 	for i, d := range v.status.Devices {
-		if d.Endpoint == endpoint && !strings.HasPrefix(d.State, "quarantined") {
+		if d.Endpoint == endpoint && d.State != string(alloc.Quarantined) {
 			return &v.status.Devices[i]
 		}
 	}
@@ -140,9 +153,6 @@ func (v *view) leases(ctx context.Context, id string) ([]admin.Lease, error) {
 	err := v.plugin.Call(ctx, admin.LeasesCall, admin.LeasesRequest{Pool: id}, &answer)
 	return answer.Leases, err
 }
-
-// shortID shortens an ID to the 12 characters that docker prints.
-func shortID(id string) string { return id[:min(len(id), 12)] }
 
 // openHost opens the devices of this machine, which are those of the network namespace of this process.
 func openHost() (*hw.Host, error) {

@@ -8,7 +8,9 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/netdrv/ledger"
 )
 
 // A whoRow is a device with its container and addresses.
@@ -29,11 +31,7 @@ func (c *ctl) whoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "who ADDRESS|MAC|PCI|CONTAINER|NETWORK", Short: "Find who has an address, a MAC or a device", Args: cobra.ExactArgs(1),
 		Example: "  passthroughctl who 10.1.0.7\n  passthroughctl who 02:bf:90:96:a1:27\n  passthroughctl who 0000:02:10.4\n  passthroughctl who web1",
-		RunE: func(cmd *cobra.Command, args []string) error {
-			v, err := c.view(cmd)
-			if err != nil {
-				return err
-			}
+		RunE: c.withView(func(cmd *cobra.Command, v *view, args []string) error {
 			rows := slices.DeleteFunc(v.whoRows(), func(r whoRow) bool { return !r.is(args[0]) })
 			if len(rows) == 0 {
 				return fmt.Errorf("nothing on this machine has %q; passthroughctl vfs and leases list all", args[0])
@@ -45,7 +43,7 @@ func (c *ctl) whoCommand() *cobra.Command {
 				{"MAC", func(r whoRow) string { return r.MAC }},
 				{"ADDRESSES", func(r whoRow) string { return strings.Join(r.Addresses, ",") }},
 			})
-		},
+		}),
 	}
 }
 
@@ -60,11 +58,8 @@ func (v *view) whoRows() []whoRow {
 
 // whoRow returns a device with what the engine knows of its endpoint.
 func (v *view) whoRow(d admin.Device) whoRow {
-	r := whoRow{Container: v.container(d.Endpoint), State: d.State, Network: v.network(d.Network), Device: d.Label, MAC: d.MAC,
-		Addresses: d.Addrs, endpoint: d.Endpoint, networkID: d.Network}
-	if strings.Contains(d.ID, ":") && !strings.HasPrefix(d.ID, "link-") && !strings.HasPrefix(d.ID, "made-") {
-		r.PCI = d.ID
-	}
+	r := whoRow{Container: v.container(d.Endpoint), State: d.State, Network: v.network(d.Network), Device: d.Label, PCI: hw.ID(d.ID).PCI(),
+		MAC: d.MAC, Addresses: d.Addrs, endpoint: d.Endpoint, networkID: d.Network}
 	at := v.containers[d.Endpoint]
 	r.MAC = cmp.Or(r.MAC, at.mac)
 	if len(r.Addresses) == 0 {
@@ -77,7 +72,7 @@ func (v *view) whoRow(d admin.Device) whoRow {
 func (r whoRow) is(text string) bool {
 	switch text = strings.ToLower(text); text {
 	case strings.ToLower(r.Container), strings.ToLower(r.Network), strings.ToLower(r.Device), strings.TrimPrefix(r.PCI, "0000:"), r.PCI,
-		strings.ToLower(r.MAC), r.networkID, r.endpoint, shortID(r.endpoint):
+		strings.ToLower(r.MAC), r.networkID, r.endpoint, ledger.ShortID(r.endpoint):
 		return text != ""
 	}
 	return slices.ContainsFunc(r.Addresses, func(a string) bool {

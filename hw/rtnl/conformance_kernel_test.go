@@ -9,14 +9,15 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest/conformance"
+	"github.com/mellanox/passthrough/test/harness/sandbox"
 )
 
 // TestMain runs the tests in a process of their own that has private network and mount namespaces, so that they neither
 // see nor touch the machine's links. Nothing but a user namespace is needed for that; root needs not even that.
 func TestMain(m *testing.M) {
 	code, err := 0, error(nil)
-	if os.Getenv(inside) == "" {
-		code, err = runInside(os.Args[1:], os.Stdout)
+	if !sandbox.Inside() {
+		code, err = sandbox.RunInside(os.Args[1:], os.Stdout)
 	} else if err = mountSys(); err == nil {
 		code = m.Run()
 	}

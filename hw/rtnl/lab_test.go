@@ -4,11 +4,11 @@ package rtnl_test
 
 import (
 	"bytes"
-	"os"
 	"testing"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest/conformance"
+	"github.com/mellanox/passthrough/test/harness/sandbox"
 )
 
 // TestSRIOVConformance creates VFs on the first igb of the guest, which is down and without VFs before and afterwards; see test/suites/lab.
@@ -37,9 +37,9 @@ func setDown(t *testing.T, pci string) {
 
 // TestNewLinksConformance needs modules that not every machine has. It runs in namespaces of its own.
 func TestNewLinksConformance(t *testing.T) {
-	if os.Getenv(inside) == "" {
+	if !sandbox.Inside() {
 		var out bytes.Buffer
-		if code, err := runInside([]string{"-test.run=^TestNewLinksConformance$", "-test.v"}, &out); code != 0 || err != nil {
+		if code, err := sandbox.RunInside([]string{"-test.run=^TestNewLinksConformance$", "-test.v"}, &out); code != 0 || err != nil {
 			t.Errorf("in private namespaces: exit code %d, %v\n%s", code, err, out.String())
 		}
 		return

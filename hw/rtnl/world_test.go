@@ -5,11 +5,6 @@ package rtnl_test
 import (
 	"errors"
 	"fmt"
-	"io"
-	"os"
-	"os/exec"
-	"runtime"
-	"syscall"
 	"testing"
 
 	"github.com/vishvananda/netlink"
@@ -18,34 +13,6 @@ import (
 
 	"github.com/mellanox/passthrough/test/harness/sandbox"
 )
-
-// inside is set in the process whose namespaces belong to these tests.
-const inside = "PASSTHROUGH_TEST_INSIDE"
-
-// runInside runs this very program again in private namespaces, with its own arguments.
-func runInside(args []string, out io.Writer) (code int, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	c := exec.Command(self, args...)
-	c.Env = append(os.Environ(), inside+"=1")
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, out, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	if os.Getuid() != 0 {
-		c.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
-		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	runtime.LockOSThread() // Pdeathsig is sent when the thread that made the process ends, not only the program
-	defer runtime.UnlockOSThread()
-	err = c.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode(), nil
-	}
-	return 0, err
-}
 
 // mountSys mounts a sysfs of the new network namespace. The one that is there shows the machine's links.
 func mountSys() error {

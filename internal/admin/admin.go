@@ -29,6 +29,7 @@ type Status struct {
 // Network is a network as its user described it.
 type Network struct {
 	ID      string            `json:"id"`
+	Mode    string            `json:"mode"`
 	Options map[string]string `json:"options"` // of docker network create -o
 	Devices []string          `json:"devices"` // names of its PFs, or of its one device, when it was created
 	Pools   []string          `json:"pools"`   // CIDRs

@@ -96,31 +96,13 @@ func (x *HostChildren) Parent(ctx context.Context, o *option.Network, devices []
 	return &ledger.Device{ID: n.ID, Name: n.Name}, nil
 }
 
-// get reads the record of a network's host child; ok is false if there is none.
-func (x *HostChildren) get(ctx context.Context, nid string) (r ledger.Rev[hostRecord], ok bool, err error) {
-	r, err = ledger.Get[hostRecord](ctx, x.Store, hostKey(nid))
-	if errors.Is(err, store.ErrNotFound) {
-		return r, false, nil
-	}
-	return r, err == nil, err
-}
-
-// parent finds the device that a child is on.
-func (x *HostChildren) parent(r hostRecord) (hw.Netdev, error) {
-	n, err := x.Host.Find(r.Child.Parent)
-	if err != nil && !r.Child.Parent.IsPCI() { // it was created again since
-		n, err = x.Host.Netdev(r.ParentName)
-	}
-	return n, err
-}
-
 // ensureLocked creates or completes a child. One that was to be another is removed before.
 func (x *HostChildren) ensureLocked(ctx context.Context, want hostRecord) error {
-	parent, err := x.parent(want)
+	parent, err := findParent(x.Host, want.Child.Parent, want.ParentName)
 	if err != nil {
 		return err
 	}
-	r, recorded, err := x.get(ctx, want.Network)
+	r, recorded, err := get[hostRecord](ctx, x.Store, hostKey(want.Network))
 	if err != nil {
 		return err
 	}
@@ -227,7 +209,7 @@ func (x *HostChildren) route(ctx context.Context, nid string, change func(n hw.N
 		return err
 	}
 	defer unlock()
-	r, recorded, err := x.get(ctx, nid)
+	r, recorded, err := get[hostRecord](ctx, x.Store, hostKey(nid))
 	if err != nil || !recorded {
 		return err
 	}
@@ -267,7 +249,7 @@ func (x *HostChildren) repair(ctx context.Context, rec hostRecord) error {
 		return err
 	}
 	defer unlock()
-	parent, err := x.parent(rec)
+	parent, err := findParent(x.Host, rec.Child.Parent, rec.ParentName)
 	if err != nil || !parent.Up { // one that is down is brought up for a container only
 		return err
 	}
@@ -299,7 +281,7 @@ func (x *HostChildren) remove(ctx context.Context, nid string) error {
 	if err != nil && !errors.Is(err, store.ErrNotFound) || err == nil && len(n.Rec.HostAddrs) > 0 {
 		return err
 	}
-	r, recorded, err := x.get(ctx, nid)
+	r, recorded, err := get[hostRecord](ctx, x.Store, hostKey(nid))
 	if err != nil || !recorded {
 		return err
 	}

@@ -57,13 +57,23 @@ type VLANs struct {
 	Counters    *metrics.Counters
 }
 
-// get reads the record of a VLAN device; ok is false if there is none.
-func (v *VLANs) get(ctx context.Context, id hw.ID) (r ledger.Rev[vlanRecord], ok bool, err error) {
-	r, err = ledger.Get[vlanRecord](ctx, v.Store, vlanKey(id))
+// get reads a record; ok is false if there is none.
+func get[T any, P record.Pointer[T]](ctx context.Context, s store.Store, key string) (r ledger.Rev[T], ok bool, err error) {
+	r, err = ledger.Get[T, P](ctx, s, key)
 	if errors.Is(err, store.ErrNotFound) {
 		return r, false, nil
 	}
 	return r, err == nil, err
+}
+
+// findParent finds the parent of a device by its identity; one without a PCI address may have been created again since, and is found by its
+// name.
+func findParent(host *hw.Host, id hw.ID, name string) (hw.Netdev, error) {
+	n, err := host.Find(id)
+	if err != nil && !id.IsPCI() {
+		n, err = host.Netdev(name)
+	}
+	return n, err
 }
 
 // Plan returns the VLAN device on a parent, or, if there is none, what Ensure would create, which has no ifindex. It is an error if another
@@ -88,7 +98,7 @@ func (v *VLANs) Plan(ctx context.Context, parent hw.Netdev, vlan int) (hw.Netdev
 // [hw.VLANDeviceID].
 func (v *VLANs) find(ctx context.Context, parent hw.Netdev, vlan int) (n hw.Netdev, err error) {
 	id := hw.VLANDeviceID(parent, vlan)
-	_, recorded, err := v.get(ctx, id)
+	_, recorded, err := get[vlanRecord](ctx, v.Store, vlanKey(id))
 	if err != nil {
 		return n, err
 	}
@@ -118,7 +128,7 @@ func (v *VLANs) ensureLocked(ctx context.Context, parent hw.Netdev, vlan int) (h
 		return n, err
 	}
 	id := hw.VLANDeviceID(parent, vlan)
-	r, recorded, err := v.get(ctx, id)
+	r, recorded, err := get[vlanRecord](ctx, v.Store, vlanKey(id))
 	switch {
 	case err != nil:
 		return n, err
@@ -200,10 +210,7 @@ func (v *VLANs) Repair(ctx context.Context) error {
 // repair repairs one VLAN device, if its parent is there and up: one that is down is brought up for a container only. A device that a call
 // is at work on is left to it.
 func (v *VLANs) repair(ctx context.Context, rec vlanRecord) error {
-	parent, err := v.Host.Find(rec.Parent)
-	if err != nil && !rec.Parent.IsPCI() {
-		parent, err = v.Host.Netdev(rec.ParentName)
-	}
+	parent, err := findParent(v.Host, rec.Parent, rec.ParentName)
 	if err != nil || !parent.Up || hw.VLANDeviceID(parent, rec.VLAN) != rec.Device {
 		return err
 	}
@@ -265,7 +272,7 @@ func (v *VLANs) needed(ctx context.Context, id hw.ID) (bool, error) {
 
 // removeLocked removes a VLAN device and its record. The caller holds the device's lock.
 func (v *VLANs) removeLocked(ctx context.Context, id hw.ID) error {
-	r, recorded, err := v.get(ctx, id)
+	r, recorded, err := get[vlanRecord](ctx, v.Store, vlanKey(id))
 	if err != nil || !recorded {
 		return err
 	}

@@ -3,9 +3,7 @@
 package dhcptest
 
 import (
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -33,45 +31,17 @@ const (
 	ServerDevice = "srv0"
 )
 
-// inside is set in the process whose namespace belongs to the tests.
-const inside = "PASSTHROUGH_TEST_INSIDE"
-
 // Main runs the tests of a package in a network namespace of their own.
 func Main(m *testing.M) {
-	if os.Getenv(inside) != "" {
+	if sandbox.Inside() {
 		os.Exit(m.Run())
 	}
-	code, err := runInside(os.Args[1:], os.Stdout)
+	code, err := sandbox.RunInside(os.Args[1:], os.Stdout)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		code = 1
 	}
 	os.Exit(code)
-}
-
-// runInside runs this program again in private namespaces.
-func runInside(args []string, out io.Writer) (code int, err error) {
-	self, err := os.Executable()
-	if err != nil {
-		return 0, err
-	}
-	c := exec.Command(self, args...)
-	c.Env = append(os.Environ(), inside+"=1")
-	c.Stdin, c.Stdout, c.Stderr = os.Stdin, out, os.Stderr
-	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNET | unix.CLONE_NEWNS, Pdeathsig: unix.SIGKILL}
-	if os.Getuid() != 0 {
-		c.SysProcAttr.Cloneflags |= unix.CLONE_NEWUSER
-		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{HostID: os.Getuid(), Size: 1}}
-		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{HostID: os.Getgid(), Size: 1}}
-	}
-	runtime.LockOSThread() // Pdeathsig is sent when the thread that made the process ends, not only the program
-	defer runtime.UnlockOSThread()
-	err = c.Run()
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode(), nil
-	}
-	return 0, err
 }
 
 // A Segment is a segment with a namespace for a server. It ends with its test.
