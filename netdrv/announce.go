@@ -18,7 +18,9 @@ import (
 )
 
 // An announcer keeps the routes by which routing daemons know where containers are: one route for each destination that an allocation
-// with a container names. The ledger says which there are to be, and they are the only routes with the plugin's table and protocol.
+// with a container names. An allocation names its destinations before their routes are added, and ends after they were removed: so the ledger
+// has each route that the plugin has added. A route with the plugin's table and protocol that it does not have is of a ledger that was lost.
+// Its container may be running, and the route stays.
 type announcer struct {
 	host     *hw.Host
 	allocs   *alloc.Table
@@ -78,94 +80,109 @@ func (n *announcer) withdraw(ctx context.Context, a *alloc.Allocation) error {
 	if len(a.Announce) == 0 {
 		return nil
 	}
-	_, err := n.sync(ctx)
-	return err
+	unlock, err := n.locks.Lock(ctx, announceLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	have, named, err := n.look(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range have {
+		if d, ok := named[routeKey{r.Dst, r.Index}]; ok && !d.wanted && d.parent.ID == a.Parent && slices.Contains(a.Announce, r.Dst) {
+			if err := n.host.Withdraw(r); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
-// reconcile adds routes that are missing, such as those that went when their device was set down, and removes those that a crash has left.
+// reconcile adds routes that are missing, such as those that went when their device was set down, and removes those of allocations that are
+// ending. The error names routes that are not in the ledger.
 func (n *announcer) reconcile(ctx context.Context) error {
-	repaired, err := n.sync(ctx)
-	for _, what := range repaired {
+	unlock, err := n.locks.Lock(ctx, announceLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	have, named, err := n.look(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, r := range have {
+		key := routeKey{r.Dst, r.Index}
+		d, ok := named[key]
+		delete(named, key)
+		switch {
+		case !ok:
+			errs = append(errs, fmt.Errorf("the route to %[1]s is of no container that the ledger has, and stays; if there is none: "+
+				"ip route del %[1]s table %[2]d", r.Dst, hw.AnnounceTable))
+		case !d.wanted:
+			errs = append(errs, n.repaired("removed "+r.Dst, n.host.Withdraw(r)))
+		}
+	}
+	for key, d := range named {
+		if d.wanted && d.parent.Up { // the routes of a parent that is down come with it
+			errs = append(errs, n.repaired("added "+key.dst, n.add(d.parent, key.dst)))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// repaired reports what was repaired if err is nil. It returns err.
+func (n *announcer) repaired(what string, err error) error {
+	if err == nil {
 		n.counters.Count("routes_repaired")
 		n.log.Info("announced route was repaired", zap.String("route", what))
 	}
 	return err
 }
 
-// sync makes the routes those that the ledger wants, and returns what it has changed.
-func (n *announcer) sync(ctx context.Context) (changed []string, err error) {
-	unlock, err := n.locks.Lock(ctx, announceLock)
-	if err != nil {
-		return nil, err
-	}
-	defer unlock()
+// A destination is one that an allocation names.
+type destination struct {
+	parent hw.Netdev
+	wanted bool // by an allocation that is lent
+}
+
+// look returns the announced routes, and the destinations that allocations name. Of two devices with one destination the first that is lent
+// keeps it.
+func (n *announcer) look(ctx context.Context) (have []hw.Route, named map[routeKey]destination, _ error) {
 	have, err := n.host.Announced()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	held, err := n.allocs.List(ctx)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	wanted, err := n.wanted(held)
-	if err != nil {
-		return nil, err
-	}
-	var errs []error
-	for _, r := range have {
-		key := routeKey{r.Dst, r.Index}
-		if _, ok := wanted[key]; ok {
-			delete(wanted, key)
-			continue
-		}
-		if err := n.host.Withdraw(r); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		changed = append(changed, "removed "+r.Dst)
-	}
-	for key, parent := range wanted {
-		if !parent.Up { // its routes come with it
-			continue
-		}
-		if err := n.add(parent, key.dst); err != nil {
-			errs = append(errs, err)
-			continue
-		}
-		changed = append(changed, "added "+key.dst)
-	}
-	return changed, errors.Join(errs...)
-}
-
-// wanted returns the routes that allocations want, with their devices. Of two devices with one destination the first keeps it.
-func (n *announcer) wanted(held alloc.Set) (map[routeKey]hw.Netdev, error) {
-	wanted, taken := map[routeKey]hw.Netdev{}, map[string]hw.ID{}
-	parents := map[hw.ID]hw.Netdev{}
 	bySince := slices.SortedFunc(maps.Values(held), func(a, b *alloc.Allocation) int {
 		return cmp.Or(a.Since.Compare(b.Since), cmp.Compare(a.Device, b.Device))
 	})
+	named, taken := map[routeKey]destination{}, map[string]hw.ID{}
 	for _, a := range bySince {
-		if a.State != alloc.Lent || a.FromEarlierBoot() || len(a.Announce) == 0 {
+		if a.FromEarlierBoot() || len(a.Announce) == 0 {
 			continue
 		}
-		parent, known := parents[a.Parent]
-		if !known {
-			var err error
-			parent, err = n.host.Find(a.Parent)
-			if err != nil && !errors.Is(err, hw.ErrAway) && !errors.Is(err, hw.ErrNotFound) {
-				return nil, err
-			}
-			parents[a.Parent] = parent
+		parent, err := n.host.Find(a.Parent)
+		if errors.Is(err, hw.ErrAway) || errors.Is(err, hw.ErrNotFound) {
+			continue // its routes are gone with it
+		}
+		if err != nil {
+			return nil, nil, err
 		}
 		for _, dst := range a.Announce {
-			if other, ok := taken[dst]; parent.Index == 0 || ok && other != a.Parent {
-				continue
+			key := routeKey{dst, parent.Index}
+			d := destination{parent: parent, wanted: named[key].wanted}
+			if other, ok := taken[dst]; a.State == alloc.Lent && (!ok || other == a.Parent) {
+				taken[dst], d.wanted = a.Parent, true
 			}
-			taken[dst] = a.Parent
-			wanted[routeKey{dst, parent.Index}] = parent
+			named[key] = d
 		}
 	}
-	return wanted, nil
+	return have, named, nil
 }
 
 // add adds a route.

@@ -9,7 +9,11 @@ import (
 
 	plugin "github.com/docker/go-plugins-helpers/network"
 
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/store"
 )
 
 // routed makes a network in mode l3 on a device.
@@ -128,8 +132,8 @@ func TestAnnouncedSubnet(t *testing.T) {
 	})
 }
 
-// TestAnnouncedRepaired: a route that is missing is added again and one that nothing wants is removed, within a minute and with the plugin's
-// start. Routes of others are left alone, also in the plugin's table or with its protocol.
+// TestAnnouncedRepaired: a route that is missing is added again and one of a container that has ended is removed, within a minute and with
+// the plugin's start. Routes of others are left alone, also in the plugin's table or with its protocol.
 func TestAnnouncedRepaired(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -141,19 +145,19 @@ func TestAnnouncedRepaired(t *testing.T) {
 		others := []hw.Route{{Dst: "10.9.0.0/16", Scope: 253, Table: hw.AnnounceTable, Protocol: 4},
 			{Dst: "10.9.0.0/16", Scope: 253, Protocol: hw.AnnounceProtocol}}
 		m.kernel.AddRoutes("ens2", others...)
-		leftover := hw.Route{Dst: "10.1.1.77/32", Scope: 253, Table: hw.AnnounceTable, Protocol: hw.AnnounceProtocol}
-		m.kernel.AddRoutes("ens2", leftover)
+		m.leaveRoute("b", "10.1.1.77/24")
 		m.kernel.DelRoutes("10.1.1.2/32")
 		m.after(time.Minute + time.Second)
 		m.wantAnnounced(ours...)
+		m.leaveRoute("b", "10.1.1.77/24")
+		m.wantAnnounced(append(ours, "10.1.1.77/32 ens2")...)
 		m.stop()
-		m.kernel.AddRoutes("ens2", leftover)
 		m.kernel.DelRoutes("fd00:1::2/128")
 		m.start(m.store)
 		m.after(time.Second)
 		m.wantAnnounced(ours...)
-		if n := m.counted("routes_repaired"); n != 2 {
-			t.Errorf("%d repairs, want 2", n)
+		if n := m.counted("routes_repaired"); n != 1 {
+			t.Errorf("%d repairs, want 1", n)
 		}
 		if all, err := m.kernel.Routes(0); err != nil || len(all) != len(ours)+len(others)+1 { // nic has one
 			t.Errorf("routes %v, %v", all, err)
@@ -165,6 +169,52 @@ func TestAnnouncedRepaired(t *testing.T) {
 		m.must(m.kernel.SetLink(index, hw.LinkUp, hw.Link{Up: true}))
 		m.after(time.Second)
 		m.wantAnnounced(ours...)
+	})
+}
+
+// leaveRoute starts and ends a container whose route cannot be removed then.
+func (m *machine) leaveRoute(container, address string) {
+	m.t.Helper()
+	m.runAt(container, "n", address)
+	m.kernel.OnCall(func(_ int, what string) error {
+		if strings.HasPrefix(what, "remove route") {
+			return hw.ErrBusy
+		}
+		return nil
+	})
+	m.end(container)
+	m.kernel.OnCall(nil)
+}
+
+// TestAnnouncedByLostLedger: a plugin that has lost its ledger leaves the routes of containers that still run, and its log says what to do.
+// A container that is started again at such an address has the route, and it goes with that container.
+func TestAnnouncedByLostLedger(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		nic(m)
+		m.routed("n", "ens2")
+		m.runAt("a", "n", "10.1.1.2/24")
+		m.runAt("b", "n", "10.1.1.3/24")
+		m.store = store.NewMemory()
+		logged := m.logTo(zapcore.WarnLevel)
+		m.after(3 * time.Minute)
+		m.wantAnnounced("10.1.1.2/32 ens2", "10.1.1.3/32 ens2")
+		const warning = "the route to 10.1.1.2/32 is of no container that the ledger has, and stays; if there is none: ip route del 10.1.1.2/32 table 117"
+		if !slices.ContainsFunc(logged.All(), func(e observer.LoggedEntry) bool {
+			err, _ := e.ContextMap()["err"].(string)
+			return strings.Contains(err, warning)
+		}) {
+			t.Errorf("the log has no warning: %v", logged.All())
+		}
+		m.kernel.KillNS("a", 0)
+		delete(m.where, "a")
+		m.routed("n", "ens2")
+		m.runAt("a", "n", "10.1.1.2/24")
+		m.end("a")
+		m.wantAnnounced("10.1.1.3/32 ens2")
+		m.kernel.KillNS("b", 0)
+		delete(m.where, "b")
+		m.kernel.DelRoutes("10.1.1.3/32")
 	})
 }
 

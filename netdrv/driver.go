@@ -85,8 +85,8 @@ func New(c Config) (*Driver, error) {
 	hosts := &hostdev.HostChildren{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, VLANs: vlans, Counters: counters}
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
 		Allocations: allocs, VLANs: vlans})
-	release := &releaser{allocs: allocs, modes: modes}
 	announcer := &announcer{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters}
+	release := &releaser{allocs: allocs, modes: modes, announcer: announcer}
 	changed := &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters,
 		warned: map[hw.ID]map[hw.VFAttr]string{}}
 	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,

@@ -301,10 +301,6 @@ func (x *endpoints) delete(ctx context.Context, nid, eid string, timeout time.Du
 	if err := x.allocs.Advance(ctx, a, alloc.Freeing, ledger.Del(e.KV.Key)); err != nil {
 		return err
 	}
-	if err := x.announcer.withdraw(ctx, a); err != nil {
-		x.log.Warn("routes not withdrawn yet", append(a.Fields(), zap.NamedError("err", err))...)
-		x.reconciler.nudge()
-	}
 	if err := x.hosts.RemoveRoutes(ctx, e.Rec); err != nil {
 		x.log.Warn("host's route not removed yet", append(a.Fields(), zap.NamedError("err", err))...)
 		x.reconciler.nudge()

@@ -143,12 +143,12 @@ func (x *networks) add(ctx context.Context, cond store.Cond, rec ledger.Network,
 	rec.HostAddrs, err = hostAddrs(o, r)
 	if err == nil {
 		rec.Devices, err = x.findDevices(ctx, o, others, func(devices []ledger.Device, others []ledger.Network) error {
-			on := ledger.Network{HostAddrs: rec.HostAddrs, Pools: poolsOf(r), Devices: devices}
-			if on.HostDevice, err = x.hosts.Parent(ctx, o, devices); err != nil {
+			host, err := x.hosts.Parent(ctx, o, devices)
+			if err != nil {
 				return err
 			}
-			rec.HostDevice = on.HostDevice
-			return checkHostAddrs(on, others)
+			rec.HostDevice = host
+			return checkHostAddrs(ledger.Network{HostAddrs: rec.HostAddrs, Pools: poolsOf(r), Devices: devices, HostDevice: host}, others)
 		})
 	}
 	if err = withRemedy(err); err == nil {
@@ -184,10 +184,10 @@ func (x *networks) confirm(ctx context.Context, n *ledger.Rev[ledger.Network]) e
 	return err
 }
 
-// findDevices finds the devices of a new network and checks that they go together with the other networks. check is a further check of
-// that. Of the other networks, suspect ones that are in the way and have no endpoints are removed.
+// findDevices finds the devices of a new network and checks that they go together with the other networks. hosted finds the device that the
+// host's child is on, and checks the same of that. Of the other networks, suspect ones that are in the way and have no endpoints are removed.
 func (x *networks) findDevices(ctx context.Context, o *option.Network, others []ledger.Network,
-	check func(devices []ledger.Device, others []ledger.Network) error) ([]ledger.Device, error) {
+	hosted func(devices []ledger.Device, others []ledger.Network) error) ([]ledger.Device, error) {
 	m, err := x.modes.Of(o)
 	if err != nil {
 		return nil, err
@@ -195,7 +195,7 @@ func (x *networks) findDevices(ctx context.Context, o *option.Network, others []
 	for {
 		devices, err := m.Check(ctx, o, others)
 		if err == nil {
-			err = check(devices, others)
+			err = hosted(devices, others)
 		}
 		var met *mode.ConflictError
 		if !errors.As(err, &met) || !x.suspect(met.Network, others) {

@@ -29,8 +29,9 @@ const (
 
 // A releaser restores devices and ends their allocations.
 type releaser struct {
-	allocs *alloc.Table
-	modes  *mode.Set
+	allocs    *alloc.Table
+	modes     *mode.Set
+	announcer *announcer
 }
 
 // restore restores a device from its snapshot. The error matches hw.ErrAway while the device is not in the host.
@@ -46,10 +47,13 @@ func (l *releaser) restore(ctx context.Context, a *alloc.Allocation) error {
 // gateway is gone: the host is using the device again, and trying again would not help. A device that is in the host and cannot be
 // restored is quarantined, or left for another attempt if again returns true, because others may be at work on it, such as udev. The
 // error matches hw.ErrAway while the device is not in the host. After a reboot there is nothing to restore: names and settings are those of
-// the host's configuration. An allocation of an unknown mode is left as it is. The caller holds the device's lock.
+// the host's configuration. Announced routes are withdrawn first. An allocation of an unknown mode is left as it is. The caller holds the device's lock.
 func (l *releaser) release(ctx context.Context, a *alloc.Allocation, again func() bool) error {
 	if a.FromEarlierBoot() {
 		return l.allocs.End(ctx, a)
+	}
+	if err := l.announcer.withdraw(ctx, a); err != nil {
+		return err
 	}
 	err := l.restore(ctx, a)
 	var partly *hw.UnrestoredError
