@@ -105,7 +105,7 @@ func TestComposePlugin(t *testing.T) {
 		t.Fatalf("docs/compose.md shows %q", commands)
 	}
 	InFolder(t, top, commands[0])
-	listens(t, "/run/docker/plugins/composed.sock")
+	Listens(t, "/run/docker/plugins/composed.sock")
 	useful(t, "composed")
 
 	// A changed setting is another container, with the same records: p1 keeps its device and its network.
@@ -115,7 +115,7 @@ func TestComposePlugin(t *testing.T) {
 	if now := Inspect(t, "passthrough-plugin", "{{.Id}}"); now == before {
 		t.Error("the container is the same in spite of LOG_LEVEL")
 	}
-	listens(t, "/run/docker/plugins/composed.sock")
+	Listens(t, "/run/docker/plugins/composed.sock")
 	Reaches(t, "p1", "10.90.0.1", 5*time.Second)
 	Docker(t, "restart", "-t1", "p1")
 	Reaches(t, "p1", "10.90.0.1", 5*time.Second)

@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -27,31 +26,13 @@ func process(t *testing.T, name string, settings ...string) {
 	socket := "/run/docker/plugins/" + name + ".sock"
 	cmd := exec.Command(bundle + "/rootfs/driver")
 	cmd.Env = append(append(os.Environ(), "SOCKET="+socket, "STATE_DIR="+t.TempDir()), settings...)
-	running(t, cmd, socket)
+	Process(t, cmd, socket)
 }
 
 // start runs the plugin as a process with these flags until the test ends.
 func start(t *testing.T, name string, flags ...string) {
 	t.Helper()
-	running(t, exec.Command(bundle+"/rootfs/driver", flags...), "/run/docker/plugins/"+name+".sock")
-}
-
-// running starts the process, which is to listen on the socket, and ends it with the test.
-func running(t *testing.T, cmd *exec.Cmd, socket string) {
-	t.Helper()
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Error(err)
-		}
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("after SIGTERM: %v", err)
-		}
-	})
-	listens(t, socket)
+	Process(t, exec.Command(bundle+"/rootfs/driver", flags...), "/run/docker/plugins/"+name+".sock")
 }
 
 // TestPlainContainer runs the commands of docs/other-ways.md that start the binary as a container, under another name
@@ -75,19 +56,8 @@ func TestPlainContainer(t *testing.T) {
 	if n != 2 {
 		t.Fatalf("docs/other-ways.md shows %d docker commands, want 2", n)
 	}
-	listens(t, "/run/docker/plugins/contained.sock")
+	Listens(t, "/run/docker/plugins/contained.sock")
 	useful(t, "contained")
-}
-
-// listens waits for a socket.
-func listens(t *testing.T, socket string) {
-	t.Helper()
-	Within(t, 5*time.Second, func() string {
-		if _, err := os.Stat(socket); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
 }
 
 // useful checks that the plugin of that name gives a container a device.

@@ -3,10 +3,8 @@
 package lab
 
 import (
-	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -60,22 +58,5 @@ func plain(t *testing.T, flags ...string) {
 		}
 	})
 	cmd := exec.Command("plugin/rootfs/driver", append(flags, "--state-dir", t.TempDir())...)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
-			t.Error(err)
-		}
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("after SIGTERM: %v", err)
-		}
-	})
-	Within(t, 10*time.Second, func() string {
-		if _, err := os.Stat("/run/docker/plugins/passthrough.sock"); err != nil {
-			return err.Error()
-		}
-		return ""
-	})
+	Process(t, cmd, "/run/docker/plugins/passthrough.sock")
 }
