@@ -10,7 +10,7 @@
 //	RequestPool ────> creator.request ─> Pool.Create or Join       one pool per request, unless it has a name: equal subnets are separate
 //	RequestAddress ─> allocator.request ─> pools.open ─> Pool.Allocate ─> lease in the store ─> answer
 //	ReleaseAddress ─> pools.releaseAddress ─> Pool.Release ─> lease removed, or replaced by a cooldown
-//	RenewLeases ────> servedLeases.renew ─> lease in the store       with the option dhcp; RequestAddress asks the server before it locks the pool
+//	RenewLeases ────> dhcpLeases.renew ─> lease in the store       with the option dhcp; RequestAddress asks the server before it locks the pool
 //	Maintain ───────> flush of the outbox, prefetch, gc
 //
 // The store is the truth, and what a pool has cached a copy. A write has the condition that the pool's record is as cached; if it was changed,

@@ -90,7 +90,7 @@ func New(c Config) (*Driver, error) {
 	} else {
 		p.queue = newQueue(c.Journal, c.Log)
 	}
-	p.leases = &servedLeases{pools: p, servers: c.DHCP, log: c.Log, all: map[leaseRef]servedLease{}}
+	p.leases = &dhcpLeases{pools: p, servers: c.DHCP, log: c.Log, all: map[leaseRef]dhcpLease{}}
 	return &Driver{Capabilities: c.Capabilities, pools: p, probe: c.Probe, dhcp: c.DHCP, every: c.MaintainEvery, log: c.Log,
 		names:   &recentNames{names: map[string]recentName{}},
 		creator: &creator{pools: p, host: c.Host, defaults: c.Defaults, oneAtATime: semaphore.NewWeighted(1)},
@@ -130,7 +130,7 @@ func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*
 	if err != nil {
 		return nil, fmt.Errorf("request pool: %w", err)
 	}
-	if err = d.serve(ctx, q); err != nil {
+	if err = d.completeDHCP(ctx, q); err != nil {
 		return nil, fmt.Errorf("%s: %w", q, err)
 	}
 	err = d.pools.breaker.Unavailable()

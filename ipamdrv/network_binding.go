@@ -19,7 +19,7 @@ type localHandle struct {
 	network string // of the network driver on this node; "" for unknown
 	group   string // of pools that help each other out; "" for none
 	created int64  // in nanoseconds
-	served  bool   // a DHCP server leases its addresses
+	dhcp    bool   // a DHCP server leases its addresses
 	order   int64  // a later handle of the same network has a larger one
 }
 
@@ -142,7 +142,7 @@ func (ps *pools) storedHandles(ctx context.Context) ([]localHandle, error) {
 		}
 		for _, h := range handles {
 			h.subnet, h.group, h.order = rec.Subnet, rec.Options["overflow"], h.created
-			h.served = rec.Options["dhcp"] == "yes"
+			h.dhcp = rec.Options["dhcp"] == "yes"
 			all = append(all, h)
 		}
 		return nil

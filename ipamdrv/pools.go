@@ -27,7 +27,7 @@ type pools struct {
 	breaker *node.Breaker // of the shared store; nil if it is not shared
 
 	unbound *unboundPools
-	leases  *servedLeases
+	leases  *dhcpLeases
 
 	mu   sync.Mutex // guards byID
 	byID map[string]*pool.Pool

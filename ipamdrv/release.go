@@ -40,9 +40,9 @@ func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.A
 	}
 	subnet, group := p.Subnet(), p.Config().Group
 	var released bool
-	ref, ended := leaseRef{h.ID, a}, servedLease{segment: segmentOf(p)}
+	ref, ended := leaseRef{h.ID, a}, dhcpLease{segment: segmentOf(p)}
 	err = p.UnlockAfter(func() (err error) {
-		ended.lease, ended.token = ps.servedLease(ctx, p, a)
+		ended.lease, ended.token = ps.dhcpLease(ctx, p, a)
 		released, err = p.Release(ctx, a, pool.Released{Share: h.Share, At: at})
 		return err
 	})

@@ -38,8 +38,8 @@ func (al *allocator) requestOwn(ctx context.Context, handle string, q addressReq
 		if err != nil {
 			return "", fmt.Errorf("pool %.80q: request address: %w", handle, err)
 		}
-		if pool.Served(p) && q.lease.Kind != pool.Gateway {
-			return al.requestServed(ctx, h, p, q)
+		if pool.UsesDHCP(p) && q.lease.Kind != pool.Gateway {
+			return al.requestByDHCP(ctx, h, p, q)
 		}
 		got, err := al.fromPool(ctx, h, p, q)
 		switch err = waitLoaded(ctx, err); {

@@ -42,8 +42,8 @@ type leaseRef struct {
 	addr netip.Addr
 }
 
-// A servedLease is the lease of a container that a DHCP server has given.
-type servedLease struct {
+// A dhcpLease is the lease of a container that a DHCP server has given.
+type dhcpLease struct {
 	segment  dhcp.Segment
 	lease    dhcp.Lease
 	token    string // of the record
@@ -53,8 +53,8 @@ type servedLease struct {
 	failures int       // in a row
 }
 
-// servedLeases are the leases that DHCP servers have given to this node's containers.
-type servedLeases struct {
+// dhcpLeases are the leases that DHCP servers have given to this node's containers.
+type dhcpLeases struct {
 	pools   *pools
 	servers DHCP // nil if this is not possible
 	log     *zap.Logger
@@ -66,7 +66,7 @@ type servedLeases struct {
 	failing bool      // the last scan failed; only RenewLeases uses it
 
 	mu  sync.Mutex
-	all map[leaseRef]servedLease // guarded by mu
+	all map[leaseRef]dhcpLease // guarded by mu
 }
 
 // RenewLeases renews the leases of DHCP servers, and releases there what is released here, until ctx ends. It returns an error that matches
@@ -85,7 +85,7 @@ func (d *Driver) RenewLeases(ctx context.Context) error {
 }
 
 // round is one round of RenewLeases.
-func (s *servedLeases) round(ctx context.Context) {
+func (s *dhcpLeases) round(ctx context.Context) {
 	if s.servers == nil || s.pools.node != nil {
 		return
 	}
@@ -110,20 +110,20 @@ func (s *servedLeases) round(ctx context.Context) {
 }
 
 // add adds a lease that is in the ledger.
-func (s *servedLeases) add(ref leaseRef, seg dhcp.Segment, l pool.Lease) {
+func (s *dhcpLeases) add(ref leaseRef, seg dhcp.Segment, l pool.Lease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.all[ref] = servedLease{segment: seg, lease: *l.DHCP, token: l.Token, name: l.Name, added: time.Now(), next: l.DHCP.Renew}
+	s.all[ref] = dhcpLease{segment: seg, lease: *l.DHCP, token: l.Token, name: l.Name, added: time.Now(), next: l.DHCP.Renew}
 }
 
 // scan compares the leases with the ledger.
-func (s *servedLeases) scan(ctx context.Context, now time.Time) error {
+func (s *dhcpLeases) scan(ctx context.Context, now time.Time) error {
 	handles, err := s.pools.localHandles(ctx)
 	if err != nil {
 		return err
 	}
 	for _, h := range handles {
-		if !h.served {
+		if !h.dhcp {
 			continue
 		}
 		if err := s.scanPool(ctx, h.Handle); err != nil && !errors.Is(err, ErrUnknownPool) {
@@ -140,7 +140,7 @@ func (s *servedLeases) scan(ctx context.Context, now time.Time) error {
 }
 
 // scanPool adds the leases of a pool that are not known: those that another process has made.
-func (s *servedLeases) scanPool(ctx context.Context, h pool.Handle) error {
+func (s *dhcpLeases) scanPool(ctx context.Context, h pool.Handle) error {
 	_, p, err := s.pools.open(ctx, h.String())
 	if err != nil {
 		return err
@@ -171,7 +171,7 @@ func isExpired(l dhcp.Lease, now time.Time) bool {
 }
 
 // get returns a lease.
-func (s *servedLeases) get(ref leaseRef) (servedLease, bool) {
+func (s *dhcpLeases) get(ref leaseRef) (dhcpLease, bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	l, ok := s.all[ref]
@@ -179,20 +179,20 @@ func (s *servedLeases) get(ref leaseRef) (servedLease, bool) {
 }
 
 // before returns the leases that were added before a time.
-func (s *servedLeases) before(t time.Time) map[leaseRef]servedLease {
-	return s.choose(func(l servedLease) bool { return l.added.Before(t) })
+func (s *dhcpLeases) before(t time.Time) map[leaseRef]dhcpLease {
+	return s.choose(func(l dhcpLease) bool { return l.added.Before(t) })
 }
 
 // due returns the leases that are to be renewed.
-func (s *servedLeases) due(now time.Time) map[leaseRef]servedLease {
-	return s.choose(func(l servedLease) bool { return !l.next.IsZero() && !now.Before(l.next) })
+func (s *dhcpLeases) due(now time.Time) map[leaseRef]dhcpLease {
+	return s.choose(func(l dhcpLease) bool { return !l.next.IsZero() && !now.Before(l.next) })
 }
 
 // choose returns the leases for which ok is true.
-func (s *servedLeases) choose(ok func(servedLease) bool) map[leaseRef]servedLease {
+func (s *dhcpLeases) choose(ok func(dhcpLease) bool) map[leaseRef]dhcpLease {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	some := map[leaseRef]servedLease{}
+	some := map[leaseRef]dhcpLease{}
 	for ref, l := range s.all {
 		if ok(l) {
 			some[ref] = l
@@ -202,7 +202,7 @@ func (s *servedLeases) choose(ok func(servedLease) bool) map[leaseRef]servedLeas
 }
 
 // replace replaces a lease if it is still the same one; now is what it becomes.
-func (s *servedLeases) replace(ref leaseRef, now servedLease) {
+func (s *dhcpLeases) replace(ref leaseRef, now dhcpLease) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if l, ok := s.all[ref]; ok && l.token == now.token {
@@ -211,7 +211,7 @@ func (s *servedLeases) replace(ref leaseRef, now servedLease) {
 }
 
 // end forgets a lease, and releases it at its server.
-func (s *servedLeases) end(ctx context.Context, ref leaseRef, l servedLease) {
+func (s *dhcpLeases) end(ctx context.Context, ref leaseRef, l dhcpLease) {
 	s.mu.Lock()
 	if s.all[ref].token == l.token {
 		delete(s.all, ref)
@@ -233,9 +233,9 @@ func isOf(rec pool.Lease, l dhcp.Lease) bool {
 	return rec.DHCP != nil && rec.DHCP.Client == l.Client && rec.DHCP.MAC == l.MAC
 }
 
-// servedLease returns the lease that a DHCP server has given, and the token of its record, if a has one in p. The caller has the lock on p.
-func (ps *pools) servedLease(ctx context.Context, p *pool.Pool, a netip.Addr) (dhcp.Lease, string) {
-	if !pool.Served(p) {
+// dhcpLease returns the lease that a DHCP server has given, and the token of its record, if a has one in p. The caller has the lock on p.
+func (ps *pools) dhcpLease(ctx context.Context, p *pool.Pool, a netip.Addr) (dhcp.Lease, string) {
+	if !pool.UsesDHCP(p) {
 		return dhcp.Lease{}, ""
 	}
 	rec, ok, err := ps.ledger.LeaseOf(ctx, p.ID(), a)
@@ -246,7 +246,7 @@ func (ps *pools) servedLease(ctx context.Context, p *pool.Pool, a netip.Addr) (d
 }
 
 // tellReleased releases a lease at its server. If that fails, the lease expires.
-func (s *servedLeases) tellReleased(ctx context.Context, seg dhcp.Segment, a netip.Addr, l dhcp.Lease) {
+func (s *dhcpLeases) tellReleased(ctx context.Context, seg dhcp.Segment, a netip.Addr, l dhcp.Lease) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), releaseTime)
 	defer cancel()
 	err := s.servers.Release(ctx, seg, a, l)
@@ -259,7 +259,7 @@ func (s *servedLeases) tellReleased(ctx context.Context, seg dhcp.Segment, a net
 }
 
 // renew renews a lease: at its server, then at any, and after its end by asking for the same address again.
-func (s *servedLeases) renew(ctx context.Context, ref leaseRef, l servedLease) {
+func (s *dhcpLeases) renew(ctx context.Context, ref leaseRef, l dhcpLease) {
 	ctx, cancel := context.WithTimeout(ctx, renewTime)
 	defer cancel()
 	now := time.Now()
@@ -287,7 +287,7 @@ func (s *servedLeases) renew(ctx context.Context, ref leaseRef, l servedLease) {
 }
 
 // failed notes a failure to renew a lease. It is retried after half of what is left until T2 or the lease's end (RFC 2131 4.4.5).
-func (s *servedLeases) failed(ref leaseRef, l servedLease, err error) {
+func (s *dhcpLeases) failed(ref leaseRef, l dhcpLease, err error) {
 	now := time.Now()
 	l.failures++
 	left := l.lease.Rebind.Sub(now)
@@ -310,7 +310,7 @@ func (s *servedLeases) failed(ref leaseRef, l servedLease, err error) {
 }
 
 // renewed records a renewed lease.
-func (s *servedLeases) renewed(ctx context.Context, ref leaseRef, l servedLease, renewed dhcp.Lease) {
+func (s *dhcpLeases) renewed(ctx context.Context, ref leaseRef, l dhcpLease, renewed dhcp.Lease) {
 	log := s.log.With(zap.Stringer("address", ref.addr), zap.String("container", l.name), zap.Time("expires", renewed.Expires))
 	if l.failures > 0 || isExpired(l.lease, time.Now()) {
 		log.Info("lease of a container's address renewed after all")

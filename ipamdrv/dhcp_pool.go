@@ -26,10 +26,10 @@ type DHCP interface {
 	Decline(ctx context.Context, s dhcp.Segment, a netip.Addr, l dhcp.Lease) error
 }
 
-// serve completes a request for a pool whose addresses a DHCP server leases: with the gateway that the server offers, unless the user gave
-// another. The subnet must be the server's. The pool's record has the gateway as its option, so that it is the network's whether or not the server can be reached
-// when it is asked for.
-func (d *Driver) serve(ctx context.Context, q *poolRequest) error {
+// completeDHCP completes a request for a pool whose addresses a DHCP server leases: with the gateway that the server offers, unless the user
+// gave another. The subnet must be the server's. The pool's record has the gateway as its option, so that the network has it also if the
+// server cannot be reached when the engine asks for it.
+func (d *Driver) completeDHCP(ctx context.Context, q *poolRequest) error {
 	if !q.config.DHCP || q.v6 && q.config.SLAAC {
 		return nil
 	}
@@ -66,9 +66,9 @@ func (d *Driver) serve(ctx context.Context, q *poolRequest) error {
 	return q.check()
 }
 
-// requestServed leases an address of p, which the caller has locked, from its DHCP server. It unlocks p: the server may take seconds. A lease
+// requestByDHCP leases an address of p, which the caller has locked, from its DHCP server. It unlocks p: the server may take seconds. A lease
 // that is not recorded after that expires by itself.
-func (al *allocator) requestServed(ctx context.Context, h pool.Handle, p *pool.Pool, q addressRequest) (string, error) {
+func (al *allocator) requestByDHCP(ctx context.Context, h pool.Handle, p *pool.Pool, q addressRequest) (string, error) {
 	subnet, seg := p.Subnet(), segmentOf(p)
 	p.Unlock()
 	got, err := al.fromServer(ctx, h, seg, q)

@@ -10,8 +10,8 @@ import (
 	"github.com/mellanox/passthrough/store/record"
 )
 
-// Served returns true if a DHCP server leases the pool's addresses. The option is that of all pools of a network, and IPv4's alone.
-func Served(p *Pool) bool { return p.cache.config.DHCP && p.cache.Prefix.Addr().Is4() }
+// UsesDHCP returns true if a DHCP server leases the pool's addresses. The option is that of all pools of a network, and IPv4's alone.
+func UsesDHCP(p *Pool) bool { return p.cache.config.DHCP && p.cache.Prefix.Addr().Is4() }
 
 // LeaseOf returns the lease of an address as it is in the store; ok is false if there is none.
 func (l Ledger) LeaseOf(ctx context.Context, id string, a netip.Addr) (lease Lease, ok bool, err error) {

@@ -140,8 +140,8 @@ func (b *fixture) withServer(s *dhcpServer) (log *observer.ObservedLogs, stop fu
 	return log, func() { cancel(); <-ended }
 }
 
-// TestServedRefused: what cannot be together with the option dhcp, and what it needs.
-func TestServedRefused(t *testing.T) {
+// TestDHCPRefused: what cannot be together with the option dhcp, and what it needs.
+func TestDHCPRefused(t *testing.T) {
 	for _, test := range []struct {
 		options []string
 		subnet  string
@@ -171,9 +171,9 @@ func TestServedRefused(t *testing.T) {
 	}
 }
 
-// TestServedLife: a lease is the server's, as long as the container has the address. A container that was renamed keeps its lease when another
+// TestDHCPLife: a lease is the server's, as long as the container has the address. A container that was renamed keeps its lease when another
 // one of its former name comes.
-func TestServedLife(t *testing.T) {
+func TestDHCPLife(t *testing.T) {
 	withFixture(t, func(b *fixture) {
 		s := newDHCPServer()
 		_, stop := b.withServer(s)
@@ -209,8 +209,8 @@ func TestServedLife(t *testing.T) {
 	})
 }
 
-// TestServedRenewal: a lease is renewed at its server, then at any, and leased again after it has expired, also by another process.
-func TestServedRenewal(t *testing.T) {
+// TestDHCPRenewal: a lease is renewed at its server, then at any, and leased again after it has expired, also by another process.
+func TestDHCPRenewal(t *testing.T) {
 	withFixture(t, func(b *fixture) {
 		s := newDHCPServer()
 		_, stop := b.withServer(s)
@@ -260,10 +260,10 @@ func TestServedRenewal(t *testing.T) {
 	})
 }
 
-// TestServedCrash kills the driver at each of its transactions, in a life of two containers that lasts longer than their leases. After a restart
+// TestDHCPCrash kills the driver at each of its transactions, in a life of two containers that lasts longer than their leases. After a restart
 // each address in the ledger is leased at the server. A lease that is not in the ledger expires: what was asked for and not recorded, and what
 // was released here and not there.
-func TestServedCrash(t *testing.T) {
+func TestDHCPCrash(t *testing.T) {
 	for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
 		t.Run(fate.String(), func(t *testing.T) {
 			for k := 1; ; k++ {
@@ -271,7 +271,7 @@ func TestServedCrash(t *testing.T) {
 				withFixture(t, func(b *fixture) {
 					s, ledger := newDHCPServer(), b.store
 					crash := storetest.NewCrash(ledger, k, fate)
-					b.servedLife(s, crash)
+					b.dhcpLife(s, crash)
 					dead = crash.Dead()
 					b.store = ledger.Reopen()
 					_, stop := b.withServer(s)
@@ -290,8 +290,8 @@ func TestServedCrash(t *testing.T) {
 	}
 }
 
-// servedLife is the scenario. A call that fails ends it.
-func (b *fixture) servedLife(s *dhcpServer, ledger store.Store) {
+// dhcpLife is the scenario. A call that fails ends it.
+func (b *fixture) dhcpLife(s *dhcpServer, ledger store.Store) {
 	b.Helper()
 	d, err := ipamdrv.New(ipamdrv.Config{Store: ledger, DHCP: s})
 	if err != nil {
