@@ -99,8 +99,8 @@ func (n *announcer) withdraw(ctx context.Context, a *alloc.Allocation) error {
 	return nil
 }
 
-// reconcile adds routes that are missing, such as those that went when their device was set down, and removes those of allocations that are
-// ending. The error names routes that are not in the ledger.
+// reconcile adds routes that are missing, such as those that went when their device was set down. Those of allocations that are ending are
+// withdrawn when these are released. The error names routes that are not in the ledger.
 func (n *announcer) reconcile(ctx context.Context) error {
 	unlock, err := n.locks.Lock(ctx, announceLock)
 	if err != nil {
@@ -114,31 +114,24 @@ func (n *announcer) reconcile(ctx context.Context) error {
 	var errs []error
 	for _, r := range have {
 		key := routeKey{r.Dst, r.Index}
-		d, ok := named[key]
-		delete(named, key)
-		switch {
-		case !ok:
+		if _, ok := named[key]; !ok {
 			errs = append(errs, fmt.Errorf("the route to %[1]s is of no container that the ledger has, and stays; if there is none: "+
 				"ip route del %[1]s table %[2]d", r.Dst, hw.AnnounceTable))
-		case !d.wanted:
-			errs = append(errs, n.repaired("removed "+r.Dst, n.host.Withdraw(r)))
 		}
+		delete(named, key)
 	}
 	for key, d := range named {
-		if d.wanted && d.parent.Up { // the routes of a parent that is down come with it
-			errs = append(errs, n.repaired("added "+key.dst, n.add(d.parent, key.dst)))
+		if !d.wanted || !d.parent.Up { // the routes of a parent that is down come with it
+			continue
 		}
+		if err := n.add(d.parent, key.dst); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		n.counters.Count("routes_repaired")
+		n.log.Info("announced route was repaired", zap.String("route", key.dst))
 	}
 	return errors.Join(errs...)
-}
-
-// repaired reports what was repaired if err is nil. It returns err.
-func (n *announcer) repaired(what string, err error) error {
-	if err == nil {
-		n.counters.Count("routes_repaired")
-		n.log.Info("announced route was repaired", zap.String("route", what))
-	}
-	return err
 }
 
 // A destination is one that an allocation names.

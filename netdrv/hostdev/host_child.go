@@ -171,8 +171,12 @@ func (x *HostChildren) RemoveRoutes(ctx context.Context, e ledger.Endpoint) erro
 	return x.route(ctx, e.Network, func(n hw.Netdev, src []netip.Addr) error { return x.Host.RemoveHostRoutes(n, src, addresses(e)) })
 }
 
-// sync makes the routes through a network's host child those to its containers.
+// sync makes the routes through a network's host child those to its containers. It leaves a network to a call that ends a container on it, and
+// removes the route itself.
 func (x *HostChildren) sync(ctx context.Context, nid string) error {
+	if busy, err := x.ending(ctx, nid); busy || err != nil {
+		return err
+	}
 	return x.route(ctx, nid, func(n hw.Netdev, src []netip.Addr) error {
 		endpoints, err := ledger.List[ledger.Endpoint](ctx, x.Store, ledger.EndpointsOf(nid))
 		if err != nil {
@@ -189,6 +193,25 @@ func (x *HostChildren) sync(ctx context.Context, nid string) error {
 		}
 		return x.Host.SyncHostRoutes(n, src, to)
 	})
+}
+
+// ending reports whether a call is at work on a device that comes home from a container of a network.
+func (x *HostChildren) ending(ctx context.Context, nid string) (bool, error) {
+	held, err := x.Allocations.List(ctx)
+	if err != nil {
+		return false, err
+	}
+	for _, a := range held {
+		if a.Network != nid || !a.Ending() {
+			continue
+		}
+		unlock, ok := x.Locks.TryLock(alloc.Key(a.Device))
+		if !ok {
+			return true, nil
+		}
+		unlock()
+	}
+	return false, nil
 }
 
 // addresses returns the addresses of an endpoint.

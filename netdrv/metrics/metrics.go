@@ -10,7 +10,7 @@
 //	vlans_made, vlans_removed   a VLAN device was created or removed
 //	host_children_made, host_children_removed   the host's own child of a network was created or removed
 //	vfs_changed             what a PF has set for the VF of a container was changed on the host
-//	routes_repaired         an announced route was missing and was added again, or one was removed that nothing has left
+//	routes_repaired         an announced route was missing and was added again
 //	link_changes            the kernel reported changes of links, and the ledger was compared with the kernel
 package metrics
 
