@@ -21,6 +21,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/test/harness/bpfprog"
 	"github.com/mellanox/passthrough/test/harness/sandbox"
 )
 
@@ -156,7 +157,10 @@ func TestXDPLeftBehind(t *testing.T) {
 // attachXDP attaches an XDP program to the tenant's eth0.
 func (w *world) attachXDP(t *testing.T, mode int) {
 	t.Helper()
-	program := loadProgram(t, unix.BPF_PROG_TYPE_XDP)
+	program, err := loadProgram(t, unix.BPF_PROG_TYPE_XDP)
+	if err != nil {
+		t.Fatal(err)
+	}
 	l, err := w.spaces["tenant"].NL.LinkByName("eth0")
 	if err != nil {
 		t.Fatal(err)
@@ -167,49 +171,38 @@ func (w *world) attachXDP(t *testing.T, mode int) {
 // inTenant calls do on a thread that is in the tenant's namespace.
 func (w *world) inTenant(t *testing.T, do func() error) {
 	t.Helper()
-	done := make(chan error)
+	err := errors.New("it called FailNow")
+	done := make(chan struct{})
 	go func() { // the thread ends with the goroutine
+		defer close(done)
 		runtime.LockOSThread()
-		err := netns.Set(w.spaces["tenant"].FD)
-		if err == nil {
-			err = do()
+		if set := netns.Set(w.spaces["tenant"].FD); set != nil {
+			err = set
+			return
 		}
-		done <- err
+		err = do()
 	}()
-	if err := <-done; err != nil {
+	if <-done; err != nil {
 		t.Fatal(err)
 	}
 }
 
-// loadProgram loads a program of a kind that returns 2: XDP_PASS, or TCX_DROP.
-func loadProgram(t *testing.T, kind uint32) *os.File {
-	t.Helper()
-	insns := []uint64{0x00000002000000b7, 0x0000000000000095} // r0 = 2; exit
-	license := append([]byte("GPL"), 0)
-	attr := struct {
-		kind, count           uint32
-		insns, license        uint64
-		logLevel, logSize     uint32
-		log                   uint64
-		version, flags        uint32
-		name                  [16]byte
-		ifindex, expectedType uint32
-	}{kind: kind, count: 2, insns: uint64(uintptr(unsafe.Pointer(&insns[0]))),
-		license: uint64(uintptr(unsafe.Pointer(&license[0])))}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	runtime.KeepAlive(insns)
-	runtime.KeepAlive(license)
-	if errno != 0 {
-		t.Fatalf("bpf: %v", errno)
+// loadProgram loads a program that returns 2. It may be called outside of the test's goroutine.
+func loadProgram(t *testing.T, kind uint32) (*os.File, error) {
+	f, err := bpfprog.Load(kind)
+	if err == nil {
+		t.Cleanup(func() { f.Close() })
 	}
-	f := os.NewFile(fd, "program")
-	t.Cleanup(func() { f.Close() })
-	return f
+	return f, err
 }
 
-// attachTCX attaches a tcx program to a link in the calling thread's namespace: after the others, or held by the file that it
+// attachTCX attaches a tcx program that drops to a link in the calling thread's namespace: after the others, or held by the file that it
 // returns, as a process of the container does.
-func attachTCX(t *testing.T, index int, program *os.File, kind uint32, held bool) (link *os.File, _ error) {
+func attachTCX(t *testing.T, index int, kind uint32, held bool) (link *os.File, _ error) {
+	program, err := loadProgram(t, unix.BPF_PROG_TYPE_SCHED_CLS)
+	if err != nil {
+		return nil, err
+	}
 	attr := struct{ ifindex, program, kind, flags uint32 }{uint32(index), uint32(program.Fd()), kind, 0}
 	command := uintptr(unix.BPF_PROG_ATTACH)
 	if held {
@@ -253,7 +246,7 @@ func TestTCXLeftBehind(t *testing.T) {
 	}
 	attach := func(index int, kind uint32) {
 		t.Helper()
-		if _, err := attachTCX(t, index, loadProgram(t, unix.BPF_PROG_TYPE_SCHED_CLS), kind, false); err != nil {
+		if _, err := attachTCX(t, index, kind, false); err != nil {
 			t.Error(err)
 		}
 	}
@@ -287,7 +280,7 @@ func TestTCXLeftBehind(t *testing.T) {
 		for _, kind := range []uint32{unix.BPF_TCX_INGRESS, unix.BPF_TCX_INGRESS, unix.BPF_TCX_EGRESS, unix.BPF_TCX_EGRESS} {
 			attach(inside, kind)
 		}
-		held, err = attachTCX(t, inside, loadProgram(t, unix.BPF_PROG_TYPE_SCHED_CLS), unix.BPF_TCX_EGRESS, true)
+		held, err = attachTCX(t, inside, unix.BPF_TCX_EGRESS, true)
 		return err
 	})
 	w.home(t)

@@ -74,6 +74,8 @@ func New(t *testing.T) *Segment {
 	t.Cleanup(func() { _ = near.LinkDel(&netlink.Dummy{LinkAttrs: attrs}) }) // it ends with the namespace otherwise
 	setUp(t, near, Device, Host+"/24")
 	setUp(t, far.NL, ServerDevice, Address+"/24")
+	waitRunning(t, near, Device)
+	waitRunning(t, far.NL, ServerDevice)
 	return &Segment{t: t, dir: t.TempDir(), far: far}
 }
 
@@ -88,6 +90,19 @@ func setUp(t *testing.T, nl *netlink.Handle, name, address string) {
 		t.Fatalf("%s: %v", name, err)
 	}
 	addAddress(t, nl, l, address)
+}
+
+// waitRunning waits until a device has the flag IFF_RUNNING, which a worker of the kernel sets (Linux 6.12, net/core/link_watch.c). Kea
+// opens no socket on a device that does not have it, and starts without one.
+func waitRunning(t *testing.T, nl *netlink.Handle, name string) {
+	t.Helper()
+	err := retry.Poll(t.Context(), 10*time.Millisecond, time.Minute, func() (bool, error) {
+		l, err := nl.LinkByName(name)
+		return err == nil && l.Attrs().RawFlags&unix.IFF_RUNNING != 0, err
+	})
+	if err != nil {
+		t.Fatalf("%s is not running: %v", name, err)
+	}
 }
 
 func addAddress(t *testing.T, nl *netlink.Handle, l netlink.Link, address string) {
@@ -179,7 +194,13 @@ func (s *Segment) start(srv *Server, up, program string, args ...string) {
 	if err := <-started; err != nil {
 		s.t.Fatal(err)
 	}
-	s.t.Cleanup(func() { srv.Stop(); close(stopped) })
+	s.t.Cleanup(func() {
+		srv.Stop()
+		close(stopped)
+		if s.t.Failed() {
+			s.t.Logf("log of %s:\n%s", program, srv.Log())
+		}
+	})
 	srv.WaitLog(up)
 }
 
@@ -218,7 +239,7 @@ func (srv *Server) WaitLog(text string) {
 // Wait waits for a condition.
 func (srv *Server) Wait(what string, cond func() bool) {
 	srv.t.Helper()
-	err := retry.Poll(srv.t.Context(), 50*time.Millisecond, 20*time.Second, func() (bool, error) { return cond(), nil })
+	err := retry.Poll(srv.t.Context(), 50*time.Millisecond, time.Minute, func() (bool, error) { return cond(), nil })
 	if err != nil {
 		srv.t.Fatalf("%s: %v\nlog:\n%s\nleases:\n%s", what, err, srv.Log(), srv.Leases())
 	}

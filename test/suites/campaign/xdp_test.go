@@ -6,9 +6,10 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mellanox/passthrough/test/harness/bpfprog"
 )
 
 // attachXDP attaches a program that passes every frame to a device, in the way that stays when the process ends (netlink). The kernel
@@ -18,10 +19,11 @@ func attachXDP(device string) error {
 	if err != nil {
 		return err
 	}
-	program, err := loadPass()
+	program, err := bpfprog.Load(unix.BPF_PROG_TYPE_XDP)
 	if err != nil {
-		return fmt.Errorf("load the program: %w", err)
+		return err
 	}
+	defer program.Close()
 	s, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
 		return err
@@ -40,7 +42,7 @@ func attachXDP(device string) error {
 		}
 	}
 	add(unix.IFLA_XDP|nested, 20, 0)
-	add(xdpFD, 8, uint32(program))
+	add(xdpFD, 8, uint32(program.Fd()))
 	add(xdpFlags, 8, unix.XDP_FLAGS_SKB_MODE)
 	e.PutUint32(m, uint32(len(m)))
 	if err := unix.Sendto(s, m, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
@@ -55,22 +57,4 @@ func attachXDP(device string) error {
 		return fmt.Errorf("attach xdp to %s: %w", device, unix.Errno(-code))
 	}
 	return nil
-}
-
-// loadPass loads "r0 = XDP_PASS; exit" and returns its file descriptor.
-func loadPass() (uintptr, error) {
-	instructions := [2][8]byte{{0xb7, 0, 0, 0, 2}, {0x95}} // mov64 r0, 2; exit
-	license := [4]byte{'G', 'P', 'L'}
-	attr := struct { // the beginning of union bpf_attr, for BPF_PROG_LOAD
-		kind, count           uint32
-		instructions, license uint64
-		logLevel, logSize     uint32
-		log                   uint64
-		version, flags        uint32
-	}{unix.BPF_PROG_TYPE_XDP, 2, uint64(uintptr(unsafe.Pointer(&instructions))), uint64(uintptr(unsafe.Pointer(&license))), 0, 0, 0, 0, 0}
-	fd, _, errno := unix.Syscall(unix.SYS_BPF, unix.BPF_PROG_LOAD, uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr))
-	if errno != 0 {
-		return 0, errno
-	}
-	return fd, nil
 }
