@@ -2,6 +2,8 @@
 
 # From the command line alone: some environments have a NAME that means the machine.
 NAME = passthrough:latest
+# Where programs and the bundle are built.
+BIN = bin
 DOCKER ?= docker
 ENGINE ?=
 ENGINES ?= 20.10,26.1,28.5,29
@@ -18,19 +20,22 @@ TAGS := kernel engine lab cluster kernel,crashpoints
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl plugin install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean
+.PHONY: help build ctl plugin release install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the plugin's binary, bin/driver
-	$(GO_BUILD) -o bin/driver ./cmd/driver
+	$(GO_BUILD) -o '$(BIN)/driver' ./cmd/driver
 
 ctl: ## the operator's tool, bin/passthroughctl
-	$(GO_BUILD) -o bin/passthroughctl ./cmd/passthroughctl
+	$(GO_BUILD) -o '$(BIN)/passthroughctl' ./cmd/passthroughctl
 
 plugin: build ## the plugin bundle, bin/plugin
-	plugin/rootfs-build/build bin/driver $(VERSION) bin/plugin
+	plugin/rootfs-build/build '$(BIN)/driver' $(VERSION) '$(BIN)/plugin'
+
+release: ## plugins, programs and packages for all architectures in dist/ (VERSION=v0.1.0 REGISTRY=HOST: push the plugins)
+	scripts/release '$(VERSION)' dist '$(REGISTRY)'
 
 # Settings may have characters that mean something to the shell, as in SET='DEVICES=a=ens1f*;b=ens2f0 LOG_LEVEL=debug': it has
 # them from the environment, and divides them at spaces.
@@ -94,10 +99,11 @@ lint: ## gofmt, go vet, staticcheck, for every build tag
 	go vet ./...
 	go tool staticcheck ./...
 	cd test/suites/bench && go vet ./...
+	cd cmd/release && go vet ./...
 	@for tag in $(TAGS); do \
 		echo "vet and staticcheck with tag $$tag"; \
 		go vet -tags $$tag ./... && go tool staticcheck -tags $$tag ./... || exit 1; \
 	done
 
 clean: ## remove what was built (the cache in .cache/ stays)
-	rm -rf bin .cache/test
+	rm -rf bin dist .cache/test

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// write writes files, by their names in a folder.
+func write(t *testing.T, folder string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
+		path := filepath.Join(folder, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// read returns the text of a file.
+func read(t *testing.T, path string) string {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+// packed makes a release with plugins that are nothing but a config.json and one file with a text.
+func packed(t *testing.T, version, text string) release {
+	t.Helper()
+	built := t.TempDir()
+	for _, arch := range []string{"amd64", "arm64"} {
+		write(t, filepath.Join(built, arch), map[string]string{
+			"plugin/config.json": `{"description": "a plugin", "entrypoint": ["/driver"]}`, "plugin/rootfs/driver": arch + text, "host/passthroughctl": arch,
+		})
+		if err := os.MkdirAll(filepath.Join(built, arch, "plugin/rootfs/tmp"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chmod(filepath.Join(built, arch, "plugin/rootfs/tmp"), 0o777|os.ModeSticky); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r := release{version: version, dist: filepath.Join(t.TempDir(), "dist"), time: time.Unix(1e9, 0)}
+	if err := r.pack(built); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// TestVersions: what is not a version, or cannot be a tag, is refused.
+func TestVersions(t *testing.T) {
+	for _, version := range []string{"v0.1.0", "v10.20.30", "v0.1.0-rc1", "v0.1.0-rc.1", "v1.0.0-3-g0123abc"} {
+		if err := checkVersion(version); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, version := range []string{"", "0.1.0", "v0.1", "v01.0.0", "v0.1.0+dirty", "v0.1.0-", "latest", "v0.1.0/x", "v0.1.0-" + strings.Repeat("a", 80)} {
+		if err := checkVersion(version); err == nil {
+			t.Errorf("%q is accepted", version)
+		}
+	}
+}
+
+// TestArchive: an archive unpacks to one folder, with the modes of its files and with the one time of the release.
+func TestArchive(t *testing.T) {
+	r := packed(t, "v0.1.0", "")
+	out, err := exec.Command("tar", "--utc", "-tvzf", filepath.Join(r.dist, r.pluginArchive("amd64"))).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	var got []string
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		got = append(got, strings.Join(strings.Fields(line), " "))
+	}
+	const top, at = "passthrough-plugin_0.1.0_linux_amd64/", " 2001-09-09 01:46 "
+	want := []string{
+		"drwxr-xr-x 0/0 0" + at + top, "-rw-r--r-- 0/0 54" + at + top + "config.json", "drwxr-xr-x 0/0 0" + at + top + "rootfs/",
+		"-rw-r--r-- 0/0 5" + at + top + "rootfs/driver", "drwxrwxrwt 0/0 0" + at + top + "rootfs/tmp/",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the archive has\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+}
+
+// TestReleaseTwice: a release that is made in another folder is the same, byte for byte. It has all architectures.
+func TestReleaseTwice(t *testing.T) {
+	copied := t.TempDir()
+	copyTree(t, "../..", copied)
+	first := build(t, "../..", "amd64 arm64 ppc64le")
+	second := build(t, copied, "arm64")
+	lines := strings.Split(strings.TrimSpace(read(t, filepath.Join(first, sumsFile))), "\n")
+	for _, line := range strings.Split(strings.TrimSpace(read(t, filepath.Join(second, sumsFile))), "\n") {
+		if !slices.Contains(lines, line) {
+			t.Errorf("made again it has\n%s\nand had\n%s", line, strings.Join(lines, "\n"))
+		}
+	}
+	r := release{version: "v0.1.0-rc1", dist: first}
+	if archs, err := r.archsIn(); err != nil || !slices.Equal(archs, []string{"amd64", "arm64", "ppc64le"}) {
+		t.Errorf("the plugins are of %v, %v", archs, err)
+	}
+}
+
+// build makes a release of a tree, and returns where.
+func build(t *testing.T, tree, archs string) (dist string) {
+	t.Helper()
+	dist = filepath.Join(t.TempDir(), "dist")
+	cmd := exec.Command("scripts/release", "v0.1.0-rc1", dist)
+	cmd.Dir = tree
+	cmd.Env = append(os.Environ(), "ARCHS="+archs, "SOURCE_DATE_EPOCH=1700000000", "COMMIT=0123456789ab")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return dist
+}
+
+// copyTree copies the files of a repository, those that are not committed, too.
+func copyTree(t *testing.T, from, to string) {
+	t.Helper()
+	cmd := exec.Command("sh", "-c", `git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -pt "$1"`, "sh", to)
+	cmd.Dir = from
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+}
