@@ -8,7 +8,7 @@ import (
 	"github.com/mellanox/passthrough/internal/opttable"
 )
 
-// An Option is one row of the options table: all that the parser, the errors and the README say about it.
+// An Option is one row of the options table: all that the parser, the errors and docs/options.md say about it.
 type Option struct {
 	row
 	Modes []string // the modes that know it; none means all

@@ -11,14 +11,14 @@ import (
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
-// readmeCommands are the docker commands that README.md shows, in order, a group for each paragraph with a bold heading.
-func readmeCommands(t *testing.T) (groups [][]string) {
+// shownCommands are the docker commands that a page shows, in order, a group for each paragraph that begins in bold.
+func shownCommands(t *testing.T, page string) (groups [][]string) {
 	t.Helper()
-	page, err := os.ReadFile("README.md")
+	text, err := os.ReadFile(page)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, paragraph := range strings.Split(strings.ReplaceAll(string(page), "\\\n", " "), "\n**") {
+	for _, paragraph := range strings.Split(strings.ReplaceAll(string(text), "\\\n", " "), "\n**") {
 		var commands []string
 		for _, line := range strings.Split(paragraph, "\n") {
 			if strings.HasPrefix(line, "    docker ") {
@@ -30,33 +30,43 @@ func readmeCommands(t *testing.T) (groups [][]string) {
 	return groups
 }
 
-// TestReadme runs every docker command that the README shows. What a paragraph has made goes before the next.
-func TestReadme(t *testing.T) {
+// TestShownCommands runs every docker command that README.md and docs/modes.md show. What a paragraph has made goes before the next.
+func TestShownCommands(t *testing.T) {
 	asBefore(t)
 	Sh(t, "ip link set "+another+" up; ip link add bond0 type bond; ip link add br0 type bridge")
 	t.Cleanup(func() { // a device with children stays up
 		Sh(t, "ip link set "+pf+" down; ip link set "+another+" down; ip link del bond0; ip link del br0")
 	})
-	groups := readmeCommands(t)
-	if n := len(slices.Concat(groups...)); n < 12 {
-		t.Fatalf("README.md shows only %d commands: %q", n, groups)
-	}
-	for _, commands := range groups {
-		var networks []string
-		for _, c := range commands {
-			fields := strings.Fields(c)
-			if strings.Contains(c, "network create") {
-				name := fields[len(fields)-1]
-				Sh(t, c)
-				t.Cleanup(func() { _, _ = Try("docker", "network", "rm", name) }) // should a later command fail
-				networks = append(networks, name)
-			} else if out := Sh(t, c); !strings.Contains(out, "eth0") {
-				t.Errorf("%s: %s", c, out)
+	for page, least := range map[string]int{"README.md": 9, "modes.md": 12} {
+		t.Run(page, func(t *testing.T) {
+			groups := shownCommands(t, page)
+			if n := len(slices.Concat(groups...)); n < least {
+				t.Fatalf("%s shows only %d commands: %q", page, n, groups)
 			}
+			for _, commands := range groups {
+				runShown(t, commands)
+			}
+		})
+	}
+}
+
+// runShown runs commands, and removes the networks that they have made. Those that start a container show its eth0.
+func runShown(t *testing.T, commands []string) {
+	t.Helper()
+	var networks []string
+	for _, c := range commands {
+		fields := strings.Fields(c)
+		if strings.Contains(c, "network create") {
+			name := fields[len(fields)-1]
+			Sh(t, c)
+			t.Cleanup(func() { _, _ = Try("docker", "network", "rm", name) }) // should a later command fail
+			networks = append(networks, name)
+		} else if out := Sh(t, c); !strings.Contains(out, "eth0") {
+			t.Errorf("%s: %s", c, out)
 		}
-		for _, n := range networks {
-			Docker(t, "network", "rm", n)
-		}
+	}
+	for _, n := range networks {
+		Docker(t, "network", "rm", n)
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
-// optionsTable is the README's table, made from the code's.
+// optionsTable is the table of docs/options.md, made from the code's.
 func optionsTable() string {
 	var b strings.Builder
 	b.WriteString("| option | for | allowed | default | what it does |\n|---|---|---|---|---|\n")
@@ -23,9 +23,9 @@ func optionsTable() string {
 	return b.String()
 }
 
-// TestReadmeOptions holds the README's options table to the code's. To bring it up to date:
-// UPDATE=1 go test ./netdrv/option -run TestReadmeOptions
-func TestReadmeOptions(t *testing.T) {
-	const file, begin, end = "../../README.md", "<!-- options: made from netdrv/option/table.go -->\n", "<!-- end of options -->"
+// TestOptionsPage holds the table of docs/options.md to the code's. To bring it up to date:
+// UPDATE=1 go test ./netdrv/option -run TestOptionsPage
+func TestOptionsPage(t *testing.T) {
+	const file, begin, end = "../../docs/options.md", "<!-- options: made from netdrv/option/table.go -->\n", "<!-- end of options -->"
 	docs.Table(t, file, begin, end, optionsTable())
 }
