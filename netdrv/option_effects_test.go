@@ -13,7 +13,7 @@ import (
 	"github.com/mellanox/passthrough/netdrv/option"
 )
 
-// effects are values of options that differ from what a network has without them. Not among them are netdevice, mode and bond, which make a
+// effects are values of options that differ from what a network has without them. Not among them are netdevice, parent, mode and bond, which make a
 // scenario, and those that need one of their own: force (TestInUseByHost), lock (TestContainerOverrides), replace (TestReplace) and sticky
 // (TestSticky).
 var effects = map[string]string{
@@ -83,7 +83,7 @@ func effect(m *machine, network []string, own map[string]any) (string, error) {
 func TestEveryOptionHasAnEffect(t *testing.T) {
 	t.Parallel()
 	without := map[string]string{} // the effect of a network without options, by how it is created
-	elsewhere := []string{"netdevice", "mode", "bond", "force", "lock", "replace", "sticky"}
+	elsewhere := []string{"netdevice", "parent", "mode", "bond", "force", "lock", "replace", "sticky"}
 	for _, o := range option.Options() {
 		value, known := effects[o.Name]
 		if !known && !slices.Contains(elsewhere, o.Name) {

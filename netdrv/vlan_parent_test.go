@@ -22,7 +22,7 @@ func TestVLANParent(t *testing.T) {
 				nic(m)
 				before := m.kernel.String()
 				m.mustCreate("one", "netdevice="+name, "mode="+mode, "vlan=100")
-				m.mustCreate("two", "netdevice=ens2.100", "mode="+mode)
+				m.mustCreate("two", "parent=ens2.100", "mode="+mode)
 				m.mustCreate("other", "netdevice=ens2", "mode="+mode, "vlan=4094")
 				m.mustRun("a", "one")
 				m.mustRun("b", "two")

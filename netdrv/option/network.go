@@ -14,7 +14,9 @@ import (
 // Network is what the user said for a network, with the defaults filled in.
 type Network struct {
 	// Netdevice is the text of the option netdevice: names, PCI addresses or patterns, separated by commas.
+	// It is that of the option parent if that was given instead.
 	Netdevice string
+	Parent    string   // the text of the option parent; "" for none
 	Mode      string   // one of Modes
 	Lock      []string // names of options that cannot be overridden for a container
 	NumVFs    int      // VFs to make on a PF that has none; 0 for all

@@ -46,6 +46,7 @@ func TestParse(t *testing.T) {
 		"gateway=auto replace=0123456789ab":    {Gateway: option.GatewayAuto, Replace: "0123456789ab"},
 		"mode=passthrough force=yes":           {Mode: option.ModePassthrough, Force: true},
 		"mode=ipvlan ipvlan_mode=L3S":          {Mode: option.ModeIPVlan, ChildMode: "l3s"},
+		"Mode=Macvlan parent=ens1f0":           {Mode: option.ModeMacvlan, Parent: "ens1f0"},
 		"mode=ipoib pkey=0x0005":               {Mode: option.ModeIPoIB, PKey: 0x8005},
 		"numa=1 prefix=net":                    {Container: option.Container{NUMA: option.NUMA{Given: true, Node: 1}, Prefix: "net"}},
 		"NUMA=Auto cores=numa ethtool=gro=OFF": {Container: option.Container{NUMA: option.NUMA{Auto: true}, Cores: hw.Cores{Near: true}, Features: hw.Features{"gro": false}}},
@@ -59,6 +60,17 @@ func TestParse(t *testing.T) {
 		}
 		if d := cmp.Diff(&want, parse(t, words)); d != "" {
 			t.Errorf("%s: want -, got +\n%s", words, d)
+		}
+	}
+}
+
+// TestParent: a network of Docker's own macvlan driver is one of this driver with its options.
+func TestParent(t *testing.T) {
+	t.Parallel()
+	for _, parse := range []func(map[string]string) (*option.Network, error){option.Parse, option.ParseStored} {
+		n, err := parse(texts("parent=ens2.100 mode=ipvlan ipvlan_mode=l3 ipvlan_flag=private"))
+		if err != nil || n.Netdevice != "ens2.100" {
+			t.Errorf("%+v, %v", n, err)
 		}
 	}
 }

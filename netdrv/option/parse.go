@@ -1,6 +1,7 @@
 package option
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -146,16 +147,28 @@ func Parse(raw map[string]string) (*Network, error) {
 	if err := errors.Join(checkNames(given), parseAll(n, given)); err != nil {
 		return nil, err
 	}
-	if n.Netdevice == "" {
+	if n.Netdevice == "" && n.Parent == "" {
 		return nil, errors.New("option netdevice: missing; say which device to use: -o netdevice=NAME")
 	}
 	if err := n.forMode(given); err != nil {
+		return nil, err
+	}
+	if err := n.takeParent(); err != nil {
 		return nil, err
 	}
 	if n.KeepVLAN && n.HasChildren() {
 		return nil, fmt.Errorf("option vlan: keep is for mode=%s; say 0 to 4094", ModeSRIOV)
 	}
 	return n, errors.Join(n.checkLock(), n.checkHostAccess(), n.checkAnnounce(), n.check())
+}
+
+// takeParent uses the option parent as the netdevice, and refuses two devices.
+func (n *Network) takeParent() error {
+	if n.Parent != "" && n.Netdevice != "" && n.Netdevice != n.Parent {
+		return fmt.Errorf("option parent: %.64s is not netdevice=%.64s; both name the device that has the children: give one of them", n.Parent, n.Netdevice)
+	}
+	n.Netdevice = cmp.Or(n.Netdevice, n.Parent)
+	return nil
 }
 
 // ForContainer returns the values for one container: those of the network, overridden by the options that the user gave for the

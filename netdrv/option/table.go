@@ -115,6 +115,11 @@ var options = []Option{
 		Help:   "the PFs whose VFs containers get, or the device that a container gets whole, or of which it gets a child; the setting DEVICES can name them",
 		Parse:  network(func(n *Network) *string { return &n.Netdevice }, text),
 	}},
+	{For: ForNetwork, Modes: onVLANs, row: row{
+		Name: "parent", Values: "as for netdevice", Default: "none",
+		Help:  "netdevice, by the name that it has in Docker's own macvlan and ipvlan drivers",
+		Parse: network(func(n *Network) *string { return &n.Parent }, text),
+	}},
 	{For: ForNetwork, row: row{
 		Name: "mode", Values: "sriov, passthrough, macvlan, ipvlan or ipoib", Default: "sriov",
 		Help: "sriov: each container gets a VF; passthrough: one container gets the whole device; the others: each " +

@@ -53,17 +53,17 @@ func TestHostAccess(t *testing.T) {
 	before, routes := Sh(t, links), Sh(t, own)
 	network := func(name string, options ...string) {
 		args := []string{"-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.20.0.0/24", "--ip-range", "10.20.0.64/26",
-			"--aux-address", "host=10.20.0.70", "-o", "netdevice=pt0", "-o", "mode=macvlan"}
+			"--aux-address", "host=10.20.0.70", "-o", "mode=macvlan"}
 		Network(t, name, append(args, options...)...)
 	}
-	network("alone")
+	network("alone", "-o", "parent=pt0")
 	Container(t, "c0", "--net", "alone")
 	CannotReach(t, "c0", "10.20.0.5")
 	CannotReach(t, "c0", "10.20.0.70")
 	Docker(t, "rm", "-f", "c0")
 	Docker(t, "network", "rm", "alone")
 
-	network("both", "-o", "host_access=yes")
+	network("both", "-o", "netdevice=pt0", "-o", "host_access=yes")
 	Container(t, "c1", "--net", "both")
 	Container(t, "c2", "--net", "both")
 	both := func(what string, containers ...string) {
