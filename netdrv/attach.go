@@ -32,6 +32,7 @@ type attacher struct {
 	allocs   *alloc.Table
 	modes    *mode.Set
 	releaser *releaser
+	timings  *timings
 	nudge    func() // wakes the reconciler
 	// tryQuarantined tries to release a quarantined device, and returns true if it is not quarantined any more.
 	tryQuarantined func(context.Context, hw.ID) bool
@@ -63,11 +64,13 @@ func (t *attacher) attach(ctx context.Context, req *mode.Request, e ledger.Endpo
 // for a fault of the device, so that another may be tried. quarantined as in claim.
 func (t *attacher) attachOne(ctx context.Context, m mode.Mode, req *mode.Request, e ledger.Endpoint, quarantined bool) (
 	_ ledger.Endpoint, faulty bool, _ error) {
+	start := time.Now()
 	a, unlock, err := t.claim(ctx, m, req, e, quarantined)
 	if err != nil {
 		return e, false, err
 	}
 	defer unlock()
+	claimed := time.Now()
 	dev, err := m.Prepare(ctx, a, func(a *alloc.Allocation) error { return t.allocs.Save(ctx, a) })
 	if err == nil {
 		e.Device, e.MAC = a.Device, ""
@@ -80,6 +83,7 @@ func (t *attacher) attachOne(ctx context.Context, m mode.Mode, req *mode.Request
 		err = ctx.Err() // the engine has given up: it would never delete an endpoint that it does not know
 	}
 	if err == nil {
+		t.timings.put(e.ID, timing{req.Container, claimed.Sub(start), time.Since(claimed)})
 		return e, false, nil
 	}
 	faulty = errors.Is(err, hw.ErrDeviceFault) && ctx.Err() == nil

@@ -93,9 +93,10 @@ func New(c Config) (*Driver, error) {
 		releaser: release, announcer: announcer, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed,
 		wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
+	timed := &timings{}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
-		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer, hosts: hosts,
-		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, nudge: reconciler.nudge,
+		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer, hosts: hosts, timings: timed,
+		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, timings: timed, nudge: reconciler.nudge,
 			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
 		pool: pool, vlans: vlans, hosts: hosts, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}

@@ -31,6 +31,7 @@ type endpoints struct {
 	locks         *keylock.Map
 	allocs        *alloc.Table
 	attacher      *attacher
+	timings       *timings
 	reconciler    *reconciler
 	announcer     *announcer
 	hosts         *hostdev.HostChildren
@@ -189,6 +190,7 @@ func (x *endpoints) awaitDrivers(ctx context.Context, n ledger.Network) error {
 
 // join answers where the engine finds the endpoint's device.
 func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinResponse, error) {
+	start := time.Now()
 	if err := checkIDs(r.NetworkID, r.EndpointID); err != nil {
 		return nil, err
 	}
@@ -217,10 +219,29 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinRespo
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: device %s: %w", ledger.ShortID(r.EndpointID), e.Rec.Device, err)
 	}
+	dev, err := x.lend(ctx, a)
+	if err != nil {
+		return nil, err
+	}
+	if err := x.announcer.announce(ctx, a); err != nil {
+		return nil, err
+	}
+	if err := x.reachable(ctx, n, o, e.Rec); err != nil {
+		return nil, err
+	}
+	x.logAttached(a, e.Rec, dev.MAC, start)
+	res := &JoinResponse{InterfaceName: interfaceName(dev.Name, e.Rec)}
+	gateways(n, o, e.Rec, &res.JoinResponse)
+	routes(e.Rec, &res.JoinResponse)
+	return res, nil
+}
+
+// lend writes that a device may be in a container from now on, and returns it. The caller holds the device's lock.
+func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation) (hw.Netdev, error) {
 	notMoved := func(err error) error { return fmt.Errorf("%s: cannot be moved into the container: %w", a.Label, err) }
 	found, err := x.host.Find(a.Device)
 	if err != nil {
-		return nil, notMoved(err)
+		return hw.Netdev{}, notMoved(err)
 	}
 	had := a.CarrierUps
 	if ups, known := x.host.CarrierUps(found); known && !found.Up && a.Device.IsPCI() { // others end with their container
@@ -231,23 +252,14 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinRespo
 	}
 	if a.State != alloc.Lent || had != nil && *had != *a.CarrierUps {
 		if err := x.allocs.Advance(ctx, a, alloc.Lent); err != nil {
-			return nil, err
+			return hw.Netdev{}, err
 		}
 	}
 	dev, err := x.host.HandOver(a.Device, a.Snapshot)
 	if err != nil {
-		return nil, notMoved(err)
+		return dev, notMoved(err)
 	}
-	if err := x.announcer.announce(ctx, a); err != nil {
-		return nil, err
-	}
-	if err := x.reachable(ctx, n, o, e.Rec); err != nil {
-		return nil, err
-	}
-	res := &JoinResponse{InterfaceName: interfaceName(dev.Name, e.Rec)}
-	gateways(n, o, e.Rec, &res.JoinResponse)
-	routes(e.Rec, &res.JoinResponse)
-	return res, nil
+	return dev, nil
 }
 
 // reachable gives the host its child of a network with host access, if it is missing, and the routes to a container.

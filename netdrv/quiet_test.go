@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"go.uber.org/zap/zapcore"
 )
 
@@ -55,6 +56,36 @@ func TestOrdinaryEndIsQuiet(t *testing.T) {
 			})
 		}
 	}
+}
+
+// TestOneLinePerContainer: at level info a container has one line when it is attached, with its addresses and what took how long, and one
+// when its device is free again.
+func TestOneLinePerContainer(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		oneVF(m)
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		logged := m.logTo(zapcore.InfoLevel)
+		_, mac := m.mustRun("a", "n")
+		m.end("a")
+		m.settled()
+		var got []string
+		for _, e := range logged.All() {
+			got = append(got, e.Message)
+		}
+		if diff := cmp.Diff([]string{"attached", "released"}, got); diff != "" {
+			t.Fatalf("log (-want +got):\n%s", diff)
+		}
+		f := logged.All()[0].ContextMap()
+		if f["device"] != "vf 0 of ens1f0 (0000:01:10.0)" || f["mac"] != mac || f["network"] == "" || f["endpoint"] == "" {
+			t.Errorf("attached: %v", f)
+		}
+		for _, step := range []string{"claim", "setup", "join"} {
+			if _, ok := f[step].(time.Duration); !ok {
+				t.Errorf("attached: %s is %v, want a duration", step, f[step])
+			}
+		}
+	})
 }
 
 // wantKeysBut is wantKeys without the keys that have a prefix.

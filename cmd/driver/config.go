@@ -15,6 +15,7 @@ import (
 // config has all settings.
 type config struct {
 	logLevel       zapcore.Level
+	logFormat      string // logText or logJSON
 	stateDir       string
 	socket         string
 	handlerTimeout time.Duration
@@ -48,12 +49,17 @@ const socketPathMax = 107
 // settings is the table of all settings. --help and the table of docs/settings.md are made from it; plugin/config.json and the systemd
 // unit are held to it by a test.
 var settings = []setting{
-	{"LOG_LEVEL", "info", "debug, info, warn or error", "what is logged: one JSON line per call on stdout. debug adds a line with the " +
+	{"LOG_LEVEL", "info", "debug, info, warn or error", "what is logged. debug adds each call, with a line that has the " +
 		"whole request and response: options, addresses, names of containers", func(c *config, v string) bool {
 		level, err := zapcore.ParseLevel(v)
 		c.logLevel = level
 		return err == nil && level <= zapcore.ErrorLevel
 	}, true},
+	{"LOG_FORMAT", logText, "text or json", "text: lines for people, warnings and errors on stderr. json: one JSON object per line, all on stdout",
+		func(c *config, v string) bool {
+			c.logFormat = v
+			return v == logText || v == logJSON
+		}, true},
 	{"STATE_DIR", "/data", "an absolute path", "the state directory: records of networks, devices and addresses", func(c *config, v string) bool {
 		c.stateDir = filepath.Clean(v)
 		return filepath.IsAbs(v)

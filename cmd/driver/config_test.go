@@ -23,7 +23,7 @@ func env(pairs ...string) func(string) string {
 
 func TestConfigDefaults(t *testing.T) {
 	want := config{
-		logLevel: zapcore.InfoLevel, stateDir: "/data", socket: "/run/docker/plugins/passthrough.sock",
+		logLevel: zapcore.InfoLevel, logFormat: logText, stateDir: "/data", socket: "/run/docker/plugins/passthrough.sock",
 		handlerTimeout: 10 * time.Second, store: "bolt",
 	}
 	for _, e := range []func(string) string{env(), env("LOG_LEVEL=", "STATE_DIR=", "SOCKET=", "HANDLER_TIMEOUT=")} {
@@ -34,10 +34,10 @@ func TestConfigDefaults(t *testing.T) {
 }
 
 func TestConfigValues(t *testing.T) {
-	got, err := configFrom(nil, env("LOG_LEVEL=debug", "STATE_DIR=/var/lib/x/", "SOCKET=/run/x.sock", "HANDLER_TIMEOUT=1500ms",
+	got, err := configFrom(nil, env("LOG_LEVEL=debug", "LOG_FORMAT=json", "STATE_DIR=/var/lib/x/", "SOCKET=/run/x.sock", "HANDLER_TIMEOUT=1500ms",
 		"REQUIRE_MAC=true", "DEFAULT_POOLS=10.200.0.0/16:24"))
 	want := config{
-		logLevel: zapcore.DebugLevel, stateDir: "/var/lib/x", socket: "/run/x.sock", handlerTimeout: 1500 * time.Millisecond,
+		logLevel: zapcore.DebugLevel, logFormat: logJSON, stateDir: "/var/lib/x", socket: "/run/x.sock", handlerTimeout: 1500 * time.Millisecond,
 		store:      "bolt",
 		requireMAC: true, defaultPools: "10.200.0.0/16:24",
 	}
@@ -82,5 +82,9 @@ func TestHarmlessSettings(t *testing.T) {
 		if _, err := configFrom(map[string]string{"LOG_LEVEL": level}, env()); err == nil {
 			t.Errorf("the flag --log-level %s is not refused", level)
 		}
+	}
+	c, err := configFrom(nil, env("LOG_FORMAT=xml"))
+	if err != nil || c.logFormat != logText || c.ignored == nil || c.ignored.Error() != `environment: LOG_FORMAT="xml": must be text or json` {
+		t.Errorf("LOG_FORMAT=xml: format %s, ignored %v, %v", c.logFormat, c.ignored, err)
 	}
 }

@@ -94,7 +94,9 @@ func start(t *testing.T, l limits, routes ...route) *harness {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- newServer(routes, l, newLogger(r.log, zapcore.DebugLevel)).serve(ctx, ln) }()
+	go func() {
+		ended <- newServer(routes, l, newLogger(logJSON, r.log, r.log, zapcore.DebugLevel)).serve(ctx, ln)
+	}()
 	r.stop = sync.OnceValue(func() error {
 		cancel()
 		return <-ended

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"time"
 
@@ -9,15 +10,34 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger writes one JSON object per line to w. In the plugin w is stdout, which the engine logs at level info; it logs a plugin's
-// stderr at level error.
-func newLogger(w io.Writer, level zapcore.LevelEnabler) *zap.Logger {
-	enc := zap.NewProductionEncoderConfig()
-	enc.EncodeTime = zapcore.TimeEncoderOfLayout("2006-01-02T15:04:05.000Z07:00")
-	enc.EncodeDuration = func(d time.Duration, a zapcore.PrimitiveArrayEncoder) {
-		a.AppendString(d.Round(time.Microsecond).String())
+// The values of the setting LOG_FORMAT.
+const (
+	logText = "text"
+	logJSON = "json"
+)
+
+// logTime is the form of times in the log.
+const logTime = "2006-01-02T15:04:05.000Z07:00"
+
+// logDuration returns a duration as the log has it; other values as they are.
+func logDuration(v fmt.Stringer) string {
+	if d, ok := v.(time.Duration); ok {
+		return d.Round(time.Microsecond).String()
 	}
-	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(zapcore.AddSync(w)), level))
+	return v.String()
+}
+
+// newLogger writes a line for each entry: as text with warnings and errors to errors, or as one JSON object, all to out. An engine logs what
+// its plugin writes to stdout at level info, and what it writes to stderr at level error (makeLoggerStreams in the engine's plugin/manager.go,
+// 20.10 to 29).
+func newLogger(format string, out, errors io.Writer, level zapcore.LevelEnabler) *zap.Logger {
+	if format == logText {
+		return zap.New(newTextCore(out, errors, level))
+	}
+	enc := zap.NewProductionEncoderConfig()
+	enc.EncodeTime = zapcore.TimeEncoderOfLayout(logTime)
+	enc.EncodeDuration = func(d time.Duration, a zapcore.PrimitiveArrayEncoder) { a.AppendString(logDuration(d)) }
+	return zap.New(zapcore.NewCore(zapcore.NewJSONEncoder(enc), zapcore.Lock(zapcore.AddSync(out)), level))
 }
 
 // subject has the IDs of a call: requests and answers of all types carry them under these names.

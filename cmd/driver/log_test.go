@@ -63,8 +63,8 @@ func TestLogLines(t *testing.T) {
 // TestPayload: at log level debug the log has requests and answers, cut to a length that the engine can read.
 func TestPayload(t *testing.T) {
 	var log logBuffer
-	logPayload(newLogger(&log, zapcore.DebugLevel), "T.Echo", []byte(`{"Count":1}`), answer{status: 200, body: []byte(`{"Count":2}`)})
-	logPayload(newLogger(&log, zapcore.DebugLevel), "T.Echo", []byte(strings.Repeat("x", 1<<20)), answer{status: 500, err: errors.New("no")})
+	logPayload(newLogger(logJSON, &log, &log, zapcore.DebugLevel), "T.Echo", []byte(`{"Count":1}`), answer{status: 200, body: []byte(`{"Count":2}`)})
+	logPayload(newLogger(logJSON, &log, &log, zapcore.DebugLevel), "T.Echo", []byte(strings.Repeat("x", 1<<20)), answer{status: 500, err: errors.New("no")})
 	want := `{"level":"debug","ts":T,"msg":"payload","op":"T.Echo","request":"{\"Count\":1}","status":200,"answer":"{\"Count\":2}"}
 {"level":"debug","ts":T,"msg":"payload","op":"T.Echo","request":"` + strings.Repeat("x", 8<<10) + `","status":500,"answer":"","err":"no"}
 `

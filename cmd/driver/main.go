@@ -79,7 +79,7 @@ func serve(cfg config, refused error) error {
 		return err
 	}
 	level := zap.NewAtomicLevelAt(cfg.logLevel)
-	log := newLogger(os.Stdout, level)
+	log := newLogger(cfg.logFormat, os.Stdout, os.Stderr, level)
 	stopped, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer ignore()
 

@@ -29,6 +29,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(e *testscript.Env) error {
 			e.Setenv("SOCKET", filepath.Join(e.WorkDir, "p.sock"))
 			e.Setenv("STATE_DIR", filepath.Join(e.WorkDir, "state"))
+			e.Setenv("LOG_FORMAT", logJSON)
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"call": scriptCall},

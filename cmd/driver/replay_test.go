@@ -99,7 +99,7 @@ func (r *replay) start() {
 	if err != nil {
 		r.Fatal(err)
 	}
-	log := newLogger(&r.log, zapcore.DebugLevel)
+	log := newLogger(logJSON, &r.log, &r.log, zapcore.DebugLevel)
 	stopped, stop := context.WithCancel(context.Background())
 	drivers := open(cfg, hw.Config{Sys: r.kernel.Sys, Kernel: r.kernel, Boot: "boot"}, log)
 	limits := limitsFor(cfg.handlerTimeout)

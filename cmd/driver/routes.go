@@ -22,7 +22,7 @@ type route struct {
 type routeFlags int
 
 const (
-	// quiet: the call is frequent or changes nothing; it is logged at level debug if it succeeds.
+	// quiet: the call is frequent, changes nothing, or what it does has a line of its own; it is logged at level debug if it succeeds.
 	quiet routeFlags = 1 << iota
 	// stateless: the call is answered even if the drivers could not be made. The engine's own start depends on some of these.
 	stateless
@@ -44,11 +44,11 @@ func routes(d *drivers) []route {
 		{"NetworkDriver.FreeNetwork", handle(net.FreeNetwork), 0},
 		{"NetworkDriver.CreateNetwork", handle(net.CreateNetwork), 0},
 		{"NetworkDriver.DeleteNetwork", handle(net.DeleteNetwork), 0},
-		{"NetworkDriver.CreateEndpoint", handle(net.CreateEndpoint), 0},
+		{"NetworkDriver.CreateEndpoint", handle(net.CreateEndpoint), quiet},
 		{"NetworkDriver.EndpointOperInfo", handle(net.EndpointOperInfo), quiet | stateless},
-		{"NetworkDriver.DeleteEndpoint", handle(net.DeleteEndpoint), 0},
-		{"NetworkDriver.Join", handle(net.Join), 0},
-		{"NetworkDriver.Leave", handle(net.Leave), 0},
+		{"NetworkDriver.DeleteEndpoint", handle(net.DeleteEndpoint), quiet},
+		{"NetworkDriver.Join", handle(net.Join), quiet},
+		{"NetworkDriver.Leave", handle(net.Leave), quiet},
 		{"NetworkDriver.DiscoverNew", handle(net.DiscoverNew), quiet},
 		{"NetworkDriver.DiscoverDelete", handle(net.DiscoverDelete), quiet},
 		{"NetworkDriver.ProgramExternalConnectivity", handle(net.ProgramExternalConnectivity), quiet},
@@ -65,8 +65,8 @@ func routes(d *drivers) []route {
 		{"IpamDriver.GetDefaultAddressSpaces", handleBare(d.capabilities.GetDefaultAddressSpaces), quiet | stateless},
 		{"IpamDriver.RequestPool", handle(ipam.RequestPool), 0},
 		{"IpamDriver.ReleasePool", handle(ipam.ReleasePool), 0},
-		{"IpamDriver.RequestAddress", handle(ipam.RequestAddress), 0},
-		{"IpamDriver.ReleaseAddress", handle(ipam.ReleaseAddress), 0},
+		{"IpamDriver.RequestAddress", handle(ipam.RequestAddress), quiet},
+		{"IpamDriver.ReleaseAddress", handle(ipam.ReleaseAddress), quiet},
 	}
 	if d.err == nil {
 		return table

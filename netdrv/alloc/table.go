@@ -190,13 +190,16 @@ func (t *Table) transition(ctx context.Context, all []*Allocation, to State, con
 	return res, nil
 }
 
-// report logs and counts the state that a device got into.
+// report logs and counts the state that a device got into. The log has at level info what an operator asks about afterwards: that a device is
+// free again, or quarantined. That a container has it is logged with what the container has; the rest is at level debug.
 func (t *Table) report(a *Allocation) {
 	t.Counters.Count("devices_" + a.State.name())
-	fields := append(a.Fields(), a.State.Field())
-	if a.State != Quarantined {
-		t.Log.Info("device", fields...)
-		return
+	switch a.State {
+	case free:
+		t.Log.Info("released", a.Fields()...)
+	case Quarantined:
+		t.Log.Error("quarantined", append(a.Fields(), zap.String("reason", a.Reason))...)
+	default:
+		t.Log.Debug("device", append(a.Fields(), a.State.Field())...)
 	}
-	t.Log.Error("device", append(fields, zap.String("reason", a.Reason))...)
 }

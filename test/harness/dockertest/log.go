@@ -37,14 +37,48 @@ var message = regexp.MustCompile(`\bmsg=("(?:[^"\\]|\\.)*")`)
 // events returns the events in an engine's log, which has lines of the engine too.
 func events(log string) (all []Event) {
 	for _, line := range strings.Split(log, "\n") {
-		var e Event
 		m := message.FindStringSubmatch(line)
 		if m == nil {
 			continue
 		}
-		if msg, err := strconv.Unquote(m[1]); err == nil && json.Unmarshal([]byte(msg), &e) == nil {
+		msg, err := strconv.Unquote(m[1])
+		if err != nil {
+			continue
+		}
+		var e Event
+		if json.Unmarshal([]byte(msg), &e) == nil || parseText(msg, &e) {
 			all = append(all, e)
 		}
 	}
 	return all
+}
+
+// A line of the plugin's log as text: time, level, message, and fields, whose values are in single quotes if they are not plain words.
+var (
+	textLine  = regexp.MustCompile(`^(\S+) (?:debug|info|warn|error) (.*?)((?: \w+=(?:'(?:[^']|'')*'|[^\s']*))*)$`)
+	textField = regexp.MustCompile(` (\w+)=('(?:[^']|'')*'|[^\s']*)`)
+)
+
+// parseText reads a line of the plugin's log that is text. It returns false for another line.
+func parseText(line string, e *Event) bool {
+	m := textLine.FindStringSubmatch(line)
+	if m == nil {
+		return false
+	}
+	ts, err := time.Parse(time.RFC3339, m[1])
+	if err != nil {
+		return false
+	}
+	*e = Event{TS: ts, Msg: m[2]}
+	fields := map[string]string{}
+	for _, f := range textField.FindAllStringSubmatch(m[3], -1) {
+		v, inQuotes := strings.CutPrefix(f[2], "'")
+		if inQuotes {
+			v = strings.ReplaceAll(strings.TrimSuffix(v, "'"), "''", "'")
+		}
+		fields[f[1]] = v
+	}
+	e.Op, e.Request, e.Answer, e.Err, e.Outcome = fields["op"], fields["request"], fields["answer"], fields["err"], fields["outcome"]
+	e.Status, _ = strconv.Atoi(fields["status"]) // 0 for a line without it
+	return true
 }

@@ -125,3 +125,22 @@ func TestMoves(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// TestTextEvents: the plugin's log as text has the events that it has as JSON.
+func TestTextEvents(t *testing.T) {
+	at := time.Date(2026, 11, 21, 12, 0, 0, 5e6, time.UTC)
+	for line, want := range map[string]Event{
+		`2026-11-21T12:00:00.005Z info listening version=1 socket=/run/p.sock`: {Msg: listening},
+		`2026-11-21T12:00:00.005Z info stopped; containers keep their devices`: {Msg: "stopped; containers keep their devices"},
+		`2026-11-21T12:00:00.005Z debug payload op=N.Join request='{"A":"it''s = x"}' status=200 answer={}`: {Msg: spoken, Op: "N.Join",
+			Request: `{"A":"it's = x"}`, Status: 200, Answer: "{}"},
+		`2026-11-21T12:00:00.005Z warn call op=N.Join dur=1ms outcome=error err='option vlan: "x" no'`: {Msg: "call", Op: "N.Join",
+			Outcome: "error", Err: `option vlan: "x" no`},
+	} {
+		want.TS = at
+		log := fmt.Sprintf("time=\"2026-11-21T12:00:00Z\" level=error msg=%s plugin=abc\ntime=\"x\" level=info msg=%q\n", strconv.Quote(line), "API listen on x")
+		if diff := cmp.Diff([]Event{want}, events(log)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", line, diff)
+		}
+	}
+}

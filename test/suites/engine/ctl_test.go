@@ -4,6 +4,7 @@ package engine
 
 import (
 	"encoding/json"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -72,6 +73,33 @@ func TestPassthroughctl(t *testing.T) {
 	Within(t, 10*time.Second, func() string {
 		if out := ctl(t, "status"); !strings.Contains(out, " web2") || strings.Contains(out, "web1") {
 			return "status after docker rm:\n" + out
+		}
+		return ""
+	})
+}
+
+// TestPluginLog: in the engine's log a container has one line when it is attached and one when its device is free again, at level info; a call
+// that is refused is at level error there, and a warning by what the plugin says.
+func TestPluginLog(t *testing.T) {
+	veth(t, "pt0", "10.20.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "lan", "pt0", "10.20.0.0/28", "--gateway", "10.20.0.1")
+	Container(t, "web1", "--net", "lan")
+	addr, mac := Address(t, "web1", "lan"), MAC(t, "web1", "lan")
+	Docker(t, "rm", "-f", "web1")
+	if _, err := Try("docker", "run", "--rm", "--net", "name=lan,driver-opt=vlan=7", "lab:latest", "true"); err == nil {
+		t.Error("a macvlan takes the option vlan for one container")
+	}
+	Within(t, 60*time.Second, func() string {
+		log := Sh(t, "engine log | grep plugin=")
+		for _, want := range []string{
+			`level=info msg="[^"]* info attached .*mac=` + mac + ` addresses=` + addr + `/28 claim=\S+ setup=\S+ join=\S+" plugin=[0-9a-f]+\n`,
+			`level=info msg="[^"]* info released device=[^"]+" plugin=`,
+			`level=error msg="[^"]* warn call op=NetworkDriver.CreateEndpoint [^"]*outcome=error err='option vlan`,
+		} {
+			if !regexp.MustCompile(want).MatchString(log + "\n") {
+				return "the engine's log has no line " + want + ":\n" + log
+			}
 		}
 		return ""
 	})
