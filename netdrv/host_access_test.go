@@ -50,12 +50,15 @@ func TestHostAccess(t *testing.T) {
 	for _, options := range [][]string{
 		{"netdevice=ens2", "mode=macvlan"},
 		{"netdevice=ens2", "mode=macvlan", "vlan=100"},
+		{"netdevice=bond0", "mode=macvlan"},
+		{"netdevice=bond0", "mode=macvlan", "vlan=100"},
 		{"netdevice=ens1f0", "vlan=100", "numvfs=2"},
 		{"netdevice=ens1f0", "numvfs=2"},
 	} {
 		t.Run(strings.Join(options, " "), func(t *testing.T) {
 			story(t, func(m *machine) {
 				nic(m)
+				bond(m, true)
 				m.kernel.AddPF(igb())
 				before := m.kernel.String()
 				m.must(m.createHosted("n", options...))
@@ -63,7 +66,7 @@ func TestHostAccess(t *testing.T) {
 					m.mustRun(c, "n")
 				}
 				shim := m.hostLines("pt-n")
-				for _, want := range []string{"macvlan on ens", "mode bridge", " up ", "mtu 1279", "CIDR:10.255.0.1/32",
+				for _, want := range []string{"macvlan on ", "mode bridge", " up ", "mtu 1279", "CIDR:10.255.0.1/32",
 					"net.ipv4.conf.*.arp_ignore = 1", "net.ipv4.conf.*.arp_announce = 2", "net.ipv4.conf.*.forwarding = 0", routeTo("a"), routeTo("b")} {
 					if !strings.Contains(shim, want) {
 						t.Errorf("the host's child has no %q:\n%s", want, shim)
@@ -142,7 +145,8 @@ func TestHostAccessRefused(t *testing.T) {
 			{"netdevice=ens2 mode=ipvlan ipvlan_flag=vepa", "option host_access: needs ipvlan_flag=bridge, not vepa"},
 			{"netdevice=ens2 mode=passthrough", "option host_access: not for mode=passthrough, only for mode=sriov, macvlan, ipvlan"},
 			{"netdevice=ens1f0,ens5f0", "option host_access: is for one pf; netdevice=ens1f0,ens5f0 are 2"},
-			{"netdevice=ens1f0,ens5f0 bond=active-backup", "option host_access: not with bond=active-backup"},
+			{"netdevice=ens1f0,ens5f0 bond=active-backup", "option host_access: not with bond=active-backup: containers " +
+				"send by any of the pfs, and the host's child is on one"},
 			{"netdevice=ens1f0 vlan=keep", "option host_access: not with vlan=keep: the host is in one vlan; say which"},
 			{"netdevice=ib0", "option host_access: ib0 is an infiniband pf"},
 		} {

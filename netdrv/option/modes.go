@@ -69,7 +69,7 @@ func (n *Network) checkHostAccess() error {
 	case !n.HostAccess:
 		return nil
 	case n.Bond != "":
-		return fmt.Errorf("option host_access: not with bond=%s", n.Bond)
+		return fmt.Errorf("option host_access: not with bond=%s: containers send by any of the pfs, and the host's child is on one", n.Bond)
 	case n.KeepVLAN:
 		return errors.New("option host_access: not with vlan=keep: the host is in one vlan; say which")
 	case n.Mode == ModeMacvlan && spec.Mode != "bridge":
