@@ -27,19 +27,34 @@ func (r *reconciler) freeOrphan(ctx context.Context, a *alloc.Allocation) (due t
 	case engineview.FreePart:
 		return 0, r.allocs.Advance(ctx, a, alloc.Freeing)
 	}
-	was := a.State
 	var addrs []string
-	if e, err := ledger.Get[ledger.Endpoint](ctx, r.store, ledger.EndpointKey(a.Network, a.Endpoint)); err == nil && v.Waited {
-		addrs = e.Rec.Addrs
-	} else if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return 0, err
+	if v.Waited {
+		if addrs, err = r.addressesOf(ctx, a); err != nil {
+			return 0, err
+		}
 	}
+	return 0, r.endOrphan(ctx, a, addrs, v.Reason)
+}
+
+// addressesOf returns the addresses of the endpoint of an allocation, none if it has no record.
+func (r *reconciler) addressesOf(ctx context.Context, a *alloc.Allocation) ([]string, error) {
+	e, err := ledger.Get[ledger.Endpoint](ctx, r.store, ledger.EndpointKey(a.Network, a.Endpoint))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil, nil
+	}
+	return e.Rec.Addrs, err
+}
+
+// endOrphan marks an allocation as freeing and removes its endpoint. addrs are addresses that its endpoint is known not to have any more. The
+// caller holds the device's lock.
+func (r *reconciler) endOrphan(ctx context.Context, a *alloc.Allocation, addrs []string, reason string) error {
+	was := a.State
 	var also []ledger.Write
 	if a.PartOf == "" { // otherwise the endpoint is of what it is part of
 		also = append(also, ledger.Del(ledger.EndpointKey(a.Network, a.Endpoint)))
 	}
 	if err := r.allocs.Advance(ctx, a, alloc.Freeing, also...); err != nil {
-		return 0, err
+		return err
 	}
 	r.engine.EndpointDeleted(a.Network, a.Endpoint, nil)
 	if r.addressesForgotten != nil && len(addrs) > 0 {
@@ -47,8 +62,8 @@ func (r *reconciler) freeOrphan(ctx context.Context, a *alloc.Allocation) (due t
 	}
 	r.counters.Count("orphans")
 	r.log.Warn("endpoint was forgotten by the engine or by a crash", append(a.Fields(), zap.String("state", string(was)),
-		zap.String("reason", v.Reason))...)
-	return 0, nil
+		zap.String("reason", reason))...)
+	return nil
 }
 
 // facts gathers what the verdict on an allocation depends on.

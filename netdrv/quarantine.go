@@ -188,7 +188,7 @@ func (r *reconciler) tryQuarantined(ctx context.Context, id hw.ID) bool {
 	if errors.Is(err, store.ErrNotFound) {
 		return true
 	}
-	if err != nil || a.State != alloc.Quarantined {
+	if err != nil || a.State != alloc.Quarantined || a.Manual {
 		return false
 	}
 	r.counters.Count("tried_again")

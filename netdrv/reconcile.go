@@ -161,6 +161,9 @@ func (r *reconciler) reconcile(ctx context.Context, a *alloc.Allocation) (due ti
 	if err != nil {
 		return 0, err
 	}
+	if a.Manual {
+		return 0, nil
+	}
 	switch whole, ending, err := r.whole(ctx, a); {
 	case err != nil:
 		return 0, err

@@ -39,6 +39,7 @@ var unrecorded = map[string]string{
 	"TestPlainProcess":   "the same, without the settings",
 	"TestQuickStart":     "the same",
 	"TestPassthroughctl": "it changes the log level, and a recording needs debug",
+	"TestFree":           "it calls the plugin itself",
 	"TestPluginLog":      "its calls are those of TestMacvlan",
 	"TestPlainContainer": "the plugin is a container; the engine's log does not have its",
 	"TestDockersIPAM":    "what Docker's own IPAM driver refuses no plugin is told; the rest is as in TestThin",

@@ -57,6 +57,7 @@ func routes(d *drivers) []route {
 		{admin.StatusCall, handleBare(withVersion(net.Status)), quiet},
 		{admin.PoolsCall, handleBare(func(ctx context.Context, _ *struct{}) (*admin.Pools, error) { return ipam.Pools(ctx) }), quiet},
 		{admin.LeasesCall, handle(ipam.Leases), quiet},
+		{admin.DeviceCall, handle(net.Operate), 0},
 		{admin.LogLevelCall, handle(d.setLogLevel), stateless},
 		{"Passthrough.Counters", handleBare(net.Counters), quiet},
 		{"Passthrough.Usage", handleBare(usage), quiet | stateless},

@@ -1,6 +1,6 @@
 // Command passthroughctl shows an operator what the plugin has given to which container, and what the NICs of this machine have. It reads
-// the plugin's records over its socket, names over the engine's, and the rest from the kernel; it changes nothing. It is a tool of the host:
-// run it as root, in the host's network namespace.
+// the plugin's records over its socket, names over the engine's, and the rest from the kernel. What changes something, such as quarantine, the
+// plugin does. It is a tool of the host: run it as root, in the host's network namespace.
 package main
 
 import (
@@ -39,7 +39,7 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&c.engineSocket, "engine", "/var/run/docker.sock", "socket of the Docker Engine")
 	flags.StringVarP(&c.format, "format", "f", "table", "table, json, or a Go template for each line, such as '{{.MAC}}'")
 	root.AddCommand(c.statusCommand(), c.nicsCommand(), c.vfsCommand(), c.poolsCommand(), c.leasesCommand(), c.whoCommand(),
-		c.explainCommand(), c.doctorCommand(), c.logLevelCommand(), c.versionCommand())
+		c.explainCommand(), c.doctorCommand(), c.quarantineCommand(), c.retryCommand(), c.freeCommand(), c.logLevelCommand(), c.versionCommand())
 	return root
 }
 

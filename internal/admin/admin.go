@@ -1,5 +1,5 @@
-// Package admin has what the plugin tells an operator: the calls beside those of the engine, their answers, and their client. The calls read
-// the ledger and change nothing in it. What a NIC has is not among the answers: an operator's tool reads it from the kernel as the plugin does.
+// Package admin has what the plugin tells an operator: the calls beside those of the engine, their answers, and their client. But for
+// DeviceCall they read the ledger and change nothing in it. What a NIC has is not among the answers: an operator's tool reads it from the kernel as the plugin does.
 package admin
 
 import "time"
@@ -10,9 +10,34 @@ const (
 	PoolsCall  = "Passthrough.Pools"  // answers [Pools]
 	LeasesCall = "Passthrough.Leases" // takes [LeasesRequest], answers [Leases]
 
-	// LogLevelCall takes and answers [LogLevel]. It is the only call that changes something: what is logged until the plugin is restarted.
+	// LogLevelCall takes and answers [LogLevel]: it changes what is logged until the plugin is restarted.
 	LogLevelCall = "Passthrough.LogLevel"
 )
+
+// DeviceCall takes [DeviceRequest], answers [DeviceAnswer]: an administrator takes a VF out of use, has a quarantined device tried again, or
+// frees the device of a container that is gone.
+const DeviceCall = "Passthrough.Device"
+
+// What can be done with a device.
+const (
+	QuarantineDevice = "quarantine" // keep a free VF out of use
+	RetryDevice      = "retry"      // release a quarantined device now
+	FreeDevice       = "free"       // end the allocation of an endpoint that the engine does not know any more
+)
+
+// DeviceRequest says what to do with a device.
+type DeviceRequest struct {
+	Action string `json:"action"`
+	Device string `json:"device"`           // its ID, as in Device
+	Reason string `json:"reason,omitempty"` // for quarantine
+	// Endpoint is, for free, the endpoint that the caller has found to be gone; the device of another one is not freed.
+	Endpoint string `json:"endpoint,omitempty"`
+}
+
+// DeviceAnswer says what was done.
+type DeviceAnswer struct {
+	Text string `json:"text"`
+}
 
 // LogLevel is debug, info, warn or error; in a request, "" leaves it as it is.
 type LogLevel struct {

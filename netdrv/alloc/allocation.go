@@ -48,6 +48,9 @@ type Record struct {
 	Since    time.Time `json:"since"` // when it got into its state
 	// Forced is true if its network insists on a device that the host uses.
 	Forced bool `json:"forced,omitempty"`
+	// Manual is true while a quarantined device is out of use because an administrator wants it to be: it is not tried again by itself, nor
+	// because the machine was rebooted. A version of the plugin that does not know this field tries it again.
+	Manual bool `json:"manual,omitempty"`
 	// Clean is set, once the endpoint is gone, if nothing of a container can be left on the device: none had it, or that was removed.
 	Clean bool `json:"clean,omitempty"`
 	// CarrierUps is how often the device had had carrier when it was lent, which it is while it is down; nil if that is not known. What it
@@ -100,7 +103,7 @@ func (a *Allocation) Ended() bool { return a.State == free }
 func (a *Allocation) Ending() bool { return a.State == Freeing || a.State == Quarantined }
 
 // FreeSoon reports whether the device will be free soon.
-func (a *Allocation) FreeSoon() bool { return a.State == Freeing || a.fromEarlierBoot }
+func (a *Allocation) FreeSoon() bool { return a.State == Freeing || a.fromEarlierBoot && !a.Manual }
 
 // Holder says in an error who has the device, or why it cannot be had.
 func (a *Allocation) Holder() string {

@@ -29,7 +29,7 @@ const (
 
 // next has the states that may follow a state.
 var next = map[State][]State{
-	free:        {Claimed},
+	free:        {Claimed, Quarantined},    // quarantined: an administrator takes it out of use
 	Claimed:     {Claimed, Ready, Freeing}, // claimed again: the snapshot is completed once the VF has a netdev
 	Ready:       {Lent, Freeing},
 	Lent:        {Lent, Freeing},              // lent again: the engine joins it once more

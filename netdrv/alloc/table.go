@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -136,14 +137,19 @@ func (t *Table) MarkReady(ctx context.Context, a *Allocation, e ledger.Endpoint)
 func (t *Table) MarkClean(ctx context.Context, a *Allocation) error {
 	clean := *a
 	clean.Clean = true
-	res, err := t.transition(ctx, []*Allocation{&clean}, a.State, nil)
+	return t.rewrite(ctx, a, clean)
+}
+
+// rewrite writes an allocation in the state that it has.
+func (t *Table) rewrite(ctx context.Context, a *Allocation, as Allocation) error {
+	res, err := t.transition(ctx, []*Allocation{&as}, a.State, nil)
 	switch {
 	case err != nil:
 		return err
 	case !res.OK:
 		return ledger.ErrChanged(res.Failed.Key)
 	}
-	*a = clean
+	*a = as
 	return nil
 }
 
@@ -155,6 +161,25 @@ func (t *Table) Quarantine(ctx context.Context, a *Allocation, why error) error 
 		return why
 	}
 	return errors.Join(why, t.Advance(ctx, a, Quarantined))
+}
+
+// TakeOut writes an allocation that keeps a free device out of use, because an administrator wants it to be, and why. If the device has a
+// record already, it writes nothing and returns taken.
+func (t *Table) TakeOut(ctx context.Context, a *Allocation, why string) (taken bool, err error) {
+	a.Version, a.Boot, a.Reason, a.Manual, a.Clean = ledger.Version, t.Boot, why, true, true
+	res, err := t.transition(ctx, []*Allocation{a}, Quarantined, nil)
+	if err != nil || !res.OK {
+		return err == nil, err
+	}
+	t.report(a)
+	return false, nil
+}
+
+// PutBack writes that a device may be tried again that an administrator had taken out of use.
+func (t *Table) PutBack(ctx context.Context, a *Allocation) error {
+	back := *a
+	back.Manual = false
+	return t.rewrite(ctx, a, back)
 }
 
 // End removes the allocation of a device that is restored.
@@ -198,7 +223,11 @@ func (t *Table) report(a *Allocation) {
 	case free:
 		t.Log.Info("released", a.Fields()...)
 	case Quarantined:
-		t.Log.Error("quarantined", append(a.Fields(), zap.String("reason", a.Reason))...)
+		level := zapcore.ErrorLevel
+		if a.Manual {
+			level = zapcore.InfoLevel
+		}
+		t.Log.Log(level, "quarantined", append(a.Fields(), zap.String("reason", a.Reason))...)
 	default:
 		t.Log.Debug("device", append(a.Fields(), a.State.Field())...)
 	}

@@ -50,7 +50,7 @@ type BusyError struct {
 // Busy returns the error that a device is allocated; text says what was asked for.
 func Busy(text string, a *alloc.Allocation) *BusyError {
 	e := &BusyError{Text: text, Soon: a.FreeSoon()}
-	if a.State == alloc.Quarantined {
+	if a.State == alloc.Quarantined && !a.Manual {
 		e.Quarantined = a.Device
 	}
 	return e
@@ -106,7 +106,7 @@ func shortened(why []string) []string {
 func (s Selector) quarantined(all []Candidate) (oldest hw.ID) {
 	for _, c := range all {
 		a := s.Held[c.VF.ID()]
-		if a != nil && a.State == alloc.Quarantined && (oldest == "" || a.Since.Before(s.Held[oldest].Since)) {
+		if a != nil && a.State == alloc.Quarantined && !a.Manual && (oldest == "" || a.Since.Before(s.Held[oldest].Since)) {
 			oldest = a.Device
 		}
 	}

@@ -4,11 +4,13 @@ package engine
 
 import (
 	"encoding/json"
+	"fmt"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/mellanox/passthrough/internal/admin"
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
@@ -103,4 +105,46 @@ func TestPluginLog(t *testing.T) {
 		}
 		return ""
 	})
+}
+
+// TestFree: the operator's tool does not free the device of a container that the engine has. One whose endpoint the engine does not know it
+// frees, after a question if it was given away a moment ago.
+func TestFree(t *testing.T) {
+	veth(t, "pt0", "10.20.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "lan", "pt0", "10.20.0.0/28", "--gateway", "10.20.0.1")
+	Container(t, "web1", "--net", "lan")
+	device := ctl(t, "who", "web1", "-f", "{{.Device}}")
+	for _, args := range []string{"free", "free --force"} {
+		_, err := Try("sh", "-c", fmt.Sprintf("echo yes | ../../../bin/passthroughctl %s '%s'", args, device))
+		if err == nil || !strings.Contains(err.Error(), device+": container web1 has it and is running; docker stop web1 ends that") {
+			t.Errorf("%s %s: %v", args, device, err)
+		}
+	}
+
+	socket, err := admin.FindSocket()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lost := strings.Repeat("1057", 16)
+	err = admin.NewClient(socket).Call(t.Context(), "NetworkDriver.CreateEndpoint", map[string]any{"NetworkID": Docker(t, "network", "inspect", "-f", "{{.ID}}", "lan"), "EndpointID": lost,
+		"Interface": map[string]string{"Address": "10.20.0.9/28"}, "Options": map[string]any{}}, &struct{}{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	device = ctl(t, "who", lost, "-f", "{{.Device}}")
+	_, err = Try("../../../bin/passthroughctl", "free", device)
+	if err == nil || !strings.Contains(err.Error(), "the engine may still be at work on its container; wait a minute, or use --force") {
+		t.Errorf("free %s: %v", device, err)
+	}
+	for _, answer := range []string{"no", "yes"} {
+		_, err := Try("sh", "-c", fmt.Sprintf("echo %s | ../../../bin/passthroughctl free --force '%s'", answer, device))
+		if refused := err != nil && strings.Contains(err.Error(), "not confirmed; nothing was changed"); refused != (answer == "no") || err != nil != refused {
+			t.Errorf("free --force %s, and %s: %v", device, answer, err)
+		}
+	}
+	if _, err := Try("../../../bin/passthroughctl", "who", lost); err == nil {
+		t.Errorf("%s is not free", device)
+	}
+	WantLine(t, ctl(t, "status"), "lan", "web1")
 }

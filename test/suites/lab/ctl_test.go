@@ -70,3 +70,23 @@ func TestPassthroughctl(t *testing.T) {
 		return ""
 	})
 }
+
+// TestQuarantineByHand: the operator's tool takes a free VF out of use, and puts it back. No container gets it meanwhile, and it is as it was
+// afterwards. A VF that a container has is refused.
+func TestQuarantineByHand(t *testing.T) {
+	asBefore(t)
+	Network(t, "customer1", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "194.168.1.0/24", "-o", "netdevice="+pf, "-o", "vlan=100")
+	Container(t, "web1", "--net", "name=customer1,driver-opt=vf=0")
+	Sh(t, "./passthroughctl quarantine "+pf+"/3 'ticket 4711'")
+	WantLine(t, Sh(t, "./passthroughctl vfs"), pf+"/3", "quarantined", "by an administrator: ticket 4711")
+	if _, err := Try("sh", "-c", "./passthroughctl quarantine "+pf+"/0"); err == nil || !strings.Contains(err.Error(), "only a free vf can be taken out of use") {
+		t.Errorf("quarantine of the VF of a container: %v", err)
+	}
+	_, err := Try("docker", "run", "--rm", "--net", "name=customer1,driver-opt=vf=3", "lab:latest", "true")
+	if err == nil || !strings.Contains(err.Error(), "vf 3 of "+pf+" (") || !strings.Contains(err.Error(), "is quarantined: by an administrator: ticket 4711") {
+		t.Errorf("a container on a VF that is out of use: %v", err)
+	}
+	Sh(t, "./passthroughctl retry "+pf+"/3")
+	WantLine(t, Sh(t, "./passthroughctl vfs"), pf+"/3", "free")
+	Docker(t, "run", "--rm", "--net", "name=customer1,driver-opt=vf=3", "lab:latest", "true")
+}
