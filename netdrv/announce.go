@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/metrics"
@@ -129,7 +130,7 @@ func (n *announcer) reconcile(ctx context.Context) error {
 			continue
 		}
 		n.counters.Count("routes_repaired")
-		n.log.Info("announced route was repaired", zap.String("route", key.dst))
+		n.log.Info("announced route was repaired", zap.String("route", key.dst), admin.EventField(admin.EventRepair))
 	}
 	return errors.Join(errs...)
 }

@@ -8,6 +8,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/metrics"
@@ -119,15 +120,15 @@ func changedAttrs(a *alloc.Allocation, now hw.VFState) map[hw.VFAttr]hw.VFState 
 
 // handle warns of a change, unless it has been warned of, and undoes it if it must not be.
 func (c *changedVFs) handle(ctx context.Context, pf hw.PF, a *alloc.Allocation, attr hw.VFAttr, want, now hw.VFState) {
-	outcome := "left as it is"
+	outcome, kind := "left as it is", admin.EventWarning
 	if attr == hw.VFVLAN || attr == hw.VFSpoofchk {
-		outcome = "set again"
+		outcome, kind = "set again", admin.EventRepair
 		_, vf, err := c.host.VF(a.PF, a.VF, a.Device)
 		if err == nil {
 			err = c.host.SetVFAttr(ctx, pf, vf, attr, want)
 		}
 		if err != nil {
-			outcome = err.Error()
+			outcome, kind = err.Error(), admin.EventWarning
 		}
 	}
 	is, should := attr.Value(now), attr.Value(want)
@@ -140,5 +141,5 @@ func (c *changedVFs) handle(ctx context.Context, pf hw.PF, a *alloc.Allocation, 
 	c.warned[a.Device][attr] = is + " " + outcome
 	c.counters.Count("vfs_changed")
 	c.log.Warn("vf of a container was changed on the host", append(a.Fields(), zap.String("attribute", attr.String()),
-		zap.String("is", is), zap.String("should_be", should), zap.String("outcome", outcome))...)
+		zap.String("is", is), zap.String("should_be", should), zap.String("outcome", outcome), admin.EventField(kind))...)
 }

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -62,7 +63,7 @@ func (r *reconciler) endOrphan(ctx context.Context, a *alloc.Allocation, addrs [
 	}
 	r.counters.Count("orphans")
 	r.log.Warn("endpoint was forgotten by the engine or by a crash", append(a.Fields(), zap.String("state", string(was)),
-		zap.String("reason", reason))...)
+		zap.String("reason", reason), admin.EventField(admin.EventSweep))...)
 	return nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 )
@@ -57,5 +58,5 @@ func (x *endpoints) logAttached(a *alloc.Allocation, e ledger.Endpoint, mac hw.M
 	if of.claim+of.setup > 0 {
 		fields = append(fields, zap.Duration("claim", of.claim), zap.Duration("setup", of.setup))
 	}
-	x.log.Info("attached", append(fields, zap.Duration("join", time.Since(start)))...)
+	x.log.Info("attached", append(fields, admin.EventField(admin.EventAttach), zap.Duration("join", time.Since(start)))...)
 }

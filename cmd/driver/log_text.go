@@ -72,9 +72,7 @@ func (c *textCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		if f.Type == zapcore.SkipType {
 			continue
 		}
-		all := zapcore.NewMapObjectEncoder()
-		f.AddTo(all)
-		b.WriteString(" " + f.Key + "=" + quoted(logValue(all.Fields[f.Key])))
+		b.WriteString(" " + f.Key + "=" + quoted(fieldText(f)))
 	}
 	b.WriteString("\n")
 	stream := c.out
@@ -101,7 +99,14 @@ func priority(l zapcore.Level) int {
 	return 7
 }
 
-// logValue returns the value of a field as text.
+// fieldText returns the value of a field as text.
+func fieldText(f zapcore.Field) string {
+	all := zapcore.NewMapObjectEncoder()
+	f.AddTo(all)
+	return logValue(all.Fields[f.Key])
+}
+
+// logValue returns a value as text.
 func logValue(v any) string {
 	switch v := v.(type) {
 	case fmt.Stringer:

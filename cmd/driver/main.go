@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
 )
 
 // version is the version of the build; the linker sets it.
@@ -79,7 +80,10 @@ func serve(cfg config, refused error) error {
 		return err
 	}
 	level := zap.NewAtomicLevelAt(cfg.logLevel)
-	log := newLogger(cfg.logFormat, os.Stdout, os.Stderr, level)
+	decisions := newEvents()
+	log := newLogger(cfg.logFormat, os.Stdout, os.Stderr, level).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
+		return zapcore.NewTee(c, &eventCore{events: decisions})
+	}))
 	stopped, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer ignore()
 
@@ -96,7 +100,7 @@ func serve(cfg config, refused error) error {
 
 	limits := limitsFor(cfg.handlerTimeout)
 	drivers := openOrRefuse(cfg, refused, log)
-	drivers.logLevel = level
+	drivers.logLevel, drivers.events = level, decisions
 	err = newServer(routes(drivers), limits, log).serve(stopped, socket)
 	drivers.close(limits.closing)
 	log.Info("stopped; containers keep their devices")

@@ -39,6 +39,7 @@ var unrecorded = map[string]string{
 	"TestPlainProcess":   "the same, without the settings",
 	"TestQuickStart":     "the same",
 	"TestPassthroughctl": "it changes the log level, and a recording needs debug",
+	"TestEvents":         "its calls are those of TestMacvlan",
 	"TestFree":           "it calls the plugin itself",
 	"TestPluginLog":      "its calls are those of TestMacvlan",
 	"TestPlainContainer": "the plugin is a container; the engine's log does not have its",

@@ -58,6 +58,10 @@ func routes(d *drivers) []route {
 		{admin.PoolsCall, handleBare(func(ctx context.Context, _ *struct{}) (*admin.Pools, error) { return ipam.Pools(ctx) }), quiet},
 		{admin.LeasesCall, handle(ipam.Leases), quiet},
 		{admin.DeviceCall, handle(net.Operate), 0},
+		{admin.EventsCall, handle(func(ctx context.Context, r *admin.EventsRequest) (*admin.Events, error) {
+			return d.events.Events(ctx, r)
+		}),
+			quiet | stateless},
 		{admin.LogLevelCall, handle(d.setLogLevel), stateless},
 		{"Passthrough.Counters", handleBare(net.Counters), quiet},
 		{"Passthrough.Usage", handleBare(usage), quiet | stateless},

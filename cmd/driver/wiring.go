@@ -38,6 +38,7 @@ type drivers struct {
 
 	capabilities ipamdrv.Capabilities
 	logLevel     zap.AtomicLevel
+	events       *events
 
 	stop   context.CancelFunc
 	closed chan struct{} // closed when the stores are
@@ -48,7 +49,7 @@ type drivers struct {
 // disables a plugin that does not answer, and its user would not learn the reason.
 func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
 	ctx, stop := context.WithCancel(context.Background())
-	d := &drivers{capabilities: cfg.capabilities(), stop: stop, closed: make(chan struct{})}
+	d := &drivers{capabilities: cfg.capabilities(), events: newEvents(), stop: stop, closed: make(chan struct{})}
 	points := newCrashPoints()
 	ledger := points.Store(openLedger(cfg, log))
 	pools := openPools(ctx, cfg, ledger, points)
@@ -85,7 +86,7 @@ func openOrRefuse(cfg config, refused error, log *zap.Logger) *drivers {
 
 // refusing returns drivers that cannot be made because of settings with bad values.
 func refusing(settings error) *drivers {
-	d := &drivers{stop: func() {}, closed: make(chan struct{}),
+	d := &drivers{events: newEvents(), stop: func() {}, closed: make(chan struct{}),
 		err: fmt.Errorf("the plugin has a setting that it cannot use: %s; correct it with docker plugin disable -f, set and enable",
 			strings.ReplaceAll(settings.Error(), "\n", "; "))}
 	close(d.closed)

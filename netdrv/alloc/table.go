@@ -12,6 +12,7 @@ import (
 	"go.uber.org/zap/zapcore"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/store"
@@ -87,7 +88,7 @@ func (t *Table) Start(ctx context.Context, a *Allocation, e ledger.Endpoint) (ta
 	if err != nil || !res.OK {
 		return err == nil, err
 	}
-	t.report(a)
+	t.report(a, free)
 	return false, nil
 }
 
@@ -98,12 +99,13 @@ func (t *Table) Reserve(ctx context.Context, a *Allocation) (taken bool, err err
 	if err != nil || !res.OK {
 		return err == nil, err
 	}
-	t.report(a)
+	t.report(a, free)
 	return false, nil
 }
 
 // Advance writes the next state of an allocation, and all else that belongs to the step.
 func (t *Table) Advance(ctx context.Context, a *Allocation, to State, also ...ledger.Write) error {
+	was := a.State
 	res, err := t.transition(ctx, []*Allocation{a}, to, nil, also...)
 	if err != nil {
 		return err
@@ -111,7 +113,7 @@ func (t *Table) Advance(ctx context.Context, a *Allocation, to State, also ...le
 	if !res.OK {
 		return ledger.ErrChanged(res.Failed.Key)
 	}
-	t.report(a)
+	t.report(a, was)
 	return nil
 }
 
@@ -171,7 +173,7 @@ func (t *Table) TakeOut(ctx context.Context, a *Allocation, why string) (taken b
 	if err != nil || !res.OK {
 		return err == nil, err
 	}
-	t.report(a)
+	t.report(a, free)
 	return false, nil
 }
 
@@ -215,19 +217,23 @@ func (t *Table) transition(ctx context.Context, all []*Allocation, to State, con
 	return res, nil
 }
 
-// report logs and counts the state that a device got into. The log has at level info what an operator asks about afterwards: that a device is
+// report logs and counts the state that a device got into from another. The log has at level info what an operator asks about afterwards: that a device is
 // free again, or quarantined. That a container has it is logged with what the container has; the rest is at level debug.
-func (t *Table) report(a *Allocation) {
+func (t *Table) report(a *Allocation, was State) {
 	t.Counters.Count("devices_" + a.State.name())
 	switch a.State {
 	case free:
-		t.Log.Info("released", a.Fields()...)
+		kind := admin.EventRelease
+		if was == Quarantined {
+			kind = admin.EventQuarantineEnd
+		}
+		t.Log.Info("released", append(a.Fields(), admin.EventField(kind))...)
 	case Quarantined:
 		level := zapcore.ErrorLevel
 		if a.Manual {
 			level = zapcore.InfoLevel
 		}
-		t.Log.Log(level, "quarantined", append(a.Fields(), zap.String("reason", a.Reason))...)
+		t.Log.Log(level, "quarantined", append(a.Fields(), zap.String("reason", a.Reason), admin.EventField(admin.EventQuarantine))...)
 	default:
 		t.Log.Debug("device", append(a.Fields(), a.State.Field())...)
 	}

@@ -5,8 +5,12 @@ package engine
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -147,4 +151,57 @@ func TestFree(t *testing.T) {
 		t.Errorf("%s is not free", device)
 	}
 	WantLine(t, ctl(t, "status"), "lan", "web1")
+}
+
+// TestEvents: the operator's tool prints a line for each decision of the plugin, by name, as they come, across a restart of the plugin.
+func TestEvents(t *testing.T) {
+	veth(t, "pt0", "10.20.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "lan", "pt0", "10.20.0.0/28", "--gateway", "10.20.0.1")
+	followed := filepath.Join(t.TempDir(), "events")
+	out, err := os.Create(followed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = out.Close() }()
+	follow := exec.CommandContext(t.Context(), "../../../bin/passthroughctl", "events", "--follow")
+	follow.Stdout = out
+	if err := follow.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = follow.Process.Signal(syscall.SIGTERM)
+		if err := follow.Wait(); err != nil && !strings.Contains(err.Error(), "killed") { // its context has ended
+			t.Errorf("passthroughctl events --follow: %v", err)
+		}
+	})
+	shows := func(line string) {
+		t.Helper()
+		Within(t, 60*time.Second, func() string {
+			if text := Sh(t, "cat "+followed); !regexp.MustCompile(`(?m)` + line).MatchString(text) {
+				return "no line " + line + " in:\n" + text
+			}
+			return ""
+		})
+	}
+	Container(t, "web1", "--net", "lan")
+	addr := Address(t, "web1", "lan")
+	shows(`^\d\d:\d\d:\d\d attach +\S.* of lan for web1 ` + addr + `/28$`)
+	Docker(t, "rm", "-f", "web1")
+	shows(`^\d\d:\d\d:\d\d release +\S.* of lan`)
+	Docker(t, "plugin", "disable", "-f", Plugin)
+	Docker(t, "plugin", "enable", Plugin)
+	Container(t, "web2", "--net", "lan")
+	shows(`^\d\d:\d\d:\d\d attach +\S.* of lan for web2 ` + Address(t, "web2", "lan") + `/28$`)
+	_, _ = Try("docker", "run", "--rm", "--net", "name=lan,driver-opt=vlan=7", "lab:latest", "true")
+	shows(`^\d\d:\d\d:\d\d warning +call: of lan .*option vlan`)
+
+	var all []struct {
+		Seq    int
+		Kind   string
+		Fields map[string]string
+	}
+	if err := json.Unmarshal([]byte(ctl(t, "events", "-f", "json")), &all); err != nil || len(all) < 2 || all[0].Seq != 1 {
+		t.Errorf("events as JSON: %+v, %v", all, err)
+	}
 }
