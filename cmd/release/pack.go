@@ -4,6 +4,8 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"crypto/sha256"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -20,8 +22,7 @@ func (r release) pluginArchive(arch string) string {
 	return "passthrough-plugin_" + r.number() + "_linux_" + arch + ".tar.gz"
 }
 
-// pack makes the files of the release from what was built: in built is a folder for each architecture (as GOARCH), and in that the
-// folders plugin and host. What was in dist is replaced as a whole or not at all.
+// pack makes the files of the release from what was built: in built is a folder for each architecture (as GOARCH). What was in dist is replaced as a whole or not at all.
 func (r release) pack(built string) error {
 	archs, err := os.ReadDir(built)
 	if err != nil {
@@ -50,12 +51,67 @@ func (r release) pack(built string) error {
 	return os.Rename(r.dist, done)
 }
 
-// packArch makes the files of one architecture.
+// packArch makes the files of one architecture, of those of the folders plugin, host and sbom that are there.
 func (r release) packArch(arch, folder string) error {
-	if err := r.archive(filepath.Join(folder, "plugin"), r.pluginArchive(arch)); err != nil {
+	for _, part := range []struct {
+		name string
+		make func(folder string) error
+	}{
+		{"plugin", func(plugin string) error { return r.archive(plugin, r.pluginArchive(arch)) }},
+		{"host", func(host string) error {
+			return errors.Join(r.archive(host, "passthrough_"+r.number()+"_linux_"+arch+".tar.gz"), r.packages(arch, folder))
+		}},
+		{"sbom", func(sbom string) error { return r.boms(arch, sbom) }},
+	} {
+		path := filepath.Join(folder, part.name)
+		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err := part.make(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// boms copies the bills of materials, of which there is one for each program.
+func (r release) boms(arch, folder string) error {
+	boms, err := os.ReadDir(folder)
+	if err != nil {
 		return err
 	}
-	return r.archive(filepath.Join(folder, "host"), "passthrough_"+r.number()+"_linux_"+arch+".tar.gz")
+	for _, bom := range boms {
+		text, err := os.ReadFile(filepath.Join(folder, bom.Name()))
+		if err != nil {
+			return err
+		}
+		if text, err = withoutMaker(text); err != nil {
+			return fmt.Errorf("%s: %w", bom.Name(), err)
+		}
+		name := bom.Name() + "_" + r.number() + "_linux_" + arch + ".cdx.json"
+		if err := os.WriteFile(filepath.Join(r.dist, name), text, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// withoutMaker returns a bill of materials in CycloneDX without the hashes of the program that made it, which is another one on another
+// machine.
+func withoutMaker(bom []byte) ([]byte, error) {
+	all, metadata := map[string]json.RawMessage{}, map[string]json.RawMessage{}
+	if err := json.Unmarshal(bom, &all); err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal(all["metadata"], &metadata); err != nil {
+		return nil, err
+	}
+	delete(metadata, "tools")
+	var err error
+	if all["metadata"], err = json.Marshal(metadata); err != nil {
+		return nil, err
+	}
+	return json.MarshalIndent(all, "", "  ")
 }
 
 // archive makes an archive of a folder, which unpacks to a folder with the archive's name.

@@ -40,7 +40,7 @@ func packed(t *testing.T, version, text string) release {
 	built := t.TempDir()
 	for _, arch := range []string{"amd64", "arm64"} {
 		write(t, filepath.Join(built, arch), map[string]string{
-			"plugin/config.json": `{"description": "a plugin", "entrypoint": ["/driver"]}`, "plugin/rootfs/driver": arch + text, "host/passthroughctl": arch,
+			"plugin/config.json": `{"description": "a plugin", "entrypoint": ["/driver"]}`, "plugin/rootfs/driver": arch + text,
 		})
 		if err := os.MkdirAll(filepath.Join(built, arch, "plugin/rootfs/tmp"), 0o755); err != nil {
 			t.Fatal(err)
@@ -103,10 +103,74 @@ func TestReleaseTwice(t *testing.T) {
 			t.Errorf("made again it has\n%s\nand had\n%s", line, strings.Join(lines, "\n"))
 		}
 	}
-	r := release{version: "v0.1.0-rc1", dist: first}
-	if archs, err := r.archsIn(); err != nil || !slices.Equal(archs, []string{"amd64", "arm64", "ppc64le"}) {
-		t.Errorf("the plugins are of %v, %v", archs, err)
+	var files []string
+	for _, line := range lines {
+		_, file, _ := strings.Cut(line, "  ")
+		files = append(files, file)
 	}
+	if want := filesOf("0.1.0-rc1", "0.1.0~rc1"); !slices.Equal(files, want) {
+		t.Errorf("a release has\n%s\nwant\n%s", strings.Join(files, "\n"), strings.Join(want, "\n"))
+	}
+	checkPackages(t, first)
+	for _, program := range []string{"passthrough-driver", "passthroughctl"} {
+		bom := read(t, filepath.Join(first, program+"_0.1.0-rc1_linux_ppc64le.cdx.json"))
+		if !strings.Contains(bom, `"bomFormat": "CycloneDX"`) || !strings.Contains(bom, `"pkg:golang/github.com/spf13/cobra@`) == (program == "passthroughctl") {
+			t.Errorf("the bill of materials of %s is %.2000s", program, bom)
+		}
+	}
+}
+
+// filesOf returns the files of a release, by its version and that of its packages.
+func filesOf(version, packaged string) (files []string) {
+	for _, a := range [][3]string{{"amd64", "amd64", "x86_64"}, {"arm64", "arm64", "aarch64"}, {"ppc64le", "ppc64el", "ppc64le"}} {
+		files = append(files,
+			"passthrough-"+packaged+"-1."+a[2]+".rpm", "passthrough-driver_"+version+"_linux_"+a[0]+".cdx.json",
+			"passthrough-plugin_"+version+"_linux_"+a[0]+".tar.gz", "passthrough_"+packaged+"_"+a[1]+".deb",
+			"passthrough_"+version+"_linux_"+a[0]+".tar.gz", "passthroughctl_"+version+"_linux_"+a[0]+".cdx.json")
+	}
+	slices.Sort(files)
+	return files
+}
+
+// checkPackages checks the packages of a release: what they have where, and that the program in them runs.
+func checkPackages(t *testing.T, dist string) {
+	t.Helper()
+	root := t.TempDir()
+	run(t, "dpkg-deb", "-x", filepath.Join(dist, "passthrough_0.1.0~rc1_amd64.deb"), root)
+	if out := run(t, root+"/usr/bin/passthroughctl", "--version"); !strings.Contains(out, "v0.1.0-rc1") {
+		t.Errorf("passthroughctl of the package says %s", out)
+	}
+	unit := read(t, root+"/usr/lib/systemd/system/passthrough.service")
+	if !strings.HasPrefix(unit, "[Unit]\n") || !strings.Contains(unit, "\nExecStart=/usr/sbin/passthrough-driver\n") {
+		t.Errorf("the unit of the package is %s", unit)
+	}
+	if fields := run(t, "dpkg-deb", "-f", dist+"/passthrough_0.1.0~rc1_ppc64el.deb", "Version", "Architecture"); fields !=
+		"Version: 0.1.0~rc1\nArchitecture: ppc64el\n" {
+		t.Errorf("the deb says %s", fields)
+	}
+	if fields := run(t, "rpm", "-qp", "--qf", "%{name} %{version} %{release} %{arch} %{buildhost}", dist+"/passthrough-0.1.0~rc1-1.ppc64le.rpm"); fields !=
+		"passthrough 0.1.0~rc1 1 ppc64le localhost" {
+		t.Errorf("the rpm says %s", fields)
+	}
+	for kind, list := range map[string]string{
+		"deb": run(t, "dpkg-deb", "-c", dist+"/passthrough_0.1.0~rc1_arm64.deb"), "rpm": run(t, "rpm", "-qlvp", dist+"/passthrough-0.1.0~rc1-1.aarch64.rpm"),
+	} {
+		for _, f := range packageFiles(kind) {
+			if !strings.Contains(list, f.to+"\n") {
+				t.Errorf("the %s has no %s:\n%s", kind, f.to, list)
+			}
+		}
+	}
+}
+
+// run runs a program and returns what it wrote.
+func run(t *testing.T, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
 }
 
 // build makes a release of a tree, and returns where.

@@ -131,7 +131,7 @@ func wantRelease(t *testing.T, version, setting string) {
 func packRelease(t *testing.T, version string) (dist string) {
 	t.Helper()
 	built, dist := t.TempDir(), filepath.Join(t.TempDir(), "dist")
-	Sh(t, "mkdir -p "+built+"/amd64/host && cp -a "+bundle+" "+built+"/amd64/plugin")
+	Sh(t, "mkdir "+built+"/amd64 && cp -a "+bundle+" "+built+"/amd64/plugin")
 	Run(t, "sed", "-i", `s|"description": "Real.*"|"description": "(release `+version+`)"|`, built+"/amd64/plugin/config.json")
 	Sh(t, "echo "+version+" >"+built+"/amd64/plugin/rootfs/version")
 	Run(t, releaseTool, "pack", "--version", version, "--dist", dist, built)
