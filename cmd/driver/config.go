@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"path/filepath"
@@ -115,13 +116,7 @@ func configFrom(flags map[string]string, getenv func(name string) string) (confi
 	var c config
 	var bad []error
 	for _, s := range settings {
-		value, from := getenv(s.name), "environment: "+s.name
-		if given, ok := flags[s.name]; ok {
-			value, from = given, "flag: --"+s.flag()
-		}
-		if value == "" {
-			value = s.byDefault
-		}
+		value, from := s.value(flags, getenv)
 		if s.set(&c, value) {
 			continue
 		}
@@ -137,4 +132,23 @@ func configFrom(flags map[string]string, getenv func(name string) string) (confi
 		bad = append(bad, err)
 	}
 	return c, errors.Join(bad...)
+}
+
+// value returns the value of a setting, its default if it is not given, and where it is from.
+func (s setting) value(flags map[string]string, getenv func(name string) string) (value, from string) {
+	value, from = getenv(s.name), "environment: "+s.name
+	if given, ok := flags[s.name]; ok {
+		value, from = given, "flag: --"+s.flag()
+	}
+	return cmp.Or(value, s.byDefault), from
+}
+
+// shownSettings returns the values of all settings, allowed or not, with passwords replaced.
+func shownSettings(flags map[string]string, getenv func(name string) string) map[string]string {
+	shown := map[string]string{}
+	for _, s := range settings {
+		value, _ := s.value(flags, getenv)
+		shown[s.name] = withoutPassword(value)
+	}
+	return shown
 }

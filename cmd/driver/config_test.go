@@ -88,3 +88,16 @@ func TestHarmlessSettings(t *testing.T) {
 		t.Errorf("LOG_FORMAT=xml: format %s, ignored %v, %v", c.logFormat, c.ignored, err)
 	}
 }
+
+// TestShownSettings: operators see each setting with its value, and no password, also of a value that is refused.
+func TestShownSettings(t *testing.T) {
+	got := shownSettings(map[string]string{"DHCP": "true"}, env("STORE=etcd://u:hunter2@n1:2379?password=hunter2", "LOG_LEVEL=", "DHCP=false"))
+	if len(got) != len(settings) {
+		t.Errorf("%d settings are shown of %d", len(got), len(settings))
+	}
+	for name, want := range map[string]string{"STORE": "etcd://***@n1:2379?password=***", "LOG_LEVEL": "info", "DHCP": "true"} {
+		if got[name] != want {
+			t.Errorf("%s is shown as %q, want %q", name, got[name], want)
+		}
+	}
+}

@@ -35,7 +35,7 @@ func command(args []string) error {
 	cfg, err := configFrom(flags, os.Getenv)
 	switch {
 	case len(args) == 0 && (err == nil || len(flags) == 0):
-		return serve(cfg, err)
+		return serve(cfg, shownSettings(flags, os.Getenv), err)
 	case err != nil:
 		return err
 	}
@@ -74,8 +74,8 @@ var commands = []struct {
 }
 
 // serve listens, opens everything, and answers the engine until SIGTERM or SIGINT. If settings are refused, it opens nothing, and says why to
-// every call: an engine says no more of a plugin that has ended than that its socket is not there.
-func serve(cfg config, refused error) error {
+// every call: an engine says no more of a plugin that has ended than that its socket is not there. shown are the settings for operators.
+func serve(cfg config, shown map[string]string, refused error) error {
 	if err := dropPrivileges(cfg.capabilitySet()); err != nil {
 		return err
 	}
@@ -100,7 +100,7 @@ func serve(cfg config, refused error) error {
 
 	limits := limitsFor(cfg.handlerTimeout)
 	drivers := openOrRefuse(cfg, refused, log)
-	drivers.logLevel, drivers.events = level, decisions
+	drivers.logLevel, drivers.events, drivers.settings = level, decisions, shown
 	err = newServer(routes(drivers), limits, log).serve(stopped, socket)
 	drivers.close(limits.closing)
 	log.Info("stopped; containers keep their devices")

@@ -41,6 +41,7 @@ var unrecorded = map[string]string{
 	"TestPassthroughctl": "it changes the log level, and a recording needs debug",
 	"TestEvents":         "its calls are those of TestMacvlan",
 	"TestFree":           "it calls the plugin itself",
+	"TestSupportBundle":  "the plugins are processes; the engine's log does not have theirs",
 	"TestPluginLog":      "its calls are those of TestMacvlan",
 	"TestPlainContainer": "the plugin is a container; the engine's log does not have its",
 	"TestDockersIPAM":    "what Docker's own IPAM driver refuses no plugin is told; the rest is as in TestThin",

@@ -62,6 +62,7 @@ func routes(d *drivers) []route {
 			return d.events.Events(ctx, r)
 		}),
 			quiet | stateless},
+		{admin.SettingsCall, handleBare(d.shownSettings), quiet | stateless},
 		{admin.LogLevelCall, handle(d.setLogLevel), stateless},
 		{"Passthrough.Counters", handleBare(net.Counters), quiet},
 		{"Passthrough.Usage", handleBare(usage), quiet | stateless},
@@ -113,6 +114,11 @@ func (d *drivers) setLogLevel(_ context.Context, r *admin.LogLevel) (*admin.LogL
 		d.logLevel.SetLevel(level)
 	}
 	return &admin.LogLevel{Level: d.logLevel.Level().String()}, nil
+}
+
+// shownSettings answers the settings that the process was started with.
+func (d *drivers) shownSettings(context.Context, *struct{}) (*admin.Settings, error) {
+	return &admin.Settings{Settings: d.settings}, nil
 }
 
 // usageResponse says how much of the machine the process uses, beside what /proc says.

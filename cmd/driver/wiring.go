@@ -39,6 +39,7 @@ type drivers struct {
 	capabilities ipamdrv.Capabilities
 	logLevel     zap.AtomicLevel
 	events       *events
+	settings     map[string]string // without passwords
 
 	stop   context.CancelFunc
 	closed chan struct{} // closed when the stores are

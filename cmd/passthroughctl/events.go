@@ -46,14 +46,11 @@ func (c *ctl) eventsCommand() *cobra.Command {
 				if answer.Lost > 0 && !first {
 					fmt.Fprintf(cmd.ErrOrStderr(), "passthroughctl: %d events came faster than they were read, and are lost\n", answer.Lost)
 				}
+				if err := c.printEvents(cmd, v, answer.Events, follow); err != nil || !follow {
+					return err
+				}
 				if n := len(answer.Events); n > 0 {
 					request.After = answer.Events[n-1].Seq
-					if err := c.printEvents(cmd, v, answer.Events, follow); err != nil {
-						return err
-					}
-				}
-				if !follow {
-					return nil
 				}
 			}
 		}),

@@ -43,14 +43,11 @@ type attachment struct {
 
 // view asks plugin and engine. Without an engine, as while it restarts, IDs take the place of names.
 func (c *ctl) view(cmd *cobra.Command) (*view, error) {
-	v := &view{socket: c.socket}
+	v := &view{}
 	var err error
-	if v.socket == "" {
-		if v.socket, err = admin.FindSocket(); err != nil {
-			return nil, err
-		}
+	if v.plugin, v.socket, err = c.client(); err != nil {
+		return nil, err
 	}
-	v.plugin = admin.NewClient(v.socket)
 	if err := v.plugin.Call(cmd.Context(), admin.StatusCall, struct{}{}, &v.status); err != nil {
 		return nil, err
 	}
@@ -58,6 +55,17 @@ func (c *ctl) view(cmd *cobra.Command) (*view, error) {
 		fmt.Fprintf(cmd.ErrOrStderr(), "passthroughctl: names are not known: %v\n", err)
 	}
 	return v, nil
+}
+
+// client returns a client of the plugin, and the plugin's socket.
+func (c *ctl) client() (plugin *admin.Client, socket string, err error) {
+	socket = c.socket
+	if socket == "" {
+		if socket, err = admin.FindSocket(); err != nil {
+			return nil, "", err
+		}
+	}
+	return admin.NewClient(socket), socket, nil
 }
 
 // withView returns the function of a command that needs a view.

@@ -39,6 +39,14 @@ type DeviceAnswer struct {
 	Text string `json:"text"`
 }
 
+// SettingsCall answers [Settings].
+const SettingsCall = "Passthrough.Settings"
+
+// Settings are the settings that the plugin was started with, by their variables, without passwords.
+type Settings struct {
+	Settings map[string]string `json:"settings"`
+}
+
 // LogLevel is debug, info, warn or error; in a request, "" leaves it as it is.
 type LogLevel struct {
 	Level string `json:"level"`

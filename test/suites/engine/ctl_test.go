@@ -205,3 +205,51 @@ func TestEvents(t *testing.T) {
 		t.Errorf("events as JSON: %+v, %v", all, err)
 	}
 }
+
+// TestSupportBundle: the bundle has what the commands print, and no password of a setting, whether the plugin can use it or not.
+func TestSupportBundle(t *testing.T) {
+	const secret = "hunter2"
+	password := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(password, []byte(secret), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	process(t, "secretive", "STORE=etcd://admin:"+secret+"@127.0.0.1:1?password="+secret)
+	process(t, "waiting", "STORE=etcd://127.0.0.1:1?insecure=yes&user=admin&password-file="+password)
+	for _, name := range []string{"secretive", "waiting", ""} {
+		file := filepath.Join(t.TempDir(), "bundle.tar.gz")
+		args := []string{"support-bundle", file}
+		if name != "" {
+			args = append(args, "--socket", "/run/docker/plugins/"+name+".sock")
+		} else {
+			args = append(args, "--socket", managedSocket(t))
+		}
+		if got := ctl(t, args...); got != file {
+			t.Errorf("support-bundle prints %q", got)
+		}
+		Sh(t, "cd "+filepath.Dir(file)+" && tar xzf bundle.tar.gz")
+		all := Sh(t, "cd "+filepath.Dir(file)+"/passthrough-support && grep -r . .")
+		for _, want := range []string{"version.txt:passthroughctl ", `settings.json:.*"name": "STORE"`, "nics.json:", "vfs.json:", "pools.json:", "leases.json:",
+			"events.json:", "doctor.txt:ok +engine", "records.json:", "counters.json:", "status.txt:", "loglevel.txt:info"} {
+			if name == "secretive" && want == "loglevel.txt:info" {
+				want = `settings.json: +"value": "etcd://\*\*\*@127.0.0.1:1\?password=\*\*\*"`
+			} else if name == "waiting" && strings.HasPrefix(want, "loglevel") {
+				want = `settings.json: +"value": "etcd://127.0.0.1:1\?insecure=yes&user=admin&password-file=`
+			}
+			if !regexp.MustCompile(want).MatchString(strings.ReplaceAll(all, `\u0026`, "&")) {
+				t.Errorf("%s: the bundle has no %s:\n%s", name, want, all)
+			}
+		}
+		if strings.Contains(all, secret) {
+			t.Errorf("%s: the bundle has the password:\n%s", name, all)
+		}
+		if _, err := Try("../../../bin/passthroughctl", args...); err == nil || !strings.Contains(err.Error(), "file exists") {
+			t.Errorf("a bundle in a file that exists: %v", err)
+		}
+	}
+}
+
+// managedSocket returns the socket of the managed plugin.
+func managedSocket(t *testing.T) string {
+	t.Helper()
+	return "/run/docker/plugins/" + Docker(t, "plugin", "inspect", "-f", "{{.ID}}", Plugin) + "/passthrough.sock"
+}
