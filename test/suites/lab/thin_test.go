@@ -186,3 +186,48 @@ func TestHostAccessOfVFs(t *testing.T) {
 		}
 	}
 }
+
+// TestHostAccessOnBond: host and containers on a bond of the host reach each other and the network, whichever port is active.
+func TestHostAccessOnBond(t *testing.T) {
+	Sh(t, "sysctl -qw net.ipv6.conf.default.accept_ra=0; ip netns add far; ip -n far link add br0 type bridge; ip -n far link set br0 up; "+
+		"ip -n far addr add 10.6.0.1/24 dev br0; ip link add bond8 type bond mode active-backup miimon 50")
+	t.Cleanup(func() { Sh(t, "ip link del bond8; ip netns del far; sysctl -qw net.ipv6.conf.default.accept_ra=1") })
+	for _, port := range []string{"port1", "port2"} {
+		Sh(t, "ip link add "+port+" type veth peer name "+port+" netns far && ip link set "+port+" master bond8 && "+
+			"ip -n far link set "+port+" master br0 up")
+	}
+	Sh(t, "ip link set bond8 up")
+	asBefore(t)
+	for _, mode := range []string{"macvlan", "ipvlan"} {
+		Network(t, mode+"s", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.6.0.0/24", "--aux-address", "host=10.6.0.250",
+			"-o", "parent=bond8", "-o", "mode="+mode, "-o", "host_access=yes")
+		Container(t, "c1", "--net", mode+"s", "--ip", "10.6.0.11")
+		Container(t, "c2", "--net", mode+"s", "--ip", "10.6.0.12")
+		for range 2 {
+			const active = "cat /sys/class/net/bond8/bonding/active_slave"
+			port := Sh(t, active)
+			for _, c := range []string{"c1", "c2"} {
+				Reaches(t, c, "10.6.0.250", 10*time.Second)
+				Reaches(t, c, "10.6.0.1", 10*time.Second)
+			}
+			for _, a := range []string{"10.6.0.11", "10.6.0.12"} {
+				Within(t, 10*time.Second, func() string {
+					if out, err := Try("ping", "-c1", "-W1", a); err != nil {
+						return mode + ": by " + port + " the host does not reach " + a + ": " + out
+					}
+					return ""
+				})
+			}
+			Sh(t, "ip -n far link set "+port+" down")
+			Within(t, 10*time.Second, func() string {
+				if now := Sh(t, active); now == port {
+					return port + " is still the active port"
+				}
+				return ""
+			})
+			Sh(t, "ip -n far link set "+port+" up")
+		}
+		Docker(t, "rm", "-f", "c1", "c2")
+		Docker(t, "network", "rm", mode+"s")
+	}
+}
