@@ -11,13 +11,16 @@ ENGINES ?= 20.10,26.1,28.5,29
 FUZZTIME ?=
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
-export SOURCE_DATE_EPOCH DOCKER NAME SET
+# The commit and its date, which the programs print.
+COMMIT ?= $(shell git describe --always --abbrev=12 --exclude '*' --dirty 2>/dev/null || echo unknown)
+DATE = $(shell date -u -d '@$(SOURCE_DATE_EPOCH)' +%Y-%m-%dT%H:%M:%SZ)
+export SOURCE_DATE_EPOCH COMMIT DOCKER NAME SET
 
 # Every build tag that hides Go files from a plain "go vet ./...".
 TAGS := kernel engine lab cluster kernel,crashpoints
 # grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them. nethttpomithttp2 leaves out the HTTP/2 of
 # net/http: the engine speaks HTTP/1.1, and gRPC has an HTTP/2 of its own.
-GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION)"
+GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
 .PHONY: help build ctl plugin release install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean

@@ -11,8 +11,11 @@ import (
 // flag returns the name of the setting's flag, without dashes.
 func (s setting) flag() string { return strings.ToLower(strings.ReplaceAll(s.name, "_", "-")) }
 
+// errVersion is parseFlags' error if the version is asked for.
+var errVersion = errors.New("the version is asked for")
+
 // parseFlags reads the flags before a command, and returns the values of settings by their variables, and the command with its arguments.
-// The error is flag.ErrHelp if help is asked for.
+// The error is flag.ErrHelp if help is asked for, and errVersion if the version is.
 func parseFlags(args []string) (values map[string]string, command []string, err error) {
 	values = map[string]string{}
 	set := flag.NewFlagSet("driver", flag.ContinueOnError)
@@ -21,6 +24,8 @@ func parseFlags(args []string) (values map[string]string, command []string, err 
 		values["LOG_LEVEL"] = "debug"
 		return nil
 	})
+	askedVersion := false
+	set.BoolVar(&askedVersion, "version", false, "")
 	for _, s := range settings {
 		set.Func(s.flag(), "", func(value string) error {
 			values[s.name] = value
@@ -32,6 +37,8 @@ func parseFlags(args []string) (values map[string]string, command []string, err 
 		return nil, nil, err
 	case err != nil:
 		return nil, nil, fmt.Errorf("%w; driver --help lists the flags", err)
+	case askedVersion:
+		return nil, nil, errVersion
 	}
 	return values, set.Args(), nil
 }
@@ -49,6 +56,9 @@ default.
 
   -d
       debug: as --log-level debug
+
+  --version
+      print the version, its commit and the date of that, and end
 `, version)
 	for _, s := range settings {
 		fmt.Fprintf(&b, "\n  --%s VALUE, or %s=VALUE (default: %s)\n      %s\n      VALUE: %s\n", s.flag(), s.name, defaultText(s), s.help, s.allowed)

@@ -43,6 +43,18 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+// TestVersion: the version is printed, whatever else is given.
+func TestVersion(t *testing.T) {
+	for _, args := range [][]string{{"--version"}, {"-version", "-d"}, {"--log-level", "debug", "--version", "nodes"}} {
+		if _, _, err := parseFlags(args); err != errVersion {
+			t.Errorf("%q: %v", args, err)
+		}
+	}
+	if got := buildText(); got != "driver unversioned, commit unknown of unknown\n" {
+		t.Errorf("a build without flags of the linker is %q", got)
+	}
+}
+
 func TestFlagRefusals(t *testing.T) {
 	for _, c := range []struct {
 		args []string

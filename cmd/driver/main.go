@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -13,8 +14,15 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// version is the version of the build; the linker sets it.
-var version = "unversioned"
+// What this build is; the linker sets it. date is that of the commit.
+var (
+	version = "unversioned"
+	commit  = "unknown"
+	date    = "unknown"
+)
+
+// buildText returns what --version prints.
+func buildText() string { return fmt.Sprintf("driver %s, commit %s of %s\n", version, commit, date) }
 
 func main() {
 	if err := command(os.Args[1:]); err != nil {
@@ -26,8 +34,12 @@ func main() {
 // command serves the engine if no command follows the flags, and otherwise runs one of the operator's commands.
 func command(args []string) error {
 	flags, args, err := parseFlags(args)
-	if errors.Is(err, flag.ErrHelp) {
+	switch {
+	case errors.Is(err, flag.ErrHelp):
 		return writeHelp(os.Stdout)
+	case errors.Is(err, errVersion):
+		_, err := io.WriteString(os.Stdout, buildText())
+		return err
 	}
 	if err != nil {
 		return err
@@ -92,8 +104,8 @@ func serve(cfg config, shown map[string]string, refused error) error {
 	if err != nil {
 		return err
 	}
-	log.Info("listening", zap.String("version", version), zap.String("socket", cfg.socket),
-		zap.String("state_dir", cfg.stateDir))
+	log.Info("listening", zap.String("version", version), zap.String("commit", commit), zap.String("date", date),
+		zap.String("socket", cfg.socket), zap.String("state_dir", cfg.stateDir))
 	if cfg.ignored != nil {
 		log.Warn("setting ignored; it has its default", zap.NamedError("err", cfg.ignored))
 	}

@@ -93,12 +93,12 @@ func activate(context.Context, *struct{}) (*manifest, error) {
 	return &manifest{Implements: []string{"NetworkDriver", "IpamDriver"}}, nil
 }
 
-// withVersion adds the version of the program to the status.
+// withVersion adds the version of the program, its commit and date to the status.
 func withVersion(status func(context.Context) (*admin.Status, error)) func(context.Context, *struct{}) (*admin.Status, error) {
 	return func(ctx context.Context, _ *struct{}) (*admin.Status, error) {
 		s, err := status(ctx)
 		if err == nil {
-			s.Version = version
+			s.Version, s.Commit, s.Date = version, commit, date
 		}
 		return s, err
 	}

@@ -15,8 +15,20 @@ import (
 	"github.com/mellanox/passthrough/internal/admin"
 )
 
-// version is the version of the build; the linker sets it.
-var version = "unversioned"
+// What this build is; the linker sets it. date is that of the commit.
+var (
+	version = "unversioned"
+	commit  = "unknown"
+	date    = "unknown"
+)
+
+// buildText returns a version as it is printed. A plugin of an older version does not say its commit.
+func buildText(version, commit, date string) string {
+	if commit == "" {
+		return version
+	}
+	return fmt.Sprintf("%s, commit %s of %s", version, commit, date)
+}
 
 func main() {
 	ctx, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
@@ -32,7 +44,7 @@ func newCommand() *cobra.Command {
 	c := &ctl{}
 	root := &cobra.Command{
 		Use: "passthroughctl", Short: "Show what containers have of this machine's NICs",
-		SilenceUsage: true, SilenceErrors: true, Version: version,
+		SilenceUsage: true, SilenceErrors: true, Version: buildText(version, commit, date),
 	}
 	flags := root.PersistentFlags()
 	flags.StringVar(&c.socket, "socket", "", "socket of the plugin (default: it is searched in /run/docker/plugins)")
@@ -67,10 +79,10 @@ func (c *ctl) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the versions of this program and of the plugin", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			fmt.Fprintf(cmd.OutOrStdout(), "passthroughctl %s\n", version)
+			fmt.Fprintf(cmd.OutOrStdout(), "passthroughctl %s\n", buildText(version, commit, date))
 			v, err := c.view(cmd)
 			if err == nil {
-				fmt.Fprintf(cmd.OutOrStdout(), "plugin         %s\n", v.status.Version)
+				fmt.Fprintf(cmd.OutOrStdout(), "plugin         %s\n", buildText(v.status.Version, v.status.Commit, v.status.Date))
 			}
 			return err
 		},

@@ -137,8 +137,11 @@ func checkPackages(t *testing.T, dist string) {
 	t.Helper()
 	root := t.TempDir()
 	run(t, "dpkg-deb", "-x", filepath.Join(dist, "passthrough_0.1.0~rc1_amd64.deb"), root)
-	if out := run(t, root+"/usr/bin/passthroughctl", "--version"); !strings.Contains(out, "v0.1.0-rc1") {
-		t.Errorf("passthroughctl of the package says %s", out)
+	const build = " v0.1.0-rc1, commit 0123456789ab of 2023-11-14T22:13:20Z\n"
+	for program, want := range map[string]string{"/usr/bin/passthroughctl": "passthroughctl version" + build, "/usr/sbin/passthrough-driver": "driver" + build} {
+		if out := run(t, root+program, "--version"); out != want {
+			t.Errorf("%s of the package says %s, want %s", program, out, want)
+		}
 	}
 	unit := read(t, root+"/usr/lib/systemd/system/passthrough.service")
 	if !strings.HasPrefix(unit, "[Unit]\n") || !strings.Contains(unit, "\nExecStart=/usr/sbin/passthrough-driver\n") {

@@ -55,6 +55,8 @@ type LogLevel struct {
 // Status is what the network driver has recorded.
 type Status struct {
 	Version  string    `json:"version"`
+	Commit   string    `json:"commit,omitempty"`
+	Date     string    `json:"date,omitempty"` // of the commit, as 2026-11-29T16:49:13Z
 	Networks []Network `json:"networks"`
 	Devices  []Device  `json:"devices"`
 }

@@ -71,6 +71,9 @@ func TestPassthroughctl(t *testing.T) {
 	WantLine(t, out, "ok", "plugin", "answers at")
 	WantLine(t, out, "ok", "state", "1 networks, 2 devices in use, 1 pools, nothing is wrong")
 
+	WantLine(t, ctl(t, "version"), "plugin ", ", commit ", " of 20")
+	Sh(t, "engine log | grep 'listening version=.* commit=.* date=20'")
+
 	if was, now := ctl(t, "loglevel"), ctl(t, "loglevel", "debug"); was != "info" || now != "debug" || ctl(t, "loglevel", was) != was {
 		t.Errorf("log level %s, then %s", was, now)
 	}
