@@ -23,7 +23,7 @@ TAGS := kernel engine lab cluster kernel,crashpoints
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl plugin release install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean
+.PHONY: help build ctl man plugin release install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ build: ## the plugin's binary, bin/driver
 
 ctl: ## the operator's tool, bin/passthroughctl
 	$(GO_BUILD) -o '$(BIN)/passthroughctl' ./cmd/passthroughctl
+
+man: ctl ## its manual pages, bin/man
+	'$(BIN)/passthroughctl' man '$(BIN)/man'
 
 plugin: build ## the plugin bundle, bin/plugin
 	plugin/rootfs-build/build '$(BIN)/driver' $(VERSION) '$(BIN)/plugin'

@@ -36,6 +36,7 @@ var errUnhealthy = errors.New("there are failures")
 func (c *ctl) doctorCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "doctor [PF]", Short: "Check plugin, engine and NICs, and say how to mend what is wrong", Args: cobra.MaximumNArgs(1),
+		Example: "  passthroughctl doctor\n  passthroughctl doctor enp1s0",
 		Long: "Check the plugin, the engine and the NICs of this machine, or one NIC. Each finding has what to do about it. The exit status is 1\n" +
 			"if any finding is a failure.",
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -40,6 +40,7 @@ func (e *explanation) add(subject, format string, args ...any) {
 func (c *ctl) explainCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "explain CONTAINER", Short: "Say everything about a container: device, NIC, VF settings, addresses", Args: cobra.ExactArgs(1),
+		Example: "  passthroughctl explain web1",
 		RunE: c.withView(func(cmd *cobra.Command, v *view, args []string) error {
 			pools, err := v.pools(cmd.Context())
 			if err != nil {

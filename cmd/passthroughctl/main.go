@@ -44,6 +44,7 @@ func newCommand() *cobra.Command {
 	c := &ctl{}
 	root := &cobra.Command{
 		Use: "passthroughctl", Short: "Show what containers have of this machine's NICs",
+		Example:      "  passthroughctl status\n  passthroughctl vfs -f json",
 		SilenceUsage: true, SilenceErrors: true, Version: buildText(version, commit, date),
 	}
 	flags := root.PersistentFlags()
@@ -52,7 +53,7 @@ func newCommand() *cobra.Command {
 	flags.StringVarP(&c.format, "format", "f", "table", "table, json, or a Go template for each line, such as '{{.MAC}}'")
 	root.AddCommand(c.statusCommand(), c.nicsCommand(), c.vfsCommand(), c.poolsCommand(), c.leasesCommand(), c.whoCommand(),
 		c.explainCommand(), c.doctorCommand(), c.quarantineCommand(), c.retryCommand(), c.freeCommand(),
-		c.eventsCommand(), c.settingsCommand(), c.supportCommand(), c.logLevelCommand(), c.versionCommand())
+		c.eventsCommand(), c.settingsCommand(), c.supportCommand(), c.logLevelCommand(), c.versionCommand(), manCommand(root))
 	return root
 }
 
@@ -60,6 +61,7 @@ func newCommand() *cobra.Command {
 func (c *ctl) logLevelCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "loglevel [debug|info|warn|error]", Short: "Print or change what the plugin logs, until it is restarted", Args: cobra.MaximumNArgs(1),
+		Example: "  passthroughctl loglevel\n  passthroughctl loglevel debug",
 		RunE: c.withView(func(cmd *cobra.Command, v *view, args []string) error {
 			var level admin.LogLevel
 			if len(args) > 0 {
@@ -78,6 +80,7 @@ func (c *ctl) logLevelCommand() *cobra.Command {
 func (c *ctl) versionCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "version", Short: "Print the versions of this program and of the plugin", Args: cobra.NoArgs,
+		Example: "  passthroughctl version",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			fmt.Fprintf(cmd.OutOrStdout(), "passthroughctl %s\n", buildText(version, commit, date))
 			v, err := c.view(cmd)

@@ -31,6 +31,7 @@ type nicRow struct {
 func (c *ctl) nicsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "nics", Short: "List the NICs: model, driver, link, and how many VFs each has and can have", Args: cobra.NoArgs,
+		Example: "  passthroughctl nics\n  passthroughctl nics -f json",
 		Long: "List the NICs of this machine. VFS is how many VFs a NIC has, of how many it can have; \"no\" if it can have none.\n" +
 			"It needs no plugin.",
 		RunE: func(cmd *cobra.Command, _ []string) error {

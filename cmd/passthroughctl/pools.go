@@ -15,6 +15,7 @@ import (
 func (c *ctl) poolsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "pools", Short: "List the address pools, and how full they are", Args: cobra.NoArgs,
+		Example: "  passthroughctl pools",
 		RunE: c.withView(func(cmd *cobra.Command, v *view, _ []string) error {
 			pools, err := v.pools(cmd.Context())
 			if err != nil {
@@ -54,6 +55,7 @@ type leaseRow struct {
 func (c *ctl) leasesCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "leases [POOL]", Short: "List the addresses that are leased, of a pool or of all", Args: cobra.MaximumNArgs(1),
+		Example: "  passthroughctl leases\n  passthroughctl leases customer1\n  passthroughctl leases 194.168.1.0/24",
 		Long: "List the addresses that are leased, and those that are in cooldown. POOL is a pool's ID or the beginning of it, its name, its\n" +
 			"subnet, or the name of a network that has it.",
 		RunE: c.withView(func(cmd *cobra.Command, v *view, args []string) error {

@@ -40,6 +40,7 @@ type networkRow struct {
 func (c *ctl) statusCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "status", Short: "Show the networks, who is on them, and what is wrong", Args: cobra.NoArgs,
+		Example: "  passthroughctl status",
 		RunE: c.withView(func(cmd *cobra.Command, v *view, _ []string) error {
 			pools, err := v.pools(cmd.Context())
 			if err != nil {

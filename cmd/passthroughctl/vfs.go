@@ -34,6 +34,7 @@ type vfRow struct {
 func (c *ctl) vfsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "vfs [PF]", Short: "List the VFs: who has each, and what its PF has set for it", Args: cobra.MaximumNArgs(1),
+		Example: "  passthroughctl vfs\n  passthroughctl vfs enp1s0",
 		Long: "List the VFs of a PF, or of all PFs of this machine. The state of a VF is free, host (the host itself uses it), or one of the\n" +
 			"plugin's: claimed and ready before a container has it, lent while it has it, freeing afterwards, quarantined with the reason\n" +
 			"if it could not be restored.",

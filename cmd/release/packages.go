@@ -52,6 +52,9 @@ func (r release) packageInfo(arch, folder, kind string) *nfpm.Info {
 			Source: filepath.Join(folder, f.from), Destination: f.to, FileInfo: &files.ContentFileInfo{Mode: f.mode, MTime: r.time},
 		})
 	}
+	info.Contents = append(info.Contents, &files.Content{
+		Source: filepath.Join(folder, "host/man/*.1"), Destination: "/usr/share/man/man1", FileInfo: &files.ContentFileInfo{Mode: 0o644, MTime: r.time},
+	})
 	return info
 }
 
