@@ -49,6 +49,10 @@ type Kernel interface {
 	// to report, as during a reset. The map is nil if the link has no VFs or its driver never reports anything
 	// (rtnetlink IFLA_VFINFO_LIST).
 	VFs(pf int) (map[int]VFState, error)
+	// VFCounters returns what the PF's driver has counted of the frames of its VFs, by their index. The kernel reports zeros for a
+	// driver that counts nothing. The map is nil if the link has no VFs. The error matches EMSGSIZE or EINVAL if there are so many
+	// that they do not fit into a message (rtnetlink IFLA_VF_STATS).
+	VFCounters(pf int) (map[int]Counters, error)
 	// SetVF sets one attribute of a VF to its value in want.
 	SetVF(pf, vf int, a VFAttr, want VFState) error
 	// Switchdev returns true if the eswitch of the PF at a PCI address is in switchdev mode (devlink,

@@ -45,6 +45,18 @@ type Link struct {
 	VLAN        int // of a VLAN device: its VLAN, 0 if that is not one of 802.1Q
 }
 
+// Counters are what a driver has counted of the frames of a device. What it does not count is 0.
+type Counters struct {
+	RxBytes, TxBytes         uint64
+	RxPackets, TxPackets     uint64
+	RxBroadcast, RxMulticast uint64 // packets; of a netdev that is no VF, RxBroadcast is 0
+	RxDropped, TxDropped     uint64 // packets
+	RxErrors, TxErrors       uint64 // packets; of a VF, which has no such counters, 0
+}
+
+// Counted returns true if anything was counted.
+func (c Counters) Counted() bool { return c != Counters{} }
+
 // A ForeignLink is a link in another network namespace.
 type ForeignLink struct {
 	Namespace int // the number that the namespace has in this one (nsid)

@@ -42,6 +42,23 @@ type Netdev struct {
 	Link
 }
 
+// Counters reads the counters of a netdev in the host; ok is false if the kernel has none of it.
+func (h *finder) Counters(n Netdev) (c Counters, ok bool) {
+	for name, to := range map[string]*uint64{
+		"rx_bytes": &c.RxBytes, "tx_bytes": &c.TxBytes, "rx_packets": &c.RxPackets, "tx_packets": &c.TxPackets, "multicast": &c.RxMulticast,
+		"rx_dropped": &c.RxDropped, "tx_dropped": &c.TxDropped, "rx_errors": &c.RxErrors, "tx_errors": &c.TxErrors,
+	} {
+		text, found, err := h.sys.text("class/net/" + n.Name + "/statistics/" + name)
+		if err != nil || !found {
+			continue
+		}
+		if value, err := strconv.ParseUint(text, 10, 64); err == nil {
+			*to, ok = value, true
+		}
+	}
+	return c, ok
+}
+
 // immovable are kinds of link that cannot change their namespace, for kernels that do not tell.
 var immovable = []string{"bond", "bridge", "team", "vrf", "openvswitch", "batadv", "hsr", "ppp"}
 

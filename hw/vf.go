@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -134,6 +135,17 @@ func (h *vfs) VFStates(pf PF) (map[int]VFState, error) {
 	if err != nil {
 		return nil, &Error{Dev: pf.String(), Op: "read vfs", Err: err}
 	}
+	return all, nil
+}
+
+// VFCounters reads what a PF's driver has counted of its VFs, by their index. A VF of which it has counted nothing is left out: the kernel
+// does not tell it from one whose driver does not count.
+func (h *vfs) VFCounters(pf PF) (map[int]Counters, error) {
+	all, err := h.kernel.VFCounters(pf.Index)
+	if err != nil {
+		return nil, &Error{Dev: pf.String(), Op: "read counters of vfs", Err: err}
+	}
+	maps.DeleteFunc(all, func(_ int, c Counters) bool { return !c.Counted() })
 	return all, nil
 }
 

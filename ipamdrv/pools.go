@@ -45,6 +45,13 @@ func (ps *pools) get(id string) *pool.Pool {
 	return p
 }
 
+// used returns the pool of an ID, nil if no request has used it yet.
+func (ps *pools) used(id string) *pool.Pool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	return ps.byID[id]
+}
+
 // drop removes a pool that does not exist, or that this node has no handle of. The caller has the lock on p. Requests may wait for p, and
 // others may add a new entry meanwhile; all find out that the pool does not exist, because IDs are not reused.
 func (ps *pools) drop(p *pool.Pool) {

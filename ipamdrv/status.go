@@ -28,7 +28,7 @@ func (d *Driver) Pools(ctx context.Context) (*admin.Pools, error) {
 	}
 	all := &admin.Pools{Pools: []admin.Pool{}}
 	for _, id := range slices.Sorted(maps.Keys(networks)) {
-		p, err := d.poolStatus(ctx, id)
+		p, err := d.poolStatus(ctx, id, func(netip.Addr, pool.Lease) {})
 		if errors.Is(err, store.ErrNotFound) {
 			continue // it was removed meanwhile
 		}
@@ -75,8 +75,8 @@ func (d *Driver) networksOfPools(ctx context.Context) (map[string][]string, erro
 	return networks, err
 }
 
-// poolStatus reads one pool and counts its leases.
-func (d *Driver) poolStatus(ctx context.Context, id string) (*admin.Pool, error) {
+// poolStatus reads one pool and counts its leases, and calls each with them.
+func (d *Driver) poolStatus(ctx context.Context, id string, each func(netip.Addr, pool.Lease)) (*admin.Pool, error) {
 	kv, err := d.pools.ledger.Store.Get(ctx, pool.Key(id))
 	if err != nil {
 		return nil, err
@@ -97,8 +97,10 @@ func (d *Driver) poolStatus(ctx context.Context, id string) (*admin.Pool, error)
 	if rec.Gateway.IsValid() {
 		p.Gateway = rec.Gateway.String()
 	}
-	err = d.pools.ledger.Leases(ctx, id, func(_ netip.Addr, kv store.KV) error {
-		switch lease, _ := pool.DecodeLease(kv); lease.Kind { // one that cannot be read is leased
+	err = d.pools.ledger.Leases(ctx, id, func(a netip.Addr, kv store.KV) error {
+		lease, _ := pool.DecodeLease(kv)
+		each(a, lease)
+		switch lease.Kind { // one that cannot be read is leased
 		case pool.Prefetched:
 			p.Prefetched++
 		case pool.Cooldown:

@@ -21,7 +21,7 @@
 //	alloc       allocations: their states, and which container had which device
 //	engineview  what the engine still knows
 //	ledger      records of networks and endpoints
-//	metrics     counters
+//	metrics     counters, and what the metrics show of devices
 //
 // None of them uses netlink, sysfs or the environment. Every operation on a device has a durable record before it begins; what undoes the
 // operation reads that record and nothing else.

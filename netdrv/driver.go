@@ -234,5 +234,8 @@ type CountersResponse struct{ Counters map[string]int64 }
 
 // Counters answers the counters of the driver's decisions.
 func (d *Driver) Counters(context.Context, *Empty) (*CountersResponse, error) {
-	return &CountersResponse{d.counters.Snapshot()}, nil
+	return &CountersResponse{d.Decisions()}, nil
 }
+
+// Decisions returns the counters of the driver's decisions since the process was started. It waits for nothing.
+func (d *Driver) Decisions() map[string]int64 { return d.counters.Snapshot() }

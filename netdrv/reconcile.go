@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.uber.org/zap"
@@ -57,6 +58,7 @@ type reconciler struct {
 	removeUnneeded func(context.Context) error
 	vfs            *vfpool.Recreator
 	changedVFs     *changedVFs
+	passed         atomic.Bool // a pass has ended that could read the ledger
 
 	// The state below is of this process: one that was restarted looks at everything as for the first time.
 	mu       sync.Mutex // guards all below: a call that ends a bond has its ports looked at
@@ -148,6 +150,7 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 		next = min(next, passSoon)
 	}
 	r.logOnce(ctx, "vfs", errors.Join(removeErr, createErr))
+	r.passed.Store(true)
 	return max(next, debounceTime)
 }
 

@@ -22,6 +22,8 @@ type Reopening struct {
 	tried chan struct{} // closed after the first attempt
 	ended chan struct{} // closed after the last attempt
 
+	timed func(op string, took time.Duration, err error) // see Timed; may be nil
+
 	mu  sync.Mutex
 	now Store // guarded by mu; nil before the first attempt has ended
 }
@@ -99,19 +101,51 @@ func (r *Reopening) store(ctx context.Context) Store {
 	return r.now
 }
 
+// Timed has report called after each transaction ("txn"), read ("get") and listing ("range"), with its error. An absent key is no error, nor
+// is what the function of a listing returns. It must be called before the store is used, and report must not wait for anything.
+func (r *Reopening) Timed(report func(op string, took time.Duration, err error)) { r.timed = report }
+
+// report tells what Timed has asked for.
+func (r *Reopening) report(op string, since time.Time, err error) {
+	if r.timed == nil {
+		return
+	}
+	if errors.Is(err, ErrNotFound) {
+		err = nil
+	}
+	r.timed(op, time.Since(since), err)
+}
+
 // Txn implements [Store].
 func (r *Reopening) Txn(ctx context.Context, conds []Cond, then []Op) (Result, error) {
-	return r.store(ctx).Txn(ctx, conds, then)
+	start := time.Now()
+	result, err := r.store(ctx).Txn(ctx, conds, then)
+	r.report("txn", start, err)
+	return result, err
 }
 
 // Get implements [Store].
 func (r *Reopening) Get(ctx context.Context, key string) (KV, error) {
-	return r.store(ctx).Get(ctx, key)
+	start := time.Now()
+	kv, err := r.store(ctx).Get(ctx, key)
+	r.report("get", start, err)
+	return kv, err
 }
 
 // Range implements [Store].
 func (r *Reopening) Range(ctx context.Context, prefix string, fn func(KV) error) error {
-	return r.store(ctx).Range(ctx, prefix, fn)
+	start := time.Now()
+	var stopped error
+	err := r.store(ctx).Range(ctx, prefix, func(kv KV) error {
+		stopped = fn(kv)
+		return stopped
+	})
+	if stopped != nil {
+		r.report("range", start, nil)
+	} else {
+		r.report("range", start, err)
+	}
+	return err
 }
 
 // Close implements [Store]. It waits for an attempt that is under way.

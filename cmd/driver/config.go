@@ -25,6 +25,7 @@ type config struct {
 	requireMAC     bool
 	dhcp           bool   // lets pools have the option dhcp, see dropPrivileges
 	defaultPools   string // see ipamdrv.ParseDefaultPools
+	metrics        string // see listenMetrics; metricsOff for none
 	refusal        error  // why a setting of the right form is refused, while the settings are read
 	ignored        error  // bad values that were replaced by their defaults, nil for none
 }
@@ -108,6 +109,11 @@ var settings = []setting{
 		c.dhcp = v == "true"
 		return c.dhcp || v == "false"
 	}, false},
+	{"METRICS", metricsOff, "off, IP:PORT such as 127.0.0.1:9877, or unix:/PATH", "where the plugin serves metrics for Prometheus, and whether it is " +
+		"ready. Whoever can connect sees IDs, addresses and names of containers", func(c *config, v string) bool {
+		c.metrics = v
+		return isMetricsAddress(v)
+	}, true},
 }
 
 // configFrom reads all settings, each from its flag if that was given and otherwise from its variable; an empty value counts as unset.

@@ -24,7 +24,7 @@ func env(pairs ...string) func(string) string {
 func TestConfigDefaults(t *testing.T) {
 	want := config{
 		logLevel: zapcore.InfoLevel, logFormat: logText, stateDir: "/data", socket: "/run/docker/plugins/passthrough.sock",
-		handlerTimeout: 10 * time.Second, store: "bolt",
+		handlerTimeout: 10 * time.Second, store: "bolt", metrics: metricsOff,
 	}
 	for _, e := range []func(string) string{env(), env("LOG_LEVEL=", "STATE_DIR=", "SOCKET=", "HANDLER_TIMEOUT=")} {
 		if got, err := configFrom(nil, e); err != nil || got != want {
@@ -35,10 +35,11 @@ func TestConfigDefaults(t *testing.T) {
 
 func TestConfigValues(t *testing.T) {
 	got, err := configFrom(nil, env("LOG_LEVEL=debug", "LOG_FORMAT=json", "STATE_DIR=/var/lib/x/", "SOCKET=/run/x.sock", "HANDLER_TIMEOUT=1500ms",
-		"REQUIRE_MAC=true", "DEFAULT_POOLS=10.200.0.0/16:24"))
+		"REQUIRE_MAC=true", "DEFAULT_POOLS=10.200.0.0/16:24", "METRICS=unix:/run/m.sock"))
 	want := config{
 		logLevel: zapcore.DebugLevel, logFormat: logJSON, stateDir: "/var/lib/x", socket: "/run/x.sock", handlerTimeout: 1500 * time.Millisecond,
 		store:      "bolt",
+		metrics:    "unix:/run/m.sock",
 		requireMAC: true, defaultPools: "10.200.0.0/16:24",
 	}
 	if err != nil || got != want {
@@ -81,6 +82,17 @@ func TestHarmlessSettings(t *testing.T) {
 		}
 		if _, err := configFrom(map[string]string{"LOG_LEVEL": level}, env()); err == nil {
 			t.Errorf("the flag --log-level %s is not refused", level)
+		}
+	}
+	for _, address := range []string{"on", ":9877", "localhost:9877", "127.0.0.1", "127.0.0.1:0", "unix:m.sock", "unix:/" + strings.Repeat("x", 107)} {
+		c, err := configFrom(nil, env("METRICS="+address))
+		if err != nil || c.metrics != metricsOff || c.ignored == nil {
+			t.Errorf("METRICS=%s: %s, ignored %v, %v", address, c.metrics, c.ignored, err)
+		}
+	}
+	for _, address := range []string{"127.0.0.1:9877", "[::1]:9877", "0.0.0.0:9877", "unix:/run/m.sock"} {
+		if c, err := configFrom(nil, env("METRICS="+address)); err != nil || c.metrics != address || c.ignored != nil {
+			t.Errorf("METRICS=%s: %s, ignored %v, %v", address, c.metrics, c.ignored, err)
 		}
 	}
 	c, err := configFrom(nil, env("LOG_FORMAT=xml"))

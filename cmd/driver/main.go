@@ -113,7 +113,10 @@ func serve(cfg config, shown map[string]string, refused error) error {
 	limits := limitsFor(cfg.handlerTimeout)
 	drivers := openOrRefuse(cfg, refused, log)
 	drivers.logLevel, drivers.events, drivers.settings = level, decisions, shown
-	err = newServer(routes(drivers), limits, log).serve(stopped, socket)
+	go serveMetrics(stopped, cfg.metrics, drivers.monitor, log)
+	calls := newServer(routes(drivers), limits, log)
+	calls.monitor = drivers.monitor
+	err = calls.serve(stopped, socket)
 	drivers.close(limits.closing)
 	log.Info("stopped; containers keep their devices")
 	return err

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 
 	"go.uber.org/zap"
 	"golang.org/x/net/netutil"
+
+	"github.com/mellanox/passthrough/cmd/driver/monitor"
 )
 
 // Limits on one request, in bytes.
@@ -64,7 +67,8 @@ type server struct {
 	routes  map[string]route // by URL path
 	limits  limits
 	log     *zap.Logger
-	running sync.WaitGroup // handlers at work, those included whose call has been answered with a timeout
+	monitor *monitor.Monitor // nil without METRICS
+	running sync.WaitGroup   // handlers at work, those included whose call has been answered with a timeout
 }
 
 // newServer returns a server for the given routes.
@@ -156,6 +160,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		a.outcome = outcomeGone
 	}
 	writeAnswer(w, a)
+	s.monitor.Call(cmp.Or(rt.op, "unknown"), string(a.outcome), time.Since(start))
 	logCall(s.log, clip(op), rt.flags&quiet != 0, about, time.Since(start), a)
 	logPayload(s.log, clip(op), body, a)
 }

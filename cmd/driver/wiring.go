@@ -14,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 
+	"github.com/mellanox/passthrough/cmd/driver/monitor"
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/rtnl"
 	"github.com/mellanox/passthrough/internal/retry"
@@ -40,6 +41,7 @@ type drivers struct {
 	logLevel     zap.AtomicLevel
 	events       *events
 	settings     map[string]string // without passwords
+	monitor      *monitor.Monitor  // nil without METRICS
 
 	stop   context.CancelFunc
 	closed chan struct{} // closed when the stores are
@@ -52,9 +54,13 @@ func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
 	ctx, stop := context.WithCancel(context.Background())
 	d := &drivers{capabilities: cfg.capabilities(), events: newEvents(), stop: stop, closed: make(chan struct{})}
 	points := newCrashPoints()
-	ledger := points.Store(openLedger(cfg, log))
-	pools := openPools(ctx, cfg, ledger, points)
+	if cfg.hasMetrics() {
+		d.monitor = monitor.New()
+	}
+	ledger := points.Store(openLedger(cfg, d.monitor, log))
+	pools := openPools(ctx, cfg, ledger, d.monitor, points)
 	d.network, d.ipam, d.err = newDrivers(cfg, machine, ledger, pools, points, log)
+	d.connectMonitor(cfg)
 	if d.err != nil {
 		log.Error("drivers not opened; every call will say so", zap.NamedError("err", d.err))
 	}
@@ -81,6 +87,10 @@ func openOrRefuse(cfg config, refused error, log *zap.Logger) *drivers {
 		return open(cfg, hw.Config{}, log)
 	}
 	d := refusing(refused)
+	if cfg.hasMetrics() {
+		d.monitor = monitor.New()
+		d.connectMonitor(cfg)
+	}
 	log.Error("drivers not opened; every call will say so", zap.NamedError("err", d.err))
 	return d
 }
@@ -112,22 +122,24 @@ func (d *drivers) close(atMost time.Duration) {
 }
 
 // openLedger opens the ledger in the state directory in the background.
-func openLedger(cfg config, log *zap.Logger) store.Store {
+func openLedger(cfg config, m *monitor.Monitor, log *zap.Logger) store.Store {
 	// A call that waits for the lock should still get the reason within its own deadline.
 	lock := boltstore.LockTimeout(cfg.handlerTimeout / 2)
 	open := func() (store.Store, error) { return boltstore.Open(filepath.Join(cfg.stateDir, ledgerFile), lock) }
-	return store.Reopen(open, func(err error) {
+	ledger := store.Reopen(open, func(err error) {
 		if err == nil {
 			log.Info("ledger opened after all")
 			return
 		}
 		log.Error("ledger not opened; every call that needs it will say so", zap.NamedError("err", err))
 	})
+	ledger.Timed(m.Store("ledger"))
+	return ledger
 }
 
 // openPools returns the store of pools and addresses: this node's own ledger, or the store that all nodes of a cluster share. Networks,
 // endpoints and devices are always in the node's own ledger.
-func openPools(ctx context.Context, cfg config, own store.Store, points crashPoints) store.Store {
+func openPools(ctx context.Context, cfg config, own store.Store, m *monitor.Monitor, points crashPoints) store.Store {
 	etcd, err := parseStore(cfg.store, cfg.stateDir)
 	if err != nil || etcd == nil {
 		return own // configFrom has checked that there is no error
@@ -142,7 +154,9 @@ func openPools(ctx context.Context, cfg config, own store.Store, points crashPoi
 		}
 		return points.Store(shared), nil
 	}
-	return store.Reopen(open, func(error) {}) // openLedger logs the reason
+	shared := store.Reopen(open, func(error) {}) // openLedger logs the reason
+	shared.Timed(m.Store("shared"))
+	return shared
 }
 
 // closeStore closes a store, and logs an error.

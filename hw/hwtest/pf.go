@@ -92,10 +92,11 @@ type device struct {
 	pf       *device // of a VF
 	index    int
 	state    hw.VFState // as the PF reports it
-	adminMAC bool       // state.MAC has been set by the PF, not by the VF
-	off      bool       // its PF has switched its link off
-	dead     bool       // it was probed when the PF could not serve it
-	cutOff   bool       // it was bound when its PF was reset, and masters the bus no more; see functionResetLocked
+	counters hw.Counters
+	adminMAC bool // state.MAC has been set by the PF, not by the VF
+	off      bool // its PF has switched its link off
+	dead     bool // it was probed when the PF could not serve it
+	cutOff   bool // it was bound when its PF was reset, and masters the bus no more; see functionResetLocked
 
 	resetting bool      // see ResetVFs
 	opens     time.Time // a VF's netdev cannot be set up before

@@ -37,6 +37,35 @@ func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 	return states, nil
 }
 
+// VFCounters implements hw.Kernel.
+func (k *Kernel) VFCounters(pf int) (map[int]hw.Counters, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.byIndexLocked(hostNS, pf)
+	if l == nil {
+		return nil, hw.FromErrno(syscall.ENODEV)
+	}
+	if l.dev == nil || l.dev.pf != nil || !l.dev.conf.VFOps {
+		return nil, nil
+	}
+	counters := map[int]hw.Counters{}
+	for i, vf := range l.dev.vfs {
+		if !vf.resetting && vf.conf.ReportsVFs && !vf.conf.NoEswitch {
+			counters[i] = vf.counters
+		}
+	}
+	return counters, nil
+}
+
+// CountVF sets what a PF's driver has counted of the frames of a VF. Most drivers count nothing, which the kernel reports as zeros
+// (net/core/rtnetlink.c, rtnl_fill_vfinfo, Linux 6.12).
+func (k *Kernel) CountVF(pci string, vf int, c hw.Counters) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.needPFLocked(pci).vfs[vf].counters = c
+}
+
 // ResetVFs sets which VFs a PF's driver is resetting at the moment; without indexes, none. The driver does not report
 // those, and refuses to change them (ice_get_vf_cfg, i40e_ndo_get_vf_config, Linux 6.12).
 func (k *Kernel) ResetVFs(pci string, indexes ...int) {

@@ -90,3 +90,23 @@ func TestParseVFs(t *testing.T) {
 		t.Errorf("a driver that never says anything: %+v (%v), want none", got, err)
 	}
 }
+
+// TestParseVFCounters: each counter is read from its own attribute, and the one for padding is left out.
+func TestParseVFCounters(t *testing.T) {
+	info := nl.NewRtAttr(nl.IFLA_VF_INFO, nil)
+	info.AddRtAttr(nl.IFLA_VF_MAC, (&nl.VfMac{Vf: 3}).Serialize())
+	stats := info.AddRtAttr(nl.IFLA_VF_STATS, nil)
+	for attr, value := range []byte{10, 11, 12, 13, 14, 15, 0, 17, 18} { // include/uapi/linux/if_link.h, IFLA_VF_STATS_*
+		if value > 0 {
+			stats.AddRtAttr(attr, []byte{value, 0, 0, 0, 0, 0, 0, 0})
+		}
+	}
+	index, got, err := parseVFCounters(info.Serialize()[4:])
+	want := hw.Counters{RxPackets: 10, TxPackets: 11, RxBytes: 12, TxBytes: 13, RxBroadcast: 14, RxMulticast: 15, RxDropped: 17, TxDropped: 18}
+	if err != nil || index != 3 || got != want {
+		t.Errorf("vf %d %+v (%v), want vf 3 %+v", index, got, err, want)
+	}
+	if _, _, err := parseVFCounters(nil); err == nil {
+		t.Error("the counters of no VF in particular were taken for those of one")
+	}
+}

@@ -180,3 +180,16 @@ func (n *Node) WithUndo(ctx context.Context, poolID string, undo pool.Op, write 
 	}
 	return r, true, err
 }
+
+// Owed returns how many ops the outbox has.
+func (n *Node) Owed(ctx context.Context) (owed int, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.loadLocked(ctx); err != nil {
+		return 0, err
+	}
+	for _, ops := range n.ops {
+		owed += len(ops)
+	}
+	return owed, nil
+}

@@ -149,3 +149,18 @@ func (n *Node) Reconcile(ctx context.Context, h pool.Handle, found func(context.
 	n.reconciled[h.String()] = err == nil
 	return err
 }
+
+// CountPrefetched returns how many prefetched addresses of a pool the node has.
+func (n *Node) CountPrefetched(ctx context.Context, poolID string) (count int, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := n.loadLocked(ctx); err != nil {
+		return 0, err
+	}
+	for text, leases := range n.prefetched {
+		if h, ok := pool.ParseHandle(text); ok && h.ID == poolID {
+			count += len(leases)
+		}
+	}
+	return count, nil
+}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/ipamdrv/addr"
+	"github.com/mellanox/passthrough/ipamdrv/option"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -332,4 +333,36 @@ func (r *replica) relevant(value []byte) bool {
 	_, rest, ok := bytes.Cut(value, holdersPart)
 	holder, rest, ended := bytes.Cut(rest, []byte(`"`))
 	return !ok || !ended || !bytes.HasPrefix(rest, []byte("]")) || r.shares[string(holder)]
+}
+
+// Counts are what a pool has in memory.
+type Counts struct {
+	Record   Record
+	Config   option.Config
+	Size     uint64      // addresses that can be chosen
+	Taken    uint64      // addresses that are leased or in cooldown
+	Cooldown int         // addresses in cooldown
+	Named    []HeldLease // leases of this node's networks, whose containers have a name
+}
+
+// Peek returns what a pool has in memory; ok is false if that is not all, or if a request uses the pool just now. It does not wait, and the
+// caller must not have the lock.
+func (p *Pool) Peek() (c Counts, ok bool) {
+	if !p.mu.TryAcquire(1) {
+		return c, false
+	}
+	defer p.Unlock()
+	s := p.cache
+	if s == nil || s.loading() {
+		return c, false
+	}
+	c = Counts{Record: s.rec, Config: s.config, Size: s.Count(), Taken: s.taken.Len(), Cooldown: len(s.cooldowns.all)}
+	if s.replica != nil {
+		for _, l := range s.replica.held {
+			if l.Name != "" && l.Kind != Cooldown {
+				c.Named = append(c.Named, l)
+			}
+		}
+	}
+	return c, true
 }

@@ -193,6 +193,9 @@ func testNoVFs(t *testing.T, m machine) {
 	if vfs, err := m.VFs(index); vfs != nil || err != nil {
 		t.Errorf("VFs of a veth are %v, %v", vfs, err)
 	}
+	if counters, err := m.VFCounters(index); counters != nil || err != nil {
+		t.Errorf("counters of the VFs of a veth are %v, %v", counters, err)
+	}
 	want := hw.VFState{MAC: "02:00:00:00:00:01", VLAN: hw.VLAN{ID: 5}, Spoofchk: true, Trust: true}
 	for _, a := range []hw.VFAttr{hw.VFMAC, hw.VFVLAN, hw.VFSpoofchk, hw.VFTrust} {
 		refused(t, "change a VF of a veth", m.SetVF(index, 0, a, want), hw.ErrUnsupported, syscall.EOPNOTSUPP)

@@ -195,6 +195,9 @@ func testVFDefaults(t *testing.T, d TestPF) {
 	if n := len(d.states(t)); n != 2 {
 		t.Errorf("the PF lists %d VFs, want 2", n)
 	}
+	if counters, err := d.Kernel.VFCounters(d.link(t, d.PCI).Index); len(counters) != 2 || counters[0].Counted() || err != nil {
+		t.Errorf("counters of two VFs that have sent nothing are %v, %v", counters, err)
+	}
 }
 
 func testVFProbe(t *testing.T, d TestPF) {
