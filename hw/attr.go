@@ -132,7 +132,7 @@ func (p applier[S, A]) verify(attrs []A, was, want S) error {
 		if a.row().same(&now, &want) {
 			continue
 		}
-		errs = append(errs, p.failed(a, want, because(ErrInvalid, "the device says %s", a.row().show(&now))))
+		errs = append(errs, p.failed(a, want, Because(ErrInvalid, "the device says %s", a.row().show(&now))))
 		if !p.undo {
 			continue
 		}

@@ -47,8 +47,8 @@ func (e *Error) Error() string {
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.Err }
 
-// because returns an error that says all that a user needs, and matches a sentinel whose text would add nothing.
-func because(kind error, format string, args ...any) error {
+// Because returns an error that says all that a user needs, and matches a sentinel whose text would add nothing.
+func Because(kind error, format string, args ...any) error {
 	return explained{fmt.Sprintf(format, args...), kind}
 }
 

@@ -3,7 +3,6 @@ package hw
 import (
 	"cmp"
 	"errors"
-	"fmt"
 	"strings"
 )
 
@@ -65,13 +64,13 @@ func (h *finder) whyAway(pci string) error {
 	case err != nil:
 		return err
 	case driver == "":
-		return because(ErrAway, "it has no driver, and thus no netdev; load the driver, or bind it: echo %s >/sys/bus/pci/drivers_probe", pci)
+		return Because(ErrAway, "it has no driver, and thus no netdev; load the driver, or bind it: echo %s >/sys/bus/pci/drivers_probe", pci)
 	case isUserDriver(driver):
-		return because(ErrAway, "it is bound to %s, and thus has no netdev", driver)
+		return Because(ErrAway, "it is bound to %s, and thus has no netdev", driver)
 	}
 	created, err := h.hasNetdev(pci)
 	if err == nil && !created {
-		return because(ErrAway, "its driver %s has created no netdev for it", driver)
+		return Because(ErrAway, "its driver %s has created no netdev for it", driver)
 	}
 	return cmp.Or(err, ErrAway)
 }
@@ -119,7 +118,7 @@ func (h *finder) findMarked(id ID, links []Link) (Netdev, error) {
 			return n, err
 		}
 	}
-	return Netdev{}, &Error{Dev: string(id), Err: because(ErrAway, "it is not in the host: gone, or in another network namespace")}
+	return Netdev{}, &Error{Dev: string(id), Err: Because(ErrAway, "it is not in the host: gone, or in another network namespace")}
 }
 
 // mayBe returns true if the plugin creates links such as l with this ID. A container can give its device any alias: no
@@ -169,8 +168,8 @@ func (h *finder) CheckUnique(n Netdev) error {
 
 // ambiguous returns the error about a netdev whose ID others have as well.
 func (n Netdev) ambiguous(others []string) error {
-	return &Error{Dev: n.Name, Err: fmt.Errorf("cannot be told from %s, on the same pci function; ports of a nic in "+
-		"switchdev mode are not lent: %w", strings.Join(others, ", "), ErrUnsupported)}
+	return &Error{Dev: n.Name, Err: Because(ErrUnsupported, "cannot be told from %s, on the same pci function; ports of a nic in "+
+		"switchdev mode are not lent", strings.Join(others, ", "))}
 }
 
 // CarrierUps returns how often a netdev of the host has had carrier since it was created, in whatever namespace (carrier_up_count, since

@@ -137,7 +137,7 @@ func TestSubfunctions(t *testing.T) {
 			}
 		}
 		_, err = h.PF(name)
-		wantError(t, err, name+": it is not a PCI device, so it has no vfs: not supported by the driver")
+		wantError(t, err, name+": it is not a PCI device, so it has no vfs; use another mode, such as passthrough")
 	}
 	if n, err := h.Netdev("03:00.0"); err != nil || n.Name != "enp3s0f0np0" || h.CheckUnique(n) != nil {
 		t.Errorf("the function's own is %s, %v, %v", n.Name, err, h.CheckUnique(n))
@@ -156,7 +156,7 @@ func TestCheckUnique(t *testing.T) {
 	k.AddOn("0000:04:00.0", "", 1, hw.Link{Name: "port1"})
 	k.AddOn("0000:04:00.0", "", 0, hw.Link{Name: "a-vf"})
 	h := open(t, k)
-	const why = ", on the same pci function; ports of a nic in switchdev mode are not lent: not supported by the driver"
+	const why = ", on the same pci function; ports of a nic in switchdev mode are not lent"
 	for name, want := range map[string]struct{ identify, sole string }{
 		"port0": {"", "port0: cannot be told from a-vf" + why},
 		"port1": {"", ""},
@@ -214,13 +214,13 @@ func TestNoPF(t *testing.T) {
 		t.Fatal(err)
 	}
 	for ref, want := range map[string]string{
-		"ens1f0v0":     "ens1f0v0: it is a vf itself; name its pf: not supported by the driver",
-		"0000:01:10.0": "ens1f0v0: it is a vf itself; name its pf: not supported by the driver",
+		"ens1f0v0":     "ens1f0v0: it is a vf itself; name its pf",
+		"0000:01:10.0": "ens1f0v0: it is a vf itself; name its pf",
 		"0000:01:10.2": "0000:01:10.2: device is in another network namespace",
-		"tap0":         "tap0: it is not a PCI device, so it has no vfs: not supported by the driver",
+		"tap0":         "tap0: it is not a PCI device, so it has no vfs; use another mode, such as passthrough",
 		"nosuch0":      "nosuch0: no such device",
 		"ens2": "ens2 (0000:02:00.0): sr-iov is off or missing (no sriov_totalvfs); switch it on in the firmware of the " +
-			"nic and of the machine: not supported by the driver",
+			"nic and of the machine",
 	} {
 		_, err := h.PF(ref)
 		wantError(t, err, want)

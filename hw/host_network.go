@@ -326,7 +326,7 @@ func (h *hostNetwork) Announce(n Netdev, dst netip.Prefix) error {
 	op, want := "announce "+dst.String(), announcement(dst)
 	err := h.kernel.AddRoute(n.Index, want)
 	if errors.Is(err, syscall.EACCES) && dst.Addr().Is6() { // net/ipv6/route.c, ip6_route_info_create, Linux 6.12
-		err = because(ErrUnsupported, "IPv6 is disabled on it (net.ipv6.conf.%s.disable_ipv6)", n.Name)
+		err = Because(ErrUnsupported, "IPv6 is disabled on it (net.ipv6.conf.%s.disable_ipv6)", n.Name)
 	}
 	if err != nil {
 		return &Error{Dev: n.Name, Op: op, Err: err}

@@ -31,7 +31,7 @@ func (h *tuner) CheckCores(c Cores) error {
 	}
 	for _, cpu := range c.CPUs {
 		if !slices.Contains(online, cpu) {
-			return because(ErrInvalid, "cpu %d does not exist or is offline; online are %v", cpu, online)
+			return Because(ErrInvalid, "cpu %d does not exist or is offline; online are %v", cpu, online)
 		}
 	}
 	return nil
@@ -57,7 +57,7 @@ func (h *tuner) IRQAffinity(ctx context.Context, id ID) (map[int]string, error) 
 	switch {
 	case timedOut(err), err == nil && len(now) == 0:
 		return nil, &Error{Dev: n.nameAndDriver(), Op: "look for its interrupts",
-			Err: fmt.Errorf("it has no msi-x interrupts of its own in use: %w", ErrUnsupported)}
+			Err: Because(ErrUnsupported, "it has no msi-x interrupts of its own in use")}
 	case err != nil:
 		return nil, &Error{Dev: n.nameAndDriver(), Op: "look for its interrupts", Err: err}
 	}
@@ -142,7 +142,7 @@ func (h *tuner) setAffinities(n Netdev, want map[int]string) error {
 	}
 	for _, irq := range slices.Sorted(maps.Keys(left)) {
 		if err == nil {
-			err = h.irqError(n, irq, left[irq], because(ErrInvalid, "the kernel keeps it elsewhere"))
+			err = h.irqError(n, irq, left[irq], Because(ErrInvalid, "the kernel keeps it elsewhere"))
 		}
 	}
 	return err
@@ -241,7 +241,7 @@ const maxCPU = 1<<14 - 1
 func ParseCPUs(text string) (CPUs, error) {
 	all, ok := number.ParseList(text, maxCPU)
 	if !ok {
-		return nil, because(ErrInvalid, "%q is not a list of cpus up to %d, such as 2,4-7", text, maxCPU)
+		return nil, Because(ErrInvalid, "%q is not a list of cpus up to %d, such as 2,4-7", text, maxCPU)
 	}
 	return all, nil
 }

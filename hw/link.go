@@ -128,7 +128,7 @@ func Modes(kind string) []string { return slices.Sorted(maps.Keys(linkModes[kind
 func (l NewLink) ModeNumber() (int, error) {
 	modes, ok := linkModes[l.Kind]
 	if !ok {
-		return 0, fmt.Errorf("a link of kind %q: %w", l.Kind, ErrUnsupported)
+		return 0, Because(ErrUnsupported, "a link of kind %q", l.Kind)
 	}
 	number, ok := modes[l.Mode]
 	if !ok && l.Mode != "" {

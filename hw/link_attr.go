@@ -226,7 +226,7 @@ func (h *links) SetLink(n Netdev, spec LinkSpec, limit int) (Netdev, error) {
 		return n, nil
 	}
 	if limit > 0 && spec.Policies[LinkMTU] == Required && spec.MTU > limit {
-		return n, &Error{Dev: n.Name, Op: fmt.Sprintf("set mtu %d", spec.MTU), Err: because(ErrInvalid,
+		return n, &Error{Dev: n.Name, Op: fmt.Sprintf("set mtu %d", spec.MTU), Err: Because(ErrInvalid,
 			"its pf has mtu %d, which a vf cannot exceed; raise the pf's first", limit)}
 	}
 	spec.Name = n.Name

@@ -12,7 +12,7 @@ import (
 // TestMovable: links that cannot leave their namespace are refused: the kernel tells, or their kind does.
 func TestMovable(t *testing.T) {
 	t.Parallel()
-	const why = " cannot leave its network namespace: not supported by the driver"
+	const why = " cannot leave its network namespace"
 	for _, tells := range []bool{true, false} {
 		k := hwtest.New(t)
 		k.NoImmutable = !tells

@@ -75,7 +75,7 @@ func (h *finder) CheckMovable(n Netdev) error {
 	if !fixed {
 		return nil
 	}
-	return &Error{Dev: n.Name, Err: fmt.Errorf("%s cannot leave its network namespace: %w", n.noun(), ErrUnsupported)}
+	return &Error{Dev: n.Name, Err: Because(ErrUnsupported, "%s cannot leave its network namespace", n.noun())}
 }
 
 // noun returns what kind of link it is, in words for messages.
@@ -156,7 +156,7 @@ func (h *finder) netdevAt(pci string, links []Link) (Netdev, error) {
 		for _, n := range all {
 			names = append(names, n.Name)
 		}
-		return Netdev{}, &Error{Dev: pci, Err: because(ErrInvalid, "it has several netdevs (%s); name one of them",
+		return Netdev{}, &Error{Dev: pci, Err: Because(ErrInvalid, "it has several netdevs (%s); name one of them",
 			strings.Join(names, ", "))}
 	}
 	return all[0], nil

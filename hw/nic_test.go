@@ -28,7 +28,7 @@ func TestNICs(t *testing.T) {
 		}
 		want := []string{"ens1f0 0000:01:00.0 8086:10c9 node 1, 2 of 7 vfs, <nil>",
 			"ens2f0 0000:02:00.0 15b3:1017 node -1, 0 of 0 vfs, ens2f0 (0000:02:00.0): sr-iov is off or missing (no sriov_totalvfs); " +
-				"switch it on in the firmware of the nic and of the machine: not supported by the driver"}
+				"switch it on in the firmware of the nic and of the machine"}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}

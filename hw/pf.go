@@ -36,19 +36,18 @@ func (h *pfs) PF(ref string) (PF, error) {
 	}
 	pf := PF{Netdev: n}
 	if !n.ID.IsPCI() {
-		return PF{}, &Error{Dev: n.Name, Err: fmt.Errorf("it is not a PCI device, so it has no vfs: %w", ErrUnsupported)}
+		return PF{}, &Error{Dev: n.Name, Err: Because(ErrUnsupported, "it is not a PCI device, so it has no vfs; use another mode, such as passthrough")}
 	}
 	if h.sys.exists(pciDir(pf.PCI()) + "/physfn") {
-		return PF{}, &Error{Dev: n.Name, Err: fmt.Errorf("it is a vf itself; name its pf: %w", ErrUnsupported)}
+		return PF{}, &Error{Dev: n.Name, Err: Because(ErrUnsupported, "it is a vf itself; name its pf")}
 	}
 	total, ok, err := h.sys.number(pciDir(pf.PCI()) + "/sriov_totalvfs")
 	if err != nil {
 		return PF{}, &Error{Dev: n.Name, Err: err}
 	}
 	if !ok || total == 0 {
-		return PF{}, &Error{Dev: pf.String(), Err: fmt.Errorf(
-			"sr-iov is off or missing (no sriov_totalvfs); switch it on in the firmware of the nic and of the machine: %w",
-			ErrUnsupported)}
+		return PF{}, &Error{Dev: pf.String(), Err: Because(ErrUnsupported,
+			"sr-iov is off or missing (no sriov_totalvfs); switch it on in the firmware of the nic and of the machine")}
 	}
 	pf.TotalVFs = total
 	if pf.NumVFs, _, err = h.sys.number(pciDir(pf.PCI()) + "/sriov_numvfs"); err != nil {
@@ -85,8 +84,8 @@ func (h *pfs) LegacyPF(ref string) (PF, error) {
 	case err != nil:
 		return PF{}, &Error{Dev: pf.String(), Op: "read the mode of its eswitch", Err: err}
 	case on:
-		return PF{}, &Error{Dev: pf.String(), Err: fmt.Errorf("the nic is in switchdev mode, in which its vfs are ports of a "+
-			"switch on the host; change that with: devlink dev eswitch set pci/%s mode legacy: %w", pf.PCI(), ErrUnsupported)}
+		return PF{}, &Error{Dev: pf.String(), Err: Because(ErrUnsupported, "the nic is in switchdev mode, in which its vfs are ports of a "+
+			"switch on the host; change that with: devlink dev eswitch set pci/%s mode legacy", pf.PCI())}
 	}
 	return pf, nil
 }
@@ -103,8 +102,8 @@ func (h *pfs) checkOnePort(pf PF) error {
 	}
 	for _, n := range all {
 		if n.ID != pf.ID {
-			return &Error{Dev: pf.String(), Err: fmt.Errorf("%s is another port of the same pci function, and its vfs may be of either; "+
-				"hand over a whole port or vf with mode=passthrough: %w", n.Name, ErrUnsupported)}
+			return &Error{Dev: pf.String(), Err: Because(ErrUnsupported, "%s is another port of the same pci function, and its vfs may be of either; "+
+				"hand over a whole port or vf with mode=passthrough", n.Name)}
 		}
 	}
 	return nil
@@ -305,7 +304,7 @@ func (h *pfs) usable(ref string, list selection) ([]PF, error) {
 		return nil, &Error{Dev: ref, Err: err}
 	}
 	if len(fits) == 0 {
-		return nil, &Error{Dev: ref, Err: fmt.Errorf("nothing on this machine fits it: %w", ErrNotFound)}
+		return nil, &Error{Dev: ref, Err: Because(ErrNotFound, "nothing on this machine fits it")}
 	}
 	var pfs []PF
 	var why error
@@ -373,7 +372,7 @@ func (h *pfs) named(pattern string) selection {
 		for _, l := range links {
 			ok, err := path.Match(pattern, l.Name)
 			if err != nil {
-				return nil, because(ErrInvalid, "not a pattern of names")
+				return nil, Because(ErrInvalid, "not a pattern of names")
 			}
 			if ok {
 				found = append(found, l.Name)

@@ -33,7 +33,7 @@ func TestSwitchdev(t *testing.T) {
 			continue
 		}
 		const want = "ens1f0 (0000:01:00.0): the nic is in switchdev mode, in which its vfs are ports of a switch on the host; " +
-			"change that with: devlink dev eswitch set pci/0000:01:00.0 mode legacy: not supported by the driver"
+			"change that with: devlink dev eswitch set pci/0000:01:00.0 mode legacy"
 		wantError(t, err, want)
 		wantError(t, errAll, "driver:igb: "+want)
 		if _, err := h.PF("ens1f0"); err != nil {

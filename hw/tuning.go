@@ -200,7 +200,7 @@ func planQueues(most Queues, n int) (Queues, error) {
 	case most.Combined == 0 && separate >= n:
 		return Queues{Rx: n, Tx: n}, nil
 	default:
-		return Queues{}, because(ErrInvalid, "it can have at most %d", max(most.Combined, separate))
+		return Queues{}, Because(ErrInvalid, "it can have at most %d", max(most.Combined, separate))
 	}
 }
 
@@ -217,7 +217,7 @@ func planRings(now Tuning, w TuningSpec) (Rings, error) {
 	case w.RxRing > 0 && now.MaxRings.Rx == 0 || w.TxRing > 0 && now.MaxRings.Tx == 0:
 		return r, fmt.Errorf("their size cannot be changed: %w", ErrUnsupported)
 	case r.Rx > now.MaxRings.Rx || r.Tx > now.MaxRings.Tx:
-		return r, because(ErrInvalid, "they can be at most %v", now.MaxRings)
+		return r, Because(ErrInvalid, "they can be at most %v", now.MaxRings)
 	}
 	return r, nil
 }

@@ -139,7 +139,7 @@ func resolve(asked Features, has map[string]Feature) (Features, error) {
 				fixed++
 			case !f.Fixed:
 				if on, twice := all[m]; twice && on != asked[name] {
-					return nil, because(ErrInvalid, "%s is asked to be on and off", m)
+					return nil, Because(ErrInvalid, "%s is asked to be on and off", m)
 				}
 				all[m] = asked[name]
 				change++
@@ -148,10 +148,10 @@ func resolve(asked Features, has map[string]Feature) (Features, error) {
 		}
 		switch {
 		case known == 0:
-			return nil, because(ErrInvalid, "the kernel knows no %s; ethtool -k lists the names", name)
+			return nil, Because(ErrInvalid, "the kernel knows no %s; ethtool -k lists the names", name)
 		case change == 0 && fixed > 0:
-			return nil, fmt.Errorf("%s is always %s; what can be changed is %s: %w", name, onOrOff(!asked[name]),
-				changeable(has), ErrUnsupported)
+			return nil, Because(ErrUnsupported, "%s is always %s; what can be changed is %s", name, onOrOff(!asked[name]),
+				changeable(has))
 		}
 	}
 	return all, nil

@@ -200,9 +200,9 @@ func (h *vfs) awaitReports(ctx context.Context, pf PF, vfs []VF) (states map[int
 	case timedOut(err) && len(states) > 0:
 		return states, nil
 	case timedOut(err):
-		return nil, &Error{Dev: pf.String(), Err: fmt.Errorf("driver %s reports nothing about any of its vfs, and can set nothing for "+
-			"them; a nic whose eswitch is managed elsewhere is like that, such as a bluefield in dpu mode; change it to nic mode: %w",
-			pf.Driver, ErrUnsupported)}
+		return nil, &Error{Dev: pf.String(), Err: Because(ErrUnsupported, "driver %s reports nothing about any of its vfs, and can set nothing for "+
+			"them; a nic whose eswitch is managed elsewhere is like that, such as a bluefield in dpu mode; change it to nic mode",
+			pf.Driver)}
 	}
 	return nil, err
 }
@@ -216,22 +216,19 @@ func (h *vfs) CheckVFSupport(pf PF, spec VFSpec) error {
 	}
 	for _, l := range vfLimits() {
 		if spec.Policies[l.attr] == Required && slices.Contains(l.drivers, pf.Driver) && l.beyond(spec.VFState) {
-			return &Error{Dev: pf.String(), Op: l.attr.Op(spec.VFState), Err: because(ErrUnsupported, "driver %s %s", pf.Driver, l.why)}
+			return &Error{Dev: pf.String(), Op: l.attr.Op(spec.VFState), Err: Because(ErrUnsupported, "driver %s %s", pf.Driver, l.why)}
 		}
 	}
 	for _, a := range h.attrs {
 		switch foreign := !a.On(pf.Type); {
 		case spec.Policies[a] != Required:
 		case foreign && pf.InfiniBand():
-			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
-				"it is an infiniband device, whose vfs have none: %w", ErrUnsupported)}
+			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: Because(ErrUnsupported, "it is an infiniband device, whose vfs have none")}
 		case foreign:
-			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
-				"only vfs of an infiniband device have one: %w", ErrUnsupported)}
+			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: Because(ErrUnsupported, "only vfs of an infiniband device have one")}
 		case noOps && a == VFVLAN && spec.VLAN == VLAN{}: // it has tagged none
 		case noOps && a != VFMAC: // that is given to the VF's netdev
-			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: fmt.Errorf(
-				"driver %s can set nothing for its vfs: %w", pf.Driver, ErrUnsupported)}
+			return &Error{Dev: pf.String(), Op: "set " + a.name, Err: Because(ErrUnsupported, "driver %s can set nothing for its vfs", pf.Driver)}
 		}
 	}
 	return nil

@@ -153,7 +153,7 @@ func (h *vfLifecycle) restoreMAC(vf VF, n Netdev, mac MAC) (Netdev, error) {
 }
 
 func macMismatch(vf VF, n Netdev, mac MAC) error {
-	return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: because(ErrInvalid, "the device says %s", n.MAC)}
+	return &Error{Dev: vf.String(), Op: "set mac " + string(mac), Err: Because(ErrInvalid, "the device says %s", n.MAC)}
 }
 
 // testVF sets a VF up until it has carrier, unless its PF has disabled its link, and down again. A VF is faulty, ErrDeviceFault, if
@@ -253,7 +253,7 @@ func (h *vfLifecycle) CleanVF(pfRef string, index int, id ID) error {
 // awayIfInUse returns the error about a VF that is not home, which matches ErrAway.
 func (v VF) awayIfInUse() error {
 	if why := v.InUse(); why != "" {
-		return &Error{Dev: v.String(), Err: because(ErrAway, "it %s", why)}
+		return &Error{Dev: v.String(), Err: Because(ErrAway, "it %s", why)}
 	}
 	return nil
 }

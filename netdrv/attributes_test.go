@@ -103,7 +103,7 @@ func TestContainerOptions(t *testing.T) {
 			{"n", "vlan", "5", "option vlan: the network does not let containers change it (lock)"},
 			{"n", "trust", "yes", "option trust: the network does not let containers change it (lock)"},
 			{"n", "netdevice", "ens2", "option netdevice: cannot be given for one container; give it with docker network create"},
-			{"n", "colour", "blue", "option colour: unknown; known are " + known(option.ForContainer, option.ForBoth)},
+			{"n", "colour", "blue", `option "colour": unknown; known are ` + known(option.ForContainer, option.ForBoth)},
 			{"n", "mtu", "9000", "ens1f0v0: set mtu 9000: its pf has mtu 1500, which a vf cannot exceed; raise the pf's first"},
 			{"n", "mtu", 9000, "option mtu: is a int, not a text"},
 			{"n", "mac", "00:00:00:00:00:00", `option mac: "00:00:00:00:00:00" is not allowed; allowed: six octets, not zero, not multicast`},

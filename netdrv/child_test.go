@@ -134,7 +134,7 @@ func TestChildParent(t *testing.T) {
 			{"netdevice=hosted mode=ipvlan", "option netdevice: hosted carries mv0 (macvlan), and a device cannot have ipvlan children as well"},
 			{"netdevice=ib0 mode=macvlan", "option netdevice: ib0 is of type infiniband; mode=macvlan is for devices of type ether"},
 			{"netdevice=lo mode=ipvlan", "option netdevice: lo is of type loopback; mode=ipvlan is for devices of type ether"},
-			{"netdevice=nosuch0 mode=macvlan", "option netdevice: nosuch0: no such device"},
+			{"netdevice=nosuch0 mode=macvlan", "option netdevice: nosuch0: no such device; the NICs of this host are ens1f0, ens2, ens3, ens4, hosted"},
 		} {
 			wantError(t, m.create("x", strings.Fields(c.options)...), c.want)
 		}

@@ -92,7 +92,7 @@ func TestIfnameErrors(t *testing.T) {
 		wantError(t, m.create("o", "netdevice=ens1f0", "ifname=fab0", "prefix=fab"),
 			"option prefix: has no effect beside ifname, which is the whole name; give one of them")
 		wantError(t, m.create("o", "netdevice=ens1f0", "com.docker.network.endpoint.ifname=fab0"),
-			"option com.docker.network.endpoint.ifname: unknown; known are "+known("network", "container", "both"))
+			`option "com.docker.network.endpoint.ifname": unknown; known are `+known("network", "container", "both"))
 		if after := m.kernel.String(); after != before || len(m.keys()) != len(keys) {
 			t.Errorf("the ledger has %v, and the host is\n%s", m.keys(), after)
 		}

@@ -48,8 +48,7 @@ func TestIPoIB(t *testing.T) {
 		m.end("a")
 		m.wantHost(before)
 
-		wantError(t, m.create("x", "netdevice=ib0"), "option netdevice: ib0: it is not a PCI device, so it has no vfs: "+
-			"not supported by the driver")
+		wantError(t, m.create("x", "netdevice=ib0"), "option netdevice: ib0: it is not a PCI device, so it has no vfs; use another mode, such as passthrough")
 		m.mustRemove("n")
 		m.wantKeys()
 	})

@@ -110,7 +110,7 @@ func TestMakesRefuse(t *testing.T) {
 		}
 		before := m.kernel.String()
 		wantError(t, m.create("n", "netdevice=ens1f0", "vlan=100"),
-			"ens1f0 (0000:01:00.0): set vlan: driver virtio-pci can set nothing for its vfs: not supported by the driver")
+			"ens1f0 (0000:01:00.0): set vlan: driver virtio-pci can set nothing for its vfs")
 		m.wantHost(before)
 	})
 	story(t, func(m *machine) {

@@ -43,7 +43,7 @@ func TestOptionErrors(t *testing.T) {
 		{nil, "option netdevice: missing; say which device to use: -o netdevice=NAME"},
 		{[]string{"netdevice="}, "option netdevice: has no value; allowed: " + deviceValues},
 		{[]string{"netdevice=ens1f0", "vlna=5"},
-			"option vlna: unknown; known are " + known(option.ForNetwork, option.ForContainer, option.ForBoth)},
+			`option "vlna": unknown; did you mean vlan?`},
 		{[]string{"netdevice=ens1f0", "vlan=4095"}, `option vlan: "4095" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=-1"}, `option vlan: "-1" is not allowed` + vlans},
 		{[]string{"netdevice=ens1f0", "vlan=ten"}, `option vlan: "ten" is not allowed` + vlans},
@@ -95,7 +95,7 @@ func TestOptionErrors(t *testing.T) {
 		{[]string{"netdevice=ens1f0", "vfs=" + strings.Repeat("0-65535,", 500) + "0"},
 			"option vfs: ens1f0 (0000:01:00.0) has vf 0 to 6, no vf 65535"},
 		{[]string{"netdevice=ens1f0", "cores=" + strings.Repeat("0-16383,", 500) + "0"}, "option cores: cpu 8 does not exist or is offline; online are 0-7"},
-		{[]string{"netdevice=../../etc"}, "option netdevice: ../../etc: no such device"},
+		{[]string{"netdevice=../../etc"}, "option netdevice: ../../etc: no such device; the NICs of this host are ens1f0"},
 	} {
 		story(t, func(m *machine) {
 			m.kernel.AddPF(igb())

@@ -146,7 +146,7 @@ func TestSubfunction(t *testing.T) {
 		m.wantHost(before)
 		m.mustCreate("whole", "netdevice=ens2", "mode=passthrough")
 		m.kernel.AddOn("0000:02:00.0", "", 0, hw.Link{Name: "ens2r0"})
-		const why = ", on the same pci function; ports of a nic in switchdev mode are not lent: not supported by the driver"
+		const why = ", on the same pci function; ports of a nic in switchdev mode are not lent"
 		_, _, err := m.run("b", "whole")
 		wantError(t, err, "ens2: cannot be told from ens2r0"+why)
 		m.mustRemove("whole")
@@ -180,23 +180,23 @@ func TestNotMovable(t *testing.T) {
 		m.mustRun("a", "vfs")
 		before := m.kernel.String()
 		for _, c := range []struct{ device, want string }{
-			{"bridge0", "option netdevice: bridge0: a bridge cannot leave its network namespace: not supported by the driver; " +
+			{"bridge0", "option netdevice: bridge0: a bridge cannot leave its network namespace; " +
 				"use mode=macvlan on it, or hand over one of its ports"},
-			{"vrf0", "option netdevice: vrf0: a vrf cannot leave its network namespace: not supported by the driver; " +
+			{"vrf0", "option netdevice: vrf0: a vrf cannot leave its network namespace; " +
 				"hand over one of its ports"},
-			{"lo", "option netdevice: lo: a loopback cannot leave its network namespace: not supported by the driver"},
+			{"lo", "option netdevice: lo: a loopback cannot leave its network namespace"},
 			{"mgmt0", "option netdevice: mgmt0 carries the host's default route (through mgmt0); the host would lose that; if that is meant, say force=yes"},
 			{"ens1f0", "option netdevice: ens1f0 is used by network vfs" + left("vfs")},
 			{"ens2", "option netdevice: ens2 is used by network whole" + left("whole")},
 			{"0000:01:10.0", "option netdevice: 0000:01:10.0: device is in another network namespace"},
-			{"nosuch0", "option netdevice: nosuch0: no such device"},
+			{"nosuch0", "option netdevice: nosuch0: no such device; the NICs of this host are ens1f0, ens2"},
 		} {
 			wantError(t, m.create("x", "mode=passthrough", "netdevice="+c.device), c.want)
 		}
 		wantError(t, m.create("x", "netdevice=ens2"), "option netdevice: ens2 (0000:02:00.0): sr-iov is off or missing "+
-			"(no sriov_totalvfs); switch it on in the firmware of the nic and of the machine: not supported by the driver")
+			"(no sriov_totalvfs); switch it on in the firmware of the nic and of the machine")
 		wantError(t, m.create("x", "netdevice=mgmt0"),
-			"option netdevice: mgmt0: it is not a PCI device, so it has no vfs: not supported by the driver")
+			"option netdevice: mgmt0: it is not a PCI device, so it has no vfs; use another mode, such as passthrough")
 		m.wantHost(before)
 		m.end("a")
 	})
@@ -391,7 +391,7 @@ func TestEngineLabels(t *testing.T) {
 			"engines before 28; say it with docker network create --ipv6"},
 		{options: []string{v6 + "maybe"}, refusal: `option com.docker.network.enable_ipv6: "maybe" is not allowed; allowed: true, false`},
 		{options: []string{mtu + "9"}, refusal: `option mtu: "9" is not allowed; allowed: 68 to 65535`},
-		{options: []string{"com.docker.network.host_ipv4=192.0.2.1"}, refusal: "option com.docker.network.host_ipv4: unknown"},
+		{options: []string{"com.docker.network.host_ipv4=192.0.2.1"}, refusal: `option "com.docker.network.host_ipv4": unknown`},
 	} {
 		t.Run(strings.Join(c.options, " "), func(t *testing.T) {
 			story(t, func(m *machine) {

@@ -145,6 +145,22 @@ func TestSelectPFs(t *testing.T) {
 	}
 }
 
+// TestSelectNamesFew: the error about a device that is not there names at most eight of the host's NICs.
+func TestSelectNamesFew(t *testing.T) {
+	story(t, func(m *machine) {
+		for n := range 10 {
+			pf := igb()
+			pf.Name, pf.PCI, pf.MAC = fmt.Sprintf("ens%df0", n+1), fmt.Sprintf("0000:%02x:00.0", n+1), ""
+			m.kernel.AddPF(pf)
+		}
+		wantError(t, m.create("n", "netdevice=nosuch0"), "option netdevice: nosuch0: no such device; the NICs of this host are "+
+			"ens1f0, ens2f0, ens3f0, ens4f0, ens5f0, ens6f0, ens7f0, ens8f0, and 2 more")
+	})
+}
+
+// there ends the error about a device that is not there.
+const there = "; the NICs of this host are ens1f0, ens2f0, ens3f0, ens9f0"
+
 // TestSelectErrors: a term that selects nothing is an error, and no VFs are left on the PFs of terms before it.
 func TestSelectErrors(t *testing.T) {
 	story(t, func(m *machine) {
@@ -156,14 +172,14 @@ func TestSelectErrors(t *testing.T) {
 		m.kernel.AddPF(few)
 		before := m.kernel.String()
 		for _, c := range []struct{ want, netdevice, more string }{
-			{"option netdevice: ens7f0: no such device", "ens1f0,ens7f0", ""},
-			{"option netdevice: ens7f0: no such device", "lost", ""},
+			{"option netdevice: ens7f0: no such device" + there, "ens1f0,ens7f0", ""},
+			{"option netdevice: ens7f0: no such device" + there, "lost", ""},
 			{`option netdevice: "ens1f0,," has an empty name in it`, "ens1f0,,", ""},
-			{"option netdevice: eno*: nothing on this machine fits it: no such device", "eno*", ""},
+			{"option netdevice: eno*: nothing on this machine fits it" + there, "eno*", ""},
 			{"option netdevice: [: not a pattern of names", "[", ""},
-			{"option netdevice: 15b3:1017: nothing on this machine fits it: no such device", "15b3:1017", ""},
-			{"option netdevice: driver:ice: nothing on this machine fits it: no such device", "driver:ice", ""},
-			{"option netdevice: veth*: veth1: it is not a PCI device, so it has no vfs: not supported by the driver", "veth*", ""},
+			{"option netdevice: 15b3:1017: nothing on this machine fits it" + there, "15b3:1017", ""},
+			{"option netdevice: driver:ice: nothing on this machine fits it" + there, "driver:ice", ""},
+			{"option netdevice: veth*: veth1: it is not a PCI device, so it has no vfs; use another mode, such as passthrough", "veth*", ""},
 			{"option numvfs: 2 is not possible: ens9f0 (0000:09:00.0) can have 1 vfs", "ens1f0,ens9f0", "numvfs=2"},
 			{"option vfs: ens9f0 (0000:09:00.0) has vf 0 to 0, no vf 1", "ens1f0,ens9f0", "vfs=0-1"},
 			{"option netdevice: ens3f0, ens2f0 are several devices; only mode=sriov takes more than one", "fabric", "mode=passthrough"},

@@ -155,7 +155,7 @@ func TestSeveralPorts(t *testing.T) {
 		m.settled()
 		before := m.kernel.String()
 		const why = " is another port of the same pci function, and its vfs may be of either; hand over a whole port or vf with " +
-			"mode=passthrough: not supported by the driver"
+			"mode=passthrough"
 		wantError(t, m.create("n", "netdevice=ens1"), "option netdevice: ens1 (0000:01:00.0): ens1d1"+why)
 		wantError(t, m.create("n", "netdevice=ens1d1"), "option netdevice: ens1d1 (0000:01:00.0): ens1"+why)
 		m.wantHost(before)

@@ -88,7 +88,7 @@ func (k *Kernel) Affinity(number int) (string, error) {
 	i := k.irqs[number]
 	switch {
 	case k.NoProcIRQ:
-		return "", fmt.Errorf("the plugin was not given /proc/irq (see docs/tuning.md): %w", hw.ErrUnsupported)
+		return "", hw.Because(hw.ErrUnsupported, "the plugin was not given /proc/irq (see docs/tuning.md)")
 	case i == nil || !i.requested:
 		return "", hw.FromErrno(syscall.ENOENT)
 	case i.pending != "":

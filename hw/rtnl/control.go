@@ -48,7 +48,7 @@ func (c controls) Controls(index int) ([]hw.Control, error) {
 		all = append(all, some...)
 	}
 	if now, err := c.nameOf(index); err != nil || now != name {
-		return nil, errors.Join(err, fmt.Errorf("%s has been renamed meanwhile: %w", name, hw.ErrBusy))
+		return nil, errors.Join(err, hw.Because(hw.ErrBusy, "%s has been renamed meanwhile", name))
 	}
 	return all, nil
 }

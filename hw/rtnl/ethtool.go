@@ -198,7 +198,7 @@ func (e ethtoolConn) set(index int, command uint8, header int, attrs ...*nl.RtAt
 // request begins a message to ethtool. Changes are read back later, so the answer is only success or an error.
 func (e ethtoolConn) request(index int, command uint8, header, flags int) (*nl.NetlinkRequest, error) {
 	if e.family == 0 {
-		return nil, fmt.Errorf("the kernel has no ethtool netlink, which came with Linux 5.6: %w", hw.ErrUnsupported)
+		return nil, hw.Because(hw.ErrUnsupported, "the kernel has no ethtool netlink, which came with Linux 5.6")
 	}
 	if index <= 0 {
 		return nil, hw.FromErrno(unix.ENODEV)

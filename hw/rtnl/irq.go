@@ -22,7 +22,7 @@ type irqDir struct {
 
 func openIRQ(dir string) irqDir {
 	if dir == "" {
-		return irqDir{err: fmt.Errorf("the plugin was not given /proc/irq (see docs/tuning.md): %w", hw.ErrUnsupported)}
+		return irqDir{err: hw.Because(hw.ErrUnsupported, "the plugin was not given /proc/irq (see docs/tuning.md)")}
 	}
 	root, err := os.OpenRoot(dir)
 	if err != nil {

@@ -39,7 +39,7 @@ func TestIRQDirectory(t *testing.T) {
 func TestNoIRQDirectory(t *testing.T) {
 	nowhere := filepath.Join(t.TempDir(), "nowhere")
 	for dir, want := range map[string]string{
-		"":      "the plugin was not given /proc/irq (see docs/tuning.md): not supported by the driver",
+		"":      "the plugin was not given /proc/irq (see docs/tuning.md)",
 		nowhere: "the plugin was not given /proc/irq (see docs/tuning.md): open " + nowhere + ": no such file or directory",
 	} {
 		k := &Kernel{irqDir: openIRQ(dir)}

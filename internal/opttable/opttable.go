@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/agnivade/levenshtein"
 )
 
 // ErrNotAllowed is what an option's parser returns for a value that is not allowed. The table's error says which values are.
@@ -36,14 +38,36 @@ func (t Table[C]) Names() []string {
 	return names
 }
 
-// Find returns the option of a name, without regard to case. The error lists the known options in the order of the table.
+// Find returns the option of a name, without regard to case. The error names the option that may have been meant; if there is none, it
+// lists the known options in the order of the table.
 func (t Table[C]) Find(name string) (Option[C], error) {
 	for _, o := range t.Options {
 		if strings.EqualFold(o.Name, name) {
 			return o, nil
 		}
 	}
-	return Option[C]{}, fmt.Errorf("%s %.64s: unknown; known are %s", t.Noun, name, strings.Join(t.Names(), ", "))
+	if meant := t.nearest(name); meant != "" {
+		return Option[C]{}, fmt.Errorf("%s %.64q: unknown; did you mean %s?", t.Noun, name, meant)
+	}
+	return Option[C]{}, fmt.Errorf("%s %.64q: unknown; known are %s", t.Noun, name, strings.Join(t.Names(), ", "))
+}
+
+// farthest is how many letters a name may be away from the option that is meant; at most half of its letters.
+const farthest = 2
+
+// nearest returns the option that a misspelt name is nearest to, "" if none is near.
+func (t Table[C]) nearest(name string) (nearest string) {
+	const longest = 64 // no option has such a name
+	if len(name) > longest {
+		return ""
+	}
+	least := min(farthest, len(name)/2) + 1
+	for _, known := range t.Names() {
+		if far := levenshtein.ComputeDistance(strings.ToLower(name), known); far < least {
+			nearest, least = known, far
+		}
+	}
+	return nearest
 }
 
 // Parse reads the value of one option into c. The error says which values are allowed, and quotes at most 64 characters of the value.

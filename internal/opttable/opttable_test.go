@@ -37,8 +37,11 @@ func TestParse(t *testing.T) {
 		{name: "VLAN", value: "100", want: config{vlan: 100}},
 		{name: "vlan", value: "x", err: `option vlan: "x" is not allowed; allowed: 0 to 4094`},
 		{name: "Name", value: strings.Repeat("é", 100), err: `option name: "` + strings.Repeat("é", 64) + `" is not allowed; allowed: a letter`},
-		{name: "vln", value: "100", err: `option vln: unknown; known are vlan, name`},
-		{name: strings.Repeat("v", 100), err: `option ` + strings.Repeat("v", 64) + `: unknown; known are vlan, name`},
+		{name: "vln", value: "100", err: `option "vln": unknown; did you mean vlan?`},
+		{name: "VLNA", value: "100", err: `option "VLNA": unknown; did you mean vlan?`},
+		{name: "blue", value: "100", err: `option "blue": unknown; known are vlan, name`},
+		{name: "va", value: "100", err: `option "va": unknown; known are vlan, name`},
+		{name: strings.Repeat("v", 100), err: `option "` + strings.Repeat("v", 64) + `": unknown; known are vlan, name`},
 	} {
 		var c config
 		err := table.Parse(&c, test.name, test.value)

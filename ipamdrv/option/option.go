@@ -218,7 +218,7 @@ func OfUser(given map[string]string) (map[string]string, error) {
 		}
 		o, err := table.Find(key)
 		if err != nil {
-			return nil, fmt.Errorf("ipam option %.64q: unknown; known are %s", key, strings.Join(table.Names(), ", "))
+			return nil, err
 		}
 		if users == nil {
 			users = map[string]string{}

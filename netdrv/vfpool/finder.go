@@ -53,7 +53,7 @@ func (f *Finder) PFs(netdevice string) ([]hw.PF, error) {
 	for _, t := range terms {
 		pfs, err := f.Host.PFs(t)
 		if err != nil {
-			return nil, fmt.Errorf("option netdevice: %w", err)
+			return nil, fmt.Errorf("option netdevice: %w", f.orThere(err))
 		}
 		for _, pf := range pfs {
 			if !slices.ContainsFunc(all, func(have hw.PF) bool { return have.ID == pf.ID }) {
@@ -98,7 +98,29 @@ func (f *Finder) Netdev(netdevice string) (hw.Netdev, error) {
 		err = f.Host.CheckIdentity(n)
 	}
 	if err != nil {
-		err = fmt.Errorf("option netdevice: %w", err)
+		err = fmt.Errorf("option netdevice: %w", f.orThere(err))
 	}
 	return n, err
+}
+
+// mostNamed is how many NICs an error names.
+const mostNamed = 8
+
+// orThere adds the NICs of the host to an error that a device is not there.
+func (f *Finder) orThere(err error) error {
+	if !errors.Is(err, hw.ErrNotFound) {
+		return err
+	}
+	nics, listErr := f.Host.NICs()
+	if listErr != nil || len(nics) == 0 {
+		return err
+	}
+	var names []string
+	for _, n := range nics[:min(len(nics), mostNamed)] {
+		names = append(names, n.Name)
+	}
+	if more := len(nics) - len(names); more > 0 {
+		names = append(names, fmt.Sprintf("and %d more", more))
+	}
+	return fmt.Errorf("%w; the NICs of this host are %s", err, strings.Join(names, ", "))
 }

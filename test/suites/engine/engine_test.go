@@ -121,12 +121,12 @@ func TestRefusals(t *testing.T) {
 	passthrough(t, "n1", "pt0", "10.20.0.0/24")
 	id := Docker(t, "network", "inspect", "-f", "{{.Id}}", "n1")[:12]
 	for _, c := range []struct{ device, mode, want string }{
-		{"br7", "passthrough", "option netdevice: br7: a bridge cannot leave its network namespace: not supported by the driver; " +
+		{"br7", "passthrough", "option netdevice: br7: a bridge cannot leave its network namespace; " +
 			"use mode=macvlan on it, or hand over one of its ports"},
-		{"lo", "passthrough", "option netdevice: lo: a loopback cannot leave its network namespace: not supported by the driver"},
+		{"lo", "passthrough", "option netdevice: lo: a loopback cannot leave its network namespace"},
 		{"gw0", "passthrough", "option netdevice: gw0 carries the host's default route (through gw0); the host would lose that; if that is meant, say force=yes"},
 		{"pt0", "passthrough", "option netdevice: pt0 is used by network " + id + Left(id)},
-		{"pt0p", "sriov", "option netdevice: pt0p: it is not a PCI device, so it has no vfs: not supported by the driver"},
+		{"pt0p", "sriov", "option netdevice: pt0p: it is not a PCI device, so it has no vfs; use another mode, such as passthrough"},
 		{"pt0p", "bridge", `option mode: "bridge" is not allowed; allowed: sriov, passthrough, macvlan, ipvlan or ipoib`},
 		{"nosuch", "sriov", "option netdevice: nosuch: no such device"},
 	} {

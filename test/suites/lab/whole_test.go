@@ -128,13 +128,13 @@ func TestRefusals(t *testing.T) {
 	}{
 		{"option netdevice: " + mgmt + " carries the host's default route (through " + mgmt + ") and carries a tcp session (to 10.0.2.15:22 on " + mgmt + "); the host would lose that; if that is meant, say force=yes",
 			[]string{"mode=passthrough", "netdevice=" + mgmt}},
-		{"option netdevice: bridge7: a bridge cannot leave its network namespace: not supported by the driver; use mode=macvlan on it, " +
+		{"option netdevice: bridge7: a bridge cannot leave its network namespace; use mode=macvlan on it, " +
 			"or hand over one of its ports", []string{"mode=passthrough", "netdevice=bridge7"}},
 		{"option netdevice: " + pf + " is used by network " + id + Left(id), []string{"mode=passthrough", "netdevice=" + pf}},
 		{"option vlan: 100 is used on " + pf + " (" + pfPCI + ") by network " + id + "; choose another" + Left(id),
 			[]string{"netdevice=" + pfPCI, "vlan=100"}},
 		{`option vlan: "4095" is not allowed; allowed: 0 to 4094, or keep`, []string{"netdevice=" + pf, "vlan=4095"}},
-		{"option colour: unknown; known are " + strings.Join(known, ", "), []string{"netdevice=" + pf, "colour=blue"}},
+		{`option "colour": unknown; known are ` + strings.Join(known, ", "), []string{"netdevice=" + pf, "colour=blue"}},
 		{"option netdevice: nosuch0: no such device", []string{"netdevice=nosuch0"}},
 		{"option netdevice: missing; say which device to use: -o netdevice=NAME", nil},
 	} {

@@ -109,7 +109,7 @@ func TestMAC(t *testing.T) {
 // asked for one container is refused then.
 func TestRefused(t *testing.T) {
 	asBefore(t)
-	const why = ": driver virtio-pci can set nothing for its vfs: not supported by the driver"
+	const why = ": driver virtio-pci can set nothing for its vfs"
 	for option, attribute := range map[string]string{"vlan=100": "vlan", "trust=yes": "trust", "max_tx_rate=100": "rate"} {
 		Refused(t, pf+" ("+pfPCI+"): set "+attribute+why,
 			append(append([]string{"network", "create"}, create("10.1.0.0/24", "-o", option)...), "refused")...)
