@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/cluster"
@@ -38,11 +39,7 @@ func nodesCommand(ctx context.Context, cfg config, _ []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, shared.Close()) }()
-	all, err := cluster.Nodes(ctx, shared)
-	if err != nil {
-		return err
-	}
-	handles, err := ipamdrv.CountHandles(ctx, shared)
+	all, err := readNodes(ctx, shared)
 	if err != nil {
 		return err
 	}
@@ -51,14 +48,74 @@ func nodesCommand(ctx context.Context, cfg config, _ []string) (err error) {
 	for _, n := range all {
 		state, seen := "member", "unknown"
 		if !n.Seen.IsZero() {
-			seen = fmt.Sprintf("%s ago", ago(n))
+			seen = fmt.Sprintf("%s ago", ago(n.Seen))
 		}
 		if n.Lost {
 			state = "lost"
 		}
-		_, _ = fmt.Fprintf(out, "%s\t%s\t%d\t%s\t%s\n", n.ID, n.Name, handles[n.ID], state, seen)
+		_, _ = fmt.Fprintf(out, "%s\t%s\t%d\t%s\t%s\n", n.ID, n.Name, n.Pools, state, seen)
 	}
 	return errors.Join(out.Flush(), printServers(ctx, os.Stdout, shared), printSchema(ctx, os.Stdout, shared))
+}
+
+// readNodes reads the nodes, and how many pools or shares of pools each has.
+func readNodes(ctx context.Context, shared store.Store) ([]admin.Node, error) {
+	all, err := cluster.Nodes(ctx, shared)
+	if err != nil {
+		return nil, err
+	}
+	handles, err := ipamdrv.CountHandles(ctx, shared)
+	if err != nil {
+		return nil, err
+	}
+	nodes := []admin.Node{}
+	for _, n := range all {
+		nodes = append(nodes, admin.Node{ID: n.ID, Name: n.Name, Pools: handles[n.ID], Lost: n.Lost, Seen: n.Seen})
+	}
+	return nodes, nil
+}
+
+// nodes answers the nodes and servers of the etcd that the plugin uses.
+func (d *drivers) nodes(ctx context.Context, _ *struct{}) (_ *admin.Nodes, err error) {
+	shared, err := d.openShared()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, shared.Close()) }()
+	nodes, err := readNodes(ctx, shared)
+	if err != nil {
+		return nil, err
+	}
+	answer := &admin.Nodes{Nodes: nodes, Servers: []admin.Server{}}
+	for _, s := range store.Servers(ctx, shared) {
+		server := admin.Server{Endpoint: s.Endpoint, Version: s.Version, Size: s.Size, InUse: s.InUse, Quota: s.Quota, Alarms: s.Alarms}
+		if s.Err != nil {
+			server.Error = s.Err.Error()
+		}
+		answer.Servers = append(answer.Servers, server)
+	}
+	return answer, nil
+}
+
+// forget removes a lost node, as forgetCommand does.
+func (d *drivers) forget(ctx context.Context, r *admin.ForgetRequest) (_ *admin.ForgetAnswer, err error) {
+	shared, err := d.openShared()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, shared.Close()) }()
+	n, err := forget(ctx, shared, r.Node, r.Force)
+	return &admin.ForgetAnswer{Pools: n}, err
+}
+
+// forget removes a node, and releases its pools and addresses. It returns how many pools those were.
+func forget(ctx context.Context, shared store.Store, id string, forced bool) (pools int, err error) {
+	if !forced {
+		if err := refuseAlive(ctx, shared, id); err != nil {
+			return 0, err
+		}
+	}
+	return ipamdrv.RemoveNode(ctx, shared, id)
 }
 
 // printServers prints a line for each etcd member: version, size of its database in MiB, and its alarms or why it does not answer.
@@ -85,7 +142,7 @@ func mib(bytes int64) string {
 }
 
 // ago returns the time since a node was seen, by this host's clock.
-func ago(n cluster.Node) time.Duration { return max(time.Since(n.Seen), 0).Round(time.Second) }
+func ago(seen time.Time) time.Duration { return max(time.Since(seen), 0).Round(time.Second) }
 
 // aliveFor is the time after its last sign during which a node is not removed without --force. A node gives one each minute.
 const aliveFor = 5 * cluster.SeenEvery
@@ -97,9 +154,9 @@ func refuseAlive(ctx context.Context, shared store.Store, id string) error {
 		return err
 	}
 	for _, n := range all {
-		if n.ID == id && !n.Lost && !n.Seen.IsZero() && ago(n) < aliveFor {
+		if n.ID == id && !n.Lost && !n.Seen.IsZero() && ago(n.Seen) < aliveFor {
 			return fmt.Errorf("node %s (%s): forget: it was seen %s ago; the addresses of its containers would be given to others: if it is "+
-				"off, wait until it was not seen for %s, or use forget --force", n.ID, n.Name, ago(n), aliveFor)
+				"off, wait until it was not seen for %s, or use forget --force", n.ID, n.Name, ago(n.Seen), aliveFor)
 		}
 	}
 	return nil
@@ -115,13 +172,7 @@ func forgetCommand(ctx context.Context, cfg config, args []string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, shared.Close()) }()
-	id := args[len(args)-1]
-	if args[0] != force {
-		if err := refuseAlive(ctx, shared, id); err != nil {
-			return err
-		}
-	}
-	n, err := ipamdrv.RemoveNode(ctx, shared, id)
+	n, err := forget(ctx, shared, args[len(args)-1], args[0] == force)
 	if err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
@@ -261,5 +262,48 @@ func wantNodes(t *testing.T, c *etcdtest.Cluster, state string) {
 	want := regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(c.Endpoints()[0]) + ` +3\.[0-9.]+ +[0-9.]+ MiB +[0-9.]+ MiB +8\.0 MiB +` + state + `$`)
 	if list := mustOperate(t, t.TempDir(), storeOf(c), "nodes"); !want.MatchString(list) {
 		t.Errorf("nodes prints\n%s\nwant a line %s", list, want)
+	}
+}
+
+// TestNodeCalls: the plugin itself lists the nodes and the etcd's servers, and removes a lost node; one that was seen now it removes only if
+// it is told so.
+func TestNodeCalls(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	lost, other := newNode(t, c, 0, `{"pool":"lan"}`), newNode(t, c, 1, `{"pool":"lan"}`)
+	if _, ok := lost.ask(); !ok {
+		t.Fatal("no address")
+	}
+	plugin := admin.NewClient(other.socket)
+	var nodes admin.Nodes
+	err := retry.Poll(t.Context(), 100*time.Millisecond, 60*time.Second, func() (bool, error) {
+		err := plugin.Call(t.Context(), admin.NodesCall, struct{}{}, &nodes)
+		unseen := slices.ContainsFunc(nodes.Nodes, func(n admin.Node) bool { return n.Seen.IsZero() || n.Pools != 1 || n.Lost })
+		return len(nodes.Nodes) == 2 && !unseen, err
+	})
+	if err != nil || len(nodes.Servers) != 1 || nodes.Servers[0].Version == "" || nodes.Servers[0].Error != "" {
+		t.Fatalf("nodes: %+v, %v", nodes, err)
+	}
+	lost.end()
+	ledger, err := os.ReadFile(filepath.Join(lost.state, ledgerFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(nodes.Nodes, func(n admin.Node) bool { return strings.Contains(string(ledger), n.ID) })
+	if i < 0 {
+		t.Fatal("the node's own ledger does not say who it is")
+	}
+	r, answer := admin.ForgetRequest{Node: nodes.Nodes[i].ID}, admin.ForgetAnswer{}
+	if err := plugin.Call(t.Context(), admin.ForgetCall, r, &answer); err == nil || !strings.Contains(err.Error(), "was seen") {
+		t.Errorf("a node that was seen now: %v", err)
+	}
+	r.Force = true
+	if err := plugin.Call(t.Context(), admin.ForgetCall, r, &answer); err != nil || answer.Pools != 1 {
+		t.Errorf("forget: %+v, %v", answer, err)
+	}
+	if err := plugin.Call(t.Context(), admin.NodesCall, struct{}{}, &nodes); err != nil || !nodes.Nodes[i].Lost || nodes.Nodes[i].Pools != 0 {
+		t.Errorf("nodes afterwards: %+v, %v", nodes, err)
+	}
+	if _, ok := other.ask(); !ok {
+		t.Error("the other node has no address")
 	}
 }

@@ -62,6 +62,8 @@ func routes(d *drivers) []route {
 			return d.events.Events(ctx, r)
 		}),
 			quiet | stateless},
+		{admin.NodesCall, handleBare(d.nodes), quiet},
+		{admin.ForgetCall, handle(d.forget), 0},
 		{admin.SettingsCall, handleBare(d.shownSettings), quiet | stateless},
 		{admin.LogLevelCall, handle(d.setLogLevel), stateless},
 		{"Passthrough.Counters", handleBare(net.Counters), quiet},

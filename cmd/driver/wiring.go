@@ -43,6 +43,8 @@ type drivers struct {
 	settings     map[string]string // without passwords
 	monitor      *monitor.Monitor  // nil without METRICS
 
+	openShared func() (store.Store, error) // opens the store that nodes share once more, for operators
+
 	stop   context.CancelFunc
 	closed chan struct{} // closed when the stores are
 }
@@ -53,6 +55,12 @@ type drivers struct {
 func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
 	ctx, stop := context.WithCancel(context.Background())
 	d := &drivers{capabilities: cfg.capabilities(), events: newEvents(), stop: stop, closed: make(chan struct{})}
+	d.openShared = func() (store.Store, error) {
+		if cfg.store == storeBolt {
+			return nil, errors.New("STORE is bolt: pools and addresses are in this node's own ledger, and there are no other nodes")
+		}
+		return openShared(cfg)
+	}
 	points := newCrashPoints()
 	if cfg.hasMetrics() {
 		d.monitor = monitor.New()

@@ -39,6 +39,49 @@ type DeviceAnswer struct {
 	Text string `json:"text"`
 }
 
+// NodesCall answers [Nodes], and ForgetCall takes [ForgetRequest] and answers [ForgetAnswer], if nodes share an etcd.
+const (
+	NodesCall  = "Passthrough.Nodes"
+	ForgetCall = "Passthrough.Forget"
+)
+
+// Nodes are the nodes that share an etcd, and its servers.
+type Nodes struct {
+	Nodes   []Node   `json:"nodes"`
+	Servers []Server `json:"servers"`
+}
+
+// Node is a plugin that shares an etcd with others.
+type Node struct {
+	ID    string    `json:"id"`
+	Name  string    `json:"name"`  // of its host
+	Pools int       `json:"pools"` // or shares of pools
+	Lost  bool      `json:"lost"`  // an operator has removed it
+	Seen  time.Time `json:"seen,omitzero"`
+}
+
+// Server is a server of the etcd. Sizes are in bytes, 0 for unknown.
+type Server struct {
+	Endpoint string   `json:"endpoint"`
+	Version  string   `json:"version,omitempty"`
+	Size     int64    `json:"size,omitempty"` // of its database
+	InUse    int64    `json:"in_use,omitempty"`
+	Quota    int64    `json:"quota,omitempty"`
+	Alarms   []string `json:"alarms,omitempty"`
+	Error    string   `json:"error,omitempty"` // why it does not answer
+}
+
+// ForgetRequest names a node that is lost.
+type ForgetRequest struct {
+	Node  string `json:"node"`            // its ID
+	Force bool   `json:"force,omitempty"` // although it was seen a short time ago
+}
+
+// ForgetAnswer says how many pools of the node were released.
+type ForgetAnswer struct {
+	Pools int `json:"pools"`
+}
+
 // SettingsCall answers [Settings].
 const SettingsCall = "Passthrough.Settings"
 
