@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -12,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // eventsCommand prints the plugin's decisions.
@@ -89,9 +91,8 @@ func (c *ctl) printEvents(cmd *cobra.Command, v *view, events []admin.Event, str
 	case c.format != "table":
 		return write(out, c.format, events, nil)
 	}
-	if stream && v.unknown(events) { // a container that has started since
-		engine := admin.NewClient(c.engineSocket)
-		_ = v.askEngine(cmd.Context(), engine) // without names there are IDs
+	if stream {
+		v.learn(cmd.Context(), admin.NewClient(c.engineSocket), events)
 	}
 	for _, event := range events {
 		if err := v.printEvent(out, event); err != nil {
@@ -101,14 +102,23 @@ func (c *ctl) printEvents(cmd *cobra.Command, v *view, events []admin.Event, str
 	return nil
 }
 
-// unknown reports whether an event has a network or an endpoint that the view has no name for.
-func (v *view) unknown(events []admin.Event) bool {
-	for _, e := range events {
-		if e.Fields["endpoint"] != "" && v.containerOf(e) == "" || e.Fields["network"] != "" && v.networkOf(e) == e.Fields["network"] {
-			return true
-		}
+// learn asks the engine for the names in events that the view does not have, as those of containers that have started since. Engines before 29
+// do not tell the plugin the name of a container, and list its endpoint a moment after it is attached: they are asked for two seconds. Without
+// names there are IDs.
+func (v *view) learn(ctx context.Context, engine *admin.Client, events []admin.Event) {
+	unknown := func(want func(admin.Event) bool) bool { return slices.ContainsFunc(events, want) }
+	if unknown(func(e admin.Event) bool { return e.Fields["network"] != "" && v.networkOf(e) == e.Fields["network"] }) {
+		_ = v.askEngine(ctx, engine)
 	}
-	return false
+	_ = retry.Poll(ctx, 200*time.Millisecond, 2*time.Second, func() (bool, error) {
+		missing := unknown(func(e admin.Event) bool {
+			return e.Kind == admin.EventAttach && v.containerOf(e) == "" && time.Since(e.Time) < 10*time.Second
+		})
+		if missing {
+			_ = v.askEngine(ctx, engine)
+		}
+		return !missing, nil
+	})
 }
 
 // containerOf returns the name of the container of an event, "" if it is not known.
