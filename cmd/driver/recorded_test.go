@@ -46,6 +46,7 @@ var unrecorded = map[string]string{
 	"TestPlainContainer": "the plugin is a container; the engine's log does not have its",
 	"TestDockersIPAM":    "what Docker's own IPAM driver refuses no plugin is told; the rest is as in TestThin",
 	"TestInstallTwice":   "no plugin is told anything",
+	"TestPrometheus":     "its calls are those of TestMacvlan and TestVethEnd",
 	"TestStateDirectory": "the same",
 	"TestStoreAway":      "the plugin has an etcd that does not answer",
 	"TestSwarmCountsVFs": "the engine is restarted with another configuration, and no container has a network of the plugin",
