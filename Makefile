@@ -17,16 +17,16 @@ DATE = $(shell date -u -d '@$(SOURCE_DATE_EPOCH)' +%Y-%m-%dT%H:%M:%SZ)
 export SOURCE_DATE_EPOCH COMMIT DOCKER NAME SET
 
 # Every build tag that hides Go files from a plain "go vet ./...".
-TAGS := kernel engine lab cluster kernel,crashpoints
+TAGS := kernel engine lab cluster emulated kernel,crashpoints
 # grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them. nethttpomithttp2 leaves out the HTTP/2 of
 # net/http: the engine speaks HTTP/1.1, and gRPC has an HTTP/2 of its own.
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl man plugin release install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-crash campaign load bench bench-cluster lint clean
+.PHONY: help build ctl man plugin release install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## the plugin's binary, bin/driver
 	$(GO_BUILD) -o '$(BIN)/driver' ./cmd/driver
@@ -80,6 +80,9 @@ test-lab: ## SR-IOV on an emulated NIC; a swarm of two machines (RUN=TestX)
 
 test-matrix: ## the layers engine and lab on every engine, and a table of it (ENGINES=20.10,26.1,28.5,29)
 	test/run --engine '$(ENGINES)' engine lab
+
+test-arm64: ## the programs for arm64, under qemu-user: before a release
+	test/run arm64
 
 test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_PART=1/3: the first third)
 	CRASH_EVERY=$(or $(CRASH_EVERY),1) test/run --engine '$(ENGINE)' crash
