@@ -22,7 +22,7 @@ func main() {
 	}
 }
 
-const usage = `usage: release pack --version VERSION --dist FOLDER [--epoch SECONDS] BUILT
+const usage = `usage: release pack --version VERSION --dist FOLDER [--epoch SECONDS] [--commit COMMIT] BUILT
        release push --version VERSION --dist FOLDER REPOSITORY
 
 pack makes the files of a release in dist from BUILT, which has a folder for each architecture (see scripts/release).
@@ -39,6 +39,7 @@ func command(ctx context.Context, args []string) error {
 	flags.Usage = func() { fmt.Fprintln(os.Stderr, usage) }
 	flags.StringVar(&r.version, "version", "", "")
 	flags.StringVar(&r.dist, "dist", "", "")
+	flags.StringVar(&r.commit, "commit", "", "")
 	flags.Int64Var(&epoch, "epoch", 0, "")
 	if err := flags.Parse(args[1:]); err != nil {
 		return err
@@ -63,6 +64,7 @@ func command(ctx context.Context, args []string) error {
 type release struct {
 	version string // of semantic versioning, with a v
 	dist    string
+	commit  string    // of which it is made
 	time    time.Time // of the commit: that of all files
 }
 

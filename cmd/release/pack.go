@@ -42,6 +42,9 @@ func (r release) pack(built string) error {
 			return fmt.Errorf("%s: %w", folder, err)
 		}
 	}
+	if err := r.writeProvenance(); err != nil {
+		return err
+	}
 	if err := writeSums(r.dist); err != nil {
 		return err
 	}

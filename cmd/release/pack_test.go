@@ -91,15 +91,30 @@ func TestArchive(t *testing.T) {
 	}
 }
 
-// TestReleaseTwice: a release that is made in another folder is the same, byte for byte. It has all architectures.
+// TestReleaseTwice: a release that is made in another folder is the same, byte for byte. It has all architectures. The second is pushed and
+// signed, with a stand-in for cosign.
 func TestReleaseTwice(t *testing.T) {
 	copied := t.TempDir()
 	copyTree(t, "../..", copied)
 	first := build(t, "../..", "amd64 arm64 ppc64le")
-	second := build(t, copied, "arm64")
+	bin, host := t.TempDir(), serve(t)
+	write(t, bin, map[string]string{"cosign": "#!/bin/sh\necho \"$@\" >>" + bin + "/signed\n"})
+	if err := os.Chmod(bin+"/cosign", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	t.Setenv("COSIGN_KEY", "k.pem")
+	second := build(t, copied, "arm64", host)
+	_, _, manifest := get(t, host, "manifests/v0.1.0-rc1-arm64")
+	want := "sign-blob --yes --key k.pem --bundle " + second + "/SHA256SUMS.sigstore.json " + second + "/SHA256SUMS\n" +
+		"sign --yes --key k.pem " + host + "/mellanox/passthrough@" + hash(manifest).String() + "\n"
+	if signed := read(t, bin+"/signed"); signed != want {
+		t.Errorf("cosign was run with\n%s\nwant\n%s", signed, want)
+	}
 	lines := strings.Split(strings.TrimSpace(read(t, filepath.Join(first, sumsFile))), "\n")
 	for _, line := range strings.Split(strings.TrimSpace(read(t, filepath.Join(second, sumsFile))), "\n") {
-		if !slices.Contains(lines, line) {
+		// The provenance of one architecture has no other.
+		if !slices.Contains(lines, line) && !strings.HasSuffix(line, provenanceFile) {
 			t.Errorf("made again it has\n%s\nand had\n%s", line, strings.Join(lines, "\n"))
 		}
 	}
@@ -110,6 +125,10 @@ func TestReleaseTwice(t *testing.T) {
 	}
 	if want := filesOf("0.1.0-rc1", "0.1.0~rc1"); !slices.Equal(files, want) {
 		t.Errorf("a release has\n%s\nwant\n%s", strings.Join(files, "\n"), strings.Join(want, "\n"))
+	}
+	if text := read(t, filepath.Join(first, provenanceFile)); !strings.Contains(text, `"gitCommit": "0123456789ab"`) ||
+		strings.Count(text, `"sha256"`) != len(files)-1 { // all but itself
+		t.Errorf("the provenance is %s", text)
 	}
 	checkPackages(t, first)
 	for _, program := range []string{"passthrough-driver", "passthroughctl"} {
@@ -128,6 +147,7 @@ func filesOf(version, packaged string) (files []string) {
 			"passthrough-plugin_"+version+"_linux_"+a[0]+".tar.gz", "passthrough_"+packaged+"_"+a[1]+".deb",
 			"passthrough_"+version+"_linux_"+a[0]+".tar.gz", "passthroughctl_"+version+"_linux_"+a[0]+".cdx.json")
 	}
+	files = append(files, provenanceFile)
 	slices.Sort(files)
 	return files
 }
@@ -180,10 +200,10 @@ func run(t *testing.T, name string, args ...string) string {
 }
 
 // build makes a release of a tree, and returns where.
-func build(t *testing.T, tree, archs string) (dist string) {
+func build(t *testing.T, tree, archs string, registry ...string) (dist string) {
 	t.Helper()
 	dist = filepath.Join(t.TempDir(), "dist")
-	cmd := exec.Command("scripts/release", "v0.1.0-rc1", dist)
+	cmd := exec.Command("scripts/release", append([]string{"v0.1.0-rc1", dist}, registry...)...)
 	cmd.Dir = tree
 	cmd.Env = append(os.Environ(), "ARCHS="+archs, "SOURCE_DATE_EPOCH=1700000000", "COMMIT=0123456789ab")
 	if out, err := cmd.CombinedOutput(); err != nil {
