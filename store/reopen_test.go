@@ -3,6 +3,8 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -130,4 +132,32 @@ func TestReopenSuccess(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestTimed: each request is told with its error; an absent key and an error of the caller's own function are none.
+func TestTimed(t *testing.T) {
+	var told []string
+	s := store.Reopen(func() (store.Store, error) { return store.NewMemory(), nil }, func(error) {})
+	s.Timed(func(op string, _ time.Duration, err error) { told = append(told, fmt.Sprint(op, " ", err)) })
+	ctx := context.Background()
+	if _, err := s.Txn(ctx, nil, []store.Op{store.Put("a", nil)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(ctx, "b"); !errors.Is(err, store.ErrNotFound) {
+		t.Error(err)
+	}
+	stop := errors.New("enough")
+	if err := s.Range(ctx, "", func(store.KV) error { return stop }); !errors.Is(err, stop) {
+		t.Error(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Get(ctx, "a"); err == nil {
+		t.Error("a closed store answers")
+	}
+	want := "txn <nil>, get <nil>, range <nil>, get ledger unavailable: the ledger is closed"
+	if got := strings.Join(told, ", "); got != want {
+		t.Errorf("%s; want %s", got, want)
+	}
 }
