@@ -1,12 +1,18 @@
 package netdrv_test
 
 import (
+	"errors"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
 	"github.com/mellanox/passthrough/netdrv/metrics"
+	"github.com/mellanox/passthrough/store"
 )
 
 // TestObserve: the metrics have each device that is not free, with its VLAN, and each PF with what its driver has counted of its VFs.
@@ -38,6 +44,33 @@ func TestObserve(t *testing.T) {
 		want.Devices, want.PFs[0].Counters = nil, map[int]hw.Counters{}
 		if diff := cmp.Diff(want, got); diff != "" {
 			m.t.Errorf("after the container has gone (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestReadyAfterLedger: the driver is ready seconds after a ledger that could not be opened at the start is there.
+func TestReadyAfterLedger(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		opens := time.Now().Add(time.Minute)
+		ledger := store.Reopen(func() (store.Store, error) {
+			if time.Now().Before(opens) {
+				return nil, errors.New("locked by another process")
+			}
+			return store.NewMemory(), nil
+		}, func(error) {})
+		m := &machine{t: t, kernel: hwtest.New(t), boot: "boot-1", booted: time.Now().Add(-time.Hour), where: map[string]place{}, log: zap.NewNop()}
+		m.start(ledger)
+		time.Sleep(time.Until(opens))
+		if m.driver.Ready() == nil {
+			t.Error("it is ready without its ledger")
+		}
+		time.Sleep(7 * time.Second)
+		if err := m.driver.Ready(); err != nil {
+			t.Error(err)
+		}
+		m.stop()
+		if err := ledger.Close(); err != nil {
+			t.Error(err)
 		}
 	})
 }

@@ -26,6 +26,8 @@ const (
 	passEvery = time.Minute
 	// passSoon is how often while a device is on its way back, or a call is at work on what is to be looked at.
 	passSoon = 500 * time.Millisecond
+	// passWithoutLedger is how often while the ledger cannot be read: it may have been locked for a moment.
+	passWithoutLedger = 5 * time.Second
 	// debounceTime is how long links may change before they are looked at: one that comes home, and is named by udev, makes a dozen
 	// messages, and 63 that are created many hundreds.
 	debounceTime = 100 * time.Millisecond
@@ -126,7 +128,7 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 	held, err := r.allocs.List(ctx)
 	if err != nil {
 		r.logOnce(ctx, "ledger", err)
-		return passEvery
+		return passWithoutLedger
 	}
 	r.forgetEnded(held)
 	r.vfs.Observe(held)
