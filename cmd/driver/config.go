@@ -110,7 +110,7 @@ var settings = []setting{
 		return c.dhcp || v == "false"
 	}, false},
 	{"METRICS", metricsOff, "off, IP:PORT such as 127.0.0.1:9877, or unix:/PATH", "where the plugin serves metrics for Prometheus, and whether it is " +
-		"ready. Whoever can connect sees IDs, addresses and names of containers", func(c *config, v string) bool {
+		"ready. Who can connect sees IDs and names of containers", func(c *config, v string) bool {
 		c.metrics = v
 		return isMetricsAddress(v)
 	}, true},
