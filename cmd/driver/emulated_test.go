@@ -3,6 +3,7 @@
 package main
 
 import (
+	"context"
 	"io"
 	"net"
 	"net/http"
@@ -30,7 +31,9 @@ func TestEmulated(t *testing.T) {
 	if err := process.Start(); err != nil {
 		t.Fatal(err)
 	}
-	client := http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", socket) }}}
+	client := http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", socket)
+	}}}
 	for op, want := range map[string]string{
 		"Plugin.Activate":               `{"Implements":["NetworkDriver","IpamDriver"]}`,
 		"NetworkDriver.GetCapabilities": `{"Scope":"local","ConnectivityScope":"global"`,
