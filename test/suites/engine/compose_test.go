@@ -3,6 +3,8 @@
 package engine
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -89,6 +91,50 @@ func TestComposeNFV(t *testing.T) {
 	Reaches(t, "nfv-outside-2", "10.42.0.10", 10*time.Second)
 	Docker(t, "stop", "-t1", "nfv-router-1")
 	CannotReach(t, "nfv-outside-1", "10.42.0.10")
+}
+
+// TestComposeInterfaceName: a service's interface_name is the name of its device; engines that do not give a plugin's device an exact name
+// refuse the container with the reason.
+func TestComposeInterfaceName(t *testing.T) {
+	veth(t, "pt0", "10.20.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "n1", "pt0", "10.20.0.0/24", "--ip-range", "10.20.0.64/26")
+	folder := t.TempDir()
+	text := `services:
+  router:
+    image: lab
+    command: sleep 1000000
+    stop_grace_period: 1s
+    networks:
+      n1:
+        interface_name: fab0
+networks:
+  n1:
+    external: true
+`
+	if err := os.WriteFile(filepath.Join(folder, "compose.yaml"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if _, err := TryIn(folder, "docker compose -p named down"); err != nil {
+			t.Error(err)
+		}
+	})
+	_, err := TryIn(folder, "docker compose -p named up -d")
+	if !takesIfname(t) {
+		if err == nil || !strings.Contains(err.Error(), "option ifname: fab0 is not possible: this engine is older than 29") &&
+			!strings.Contains(err.Error(), "interface_name requires Docker Engine v28.1 or later") { // Compose itself
+			t.Errorf("compose: %v", err)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if links := Exec(t, "named-router-1", "ls", "/sys/class/net"); strings.Join(strings.Fields(links), " ") != "fab0 lo" {
+		t.Errorf("the devices are called %s", links)
+	}
+	Reaches(t, "named-router-1", "10.20.0.1", 10*time.Second)
 }
 
 // TestComposePlugin brings the plugin itself up as examples/plugin has it, with another name for its socket: to the engine passthrough is
