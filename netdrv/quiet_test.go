@@ -66,6 +66,8 @@ func TestOneLinePerContainer(t *testing.T) {
 		oneVF(m)
 		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
 		logged := m.logTo(zapcore.InfoLevel)
+		m.after(time.Second)
+		logged.TakeAll() // of the start
 		_, mac := m.mustRun("a", "n")
 		m.end("a")
 		m.settled()

@@ -152,8 +152,31 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 		next = min(next, passSoon)
 	}
 	r.logOnce(ctx, "vfs", errors.Join(removeErr, createErr))
-	r.passed.Store(true)
+	if !r.passed.Swap(true) {
+		r.logHeld(ctx, held)
+	}
 	return max(next, debounceTime)
+}
+
+// logHeld logs what the ledger had when the process was started: an operator sees there that the plugin knows his networks, or that their
+// records are lost.
+func (r *reconciler) logHeld(ctx context.Context, held alloc.Set) {
+	networks, err := ledger.List[ledger.Network](ctx, r.store, ledger.NetworkPrefix)
+	if err != nil {
+		r.logOnce(ctx, "ledger", err)
+		return
+	}
+	if len(networks) == 0 && len(held) == 0 {
+		r.log.Info("ledger is empty, as after an installation; networks that the engine has from before have to be created again")
+		return
+	}
+	quarantined := 0
+	for _, a := range held {
+		if a.State == alloc.Quarantined {
+			quarantined++
+		}
+	}
+	r.log.Info("ledger was read", zap.Int("networks", len(networks)), zap.Int("devices", len(held)), zap.Int("quarantined", quarantined))
 }
 
 // reconcile moves one allocation on if there is a reason. The caller holds the device's lock, so no call of this process is at work on

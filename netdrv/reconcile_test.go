@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap/zapcore"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/store"
@@ -249,5 +251,27 @@ func TestTakenByAVirtualMachine(t *testing.T) {
 		m.mustRemove("n")
 		m.wantHost(before)
 		m.wantKeys()
+	})
+}
+
+// TestLedgerIsLogged: a log says once, after the start, what the ledger holds.
+func TestLedgerIsLogged(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		oneVF(m)
+		logged := m.logTo(zapcore.InfoLevel)
+		m.settled()
+		if n := logged.FilterMessageSnippet("ledger is empty").Len(); n != 1 {
+			t.Errorf("of an empty ledger %d lines", n)
+		}
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		m.mustRun("a", "n")
+		logged = m.logTo(zapcore.InfoLevel)
+		m.settled()
+		all := logged.FilterMessage("ledger was read").All()
+		if len(all) != 1 || all[0].ContextMap()["networks"] != int64(1) || all[0].ContextMap()["devices"] != int64(1) ||
+			all[0].ContextMap()["quarantined"] != int64(0) {
+			t.Errorf("logged: %v", all)
+		}
 	})
 }
