@@ -34,7 +34,7 @@ func TestLinks(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := 0
-	for _, page := range append(pages, root+"/README.md", root+"/CONTRIBUTING.md", root+"/CHANGELOG.md", root+"/test/README.md") {
+	for _, page := range append(pages, root+"/README.md", root+"/SECURITY.md", root+"/CONTRIBUTING.md", root+"/CHANGELOG.md", root+"/test/README.md") {
 		text, err := os.ReadFile(page)
 		if err != nil {
 			t.Fatal(err)
