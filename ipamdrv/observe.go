@@ -90,7 +90,7 @@ func (d *Driver) cached(ctx context.Context, id string) (*admin.Pool, []pool.Hel
 	if used == nil {
 		return nil, nil, nil
 	}
-	c, ok := used.Peek()
+	c, ok := pool.Peek(used)
 	if !ok {
 		return nil, nil, nil
 	}

@@ -25,21 +25,13 @@ func (d *Driver) Ready() error {
 // Observe returns what the metrics show of networks and devices. It reads the ledger and the kernel, takes no lock that a call waits for, and
 // changes nothing. A device that cannot be read is left out.
 func (d *Driver) Observe(ctx context.Context) (*metrics.Observation, error) {
-	networks, err := ledger.List[ledger.Network](ctx, d.networks.store, ledger.NetworkPrefix)
-	if err != nil {
-		return nil, err
-	}
-	endpoints, err := ledger.List[ledger.Endpoint](ctx, d.endpoints.store, ledger.EndpointPrefix)
-	if err != nil {
-		return nil, err
-	}
-	held, err := d.endpoints.allocs.List(ctx)
+	all, err := d.records(ctx)
 	if err != nil {
 		return nil, err
 	}
 	o := &metrics.Observation{Networks: map[string]int{}}
 	ids := map[hw.ID]bool{}
-	for _, n := range networks {
+	for _, n := range all.networks {
 		if parsed, err := option.ParseStored(n.Rec.Options); err == nil {
 			o.Networks[parsed.Mode]++
 		}
@@ -47,12 +39,8 @@ func (d *Driver) Observe(ctx context.Context) (*metrics.Observation, error) {
 			ids[of.ID] = true
 		}
 	}
-	byID := map[string]ledger.Endpoint{}
-	for _, e := range endpoints {
-		byID[e.Rec.ID] = e.Rec
-	}
-	for _, a := range held {
-		o.Devices = append(o.Devices, observed(a, byID[a.Endpoint]))
+	for _, a := range all.devices {
+		o.Devices = append(o.Devices, observed(a, all.endpoints[a.Endpoint]))
 		if a.PF != "" {
 			ids[hw.ID(a.PF)] = true
 		}

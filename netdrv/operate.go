@@ -114,20 +114,31 @@ func (r *reconciler) freeVF(ctx context.Context, pci string, id hw.ID) (hw.PF, h
 	return pf, hw.VF{}, fmt.Errorf("%s has no vf %s", pf, id)
 }
 
+// lockHeld locks a device that is not free, and returns its allocation.
+func (r *reconciler) lockHeld(ctx context.Context, id hw.ID) (a *alloc.Allocation, unlock func(), err error) {
+	unlock, err = r.locks.Lock(ctx, alloc.Key(id))
+	if err != nil {
+		return nil, nil, err
+	}
+	a, err = r.allocs.Get(ctx, id)
+	if errors.Is(err, store.ErrNotFound) {
+		err = fmt.Errorf("%s is neither in use nor quarantined: it is free, or not a device of the plugin", id)
+	}
+	if err != nil {
+		unlock()
+		return nil, nil, err
+	}
+	return a, unlock, nil
+}
+
 // retry releases a quarantined device at once: one that could not be restored, or one that an administrator has taken out of use.
 func (r *reconciler) retry(ctx context.Context, id hw.ID) (string, error) {
-	unlock, err := r.locks.Lock(ctx, alloc.Key(id))
+	a, unlock, err := r.lockHeld(ctx, id)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	a, err := r.allocs.Get(ctx, id)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return "", fmt.Errorf("%s is not quarantined: it is free, or not a device of the plugin", id)
-	case err != nil:
-		return "", err
-	case a.State != alloc.Quarantined:
+	if a.State != alloc.Quarantined {
 		return "", fmt.Errorf("%s; it is not quarantined", a.Holder())
 	}
 	if a.Manual {
@@ -145,17 +156,12 @@ func (r *reconciler) retry(ctx context.Context, id hw.ID) (string, error) {
 // free ends an allocation whose container is gone, as the caller has found out from the engine: that does not know the endpoint any more. A
 // device that is in a container nevertheless stays there until that has ended.
 func (r *reconciler) free(ctx context.Context, id hw.ID, endpoint string) (string, error) {
-	unlock, err := r.locks.Lock(ctx, alloc.Key(id))
+	a, unlock, err := r.lockHeld(ctx, id)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	a, err := r.allocs.Get(ctx, id)
 	switch {
-	case errors.Is(err, store.ErrNotFound):
-		return "", fmt.Errorf("%s is free, or not a device of the plugin", id)
-	case err != nil:
-		return "", err
 	case a.State == alloc.Quarantined:
 		return "", fmt.Errorf("%s is quarantined; passthroughctl retry tries to release it", a.Label)
 	case a.Ending():

@@ -41,7 +41,7 @@ func TestQuarantineByHand(t *testing.T) {
 		oneVF(m)
 		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
 		before := m.kernel.String()
-		m.wantOperate(admin.RetryDevice, vf0PCI, vf0PCI+" is not quarantined: it is free, or not a device of the plugin")
+		m.wantOperate(admin.RetryDevice, vf0PCI, vf0PCI+" is neither in use nor quarantined: it is free, or not a device of the plugin")
 		m.wantOperate(admin.QuarantineDevice, vf0PCI, vf0Label+" is out of use; passthroughctl retry puts it back")
 		m.wantOperate(admin.QuarantineDevice, vf0PCI, vf0Label+" is quarantined: by an administrator: a ticket; only a free vf can be taken out of use")
 		m.wantOperate(admin.FreeDevice, vf0PCI, vf0Label+" is quarantined; passthroughctl retry tries to release it")
@@ -125,7 +125,7 @@ func TestFreeByHand(t *testing.T) {
 				m.kernel.KillNS("a", 0)
 				m.settled()
 			}
-			m.wantOperate(admin.FreeDevice, vf0PCI, vf0PCI+" is free, or not a device of the plugin")
+			m.wantOperate(admin.FreeDevice, vf0PCI, vf0PCI+" is neither in use nor quarantined: it is free, or not a device of the plugin")
 			m.wantHost(before)
 			m.wantKeysBut("pf/", "net/n")
 			told := []string{"n " + addressOf("a")}

@@ -12,34 +12,46 @@ import (
 	"github.com/mellanox/passthrough/netdrv/option"
 )
 
-// Status returns the networks and the devices that are not free, for operators.
-func (d *Driver) Status(ctx context.Context) (*admin.Status, error) {
-	networks, err := ledger.List[ledger.Network](ctx, d.networks.store, ledger.NetworkPrefix)
-	if err != nil {
-		return nil, err
+// records are what the ledger has: the networks, the endpoints by ID, and the devices that are not free.
+type records struct {
+	networks  []ledger.Rev[ledger.Network]
+	endpoints map[string]ledger.Endpoint
+	devices   alloc.Set
+}
+
+// records reads the ledger.
+func (d *Driver) records(ctx context.Context) (all records, err error) {
+	if all.networks, err = ledger.List[ledger.Network](ctx, d.networks.store, ledger.NetworkPrefix); err != nil {
+		return all, err
 	}
 	endpoints, err := ledger.List[ledger.Endpoint](ctx, d.endpoints.store, ledger.EndpointPrefix)
 	if err != nil {
-		return nil, err
+		return all, err
 	}
-	devices, err := d.endpoints.allocs.List(ctx)
+	all.endpoints = map[string]ledger.Endpoint{}
+	for _, e := range endpoints {
+		all.endpoints[e.Rec.ID] = e.Rec
+	}
+	all.devices, err = d.endpoints.allocs.List(ctx)
+	return all, err
+}
+
+// Status returns the networks and the devices that are not free, for operators.
+func (d *Driver) Status(ctx context.Context) (*admin.Status, error) {
+	all, err := d.records(ctx)
 	if err != nil {
 		return nil, err
 	}
 	status := &admin.Status{Networks: []admin.Network{}, Devices: []admin.Device{}}
-	for _, n := range networks {
+	for _, n := range all.networks {
 		of, err := networkStatus(n.Rec)
 		if err != nil {
 			return nil, err
 		}
 		status.Networks = append(status.Networks, of)
 	}
-	byID := map[string]ledger.Endpoint{}
-	for _, e := range endpoints {
-		byID[e.Rec.ID] = e.Rec
-	}
-	for _, a := range devices {
-		status.Devices = append(status.Devices, deviceStatus(a, byID[a.Endpoint]))
+	for _, a := range all.devices {
+		status.Devices = append(status.Devices, deviceStatus(a, all.endpoints[a.Endpoint]))
 	}
 	slices.SortFunc(status.Devices, func(a, b admin.Device) int {
 		return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.VF, b.VF), cmp.Compare(a.ID, b.ID))

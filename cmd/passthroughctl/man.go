@@ -7,7 +7,7 @@ import (
 	"github.com/spf13/cobra/doc"
 )
 
-// manCommand writes the manual pages. It is for whoever packs the program, and is not listed.
+// manCommand writes the manual pages. It is for those who pack the program, and is not listed.
 func manCommand(root *cobra.Command) *cobra.Command {
 	return &cobra.Command{
 		Use: "man FOLDER", Short: "Write a manual page for each command to a folder", Args: cobra.ExactArgs(1), Hidden: true,

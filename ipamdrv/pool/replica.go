@@ -347,7 +347,7 @@ type Counts struct {
 
 // Peek returns what a pool has in memory; ok is false if that is not all, or if a request uses the pool just now. It does not wait, and the
 // caller must not have the lock.
-func (p *Pool) Peek() (c Counts, ok bool) {
+func Peek(p *Pool) (c Counts, ok bool) {
 	if !p.mu.TryAcquire(1) {
 		return c, false
 	}
