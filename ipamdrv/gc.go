@@ -198,12 +198,12 @@ func (g *gc) sighting(s suspect) (sighting, bool) {
 func (g *gc) release(ctx context.Context, s suspect, now time.Time) error {
 	if s.lease == nil {
 		g.pools.log.Warn("pool is released: no network has it", zap.Stringer("pool", s.h.subnet), zap.Stringer("id", s.h.Handle),
-			zap.String("network", s.h.network), zap.String("verdict", string(s.why)), admin.EventField(admin.EventSweep))
+			zap.String("network", s.h.network), zap.String("verdict", string(s.why)), zap.String(admin.EventKey, admin.EventSweep))
 		return g.pools.release(ctx, s.h.Handle)
 	}
 	g.pools.log.Warn("address is released: no endpoint has it", zap.Stringer("address", s.addr), zap.String("container", s.lease.Name),
 		zap.Time("since", s.lease.Since), zap.Stringer("id", s.h.Handle), zap.String("network", s.h.network),
-		admin.EventField(admin.EventSweep))
+		zap.String(admin.EventKey, admin.EventSweep))
 	_, p, err := g.pools.open(ctx, s.h.String())
 	if errors.Is(err, ErrUnknownPool) {
 		return nil

@@ -130,7 +130,7 @@ func (n *announcer) reconcile(ctx context.Context) error {
 			continue
 		}
 		n.counters.Count("routes_repaired")
-		n.log.Info("announced route was repaired", zap.String("route", key.dst), admin.EventField(admin.EventRepair))
+		n.log.Info("announced route was repaired", zap.String("route", key.dst), zap.String(admin.EventKey, admin.EventRepair))
 	}
 	return errors.Join(errs...)
 }

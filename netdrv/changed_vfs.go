@@ -141,5 +141,5 @@ func (c *changedVFs) handle(ctx context.Context, pf hw.PF, a *alloc.Allocation, 
 	c.warned[a.Device][attr] = is + " " + outcome
 	c.counters.Count("vfs_changed")
 	c.log.Warn("vf of a container was changed on the host", append(a.Fields(), zap.String("attribute", attr.String()),
-		zap.String("is", is), zap.String("should_be", should), zap.String("outcome", outcome), admin.EventField(kind))...)
+		zap.String("is", is), zap.String("should_be", should), zap.String("outcome", outcome), zap.String(admin.EventKey, kind))...)
 }

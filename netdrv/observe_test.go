@@ -60,11 +60,11 @@ func TestReadyAfterLedger(t *testing.T) {
 		}, func(error) {})
 		m := &machine{t: t, kernel: hwtest.New(t), boot: "boot-1", booted: time.Now().Add(-time.Hour), where: map[string]place{}, log: zap.NewNop()}
 		m.start(ledger)
-		time.Sleep(time.Until(opens))
+		time.Sleep(time.Until(opens) - time.Second)
 		if m.driver.Ready() == nil {
 			t.Error("it is ready without its ledger")
 		}
-		time.Sleep(7 * time.Second)
+		time.Sleep(8 * time.Second)
 		if err := m.driver.Ready(); err != nil {
 			t.Error(err)
 		}

@@ -63,7 +63,7 @@ func (r *reconciler) endOrphan(ctx context.Context, a *alloc.Allocation, addrs [
 	}
 	r.counters.Count("orphans")
 	r.log.Warn("endpoint was forgotten by the engine or by a crash", append(a.Fields(), zap.String("state", string(was)),
-		zap.String("reason", reason), admin.EventField(admin.EventSweep))...)
+		zap.String("reason", reason), zap.String(admin.EventKey, admin.EventSweep))...)
 	return nil
 }
 

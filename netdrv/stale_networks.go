@@ -42,7 +42,7 @@ func (x *networks) removeStale(ctx context.Context) error {
 	for _, n := range all {
 		if x.engine.Staleness(n) == engineview.Stale {
 			x.counters.Count("networks_outlived")
-			x.log.Warn("network was forgotten by the engine", zap.String("network", ledger.ShortID(n.ID)), admin.EventField(admin.EventSweep))
+			x.log.Warn("network was forgotten by the engine", zap.String("network", ledger.ShortID(n.ID)), zap.String(admin.EventKey, admin.EventSweep))
 			errs = append(errs, x.deleteLocked(ctx, n.ID))
 		}
 	}
@@ -77,7 +77,7 @@ func (x *networks) replace(ctx context.Context, id string, others []ledger.Netwo
 		return nil, err
 	}
 	x.counters.Count("networks_replaced")
-	x.log.Warn("network was forgotten by the engine or by a crash", zap.String("network", ledger.ShortID(nid)), admin.EventField(admin.EventSweep))
+	x.log.Warn("network was forgotten by the engine or by a crash", zap.String("network", ledger.ShortID(nid)), zap.String(admin.EventKey, admin.EventSweep))
 	x.nudge() // the VFs of its PFs may not be needed any more
 	return slices.Delete(others, i, i+1), nil
 }

@@ -117,9 +117,9 @@ func (c *eventCore) Write(e zapcore.Entry, fields []zapcore.Field) error {
 		event.Kind = admin.EventWarning
 	}
 	for _, f := range slices.Concat(c.fields, fields) {
-		switch kind := admin.EventKind(f); {
-		case kind != "":
-			event.Kind = kind
+		switch {
+		case f.Key == admin.EventKey:
+			event.Kind = f.String
 		case f.Type != zapcore.SkipType:
 			event.Fields[f.Key] = fieldText(f)
 		}

@@ -28,10 +28,10 @@ func TestEvents(t *testing.T) {
 	x := newEvents()
 	log := zap.New(&eventCore{events: x}).With(zap.String("network", "n"))
 	log.Info("listening")
-	log.Debug("device", admin.EventField(admin.EventAttach))
-	log.Info("attached", zap.Strings("addresses", []string{"10.0.0.2/24"}), admin.EventField(admin.EventAttach), zap.Duration("join", time.Second))
+	log.Debug("device", zap.String(admin.EventKey, admin.EventAttach))
+	log.Info("attached", zap.Strings("addresses", []string{"10.0.0.2/24"}), zap.String(admin.EventKey, admin.EventAttach), zap.Duration("join", time.Second))
 	log.Warn("reconcile", zap.NamedError("err", fmt.Errorf("it is %s", "busy")))
-	log.Error("quarantined", admin.EventField(admin.EventQuarantine))
+	log.Error("quarantined", zap.String(admin.EventKey, admin.EventQuarantine))
 	var got []string
 	for _, e := range ask(t, x, admin.EventsRequest{}).Events {
 		got = append(got, fmt.Sprint(e.Seq, " ", e.Kind, " ", e.Text, " ", e.Fields))

@@ -1,14 +1,12 @@
 package admin
 
-import (
-	"time"
-
-	"go.uber.org/zap"
-	"go.uber.org/zap/zapcore"
-)
+import "time"
 
 // EventsCall takes [EventsRequest], answers [Events]. The answer comes when there is an event, or after a few seconds without any.
 const EventsCall = "Passthrough.Events"
+
+// EventKey is the key of the field that marks a line of the log as an event; its value is the kind.
+const EventKey = "event"
 
 // The kinds of events.
 const (
@@ -42,20 +40,4 @@ type Events struct {
 	Run    string  `json:"run"`            // names the process: another one counts its events from 1 again
 	Lost   uint64  `json:"lost,omitempty"` // events after the one that was asked for that are not remembered any more
 	Events []Event `json:"events"`
-}
-
-// eventKey is the key of the field that marks a line of the log as an event.
-const eventKey = "event"
-
-// EventField marks a line of the log as an event of a kind. The line does not show it.
-func EventField(kind string) zap.Field {
-	return zap.Field{Type: zapcore.SkipType, Key: eventKey, String: kind}
-}
-
-// EventKind returns the kind of event that a field marks a line as, "" for any other field.
-func EventKind(f zap.Field) string {
-	if f.Type == zapcore.SkipType && f.Key == eventKey {
-		return f.String
-	}
-	return ""
 }

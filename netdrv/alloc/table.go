@@ -227,13 +227,13 @@ func (t *Table) report(a *Allocation, was State) {
 		if was == Quarantined {
 			kind = admin.EventQuarantineEnd
 		}
-		t.Log.Info("released", append(a.Fields(), admin.EventField(kind))...)
+		t.Log.Info("released", append(a.Fields(), zap.String(admin.EventKey, kind))...)
 	case Quarantined:
 		level := zapcore.ErrorLevel
 		if a.Manual {
 			level = zapcore.InfoLevel
 		}
-		t.Log.Log(level, "quarantined", append(a.Fields(), zap.String("reason", a.Reason), admin.EventField(admin.EventQuarantine))...)
+		t.Log.Log(level, "quarantined", append(a.Fields(), zap.String("reason", a.Reason), zap.String(admin.EventKey, admin.EventQuarantine))...)
 	default:
 		t.Log.Debug("device", append(a.Fields(), a.State.Field())...)
 	}
