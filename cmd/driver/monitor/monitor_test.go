@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,9 +154,10 @@ func TestReadiness(t *testing.T) {
 // TestHangingKernel: a scrape is answered in time with what was observed before, and no scrape begins what hangs a second time.
 func TestHangingKernel(t *testing.T) {
 	s := full(t)
-	devices, hang, begun := s.Devices, make(chan struct{}), 0
+	devices, hang := s.Devices, make(chan struct{})
+	var begun atomic.Int32
 	s.Devices = func(ctx context.Context) (*metrics.Observation, error) {
-		if begun++; begun > 1 {
+		if begun.Add(1) > 1 {
 			<-hang
 		}
 		return devices(ctx)
@@ -177,8 +179,8 @@ func TestHangingKernel(t *testing.T) {
 		if age := regexp.MustCompile(`(?m)^passthrough_observation_age_seconds (\S+)`).FindStringSubmatch(get(m, "/metrics")); age == nil || age[1] != "8" {
 			t.Errorf("it is said to be %v seconds old, want 8", age)
 		}
-		if begun != 2 {
-			t.Errorf("%d observations were begun, want 2", begun)
+		if n := begun.Load(); n != 2 {
+			t.Errorf("%d observations were begun, want 2", n)
 		}
 		close(hang)
 		synctest.Wait()
