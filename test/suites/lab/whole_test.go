@@ -135,7 +135,7 @@ func TestRefusals(t *testing.T) {
 			[]string{"netdevice=" + pfPCI, "vlan=100"}},
 		{`option vlan: "4095" is not allowed; allowed: 0 to 4094, or keep`, []string{"netdevice=" + pf, "vlan=4095"}},
 		{`option "colour": unknown; known are ` + strings.Join(known, ", "), []string{"netdevice=" + pf, "colour=blue"}},
-		{"option netdevice: nosuch0: no such device", []string{"netdevice=nosuch0"}},
+		{"option netdevice: nosuch0: no such device; the NICs of this host are " + nics(t), []string{"netdevice=nosuch0"}},
 		{"option netdevice: missing; say which device to use: -o netdevice=NAME", nil},
 	} {
 		args := []string{"network", "create", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.9.0.0/24"}
@@ -147,6 +147,15 @@ func TestRefusals(t *testing.T) {
 	if now := host(t); withoutLine(now, "bridge7") != before {
 		t.Errorf("the host is\n%s\nbut was\n%s", now, before)
 	}
+}
+
+// nics lists the guest's NICs by their PCI addresses, without VFs.
+func nics(t *testing.T) string {
+	t.Helper()
+	return Sh(t, `for n in /sys/class/net/*; do
+		pci=$(readlink -f $n/device | grep -oE '[0-9a-f]{4}(:[0-9a-f]{2}){2}\.[0-7]' | tail -n 1)
+		[ -z "$pci" ] || [ -e /sys/bus/pci/devices/$pci/physfn ] || echo "$pci ${n##*/}"
+	done | sort | awk '{ printf "%s%s", NR > 1 ? ", " : "", $2 }'`)
 }
 
 // withoutLine is text without the lines that begin with a name.
