@@ -155,7 +155,7 @@ func nics(t *testing.T) string {
 	return Sh(t, `for n in /sys/class/net/*; do
 		pci=$(readlink -f $n/device | grep -oE '[0-9a-f]{4}(:[0-9a-f]{2}){2}\.[0-7]' | tail -n 1)
 		[ -z "$pci" ] || [ -e /sys/bus/pci/devices/$pci/physfn ] || echo "$pci ${n##*/}"
-	done | sort | awk '{ printf "%s%s", NR > 1 ? ", " : "", $2 }'`)
+	done | sort | cut -d' ' -f2 | paste -sd, | sed 's/,/, /g'`)
 }
 
 // withoutLine is text without the lines that begin with a name.
