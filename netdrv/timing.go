@@ -58,5 +58,5 @@ func (x *endpoints) logAttached(a *alloc.Allocation, e ledger.Endpoint, mac hw.M
 	if of.claim+of.setup > 0 {
 		fields = append(fields, zap.Duration("claim", of.claim), zap.Duration("setup", of.setup))
 	}
-	x.log.Info("attached", append(fields, zap.String(admin.EventKey, admin.EventAttach), zap.Duration("join", time.Since(start)))...)
+	x.log.Info("attached", append(fields, zap.Duration("join", time.Since(start)), zap.String(admin.EventKey, admin.EventAttach))...)
 }

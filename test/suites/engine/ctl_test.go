@@ -102,7 +102,7 @@ func TestPluginLog(t *testing.T) {
 	Within(t, 60*time.Second, func() string {
 		log := Sh(t, "engine log | grep plugin=")
 		for _, want := range []string{
-			`level=info msg="[^"]* info attached .*mac=` + mac + ` addresses=` + addr + `/28 claim=\S+ setup=\S+ join=\S+" plugin=[0-9a-f]+\n`,
+			`level=info msg="[^"]* info attached .*mac=` + mac + ` addresses=` + addr + `/28 claim=\S+ setup=\S+ join=\S+ event=attach" plugin=[0-9a-f]+\n`,
 			`level=info msg="[^"]* info released device=[^"]+" plugin=`,
 			`level=error msg="[^"]* warn call op=NetworkDriver.CreateEndpoint [^"]*outcome=error err='option vlan`,
 		} {
