@@ -46,7 +46,7 @@ func (d *Driver) Observe(ctx context.Context) (*metrics.Observation, error) {
 		}
 	}
 	slices.SortFunc(o.Devices, func(a, b metrics.Device) int { return cmp.Compare(a.ID, b.ID) })
-	d.observeHost(slices.Sorted(maps.Keys(ids)), o)
+	observeHost(d.reconciler.host, slices.Sorted(maps.Keys(ids)), o)
 	return o, nil
 }
 
@@ -57,8 +57,7 @@ func observed(a *alloc.Allocation, e ledger.Endpoint) metrics.Device {
 }
 
 // observeHost adds the devices of the host. One that is in a container is left out.
-func (d *Driver) observeHost(ids []hw.ID, o *metrics.Observation) {
-	host := d.reconciler.host
+func observeHost(host *hw.Host, ids []hw.ID, o *metrics.Observation) {
 	seen := map[string]bool{}
 	for _, id := range ids {
 		n, err := host.Find(id)

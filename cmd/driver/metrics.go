@@ -21,8 +21,13 @@ const metricsOff = "off"
 // unixPrefix begins a value of METRICS that is a socket's path.
 const unixPrefix = "unix:"
 
-// hasMetrics returns true if metrics are to be served.
-func (c config) hasMetrics() bool { return c.metrics != "" && c.metrics != metricsOff }
+// newMonitor returns a monitor if metrics are to be served, and nil otherwise.
+func (c config) newMonitor() *monitor.Monitor {
+	if c.metrics == "" || c.metrics == metricsOff {
+		return nil
+	}
+	return monitor.New()
+}
 
 // isMetricsAddress returns true for an allowed value of METRICS.
 func isMetricsAddress(v string) bool {

@@ -62,9 +62,7 @@ func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
 		return openShared(cfg)
 	}
 	points := newCrashPoints()
-	if cfg.hasMetrics() {
-		d.monitor = monitor.New()
-	}
+	d.monitor = cfg.newMonitor()
 	ledger := points.Store(openLedger(cfg, d.monitor, log))
 	pools := openPools(ctx, cfg, ledger, d.monitor, points)
 	d.network, d.ipam, d.err = newDrivers(cfg, machine, ledger, pools, points, log)
@@ -95,10 +93,8 @@ func openOrRefuse(cfg config, refused error, log *zap.Logger) *drivers {
 		return open(cfg, hw.Config{}, log)
 	}
 	d := refusing(refused)
-	if cfg.hasMetrics() {
-		d.monitor = monitor.New()
-		d.connectMonitor(cfg)
-	}
+	d.monitor = cfg.newMonitor()
+	d.connectMonitor(cfg)
 	log.Error("drivers not opened; every call will say so", zap.NamedError("err", d.err))
 	return d
 }

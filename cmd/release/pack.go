@@ -22,7 +22,8 @@ func (r release) pluginArchive(arch string) string {
 	return "passthrough-plugin_" + r.number() + "_linux_" + arch + ".tar.gz"
 }
 
-// pack makes the files of the release from what was built: in built is a folder for each architecture (as GOARCH). What was in dist is replaced as a whole or not at all.
+// pack makes the files of the release from what was built: in built is a folder for each architecture (as GOARCH). What was in dist is
+// replaced as a whole or not at all.
 func (r release) pack(built string) error {
 	archs, err := os.ReadDir(built)
 	if err != nil {

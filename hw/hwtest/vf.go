@@ -13,21 +13,12 @@ import (
 func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	l := k.byIndexLocked(hostNS, pf)
-	if l == nil {
-		return nil, hw.FromErrno(syscall.ENODEV)
-	}
-	if l.dev == nil || l.dev.pf != nil || !l.dev.conf.VFOps {
-		return nil, nil
+	vfs, err := k.reportedLocked(pf)
+	if vfs == nil {
+		return nil, err
 	}
 	states := map[int]hw.VFState{}
-	if l.dev.conf.VFOpsNeedUp && !l.Up {
-		return states, nil
-	}
-	for i, vf := range l.dev.vfs {
-		if vf.resetting || !vf.conf.ReportsVFs || vf.conf.NoEswitch {
-			continue
-		}
+	for i, vf := range vfs {
 		s := vf.state
 		if vf.conf.VendorTree {
 			s.NodeGUID, s.PortGUID, s.LinkMode = "", "", ""
@@ -41,6 +32,19 @@ func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 func (k *Kernel) VFCounters(pf int) (map[int]hw.Counters, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	vfs, err := k.reportedLocked(pf)
+	if vfs == nil {
+		return nil, err
+	}
+	counters := map[int]hw.Counters{}
+	for i, vf := range vfs {
+		counters[i] = vf.counters
+	}
+	return counters, nil
+}
+
+// reportedLocked returns the VFs that a PF's driver reports, by their index; nil if the link has none or its driver never reports any.
+func (k *Kernel) reportedLocked(pf int) (map[int]*device, error) {
 	l := k.byIndexLocked(hostNS, pf)
 	if l == nil {
 		return nil, hw.FromErrno(syscall.ENODEV)
@@ -48,13 +52,14 @@ func (k *Kernel) VFCounters(pf int) (map[int]hw.Counters, error) {
 	if l.dev == nil || l.dev.pf != nil || !l.dev.conf.VFOps {
 		return nil, nil
 	}
-	counters := map[int]hw.Counters{}
+	reported := map[int]*device{}
 	for i, vf := range l.dev.vfs {
-		if !vf.resetting && vf.conf.ReportsVFs && !vf.conf.NoEswitch {
-			counters[i] = vf.counters
+		down := l.dev.conf.VFOpsNeedUp && !l.Up
+		if !down && !vf.resetting && vf.conf.ReportsVFs && !vf.conf.NoEswitch {
+			reported[i] = vf
 		}
 	}
-	return counters, nil
+	return reported, nil
 }
 
 // CountVF sets what a PF's driver has counted of the frames of a VF. Most drivers count nothing, which the kernel reports as zeros

@@ -217,8 +217,8 @@ func (t *Table) transition(ctx context.Context, all []*Allocation, to State, con
 	return res, nil
 }
 
-// report logs and counts the state that a device got into from another. The log has at level info what an operator asks about afterwards: that a device is
-// free again, or quarantined. That a container has it is logged with what the container has; the rest is at level debug.
+// report logs and counts the state that a device got into from another. The log has at level info what an operator asks about afterwards:
+// that a device is free again, or quarantined. That a container has it is logged with what the container has; the rest is at level debug.
 func (t *Table) report(a *Allocation, was State) {
 	t.Counters.Count("devices_" + a.State.name())
 	switch a.State {

@@ -53,7 +53,7 @@ func (f *Finder) PFs(netdevice string) ([]hw.PF, error) {
 	for _, t := range terms {
 		pfs, err := f.Host.PFs(t)
 		if err != nil {
-			return nil, fmt.Errorf("option netdevice: %w", f.orThere(err))
+			return nil, fmt.Errorf("option netdevice: %w", f.withNICs(err))
 		}
 		for _, pf := range pfs {
 			if !slices.ContainsFunc(all, func(have hw.PF) bool { return have.ID == pf.ID }) {
@@ -98,7 +98,7 @@ func (f *Finder) Netdev(netdevice string) (hw.Netdev, error) {
 		err = f.Host.CheckIdentity(n)
 	}
 	if err != nil {
-		err = fmt.Errorf("option netdevice: %w", f.orThere(err))
+		err = fmt.Errorf("option netdevice: %w", f.withNICs(err))
 	}
 	return n, err
 }
@@ -106,8 +106,8 @@ func (f *Finder) Netdev(netdevice string) (hw.Netdev, error) {
 // mostNamed is how many NICs an error names.
 const mostNamed = 8
 
-// orThere adds the NICs of the host to an error that a device is not there.
-func (f *Finder) orThere(err error) error {
+// withNICs adds the NICs of the host to an error that a device is not there.
+func (f *Finder) withNICs(err error) error {
 	if !errors.Is(err, hw.ErrNotFound) {
 		return err
 	}
