@@ -26,6 +26,19 @@ func Process(t testing.TB, cmd *exec.Cmd, socket string) {
 	Listens(t, socket)
 }
 
+// StartProgram starts a program, and kills it when the test ends.
+func StartProgram(t testing.TB, cmd *exec.Cmd) {
+	t.Helper()
+	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended by itself
+		_ = cmd.Wait()         // says that it was killed
+	})
+}
+
 // Listens waits until the socket of a plugin is there.
 func Listens(t testing.TB, socket string) {
 	t.Helper()

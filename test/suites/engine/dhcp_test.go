@@ -4,9 +4,6 @@ package engine
 
 import (
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,36 +13,13 @@ import (
 )
 
 // dhcpServer starts a DHCP server in a namespace of its own, on a segment with the host's device dev, with two addresses: 10.8.0.50 and .51.
-// Their leases last for ten seconds. It is BusyBox's, which the root tree has; dnsmasq and Kea are tested in the layer kernel.
-func dhcpServer(t *testing.T, dev string) {
+// The root tree has BusyBox's; dnsmasq and Kea are tested in the layer kernel.
+func dhcpServer(t *testing.T, dev string) DHCPServer {
 	t.Helper()
 	t.Cleanup(func() { _, _ = Try("ip", "netns", "del", "segment") })
 	Sh(t, "ip netns add segment; ip link add "+dev+" type veth peer name srv0 netns segment; ip addr add 10.8.0.5/24 dev "+dev+"; ip link set "+dev+" up; "+
 		"ip -n segment addr add 10.8.0.1/24 dev srv0; ip -n segment link set srv0 up; ip -n segment link set lo up")
-	dir := t.TempDir()
-	conf := filepath.Join(dir, "udhcpd.conf")
-	text := "start 10.8.0.50\nend 10.8.0.51\ninterface srv0\nlease_file " + dir + "/leases\npidfile " + dir + "/pid\nmin_lease 1\n" +
-		"offer_time 1\noption subnet 255.255.255.0\noption router 10.8.0.1\noption lease 10\n"
-	for _, file := range []struct{ name, text string }{{conf, text}, {dir + "/leases", ""}} {
-		if err := os.WriteFile(file.name, []byte(file.text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.Command("ip", "netns", "exec", "segment", "busybox", "udhcpd", "-f", conf)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it ends with the test
-		_ = cmd.Wait()
-	})
-	Within(t, 10*time.Second, func() string {
-		if _, err := Try("sh", "-c", "ip netns exec segment ss -Hlun 'sport = :67' | grep -q ."); err != nil {
-			return "the DHCP server does not listen"
-		}
-		return ""
-	})
+	return StartDHCP(t, "srv0", "10.8.0.50", "10.8.0.51")
 }
 
 // TestDHCP: the commands of docs/dhcp.md. Gateway and addresses are the DHCP server's; a lease is renewed while the container runs, also
@@ -56,7 +30,7 @@ func TestDHCP(t *testing.T) {
 			Docker(t, append([]string{"plugin"}, args...)...)
 		}
 	})
-	dhcpServer(t, "enp1s0")
+	server := dhcpServer(t, "enp1s0")
 	native := []string{"network", "create", "-d", "macvlan", "-o", "parent=enp1s0", "--ipam-driver", Plugin, "--subnet", "10.8.0.0/24",
 		"--ipam-opt", "dhcp=yes", "--ipam-opt", "netdevice=enp1s0", "native"}
 	Refused(t, "give the plugin the setting DHCP=true, which keeps the capability CAP_NET_BIND_SERVICE", native...)
@@ -85,15 +59,12 @@ func TestDHCP(t *testing.T) {
 		t.Errorf("routes of c1: %s", got)
 	}
 	Sh(t, "kill -9 $(pidof driver)")
-	start := time.Now()
+	killed := time.Now()
 	const exhausted = "is there one that has a free address, and does the firewall let UDP port 67 in?"
 	Refused(t, exhausted, "run", "--rm", "--net", "office", "lab", "true")
-	Within(t, 30*time.Second, func() string { // more than a lease lasts
-		if time.Since(start) < 15*time.Second {
-			return "waiting for the first leases to end"
-		}
-		return ""
-	})
+	for _, a := range []string{first, second} {
+		server.WantLease(t, a, killed.Add(15*time.Second)) // the leases of then have ended after ten
+	}
 	Refused(t, exhausted, "run", "--rm", "--net", "office", "lab", "true")
 	Docker(t, "rm", "-f", "c1")
 	Container(t, "c3", "--net", "office")

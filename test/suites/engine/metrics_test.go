@@ -143,16 +143,8 @@ func startPrometheus(t *testing.T) {
 		t.Fatal(err)
 	}
 	Run(t, debian+"promtool", "check", "config", config)
-	cmd := exec.Command(debian+"prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+prometheus,
-		"--log.level=warn")
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it ends with the test
-		_ = cmd.Wait()
-	})
+	StartProgram(t, exec.Command(debian+"prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
+		"--web.listen-address="+prometheus, "--log.level=warn"))
 }
 
 // get returns the body of the answer 200.

@@ -4,10 +4,6 @@ package lab
 
 import (
 	"net/netip"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -15,56 +11,7 @@ import (
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
-// A segment is a DHCP server at the other end of the NIC's wire: BusyBox's, in a namespace with the second NIC. Its leases last for ten
-// seconds.
-type segment struct{ dir string }
-
-// newSegment gives the server the addresses 10.8.0.50 to 59, on device, which is the second NIC or a VLAN device on it.
-func newSegment(t *testing.T, device string) segment {
-	t.Helper()
-	s := segment{t.TempDir()}
-	Sh(t, "ip -n segment addr add 10.8.0.1/24 dev "+device)
-	conf := filepath.Join(s.dir, "udhcpd.conf")
-	text := "start 10.8.0.50\nend 10.8.0.59\ninterface " + device + "\nlease_file " + s.dir + "/leases\npidfile " + s.dir + "/pid\nmin_lease 1\n" +
-		"option subnet 255.255.255.0\noption router 10.8.0.1\noption lease 10\n"
-	for file, text := range map[string]string{conf: text, s.dir + "/leases": ""} {
-		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	cmd := exec.Command("ip", "netns", "exec", "segment", "busybox", "udhcpd", "-f", conf)
-	cmd.Stdout, cmd.Stderr = os.Stderr, os.Stderr
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill() // it ends with the test
-		_ = cmd.Wait()
-		Sh(t, "ip -n segment addr del 10.8.0.1/24 dev "+device)
-	})
-	Within(t, 10*time.Second, func() string {
-		if _, err := Try("sh", "-c", "ip netns exec segment ss -Hlun 'sport = :67' | grep -q ."); err != nil {
-			return "the DHCP server does not listen"
-		}
-		return ""
-	})
-	return s
-}
-
-// wantLease waits until the server has a lease of an address, or has none.
-func (s segment) wantLease(t *testing.T, address string, want bool) {
-	t.Helper()
-	lease := regexp.MustCompile(`(?m) ` + regexp.QuoteMeta(address) + ` .*[0-9:]{8}\s*$`)
-	Within(t, 10*time.Second, func() string {
-		Sh(t, "kill -USR1 $(cat "+s.dir+"/pid)") // it writes its file
-		if leases := Sh(t, "busybox dumpleases -r -f "+s.dir+"/leases"); lease.MatchString(leases) != want {
-			return "of " + address + " the server has\n" + leases
-		}
-		return ""
-	})
-}
-
-// TestDHCPOfVFs: a container's VF gets its address from the DHCP server on the NIC's wire, untagged and in a VLAN. The lease is renewed, also
+// TestDHCPOfVFs: a container's VF gets its address from the DHCP server on the NIC's wire, in a namespace with the second NIC, untagged and in a VLAN. The lease is renewed, also
 // by a plugin that was killed, and released with the container.
 func TestDHCPOfVFs(t *testing.T) {
 	for _, args := range [][]string{{"disable", "-f", Plugin}, {"set", Plugin, "DHCP=true"}, {"enable", Plugin}} {
@@ -87,6 +34,7 @@ func TestDHCPOfVFs(t *testing.T) {
 	}
 }
 
+// dhcpOfVFs is TestDHCPOfVFs in one VLAN, 0 for none.
 func dhcpOfVFs(t *testing.T, vlan string) {
 	mine, servers := pf, another
 	if vlan != "0" {
@@ -94,7 +42,9 @@ func dhcpOfVFs(t *testing.T, vlan string) {
 		Sh(t, "ip addr del 10.8.0.5/24 dev "+pf+"; ip addr add 10.8.0.5/24 dev "+mine)
 		t.Cleanup(func() { Sh(t, "ip addr del 10.8.0.5/24 dev "+mine+"; ip addr add 10.8.0.5/24 dev "+pf) })
 	}
-	server := newSegment(t, servers)
+	Sh(t, "ip -n segment addr add 10.8.0.1/24 dev "+servers)
+	t.Cleanup(func() { Sh(t, "ip -n segment addr del 10.8.0.1/24 dev "+servers) })
+	server := StartDHCP(t, servers, "10.8.0.50", "10.8.0.59")
 	asBefore(t)
 	sriov(t, "leased", "10.8.0.0/24", "-o", "numvfs=2", "-o", "vlan="+vlan, "--ipam-opt", "dhcp=yes", "--ipam-opt", "netdevice="+mine)
 	Container(t, "c1", "--net", "leased")
@@ -104,7 +54,7 @@ func dhcpOfVFs(t *testing.T, vlan string) {
 		if got := netip.MustParseAddr(a); got.Less(netip.MustParseAddr("10.8.0.50")) || netip.MustParseAddr("10.8.0.59").Less(got) || first == second {
 			t.Errorf("the containers have %s and %s", first, second)
 		}
-		server.wantLease(t, a, true)
+		server.WantLease(t, a, time.Now())
 	}
 	Reaches(t, "c1", "10.8.0.1", 10*time.Second)
 	Reaches(t, "c2", first, 10*time.Second)
@@ -112,19 +62,14 @@ func dhcpOfVFs(t *testing.T, vlan string) {
 		t.Errorf("routes of c1: %s", got)
 	}
 	Sh(t, "kill -9 $(pidof driver)")
-	began := time.Now()
-	Within(t, time.Minute, func() string { // more than a lease lasts
-		if time.Since(began) < 15*time.Second {
-			return "waiting for the first leases to end"
-		}
-		return ""
-	})
-	server.wantLease(t, first, true)
-	server.wantLease(t, second, true)
+	killed := time.Now()
+	for _, a := range []string{first, second} {
+		server.WantLease(t, a, killed.Add(15*time.Second)) // the leases of then have ended after ten
+	}
 	Reaches(t, "c1", "10.8.0.1", 10*time.Second)
 	Docker(t, "rm", "-f", "c1")
-	server.wantLease(t, first, false)
-	server.wantLease(t, second, true)
+	server.WantLease(t, first, time.Time{})
+	server.WantLease(t, second, time.Now())
 	Container(t, "c3", "--net", "leased")
 	Reaches(t, "c3", second, 10*time.Second)
 }
