@@ -171,8 +171,8 @@ func (x *HostChildren) RemoveRoutes(ctx context.Context, e ledger.Endpoint) erro
 	return x.route(ctx, e.Network, func(n hw.Netdev, src []netip.Addr) error { return x.Host.RemoveHostRoutes(n, src, addresses(e)) })
 }
 
-// sync makes the routes through a network's host child those to its containers. It leaves a network to a call that ends a container on it, and
-// removes the route itself.
+// sync makes the routes through a network's host child those to its containers. It leaves a network alone while a call ends a container on
+// it: that call removes the container's route.
 func (x *HostChildren) sync(ctx context.Context, nid string) error {
 	if busy, err := x.ending(ctx, nid); busy || err != nil {
 		return err
