@@ -37,9 +37,7 @@ func (c *ctl) eventsCommand() *cobra.Command {
 				case err != nil && (first || !follow):
 					return err
 				case err != nil: // it is being restarted
-					if v, err = c.again(cmd, v); err != nil {
-						return err
-					}
+					v = c.again(cmd, v)
 					continue
 				}
 				if answer.Run != request.Run {
@@ -61,19 +59,16 @@ func (c *ctl) eventsCommand() *cobra.Command {
 	return cmd
 }
 
-// again returns a view of a plugin that did not answer, once it does. It may have another socket then.
-func (c *ctl) again(cmd *cobra.Command, was *view) (*view, error) {
+// again returns a view of a plugin that did not answer, once it does. It may have another socket then. It returns the view before if the
+// command is interrupted.
+func (c *ctl) again(cmd *cobra.Command, was *view) *view {
 	fmt.Fprintln(cmd.ErrOrStderr(), "passthroughctl: the plugin does not answer; waiting for it")
-	for {
-		select {
-		case <-cmd.Context().Done():
-			return was, nil
-		case <-time.After(time.Second):
-		}
+	for retry.Sleep(cmd.Context(), time.Second) == nil {
 		if v, err := c.view(cmd); err == nil {
-			return v, nil
+			return v
 		}
 	}
+	return was
 }
 
 // printEvents prints events as --format says; a stream of JSON has an object per line.
