@@ -1,6 +1,7 @@
 package dockertest
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +22,7 @@ func StartDHCP(t testing.TB, device, first, last string) DHCPServer {
 	s := DHCPServer{t.TempDir()}
 	conf := filepath.Join(s.dir, "udhcpd.conf")
 	text := "start " + first + "\nend " + last + "\ninterface " + device + "\nlease_file " + s.leases() + "\npidfile " + s.dir + "/pid\n" +
-		"min_lease 1\noffer_time 1\noption subnet 255.255.255.0\noption router 10.8.0.1\noption lease 10\n"
+		"auto_time 1\nmin_lease 1\noffer_time 1\noption subnet 255.255.255.0\noption router 10.8.0.1\noption lease 10\n"
 	for file, text := range map[string]string{conf: text, s.leases(): ""} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -39,26 +40,31 @@ func StartDHCP(t testing.TB, device, first, last string) DHCPServer {
 
 func (s DHCPServer) leases() string { return filepath.Join(s.dir, "leases") }
 
-// expires returns when the server's lease of an address ends, in seconds of Unix time; 0 if it has none.
-func (s DHCPServer) expires(t testing.TB, address string) (at int64, leases string) {
-	t.Helper()
-	Sh(t, "kill -USR1 $(cat "+s.dir+"/pid)") // it writes its file
-	leases = Sh(t, "busybox dumpleases -a -d -f "+s.leases())
+// expires returns when the server's lease of an address ends, in seconds of Unix time, as its file of the last second has it; 0 if there is
+// none. The file is not written at once: it may lack leases, and then mostly cannot be read.
+func (s DHCPServer) expires(address string) (at int64, leases string, err error) {
+	leases, err = Try("busybox", "dumpleases", "-a", "-d", "-f", s.leases())
 	for line := range strings.Lines(leases) {
 		if fields := strings.Fields(line); slices.Contains(fields, address) {
 			at, _ = strconv.ParseInt(fields[len(fields)-1], 10, 64) // "expired" is no number
 		}
 	}
-	return at, leases
+	return at, leases, err
 }
 
-// WantLease waits until the server has a lease of an address that ends after a time; with the zero time, until it has none.
+// WantLease waits until the server has a lease of an address that ends after a time; with the zero time, until it has none. Two reads in a row
+// have to show that.
 func (s DHCPServer) WantLease(t testing.TB, address string, after time.Time) {
 	t.Helper()
+	shown := 0
 	Within(t, time.Minute, func() string {
-		at, leases := s.expires(t, address)
-		if after.IsZero() != (at == 0) || !after.IsZero() && at <= after.Unix() {
-			return "of " + address + " the server has\n" + leases
+		at, leases, err := s.expires(address)
+		shown++
+		if err != nil || after.IsZero() != (at == 0) || !after.IsZero() && at <= after.Unix() {
+			shown = 0
+		}
+		if shown < 2 {
+			return fmt.Sprintf("of %s the server has\n%s, %v", address, leases, err)
 		}
 		return ""
 	})
