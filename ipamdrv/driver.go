@@ -165,7 +165,6 @@ func (d *Driver) ReleasePool(ctx context.Context, r *ipam.ReleasePoolRequest) (*
 	if !ok {
 		return &Empty{}, nil
 	}
-	d.pools.unbound.remove(h)
 	if err := d.pools.release(ctx, h); err != nil {
 		return nil, fmt.Errorf("pool %.80q: release: %w", r.PoolID, d.pools.handleNodeError(ctx, err))
 	}

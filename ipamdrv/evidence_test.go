@@ -3,6 +3,7 @@ package ipamdrv_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -319,6 +320,104 @@ func TestBindPoolNotOfFormerProcess(t *testing.T) {
 		wantHeld(t, under, "not bound", a)
 		wantLogged(t, logs, "it is not known which pool the network has", 1)
 	})
+}
+
+// TestBindPoolAcrossARestart: the engine has requested a pool for a network, the process is started again, and another network with a pool of
+// that subnet is created. The second pool must not be taken for the first network's, which is told of first. The former process's pools are
+// not in the way if the ledger shows that they are other networks'.
+func TestBindPoolAcrossARestart(t *testing.T) {
+	for name, c := range map[string]struct {
+		former func(n *clusterNode, p string) // what happens to the pool before the restart
+		later  func(n *clusterNode, p string) // ... and after it
+		bound  bool                           // the second pool, to the network that is told of
+	}{
+		"nothing":             {},
+		"an aux address":      {former: func(n *clusterNode, p string) { n.exact(p, "10.0.0.9", nil) }, bound: true},
+		"another gateway":     {former: func(n *clusterNode, p string) { n.exact(p, "10.0.0.1", asGateway) }, bound: true},
+		"a container":         {former: func(n *clusterNode, p string) { n.get(p) }, bound: true},
+		"a container, later":  {later: func(n *clusterNode, p string) { n.release(p, n.get(p)) }, bound: true},
+		"it is bound":         {former: func(n *clusterNode, _ string) { n.bind("former", "10.0.0.0/24") }, bound: true},
+		"it is released":      {later: func(n *clusterNode, p string) { n.releasePool(p) }, bound: true},
+		"a container, before": {former: func(n *clusterNode, p string) { n.release(p, n.get(p)) }},
+	} {
+		for _, options := range [][]string{nil, {"pool=lan"}} {
+			t.Run(fmt.Sprint(name, options), func(t *testing.T) {
+				clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+					var net networkDriver
+					n, logs := nodeWithGC(t, under, &net)
+					net.says(nil, use("former"), use("net"))
+					first := n.pool("10.0.0.0/24", options...)
+					if c.former != nil {
+						c.former(n, first)
+					}
+					n.restart()
+					second := n.pool("10.0.0.0/24", options...)
+					if c.later != nil {
+						c.later(n, first)
+					}
+					n.bind("net", "10.0.0.0/24")
+					a := n.get(second)
+					wait(time.Hour)
+					if released := !slices.Contains(held(t, under), a); released != c.bound {
+						t.Errorf("a lost lease of the second pool was released: %v", released)
+					}
+					logged := 1
+					if c.bound {
+						logged = 0
+					}
+					wantLogged(t, logs, "it is not known which pool the network has", logged)
+				})
+			})
+		}
+	}
+}
+
+// TestBindPoolAcrossARestartUnread: what is not known of a former process's pool may be; the shared store is not asked.
+func TestBindPoolAcrossARestartUnread(t *testing.T) {
+	clustered(t, func(t *testing.T, under *store.Memory, _ *storetest.Faults) {
+		shared := &hangingStore{Memory: under}
+		var net networkDriver
+		n, logs := nodeWithGC(t, shared, &net)
+		first := n.pool("10.0.0.0/24", "pool=lan")
+		n.get(first)
+		n.end()
+		shared.hangs.Store(true)
+		n.restart()
+		asked := time.Now()
+		n.bind("net", "10.0.0.0/24")
+		if took := time.Since(asked); took > time.Second {
+			t.Errorf("took %v", took)
+		}
+		wantLogged(t, logs, "it is not known which pool the network has", 1)
+		shared.hangs.Store(false)
+		wait(time.Minute)
+		n.pool("10.0.0.0/24", "pool=lan")
+		n.bind("other", "10.0.0.0/24")
+		wantLogged(t, logs, "it is not known which pool the network has", 1)
+	})
+}
+
+// TestBindPoolAcrossARestartOwn is TestBindPoolAcrossARestart in a store of this node alone.
+func TestBindPoolAcrossARestartOwn(t *testing.T) {
+	for _, container := range []bool{false, true} {
+		withFixture(t, func(b *fixture) {
+			first := b.pool("10.0.0.0/24", "")
+			if container {
+				b.chosen(first)
+			}
+			b.restart()
+			var net networkDriver
+			defer b.startGC(&net)()
+			net.says(nil, use("net"))
+			second := b.pool("10.0.0.0/24", "")
+			b.d.BindPool(b.Context(), "net", "passthrough-local", "10.0.0.0/24", "", nil, false)
+			b.chosen(second)
+			wait(time.Hour)
+			if left := leases(b.T, b.store)[second]; (len(left) == 0) != container {
+				b.Errorf("the first pool has a container: %v; leases of the second one after an hour: %v", container, left)
+			}
+		})
+	}
 }
 
 // overflowPool creates a pool of the group office.

@@ -32,11 +32,19 @@ type createdNetwork struct {
 	aux     []netip.Addr // of --aux-address
 }
 
+// has returns true if the network has this gateway and exactly these auxiliary addresses, in any order.
+func (n createdNetwork) has(gateway netip.Addr, aux []netip.Addr) bool {
+	sorted := func(some []netip.Addr) []netip.Addr {
+		return slices.Compact(slices.SortedFunc(slices.Values(some), netip.Addr.Compare))
+	}
+	return gateway == n.gateway && slices.Equal(sorted(aux), sorted(n.aux))
+}
+
 // BindPool is called when the network driver on this node has just created a network with a pool of that address space, with the gateway and
 // the auxiliary addresses that the engine says. It records whose the pool is, which the engine's requests do not say: the pool that this
-// process was asked for, and that has this subnet and exactly these addresses. If there is not exactly one, it records nothing. unused says
-// that the network does not use the gateway: engines before 28 request one for every network, and a small subnet has no address to spare.
-// Addresses may have prefix lengths.
+// process was asked for, and that has this subnet and exactly these addresses. If there is not exactly one, or if one that a former process
+// was asked for may be meant, it records nothing. unused says that the network does not use the gateway: engines before 28 request one for
+// every network, and a small subnet has no address to spare. Addresses may have prefix lengths.
 func (d *Driver) BindPool(ctx context.Context, network, space, subnet, gateway string, aux []string, unused bool) {
 	prefix, err := netip.ParsePrefix(subnet)
 	if err != nil || space != localSpace && space != globalSpace {
@@ -47,14 +55,15 @@ func (d *Driver) BindPool(ctx context.Context, network, space, subnet, gateway s
 		n.aux = append(n.aux, addrOf(text))
 	}
 	log := d.log.With(zap.Stringer("pool", prefix), zap.String("network", network))
-	h, possible := d.pools.unbound.take(n)
-	if possible != 1 {
-		all, err := d.pools.localHandles(ctx)
+	all, err := d.pools.localHandles(ctx)
+	former := d.pools.ofFormerProcess(ctx, all, n)
+	h, possible := d.pools.unbound.take(n, former)
+	if h.ID == "" {
 		if slices.ContainsFunc(all, func(h localHandle) bool { return h.network == network && h.subnet == prefix }) {
 			return // the engine has repeated the call
 		}
 		log.Warn("it is not known which pool the network has: addresses without a container stay in its pool until the network is removed",
-			zap.Int("possible", possible), zap.Error(err))
+			zap.Int("possible", possible), zap.Int("from_before_restart", former), zap.Error(err))
 		return
 	}
 	if !unused {
@@ -66,6 +75,49 @@ func (d *Driver) BindPool(ctx context.Context, network, space, subnet, gateway s
 		return
 	}
 	d.warnOfGroup(ctx, h, network)
+}
+
+// ofFormerProcess returns how many of all handles may be the network's though this process was not asked for them: it was started between the
+// request for the pool and the creation of the network, or another network of that time is still being created. The handle of a network that
+// exists is none of them: it is bound, or a container has an address. A shared store is not asked; what is not known of it may be.
+func (ps *pools) ofFormerProcess(ctx context.Context, all []localHandle, n createdNetwork) (possible int) {
+	for _, h := range all {
+		if h.network == "" && h.subnet == n.subnet && !ps.unbound.knows(h.Handle) && ps.mayHave(ctx, h.Handle, n) {
+			possible++
+		}
+	}
+	return possible
+}
+
+// mayHave returns false if the ledger shows that a handle is not the network's.
+func (ps *pools) mayHave(ctx context.Context, h pool.Handle, n createdNetwork) bool {
+	var held []pool.HeldLease
+	var ofPool netip.Addr // the pool's gateway, which not each of its networks has
+	known := false
+	if ps.node != nil {
+		held, ofPool, known = pool.PeekHeld(ctx, ps.get(h.ID), h)
+	} else if _, p, err := ps.open(ctx, h.String()); err == nil {
+		ofPool = p.Record().Gateway
+		held, err = p.Held(ctx, h)
+		known = err == nil
+		p.Unlock()
+	}
+	if !known {
+		return true
+	}
+	var own netip.Addr
+	var aux []netip.Addr
+	for _, l := range held {
+		switch {
+		case l.OfContainer():
+			return false
+		case l.Kind == pool.Gateway:
+			own = l.Addr
+		case l.Kind == pool.Exact:
+			aux = append(aux, l.Addr)
+		}
+	}
+	return n.has(own, aux) || !own.IsValid() && n.has(ofPool, aux)
 }
 
 // addrOf parses an address, which may have a prefix length; it is not valid if there is none.

@@ -63,6 +63,7 @@ func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.A
 // release removes a handle: now, or, while a shared store is not available, later. In a shared store it writes down before that it will: an
 // engine whose plugin is killed meanwhile does not retry.
 func (ps *pools) release(ctx context.Context, h pool.Handle) error {
+	ps.unbound.remove(h)
 	if err := ps.breaker.Unavailable(); err != nil {
 		return ps.releaseLater(ctx, h, err)
 	}

@@ -243,7 +243,7 @@ func (al *allocator) prefetched(ctx context.Context, handle string, q addressReq
 	if err != nil {
 		return "", errors.Join(failure, err)
 	}
-	al.pools.unbound.remove(h) // a container has an address of it: its network exists
+	al.pools.unbound.settle(h) // a container has an address of it: its network exists
 	al.pools.log.Info("prefetched address allocated", zap.Stringer("address", a), zap.Stringer("id", h), zap.NamedError("because", failure))
 	return netip.PrefixFrom(a, subnet.Bits()).String(), nil
 }

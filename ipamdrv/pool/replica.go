@@ -366,3 +366,23 @@ func Peek(p *Pool) (c Counts, ok bool) {
 	}
 	return c, true
 }
+
+// peekWait is how long PeekHeld waits for a pool that is in use: longer than any step that asks nobody, and short beside the time that an engine
+// has for a call.
+const peekWait = time.Second
+
+// PeekHeld returns the leases of a handle of this node and the pool's gateway as they are in memory; ok is false if they are not there, or if a
+// request uses the pool for long. The caller must not have the lock.
+func PeekHeld(ctx context.Context, p *Pool, h Handle) (held []HeldLease, gateway netip.Addr, ok bool) {
+	ctx, cancel := context.WithTimeout(ctx, peekWait)
+	defer cancel()
+	if p.Lock(ctx) != nil {
+		return nil, gateway, false
+	}
+	defer p.Unlock()
+	if p.cache == nil {
+		return nil, gateway, false
+	}
+	held, err := p.cache.replica.leasesOf(h)
+	return held, p.cache.rec.Gateway, err == nil
+}
