@@ -23,7 +23,7 @@ TAGS := kernel engine lab cluster emulated kernel,crashpoints
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl man plugin release install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean
+.PHONY: help build ctl man plugin release site install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ plugin: build ## the plugin bundle, bin/plugin
 
 release: ## plugins, programs and packages for all architectures in dist/ (VERSION=v0.1.0 REGISTRY=HOST: push the plugins)
 	scripts/release '$(VERSION)' dist '$(REGISTRY)'
+
+site: ## the pages as a web site, dist/site (with mkdocs)
+	scripts/site dist/site
 
 # Settings may have characters that mean something to the shell, as in SET='DEVICES=a=ens1f*;b=ens2f0 LOG_LEVEL=debug': it has
 # them from the environment, and divides them at spaces.

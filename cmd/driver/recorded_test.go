@@ -60,6 +60,7 @@ var unrecorded = map[string]string{
 	"TestRelease":              "its calls are those of TestRegistry",
 	"TestReleaseArchive":       "no plugin is told anything",
 	"TestReleaseNames":         "its calls are those of TestInstall",
+	"TestMoveNetwork":          "its calls are those of TestMacvlan",
 	"TestWhales":               "its calls are those of TestMacvlan, many times",
 	"TestIfnameUnknown":        "the engine does not do what the answer says",
 	"TestLoad":                 "what is said at the same time is in another order each time",
