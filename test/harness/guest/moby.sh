@@ -37,24 +37,28 @@ make_moby_tree() {
 
 # make_dockerd: builds it once, which takes some minutes.
 make_dockerd() {
-  local dir=$CACHE/dockerd module=github.com/moby/moby/v2 want t0
+  local dir=$CACHE/dockerd module=github.com/moby/moby/v2 want t0 version
   want=$(recipe_of ../dockerd moby.sh)
   if is_made "$dir" "$want"; then return; fi
   command -v go >/dev/null || die "go: not found; it builds the newest dockerd; the other engines need no Go"
   t0=$(date +%s)
-  say "building the newest dockerd, once: some minutes"
+  version=$(moby_version "$module") || exit
+  say "building dockerd $version, once: some minutes"
   rm -rf "$dir.new" "$dir.new.old"
   mkdir -p "$dir.new"
   CGO_ENABLED=0 nice go build -C "$REPO/test/harness/dockerd" -trimpath -tags nri_no_wasm -o "$dir.new/dockerd" \
-    -ldflags "-s -w -X $module/dockerversion.Version=$(moby_version $module)" $module/cmd/dockerd >&2 ||
+    -ldflags "-s -w -X $module/dockerversion.Version=$version" $module/cmd/dockerd >&2 ||
     die "build dockerd: see the lines above"
   publish "$dir.new" "$dir" "$want"
   say "dockerd: built in $(seconds_since "$t0")"
 }
 
-# moby_version MODULE: such as 29.8.0+beta.24: the release that its source says it follows, and the module's own.
+# moby_version MODULE: such as 29.8.0+beta.24: the release that its source says it follows, and the module's own. "go list" shows no
+# folder of a module that has not been downloaded.
 moby_version() {
-  local source tag
-  read -r source tag < <(go -C "$REPO/test/harness/dockerd" list -m -f '{{.Dir}} {{.Version}}' "$1")
-  echo "$(sed -n 's/^ *last: "\(.*\)"/\1/p' "$source/releases/versions.yaml")+${tag#*-}"
+  local dir=$REPO/test/harness/dockerd source tag release
+  go -C "$dir" mod download "$1" >&2 && read -r source tag < <(go -C "$dir" list -m -f '{{.Dir}} {{.Version}}' "$1") &&
+    release=$(sed -n 's/^ *last: "\(.*\)"/\1/p' "$source/releases/versions.yaml") && [ -n "$release" ] ||
+    die "the source of $1 does not say which release it follows"
+  echo "$release+${tag#*-}"
 }
