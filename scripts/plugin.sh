@@ -29,3 +29,12 @@ networks_of() {
 }
 networks() { $docker network ls --quiet --no-trunc; }
 drivers_and_name() { $docker network inspect --format '{{.Driver}} {{.IPAM.Driver}} {{.Name}}' "$1"; }
+
+# state_folder NAME: the folder of the host for the records of the plugin NAME.
+state_folder() {
+	folder=${STATE_FOLDERS:-/var/lib}/passthrough-plugin
+	case $1 in
+	passthrough:latest) say "$folder" ;;
+	*) say "$folder-$(printf %s "$1" | tr /: __)" ;;
+	esac
+}

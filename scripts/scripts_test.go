@@ -27,6 +27,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("SSH", filepath.Join(here, "testdata", "ssh"))
 			e.Setenv("NODES", filepath.Join(e.WorkDir, "nodes"))
 			e.Setenv("STATE", filepath.Join(e.WorkDir, "state"))
+			e.Setenv("STATE_FOLDERS", e.WorkDir)
 			return os.MkdirAll(filepath.Join(e.WorkDir, "state"), 0o755)
 		},
 	})

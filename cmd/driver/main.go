@@ -44,10 +44,11 @@ func command(args []string) error {
 	if err != nil {
 		return err
 	}
-	cfg, err := configFrom(flags, os.Getenv)
+	getenv := stateDirIn(os.Getenv)
+	cfg, err := configFrom(flags, getenv)
 	switch {
 	case len(args) == 0 && (err == nil || len(flags) == 0):
-		return serve(cfg, shownSettings(flags, os.Getenv), err)
+		return serve(cfg, shownSettings(flags, getenv), err)
 	case err != nil:
 		return err
 	}
@@ -110,8 +111,12 @@ func serve(cfg config, shown map[string]string, refused error) error {
 		log.Warn("setting ignored; it has its default", zap.NamedError("err", cfg.ignored))
 	}
 
+	found, err := foldersOf(cfg.stateDir).settle()
+	if found {
+		log.Warn("records of an earlier installation were found, and are used", zap.String("state_dir", cfg.stateDir))
+	}
 	limits := limitsFor(cfg.handlerTimeout)
-	drivers := openOrRefuse(cfg, refused, log)
+	drivers := openOrRefuse(cfg, errors.Join(refused, err), log)
 	drivers.logLevel, drivers.events, drivers.settings = level, decisions, shown
 	go serveMetrics(stopped, cfg.metrics, drivers.monitor, log)
 	calls := newServer(routes(drivers), limits, log)

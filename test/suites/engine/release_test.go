@@ -55,10 +55,10 @@ func TestRelease(t *testing.T) {
 	}
 
 	withoutPlugin(t)
-	t.Cleanup(func() { _, _ = Try("docker", "plugin", "rm", "-f", Plugin) })
+	t.Cleanup(func() { _, _ = Try("sh", "-c", "docker plugin rm -f "+Plugin+"; rm -r /var/lib/passthrough-plugin") })
 	veth(t, "pt0", "10.20.0.1/24")
 	veth(t, "pt1", "10.30.0.1/24")
-	Sh(t, install[1])
+	Sh(t, strings.Join(install[1:], " && "))
 	wantRelease(t, "v0.1.0", "LOG_LEVEL=info")
 	Sh(t, "docker plugin disable "+Plugin+" && docker plugin set "+Plugin+" LOG_LEVEL=debug && docker plugin enable "+Plugin)
 	passthrough(t, "n1", "pt0", "10.20.0.0/24", "--gateway", "10.20.0.1")

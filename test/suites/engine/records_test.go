@@ -1,0 +1,127 @@
+//go:build engine
+
+package engine
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	. "github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/docs"
+)
+
+const backupPage = "../../../docs/backup.md"
+
+// page runs the commands of a section of docs/backup.md, from the repository's folder.
+func page(t *testing.T, heading string) {
+	t.Helper()
+	for _, line := range docs.Commands(t, backupPage, heading) {
+		switch {
+		case line == "make install":
+			line = "../../../scripts/install " + bundle + " " + Plugin // which is what it does, once it has built the plugin
+		case strings.HasPrefix(line, "passthroughctl "):
+			line = "../../../bin/" + line
+		}
+		Sh(t, line)
+	}
+}
+
+// installedAgain has the plugin as the other tests use it, without a folder of the host, when the test ends.
+func installedAgain(t *testing.T) {
+	t.Helper()
+	t.Cleanup(func() {
+		Docker(t, "plugin", "rm", "-f", Plugin)
+		Sh(t, "rm -rf /var/lib/passthrough-plugin")
+		if err := Install(bundle); err != nil {
+			t.Fatal(err)
+		}
+	})
+}
+
+// TestPluginRemoved runs the commands of docs/backup.md: with containers running the records move to a folder of the host, the plugin is
+// removed and installed again. Networks, leases and devices are as before, containers go on, and no address is given twice.
+func TestPluginRemoved(t *testing.T) {
+	installedAgain(t)
+	veth(t, "pt0", "10.20.0.1/24")
+	veth(t, "pt1", "10.30.0.1/24")
+	Sh(t, "ip link set pt1 up")
+	passthrough(t, "whole", "pt0", "10.20.0.0/24", "--gateway", "10.20.0.1")
+	ours(t, "macvlan", "children", "pt1", "10.30.0.0/28", "--gateway", "10.30.0.1")
+	Container(t, "w1", "--net", "whole")
+	Container(t, "a1", "--net", "children")
+	page(t, "A folder of the host")
+	Container(t, "b1", "--net", "children")
+	was := shown(t)
+	if len(was) < 5 {
+		t.Fatalf("the plugin shows %q", was)
+	}
+
+	Docker(t, "plugin", "rm", "-f", Plugin)
+	reached(t)
+	page(t, "The plugin was removed")
+	Sh(t, "engine log | grep 'records of an earlier installation were found, and are used'")
+	if now := shown(t); !slices.Equal(now, was) {
+		t.Errorf("after the removal the plugin shows\n%s\nand before\n%s", strings.Join(now, "\n"), strings.Join(was, "\n"))
+	}
+	reached(t)
+	Refused(t, "a device that is handed over whole serves one container at a time", "run", "--rm", "--net", "whole", "lab", "true")
+	given := map[string]string{Address(t, "a1", "children"): "a1", Address(t, "b1", "children"): "b1", "10.30.0.1": "the gateway"}
+	for _, name := range []string{"c1", "d1"} {
+		Container(t, name, "--net", "children")
+		if other := given[Address(t, name, "children")]; other != "" {
+			t.Errorf("%s has %s, which is the address of %s", name, Address(t, name, "children"), other)
+		}
+		given[Address(t, name, "children")] = name
+	}
+	for _, name := range []string{"w1", "a1"} {
+		Docker(t, "stop", "-t1", name)
+		Docker(t, "start", name)
+	}
+	reached(t)
+	Docker(t, "rm", "-f", "w1")
+	Run(t, "ip", "link", "show", "pt0")
+}
+
+// shown are the networks, devices and leases that the plugin has recorded.
+func shown(t *testing.T) []string {
+	t.Helper()
+	networks := ctl(t, "status", "-f", "{{range .Networks}}{{.Name}} {{.Mode}} {{.Devices}} {{.InUse}} {{.Containers}} {{.Subnets}}\n{{end}}{{.Problems}}")
+	leases := ctl(t, "leases", "-f", "{{.Address}} {{.Kind}} {{.Container}} {{.MAC}}")
+	return strings.Split(strings.TrimSpace(networks+"\n"+leases), "\n")
+}
+
+// reached checks that the containers of TestPluginRemoved have their networks.
+func reached(t *testing.T) {
+	t.Helper()
+	Reaches(t, "w1", "10.20.0.1", 5*time.Second)
+	Reaches(t, "a1", "10.30.0.1", 5*time.Second)
+	Reaches(t, "b1", "10.30.0.1", 5*time.Second)
+}
+
+// TestFolderMissing: a plugin whose records are in a folder of the host does not start empty without it, as after an upgrade.
+func TestFolderMissing(t *testing.T) {
+	installedAgain(t)
+	page(t, "A folder of the host")
+	veth(t, "pt0", "10.20.0.1/24")
+	passthrough(t, "n1", "pt0", "10.20.0.0/24")
+	Container(t, "c1", "--net", "n1")
+	with := func(folder string) {
+		t.Helper()
+		Docker(t, "plugin", "disable", "-f", Plugin)
+		Docker(t, "plugin", "set", Plugin, "state.source="+folder)
+		Docker(t, "plugin", "enable", Plugin)
+	}
+	with("/proc/irq")
+	refusedIn(t, "state.source: the records are in a folder of the host, which the plugin does not have any more", "run", "--rm", "--net", "n1", "lab", "true")
+	Sh(t, "mkdir -p /var/lib/passthrough-other")
+	defer Sh(t, "rm -rf /var/lib/passthrough-other")
+	with("/var/lib/passthrough-other")
+	refusedIn(t, "state.source: the records are in another folder of the host", "run", "--rm", "--net", "n1", "lab", "true")
+	Reaches(t, "c1", "10.20.0.1", 5*time.Second)
+	with("/var/lib/passthrough-plugin")
+	Refused(t, "a device that is handed over whole serves one container at a time", "run", "--rm", "--net", "n1", "lab", "true")
+	Docker(t, "rm", "-f", "c1")
+	Docker(t, "run", "--rm", "--net", "n1", "lab", "true")
+}
