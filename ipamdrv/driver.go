@@ -56,6 +56,7 @@ type Capabilities struct {
 // Driver is the IPAM driver. Its methods are the engine's calls; they may run concurrently.
 type Driver struct {
 	Capabilities
+	config  Config // for DryRun
 	pools   *pools
 	creator *creator
 	gc      *gc
@@ -91,7 +92,7 @@ func New(c Config) (*Driver, error) {
 		p.queue = newQueue(c.Journal, c.Log)
 	}
 	p.leases = &dhcpLeases{pools: p, servers: c.DHCP, log: c.Log, all: map[leaseRef]dhcpLease{}}
-	return &Driver{Capabilities: c.Capabilities, pools: p, probe: c.Probe, dhcp: c.DHCP, every: c.MaintainEvery, log: c.Log,
+	return &Driver{Capabilities: c.Capabilities, config: c, pools: p, probe: c.Probe, dhcp: c.DHCP, every: c.MaintainEvery, log: c.Log,
 		names:   &recentNames{names: map[string]recentName{}},
 		creator: &creator{pools: p, host: c.Host, defaults: c.Defaults, oneAtATime: semaphore.NewWeighted(1)},
 		gc:      newGC(p, c.Uses, c.MaintainEvery)}, nil

@@ -42,6 +42,15 @@ func (d *Driver) Pools(ctx context.Context) (*admin.Pools, error) {
 	return all, nil
 }
 
+// Pool returns the pool of a handle, as RequestPool answered it, with the counts of its addresses.
+func (d *Driver) Pool(ctx context.Context, handle string) (*admin.Pool, error) {
+	h, ok := pool.ParseHandle(handle)
+	if !ok {
+		return nil, pool.Refuse(ErrUnknownPool, "pool %.80q: no such pool", handle)
+	}
+	return d.poolStatus(ctx, h.ID, func(netip.Addr, pool.Lease) {})
+}
+
 // networksOfPools returns the IDs of the pools of this node, with the networks that are known to have them.
 func (d *Driver) networksOfPools(ctx context.Context) (map[string][]string, error) {
 	networks := map[string][]string{}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"hash/fnv"
+	"maps"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,7 @@ type machine struct {
 	devices         map[string][]string // names that the operator has given
 	containerNames  map[string]string   // that the IPAM driver knows, by address
 	forgotten       forgotten
+	unplanned       bool // networks are created without a plan before
 }
 
 // A place is where a container's device is.
@@ -112,18 +114,25 @@ func (m *machine) create(id string, options ...string) error {
 func (m *machine) createWith(id string, r *plugin.CreateNetworkRequest, options ...string) error {
 	ctx, cancel := m.call()
 	defer cancel()
+	r.NetworkID = id
+	if r.Options == nil {
+		r.Options = map[string]any{}
+	}
+	maps.Copy(r.Options, request(options...))
+	planned := m.plan(ctx, r)
+	_, err := m.driver.CreateNetwork(ctx, r)
+	m.asPlanned(id, planned, err)
+	return err
+}
+
+// request returns the options of a network as the engine sends them; options are "key=value".
+func request(options ...string) map[string]any {
 	generic := map[string]any{}
 	for _, o := range options {
 		k, v, _ := strings.Cut(o, "=")
 		generic[k] = v
 	}
-	r.NetworkID = id
-	if r.Options == nil {
-		r.Options = map[string]any{}
-	}
-	r.Options["com.docker.network.generic"] = generic
-	_, err := m.driver.CreateNetwork(ctx, r)
-	return err
+	return map[string]any{"com.docker.network.generic": generic}
 }
 
 // remove removes a network.

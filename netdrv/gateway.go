@@ -151,9 +151,6 @@ func (x *networks) setGateways(ctx context.Context, rec *ledger.Network, o *opti
 			if p == nil {
 				continue
 			}
-			if p.Pool != "" {
-				rec.Pools = append(rec.Pools, p.Pool)
-			}
 			if p.Gateway == "" || rec.Internal || o.Gateway == option.GatewayNone {
 				continue
 			}

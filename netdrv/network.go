@@ -121,7 +121,7 @@ func (x *networks) create(ctx context.Context, r *plugin.CreateNetworkRequest) e
 	}
 	internal, _ := r.Options[netlabel.Internal].(bool)
 	rec := x.engine.Confirmed(ledger.Network{Version: ledger.Version, ID: r.NetworkID, Options: raw, Internal: internal})
-	return x.add(ctx, cond, rec, o, others, r)
+	return x.add(ctx, cond, &draft{rec: rec, o: o}, others, r)
 }
 
 // parse parses the options of a request to create a network. A repeated request, which changes nothing, may have what an older version
@@ -137,28 +137,25 @@ func (x *networks) parse(ctx context.Context, nid string, raw map[string]string)
 	return nil, err
 }
 
-// add finds the devices and the gateways of a new network and writes its record.
-func (x *networks) add(ctx context.Context, cond store.Cond, rec ledger.Network, o *option.Network, others []ledger.Network,
-	r *plugin.CreateNetworkRequest) (err error) {
-	rec.HostAddrs, err = hostAddrs(o, r)
-	if err == nil {
-		rec.Devices, err = x.findDevices(ctx, o, others, func(devices []ledger.Device, others []ledger.Network) error {
-			host, err := x.hosts.Parent(ctx, o, devices)
-			if err != nil {
-				return err
-			}
-			rec.HostDevice = host
-			return checkHostAddrs(ledger.Network{HostAddrs: rec.HostAddrs, Pools: poolsOf(r), Devices: devices, HostDevice: host}, others)
-		})
+// A draft is a network that is not created yet.
+type draft struct {
+	rec  ledger.Network
+	o    *option.Network
+	mode mode.Mode
+	plan *mode.Plan
+}
+
+// add finds the devices and the gateways of a new network, makes what it needs of the host, and writes its record.
+func (x *networks) add(ctx context.Context, cond store.Cond, d *draft, others []ledger.Network, r *plugin.CreateNetworkRequest) error {
+	remove := func(id string, others []ledger.Network) ([]ledger.Network, error) {
+		return x.replace(ctx, id, others, false)
 	}
-	if err = withRemedy(err); err == nil {
-		err = x.setGateways(ctx, &rec, o, r)
-	}
+	err := x.draw(ctx, d, others, r, remove)
 	if err == nil {
-		err = option.CheckRoutes(o.Routes, rec.Pools)
+		d.rec.Devices, err = d.mode.Make(ctx, d.o, d.plan)
 	}
 	if err == nil {
-		err = x.hosts.Ensure(ctx, rec, o)
+		err = x.hosts.Ensure(ctx, d.rec, d.o)
 	}
 	if err == nil {
 		// Not written once the engine has given up: it would never delete a network that it does not know. A NIC that needs longer
@@ -166,12 +163,27 @@ func (x *networks) add(ctx context.Context, cond store.Cond, rec ledger.Network,
 		if err = ctx.Err(); err != nil {
 			return err
 		}
-		_, err = ledger.Commit(ctx, x.store, cond, ledger.Put(ledger.NetworkKey(rec.ID), rec))
+		_, err = ledger.Commit(ctx, x.store, cond, ledger.Put(ledger.NetworkKey(d.rec.ID), d.rec))
 	}
 	if err != nil { // what was created for it is not needed
-		return errors.Join(err, x.removeHostDevices(context.WithoutCancel(ctx)), x.removeVFs(context.WithoutCancel(ctx), rec.Devices))
+		return errors.Join(err, x.removeHostDevices(context.WithoutCancel(ctx)), x.removeVFs(context.WithoutCancel(ctx), d.rec.Devices))
 	}
 	return nil
+}
+
+// draw completes a draft, and refuses what cannot work. It changes nothing, but for remove, which removes a network in the way.
+func (x *networks) draw(ctx context.Context, d *draft, others []ledger.Network, r *plugin.CreateNetworkRequest,
+	remove func(id string, others []ledger.Network) ([]ledger.Network, error)) (err error) {
+	if d.rec.HostAddrs, err = hostAddrs(d.o, r); err != nil {
+		return err
+	}
+	if err = x.findDevices(ctx, d, others, r, remove); err != nil {
+		return withRemedy(err)
+	}
+	if err = x.setGateways(ctx, &d.rec, d.o, r); err != nil {
+		return err
+	}
+	return option.CheckRoutes(d.o.Routes, d.rec.Pools)
 }
 
 // confirm records that the engine knows a network.
@@ -184,29 +196,38 @@ func (x *networks) confirm(ctx context.Context, n *ledger.Rev[ledger.Network]) e
 	return err
 }
 
-// findDevices finds the devices of a new network and checks that they go together with the other networks. hosted finds the device that the
-// host's child is on, and checks the same of that. Of the other networks, suspect ones that are in the way and have no endpoints are removed.
-func (x *networks) findDevices(ctx context.Context, o *option.Network, others []ledger.Network,
-	hosted func(devices []ledger.Device, others []ledger.Network) error) ([]ledger.Device, error) {
-	m, err := x.modes.Of(o)
-	if err != nil {
-		return nil, err
+// findDevices finds the devices of a new network, and the one that the host's child is on, and checks that they go together with the other
+// networks. Of these, suspect ones that are in the way are removed if they can be.
+func (x *networks) findDevices(ctx context.Context, d *draft, others []ledger.Network, r *plugin.CreateNetworkRequest,
+	remove func(id string, others []ledger.Network) ([]ledger.Network, error)) (err error) {
+	if d.mode, err = x.modes.Of(d.o); err != nil {
+		return err
 	}
 	for {
-		devices, err := m.Check(ctx, o, others)
-		if err == nil {
-			err = hosted(devices, others)
-		}
+		err := x.checkDevices(ctx, d, others, r)
 		var met *mode.ConflictError
 		if !errors.As(err, &met) || !x.suspect(met.Network, others) {
-			return devices, err
+			return err
 		}
-		rest, busy := x.replace(ctx, met.Network, others, false)
+		rest, busy := remove(met.Network, others)
 		if busy != nil {
-			return devices, err
+			return err
 		}
 		others = rest
 	}
+}
+
+// checkDevices is one attempt of findDevices.
+func (x *networks) checkDevices(ctx context.Context, d *draft, others []ledger.Network, r *plugin.CreateNetworkRequest) (err error) {
+	if d.plan, err = d.mode.Check(ctx, d.o, others); err != nil {
+		return err
+	}
+	d.rec.Devices = d.plan.Devices
+	if d.rec.HostDevice, err = x.hosts.Plan(ctx, d.o, d.rec.Devices); err != nil {
+		return err
+	}
+	d.rec.Pools = poolsOf(r)
+	return checkHostAddrs(d.rec, others)
 }
 
 // removeHostDevices removes the devices that the plugin created in the host for networks, and that are not needed any more: the host's

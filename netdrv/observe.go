@@ -25,7 +25,7 @@ func (d *Driver) Ready() error {
 // Observe returns what the metrics show of networks and devices. It reads the ledger and the kernel, takes no lock that a call waits for, and
 // changes nothing. A device that cannot be read is left out.
 func (d *Driver) Observe(ctx context.Context) (*metrics.Observation, error) {
-	all, err := d.records(ctx)
+	all, err := d.endpoints.records(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -103,6 +103,7 @@ func TestNoEswitch(t *testing.T) {
 			m.kernel.AddPF(hwtest.PF{Name: "ens1f0", PCI: pfPCI, TotalVFs: 16, VFs: vfs, Behaviour: hwtest.MLX5NoEswitch(), Driver: "mlx5_core",
 				VFDriver: "mlx5_core"})
 			m.settled()
+			m.unplanned = true // which would wait, too
 			before, start := m.kernel.String(), time.Now()
 			wantError(t, m.create("n", "netdevice=ens1f0"), "ens1f0 (0000:01:00.0): driver mlx5_core reports nothing about any of its vfs, "+
 				"and can set nothing for them; a nic whose eswitch is managed elsewhere is like that, such as a bluefield in dpu mode; "+

@@ -58,11 +58,10 @@ func (x *networks) removeUnneeded(ctx context.Context) error {
 // replace removes the record of a network that is stale, as the user says or as it seems, and returns the others. It is an error if the
 // network has endpoints that the engine does not seem to have forgotten, or if the user has not said that the network is stale.
 func (x *networks) replace(ctx context.Context, id string, others []ledger.Network, said bool) ([]ledger.Network, error) {
-	i := slices.IndexFunc(others, func(n ledger.Network) bool { return strings.HasPrefix(n.ID, id) })
-	if i < 0 { // it was replaced already, or never created
+	rest, nid := leaveOut(others, id)
+	if nid == "" { // it was replaced already, or never created
 		return others, nil
 	}
-	nid := others[i].ID
 	if err := x.removeForgotten(ctx, nid, said); err != nil {
 		return nil, err
 	}
@@ -79,27 +78,45 @@ func (x *networks) replace(ctx context.Context, id string, others []ledger.Netwo
 	x.counters.Count("networks_replaced")
 	x.log.Warn("network was forgotten by the engine or by a crash", zap.String("network", ledger.ShortID(nid)), zap.String(admin.EventKey, admin.EventSweep))
 	x.nudge() // the VFs of its PFs may not be needed any more
-	return slices.Delete(others, i, i+1), nil
+	return rest, nil
 }
 
-// removeForgotten removes the endpoints of a network that is to be replaced, as the user has said. It is an error if one of them is not, as
-// far as can be seen, forgotten by the engine: its device may be in a container.
+// leaveOut returns networks without the one whose ID begins with id, and its ID; "" if there is none.
+func leaveOut(networks []ledger.Network, id string) (rest []ledger.Network, nid string) {
+	i := slices.IndexFunc(networks, func(n ledger.Network) bool { return strings.HasPrefix(n.ID, id) })
+	if i < 0 {
+		return networks, ""
+	}
+	return slices.Delete(slices.Clone(networks), i, i+1), networks[i].ID
+}
+
+// removeForgotten removes the endpoints of a network that is to be replaced.
 func (x *networks) removeForgotten(ctx context.Context, nid string, said bool) error {
-	endpoints, err := ledger.List[ledger.Endpoint](ctx, x.store, ledger.EndpointsOf(nid))
+	endpoints, err := x.forgotten(ctx, nid, said)
 	if err != nil {
 		return err
-	}
-	for _, e := range endpoints {
-		if !said || x.allocs.EndsBy(nid, e.Rec.ID).IsZero() {
-			return fmt.Errorf("option replace: network %s has %d endpoints, and endpoint %s may be in use; if its container has ended, "+
-				"restart the plugin, and try again when its device has been home for a moment", ledger.ShortID(nid), len(endpoints), ledger.ShortID(e.Rec.ID))
-		}
 	}
 	var errs []error
 	for _, e := range endpoints {
 		errs = append(errs, x.endpoints.delete(ctx, nid, e.Rec.ID, 0))
 	}
 	return errors.Join(errs...)
+}
+
+// forgotten returns the endpoints of a network that is to be replaced, as the user has said or not. It is an error if one of them is not, as
+// far as can be seen, forgotten by the engine: its device may be in a container.
+func (x *networks) forgotten(ctx context.Context, nid string, said bool) ([]ledger.Rev[ledger.Endpoint], error) {
+	endpoints, err := ledger.List[ledger.Endpoint](ctx, x.store, ledger.EndpointsOf(nid))
+	if err != nil {
+		return nil, err
+	}
+	for _, e := range endpoints {
+		if !said || x.allocs.EndsBy(nid, e.Rec.ID).IsZero() {
+			return nil, fmt.Errorf("option replace: network %s has %d endpoints, and endpoint %s may be in use; if its container has ended, "+
+				"restart the plugin, and try again when its device has been home for a moment", ledger.ShortID(nid), len(endpoints), ledger.ShortID(e.Rec.ID))
+		}
+	}
+	return endpoints, nil
 }
 
 // removeRecord removes a network's record, and the affinities of its containers.

@@ -20,11 +20,11 @@ type records struct {
 }
 
 // records reads the ledger.
-func (d *Driver) records(ctx context.Context) (all records, err error) {
-	if all.networks, err = ledger.List[ledger.Network](ctx, d.networks.store, ledger.NetworkPrefix); err != nil {
+func (x *endpoints) records(ctx context.Context) (all records, err error) {
+	if all.networks, err = ledger.List[ledger.Network](ctx, x.store, ledger.NetworkPrefix); err != nil {
 		return all, err
 	}
-	endpoints, err := ledger.List[ledger.Endpoint](ctx, d.endpoints.store, ledger.EndpointPrefix)
+	endpoints, err := ledger.List[ledger.Endpoint](ctx, x.store, ledger.EndpointPrefix)
 	if err != nil {
 		return all, err
 	}
@@ -32,13 +32,13 @@ func (d *Driver) records(ctx context.Context) (all records, err error) {
 	for _, e := range endpoints {
 		all.endpoints[e.Rec.ID] = e.Rec
 	}
-	all.devices, err = d.endpoints.allocs.List(ctx)
+	all.devices, err = x.allocs.List(ctx)
 	return all, err
 }
 
 // Status returns the networks and the devices that are not free, for operators.
 func (d *Driver) Status(ctx context.Context) (*admin.Status, error) {
-	all, err := d.records(ctx)
+	all, err := d.endpoints.records(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -239,9 +239,6 @@ func (m *Memory) usable(ctx context.Context) error {
 	case <-m.closed:
 		return fmt.Errorf("%w: %w", ErrUnavailable, ErrClosed)
 	default:
+		return usable(ctx)
 	}
-	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return nil
 }

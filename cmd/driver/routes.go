@@ -58,6 +58,7 @@ func routes(d *drivers) []route {
 		{admin.PoolsCall, handleBare(func(ctx context.Context, _ *struct{}) (*admin.Pools, error) { return ipam.Pools(ctx) }), quiet},
 		{admin.LeasesCall, handle(ipam.Leases), quiet},
 		{admin.DeviceCall, handle(net.Operate), 0},
+		{admin.PlanCall, handle(d.plan), quiet},
 		{admin.EventsCall, handle(func(ctx context.Context, r *admin.EventsRequest) (*admin.Events, error) {
 			return d.events.Events(ctx, r)
 		}),

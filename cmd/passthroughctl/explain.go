@@ -209,15 +209,12 @@ func (v *view) leaseOf(cmd *cobra.Command, pools []admin.Pool, r whoRow, address
 
 // print prints the explanation for people.
 func (e explanation) print(w io.Writer) error {
-	for _, f := range e.Facts {
-		if _, err := fmt.Fprintf(w, "%-10s %s\n", f.Subject, f.Text); err != nil {
-			return err
-		}
-	}
+	facts := slices.Clone(e.Facts)
 	for _, p := range e.Problems {
-		if _, err := fmt.Fprintf(w, "%-10s %s\n", "problem", p); err != nil {
-			return err
-		}
+		facts = append(facts, fact{"problem", p})
+	}
+	if err := printFacts(w, facts); err != nil {
+		return err
 	}
 	_, err := fmt.Fprintln(w)
 	return err

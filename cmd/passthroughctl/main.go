@@ -52,7 +52,7 @@ func newCommand() *cobra.Command {
 	flags.StringVar(&c.engineSocket, "engine", "/var/run/docker.sock", "socket of the Docker Engine")
 	flags.StringVarP(&c.format, "format", "f", "table", "table, json, or a Go template for each line, such as '{{.MAC}}'")
 	root.AddCommand(c.statusCommand(), c.nicsCommand(), c.vfsCommand(), c.poolsCommand(), c.leasesCommand(), c.whoCommand(),
-		c.explainCommand(), c.doctorCommand(), c.quarantineCommand(), c.retryCommand(), c.freeCommand(),
+		c.explainCommand(), c.planCommand(), c.doctorCommand(), c.quarantineCommand(), c.retryCommand(), c.freeCommand(),
 		c.eventsCommand(), c.settingsCommand(), c.supportCommand(),
 		c.nodesCommand(), c.forgetCommand(), c.logLevelCommand(), c.versionCommand(), manCommand(root))
 	return root

@@ -3,9 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
-	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -17,27 +15,19 @@ import (
 
 // TestForgetAsks: a node is forgotten by its name or ID, and only after a question that says when it was last seen.
 func TestForgetAsks(t *testing.T) {
-	socket := filepath.Join(t.TempDir(), "p.sock")
-	l, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
 	nodes := admin.Nodes{Nodes: []admin.Node{{ID: "a1", Name: "host1", Pools: 2, Seen: time.Now().Add(-3 * time.Hour)}, {ID: "a2", Name: "twin"},
 		{ID: "a3", Name: "twin", Lost: true}}, Servers: []admin.Server{{Endpoint: "n1:2379", Version: "3.6.0", Size: 3 << 20}}}
 	requests := make(chan string, 8)
-	go func() {
-		_ = http.Serve(l, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { // until the test closes l
-			if r.URL.Path == "/"+admin.NodesCall {
-				_ = json.NewEncoder(w).Encode(nodes)
-				return
-			}
-			var request admin.ForgetRequest
-			_ = json.NewDecoder(r.Body).Decode(&request)
-			requests <- request.Node
-			_ = json.NewEncoder(w).Encode(admin.ForgetAnswer{Pools: 2})
-		}))
-	}()
-	t.Cleanup(func() { _ = l.Close() })
+	socket := serve(t, "p.sock", func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/"+admin.NodesCall {
+			_ = json.NewEncoder(w).Encode(nodes)
+			return
+		}
+		var request admin.ForgetRequest
+		_ = json.NewDecoder(r.Body).Decode(&request)
+		requests <- request.Node
+		_ = json.NewEncoder(w).Encode(admin.ForgetAnswer{Pools: 2})
+	})
 	run := func(answer string, args ...string) string {
 		var out bytes.Buffer
 		cmd := newCommand()

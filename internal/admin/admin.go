@@ -1,5 +1,5 @@
 // Package admin has what the plugin tells an operator: the calls beside those of the engine, their answers, and their client. But for
-// DeviceCall they read the ledger and change nothing in it. What a NIC has is not among the answers: an operator's tool reads it from the kernel as the plugin does.
+// DeviceCall, ForgetCall and LogLevelCall they change nothing. What a NIC has is not among the answers: an operator's tool reads it from the kernel as the plugin does.
 package admin
 
 import "time"
@@ -37,6 +37,39 @@ type DeviceRequest struct {
 // DeviceAnswer says what was done.
 type DeviceAnswer struct {
 	Text string `json:"text"`
+}
+
+// PlanCall takes [PlanRequest], answers [Plan]: what docker network create would do. Nothing is changed.
+const PlanCall = "Passthrough.Plan"
+
+// PlanRequest is what a user says to docker network create.
+type PlanRequest struct {
+	Options     map[string]string `json:"options"`                // of -o
+	OwnIPAM     bool              `json:"own_ipam"`               // --ipam-driver is the plugin, too
+	IPAMOptions map[string]string `json:"ipam_options,omitempty"` // of --ipam-opt
+	Subnets     []PlanSubnet      `json:"subnets,omitempty"`
+	IPv4        bool              `json:"ipv4"`
+	IPv6        bool              `json:"ipv6"`
+	Internal    bool              `json:"internal,omitempty"`
+}
+
+// PlanSubnet is a subnet of a network that is planned, with what belongs to it. Only Subnet is never "".
+type PlanSubnet struct {
+	Subnet  string            `json:"subnet"`
+	Range   string            `json:"range,omitempty"`
+	Gateway string            `json:"gateway,omitempty"`
+	Aux     map[string]string `json:"aux,omitempty"` // addresses by name
+}
+
+// Plan is what docker network create would do.
+type Plan struct {
+	Mode     string   `json:"mode,omitempty"`
+	Devices  []string `json:"devices"`           // names of its PFs, or of its one device
+	Pools    []Pool   `json:"pools"`             // that the network would get, if OwnIPAM
+	Gateways []string `json:"gateways"`          // that containers would get
+	Steps    []string `json:"steps"`             // what is done to the host, a sentence each
+	Untried  []string `json:"untried"`           // what is found out only when the network is created
+	Refused  string   `json:"refused,omitempty"` // the error that docker network create would end with
 }
 
 // NodesCall answers [Nodes], and ForgetCall takes [ForgetRequest] and answers [ForgetAnswer], if nodes share an etcd.

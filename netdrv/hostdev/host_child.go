@@ -63,7 +63,7 @@ func (x *HostChildren) Ensure(ctx context.Context, n ledger.Network, o *option.N
 		spec.MTU = *o.MTU
 	}
 	if n.HostDevice != nil {
-		if _, err := x.Parent(ctx, o, n.Devices); err != nil {
+		if _, err := x.parent(ctx, o, n.Devices, x.VLANs.Ensure); err != nil {
 			return err
 		}
 	}
@@ -79,9 +79,15 @@ func (x *HostChildren) Ensure(ctx context.Context, n ledger.Network, o *option.N
 	return err
 }
 
-// Parent returns the device that the host's child of a network is on, if that is not the first of its devices: the VLAN device of its PF.
-// It is created if there is none.
-func (x *HostChildren) Parent(ctx context.Context, o *option.Network, devices []ledger.Device) (*ledger.Device, error) {
+// Plan returns the device that the host's child of a network is on, if that is not the first of its devices: the VLAN device of its PF, which
+// Ensure creates if there is none.
+func (x *HostChildren) Plan(ctx context.Context, o *option.Network, devices []ledger.Device) (*ledger.Device, error) {
+	return x.parent(ctx, o, devices, x.VLANs.Plan)
+}
+
+// parent returns the device that the host's child is on, as Plan does; vlan finds or creates a VLAN device.
+func (x *HostChildren) parent(ctx context.Context, o *option.Network, devices []ledger.Device,
+	vlan func(ctx context.Context, parent hw.Netdev, vlan int) (hw.Netdev, error)) (*ledger.Device, error) {
 	if !o.HostAccess || !o.UsesVFs() || o.VLAN == nil || *o.VLAN == 0 {
 		return nil, nil
 	}
@@ -89,7 +95,7 @@ func (x *HostChildren) Parent(ctx context.Context, o *option.Network, devices []
 	if err != nil {
 		return nil, err
 	}
-	n, err := x.VLANs.Ensure(ctx, pf, *o.VLAN)
+	n, err := vlan(ctx, pf, *o.VLAN)
 	if err != nil {
 		return nil, fmt.Errorf("option host_access: %w", err)
 	}
@@ -122,7 +128,7 @@ func (x *HostChildren) ensureLocked(ctx context.Context, want hostRecord) error 
 		}
 		fallthrough
 	case !there:
-		if err := x.checkAddrs(want.Child.Addrs, n.Name); err != nil {
+		if err := x.CheckAddrs(want.Child.Addrs, n.Name); err != nil {
 			return err
 		}
 	}
@@ -147,8 +153,8 @@ func (x *HostChildren) ensureLocked(ctx context.Context, want hostRecord) error 
 	return err
 }
 
-// checkAddrs refuses an address that the host has already, on another device than own: it would have it twice.
-func (x *HostChildren) checkAddrs(addrs []netip.Addr, own string) error {
+// CheckAddrs refuses an address that the host has already, on another device than own: it would have it twice.
+func (x *HostChildren) CheckAddrs(addrs []netip.Addr, own string) error {
 	for _, a := range addrs {
 		name, err := x.Host.DeviceWith(a)
 		if err != nil {

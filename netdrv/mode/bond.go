@@ -28,8 +28,13 @@ type bond struct {
 }
 
 // Check is that of sriov.
-func (m bond) Check(ctx context.Context, o *option.Network, others []ledger.Network) ([]ledger.Device, error) {
+func (m bond) Check(ctx context.Context, o *option.Network, others []ledger.Network) (*Plan, error) {
 	return m.vfs.Check(ctx, o, others)
+}
+
+// Make is that of sriov.
+func (m bond) Make(ctx context.Context, o *option.Network, p *Plan) ([]ledger.Device, error) {
+	return m.vfs.Make(ctx, o, p)
 }
 
 // Competes: containers take VFs from each other.

@@ -23,9 +23,9 @@ type child struct {
 	vlans       *hostdev.VLANs
 }
 
-// Check finds the device and refuses one that cannot have such children beside what it is used for. A VLAN device is created last, if there
-// is none; of the devices that Check returns, the first is the one that has the children.
-func (m child) Check(ctx context.Context, o *option.Network, others []ledger.Network) ([]ledger.Device, error) {
+// Check finds the device and refuses one that cannot have such children beside what it is used for. Of the plan's devices, the first is the one
+// that has the children: a VLAN device that is not there yet has the identity that it will have.
+func (m child) Check(ctx context.Context, o *option.Network, others []ledger.Network) (*Plan, error) {
 	p, err := m.resolve(o)
 	if err != nil {
 		return nil, err
@@ -45,13 +45,31 @@ func (m child) Check(ctx context.Context, o *option.Network, others []ledger.Net
 	if err := m.checkOthers(ctx, o, p, n, others); err != nil {
 		return nil, err
 	}
-	if p.vlan == 0 {
-		return []ledger.Device{{ID: n.ID, Name: n.Name}}, nil
+	plan := &Plan{parent: p, Devices: []ledger.Device{{ID: n.ID, Name: n.Name}}}
+	if p.vlan > 0 {
+		plan.Devices = append(plan.Devices, ledger.Device{ID: p.ID, Name: p.Name})
 	}
-	if n, err = m.vlans.Ensure(ctx, p.Netdev, p.vlan); err != nil {
-		return nil, fmt.Errorf("option %s: %w", p.option, err)
+	if n.Index == 0 {
+		plan.step("%s is created, the device of vlan %d on %s, and removed with its last network", n.Name, p.vlan, p.Name)
+		plan.Untried = []string{"whether the kernel can create " + n.Name}
 	}
-	return []ledger.Device{{ID: n.ID, Name: n.Name}, {ID: p.ID, Name: p.Name}}, nil
+	plan.step("%s stays in the host; each container gets a device of kind %s on it", n.Name, o.Mode)
+	if !p.Up {
+		plan.step("%s is down, and is brought up when it is needed", p.Name)
+	}
+	return plan, nil
+}
+
+// Make creates a VLAN device that is not there yet.
+func (m child) Make(ctx context.Context, _ *option.Network, p *Plan) ([]ledger.Device, error) {
+	if p.parent.vlan == 0 {
+		return p.Devices, nil
+	}
+	n, err := m.vlans.Ensure(ctx, p.parent.Netdev, p.parent.vlan)
+	if err != nil {
+		return nil, fmt.Errorf("option %s: %w", p.parent.option, err)
+	}
+	return []ledger.Device{{ID: n.ID, Name: n.Name}, p.Devices[1]}, nil
 }
 
 // checkOthers refuses a network that does not go together with others, or with a container that has the device whole. n is the device that

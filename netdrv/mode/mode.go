@@ -19,10 +19,11 @@ import (
 
 // A Mode turns the options of a network into a device and back. Each method may be called again with the same arguments.
 type Mode interface {
-	// Check finds the network's devices and refuses what cannot work, at network create, where the user sees it. others are the
-	// other networks; what they have in the way is a [*ConflictError]. Check returns the devices also if it fails after it has
-	// created VFs on them.
-	Check(ctx context.Context, o *option.Network, others []ledger.Network) ([]ledger.Device, error)
+	// Check finds the network's devices and refuses what cannot work, at network create, where the user sees it. It changes nothing.
+	// others are the other networks; what they have in the way is a [*ConflictError].
+	Check(ctx context.Context, o *option.Network, others []ledger.Network) (*Plan, error)
+	// Make does to the host what a plan of Check says, and refuses what shows only then. It returns the network's devices.
+	Make(ctx context.Context, o *option.Network, p *Plan) ([]ledger.Device, error)
 	// Competes reports whether the choice of a device depends on what other endpoints have. If so, the caller holds the locks of the
 	// network's devices exclusively during Claim, otherwise shared.
 	Competes(r *Request) bool
@@ -34,6 +35,24 @@ type Mode interface {
 	// Release restores the device from its snapshot and verifies that. It knows only what the ledger has. The error matches hw.ErrAway
 	// while the device is not in the host.
 	Release(ctx context.Context, a *alloc.Allocation) error
+}
+
+// A Plan is what a network needs of the host, and what it does to it, as [Mode.Check] found it.
+type Plan struct {
+	Devices []ledger.Device
+	Steps   []string // what the network does to the host, for people
+	Untried []string // what only [Mode.Make] finds out, for people
+
+	pfs    []hw.PF   // of the mode sriov
+	bare   []hw.PF   // those of them that have no VFs
+	parent parent    // of children
+	whole  hw.Netdev // that is handed over
+	use    hostUse   // of that
+}
+
+// step adds a step.
+func (p *Plan) step(format string, args ...any) {
+	p.Steps = append(p.Steps, fmt.Sprintf(format, args...))
 }
 
 // Save writes an allocation whose snapshot was completed, before its device is changed further.

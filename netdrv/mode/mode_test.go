@@ -63,7 +63,10 @@ func (f *fixture) check(id string, others []ledger.Network, options ...string) (
 		f.t.Fatal(err)
 	}
 	n := ledger.Network{Version: ledger.Version, ID: id, Options: raw}
-	n.Devices, err = m.Check(f.t.Context(), o, others)
+	p, err := m.Check(f.t.Context(), o, others)
+	if err == nil {
+		n.Devices, err = m.Make(f.t.Context(), o, p)
+	}
 	return m, &mode.Request{Network: n, Options: o, Endpoint: "endpoint"}, err
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"go.uber.org/zap"
@@ -25,7 +26,7 @@ type passthrough struct {
 }
 
 // Check finds the device and refuses one that must not be handed over.
-func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledger.Network) ([]ledger.Device, error) {
+func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledger.Network) (*Plan, error) {
 	n, err := m.finder.Netdev(o.Netdevice)
 	if err != nil {
 		return nil, err
@@ -50,7 +51,8 @@ func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledg
 			return nil, fmt.Errorf("option netdevice: %s", a.Holder())
 		}
 	}
-	if err := errors.Join(m.checkVFsUnheld(n, held), m.refuseUsed(o, n, zap.WarnLevel)); err != nil {
+	used, err := m.refuseUsed(o, n)
+	if err := errors.Join(m.checkVFsUnheld(n, held), err); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
 	if err := checkTunable(o, n); err != nil {
@@ -65,7 +67,29 @@ func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledg
 	if err := m.host.CheckTuning(n, o.TuningSpec()); err != nil {
 		return nil, err
 	}
-	return []ledger.Device{{ID: n.ID, Name: n.Name}}, m.warnOfLosses(n)
+	p := &Plan{whole: n, use: used, Devices: []ledger.Device{{ID: n.ID, Name: n.Name}}}
+	p.step("%s is handed over whole, to one container at a time", n.Name)
+	if len(used.addrs)+len(used.uses) > 0 {
+		p.step("while a container has %s, the host is without this: %s", n.Name, strings.Join(slices.Concat(used.uses, used.addrs), ", "))
+	}
+	if n.Kind != hw.Bond { // which stays at home
+		p.Untried = []string{"what of the settings of " + n.Name + " will be lost with the first container, such as sysctls that the plugin may not " +
+			"write: they are written to find out; the log names them"}
+	}
+	return p, nil
+}
+
+// Make logs what the host will be without, and what the device will not have any more when it comes home. A bond stays at home.
+func (m passthrough) Make(_ context.Context, _ *option.Network, p *Plan) ([]ledger.Device, error) {
+	m.logUse(p.whole, p.use, zap.WarnLevel)
+	if p.whole.Kind == hw.Bond {
+		return p.Devices, nil
+	}
+	lost, err := m.host.NotRestored(p.whole)
+	if len(lost) > 0 {
+		m.log.Warn("device has settings that will be lost with the first container", zap.String("device", p.whole.Name), zap.Strings("lost", lost))
+	}
+	return p.Devices, err
 }
 
 // checkTunable refuses options about queues, rings, offloads and interrupts for a bond.
@@ -74,18 +98,6 @@ func checkTunable(o *option.Network, n hw.Netdev) error {
 		return fmt.Errorf("%s is a bond, of which queues, rings, offloads and interrupts are its ports'; set them there", n.Name)
 	}
 	return nil
-}
-
-// warnOfLosses logs what a device will not have any more when it comes home. A bond stays at home.
-func (m passthrough) warnOfLosses(n hw.Netdev) error {
-	if n.Kind == hw.Bond {
-		return nil
-	}
-	lost, err := m.host.NotRestored(n)
-	if len(lost) > 0 {
-		m.log.Warn("device has settings that will be lost with the first container", zap.String("device", n.Name), zap.Strings("lost", lost))
-	}
-	return err
 }
 
 // checkMovable refuses a device that can be in no container, neither itself nor, as a bond, by its proxy.
@@ -109,22 +121,28 @@ var remedies = map[string]string{
 	"bond":        "; hand over one of its ports",
 }
 
+// hostUse is what the host is without while a container has a device.
+type hostUse struct{ uses, addrs []string }
+
 // refuseUsed refuses a device that the host uses, unless the user gave the option force. Addresses alone are no reason: they come back
-// with the device. That the host is without them meanwhile is logged.
-func (m passthrough) refuseUsed(o *option.Network, n hw.Netdev, level zapcore.Level) error {
-	uses, err := m.host.HostUse(n)
-	if err != nil {
-		return err
+// with the device. That the host is without them meanwhile is for the log.
+func (m passthrough) refuseUsed(o *option.Network, n hw.Netdev) (used hostUse, err error) {
+	if used.uses, err = m.host.HostUse(n); err != nil {
+		return used, err
 	}
-	if len(uses) > 0 && !o.Force {
-		return fmt.Errorf("%s %s; the host would lose that; if that is meant, say force=yes", n.Name, strings.Join(uses, " and "))
+	if len(used.uses) > 0 && !o.Force {
+		return used, fmt.Errorf("%s %s; the host would lose that; if that is meant, say force=yes", n.Name, strings.Join(used.uses, " and "))
 	}
-	addrs, err := m.host.Addresses(n)
-	if err == nil && len(addrs)+len(uses) > 0 {
+	used.addrs, err = m.host.Addresses(n)
+	return used, err
+}
+
+// logUse logs what the host is without while a container has a device.
+func (m passthrough) logUse(n hw.Netdev, used hostUse, level zapcore.Level) {
+	if len(used.addrs)+len(used.uses) > 0 {
 		m.log.Log(level, "the host uses the device, and is without this while a container has it", zap.String("device", n.Name),
-			zap.Strings("uses", uses), zap.Strings("addresses", addrs))
+			zap.Strings("uses", used.uses), zap.Strings("addresses", used.addrs))
 	}
-	return err
 }
 
 // checkVFsUnheld refuses a PF with a VF that an endpoint holds.
@@ -167,11 +185,11 @@ func (m passthrough) Claim(ctx context.Context, r *Request) (*alloc.Allocation, 
 	if err != nil {
 		return nil, fmt.Errorf("network %s: netdev %s: %w", ledger.ShortID(r.Network.ID), r.Network.Devices[0].Name, err)
 	}
-	err = errors.Join(checkTunable(r.Options, dev), m.host.CheckUnique(dev), m.checkVFsUnheld(dev, held),
-		m.refuseUsed(r.Options, dev, zap.InfoLevel))
-	if err != nil {
+	used, err := m.refuseUsed(r.Options, dev)
+	if err := errors.Join(checkTunable(r.Options, dev), m.host.CheckUnique(dev), m.checkVFsUnheld(dev, held), err); err != nil {
 		return nil, err
 	}
+	m.logUse(dev, used, zap.InfoLevel)
 	mac := r.Options.MAC
 	if mac != "" && dev.Type != "ether" {
 		return nil, fmt.Errorf("mac address %s: %s is an %s device, whose address cannot be chosen", mac, dev.Name, dev.Type)

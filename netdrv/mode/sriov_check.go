@@ -12,8 +12,8 @@ import (
 	"github.com/mellanox/passthrough/netdrv/option"
 )
 
-// Check finds the PFs, refuses a VLAN or a device that another network has, and creates the VFs of PFs that have none.
-func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Network) (devices []ledger.Device, _ error) {
+// Check finds the PFs, and refuses a VLAN or a device that another network has, and what is known of PFs and their drivers.
+func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Network) (*Plan, error) {
 	pfs, err := m.finder.PFs(o.Netdevice)
 	if err != nil {
 		return nil, err
@@ -24,8 +24,9 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 	if err := checkHostAccess(o, pfs); err != nil {
 		return nil, err
 	}
+	p := &Plan{pfs: pfs}
 	for _, pf := range pfs {
-		devices = append(devices, ledger.Device{ID: pf.ID, Name: pf.Name})
+		p.Devices = append(p.Devices, ledger.Device{ID: pf.ID, Name: pf.Name})
 		if err := notWhole(pf, others); err != nil {
 			return nil, err
 		}
@@ -36,16 +37,79 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 			return nil, err
 		}
 	}
-	if err := m.checkVLAN(ctx, o, devices, others); err != nil {
+	if err := m.checkVLAN(ctx, o, p.Devices, others); err != nil {
 		return nil, err
 	}
 	if err := checkNUMA(o, pfs); err != nil {
 		return nil, err
 	}
-	if err := m.pool.EnsureAll(ctx, pfs, o.NumVFs); err != nil {
-		return devices, err
+	return p, m.planVFs(ctx, o, p)
+}
+
+// planVFs adds to a plan what is done to the PFs, and refuses what their drivers are known not to do.
+func (m sriov) planVFs(ctx context.Context, o *option.Network, p *Plan) error {
+	for _, pf := range p.pfs {
+		n, err := m.pool.Plan(ctx, pf, o.NumVFs)
+		if err != nil {
+			return err
+		}
+		if !pf.Up && n > 0 {
+			p.step("%s is down, and is brought up", pf)
+		} else if !pf.Up {
+			p.step("%s is down, and is brought up for the first container", pf)
+		}
+		if n > 0 {
+			p.bare = append(p.bare, pf)
+			p.step("%d vfs are created on %s, and removed with its last network", n, pf)
+		} else {
+			p.step("containers get the %d vfs that %s has", pf.NumVFs, pf)
+		}
+		if o.VLAN != nil && *o.VLAN > 0 {
+			p.step("vlan %d of %s belongs to this network", *o.VLAN, pf)
+		}
 	}
-	return devices, m.checkAttributes(ctx, o, pfs)
+	for _, pf := range p.pfs {
+		if slices.ContainsFunc(p.bare, func(bare hw.PF) bool { return bare.ID == pf.ID }) {
+			continue
+		}
+		if err := m.checkReported(ctx, o, pf); err != nil {
+			return err
+		}
+	}
+	p.Untried = m.untried(o, p)
+	return nil
+}
+
+// untried says what only Make finds out.
+func (m sriov) untried(o *option.Network, p *Plan) (all []string) {
+	drivers := map[string]bool{}
+	for _, pf := range p.pfs {
+		var names []string
+		for attr := range requiredOnly(o.VFSpec(pf, hw.VFState{}, ""), pf).Policies {
+			names = append(names, optionOf(o, attr))
+		}
+		if slices.Sort(names); len(names) > 0 && !drivers[pf.Driver] {
+			all = append(all, fmt.Sprintf("whether driver %s can set %s; it is tried on a free vf of %s", pf.Driver, strings.Join(names, ", "), pf))
+		}
+		drivers[pf.Driver] = true
+	}
+	for _, pf := range p.bare {
+		all = append(all, fmt.Sprintf("whether the vfs of %s can be created, and what they can have", pf))
+	}
+	return all
+}
+
+// Make creates the VFs of PFs that have none, and tries on one what the network wants of VFs.
+func (m sriov) Make(ctx context.Context, o *option.Network, p *Plan) ([]ledger.Device, error) {
+	if err := m.pool.EnsureAll(ctx, p.pfs, o.NumVFs); err != nil {
+		return p.Devices, err
+	}
+	for _, pf := range p.bare {
+		if err := m.checkReported(ctx, o, pf); err != nil {
+			return p.Devices, err
+		}
+	}
+	return p.Devices, m.tryAll(ctx, o, p.pfs)
 }
 
 // checkHostAccess refuses PFs of which the host can have no child to reach the VFs.

@@ -12,20 +12,20 @@ import (
 	"github.com/mellanox/passthrough/netdrv/vfpool"
 )
 
-// checkAttributes refuses options for VFs that their PFs' drivers do not support: those that are known not to, and those that refuse when
-// it is tried. What the driver supports cannot be asked for, and can be found out only once there are VFs.
-func (m sriov) checkAttributes(ctx context.Context, o *option.Network, pfs []hw.PF) error {
-	for _, pf := range pfs {
-		if err := m.host.CheckVFsReported(ctx, pf); err != nil {
-			return err
-		}
-		if err := m.host.CheckVFSupport(pf, o.VFSpec(pf, hw.VFState{}, "")); err != nil {
-			return err
-		}
-		if err := m.checkMTU(o, pf); err != nil {
-			return err
-		}
+// checkReported refuses options for VFs that the driver of a PF with VFs is known not to support, and an MTU that they cannot have.
+func (m sriov) checkReported(ctx context.Context, o *option.Network, pf hw.PF) error {
+	if err := m.host.CheckVFsReported(ctx, pf); err != nil {
+		return err
 	}
+	if err := m.host.CheckVFSupport(pf, o.VFSpec(pf, hw.VFState{}, "")); err != nil {
+		return err
+	}
+	return m.checkMTU(o, pf)
+}
+
+// tryAll refuses options for VFs that a driver refuses when it is tried, on one of its PFs. What the driver supports cannot be asked for, and
+// can be found out only once there are VFs.
+func (m sriov) tryAll(ctx context.Context, o *option.Network, pfs []hw.PF) error {
 	tried := map[string]bool{} // by driver
 	for _, pf := range pfs {
 		if tried[pf.Driver] {

@@ -43,14 +43,14 @@ func (v vlanOwners) reserver(vlan int, pf ledger.Device) *ledger.Network {
 	return nil
 }
 
-// holder returns the allocation of a VF of a PF that another network has in a VLAN; nil if there is none.
-func (v vlanOwners) holder(vlan int, pf ledger.Device) *alloc.Allocation {
+// holder returns the allocation of the first VF of a PF that another network has in a VLAN; nil if there is none.
+func (v vlanOwners) holder(vlan int, pf ledger.Device) (first *alloc.Allocation) {
 	for _, a := range v.held {
-		if a.PF == pf.ID.PCI() && a.Network != v.network && a.VFSpec.VLAN.ID == vlan {
-			return a
+		if a.PF == pf.ID.PCI() && a.Network != v.network && a.VFSpec.VLAN.ID == vlan && (first == nil || a.VF < first.VF) {
+			first = a
 		}
 	}
-	return nil
+	return first
 }
 
 // check refuses a VLAN that another network has on a PF. A VF that is on its way back from a container may still be in it: that is a
@@ -102,9 +102,9 @@ func (m sriov) checkVLAN(ctx context.Context, o *option.Network, pfs []ledger.De
 		return err
 	}
 	// What is on its way back from a removed network does not count, so that a network can be removed and created again. If it is
-	// not back when a container is started, that waits.
+	// not back when a container is started, that waits. Of a network that is going to be removed nothing counts.
 	for id, a := range held {
-		if a.Ending() {
+		if a.Ending() || !slices.ContainsFunc(others, func(n ledger.Network) bool { return n.ID == a.Network }) {
 			delete(held, id)
 		}
 	}

@@ -57,26 +57,55 @@ func (p *Pool) ensure(ctx context.Context, pf hw.PF, want int) error {
 	return p.Raised(ctx, pf.ID)
 }
 
+// Plan returns how many VFs EnsureAll would create on a PF, and refuses what that would refuse before it changes anything.
+func (p *Pool) Plan(ctx context.Context, pf hw.PF, want int) (int, error) {
+	if users, err := p.users(ctx, pf.PCI()); err != nil {
+		return 0, err
+	} else if len(users) > 0 && pf.NumVFs == 0 {
+		if _, _, err := p.seenUp(ctx, pf.Netdev); err != nil {
+			return 0, err
+		}
+	}
+	n, _, err := p.missing(ctx, pf, want)
+	return n, err
+}
+
 // ensureLocked ensures that a PF has VFs: if it has none, want of them, or all for 0, are recorded and created. The caller holds the
 // PF's lock.
 func (p *Pool) ensureLocked(ctx context.Context, pf hw.PF, want int) error {
+	n, r, err := p.missing(ctx, pf, want)
+	recorded := r.KV.Key != ""
+	switch {
+	case err != nil:
+		return err
+	case recorded && p.ownedByAdmin(pf, r.Rec):
+		_, err = ledger.Commit(ctx, p.Store, store.Unchanged(r.KV), ledger.Del(r.KV.Key))
+	case recorded && n > 0:
+		return p.create(ctx, pf, r)
+	}
+	if err != nil || n == 0 {
+		return err
+	}
+	return p.createNew(ctx, pf, n)
+}
+
+// missing returns how many VFs are to be created on a PF that is to have want of them, 0 for as many as it can have; none if it has them. It
+// also returns the PF's record, if there is one. A number that the PF cannot get is an error.
+func (p *Pool) missing(ctx context.Context, pf hw.PF, want int) (n int, _ ledger.Rev[pfRecord], _ error) {
 	r, err := ledger.Get[pfRecord](ctx, p.Store, pfKey(pf.PCI()))
 	switch {
 	case errors.Is(err, store.ErrNotFound):
-		return p.createNew(ctx, pf, want)
+		r = ledger.Rev[pfRecord]{}
+		n, err = newCount(pf, want)
 	case err != nil:
-		return err
 	case p.ownedByAdmin(pf, r.Rec):
-		if _, err := ledger.Commit(ctx, p.Store, store.Unchanged(r.KV), ledger.Del(r.KV.Key)); err != nil {
-			return err
-		}
-		return p.createNew(ctx, pf, want)
+		n, err = newCount(pf, want)
 	case want > 0 && want != r.Rec.NumVFs:
-		return p.countDiffers(ctx, pf, want, r.Rec.NumVFs)
-	case r.Rec.Done && pf.NumVFs > 0:
-		return nil
+		err = p.countDiffers(ctx, pf, want, r.Rec.NumVFs)
+	case !r.Rec.Done || pf.NumVFs == 0:
+		n = r.Rec.NumVFs
 	}
-	return p.create(ctx, pf, r)
+	return n, r, err
 }
 
 // countDiffers returns the error about a number of VFs that is not the one that the plugin created, with the networks that it did so for.
@@ -99,24 +128,29 @@ func (p *Pool) ownedByAdmin(pf hw.PF, r pfRecord) bool {
 	return pf.NumVFs > 0 && (r.Boot != p.Host.Boot() || r.NumVFs != pf.NumVFs)
 }
 
-// createNew creates VFs on a PF that has no record, unless it has VFs already.
-func (p *Pool) createNew(ctx context.Context, pf hw.PF, want int) error {
+// newCount returns how many VFs are to be created on a PF without a record: none if it has VFs already.
+func newCount(pf hw.PF, want int) (int, error) {
 	switch {
 	case pf.NumVFs > 0 && want > 0 && want != pf.NumVFs:
-		return fmt.Errorf("option numvfs: %d is not possible: %s has %d vfs that the plugin did not make and does not "+
+		return 0, fmt.Errorf("option numvfs: %d is not possible: %s has %d vfs that the plugin did not make and does not "+
 			"remove; leave the option out, or change their number on the host", want, pf, pf.NumVFs)
 	case pf.NumVFs > 0:
-		return nil
+		return 0, nil
 	case want > pf.TotalVFs:
-		return fmt.Errorf("option numvfs: %d is not possible: %s can have %d vfs", want, pf, pf.TotalVFs)
+		return 0, fmt.Errorf("option numvfs: %d is not possible: %s can have %d vfs", want, pf, pf.TotalVFs)
 	case want == 0:
-		want = pf.TotalVFs
+		return pf.TotalVFs, nil
 	}
+	return want, nil
+}
+
+// createNew creates n VFs on a PF that has no record and no VFs.
+func (p *Pool) createNew(ctx context.Context, pf hw.PF, n int) error {
 	before, err := p.Host.SnapshotPF(pf)
 	if err != nil {
 		return err
 	}
-	rec := pfRecord{Version: ledger.Version, PCI: pf.PCI(), NumVFs: want, Before: before}
+	rec := pfRecord{Version: ledger.Version, PCI: pf.PCI(), NumVFs: n, Before: before}
 	r, err := p.put(ctx, store.Absent(pfKey(pf.PCI())), rec)
 	if err != nil {
 		return err

@@ -32,20 +32,27 @@ func upKey(id hw.ID) string { return upPrefix + string(id) }
 // CheckUp records that a device is up. A device that is down and was up before is a [*BusyError], as it may be up again in a moment: what an
 // administrator has set down is not brought up silently. A device that is down and was not up yet may be brought up.
 func (p *Pool) CheckUp(ctx context.Context, n hw.Netdev) error {
-	r, err := ledger.Get[upRecord](ctx, p.Store, upKey(n.ID))
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
+	now, known, err := p.seenUp(ctx, n)
+	if err != nil || known || !n.Up {
 		return err
-	}
-	now := upRecord{Extra: r.Rec.Extra, Version: ledger.Version, Device: n.ID, Boot: p.Host.Boot(), Index: n.Index}
-	switch known := err == nil && r.Rec == now; {
-	case !n.Up && known:
-		return &BusyError{Soon: true, Text: fmt.Sprintf("%s was set down on the host while networks use it; when it may be used again: "+
-			"ip link set %s up", n.Name, n.Name)}
-	case !n.Up || known:
-		return nil
 	}
 	_, err = ledger.Transact(ctx, p.Store, nil, ledger.Put(upKey(n.ID), now))
 	return err
+}
+
+// seenUp is CheckUp that records nothing: known is true if the record, which is now, is there.
+func (p *Pool) seenUp(ctx context.Context, n hw.Netdev) (now upRecord, known bool, _ error) {
+	r, err := ledger.Get[upRecord](ctx, p.Store, upKey(n.ID))
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return now, false, err
+	}
+	now = upRecord{Extra: r.Rec.Extra, Version: ledger.Version, Device: n.ID, Boot: p.Host.Boot(), Index: n.Index}
+	known = err == nil && r.Rec == now
+	if !n.Up && known {
+		return now, true, &BusyError{Soon: true, Text: fmt.Sprintf("%s was set down on the host while networks use it; when it may be used again: "+
+			"ip link set %s up", n.Name, n.Name)}
+	}
+	return now, known, nil
 }
 
 // Raising logs that a device is going to be brought up.

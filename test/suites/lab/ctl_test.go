@@ -90,3 +90,48 @@ func TestQuarantineByHand(t *testing.T) {
 	WantLine(t, Sh(t, "./passthroughctl vfs"), pf+"/3", "free")
 	Docker(t, "run", "--rm", "--net", "name=customer1,driver-opt=vf=3", "lab:latest", "true")
 }
+
+// TestPlanNetwork: a plan of a network on VFs says what docker network create does to the NIC, or with which error it ends, and changes
+// nothing.
+func TestPlanNetwork(t *testing.T) {
+	asBefore(t)
+	state := "ip -d link show " + pf + " | sed 's/<.*> //; s/ state [A-Z]*//'; cat /sys/class/net/" + pf + "/device/sriov_numvfs; docker network ls -q; ./passthroughctl status; ./passthroughctl pools"
+	create := func(options ...string) []string {
+		return append([]string{"network", "create", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "194.168.1.0/24", "-o", "netdevice=" + pf}, options...)
+	}
+	plan := func(args []string) (string, error) {
+		return Try("./passthroughctl", append([]string{"plan"}, args...)...)
+	}
+	before := Sh(t, state)
+	out, err := plan(create("-o", "vlan=100", "-o", "trust=yes", "customer1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	WantLine(t, out, "network", "customer1, mode sriov, on "+pf)
+	WantLine(t, out, "then", "7 vfs are created on "+pf, "and removed with its last network")
+	WantLine(t, out, "then", "vlan 100 of "+pf, "belongs to this network")
+	WantLine(t, out, "not known", "whether driver igb can set trust; it is tried on a free vf of "+pf)
+	if now := Sh(t, state); now != before {
+		t.Errorf("a plan changed the machine from\n%s\nto\n%s", before, now)
+	}
+	Network(t, "customer1", create("-o", "vlan=100", "-o", "trust=yes")[2:]...)
+	out, err = plan(create("-o", "vlan=101", "customer2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	WantLine(t, out, "then", "containers get the 7 vfs that "+pf, "has")
+	before = Sh(t, state)
+	for _, refused := range [][]string{
+		create("-o", "vlan=100", "x"), create("-o", "numvfs=3", "x"), create("-o", "vfs=9", "x"), create("-o", "mtu=9500", "x"), create("-o", "mode=passthrough", "x"),
+	} {
+		_, err := plan(refused)
+		if err == nil {
+			t.Errorf("a plan of %s is not refused", strings.Join(refused, " "))
+			continue
+		}
+		Refused(t, strings.TrimPrefix(err.Error(), "passthroughctl: refused: "), refused...)
+	}
+	if now := Sh(t, state); now != before {
+		t.Errorf("what was refused changed the machine from\n%s\nto\n%s", before, now)
+	}
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/docker/go-plugins-helpers/ipam"
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"github.com/docker/libnetwork/netlabel"
+
+	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/netdrv"
+)
+
+// plan answers what docker network create would do, as far as it came, and why it would be refused.
+func (d *drivers) plan(ctx context.Context, r *admin.PlanRequest) (*admin.Plan, error) {
+	p := &admin.Plan{}
+	if err := d.planNetwork(ctx, r, p); err != nil {
+		p.Refused = errorText(err)
+	}
+	return p, nil
+}
+
+// planNetwork makes the calls of an engine that creates a network, in its order, to drivers that change nothing.
+func (d *drivers) planNetwork(ctx context.Context, r *admin.PlanRequest, p *admin.Plan) error {
+	options := map[string]any{}
+	for key, value := range r.Options {
+		options[key] = value
+	}
+	create := &plugin.CreateNetworkRequest{Options: map[string]any{netlabel.GenericData: options, netlabel.Internal: r.Internal}}
+	gw, err := d.network.GwAllocCheck(ctx, &netdrv.GwAllocCheckRequest{Options: create.Options})
+	if err != nil {
+		return err
+	}
+	dry, err := d.ipam.DryRun()
+	if err != nil {
+		return err
+	}
+	defer dry.Close()
+	e := planEngine{ipam: dry, request: r, plan: p}
+	if r.IPv4 {
+		if create.IPv4Data, err = e.subnets(ctx, false, gw.SkipIPv4); err != nil {
+			return err
+		}
+	}
+	if r.IPv6 {
+		if create.IPv6Data, err = e.subnets(ctx, true, gw.SkipIPv6); err != nil {
+			return err
+		}
+	}
+	of, err := d.network.Plan(ctx, create)
+	if err != nil {
+		return err
+	}
+	of.Pools = p.Pools
+	*p = *of
+	return nil
+}
+
+// A planEngine asks an IPAM driver for what a network needs, as an engine does (libnetwork network.go, ipamAllocateVersion).
+type planEngine struct {
+	ipam    *ipamdrv.Driver
+	request *admin.PlanRequest
+	plan    *admin.Plan
+}
+
+// subnets returns the subnets of a family. Without one the IPAM driver chooses.
+func (e planEngine) subnets(ctx context.Context, v6, noGateway bool) (all []*plugin.IPAMData, _ error) {
+	of := slices.DeleteFunc(slices.Clone(e.request.Subnets), func(s admin.PlanSubnet) bool {
+		p, err := netip.ParsePrefix(s.Subnet)
+		return err == nil && p.Addr().Is6() != v6 || err != nil && v6
+	})
+	if len(of) == 0 {
+		of = []admin.PlanSubnet{{}}
+	}
+	for _, s := range of {
+		data := &plugin.IPAMData{Pool: s.Subnet, Gateway: s.Gateway, AuxAddresses: map[string]any{}}
+		if e.request.OwnIPAM {
+			if err := e.lease(ctx, s, data, v6, noGateway); err != nil {
+				return nil, err
+			}
+		}
+		subnet, err := netip.ParsePrefix(data.Pool)
+		if err != nil { // of another IPAM driver, which chooses it
+			continue
+		}
+		if a, err := netip.ParseAddr(data.Gateway); err == nil {
+			data.Gateway = netip.PrefixFrom(a, subnet.Bits()).String()
+		}
+		for name, text := range s.Aux {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				return nil, fmt.Errorf("aux-address %s: %w", name, err)
+			}
+			data.AuxAddresses[name] = netip.PrefixFrom(a, subnet.Bits()).String()
+		}
+		all = append(all, data)
+	}
+	return all, nil
+}
+
+// lease requests the pool of a subnet, its gateway and its auxiliary addresses.
+func (e planEngine) lease(ctx context.Context, s admin.PlanSubnet, data *plugin.IPAMData, v6, noGateway bool) error {
+	pool, err := e.ipam.RequestPool(ctx, &ipam.RequestPoolRequest{Pool: s.Subnet, SubPool: s.Range, Options: e.request.IPAMOptions, V6: v6})
+	if err != nil {
+		return err
+	}
+	data.Pool = pool.Pool
+	given := pool.Data[netlabel.Gateway]
+	if s.Gateway != "" || given == "" && !noGateway {
+		a, err := e.ipam.RequestAddress(ctx, &ipam.RequestAddressRequest{PoolID: pool.PoolID, Address: s.Gateway,
+			Options: map[string]string{"RequestAddressType": netlabel.Gateway}})
+		if err != nil {
+			return err
+		}
+		given = a.Address
+	}
+	data.Gateway = given
+	for _, name := range slices.Sorted(maps.Keys(s.Aux)) {
+		subnet, _ := netip.ParsePrefix(data.Pool)
+		if a, err := netip.ParseAddr(s.Aux[name]); err != nil || !subnet.Contains(a) {
+			continue
+		}
+		if _, err := e.ipam.RequestAddress(ctx, &ipam.RequestAddressRequest{PoolID: pool.PoolID, Address: s.Aux[name]}); err != nil {
+			return err
+		}
+	}
+	shown, err := e.ipam.Pool(ctx, pool.PoolID)
+	if err == nil {
+		e.plan.Pools = append(e.plan.Pools, *shown)
+	}
+	return err
+}
