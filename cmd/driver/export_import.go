@@ -9,9 +9,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
+	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/boltstore"
 	"github.com/mellanox/passthrough/store/etcdstore"
@@ -28,7 +33,9 @@ const (
 	exportFormat  = "passthrough records"
 	exportVersion = 1
 	exportPrefix  = "ipam/" // of the records that STORE is for; all others are this node's own
-	importBatch   = 50      // records in one transaction
+	importBatch   = 3000    // records of a pool in one transaction
+	importBytes   = 1 << 20 // ... and their bytes: etcd takes 1.5 MiB
+	importConds   = 90      // records in one transaction that another process may make meanwhile: etcd takes 128 conditions
 	exportLineMax = 1 << 20 // bytes
 )
 
@@ -161,35 +168,147 @@ func readExport(r io.Reader) ([]store.KV, error) {
 	return nil, errors.Join(errors.New("the end of the file is missing"), lines.Err())
 }
 
-// importTo writes the records that the store does not have. It overwrites nothing: a record with another value is an error. It can be
-// repeated.
+// importTo writes the records that the store does not have, and nothing at all if it has one with another value. A pool's record is written
+// after all that belongs to the pool, which no other process writes without that record. So an import that was interrupted can be repeated.
 func importTo(ctx context.Context, s store.Store, records []store.KV) error {
-	for len(records) > 0 {
-		some := records[:min(importBatch, len(records))]
-		records = records[len(some):]
-		var conds []store.Cond
-		var ops []store.Op
-		for _, kv := range some {
-			there, err := s.Get(ctx, kv.Key)
-			switch {
-			case errors.Is(err, store.ErrNotFound):
-				conds, ops = append(conds, store.Absent(kv.Key)), append(ops, store.Put(kv.Key, kv.Value))
-			case err != nil:
+	missing, err := missingRecords(ctx, s, records)
+	if err != nil {
+		return err
+	}
+	parts := map[string][]store.KV{} // what belongs to a pool that the store does not have, by the key of the pool's record
+	for _, kv := range missing {
+		if strings.HasPrefix(kv.Key, pool.Prefix) {
+			parts[kv.Key] = nil
+		}
+	}
+	var rest []store.KV
+	for _, kv := range missing {
+		if some, ok := parts[poolOf(kv.Key)]; ok {
+			parts[poolOf(kv.Key)] = append(some, kv)
+		} else {
+			rest = append(rest, kv)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(parts)) {
+		for some := range batches(parts[key]) {
+			if err := writeNew(ctx, s, some, store.Absent(key)); err != nil {
 				return err
-			case !bytes.Equal(there.Value, kv.Value):
-				return fmt.Errorf("record %s exists with another value; import into a store that is not in use yet", kv.Key)
 			}
 		}
-		if len(ops) == 0 {
-			continue
+	}
+	for some := range slices.Chunk(rest, importConds) {
+		var conds []store.Cond
+		for _, kv := range some {
+			conds = append(conds, store.Absent(kv.Key))
 		}
-		r, err := s.Txn(ctx, conds, ops)
-		if err == nil && !r.OK {
-			err = fmt.Errorf("record %s was just made by another process; stop all plugins that use this store", r.Failed.Key)
-		}
-		if err != nil {
+		if err := writeNew(ctx, s, some, conds...); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// poolOf returns the key of the record of the pool that a lease or a share belongs to; "" for another record.
+func poolOf(key string) string {
+	for _, prefix := range []string{pool.LeasePrefix, pool.SharePrefix} {
+		if rest, ok := strings.CutPrefix(key, prefix); ok {
+			id, _, _ := strings.Cut(rest, "/")
+			return pool.Key(id)
+		}
+	}
+	return ""
+}
+
+// batches splits records so that each part fits into one transaction of etcd.
+func batches(records []store.KV) iter.Seq[[]store.KV] {
+	return func(yield func([]store.KV) bool) {
+		for len(records) > 0 {
+			n, bytes := 0, 0
+			for n < min(importBatch, len(records)) && (n == 0 || bytes+len(records[n].Key)+len(records[n].Value) <= importBytes) {
+				bytes += len(records[n].Key) + len(records[n].Value)
+				n++
+			}
+			if !yield(records[:n]) {
+				return
+			}
+			records = records[n:]
+		}
+	}
+}
+
+// writeNew writes records in one transaction under conditions that another process has not made them, or their pool.
+func writeNew(ctx context.Context, s store.Store, records []store.KV, conds ...store.Cond) error {
+	var ops []store.Op
+	for _, kv := range records {
+		ops = append(ops, store.Put(kv.Key, kv.Value))
+	}
+	r, err := s.Txn(ctx, conds, ops)
+	if err == nil && !r.OK {
+		err = fmt.Errorf("record %s was just made by another process; stop all plugins that use this store", r.Failed.Key)
+	}
+	return err
+}
+
+// missingRecords returns those of the records that the store does not have, and an error if it has one with another value. What a pool lacks
+// that the store has was released since it was imported. The store is read folder by folder.
+func missingRecords(ctx context.Context, s store.Store, records []store.KV) (missing []store.KV, err error) {
+	have, imported := map[string][]byte{}, map[string][]byte{}
+	read := map[string]bool{}
+	for _, kv := range records {
+		if err := store.CheckKey(kv.Key); err != nil {
+			return nil, err
+		}
+		if value, ok := imported[kv.Key]; ok && !bytes.Equal(value, kv.Value) {
+			return nil, fmt.Errorf("record %s is in it twice", kv.Key)
+		}
+		imported[kv.Key] = kv.Value
+		folder := kv.Key[:strings.LastIndexByte(kv.Key, '/')+1]
+		if read[folder] {
+			continue
+		}
+		read[folder] = true
+		err := s.Range(ctx, folder, func(kv store.KV) error {
+			have[kv.Key] = kv.Value
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(imported)) {
+		switch value, ok := have[key]; {
+		case !ok && have[poolOf(key)] == nil:
+			missing = append(missing, store.KV{Key: key, Value: imported[key]})
+		case ok && !bytes.Equal(value, imported[key]):
+			return nil, refuseOther(key, imported, have)
+		}
+	}
+	return missing, nil
+}
+
+// refuseOther returns the error about a record that the store has with another value. Two nodes may each have had a pool of one name. They cannot
+// become one: an engine knows the pools of its networks by ID.
+func refuseOther(key string, imported, have map[string][]byte) error {
+	name, ok := strings.CutPrefix(key, pool.NameKey("", false))
+	if !ok {
+		name, ok = strings.CutPrefix(key, pool.NameKey("", true))
+	}
+	if !ok {
+		return fmt.Errorf("nothing is imported: record %s exists with another value; import into a store that is not in use yet", key)
+	}
+	subnet := func(records map[string][]byte) string {
+		poolKey := pool.Key(string(records[key]))
+		rec, err := pool.DecodeRecord(store.KV{Key: poolKey, Value: records[poolKey]})
+		if err != nil {
+			return "unknown"
+		}
+		return rec.Subnet.String()
+	}
+	other, own := subnet(have), subnet(imported)
+	then := "create them again: they join that pool if all their options are the same"
+	if other != own {
+		then = "create them again with another name: the networks of one pool have one subnet"
+	}
+	return fmt.Errorf("nothing is imported: the store has another pool with the name %q, of subnet %s, here it is %s; remove the networks with "+
+		"this pool on the node of the export, export again, import, and %s", name, other, own, then)
 }

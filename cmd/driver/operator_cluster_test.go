@@ -4,11 +4,14 @@ package main
 
 import (
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +21,7 @@ import (
 
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
 
@@ -145,6 +149,75 @@ func TestMoveToEtcd(t *testing.T) {
 	fresh.makeLedger(t)
 	if out := mustOperate(t, fresh.state, storeBolt, "import", back); out != "import: 3 records\n" {
 		t.Errorf("import: %q", out)
+	}
+}
+
+// etcdRequests counts the requests that etcd has answered, by method.
+func etcdRequests(t *testing.T, c *etcdtest.Cluster) map[string]int {
+	t.Helper()
+	resp, err := http.Get("http://" + c.Direct()[0] + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counts := map[string]int{}
+	for _, m := range regexp.MustCompile(`(?m)^grpc_server_handled_total{grpc_code="OK",grpc_method="(Range|Txn)".*} (\d+)$`).FindAllSubmatch(text, -1) {
+		n, err := strconv.Atoi(string(m[2]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		counts[string(m[1])] += n
+	}
+	return counts
+}
+
+// TestImportBatches: a pool of 10,000 addresses is imported with some dozens of requests to etcd, and again with no write; the pool of another
+// node with the same name is refused, and nothing of that node's is written.
+func TestImportBatches(t *testing.T) {
+	c := etcdtest.Start(t, 1)
+	files := map[string]string{}
+	for node, leases := range map[string]int{"a": 10_000, "b": 10} {
+		s := store.NewMemory()
+		id, share := strings.Repeat(node, 32), strings.Repeat("0", 32)
+		ops := []store.Op{store.Put("ipam/pool/"+id, []byte(`{"v":1,"subnet":"10.0.0.0/16","options":{"pool":"lan"}}`)),
+			store.Put("ipam/name/4/lan", []byte(id)), store.Put("ipam/share/"+id+"/"+share, []byte(`{"v":1}`))}
+		for i := range leases {
+			ops = append(ops, store.Put(fmt.Sprintf("ipam/lease/%s/10.0.%d.%d", id, i/250, i%250+1),
+				fmt.Appendf(nil, `{"v":1,"kind":"chosen","name":"container%d","holders":[%q]}`, i, share)))
+		}
+		if _, err := s.Txn(t.Context(), nil, ops); err != nil {
+			t.Fatal(err)
+		}
+		files[node] = filepath.Join(t.TempDir(), "pools")
+		if _, err := exportFile(t.Context(), s, files[node]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	before := etcdRequests(t, c)
+	if out := mustOperate(t, t.TempDir(), storeOf(c), "import", files["a"]); out != "import: 10003 records\n" {
+		t.Errorf("import: %q", out)
+	}
+	after := etcdRequests(t, c)
+	t.Logf("first import: %d reads, %d transactions", after["Range"]-before["Range"], after["Txn"]-before["Txn"])
+	if reads, txns := after["Range"]-before["Range"], after["Txn"]-before["Txn"]; reads > 20 || txns > 12 || txns < 2 {
+		t.Errorf("%d reads and %d transactions", reads, txns)
+	}
+	mustOperate(t, t.TempDir(), storeOf(c), "import", files["a"])
+	again := etcdRequests(t, c)
+	if reads, txns := again["Range"]-after["Range"], again["Txn"]-after["Txn"]; reads > 40 || txns > 3 {
+		t.Errorf("again: %d reads and %d transactions", reads, txns)
+	}
+	out, err := operator(t, t.TempDir(), storeOf(c), "import", files["b"])
+	if err == nil || !strings.Contains(out, `another pool with the name "lan", of subnet 10.0.0.0/16`) {
+		t.Errorf("another node's pool with that name: %v, %q", err, out)
+	}
+	back := filepath.Join(t.TempDir(), "pools")
+	if out := mustOperate(t, t.TempDir(), storeOf(c), "export", back); out != "export: 10003 records\n" {
+		t.Errorf("export: %q", out)
 	}
 }
 

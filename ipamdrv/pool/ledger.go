@@ -44,7 +44,7 @@ func (l Ledger) shared() bool { return l.Member != nil }
 
 // Leases calls fn with every lease of a pool, those in cooldown included.
 func (l Ledger) Leases(ctx context.Context, id string, fn func(a netip.Addr, kv store.KV) error) error {
-	prefix := leasePrefix + id + "/"
+	prefix := LeasePrefix + id + "/"
 	return l.Store.Range(ctx, prefix, func(kv store.KV) error {
 		a, err := netip.ParseAddr(strings.TrimPrefix(kv.Key, prefix))
 		if err != nil {

@@ -23,7 +23,7 @@ var Versions = record.Versions{Newest: RecordVersion}
 // Prefixes of keys; ID is the pool's.
 const (
 	Prefix       = "ipam/pool/"   // ipam/pool/ID
-	leasePrefix  = "ipam/lease/"  // ipam/lease/ID/ADDRESS
+	LeasePrefix  = "ipam/lease/"  // ipam/lease/ID/ADDRESS
 	SharePrefix  = "ipam/share/"  // ipam/share/ID/SHARE, one for each network of a shared pool
 	namePrefix   = "ipam/name/"   // ipam/name/FAMILY/NAME: the ID of the shared pool with this name
 	carvedPrefix = "ipam/carved/" // ipam/carved/SUBNET: the ID of the pool that has this subnet of a default pool
@@ -164,7 +164,7 @@ func (l Lease) HasIdentity() bool { return len(l.identityKeys()) > 0 }
 func Key(id string) string { return Prefix + id }
 
 // LeaseKey returns the key of a lease.
-func LeaseKey(id string, a netip.Addr) string { return leasePrefix + id + "/" + a.String() }
+func LeaseKey(id string, a netip.Addr) string { return LeasePrefix + id + "/" + a.String() }
 
 // addressOf returns the address of the key of a lease.
 func addressOf(key string) (netip.Addr, bool) {

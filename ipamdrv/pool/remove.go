@@ -88,7 +88,7 @@ func (r *removal) planPool(ctx context.Context) error {
 		r.last = append(r.last, store.Del(shareKey(Handle{id, name})))
 	}
 	r.conds = append(r.conds, store.NotNewer(SharePrefix+id+"/", newest))
-	leases, err := r.p.ledger.keys(ctx, leasePrefix+id+"/")
+	leases, err := r.p.ledger.keys(ctx, LeasePrefix+id+"/")
 	if err != nil {
 		return err
 	}

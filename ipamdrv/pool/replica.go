@@ -188,7 +188,7 @@ func (r *replica) watch(ctx context.Context, p *Pool) error {
 	if started { // the watch goes on
 		reading.Go(func() { r.readAll(ctx, p) })
 	}
-	return store.Watch(ctx, p.ledger.Store, leasePrefix+p.id+"/", r.rev, func(c store.Changes) error {
+	return store.Watch(ctx, p.ledger.Store, LeasePrefix+p.id+"/", r.rev, func(c store.Changes) error {
 		err := r.locked(ctx, p, func(s *cache) { r.apply(s, c) })
 		if err == nil && !started && !r.complete() { // all that is read from now on is not older than what was told
 			started = true
@@ -218,7 +218,7 @@ func (r *replica) locked(ctx context.Context, p *Pool, use func(*cache)) error {
 // readAll reads all leases.
 func (r *replica) readAll(ctx context.Context, p *Pool) {
 	for failures := 1; ; failures++ {
-		err := store.Pages(ctx, p.ledger.Store, leasePrefix+p.id+"/", func(_ int64, page []store.KV) error {
+		err := store.Pages(ctx, p.ledger.Store, LeasePrefix+p.id+"/", func(_ int64, page []store.KV) error {
 			return r.locked(ctx, p, func(s *cache) {
 				for _, kv := range page {
 					r.set(s, store.Event{KV: kv})
