@@ -122,7 +122,7 @@ func (d *Driver) poolStatus(ctx context.Context, id string, each func(netip.Addr
 	return p, err
 }
 
-// Leases returns the leases of a pool in the order of their addresses, for operators. A pool that is not there has none.
+// Leases returns the leases of a pool in the order of their addresses, or that of one address, for operators. A pool that is not there has none.
 func (d *Driver) Leases(ctx context.Context, r *admin.LeasesRequest) (*admin.Leases, error) {
 	all := &admin.Leases{Leases: []admin.Lease{}}
 	if r.Pool == "" {
@@ -136,7 +136,11 @@ func (d *Driver) Leases(ctx context.Context, r *admin.LeasesRequest) (*admin.Lea
 		lease pool.Lease
 	}
 	var entries []entry
-	err := d.pools.ledger.Leases(ctx, r.Pool, func(a netip.Addr, kv store.KV) error {
+	nodes, err := d.nodesOfShares(ctx, r.Pool)
+	if err != nil {
+		return nil, err
+	}
+	err = d.leasesAsked(ctx, r, func(a netip.Addr, kv store.KV) error {
 		lease, err := pool.DecodeLease(kv)
 		if err != nil {
 			lease = pool.Lease{Kind: "unreadable"}
@@ -146,10 +150,44 @@ func (d *Driver) Leases(ctx context.Context, r *admin.LeasesRequest) (*admin.Lea
 	})
 	slices.SortFunc(entries, func(a, b entry) int { return a.addr.Compare(b.addr) })
 	for _, e := range entries {
-		all.Leases = append(all.Leases, admin.Lease{Address: e.addr.String(), Kind: kindName(e.lease.Kind), Container: e.lease.Name,
-			MAC: e.lease.MAC, Since: e.lease.Since})
+		l := admin.Lease{Address: e.addr.String(), Kind: kindName(e.lease.Kind), Container: e.lease.Name, MAC: e.lease.MAC, Node: e.lease.Node,
+			Since: e.lease.Since}
+		if len(e.lease.Holders) == 1 { // a gateway can be that of many nodes
+			l.Node = cmp.Or(l.Node, nodes[e.lease.Holders[0]])
+		}
+		all.Leases = append(all.Leases, l)
 	}
 	return all, err
+}
+
+// leasesAsked calls fn with the leases that are asked for.
+func (d *Driver) leasesAsked(ctx context.Context, r *admin.LeasesRequest, fn func(netip.Addr, store.KV) error) error {
+	if r.Address == "" {
+		return d.pools.ledger.Leases(ctx, r.Pool, fn)
+	}
+	a, err := addr.Parse(r.Address)
+	if err != nil {
+		return pool.Invalid(err)
+	}
+	kv, err := d.pools.ledger.Store.Get(ctx, pool.LeaseKey(r.Pool, a))
+	if errors.Is(err, store.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fn(a, kv)
+}
+
+// nodesOfShares returns the nodes of the networks that share a pool, by share.
+func (d *Driver) nodesOfShares(ctx context.Context, id string) (map[string]string, error) {
+	nodes, prefix := map[string]string{}, pool.SharePrefix+id+"/"
+	err := d.pools.ledger.Store.Range(ctx, prefix, func(kv store.KV) error {
+		rec, _ := pool.DecodeShare(kv) // the node of one that cannot be read is not known
+		nodes[strings.TrimPrefix(kv.Key, prefix)] = rec.Node
+		return nil
+	})
+	return nodes, err
 }
 
 // kindName returns the term for a kind of lease; records have older words.

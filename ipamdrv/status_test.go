@@ -52,6 +52,22 @@ func TestStatusOfPools(t *testing.T) {
 		if diff := cmp.Diff(want, a.shown()); diff != "" {
 			t.Errorf("node a (-want +got):\n%s", diff)
 		}
+		fabric := b.pool("10.0.0.0/29", "pool=lan", "quarantine=1h")
+		asked := func(address string) []admin.Lease {
+			h, _, _ := strings.Cut(strings.TrimPrefix(fabric, "v1:"), ".")
+			got, err := b.d.Leases(t.Context(), &admin.LeasesRequest{Pool: h, Address: address})
+			if err != nil {
+				t.Fatal(err)
+			}
+			return got.Leases
+		}
+		if got := asked(one); len(got) != 1 || got[0].Container != "web1" || got[0].Node == "" || got[0].Node != asked(two)[0].Node {
+			t.Errorf("node b says of %s: %+v", one, got)
+		}
+		if got := asked("10.0.0.6"); len(got) > 0 {
+			t.Errorf("node b says of a free address: %+v", got)
+		}
+		b.releasePool(fabric)
 		if got := b.shown(); strings.Contains(got, "lan") || !strings.Contains(got, "10.9.0.0/24") {
 			t.Errorf("node b shows\n%s", got)
 		}

@@ -194,7 +194,7 @@ func (v *view) leaseOf(cmd *cobra.Command, pools []admin.Pool, r whoRow, address
 		if !slices.Contains(p.Networks, r.networkID) {
 			continue
 		}
-		leases, err := v.leases(cmd.Context(), p.ID)
+		leases, err := v.leases(cmd.Context(), p.ID, addr)
 		if err != nil {
 			return fmt.Sprintf(" (its lease cannot be read: %v)", err)
 		}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -63,16 +64,22 @@ func (c *ctl) leasesCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return write(cmd.OutOrStdout(), c.format, rows, []column[leaseRow]{
-				{"ADDRESS", func(r leaseRow) string { return r.Address }},
-				{"SUBNET", func(r leaseRow) string { return r.Subnet }},
-				{"KIND", func(r leaseRow) string { return r.Kind }},
-				{"CONTAINER", func(r leaseRow) string { return r.Container }},
-				{"MAC", func(r leaseRow) string { return r.MAC }},
-				{"SINCE", func(r leaseRow) string { return since(r.Since) }},
-			})
+			return c.writeLeases(cmd, rows)
 		}),
 	}
+}
+
+// writeLeases prints leases.
+func (c *ctl) writeLeases(cmd *cobra.Command, rows []leaseRow) error {
+	return write(cmd.OutOrStdout(), c.format, rows, []column[leaseRow]{
+		{"ADDRESS", func(r leaseRow) string { return r.Address }},
+		{"SUBNET", func(r leaseRow) string { return r.Subnet }},
+		{"KIND", func(r leaseRow) string { return r.Kind }},
+		{"CONTAINER", func(r leaseRow) string { return r.Container }},
+		{"MAC", func(r leaseRow) string { return r.MAC }},
+		{"NODE", func(r leaseRow) string { return ledger.ShortID(r.Node) }},
+		{"SINCE", func(r leaseRow) string { return since(r.Since) }},
+	})
 }
 
 // leaseRows returns the leases of the pool that is named, or of all. The container of a lease is the plugin's record or, where the engine did
@@ -89,19 +96,46 @@ func (v *view) leaseRows(cmd *cobra.Command, names []string) ([]leaseRow, error)
 			continue
 		}
 		found = true
-		leases, err := v.leases(cmd.Context(), p.ID)
+		leases, err := v.leases(cmd.Context(), p.ID, "")
 		if err != nil {
 			return nil, err
 		}
 		for _, l := range leases {
-			if at, ok := v.attachmentOf(l.Address, p.Networks); ok {
-				l.Container, l.MAC = at.container, at.mac
-			}
-			rows = append(rows, leaseRow{l, p.ID, p.Subnet})
+			rows = append(rows, v.leaseRow(p, l))
 		}
 	}
 	if !found {
 		return nil, fmt.Errorf("no pool %q; passthroughctl pools lists them", names[0])
+	}
+	return rows, nil
+}
+
+// leaseRow returns a lease of a pool, with what the engine knows of it.
+func (v *view) leaseRow(p admin.Pool, l admin.Lease) leaseRow {
+	if at, ok := v.attachmentOf(l.Address, p.Networks); ok {
+		l.Container, l.MAC = at.container, at.mac
+	}
+	return leaseRow{l, p.ID, p.Subnet}
+}
+
+// leasesOf returns the leases of an address, in all pools.
+func (v *view) leasesOf(cmd *cobra.Command, addr netip.Addr) ([]leaseRow, error) {
+	pools, err := v.pools(cmd.Context())
+	if err != nil {
+		return nil, err
+	}
+	var rows []leaseRow
+	for _, p := range pools {
+		if subnet, err := netip.ParsePrefix(p.Subnet); err != nil || !subnet.Contains(addr) {
+			continue
+		}
+		leases, err := v.leases(cmd.Context(), p.ID, addr.String())
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range leases {
+			rows = append(rows, v.leaseRow(p, l))
+		}
 	}
 	return rows, nil
 }

@@ -155,10 +155,10 @@ func (v *view) pools(ctx context.Context) ([]admin.Pool, error) {
 	return answer.Pools, err
 }
 
-// leases asks the plugin for the leases of a pool.
-func (v *view) leases(ctx context.Context, id string) ([]admin.Lease, error) {
+// leases asks the plugin for the leases of a pool, or for that of one address.
+func (v *view) leases(ctx context.Context, id, addr string) ([]admin.Lease, error) {
 	var answer admin.Leases
-	err := v.plugin.Call(ctx, admin.LeasesCall, admin.LeasesRequest{Pool: id}, &answer)
+	err := v.plugin.Call(ctx, admin.LeasesCall, admin.LeasesRequest{Pool: id, Address: addr}, &answer)
 	return answer.Leases, err
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -30,9 +31,20 @@ type whoRow struct {
 func (c *ctl) whoCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "who ADDRESS|MAC|PCI|CONTAINER|NETWORK", Short: "Find who has an address, a MAC or a device", Args: cobra.ExactArgs(1),
+		Long: "Find who has an address, a MAC or a device on this machine. An address that no device of this machine has is looked up in the\n" +
+			"address pools: it may be a gateway's, in cooldown, or that of a container of another network driver or another node.",
 		Example: "  passthroughctl who 10.1.0.7\n  passthroughctl who 02:bf:90:96:a1:27\n  passthroughctl who 0000:02:10.4\n  passthroughctl who web1",
 		RunE: c.withView(func(cmd *cobra.Command, v *view, args []string) error {
 			rows := slices.DeleteFunc(v.whoRows(), func(r whoRow) bool { return !r.is(args[0]) })
+			if addr, err := netip.ParseAddr(args[0]); err == nil && len(rows) == 0 {
+				leases, err := v.leasesOf(cmd, addr)
+				if err != nil {
+					return err
+				}
+				if len(leases) > 0 {
+					return c.writeLeases(cmd, leases)
+				}
+			}
 			if len(rows) == 0 {
 				return fmt.Errorf("nothing on this machine has %q; passthroughctl vfs and leases list all", args[0])
 			}

@@ -185,7 +185,8 @@ type Pool struct {
 
 // LeasesRequest names the pool whose leases are asked for.
 type LeasesRequest struct {
-	Pool string `json:"pool"` // ID of a pool
+	Pool    string `json:"pool"`              // ID of a pool
+	Address string `json:"address,omitempty"` // only the lease of this address
 }
 
 // Leases are the leases of a pool.
@@ -199,5 +200,6 @@ type Lease struct {
 	Kind      string    `json:"kind"` // gateway, requested, chosen, cooldown or prefetched
 	Container string    `json:"container,omitempty"`
 	MAC       string    `json:"mac,omitempty"`
+	Node      string    `json:"node,omitempty"` // ID of the node that has it, in a pool that nodes share
 	Since     time.Time `json:"since,omitzero"`
 }

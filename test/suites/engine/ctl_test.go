@@ -46,6 +46,7 @@ func TestPassthroughctl(t *testing.T) {
 	WantLine(t, ctl(t, "status"), "lan", "macvlan", "pt0", "2", "10.20.0.0/28", "web1,web2")
 	WantLine(t, ctl(t, "pools"), "10.20.0.0/28", "10.20.0.1", "3/14", "lan")
 	WantLine(t, ctl(t, "leases", "lan"), "10.20.0.1", "gateway")
+	WantLine(t, ctl(t, "who", "10.20.0.1"), "10.20.0.1", "10.20.0.0/28", "gateway")
 	WantLine(t, ctl(t, "leases", "10.20.0.0/28"), addr, "chosen", "web1", mac)
 
 	var rows []struct {
