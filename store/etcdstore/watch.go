@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -13,20 +14,25 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// Pages implements [store.Watcher].
+// Pages implements [store.Watcher]. It gives way to other requests if etcd is busy.
 func (e *etcd) Pages(ctx context.Context, prefix string, fn func(rev int64, page []store.KV) error) error {
 	p := e.keys.pager(prefix)
 	for !p.done {
+		began := time.Now()
 		resp, err := e.pageUntil(ctx, p)
 		if err != nil {
 			return err
 		}
+		took := time.Since(began)
 		page := make([]store.KV, 0, len(resp.Kvs))
 		for _, kv := range resp.Kvs {
 			page = append(page, e.keys.kv(kv))
 		}
 		if err := fn(resp.Header.Revision, page); err != nil {
 			return err
+		}
+		if !p.done && retry.Sleep(ctx, retry.Pace(took)) != nil {
+			return e.usable(ctx, "read")
 		}
 	}
 	return nil
