@@ -38,11 +38,14 @@ type uniqueness struct {
 	cluster  *etcdtest.Cluster
 	engines  *engines
 	nodes    []*node
+	current  string // the binary of this release
+	old      string // that of the release before
 	prefetch bool
 	ops      int64     // how many, 0 for as many as there is time for
 	end      time.Time // if ops is 0
 
 	done, given, refused, killed, lost, copied atomic.Int64
+	changed, givenByOld                        atomic.Int64 // node 0 to the other release, addresses that it has given with the one before
 	owed                                       atomic.Int64 // ops in the outboxes of ledgers that were lost, and of machines that disappeared
 }
 
@@ -51,15 +54,15 @@ const uniqueTime = time.Minute
 
 // TestUnique: five plugins, each with its own engine, request and release addresses of one pool in an etcd of three members. Meanwhile
 // plugins and members are killed, members and above all the leader are stopped, and their links to clients and to each other lose all packets
-// or only the answers; wall clocks are set, nodes lose their ledgers, and machines with copies of their disks appear.
+// or only the answers; wall clocks are set, nodes lose their ledgers, and machines with copies of their disks appear. One of the nodes is of the
+// release before at first, and is upgraded and goes back again and again, as in a rolling upgrade.
 // The history of all grants and releases shows that no address is given twice, and in the end none is lost.
 //
 // OPS and SEED change the number and the choice of operations: make test-unique OPS=20000 SEED=7. The timing is not reproducible.
 func TestUnique(t *testing.T) {
 	ops, seed := fromEnv(t, "OPS", 0), fromEnv(t, "SEED", uint64(time.Now().UnixNano()))
 	t.Logf("OPS=%d SEED=%d", ops, seed)
-	binary := buildWithClock(t)
-	u := &uniqueness{T: t, cluster: etcdtest.Start(t, 3), engines: newEngines(), ops: int64(ops), prefetch: seed%2 == 0,
+	u := &uniqueness{T: t, current: buildWithClock(t), old: buildOld(t), cluster: etcdtest.Start(t, 3), engines: newEngines(), ops: int64(ops), prefetch: seed%2 == 0,
 		end: time.Now().Add(uniqueTime)}
 	for i := range 5 {
 		options := `{"pool":"lan"`
@@ -70,7 +73,11 @@ func TestUnique(t *testing.T) {
 			options += `,"quarantine":"1s"`
 		}
 		options += "}"
-		n := newPlugin(t, u.cluster, binary, i)
+		n := newPlugin(t, u.cluster, u.current, i)
+		if i == 0 {
+			n.binary = u.old
+			n.env = append(n.env, "HANDLER_TIMEOUT=10s") // the release before needs 5 s to find out that etcd is away
+		}
 		n.begin(options)
 		u.nodes = append(u.nodes, n)
 	}
@@ -106,16 +113,36 @@ func (u *uniqueness) work(n *node, rng *rand.Rand) {
 			u.killed.Add(1)
 			n.killAfter(time.Duration(rng.IntN(20000)) * time.Microsecond)
 		}
-		switch rng.IntN(500) {
-		case 0:
+		if n.number == 0 && rng.IntN(60) == 0 {
+			u.changeRelease(n)
+		}
+		switch fault := rng.IntN(500); {
+		case n.binary == u.old: // its answers to these two are among what was wrong with it
+		case fault == 0:
 			u.lost.Add(1)
 			u.owed.Add(int64(n.loseLedger()))
-		case 1:
+		case fault == 1:
 			u.copyDisk(n)
 		}
 		u.step(n, rng.IntN(2) == 0, rng)
 	}
+	if n.binary == u.old { // the upgrade comes to its end
+		u.changeRelease(n)
+	}
 	n.settle()
+}
+
+// changeRelease restarts a node as one of the other release.
+func (u *uniqueness) changeRelease(n *node) {
+	u.changed.Add(1)
+	n.settle()
+	n.stop()
+	if n.binary == u.old {
+		n.binary = u.current
+	} else {
+		n.binary = u.old
+	}
+	n.start()
 }
 
 // step requests or releases an address.
@@ -128,6 +155,9 @@ func (u *uniqueness) step(n *node, release bool, rng *rand.Rand) {
 	call := u.engines.log.Now()
 	if addr, ok := n.ask(); ok {
 		u.given.Add(1)
+		if n.binary == u.old {
+			u.givenByOld.Add(1)
+		}
 		u.engines.gave(n.number, addr, call)
 	} else {
 		u.refused.Add(1)
@@ -207,12 +237,16 @@ func (u *uniqueness) judge() {
 	u.Helper()
 	u.Logf("%d operations: %d addresses given, %d requests refused; %d plugins killed, %d ledgers lost, %d disks copied", u.done.Load(),
 		u.given.Load(), u.refused.Load(), u.killed.Load(), u.lost.Load(), u.copied.Load())
+	u.Logf("node 0 changed its release %d times, and gave %d addresses with the one before", u.changed.Load(), u.givenByOld.Load())
 	if twice := u.engines.log.Check(); len(twice) > 0 {
 		u.Errorf("given twice:\n%s", strings.Join(twice, "\n"))
 	}
 	// Most requests may be refused, at once: of a pool that is full or in quarantine, by a copied disk, or while etcd is away.
 	if u.given.Load() < 100 {
 		u.Errorf("only %d of %d operations gave an address", u.given.Load(), u.done.Load())
+	}
+	if u.givenByOld.Load() == 0 {
+		u.Error("the release before gave no address")
 	}
 	for _, n := range u.nodes {
 		n.calmDown() // a killed plugin may have an op in its outbox
