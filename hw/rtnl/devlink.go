@@ -17,18 +17,18 @@ func (k *Kernel) Switchdev(pci string) (bool, error) {
 	return mode == nl.DEVLINK_ESWITCH_MODE_SWITCHDEV, err
 }
 
-// noEswitch are the errors of a device without an eswitch mode: the driver has no devlink, or no eswitch, or the kernel
-// no devlink.
-var noEswitch = []error{unix.ENODEV, unix.EOPNOTSUPP, unix.ENOENT}
+// isNoEswitch returns true for the errors of a device without an eswitch mode: the driver has no devlink, or no eswitch, or the
+// kernel no devlink.
+func isNoEswitch(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)
+}
 
 // eswitchMode returns the mode of a device's eswitch, DEVLINK_ESWITCH_MODE_LEGACY if it has none. The library does not
 // distinguish that from an error.
 func (k *Kernel) eswitchMode(bus, device string) (uint16, error) {
 	answer, err := k.devlinkGet(nl.DEVLINK_CMD_ESWITCH_GET, bus, device)
-	for _, none := range noEswitch {
-		if errors.Is(err, none) {
-			return nl.DEVLINK_ESWITCH_MODE_LEGACY, nil
-		}
+	if isNoEswitch(err) {
+		return nl.DEVLINK_ESWITCH_MODE_LEGACY, nil
 	}
 	if err != nil {
 		return 0, hw.FromErrno(err)

@@ -22,15 +22,21 @@ const attrType = 0x3fff
 // out). Before 6.15 the kernel reserves too little room for the GUIDs of a dozen VFs (net/core/rtnetlink.c,
 // rtnl_vfinfo_size), EMSGSIZE; a listing has more room.
 func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
+	answer, err := k.answerWithVFs(pf)
+	if err != nil {
+		return nil, err
+	}
+	return parseVFs(answer)
+}
+
+// answerWithVFs returns what the kernel says of a PF with its VFs.
+func (k *Kernel) answerWithVFs(pf int) ([]byte, error) {
 	const filter = nl.RTEXT_FILTER_VF | skipStats
 	answer, err := k.getLink(pf, filter)
 	if errors.Is(err, unix.EMSGSIZE) {
-		answer, err = k.getFromDump(pf, filter)
+		answer, err = getFromDump(k.sockets, pf, filter)
 	}
-	if err != nil {
-		return nil, explainTooMany(err)
-	}
-	return parseVFs(answer)
+	return answer, explainTooMany(err)
 }
 
 // explainTooMany adds the remedy if the kernel cannot report all VFs in one message.
@@ -42,8 +48,8 @@ func explainTooMany(err error) error {
 }
 
 // getFromDump returns the answer about one link from the listing of all.
-func (k *Kernel) getFromDump(index int, filter uint32) ([]byte, error) {
-	all, err := dumpLinks(k.sockets, filter)
+func getFromDump(p pool, index int, filter uint32) ([]byte, error) {
+	all, err := dumpLinks(p, filter)
 	if err != nil {
 		return nil, err
 	}
@@ -96,15 +102,21 @@ func vfInfos(answer []byte) (infos []syscall.NetlinkRouteAttr, found bool, err e
 
 // parseVF reads one IFLA_VF_INFO of a PF with the given link type: what is set, and for which VF.
 func parseVF(info []byte, linkType string) (index int, s hw.VFState, err error) {
-	attrs, err := nl.ParseRouteAttr(info)
+	m, err := vfAttributes(info)
 	if err != nil {
 		return 0, hw.VFState{}, err
 	}
+	return m.Decode(linkType)
+}
+
+// vfAttributes reads the attributes of one IFLA_VF_INFO.
+func vfAttributes(info []byte) (hw.VFInfo, error) {
+	attrs, err := nl.ParseRouteAttr(info)
 	m := hw.VFInfo{}
 	for _, a := range attrs {
 		m[a.Attr.Type&attrType] = a.Value
 	}
-	return m.Decode(linkType)
+	return m, err
 }
 
 // VFCounters implements [hw.Kernel].
