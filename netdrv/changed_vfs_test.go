@@ -118,7 +118,7 @@ func TestVFCannotBeSetAgain(t *testing.T) {
 // mistaken for a change on the host.
 func TestVFNotChanged(t *testing.T) {
 	t.Parallel()
-	for _, make := range hwtest.Makes() {
+	for _, make := range hwtest.Makes(t) {
 		t.Run(make.Name, func(t *testing.T) {
 			story(t, func(m *machine) {
 				logged := m.logTo(zapcore.WarnLevel)

@@ -26,8 +26,8 @@ type scenario struct {
 
 var errKilled = errors.New("killed")
 
-// scenarios returns the operations that touch devices, each from start to end.
-func scenarios() map[string]scenario {
+// scenarios returns the operations that touch devices, each from start to end, among them a container on each NIC that was recorded.
+func scenarios(t *testing.T) map[string]scenario {
 	doing := func(inside func(m *machine, container string), options ...string) func(m *machine) {
 		return func(m *machine) {
 			r := &plugin.CreateNetworkRequest{}
@@ -53,7 +53,7 @@ func scenarios() map[string]scenario {
 		}
 	}
 	container := func(options ...string) func(m *machine) { return doing(func(*machine, string) {}, options...) }
-	return map[string]scenario{
+	all := map[string]scenario{
 		"vf of a fresh pf": {
 			hardware: func(m *machine) { m.kernel.AddPF(igb()) },
 			run:      container("netdevice=ens1f0", "vlan=100", "privileged=yes"),
@@ -169,6 +169,16 @@ func scenarios() map[string]scenario {
 		},
 		"ipoib": {hardware: ipoib, run: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
 	}
+	for _, card := range hwtest.Cards(t) {
+		options := []string{"netdevice=ens1f0", "numvfs=2"}
+		for option, done := range asked(card.PF) {
+			if done {
+				options = append(options, option)
+			}
+		}
+		all["vf of the recorded "+card.Name] = scenario{hardware: func(m *machine) { m.kernel.AddPF(card.PF) }, run: container(options...)}
+	}
+	return all
 }
 
 // boundVFs adds two PFs with a VF each that is bound since boot, with a MAC of its own. Each netdev that appears later is named by udev
@@ -220,7 +230,7 @@ func recovers(t *testing.T, l scenario, die func(m *machine), died func() bool) 
 // TestCrashAtEveryTransaction kills the process at each write to the ledger, once before and once after it takes effect.
 func TestCrashAtEveryTransaction(t *testing.T) {
 	t.Parallel()
-	for name, l := range scenarios() {
+	for name, l := range scenarios(t) {
 		for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
 			for k, again := 1, true; again; k++ {
 				again = false // unless the subtest runs: it may be filtered out
@@ -263,7 +273,7 @@ func (d deadWith) Txn(ctx context.Context, conds []store.Cond, then []store.Op) 
 // TestCrashAtEveryKernelCall kills the process at each change of a device.
 func TestCrashAtEveryKernelCall(t *testing.T) {
 	t.Parallel()
-	for name, l := range scenarios() {
+	for name, l := range scenarios(t) {
 		for k, again := 0, true; again; k++ {
 			again = false // unless the subtest runs: it may be filtered out
 			t.Run(fmt.Sprintf("%s/%d", name, k), func(t *testing.T) {
@@ -287,7 +297,7 @@ func TestCrashAtEveryKernelCall(t *testing.T) {
 // TestFailureAtEveryKernelCall lets each change of a device fail once. The process lives on, and undoes what it began.
 func TestFailureAtEveryKernelCall(t *testing.T) {
 	t.Parallel()
-	for name, l := range scenarios() {
+	for name, l := range scenarios(t) {
 		for k, again := 1, true; again; k++ {
 			again = false // unless the subtest runs: it may be filtered out
 			t.Run(fmt.Sprintf("%s/%d", name, k), func(t *testing.T) {
@@ -330,7 +340,7 @@ func TestCrashWhileBinding(t *testing.T) {
 					dead.Store(true)
 					return errKilled
 				})
-				scenarios()["vf that was there"].run(m)
+				scenarios(t)["vf that was there"].run(m)
 				again = dead.Load()
 				m.stop()
 				m.kernel.OnCall(nil)

@@ -3,9 +3,11 @@ package netdrv_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/internal/admin"
 )
 
 // asked is an option for a VF, and whether a make of NIC supports it.
@@ -19,7 +21,7 @@ func asked(pf hwtest.PF) map[string]bool {
 
 // TestMakes attaches and releases a VF of each make of NIC: what its driver supports is set, and restored afterwards.
 func TestMakes(t *testing.T) {
-	for _, make := range hwtest.Makes() {
+	for _, make := range hwtest.Makes(t) {
 		t.Run(make.Name, func(t *testing.T) {
 			story(t, func(m *machine) {
 				m.kernel.AddPF(make.PF)
@@ -69,7 +71,7 @@ func TestMakes(t *testing.T) {
 
 // TestMakesRefuse: the error about what a make does not support names the driver. The VF is restored then.
 func TestMakesRefuse(t *testing.T) {
-	for _, make := range hwtest.Makes() {
+	for _, make := range hwtest.Makes(t) {
 		for option, done := range asked(make.PF) {
 			if done {
 				continue
@@ -103,7 +105,7 @@ func TestMakesRefuse(t *testing.T) {
 		}
 	}
 	story(t, func(m *machine) { // word for word
-		for _, make := range hwtest.Makes() {
+		for _, make := range hwtest.Makes(t) {
 			if make.PF.Virtio {
 				m.kernel.AddPF(make.PF)
 			}
@@ -114,7 +116,7 @@ func TestMakesRefuse(t *testing.T) {
 		m.wantHost(before)
 	})
 	story(t, func(m *machine) {
-		for _, make := range hwtest.Makes() {
+		for _, make := range hwtest.Makes(t) {
 			if make.PF.IgnoresLinkState {
 				m.kernel.AddPF(make.PF)
 			}
@@ -134,6 +136,107 @@ func TestMakesRefuse(t *testing.T) {
 		}
 		m.end("b")
 	})
+}
+
+// makeStories are stories with containers on VFs that any NIC can play: nothing in them depends on what its driver supports. The PF has two
+// VFs, which the plugin has not made, and they are as before afterwards.
+var makeStories = map[string]func(m *machine){
+	"a container changes its device": func(m *machine) {
+		m.mustRun("a", "n")
+		mtu, promisc, mac, alias := 1300, true, hw.MAC("02:66:66:66:66:66"), "mine now"
+		m.must(m.kernel.InNS("a").SetLink("eth0", hw.Link{MTU: mtu, Promisc: promisc, Alias: alias}, hw.LinkMTU, hw.LinkPromisc, hw.LinkAlias))
+		_ = m.kernel.InNS("a").SetLink("eth0", hw.Link{MAC: mac}, hw.LinkMAC) // not every make lets it
+		m.end("a")
+	},
+	"a VF comes home late": func(m *machine) {
+		m.mustRun("a", "n")
+		m.leave("a")
+		m.kernel.KillNS("a", 20*time.Second)
+		m.delete("a")
+	},
+	"the process is restarted while a container runs": func(m *machine) {
+		_, mac := m.mustRun("a", "n", "02:00:00:00:00:42")
+		m.restart()
+		m.settled()
+		if l := m.kernel.InNS("a").Links(); len(l) != 1 || string(l[0].MAC) != mac || mac != "02:00:00:00:00:42" {
+			m.t.Errorf("the container has %+v", l)
+		}
+		m.end("a")
+	},
+	"all VFs are in use": func(m *machine) {
+		m.mustRun("a", "n")
+		m.mustRun("b", "n")
+		if _, _, err := m.run("c", "n"); err == nil || !strings.Contains(err.Error(), "ens1f0 (0000:01:00.0): all 2 vfs are in use: ") {
+			m.t.Errorf("a third container: %v", err)
+		}
+		m.end("a")
+		m.mustRun("c", "n")
+		m.end("b")
+		m.end("c")
+	},
+	"an administrator takes a VF out of use": func(m *machine) {
+		m.mustRun("a", "n")
+		free := ""
+		for _, pci := range m.vfsOf("ens1f0") {
+			if ns, _, _ := m.kernel.Netdev(pci); ns != "a" {
+				free = pci
+			}
+		}
+		operate := func(action string) {
+			ctx, cancel := m.call()
+			defer cancel()
+			_, err := m.driver.Operate(ctx, &admin.DeviceRequest{Action: action, Device: free})
+			m.must(err)
+		}
+		operate(admin.QuarantineDevice)
+		if _, _, err := m.run("b", "n"); err == nil || !strings.Contains(err.Error(), "is quarantined: by an administrator") {
+			m.t.Errorf("a container: %v", err)
+		}
+		operate(admin.RetryDevice)
+		m.mustRun("b", "n")
+		m.end("b")
+		m.end("a")
+	},
+}
+
+// vfsOf returns the PCI addresses of a PF's VFs.
+func (m *machine) vfsOf(name string) (all []string) {
+	m.t.Helper()
+	host, err := hw.Open(hw.Config{Sys: m.kernel.Sys, Kernel: m.kernel, Boot: m.boot, Booted: m.booted})
+	m.must(err)
+	pf, err := host.PF(name)
+	m.must(err)
+	vfs, err := host.VFs(pf)
+	m.must(err)
+	for _, vf := range vfs {
+		all = append(all, vf.PCI)
+	}
+	return all
+}
+
+// TestMakeStories plays the stories on each make of NIC, and on each that was recorded.
+func TestMakeStories(t *testing.T) {
+	t.Parallel()
+	for _, make := range hwtest.Makes(t) {
+		for name, play := range makeStories {
+			t.Run(make.Name+"/"+name, func(t *testing.T) {
+				story(t, func(m *machine) {
+					pf := make.PF
+					pf.Up, pf.VFs = true, 2
+					m.kernel.AddPF(pf)
+					m.settled()
+					before := m.kernel.String()
+					m.mustCreate("n", "netdevice=ens1f0")
+					play(m)
+					m.settled()
+					m.mustRemove("n")
+					m.settled()
+					m.wantHost(before)
+					m.wantKeys()
+				})
+			})
+		}
+	}
 }
 
 // unknownDriver is a PF whose driver the plugin knows nothing about.

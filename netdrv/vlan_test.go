@@ -125,7 +125,7 @@ func TestKeptVLANOfOther(t *testing.T) {
 // TestNoVLANNeedsNoDriver: a VF that has no VLAN needs none to be set: its PF's driver may have no operation for it.
 func TestNoVLANNeedsNoDriver(t *testing.T) {
 	t.Parallel()
-	for _, make := range hwtest.Makes() {
+	for _, make := range hwtest.Makes(t) {
 		t.Run(make.Name, func(t *testing.T) {
 			story(t, func(m *machine) {
 				m.kernel.AddPF(make.PF)

@@ -367,7 +367,7 @@ func TestAddressesAndRoutes(t *testing.T) {
 // TestPresets: every preset says where it is known from, and only one that was read in sources or composed has words for it.
 func TestPresets(t *testing.T) {
 	presets := []hwtest.Behaviour{hwtest.IGB(), hwtest.AllVFOps(), hwtest.IPoIB(), hwtest.IPoIBVendorTree()}
-	for _, m := range hwtest.Makes() {
+	for _, m := range hwtest.Makes(t) {
 		presets = append(presets, m.PF.Behaviour)
 	}
 	for _, b := range presets {

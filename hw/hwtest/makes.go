@@ -1,9 +1,17 @@
 package hwtest
 
+import (
+	"testing"
+
+	"github.com/mellanox/passthrough/hw/card"
+)
+
 // A Behaviour is what the driver of a PF, or its device, does differently from another one. Start from a preset, such as
 // IGB, and change what the test is about. A PF whose Behaviour is the zero value behaves as IGB says.
 type Behaviour struct {
 	Source Source // of the preset
+	// Card has what a driver was recorded to refuse, with its errnos; nil for a preset. The fields below say the rest.
+	Card *card.Card
 
 	InfiniBand    bool // its netdev and its VFs' are IPoIB; the PF sets GUIDs and link states, and nothing else
 	RDMA          bool // each function has an RDMA device as well, called mlx5_N; needed for InfiniBand
@@ -37,7 +45,9 @@ type Behaviour struct {
 // A Source says where a Behaviour is known from.
 type Source struct {
 	Kind  SourceKind
-	Files string // for SourceRead: files of Linux 6.12, below drivers; for SourceComposed: why it exists
+	Files string // for SourceRead: files of Linux 6.12, below drivers; for SourceComposed: why it exists; for SourceRecorded: the record
+	// Default is, for SourceRecorded, what the record does not know, and is therefore as on a preset.
+	Default string
 }
 
 // A SourceKind says how a Behaviour was found out.
@@ -48,6 +58,7 @@ const (
 	SourceLab      SourceKind = iota + 1 // the lab has the device, and tests that the real driver behaves the same
 	SourceRead                           // read in the kernel's sources or a manual, never seen on a device
 	SourceComposed                       // no driver behaves like this
+	SourceRecorded                       // a record of a device, see Play
 )
 
 // IGB is an Intel 82576, which QEMU emulates for the lab. VFs are bound to igbvf.
@@ -64,7 +75,7 @@ func IGB() Behaviour {
 // AllVFOps is an igb that supports all attributes of rtnetlink.
 func AllVFOps() Behaviour {
 	b := IGB()
-	b.Source = Source{SourceComposed, "a test of all attributes needs one PF that supports them"}
+	b.Source = Source{Kind: SourceComposed, Files: "a test of all attributes needs one PF that supports them"}
 	b.LinkState, b.MinRate, b.Dot1AD = true, true, true
 	return b
 }
@@ -73,7 +84,7 @@ func AllVFOps() Behaviour {
 // accepts "enable" without doing it, and ixgbe_ndo_get_vf_config reports neither.
 func IXGBE() Behaviour {
 	b := IGB()
-	b.Source = Source{SourceRead, "net/ethernet/intel/ixgbe/ixgbe_sriov.c"}
+	b.Source = Source{Kind: SourceRead, Files: "net/ethernet/intel/ixgbe/ixgbe_sriov.c"}
 	b.IgnoresLinkState = true
 	return b
 }
@@ -82,7 +93,7 @@ func IXGBE() Behaviour {
 // i40e_ndo_set_vf_mac resets the VF, and iavf then reads its MAC again.
 func I40E() Behaviour {
 	b := IGB()
-	b.Source = Source{SourceRead, "net/ethernet/intel/i40e/i40e_virtchnl_pf.c"}
+	b.Source = Source{Kind: SourceRead, Files: "net/ethernet/intel/i40e/i40e_virtchnl_pf.c"}
 	b.LinkState, b.MACResetsVF = true, true
 	return b
 }
@@ -92,7 +103,7 @@ func I40E() Behaviour {
 // phys_switch_id in legacy mode, too.
 func ICE() Behaviour {
 	b := IGB()
-	b.Source = Source{SourceRead, "net/ethernet/intel/ice/ice_sriov.c, net/ethernet/intel/ice/devlink/devlink_port.c"}
+	b.Source = Source{Kind: SourceRead, Files: "net/ethernet/intel/ice/ice_sriov.c, net/ethernet/intel/ice/devlink/devlink_port.c"}
 	b.LinkState, b.MinRate, b.MACResetsVF, b.SwitchID = true, true, true, true
 	return b
 }
@@ -102,7 +113,7 @@ func ICE() Behaviour {
 // netdev takes any MAC. mlx5e_devlink_port_register gives the PF a phys_switch_id in legacy mode, too.
 func MLX5() Behaviour {
 	b := IGB()
-	b.Source = Source{SourceRead, "net/ethernet/mellanox/mlx5/core/{en_main.c,esw/legacy.c,en/devlink.c}"}
+	b.Source = Source{Kind: SourceRead, Files: "net/ethernet/mellanox/mlx5/core/{en_main.c,esw/legacy.c,en/devlink.c}"}
 	b.RDMA, b.LinkState, b.MinRate, b.VFChoosesMAC, b.SwitchID = true, true, true, true, true
 	b.SpoofchkDefault, b.ReportsOwnMAC = false, false
 	return b
@@ -121,7 +132,7 @@ func MLX5NoEswitch() Behaviour {
 // ipoib_get_vf_config (ipoib_main.c), which call mlx5_ib_set_vf_guid, mlx5_ib_set_vf_link_state and mlx5_ib_get_vf_config (ib_virt.c).
 func IPoIB() Behaviour {
 	b := IGB()
-	b.Source = Source{SourceRead, "infiniband/ulp/ipoib/ipoib_main.c, infiniband/hw/mlx5/ib_virt.c"}
+	b.Source = Source{Kind: SourceRead, Files: "infiniband/ulp/ipoib/ipoib_main.c, infiniband/hw/mlx5/ib_virt.c"}
 	b.InfiniBand, b.RDMA, b.LinkState = true, true, true
 	return b
 }
@@ -130,7 +141,7 @@ func IPoIB() Behaviour {
 // it sets on VFs.
 func IPoIBVendorTree() Behaviour {
 	b := IPoIB()
-	b.Source = Source{SourceRead, "the manual of the vendor's driver"}
+	b.Source = Source{Kind: SourceRead, Files: "the manual of the vendor's driver"}
 	b.VendorTree = true
 	return b
 }
@@ -139,7 +150,7 @@ func IPoIBVendorTree() Behaviour {
 // default.
 func BNXT() Behaviour {
 	b := IGB()
-	b.Source = Source{SourceRead, "net/ethernet/broadcom/bnxt/bnxt_sriov.c"}
+	b.Source = Source{Kind: SourceRead, Files: "net/ethernet/broadcom/bnxt/bnxt_sriov.c"}
 	b.LinkState, b.MinRate = true, true
 	b.VLANQoS, b.SpoofchkDefault = false, false
 	return b
@@ -156,7 +167,7 @@ func BNXTOldFirmware() Behaviour {
 // port's number as dev_port, PF and VFs, each of which has one netdev.
 func SFC() Behaviour {
 	b := IGB()
-	b.Source = Source{SourceRead, "net/ethernet/sfc/ef10_sriov.c, net/ethernet/sfc/ef10.c"}
+	b.Source = Source{Kind: SourceRead, Files: "net/ethernet/sfc/ef10_sriov.c, net/ethernet/sfc/ef10.c"}
 	b.Trust, b.VLANQoS, b.LinkState = false, false, true
 	return b
 }
@@ -164,7 +175,7 @@ func SFC() Behaviour {
 // Virtio is a virtio-net device. drivers/net/virtio_net.c has no operation for VFs at all.
 func Virtio() Behaviour {
 	b := IGB()
-	b.Source = Source{SourceRead, "net/virtio_net.c"} // the lab has the device, but runs the conformance suite for SR-IOV only on igb
+	b.Source = Source{Kind: SourceRead, Files: "net/virtio_net.c"} // the lab has the device, but runs the conformance suite for SR-IOV only on igb
 	b.Virtio, b.VFOps = true, false
 	return b
 }
@@ -175,9 +186,15 @@ type Make struct {
 	PF   PF
 }
 
-// Makes returns the NICs whose VF driver package hw knows. The PFs are called ens1f0, are at 0000:01:00.0, down, and have
-// no VFs yet. Behaviour.Source says which of them the lab has.
-func Makes() []Make {
+// Makes returns the NICs whose VF driver package hw knows, and those that were recorded. The PFs are called ens1f0, are at 0000:01:00.0, down,
+// and have no VFs yet. Behaviour.Source says where each is known from.
+func Makes(t testing.TB) []Make {
+	t.Helper()
+	return append(presets(), Cards(t)...)
+}
+
+// presets returns the makes that are not recorded.
+func presets() []Make {
 	makes := []Make{
 		{"igb 82576", PF{Behaviour: IGB(), TotalVFs: 7}},
 		{"ixgbe 82599", PF{Behaviour: IXGBE(), Device: "0x10fb", VFDevice: "0x10ed", Driver: "ixgbe", VFDriver: "ixgbevf",

@@ -123,6 +123,9 @@ func (k *Kernel) SetVF(pf, vf int, a hw.VFAttr, want hw.VFState) error {
 
 // set is a PF's driver changing one thing about a VF.
 func (d *device) set(a hw.VFAttr, want hw.VFState) error {
+	if err, ok := d.conf.recorded(a, want); ok {
+		return err
+	}
 	linkType := "ether"
 	if d.conf.InfiniBand {
 		linkType = "infiniband"

@@ -56,10 +56,20 @@ func (e env) AltName(t *testing.T, name, alt string) {
 
 func (e env) EndNS(ns string) { e.KillNS(ns, 0) }
 
+// TestSRIOVConformance: an igb, the preset and the record.
 func TestSRIOVConformance(t *testing.T) {
-	conformance.SRIOV(t, func(t *testing.T) conformance.TestPF {
-		k := hwtest.New(t)
-		k.AddPF(hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", TotalVFs: 7, Up: true})
-		return conformance.TestPF{Kernel: k, Sys: k.Sys, PCI: "0000:01:00.0", VFDriver: "igbvf"}
-	})
+	for _, m := range hwtest.Makes(t) {
+		pf := m.PF
+		if pf.Driver != "" && pf.Driver != "igb" || pf.Virtio {
+			continue
+		}
+		pf.Up = true
+		t.Run(m.Name, func(t *testing.T) {
+			conformance.SRIOV(t, func(t *testing.T) conformance.TestPF {
+				k := hwtest.New(t)
+				k.AddPF(pf)
+				return conformance.TestPF{Kernel: k, Sys: k.Sys, PCI: pf.PCI, VFDriver: "igbvf"}
+			})
+		})
+	}
 }

@@ -32,6 +32,7 @@ func TestRulesFail(t *testing.T) {
 		{"netdrv/a.go", "import \"sync\"\nvar mu = sync.Mutex{}", "package variable mu is state"},
 		{"netdrv/string_utils.go", "", "a name says what is in it"},
 		{"netdrv/a.go", "var debug bool", "package variable debug has no value"},
+		{"hw/hwtest/a.go", "import \"embed\"\nvar files embed.FS", ""},
 	} {
 		found := violations(t, fstest.MapFS{
 			"netdrv/product.go": {Data: []byte("package p\n")},

@@ -178,6 +178,9 @@ func (c *checker) variables(files []*ast.File) {
 			if g, ok := d.(*ast.GenDecl); ok && g.Tok == token.VAR {
 				for _, s := range g.Specs {
 					v := s.(*ast.ValueSpec)
+					if len(v.Values) == 0 && v.Type != nil && types.ExprString(v.Type) == "embed.FS" {
+						continue // the compiler gives it its value, and nothing can change it
+					}
 					if len(v.Values) == 0 {
 						c.add(s.Pos(), "package variable %s has no value, so it is written", v.Names[0].Name)
 					} else if state.MatchString(types.ExprString(v.Values[0])) {
