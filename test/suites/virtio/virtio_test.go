@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/mellanox/passthrough/hw/hwtest"
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
@@ -117,4 +118,16 @@ func TestRefused(t *testing.T) {
 	Network(t, "plain", create("10.1.0.0/24")...)
 	Refused(t, pf+" ("+pfPCI+"): set vlan"+why, "run", "--rm", "--network", "name=plain,driver-opt=vlan=5", "lab", "true")
 	Docker(t, "run", "--rm", "--net", "plain", "lab", "ip", "link", "show", "eth0")
+}
+
+// TestRecord: a record of the NIC is the file that the fake kernel plays, and all is as it was.
+func TestRecord(t *testing.T) {
+	asBefore(t)
+	record, err := Try("./passthroughctl", "record", "--touch", "--yes", pf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := hwtest.DiffCard(t, "virtio", []byte(record)); diff != "" {
+		t.Errorf("hw/hwtest/cards/virtio.json is not as the NIC is (-file +nic):\n%s\nthe record:\n%s", diff, record)
+	}
 }
