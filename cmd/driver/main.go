@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"sync/atomic"
 	"syscall"
 
 	"go.uber.org/zap"
@@ -97,8 +98,8 @@ func serve(cfg config, shown map[string]string, refused error) error {
 	log := newLogger(cfg.logFormat, os.Stdout, os.Stderr, level).WithOptions(zap.WrapCore(func(c zapcore.Core) zapcore.Core {
 		return zapcore.NewTee(c, &eventCore{events: decisions})
 	}))
-	stopped, ignore := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
-	defer ignore()
+	stopped, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
 
 	// Listen before anything that may take long: see the package comment.
 	socket, err := listen(cfg.socket)
@@ -115,14 +116,38 @@ func serve(cfg config, shown map[string]string, refused error) error {
 	if found {
 		log.Warn("records of an earlier installation were found, and are used", zap.String("state_dir", cfg.stateDir))
 	}
+	if err == nil && refused == nil {
+		restored(stopped, cfg.stateDir, log)
+	}
 	limits := limitsFor(cfg.handlerTimeout)
 	drivers := openOrRefuse(cfg, errors.Join(refused, err), log)
 	drivers.logLevel, drivers.events, drivers.settings = level, decisions, shown
+	var again atomic.Bool
+	drivers.backups.restart = func() {
+		again.Store(true)
+		stop()
+	}
 	go serveMetrics(stopped, cfg.metrics, drivers.monitor, log)
 	calls := newServer(routes(drivers), limits, log)
-	calls.monitor = drivers.monitor
+	calls.monitor, calls.streams = drivers.monitor, streams(drivers)
 	err = calls.serve(stopped, socket)
 	drivers.close(limits.closing)
 	log.Info("stopped; containers keep their devices")
+	if err == nil && again.Load() {
+		err = errAgain
+	}
 	return err
+}
+
+// errAgain ends a process that is to be started again: a managed plugin is whenever it ends, a service and a container if it ends with an error.
+var errAgain = errors.New("records were restored; the plugin has to be started again, and is if an engine or systemd looks after it")
+
+// restored takes up a ledger that was restored, and logs that.
+func restored(ctx context.Context, dir string, log *zap.Logger) {
+	switch taken, err := takeUpRestored(ctx, dir); {
+	case err != nil:
+		log.Error("restored records are not used", zap.NamedError("err", err))
+	case taken:
+		log.Warn("restored records are used", zap.String("state_dir", dir))
+	}
 }

@@ -39,6 +39,7 @@ var unrecorded = map[string]string{
 	"TestPlainProcess":         "the same, without the settings",
 	"TestQuickStart":           "the same",
 	"TestPluginRemoved":        "the plugin is another one afterwards, and what it shows is not replayed",
+	"TestRestore":              "the plugin is another one afterwards",
 	"TestFolderMissing":        "it has a folder of the host, which a recording does not",
 	"TestPassthroughctl":       "it changes the log level, and a recording needs debug",
 	"TestEvents":               "its calls are those of TestMacvlan",

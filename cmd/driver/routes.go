@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"net/http"
 	"runtime"
 
@@ -67,6 +68,8 @@ func routes(d *drivers) []route {
 		{admin.ForgetCall, handle(d.forget), 0},
 		{admin.SettingsCall, handleBare(d.shownSettings), quiet | stateless},
 		{admin.LogLevelCall, handle(d.setLogLevel), stateless},
+		{admin.BackupCall, func(context.Context, []byte) ([]byte, error) { return nil, nil }, 0}, // streams has its answer
+		{admin.RestoreCall, handle(d.backups.Restore), 0},
 		{"Passthrough.Counters", handleBare(net.Counters), quiet},
 		{"Passthrough.Usage", handleBare(usage), quiet | stateless},
 
@@ -86,6 +89,11 @@ func routes(d *drivers) []route {
 		}
 	}
 	return table
+}
+
+// streams are the calls whose answer can be too large for memory: they write it themselves, after their route has been called without an error.
+func streams(d *drivers) map[string]func(context.Context, io.Writer) error {
+	return map[string]func(context.Context, io.Writer) error{admin.BackupCall: d.backups.write}
 }
 
 // manifest is the answer to Plugin.Activate, which the engine sends to a plugin that it did not start itself.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"runtime/debug"
@@ -67,8 +68,9 @@ type server struct {
 	routes  map[string]route // by URL path
 	limits  limits
 	log     *zap.Logger
-	monitor *monitor.Monitor // nil without METRICS
-	running sync.WaitGroup   // handlers at work, those included whose call has been answered with a timeout
+	monitor *monitor.Monitor                                  // nil without METRICS
+	streams map[string]func(context.Context, io.Writer) error // see streams; by the names of calls
+	running sync.WaitGroup                                    // handlers at work, those included whose call has been answered with a timeout
 }
 
 // newServer returns a server for the given routes.
@@ -159,10 +161,45 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Context().Err() != nil && a.outcome != outcomePanic && a.outcome != outcomeDeadline {
 		a.outcome = outcomeGone
 	}
-	writeAnswer(w, a)
+	if write := s.streams[rt.op]; write != nil && a.err == nil {
+		a = s.stream(w, r, rt.op, write)
+	} else {
+		writeAnswer(w, a)
+	}
 	s.monitor.Call(cmp.Or(rt.op, "unknown"), string(a.outcome), time.Since(start))
 	logCall(s.log, clip(op), rt.flags&quiet != 0, about, time.Since(start), a)
 	logPayload(s.log, clip(op), body, a)
+}
+
+// stream has the answer of a call written. If that fails after the answer has begun, the connection is closed: the client sees that the end is
+// missing.
+func (s *server) stream(w http.ResponseWriter, r *http.Request, op string, write func(context.Context, io.Writer) error) answer {
+	ctx, cancel := context.WithTimeout(r.Context(), s.limits.handler)
+	defer cancel()
+	out := &counter{w: w}
+	err := write(ctx, out)
+	if err != nil && out.n > 0 {
+		s.log.Warn("answer was cut short", zap.String("op", op), errField(err))
+		panic(http.ErrAbortHandler)
+	}
+	a := answerOf(nil, err)
+	if err != nil {
+		writeAnswer(w, a)
+	}
+	return a
+}
+
+// counter counts what is written.
+type counter struct {
+	w io.Writer
+	n int
+}
+
+// Write implements [io.Writer].
+func (c *counter) Write(p []byte) (int, error) {
+	n, err := c.w.Write(p)
+	c.n += n
+	return n, err
 }
 
 // find returns the route of a request.

@@ -212,10 +212,15 @@ func writeFile(path string, content []byte, mode fs.FileMode) error {
 	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(path+".new", path); err != nil {
+	return renameFile(path+".new", path)
+}
+
+// renameFile renames a file durably.
+func renameFile(from, to string) error {
+	if err := os.Rename(from, to); err != nil {
 		return err
 	}
-	dir, err := os.Open(filepath.Dir(path))
+	dir, err := os.Open(filepath.Dir(to))
 	if err != nil {
 		return err
 	}

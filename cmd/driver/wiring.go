@@ -42,6 +42,7 @@ type drivers struct {
 	events       *events
 	settings     map[string]string // without passwords
 	monitor      *monitor.Monitor  // nil without METRICS
+	backups      *backups
 
 	openShared func() (store.Store, error) // opens the store that nodes share once more, for operators
 
@@ -64,6 +65,7 @@ func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
 	points := newCrashPoints()
 	d.monitor = cfg.newMonitor()
 	ledger := points.Store(openLedger(cfg, d.monitor, log))
+	d.backups = &backups{dir: cfg.stateDir, own: ledger, machine: cluster.ThisMachine("/"), restart: func() {}}
 	pools := openPools(ctx, cfg, ledger, d.monitor, points)
 	d.network, d.ipam, d.err = newDrivers(cfg, machine, ledger, pools, points, log)
 	d.connectMonitor(cfg)
@@ -101,7 +103,7 @@ func openOrRefuse(cfg config, refused error, log *zap.Logger) *drivers {
 
 // refusing returns drivers that cannot be made because of settings with bad values.
 func refusing(settings error) *drivers {
-	d := &drivers{events: newEvents(), stop: func() {}, closed: make(chan struct{}),
+	d := &drivers{events: newEvents(), stop: func() {}, closed: make(chan struct{}), backups: &backups{},
 		err: fmt.Errorf("the plugin has a setting that it cannot use: %s; correct it with docker plugin disable -f, set and enable",
 			strings.ReplaceAll(settings.Error(), "\n", "; "))}
 	close(d.closed)

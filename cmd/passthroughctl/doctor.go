@@ -78,6 +78,7 @@ func (c *ctl) checkPlugin(cmd *cobra.Command) []finding {
 		return append(findings, finding{failure, "plugin", err.Error(), "docker plugin ls; journalctl -u docker says why it does not run"})
 	}
 	findings = append(findings, finding{healthy, "plugin", fmt.Sprintf("version %s answers at %s", v.status.Version, v.socket), ""})
+	findings = append(findings, v.checkRecords(cmd.Context())...)
 	pools, err := v.pools(cmd.Context())
 	if err != nil {
 		return append(findings, finding{failure, "addresses", err.Error(), "the plugin's log says more"})
@@ -91,6 +92,20 @@ func (c *ctl) checkPlugin(cmd *cobra.Command) []finding {
 			len(v.status.Devices), len(pools)), ""})
 	}
 	return findings
+}
+
+// checkRecords checks whether the records of a managed plugin, which has a folder named after its ID for its socket, survive its removal.
+func (v *view) checkRecords(ctx context.Context) []finding {
+	var answer admin.Settings
+	if err := v.plugin.Call(ctx, admin.SettingsCall, struct{}{}, &answer); err != nil {
+		return []finding{{failure, "records", err.Error(), "the plugin's log says more"}}
+	}
+	const idLength = 64
+	if len(path.Base(path.Dir(v.socket))) != idLength || answer.Settings["STATE_DIR"] != "/data" {
+		return []finding{{healthy, "records", "they are in a folder of the host, and survive the plugin", ""}}
+	}
+	return []finding{{warning, "records", "they are in the plugin alone, and docker plugin rm deletes them",
+		"docs/backup.md has the commands that move them to a folder of the host"}}
 }
 
 // checkEngine checks whether the engine answers.

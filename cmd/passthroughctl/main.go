@@ -53,7 +53,7 @@ func newCommand() *cobra.Command {
 	flags.StringVarP(&c.format, "format", "f", "table", "table, json, or a Go template for each line, such as '{{.MAC}}'")
 	root.AddCommand(c.statusCommand(), c.nicsCommand(), c.vfsCommand(), c.poolsCommand(), c.leasesCommand(), c.whoCommand(),
 		c.explainCommand(), c.planCommand(), c.doctorCommand(), c.quarantineCommand(), c.retryCommand(), c.freeCommand(),
-		c.eventsCommand(), c.settingsCommand(), c.supportCommand(), c.recordCommand(),
+		c.eventsCommand(), c.settingsCommand(), c.supportCommand(), c.recordCommand(), c.backupCommand(), c.restoreCommand(),
 		c.nodesCommand(), c.forgetCommand(), c.logLevelCommand(), c.versionCommand(), manCommand(root))
 	return root
 }

@@ -73,6 +73,11 @@ func (v *view) report(pools []admin.Pool) statusReport {
 		r.Networks = append(r.Networks, row)
 	}
 	slices.SortFunc(r.Networks, func(a, b networkRow) int { return cmp.Compare(a.Name, b.Name) })
+	if len(v.lost) > 0 {
+		r.Problems = append(r.Problems, fmt.Sprintf("the engine has the networks %s, of which the plugin has no records: their containers keep what they have, and "+
+			"cannot be started again; install the plugin with the folder that has its records, or use passthroughctl restore with a backup, or create "+
+			"the networks again", strings.Join(v.lost, ", ")))
+	}
 	r.Problems = append(r.Problems, v.deviceProblems()...)
 	for _, p := range pools {
 		if left := p.Size - min(p.Size, uint64(p.Leased+p.Prefetched)); left*10 < p.Size && p.Size > 1 {

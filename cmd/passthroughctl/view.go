@@ -29,6 +29,7 @@ type view struct {
 	socket     string
 	status     admin.Status
 	names      map[string]string     // of networks, by ID
+	lost       []string              // names of networks that the engine has of the plugin, and the plugin has no records of
 	containers map[string]attachment // by endpoint ID
 }
 
@@ -51,10 +52,28 @@ func (c *ctl) view(cmd *cobra.Command) (*view, error) {
 	if err := v.plugin.Call(cmd.Context(), admin.StatusCall, struct{}{}, &v.status); err != nil {
 		return nil, err
 	}
-	if err := v.askEngine(cmd.Context(), admin.NewClient(c.engineSocket)); err != nil {
+	engine := admin.NewClient(c.engineSocket)
+	err = v.askEngine(cmd.Context(), engine)
+	if err == nil {
+		err = v.findLost(cmd.Context(), engine)
+	}
+	if err != nil {
 		fmt.Fprintf(cmd.ErrOrStderr(), "passthroughctl: names are not known: %v\n", err)
 	}
 	return v, nil
+}
+
+// findLost finds the networks that the engine has of the plugin, and that the plugin has no records of.
+func (v *view) findLost(ctx context.Context, engine *admin.Client) error {
+	ours, err := engineNetworks(ctx, engine, v.socket)
+	for _, n := range ours {
+		known := slices.ContainsFunc(v.status.Networks, func(k admin.Network) bool { return k.ID == n.ID })
+		if n.device && !known {
+			v.lost = append(v.lost, n.Name)
+		}
+	}
+	slices.Sort(v.lost)
+	return err
 }
 
 // client returns a client of the plugin, and the plugin's socket.

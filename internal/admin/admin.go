@@ -123,6 +123,30 @@ type Settings struct {
 	Settings map[string]string `json:"settings"`
 }
 
+// BackupCall answers lines of JSON, the last of which says that none is missing: a backup of the ledger. RestoreCall takes [RestoreRequest] and
+// answers [RestoreAnswer]: first the parts of such a backup, in order, then what is to be done with it.
+const (
+	BackupCall  = "Passthrough.Backup"
+	RestoreCall = "Passthrough.Restore"
+)
+
+// RestoreRequest is a part of a backup, or says that it is complete. A part has at most [RestorePart] bytes.
+type RestoreRequest struct {
+	Offset int64  `json:"offset"` // of the part; a part at 0 begins
+	Part   []byte `json:"part,omitempty"`
+
+	Commit bool `json:"commit,omitempty"` // the backup is complete, and replaces the ledger when the plugin starts again, which it does at once
+	Force  bool `json:"force,omitempty"`  // in place of a ledger that has records, or with a backup of another machine
+}
+
+// RestorePart is the size of the largest part of a backup, in bytes.
+const RestorePart = 1 << 20
+
+// RestoreAnswer says what a backup has that is restored.
+type RestoreAnswer struct {
+	Records int `json:"records"`
+}
+
 // LogLevel is debug, info, warn or error; in a request, "" leaves it as it is.
 type LogLevel struct {
 	Level string `json:"level"`

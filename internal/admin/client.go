@@ -37,6 +37,19 @@ func (c *Client) Call(ctx context.Context, op string, request, answer any) error
 	return c.do(ctx, http.MethodPost, "/"+op, body, answer)
 }
 
+// Stream makes a call without arguments whose answer is not one JSON object, and copies the answer.
+func (c *Client) Stream(ctx context.Context, op string, to io.Writer) error {
+	resp, err := c.send(ctx, http.MethodPost, "/"+op, []byte("{}"))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // it was read
+	if _, err := io.Copy(to, resp.Body); err != nil {
+		return fmt.Errorf("socket %s: %w", c.socket, err)
+	}
+	return nil
+}
+
 // Get reads a resource of the engine, such as "/containers/json".
 func (c *Client) Get(ctx context.Context, path string, answer any) error {
 	return c.do(ctx, http.MethodGet, path, nil, answer)
@@ -44,9 +57,26 @@ func (c *Client) Get(ctx context.Context, path string, answer any) error {
 
 // do makes a request. The error has the text that the server answered.
 func (c *Client) do(ctx context.Context, method, path string, body []byte, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, bytes.NewReader(body))
+	resp, err := c.send(ctx, method, path, body)
 	if err != nil {
 		return err
+	}
+	defer func() { _ = resp.Body.Close() }() // it was read
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		return fmt.Errorf("socket %s: %w", c.socket, err)
+	}
+	if err := json.Unmarshal(text, answer); err != nil {
+		return fmt.Errorf("socket %s: %s: %w", c.socket, path, err)
+	}
+	return nil
+}
+
+// send makes a request and returns the response, if that is no error; the caller closes it. The error has the text that the server answered.
+func (c *Client) send(ctx context.Context, method, path string, body []byte) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://localhost"+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -54,20 +84,16 @@ func (c *Client) do(ctx context.Context, method, path string, body []byte, answe
 		if errors.As(err, &op) { // without the URL, which says nothing
 			err = op
 		}
-		return fmt.Errorf("socket %s: %w", c.socket, err)
+		return nil, fmt.Errorf("socket %s: %w", c.socket, err)
 	}
-	defer func() { _ = resp.Body.Close() }() // it was read
+	if resp.StatusCode == http.StatusOK {
+		return resp, nil
+	}
 	text, err := io.ReadAll(resp.Body)
-	if err != nil {
-		return fmt.Errorf("socket %s: %w", c.socket, err)
+	if err = errors.Join(err, resp.Body.Close()); err != nil {
+		return nil, fmt.Errorf("socket %s: %w", c.socket, err)
 	}
-	if resp.StatusCode != http.StatusOK {
-		return fmt.Errorf("socket %s: %s", c.socket, failure(text))
-	}
-	if err := json.Unmarshal(text, answer); err != nil {
-		return fmt.Errorf("socket %s: %s: %w", c.socket, path, err)
-	}
-	return nil
+	return nil, fmt.Errorf("socket %s: %s", c.socket, failure(text))
 }
 
 // failure returns the text of an error of the plugin (Err) or of the engine (message).

@@ -83,7 +83,7 @@ func Troubles() []Trouble {
 			Remedy: "say the same as the first network; or another name", See: "pools"},
 		{Texts: []string{"was the plugin removed and installed again?"}, Cause: "the engine knows the network, the plugin does not: its records were removed with it, as it had no " +
 			"[folder of the host](backup.md)",
-			Remedy: "remove the network and create it again", See: "status"},
+			Remedy: "[restore a backup](backup.md#the-way-back); or remove the network and create it again", See: "status"},
 		{Texts: []string{"no such pool; create the network again"}, Cause: "as before, for addresses; or `STORE` was changed",
 			Remedy: "as before; or [copy the pools](cluster.md#from-one-store-to-another)", See: "pools"},
 		{Texts: []string{"is there already, with other options"}, Cause: "a swarm creates a network again, which has containers, with other options",
@@ -105,7 +105,7 @@ func Troubles() []Trouble {
 		{Texts: []string{"another instance of the plugin has it open"}, Cause: "two processes use one state directory",
 			Remedy: "stop one; disable the plugin before `driver export`"},
 		{Texts: []string{"ledger is damaged", "ledger was written by a newer version"}, Cause: "the file is kept",
-			Remedy: "install the newer version; or restore the file from a backup"},
+			Remedy: "install the newer version; or [restore a backup](backup.md#the-way-back) with `--force`"},
 		{Texts: []string{"is left to finish; the plugin's log says how it ends"}, Cause: "the call took longer than `HANDLER_TIMEOUT`",
 			Remedy: "raise it ([settings](settings.md)); use a smaller `numvfs`", See: "events"},
 		{Texts: []string{"as when the engine repeats a call whose answer it lost"}, Cause: "the plugin was restarted during the call", Remedy: "start the container again"},

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -270,3 +271,46 @@ func removeLeftovers(path string) {
 		_ = os.Remove(name)
 	}
 }
+
+// Build makes a ledger with these records at path, in place of one that is there and not open. After a crash there is the old one or the new
+// one, in whole. Revisions are new.
+func Build(path string, records []store.KV) error {
+	file, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+suffixNew+"*")
+	if err != nil {
+		return err
+	}
+	built := file.Name()
+	defer func() { _ = os.Remove(built) }() // it is not there any more if all went well
+	if err := errors.Join(file.Close(), initialize(built)); err != nil {
+		return err
+	}
+	s, err := Open(built)
+	if err != nil {
+		return err
+	}
+	for batch := range slices.Chunk(records, buildBatch) {
+		var ops []store.Op
+		for _, kv := range batch {
+			ops = append(ops, store.Put(kv.Key, kv.Value))
+		}
+		if _, err := s.Txn(context.Background(), nil, ops); err != nil {
+			return errors.Join(err, s.Close())
+		}
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	if s, err = Open(built); err == nil { // which checks it
+		err = s.Close()
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(built, path); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// buildBatch is the number of records in one transaction of Build.
+const buildBatch = 1000

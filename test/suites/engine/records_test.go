@@ -125,3 +125,51 @@ func TestFolderMissing(t *testing.T) {
 	Docker(t, "rm", "-f", "c1")
 	Docker(t, "run", "--rm", "--net", "n1", "lab", "true")
 }
+
+// TestRestore runs the commands of docs/backup.md: a plugin that was removed without a folder of the host says which networks it has lost, and
+// has them back from a backup, but not while a container runs that was started after it.
+func TestRestore(t *testing.T) {
+	t.Cleanup(func() { Sh(t, "rm -f /root/passthrough.backup") })
+	veth(t, "pt1", "10.30.0.1/24")
+	Sh(t, "ip link set pt1 up")
+	ours(t, "macvlan", "lan", "pt1", "10.30.0.0/28", "--gateway", "10.30.0.1")
+	Container(t, "a1", "--net", "lan")
+	WantLine(t, ctl(t, "doctor"), "warn", "records", "docker plugin rm deletes them")
+	page(t, "A backup")
+	if mode := Run(t, "stat", "-c", "%a", "/root/passthrough.backup"); mode != "600" {
+		t.Errorf("the backup has mode %s", mode)
+	}
+	was := shown(t)
+	Container(t, "b1", "--net", "lan")
+
+	Docker(t, "plugin", "rm", "-f", Plugin)
+	if err := Install(bundle); err != nil {
+		t.Fatal(err)
+	}
+	Reaches(t, "a1", "10.30.0.1", 5*time.Second)
+	if out := ctl(t, "status"); !strings.Contains(out, "the engine has the networks lan, of which the plugin has no records") {
+		t.Errorf("status:\n%s", out)
+	}
+	Sh(t, "engine log | grep 'ledger is empty, as after an installation'")
+	refusedIn(t, "no such pool", "run", "--rm", "--net", "lan", "lab", "true")
+	restore := "../../../bin/" + docs.Commands(t, backupPage, "The way back")[0]
+	if _, err := Try("sh", "-c", restore); err == nil || !strings.Contains(err.Error(), "not in the backup are the containers b1,") {
+		t.Errorf("restored while b1 runs: %v", err)
+	}
+	Docker(t, "stop", "-t1", "b1")
+	Sh(t, restore)
+	if now := shown(t); !slices.Equal(now, was) {
+		t.Errorf("restored:\n%s\nand before\n%s", strings.Join(now, "\n"), strings.Join(was, "\n"))
+	}
+	if _, err := Try("sh", "-c", restore); err == nil || !strings.Contains(err.Error(), "records of networks, endpoints, devices, pools and leases") {
+		t.Errorf("restored over records: %v", err)
+	}
+	Docker(t, "start", "b1")
+	if a, b := Address(t, "a1", "lan"), Address(t, "b1", "lan"); a == b {
+		t.Errorf("a1 and b1 both have %s", a)
+	}
+	Docker(t, "stop", "-t1", "a1")
+	Docker(t, "start", "a1")
+	Reaches(t, "a1", "10.30.0.1", 5*time.Second)
+	Reaches(t, "b1", "10.30.0.1", 5*time.Second)
+}
