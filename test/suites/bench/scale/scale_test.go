@@ -204,7 +204,7 @@ func (r *run) inTurn(n *node, when string) {
 		return
 	}
 	b := r.newBare(*shape)
-	var took, bare []time.Duration
+	var took, bare, withToken []time.Duration
 	var given []netip.Addr
 	failed := 0
 	read, writes := n.shared.read.Load(), n.shared.writes.Load()
@@ -217,7 +217,7 @@ func (r *run) inTurn(n *node, when string) {
 			failed++
 			r.t.Logf("request: %v", err)
 		}
-		bare = append(bare, b.do(r))
+		bare, withToken = append(bare, b.do(r, false)), append(withToken, b.do(r, true))
 		if failed > 5 {
 			break
 		}
@@ -225,8 +225,10 @@ func (r *run) inTurn(n *node, when string) {
 	at := ", " + when
 	r.times("allocation"+at, took, failed)
 	r.times("bare transaction"+at, bare, 0)
+	r.times("bare transaction with a token"+at, withToken, 0)
 	if len(took) > 0 {
 		r.value("ratio of the medians"+at, "%.2f", quantile(took, 0.5).Seconds()/quantile(bare, 0.5).Seconds())
+		r.value("... with a token"+at, "%.2f", quantile(took, 0.5).Seconds()/quantile(withToken, 0.5).Seconds())
 		r.value("records read per allocation"+at, "%.2f", float64(n.shared.read.Load()-read)/float64(len(took)))
 		r.value("writes per allocation"+at, "%.2f", float64(n.shared.writes.Load()-writes)/float64(len(took)))
 	}
