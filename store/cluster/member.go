@@ -142,12 +142,16 @@ func stateOf(kv store.KV) (string, error) {
 	return state, err
 }
 
-// registerLocked makes the record, and reads it to see whether that succeeded: no other node makes one with this key.
+// registerLocked makes the record, and reads it if it is not certain that it did: no other node makes one with this key.
 func (m *Member) registerLocked(ctx context.Context, key string) (store.KV, error) {
 	ctx = store.WithToken(ctx, "") // the context's token names another transaction
-	_, err := m.shared.Txn(ctx, []store.Cond{store.Absent(key)}, []store.Op{store.Put(key, member(stateUp, m.name))})
+	value := member(stateUp, m.name)
+	r, err := m.shared.Txn(ctx, []store.Cond{store.Absent(key)}, []store.Op{store.Put(key, value)})
 	if err != nil && !errors.Is(err, store.ErrAmbiguous) {
 		return store.KV{}, err
+	}
+	if err == nil && r.OK {
+		return store.KV{Key: key, Value: value, Rev: r.Rev}, nil
 	}
 	kv, err := m.shared.Get(ctx, key)
 	if errors.Is(err, store.ErrNotFound) { // callers would take ErrNotFound for one of their own records

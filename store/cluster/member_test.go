@@ -1,6 +1,7 @@
 package cluster_test
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"testing/synctest"
@@ -61,6 +62,43 @@ func TestIdentityStays(t *testing.T) {
 		if diff := cmp.Diff(want, n.Name); diff != "" {
 			t.Error(diff)
 		}
+	}
+}
+
+// counted counts the requests to a store.
+type counted struct {
+	store.Store
+	gets, txns int
+}
+
+// Get implements [store.Store].
+func (c *counted) Get(ctx context.Context, key string) (store.KV, error) {
+	c.gets++
+	return c.Store.Get(ctx, key)
+}
+
+// Txn implements [store.Store].
+func (c *counted) Txn(ctx context.Context, conds []store.Cond, ops []store.Op) (store.Result, error) {
+	c.txns++
+	return c.Store.Txn(ctx, conds, ops)
+}
+
+// TestJoinRequests: what a node needs to become a member, before its first write, is few requests, one after the other: many nodes may do it at
+// once, after a power failure.
+func TestJoinRequests(t *testing.T) {
+	own, shared := store.NewMemory(), store.NewMemory()
+	for _, c := range []struct {
+		when       string
+		gets, txns int
+	}{{"a new node", 2, 2}, {"after a restart", 2, 1}} {
+		far := &counted{Store: shared}
+		if _, err := cluster.New(own, far, "n").Cond(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if far.gets != c.gets || far.txns != c.txns {
+			t.Errorf("%s: %d reads and %d transactions, want %d and %d", c.when, far.gets, far.txns, c.gets, c.txns)
+		}
+		own = own.Reopen()
 	}
 }
 

@@ -107,10 +107,14 @@ func (m *Member) takePlaceLocked(ctx context.Context, kv store.KV) (store.KV, er
 		if err != nil {
 			return kv, err
 		}
-		_, err = m.shared.Txn(ctx, []store.Cond{store.Unchanged(kv), {Key: processKey, Rev: was.Rev}},
+		r, err := m.shared.Txn(ctx, []store.Cond{store.Unchanged(kv), {Key: processKey, Rev: was.Rev}},
 			[]store.Op{put, store.Put(kv.Key, kv.Value)})
 		if err != nil && !errors.Is(err, store.ErrAmbiguous) {
 			return kv, err
+		}
+		if err == nil && r.OK {
+			kv.Rev = r.Rev
+			return kv, m.keepMachineLocked(ctx)
 		}
 		kv, err = m.shared.Get(ctx, kv.Key)
 		if errors.Is(err, store.ErrNotFound) { // callers would take ErrNotFound for one of their own records
