@@ -6,8 +6,8 @@ import (
 )
 
 const (
-	paceSlack  = 50 * time.Millisecond // a part that took no longer has no pause after it
-	paceFactor = 4                     // of the pause, to what the part took longer
+	paceSlack  = 100 * time.Millisecond // a part that took no longer has no pause after it
+	paceFactor = 4                      // of the pause, to what the part took longer
 	paceMax    = 500 * time.Millisecond
 )
 
