@@ -167,7 +167,8 @@ func (r *reconciler) logHeld(ctx context.Context, held alloc.Set) {
 		return
 	}
 	if len(networks) == 0 && len(held) == 0 {
-		r.log.Info("ledger is empty, as after an installation; networks that the engine has from before have to be created again")
+		r.log.Info("ledger is empty, as after an installation; networks that the engine has from before have no records: " +
+			"passthroughctl status names them, passthroughctl restore brings back those of a backup")
 		return
 	}
 	quarantined := 0

@@ -105,3 +105,52 @@ func TestRemovedWhileOff(t *testing.T) {
 	Docker(t, "plugin", "enable", Plugin)
 	Docker(t, "network", "rm", "vfs") // its VF goes with it
 }
+
+// TestPluginRemoved: the plugin is removed with containers on VFs and on a whole device running, and installed again with the folder of the host
+// that has its records. Containers go on, VFs in use are not given out again, and all can be stopped and started.
+func TestPluginRemoved(t *testing.T) {
+	const folder = "/var/lib/passthrough-plugin"
+	asBefore(t)
+	t.Cleanup(func() {
+		Sh(t, "docker plugin rm -f "+Plugin+"; rm -rf "+folder)
+		if err := Install("plugin"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	sriov(t, "vfs", "10.1.0.0/24", "-o", "numvfs=3", "-o", "vlan=9")
+	whole(t)
+	Container(t, "one1", "--net", "vfs")
+	Container(t, "whole", "--net", "whole")
+	Sh(t, "mkdir -p -m 700 "+folder)
+	Docker(t, "plugin", "disable", "-f", Plugin)
+	Docker(t, "plugin", "set", Plugin, "state.source="+folder)
+	Docker(t, "plugin", "enable", Plugin)
+	Container(t, "two2", "--net", "vfs")
+
+	Docker(t, "plugin", "rm", "-f", Plugin)
+	Reaches(t, "two2", Address(t, "one1", "vfs"), 5*time.Second)
+	Docker(t, "plugin", "create", Plugin, "plugin")
+	Docker(t, "plugin", "set", Plugin, "state.source="+folder)
+	Docker(t, "plugin", "enable", Plugin)
+	Reaches(t, "two2", Address(t, "one1", "vfs"), 5*time.Second)
+	Container(t, "three", "--net", "vfs")
+	if n := lent(t); n != "3" {
+		t.Errorf("%s vfs are in containers, want 3", n)
+	}
+	addresses := map[string]bool{Address(t, "one1", "vfs"): true, Address(t, "two2", "vfs"): true, Address(t, "three", "vfs"): true}
+	if len(addresses) != 3 {
+		t.Errorf("three containers have the addresses %v", addresses)
+	}
+	_, err := Try("docker", "run", "--rm", "--net", "vfs", "lab", "true")
+	if err == nil || !strings.Contains(err.Error(), "all 3 vfs are in use") {
+		t.Errorf("a fourth container on three vfs: %v", err)
+	}
+	for _, name := range []string{"one1", "whole"} {
+		Docker(t, "stop", "-t1", name)
+		Docker(t, "start", name)
+	}
+	Reaches(t, "three", Address(t, "one1", "vfs"), 5*time.Second)
+	if line := vfLine(t, MAC(t, "one1", "vfs")); !strings.Contains(line, "vlan 9") {
+		t.Errorf("the vf of one1 is %s", line)
+	}
+}
