@@ -25,9 +25,11 @@ func (c *ctl) backupCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "backup [FILE]", Short: "Write the plugin's records to a file", Args: cobra.MaximumNArgs(1),
 		Example: "  passthroughctl backup\n  passthroughctl backup /root/passthrough.backup",
-		Long: "Write all that the plugin has recorded, at one moment while it runs, to a new file that only root can read: networks with their options,\n" +
-			"endpoints and devices, pools and leases with the names of containers. Passwords, keys and settings are not in it. With STORE=etcd pools and\n" +
-			"leases are in the etcd and not in the file.",
+		Long: "Write all that the plugin has recorded, at one moment while it runs, to a new\n" +
+			"file that only root can read: networks with their options, endpoints and\n" +
+			"devices, pools and leases with the names of containers. Passwords, keys and\n" +
+			"settings are not in it. With STORE=etcd pools and leases are in the etcd, and\n" +
+			"not in the file.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			plugin, _, err := c.client()
 			if err != nil {
@@ -109,9 +111,12 @@ func (c *ctl) restoreCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "restore FILE", Short: "Replace the plugin's records by those of a backup", Args: cobra.ExactArgs(1),
 		Example: "  passthroughctl restore /root/passthrough.backup",
-		Long: "Replace the plugin's records by those of a backup, and have the plugin start again with them. It is refused while the plugin has records\n" +
-			"of networks, and if a container that runs on a network of the backup was started after it: its address and its device would be given to\n" +
-			"others. With --force, and after a question, both are restored over. The records of before stay in the state directory.",
+		Long: "Replace the plugin's records by those of a backup, and have the plugin start\n" +
+			"again with them. It is refused while the plugin has records of networks, and if\n" +
+			"a container that runs on a network of the backup was started after it: its\n" +
+			"address and its device would be given to others. With --force, and after a\n" +
+			"question, both are restored over. The records of before stay in the state\n" +
+			"directory.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			plugin, socket, err := c.client()
 			if err != nil {
