@@ -8,6 +8,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
+
+	"github.com/mellanox/passthrough/internal/admin"
 )
 
 // An outcome is how a call ended, as the log names it.
@@ -151,15 +154,24 @@ func errorText(err error) string {
 	return text[:errorMax-last] + " [...] " + text[len(text)-last:]
 }
 
+// told returns the text of the error of a call of the engine, with the command that tells an operator more.
+func told(op string, err error) string {
+	text := errorText(err)
+	if command := admin.TellsMore(text); command != "" && !strings.HasPrefix(op, admin.Prefix) {
+		text += "; more: passthroughctl " + command
+	}
+	return text
+}
+
 // contentType is the media type of every answer, as the engine asks for it in Accept.
 const contentType = "application/vnd.docker.plugins.v1.2+json"
 
-// writeAnswer sends a. A write fails only if the client has gone, which the log line of the call says.
-func writeAnswer(w http.ResponseWriter, a answer) {
+// writeAnswer sends the answer to a call. A write fails only if the client has gone, which the log line of the call says.
+func writeAnswer(w http.ResponseWriter, op string, a answer) {
 	body := a.body
 	if a.err != nil {
 		// Both of the engine's stubs look for "Err" when the status is not 200.
-		body, _ = json.Marshal(struct{ Err string }{errorText(a.err)})
+		body, _ = json.Marshal(struct{ Err string }{told(op, a.err)})
 	}
 	w.Header().Set("Content-Type", contentType)
 	w.WriteHeader(a.status)

@@ -164,7 +164,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if write := s.streams[rt.op]; write != nil && a.err == nil {
 		a = s.stream(w, r, rt.op, write)
 	} else {
-		writeAnswer(w, a)
+		writeAnswer(w, op, a)
 	}
 	s.monitor.Call(cmp.Or(rt.op, "unknown"), string(a.outcome), time.Since(start))
 	logCall(s.log, clip(op), rt.flags&quiet != 0, about, time.Since(start), a)
@@ -184,7 +184,7 @@ func (s *server) stream(w http.ResponseWriter, r *http.Request, op string, write
 	}
 	a := answerOf(nil, err)
 	if err != nil {
-		writeAnswer(w, a)
+		writeAnswer(w, op, a)
 	}
 	return a
 }

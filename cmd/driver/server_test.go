@@ -36,7 +36,7 @@ func TestDeadline(t *testing.T) {
 		}))
 		status, got := r.post(t, "T.Hang", "{}")
 		const text = "T.Hang took longer than 50ms and is left to finish; the plugin's log says how it ends"
-		if want := errText(t, text); status != 500 || got != want {
+		if want := errText(t, text+"; more: passthroughctl events"); status != 500 || got != want {
 			t.Errorf("got %d %s\nwant 500 %s", status, got, want)
 		}
 		close(release)

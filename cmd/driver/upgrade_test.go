@@ -16,6 +16,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/boltstore"
 )
@@ -68,11 +69,21 @@ func (r *replay) playPart(file string) {
 	}
 	for i, line := range script.lines {
 		if strings.HasPrefix(line, "<") { // the old code handed devices over under their own names, and did not bind VFs again
-			line = strings.ReplaceAll(line, oldReason, newReason)
+			line = withCommand(strings.ReplaceAll(line, oldReason, newReason))
 			script.lines[i] = ownSource.ReplaceAllString(line, `"SrcName":"$$d$1$2$3"`)
 		}
 	}
 	r.lines(script)
+}
+
+// withCommand adds to an error in a line of a conversation the command that tells more, which the old code did not name.
+func withCommand(line string) string {
+	text, ok := strings.CutSuffix(line, `"}`)
+	whole := ok && strings.Contains(text, `{"Err":"`) && !strings.HasSuffix(text, "...")
+	if command := admin.TellsMore(text); whole && command != "" {
+		return text + "; more: passthroughctl " + command + `"}`
+	}
+	return line
 }
 
 // oldReason is why a VF could not be put back: the name that its container had given it is in it. newReason has the name that it gets

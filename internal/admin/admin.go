@@ -4,6 +4,9 @@ package admin
 
 import "time"
 
+// Prefix is that of the names of the calls; no call of an engine has it.
+const Prefix = "Passthrough."
+
 // The calls. The path of a call on the plugin's socket is "/" and its name; all are POST requests with a JSON body, which may be {}.
 const (
 	StatusCall = "Passthrough.Status" // answers [Status]

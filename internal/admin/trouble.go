@@ -1,5 +1,10 @@
 package admin
 
+import (
+	"slices"
+	"strings"
+)
+
 // A Trouble is an error that users meet, as docs/troubleshooting.md lists it.
 type Trouble struct {
 	Texts  []string // parts of its text, of which one occurs in it
@@ -110,4 +115,17 @@ func Troubles() []Trouble {
 			Remedy: "raise it ([settings](settings.md)); use a smaller `numvfs`", See: "events"},
 		{Texts: []string{"as when the engine repeats a call whose answer it lost"}, Cause: "the plugin was restarted during the call", Remedy: "start the container again"},
 	}
+}
+
+// TellsMore returns the command of passthroughctl that tells more of an error, "" if none does or the text names one itself.
+func TellsMore(text string) string {
+	if strings.Contains(text, "passthroughctl ") {
+		return ""
+	}
+	for _, t := range Troubles() {
+		if t.See != "" && slices.ContainsFunc(t.Texts, func(part string) bool { return strings.Contains(text, part) }) {
+			return t.See
+		}
+	}
+	return ""
 }

@@ -64,7 +64,7 @@ func Sh(t testing.TB, line string) string {
 }
 
 // Refused runs docker, which must fail, with a message of one line that ends in want: engines and command lines put
-// different words and lines around it.
+// different words and lines around it, and the plugin may name a command at the end that tells more.
 func Refused(t testing.TB, want string, args ...string) {
 	t.Helper()
 	_, err := Try("docker", args...)
@@ -72,7 +72,10 @@ func Refused(t testing.TB, want string, args ...string) {
 		t.Errorf("docker %s: succeeded; want: %s", strings.Join(args, " "), want)
 		return
 	}
-	ends := func(line string) bool { return strings.HasSuffix(strings.TrimSuffix(line, "."), want) }
+	ends := func(line string) bool {
+		line, _, _ = strings.Cut(strings.TrimSuffix(line, "."), "; more: passthroughctl ")
+		return strings.HasSuffix(line, want)
+	}
 	if !slices.ContainsFunc(strings.Split(err.Error(), "\n"), ends) {
 		t.Errorf("docker %s:\n  %v\nwant it to end in\n  %s", strings.Join(args, " "), err, want)
 	}
