@@ -51,6 +51,7 @@ var unrecorded = map[string]string{
 	"TestInstallTwice":         "no plugin is told anything",
 	"TestPrometheus":           "its calls are those of TestMacvlan and TestVethEnd",
 	"TestStateDirectory":       "the same",
+	"TestQuestions":            "its calls are those of TestMacvlan",
 	"TestPlanNetwork":          "the plugin is asked for plans by another client; the rest is as in TestMacvlan and TestRefusals",
 	"TestStoreAway":            "the plugin has an etcd that does not answer",
 	"TestSwarmCountsVFs":       "the engine is restarted with another configuration, and no container has a network of the plugin",

@@ -88,6 +88,39 @@ func TestPassthroughctl(t *testing.T) {
 	})
 }
 
+// TestQuestions: each command that docs/passthroughctl.md has for a question answers it: with the names of the page replaced by those of this
+// machine it succeeds and prints something. Those that need a NIC the lab runs.
+func TestQuestions(t *testing.T) {
+	veth(t, "pt0", "10.20.0.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "customer1", "pt0", "10.20.0.0/28", "--gateway", "10.20.0.1")
+	Container(t, "web1", "--net", "customer1")
+	page, err := os.ReadFile("../../../docs/passthroughctl.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(page), "| question | command |")
+	table, _, _ = strings.Cut(table, "\n\n")
+	names := strings.NewReplacer("10.1.0.7", Address(t, "web1", "customer1"), "02:bf:90:96:a1:27", MAC(t, "web1", "customer1"),
+		"docker network create ...", "docker network create -d "+Plugin+" -o netdevice=pt0 -o mode=macvlan x", "support-bundle", "support-bundle "+filepath.Join(t.TempDir(), "bundle"), "backup", "backup "+filepath.Join(t.TempDir(), "records"))
+	ran := 0
+	for _, m := range regexp.MustCompile("`(?:passthroughctl )?([a-z-]+(?: [^`]*)?)`").FindAllStringSubmatch(table, -1) {
+		args := names.Replace(m[1])
+		if strings.Contains(args, "enp1s0") || strings.Contains(args, "0000:") || args == "nodes" || strings.HasPrefix(m[1], "docker ") ||
+			args == "macvlan" || args == "events --follow" { // which does not end: TestEvents
+			continue
+		}
+		ran++
+		if out, err := Try("../../../bin/passthroughctl", strings.Fields(args)...); err != nil || out == "" && args != "vfs" && args != "nics" {
+			t.Errorf("passthroughctl %s: %v, %s", args, err, out)
+		}
+	}
+	if ran < 12 {
+		t.Errorf("%d commands were run: the test looks at the wrong thing", ran)
+	}
+	ctl(t, "loglevel", "info")
+}
+
 // TestPluginLog: in the engine's log a container has one line when it is attached and one when its device is free again, at level info; a call
 // that is refused is at level error there, and a warning by what the plugin says.
 func TestPluginLog(t *testing.T) {
