@@ -72,6 +72,9 @@ func TestRelease(t *testing.T) {
 		}
 		for _, line := range upgrade {
 			Sh(t, strings.ReplaceAll(line, ":v0.2.0", ":"+version))
+			if source := stateSource(t); strings.HasPrefix(line, "docker plugin upgrade ") && source != "/proc/irq" {
+				t.Errorf("after docker plugin upgrade state.source is %s: the page says that the engine sets it back", source)
+			}
 		}
 		wantRelease(t, version, "LOG_LEVEL=debug")
 		if now := Address(t, "c1", "n1"); now != address {
@@ -84,6 +87,12 @@ func TestRelease(t *testing.T) {
 	Docker(t, "start", "c1")
 	Reaches(t, "c1", "10.20.0.1", 5*time.Second)
 	passthrough(t, "n2", "pt1", "10.30.0.0/24")
+}
+
+// stateSource is the folder of the host that the plugin has for its records.
+func stateSource(t *testing.T) string {
+	t.Helper()
+	return Docker(t, "plugin", "inspect", "-f", `{{range .Config.Mounts}}{{if eq .Name "state"}}{{.Source}}{{end}}{{end}}`, Plugin)
 }
 
 // TestReleaseNames: a release has its reference as its name if it gets no other, and the tag may be that of the architecture.
