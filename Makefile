@@ -17,13 +17,13 @@ DATE = $(shell date -u -d '@$(SOURCE_DATE_EPOCH)' +%Y-%m-%dT%H:%M:%SZ)
 export SOURCE_DATE_EPOCH COMMIT DOCKER NAME SET
 
 # Every build tag that hides Go files from a plain "go vet ./...".
-TAGS := kernel engine lab cluster emulated kernel,crashpoints
+TAGS := kernel engine lab lab,hardware cluster emulated kernel,crashpoints
 # grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them. nethttpomithttp2 leaves out the HTTP/2 of
 # net/http: the engine speaks HTTP/1.1, and gRPC has an HTTP/2 of its own.
 GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl man plugin release site install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean
+.PHONY: help build ctl man plugin release site install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,9 @@ test-engine: ## a private dockerd with the real plugin (RUN=TestX, RECORD=FOLDER
 
 test-lab: ## SR-IOV on an emulated NIC; a swarm of two machines (RUN=TestX)
 	test/run --run '$(RUN)' --engine '$(ENGINE)' lab
+
+test-hw: ## the lab's stories of VFs on your own NIC and engine, which are left as they were (PF=ens2f0 RUN=TwoTenants)
+	PF='$(PF)' test/run --run '$(RUN)' hw
 
 test-matrix: ## the layers engine and lab on every engine, and a table of it (ENGINES=20.10,26.1,28.5,29)
 	test/run --engine '$(ENGINES)' engine lab

@@ -11,12 +11,8 @@ import (
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
-// The guest's NICs.
-const (
-	pf      = "enp1s0"
-	pfPCI   = "0000:01:00.0"
-	another = "enp2s0"
-)
+// another is the guest's second NIC. pf and pfPCI are in nic_test.go, or, for a NIC of a host, in hardware_test.go.
+const another = "enp2s0"
 
 func TestMain(m *testing.M) {
 	if err := Install("plugin"); err != nil {
@@ -30,7 +26,7 @@ func TestMain(m *testing.M) {
 func sriov(t *testing.T, name, subnet string, options ...string) {
 	t.Helper()
 	args := []string{"-d", Plugin, "--ipam-driver", Plugin, "--subnet", subnet, "-o", "netdevice=" + pf}
-	Network(t, name, append(args, options...)...)
+	Network(t, name, append(args, few(options)...)...)
 }
 
 // asBefore checks, when the test ends and after everything it started has been removed, that the host's devices are as
