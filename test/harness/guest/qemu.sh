@@ -154,7 +154,7 @@ start_qemu() {
   # shellcheck disable=SC2086 # LAB_QEMU_ARGS is a list of options
   "${nice[@]}" "${QEMU[@]}" -name lab -nodefaults -no-user-config -display none -no-reboot -daemonize -pidfile "$run/pid" \
     -M q35 "${ACCEL[@]}" -m "$5" -smp "$6" -kernel "$image/vmlinuz" -initrd "$image/initrd" \
-    -append "$append lab.node=$node ${LAB_APPEND:-}" \
+    -append "$append lab.node=$node lab.engine=${engine:-} ${LAB_APPEND:-}" \
     -drive "file=$image/disk.img,if=virtio,format=raw,readonly=on,cache=unsafe" -device virtio-rng-pci \
     "${nics[@]}" "${more[@]}" \
     -netdev "user,id=mgmt,restrict=on,ipv6=off,hostfwd=tcp:127.0.0.1:$7-:22,guestfwd=tcp:10.0.2.100:4444-chardev:inside" \
