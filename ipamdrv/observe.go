@@ -42,7 +42,7 @@ func (d *Driver) Observe(ctx context.Context) (*Observation, error) {
 		}
 		o.Owed = owed
 	}
-	networks, err := d.networksOfPools(ctx)
+	networks, err := networksOfPools(ctx, d.pools)
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +53,7 @@ func (d *Driver) Observe(ctx context.Context) (*Observation, error) {
 		if o.Shared {
 			p, names, err = d.cached(ctx, id)
 		} else {
-			p, err = d.poolStatus(ctx, id, func(a netip.Addr, l pool.Lease) {
+			p, err = poolStatus(ctx, d.pools, id, func(a netip.Addr, l pool.Lease) {
 				if l.Name != "" && l.Kind != pool.Cooldown {
 					names = append(names, pool.HeldLease{Addr: a, Lease: l})
 				}

@@ -22,13 +22,13 @@ func (d *Driver) Pools(ctx context.Context) (*admin.Pools, error) {
 	if err := d.pools.breaker.Unavailable(); err != nil {
 		return nil, err
 	}
-	networks, err := d.networksOfPools(ctx)
+	networks, err := networksOfPools(ctx, d.pools)
 	if err != nil {
 		return nil, err
 	}
 	all := &admin.Pools{Pools: []admin.Pool{}}
 	for _, id := range slices.Sorted(maps.Keys(networks)) {
-		p, err := d.poolStatus(ctx, id, func(netip.Addr, pool.Lease) {})
+		p, err := poolStatus(ctx, d.pools, id, func(netip.Addr, pool.Lease) {})
 		if errors.Is(err, store.ErrNotFound) {
 			continue // it was removed meanwhile
 		}
@@ -48,11 +48,11 @@ func (d *Driver) Pool(ctx context.Context, handle string) (*admin.Pool, error) {
 	if !ok {
 		return nil, pool.Refuse(ErrUnknownPool, "pool %.80q: no such pool", handle)
 	}
-	return d.poolStatus(ctx, h.ID, func(netip.Addr, pool.Lease) {})
+	return poolStatus(ctx, d.pools, h.ID, func(netip.Addr, pool.Lease) {})
 }
 
 // networksOfPools returns the IDs of the pools of this node, with the networks that are known to have them.
-func (d *Driver) networksOfPools(ctx context.Context) (map[string][]string, error) {
+func networksOfPools(ctx context.Context, ps *pools) (map[string][]string, error) {
 	networks := map[string][]string{}
 	add := func(id, network string) {
 		networks[id] = slices.Clone(networks[id])
@@ -60,14 +60,14 @@ func (d *Driver) networksOfPools(ctx context.Context) (map[string][]string, erro
 			networks[id] = append(networks[id], network)
 		}
 	}
-	if d.pools.node != nil {
-		all, err := d.pools.node.Bindings(ctx)
+	if ps.node != nil {
+		all, err := ps.node.Bindings(ctx)
 		for _, b := range all {
 			add(b.Handle.ID, b.Network)
 		}
 		return networks, err
 	}
-	err := d.pools.ledger.Store.Range(ctx, pool.Prefix, func(kv store.KV) error {
+	err := ps.ledger.Store.Range(ctx, pool.Prefix, func(kv store.KV) error {
 		rec, _ := pool.DecodeRecord(kv) // the zero value of a record that cannot be read; poolStatus reports it
 		add(strings.TrimPrefix(kv.Key, pool.Prefix), rec.Network)
 		return nil
@@ -75,7 +75,7 @@ func (d *Driver) networksOfPools(ctx context.Context) (map[string][]string, erro
 	if err != nil {
 		return nil, err
 	}
-	err = d.pools.ledger.Store.Range(ctx, pool.SharePrefix, func(kv store.KV) error {
+	err = ps.ledger.Store.Range(ctx, pool.SharePrefix, func(kv store.KV) error {
 		id, _, _ := strings.Cut(strings.TrimPrefix(kv.Key, pool.SharePrefix), "/")
 		rec, _ := pool.DecodeShare(kv) // likewise
 		add(id, rec.Network)
@@ -85,8 +85,8 @@ func (d *Driver) networksOfPools(ctx context.Context) (map[string][]string, erro
 }
 
 // poolStatus reads one pool and counts its leases, and calls each with them.
-func (d *Driver) poolStatus(ctx context.Context, id string, each func(netip.Addr, pool.Lease)) (*admin.Pool, error) {
-	kv, err := d.pools.ledger.Store.Get(ctx, pool.Key(id))
+func poolStatus(ctx context.Context, ps *pools, id string, each func(netip.Addr, pool.Lease)) (*admin.Pool, error) {
+	kv, err := ps.ledger.Store.Get(ctx, pool.Key(id))
 	if err != nil {
 		return nil, err
 	}
@@ -106,7 +106,7 @@ func (d *Driver) poolStatus(ctx context.Context, id string, each func(netip.Addr
 	if rec.Gateway.IsValid() {
 		p.Gateway = rec.Gateway.String()
 	}
-	err = d.pools.ledger.Leases(ctx, id, func(a netip.Addr, kv store.KV) error {
+	err = ps.ledger.Leases(ctx, id, func(a netip.Addr, kv store.KV) error {
 		lease, _ := pool.DecodeLease(kv)
 		each(a, lease)
 		switch lease.Kind { // one that cannot be read is leased
@@ -136,11 +136,11 @@ func (d *Driver) Leases(ctx context.Context, r *admin.LeasesRequest) (*admin.Lea
 		lease pool.Lease
 	}
 	var entries []entry
-	nodes, err := d.nodesOfShares(ctx, r.Pool)
+	nodes, err := nodesOfShares(ctx, d.pools, r.Pool)
 	if err != nil {
 		return nil, err
 	}
-	err = d.leasesAsked(ctx, r, func(a netip.Addr, kv store.KV) error {
+	err = leasesAsked(ctx, d.pools, r, func(a netip.Addr, kv store.KV) error {
 		lease, err := pool.DecodeLease(kv)
 		if err != nil {
 			lease = pool.Lease{Kind: "unreadable"}
@@ -161,15 +161,15 @@ func (d *Driver) Leases(ctx context.Context, r *admin.LeasesRequest) (*admin.Lea
 }
 
 // leasesAsked calls fn with the leases that are asked for.
-func (d *Driver) leasesAsked(ctx context.Context, r *admin.LeasesRequest, fn func(netip.Addr, store.KV) error) error {
+func leasesAsked(ctx context.Context, ps *pools, r *admin.LeasesRequest, fn func(netip.Addr, store.KV) error) error {
 	if r.Address == "" {
-		return d.pools.ledger.Leases(ctx, r.Pool, fn)
+		return ps.ledger.Leases(ctx, r.Pool, fn)
 	}
 	a, err := addr.Parse(r.Address)
 	if err != nil {
 		return pool.Invalid(err)
 	}
-	kv, err := d.pools.ledger.Store.Get(ctx, pool.LeaseKey(r.Pool, a))
+	kv, err := ps.ledger.Store.Get(ctx, pool.LeaseKey(r.Pool, a))
 	if errors.Is(err, store.ErrNotFound) {
 		return nil
 	}
@@ -180,9 +180,9 @@ func (d *Driver) leasesAsked(ctx context.Context, r *admin.LeasesRequest, fn fun
 }
 
 // nodesOfShares returns the nodes of the networks that share a pool, by share.
-func (d *Driver) nodesOfShares(ctx context.Context, id string) (map[string]string, error) {
+func nodesOfShares(ctx context.Context, ps *pools, id string) (map[string]string, error) {
 	nodes, prefix := map[string]string{}, pool.SharePrefix+id+"/"
-	err := d.pools.ledger.Store.Range(ctx, prefix, func(kv store.KV) error {
+	err := ps.ledger.Store.Range(ctx, prefix, func(kv store.KV) error {
 		rec, _ := pool.DecodeShare(kv) // the node of one that cannot be read is not known
 		nodes[strings.TrimPrefix(kv.Key, prefix)] = rec.Node
 		return nil

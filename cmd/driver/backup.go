@@ -53,7 +53,7 @@ type backups struct {
 	dir     string
 	own     store.Store
 	machine cluster.Machine
-	restart func() // ends the process, which whoever started it starts again
+	restart func() // ends the process; the engine or systemd starts it again
 }
 
 // write writes a backup: all records of one moment.

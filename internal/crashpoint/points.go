@@ -1,7 +1,7 @@
 // Package crashpoint kills the process at a crash point, for tests: before or after a write of the ledger or of the journal, or a
 // change of a device.
 //
-// Nobody lists the crash points: [Points.Store], [Points.Journal] and [Points.Kernel] wrap what the drivers write and change with, and
+// There is no list of crash points: [Points.Store], [Points.Journal] and [Points.Kernel] wrap what the drivers write and change with, and
 // put a point before and after each write and each change. A point is named after the call of a driver that is in progress, the kind
 // of change, how often this call has made such a change, and the side of it:
 //

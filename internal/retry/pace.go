@@ -11,7 +11,7 @@ const (
 	paceMax    = 500 * time.Millisecond
 )
 
-// Pace returns how long a long read that nobody waits for pauses after a part of it that took this long, to give way to requests and to the
+// Pace returns how long a long read in the background pauses after a part of it that took this long, to give way to requests and to the
 // reads of others. A reader of a server that is not busy does not pause. Of many that read at once most are in a pause, and the rest keep the
 // server as busy as all would; but a request finds a shorter queue. The pause is random, so that readers do not stay together.
 func Pace(took time.Duration) time.Duration {

@@ -367,7 +367,7 @@ func Peek(p *Pool) (c Counts, ok bool) {
 	return c, true
 }
 
-// peekWait is how long PeekHeld waits for a pool that is in use: longer than any step that asks nobody, and short beside the time that an engine
+// peekWait is how long PeekHeld waits for a pool that is in use: longer than any step without a store, and short beside the time that an engine
 // has for a call.
 const peekWait = time.Second
 
