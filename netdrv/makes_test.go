@@ -69,6 +69,18 @@ func TestMakes(t *testing.T) {
 	}
 }
 
+// makeThat returns the first make of which is returns true.
+func makeThat(t *testing.T, is func(hwtest.PF) bool) hwtest.PF {
+	t.Helper()
+	for _, make := range hwtest.Makes(t) {
+		if is(make.PF) {
+			return make.PF
+		}
+	}
+	t.Fatal("there is no such make")
+	return hwtest.PF{}
+}
+
 // TestMakesRefuse: the error about what a make does not support names the driver. The VF is restored then.
 func TestMakesRefuse(t *testing.T) {
 	for _, make := range hwtest.Makes(t) {
@@ -105,22 +117,14 @@ func TestMakesRefuse(t *testing.T) {
 		}
 	}
 	story(t, func(m *machine) { // word for word
-		for _, make := range hwtest.Makes(t) {
-			if make.PF.Virtio {
-				m.kernel.AddPF(make.PF)
-			}
-		}
+		m.kernel.AddPF(makeThat(t, func(pf hwtest.PF) bool { return pf.Virtio }))
 		before := m.kernel.String()
 		wantError(t, m.create("n", "netdevice=ens1f0", "vlan=100"),
 			"ens1f0 (0000:01:00.0): set vlan: driver virtio-pci can set nothing for its vfs")
 		m.wantHost(before)
 	})
 	story(t, func(m *machine) {
-		for _, make := range hwtest.Makes(t) {
-			if make.PF.IgnoresLinkState {
-				m.kernel.AddPF(make.PF)
-			}
-		}
+		m.kernel.AddPF(makeThat(t, func(pf hwtest.PF) bool { return pf.IgnoresLinkState }))
 		wantError(t, m.create("n", "netdevice=ens1f0", "link_state=disable"),
 			"ens1f0 (0000:01:00.0): set link_state disable: driver ixgbe does not support it; leave link_state out")
 	})
