@@ -106,12 +106,22 @@ func done(t testing.TB, err error, args ...string) {
 	}
 }
 
-// Container starts a container that sleeps and removes it when the test ends.
+// Container starts a container that sleeps and removes it when the test ends. One that is made and does not start is removed by the ID that
+// docker printed: on an engine that has other containers the name can be another one's.
 func Container(t testing.TB, name string, args ...string) {
 	t.Helper()
-	args = append([]string{"run", "-d", "--name", name}, args...)
-	Docker(t, append(args, "lab", "sleep", "1000000")...)
-	t.Cleanup(func() { _ = engine.Remove(name) })
+	args = append(append([]string{"run", "-d", "--name", name}, args...), "lab", "sleep", "1000000")
+	Note(t, "")
+	id, err := Try("docker", args...)
+	if err == nil {
+		id = name
+	}
+	if id != "" {
+		t.Cleanup(func() { _ = engine.Remove(id) })
+	}
+	if err != nil {
+		t.Fatalf("docker %s: %v", strings.Join(args, " "), err)
+	}
 }
 
 // Nginx makes an image nginx, for commands that are typed as they stand: the image lab, which sleeps.
