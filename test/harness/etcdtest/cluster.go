@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -117,12 +119,18 @@ func peerAddr(r *relay, relayed bool) string {
 	return r.member
 }
 
-// freePorts returns n free addresses of the loopback device.
+// freePorts returns n free addresses of the loopback device. Their ports are below those that the kernel gives to clients (32768 and above,
+// ip-sysctl.rst, ip_local_port_range): a client that dials one of these while its member is down can be given that very port. Then it is
+// connected to itself, and the member cannot listen when it comes back.
 func freePorts(t *testing.T, n int) []string {
 	t.Helper()
+	const first, above = 10000, 32768
 	var found []string
-	for range n {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+	for len(found) < n {
+		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(above-first)))
+		if errors.Is(err, syscall.EADDRINUSE) {
+			continue
+		}
 		if err != nil {
 			t.Fatal(err)
 		}
