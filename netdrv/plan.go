@@ -72,9 +72,9 @@ func (x *networks) planLocked(ctx context.Context, d *draft, r *plugin.CreateNet
 			return nil, err
 		}
 	}
-	named := *x
-	named.inventedGateway = nil
-	err = named.draw(ctx, d, others, r, func(id string, others []ledger.Network) ([]ledger.Network, error) { return without(id, others, false) })
+	dry := *x
+	dry.inventedGateway = nil // the request has no gateway that an engine invented
+	err = dry.draw(ctx, d, others, r, func(id string, others []ledger.Network) ([]ledger.Network, error) { return without(id, others, false) })
 	if err == nil && len(removed) == 0 { // one that is removed may have the addresses
 		if err = x.hosts.CheckAddrs(d.rec.HostAddrs, ""); err != nil {
 			err = fmt.Errorf("host access: %w", err)

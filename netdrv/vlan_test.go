@@ -145,6 +145,28 @@ func TestNoVLANNeedsNoDriver(t *testing.T) {
 	}
 }
 
+// TestVLANOfUnrecordedNetwork: a container has its VLAN alone also if the record of its network was lost. That there is no record is no evidence
+// that the container has ended.
+func TestVLANOfUnrecordedNetwork(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=100")
+		m.mustRun("a", "n")
+		record, err := m.store.Get(m.ctx, "net/n")
+		m.must(err)
+		_, err = m.store.Txn(m.ctx, nil, []store.Op{store.Del("net/n")})
+		m.must(err)
+		const held = "option vlan: 100 is used on ens1f0 (0000:01:00.0): "
+		if err := m.create("two", "netdevice=ens1f0", "vlan=100"); err == nil || !strings.HasPrefix(err.Error(), held) {
+			t.Errorf("a network with the vlan of the container: %v, want %s...", err, held)
+		}
+		_, err = m.store.Txn(m.ctx, nil, []store.Op{store.Put("net/n", record.Value)})
+		m.must(err)
+		m.end("a")
+	})
+}
+
 // TestVLANCannotBeRemoved: a VF with a VLAN whose driver cannot change it is given to no container of a network without one.
 func TestVLANCannotBeRemoved(t *testing.T) {
 	t.Parallel()

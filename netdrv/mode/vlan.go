@@ -101,10 +101,16 @@ func (m sriov) checkVLAN(ctx context.Context, o *option.Network, pfs []ledger.De
 	if err != nil {
 		return err
 	}
+	recorded, err := m.vlanOwners(ctx, "", held)
+	if err != nil {
+		return err
+	}
 	// What is on its way back from a removed network does not count, so that a network can be removed and created again. If it is
-	// not back when a container is started, that waits. Of a network that is going to be removed nothing counts.
+	// not back when a container is started, that waits. Of a network that is going to be removed, which has a record and is none of the
+	// others, nothing counts. What a network without a record has counts: a container may have it.
 	for id, a := range held {
-		if a.Ending() || !slices.ContainsFunc(others, func(n ledger.Network) bool { return n.ID == a.Network }) {
+		is := func(n ledger.Network) bool { return n.ID == a.Network }
+		if a.Ending() || slices.ContainsFunc(recorded.others, is) && !slices.ContainsFunc(others, is) {
 			delete(held, id)
 		}
 	}
