@@ -117,18 +117,20 @@ func (c *ctl) touch(cmd *cobra.Command, r *card.Recorder, of *card.Card, pf stri
 // hold returns what takes a VF out of use. The plugin does it: a VF that it has lent or holds is refused, it lends the VF to no container
 // meanwhile, and its ledger has how the VF was. alone is for hosts without the plugin.
 func (c *ctl) hold(host *hw.Host, alone bool) (card.Hold, error) {
-	plugin, _, err := c.client()
-	var status admin.Status
-	if err == nil {
-		err = plugin.Call(context.Background(), admin.StatusCall, struct{}{}, &status)
-	}
+	plugin, socket, err := c.client()
 	switch {
-	case err != nil && alone:
+	case alone && errors.Is(err, admin.ErrNoSocket):
 		return card.Restoring(host), nil
+	case alone && err != nil: // a plugin that does not answer now may have lent VFs
+		return nil, fmt.Errorf("--without-plugin: %w", err)
+	case alone:
+		return nil, fmt.Errorf("--without-plugin: the plugin is here, at %s", socket)
 	case err != nil:
 		return nil, fmt.Errorf("which VFs are free? %w; if this host does not have the plugin: --without-plugin", err)
-	case alone:
-		return nil, errors.New("--without-plugin: the plugin is here, and answers")
+	}
+	var status admin.Status
+	if err := plugin.Call(context.Background(), admin.StatusCall, struct{}{}, &status); err != nil {
+		return nil, fmt.Errorf("which VFs are free? %w", err)
 	}
 	return func(ctx context.Context, _ hw.PF, vf hw.VF) (func(context.Context) error, error) {
 		operate := func(ctx context.Context, action string) error {

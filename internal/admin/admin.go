@@ -1,5 +1,6 @@
 // Package admin has what the plugin tells an operator: the calls beside those of the engine, their answers, and their client. But for
-// DeviceCall, ForgetCall and LogLevelCall they change nothing. What a NIC has is not among the answers: an operator's tool reads it from the kernel as the plugin does.
+// DeviceCall, ForgetCall, LogLevelCall and RestoreCall they change nothing. What a NIC has is not among the answers: an operator's tool reads
+// it from the kernel as the plugin does.
 package admin
 
 import "time"

@@ -111,6 +111,9 @@ const socketName = "passthrough.sock"
 // pluginSockets is where engines look for sockets of plugins (pkg/plugins in docker, 20.10 to 29).
 const pluginSockets = "/run/docker/plugins"
 
+// ErrNoSocket is that this machine has no socket of the plugin, not even one that does not answer.
+var ErrNoSocket = errors.New("no socket of the plugin in " + pluginSockets)
+
 // FindSocket returns the socket of the plugin on this machine: that of a managed plugin is in a folder named after the plugin's ID, that of a
 // service or a container beside these.
 func FindSocket() (string, error) {
@@ -139,5 +142,5 @@ func FindSocket() (string, error) {
 		return "", fmt.Errorf("the plugin does not answer at %s: run as root, and check that it is enabled (docker plugin ls)",
 			strings.Join(found, ", "))
 	}
-	return "", fmt.Errorf("no socket of the plugin in %s: run as root on a host with the plugin, or name its socket with --socket", pluginSockets)
+	return "", fmt.Errorf("%w: run as root on a host with the plugin, or name its socket with --socket", ErrNoSocket)
 }
