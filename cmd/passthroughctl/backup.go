@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -178,48 +177,6 @@ func (c *ctl) refuseNewer(ctx context.Context, socket string, b backupView) erro
 			"docker network disconnect them, and start them again after it", strings.Join(slices.Compact(newer), ", "))
 	}
 	return nil
-}
-
-// An engineNetwork is a network that the engine has of the plugin.
-type engineNetwork struct {
-	ID, Name string
-	device   bool // the plugin is its network driver, and not only its IPAM driver
-}
-
-// engineNetworks lists the networks of the plugin that the engine has.
-func engineNetworks(ctx context.Context, engine *admin.Client, socket string) ([]engineNetwork, error) {
-	name, err := driverName(ctx, engine, socket)
-	if err != nil {
-		return nil, err
-	}
-	var all []struct {
-		ID, Name, Driver string
-		IPAM             struct{ Driver string }
-	}
-	if err := engine.Get(ctx, "/networks", &all); err != nil {
-		return nil, err
-	}
-	var ours []engineNetwork
-	for _, n := range all {
-		if n.Driver == name || n.IPAM.Driver == name {
-			ours = append(ours, engineNetwork{n.ID, n.Name, n.Driver == name})
-		}
-	}
-	return ours, nil
-}
-
-// driverName returns what the engine calls the plugin with a socket: a managed one by its name, another by its socket.
-func driverName(ctx context.Context, engine *admin.Client, socket string) (string, error) {
-	var plugins []struct{ ID, Name string }
-	if err := engine.Get(ctx, "/plugins", &plugins); err != nil {
-		return "", err
-	}
-	for _, p := range plugins {
-		if p.ID == filepath.Base(filepath.Dir(socket)) {
-			return p.Name, nil
-		}
-	}
-	return strings.TrimSuffix(filepath.Base(socket), ".sock"), nil
 }
 
 // sendBackup sends a backup to the plugin and has it restored. It returns the number of records.

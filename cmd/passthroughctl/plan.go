@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -115,7 +114,10 @@ func (f *networkFlags) request(cmd *cobra.Command, c *ctl, v *view, name string)
 	case f.ingress:
 		return nil, errors.New("--ingress is for the driver overlay")
 	}
-	own := c.pluginName(cmd, v.socket)
+	own, err := driverName(cmd.Context(), admin.NewClient(c.engineSocket), v.socket)
+	if err != nil {
+		return nil, fmt.Errorf("what the engine calls the plugin is not known: %w", err)
+	}
 	if f.driver != own {
 		return nil, fmt.Errorf("driver %q is not this plugin, which the engine calls %q: say -d %s", f.driver, own, own)
 	}
@@ -123,7 +125,6 @@ func (f *networkFlags) request(cmd *cobra.Command, c *ctl, v *view, name string)
 	if bare, _, _ := strings.Cut(own, ":"); f.ipamDriver == bare && !r.OwnIPAM {
 		return nil, fmt.Errorf("--ipam-driver %q: the engine calls the plugin %q", f.ipamDriver, own)
 	}
-	var err error
 	if r.Options, err = pairs("-o", f.options); err != nil {
 		return nil, err
 	}
@@ -132,20 +133,6 @@ func (f *networkFlags) request(cmd *cobra.Command, c *ctl, v *view, name string)
 	}
 	r.Subnets, err = f.together()
 	return r, err
-}
-
-// pluginName returns the name that the engine has for the plugin with a socket. The socket of a managed plugin is in a folder named after the
-// plugin's ID; other plugins are called as their socket.
-func (c *ctl) pluginName(cmd *cobra.Command, socket string) string {
-	var plugins []struct{ ID, Name string }
-	if err := admin.NewClient(c.engineSocket).Get(cmd.Context(), "/plugins", &plugins); err == nil {
-		for _, p := range plugins {
-			if p.ID == filepath.Base(filepath.Dir(socket)) {
-				return p.Name
-			}
-		}
-	}
-	return strings.TrimSuffix(filepath.Base(socket), ".sock")
 }
 
 // pairs returns the values of a flag that are KEY=VALUE.
@@ -173,25 +160,25 @@ func (f *networkFlags) together() ([]admin.PlanSubnet, error) {
 	of := func(text string) int {
 		return slices.IndexFunc(all, func(s admin.PlanSubnet) bool { return contains(s.Subnet, text) })
 	}
-	for _, r := range f.ranges {
-		i := of(r)
-		if i < 0 {
-			return nil, fmt.Errorf("no matching subnet for range %s", r)
+	for _, flag := range []struct {
+		what, on string
+		values   []string
+		field    func(*admin.PlanSubnet) *string
+	}{
+		{"range", "on", f.ranges, func(s *admin.PlanSubnet) *string { return &s.Range }},
+		{"gateway", "for", f.gateways, func(s *admin.PlanSubnet) *string { return &s.Gateway }},
+	} {
+		for _, value := range flag.values {
+			i := of(value)
+			if i < 0 {
+				return nil, fmt.Errorf("no matching subnet for %s %s", flag.what, value)
+			}
+			have := flag.field(&all[i])
+			if *have != "" {
+				return nil, fmt.Errorf("cannot configure multiple %ss (%s, %s) %s the same subnet (%s)", flag.what, value, *have, flag.on, all[i].Subnet)
+			}
+			*have = value
 		}
-		if all[i].Range != "" {
-			return nil, fmt.Errorf("cannot configure multiple ranges (%s, %s) on the same subnet (%s)", r, all[i].Range, all[i].Subnet)
-		}
-		all[i].Range = r
-	}
-	for _, g := range f.gateways {
-		i := of(g)
-		if i < 0 {
-			return nil, fmt.Errorf("no matching subnet for gateway %s", g)
-		}
-		if all[i].Gateway != "" {
-			return nil, fmt.Errorf("cannot configure multiple gateways (%s, %s) for the same subnet (%s)", g, all[i].Gateway, all[i].Subnet)
-		}
-		all[i].Gateway = g
 	}
 	aux, err := pairs("--aux-address", f.aux)
 	for name, a := range aux {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -136,6 +137,49 @@ func (v *view) askEngine(ctx context.Context, engine *admin.Client) error {
 		}
 	}
 	return nil
+}
+
+// An engineNetwork is a network that the engine has of the plugin.
+type engineNetwork struct {
+	ID, Name string
+	device   bool // the plugin is its network driver, and not only its IPAM driver
+}
+
+// engineNetworks lists the networks of the plugin that the engine has.
+func engineNetworks(ctx context.Context, engine *admin.Client, socket string) ([]engineNetwork, error) {
+	name, err := driverName(ctx, engine, socket)
+	if err != nil {
+		return nil, err
+	}
+	var all []struct {
+		ID, Name, Driver string
+		IPAM             struct{ Driver string }
+	}
+	if err := engine.Get(ctx, "/networks", &all); err != nil {
+		return nil, err
+	}
+	var ours []engineNetwork
+	for _, n := range all {
+		if n.Driver == name || n.IPAM.Driver == name {
+			ours = append(ours, engineNetwork{n.ID, n.Name, n.Driver == name})
+		}
+	}
+	return ours, nil
+}
+
+// driverName returns what the engine calls the plugin with a socket. That of a managed plugin is in a folder named after the plugin's ID; another
+// plugin is called as its socket.
+func driverName(ctx context.Context, engine *admin.Client, socket string) (string, error) {
+	var plugins []struct{ ID, Name string }
+	if err := engine.Get(ctx, "/plugins", &plugins); err != nil {
+		return "", err
+	}
+	for _, p := range plugins {
+		if p.ID == filepath.Base(filepath.Dir(socket)) {
+			return p.Name, nil
+		}
+	}
+	return strings.TrimSuffix(filepath.Base(socket), ".sock"), nil
 }
 
 // network returns the name of a network, or the short form of its ID.
