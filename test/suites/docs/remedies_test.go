@@ -29,7 +29,7 @@ var executed = map[string][2]string{
 	"docker network rm":                          {"test/suites/campaign/campaign_test.go", `docker("network", "rm", n.name)`},
 	"docker plugin disable -f":                   {"test/suites/engine/engine_test.go", `Docker(t, "plugin", "disable", "-f", Plugin)`},
 	"docker plugin rm":                           {"test/suites/lab/quickstart_test.go", `"plugin", "rm"`},
-	"docker plugin ls":                           {"", "it changes nothing; whoever reads the text looks whether the plugin is enabled"},
+	"docker plugin ls":                           {"", "it changes nothing; the user looks whether the plugin is enabled"},
 	"systemctl status docker":                    {"", "it changes nothing, and neither the engine of the tests nor the lab's is a unit of systemd in every guest"},
 	"driver forget":                              {"cmd/driver/operator_cluster_test.go", `"forget", "--force"`},
 	"say force=yes":                              {"test/suites/lab/reports_test.go", `"-o", "force=yes"`},
