@@ -119,12 +119,14 @@ func (e *etcd) page(ctx context.Context, r *retrier, p *pager, opts ...clientv3.
 }
 
 // A pager gives each page of a large range an end of its own, not far from its start. For every page etcd counts the keys up to the end that
-// it is given, whatever the limit (etcd 3.6, server/storage/mvcc/index.go, treeIndex.Revisions): with the end of the whole range the cost of
-// reading all pages grows with the square of their number.
+// it is given, whatever the limit (etcd 3.6, server/storage/mvcc/index.go, treeIndex.Revisions), and no key is written meanwhile: with the end
+// of the whole range the cost of reading all pages grows with the square of their number, and nodes that begin to read a large pool at once keep
+// all writes waiting.
 type pager struct {
 	from, last string // the rest of the range
 	base       int    // length of the prefix that all keys have
 	cut        int    // the end of the next page is that of the keys that have this many characters of from; base for no end of its own
+	group      int    // records read of the keys up to this end, or to one before it
 	done       bool
 }
 
@@ -136,25 +138,40 @@ func (k keyspace) pager(prefix string) *pager {
 
 // end returns the end of the next page.
 func (p *pager) end() string {
-	if p.cut <= p.base || p.cut >= len(p.from) {
+	if p.cut <= p.base || p.cut > len(p.from) {
 		return p.last
 	}
 	return min(p.last, clientv3.GetPrefixRangeEnd(p.from[:p.cut]))
 }
 
-// advance moves the pager on, after the page that it was read with. If etcd had to count far more keys than it returned, the next end is
-// nearer; if it returned all up to the end, the next one is farther.
+// advance moves the pager on, after the page that it was read with. If etcd had to count far more keys than it returned, the next end is that
+// of the keys which are as alike as those of the page. If it returned all up to the end, the next one is as far from there, or farther if there
+// was little before it.
 func (p *pager) advance(resp *clientv3.GetResponse) {
+	p.group += len(resp.Kvs)
 	switch end := p.end(); {
 	case resp.More:
-		p.from = string(resp.Kvs[len(resp.Kvs)-1].Key) + "\x00"
+		first, last := string(resp.Kvs[0].Key), string(resp.Kvs[len(resp.Kvs)-1].Key)
+		p.from = last + "\x00"
 		if resp.Count > 4*pageSize {
-			p.cut = max(p.cut, p.base) + 1
+			p.cut, p.group = max(p.cut+1, p.base+1, alike(first, last)), 0
 		}
 	case end == p.last:
 		p.done = true
 	default:
 		p.from = end
-		p.cut--
+		if p.group < pageSize/2 {
+			p.cut--
+		}
+		p.group = 0
 	}
+}
+
+// alike returns how many characters at their beginning two texts have in common.
+func alike(a, b string) int {
+	n := 0
+	for n < min(len(a), len(b)) && a[n] == b[n] {
+		n++
+	}
+	return n
 }

@@ -17,6 +17,7 @@ import (
 // Pages implements [store.Watcher]. It gives way to other requests if etcd is busy.
 func (e *etcd) Pages(ctx context.Context, prefix string, fn func(rev int64, page []store.KV) error) error {
 	p := e.keys.pager(prefix)
+	var pace retry.Pace
 	for !p.done {
 		began := time.Now()
 		resp, err := e.pageUntil(ctx, p)
@@ -31,7 +32,7 @@ func (e *etcd) Pages(ctx context.Context, prefix string, fn func(rev int64, page
 		if err := fn(resp.Header.Revision, page); err != nil {
 			return err
 		}
-		if !p.done && retry.Sleep(ctx, retry.Pace(took)) != nil {
+		if !p.done && retry.Sleep(ctx, pace.Next(took)) != nil {
 			return e.usable(ctx, "read")
 		}
 	}
