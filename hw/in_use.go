@@ -25,6 +25,14 @@ func isUserDriver(name string) bool {
 	return userDrivers[name] || strings.HasSuffix(strings.ReplaceAll(name, "-", "_"), "vfio_pci")
 }
 
+// UserDriver returns true if the VF is, or is going to be, a program's.
+func (v VF) UserDriver() bool { return isUserDriver(v.Driver) || isUserDriver(v.Override) }
+
+// Elsewhere returns true if the VF has a netdev, and that is in another namespace.
+func (v VF) Elsewhere() bool {
+	return v.Driver != "" && v.Netdev.Index == 0 && !v.noNetdev && !v.UserDriver()
+}
+
 // InUse returns why the VF must not be attached or removed, in words that follow its name; "" if it is free. A bound VF
 // without a netdev is in another namespace: an empty net directory does not mean that a VF is free.
 func (v VF) InUse() string {
@@ -35,7 +43,7 @@ func (v VF) InUse() string {
 		return "is kept for " + v.Override
 	case v.noNetdev:
 		return "is bound to " + v.Driver + ", which has created no netdev for it"
-	case v.Driver != "" && v.Netdev.Index == 0:
+	case v.Elsewhere():
 		return "is in another network namespace"
 	case v.Netdev.Master != 0:
 		return "is a port of another device"
@@ -190,6 +198,43 @@ func (h *hostNetwork) carriedElsewhere(n Netdev, _ []Link) (string, error) {
 		use += fmt.Sprintf(", and %d more", more)
 	}
 	return use, nil
+}
+
+// A MarkedLink is a link with the plugin's mark: one that the plugin has made, or that it lends.
+type MarkedLink struct {
+	ID         ID // of the device, as the mark says
+	Name, Kind string
+	On         string // the device in the host that a link in another namespace was made on; "" for a link in the host
+}
+
+// Made returns true for a link that the plugin has made, false for one that it lends.
+func (l MarkedLink) Made() bool { return l.ID.isMade() }
+
+// MarkedLinks lists the links in the host that have the plugin's mark, and, if elsewhere is true, those in other namespaces that were made on a
+// link in the host.
+func (h *hostNetwork) MarkedLinks(elsewhere bool) (marked []MarkedLink, _ error) {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return nil, wrapped("host", "list links", err)
+	}
+	for _, l := range links {
+		if id, ok := strings.CutPrefix(l.Alias, ID("").aliasMark()); ok {
+			marked = append(marked, MarkedLink{ID(id), l.Name, l.Kind, ""})
+		}
+		if !elsewhere {
+			continue
+		}
+		children, err := h.kernel.ChildrenElsewhere(l.Index)
+		if err != nil {
+			return nil, wrapped(l.Name, "look for links on it in other namespaces", err)
+		}
+		for _, c := range children {
+			if id, ok := strings.CutPrefix(c.Alias, ID("").aliasMark()); ok {
+				marked = append(marked, MarkedLink{ID(id), c.Name, c.Kind, l.Name})
+			}
+		}
+	}
+	return marked, nil
 }
 
 // titled returns the name of a link with its kind.

@@ -100,7 +100,7 @@ func New(c Config) (*Driver, error) {
 			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
 		pool: pool, vlans: vlans, hosts: hosts, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
-	reconciler.removeUnneeded = networks.removeUnneeded
+	reconciler.removeUnneeded, reconciler.unrecorded = networks.removeUnneeded, networks.unrecorded
 	return &Driver{networks, endpoints, reconciler, engine, counters, c.BindPool}, nil
 }
 

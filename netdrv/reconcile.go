@@ -10,6 +10,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/netdrv/alloc"
@@ -58,9 +59,11 @@ type reconciler struct {
 	addressesForgotten func(network string, addresses []string)
 	// removeUnneeded removes stale networks, and VFs that are not needed any more. The caller holds the lock of all networks.
 	removeUnneeded func(context.Context) error
-	vfs            *vfpool.Recreator
-	changedVFs     *changedVFs
-	passed         atomic.Bool // a pass has ended that could read the ledger
+	// unrecorded says which devices look as if the plugin had set them up, and have no record.
+	unrecorded func(context.Context) []string
+	vfs        *vfpool.Recreator
+	changedVFs *changedVFs
+	passed     atomic.Bool // a pass has ended that could read the ledger
 
 	// The state below is of this process: one that was restarted looks at everything as for the first time.
 	mu       sync.Mutex // guards all below: a call that ends a bond has its ports looked at
@@ -165,6 +168,9 @@ func (r *reconciler) logHeld(ctx context.Context, held alloc.Set) {
 	if err != nil {
 		r.logOnce(ctx, "ledger", err)
 		return
+	}
+	for _, what := range r.unrecorded(ctx) {
+		r.log.Warn("device without a record; it is left as it is", zap.String("found", what), zap.String(admin.EventKey, admin.EventWarning))
 	}
 	if len(networks) == 0 && len(held) == 0 {
 		r.log.Info("ledger is empty, as after an installation; networks that the engine has from before have no records: " +

@@ -78,7 +78,7 @@ func (v *view) report(pools []admin.Pool) statusReport {
 			"cannot be started again; install the plugin with the folder that has its records, or use passthroughctl restore with a backup, or create "+
 			"the networks again", strings.Join(v.lost, ", ")))
 	}
-	r.Problems = append(r.Problems, v.deviceProblems()...)
+	r.Problems = append(append(r.Problems, v.deviceProblems()...), v.status.Unrecorded...)
 	for _, p := range pools {
 		if left := p.Size - min(p.Size, uint64(p.Leased+p.Prefetched)); left*10 < p.Size && p.Size > 1 {
 			r.Problems = append(r.Problems, fmt.Sprintf("pool %s (%s): %d of %d addresses are left", ledger.ShortID(p.ID), p.Subnet, left, p.Size))

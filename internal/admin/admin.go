@@ -163,6 +163,9 @@ type Status struct {
 	Date     string    `json:"date,omitempty"` // of the commit, as 2026-11-29T16:49:13Z
 	Networks []Network `json:"networks"`
 	Devices  []Device  `json:"devices"`
+	// Unrecorded are devices that look as if the plugin had set them up, and of which it has no record: what each is and what to do, in a
+	// sentence each.
+	Unrecorded []string `json:"unrecorded,omitempty"`
 }
 
 // Network is a network as its user described it.

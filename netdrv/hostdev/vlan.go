@@ -57,6 +57,26 @@ type VLANs struct {
 	Counters    *metrics.Counters
 }
 
+// Recorded returns the devices that have a record.
+func Recorded(ctx context.Context, s store.Store) (map[hw.ID]bool, error) {
+	vlans, err := ledger.List[vlanRecord](ctx, s, vlanPrefix)
+	if err != nil {
+		return nil, err
+	}
+	children, err := ledger.List[hostRecord](ctx, s, hostPrefix)
+	if err != nil {
+		return nil, err
+	}
+	ids := map[hw.ID]bool{}
+	for _, r := range vlans {
+		ids[r.Rec.Device] = true
+	}
+	for _, r := range children {
+		ids[r.Rec.device()] = true
+	}
+	return ids, nil
+}
+
 // get reads a record; ok is false if there is none.
 func get[T any, P record.Pointer[T]](ctx context.Context, s store.Store, key string) (r ledger.Rev[T], ok bool, err error) {
 	r, err = ledger.Get[T, P](ctx, s, key)

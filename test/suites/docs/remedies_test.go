@@ -13,7 +13,7 @@ import (
 // (cmd/passthroughctl, TestNamedCommands).
 var (
 	literal = regexp.MustCompile(`"(?:[^"\\\n]|\\.)*"`)
-	remedy  = regexp.MustCompile(`ip link set [%a-z0-9 ]*|modprobe %s|devlink dev [^;",)]+|echo %s >[^;",) ]+|docker (?:stop|network rm|plugin (?:disable -f|ls|rm))|` +
+	remedy  = regexp.MustCompile(`ip link (?:set|delete) [%a-z0-9 ]*|modprobe %s|devlink dev [^;",)]+|echo [%s0]+ >[^;",) ]+|docker (?:stop|network rm|plugin (?:disable -f|ls|rm))|` +
 		`driver forget|systemctl status docker|say [a-z]+=[%a-z]+|--aux-address %s=ADDRESS|--subnet=%s|--ipam-opt gateway=none`)
 )
 
@@ -22,6 +22,9 @@ var executed = map[string][2]string{
 	"ip link set %s up":                          {"test/suites/lab/ctl_test.go", `remedy := "ip link set " + pf + " up"`},
 	"ip link set %s mtu %d":                      {"netdrv/trial_test.go", "hw.LinkMTU, hw.Link{MTU: 9000}"},
 	"ip link set ":                               {"test/suites/lab/ctl_test.go", `Sh(t, remedy)`},
+	"ip link set %s alias ":                      {"netdrv/unrecorded_test.go", "hw.LinkAlias, hw.Link{}"},
+	"ip link delete %s":                          {"netdrv/unrecorded_test.go", "m.kernel.RemoveLink("},
+	"echo 0 >/sys/bus/pci/devices/":              {"netdrv/unrecorded_test.go", `sriov_numvfs", "0")`},
 	"modprobe %s":                                {"test/suites/lab/leftovers_test.go", "modprobe -a macvlan ipvlan 8021q"},
 	"echo %s >/sys/bus/pci/drivers_probe":        {"hw/hwtest/kernel_test.go", `"bus/pci/drivers_probe"`},
 	"devlink dev eswitch set pci/%s mode legacy": {"", "no NIC of the lab has another mode; hw/switchdev_test.go has a PF whose mode is changed"},
