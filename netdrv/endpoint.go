@@ -81,7 +81,7 @@ func (x *endpoints) describe(e *ledger.Endpoint, req *mode.Request, r *plugin.Cr
 		e.Subnets = subnetsOf(req.Network.Pools, i.Address, i.AddressIPv6)
 		e.Addrs = addressesOf(i)
 	}
-	e.Prefix, e.Ifname = req.Options.Prefix, req.Options.Ifname
+	e.Prefix, e.Ifname, e.Container = req.Options.Prefix, req.Options.Ifname, req.Container
 	if err := x.checkIfname(e.Ifname, r.Interface); err != nil {
 		return err
 	}

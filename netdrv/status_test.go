@@ -27,6 +27,20 @@ func TestStatus(t *testing.T) {
 	})
 }
 
+// TestHolderIsNamed: an error that says who has a device names the container, if an engine has told its name, also after a restart.
+func TestHolderIsNamed(t *testing.T) {
+	story(t, func(m *machine) {
+		oneVF(m)
+		m.containerNames = map[string]string{addressOf("a"): "web1"}
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
+		m.mustRun("a", "n")
+		m.restart()
+		_, _, err := m.run("b", "n")
+		wantError(t, err, "ens1f0 (0000:01:00.0): all 1 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is held by container web1 of network n")
+		m.end("a")
+	})
+}
+
 // shown returns what Status returns, as text.
 func (m *machine) shown() []string {
 	m.t.Helper()

@@ -25,24 +25,26 @@ func Key(id hw.ID) string { return Prefix + string(id) }
 // endpoint has no snapshot; if there is one, it is its parent's.
 type Record struct {
 	record.Extra
-	Version  int           `json:"v"`
-	Device   hw.ID         `json:"device"`
-	Mode     string        `json:"mode"`         // name of the mode that attached it, and releases it
-	PF       string        `json:"pf,omitempty"` // PCI address of the VF's PF
-	VF       int           `json:"vf"`           // index of the VF; 0 is a VF
-	Label    string        `json:"label"`        // what people call the device
-	State    State         `json:"state"`
-	Reason   string        `json:"reason,omitempty"` // why it is quarantined
-	Network  string        `json:"network"`
-	Endpoint string        `json:"endpoint"`
-	Boot     string        `json:"boot"` // the boot in which it was claimed; what the record says about the device is true only in that
-	Snapshot hw.Snapshot   `json:"snapshot"`
-	VFSpec   hw.VFSpec     `json:"wish"`
-	Reported *hw.VFState   `json:"reported,omitempty"` // what the PF reported of the VF once it was set up
-	LinkSpec hw.LinkSpec   `json:"shape"`
-	Tuning   hw.TuningSpec `json:"tune,omitzero"`
-	Parent   hw.ID         `json:"parent,omitempty"` // of a link that is created for the endpoint
-	Child    *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is created
+	Version  int    `json:"v"`
+	Device   hw.ID  `json:"device"`
+	Mode     string `json:"mode"`         // name of the mode that attached it, and releases it
+	PF       string `json:"pf,omitempty"` // PCI address of the VF's PF
+	VF       int    `json:"vf"`           // index of the VF; 0 is a VF
+	Label    string `json:"label"`        // what people call the device
+	State    State  `json:"state"`
+	Reason   string `json:"reason,omitempty"` // why it is quarantined
+	Network  string `json:"network"`
+	Endpoint string `json:"endpoint"`
+	// Container is the endpoint's, for messages; "" for unknown.
+	Container string        `json:"container,omitempty"`
+	Boot      string        `json:"boot"` // the boot in which it was claimed; what the record says about the device is true only in that
+	Snapshot  hw.Snapshot   `json:"snapshot"`
+	VFSpec    hw.VFSpec     `json:"wish"`
+	Reported  *hw.VFState   `json:"reported,omitempty"` // what the PF reported of the VF once it was set up
+	LinkSpec  hw.LinkSpec   `json:"shape"`
+	Tuning    hw.TuningSpec `json:"tune,omitzero"`
+	Parent    hw.ID         `json:"parent,omitempty"` // of a link that is created for the endpoint
+	Child     *hw.ChildSpec `json:"child,omitempty"`  // likewise: how it is created
 	// Announce has the destinations of the routes that the host has through Parent while the device is lent.
 	Announce []string  `json:"announce,omitempty"`
 	Since    time.Time `json:"since"` // when it got into its state
@@ -112,7 +114,7 @@ func (a *Allocation) Holder() string {
 	}
 	switch a.State {
 	case Freeing:
-		return fmt.Sprintf("%s is on its way back from endpoint %s", a.Label, ledger.ShortID(a.Endpoint))
+		return fmt.Sprintf("%s is on its way back from %s", a.Label, a.user())
 	case Quarantined:
 		return fmt.Sprintf("%s is quarantined: %s", a.Label, a.Reason)
 	}
@@ -120,7 +122,15 @@ func (a *Allocation) Holder() string {
 	if a.State == Lent && !a.endsBy.IsZero() {
 		forgotten = ", which the engine seems to have forgotten: if that stays so, it is free by " + a.endsBy.UTC().Format("2006-01-02 15:04:05 MST")
 	}
-	return fmt.Sprintf("%s is held by endpoint %s of network %s%s", a.Label, ledger.ShortID(a.Endpoint), ledger.ShortID(a.Network), forgotten)
+	return fmt.Sprintf("%s is held by %s of network %s%s", a.Label, a.user(), ledger.ShortID(a.Network), forgotten)
+}
+
+// user says who has the device: the container, if its name is known.
+func (a *Allocation) user() string {
+	if a.Container != "" {
+		return "container " + a.Container
+	}
+	return "endpoint " + ledger.ShortID(a.Endpoint)
 }
 
 // Fields identify the device and its endpoint in a log line.

@@ -83,6 +83,8 @@ type Endpoint struct {
 	IPv6    bool   `json:"ipv6,omitempty"`
 	// Addrs are its addresses with prefix lengths, as the engine sent them. Ledgers of early versions lack them.
 	Addrs []string `json:"addrs,omitempty"`
+	// Container is its name, as the engine told the IPAM driver; "" for unknown. Engines before 29 do not tell it.
+	Container string `json:"container,omitempty"`
 	// Subnets are those of its addresses, if the network has several of a family.
 	Subnets []string `json:"subnets,omitempty"`
 	Routes  []Route  `json:"routes,omitempty"` // beside those to its subnet and gateway
