@@ -119,6 +119,8 @@ type Kernel interface {
 
 	// Tuning reads queues, rings and offloads of a link. What its driver does not have is zero.
 	Tuning(index int) (Tuning, error)
+	// DriverInfo returns what the driver of a link says of itself (ETHTOOL_GDRVINFO). The error matches ErrUnsupported if that is nothing.
+	DriverInfo(index int) (DriverInfo, error)
 	// SetTuning sets one attribute of a link's tuning to its value in want; of the features, which of those that want
 	// names are wanted. Success does not mean that the driver did it.
 	SetTuning(index int, a TuningAttr, want Tuning) error

@@ -52,6 +52,8 @@ type Counters struct {
 	RxBroadcast, RxMulticast uint64 // packets; of a netdev that is no VF, RxBroadcast is 0
 	RxDropped, TxDropped     uint64 // packets
 	RxErrors, TxErrors       uint64 // packets; of a VF, which has no such counters, 0
+	RxMissed                 uint64 // packets for which the device had no buffer; of a VF 0
+	TxTimeouts               uint64 // how often a queue of the device stood still (ndo_tx_timeout); of a VF 0
 }
 
 // Counted returns true if anything was counted.

@@ -47,6 +47,7 @@ func (h *finder) Counters(n Netdev) (c Counters, ok bool) {
 	for name, to := range map[string]*uint64{
 		"rx_bytes": &c.RxBytes, "tx_bytes": &c.TxBytes, "rx_packets": &c.RxPackets, "tx_packets": &c.TxPackets, "multicast": &c.RxMulticast,
 		"rx_dropped": &c.RxDropped, "tx_dropped": &c.TxDropped, "rx_errors": &c.RxErrors, "tx_errors": &c.TxErrors,
+		"rx_missed_errors": &c.RxMissed,
 	} {
 		text, found, err := h.sys.text("class/net/" + n.Name + "/statistics/" + name)
 		if err != nil || !found {
@@ -54,6 +55,13 @@ func (h *finder) Counters(n Netdev) (c Counters, ok bool) {
 		}
 		if value, err := strconv.ParseUint(text, 10, 64); err == nil {
 			*to, ok = value, true
+		}
+	}
+	queues, _ := h.sys.list("class/net/" + n.Name + "/queues") // none with an error
+	for _, q := range queues {
+		if text, found, err := h.sys.text("class/net/" + n.Name + "/queues/" + q + "/tx_timeout"); err == nil && found {
+			value, _ := strconv.ParseUint(text, 10, 64) // 0 for what is no number
+			c.TxTimeouts += value
 		}
 	}
 	return c, ok

@@ -42,6 +42,24 @@ func (n Netdev) nameAndDriver() string {
 	return n.Name
 }
 
+// Rings returns the rings of a netdev in the host, and how large they can be. Both are zero if its driver has none.
+func (h *tuner) Rings(n Netdev) (now, most Rings, err error) {
+	t, err := h.kernel.Tuning(n.Index)
+	if errors.Is(err, ErrUnsupported) {
+		err = nil
+	}
+	return t.Rings, t.MaxRings, wrapped(n.Name, "read its rings", err)
+}
+
+// DriverInfo returns what the driver of a netdev in the host says of itself, nothing if it says nothing.
+func (h *tuner) DriverInfo(n Netdev) (DriverInfo, error) {
+	d, err := h.kernel.DriverInfo(n.Index)
+	if errors.Is(err, ErrUnsupported) {
+		err = nil
+	}
+	return d, wrapped(n.Name, "read its driver's name and firmware", err)
+}
+
 // CheckTuning refuses a spec that a device cannot do, without touching it. The error matches ErrUnsupported or
 // ErrInvalid.
 func (h *tuner) CheckTuning(n Netdev, w TuningSpec) error {

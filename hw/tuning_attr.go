@@ -20,6 +20,9 @@ type Queues struct{ Combined, Rx, Tx int }
 // Rings are the sizes of a link's queues in packets.
 type Rings struct{ Rx, Tx int }
 
+// DriverInfo is what a driver says of itself. What it does not say is "".
+type DriverInfo struct{ Name, Version, Firmware string }
+
 // Feature is an offload. One that is wanted is not active while another that it needs is not.
 type Feature struct {
 	Active bool

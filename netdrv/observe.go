@@ -67,6 +67,9 @@ func observeHost(host *hw.Host, ids []hw.ID, o *metrics.Observation) {
 		seen[n.Name] = true
 		l := metrics.Link{Name: n.Name, Up: n.Up, Carrier: n.Carrier}
 		l.Counters, l.Counted = host.Counters(n)
+		// An error leaves out what it is about, as for a device that has just gone.
+		l.Driver, _ = host.DriverInfo(n)
+		l.Rings, l.MaxRings, _ = host.Rings(n)
 		o.Links = append(o.Links, l)
 		if !id.IsPCI() {
 			continue

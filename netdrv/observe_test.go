@@ -32,8 +32,9 @@ func TestObserve(t *testing.T) {
 		want := &metrics.Observation{Networks: map[string]int{"sriov": 1},
 			Devices: []metrics.Device{{ID: "0000:01:10.0", Label: "vf 0 of ens1f0 (0000:01:10.0)", Mode: "sriov", State: "lent", Since: since, Network: "n",
 				Endpoint: endpoint("a"), PF: "0000:01:00.0", VLAN: 4, Addresses: []string{addressOf("a")}}},
-			PFs:   []metrics.PF{{PCI: "0000:01:00.0", Name: "ens1f0", VFs: 1, Counters: map[int]hw.Counters{0: counted}}},
-			Links: []metrics.Link{{Name: "ens1f0", Up: true, Carrier: true}}}
+			PFs: []metrics.PF{{PCI: "0000:01:00.0", Name: "ens1f0", VFs: 1, Counters: map[int]hw.Counters{0: counted}}},
+			Links: []metrics.Link{{Name: "ens1f0", Up: true, Carrier: true, Driver: hw.DriverInfo{Name: "igb"},
+				Rings: hw.Rings{Rx: 256, Tx: 256}, MaxRings: hw.Rings{Rx: 4096, Tx: 4096}}}}
 		if diff := cmp.Diff(want, got); diff != "" {
 			m.t.Errorf("(-want +got):\n%s", diff)
 		}

@@ -22,8 +22,6 @@ import (
 // Kernel is what a record needs of the kernel: what the host needs, and what only a reader of a record wants to know.
 type Kernel interface {
 	hw.Kernel
-	// DriverOf returns what the driver of a link says of itself (ETHTOOL_GDRVINFO). Bound is empty.
-	DriverOf(index int) (Driver, error)
 	// Statistics lists the names of a driver's statistics (ETHTOOL_GSTRINGS), none if it has none.
 	Statistics(index int) ([]string, error)
 	// Devlink returns the mode of the eswitch of a PCI function, and the versions of its firmware, without its serial number. What
@@ -111,9 +109,8 @@ func (r *Recorder) link(pf hw.PF) Link {
 }
 
 func (r *Recorder) driver(c *Card, pf hw.PF) error {
-	d, err := r.Kernel.DriverOf(pf.Index)
-	d.Bound = pf.Driver
-	c.Driver = d
+	d, err := r.Kernel.DriverInfo(pf.Index)
+	c.Driver = Driver{Bound: pf.Driver, Name: d.Name, Version: d.Version, Firmware: d.Firmware}
 	return err
 }
 

@@ -174,15 +174,15 @@ func (b Behaviour) recorded(a hw.VFAttr, want hw.VFState) (err error, ok bool) {
 	return s.Error(), ok && s.Errno != ""
 }
 
-// DriverOf implements card.Kernel.
-func (k *Kernel) DriverOf(index int) (card.Driver, error) {
+// DriverInfo implements hw.Kernel.
+func (k *Kernel) DriverInfo(index int) (hw.DriverInfo, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	l := k.byIndexLocked(hostNS, index)
 	if l == nil || l.dev == nil {
-		return card.Driver{}, hw.FromErrno(syscall.EOPNOTSUPP)
+		return hw.DriverInfo{}, hw.FromErrno(syscall.EOPNOTSUPP)
 	}
-	return card.Driver{Name: l.dev.driver}, nil
+	return hw.DriverInfo{Name: l.dev.driver}, nil
 }
 
 // Statistics implements card.Kernel.

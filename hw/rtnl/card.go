@@ -16,8 +16,8 @@ import (
 type CardReader struct{ *Kernel }
 
 // named reads something of a link over ethtool's ioctl, which takes a name.
-func named[T any](r CardReader, index int, read func(e *ethtool.Ethtool, name string) (T, error)) (got T, err error) {
-	name, err := r.controls.nameOf(index)
+func named[T any](k *Kernel, index int, read func(e *ethtool.Ethtool, name string) (T, error)) (got T, err error) {
+	name, err := k.controls.nameOf(index)
 	if err != nil {
 		return got, err
 	}
@@ -30,15 +30,15 @@ func named[T any](r CardReader, index int, read func(e *ethtool.Ethtool, name st
 	return got, hw.FromErrno(err)
 }
 
-// DriverOf implements [card.Kernel].
-func (r CardReader) DriverOf(index int) (card.Driver, error) {
-	d, err := named(r, index, (*ethtool.Ethtool).DriverInfo)
-	return card.Driver{Name: d.Driver, Version: d.Version, Firmware: d.FwVersion}, err
+// DriverInfo implements [hw.Kernel].
+func (k *Kernel) DriverInfo(index int) (hw.DriverInfo, error) {
+	d, err := named(k, index, (*ethtool.Ethtool).DriverInfo)
+	return hw.DriverInfo{Name: d.Driver, Version: d.Version, Firmware: d.FwVersion}, err
 }
 
 // Statistics implements [card.Kernel].
 func (r CardReader) Statistics(index int) ([]string, error) {
-	values, err := named(r, index, (*ethtool.Ethtool).Stats)
+	values, err := named(r.Kernel, index, (*ethtool.Ethtool).Stats)
 	if isMissing(err) {
 		return nil, nil
 	}

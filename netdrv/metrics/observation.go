@@ -39,4 +39,7 @@ type Link struct {
 	Up, Carrier bool
 	Counters    hw.Counters
 	Counted     bool // the kernel has counters of it
+	Driver      hw.DriverInfo
+	// Rings are zero if the driver has none.
+	Rings, MaxRings hw.Rings
 }

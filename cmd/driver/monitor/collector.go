@@ -201,6 +201,17 @@ func (s *scrape) link(l metrics.Link) {
 		s.counters("link", l.Counters, []string{l.Name})
 		s.report("link_receive_errors_total", float64(l.Counters.RxErrors), l.Name)
 		s.report("link_transmit_errors_total", float64(l.Counters.TxErrors), l.Name)
+		s.report("link_receive_missed_packets_total", float64(l.Counters.RxMissed), l.Name)
+		s.report("link_transmit_timeouts_total", float64(l.Counters.TxTimeouts), l.Name)
+	}
+	if l.MaxRings != (hw.Rings{}) {
+		for ring, n := range map[string][2]int{"rx": {l.Rings.Rx, l.MaxRings.Rx}, "tx": {l.Rings.Tx, l.MaxRings.Tx}} {
+			s.report("link_ring_size", float64(n[0]), l.Name, ring)
+			s.report("link_ring_size_max", float64(n[1]), l.Name, ring)
+		}
+	}
+	if d := l.Driver; d.Name != "" {
+		s.report("link_driver_info", 1, l.Name, d.Name, d.Version, d.Firmware)
 	}
 }
 

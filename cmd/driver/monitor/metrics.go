@@ -26,6 +26,7 @@ var (
 	vfLabels     = []string{"pf", "vf", "network", "container", "vlan"}
 	deviceLabels = []string{"device", "label", "mode", "state", "pf", "vf", "network", "endpoint", "container", "vlan"}
 	linkLabels   = []string{"device"}
+	ringLabels   = []string{"device", "ring"}
 )
 
 // metricTable is the table of all metrics of the plugin; docs/metrics.md is made from it, and a metric that is not in it cannot be reported.
@@ -67,6 +68,13 @@ var metricTable = []metric{
 	{"link_transmit_dropped_packets_total", counter, "packets", linkLabels, "dropped on sending"},
 	{"link_receive_errors_total", counter, "packets", linkLabels, "received with an error"},
 	{"link_transmit_errors_total", counter, "packets", linkLabels, "not sent for an error"},
+
+	{"link_receive_missed_packets_total", counter, "packets", linkLabels, "lost because the device had no buffer for them: larger rings (`ring_rx`) or more " +
+		"queues may help"},
+	{"link_transmit_timeouts_total", counter, "", linkLabels, "how often a transmit queue stood still, and the driver reset it"},
+	{"link_ring_size", gauge, "packets", ringLabels, "size of a ring; ring: rx or tx"},
+	{"link_ring_size_max", gauge, "packets", ringLabels, "how large the ring can be"},
+	{"link_driver_info", gauge, "", []string{"device", "driver", "version", "firmware"}, "always 1; what the device's driver says of itself"},
 
 	{"pool_addresses", gauge, "", []string{"pool", "subnet", "name", "network", "state"}, "addresses of a pool. state: leased, prefetched, cooldown or " +
 		"free. name: of a shared pool. network: the first 12 characters of its ID, empty if there are several"},

@@ -41,8 +41,9 @@ func full(t *testing.T) Sources {
 				Devices: []metrics.Device{{ID: "0000:01:10.0", Label: "vf 0 of ens1f0", Mode: "sriov", State: "lent", Since: time.Unix(1000, 0), Network: network,
 					Endpoint: "e", PF: "0000:01:00.0", VLAN: 4, Addresses: []string{"10.0.0.2/24"}},
 					{ID: "0000:01:10.1", Label: "vf 1 of ens1f0", Mode: "sriov", State: "quarantined", Network: network, PF: "0000:01:00.0", VF: 1}},
-				PFs:   []metrics.PF{{PCI: "0000:01:00.0", Name: "ens1f0", VFs: 4, Counters: map[int]hw.Counters{0: {RxBytes: 7, RxBroadcast: 8}, 3: {TxBytes: 9}}}},
-				Links: []metrics.Link{{Name: "ens1f0", Up: true, Counted: true, Counters: hw.Counters{RxErrors: 5}}}}, nil
+				PFs: []metrics.PF{{PCI: "0000:01:00.0", Name: "ens1f0", VFs: 4, Counters: map[int]hw.Counters{0: {RxBytes: 7, RxBroadcast: 8}, 3: {TxBytes: 9}}}},
+				Links: []metrics.Link{{Name: "ens1f0", Up: true, Counted: true, Counters: hw.Counters{RxErrors: 5, RxMissed: 6, TxTimeouts: 7},
+					Driver: hw.DriverInfo{Name: "igb", Version: "6.12", Firmware: "3.25"}, Rings: hw.Rings{Rx: 256, Tx: 512}, MaxRings: hw.Rings{Rx: 4096, Tx: 4096}}}}, nil
 		},
 		Pools: func(context.Context) (*ipamdrv.Observation, error) {
 			return &ipamdrv.Observation{Shared: true, Owed: 3, Unread: 1, Away: errors.New("no etcd answers"),
@@ -78,6 +79,9 @@ func TestScrape(t *testing.T) {
 		`vf_transmit_bytes_total{container="",network="",pf="ens1f0",vf="3",vlan=""} 9`,
 		`vfs{pf="ens1f0",state="free"} 2`, `vfs{pf="ens1f0",state="lent"} 1`, `vfs{pf="ens1f0",state="quarantined"} 1`,
 		`devices{mode="sriov",state="quarantined"} 1`, `link_carrier{device="ens1f0"} 0`, `link_receive_errors_total{device="ens1f0"} 5`,
+		`link_receive_missed_packets_total{device="ens1f0"} 6`, `link_transmit_timeouts_total{device="ens1f0"} 7`,
+		`link_ring_size{device="ens1f0",ring="tx"} 512`, `link_ring_size_max{device="ens1f0",ring="rx"} 4096`,
+		`link_driver_info{device="ens1f0",driver="igb",firmware="3.25",version="6.12"} 1`,
 		`pool_addresses{name="",network="abcdabcdabcd",pool="p",state="free",subnet="10.0.0.0/24"} 247`,
 		`decisions_total{decision="orphans"} 2`, `store_errors_total{op="txn",store="ledger"} 1`, `store_away 1`, `owed_operations 3`, `ledger_size_bytes 100`,
 	} {
