@@ -25,6 +25,9 @@ func (crashPoints) Journal(j ipamdrv.Journal) ipamdrv.Journal { return j }
 // Kernel returns k.
 func (crashPoints) Kernel(k hw.Kernel) hw.Kernel { return k }
 
+// Change makes a change.
+func (crashPoints) Change(_, _ string, change func() error) error { return change() }
+
 // OrphanAfter returns 0: the driver uses its default.
 func (crashPoints) OrphanAfter() time.Duration { return 0 }
 

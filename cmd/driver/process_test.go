@@ -20,7 +20,7 @@ import (
 
 // TestMain runs the program itself if the test binary is called as driver, so that tests can start it as a process.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"driver": main})
+	testscript.Main(m, map[string]func(){"driver": main, "settle": settleFolders})
 }
 
 func TestScripts(t *testing.T) {

@@ -31,17 +31,18 @@ const (
 
 // stateFolders are the two folders in which a managed plugin can have its records.
 type stateFolders struct {
-	own  string
-	host string // "" if the plugin has none
+	own    string
+	host   string // "" if the plugin has none
+	points crashPoints
 }
 
 // foldersOf returns the folders of a plugin with a state directory, the zero value if that is not one of a managed plugin's.
 func foldersOf(stateDir string) stateFolders {
 	switch stateDir {
 	case hostFolder:
-		return stateFolders{ownFolder, hostFolder}
+		return stateFolders{ownFolder, hostFolder, newCrashPoints()}
 	case ownFolder:
-		return stateFolders{own: ownFolder}
+		return stateFolders{own: ownFolder, points: newCrashPoints()}
 	}
 	return stateFolders{}
 }
@@ -87,14 +88,14 @@ func (f stateFolders) settle() (found bool, err error) {
 		return false, errors.New("state.source: the records are in another folder of the host; set it to that one, or copy all files from " +
 			"there to the new one")
 	case moved != "":
-		return false, nil
+		return false, f.removeOwn() // it was killed before it did that
 	}
 	if found, err = f.move(); err != nil {
 		return false, err
 	}
 	if id == "" {
 		id = strings.ToLower(rand.Text())
-		if err := writeFile(filepath.Join(f.host, folderID), []byte(id+"\n"), 0o600); err != nil {
+		if err := f.writeFile(filepath.Join(f.host, folderID), []byte(id+"\n"), 0o600); err != nil {
 			return false, err
 		}
 	}
@@ -109,13 +110,19 @@ func (f stateFolders) note(id string) error {
 	if err := os.Chmod(f.own, 0o700); err != nil { // an engine makes it readable for all
 		return err
 	}
-	if err := writeFile(filepath.Join(f.own, recordsMoved), []byte(id+"\n"), 0o600); err != nil {
+	if err := f.writeFile(filepath.Join(f.own, recordsMoved), []byte(id+"\n"), 0o600); err != nil {
 		return err
 	}
-	if err := os.Remove(filepath.Join(f.own, ledgerFile)); !errors.Is(err, fs.ErrNotExist) {
-		return err
+	return f.removeOwn()
+}
+
+// removeOwn removes the ledger from the plugin's own folder, if it is there.
+func (f stateFolders) removeOwn() error {
+	path := filepath.Join(f.own, ledgerFile)
+	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
-	return nil
+	return f.points.Change("remove-file", path, func() error { return os.Remove(path) })
 }
 
 // readID reads an identity, "" for none.
@@ -177,20 +184,21 @@ func (f stateFolders) move() (found bool, err error) {
 		case err != nil || rel == "." || rel == ledgerFile:
 			return err
 		case d.IsDir():
-			return os.MkdirAll(filepath.Join(f.host, rel), 0o700)
+			dir := filepath.Join(f.host, rel)
+			return f.points.Change("make-folder", dir, func() error { return os.MkdirAll(dir, 0o700) })
 		case !d.Type().IsRegular():
 			return nil
 		}
-		return copyFile(path, filepath.Join(f.host, rel))
+		return f.copyFile(path, filepath.Join(f.host, rel))
 	})
 	if err != nil {
 		return false, fmt.Errorf("state.source: copy the records: %w", err)
 	}
-	return false, writeFile(filepath.Join(f.host, ledgerFile), own, 0o600)
+	return false, f.writeFile(filepath.Join(f.host, ledgerFile), own, 0o600)
 }
 
 // copyFile copies a file durably, with its mode.
-func copyFile(from, to string) error {
+func (f stateFolders) copyFile(from, to string) error {
 	info, err := os.Stat(from)
 	if err != nil {
 		return err
@@ -199,20 +207,23 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(to, raw, info.Mode().Perm())
+	return f.writeFile(to, raw, info.Mode().Perm())
 }
 
 // writeFile writes a file durably: after a crash there is the old one or the new one.
-func writeFile(path string, content []byte, mode fs.FileMode) error {
-	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+func (f stateFolders) writeFile(path string, content []byte, mode fs.FileMode) error {
+	err := f.points.Change("write-file", path+".new", func() error {
+		file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, mode)
+		if err != nil {
+			return err
+		}
+		_, err = file.Write(content)
+		return errors.Join(err, file.Sync(), file.Close())
+	})
 	if err != nil {
 		return err
 	}
-	_, err = file.Write(content)
-	if err = errors.Join(err, file.Sync(), file.Close()); err != nil {
-		return err
-	}
-	return renameFile(path+".new", path)
+	return f.points.Change("rename-file", path, func() error { return renameFile(path+".new", path) })
 }
 
 // renameFile renames a file durably.

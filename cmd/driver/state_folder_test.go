@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -13,7 +14,15 @@ import (
 // newFolders returns the folders of a plugin that was just installed on a host.
 func newFolders(t *testing.T, host string) stateFolders {
 	t.Helper()
-	return stateFolders{own: t.TempDir(), host: host}
+	return stateFolders{own: t.TempDir(), host: host, points: newCrashPoints()}
+}
+
+// settleFolders is the program "settle OWN HOST", which the crash tests kill.
+func settleFolders() {
+	if _, err := (stateFolders{own: os.Args[1], host: os.Args[2], points: newCrashPoints()}).settle(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
 // settled settles and returns whether records were found, and the error's text.

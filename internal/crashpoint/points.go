@@ -1,9 +1,9 @@
-// Package crashpoint kills the process at a crash point, for tests: before or after a write of the ledger or of the journal, or a
-// change of a device.
+// Package crashpoint kills the process at a crash point, for tests: before or after a write of the ledger or of the journal, a
+// change of a device, or one of a file.
 //
 // There is no list of crash points: [Points.Store], [Points.Journal] and [Points.Kernel] wrap what the drivers write and change with, and
-// put a point before and after each write and each change. A point is named after the call of a driver that is in progress, the kind
-// of change, how often this call has made such a change, and the side of it:
+// put a point before and after each write and each change; what else is changed goes through [Points.Change]. A point is named after the
+// call of a driver that is in progress, the kind of change, how often this call has made such a change, and the side of it:
 //
 //	CreateEndpoint/set-mac/1/after
 //
@@ -35,6 +35,11 @@ type Points struct {
 // is passed is written to journal. If that fails the test is void: then fail is called, which must end the process.
 func New(at string, journal io.Writer, fail func(error)) *Points {
 	return &Points{at: at, journal: journal, fail: fail, count: map[string]int{}}
+}
+
+// Change makes a change of another kind, such as of a file, with points.
+func (p *Points) Change(kind, what string, change func() error) error {
+	return p.around(kind, what, change)
 }
 
 // around makes a change, with a point before it and one after it. kind is part of the points' names, what describes the change in the
