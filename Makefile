@@ -15,12 +15,14 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 COMMIT ?= $(shell git describe --always --abbrev=12 --exclude '*' --dirty 2>/dev/null || echo unknown)
 DATE = $(shell date -u -d '@$(SOURCE_DATE_EPOCH)' +%Y-%m-%dT%H:%M:%SZ)
 export SOURCE_DATE_EPOCH COMMIT DOCKER NAME SET
+# Also for what is only checked or tested, so that it is not compiled in two ways. The race detector needs it, see test/run.
+export CGO_ENABLED = 0
 
 # Every build tag that hides Go files from a plain "go vet ./...".
 TAGS := kernel engine lab lab,hardware cluster emulated kernel,crashpoints
 # grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them. nethttpomithttp2 leaves out the HTTP/2 of
 # net/http: the engine speaks HTTP/1.1, and gRPC has an HTTP/2 of its own.
-GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
+GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
 .PHONY: help build ctl man plugin release site install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean

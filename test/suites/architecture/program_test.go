@@ -12,7 +12,7 @@ import (
 	"testing"
 )
 
-// build returns the program, built with the tags of `make build` and those of more.
+// build returns the program, built as by `make build` and with the tags of more, but with its symbols.
 func build(t *testing.T, more string) []byte {
 	t.Helper()
 	makefile, err := os.ReadFile("../../../Makefile")
@@ -24,7 +24,7 @@ func build(t *testing.T, more string) []byte {
 		t.Fatal("the Makefile does not say with which tags it builds")
 	}
 	binary := filepath.Join(t.TempDir(), "driver")
-	build := exec.Command("go", "build", "-ldflags=-w", "-tags", string(tags[1])+more, "-o", binary, "./cmd/driver")
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-w", "-tags", string(tags[1])+more, "-o", binary, "./cmd/driver")
 	build.Dir = "../../.."
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
