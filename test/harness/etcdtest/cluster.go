@@ -53,7 +53,8 @@ type Member struct {
 // Server builds the server once and returns its path. The binary is static, so it runs on other machines too.
 func Server() (string, error) { return server() }
 
-// server implements Server.
+// server implements Server. Tests of several packages come here at a time: the first one builds, and for the others go build leaves the
+// binary, which runs by then, as it is.
 var server = sync.OnceValues(func() (string, error) {
 	root, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "github.com/mellanox/passthrough").Output()
 	if err != nil {
@@ -61,6 +62,17 @@ var server = sync.OnceValues(func() (string, error) {
 	}
 	dir := strings.TrimSpace(string(root))
 	binary := filepath.Join(dir, ".cache/test/etcd")
+	if err := os.MkdirAll(filepath.Dir(binary), 0o755); err != nil {
+		return "", err
+	}
+	turn, err := os.OpenFile(binary+".lock", os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return "", err
+	}
+	defer turn.Close()
+	if err := syscall.Flock(int(turn.Fd()), syscall.LOCK_EX); err != nil {
+		return "", fmt.Errorf("lock %s: %w", turn.Name(), err)
+	}
 	build := exec.Command("go", "build", "-C", filepath.Join(dir, "test/harness/etcdserver"), "-trimpath", "-o", binary, ".")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -119,6 +131,13 @@ func peerAddr(r *relay, relayed bool) string {
 	return r.member
 }
 
+// ownAddress returns an address of the loopback device that no other process's clusters use, so that tests of several packages can run at a
+// time: a port that was free is used only after a moment. A process has a number below 1<<22 (proc(5), pid_max).
+func ownAddress() net.IP {
+	pid := os.Getpid()
+	return net.IPv4(127, byte(64+pid>>16), byte(pid>>8), byte(pid))
+}
+
 // freePorts returns n free addresses of the loopback device. Their ports are below those that the kernel gives to clients (32768 and above,
 // ip-sysctl.rst, ip_local_port_range): a client that dials one of these while its member is down can be given that very port. Then it is
 // connected to itself, and the member cannot listen when it comes back.
@@ -127,7 +146,7 @@ func freePorts(t *testing.T, n int) []string {
 	const first, above = 10000, 32768
 	var found []string
 	for len(found) < n {
-		l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", first+rand.IntN(above-first)))
+		l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", ownAddress(), first+rand.IntN(above-first)))
 		if errors.Is(err, syscall.EADDRINUSE) {
 			continue
 		}

@@ -46,14 +46,14 @@ func NewAuthority(t *testing.T) *Authority {
 	return a
 }
 
-// Sign makes a certificate for 127.0.0.1 and answers its files.
+// Sign makes a certificate for members and their relays and answers its files.
 func (a *Authority) Sign(name string) (cert, key string) {
 	a.t.Helper()
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name},
 		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), ownAddress()},
 	}
 	own := a.newKey()
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, &own.PublicKey, a.key)
