@@ -3,7 +3,12 @@ package hw
 import (
 	"cmp"
 	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
 	"strings"
+	"syscall"
 )
 
 // Find returns the device, whatever its name is now. The error matches ErrAway if it exists but is not in the host's
@@ -177,4 +182,37 @@ func (n Netdev) ambiguous(others []string) error {
 func (h *finder) CarrierUps(n Netdev) (ups int, known bool) {
 	ups, known, err := h.sys.number("class/net/" + n.Name + "/carrier_up_count")
 	return ups, known && err == nil
+}
+
+// A Namespace identifies a network namespace by its file (nsfs), such as /run/netns/NAME or /proc/PID/ns/net. The kernel gives the inode of
+// one that has ended to a later one: the same file may be another namespace, while another file always is.
+type Namespace struct{ Device, Inode uint64 }
+
+// NamespaceAt returns the namespace whose file is at a path. The error matches ErrNotFound if there is none.
+func NamespaceAt(path string) (Namespace, error) {
+	fi, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return Namespace{}, fmt.Errorf("network namespace %s: %w", path, ErrNotFound)
+	case err != nil:
+		return Namespace{}, fmt.Errorf("network namespace %w", err)
+	}
+	st, ok := fi.Sys().(*syscall.Stat_t)
+	if !ok {
+		return Namespace{}, fmt.Errorf("network namespace %s: %w", path, ErrUnsupported)
+	}
+	return Namespace{uint64(st.Dev), st.Ino}, nil
+}
+
+// ChildElsewhere returns true if a child that the plugin has created on a parent may be in another namespace: one that the parent's
+// namespace knows has it, or has a child of the parent whose alias its container has changed.
+func (h *netdevs) ChildElsewhere(id, parent ID) (bool, error) {
+	n, err := h.Find(parent)
+	if err != nil {
+		return false, err
+	}
+	children, err := h.childrenElsewhere(n)
+	return slices.ContainsFunc(children, func(c ForeignLink) bool {
+		return c.Alias == id.aliasMark() || !strings.HasPrefix(c.Alias, ID("").aliasMark())
+	}), err
 }

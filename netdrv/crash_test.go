@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -22,6 +23,7 @@ import (
 type scenario struct {
 	hardware func(m *machine)
 	run      func(m *machine) // it ignores errors: the process dies in it
+	end      func(m *machine) // after the crash; nil for what an engine and its user do
 }
 
 var errKilled = errors.New("killed")
@@ -169,6 +171,7 @@ func scenarios(t *testing.T) map[string]scenario {
 		},
 		"ipoib": {hardware: ipoib, run: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
 	}
+	maps.Copy(all, ofOwner())
 	for _, card := range hwtest.Cards(t) {
 		options := []string{"netdevice=ens1f0", "numvfs=2"}
 		for option, done := range asked(card.PF) {
@@ -214,9 +217,13 @@ func recovers(t *testing.T, l scenario, die func(m *machine), died func() bool) 
 		m.kernel.OnCall(nil)
 		m.start(m.store)
 		m.settled()
-		m.deleteQuietly("a", "n")
-		if err := m.remove("n"); err != nil {
-			t.Errorf("remove the network after the crash: %v", err)
+		if l.end != nil {
+			l.end(m)
+		} else {
+			m.deleteQuietly("a", "n")
+			if err := m.remove("n"); err != nil {
+				t.Errorf("remove the network after the crash: %v", err)
+			}
 		}
 		m.settled()
 		m.wantHost(before)

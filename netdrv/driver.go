@@ -15,6 +15,7 @@ import (
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/hostdev"
+	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/mode"
 	"github.com/mellanox/passthrough/netdrv/option"
@@ -54,6 +55,9 @@ type Config struct {
 // each answers from the ledger what has already happened. All its state is in the ledger, but for locks and what a new process of the
 // plugin finds out again.
 type Driver struct {
+	// Attachments serves owners of devices that are no engine.
+	Attachments *Attachments
+
 	networks   *networks
 	endpoints  *endpoints
 	reconciler *reconciler
@@ -101,7 +105,8 @@ func New(c Config) (*Driver, error) {
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
 		pool: pool, vlans: vlans, hosts: hosts, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
 	reconciler.removeUnneeded, reconciler.unrecorded = networks.removeUnneeded, networks.unrecorded
-	return &Driver{networks, endpoints, reconciler, engine, counters, c.BindPool}, nil
+	attachments := &Attachments{locks: locks, allocs: allocs, host: c.Host, networks: networks, endpoints: endpoints}
+	return &Driver{attachments, networks, endpoints, reconciler, engine, counters, c.BindPool}, nil
 }
 
 // Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of orphans are restored, quarantined
@@ -136,7 +141,7 @@ func (d *Driver) GwAllocCheck(_ context.Context, r *GwAllocCheckRequest) (*GwAll
 
 // CreateNetwork finds and checks the network's devices. The network is durable when it returns.
 func (d *Driver) CreateNetwork(ctx context.Context, r *plugin.CreateNetworkRequest) (*Empty, error) {
-	if err := d.networks.create(ctx, r); err != nil {
+	if err := d.networks.create(ctx, r, ledger.Network{}); err != nil {
 		return nil, err
 	}
 	if d.bindPool == nil { // the engine does not say to the IPAM driver which network has a pool
@@ -172,7 +177,7 @@ func (d *Driver) FreeNetwork(context.Context, *plugin.FreeNetworkRequest) (*Empt
 // CreateEndpoint claims a device and sets it up. It answers a MAC only if the user gave none: the engine takes one that it knows already
 // for a change, and fails.
 func (d *Driver) CreateEndpoint(ctx context.Context, r *plugin.CreateEndpointRequest) (*plugin.CreateEndpointResponse, error) {
-	e, err := d.endpoints.create(ctx, r)
+	e, err := d.endpoints.create(ctx, r, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -202,7 +207,11 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointReq
 
 // Join answers the current name of the device, and the gateways.
 func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*JoinResponse, error) {
-	return d.endpoints.join(ctx, r)
+	j, err := d.endpoints.join(ctx, r.NetworkID, r.EndpointID)
+	if err != nil {
+		return nil, err
+	}
+	return &JoinResponse{JoinResponse: j.routes, InterfaceName: interfaceName(j.netdev.Name, j.Endpoint)}, nil
 }
 
 // Leave does nothing: the device is still in the container, and Join may follow for the same endpoint.

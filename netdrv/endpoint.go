@@ -40,9 +40,9 @@ type endpoints struct {
 	requestedUnnamed func(address string) bool
 }
 
-// create attaches a device to a new endpoint. For an endpoint that exists it answers from the ledger.
-func (x *endpoints) create(ctx context.Context, r *plugin.CreateEndpointRequest) (ledger.Endpoint, error) {
-	e := ledger.Endpoint{Version: ledger.Version, Network: r.NetworkID, ID: r.EndpointID}
+// create attaches a device to a new endpoint. For an endpoint that exists it answers from the ledger. owner is nil for an engine.
+func (x *endpoints) create(ctx context.Context, r *plugin.CreateEndpointRequest, owner *owner) (ledger.Endpoint, error) {
+	e := ledger.Endpoint{Version: ledger.Version, Network: r.NetworkID, ID: r.EndpointID, Owner: owner.record()}
 	if err := checkIDs(e.Network, e.ID); err != nil {
 		return e, err
 	}
@@ -61,6 +61,9 @@ func (x *endpoints) create(ctx context.Context, r *plugin.CreateEndpointRequest)
 	req, err := x.request(ctx, r)
 	if err != nil {
 		return e, err
+	}
+	if owner != nil {
+		req.Container = owner.container
 	}
 	if err := x.describe(&e, req, r); err != nil {
 		return e, err
@@ -188,24 +191,32 @@ func (x *endpoints) awaitDrivers(ctx context.Context, n ledger.Network) error {
 	return nil
 }
 
+// A joined endpoint is one whose device may be moved into its container.
+type joined struct {
+	ledger.Endpoint
+	alloc  *alloc.Allocation
+	netdev hw.Netdev
+	routes plugin.JoinResponse // gateways and routes of the container
+}
+
 // join answers where the engine finds the endpoint's device.
-func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinResponse, error) {
+func (x *endpoints) join(ctx context.Context, nid, eid string) (*joined, error) {
 	start := time.Now()
-	if err := checkIDs(r.NetworkID, r.EndpointID); err != nil {
+	if err := checkIDs(nid, eid); err != nil {
 		return nil, err
 	}
-	unlock, err := x.locks.Lock(ctx, ledger.EndpointKey(r.NetworkID, r.EndpointID))
+	unlock, err := x.locks.Lock(ctx, ledger.EndpointKey(nid, eid))
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	n, o, err := readNetwork(ctx, x.store, r.NetworkID)
+	n, o, err := readNetwork(ctx, x.store, nid)
 	if err != nil {
 		return nil, err
 	}
-	e, err := ledger.Get[ledger.Endpoint](ctx, x.store, ledger.EndpointKey(r.NetworkID, r.EndpointID))
+	e, err := ledger.Get[ledger.Endpoint](ctx, x.store, ledger.EndpointKey(nid, eid))
 	if err != nil {
-		return nil, fmt.Errorf("endpoint %s: %w", ledger.ShortID(r.EndpointID), err)
+		return nil, fmt.Errorf("endpoint %s: %w", ledger.ShortID(eid), err)
 	}
 	unlockDevice, err := x.locks.Lock(ctx, alloc.Key(e.Rec.Device)) // the reconciler may take the endpoint for an orphan
 	if err != nil {
@@ -213,11 +224,11 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinRespo
 	}
 	defer unlockDevice()
 	a, err := x.allocs.Get(ctx, e.Rec.Device)
-	if err == nil && (a.Endpoint != r.EndpointID || a.Ending()) {
+	if err == nil && (a.Endpoint != eid || a.Ending()) {
 		err = errors.New("is being put back, because it was not joined in time; start the container again")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("endpoint %s: device %s: %w", ledger.ShortID(r.EndpointID), e.Rec.Device, err)
+		return nil, fmt.Errorf("endpoint %s: device %s: %w", ledger.ShortID(eid), e.Rec.Device, err)
 	}
 	dev, err := x.lend(ctx, a)
 	if err != nil {
@@ -230,10 +241,10 @@ func (x *endpoints) join(ctx context.Context, r *plugin.JoinRequest) (*JoinRespo
 		return nil, err
 	}
 	x.logAttached(a, e.Rec, dev.MAC, start)
-	res := &JoinResponse{InterfaceName: interfaceName(dev.Name, e.Rec)}
-	gateways(n, o, e.Rec, &res.JoinResponse)
-	routes(e.Rec, &res.JoinResponse)
-	return res, nil
+	j := &joined{Endpoint: e.Rec, alloc: a, netdev: dev}
+	gateways(n, o, e.Rec, &j.routes)
+	routes(e.Rec, &j.routes)
+	return j, nil
 }
 
 // lend writes that a device may be in a container from now on, and returns it. The caller holds the device's lock.
@@ -247,7 +258,7 @@ func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation) (hw.Netdev, e
 	if ups, known := x.host.CarrierUps(found); known && !found.Up && a.Device.IsPCI() { // others end with their container
 		a.CarrierUps = &ups
 	}
-	if a.State == alloc.Ready {
+	if a.State == alloc.Ready && a.Owner == nil {
 		x.reconciler.engine.EndpointJoined(a.Since)
 	}
 	if a.State != alloc.Lent || had != nil && *had != *a.CarrierUps {

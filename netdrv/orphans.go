@@ -3,10 +3,12 @@ package netdrv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
 
+	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
@@ -29,7 +31,7 @@ func (r *reconciler) freeOrphan(ctx context.Context, a *alloc.Allocation) (due t
 		return 0, r.allocs.Advance(ctx, a, alloc.Freeing)
 	}
 	var addrs []string
-	if v.Waited {
+	if v.Waited || a.Owner != nil { // an owner makes no call that would release them
 		if addrs, err = r.addressesOf(ctx, a); err != nil {
 			return 0, err
 		}
@@ -74,8 +76,35 @@ func (r *reconciler) facts(ctx context.Context, a *alloc.Allocation) (f enginevi
 	if a.State == alloc.Lent {
 		f.Home, f.Used = r.atHome(a)
 	}
-	f.Whole, _, err = r.whole(ctx, a)
+	if f.Whole, _, err = r.whole(ctx, a); err == nil && a.Owner != nil && !f.FromEarlierBoot && a.PartOf == "" {
+		f.Owner, err = r.namespaceOf(a)
+	}
 	return f, err
+}
+
+// namespaceOf returns what is known of the namespace that an owner has a device for. That its file is missing proves nothing alone, nor that
+// another is in its place: the namespace may live on without a name. But then the device is in it.
+func (r *reconciler) namespaceOf(a *alloc.Allocation) (engineview.Owner, error) {
+	o := a.Owner
+	if !o.Seen {
+		return engineview.NamespaceHeld, nil
+	}
+	now, err := hw.NamespaceAt(o.Netns)
+	if err != nil && !errors.Is(err, hw.ErrNotFound) || now == (hw.Namespace{Device: o.Device, Inode: o.Inode}) {
+		return engineview.NamespaceHeld, err
+	}
+	elsewhere := false
+	_, err = r.host.Find(a.Device)
+	if errors.Is(err, hw.ErrAway) && a.Child != nil && a.Child.Kind != hw.IPoIB { // it ends with its namespace
+		elsewhere, err = r.host.ChildElsewhere(a.Device, a.Child.Parent)
+	}
+	switch {
+	case errors.Is(err, hw.ErrAway) || elsewhere:
+		return engineview.NamespaceHeld, fmt.Errorf("network namespace %s of %s is gone, but the device has not come home", o.Netns, o)
+	case err != nil:
+		return engineview.NamespaceHeld, err
+	}
+	return engineview.NamespaceLeft, nil
 }
 
 // whole returns the state of the allocation that one is part of, and whether it is ending. A bond that is still there has its ports: it

@@ -49,10 +49,38 @@ func (x *networks) removeStale(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// removeUnneeded removes stale networks, and the VFs and devices of the host that the plugin created and that are not needed any more.
+// usersLock is the name of the lock of an owner's network, which is held shared by calls that need the network.
+func usersLock(nid string) string { return "users/" + nid }
+
+// removeUnused removes an owner's network if it has no endpoints and no call needs it. The caller holds the lock of all networks.
+func (x *networks) removeUnused(ctx context.Context, nid string) error {
+	unlock, ok := x.locks.TryLock(usersLock(nid))
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	left, err := ledger.List[ledger.Endpoint](ctx, x.store, ledger.EndpointsOf(nid))
+	if err != nil || len(left) > 0 {
+		return err
+	}
+	return x.deleteLocked(ctx, nid)
+}
+
+// removeAllUnused removes the owners' networks that a crash has left without endpoints. The caller holds the lock of all networks.
+func (x *networks) removeAllUnused(ctx context.Context) error {
+	_, all, err := listNetworks(ctx, x.store, "")
+	for _, n := range all {
+		if n.Owner != "" {
+			err = errors.Join(err, x.removeUnused(ctx, n.ID))
+		}
+	}
+	return err
+}
+
+// removeUnneeded removes stale networks, those of owners without endpoints, and the VFs and devices of the host that the plugin created and that are not needed any more.
 // Devices of the host that are needed and missing it creates again. The caller holds the lock of all networks.
 func (x *networks) removeUnneeded(ctx context.Context) error {
-	return errors.Join(x.removeStale(ctx), x.removeHostDevices(ctx), x.pool.RemoveAllUnused(ctx), x.vlans.Repair(ctx), x.hosts.Repair(ctx))
+	return errors.Join(x.removeStale(ctx), x.removeAllUnused(ctx), x.removeHostDevices(ctx), x.pool.RemoveAllUnused(ctx), x.vlans.Repair(ctx), x.hosts.Repair(ctx))
 }
 
 // replace removes the record of a network that is stale, as the user says or as it seems, and returns the others. It is an error if the

@@ -173,7 +173,8 @@ func networkStatus(n ledger.Network) (admin.Network, error) {
 	if err != nil {
 		return admin.Network{}, fmt.Errorf("network %s: %w", ledger.ShortID(n.ID), err)
 	}
-	status := admin.Network{ID: n.ID, Mode: o.Mode, Options: n.Options, Devices: []string{}, Pools: n.Pools}
+	status := admin.Network{ID: n.ID, Mode: o.Mode, Options: n.Options, Devices: []string{}, Pools: n.Pools,
+		Owner: n.Owner, Name: n.Name}
 	for _, d := range n.Devices {
 		status.Devices = append(status.Devices, d.Name)
 	}
@@ -182,6 +183,10 @@ func networkStatus(n ledger.Network) (admin.Network, error) {
 
 // deviceStatus returns what operators see of a device. e is its endpoint, the zero value for none.
 func deviceStatus(a *alloc.Allocation, e ledger.Endpoint) admin.Device {
-	return admin.Device{ID: string(a.Device), Label: a.Label, Mode: a.Mode, State: string(a.State), Reason: a.Reason, Since: a.Since,
+	d := admin.Device{ID: string(a.Device), Label: a.Label, Mode: a.Mode, State: string(a.State), Reason: a.Reason, Since: a.Since,
 		Network: a.Network, Endpoint: a.Endpoint, PF: a.PF, VF: a.VF, Parent: string(a.Parent), MAC: string(e.MAC), Addrs: e.Addrs}
+	if o := a.Owner; o != nil {
+		d.Owner = &admin.Owner{Kind: o.Kind, ID: o.ID, Netns: o.Netns, Device: o.Device, Inode: o.Inode}
+	}
+	return d
 }

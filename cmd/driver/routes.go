@@ -32,6 +32,10 @@ const (
 // routes is the table of all calls.
 func routes(d *drivers) []route {
 	net, ipam := d.network, d.ipam
+	var attachments *netdrv.Attachments
+	if net != nil {
+		attachments = net.Attachments
+	}
 	netCapabilities, ipamCapabilities := net.GetCapabilities, ipam.GetCapabilities
 	if d.err != nil {
 		netCapabilities, ipamCapabilities = netdrv.Capabilities, d.capabilities.GetCapabilities
@@ -54,6 +58,10 @@ func routes(d *drivers) []route {
 		{"NetworkDriver.DiscoverDelete", handle(net.DiscoverDelete), quiet},
 		{"NetworkDriver.ProgramExternalConnectivity", handle(net.ProgramExternalConnectivity), quiet},
 		{"NetworkDriver.RevokeExternalConnectivity", handle(net.RevokeExternalConnectivity), quiet},
+
+		{admin.AttachCall, handle(attachments.Attach), quiet},
+		{admin.DetachCall, handle(attachments.Detach), quiet},
+		{admin.CheckCall, handle(attachments.Check), quiet},
 
 		{admin.StatusCall, handleBare(withVersion(net.Status)), quiet},
 		{admin.PoolsCall, handleBare(func(ctx context.Context, _ *struct{}) (*admin.Pools, error) { return ipam.Pools(ctx) }), quiet},

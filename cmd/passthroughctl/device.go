@@ -11,7 +11,6 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/admin"
-	"github.com/mellanox/passthrough/netdrv/ledger"
 )
 
 // quarantineCommand takes a VF out of use.
@@ -67,7 +66,7 @@ func (c *ctl) freeCommand() *cobra.Command {
 				return err
 			}
 			if force {
-				if err := confirm(cmd, fmt.Sprintf("%s is %s to endpoint %s. Free it?", d.Label, d.State, ledger.ShortID(d.Endpoint))); err != nil {
+				if err := confirm(cmd, fmt.Sprintf("%s is %s to %s. Free it?", d.Label, d.State, v.container(d.Endpoint))); err != nil {
 					return err
 				}
 			}
@@ -86,7 +85,9 @@ func (v *view) checkGone(d *admin.Device, force bool) error {
 		return fmt.Errorf("%s: container %s has it and is %s; docker stop %s ends that", d.Label, at.container, at.state, at.container)
 	case force:
 		return nil
-	case v.containers == nil:
+	case d.Owner != nil && namespaceGone(d.Owner) == "":
+		return fmt.Errorf("%s: %s has it, and %s is there; its runtime ends that", d.Label, v.container(d.Endpoint), d.Owner.Netns)
+	case d.Owner == nil && v.containers == nil:
 		return fmt.Errorf("%s: the engine does not say whether its container is gone; if you know that it is, use --force", d.Label)
 	case time.Since(d.Since) < settles:
 		return fmt.Errorf("%s: it is %s for only %s, and the engine may still be at work on its container; wait a minute, or use --force",

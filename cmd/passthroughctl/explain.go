@@ -76,6 +76,10 @@ func (c *ctl) explainCommand() *cobra.Command {
 func (v *view) explain(cmd *cobra.Command, host *hw.Host, pools []admin.Pool, r whoRow) explanation {
 	e := explanation{Container: r.Container, Network: r.Network, Problems: []string{}}
 	at, known := v.containers[r.endpoint]
+	d := v.device(r.endpoint)
+	if d != nil && d.Owner != nil {
+		known, at.state = true, "in "+d.Owner.Netns
+	}
 	e.add("container", "%s, %s; endpoint %s", r.Container, cmp.Or(at.state, "not known to the engine"), ledger.ShortID(r.endpoint))
 	if !known && v.containers != nil {
 		e.Problems = append(e.Problems, "the engine has no running container on this endpoint")
@@ -85,7 +89,6 @@ func (v *view) explain(cmd *cobra.Command, host *hw.Host, pools []admin.Pool, r 
 			e.add("network", "%s (%s): %s", r.Network, ledger.ShortID(n.ID), optionsText(n.Options))
 		}
 	}
-	d := v.device(r.endpoint)
 	if d == nil {
 		return e
 	}
@@ -101,7 +104,7 @@ func (v *view) explain(cmd *cobra.Command, host *hw.Host, pools []admin.Pool, r 
 	for _, a := range r.Addresses {
 		e.add("address", "%s%s", a, v.leaseOf(cmd, pools, r, a))
 	}
-	if addrs := plain(d.Addrs); known && len(addrs) > 0 && !slices.Equal(addrs, slices.Sorted(slices.Values(at.addrs))) {
+	if addrs := plain(d.Addrs); known && d.Owner == nil && len(addrs) > 0 && !slices.Equal(addrs, slices.Sorted(slices.Values(at.addrs))) {
 		e.Problems = append(e.Problems, fmt.Sprintf("the engine has the addresses %s", strings.Join(at.addrs, ", ")))
 	}
 	return e

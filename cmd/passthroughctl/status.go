@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -33,7 +35,8 @@ type networkRow struct {
 	InUse      int      `json:"in_use"` // devices that its containers have
 	Containers []string `json:"containers"`
 	Subnets    []string `json:"subnets"`
-	Known      bool     `json:"known"` // to the engine
+	Known      bool     `json:"known"`           // to the engine, or it has another owner
+	Owner      string   `json:"owner,omitempty"` // kind of its owners, if that is not the engine
 }
 
 // statusCommand prints a summary.
@@ -60,8 +63,8 @@ func (v *view) report(pools []admin.Pool) statusReport {
 	r := statusReport{Version: v.status.Version, Socket: v.socket, Networks: []networkRow{}, Problems: []string{}}
 	for _, n := range v.status.Networks {
 		_, known := v.names[n.ID]
-		row := networkRow{Name: v.network(n.ID), ID: n.ID, Mode: n.Mode, VLAN: n.Options["vlan"],
-			Devices: n.Devices, Containers: v.namesOf(n.ID), Subnets: n.Pools, Known: known || v.names == nil}
+		row := networkRow{Name: v.network(n.ID), ID: n.ID, Mode: n.Mode, VLAN: n.Options["vlan"], Owner: n.Owner,
+			Devices: n.Devices, Containers: v.namesOf(n.ID), Subnets: n.Pools, Known: known || v.names == nil || n.Owner != ""}
 		for _, d := range v.status.Devices {
 			if d.Network == n.ID && d.Endpoint != "" {
 				row.InUse++
@@ -100,12 +103,28 @@ func (v *view) deviceProblems() []string {
 			problems = append(problems, fmt.Sprintf("%s is quarantined for %s: %s", d.Label, since(d.Since), d.Reason))
 		case d.State != string(alloc.Lent) && d.State != string(alloc.Ready) && time.Since(d.Since) > settles:
 			problems = append(problems, fmt.Sprintf("%s is %s for %s; the plugin's log says why", d.Label, d.State, since(d.Since)))
+		case d.Owner != nil:
+			if gone := namespaceGone(d.Owner); gone != "" && time.Since(d.Since) > settles {
+				problems = append(problems, fmt.Sprintf("%s is %s for %s to %s, and %s; if it has ended, passthroughctl free frees the device",
+					d.Label, d.State, since(d.Since), v.container(d.Endpoint), gone))
+			}
 		case d.Endpoint != "" && !known && v.containers != nil && time.Since(d.Since) > settles:
 			problems = append(problems, fmt.Sprintf("%s is %s for %s to endpoint %s of network %s, which has no running container",
 				d.Label, d.State, since(d.Since), ledger.ShortID(d.Endpoint), v.network(d.Network)))
 		}
 	}
 	return problems
+}
+
+// namespaceGone says why an owner's network namespace is not where it was; "" if it is, or if that cannot be found out.
+func namespaceGone(o *admin.Owner) string {
+	switch now, err := hw.NamespaceAt(o.Netns); {
+	case errors.Is(err, hw.ErrNotFound):
+		return o.Netns + " is gone"
+	case err == nil && now != hw.Namespace{Device: o.Device, Inode: o.Inode}:
+		return o.Netns + " is another namespace now"
+	}
+	return ""
 }
 
 // print prints the report for people.

@@ -187,11 +187,22 @@ func (v *view) network(id string) string {
 	if name := v.names[id]; name != "" {
 		return name
 	}
+	for _, n := range v.status.Networks {
+		if n.ID == id && n.Owner != "" {
+			return n.Name
+		}
+	}
 	return ledger.ShortID(id)
 }
 
-// container returns the name of the container of an endpoint, or the short form of the endpoint's ID with a mark.
+// container returns the name of the container of an endpoint, its owner if that is not the engine, or the short form of the endpoint's ID with
+// a mark.
 func (v *view) container(endpoint string) string {
+	for _, d := range v.status.Devices {
+		if d.Endpoint == endpoint && d.Owner != nil {
+			return d.Owner.Kind + " " + d.Owner.ID
+		}
+	}
 	if at, ok := v.containers[endpoint]; ok {
 		return at.container
 	}
@@ -240,6 +251,11 @@ func (v *view) namesOf(network string) []string {
 	for _, at := range v.containers {
 		if at.network == network {
 			names[at.container] = true
+		}
+	}
+	for _, d := range v.status.Devices {
+		if d.Network == network && d.Owner != nil {
+			names[v.container(d.Endpoint)] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(names))

@@ -1,6 +1,6 @@
-// Package admin has what the plugin tells an operator: the calls beside those of the engine, their answers, and their client. But for
-// DeviceCall, ForgetCall, LogLevelCall and RestoreCall they change nothing. What a NIC has is not among the answers: an operator's tool reads
-// it from the kernel as the plugin does.
+// Package admin has what the plugin tells an operator and other owners of devices than an engine: the calls beside those of the engine, their
+// answers, and their client. But for AttachCall, DetachCall, DeviceCall, ForgetCall, LogLevelCall and RestoreCall they change nothing. What a
+// NIC has is not among the answers: an operator's tool reads it from the kernel as the plugin does.
 package admin
 
 import "time"
@@ -41,6 +41,55 @@ type DeviceRequest struct {
 // DeviceAnswer says what was done.
 type DeviceAnswer struct {
 	Text string `json:"text"`
+}
+
+// AttachCall takes [AttachRequest], answers [Attachment]: an owner that is no engine gets a device, which is in the host then, down, for the
+// owner to move. DetachCall takes [Owner]: its device is released; one that is not known is no error. The owner moves the device back before,
+// under the name that it had, if its namespace is there. CheckCall takes [Owner], answers [Attachment]. StatusCall lists what owners have.
+const (
+	AttachCall = "Passthrough.Attach"
+	DetachCall = "Passthrough.Detach"
+	CheckCall  = "Passthrough.Check"
+)
+
+// Owner is for whom a device is attached. Kind and ID identify it.
+type Owner struct {
+	Kind   string `json:"kind"`            // such as cni: up to 16 lower case letters
+	ID     string `json:"id"`              // what the owner calls the attachment, such as CONTAINER/INTERFACE
+	Netns  string `json:"netns,omitempty"` // absolute path of the network namespace that the device is for
+	Device uint64 `json:"dev,omitempty"`   // of the file at that path, as the caller sees it
+	Inode  uint64 `json:"ino,omitempty"`   // likewise
+}
+
+// AttachRequest says who wants which device. It may be repeated until the device was moved.
+type AttachRequest struct {
+	Owner     Owner             `json:"owner"`
+	Network   string            `json:"network"`             // its owners' name for it; networks with other options are others
+	Options   map[string]string `json:"options"`             // as of docker network create -o
+	Own       map[string]string `json:"own,omitempty"`       // of this attachment alone, as of driver-opt
+	Container string            `json:"container,omitempty"` // name for people, and for VF affinity
+	Addresses []string          `json:"addresses,omitempty"` // that the container gets, with prefix lengths: one of each family at most
+}
+
+// Attachment is what an owner has.
+type Attachment struct {
+	ID        string   `json:"id"`    // of the device, as in [Device]
+	Label     string   `json:"label"` // what messages call it
+	State     string   `json:"state"`
+	Network   string   `json:"network"`             // ID
+	Name      string   `json:"name,omitempty"`      // of the device in the host, "" if it is not there
+	Index     int      `json:"index,omitempty"`     // likewise: its ifindex
+	MAC       string   `json:"mac,omitempty"`       // "" if it is not known
+	MTU       int      `json:"mtu,omitempty"`       // 0 if it is not known
+	Addresses []string `json:"addresses,omitempty"` // with prefix lengths
+	Gateways  []string `json:"gateways,omitempty"`
+	Routes    []Route  `json:"routes,omitempty"` // in the order in which they can be added
+}
+
+// Route is a route through a device.
+type Route struct {
+	Dst string `json:"dst"`           // CIDR
+	Via string `json:"via,omitempty"` // "" for a destination on the segment
 }
 
 // PlanCall takes [PlanRequest], answers [Plan]: what docker network create would do. Nothing is changed.
@@ -172,9 +221,11 @@ type Status struct {
 type Network struct {
 	ID      string            `json:"id"`
 	Mode    string            `json:"mode"`
-	Options map[string]string `json:"options"` // of docker network create -o
-	Devices []string          `json:"devices"` // names of its PFs, or of its one device, when it was created
-	Pools   []string          `json:"pools"`   // CIDRs
+	Options map[string]string `json:"options"`         // of docker network create -o
+	Devices []string          `json:"devices"`         // names of its PFs, or of its one device, when it was created
+	Pools   []string          `json:"pools"`           // CIDRs
+	Owner   string            `json:"owner,omitempty"` // kind of the owners of its devices, if that is not an engine
+	Name    string            `json:"name,omitempty"`  // likewise: what they call it
 }
 
 // Device is a device that is not free: in use, on its way, or in quarantine.
@@ -192,6 +243,7 @@ type Device struct {
 	Parent   string    `json:"parent,omitempty"`
 	MAC      string    `json:"mac,omitempty"`       // as the engine knows it
 	Addrs    []string  `json:"addresses,omitempty"` // with prefix lengths
+	Owner    *Owner    `json:"owner,omitempty"`     // nil for an engine
 }
 
 // Pools is what the IPAM driver has recorded. In a store that nodes share these are the pools of this node's networks.

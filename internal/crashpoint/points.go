@@ -70,8 +70,8 @@ func (p *Points) pass(name, what string) {
 	}
 }
 
-// driverMethod matches the name of an exported method of a driver: a call of the engine or a background loop.
-var driverMethod = regexp.MustCompile(`/(?:netdrv|ipamdrv)\.\(\*Driver\)\.([A-Z]\w*)`)
+// driverMethod matches the name of an exported method of a driver: a call of the engine or another owner, or a background loop.
+var driverMethod = regexp.MustCompile(`/(?:netdrv|ipamdrv)\.\(\*(?:Driver|Attachments)\)\.([A-Z]\w*)`)
 
 // callInProgress returns the name of the outermost method of a driver on the stack, "start" if there is none.
 func callInProgress() string {

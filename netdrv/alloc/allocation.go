@@ -60,7 +60,8 @@ type Record struct {
 	CarrierUps *int         `json:"carrier_ups,omitempty"`
 	Bond       *hw.BondSpec `json:"bond,omitempty"` // of a bond's child: the bond, whose ports have allocations that are part of this one
 	// PartOf is the device whose allocation this one ends with: this device is a port of that one's bond.
-	PartOf hw.ID `json:"part_of,omitempty"`
+	PartOf hw.ID         `json:"part_of,omitempty"`
+	Owner  *ledger.Owner `json:"owner,omitempty"` // of the endpoint; nil for an engine
 }
 
 // An Allocation is a record as this process has read it or is going to write it, and the working state of the call that attaches it.
@@ -125,9 +126,12 @@ func (a *Allocation) Holder() string {
 	return fmt.Sprintf("%s is held by %s of network %s%s", a.Label, a.user(), ledger.ShortID(a.Network), forgotten)
 }
 
-// user says who has the device: the container, if its name is known.
+// user says who has the device: an owner that is no engine, or the container, if its name is known.
 func (a *Allocation) user() string {
-	if a.Container != "" {
+	switch {
+	case a.Owner != nil:
+		return a.Owner.String()
+	case a.Container != "":
 		return "container " + a.Container
 	}
 	return "endpoint " + ledger.ShortID(a.Endpoint)
@@ -135,8 +139,12 @@ func (a *Allocation) user() string {
 
 // Fields identify the device and its endpoint in a log line.
 func (a *Allocation) Fields() []zap.Field {
-	return []zap.Field{zap.String("device", a.Label), zap.String("network", ledger.ShortID(a.Network)),
+	fields := []zap.Field{zap.String("device", a.Label), zap.String("network", ledger.ShortID(a.Network)),
 		zap.String("endpoint", ledger.ShortID(a.Endpoint))}
+	if a.Owner != nil {
+		fields = append(fields, zap.Stringer("owner", a.Owner))
+	}
+	return fields
 }
 
 // unchanged is the condition that the record is as this process knows it; for a new allocation, that there is none.

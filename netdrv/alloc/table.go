@@ -82,7 +82,7 @@ func (t *Table) read(r ledger.Rev[Record]) *Allocation {
 func (t *Table) Start(ctx context.Context, a *Allocation, e ledger.Endpoint) (taken bool, err error) {
 	all := a.All()
 	for _, x := range all {
-		x.Network, x.Endpoint, x.Container, x.Version, x.Boot = e.Network, e.ID, e.Container, ledger.Version, t.Boot
+		x.Network, x.Endpoint, x.Container, x.Owner, x.Version, x.Boot = e.Network, e.ID, e.Container, e.Owner, ledger.Version, t.Boot
 	}
 	res, err := t.transition(ctx, all, Claimed, []store.Cond{store.Absent(e.Key())}, ledger.Put(e.Key(), e))
 	if err != nil || !res.OK {

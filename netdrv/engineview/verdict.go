@@ -17,7 +17,18 @@ type Allocation struct {
 	// Used: the device has had carrier since it was lent. It is lent while it is down, so that was in a container: it has come back.
 	Used  bool
 	Whole Whole
+	Owner Owner
 }
+
+// An Owner is what is known of an endpoint's owner that is not an engine: it makes no calls from which anything follows.
+type Owner int
+
+// What is known of an owner.
+const (
+	NoOwner       Owner = iota // an engine has it
+	NamespaceHeld              // the network namespace that the device was requested for may be there, or the device in it
+	NamespaceLeft              // that namespace is gone, or another one has its place, and the device is not in it
+)
 
 // Whole is the state of the allocation that another one is part of, as a port's is of a bond's.
 type Whole int
@@ -82,6 +93,16 @@ var rules = []rule{
 			return v.deleted[endpointID(a.Network, a.Endpoint)] && (a.State == alloc.Ready || a.State == alloc.Lent)
 		},
 		action: Free, reason: "the engine deleted it while the ledger could not be written",
+	},
+	{
+		holds: func(_ *View, a Allocation) bool {
+			return a.Owner == NamespaceLeft && (a.State == alloc.Ready || a.State == alloc.Lent)
+		},
+		action: Free, reason: "its network namespace is gone",
+	},
+	{ // an owner that is slow is not judged by time
+		holds:  func(_ *View, a Allocation) bool { return a.Owner != NoOwner },
+		action: Keep,
 	},
 	{
 		holds:  func(_ *View, a Allocation) bool { return a.State == alloc.Ready },

@@ -25,6 +25,7 @@ func TestVerdict(t *testing.T) {
 		rebooted = "the machine was rebooted"
 		deleted  = "the engine deleted it while the ledger could not be written"
 		part     = "what it is part of has ended"
+		gone     = "its network namespace is gone"
 	)
 	type verdict = engineview.Verdict
 	keep := verdict{}
@@ -42,6 +43,7 @@ func TestVerdict(t *testing.T) {
 		earlierBoot, deleted bool
 		used                 bool
 		whole                engineview.Whole
+		owner                engineview.Owner
 		want                 verdict
 	}{
 		{name: "claimed", state: alloc.Claimed, want: free(died)},
@@ -88,6 +90,14 @@ func TestVerdict(t *testing.T) {
 			deleted: true, want: keep},
 		{name: "quarantined", state: alloc.Quarantined, age: 1000 * time.Hour, home: time.Hour, restarted: time.Hour, earlierBoot: true,
 			deleted: true, want: keep},
+		{name: "ready, of an owner", state: alloc.Ready, age: 1000 * time.Hour, restarted: time.Hour, owner: engineview.NamespaceHeld, want: keep},
+		{name: "lent, of an owner, at home", state: alloc.Lent, age: 1000 * time.Hour, home: 100 * time.Hour, restarted: time.Hour, used: true,
+			owner: engineview.NamespaceHeld, want: keep},
+		{name: "claimed, of an owner", state: alloc.Claimed, owner: engineview.NamespaceHeld, want: free(died)},
+		{name: "lent, of an owner, in an earlier boot", state: alloc.Lent, earlierBoot: true, owner: engineview.NamespaceHeld, want: free(rebooted)},
+		{name: "ready, its owner's namespace is gone", state: alloc.Ready, owner: engineview.NamespaceLeft, want: free(gone)},
+		{name: "lent, its owner's namespace is gone", state: alloc.Lent, owner: engineview.NamespaceLeft, want: free(gone)},
+		{name: "freeing, its owner's namespace is gone", state: alloc.Freeing, owner: engineview.NamespaceLeft, want: keep},
 		{name: "freeing, part of one that ended", state: alloc.Freeing, whole: engineview.WholeEnded, want: keep},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -102,7 +112,7 @@ func TestVerdict(t *testing.T) {
 					now = time.Now()
 				}
 				a := engineview.Allocation{Network: "n", Endpoint: "e", State: c.state, Since: now.Add(-c.age),
-					FromEarlierBoot: c.earlierBoot, Whole: c.whole, Used: c.used}
+					FromEarlierBoot: c.earlierBoot, Whole: c.whole, Used: c.used, Owner: c.owner}
 				if c.home > 0 {
 					a.Home = now.Add(-c.home)
 				}

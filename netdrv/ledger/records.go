@@ -45,6 +45,9 @@ type Network struct {
 	HostAddrs []netip.Addr `json:"host_addrs,omitempty"`
 	// HostDevice is the device that the host's child is on, if that is not the first device: the VLAN device of a PF.
 	HostDevice *Device `json:"host_device,omitempty"`
+	// Owner is the kind of the owners of its endpoints, see [Owner], and Name is what they call the network; "" for a network of an engine.
+	Owner string `json:"owner,omitempty"`
+	Name  string `json:"name,omitempty"`
 }
 
 // Device is a device of a network.
@@ -88,7 +91,28 @@ type Endpoint struct {
 	// Subnets are those of its addresses, if the network has several of a family.
 	Subnets []string `json:"subnets,omitempty"`
 	Routes  []Route  `json:"routes,omitempty"` // beside those to its subnet and gateway
+	Owner   *Owner   `json:"owner,omitempty"`  // nil for an engine
 }
+
+// An Owner is for whom an endpoint was created, if that is not an engine. Engines are judged by their calls; an owner's endpoint lives as long
+// as the network namespace that its device was requested for.
+type Owner struct {
+	Kind string `json:"kind"` // such as cni
+	ID   string `json:"id"`   // that its owner has for the attachment
+	// Netns is the path of the network namespace, and Device and Inode identify the file there, as the owner saw it.
+	Netns  string `json:"netns"`
+	Device uint64 `json:"dev"`
+	Inode  uint64 `json:"ino"`
+	// Seen is true if the plugin saw the same file at that path. Only then does it mean anything that it sees another one later, or none: a
+	// managed plugin has a file system of its own.
+	Seen bool `json:"seen,omitempty"`
+}
+
+// Is reports whether two owners are the same, whatever their namespaces.
+func (o *Owner) Is(kind, id string) bool { return o != nil && o.Kind == kind && o.ID == id }
+
+// String returns the owner as people know it, such as "cni 1234/eth1".
+func (o *Owner) String() string { return o.Kind + " " + o.ID }
 
 // Route is a route that a container has through its device.
 type Route struct {

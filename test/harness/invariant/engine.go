@@ -33,8 +33,8 @@ func (f Facts) engine(v *violations) {
 			v.add("network %s: the engine has it, the ledger has not", id)
 		}
 	}
-	for id := range f.Ledger.Networks {
-		if !networks[id] && !slices.Contains(f.Engine.Lost, id) {
+	for id, n := range f.Ledger.Networks {
+		if n.Owner == "" && !networks[id] && !slices.Contains(f.Engine.Lost, id) {
 			v.add("network %s: the ledger has it, the engine has not", id)
 		}
 	}
@@ -49,8 +49,8 @@ func (f Facts) engine(v *violations) {
 			v.add("endpoint %s: a container has it, and its device %s is %s", key, e.Device, allocation.State)
 		}
 	}
-	for key := range f.Ledger.Endpoints {
-		if !endpoints[key] {
+	for key, e := range f.Ledger.Endpoints {
+		if e.Owner == (Owner{}) && !endpoints[key] {
 			v.add("endpoint %s: the ledger has it, the engine has not", key)
 		}
 	}

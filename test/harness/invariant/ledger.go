@@ -46,6 +46,7 @@ type Network struct {
 	HostDevice struct {
 		ID string `json:"id"`
 	} `json:"host_device"`
+	Owner string `json:"owner"` // kind, "" for an engine
 }
 
 // Endpoint is an endpoint's record.
@@ -53,6 +54,13 @@ type Endpoint struct {
 	Network string `json:"network"`
 	ID      string `json:"id"`
 	Device  string `json:"device"`
+	Owner   Owner  `json:"owner"`
+}
+
+// Owner is who has an endpoint; the zero value for an engine.
+type Owner struct {
+	Kind string `json:"kind"`
+	ID   string `json:"id"`
 }
 
 // Allocation is the record of an allocated device.
@@ -68,6 +76,7 @@ type Allocation struct {
 	Endpoint string `json:"endpoint"`
 	Parent   string `json:"parent"`
 	PartOf   string `json:"part_of"`
+	Owner    Owner  `json:"owner"`
 	Announce []string
 	Bond     *struct{ Key string }
 	Spec     struct {

@@ -5,7 +5,12 @@ import "strings"
 // ledger checks the records by themselves: no device is allocated twice, and no operation is half done.
 func (f Facts) ledger(v *violations) {
 	l := f.Ledger
+	owned := map[Owner]string{}
 	for key, e := range l.Endpoints {
+		if other := owned[e.Owner]; other != "" && e.Owner != (Owner{}) {
+			v.add("owner %s %s: has the endpoints %s and %s", e.Owner.Kind, e.Owner.ID, other, key)
+		}
+		owned[e.Owner] = key
 		allocation, ok := l.Allocations[e.Device]
 		switch {
 		case key != e.Network+"/"+e.ID:
@@ -15,8 +20,12 @@ func (f Facts) ledger(v *violations) {
 		case allocation.Endpoint != e.ID || allocation.Network != e.Network || allocation.PartOf != "":
 			v.add("endpoint %s: has device %s, which is allocated to %s", key, e.Device, allocation.Endpoint)
 		}
-		if _, ok := l.Networks[e.Network]; !ok {
+		n, ok := l.Networks[e.Network]
+		switch {
+		case !ok:
 			v.add("endpoint %s: its network has no record", key)
+		case n.Owner != e.Owner.Kind || allocation.Owner != e.Owner:
+			v.add("endpoint %s: its owner is %v, that of its device %v, and that of its network %q", key, e.Owner, allocation.Owner, n.Owner)
 		}
 	}
 	for id, allocation := range l.Allocations {

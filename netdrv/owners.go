@@ -1,0 +1,304 @@
+package netdrv
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+	"github.com/docker/libnetwork/netlabel"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/internal/keylock"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/ledger"
+)
+
+// Attachments attaches devices for owners that are no engine, such as a CNI plugin. It makes the same endpoints in the same ledger. An owner
+// has no call for networks: one is created with its first endpoint, and removed after its last. The methods may be called concurrently, and
+// again.
+type Attachments struct {
+	locks     *keylock.Map
+	allocs    *alloc.Table
+	host      *hw.Host
+	networks  *networks
+	endpoints *endpoints
+}
+
+// An owner is for whom an endpoint is created.
+type owner struct {
+	ledger.Owner
+	container string // name for people; "" if unknown
+}
+
+// record returns what the ledger keeps of an owner, nil for an engine.
+func (o *owner) record() *ledger.Owner {
+	if o == nil {
+		return nil
+	}
+	return &o.Owner
+}
+
+var (
+	// ownerKind matches the kinds of owners: they begin the IDs of networks.
+	ownerKind = regexp.MustCompile(`^[a-z]{1,16}$`)
+	// ownerID matches the IDs that owners give to attachments. They are shown to people, and are no part of a key.
+	ownerID = regexp.MustCompile(`^[[:graph:]]{1,256}$`)
+)
+
+// checkOwner refuses an owner that cannot be told from others.
+func checkOwner(o admin.Owner) error {
+	switch {
+	case !ownerKind.MatchString(o.Kind):
+		return fmt.Errorf("owner: kind %.40q: must be 1 to 16 lower case letters", o.Kind)
+	case !ownerID.MatchString(o.ID):
+		return fmt.Errorf("owner: id %.40q: must be 1 to 256 printable characters without spaces", o.ID)
+	}
+	return nil
+}
+
+// ownersLock is the name of the lock of an owner.
+func ownersLock(o admin.Owner) string { return "owner/" + o.Kind + "/" + o.ID }
+
+// hashed returns an ID for what has none.
+func hashed(kind string, of ...any) (string, error) {
+	text, err := json.Marshal(of)
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(text)
+	return fmt.Sprintf("%s-%x", kind, sum[:16]), nil
+}
+
+// Attach gives an owner a device. For one that has its device already, in the host still, it answers the same again.
+func (t *Attachments) Attach(ctx context.Context, r *admin.AttachRequest) (*admin.Attachment, error) {
+	if err := errors.Join(checkOwner(r.Owner), checkRequest(r)); err != nil {
+		return nil, err
+	}
+	nid, err := hashed(r.Owner.Kind, r.Network, r.Options)
+	if err != nil {
+		return nil, err
+	}
+	unlock, err := t.locks.Lock(ctx, ownersLock(r.Owner))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	unlockNetwork, err := t.locks.RLock(ctx, usersLock(nid))
+	if err != nil {
+		return nil, err
+	}
+	j, err := t.attach(ctx, nid, r)
+	unlockNetwork()
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+		defer cancel()
+		return nil, errors.Join(err, t.removeUnused(ctx, nid))
+	}
+	return j.attachment(), nil
+}
+
+// checkRequest refuses what an owner cannot have.
+func checkRequest(r *admin.AttachRequest) error {
+	switch {
+	case r.Network == "" || len(r.Network) > 256:
+		return fmt.Errorf("network %.40q: must have a name of up to 256 bytes", r.Network)
+	case !path.IsAbs(r.Owner.Netns):
+		return fmt.Errorf("network namespace %.80q: must be an absolute path", r.Owner.Netns)
+	case r.Owner.Inode == 0:
+		return fmt.Errorf("network namespace %s: its inode is missing", r.Owner.Netns)
+	}
+	for _, options := range []map[string]string{r.Options, r.Own} {
+		for _, name := range []string{"prefix", "ifname"} {
+			if _, given := options[name]; given {
+				return fmt.Errorf("option %s: the one who moves the device names it", name)
+			}
+		}
+	}
+	return nil
+}
+
+// attach gives an owner a device of a network, which is created if it is missing. The caller holds the lock of the owner, and the network's
+// as one of its users.
+func (t *Attachments) attach(ctx context.Context, nid string, r *admin.AttachRequest) (*joined, error) {
+	eid, err := hashed(r.Owner.Kind, r.Owner.ID)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.endOther(ctx, nid, r); err != nil {
+		return nil, err
+	}
+	create := &plugin.CreateNetworkRequest{NetworkID: nid, Options: map[string]any{netlabel.GenericData: anyOf(r.Options)}}
+	if err := t.networks.create(ctx, create, ledger.Network{Owner: r.Owner.Kind, Name: r.Network}); err != nil {
+		return nil, err
+	}
+	req := &plugin.CreateEndpointRequest{NetworkID: nid, EndpointID: eid, Options: anyOf(r.Own), Interface: &plugin.EndpointInterface{}}
+	if err := setAddresses(req.Interface, r.Addresses); err != nil {
+		return nil, err
+	}
+	seen := hw.Namespace{Device: r.Owner.Device, Inode: r.Owner.Inode}
+	now, err := hw.NamespaceAt(r.Owner.Netns)
+	own := &owner{container: cmp.Or(r.Container, r.Owner.ID), Owner: ledger.Owner{Kind: r.Owner.Kind, ID: r.Owner.ID, Netns: r.Owner.Netns,
+		Device: seen.Device, Inode: seen.Inode, Seen: err == nil && now == seen}}
+	if _, err := t.endpoints.create(ctx, req, own); err != nil {
+		return nil, err
+	}
+	j, err := t.endpoints.join(ctx, nid, eid)
+	if err != nil {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+		defer cancel()
+		return nil, errors.Join(err, t.endpoints.delete(ctx, nid, eid, 0))
+	}
+	return j, nil
+}
+
+// endOther ends what an owner has already, unless a repeated request may have it. It refuses a request for another namespace while the one of
+// before may be there.
+func (t *Attachments) endOther(ctx context.Context, nid string, r *admin.AttachRequest) error {
+	a, err := t.find(ctx, r.Owner)
+	if err != nil || a == nil {
+		return err
+	}
+	of := a.Owner
+	same := of.Device == r.Owner.Device && of.Inode == r.Owner.Inode && of.Netns == r.Owner.Netns
+	_, err = t.host.Find(a.Device)
+	switch {
+	case err != nil && !errors.Is(err, hw.ErrAway):
+		return err
+	case same && err == nil && a.Network == nid:
+		return nil
+	case err != nil && (same || of.Netns != r.Owner.Netns):
+		return fmt.Errorf("%s has a device already: %s, for network namespace %s; it has to be detached first", of, a.Label, of.Netns)
+	}
+	// The device is in the host, or another namespace has taken the place of the one that it was for.
+	return t.endpoints.delete(ctx, a.Network, a.Endpoint, returnTimeout)
+}
+
+// find returns the allocation of what an owner has; nil for none, or if it is ending.
+func (t *Attachments) find(ctx context.Context, o admin.Owner) (*alloc.Allocation, error) {
+	held, err := t.allocs.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, a := range held {
+		if a.Owner.Is(o.Kind, o.ID) && a.PartOf == "" && !a.Ending() {
+			return a, nil
+		}
+	}
+	return nil, nil
+}
+
+// anyOf returns options in the form of the engine's requests.
+func anyOf(options map[string]string) map[string]any {
+	all := make(map[string]any, len(options))
+	for name, value := range options {
+		all[name] = value
+	}
+	return all
+}
+
+// Detach releases the device of an owner, if it has one. It waits a moment for a device that is coming home; what is not home by then is
+// released later. The call is finished even if its caller gives up.
+func (t *Attachments) Detach(ctx context.Context, o *admin.Owner) (*Empty, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	if err := checkOwner(*o); err != nil {
+		return nil, err
+	}
+	unlock, err := t.locks.Lock(ctx, ownersLock(*o))
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	a, err := t.find(ctx, *o)
+	if err != nil || a == nil {
+		return &Empty{}, err
+	}
+	if err := t.endpoints.delete(ctx, a.Network, a.Endpoint, returnTimeout); err != nil {
+		return nil, err
+	}
+	return &Empty{}, t.removeUnused(ctx, a.Network)
+}
+
+// removeUnused removes a network that has no endpoints left. If another call needs it, it stays.
+func (t *Attachments) removeUnused(ctx context.Context, nid string) error {
+	unlock, err := t.locks.Lock(ctx, networksLock)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return t.networks.removeUnused(ctx, nid)
+}
+
+// Check answers what an owner has. It is an error if that is nothing.
+func (t *Attachments) Check(ctx context.Context, o *admin.Owner) (*admin.Attachment, error) {
+	if err := checkOwner(*o); err != nil {
+		return nil, err
+	}
+	a, err := t.find(ctx, *o)
+	if err != nil {
+		return nil, err
+	}
+	if a == nil {
+		return nil, fmt.Errorf("%s %s has no device", o.Kind, o.ID)
+	}
+	e, err := ledger.Get[ledger.Endpoint](ctx, t.endpoints.store, ledger.EndpointKey(a.Network, a.Endpoint))
+	if err != nil {
+		return nil, err
+	}
+	n, opts, err := readNetwork(ctx, t.endpoints.store, a.Network)
+	if err != nil {
+		return nil, err
+	}
+	j := &joined{Endpoint: e.Rec, alloc: a}
+	j.netdev, err = t.host.Find(a.Device)
+	if err != nil && !errors.Is(err, hw.ErrAway) {
+		return nil, err
+	}
+	gateways(n, opts, e.Rec, &j.routes)
+	routes(e.Rec, &j.routes)
+	return j.attachment(), nil
+}
+
+// attachment returns a joined endpoint as its owner sees it.
+func (j *joined) attachment() *admin.Attachment {
+	at := &admin.Attachment{ID: string(j.Device), Label: j.alloc.Label, State: string(j.alloc.State), Network: j.Network,
+		Name: j.netdev.Name, Index: j.netdev.Index, MAC: string(cmp.Or(j.netdev.MAC, j.MAC)), MTU: j.netdev.MTU, Addresses: j.Addrs}
+	for _, s := range j.routes.StaticRoutes {
+		at.Routes = append(at.Routes, admin.Route{Dst: s.Destination, Via: s.NextHop})
+	}
+	slices.SortStableFunc(at.Routes, func(a, b admin.Route) int { return cmp.Compare(min(len(a.Via), 1), min(len(b.Via), 1)) })
+	for _, gw := range []string{j.routes.Gateway, j.routes.GatewayIPv6} {
+		if gw != "" {
+			at.Gateways = append(at.Gateways, gw)
+		}
+	}
+	return at
+}
+
+// setAddresses gives an endpoint its addresses, one of each family at most.
+func setAddresses(i *plugin.EndpointInterface, addresses []string) error {
+	for _, text := range addresses {
+		p, err := netip.ParsePrefix(text)
+		if err != nil {
+			return fmt.Errorf("address %.60q: %w", text, err)
+		}
+		to := &i.Address
+		if p.Addr().Is6() {
+			to = &i.AddressIPv6
+		}
+		if *to != "" {
+			return fmt.Errorf("address %s: %s is there already; one of each family is possible", text, *to)
+		}
+		*to = text
+	}
+	return nil
+}
