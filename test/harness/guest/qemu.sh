@@ -133,7 +133,8 @@ virtio_options() {
 
 # start_qemu RUN IMAGE NIC PFS MIB CPUS PORT: in the background; its pid is in RUN/pid, its control socket RUN/qmp. The
 # guest reaches another control socket at 10.0.2.100:4444, to unplug its NICs: see files/usr/local/sbin/nic. RUN/disk, where
-# there is one, is its second disk; RUN/wire the wire that it is on, as number RUN/node. Emulated processors have a watchdog.
+# there is one, is its second disk; RUN/wire the wire that it is on, as number RUN/node. Processors that are emulated by several threads
+# have a watchdog.
 start_qemu() {
   local run=$1 image=$2 node=0 nics more=() append nice=()
   if [ -e "$run/wire" ]; then
@@ -146,7 +147,9 @@ start_qemu() {
   # Memory is not cleared when it is allocated; no security module, pressure statistics or watchdog runs: a container starts with 24 %
   # less of an emulated processor.
   append+=' init_on_alloc=0 lsm= psi=0 nowatchdog'
-  case ${ACCEL[*]} in *tcg*) append+=' lab.emulated' ;; esac
+  # Programs run on the first emulated processor; on another one only those that are sent there (taskset). What several processors tell
+  # each other is dear: with two of them "docker ps" costs twice as much of the host's processor, "docker run" a third more.
+  case ${ACCEL[*]} in *tcg*) append+=" lab.emulated$([ "$6" = 1 ] || echo " isolcpus=1-$(($6 - 1)) irqaffinity=0")" ;; esac
   case ${ACCEL[*]} in *icount*) nice=(nice -n 10) ;; esac
   # The watchdog's control socket; a pair of pipes, because bash has no sockets.
   rm -f "$run/watch.in" "$run/watch.out"
@@ -165,6 +168,6 @@ start_qemu() {
     -chardev "socket,id=inside,path=$run/qmp.guest" \
     -chardev "pipe,id=watch,path=$run/watch" -mon chardev=watch,mode=control ${LAB_QEMU_ARGS:-} 9>&- 2>"$run/qemu.err" || return
   case ${ACCEL[*]} in
-    *tcg*) setsid "$GUEST/watchdog" "$run" </dev/null >/dev/null 2>"$run/watchdog.err" 9>&- & ;;
+    *thread=multi*) setsid "$GUEST/watchdog" "$run" </dev/null >/dev/null 2>"$run/watchdog.err" 9>&- & ;;
   esac
 }
