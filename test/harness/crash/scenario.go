@@ -220,7 +220,7 @@ func (r *run) retry(what string, try func(n int) (string, error)) (name string) 
 		var err error
 		done := r.attempt(what, func() error {
 			name, err = try(n)
-			if r.died > 0 && err != nil && strings.Contains(err.Error(), " is held by endpoint ") {
+			if r.died > 0 && err != nil && strings.Contains(err.Error(), " is held by ") {
 				return errGone
 			}
 			return err
