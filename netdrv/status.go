@@ -130,8 +130,8 @@ func (x *networks) unrecordedLinks(ctx context.Context) (found []string, _ error
 	}
 	slices.Sort(found)
 	for _, on := range slices.Sorted(maps.Keys(elsewhere)) {
-		found = append(found, fmt.Sprintf("%s: containers have %d links on it that another installation of the plugin has made, and this one has no "+
-			"record of them; they go with their containers; passthroughctl restore FILE brings back the records of a backup", on, elsewhere[on]))
+		found = append(found, fmt.Sprintf("%s: another installation of the plugin has made what containers have on it (links: %d), and this one has no "+
+			"record of that; it goes with its containers; passthroughctl restore FILE brings back the records of a backup", on, elsewhere[on]))
 	}
 	return found, nil
 }

@@ -60,7 +60,7 @@ func TestUnrecorded(t *testing.T) {
 			"echo 0 >/sys/bus/pci/devices/0000:01:00.0/sriov_numvfs"
 		want := []string{
 			"ens2.100 (vlan): another installation of the plugin has made it, and this one has no record of it; if nothing uses it: ip link delete ens2.100",
-			"ens2.100: containers have 1 links on it that another installation of the plugin has made",
+			"ens2.100: another installation of the plugin has made what containers have on it (links: 1)",
 			"ens1f0 (0000:01:00.0): another installation of the plugin seems to have made its 7 vfs, and this one has no record of them " +
 				"(vf 0 is in another network namespace, has vlan 4); it never removes them: " + remedy,
 		}

@@ -48,6 +48,7 @@ var unrecorded = map[string]string{
 	"TestPluginLog":            "its calls are those of TestMacvlan",
 	"TestPlainContainer":       "the plugin is a container; the engine's log does not have its",
 	"TestDockersIPAM":          "what Docker's own IPAM driver refuses no plugin is told; the rest is as in TestThin",
+	"TestHardwareRefused":      "the same",
 	"TestInstallTwice":         "no plugin is told anything",
 	"TestPrometheus":           "its calls are those of TestMacvlan and TestVethEnd",
 	"TestStateDirectory":       "the same",

@@ -150,6 +150,13 @@ func TestRestore(t *testing.T) {
 	if out := ctl(t, "status"); !strings.Contains(out, "the engine has the networks lan, of which the plugin has no records") {
 		t.Errorf("status:\n%s", out)
 	}
+	const left = "pt1: another installation of the plugin has made what containers have on it (links: 2), and this one has no record of that"
+	for _, command := range []string{"status", "doctor"} {
+		if out, _ := Try("../../../bin/passthroughctl", command); !strings.Contains(strings.Join(strings.Fields(out), " "), left) {
+			t.Errorf("%s:\n%s", command, out)
+		}
+	}
+	Sh(t, "engine log | grep 'device without a record.*"+left[:40]+"'")
 	Sh(t, "engine log | grep 'ledger is empty.*passthroughctl restore brings back those of a backup'")
 	refusedIn(t, "no such pool", "run", "--rm", "--net", "lan", "lab", "true")
 	restore := "../../../bin/" + docs.Commands(t, backupPage, "The way back")[0]
