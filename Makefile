@@ -25,7 +25,7 @@ TAGS := kernel engine lab lab,hardware cluster emulated kernel,crashpoints
 GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl man plugin release site install uninstall demo test test-unit fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean
+.PHONY: help build ctl man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,11 +59,14 @@ uninstall: ## disable and remove it (NAME=...)
 demo: ## two tenants with one subnet on an emulated NIC (PF=ens2f0: on your own NIC and engine)
 	PLUGIN="$$NAME" scripts/demo $(PF)
 
-test: lint ## lint, then every layer: unit, fuzz, kernel, cluster, engine, lab (ENGINE=20.10, 26.1, 28.5 or 29)
-	test/run --engine '$(ENGINE)' --fuzztime '$(or $(FUZZTIME),5s)' unit fuzz kernel cluster engine lab
+test: lint ## lint, then every layer: unit, release, fuzz, kernel, cluster, engine, lab (ENGINE=20.10, 26.1, 28.5 or 29)
+	test/run --engine '$(ENGINE)' --fuzztime '$(or $(FUZZTIME),5s)' unit release fuzz kernel cluster engine lab
 
 test-unit: ## no privileges, race detector
 	test/run unit
+
+test-release: ## the release and the web site, built and looked into
+	test/run release
 
 fuzz: ## every fuzz target, 30 s each (FUZZTIME=3s)
 	test/run --fuzztime '$(or $(FUZZTIME),30s)' fuzz
