@@ -55,7 +55,7 @@ func TestBond(t *testing.T) {
 						t.Errorf("in the host: %+v", l)
 					}
 					_, _, err := m.run("b", "n")
-					wantError(t, err, "bond0 is held by endpoint a-endpoint-0 of network n; "+
+					wantError(t, err, "bond0 is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n; "+
 						"a device that is handed over whole serves one container at a time")
 					for _, mode := range []string{"passthrough", "macvlan"} {
 						if err := m.create("x", "netdevice=bond0", "mode="+mode); err == nil ||

@@ -76,7 +76,7 @@ func TestChildMAC(t *testing.T) {
 			t.Errorf("in the container: %+v", l)
 		}
 		_, _, err := m.run("b", "n", "02:00:00:00:00:42")
-		wantError(t, err, "mac address 02:00:00:00:00:42: macvlan on ens2 is held by endpoint a-endpoint-0 of network n")
+		wantError(t, err, "mac address 02:00:00:00:00:42: macvlan on ens2 is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n")
 		_, _, err = m.run("b", "n", "52:54:00:bb:00:00")
 		wantError(t, err, "mac address 52:54:00:bb:00:00: ens2 has it")
 		m.leave("a")

@@ -171,6 +171,12 @@ func addressOf(container string) string {
 	return fmt.Sprintf("10.%d.%d.%d/8", b[1], b[2], b[3])
 }
 
+// ipOf is addressOf without the prefix length, as errors have it.
+func ipOf(container string) string {
+	ip, _, _ := strings.Cut(addressOf(container), "/")
+	return ip
+}
+
 // run starts a container on a network, as docker run does, and returns the name of its device in the host, and its MAC.
 func (m *machine) run(container, network string, mac ...string) (source, hwaddr string, err error) {
 	i := plugin.EndpointInterface{Address: addressOf(container), MacAddress: strings.Join(mac, "")}

@@ -74,7 +74,7 @@ func TestGUID(t *testing.T) {
 			t.Errorf("in the container: %+v", l)
 		}
 		wantError(t, m.runWith("b", "n", map[string]any{"guid": strings.ToLower(guid)}), "option guid: 02:00:00:00:00:00:ab:01: "+
-			"vf 0 of ib0 (0000:01:00.1) is held by endpoint a-endpoint-0 of network n")
+			"vf 0 of ib0 (0000:01:00.1) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n")
 		for _, bad := range []string{"02:00:00:00:00:01", "00:00:00:00:00:00:00:00", "ff:ff:ff:ff:ff:ff:ff:ff", "x"} {
 			wantError(t, m.runWith("b", "n", map[string]any{"guid": bad}),
 				fmt.Sprintf("option guid: %q is not allowed; allowed: eight octets, not all zero, not all ones", bad))

@@ -61,11 +61,11 @@ func TestMACOfOtherFunction(t *testing.T) {
 		wantRefused("children", vm, vf3)
 		wantRefused("children", pf, "ens1f0 has it")
 		m.mustRun("a", "n", chosen)
-		const heldByA = "vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n"
+		heldByA := "vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 (" + ipOf("a") + ") of network n"
 		wantRefused("n", "02:aa:aa:aa:aa:00", heldByA)
 		wantRefused("children", chosen, heldByA)
 		m.mustRun("b", "children", "02:00:00:00:00:43")
-		wantRefused("n", "02:00:00:00:00:43", "macvlan on ens1f0 is held by endpoint b-endpoint-0 of network children")
+		wantRefused("n", "02:00:00:00:00:43", "macvlan on ens1f0 is held by endpoint b-endpoint-0 ("+ipOf("b")+") of network children")
 		m.end("a")
 		m.mustRun("c", "n", "02:aa:aa:aa:aa:00") // its own VF again
 		m.wantIn("0000:01:10.0", "c")
@@ -96,6 +96,6 @@ func TestMACOfVFInUse(t *testing.T) {
 		m.must(m.runWith("b", "n", map[string]any{"vf": "0", "mac": "02:00:00:00:00:42"}))
 		m.end("a")
 		err := m.runWith("c", "n", map[string]any{"vf": "2", "mac": own})
-		wantError(t, err, "mac address "+own+": vf 0 of ens1f0 (0000:01:10.0) is held by endpoint b-endpoint-0 of network n")
+		wantError(t, err, "mac address "+own+": vf 0 of ens1f0 (0000:01:10.0) is held by endpoint b-endpoint-0 ("+ipOf("b")+") of network n")
 	})
 }

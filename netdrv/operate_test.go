@@ -61,8 +61,8 @@ func TestQuarantineByHand(t *testing.T) {
 		m.wantOperate(admin.RetryDevice, vf0PCI, vf0Label+" is free")
 		m.wantHost(before)
 		m.mustRun("a", "n")
-		m.wantOperate(admin.RetryDevice, vf0PCI, vf0Label+" is held by endpoint a-endpoint-0 of network n; it is not quarantined")
-		m.wantOperate(admin.QuarantineDevice, vf0PCI, vf0Label+" is held by endpoint a-endpoint-0 of network n; only a free vf can be taken out of use")
+		m.wantOperate(admin.RetryDevice, vf0PCI, vf0Label+" is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n; it is not quarantined")
+		m.wantOperate(admin.QuarantineDevice, vf0PCI, vf0Label+" is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n; only a free vf can be taken out of use")
 		m.wantOperate(admin.QuarantineDevice, "0000:01:00.0", "0000:01:00.0 is not a vf; only vfs can be taken out of use")
 		m.wantOperate("lend", vf0PCI, `action "lend": must be quarantine, retry or free`)
 		m.end("a")
@@ -107,7 +107,7 @@ func TestFreeByHand(t *testing.T) {
 			m.mustCreate("n", "netdevice=ens1f0", "vlan=4")
 			before := m.kernel.String()
 			m.mustRun("a", "n")
-			m.wantOperate(admin.FreeDevice, vf0PCI, vf0Label+" is held by endpoint a-endpoint-0 of network n; that is another endpoint than ")
+			m.wantOperate(admin.FreeDevice, vf0PCI, vf0Label+" is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n; that is another endpoint than ")
 			want := vf0Label + " is free"
 			if inContainer {
 				want = vf0Label + " will be free when it is home: "

@@ -316,7 +316,7 @@ func TestEndedWhileDisabled(t *testing.T) {
 				m.after(time.Second)
 				_, _, err := m.run("b", "n")
 				wantError(t, err, "ens1f0 (0000:01:00.0): all 1 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is held by endpoint "+
-					"a-endpoint-0 of network n, which the engine seems to have forgotten: if that stays so, it is free by "+
+					"a-endpoint-0 ("+ipOf("a")+") of network n, which the engine seems to have forgotten: if that stays so, it is free by "+
 					started.Add(c.free).UTC().Format("2006-01-02 15:04:05 MST"))
 				m.after(c.free - 5*time.Second)
 				m.wantKeys("dev/0000:01:10.0", "ep/n/"+endpoint("a"), "net/n")

@@ -190,7 +190,7 @@ func TestOwnerBesideEngine(t *testing.T) {
 		m.mustRun("a", "n")
 		p := m.pod("1234/eth1", "netdevice=ens1f0")
 		err := p.attach()
-		if err == nil || !strings.Contains(err.Error(), vf0Label+" is held by endpoint a-endpoint-0") {
+		if err == nil || !strings.Contains(err.Error(), vf0Label+" is held by endpoint a-endpoint-0 ("+ipOf("a")+")") {
 			t.Errorf("a pod beside a container: %v", err)
 		}
 		m.end("a")

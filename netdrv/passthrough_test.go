@@ -54,7 +54,7 @@ func TestWholeDevice(t *testing.T) {
 					t.Fatal(err)
 				}
 				_, _, err := m.run("b", "n")
-				wantError(t, err, "ens2 is held by endpoint a-endpoint-0 of network n; "+
+				wantError(t, err, "ens2 is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n; "+
 					"a device that is handed over whole serves one container at a time")
 				die(m)
 				m.settled()

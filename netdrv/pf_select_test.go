@@ -66,12 +66,12 @@ func TestPoolOfPFs(t *testing.T) {
 		m.wantOnPFs(2, 1, 1)
 		m.runAll("n", nil, "f", "g")
 		wantError(t, m.runWith("h", "n", nil), "ens1f0 (0000:01:00.0), ens2f0 (0000:02:00.0), ens3f0 (0000:03:00.0): "+
-			"all 6 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n; "+
-			"vf 0 of ens2f0 (0000:02:10.0) is held by endpoint d-endpoint-0 of network n; "+
-			"vf 0 of ens3f0 (0000:03:10.0) is held by endpoint c-endpoint-0 of network n; "+
-			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint e-endpoint-0 of network n; "+
-			"vf 1 of ens2f0 (0000:02:10.2) is held by endpoint f-endpoint-0 of network n; "+
-			"vf 1 of ens3f0 (0000:03:10.2) is held by endpoint g-endpoint-0 of network n")
+			"all 6 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n; "+
+			"vf 0 of ens2f0 (0000:02:10.0) is held by endpoint d-endpoint-0 ("+ipOf("d")+") of network n; "+
+			"vf 0 of ens3f0 (0000:03:10.0) is held by endpoint c-endpoint-0 ("+ipOf("c")+") of network n; "+
+			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint e-endpoint-0 ("+ipOf("e")+") of network n; "+
+			"vf 1 of ens2f0 (0000:02:10.2) is held by endpoint f-endpoint-0 ("+ipOf("f")+") of network n; "+
+			"vf 1 of ens3f0 (0000:03:10.2) is held by endpoint g-endpoint-0 ("+ipOf("g")+") of network n")
 		for _, c := range []string{"a", "c", "d", "e", "f", "g"} {
 			m.end(c)
 		}
@@ -215,8 +215,8 @@ func TestPFGoesAndComes(t *testing.T) {
 		m.runAll("n", nil, "c")
 		m.wantOnPFs(2, 0, 0)
 		wantError(t, m.runWith("d", "n", nil), "ens1f0 (0000:01:00.0): all 2 vfs are in use: "+
-			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n; "+
-			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint c-endpoint-0 of network n; 0000:02:00.0: no such device")
+			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n; "+
+			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint c-endpoint-0 ("+ipOf("c")+") of network n; 0000:02:00.0: no such device")
 		m.leave("b") // its device is gone
 		m.kernel.KillNS("b", 0)
 		m.delete("b")

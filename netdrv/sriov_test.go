@@ -87,8 +87,8 @@ func TestAllInUse(t *testing.T) {
 		m.mustRun("b", "n")
 		_, _, err := m.run("c", "n")
 		wantError(t, err, "ens1f0 (0000:01:00.0): all 2 vfs are in use: "+
-			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n; "+
-			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint b-endpoint-0 of network n")
+			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n; "+
+			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint b-endpoint-0 ("+ipOf("b")+") of network n")
 		m.end("a")
 		m.mustRun("c", "n")
 		m.end("b")
@@ -126,7 +126,7 @@ func TestMAC(t *testing.T) {
 			t.Errorf("vf 3 is in %q with %s, want it in a with %s", ns, l.MAC, third)
 		}
 		_, _, err := m.run("b", "n", third)
-		wantError(t, err, "mac address "+third+": vf 3 of ens1f0 (0000:01:10.6) is held by endpoint a-endpoint-0 of network n")
+		wantError(t, err, "mac address "+third+": vf 3 of ens1f0 (0000:01:10.6) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n")
 		m.mustRun("b", "n", "02:00:00:00:00:99")
 		if _, l, _ := m.kernel.Netdev("0000:01:10.0"); l.MAC != "02:00:00:00:00:99" {
 			t.Errorf("the netdev of vf 0 has %s", l.MAC)
@@ -237,7 +237,7 @@ func TestForeignVFs(t *testing.T) {
 		wantError(t, err, "ens1f0 (0000:01:00.0): all 3 vfs are in use: "+
 			"vf 0 of ens1f0 (0000:01:10.0) is in another network namespace; "+
 			"vf 1 of ens1f0 (0000:01:10.2) has address 192.0.2.1/24 in the host; "+
-			"vf 2 of ens1f0 (0000:01:10.4) is held by endpoint a-endpoint-0 of network n")
+			"vf 2 of ens1f0 (0000:01:10.4) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n")
 		m.end("a")
 		m.mustRemove("n")
 		if n := m.kernel.NumVFs("0000:01:00.0"); n != 3 {

@@ -37,7 +37,7 @@ func TestWhichVF(t *testing.T) {
 			t.Errorf("vf 1 is in %q, want it in a", ns)
 		}
 		wantError(t, m.runWith("b", "n", map[string]any{"vf": "1"}), "ens1f0 (0000:01:00.0): option vf=1 is not free: "+
-			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint a-endpoint-0 of network n")
+			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n")
 		wantError(t, m.runWith("b", "n", map[string]any{"vf": "7"}),
 			`option vf: "7" is none of the vfs that this network has on ens1f0 (0000:01:00.0)`)
 		_, l, _ := m.kernel.Netdev("0000:01:10.0")
@@ -70,8 +70,8 @@ func TestNetworksSplitPF(t *testing.T) {
 		}
 		_, _, err := m.run("d", "left")
 		wantError(t, err, "ens1f0 (0000:01:00.0): all 2 vfs of the network are in use: "+
-			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network left; "+
-			"vf 6 of ens1f0 (0000:01:11.4) is held by endpoint b-endpoint-0 of network left")
+			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network left; "+
+			"vf 6 of ens1f0 (0000:01:11.4) is held by endpoint b-endpoint-0 ("+ipOf("b")+") of network left")
 		wantError(t, m.runWith("d", "right", map[string]any{"vf": "6"}),
 			`option vf: "6" is none of the vfs that this network has on ens1f0 (0000:01:00.0)`)
 		for _, c := range []string{"a", "b", "c"} {

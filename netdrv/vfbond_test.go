@@ -92,12 +92,12 @@ func TestBondOfVFsLives(t *testing.T) {
 			t.Errorf("bond %+v of %v", got, m.ports(got))
 		}
 		wantError(t, m.runWith("x", "n", map[string]any{"mac": "02:00:00:00:00:42"}),
-			"mac address 02:00:00:00:00:42: vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n")
+			"mac address 02:00:00:00:00:42: vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n")
 		m.restart()
 		m.runAll("n", nil, "b")
 		wantError(t, m.runWith("c", "n", nil), "ens1f0 (0000:01:00.0): all 2 vfs are in use: "+
-			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 of network n; "+
-			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint b-endpoint-0 of network n")
+			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network n; "+
+			"vf 1 of ens1f0 (0000:01:10.2) is held by endpoint b-endpoint-0 ("+ipOf("b")+") of network n")
 		m.kernel.RemovePF("0000:03:00.0")
 		m.end("b")
 		m.runAll("n", nil, "c")

@@ -115,7 +115,7 @@ func TestKeptVLANOfOther(t *testing.T) {
 		wantError(t, err, "ens1f0 (0000:01:00.0): all 3 vfs of the network are in use: "+
 			"vf 1 of ens1f0 (0000:01:10.2) has the vlan of network tenant, 100; "+
 			"vf 2 of ens1f0 (0000:01:10.4) has the vlan of network open, 200; "+
-			"vf 3 of ens1f0 (0000:01:10.6) is held by endpoint a-endpoint-0 of network kept")
+			"vf 3 of ens1f0 (0000:01:10.6) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network kept")
 		m.end("a")
 		m.end("o")
 		m.wantVLANs(0, 100, 200, 300)

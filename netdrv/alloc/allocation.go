@@ -35,9 +35,10 @@ type Record struct {
 	Reason   string `json:"reason,omitempty"` // why it is quarantined
 	Network  string `json:"network"`
 	Endpoint string `json:"endpoint"`
-	// Container is the endpoint's, for messages; "" for unknown.
+	// Container and Address are the endpoint's, for messages; "" for unknown, and for none.
 	Container string        `json:"container,omitempty"`
-	Boot      string        `json:"boot"` // the boot in which it was claimed; what the record says about the device is true only in that
+	Address   string        `json:"address,omitempty"` // the first, without its prefix length
+	Boot      string        `json:"boot"`              // the boot in which it was claimed; what the record says about the device is true only in that
 	Snapshot  hw.Snapshot   `json:"snapshot"`
 	VFSpec    hw.VFSpec     `json:"wish"`
 	Reported  *hw.VFState   `json:"reported,omitempty"` // what the PF reported of the VF once it was set up
@@ -126,13 +127,15 @@ func (a *Allocation) Holder() string {
 	return fmt.Sprintf("%s is held by %s of network %s%s", a.Label, a.user(), ledger.ShortID(a.Network), forgotten)
 }
 
-// user says who has the device: an owner that is no engine, or the container, if its name is known.
+// user says who has the device: an owner that is no engine, or the container, if its name is known, or what docker network inspect lists of it.
 func (a *Allocation) user() string {
 	switch {
 	case a.Owner != nil:
 		return a.Owner.String()
 	case a.Container != "":
 		return "container " + a.Container
+	case a.Address != "":
+		return "endpoint " + ledger.ShortID(a.Endpoint) + " (" + a.Address + ")"
 	}
 	return "endpoint " + ledger.ShortID(a.Endpoint)
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -81,7 +82,9 @@ func (t *Table) read(r ledger.Rev[Record]) *Allocation {
 // a record already, Start writes nothing and returns taken.
 func (t *Table) Start(ctx context.Context, a *Allocation, e ledger.Endpoint) (taken bool, err error) {
 	all := a.All()
+	address, _, _ := strings.Cut(cmp.Or(e.Addrs...), "/")
 	for _, x := range all {
+		x.Address = address
 		x.Network, x.Endpoint, x.Container, x.Owner, x.Version, x.Boot = e.Network, e.ID, e.Container, e.Owner, ledger.Version, t.Boot
 	}
 	res, err := t.transition(ctx, all, Claimed, []store.Cond{store.Absent(e.Key())}, ledger.Put(e.Key(), e))
