@@ -67,6 +67,9 @@ func Troubles() []Trouble {
 		{Texts: []string{"vfs that the plugin created stay"}, InLog: true,
 			Cause:  "`docker network rm` has removed the network, but the host uses one of its VFs; the text says which, and how",
 			Remedy: "[set it down](host.md#the-nic); the VFs are removed within a minute", See: "doctor"},
+		{Texts: []string{"device without a record"}, InLog: true, Cause: "a VF, a VLAN device or another link looks as if the plugin had set it up, and the plugin " +
+			"has no record of it: an installation of before has left it, or another one on this host has it",
+			Remedy: "[restore a backup](backup.md#the-way-back); or as the text says, once nothing uses it", See: "status"},
 		{Texts: []string{"not served:"}, InLog: true, Cause: "the engine asked for a published port, which has no effect",
 			Remedy: "reach the container at its own address"},
 		{Texts: []string{"the plugin was not given /proc/irq"}, Cause: "the option `cores` needs it", Remedy: "[tuning](tuning.md#interrupts)"},
