@@ -102,7 +102,11 @@ func (env Environment) concurrently(t *testing.T, scenario Scenario, kills []kil
 	t.Helper()
 	todo := make(chan kill)
 	var wg sync.WaitGroup
-	for range 2 * runtime.GOMAXPROCS(0) { // a run spends most of its time waiting
+	workers := 4 * runtime.GOMAXPROCS(0) // a run spends most of its time waiting
+	if env.Etcd != nil {
+		workers /= 2 // calls fail soon while it is away; and several scenarios run at a time
+	}
+	for range workers {
 		wg.Go(func() {
 			for k := range todo {
 				f.add(t, k, env.repeat(t, scenario, k))
