@@ -70,8 +70,9 @@ const nameTTL = time.Minute
 
 // recentNames is a cache of the names of the containers that have just been given addresses.
 type recentNames struct {
-	mu    sync.Mutex // guards names
+	mu    sync.Mutex // guards the fields below
 	names map[string]recentName
+	swept time.Time // when those that had expired were dropped
 }
 
 type recentName struct {
@@ -79,11 +80,15 @@ type recentName struct {
 	since time.Time
 }
 
-// put records for whom an address is, with its prefix length; name is "" if the engine did not say it. It drops names that have expired.
+// put records for whom an address is, with its prefix length; name is "" if the engine did not say it. It drops names that have expired, once
+// in the time after which they do: a thousand containers may start within that.
 func (n *recentNames) put(address, name string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	maps.DeleteFunc(n.names, func(_ string, r recentName) bool { return time.Since(r.since) > nameTTL })
+	if time.Since(n.swept) > nameTTL {
+		n.swept = time.Now()
+		maps.DeleteFunc(n.names, func(_ string, r recentName) bool { return n.swept.Sub(r.since) > nameTTL })
+	}
 	n.names[address] = recentName{name, time.Now()}
 }
 
