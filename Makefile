@@ -25,7 +25,7 @@ TAGS := kernel engine lab lab,hardware cluster emulated kernel,crashpoints
 GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean
+.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ build: ## the plugin's binary, bin/driver
 
 ctl: ## the operator's tool, bin/passthroughctl
 	$(GO_BUILD) -o '$(BIN)/passthroughctl' ./cmd/passthroughctl
+
+cni: ## the CNI plugin, bin/passthrough-cni
+	$(GO_BUILD) -o '$(BIN)/passthrough-cni' ./cmd/passthrough-cni
 
 man: ctl ## its manual pages, bin/man
 	'$(BIN)/passthroughctl' man '$(BIN)/man'
