@@ -1,7 +1,6 @@
 # shellcheck shell=bash
-# moby.sh: the image of the newest engine, which no Debian release has: forky's, with the dockerd of the Go module
-# test/harness/dockerd in the place of Debian's. containerd, runc and the docker command stay forky's. To be sourced after image.sh and
-# initrd.sh.
+# moby.sh: the image of the newest engine, which no Debian release has: forky's, with dockerd and docker of the Go module
+# test/harness/dockerd in the place of Debian's. containerd and runc stay forky's. To be sourced after image.sh and initrd.sh.
 #
 # It is not in image.sh because Debian's images need not be made again when this changes.
 
@@ -31,24 +30,30 @@ make_moby_tree() {
   mkdir -p "$new"
   cp -al "$debian"/{root,vmlinuz,key,key.pub,hostkey,hostkey.pub,known_hosts} "$new/"
   ln -f "$CACHE/dockerd/dockerd" "$new/root/usr/sbin/dockerd"
+  ln -f "$CACHE/dockerd/docker" "$new/root/usr/bin/docker"
   make_disk "$new/root" "$new/disk.img"
   publish "$new" "$dir" "$want"
 }
 
-# make_dockerd: builds it once, which takes some minutes.
+# make_dockerd: builds it and its command line once, which takes some minutes. The command line has no go.mod, whose absence means Go 1.16.
 make_dockerd() {
-  local dir=$CACHE/dockerd module=github.com/moby/moby/v2 want t0 version
+  local dir=$CACHE/dockerd module=github.com/moby/moby/v2 cli=github.com/docker/cli want t0 version cli_version
   want=$(recipe_of ../dockerd moby.sh)
   if is_made "$dir" "$want"; then return; fi
   command -v go >/dev/null || die "go: not found; it builds the newest dockerd; the other engines need no Go"
   t0=$(date +%s)
   version=$(moby_version "$module") || exit
-  say "building dockerd $version, once: some minutes"
+  cli_version=$(go -C "$REPO/test/harness/dockerd" list -m -f '{{.Version}}' "$cli") || exit
+  say "building dockerd $version and docker $cli_version, once: some minutes"
   rm -rf "$dir.new" "$dir.new.old"
   mkdir -p "$dir.new"
   CGO_ENABLED=0 nice go build -C "$REPO/test/harness/dockerd" -trimpath -tags nri_no_wasm -o "$dir.new/dockerd" \
     -ldflags "-s -w -X $module/dockerversion.Version=$version" $module/cmd/dockerd >&2 ||
     die "build dockerd: see the lines above"
+  cli_version=${cli_version#v}
+  CGO_ENABLED=0 nice go build -C "$REPO/test/harness/dockerd" -trimpath -gcflags="$cli/...=-lang=go1.25" -o "$dir.new/docker" \
+    -ldflags "-s -w -X $cli/cli/version.Version=${cli_version%+*}" $cli/cmd/docker >&2 ||
+    die "build docker: see the lines above"
   publish "$dir.new" "$dir" "$want"
   say "dockerd: built in $(seconds_since "$t0")"
 }

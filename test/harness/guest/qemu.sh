@@ -149,7 +149,7 @@ start_qemu() {
   append+=' init_on_alloc=0 lsm= psi=0 nowatchdog'
   # Programs run on the first emulated processor; on another one only those that are sent there (taskset). What several processors tell
   # each other is dear: with two of them "docker ps" costs twice as much of the host's processor, "docker run" a third more.
-  case ${ACCEL[*]} in *tcg*) append+=" lab.emulated$([ "$6" = 1 ] || echo " isolcpus=1-$(($6 - 1)) irqaffinity=0")" ;; esac
+  case ${ACCEL[*]} in *tcg*) append+=" lab.emulated$([ "$6" = 1 ] || echo " isolcpus=1-$(($6 - 1))")" ;; esac
   case ${ACCEL[*]} in *icount*) nice=(nice -n 10) ;; esac
   # The watchdog's control socket; a pair of pipes, because bash has no sockets.
   rm -f "$run/watch.in" "$run/watch.out"
