@@ -149,7 +149,7 @@ func TestChangesOfOtherLinks(t *testing.T) {
 			t.Errorf("quarantined %d times", n)
 		}
 		m.must(m.kernel.SetLink(m.kernel.Link("ens2").Index, hw.LinkUp, hw.Link{Up: true})) // as its administrator does
-		m.after(5 * time.Hour)
+		m.after(48 * time.Hour)
 		if n := m.kernel.Downs("ens2"); n > 1 {
 			t.Errorf("set down %d times", n)
 		}

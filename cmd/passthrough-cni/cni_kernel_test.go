@@ -197,7 +197,7 @@ func TestOriginalUsage(t *testing.T) {
 	h.wantFree()
 }
 
-// TestModes: each mode that needs no VF, with each version of the specification.
+// TestModes: the modes that need no VF, with each version of the specification. ipvlan, which not every kernel has, is tested on the stand-in.
 func TestModes(t *testing.T) {
 	h := newHost(t)
 	for mode, c := range map[string]struct {
@@ -205,16 +205,10 @@ func TestModes(t *testing.T) {
 		versions []string
 	}{
 		"macvlan":     {`"mac": "02:00:00:00:00:42", `, []string{"0.3.1", "0.4.0", "1.0.0", "1.1.0"}},
-		"ipvlan":      {"", []string{"1.0.0"}},
 		"passthrough": {`"mtu": 1400, `, []string{"1.1.0"}},
 	} {
 		for _, version := range c.versions {
 			t.Run(mode+"/"+version, func(t *testing.T) {
-				if out, err := exec.Command("ip", "link", "add", "link", "e0", "name", "try", "type", "ipvlan").CombinedOutput(); mode == "ipvlan" && err != nil {
-					t.Skipf("this kernel has no ipvlan: %s", out)
-				} else if err == nil {
-					Sh(t, "ip link del try")
-				}
 				h := host{t, h.dir, h.socket}
 				ns := h.netns("pod")
 				conf := h.conf(fmt.Sprintf(`{"cniVersion": %q, "name": "n", "type": "sriov", "master": "e0", "mode": %q, %s%s}`, version, mode, c.own,
