@@ -315,7 +315,7 @@ func TestCNITool(t *testing.T) {
 	}
 	Sh(t, fmt.Sprintf("mkdir -p /opt && mount -t tmpfs tmpfs /opt && mkdir -p /opt/cni/bin && cp %s/host-local /opt/cni/bin/", built))
 	for _, command := range docs.Commands(t, "../../docs/cni.md", "Install") {
-		Sh(t, "cd ../..; "+strings.ReplaceAll(command, " bin/", " "+conf+"/bin/"))
+		Sh(t, "cd ../..; "+strings.NewReplacer(" bin/", " "+conf+"/bin/", "make cni", "make BIN="+conf+"/bin cni").Replace(command))
 	}
 	for _, command := range docs.Commands(t, "../../docs/cni.md", "By hand") {
 		if strings.HasPrefix(command, "passthroughctl") {

@@ -41,8 +41,9 @@ func (r release) packageInfo(arch, folder, kind string) *nfpm.Info {
 		Section: "net", Priority: "optional", License: "Apache-2.0", Homepage: "https://github.com/mellanox/passthrough",
 		Maintainer: "The passthrough authors <https://github.com/mellanox/passthrough/issues>",
 		Description: "Real network devices for containers\n" +
-			"passthroughctl, which shows what the Docker plugin passthrough has given to which container, and the plugin as a service that is\n" +
-			"not enabled. Most hosts have the managed plugin (docker plugin install) and need passthroughctl alone.",
+			"passthroughctl, which shows what the Docker plugin passthrough has given to which container, passthrough-cni, which gives devices to\n" +
+			"containers of other engines, and the plugin as a service that is not enabled. Most hosts have the managed plugin (docker plugin\n" +
+			"install) and need passthroughctl alone.",
 	}
 	info.RPM.BuildHost = "localhost"
 	info.RPM.Summary = "Real network devices for containers"
@@ -66,10 +67,13 @@ type packageFile struct {
 
 func packageFiles(kind string) []packageFile {
 	const share = "/usr/share/"
+	// Where the CNI plugins of the distributions are, and podman looks for them.
+	cni := map[string]string{"deb": "/usr/lib/cni/", "rpm": "/usr/libexec/cni/"}[kind]
 	zsh := map[string]string{"deb": "zsh/vendor-completions/", "rpm": "zsh/site-functions/"}[kind]
 	return []packageFile{
 		{"host/passthroughctl", "/usr/bin/passthroughctl", 0o755},
 		{"host/passthrough-driver", "/usr/sbin/passthrough-driver", 0o755},
+		{"host/passthrough-cni", cni + "passthrough-cni", 0o755},
 		{"packaged/passthrough.service", "/usr/lib/systemd/system/passthrough.service", 0o644},
 		{"host/host-rules/71-passthrough-vfs.rules", share + "passthrough/host-rules/71-passthrough-vfs.rules", 0o644},
 		{"host/host-rules/05-passthrough-vfs.network", share + "passthrough/host-rules/05-passthrough-vfs.network", 0o644},
