@@ -94,13 +94,13 @@ func TestCallerGoneWhileWaiting(t *testing.T) {
 		start := time.Now()
 		err := m.createUntil("b", "n", 4*time.Second, false)
 		wantError(t, err, "ens1f0 (0000:01:00.0): all 1 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is on its way back "+
-			"from endpoint a-endpoint-0: context deadline exceeded")
+			"from endpoint a-endpoint-0 ("+ipOf("a")+"): context deadline exceeded")
 		if took := time.Since(start); took != 4*time.Second {
 			t.Errorf("gave up after %s, want 4s", took)
 		}
 		err = m.createUntil("b", "n", 10*time.Second, false)
 		wantError(t, err, "ens1f0 (0000:01:00.0): all 1 vfs are in use: vf 0 of ens1f0 (0000:01:10.0) is on its way back "+
-			"from endpoint a-endpoint-0 (waited 6s)")
+			"from endpoint a-endpoint-0 ("+ipOf("a")+") (waited 6s)")
 		m.wantKeys("dev/0000:01:10.0", "net/n")
 		m.settled()
 		m.wantKeys("net/n")

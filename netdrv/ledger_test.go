@@ -176,10 +176,10 @@ func TestGoesOnFromVersion1(t *testing.T) {
 
 		_, _, err := m.run("more", "vfs")
 		wantError(t, err, "ens1f0 (0000:01:00.0): all 4 vfs are in use: "+
-			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint lent-endpoin of network vfs; "+
+			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint lent-endpoin (10.55.125.232) of network vfs; "+
 			"vf 1 of ens1f0 (0000:01:10.2) is quarantined: eth0: rename to ens1f0v1: file exists; "+
-			"vf 2 of ens1f0 (0000:01:10.4) is on its way back from endpoint coming-endpo; "+
-			"vf 3 of ens1f0 (0000:01:10.6) is held by endpoint ready-endpoi of network vfs (waited 6s)")
+			"vf 2 of ens1f0 (0000:01:10.4) is on its way back from endpoint coming-endpo (10.73.176.178); "+
+			"vf 3 of ens1f0 (0000:01:10.6) is held by endpoint ready-endpoi (10.0.0.9) of network vfs (waited 6s)")
 		join, err := m.join("ready", "vfs")
 		m.must(err)
 		if diff := cmp.Diff(&netdrv.JoinResponse{
