@@ -119,13 +119,24 @@ func (v *view) operate(cmd *cobra.Command, name string, r admin.DeviceRequest) (
 	return err
 }
 
-// resolve returns the ID of a device that a user named: by PF/INDEX, PCI address, ID, or the name that messages have for it.
+// resolve returns the ID of a device that a user named: by PF/INDEX, PCI address, ID, or the name that messages have for it. All children of
+// one device have one name: which of them is meant is not guessed.
 func (v *view) resolve(name string) (string, error) {
+	var named []string
 	for _, d := range v.status.Devices {
 		label, _, _ := strings.Cut(d.Label, " (")
-		if name == d.ID || name == d.Label || name == label || strings.TrimPrefix(hw.ID(d.ID).PCI(), "0000:") == strings.ToLower(name) {
+		switch {
+		case name == d.ID, strings.TrimPrefix(hw.ID(d.ID).PCI(), "0000:") == strings.ToLower(name):
 			return d.ID, nil
+		case name == d.Label, name == label:
+			named = append(named, d.ID)
 		}
+	}
+	switch {
+	case len(named) == 1:
+		return named[0], nil
+	case len(named) > 1:
+		return "", fmt.Errorf("%d devices are called %q; passthroughctl who CONTAINER -f '{{.ID}}' prints the ID of one", len(named), name)
 	}
 	host, err := openHost()
 	if err != nil {

@@ -20,6 +20,7 @@ type whoRow struct {
 	State     string   `json:"state"` // of the device
 	Network   string   `json:"network"`
 	Device    string   `json:"device"`
+	ID        string   `json:"id"` // as retry and free take it
 	PCI       string   `json:"pci,omitempty"`
 	MAC       string   `json:"mac,omitempty"`
 	Addresses []string `json:"addresses,omitempty"`
@@ -70,7 +71,7 @@ func (v *view) whoRows() []whoRow {
 
 // whoRow returns a device with what the engine knows of its endpoint.
 func (v *view) whoRow(d admin.Device) whoRow {
-	r := whoRow{Container: v.container(d.Endpoint), State: d.State, Network: v.network(d.Network), Device: d.Label, PCI: hw.ID(d.ID).PCI(),
+	r := whoRow{Container: v.container(d.Endpoint), State: d.State, Network: v.network(d.Network), Device: d.Label, ID: d.ID, PCI: hw.ID(d.ID).PCI(),
 		MAC: d.MAC, Addresses: d.Addrs, endpoint: d.Endpoint, networkID: d.Network}
 	at := v.containers[d.Endpoint]
 	r.MAC = cmp.Or(r.MAC, at.mac)

@@ -173,7 +173,11 @@ func TestFree(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	device = ctl(t, "who", lost, "-f", "{{.Device}}")
+	_, err = Try("../../../bin/passthroughctl", "free", device)
+	if err == nil || !strings.Contains(err.Error(), `2 devices are called "`+device+`"; passthroughctl who CONTAINER -f '{{.ID}}' prints the ID of one`) {
+		t.Errorf("free %s, which are two: %v", device, err)
+	}
+	device = ctl(t, "who", lost, "-f", "{{.ID}}")
 	_, err = Try("../../../bin/passthroughctl", "free", device)
 	if err == nil || !strings.Contains(err.Error(), "the engine may still be at work on its container; wait a minute, or use --force") {
 		t.Errorf("free %s: %v", device, err)
