@@ -159,7 +159,7 @@ func checkPackages(t *testing.T, dist string) {
 	run(t, "dpkg-deb", "-x", filepath.Join(dist, "passthrough_0.1.0~rc1_amd64.deb"), root)
 	const build = " v0.1.0-rc1, commit 0123456789ab of 2023-11-14T22:13:20Z\n"
 	for program, want := range map[string]string{"/usr/bin/passthroughctl": "passthroughctl version" + build, "/usr/sbin/passthrough-driver": "driver" + build,
-		"/usr/lib/cni/passthrough-cni": "CNI passthrough-cni v0.1.0-rc1\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"} {
+		"/usr/lib/cni/passthrough-cni": "passthrough-cni v0.1.0-rc1\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"} {
 		if out := run(t, root+program, "--version"); out != want {
 			t.Errorf("%s of the package says %s, want %s", program, out, want)
 		}
