@@ -93,7 +93,7 @@ func (x *networks) unrecorded(ctx context.Context) []string {
 		vfs, err = x.unrecordedVFs(ctx)
 		found = append(found, vfs...)
 	}
-	if err != nil {
+	if err != nil && ctx.Err() == nil { // who asked is still there
 		found = append(found, fmt.Sprintf("devices without a record could not be looked for: %v", err))
 	}
 	return found
