@@ -238,7 +238,7 @@ func (t *Attachments) removeUnused(ctx context.Context, nid string) error {
 	return t.networks.removeUnused(ctx, nid)
 }
 
-// Check answers what an owner has. It is an error if that is nothing.
+// Check answers what an owner has, the zero value if that is nothing.
 func (t *Attachments) Check(ctx context.Context, o *admin.Owner) (*admin.Attachment, error) {
 	if err := checkOwner(*o); err != nil {
 		return nil, err
@@ -248,7 +248,7 @@ func (t *Attachments) Check(ctx context.Context, o *admin.Owner) (*admin.Attachm
 		return nil, err
 	}
 	if a == nil {
-		return nil, fmt.Errorf("%s %s has no device", o.Kind, o.ID)
+		return &admin.Attachment{}, nil
 	}
 	e, err := ledger.Get[ledger.Endpoint](ctx, t.endpoints.store, ledger.EndpointKey(a.Network, a.Endpoint))
 	if err != nil {
@@ -276,11 +276,6 @@ func (j *joined) attachment() *admin.Attachment {
 		at.Routes = append(at.Routes, admin.Route{Dst: s.Destination, Via: s.NextHop})
 	}
 	slices.SortStableFunc(at.Routes, func(a, b admin.Route) int { return cmp.Compare(min(len(a.Via), 1), min(len(b.Via), 1)) })
-	for _, gw := range []string{j.routes.Gateway, j.routes.GatewayIPv6} {
-		if gw != "" {
-			at.Gateways = append(at.Gateways, gw)
-		}
-	}
 	return at
 }
 

@@ -3,6 +3,7 @@ package netdrv_test
 import (
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -141,8 +142,9 @@ func TestOwner(t *testing.T) {
 				m.must(p.del())
 				m.must(p.detach()) // of nothing
 				m.settled()
-				_, err := p.check()
-				wantError(t, err, "cni 1234/eth1 has no device")
+				if now, err := p.check(); err != nil || !reflect.DeepEqual(now, &admin.Attachment{}) {
+					t.Errorf("it has %+v, %v after it was detached", now, err)
+				}
 				m.wantHost(before)
 				m.wantKeys()
 			})
@@ -260,8 +262,8 @@ func TestNamespaceGone(t *testing.T) {
 				kept := func(why string) {
 					t.Helper()
 					m.after(2 * time.Hour)
-					if _, err := p.check(); err != nil {
-						t.Fatalf("%s: %v", why, err)
+					if now, err := p.check(); err != nil || now.ID == "" {
+						t.Fatalf("%s: it has %+v, %v", why, now, err)
 					}
 				}
 				kept("it is in use")
@@ -275,8 +277,8 @@ func TestNamespaceGone(t *testing.T) {
 				m.must(os.Remove(p.path))
 				m.kernel.KillNS(p.path, 0)
 				m.settled()
-				if _, err := p.check(); err == nil {
-					t.Error("it is attached although its namespace has ended")
+				if now, err := p.check(); err != nil || now.ID != "" {
+					t.Errorf("it has %+v, %v although its namespace has ended", now, err)
 				}
 				m.forgotten.want(t, "its namespace has ended", p.at.Network+" "+addressOf("1234/eth1"))
 				m.wantHost(before)
@@ -296,8 +298,8 @@ func TestNamespaceUnseen(t *testing.T) {
 		m.must(p.add())
 		m.kernel.KillNS(p.path, 0)
 		m.after(2 * time.Hour)
-		if _, err := p.check(); err != nil {
-			t.Error(err)
+		if now, err := p.check(); err != nil || now.ID == "" {
+			t.Errorf("it has %+v, %v", now, err)
 		}
 		m.must(p.detach())
 		m.wantKeys()

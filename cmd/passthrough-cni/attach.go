@@ -34,6 +34,19 @@ type attachment struct {
 	client *admin.Client
 }
 
+// command returns the function of a command.
+func command(run func(*attachment, context.Context) error) func(*skel.CmdArgs) error {
+	return func(a *skel.CmdArgs) error {
+		t, err := open(a)
+		if err != nil {
+			return err
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), callBound)
+		defer cancel()
+		return run(t, ctx)
+	}
+}
+
 // open reads what a command is about, and finds the plugin process.
 func open(a *skel.CmdArgs) (*attachment, error) {
 	c, err := parse(a.StdinData, a.Args)
@@ -58,6 +71,12 @@ func (t *attachment) owner() admin.Owner {
 	return admin.Owner{Kind: kind, ID: t.args.ContainerID + "/" + t.args.IfName}
 }
 
+// attached returns what the container has, the zero value for nothing.
+func (t *attachment) attached(ctx context.Context) (at admin.Attachment, err error) {
+	err = t.client.Call(ctx, admin.CheckCall, t.owner(), &at)
+	return at, err
+}
+
 // homeName returns the name under which a device is moved home: no other link has it.
 func (t *attachment) homeName() string {
 	return fmt.Sprintf("pc%x", sha256.Sum256([]byte(t.owner().ID)))[:14]
@@ -67,30 +86,35 @@ func (t *attachment) homeName() string {
 func (t *attachment) delegates() bool { return t.IPAM.Type != "" }
 
 // add gives a container its device.
-func add(a *skel.CmdArgs) (err error) {
-	t, err := open(a)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), callBound)
-	defer cancel()
-	ns, err := rtnl.OpenSpace(a.Netns)
+func (t *attachment) add(ctx context.Context) error {
+	ns, err := rtnl.OpenNetns(t.args.Netns)
 	if err != nil {
 		return types.NewError(types.ErrInvalidNetNS, "passthrough-cni: "+err.Error(), "")
 	}
 	defer ns.Close()
 	res := &current.Result{CNIVersion: current.ImplementedSpecVersion, DNS: t.DNS}
 	if t.delegates() {
-		if err := t.delegate(ctx, res); err != nil {
-			return err
-		}
-		defer func() {
-			if err != nil {
-				err = errors.Join(err, invoke.DelegateDel(ctx, t.IPAM.Type, a.StdinData, nil))
-			}
-		}()
+		err = t.delegate(ctx, res)
 	}
-	return t.attach(ctx, ns, res)
+	if err != nil {
+		return err
+	}
+	if err := t.attach(ctx, ns, res); err != nil {
+		return errors.Join(err, t.releaseAddresses(ctx))
+	}
+	return nil
+}
+
+// releaseAddresses has the plugin that chose the container's addresses release them, if nothing has them: a device that is not detached, such
+// as that of an ADD before this one, keeps its own.
+func (t *attachment) releaseAddresses(ctx context.Context) error {
+	if !t.delegates() {
+		return nil
+	}
+	if at, err := t.attached(ctx); err != nil || at.ID != "" {
+		return err
+	}
+	return invoke.DelegateDel(ctx, t.IPAM.Type, t.args.StdinData, nil)
 }
 
 // delegate has another plugin choose the addresses.
@@ -104,7 +128,7 @@ func (t *attachment) delegate(ctx context.Context, res *current.Result) error {
 		err = errors.New("it gave no address")
 	}
 	if err != nil {
-		return errors.Join(fmt.Errorf("ipam %s: %w", t.IPAM.Type, err), invoke.DelegateDel(ctx, t.IPAM.Type, t.args.StdinData, nil))
+		return errors.Join(fmt.Errorf("ipam %s: %w", t.IPAM.Type, err), t.releaseAddresses(ctx))
 	}
 	res.IPs, res.Routes = of.IPs, of.Routes
 	if res.DNS.IsEmpty() {
@@ -114,7 +138,7 @@ func (t *attachment) delegate(ctx context.Context, res *current.Result) error {
 }
 
 // attach attaches the device, moves and configures it, and prints the result. What fails is undone.
-func (t *attachment) attach(ctx context.Context, ns *rtnl.Space, res *current.Result) error {
+func (t *attachment) attach(ctx context.Context, ns *rtnl.Netns, res *current.Result) error {
 	id, err := hw.NamespaceAt(t.args.Netns)
 	if err != nil {
 		return err
@@ -128,7 +152,7 @@ func (t *attachment) attach(ctx context.Context, ns *rtnl.Space, res *current.Re
 	if err := t.client.Call(ctx, admin.AttachCall, r, &at); err != nil {
 		return err
 	}
-	err = ns.Take(at.Index, at.Name, t.args.IfName)
+	err = ns.MoveIn(at.Index, at.Name, t.args.IfName)
 	if err == nil {
 		if err = t.configure(ns, &at, res); err == nil {
 			err = types.PrintResult(res, t.CNIVersion)
@@ -141,7 +165,7 @@ func (t *attachment) attach(ctx context.Context, ns *rtnl.Space, res *current.Re
 }
 
 // configure sets addresses and routes, and completes the result.
-func (t *attachment) configure(ns *rtnl.Space, at *admin.Attachment, res *current.Result) error {
+func (t *attachment) configure(ns *rtnl.Netns, at *admin.Attachment, res *current.Result) error {
 	for _, r := range at.Routes {
 		_, dst, err := net.ParseCIDR(r.Dst)
 		if err != nil {
@@ -189,117 +213,93 @@ func routeOf(r *types.Route, ips []*current.IPConfig) hw.Route {
 }
 
 // detach moves the device home, and gives it back to the process. Nothing there is no error.
-func (t *attachment) detach(ctx context.Context, ns *rtnl.Space) error {
+func (t *attachment) detach(ctx context.Context, ns *rtnl.Netns) error {
 	var err error
 	if ns != nil {
-		err = ns.GiveBack(t.args.IfName, t.homeName())
+		err = ns.MoveOut(t.args.IfName, t.homeName())
 	}
 	var none struct{}
 	return errors.Join(err, t.client.Call(ctx, admin.DetachCall, t.owner(), &none))
 }
 
 // del takes a container's device. It succeeds if that has none, or no network namespace any more.
-func del(a *skel.CmdArgs) error {
-	t, err := open(a)
+func (t *attachment) del(ctx context.Context) error {
+	at, err := t.attached(ctx)
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), callBound)
-	defer cancel()
-	var ns *rtnl.Space
-	if a.Netns != "" {
-		if ns, err = rtnl.OpenSpace(a.Netns); err == nil {
+	var ns *rtnl.Netns
+	if at.ID != "" && t.args.Netns != "" { // otherwise the link with that name is another's
+		if ns, err = rtnl.OpenNetns(t.args.Netns); err == nil {
 			defer ns.Close()
 		} else if !errors.Is(err, hw.ErrNotFound) {
 			return err
 		}
 	}
-	var at admin.Attachment
-	if t.client.Call(ctx, admin.CheckCall, t.owner(), &at) != nil {
-		ns = nil // the link with that name is another's
+	if err := t.detach(ctx, ns); err != nil {
+		return err
 	}
-	err = t.detach(ctx, ns)
-	if t.delegates() {
-		err = errors.Join(err, invoke.DelegateDel(ctx, t.IPAM.Type, a.StdinData, nil))
-	}
-	return err
+	return t.releaseAddresses(ctx)
 }
 
 // check compares a container's device with what add has printed.
-func check(a *skel.CmdArgs) error {
-	t, err := open(a)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), callBound)
-	defer cancel()
+func (t *attachment) check(ctx context.Context) error {
 	if t.delegates() {
-		if err := invoke.DelegateCheck(ctx, t.IPAM.Type, a.StdinData, nil); err != nil {
+		if err := invoke.DelegateCheck(ctx, t.IPAM.Type, t.args.StdinData, nil); err != nil {
 			return err
 		}
 	}
-	var at admin.Attachment
-	if err := t.client.Call(ctx, admin.CheckCall, t.owner(), &at); err != nil {
+	at, err := t.attached(ctx)
+	if err != nil {
 		return err
 	}
-	ns, err := rtnl.OpenSpace(a.Netns)
+	ns, err := rtnl.OpenNetns(t.args.Netns)
 	if err != nil {
 		return err
 	}
 	defer ns.Close()
-	l, addrs, err := ns.Link(a.IfName)
+	l, addrs, err := ns.Link(t.args.IfName)
 	if err != nil {
 		return err
 	}
 	switch {
+	case at.ID == "":
+		return fmt.Errorf("%s has no device", t.owner())
 	case !l.Up:
-		return fmt.Errorf("%s is down", a.IfName)
+		return fmt.Errorf("%s is down", t.args.IfName)
 	case at.Name != "":
 		return fmt.Errorf("%s is in the host as %s", at.Label, at.Name)
 	}
 	for _, want := range at.Addresses {
 		if !slices.ContainsFunc(addrs, func(have hw.Addr) bool { return strings.EqualFold(have.CIDR, want) }) {
-			return fmt.Errorf("%s does not have the address %s", a.IfName, want)
+			return fmt.Errorf("%s does not have the address %s", t.args.IfName, want)
 		}
 	}
 	return nil
 }
 
 // status reports whether the process answers.
-func status(a *skel.CmdArgs) error {
-	t, err := open(a)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), callBound)
-	defer cancel()
+func (t *attachment) status(ctx context.Context) error {
 	var s admin.Status
 	if err := t.client.Call(ctx, admin.StatusCall, struct{}{}, &s); err != nil {
 		return types.NewError(types.ErrPluginNotAvailable, "passthrough-cni: "+err.Error(), "")
 	}
 	if t.delegates() {
-		return invoke.DelegateStatus(ctx, t.IPAM.Type, a.StdinData, nil)
+		return invoke.DelegateStatus(ctx, t.IPAM.Type, t.args.StdinData, nil)
 	}
 	return nil
 }
 
 // gc detaches what the runtime does not have any more of the network. What is in a container's network namespace still is free when that ends.
-func gc(a *skel.CmdArgs) error {
-	t, err := open(a)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), callBound)
-	defer cancel()
+func (t *attachment) gc(ctx context.Context) error {
 	var s admin.Status
 	if err := t.client.Call(ctx, admin.StatusCall, struct{}{}, &s); err != nil {
 		return err
 	}
-	valid := map[string]bool{}
+	valid, ours := map[string]bool{}, map[string]bool{}
 	for _, v := range t.ValidAttachments {
 		valid[v.ContainerID+"/"+v.IfName] = true
 	}
-	ours := map[string]bool{}
 	for _, n := range s.Networks {
 		ours[n.ID] = n.Owner == kind && n.Name == t.Name
 	}
@@ -312,7 +312,7 @@ func gc(a *skel.CmdArgs) error {
 		errs = append(errs, t.client.Call(ctx, admin.DetachCall, admin.Owner{Kind: kind, ID: d.Owner.ID}, &none))
 	}
 	if t.delegates() {
-		errs = append(errs, invoke.DelegateGC(ctx, t.IPAM.Type, a.StdinData, nil))
+		errs = append(errs, invoke.DelegateGC(ctx, t.IPAM.Type, t.args.StdinData, nil))
 	}
 	return errors.Join(errs...)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -287,6 +288,35 @@ func TestFailedAdd(t *testing.T) {
 	if _, err := h.cni("ADD", "pod", ns, "net1", "CORE=1", conf); err == nil || !strings.Contains(err.Error(), "CNI_ARGS: CORE is not known") {
 		t.Errorf("CNI_ARGS: %v", err)
 	}
+}
+
+// TestAddressesStay: the addresses of a device are not released while its container has it: if ADD is repeated, and if the process does not
+// answer DEL. A script stands for a plugin that answers a repeated ADD again, as that for DHCP does, which needs a server.
+func TestAddressesStay(t *testing.T) {
+	h := newHost(t)
+	ns := h.netns("pod")
+	log := filepath.Join(t.TempDir(), "log")
+	script := "#!/bin/sh\ncat >/dev/null\necho $CNI_COMMAND >>" + log + "\n[ $CNI_COMMAND != ADD ] || " +
+		`echo '{"cniVersion": "1.0.0", "ips": [{"address": "10.1.0.7/24"}]}'` + "\n"
+	if err := os.WriteFile(filepath.Join(built, "again"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	conf := h.conf(`{"cniVersion": "1.0.0", "name": "n", "type": "sriov", "master": "e0", "mode": "macvlan", "ipam": {"type": "again"}}`)
+	h.must("ADD", "pod", ns, "net1", "", conf)
+	if _, err := h.cni("ADD", "pod", ns, "net1", "", conf); err == nil || !strings.Contains(err.Error(), "has a device already") {
+		t.Errorf("ADD again: %v", err)
+	}
+	if _, err := h.cni("DEL", "pod", ns, "net1", "", strings.Replace(conf, h.socket, h.socket+"-none", 1)); err == nil {
+		t.Error("DEL succeeds without a process")
+	}
+	if calls := strings.Fields(Sh(t, "cat "+log)); slices.Contains(calls, "DEL") {
+		t.Errorf("the addresses of a device in use were released: %v", calls)
+	}
+	h.must("DEL", "pod", ns, "net1", "", conf)
+	if calls := strings.Fields(Sh(t, "cat "+log)); calls[len(calls)-1] != "DEL" {
+		t.Errorf("the addresses were not released: %v", calls)
+	}
+	h.wantFree()
 }
 
 // TestStatus: the process answers, or the error says that it is not available (code 50 of the specification).

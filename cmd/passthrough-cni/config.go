@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -15,11 +16,11 @@ import (
 // A config is what a network's configuration, the runtime and CNI_ARGS say.
 type config struct {
 	types.PluginConf
-	Socket        string `json:"socket"` // of the plugin process; "" for the one that is found
+	Socket string `json:"socket"` // of the plugin process; "" for the one that is found
+	// RuntimeConfig is what the runtime chose for this attachment. Addresses in it are for the plugin that chooses those.
 	RuntimeConfig struct {
-		MAC      string   `json:"mac"`
-		IPs      []string `json:"ips"` // with prefix lengths
-		DeviceID string   `json:"deviceID"`
+		MAC      string `json:"mac"`
+		DeviceID string `json:"deviceID"`
 	} `json:"runtimeConfig"`
 	DeviceID string `json:"deviceID"` // PCI address of a VF
 
@@ -51,7 +52,9 @@ func parse(stdin []byte, cniArgs string) (*config, error) {
 		return nil, invalid("the configuration has no name")
 	}
 	var all map[string]any
-	if err := json.Unmarshal(stdin, &all); err != nil {
+	numbers := json.NewDecoder(bytes.NewReader(stdin))
+	numbers.UseNumber() // as they are written: the process refuses what it does not accept as an option
+	if err := numbers.Decode(&all); err != nil {
 		return nil, invalid("%v", err)
 	}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
@@ -88,8 +91,8 @@ func text(value any) (string, error) {
 		return v, nil
 	case bool:
 		return map[bool]string{true: "yes", false: "no"}[v], nil
-	case float64:
-		return strings.TrimSuffix(fmt.Sprintf("%.0f", v), "."), nil
+	case json.Number:
+		return v.String(), nil
 	case []any:
 		var all []string
 		for _, of := range v {

@@ -31,6 +31,10 @@ func TestParse(t *testing.T) {
 			conf:    `{"name": "n", "netdevice": ["eth1", "eth2"], "privileged": true, "bond": "active-backup", "mtu": 9000}`,
 			options: map[string]string{"netdevice": "eth1,eth2", "privileged": "yes", "bond": "active-backup", "mtu": "9000"}, own: map[string]string{},
 		},
+		"numbers that are none of an option": {
+			conf:    `{"name": "n", "netdevice": "eth1", "mtu": 1500.5, "vlan": 1e3}`,
+			options: map[string]string{"netdevice": "eth1", "mtu": "1500.5", "vlan": "1e3"}, own: map[string]string{},
+		},
 		"a vf by CNI_ARGS": {
 			conf: `{"name": "n", "master": "eth1", "vlan": 5}`, args: "vf=0;vlan=6;mac=02:00:00:00:00:42",
 			options: map[string]string{"netdevice": "eth1", "vlan": "5"}, own: map[string]string{"vf": "0", "vlan": "6", "mac": "02:00:00:00:00:42"},

@@ -12,5 +12,8 @@ import (
 var version = "unversioned"
 
 func main() {
-	skel.PluginMainFuncs(skel.CNIFuncs{Add: add, Del: del, Check: check, GC: gc, Status: status}, cniversion.All, "passthrough-cni "+version)
+	skel.PluginMainFuncs(skel.CNIFuncs{
+		Add: command((*attachment).add), Del: command((*attachment).del), Check: command((*attachment).check),
+		GC: command((*attachment).gc), Status: command((*attachment).status),
+	}, cniversion.All, "passthrough-cni "+version)
 }

@@ -200,7 +200,7 @@ func (v *view) network(id string) string {
 func (v *view) container(endpoint string) string {
 	for _, d := range v.status.Devices {
 		if d.Endpoint == endpoint && d.Owner != nil {
-			return d.Owner.Kind + " " + d.Owner.ID
+			return d.Owner.String()
 		}
 	}
 	if at, ok := v.containers[endpoint]; ok {

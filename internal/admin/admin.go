@@ -45,7 +45,8 @@ type DeviceAnswer struct {
 
 // AttachCall takes [AttachRequest], answers [Attachment]: an owner that is no engine gets a device, which is in the host then, down, for the
 // owner to move. DetachCall takes [Owner]: its device is released; one that is not known is no error. The owner moves the device back before,
-// under the name that it had, if its namespace is there. CheckCall takes [Owner], answers [Attachment]. StatusCall lists what owners have.
+// if its namespace is there, down and under a name that no other link has. CheckCall takes [Owner], answers [Attachment], the zero value for
+// an owner that has nothing. StatusCall lists what owners have.
 const (
 	AttachCall = "Passthrough.Attach"
 	DetachCall = "Passthrough.Detach"
@@ -60,6 +61,9 @@ type Owner struct {
 	Device uint64 `json:"dev,omitempty"`   // of the file at that path, as the caller sees it
 	Inode  uint64 `json:"ino,omitempty"`   // likewise
 }
+
+// String returns the owner as people know it, such as "cni 1234/eth1".
+func (o Owner) String() string { return o.Kind + " " + o.ID }
 
 // AttachRequest says who wants which device. It may be repeated until the device was moved.
 type AttachRequest struct {
@@ -82,8 +86,7 @@ type Attachment struct {
 	MAC       string   `json:"mac,omitempty"`       // "" if it is not known
 	MTU       int      `json:"mtu,omitempty"`       // 0 if it is not known
 	Addresses []string `json:"addresses,omitempty"` // with prefix lengths
-	Gateways  []string `json:"gateways,omitempty"`
-	Routes    []Route  `json:"routes,omitempty"` // in the order in which they can be added
+	Routes    []Route  `json:"routes,omitempty"`    // in the order in which they can be added
 }
 
 // Route is a route through a device.

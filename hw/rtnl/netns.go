@@ -12,9 +12,8 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
-// A Space is the network namespace of a container, as the one who attaches the container sees it. It is for programs that may enter it; the
-// plugin may not, and has no Space.
-type Space struct {
+// A Netns is the network namespace of a container, for programs that may enter it. The plugin may not, and has none.
+type Netns struct {
 	path string
 	file *os.File
 	host *os.File // the namespace of the calling thread
@@ -22,9 +21,9 @@ type Space struct {
 	out  *netlink.Handle
 }
 
-// OpenSpace opens the namespace whose file is at a path. The error matches hw.ErrNotFound if there is none.
-func OpenSpace(path string) (s *Space, err error) {
-	s = &Space{path: path}
+// OpenNetns opens the namespace whose file is at a path. The error matches hw.ErrNotFound if there is none.
+func OpenNetns(path string) (s *Netns, err error) {
+	s = &Netns{path: path}
 	defer func() {
 		if err != nil {
 			s.Close()
@@ -55,7 +54,7 @@ func OpenSpace(path string) (s *Space, err error) {
 }
 
 // Close closes the files and sockets.
-func (s *Space) Close() {
+func (s *Netns) Close() {
 	for _, h := range []*netlink.Handle{s.in, s.out} {
 		if h != nil {
 			h.Close()
@@ -68,9 +67,9 @@ func (s *Space) Close() {
 	}
 }
 
-// Take moves a link of the host, which has a name that no other has, into the namespace, and gives it a name there. If the name is taken there
+// MoveIn moves a link of the host, which has a name that no other has, into the namespace, and gives it a name there. If the name is taken there
 // the link is moved back.
-func (s *Space) Take(index int, hostName, name string) error {
+func (s *Netns) MoveIn(index int, hostName, name string) error {
 	if err := s.out.LinkSetNsFd(at(index), int(s.file.Fd())); err != nil {
 		return fmt.Errorf("move %s to network namespace %s: %w", hostName, s.path, hw.FromErrno(err))
 	}
@@ -80,13 +79,13 @@ func (s *Space) Take(index int, hostName, name string) error {
 	}
 	if err != nil {
 		return errors.Join(fmt.Errorf("rename %s to %s in network namespace %s: %w", hostName, name, s.path, hw.FromErrno(err)),
-			s.GiveBack(hostName, hostName))
+			s.MoveOut(hostName, hostName))
 	}
 	return nil
 }
 
-// GiveBack moves a link back to the host, down and under a name that no other link has there. One that is not there is no error.
-func (s *Space) GiveBack(name, hostName string) error {
+// MoveOut moves a link back to the host, down and under a name that no other link has there. One that is not there is no error.
+func (s *Netns) MoveOut(name, hostName string) error {
 	l, err := s.in.LinkByName(name)
 	var missing netlink.LinkNotFoundError
 	if errors.As(err, &missing) {
@@ -108,7 +107,7 @@ func (s *Space) GiveBack(name, hostName string) error {
 }
 
 // Configure sets a link of the namespace up, and adds addresses and then routes in their order.
-func (s *Space) Configure(name string, addrs []hw.Addr, routes []hw.Route) error {
+func (s *Netns) Configure(name string, addrs []hw.Addr, routes []hw.Route) error {
 	k := &Kernel{nl: s.in} // what it is used for here needs no more
 	failed := func(what string, err error) error {
 		return fmt.Errorf("%s in network namespace %s: %s: %w", name, s.path, what, hw.FromErrno(err))
@@ -134,7 +133,7 @@ func (s *Space) Configure(name string, addrs []hw.Addr, routes []hw.Route) error
 }
 
 // Link returns a link of the namespace and its addresses. The error matches hw.ErrNotFound if there is none.
-func (s *Space) Link(name string) (hw.Link, []hw.Addr, error) {
+func (s *Netns) Link(name string) (hw.Link, []hw.Addr, error) {
 	l, err := s.in.LinkByName(name)
 	var missing netlink.LinkNotFoundError
 	switch {
