@@ -200,7 +200,7 @@ func TestOwnerBesideEngine(t *testing.T) {
 		if _, _, err := m.run("a", "n"); err == nil || !strings.Contains(err.Error(), vf0Label+" is held by cni 1234/eth1 of network ") {
 			t.Errorf("a container beside a pod: %v", err)
 		}
-		status, err := m.driver.Status(m.ctx)
+		status, err := m.driver.Status(m.ctx, &admin.StatusRequest{})
 		m.must(err)
 		if o := status.Devices[0].Owner; o == nil || o.Kind != "cni" || o.ID != "1234/eth1" || o.Netns != p.path {
 			t.Errorf("owner in the status: %+v", o)

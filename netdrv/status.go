@@ -40,7 +40,7 @@ func (x *endpoints) records(ctx context.Context) (all records, err error) {
 }
 
 // Status returns the networks and the devices that are not free, for operators.
-func (d *Driver) Status(ctx context.Context) (*admin.Status, error) {
+func (d *Driver) Status(ctx context.Context, r *admin.StatusRequest) (*admin.Status, error) {
 	all, err := d.endpoints.records(ctx)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,9 @@ func (d *Driver) Status(ctx context.Context) (*admin.Status, error) {
 	slices.SortFunc(status.Devices, func(a, b admin.Device) int {
 		return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.VF, b.VF), cmp.Compare(a.ID, b.ID))
 	})
-	status.Unrecorded = d.networks.unrecorded(ctx)
+	if r.Unrecorded {
+		status.Unrecorded = d.networks.unrecorded(ctx)
+	}
 	return status, nil
 }
 

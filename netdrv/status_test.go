@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/internal/admin"
 )
 
 // TestStatus: an operator sees each network with its options and devices, and each device that is not free with its endpoint, MAC and
@@ -44,7 +46,7 @@ func TestHolderIsNamed(t *testing.T) {
 // shown returns what Status returns, as text.
 func (m *machine) shown() []string {
 	m.t.Helper()
-	s, err := m.driver.Status(m.ctx)
+	s, err := m.driver.Status(m.ctx, &admin.StatusRequest{})
 	m.must(err)
 	var lines []string
 	for _, n := range s.Networks {

@@ -8,20 +8,21 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/store"
 )
 
 // wantUnrecorded compares what an operator is told of devices without a record: each want is in the text of its place.
 func (m *machine) wantUnrecorded(want ...string) {
 	m.t.Helper()
-	s, err := m.driver.Status(m.ctx)
+	got, err := m.driver.Status(m.ctx, &admin.StatusRequest{Unrecorded: true})
 	m.must(err)
-	if len(s.Unrecorded) != len(want) {
-		m.t.Fatalf("without a record are\n%s\nwant %q", strings.Join(s.Unrecorded, "\n"), want)
+	if len(got.Unrecorded) != len(want) {
+		m.t.Fatalf("without a record are\n%s\nwant %q", strings.Join(got.Unrecorded, "\n"), want)
 	}
 	for i, w := range want {
-		if !strings.Contains(s.Unrecorded[i], w) {
-			m.t.Errorf("%s\ndoes not contain %q", s.Unrecorded[i], w)
+		if !strings.Contains(got.Unrecorded[i], w) {
+			m.t.Errorf("%s\ndoes not contain %q", got.Unrecorded[i], w)
 		}
 	}
 }

@@ -63,7 +63,7 @@ func routes(d *drivers) []route {
 		{admin.DetachCall, handle(attachments.Detach), quiet},
 		{admin.CheckCall, handle(attachments.Check), quiet},
 
-		{admin.StatusCall, handleBare(withVersion(net.Status)), quiet},
+		{admin.StatusCall, handle(withVersion(net.Status)), quiet},
 		{admin.PoolsCall, handleBare(func(ctx context.Context, _ *struct{}) (*admin.Pools, error) { return ipam.Pools(ctx) }), quiet},
 		{admin.LeasesCall, handle(ipam.Leases), quiet},
 		{admin.DeviceCall, handle(net.Operate), 0},
@@ -113,9 +113,9 @@ func activate(context.Context, *struct{}) (*manifest, error) {
 }
 
 // withVersion adds the version of the program, its commit and date to the status.
-func withVersion(status func(context.Context) (*admin.Status, error)) func(context.Context, *struct{}) (*admin.Status, error) {
-	return func(ctx context.Context, _ *struct{}) (*admin.Status, error) {
-		s, err := status(ctx)
+func withVersion(status func(context.Context, *admin.StatusRequest) (*admin.Status, error)) func(context.Context, *admin.StatusRequest) (*admin.Status, error) {
+	return func(ctx context.Context, r *admin.StatusRequest) (*admin.Status, error) {
+		s, err := status(ctx, r)
 		if err == nil {
 			s.Version, s.Commit, s.Date = version, commit, date
 		}

@@ -126,7 +126,7 @@ func (v *view) resolve(name string) (string, error) {
 	for _, d := range v.status.Devices {
 		label, _, _ := strings.Cut(d.Label, " (")
 		switch {
-		case name == d.ID, strings.TrimPrefix(hw.ID(d.ID).PCI(), "0000:") == strings.ToLower(name):
+		case name == d.ID, hw.ID(d.ID).IsPCI() && strings.TrimPrefix(hw.ID(d.ID).PCI(), "0000:") == strings.ToLower(name):
 			return d.ID, nil
 		case name == d.Label, name == label:
 			named = append(named, d.ID)

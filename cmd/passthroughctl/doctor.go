@@ -83,7 +83,7 @@ func (c *ctl) checkPlugin(cmd *cobra.Command) []finding {
 	if err != nil {
 		return append(findings, finding{failure, "addresses", err.Error(), "the plugin's log says more"})
 	}
-	problems := v.report(pools).Problems
+	problems := v.report(pools, v.unrecorded(cmd.Context())).Problems
 	for _, p := range problems {
 		findings = append(findings, finding{warning, "state", p, ""})
 	}

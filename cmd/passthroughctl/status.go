@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -49,7 +50,7 @@ func (c *ctl) statusCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			r := v.report(pools)
+			r := v.report(pools, v.unrecorded(cmd.Context()))
 			if c.format != "table" {
 				return write(cmd.OutOrStdout(), c.format, []statusReport{r}, nil)
 			}
@@ -58,8 +59,17 @@ func (c *ctl) statusCommand() *cobra.Command {
 	}
 }
 
-// report summarizes a view.
-func (v *view) report(pools []admin.Pool) statusReport {
+// unrecorded asks the plugin what looks as if it had set it up, and of which it has no record.
+func (v *view) unrecorded(ctx context.Context) []string {
+	var s admin.Status
+	if err := v.plugin.Call(ctx, admin.StatusCall, admin.StatusRequest{Unrecorded: true}, &s); err != nil {
+		return []string{fmt.Sprintf("devices without a record could not be looked for: %v", err)}
+	}
+	return s.Unrecorded
+}
+
+// report summarizes a view. unrecorded says which devices have no record.
+func (v *view) report(pools []admin.Pool, unrecorded []string) statusReport {
 	r := statusReport{Version: v.status.Version, Socket: v.socket, Networks: []networkRow{}, Problems: []string{}}
 	for _, n := range v.status.Networks {
 		_, known := v.names[n.ID]
@@ -81,7 +91,7 @@ func (v *view) report(pools []admin.Pool) statusReport {
 			"cannot be started again; install the plugin with the folder that has its records, or use passthroughctl restore with a backup, or create "+
 			"the networks again", strings.Join(v.lost, ", ")))
 	}
-	r.Problems = append(append(r.Problems, v.deviceProblems()...), v.status.Unrecorded...)
+	r.Problems = append(append(r.Problems, v.deviceProblems()...), unrecorded...)
 	for _, p := range pools {
 		if left := p.Size - min(p.Size, uint64(p.Leased+p.Prefetched)); left*10 < p.Size && p.Size > 1 {
 			r.Problems = append(r.Problems, fmt.Sprintf("pool %s (%s): %d of %d addresses are left", ledger.ShortID(p.ID), p.Subnet, left, p.Size))

@@ -16,8 +16,8 @@ import (
 type CardReader struct{ *Kernel }
 
 // named reads something of a link over ethtool's ioctl, which takes a name.
-func named[T any](k *Kernel, index int, read func(e *ethtool.Ethtool, name string) (T, error)) (got T, err error) {
-	name, err := k.controls.nameOf(index)
+func named[T any](c controls, index int, read func(e *ethtool.Ethtool, name string) (T, error)) (got T, err error) {
+	name, err := c.nameOf(index)
 	if err != nil {
 		return got, err
 	}
@@ -31,14 +31,14 @@ func named[T any](k *Kernel, index int, read func(e *ethtool.Ethtool, name strin
 }
 
 // DriverInfo implements [hw.Kernel].
-func (k *Kernel) DriverInfo(index int) (hw.DriverInfo, error) {
-	d, err := named(k, index, (*ethtool.Ethtool).DriverInfo)
+func (c controls) DriverInfo(index int) (hw.DriverInfo, error) {
+	d, err := named(c, index, (*ethtool.Ethtool).DriverInfo)
 	return hw.DriverInfo{Name: d.Driver, Version: d.Version, Firmware: d.FwVersion}, err
 }
 
 // Statistics implements [card.Kernel].
 func (r CardReader) Statistics(index int) ([]string, error) {
-	values, err := named(r.Kernel, index, (*ethtool.Ethtool).Stats)
+	values, err := named(r.controls, index, (*ethtool.Ethtool).Stats)
 	if isMissing(err) {
 		return nil, nil
 	}

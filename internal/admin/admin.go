@@ -10,7 +10,7 @@ const Prefix = "Passthrough."
 
 // The calls. The path of a call on the plugin's socket is "/" and its name; all are POST requests with a JSON body, which may be {}.
 const (
-	StatusCall = "Passthrough.Status" // answers [Status]
+	StatusCall = "Passthrough.Status" // takes [StatusRequest], answers [Status]
 	PoolsCall  = "Passthrough.Pools"  // answers [Pools]
 	LeasesCall = "Passthrough.Leases" // takes [LeasesRequest], answers [Leases]
 
@@ -216,8 +216,13 @@ type Status struct {
 	Networks []Network `json:"networks"`
 	Devices  []Device  `json:"devices"`
 	// Unrecorded are devices that look as if the plugin had set them up, and of which it has no record: what each is and what to do, in a
-	// sentence each.
+	// sentence each. They are looked for on request.
 	Unrecorded []string `json:"unrecorded,omitempty"`
+}
+
+// StatusRequest says what a status has beside the records.
+type StatusRequest struct {
+	Unrecorded bool `json:"unrecorded,omitempty"` // reads all NICs, and what can be known of other namespaces
 }
 
 // Network is a network as its user described it.
