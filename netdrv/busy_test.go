@@ -134,7 +134,7 @@ func TestResetUnderContainer(t *testing.T) {
 // after it is back, however long that took.
 func TestRateWithoutLink(t *testing.T) {
 	t.Parallel()
-	for _, outage := range []time.Duration{5 * time.Second, 12 * time.Second, 2 * time.Minute, 20 * time.Minute, 40 * time.Minute, 5 * time.Hour} {
+	for _, outage := range []time.Duration{5 * time.Second, 12 * time.Second, 2 * time.Minute, 20 * time.Minute, 40 * time.Minute, 50 * time.Hour} {
 		t.Run(outage.String(), func(t *testing.T) {
 			t.Parallel()
 			story(t, func(m *machine) {

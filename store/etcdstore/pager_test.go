@@ -24,7 +24,7 @@ func TestPagerIsLinear(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var perKey []float64
-			for _, n := range []int{1, 999, 1000, 1001, 50_000, 200_000} {
+			for _, n := range []int{1, 999, 1000, 1001, 100_000, 400_000} {
 				counted, requests, most := readAll(t, n, c.format)
 				perKey = append(perKey, float64(counted)/float64(n))
 				if n > 10*pageSize && most > 2 { // nodes that join make these at the same time
@@ -35,8 +35,8 @@ func TestPagerIsLinear(t *testing.T) {
 				}
 			}
 			small, large := perKey[len(perKey)-2], perKey[len(perKey)-1]
-			if large > 12 || large > 3*small+4 {
-				t.Errorf("etcd counts %.1f keys for each record of 50,000 and %.1f for each of 200,000", small, large)
+			if large > 12 || large > 2*small+4 {
+				t.Errorf("etcd counts %.1f keys for each record of 100,000 and %.1f for each of 400,000", small, large)
 			}
 		})
 	}
