@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/mellanox/passthrough/internal/credential"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -91,7 +92,7 @@ func (e *callError) remedy() string {
 	case errors.Is(e.cause, store.ErrRolledBack):
 		return "it seems to be restored from a backup, which may show addresses as free that are in use; once that is " +
 			"put right, tell this node with driver accept"
-	case errors.Is(e.cause, errOpenToAll):
+	case errors.Is(e.cause, credential.ErrOpenToAll):
 		return "set its mode to 0600"
 	case errors.As(e.cause, &file):
 		return "put the file into the plugin's state directory, or correct STORE"

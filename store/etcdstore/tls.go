@@ -3,18 +3,14 @@ package etcdstore
 import (
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"os"
-	"strings"
+
+	"github.com/mellanox/passthrough/internal/credential"
 )
 
 // fileError is the error of a file that STORE names. No request was sent.
 type fileError struct{ error }
-
-// errOpenToAll: a password that every user of the host can read is none.
-var errOpenToAll = errors.New("can be read or written by every user of the host")
 
 // Unwrap returns the cause.
 func (u *fileError) Unwrap() error { return u.error }
@@ -37,25 +33,9 @@ func (c *Config) tls() (*tls.Config, error) {
 	if c.CA == "" {
 		return nil, nil
 	}
-	pem, err := os.ReadFile(c.CA)
+	t, err := credential.TLS(c.CA, c.Cert, c.Key)
 	if err != nil {
-		return nil, &fileError{fmt.Errorf("ca: %w", err)}
-	}
-	roots := x509.NewCertPool()
-	if !roots.AppendCertsFromPEM(pem) {
-		return nil, &fileError{fmt.Errorf("ca: %s has no certificate in PEM", c.CA)}
-	}
-	t := &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}
-	if c.Cert == "" {
-		return t, nil
-	}
-	if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
-		return nil, &fileError{fmt.Errorf("cert and key: %w", err)}
-	}
-	// Read for each connection, so that a renewed certificate is used.
-	t.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-		pair, err := tls.LoadX509KeyPair(c.Cert, c.Key)
-		return &pair, err
+		return nil, &fileError{err}
 	}
 	return t, nil
 }
@@ -83,20 +63,9 @@ func (c *Config) password() (string, error) {
 	if c.PasswordFile == "" {
 		return "", nil
 	}
-	info, err := os.Stat(c.PasswordFile)
+	password, err := credential.Secret(c.PasswordFile)
 	if err != nil {
 		return "", &fileError{fmt.Errorf("password: %w", err)}
 	}
-	if mode := info.Mode().Perm(); mode&0o007 != 0 {
-		return "", &fileError{fmt.Errorf("password: %s %w (mode %#o)", c.PasswordFile, errOpenToAll, mode)}
-	}
-	text, err := os.ReadFile(c.PasswordFile)
-	if err != nil {
-		return "", &fileError{fmt.Errorf("password: %w", err)}
-	}
-	line, _, _ := strings.Cut(string(text), "\n")
-	if line = strings.TrimSuffix(line, "\r"); line == "" {
-		return "", &fileError{errors.New("password: the first line of " + c.PasswordFile + " is empty")}
-	}
-	return line, nil
+	return password, nil
 }
