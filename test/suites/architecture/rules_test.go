@@ -42,7 +42,7 @@ var imports = []rule{
 
 // calls are rules about package.Function.
 var calls = []rule{
-	forbid(`^os\.(Getenv|LookupEnv|Environ|ExpandEnv|Exit)$`, `^cmd/`, "only cmd reads the environment and ends the process"),
+	forbid(`^os\.(Getenv|LookupEnv|Environ|ExpandEnv|Exit)$`, `^(cmd|examples)/`, "only cmd reads the environment and ends the process"),
 	forbid(`^(os|syscall|unix)\.(Exec|ForkExec|StartProcess|Clone)`, `^$`, "the product runs no other program"),
 	forbid(`^(strconv\.(Atoi|ParseInt|ParseUint)|time\.ParseDuration|fmt\.Sscan.*)$`, `^(cmd|hw|internal|ipamdrv/node|netdrv|store|test)(/|$)`,
 		"numbers of users are parsed by internal/number, which refuses 0100 and +100"),

@@ -7,13 +7,13 @@ import (
 	"testing"
 )
 
-// TestExamples: docs/compose.md lists each example, and has a command that starts it.
+// TestExamples: docs/compose.md lists each example for Compose, and has a command that starts it.
 func TestExamples(t *testing.T) {
 	page, err := os.ReadFile("../../../docs/compose.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	examples, err := filepath.Glob("../../../examples/*/*")
+	examples, err := filepath.Glob("../../../examples/*/compose.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
