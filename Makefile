@@ -36,8 +36,9 @@ build: ## the plugin's binary, bin/driver
 ctl: ## the operator's tool, bin/passthroughctl
 	$(GO_BUILD) -o '$(BIN)/passthroughctl' ./cmd/passthroughctl
 
-cni: ## the CNI plugin, bin/passthrough-cni
+cni: ## the CNI plugins, bin/passthrough-cni and bin/txipam
 	$(GO_BUILD) -o '$(BIN)/passthrough-cni' ./cmd/passthrough-cni
+	$(GO_BUILD) -o '$(BIN)/txipam' ./cmd/txipam
 
 man: ctl ## its manual pages, bin/man
 	'$(BIN)/passthroughctl' man '$(BIN)/man'

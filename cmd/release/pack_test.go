@@ -131,7 +131,7 @@ func TestReleaseTwice(t *testing.T) {
 		t.Errorf("the provenance is %s", text)
 	}
 	checkPackages(t, first)
-	for _, program := range []string{"passthrough-driver", "passthroughctl", "passthrough-cni"} {
+	for _, program := range []string{"passthrough-driver", "passthroughctl", "passthrough-cni", "txipam"} {
 		bom := read(t, filepath.Join(first, program+"_0.1.0-rc1_linux_ppc64le.cdx.json"))
 		if !strings.Contains(bom, `"bomFormat": "CycloneDX"`) || !strings.Contains(bom, `"pkg:golang/github.com/spf13/cobra@`) == (program == "passthroughctl") {
 			t.Errorf("the bill of materials of %s is %.2000s", program, bom)
@@ -145,7 +145,7 @@ func filesOf(version, packaged string) (files []string) {
 		files = append(files,
 			"passthrough-"+packaged+"-1."+a[2]+".rpm", "passthrough-cni_"+version+"_linux_"+a[0]+".cdx.json", "passthrough-driver_"+version+"_linux_"+a[0]+".cdx.json",
 			"passthrough-plugin_"+version+"_linux_"+a[0]+".tar.gz", "passthrough_"+packaged+"_"+a[1]+".deb",
-			"passthrough_"+version+"_linux_"+a[0]+".tar.gz", "passthroughctl_"+version+"_linux_"+a[0]+".cdx.json")
+			"passthrough_"+version+"_linux_"+a[0]+".tar.gz", "passthroughctl_"+version+"_linux_"+a[0]+".cdx.json", "txipam_"+version+"_linux_"+a[0]+".cdx.json")
 	}
 	files = append(files, provenanceFile)
 	slices.Sort(files)
@@ -159,6 +159,7 @@ func checkPackages(t *testing.T, dist string) {
 	run(t, "dpkg-deb", "-x", filepath.Join(dist, "passthrough_0.1.0~rc1_amd64.deb"), root)
 	const build = " v0.1.0-rc1, commit 0123456789ab of 2023-11-14T22:13:20Z\n"
 	for program, want := range map[string]string{"/usr/bin/passthroughctl": "passthroughctl version" + build, "/usr/sbin/passthrough-driver": "driver" + build,
+		"/usr/lib/cni/txipam":          "txipam v0.1.0-rc1\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n",
 		"/usr/lib/cni/passthrough-cni": "passthrough-cni v0.1.0-rc1\nCNI protocol versions supported: 0.1.0, 0.2.0, 0.3.0, 0.3.1, 0.4.0, 1.0.0, 1.1.0\n"} {
 		if out := run(t, root+program, "--version"); out != want {
 			t.Errorf("%s of the package says %s, want %s", program, out, want)

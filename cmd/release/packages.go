@@ -42,8 +42,8 @@ func (r release) packageInfo(arch, folder, kind string) *nfpm.Info {
 		Maintainer: "The passthrough authors <https://github.com/mellanox/passthrough/issues>",
 		Description: "Real network devices for containers\n" +
 			"passthroughctl, which shows what the Docker plugin passthrough has given to which container, passthrough-cni, which gives devices to\n" +
-			"containers of other engines, and the plugin as a service that is not enabled. Most hosts have the managed plugin (docker plugin\n" +
-			"install) and need passthroughctl alone.",
+			"containers of other engines, txipam, which gets their addresses of a server, and the plugin as a service that is not enabled. Most\n" +
+			"hosts have the managed plugin (docker plugin install) and need passthroughctl alone.",
 	}
 	info.RPM.BuildHost = "localhost"
 	info.RPM.Summary = "Real network devices for containers"
@@ -74,6 +74,7 @@ func packageFiles(kind string) []packageFile {
 		{"host/passthroughctl", "/usr/bin/passthroughctl", 0o755},
 		{"host/passthrough-driver", "/usr/sbin/passthrough-driver", 0o755},
 		{"host/passthrough-cni", cni + "passthrough-cni", 0o755},
+		{"host/txipam", cni + "txipam", 0o755},
 		{"packaged/passthrough.service", "/usr/lib/systemd/system/passthrough.service", 0o644},
 		{"host/host-rules/71-passthrough-vfs.rules", share + "passthrough/host-rules/71-passthrough-vfs.rules", 0o644},
 		{"host/host-rules/05-passthrough-vfs.network", share + "passthrough/host-rules/05-passthrough-vfs.network", 0o644},
