@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	pageSize   = 1000 // records in one request
+	pageSize   = 2000 // records in one request
 	rangeTries = 6    // reads of a range from its start, if etcd has compacted the revision of the first page
 )
 
@@ -125,7 +125,9 @@ func (e *etcd) page(ctx context.Context, r *retrier, p *pager, opts ...clientv3.
 type pager struct {
 	from, last string // the rest of the range
 	base       int    // length of the prefix that all keys have
-	cut        int    // the end of the next page is that of the keys that have this many characters of from; base for no end of its own
+	cut        int    // the end of the next page differs from from in this character; base for no end of its own
+	width      byte   // by how much it differs; 0 is 1
+	top        byte   // the highest character that a key has had after the prefix
 	group      int    // records read of the keys up to this end, or to one before it
 	done       bool
 }
@@ -141,27 +143,39 @@ func (p *pager) end() string {
 	if p.cut <= p.base || p.cut > len(p.from) {
 		return p.last
 	}
-	return min(p.last, clientv3.GetPrefixRangeEnd(p.from[:p.cut]))
+	next := min(int(p.from[p.cut-1])+int(max(p.width, 1)), 0xff)
+	return min(p.last, p.from[:p.cut-1]+string([]byte{byte(next)}))
 }
 
 // advance moves the pager on, after the page that it was read with. If etcd had to count far more keys than it returned, the next end is that
 // of the keys which are as alike as those of the page. If it returned all up to the end, the next one is as far from there, or farther if there
-// was little before it.
+// was little before it: first up to the highest character that keys have, then by a character less that they have in common. So the next keys
+// are found without counting many of those behind them.
 func (p *pager) advance(resp *clientv3.GetResponse) {
 	p.group += len(resp.Kvs)
+	for _, kv := range resp.Kvs {
+		for _, c := range kv.Key[p.base:] {
+			p.top = max(p.top, c)
+		}
+	}
 	switch end := p.end(); {
 	case resp.More:
-		first, last := string(resp.Kvs[0].Key), string(resp.Kvs[len(resp.Kvs)-1].Key)
-		p.from = last + "\x00"
+		half, last := string(resp.Kvs[len(resp.Kvs)/2].Key), string(resp.Kvs[len(resp.Kvs)-1].Key)
+		p.from, p.width = last+"\x00", 0
 		if resp.Count > 4*pageSize {
-			p.cut, p.group = max(p.cut+1, p.base+1, alike(first, last)), 0
+			p.cut, p.group = max(p.cut+1, p.base+1, alike(half, last)), 0
 		}
 	case end == p.last:
 		p.done = true
 	default:
 		p.from = end
-		if p.group < pageSize/2 {
-			p.cut--
+		switch beyond := p.from[p.cut-1] > p.top; {
+		case p.group == 0 && !beyond:
+			p.width = min(2*max(p.width, 1), p.top-p.from[p.cut-1]+1)
+		case p.group < pageSize/4 || beyond:
+			p.cut, p.width = p.cut-1, 0
+		default:
+			p.width = 0
 		}
 		p.group = 0
 	}

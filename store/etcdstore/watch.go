@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
@@ -14,10 +15,17 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// Pages implements [store.Watcher]. It gives way to other requests if etcd is busy.
+// readDelay is the longest time until a read in the background begins. Nodes that start at once, after a power failure, join their pools before
+// most of them begin to read.
+const readDelay = 2 * time.Second
+
+// Pages implements [store.Watcher]. It begins after a random delay, and gives way to other requests if etcd is busy.
 func (e *etcd) Pages(ctx context.Context, prefix string, fn func(rev int64, page []store.KV) error) error {
 	p := e.keys.pager(prefix)
 	var pace retry.Pace
+	if retry.Sleep(ctx, rand.N(readDelay)) != nil {
+		return e.usable(ctx, "read")
+	}
 	for !p.done {
 		began := time.Now()
 		resp, err := e.pageUntil(ctx, p)
