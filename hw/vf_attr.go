@@ -2,6 +2,7 @@ package hw
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -22,6 +23,26 @@ type VFState struct {
 	LinkMode LinkMode
 	Spoofchk bool
 	Trust    bool
+}
+
+// Describe returns the state as an operator reads it: "mac 02:00:00:00:00:01, vlan 100, spoofchk on, trust off, link auto, rate not limited".
+func (s VFState) Describe() string {
+	vlan, rate := "none", "not limited"
+	if s.VLAN.ID != 0 {
+		vlan = fmt.Sprint(s.VLAN.ID)
+		if s.VLAN.QoS != 0 {
+			vlan += fmt.Sprintf(" qos %d", s.VLAN.QoS)
+		}
+		if s.VLAN.Proto != "" {
+			vlan += " " + string(s.VLAN.Proto)
+		}
+	}
+	if s.Rate != (Rate{}) {
+		rate = s.Rate.String()
+	}
+	onOff := map[bool]string{true: "on", false: "off"}
+	return fmt.Sprintf("mac %s, vlan %s, spoofchk %s, trust %s, link %s, rate %s", cmp.Or(string(s.MAC), "none"), vlan, onOff[s.Spoofchk], onOff[s.Trust],
+		s.LinkMode, rate)
 }
 
 // VFSpec is how a VF is to be set up: the values, and how much each attribute matters. An attribute without a policy is left

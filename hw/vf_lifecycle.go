@@ -1,9 +1,11 @@
 package hw
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -28,6 +30,30 @@ type Snapshot struct {
 	TakenSec int64           `json:",omitempty"` // when it was taken, in seconds since boot; 0 in a record that has no Entries
 	AltNames []string        `json:",omitzero"`  // alternative names of its netdev; nil if they are not known, as without a netdev
 	Tuned    *TuningSnapshot `json:",omitempty"` // nil if the spec changed no tuning
+}
+
+// Describe says what is put back, as an operator reads it: what the PF had set, the netdev, and how much was configured on it.
+func (s Snapshot) Describe() string {
+	var parts []string
+	if s.VF != nil {
+		parts = append(parts, s.VF.Describe())
+	}
+	if l := s.Link; l != nil {
+		upDown := map[bool]string{true: "up", false: "down"}
+		parts = append(parts, fmt.Sprintf("netdev %s %s, mtu %d, mac %s", l.Name, upDown[l.Up], l.MTU, cmp.Or(string(l.MAC), "none")))
+	}
+	for _, of := range []struct {
+		n    int
+		what string
+	}{{len(s.Addrs), "addresses"}, {len(s.Routes), "routes"}} {
+		if of.n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", of.n, of.what))
+		}
+	}
+	if s.Unbound {
+		parts = append(parts, "no driver")
+	}
+	return strings.Join(parts, "; ")
 }
 
 // SnapshotVF reads the present state of a VF.

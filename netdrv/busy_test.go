@@ -11,6 +11,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -259,6 +260,13 @@ func TestOldestQuarantinedIsTried(t *testing.T) {
 					m.must(m.kernel.InNS(c).SetLink("eth0", hw.Link{MTU: 1400}, hw.LinkMTU))
 					m.end(c)
 					m.after(15 * time.Second)
+				}
+				s, err := m.driver.Status(m.ctx, &admin.StatusRequest{})
+				m.must(err)
+				for _, d := range s.Devices {
+					if wait := time.Until(d.Retry); d.State != "quarantined" || wait <= 0 || wait > time.Minute {
+						t.Errorf("%s is %s, and is tried again in %s, want less than a minute", d.Label, d.State, wait)
+					}
 				}
 				if _, _, err := m.run("c", "n"); err == nil || !strings.Contains(err.Error(), "is quarantined: ") {
 					t.Errorf("error is %v", err)

@@ -45,6 +45,9 @@ func TestQuarantineByHand(t *testing.T) {
 		m.wantOperate(admin.QuarantineDevice, vf0PCI, vf0Label+" is out of use; passthroughctl retry puts it back")
 		m.wantOperate(admin.QuarantineDevice, vf0PCI, vf0Label+" is quarantined: by an administrator: a ticket; only a free vf can be taken out of use")
 		m.wantOperate(admin.FreeDevice, vf0PCI, vf0Label+" is quarantined; passthroughctl retry tries to release it")
+		if s, err := m.driver.Status(m.ctx, &admin.StatusRequest{}); err != nil || !s.Devices[0].Retry.IsZero() {
+			t.Errorf("it is tried again by itself: %v, %+v", err, s.Devices)
+		}
 		const refused = "ens1f0 (0000:01:00.0): all 1 vfs are in use: " + vf0Label + " is quarantined: by an administrator: a ticket"
 		for _, restart := range []func(){func() {}, m.restart, func() { m.stop(); m.boot = "boot-2"; m.start(m.store) }} {
 			restart()

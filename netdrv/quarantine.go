@@ -111,6 +111,21 @@ func (r *reconciler) backoffQuarantined(a *alloc.Allocation, now condition) time
 	return last.Wait(quarantineBackoff)
 }
 
+// nextTry returns when a quarantined device is tried again, if nothing of what may be the cause ends before; zero for one that is not quarantined,
+// or that an administrator has taken out of use.
+func (r *reconciler) nextTry(a *alloc.Allocation) time.Time {
+	if a.State != alloc.Quarantined || a.Manual {
+		return time.Time{}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	last, known := r.attempts[a.Device]
+	if !known {
+		last.Attempt = firstAttempt(a)
+	}
+	return time.Now().Add(last.Wait(quarantineBackoff))
+}
+
 // firstAttempt is the one after which a device was quarantined. It was not in the future, whatever the clock said.
 func firstAttempt(a *alloc.Allocation) retry.Attempt {
 	now := time.Now()

@@ -54,7 +54,9 @@ func (d *Driver) Status(ctx context.Context, r *admin.StatusRequest) (*admin.Sta
 		status.Networks = append(status.Networks, of)
 	}
 	for _, a := range all.devices {
-		status.Devices = append(status.Devices, deviceStatus(a, all.endpoints[a.Endpoint]))
+		of := deviceStatus(a, all.endpoints[a.Endpoint])
+		of.Retry = d.reconciler.nextTry(a)
+		status.Devices = append(status.Devices, of)
 	}
 	slices.SortFunc(status.Devices, func(a, b admin.Device) int {
 		return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.VF, b.VF), cmp.Compare(a.ID, b.ID))
@@ -185,7 +187,7 @@ func networkStatus(n ledger.Network) (admin.Network, error) {
 
 // deviceStatus returns what operators see of a device. e is its endpoint, the zero value for none.
 func deviceStatus(a *alloc.Allocation, e ledger.Endpoint) admin.Device {
-	d := admin.Device{ID: string(a.Device), Label: a.Label, Mode: a.Mode, State: string(a.State), Reason: a.Reason, Since: a.Since,
+	d := admin.Device{ID: string(a.Device), Label: a.Label, Mode: a.Mode, State: string(a.State), Reason: a.Reason, Since: a.Since, Before: a.Snapshot.Describe(),
 		Network: a.Network, Endpoint: a.Endpoint, PF: a.PF, VF: a.VF, Parent: string(a.Parent), MAC: string(e.MAC), Addrs: e.Addrs}
 	if o := a.Owner; o != nil {
 		d.Owner = &admin.Owner{Kind: o.Kind, ID: o.ID, Netns: o.Netns, Device: o.Device, Inode: o.Inode}

@@ -3,6 +3,7 @@ package netdrv_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -19,6 +20,9 @@ func TestStatus(t *testing.T) {
 		m.mustRun("a", "n")
 		want := []string{"network n sriov map[netdevice:ens1f0 vlan:4] [ens1f0]",
 			"lent sriov vf 0 of ens1f0 (0000:01:10.0) on 0000:01:00.0 0: n " + endpoint("a") + " [" + addressOf("a") + "]"}
+		if s, err := m.driver.Status(m.ctx, &admin.StatusRequest{}); err != nil || !strings.Contains(s.Devices[0].Before, ", vlan none, spoofchk on, trust off, ") {
+			t.Errorf("what is put back: %v, %+v", err, s.Devices)
+		}
 		if diff := cmp.Diff(want, m.shown()); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}

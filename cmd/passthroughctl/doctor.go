@@ -7,11 +7,17 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // A finding is what one check of the command doctor has found.
@@ -44,8 +50,8 @@ func (c *ctl) doctorCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			findings := c.checkPlugin(cmd)
-			nics, err := checkNICs(host, os.DirFS("/"), args)
+			findings, networks := c.checkPlugin(cmd)
+			nics, err := checkNICs(host, os.DirFS("/"), args, networks)
 			if err != nil {
 				return err
 			}
@@ -70,18 +76,27 @@ func (c *ctl) doctorCommand() *cobra.Command {
 	}
 }
 
-// checkPlugin checks what does not depend on a NIC.
-func (c *ctl) checkPlugin(cmd *cobra.Command) []finding {
-	findings := []finding{c.checkEngine(cmd.Context())}
+// checkPlugin checks what does not depend on a NIC, and returns the plugin's networks with the names that the engine has for them.
+func (c *ctl) checkPlugin(cmd *cobra.Command) (findings []finding, networks []admin.Network) {
+	findings = []finding{c.checkEngine(cmd.Context()), checkClock()}
 	v, err := c.view(cmd)
 	if err != nil {
-		return append(findings, finding{failure, "plugin", err.Error(), "docker plugin ls; journalctl -u docker says why it does not run"})
+		return append(findings, finding{failure, "plugin", err.Error(), "docker plugin ls; journalctl -u docker says why it does not run"}), nil
+	}
+	for _, n := range v.status.Networks {
+		n.Name = v.network(n.ID)
+		networks = append(networks, n)
 	}
 	findings = append(findings, finding{healthy, "plugin", fmt.Sprintf("version %s answers at %s", v.status.Version, v.socket), ""})
-	findings = append(findings, v.checkRecords(cmd.Context())...)
+	var answer admin.Settings
+	if err := v.plugin.Call(cmd.Context(), admin.SettingsCall, struct{}{}, &answer); err != nil {
+		findings = append(findings, finding{failure, "records", err.Error(), "the plugin's log says more"})
+	} else {
+		findings = append(append(findings, v.checkRecords(answer.Settings)), v.checkStore(cmd.Context(), answer.Settings)...)
+	}
 	pools, err := v.pools(cmd.Context())
 	if err != nil {
-		return append(findings, finding{failure, "addresses", err.Error(), "the plugin's log says more"})
+		return append(findings, finding{failure, "addresses", err.Error(), "the plugin's log says more"}), networks
 	}
 	problems := v.report(pools, v.unrecorded(cmd.Context())).Problems
 	for _, p := range problems {
@@ -91,21 +106,53 @@ func (c *ctl) checkPlugin(cmd *cobra.Command) []finding {
 		findings = append(findings, finding{healthy, "state", fmt.Sprintf("%d networks, %d devices in use, %d pools, nothing is wrong", len(v.status.Networks),
 			len(v.status.Devices), len(pools)), ""})
 	}
-	return findings
+	return findings, networks
 }
 
 // checkRecords checks whether the records of a managed plugin, which has a folder named after its ID for its socket, survive its removal.
-func (v *view) checkRecords(ctx context.Context) []finding {
-	var answer admin.Settings
-	if err := v.plugin.Call(ctx, admin.SettingsCall, struct{}{}, &answer); err != nil {
-		return []finding{{failure, "records", err.Error(), "the plugin's log says more"}}
-	}
+func (v *view) checkRecords(settings map[string]string) finding {
 	const idLength = 64
-	if len(path.Base(path.Dir(v.socket))) != idLength || answer.Settings["STATE_DIR"] != "/data" {
-		return []finding{{healthy, "records", "they are in a folder of the host, and survive the plugin", ""}}
+	if len(path.Base(path.Dir(v.socket))) != idLength || settings["STATE_DIR"] != "/data" {
+		return finding{healthy, "records", "they are in a folder of the host, and survive the plugin", ""}
 	}
-	return []finding{{warning, "records", "they are in the plugin alone, and docker plugin rm deletes them",
-		"docs/backup.md has the commands that move them to a folder of the host"}}
+	return finding{warning, "records", "they are in the plugin alone, and docker plugin rm deletes them",
+		"docs/backup.md has the commands that move them to a folder of the host"}
+}
+
+// checkStore checks the servers of an etcd, if pools are in one.
+func (v *view) checkStore(ctx context.Context, settings map[string]string) []finding {
+	if !strings.HasPrefix(settings["STORE"], "etcd") {
+		return nil
+	}
+	const remedy = "docs/cluster.md says what works meanwhile; passthroughctl nodes shows all servers"
+	var answer admin.Nodes
+	if err := v.plugin.Call(ctx, admin.NodesCall, struct{}{}, &answer); err != nil {
+		return []finding{{failure, "etcd", err.Error(), remedy}}
+	}
+	var findings []finding
+	for _, s := range answer.Servers {
+		switch {
+		case s.Error != "":
+			findings = append(findings, finding{warning, "etcd", s.Endpoint + ": " + s.Error, remedy})
+		case len(s.Alarms) > 0:
+			findings = append(findings, finding{failure, "etcd", s.Endpoint + ": alarm " + strings.Join(s.Alarms, ", "), remedy})
+		case s.Quota > 0 && s.InUse > s.Quota/5*4:
+			findings = append(findings, finding{warning, "etcd", fmt.Sprintf("%s: %s of its quota of %s are in use", s.Endpoint, mib(s.InUse), mib(s.Quota)),
+				"raise --quota-backend-bytes"})
+		default:
+			findings = append(findings, finding{healthy, "etcd", s.Endpoint + ": version " + s.Version, ""})
+		}
+	}
+	return findings
+}
+
+// checkClock checks whether something sets the clock: times in the log and of leases are read from it (adjtimex(2), which changes nothing here).
+func checkClock() finding {
+	var t unix.Timex
+	if state, err := unix.Adjtimex(&t); err == nil && state == unix.TIME_ERROR {
+		return finding{warning, "clock", "nothing synchronizes it: times of leases and in the log may be wrong", "an NTP client sets it: timedatectl timesync-status"}
+	}
+	return finding{healthy, "clock", time.Now().UTC().Format(time.DateTime) + " UTC", ""}
 }
 
 // checkEngine checks whether the engine answers.
@@ -117,8 +164,8 @@ func (c *ctl) checkEngine(ctx context.Context) finding {
 	return finding{healthy, "engine", fmt.Sprintf("version %s, API %s", v.Version, v.APIVersion), ""}
 }
 
-// checkNICs checks the NIC that is named, or all that can have VFs.
-func checkNICs(host *hw.Host, root fs.FS, names []string) ([]finding, error) {
+// checkNICs checks the NIC that is named, or all that can have VFs, and whether networks fit to it.
+func checkNICs(host *hw.Host, root fs.FS, names []string, networks []admin.Network) ([]finding, error) {
 	nics, err := host.NICs()
 	if err != nil {
 		return nil, err
@@ -137,7 +184,7 @@ func checkNICs(host *hw.Host, root fs.FS, names []string) ([]finding, error) {
 		if err != nil {
 			return nil, err
 		}
-		findings = append(findings, of...)
+		findings = append(append(findings, of...), checkNetworks(n, root, networks)...)
 	}
 	switch {
 	case !found && len(names) > 0:
@@ -146,7 +193,43 @@ func checkNICs(host *hw.Host, root fs.FS, names []string) ([]finding, error) {
 		findings = append(findings, finding{warning, "nics", "no NIC of this machine can have VFs",
 			"enable SR-IOV in the firmware of machine and NIC, or use mode=passthrough, macvlan or ipvlan"})
 	}
-	return append(findings, checkHostRules(root)...), nil
+	return append(append(findings, checkIOMMU(root)), checkHostRules(root)...), nil
+}
+
+// checkIOMMU says whether the machine has one. VFs that drivers of the kernel serve work without.
+func checkIOMMU(root fs.FS) finding {
+	if units, err := fs.ReadDir(root, "sys/class/iommu"); err == nil && len(units) > 0 {
+		return finding{healthy, "iommu", "on", ""}
+	}
+	return finding{healthy, "iommu", "off; containers do not need it", ""}
+}
+
+// checkNetworks checks whether networks fit to one of their NICs: its MTU, and the VLANs that the host has on it (/proc/net/vlan/config, whose
+// lines are "name | VLAN | device").
+func checkNetworks(n hw.NIC, root fs.FS, networks []admin.Network) []finding {
+	var findings []finding
+	config, err := fs.ReadFile(root, "proc/net/vlan/config")
+	if err != nil {
+		config = nil // the kernel has no VLAN devices
+	}
+	for _, net := range networks {
+		if !slices.Contains(net.Devices, n.Name) {
+			continue
+		}
+		if mtu, err := strconv.Atoi(net.Options["mtu"]); err == nil && mtu > n.MTU && net.Mode != option.ModePassthrough {
+			findings = append(findings, finding{failure, n.Name, fmt.Sprintf("its mtu is %d, and network %s has %d", n.MTU, net.Name, mtu),
+				fmt.Sprintf("ip link set %s mtu %d", n.Name, mtu)})
+		}
+		if vlan := net.Options["vlan"]; net.Mode == option.ModeSRIOV && vlan != "" {
+			for line := range strings.Lines(string(config)) {
+				if f := strings.Fields(line); len(f) == 5 && f[2] == vlan && f[4] == n.Name {
+					findings = append(findings, finding{warning, n.Name, fmt.Sprintf("the host has %s in vlan %s of network %s", f[0], vlan, net.Name),
+						"give the host or the network another VLAN, unless the host is to be in it"})
+				}
+			}
+		}
+	}
+	return findings
 }
 
 // checkNIC checks one NIC and its VFs.

@@ -1,11 +1,16 @@
 package main
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"testing"
 	"testing/fstest"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/admin"
 )
 
 // TestHostRules: network software that runs on the host without its rule is a warning, with the command that installs the rule.
@@ -32,5 +37,49 @@ func TestHostRules(t *testing.T) {
 		if diff := cmp.Diff(c.want, remedies); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", fmt.Sprint(c.host), diff)
 		}
+	}
+}
+
+// TestNetworksFit: a NIC whose MTU is below that of a network is a failure, with the command that raises it; the host in the VLAN of a network of
+// VFs a warning. Networks of other NICs, and those that hand over a whole device, do not count.
+func TestNetworksFit(t *testing.T) {
+	nic := hw.NIC{Netdev: hw.Netdev{Link: hw.Link{Name: "enp1s0", MTU: 1500}}}
+	network := func(name, mode string, options ...string) admin.Network {
+		n := admin.Network{Name: name, Mode: mode, Devices: []string{"enp1s0"}, Options: map[string]string{}}
+		for i := 0; i < len(options); i += 2 {
+			n.Options[options[i]] = options[i+1]
+		}
+		return n
+	}
+	other := network("other", "sriov", "mtu", "9000")
+	other.Devices = []string{"enp2s0"}
+	root := fstest.MapFS{"proc/net/vlan/config": {Data: []byte("VLAN Dev name    | VLAN ID\nName-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n" +
+		"enp1s0.100     | 100  | enp1s0\nenp2s0.200     | 200  | enp2s0\n")}}
+	got := checkNetworks(nic, root, []admin.Network{other, network("jumbo", "sriov", "mtu", "9000"), network("small", "macvlan", "mtu", "1400"),
+		network("whole", "passthrough", "mtu", "9000"), network("customer1", "sriov", "vlan", "100"), network("customer2", "sriov", "vlan", "200")})
+	want := []finding{
+		{failure, "enp1s0", "its mtu is 1500, and network jumbo has 9000", "ip link set enp1s0 mtu 9000"},
+		{warning, "enp1s0", "the host has enp1s0.100 in vlan 100 of network customer1", "give the host or the network another VLAN, unless the host is to be in it"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestStoreIsChecked: a server of an etcd that does not answer or is almost full is a warning, one with an alarm a failure.
+func TestStoreIsChecked(t *testing.T) {
+	nodes := admin.Nodes{Servers: []admin.Server{{Endpoint: "n1:2379", Version: "3.6.0"}, {Endpoint: "n2:2379", Error: "refused"},
+		{Endpoint: "n3:2379", Alarms: []string{"NOSPACE"}}, {Endpoint: "n4:2379", InUse: 9 << 20, Quota: 10 << 20}}}
+	v := &view{plugin: admin.NewClient(serve(t, "p.sock", func(w http.ResponseWriter, _ *http.Request) { _ = json.NewEncoder(w).Encode(nodes) }))}
+	var got []string
+	for _, f := range v.checkStore(t.Context(), map[string]string{"STORE": "etcd://n1:2379,n2:2379"}) {
+		got = append(got, f.Severity+" "+f.Text)
+	}
+	want := []string{"ok n1:2379: version 3.6.0", "warn n2:2379: refused", "fail n3:2379: alarm NOSPACE", "warn n4:2379: 9.0 MiB of its quota of 10.0 MiB are in use"}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := v.checkStore(t.Context(), map[string]string{"STORE": "bolt"}); got != nil {
+		t.Errorf("without an etcd: %v", got)
 	}
 }

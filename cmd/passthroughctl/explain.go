@@ -101,6 +101,9 @@ func (v *view) explain(cmd *cobra.Command, host *hw.Host, pools []admin.Pool, r 
 	if r.MAC != "" {
 		e.add("mac", "%s", r.MAC)
 	}
+	if d.Before != "" {
+		e.add("put back", "%s", d.Before)
+	}
 	for _, a := range r.Addresses {
 		e.add("address", "%s%s", a, v.leaseOf(cmd, pools, r, a))
 	}
@@ -154,40 +157,20 @@ func (e *explanation) explainVF(host *hw.Host, d *admin.Device) {
 		e.Problems = append(e.Problems, err.Error())
 		return
 	}
-	s := states[vf.Index]
-	e.add("nic sets", "mac %s, vlan %s, spoofchk %s, trust %s, link %s, rate %s", cmp.Or(string(s.MAC), "none"), vlanText(s.VLAN), onOff(s.Spoofchk),
-		onOff(s.Trust), s.LinkMode, rateText(s.Rate))
+	e.add("nic sets", "%s", states[vf.Index].Describe())
+	counted, err := host.VFCounters(pf)
+	if err != nil {
+		e.Problems = append(e.Problems, err.Error())
+	}
+	if n, ok := counted[vf.Index]; ok {
+		e.add("counters", "%s", countersText(n))
+	}
 }
 
-// vlanText returns a VLAN as text.
-func vlanText(v hw.VLAN) string {
-	if v.ID == 0 {
-		return "none"
-	}
-	text := fmt.Sprint(v.ID)
-	if v.QoS != 0 {
-		text += fmt.Sprintf(" qos %d", v.QoS)
-	}
-	if v.Proto != "" {
-		text += " " + string(v.Proto)
-	}
-	return text
-}
-
-// rateText returns a rate as text.
-func rateText(r hw.Rate) string {
-	if r == (hw.Rate{}) {
-		return "not limited"
-	}
-	return r.String()
-}
-
-// onOff returns the word for a switch.
-func onOff(on bool) string {
-	if on {
-		return "on"
-	}
-	return "off"
+// countersText returns what a NIC has counted of a VF as text.
+func countersText(c hw.Counters) string {
+	return fmt.Sprintf("received %d packets (%d bytes, %d dropped), sent %d (%d bytes, %d dropped)", c.RxPackets, c.RxBytes, c.RxDropped, c.TxPackets,
+		c.TxBytes, c.TxDropped)
 }
 
 // leaseOf returns what the IPAM driver says of an address of a container on a network, as the end of a line; "" if it is another driver's.

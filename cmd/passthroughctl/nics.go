@@ -25,6 +25,8 @@ type nicRow struct {
 	TotalVFs int    `json:"total_vfs"`
 	NumVFs   int    `json:"num_vfs"`
 	NoVFs    string `json:"no_vfs,omitempty"` // why it can have none
+	// Networks are those that use it or its VFs; nil without a plugin.
+	Networks []string `json:"networks,omitempty"`
 }
 
 // nicsCommand lists the NICs.
@@ -32,12 +34,16 @@ func (c *ctl) nicsCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "nics", Short: "List the NICs: model, driver, link, and how many VFs each has and can have", Args: cobra.NoArgs,
 		Example: "  passthroughctl nics\n  passthroughctl nics -f json",
-		Long: "List the NICs of this machine. VFS is how many VFs a NIC has, of how many it can have; \"no\" if it can have none.\n" +
-			"It needs no plugin.",
+		Long: "List the NICs of this machine. VFS is how many VFs a NIC has, of how many it can have; \"no\" if it can have none, with the\n" +
+			"reason. It needs no plugin; where there is one, it says which networks use a NIC.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			rows, err := nicRows()
 			if err != nil {
 				return err
+			}
+			users := c.nicUsers(cmd)
+			for i := range rows {
+				rows[i].Networks = users[rows[i].Name]
 			}
 			return write(cmd.OutOrStdout(), c.format, rows, []column[nicRow]{
 				{"NIC", func(r nicRow) string { return r.Name }},
@@ -46,9 +52,37 @@ func (c *ctl) nicsCommand() *cobra.Command {
 				{"DRIVER", func(r nicRow) string { return r.Driver }},
 				{"LINK", func(r nicRow) string { return r.Link + speedText(r.Speed) }},
 				{"VFS", nicRow.vfs},
+				{"NOTE", nicRow.note},
 			})
 		},
 	}
+}
+
+// nicUsers returns the names of the networks that use a NIC, by its name; none without a plugin.
+func (c *ctl) nicUsers(cmd *cobra.Command) map[string][]string {
+	users := map[string][]string{}
+	if _, _, err := c.client(); err != nil {
+		return users
+	}
+	v, err := c.view(cmd)
+	if err != nil {
+		fmt.Fprintf(cmd.ErrOrStderr(), "passthroughctl: which networks use a NIC is not known: %v\n", err)
+		return users
+	}
+	for _, n := range v.status.Networks {
+		for _, device := range n.Devices {
+			users[device] = append(users[device], v.network(n.ID))
+		}
+	}
+	return users
+}
+
+// note says which networks use a NIC, or why it can have no VFs.
+func (r nicRow) note() string {
+	if len(r.Networks) == 0 {
+		return r.NoVFs
+	}
+	return "used by " + strings.Join(r.Networks, ", ")
 }
 
 // vfs returns how many VFs a NIC has of how many it can have.

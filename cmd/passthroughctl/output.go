@@ -98,7 +98,7 @@ const cutTo = 6
 // Addresses and MACs are never cut.
 var (
 	cutColumns      = []string{"CONTAINER", "CONTAINERS", "NETWORK", "NETWORKS", "DEVICES", "DEVICE", "SUBNET", "SUBNETS", "MODEL", "NAME", "POOL"}
-	sentenceColumns = []string{"REASON", "FINDING"}
+	sentenceColumns = []string{"REASON", "FINDING", "NOTE"}
 )
 
 // fitted returns a table, names first, that is no wider than a terminal, as far as that is possible.
@@ -176,7 +176,12 @@ func since(t time.Time) string {
 	if t.IsZero() {
 		return ""
 	}
-	d := max(time.Since(t), 0)
+	return span(time.Since(t))
+}
+
+// span returns a time that passes in its largest unit.
+func span(d time.Duration) string {
+	d = max(d, 0)
 	switch {
 	case d < time.Minute:
 		return fmt.Sprintf("%ds", int(d.Seconds()))

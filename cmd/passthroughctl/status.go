@@ -110,7 +110,7 @@ func (v *view) deviceProblems() []string {
 		_, known := v.containers[d.Endpoint]
 		switch {
 		case d.State == string(alloc.Quarantined):
-			problems = append(problems, fmt.Sprintf("%s is quarantined for %s: %s", d.Label, since(d.Since), d.Reason))
+			problems = append(problems, fmt.Sprintf("%s is quarantined for %s: %s", d.Label, since(d.Since), quarantineReason(d)))
 		case d.State != string(alloc.Lent) && d.State != string(alloc.Ready) && time.Since(d.Since) > settles:
 			problems = append(problems, fmt.Sprintf("%s is %s for %s; the plugin's log says why", d.Label, d.State, since(d.Since)))
 		case d.Owner != nil:

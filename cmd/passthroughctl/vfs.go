@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -28,6 +29,18 @@ type vfRow struct {
 	Trust     bool   `json:"trust"`
 	MaxTxRate int    `json:"max_tx_rate"` // Mbit/s, 0 for no limit
 	LinkState string `json:"link_state"`
+	// Counters are those of the PF's driver, nil if it has counted nothing.
+	Counters *vfCounters `json:"counters,omitempty"`
+}
+
+// vfCounters has what a PF's driver has counted of a VF.
+type vfCounters struct {
+	RxBytes   uint64 `json:"rx_bytes"`
+	TxBytes   uint64 `json:"tx_bytes"`
+	RxPackets uint64 `json:"rx_packets"`
+	TxPackets uint64 `json:"tx_packets"`
+	RxDropped uint64 `json:"rx_dropped"` // packets
+	TxDropped uint64 `json:"tx_dropped"`
 }
 
 // vfsCommand lists VFs.
@@ -127,20 +140,35 @@ func (v *view) vfsOf(host *hw.Host, pf hw.PF) ([]vfRow, error) {
 	if err != nil {
 		return nil, err
 	}
+	counted, err := host.VFCounters(pf)
+	if err != nil {
+		return nil, err
+	}
 	var rows []vfRow
 	for _, vf := range vfs {
 		s := states[vf.Index]
 		row := vfRow{PF: pf.Name, VF: vf.Index, PCI: vf.PCI, Driver: vf.Driver, State: "free", VLAN: s.VLAN.ID, MAC: string(s.MAC),
 			Spoofchk: s.Spoofchk, Trust: s.Trust, MaxTxRate: s.Rate.Max, LinkState: s.LinkMode.String()}
 		if d := v.deviceByID(string(vf.ID())); d != nil {
-			row.State, row.Reason, row.Since = d.State, d.Reason, since(d.Since)
+			row.State, row.Reason, row.Since = d.State, quarantineReason(*d), since(d.Since)
 			row.Container, row.Network = v.container(d.Endpoint), v.network(d.Network)
 		} else if taken, err := host.Taken(vf); err != nil || taken != "" {
 			row.State, row.Reason = "host", taken
 		}
+		if n, ok := counted[vf.Index]; ok {
+			row.Counters = &vfCounters{n.RxBytes, n.TxBytes, n.RxPackets, n.TxPackets, n.RxDropped, n.TxDropped}
+		}
 		rows = append(rows, row)
 	}
 	return rows, nil
+}
+
+// quarantineReason says why a device is quarantined, and when it is tried again; "" for one that is not.
+func quarantineReason(d admin.Device) string {
+	if d.Reason == "" || d.Retry.IsZero() {
+		return d.Reason
+	}
+	return d.Reason + "; next try in " + span(time.Until(d.Retry))
 }
 
 // deviceByID returns a device that is not free, nil for none.

@@ -243,6 +243,8 @@ type Device struct {
 	Mode     string    `json:"mode"`
 	State    string    `json:"state"`            // claimed, ready, lent, freeing or quarantined
 	Reason   string    `json:"reason,omitempty"` // why it is quarantined
+	Retry    time.Time `json:"retry,omitzero"`   // when it is tried again at the latest; zero if it is not quarantined, or waits for an operator
+	Before   string    `json:"before,omitempty"` // what is put back when its container ends
 	Since    time.Time `json:"since"`            // when it got into its state
 	Network  string    `json:"network"`
 	Endpoint string    `json:"endpoint,omitempty"`
