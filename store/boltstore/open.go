@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/store"
@@ -82,7 +81,7 @@ func openLocked(path string, file *os.File, o options) (store.Store, error) {
 	if err != nil {
 		return nil, &fileError{path: path, attempt: "open", kind: store.ErrUnavailable, cause: err}
 	}
-	return &bolt{path: path, db: db, writer: semaphore.NewWeighted(1)}, nil
+	return &bolt{path: path, db: db, queue: newQueue()}, nil
 }
 
 // lockFile opens path and takes the lock that bbolt uses. It waits at most timeout for another process.

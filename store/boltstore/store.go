@@ -1,7 +1,8 @@
 // Package boltstore is a [store.Store] in one bbolt file.
 //
 // bbolt neither checks data nor survives a damaged file: it dies on one. So each record has a checksum (encoding.go), and a file is
-// checked in whole before bbolt opens it (fsck.go). Entry point: [Open].
+// checked in whole before bbolt opens it (fsck.go). Most of the time of a transaction is the sync of the file, so that those that wait
+// for one are committed together (commit.go). Entry point: [Open].
 package boltstore
 
 import (
@@ -13,7 +14,6 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
-	"golang.org/x/sync/semaphore"
 
 	"github.com/mellanox/passthrough/store"
 )
@@ -31,11 +31,9 @@ const (
 
 // bolt is the ledger in one bbolt file.
 type bolt struct {
-	path string
-	db   *bbolt.DB
-	// writer is held during a write. bbolt allows one writer at a time; the wait for this lock ends with the caller's context, the wait
-	// for bbolt's own does not.
-	writer *semaphore.Weighted
+	path  string
+	db    *bbolt.DB
+	queue queue
 	// broken is set once a write was neither confirmed nor ruled out. From then on every call fails: memory may show what the disk does
 	// not hold.
 	broken atomic.Pointer[fileError]
@@ -78,38 +76,6 @@ func (b *bolt) unavailable(attempt string, cause error) error {
 		cause = store.ErrClosed
 	}
 	return &fileError{path: b.path, attempt: attempt, kind: store.ErrUnavailable, cause: cause}
-}
-
-// Txn implements [store.Store].
-func (b *bolt) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
-	if err := store.CheckTxn(conds, then); err != nil {
-		return store.Result{}, err
-	}
-	if err := b.writer.Acquire(ctx, 1); err != nil {
-		return store.Result{}, b.unavailable("write", err)
-	}
-	defer b.writer.Release(1)
-	if err := b.usable(ctx, "write"); err != nil {
-		return store.Result{}, err
-	}
-	tx, err := b.db.Begin(len(then) > 0)
-	if err != nil {
-		return store.Result{}, b.unavailable("write", err)
-	}
-	// After a commit this returns "tx closed"; on every other path nothing can be lost.
-	defer func() { _ = tx.Rollback() }()
-
-	result, err := apply(tx, conds, then)
-	if err != nil {
-		return store.Result{}, b.unavailable("write", err)
-	}
-	if !result.OK || len(then) == 0 {
-		return result, nil
-	}
-	if err := tx.Commit(); err != nil {
-		return store.Result{}, b.afterFailedCommit(result.Rev, err)
-	}
-	return result, nil
 }
 
 // apply checks conds and, if they hold, makes the writes of then in tx. Without writes the revision stays.
@@ -166,24 +132,6 @@ func write(records *bbolt.Bucket, op store.Op, h *head) error {
 	framed := frame(op.Key, op.Value, h.rev)
 	h.add(framed)
 	return records.Put([]byte(op.Key), framed)
-}
-
-// afterFailedCommit returns the error of a failed commit. bbolt writes the data first and switches over with the last page: if the old
-// revision shows, nothing was written. If the new one shows, the last sync failed, and the disk may or may not have it: every call fails
-// until the ledger is opened again.
-func (b *bolt) afterFailedCommit(rev int64, cause error) error {
-	var seen int64
-	err := b.db.View(func(tx *bbolt.Tx) error {
-		h, err := decodeHead(tx.Bucket([]byte(bucketMeta)).Get([]byte(metaHead)))
-		seen = h.rev
-		return err
-	})
-	if err == nil && seen < rev {
-		return b.unavailable("write", cause)
-	}
-	b.broken.Store(&fileError{path: b.path, attempt: "use", kind: store.ErrUnavailable, cause: cause,
-		remedy: "an earlier write could not be confirmed; check the disk, then restart the plugin"})
-	return &fileError{path: b.path, attempt: "write", kind: store.ErrAmbiguous, cause: errors.Join(cause, err)}
 }
 
 // usable returns an error if the ledger cannot be used now.
