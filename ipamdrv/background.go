@@ -109,6 +109,9 @@ func (ps *pools) flush(ctx context.Context, p *pool.Pool) error {
 	if err != nil {
 		return err
 	}
+	if len(entries) > 0 && !p.BeAlone() {
+		return ps.flush(ctx, p) // another request may have done them meanwhile
+	}
 	for _, e := range entries {
 		log := ps.log.With(zap.String("op", string(e.Do)), zap.Stringer("address", e.Addr), zap.String("pool", p.ID()))
 		failure := ps.do(ctx, p, e)

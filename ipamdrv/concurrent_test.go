@@ -105,8 +105,8 @@ func TestReleasePoolWhileBusy(t *testing.T) {
 	}
 }
 
-// TestPoolsAreIndependent: a request that hangs in the ledger does not delay requests to another pool. A request that waits for it ends
-// at its own deadline.
+// TestPoolsAreIndependent: a request that hangs in the ledger does not delay requests to another pool. A request that must be alone waits for
+// it, and ends at its own deadline.
 func TestPoolsAreIndependent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		under := store.NewMemory()
@@ -121,8 +121,8 @@ func TestPoolsAreIndependent(t *testing.T) {
 			handles = append(handles, r.PoolID)
 		}
 		gate.stuck = handles[0]
-		ask := func(ctx context.Context, pool string) (string, error) {
-			r, err := d.RequestAddress(ctx, &ipam.RequestAddressRequest{PoolID: pool})
+		ask := func(ctx context.Context, pool, address string) (string, error) {
+			r, err := d.RequestAddress(ctx, &ipam.RequestAddressRequest{PoolID: pool, Address: address})
 			if err != nil {
 				return "", err
 			}
@@ -130,17 +130,17 @@ func TestPoolsAreIndependent(t *testing.T) {
 		}
 		first := make(chan string)
 		go func() {
-			got, err := ask(t.Context(), handles[0])
+			got, err := ask(t.Context(), handles[0], "")
 			first <- fmt.Sprint(got, err)
 		}()
 		synctest.Wait()
 
-		if got, err := ask(t.Context(), handles[1]); err != nil || got != "10.99.0.2/24" {
+		if got, err := ask(t.Context(), handles[1], ""); err != nil || got != "10.99.0.2/24" {
 			t.Errorf("the other pool: %q, %v", got, err)
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		_, err := ask(ctx, handles[0])
+		_, err := ask(ctx, handles[0], "10.99.0.9")
 		wantError(t, err, context.DeadlineExceeded,
 			`pool "`+handles[0]+`": request address: waiting for an earlier request: context deadline exceeded`)
 

@@ -103,7 +103,7 @@ func (al *allocator) fromGroup(ctx context.Context, id, group string, subnet add
 
 // fromMember leases an address of the pool m of a group, in place of the pool id if it is another one. The error matches ErrFull if m was removed.
 func (al *allocator) fromMember(ctx context.Context, m localHandle, id string, q addressRequest) (string, error) {
-	_, p, err := al.pools.open(ctx, m.String())
+	_, p, err := al.pools.enter(ctx, m.String())
 	if errors.Is(err, ErrUnknownPool) && m.ID != id {
 		return "", ErrFull
 	}

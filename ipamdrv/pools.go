@@ -65,13 +65,22 @@ func (ps *pools) drop(p *pool.Pool) {
 
 // open finds the pool of a handle, locks it and loads it; the caller unlocks it. The error matches [ErrUnknownPool] if there is none.
 func (ps *pools) open(ctx context.Context, text string) (pool.Handle, *pool.Pool, error) {
+	return ps.openBy(ctx, text, (*pool.Pool).Lock)
+}
+
+// enter is open for an allocation of any address, or a release, see [pool.Pool.Enter].
+func (ps *pools) enter(ctx context.Context, text string) (pool.Handle, *pool.Pool, error) {
+	return ps.openBy(ctx, text, (*pool.Pool).Enter)
+}
+
+func (ps *pools) openBy(ctx context.Context, text string, lock func(*pool.Pool, context.Context) error) (pool.Handle, *pool.Pool, error) {
 	unknown := pool.Refuse(ErrUnknownPool, "no such pool; create the network again")
 	h, ok := pool.ParseHandle(text)
 	if !ok {
 		return h, nil, unknown
 	}
 	p := ps.get(h.ID)
-	if err := p.Lock(ctx); err != nil {
+	if err := lock(p, ctx); err != nil {
 		return h, nil, err
 	}
 	found, err := false, error(nil)

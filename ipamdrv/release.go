@@ -31,7 +31,7 @@ func (ps *pools) releaseAddress(ctx context.Context, h pool.Handle, a netip.Addr
 
 // releaseAddressNow releases a lease in the store.
 func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.Addr, at time.Time) error {
-	_, p, err := ps.open(ctx, h.String())
+	_, p, err := ps.enter(ctx, h.String())
 	if errors.Is(err, ErrUnknownPool) {
 		return nil
 	}

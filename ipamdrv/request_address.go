@@ -34,7 +34,11 @@ func (al *allocator) request(ctx context.Context, handle string, q addressReques
 // requestOwn leases an address of the pool with this handle, or of its group.
 func (al *allocator) requestOwn(ctx context.Context, handle string, q addressRequest) (string, error) {
 	for {
-		h, p, err := al.pools.open(ctx, handle)
+		open := al.pools.open
+		if q.any() {
+			open = al.pools.enter
+		}
+		h, p, err := open(ctx, handle)
 		if err != nil {
 			return "", fmt.Errorf("pool %.80q: request address: %w", handle, err)
 		}
@@ -165,8 +169,11 @@ func (al *allocator) allocate(ctx context.Context, p *pool.Pool, q addressReques
 		return err
 	}
 	err := pool.Retry(ctx, try)
-	if errors.Is(err, pool.ErrLoading) {
+	switch {
+	case errors.Is(err, pool.ErrLoading):
 		return "", &loadingError{err, p.Loaded()}
+	case errors.Is(err, store.ErrNotFound): // while this request waited for others
+		err = pool.Refuse(ErrUnknownPool, "removed meanwhile; create the network again")
 	}
 	if err != nil {
 		return "", err

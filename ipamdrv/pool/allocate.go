@@ -44,6 +44,9 @@ func (p *Pool) Allocate(ctx context.Context, lease Lease, from Choice, probe Pro
 		if errors.Is(err, ErrFull) && s.loading() && from&^Unread != OwnKept {
 			err = ErrLoading
 		}
+		if errors.Is(err, ErrFull) && from&^Unread != OwnKept && !p.BeAlone() { // an address that others release, or do not get, is free now
+			err = ErrChanged
+		}
 		if err != nil {
 			return netip.Addr{}, err
 		}
@@ -84,11 +87,16 @@ func (p *Pool) allocate(ctx context.Context, a netip.Addr, kept bool, lease Leas
 		rec := s.rec
 		rec.Cursor, next = a, &rec
 	}
+	before := s.cursor
+	s.cursor = a // others may choose the next one before this one is written
 	if err := p.lease(ctx, a, lease, next, s.cooldowns.expired(a)...); err != nil {
+		if s.cursor == a {
+			s.cursor = before
+		}
 		return err
 	}
 	if p.ledger.shared() {
-		p.last, s.rec.Cursor, s.collided = a, a, 0
+		p.last, s.collided = a, 0
 	}
 	return nil
 }
@@ -99,7 +107,7 @@ func (s *cache) collide(a netip.Addr) {
 	s.cooldowns.remove(a)
 	s.markTaken(a)
 	s.collided = min(s.collided+1, 20)
-	s.rec.Cursor = s.random()
+	s.cursor = s.random()
 }
 
 // pick returns the address to lease; kept is true if it was kept for this container.
@@ -140,8 +148,8 @@ func (s *cache) pick(ctx context.Context, lease Lease, from Choice, probe Probe)
 // next returns the free address to allocate: round-robin, the first after the last.
 func (s *cache) next() (netip.Addr, bool) {
 	from := s.Lo
-	last, ok := s.Index(s.rec.Cursor)
-	if s.rec.Cursor.IsValid() && ok && last >= s.Lo && last < s.Hi && !s.config.Lowest {
+	last, ok := s.Index(s.cursor)
+	if s.cursor.IsValid() && ok && last >= s.Lo && last < s.Hi && !s.config.Lowest {
 		from = last + 1
 	}
 	if s.config.SLAAC && s.Base.Is6() && s.Hi > s.Lo { // other hosts of the segment choose at random, too, and nothing tells what is free

@@ -120,6 +120,12 @@ func (c *cooldowns) count(allocatable func(netip.Addr) bool) (n int) {
 // rev returns the revision of the record of a's cooldown, 0 for none.
 func (c *cooldowns) rev(a netip.Addr) int64 { return c.all[a].rev }
 
+// has returns true if a is in cooldown, or was and has a record of it.
+func (c *cooldowns) has(a netip.Addr) bool {
+	_, ok := c.all[a]
+	return ok
+}
+
 // remove removes a's cooldown.
 func (c *cooldowns) remove(a netip.Addr) {
 	c.unkeep(a)

@@ -16,6 +16,8 @@ import (
 // lease leases address a, which was allocated or requested, and may be in cooldown. next is as in write. The same transaction removes the
 // records of the expired cooldowns, if they are as cached: another node may have leased such an address since. The error matches errTaken if a
 // is leased.
+//
+// For a caller that has entered others go on meanwhile, and must not choose these addresses.
 func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Record, expired ...netip.Addr) error {
 	s := p.cache
 	if err := s.checkLeasable(a); err != nil {
@@ -37,6 +39,11 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 		conds = append(conds, store.Cond{Key: LeaseKey(p.id, b), Rev: s.cooldowns.rev(b)})
 		ops = append(ops, store.Del(LeaseKey(p.id, b)))
 	}
+	written := false
+	if p.entered {
+		land := p.fly(a, expired)
+		defer func() { land(written) }()
+	}
 	undo := Op{Do: ReleaseAddress, Addr: a, Token: lease.Token}
 	r, err := p.withUndo(ctx, undo, func(ctx context.Context) (store.Result, error) { return p.write(ctx, conds, next, ops...) })
 	switch {
@@ -44,16 +51,48 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 		return err
 	case !r.OK && r.Failed.Key == op.Key:
 		return errTaken
+	case !r.OK && p.entered: // it is loaded again before the next attempt
+		return p.changed()
 	case !r.OK:
 		s.distrust(r.Failed)
 		return p.lease(ctx, a, lease, next)
 	}
+	written = true
 	for _, b := range expired {
 		s.cooldowns.remove(b)
 		s.replica.wrote(b, r.Rev, nil)
 	}
 	s.setLease(a, r.Rev, lease)
 	return nil
+}
+
+// fly takes addresses out of the choice while a is leased and the records of others are removed. It returns what puts back those that are free
+// then.
+func (p *Pool) fly(a netip.Addr, others []netip.Addr) (land func(written bool)) {
+	s, rested := p.cache, false
+	all := append([]netip.Addr{a}, others...)
+	for _, b := range all {
+		rested = rested || s.cooldowns.has(b)
+		s.cooldowns.remove(b)
+		s.markTaken(b)
+		p.inFlight[b] = true
+	}
+	return func(written bool) {
+		for _, b := range all {
+			delete(p.inFlight, b)
+		}
+		switch {
+		case rested && !written: // what the cache had of them is gone
+			p.Invalidate()
+		case written:
+			all = others
+			fallthrough
+		default:
+			for _, b := range all {
+				s.markFree(b)
+			}
+		}
+	}
 }
 
 // setLease caches a lease that this node has written; rev is 0 if its revision is not known.
@@ -219,6 +258,9 @@ func (p *Pool) replaceLease(ctx context.Context, a netip.Addr, kv store.KV, next
 		without := s.rec
 		without.Gateway, without.Invented = netip.Addr{}, false
 		rec = &without
+		if !p.BeAlone() {
+			return ErrChanged
+		}
 	}
 	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, rec, op)
 	switch {

@@ -8,7 +8,8 @@
 //	Pool.Release ──> lease removed from the store, or replaced by a cooldown ─> bitmap
 //
 // The store is the truth: each write has conditions on the records that it depends on, and what the cache says of an address only helps to
-// choose one. In a store of this node alone the cache is dropped after a write whose outcome is not known, and loaded again by the next call.
+// choose one. In a store of this node alone requests choose their addresses one after another and wait for the disk at once, see [Pool.Enter].
+// The cache is dropped there after a write whose outcome is not known, and loaded again by the next call.
 // In a store that nodes share a [replica] reads the leases once, in the background, and is told of the writes of all nodes afterwards; requests
 // read the pool's record at most. Entry point: [Pool].
 package pool
@@ -17,6 +18,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
@@ -29,13 +31,21 @@ import (
 	"github.com/mellanox/passthrough/store/record"
 )
 
-// A Pool is one pool. A caller locks it for one request; requests to other pools do not wait for it. All methods but Lock, Unlock and Remove
-// need the lock and, unless they say otherwise, a loaded pool.
+// A Pool is one pool. A caller locks it for one request, with Lock or Enter; requests to other pools do not wait for it. All methods but these,
+// Unlock and Remove need the lock and, unless they say otherwise, a loaded pool. Those that write anything but the lease of an address for any
+// container, or its release, need Lock.
 type Pool struct {
 	id     string
 	ledger Ledger
 	outbox Outbox // nil if the store is this node's alone
-	mu     *semaphore.Weighted
+
+	// users has a weight of 1 for each request that has entered, and all of it for one that is alone. mu is for the one of them that goes on:
+	// the others wait for it, or for the store.
+	users   *semaphore.Weighted
+	mu      *semaphore.Weighted
+	entered bool // the one that goes on is not alone
+	// inFlight are the addresses that requests which wait for the store lease, or whose records they remove.
+	inFlight map[netip.Addr]bool
 
 	// cache is nil until the pool's first use, and whenever it may differ from the store; see Load.
 	cache *cache
@@ -51,6 +61,7 @@ type cache struct {
 	config    option.Config
 	rec       Record
 	rev       int64        // of rec in the store
+	cursor    netip.Addr   // the address that was chosen last; rec has the one whose lease was written last
 	stale     bool         // rec may not be what is in the store
 	taken     *addr.Bitmap // indexes of the addresses that are leased or in cooldown
 	cooldowns cooldowns
@@ -70,19 +81,59 @@ type share struct {
 
 // New returns a pool that is not loaded. outbox is nil if the store is this node's alone.
 func New(id string, l Ledger, outbox Outbox) *Pool {
-	return &Pool{id: id, ledger: l, outbox: outbox, mu: semaphore.NewWeighted(1)}
+	return &Pool{id: id, ledger: l, outbox: outbox, users: semaphore.NewWeighted(allUsers), mu: semaphore.NewWeighted(1),
+		inFlight: map[netip.Addr]bool{}}
 }
 
-// Lock waits for the pool, at most as long as ctx lasts.
-func (p *Pool) Lock(ctx context.Context) error {
-	if err := p.mu.Acquire(ctx, 1); err != nil {
+// allUsers is the weight of a request that is alone.
+const allUsers = math.MaxInt64
+
+// Lock waits until no other request uses the pool, at most as long as ctx lasts, and keeps others out.
+func (p *Pool) Lock(ctx context.Context) error { return p.lock(ctx, allUsers) }
+
+// Enter is Lock for an allocation of any address, or a release. While the store writes one, which takes a disk milliseconds, others that have
+// entered go on, so that their writes share a sync of the disk. In a store that nodes share it is Lock.
+func (p *Pool) Enter(ctx context.Context) error {
+	if p.ledger.shared() {
+		return p.Lock(ctx)
+	}
+	return p.lock(ctx, 1)
+}
+
+func (p *Pool) lock(ctx context.Context, weight int64) error {
+	err := p.users.Acquire(ctx, weight)
+	if err == nil {
+		if err = p.mu.Acquire(ctx, 1); err != nil {
+			p.users.Release(weight)
+		}
+	}
+	if err != nil {
 		return fmt.Errorf("waiting for an earlier request: %w", err)
 	}
+	p.entered = weight != allUsers
 	return nil
 }
 
 // Unlock ends the caller's use of the pool.
-func (p *Pool) Unlock() { p.mu.Release(1) }
+func (p *Pool) Unlock() {
+	weight := int64(allUsers)
+	if p.entered {
+		weight = 1
+	}
+	p.mu.Release(1)
+	p.users.Release(weight)
+}
+
+// BeAlone makes the lock of a caller that has entered that of Lock. It waits for the others, and the pool may be another one or gone then. It
+// returns true if the caller was alone before.
+func (p *Pool) BeAlone() bool {
+	if !p.entered {
+		return true
+	}
+	p.Unlock()
+	_ = p.Lock(context.Background()) // cannot fail; those that it waits for do not wait for long
+	return false
+}
 
 // UnlockAfter runs the last use of the pool and unlocks it, also if use panics, which the server survives. After a panic the cache may differ
 // from the store, and is dropped.
@@ -143,16 +194,24 @@ func (p *Pool) Load(ctx context.Context) error {
 		if s.keep(p.cache); !p.last.IsValid() { // a random start, where no other node is likely to start
 			p.last = s.random()
 		}
-		s.rec.Cursor, p.cache = p.last, s
+		s.cursor, p.cache = p.last, s
 		return nil
 	}
 	if err = s.loadLeases(ctx, p.ledger, p.id); err == nil {
 		s.shares, err = p.ledger.shares(ctx, p.id)
 	}
-	if err == nil {
-		p.cache = s
+	if err != nil {
+		return err
 	}
-	return err
+	for a := range p.inFlight {
+		s.markTaken(a)
+		s.cooldowns.remove(a)
+	}
+	if s.cursor = s.rec.Cursor; p.cache != nil && len(p.inFlight) > 0 {
+		s.cursor = p.cache.cursor
+	}
+	p.cache = s
+	return nil
 }
 
 // keep gives a cache that has the pool's record only what the old one has beside it, if there is one: subnet and options of a pool do not
@@ -235,9 +294,14 @@ func (s *cache) markFree(a netip.Addr) {
 
 // write commits ops under conds, and under the condition that the pool's record is as cached. next, if not nil, becomes the pool's record in
 // the same transaction. The result's OK is false only if a condition on a lease failed.
+//
+// For a caller that has entered it lets others go on meanwhile. Then the record is not a condition: each of them may write it, to note what it
+// has allocated, and nobody does anything else with it until they have left.
 func (p *Pool) write(ctx context.Context, conds []store.Cond, next *Record, ops ...store.Op) (store.Result, error) {
 	s := p.cache
-	conds = append([]store.Cond{{Key: Key(p.id), Rev: s.rev}}, conds...) // first: with an old cache the other conditions mean nothing
+	if !p.entered {
+		conds = append([]store.Cond{{Key: Key(p.id), Rev: s.rev}}, conds...) // first: with an old cache the other conditions mean nothing
+	}
 	if next != nil {
 		op, err := record.Put(Key(p.id), next)
 		if err != nil {
@@ -245,7 +309,7 @@ func (p *Pool) write(ctx context.Context, conds []store.Cond, next *Record, ops 
 		}
 		ops = append(ops, op)
 	}
-	r, err := p.ledger.Commit(ctx, conds, ops...)
+	r, err := p.commit(ctx, conds, ops)
 	switch {
 	case errors.Is(err, store.ErrAmbiguous):
 		p.Invalidate()
@@ -260,13 +324,30 @@ func (p *Pool) write(ctx context.Context, conds []store.Cond, next *Record, ops 
 	case !r.OK:
 		return r, nil
 	}
-	if next != nil {
+	if next != nil && (r.Rev > s.rev || r.Rev == 0) { // not if one that was written later is known already
 		s.rec, s.rev = *next, r.Rev
 	}
 	if r.Rev == 0 {
 		p.Invalidate() // applied, but the new revision is not known
 	}
 	return r, nil
+}
+
+// commit commits ops under conds, without mu for a caller that has entered. If the cache was loaded again meanwhile, it may have been before
+// the write or after it, and it is loaded once more.
+func (p *Pool) commit(ctx context.Context, conds []store.Cond, ops []store.Op) (store.Result, error) {
+	if !p.entered {
+		return p.ledger.Commit(ctx, conds, ops...)
+	}
+	s := p.cache
+	p.mu.Release(1)
+	defer func() {
+		_ = p.mu.Acquire(context.Background(), 1) // cannot fail
+		if p.cache != s {
+			p.Invalidate()
+		}
+	}()
+	return p.ledger.Commit(ctx, conds, ops...)
 }
 
 // changed drops the cache and returns [ErrChanged].

@@ -351,7 +351,7 @@ func Peek(p *Pool) (c Counts, ok bool) {
 	if !p.mu.TryAcquire(1) {
 		return c, false
 	}
-	defer p.Unlock()
+	defer p.mu.Release(1)
 	s := p.cache
 	if s == nil || s.loading() {
 		return c, false
