@@ -2,14 +2,12 @@ package main
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/skel"
@@ -24,14 +22,11 @@ import (
 // kind is that of the owners that this program speaks for.
 const kind = "cni"
 
-// callBound bounds one command. The process answers each call within 10 seconds unless it was told otherwise.
-const callBound = time.Minute
-
 // An attachment is what one command is about.
 type attachment struct {
 	*config
-	args   *skel.CmdArgs
-	client *admin.Client
+	*target
+	args *skel.CmdArgs
 }
 
 // command returns the function of a command.
@@ -53,33 +48,15 @@ func open(a *skel.CmdArgs) (*attachment, error) {
 	if err != nil {
 		return nil, err
 	}
-	socket := c.Socket
-	if socket == "" {
-		if socket, err = admin.FindSocket(); err != nil {
-			return nil, types.NewError(types.ErrPluginNotAvailable, "passthrough-cni: "+err.Error(), "")
-		}
+	to, err := newTarget(c.Socket, kind, a.ContainerID, a.Netns, a.IfName)
+	if err != nil {
+		return nil, types.NewError(types.ErrPluginNotAvailable, "passthrough-cni: "+err.Error(), "")
 	}
 	// The plugin of the addresses reads the same variable, and may refuse what this one takes.
 	if err := os.Setenv("CNI_ARGS", strings.TrimSuffix("IgnoreUnknown=1;"+a.Args, ";")); err != nil {
 		return nil, err
 	}
-	return &attachment{c, a, admin.NewClient(socket)}, nil
-}
-
-// owner returns for whom the attachment is.
-func (t *attachment) owner() admin.Owner {
-	return admin.Owner{Kind: kind, ID: t.args.ContainerID + "/" + t.args.IfName}
-}
-
-// attached returns what the container has, the zero value for nothing.
-func (t *attachment) attached(ctx context.Context) (at admin.Attachment, err error) {
-	err = t.client.Call(ctx, admin.CheckCall, t.owner(), &at)
-	return at, err
-}
-
-// homeName returns the name under which a device is moved home: no other link has it.
-func (t *attachment) homeName() string {
-	return fmt.Sprintf("pc%x", sha256.Sum256([]byte(t.owner().ID)))[:14]
+	return &attachment{c, to, a}, nil
 }
 
 // delegates reports whether another plugin chooses the addresses.
@@ -137,31 +114,18 @@ func (t *attachment) delegate(ctx context.Context, res *current.Result) error {
 	return nil
 }
 
-// attach attaches the device, moves and configures it, and prints the result. What fails is undone.
+// attach attaches the device, configures it, and prints the result.
 func (t *attachment) attach(ctx context.Context, ns *rtnl.Netns, res *current.Result) error {
-	id, err := hw.NamespaceAt(t.args.Netns)
-	if err != nil {
-		return err
-	}
-	r := admin.AttachRequest{Owner: t.owner(), Network: t.Name, Options: t.options, Own: t.own, Container: t.pod}
-	r.Owner.Netns, r.Owner.Device, r.Owner.Inode = t.args.Netns, id.Device, id.Inode
+	r := admin.AttachRequest{Network: t.Name, Options: t.options, Own: t.own, Container: t.pod}
 	for _, ip := range res.IPs {
 		r.Addresses = append(r.Addresses, ip.Address.String())
 	}
-	var at admin.Attachment
-	if err := t.client.Call(ctx, admin.AttachCall, r, &at); err != nil {
-		return err
-	}
-	err = ns.MoveIn(at.Index, at.Name, t.args.IfName)
-	if err == nil {
-		if err = t.configure(ns, &at, res); err == nil {
-			err = types.PrintResult(res, t.CNIVersion)
+	return t.target.attach(ctx, ns, r, func(at *admin.Attachment) error {
+		if err := t.configure(ns, at, res); err != nil {
+			return err
 		}
-	}
-	if err != nil {
-		return errors.Join(err, t.detach(ctx, ns))
-	}
-	return nil
+		return types.PrintResult(res, t.CNIVersion)
+	})
 }
 
 // configure sets addresses and routes, and completes the result.
@@ -182,11 +146,7 @@ func (t *attachment) configure(ns *rtnl.Netns, at *admin.Attachment, res *curren
 	for _, r := range res.Routes {
 		routes = append(routes, routeOf(r, res.IPs))
 	}
-	slices.SortStableFunc(routes, func(a, b hw.Route) int { return min(len(a.Gateway), 1) - min(len(b.Gateway), 1) })
-	if err := ns.Configure(t.args.IfName, addrs, routes); err != nil {
-		return err
-	}
-	l, _, err := ns.Link(t.args.IfName)
+	l, err := t.target.configure(ns, addrs, routes)
 	pci := hw.ID(at.ID).PCI()
 	res.Interfaces = []*current.Interface{{Name: l.Name, Mac: string(l.MAC), Mtu: l.MTU, Sandbox: t.args.Netns, PciID: pci}}
 	return err
@@ -200,43 +160,21 @@ func routeOf(r *types.Route, ips []*current.IPConfig) hw.Route {
 			gw = ip.Gateway
 		}
 	}
-	route := hw.Route{Dst: r.Dst.String(), Metric: r.Priority, MTU: r.MTU}
+	via := ""
 	if gw != nil {
-		route.Gateway = gw.String()
-	} else if r.Dst.IP.To4() != nil {
-		route.Scope = 253 // RT_SCOPE_LINK
+		via = gw.String()
 	}
+	route := routeTo(r.Dst.String(), via)
+	route.Metric, route.MTU = r.Priority, r.MTU
 	if r.Table != nil {
 		route.Table = *r.Table
 	}
 	return route
 }
 
-// detach moves the device home, and gives it back to the process. Nothing there is no error.
-func (t *attachment) detach(ctx context.Context, ns *rtnl.Netns) error {
-	var err error
-	if ns != nil {
-		err = ns.MoveOut(t.args.IfName, t.homeName())
-	}
-	var none struct{}
-	return errors.Join(err, t.client.Call(ctx, admin.DetachCall, t.owner(), &none))
-}
-
 // del takes a container's device. It succeeds if that has none, or no network namespace any more.
 func (t *attachment) del(ctx context.Context) error {
-	at, err := t.attached(ctx)
-	if err != nil {
-		return err
-	}
-	var ns *rtnl.Netns
-	if at.ID != "" && t.args.Netns != "" { // otherwise the link with that name is another's
-		if ns, err = rtnl.OpenNetns(t.args.Netns); err == nil {
-			defer ns.Close()
-		} else if !errors.Is(err, hw.ErrNotFound) {
-			return err
-		}
-	}
-	if err := t.detach(ctx, ns); err != nil {
+	if err := t.release(ctx); err != nil {
 		return err
 	}
 	return t.releaseAddresses(ctx)
@@ -264,7 +202,7 @@ func (t *attachment) check(ctx context.Context) error {
 	}
 	switch {
 	case at.ID == "":
-		return fmt.Errorf("%s has no device", t.owner())
+		return fmt.Errorf("%s has no device", t.owner)
 	case !l.Up:
 		return fmt.Errorf("%s is down", t.args.IfName)
 	case at.Name != "":
