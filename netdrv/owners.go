@@ -270,7 +270,7 @@ func (t *Attachments) Check(ctx context.Context, o *admin.Owner) (*admin.Attachm
 
 // attachment returns a joined endpoint as its owner sees it.
 func (j *joined) attachment() *admin.Attachment {
-	at := &admin.Attachment{ID: string(j.Device), Label: j.alloc.Label, State: string(j.alloc.State), Network: j.Network,
+	at := &admin.Attachment{ID: string(j.Device), Label: j.alloc.Label, State: string(j.alloc.State), Owner: ownerStatus(j.alloc), Network: j.Network,
 		Name: j.netdev.Name, Index: j.netdev.Index, MAC: string(cmp.Or(j.netdev.MAC, j.MAC)), MTU: j.netdev.MTU, Addresses: j.Addrs}
 	for _, s := range j.routes.StaticRoutes {
 		at.Routes = append(at.Routes, admin.Route{Dst: s.Destination, Via: s.NextHop})

@@ -113,7 +113,7 @@ func TestOwner(t *testing.T) {
 				before := m.kernel.String()
 				p := m.pod("1234/eth1", options...)
 				m.must(p.add())
-				want := &admin.Attachment{ID: p.at.ID, Label: p.at.Label, State: "lent", Network: p.at.Network, Name: p.at.Name, Index: p.at.Index,
+				want := &admin.Attachment{ID: p.at.ID, Label: p.at.Label, State: "lent", Owner: &p.req.Owner, Network: p.at.Network, Name: p.at.Name, Index: p.at.Index,
 					MAC: p.at.MAC, MTU: 1500, Addresses: []string{addressOf("1234/eth1")}}
 				if strings.Contains(strings.Join(options, " "), "mtu=1400") {
 					want.MTU = 1400

@@ -187,10 +187,16 @@ func networkStatus(n ledger.Network) (admin.Network, error) {
 
 // deviceStatus returns what operators see of a device. e is its endpoint, the zero value for none.
 func deviceStatus(a *alloc.Allocation, e ledger.Endpoint) admin.Device {
-	d := admin.Device{ID: string(a.Device), Label: a.Label, Mode: a.Mode, State: string(a.State), Reason: a.Reason, Since: a.Since, Before: a.Snapshot.Describe(),
-		Network: a.Network, Endpoint: a.Endpoint, PF: a.PF, VF: a.VF, Parent: string(a.Parent), MAC: string(e.MAC), Addrs: e.Addrs}
-	if o := a.Owner; o != nil {
-		d.Owner = &admin.Owner{Kind: o.Kind, ID: o.ID, Netns: o.Netns, Device: o.Device, Inode: o.Inode}
+	return admin.Device{ID: string(a.Device), Label: a.Label, Mode: a.Mode, State: string(a.State), Reason: a.Reason, Since: a.Since, Before: a.Snapshot.Describe(),
+		Network: a.Network, Endpoint: a.Endpoint, PF: a.PF, VF: a.VF, Parent: string(a.Parent), MAC: string(e.MAC), Addrs: e.Addrs,
+		Owner: ownerStatus(a)}
+}
+
+// ownerStatus returns what operators see of the owner of a device, nil for an engine.
+func ownerStatus(a *alloc.Allocation) *admin.Owner {
+	o := a.Owner
+	if o == nil {
+		return nil
 	}
-	return d
+	return &admin.Owner{Kind: o.Kind, ID: o.ID, Netns: o.Netns, Device: o.Device, Inode: o.Inode, Name: a.OwnerName()}
 }

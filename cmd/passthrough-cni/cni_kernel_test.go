@@ -4,6 +4,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -11,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -27,9 +29,12 @@ import (
 // containernetworking.
 const built = "/run/passthrough-cni-test"
 
-// TestMain runs the tests in namespaces of their own, with a sysfs of their own. The program itself is run if it is called as sriov.
+// names are those of the program: for CNI and for netavark.
+var names = []string{"sriov", "passthrough"}
+
+// TestMain runs the tests in namespaces of their own, with a sysfs of their own. The program itself is run if it is called as sriov or passthrough.
 func TestMain(m *testing.M) {
-	if filepath.Base(os.Args[0]) == "sriov" {
+	if slices.Contains(names, filepath.Base(os.Args[0])) {
 		main()
 		return
 	}
@@ -60,8 +65,10 @@ func prepare() error {
 	if err == nil {
 		err = os.MkdirAll(built, 0o755)
 	}
-	if err == nil {
-		err = os.Symlink(self, filepath.Join(built, "sriov"))
+	for _, name := range names {
+		if err == nil {
+			err = os.Symlink(self, filepath.Join(built, name))
+		}
 	}
 	for _, pkg := range []string{"github.com/mellanox/passthrough/cmd/driver", "github.com/mellanox/passthrough/cmd/passthroughctl",
 		"github.com/containernetworking/cni/cnitool",
@@ -86,29 +93,47 @@ type host struct {
 func newHost(t *testing.T) host {
 	t.Helper()
 	h := host{t, t.TempDir(), filepath.Join(t.TempDir(), "p.sock")}
+	cable(t)
+	h.start()
+	return h
+}
+
+// cable makes the device e0.
+func cable(t *testing.T) {
+	t.Helper()
 	Sh(t, `ip link set lo up; ip link add e0 type veth peer name far && ip link set e0 up && ip link set far up`)
 	t.Cleanup(func() { Sh(t, "ip link del e0 2>/dev/null || ip link del far") })
-	cmd := exec.CommandContext(t.Context(), filepath.Join(built, "driver"))
+}
+
+// start starts a process. The function that it returns kills it; otherwise it ends with the test.
+func (h host) start() (kill func()) {
+	h.Helper()
+	ctx, cancel := context.WithCancel(h.Context())
+	cmd := exec.CommandContext(ctx, filepath.Join(built, "driver"))
 	cmd.Env = append(os.Environ(), "SOCKET="+h.socket, "STATE_DIR="+h.dir)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
+		h.Fatal(err)
 	}
-	t.Cleanup(func() {
-		_ = cmd.Wait() // the test's context has ended, and with it the process
-		if t.Failed() {
-			t.Logf("the process said:\n%s", &out)
+	ended := sync.OnceFunc(func() {
+		cancel()
+		_ = cmd.Wait() // it was killed
+	})
+	h.Cleanup(func() {
+		ended()
+		if h.Failed() {
+			h.Logf("the process said:\n%s", &out)
 		}
 	})
 	var s admin.Status
-	err := retry.Poll(t.Context(), 20e6, 20e9, func() (bool, error) {
-		return admin.NewClient(h.socket).Call(t.Context(), admin.StatusCall, struct{}{}, &s) == nil, nil
+	err := retry.Poll(h.Context(), 20e6, 20e9, func() (bool, error) {
+		return admin.NewClient(h.socket).Call(h.Context(), admin.StatusCall, struct{}{}, &s) == nil, nil
 	})
 	if err != nil {
-		t.Fatal(err)
+		h.Fatal(err)
 	}
-	return h
+	return ended
 }
 
 // netns makes a network namespace.

@@ -26,6 +26,7 @@ type whoRow struct {
 	Addresses []string `json:"addresses,omitempty"`
 	endpoint  string
 	networkID string
+	owner     admin.Owner // the zero value for an engine
 }
 
 // whoCommand finds the device that something belongs to.
@@ -73,6 +74,9 @@ func (v *view) whoRows() []whoRow {
 func (v *view) whoRow(d admin.Device) whoRow {
 	r := whoRow{Container: v.container(d.Endpoint), State: d.State, Network: v.network(d.Network), Device: d.Label, ID: d.ID, PCI: hw.ID(d.ID).PCI(),
 		MAC: d.MAC, Addresses: d.Addrs, endpoint: d.Endpoint, networkID: d.Network}
+	if d.Owner != nil {
+		r.owner = *d.Owner
+	}
 	at := v.containers[d.Endpoint]
 	r.MAC = cmp.Or(r.MAC, at.mac)
 	if len(r.Addresses) == 0 {
@@ -85,7 +89,7 @@ func (v *view) whoRow(d admin.Device) whoRow {
 func (r whoRow) is(text string) bool {
 	switch text = strings.ToLower(text); text {
 	case strings.ToLower(r.Container), strings.ToLower(r.Network), strings.ToLower(r.Device), strings.TrimPrefix(r.PCI, "0000:"), r.PCI,
-		strings.ToLower(r.MAC), r.networkID, r.endpoint, ledger.ShortID(r.endpoint):
+		strings.ToLower(r.MAC), strings.ToLower(r.owner.Name), strings.ToLower(r.owner.ID), r.networkID, r.endpoint, ledger.ShortID(r.endpoint):
 		return text != ""
 	}
 	return slices.ContainsFunc(r.Addresses, func(a string) bool {

@@ -3,7 +3,10 @@
 // NIC has is not among the answers: an operator's tool reads it from the kernel as the plugin does.
 package admin
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Prefix is that of the names of the calls; no call of an engine has it.
 const Prefix = "Passthrough."
@@ -60,10 +63,11 @@ type Owner struct {
 	Netns  string `json:"netns,omitempty"` // absolute path of the network namespace that the device is for
 	Device uint64 `json:"dev,omitempty"`   // of the file at that path, as the caller sees it
 	Inode  uint64 `json:"ino,omitempty"`   // likewise
+	Name   string `json:"name,omitempty"`  // in answers: of the container, if its ID does not begin with it
 }
 
-// String returns the owner as people know it, such as "cni 1234/eth1".
-func (o Owner) String() string { return o.Kind + " " + o.ID }
+// String returns the owner as people know it, such as "cni 1234/eth1" or "podman web1".
+func (o Owner) String() string { return o.Kind + " " + cmp.Or(o.Name, o.ID) }
 
 // AttachRequest says who wants which device. It may be repeated until the device was moved.
 type AttachRequest struct {
@@ -80,6 +84,7 @@ type Attachment struct {
 	ID        string   `json:"id"`    // of the device, as in [Device]
 	Label     string   `json:"label"` // what messages call it
 	State     string   `json:"state"`
+	Owner     *Owner   `json:"owner,omitempty"`     // with the namespace that the device was attached for
 	Network   string   `json:"network"`             // ID
 	Name      string   `json:"name,omitempty"`      // of the device in the host, "" if it is not there
 	Index     int      `json:"index,omitempty"`     // likewise: its ifindex

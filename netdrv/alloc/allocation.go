@@ -5,6 +5,7 @@ package alloc
 import (
 	"cmp"
 	"fmt"
+	"strings"
 	"time"
 
 	"go.uber.org/zap"
@@ -131,13 +132,21 @@ func (a *Allocation) Holder() string {
 func (a *Allocation) user() string {
 	switch {
 	case a.Owner != nil:
-		return a.Owner.String()
+		return a.Owner.Kind + " " + cmp.Or(a.OwnerName(), a.Owner.ID)
 	case a.Container != "":
 		return "container " + a.Container
 	case a.Address != "":
 		return "endpoint " + ledger.ShortID(a.Endpoint) + " (" + a.Address + ")"
 	}
 	return "endpoint " + ledger.ShortID(a.Endpoint)
+}
+
+// OwnerName returns the name of the container of an owner that is no engine, "" if its ID says it already.
+func (a *Allocation) OwnerName() string {
+	if a.Owner == nil || strings.HasPrefix(a.Owner.ID, a.Container) {
+		return ""
+	}
+	return a.Container
 }
 
 // Fields identify the device and its endpoint in a log line.
