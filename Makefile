@@ -25,7 +25,7 @@ TAGS := kernel engine lab lab,hardware cluster emulated kernel,crashpoints
 GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign load bench bench-cluster lint clean
+.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign load bench bench-cluster bench-attach bench-attach-lab lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +116,20 @@ bench: ## the IPAM driver beside Docker's own and CNI's host-local; links remove
 bench-cluster: ## a hundred nodes and pools of up to a million leases on an etcd: 10 minutes (ARGS='-pools 18 -nodes 30')
 	mkdir -p .cache/test
 	cd test/suites/bench && go test -run '^TestScale$$' -count 1 -v -timeout 30m ./scale -args -figures '$(abspath .cache/test/bench-cluster.json)' $(ARGS)
+
+bench-attach: plugin ## docker run and storms of starts beside the engine's own macvlan: 15 minutes (ARGS='-runs 5 -storms 7')
+	mkdir -p .cache/test
+	cd test/suites/bench && CGO_ENABLED=0 go test -c -o '$(abspath .cache/test/attach.test)' ./attach
+	scripts/engine run $(if $(ENGINE),--engine '$(ENGINE)') -- '$(abspath .cache/test/attach.test)' -test.v -test.timeout 1h -bundle '$(abspath $(BIN)/plugin)' \
+		-figures '$(abspath .cache/test/bench-attach.json)' -baseline '$(abspath test/suites/bench/attach/baseline.json)' $(ARGS)
+
+bench-attach-lab: plugin ## the same in a guest of the lab, with VFs (ARGS as above)
+	mkdir -p .cache/test
+	cd test/suites/bench && CGO_ENABLED=0 go test -c -o '$(abspath .cache/test/attach.test)' ./attach
+	scripts/lab --guest bench up $(if $(ENGINE),--engine '$(ENGINE)')
+	scripts/lab --guest bench put '$(BIN)/plugin' .cache/test/attach.test /root/bench/
+	scripts/lab --guest bench sh 'cd /root/bench && ./attach.test -test.v -test.timeout 2h -bundle plugin -pf enp1s0 -storms 7 $(ARGS)'; \
+		status=$$?; scripts/lab --guest bench down; exit $$status
 
 lint: ## gofmt, go vet, staticcheck, for every build tag
 	@unformatted=$$(gofmt -l $$(git ls-files '*.go')); \

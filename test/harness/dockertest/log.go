@@ -14,9 +14,10 @@ type Event struct {
 	TS  time.Time
 	Msg string
 
-	Op, Request, Answer, Err string // of a call, and of its payload
-	Outcome                  string // of a call
-	Status                   int    // of the payload
+	Op, Request, Answer, Err string        // of a call, and of its payload
+	Outcome                  string        // of a call
+	Took                     time.Duration `json:"-"` // by a call
+	Status                   int           // of the payload
 
 	Test string `json:",omitempty"` // of a note
 	Line string `json:",omitempty"`
@@ -79,6 +80,7 @@ func parseText(line string, e *Event) bool {
 		fields[f[1]] = v
 	}
 	e.Op, e.Request, e.Answer, e.Err, e.Outcome = fields["op"], fields["request"], fields["answer"], fields["err"], fields["outcome"]
-	e.Status, _ = strconv.Atoi(fields["status"]) // 0 for a line without it
+	e.Status, _ = strconv.Atoi(fields["status"])  // 0 for a line without it
+	e.Took, _ = time.ParseDuration(fields["dur"]) // 0, too
 	return true
 }

@@ -22,15 +22,15 @@ type bare struct {
 
 // newBare makes what the conditions of the shape are about.
 func (r *run) newBare(shape transaction) *bare {
-	r.t.Helper()
-	lease, err := r.client.Grant(r.t.Context(), 600)
+	r.T.Helper()
+	lease, err := r.client.Grant(r.T.Context(), 600)
 	if err != nil {
-		r.t.Fatal(err)
+		r.T.Fatal(err)
 	}
 	b := &bare{client: r.client, shape: shape, lease: lease.ID}
 	for i := range shape.conds {
-		if _, err := r.client.Put(r.t.Context(), b.key(i, "exists"), "x"); err != nil {
-			r.t.Fatal(err)
+		if _, err := r.client.Put(r.T.Context(), b.key(i, "exists"), "x"); err != nil {
+			r.T.Fatal(err)
 		}
 	}
 	return b
@@ -41,7 +41,7 @@ func (b *bare) key(cond int, name string) string { return fmt.Sprintf("/bare/%s/
 
 // do makes a transaction, and returns how long it took.
 func (b *bare) do(r *run, withToken bool) time.Duration {
-	r.t.Helper()
+	r.T.Helper()
 	b.number++
 	var conds []clientv3.Cmp
 	for i, c := range b.shape.conds {
@@ -71,10 +71,10 @@ func (b *bare) do(r *run, withToken bool) time.Duration {
 		ops = append(ops, clientv3.OpPut(token, "1", clientv3.WithLease(b.lease)))
 	}
 	began := time.Now()
-	resp, err := b.client.Txn(r.t.Context()).If(conds...).Then(ops...).Else(otherwise...).Commit()
+	resp, err := b.client.Txn(r.T.Context()).If(conds...).Then(ops...).Else(otherwise...).Commit()
 	took := time.Since(began)
 	if err != nil || !resp.Succeeded {
-		r.t.Fatalf("bare transaction: %v", err)
+		r.T.Fatalf("bare transaction: %v", err)
 	}
 	return took
 }

@@ -48,11 +48,11 @@ const fillBatch = 3000
 
 // to fills the pool to a percentage, straight into etcd, in the form in which the product writes it. No node may have leases meanwhile.
 func (f *filled) to(r *run, percent int) {
-	r.t.Helper()
+	r.T.Helper()
 	want := len(f.order) * percent / 100
 	s, err := etcdstore.Open(etcdstore.Config{Endpoints: r.etcd.Direct(), Prefix: r.prefix})
 	if err != nil {
-		r.t.Fatal(err)
+		r.T.Fatal(err)
 	}
 	defer s.Close()
 	h, _ := pool.ParseHandle(f.handle)
@@ -74,13 +74,13 @@ func (f *filled) to(r *run, percent int) {
 				return errors.Is(err, store.ErrAmbiguous) || errors.Is(err, store.ErrUnavailable)
 			}
 			return retry.Times(5, notInTime, func() error { // a megabyte for each of three members on one disk
-				_, err := s.Txn(r.t.Context(), nil, ops)
+				_, err := s.Txn(r.T.Context(), nil, ops)
 				return err
 			})
 		})
 	}
 	if err := writing.Wait(); err != nil {
-		r.t.Fatal(err)
+		r.T.Fatal(err)
 	}
 }
 

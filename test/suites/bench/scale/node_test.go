@@ -38,8 +38,8 @@ type node struct {
 
 // newNode starts a node.
 func (r *run) newNode(number int) *node {
-	r.t.Helper()
-	n := &node{t: r.t, number: number, prefix: r.prefix, etcd: r.etcd.Direct(), dir: r.t.TempDir(), own: store.NewMemory()}
+	r.T.Helper()
+	n := &node{t: r.T, number: number, prefix: r.prefix, etcd: r.etcd.Direct(), dir: r.T.TempDir(), own: store.NewMemory()}
 	n.start()
 	return n
 }

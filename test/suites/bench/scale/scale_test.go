@@ -16,6 +16,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
+	"github.com/mellanox/passthrough/test/suites/bench/figures"
 )
 
 // Flags, after -args.
@@ -32,7 +33,7 @@ var (
 
 // run is the measurement of one pool.
 type run struct {
-	*figures
+	*figures.Set
 	etcd   *etcdtest.Cluster
 	client *clientv3.Client
 	subnet netip.Prefix
@@ -44,21 +45,21 @@ type run struct {
 // TestScale measures each pool and prints the table.
 func TestScale(t *testing.T) {
 	etcd := etcdtest.StartDirect(t, 3, "--quota-backend-bytes", strconv.Itoa(8<<30))
-	f := &figures{t: t}
+	f := &figures.Set{T: t}
 	client := etcd.Client(t)
 	for text := range strings.SplitSeq(*flagPools, ",") {
 		bits, err := strconv.Atoi(text)
 		if err != nil {
 			t.Fatal(err)
 		}
-		f.pool = "/" + text
-		r := &run{figures: f, etcd: etcd, client: client, prefix: "/pool" + text, subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10}), bits)}
+		f.Column = "/" + text
+		r := &run{Set: f, etcd: etcd, client: client, prefix: "/pool" + text, subnet: netip.PrefixFrom(netip.AddrFrom4([4]byte{10}), bits)}
 		r.measure()
-		f.pool = "/" + text
+		f.Column = "/" + text
 	}
-	fmt.Fprint(os.Stdout, "\n", f.table())
+	fmt.Fprint(os.Stdout, "\n", f.Table())
 	if *flagFigures != "" {
-		if err := f.save(*flagFigures); err != nil {
+		if err := f.Save(*flagFigures); err != nil {
 			t.Error(err)
 		}
 	}
@@ -68,15 +69,15 @@ func TestScale(t *testing.T) {
 func (r *run) measure() {
 	first := r.newNode(0)
 	if err := first.join(r.subnet); err != nil {
-		r.t.Fatal(err)
+		r.T.Fatal(err)
 	}
 	r.pool = newFilled(r.subnet, first.pool)
 	first.end()
-	r.value("addresses", "%.0f", float64(len(r.pool.order)))
+	r.Value("addresses", "%.0f", float64(len(r.pool.order)))
 
 	began := time.Now()
 	r.pool.to(r, 50)
-	r.t.Logf("filled to 50 %% in %v", time.Since(began).Round(time.Millisecond))
+	r.T.Logf("filled to 50 %% in %v", time.Since(began).Round(time.Millisecond))
 	alone := r.newNode(1)
 	ok := r.joinAlone(alone)
 	if ok {
@@ -117,13 +118,13 @@ func (r *run) joinAlone(n *node) bool {
 	err := n.join(r.subnet)
 	took := time.Since(began)
 	if err != nil {
-		r.t.Logf("join: %v", err)
-		r.add(figure{Name: "a node joins, alone", Text: "fails after " + short(took)})
+		r.T.Logf("join: %v", err)
+		r.Add(figures.Figure{Name: "a node joins, alone", Text: "fails after " + figures.Short(took)})
 		return false
 	}
-	r.times("a node joins, alone", []time.Duration{took}, 0)
+	r.Times("a node joins, alone", []time.Duration{took}, 0)
 	if at, ok := n.await(time.Minute); ok {
-		r.times("... and has read the leases", []time.Duration{at.Sub(began)}, 0)
+		r.Times("... and has read the leases", []time.Duration{at.Sub(began)}, 0)
 	}
 	n.bind(r.subnet)
 	return true
@@ -136,7 +137,7 @@ func (r *run) joinAtOnce(count int) {
 	for i := range count {
 		all = append(all, r.newNode(10+i))
 	}
-	r.value("nodes", "%.0f", float64(count))
+	r.Value("nodes", "%.0f", float64(count))
 	began := time.Now()
 	var joined, ready []time.Duration
 	failed := 0
@@ -152,7 +153,7 @@ func (r *run) joinAtOnce(count int) {
 			failed++
 		}
 	})
-	r.times("all nodes join at once", joined, failed)
+	r.Times("all nodes join at once", joined, failed)
 	for _, n := range all {
 		if r.joinLate(n, began) != nil {
 			n.end()
@@ -163,8 +164,8 @@ func (r *run) joinAtOnce(count int) {
 			ready = append(ready, at.Sub(began))
 		}
 	}
-	r.times("... and have read the leases", ready, count-len(ready))
-	r.value("heap per node, MB", "%.1f", float64(heap()-before)/float64(count)/(1<<20))
+	r.Times("... and have read the leases", ready, count-len(ready))
+	r.Value("heap per node, MB", "%.1f", float64(heap()-before)/float64(count)/(1<<20))
 	r.each(r.nodes, func(n *node) { n.bind(r.subnet) })
 }
 
@@ -178,7 +179,7 @@ func (r *run) joinLate(n *node, began time.Time) error {
 			return errLate
 		}
 		if err := n.join(r.subnet); err != nil {
-			r.t.Logf("join: %v", err)
+			r.T.Logf("join: %v", err)
 			<-time.After(500 * time.Millisecond) // its circuit breaker is open: it fails at once
 		}
 	}
@@ -197,7 +198,7 @@ func (r *run) each(nodes []*node, do func(*node)) {
 // inTurn measures allocations one after the other, in turn with bare transactions, and what is read for them. The addresses are released.
 func (r *run) inTurn(n *node, when string) {
 	if _, err := n.request(netip.Addr{}); err != nil { // the first call may have to wait for the leases
-		r.t.Logf("first request: %v", err)
+		r.T.Logf("first request: %v", err)
 	}
 	shape := n.shared.shape.Load()
 	if shape == nil {
@@ -215,7 +216,7 @@ func (r *run) inTurn(n *node, when string) {
 			took, given = append(took, time.Since(began)), append(given, a)
 		} else {
 			failed++
-			r.t.Logf("request: %v", err)
+			r.T.Logf("request: %v", err)
 		}
 		bare, withToken = append(bare, b.do(r, false)), append(withToken, b.do(r, true))
 		if failed > 5 {
@@ -223,18 +224,18 @@ func (r *run) inTurn(n *node, when string) {
 		}
 	}
 	at := ", " + when
-	r.times("allocation"+at, took, failed)
-	r.times("bare transaction"+at, bare, 0)
-	r.times("bare transaction with a token"+at, withToken, 0)
+	r.Times("allocation"+at, took, failed)
+	r.Times("bare transaction"+at, bare, 0)
+	r.Times("bare transaction with a token"+at, withToken, 0)
 	if len(took) > 0 {
-		r.value("ratio of the medians"+at, "%.2f", quantile(took, 0.5).Seconds()/quantile(bare, 0.5).Seconds())
-		r.value("... with a token"+at, "%.2f", quantile(took, 0.5).Seconds()/quantile(withToken, 0.5).Seconds())
-		r.value("records read per allocation"+at, "%.2f", float64(n.shared.read.Load()-read)/float64(len(took)))
-		r.value("writes per allocation"+at, "%.2f", float64(n.shared.writes.Load()-writes)/float64(len(took)))
+		r.Value("ratio of the medians"+at, "%.2f", figures.Quantile(took, 0.5).Seconds()/figures.Quantile(bare, 0.5).Seconds())
+		r.Value("... with a token"+at, "%.2f", figures.Quantile(took, 0.5).Seconds()/figures.Quantile(withToken, 0.5).Seconds())
+		r.Value("records read per allocation"+at, "%.2f", float64(n.shared.read.Load()-read)/float64(len(took)))
+		r.Value("writes per allocation"+at, "%.2f", float64(n.shared.writes.Load()-writes)/float64(len(took)))
 	}
 	for _, a := range given {
 		if err := n.release(a); err != nil {
-			r.t.Errorf("release: %v", err)
+			r.T.Errorf("release: %v", err)
 		}
 	}
 }
@@ -271,22 +272,22 @@ func (r *run) storm() {
 		all.took, all.had, all.lost = append(all.took, one.took...), append(all.had, one.had...), all.lost+one.lost
 		for _, a := range one.had {
 			if seen[a] {
-				r.t.Errorf("%s was given twice", a)
+				r.T.Errorf("%s was given twice", a)
 			}
 			seen[a] = true
 		}
 	}
 	name := fmt.Sprintf("storm of %d allocations, 90 %% full", *flagStorm)
-	r.times(name, all.took, all.lost)
-	r.value("... allocations per second", "%.0f", float64(len(all.had))/total.Seconds())
+	r.Times(name, all.took, all.lost)
+	r.Value("... allocations per second", "%.0f", float64(len(all.had))/total.Seconds())
 	got := float64(max(len(all.had), 1))
-	r.value("... records read per allocation", "%.2f", float64(r.sum(func(n *node) int64 { return n.shared.read.Load() })-reads)/got)
-	r.value("... writes per allocation", "%.2f", float64(r.sum(func(n *node) int64 { return n.shared.writes.Load() })-writes)/got)
+	r.Value("... records read per allocation", "%.2f", float64(r.sum(func(n *node) int64 { return n.shared.read.Load() })-reads)/got)
+	r.Value("... writes per allocation", "%.2f", float64(r.sum(func(n *node) int64 { return n.shared.writes.Load() })-writes)/got)
 	for i, one := range results {
 		for _, a := range one.had {
 			working.Go(func() {
 				if err := r.nodes[i%len(r.nodes)].release(a); err != nil {
-					r.t.Errorf("release: %v", err)
+					r.T.Errorf("release: %v", err)
 				}
 			})
 		}
@@ -309,16 +310,16 @@ func (r *run) restart(n *node) {
 	a, err := n.request(netip.Addr{})
 	took := []time.Duration{time.Since(began)}
 	if err != nil {
-		r.t.Logf("restart: %v", err)
-		r.times("a node restarts: first address after", nil, 1)
+		r.T.Logf("restart: %v", err)
+		r.Times("a node restarts: first address after", nil, 1)
 		return
 	}
-	r.times("a node restarts: first address after", took, 0)
+	r.Times("a node restarts: first address after", took, 0)
 	if at, ok := n.await(time.Minute); ok {
-		r.times("... has read the leases again", []time.Duration{at.Sub(began)}, 0)
+		r.Times("... has read the leases again", []time.Duration{at.Sub(began)}, 0)
 	}
 	if err := n.release(a); err != nil {
-		r.t.Errorf("release: %v", err)
+		r.T.Errorf("release: %v", err)
 	}
 }
 
@@ -330,7 +331,7 @@ func (r *run) idle() {
 	reads := r.sum(func(n *node) int64 { return n.shared.read.Load() })
 	<-time.After(*flagIdle)
 	reads = r.sum(func(n *node) int64 { return n.shared.read.Load() }) - reads
-	r.value("records read per idle node and minute", "%.0f", float64(reads)/float64(len(r.nodes))/flagIdle.Minutes())
+	r.Value("records read per idle node and minute", "%.0f", float64(reads)/float64(len(r.nodes))/flagIdle.Minutes())
 }
 
 // taken measures requests for addresses that are in use.
@@ -341,12 +342,12 @@ func (r *run) taken(n *node) {
 	for i := range calls {
 		began := time.Now()
 		if a, err := n.request(addr(r.pool.order[i])); err == nil {
-			r.t.Errorf("%s was given, and is in use", a)
+			r.T.Errorf("%s was given, and is in use", a)
 		}
 		took = append(took, time.Since(began))
 	}
-	r.times("an address in use is refused", took, 0)
-	r.value("... records read per refusal", "%.2f", float64(n.shared.read.Load()-read)/calls)
+	r.Times("an address in use is refused", took, 0)
+	r.Value("... records read per refusal", "%.2f", float64(n.shared.read.Load()-read)/calls)
 }
 
 // heap returns the bytes that are in use.

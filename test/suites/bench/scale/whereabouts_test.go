@@ -13,6 +13,8 @@ import (
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+
+	"github.com/mellanox/passthrough/test/suites/bench/figures"
 )
 
 // whereabouts is the algorithm of the CNI plugin whereabouts: under a lock of the range, it reads one object with all reservations, takes the
@@ -100,16 +102,16 @@ func (r *run) whereabouts() {
 	const tooLarge = "the range does not fit into one value of etcd"
 	for _, percent := range []int{50, 90, 99} {
 		name := fmt.Sprintf("whereabouts: allocation, %d %% full", percent)
-		if err := w.fill(r.t.Context(), r.pool.order[:len(r.pool.order)*percent/100]); err != nil {
-			r.t.Logf("%s: %v", name, err)
-			r.add(figure{Name: name, Text: tooLarge})
+		if err := w.fill(r.T.Context(), r.pool.order[:len(r.pool.order)*percent/100]); err != nil {
+			r.T.Logf("%s: %v", name, err)
+			r.Add(figures.Figure{Name: name, Text: tooLarge})
 			continue
 		}
 		took, failed := w.inTurn(r, 1, min(*flagCalls, len(r.pool.order)*(100-percent)/200))
-		r.times(name, took, failed)
+		r.Times(name, took, failed)
 		if percent == 50 {
 			took, failed = w.inTurn(r, *flagNodes, *flagStorm)
-			r.times(fmt.Sprintf("whereabouts: storm of %d, 50 %% full, within %v", *flagStorm, *flagOthers), took, failed)
+			r.Times(fmt.Sprintf("whereabouts: storm of %d, 50 %% full, within %v", *flagStorm, *flagOthers), took, failed)
 		}
 	}
 }
@@ -126,7 +128,7 @@ func lowest(order []uint32) uint32 {
 // inTurn has nodes allocate addresses, each node one after the other, and returns how long each took since it was wanted; all are wanted at
 // once if there are several nodes.
 func (w *whereabouts) inTurn(r *run, nodes, calls int) (took []time.Duration, failed int) {
-	ctx, cancel := context.WithTimeout(r.t.Context(), *flagOthers)
+	ctx, cancel := context.WithTimeout(r.T.Context(), *flagOthers)
 	defer cancel()
 	var mu sync.Mutex
 	var working sync.WaitGroup
@@ -135,7 +137,7 @@ func (w *whereabouts) inTurn(r *run, nodes, calls int) (took []time.Duration, fa
 		working.Go(func() {
 			session, err := concurrency.NewSession(w.client, concurrency.WithTTL(60))
 			if err != nil {
-				r.t.Error(err)
+				r.T.Error(err)
 				return
 			}
 			defer session.Close()

@@ -1,0 +1,205 @@
+package attach
+
+import (
+	"flag"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/engineapi"
+	"github.com/mellanox/passthrough/test/suites/bench/figures"
+)
+
+// Flags, after -args.
+var (
+	flagBundle   = flag.String("bundle", "", "folder of the plugin's bundle, to be installed")
+	flagPF       = flag.String("pf", "", "a PF without VFs, for figures of VFs")
+	flagRuns     = flag.Int("runs", 15, "docker run of each network")
+	flagStorms   = flag.String("storms", "7,63,200", "how many containers start at once")
+	flagRounds   = flag.Int("rounds", 3, "starts of each storm")
+	flagFigures  = flag.String("figures", "", "file for the raw figures")
+	flagBaseline = flag.String("baseline", "", "figures of an earlier run; what is 20 % worse is said")
+)
+
+// TestAttach measures each row and prints the table.
+func TestAttach(t *testing.T) {
+	if err := dockertest.Install(*flagBundle); err != nil {
+		t.Fatal(err)
+	}
+	f := &figures.Set{T: t}
+	nets := networks(t)
+	took := runsInTurn(t, nets)
+	f.Compare("P2 docker run --rm: mode=macvlan, macvlan", took["ours-macvlan"], took["macvlan"])
+	f.Compare("P2 docker run --rm: mode=passthrough, bridge", took["ours-device"], took["bridge"])
+	f.Compare("docker run --rm: no network, macvlan", took["none"], took["macvlan"])
+	if *flagPF != "" {
+		f.Compare("P2 docker run --rm: VF, macvlan", took["ours-vf"], took["macvlan"])
+		f.Compare("P2 docker run --rm: VF, bridge", took["ours-vf"], took["bridge"])
+	}
+	attachCalls(t, f)
+	for text := range strings.SplitSeq(*flagStorms, ",") {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		storm(t, f, n)
+	}
+	fmt.Fprint(os.Stdout, "\n", f.Table())
+	if *flagFigures != "" {
+		if err := f.Save(*flagFigures); err != nil {
+			t.Error(err)
+		}
+	}
+	if *flagBaseline != "" {
+		worse, err := f.Worse(*flagBaseline, 0.2)
+		if err != nil {
+			t.Error(err)
+		}
+		for _, line := range worse {
+			fmt.Println("WORSE", line)
+		}
+	}
+}
+
+// networks makes the networks, and returns their names.
+func networks(t *testing.T) []string {
+	t.Helper()
+	for _, name := range []string{"pt0", "pt1", "pt2"} {
+		dockertest.Sh(t, "ip link add "+name+" type veth peer name "+name+"p && ip link set "+name+" up && ip link set "+name+"p up")
+		t.Cleanup(func() { _, _ = dockertest.Try("ip", "link", "del", name+"p") })
+	}
+	ours := func(name, subnet string, options ...string) {
+		dockertest.Network(t, name, append([]string{"-d", dockertest.Plugin, "--ipam-driver", dockertest.Plugin, "--subnet", subnet}, options...)...)
+	}
+	ours("ours-macvlan", "10.40.0.0/16", "-o", "netdevice=pt0", "-o", "mode=macvlan")
+	ours("ours-device", "10.41.0.0/16", "-o", "netdevice=pt2", "-o", "mode=passthrough")
+	dockertest.Network(t, "macvlan", "-d", "macvlan", "--subnet", "10.42.0.0/16", "-o", "parent=pt1")
+	nets := []string{"ours-macvlan", "macvlan", "ours-device", "bridge", "none"}
+	if *flagPF != "" {
+		ours("ours-vf", "10.43.0.0/16", "-o", "netdevice="+*flagPF)
+		nets = append(nets, "ours-vf")
+	}
+	return nets
+}
+
+// runsInTurn starts a container on each network in turn, and returns what each docker run took. The first of each is not counted.
+func runsInTurn(t *testing.T, nets []string) map[string][]time.Duration {
+	t.Helper()
+	took := map[string][]time.Duration{}
+	for i := range *flagRuns + 1 {
+		for j := range nets {
+			net := nets[(i+j)%len(nets)] // none always follows the same one
+			began := time.Now()
+			dockertest.Docker(t, "run", "--rm", "--net", net, "lab", "true")
+			if i > 0 {
+				took[net] = append(took[net], time.Since(began))
+			}
+		}
+	}
+	return took
+}
+
+// attachCalls measures what the plugin's calls for the start of one container took, by its log.
+func attachCalls(t *testing.T, f *figures.Set) {
+	t.Helper()
+	nets := []string{"ours-macvlan", "ours-device"}
+	if *flagPF != "" {
+		nets = append(nets, "ours-vf")
+	}
+	for _, net := range nets {
+		byCall, sums := map[string][]time.Duration{}, []time.Duration{}
+		for range *flagRuns {
+			before := len(calls(t))
+			dockertest.Docker(t, "run", "--rm", "--net", net, "lab", "true")
+			var sum time.Duration
+			for _, e := range calls(t)[before:] {
+				op := strings.TrimPrefix(strings.TrimPrefix(e.Op, "NetworkDriver."), "IpamDriver.")
+				byCall[op] = append(byCall[op], e.Took)
+				switch op {
+				case "RequestAddress", "CreateEndpoint", "Join":
+					sum += e.Took
+				}
+			}
+			sums = append(sums, sum)
+		}
+		f.Column = "ours"
+		f.Times("P1 all calls of a start: "+net, sums, 0)
+		for _, op := range []string{"RequestAddress", "CreateEndpoint", "Join", "Leave", "DeleteEndpoint", "ReleaseAddress"} {
+			if took := byCall[op]; len(took) > 0 {
+				f.Times("... "+op+": "+net, took, 0)
+			}
+		}
+	}
+}
+
+// calls returns the calls in the plugin's log.
+func calls(t *testing.T) (all []dockertest.Event) {
+	t.Helper()
+	log, err := dockertest.Log()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range log {
+		if e.Msg == "call" {
+			all = append(all, e)
+		}
+	}
+	return all
+}
+
+// storm starts n containers at once, stops them at once, on the plugin's macvlan network and on the engine's in turn.
+func storm(t *testing.T, f *figures.Set, n int) {
+	t.Helper()
+	e := engineapi.Engine()
+	defer e.CloseIdleConnections()
+	nets := []string{"ours-macvlan", "macvlan"}
+	names := map[string][]string{}
+	for _, net := range nets {
+		for i := range n {
+			name := fmt.Sprintf("%s-%d", net, i)
+			if err := e.Create(name, net); err != nil {
+				t.Fatal(err)
+			}
+			names[net] = append(names[net], name)
+		}
+	}
+	started, stopped, whole := map[string][]time.Duration{}, map[string][]time.Duration{}, map[string][]time.Duration{}
+	for i := range *flagRounds {
+		for j := range nets {
+			net := nets[(i+j)%len(nets)]
+			began := time.Now()
+			started[net] = append(started[net], together(t, names[net], e.Start)...)
+			whole[net] = append(whole[net], time.Since(began))
+			stopped[net] = append(stopped[net], together(t, names[net], e.Stop)...)
+		}
+	}
+	for _, net := range nets {
+		together(t, names[net], e.Remove)
+	}
+	f.Compare(fmt.Sprintf("P10 %d starts at once: each", n), started[nets[0]], started[nets[1]])
+	f.Compare(fmt.Sprintf("P10 %d starts at once: all", n), whole[nets[0]], whole[nets[1]])
+	f.Compare(fmt.Sprintf("P10 %d stops at once: each", n), stopped[nets[0]], stopped[nets[1]])
+}
+
+// together calls do for all names at once, and returns what each took.
+func together(t *testing.T, names []string, do func(string) error) []time.Duration {
+	t.Helper()
+	took := make([]time.Duration, len(names))
+	var working sync.WaitGroup
+	for i, name := range names {
+		working.Go(func() {
+			began := time.Now()
+			if err := do(name); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+			took[i] = time.Since(began)
+		})
+	}
+	working.Wait()
+	return took
+}
