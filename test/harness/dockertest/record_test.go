@@ -135,7 +135,7 @@ func TestTextEvents(t *testing.T) {
 		`2026-11-21T12:00:00.005Z debug payload op=N.Join request='{"A":"it''s = x"}' status=200 answer={}`: {Msg: spoken, Op: "N.Join",
 			Request: `{"A":"it's = x"}`, Status: 200, Answer: "{}"},
 		`2026-11-21T12:00:00.005Z warn call op=N.Join dur=1ms outcome=error err='option vlan: "x" no'`: {Msg: "call", Op: "N.Join",
-			Outcome: "error", Err: `option vlan: "x" no`},
+			Outcome: "error", Took: time.Millisecond, Err: `option vlan: "x" no`},
 	} {
 		want.TS = at
 		log := fmt.Sprintf("time=\"2026-11-21T12:00:00Z\" level=error msg=%s plugin=abc\ntime=\"x\" level=info msg=%q\n", strconv.Quote(line), "API listen on x")
