@@ -74,10 +74,9 @@ func (ps *pools) enter(ctx context.Context, text string) (pool.Handle, *pool.Poo
 }
 
 func (ps *pools) openBy(ctx context.Context, text string, lock func(*pool.Pool, context.Context) error) (pool.Handle, *pool.Pool, error) {
-	unknown := pool.Refuse(ErrUnknownPool, "no such pool; create the network again")
 	h, ok := pool.ParseHandle(text)
 	if !ok {
-		return h, nil, unknown
+		return h, nil, errNoPool()
 	}
 	p := ps.get(h.ID)
 	if err := lock(p, ctx); err != nil {
@@ -95,12 +94,15 @@ func (ps *pools) openBy(ctx context.Context, text string, lock func(*pool.Pool, 
 		return h, p, nil
 	case errors.Is(err, store.ErrNotFound):
 		ps.drop(p)
-		err = unknown
+		err = errNoPool()
 	case err == nil:
-		err = unknown
+		err = errNoPool()
 	}
 	return h, nil, err
 }
+
+// errNoPool is the error of a handle that no pool has.
+func errNoPool() error { return pool.Refuse(ErrUnknownPool, "no such pool; create the network again") }
 
 // load loads a pool, and returns whether h is a handle of it. It first does the ops of the outbox for the pool. In a shared store it
 // afterwards makes sure that h is owned by this node, and that the pool's leases are followed. The caller has the lock.

@@ -70,14 +70,15 @@ const nameTTL = time.Minute
 
 // recentNames is a cache of the names of the containers that have just been given addresses.
 type recentNames struct {
-	mu    sync.Mutex // guards the fields below
-	names map[string]recentName
-	swept time.Time // when those that had expired were dropped
+	mu    sync.Mutex            // guards the fields below
+	names map[string]recentName // by address without prefix length
+	swept time.Time             // when those that had expired were dropped
 }
 
 type recentName struct {
-	name  string
-	since time.Time
+	address string // with its prefix length
+	name    string
+	since   time.Time
 }
 
 // put records for whom an address is, with its prefix length; name is "" if the engine did not say it. It drops names that have expired, once
@@ -89,15 +90,17 @@ func (n *recentNames) put(address, name string) {
 		n.swept = time.Now()
 		maps.DeleteFunc(n.names, func(_ string, r recentName) bool { return n.swept.Sub(r.since) > nameTTL })
 	}
-	n.names[address] = recentName{name, time.Now()}
+	a, _, _ := strings.Cut(address, "/")
+	n.names[a] = recentName{address, name, time.Now()}
 }
 
 // get returns what is known of an address, the zero value if it was not requested a short time ago.
 func (n *recentNames) get(address string) recentName {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	r := n.names[address]
-	if time.Since(r.since) > nameTTL {
+	a, _, _ := strings.Cut(address, "/")
+	r := n.names[a]
+	if r.address != address || time.Since(r.since) > nameTTL {
 		return recentName{}
 	}
 	return r
@@ -107,5 +110,5 @@ func (n *recentNames) get(address string) recentName {
 func (n *recentNames) remove(a netip.Addr) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	maps.DeleteFunc(n.names, func(address string, _ recentName) bool { return strings.HasPrefix(address, a.String()+"/") })
+	delete(n.names, a.String())
 }

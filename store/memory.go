@@ -23,12 +23,12 @@ type memoryData struct {
 	rev     int64
 	records map[string]KV
 	history []Changes     // of revisions 1, 2, ...
-	changed chan struct{} // closed with the next change
+	changed chan struct{} // closed with the next change; nil if nobody waits for it
 }
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
-	return &Memory{data: &memoryData{records: map[string]KV{}, changed: make(chan struct{})}, closed: make(chan struct{})}
+	return &Memory{data: &memoryData{records: map[string]KV{}}, closed: make(chan struct{})}
 }
 
 // Reopen returns a new store on m's records, as opening a file again does. m itself is closed.
@@ -86,8 +86,10 @@ func (d *memoryData) apply(then []Op) {
 		changes.Events = append(changes.Events, Event{KV: kv, Deleted: op.Value == nil})
 	}
 	d.history = append(d.history, changes)
-	close(d.changed)
-	d.changed = make(chan struct{})
+	if d.changed != nil {
+		close(d.changed)
+		d.changed = nil
+	}
 }
 
 // Get implements [Store].
@@ -201,6 +203,9 @@ func (m *Memory) Watch(ctx context.Context, prefix string, rev int64, fn func(Ch
 func (d *memoryData) since(rev int64) ([]Changes, <-chan struct{}) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.changed == nil {
+		d.changed = make(chan struct{})
+	}
 	return slices.Clone(d.history[rev:]), d.changed
 }
 

@@ -15,6 +15,7 @@
 package pool
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -232,6 +233,9 @@ func (s *cache) loadLeases(ctx context.Context, l Ledger, id string) error {
 			return fmt.Errorf("record %s: %w: not in subnet %s", kv.Key, store.ErrCorrupt, s.Prefix)
 		}
 		s.markTaken(a)
+		if !bytes.Contains(kv.Value, cooldownPart) { // most are not, and to decode them takes longer than to read them
+			return nil
+		}
 		if lease, err := DecodeLease(kv); err == nil && lease.Kind == Cooldown {
 			s.cooldowns.load(a, lease, kv.Rev)
 		}
