@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"net/netip"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	"github.com/docker/go-plugins-helpers/ipam"
 
 	"github.com/mellanox/passthrough/ipamdrv"
+	"github.com/mellanox/passthrough/ipamdrv/addr"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/boltstore"
 )
@@ -132,4 +135,74 @@ func atOnceAndInTurn(b *testing.B, op func(worker int) error) {
 	b.ReportMetric(busy.at(0.5).Seconds()*1000, "at-once-p50-ms")
 	b.ReportMetric(busy.at(0.99).Seconds()*1000, "at-once-p99-ms")
 	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkP4 compares taking an address and giving it back with libnetwork's own allocator, in RAM. times-libnetwork is the ratio of the medians.
+// The pools of another size have as many addresses taken: the cost must not grow with a pool, and libnetwork's cannot be filled so far.
+func BenchmarkP4(b *testing.B) {
+	for _, c := range []struct {
+		pool  string
+		taken int // percent
+	}{{"10.0.0.0/20", 0}, {"10.0.0.0/16", 50}, {"10.0.0.0/16", 99}} {
+		prefix := netip.MustParsePrefix(c.pool)
+		size := 1<<(32-prefix.Bits()) - 3
+		b.Run(fmt.Sprintf("%s/%d%%", c.pool, c.taken), func(b *testing.B) {
+			n := size * c.taken / 100
+			ours, theirs := sideBySide(b, openMemory(b, prefix, n, size), openLibnetwork(b, prefix, n, size))
+			b.ReportMetric(float64(ours.at(0.5))/float64(theirs.at(0.5)), "times-libnetwork")
+			report(b, "ours", ours)
+			report(b, "libnetwork", theirs)
+		})
+	}
+	for _, pool := range []string{"10.0.0.0/8", "fd00::/64"} {
+		b.Run(pool+" beside a 24", func(b *testing.B) {
+			const n = 100
+			large, small := sideBySide(b, openMemory(b, netip.MustParsePrefix(pool), n, n), openMemory(b, netip.MustParsePrefix("10.0.0.0/24"), n, n))
+			b.ReportMetric(float64(large.at(0.5))/float64(small.at(0.5)), "times-24")
+			report(b, "large", large)
+			report(b, "24", small)
+		})
+	}
+	b.Run("memory of a million leases", func(b *testing.B) {
+		for b.Loop() {
+			b.ReportMetric(float64(bitmapOf(1_000_000))/1e6, "MB")
+		}
+		b.ReportMetric(0, "ns/op")
+	})
+}
+
+// sideBySide takes and gives back addresses of two allocators in turns.
+func sideBySide(b *testing.B, one, other addresses) (ones, others times) {
+	for b.Loop() {
+		for range 100 {
+			start := time.Now()
+			cycle(b, one)
+			between := time.Now()
+			cycle(b, other)
+			ones, others = append(ones, between.Sub(start)), append(others, time.Since(between))
+		}
+	}
+	b.ReportMetric(0, "ns/op")
+	return ones, others
+}
+
+// report reports the median and the slowest of a hundred.
+func report(b *testing.B, side string, t times) {
+	b.ReportMetric(float64(t.at(0.5).Nanoseconds())/1000, side+"-p50-us")
+	b.ReportMetric(float64(t.at(0.99).Nanoseconds())/1000, side+"-p99-us")
+}
+
+// bitmapOf returns how many bytes a pool needs for n leases, every second of its addresses.
+func bitmapOf(n uint64) uint64 {
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	taken := addr.NewBitmap()
+	for i := range n {
+		taken.Add(2 * i)
+	}
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(taken)
+	return after.HeapAlloc - before.HeapAlloc
 }
