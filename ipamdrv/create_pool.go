@@ -130,7 +130,7 @@ func (c *creator) join(ctx context.Context, id string, q *poolRequest) (pool.Han
 	if err != nil {
 		return pool.Handle{}, err
 	}
-	h, err := p.Join(ctx, pool.ShareRecord{V: pool.RecordVersion, Created: q.rec.Created, Node: node}, q.config)
+	h, err := p.Join(ctx, pool.ShareRecord{V: pool.RecordVersion, Created: q.rec.Created, Node: node, Network: q.rec.Network}, q.config)
 	if err != nil {
 		return h, err
 	}

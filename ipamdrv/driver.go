@@ -127,10 +127,17 @@ func (c Capabilities) GetDefaultAddressSpaces(context.Context, *Empty) (*ipam.Ad
 // RequestPool creates a pool of a subnet, or joins the shared pool that the request names. Every other request creates a pool of its own,
 // whatever pools exist: two tenants may use the same addresses on different VLANs.
 func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*ipam.RequestPoolResponse, error) {
+	return d.RequestPoolFor(ctx, "", r)
+}
+
+// RequestPoolFor is RequestPool for the network with this ID, which need not exist yet; no BindPool follows. If the network driver does not have
+// the network a grace period later, the pool is released.
+func (d *Driver) RequestPoolFor(ctx context.Context, network string, r *ipam.RequestPoolRequest) (*ipam.RequestPoolResponse, error) {
 	q, err := newPoolRequest(r)
 	if err != nil {
 		return nil, fmt.Errorf("request pool: %w", err)
 	}
+	q.rec.Network = network
 	if err = d.completeDHCP(ctx, q); err != nil {
 		return nil, fmt.Errorf("%s: %w", q, err)
 	}
@@ -149,7 +156,9 @@ func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*
 	d.log.Info("pool allocated", zap.String("pool", q.rec.Subnet.String()), zap.Stringer("id", h))
 	answer := &ipam.RequestPoolResponse{PoolID: h.String(), Pool: q.rec.Subnet.String()}
 	gw := q.gateway()
-	d.pools.unbound.add(h, cmp.Or(r.AddressSpace, localSpace), q.rec.Subnet, gw.Addr())
+	if network == "" {
+		d.pools.unbound.add(h, cmp.Or(r.AddressSpace, localSpace), q.rec.Subnet, gw.Addr())
+	}
 	if gw.IsValid() {
 		answer.Data = map[string]string{netlabel.Gateway: gw.String()}
 	}
@@ -175,22 +184,36 @@ func (d *Driver) ReleasePool(ctx context.Context, r *ipam.ReleasePoolRequest) (*
 // RequestAddress leases an address of a pool: the one that is requested, the gateway, or the next free one.
 func (d *Driver) RequestAddress(ctx context.Context, r *ipam.RequestAddressRequest) (
 	*ipam.RequestAddressResponse, error) {
+	got, _, err := d.Lease(ctx, r)
+	if err != nil {
+		return nil, err
+	}
+	return &ipam.RequestAddressResponse{Address: got}, nil
+}
+
+// Lease is RequestAddress for who can say later which lease is to be released: by its token, which no other lease of the address has.
+func (d *Driver) Lease(ctx context.Context, r *ipam.RequestAddressRequest) (address, token string, err error) {
 	q, err := newAddressRequest(r)
 	if err != nil {
-		return nil, fmt.Errorf("request address: %w", err)
+		return "", "", fmt.Errorf("request address: %w", err)
 	}
 	got, err := d.allocator().request(ctx, r.PoolID, q)
 	if err != nil {
-		return nil, d.pools.handleNodeError(ctx, err)
+		return "", "", d.pools.handleNodeError(ctx, err)
 	}
 	d.names.put(got, q.lease.Name)
 	d.log.Debug("address allocated", zap.String("address", got), zap.String("kind", string(q.lease.Kind)),
 		zap.String("id", r.PoolID))
-	return &ipam.RequestAddressResponse{Address: got}, nil
+	return got, q.lease.Token, nil
 }
 
 // ReleaseAddress releases a lease. It succeeds for an address that is not leased.
 func (d *Driver) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressRequest) (*Empty, error) {
+	return &Empty{}, d.ReleaseLease(ctx, r, "")
+}
+
+// ReleaseLease is ReleaseAddress for the lease that has this token, see [Driver.Lease]; "" for any.
+func (d *Driver) ReleaseLease(ctx context.Context, r *ipam.ReleaseAddressRequest, token string) error {
 	a, err := addr.Parse(r.Address)
 	switch {
 	case err != nil:
@@ -199,18 +222,15 @@ func (d *Driver) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressReque
 		err = pool.Refuse(ErrInvalid, "the request names no pool")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("release address: %w", err)
+		return fmt.Errorf("release address: %w", err)
 	}
 	h, ok := pool.ParseHandle(r.PoolID)
 	if !ok {
-		return &Empty{}, nil
+		return nil
 	}
 	d.names.remove(a)
 	d.pools.unbound.released(h, a)
-	if err := d.pools.releaseAddress(ctx, h, a); err != nil {
-		return nil, d.pools.handleNodeError(ctx, err)
-	}
-	return &Empty{}, nil
+	return d.pools.handleNodeError(ctx, d.pools.releaseAddress(ctx, h, a, token))
 }
 
 // allocator returns what handles requests for addresses.

@@ -14,23 +14,23 @@ import (
 )
 
 // releaseAddress releases a lease: now, or later, while the store is not available, or until this node is upgraded so that it can read the
-// pool. The engine does not ask twice.
-func (ps *pools) releaseAddress(ctx context.Context, h pool.Handle, a netip.Addr) error {
+// pool. The engine does not ask twice. A token, unless it is "", is that of the lease.
+func (ps *pools) releaseAddress(ctx context.Context, h pool.Handle, a netip.Addr, token string) error {
 	now := time.Now()
 	err := ps.breaker.Unavailable()
 	if err == nil {
-		err = ps.releaseAddressNow(ctx, h, a, now)
+		err = ps.releaseAddressNow(ctx, h, a, token, now)
 		ps.breaker.Report(err)
 	}
 	if !ps.retryable(err) && (ps.node == nil || !errors.Is(err, store.ErrNewer)) {
 		return err
 	}
 	ps.log.Warn("address is released later", zap.Stringer("address", a), zap.Stringer("id", h), zap.Error(err))
-	return ps.enqueue(ctx, h.ID, pool.Op{Do: pool.ReleaseAddress, Share: h.Share, Addr: a, At: now.UTC()})
+	return ps.enqueue(ctx, h.ID, pool.Op{Do: pool.ReleaseAddress, Share: h.Share, Addr: a, Token: token, At: now.UTC()})
 }
 
 // releaseAddressNow releases a lease in the store.
-func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.Addr, at time.Time) error {
+func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.Addr, token string, at time.Time) error {
 	_, p, err := ps.enter(ctx, h.String())
 	if errors.Is(err, ErrUnknownPool) {
 		return nil
@@ -43,7 +43,7 @@ func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.A
 	ref, ended := leaseRef{h.ID, a}, dhcpLease{segment: segmentOf(p)}
 	err = p.UnlockAfter(func() (err error) {
 		ended.lease, ended.token = ps.dhcpLease(ctx, p, a)
-		released, err = p.Release(ctx, a, pool.Released{Share: h.Share, At: at})
+		released, err = p.Release(ctx, a, pool.Released{Share: h.Share, Token: token, At: at})
 		return err
 	})
 	if err == nil && group != "" && !subnet.Prefix.Contains(a) {

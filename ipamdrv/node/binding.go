@@ -62,10 +62,7 @@ func (n *Node) Bind(ctx context.Context, h pool.Handle, network string, unused n
 	if err != nil {
 		return err
 	}
-	rec.Network, rec.Named, rec.Bound = network, "", 1
-	for _, other := range n.handles {
-		rec.Bound = max(rec.Bound, other.Bound+1)
-	}
+	n.bindLocked(&rec, network)
 	if !unused.IsValid() || rec.Invented != unused {
 		return n.putHandleLocked(ctx, h, rec)
 	}
@@ -79,6 +76,14 @@ func (n *Node) Bind(ctx context.Context, h pool.Handle, network string, unused n
 	}
 	n.ops[h.ID] = append(n.ops[h.ID], release)
 	return nil
+}
+
+// bindLocked sets the network of a handle, as the last that was bound.
+func (n *Node) bindLocked(rec *handleRecord, network string) {
+	rec.Network, rec.Named, rec.Bound = network, "", 1
+	for _, other := range n.handles {
+		rec.Bound = max(rec.Bound, other.Bound+1)
+	}
 }
 
 // Confirm decides on the networks that an older version has recorded in the shared store: exists tells whether the network driver has one.

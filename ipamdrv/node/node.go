@@ -63,8 +63,8 @@ type handleRecord struct {
 	Prefetch int          `json:"reserve,omitempty"` // addresses to lease ahead
 	Created  time.Time    `json:"created,omitzero"`  // zero in a record of a version that did not keep it
 	Group    string       `json:"group,omitempty"`   // of pools that help each other out
-	// Network is the network that has the handle; "" for unknown. It is written after the network driver has recorded the network in the same
-	// file: if the network driver does not have it any more, the network was removed.
+	// Network is the network that has the handle; "" for unknown. If the network driver, whose records are in the same file, does not have it a
+	// grace period later, the network was removed or never came to be.
 	Network string `json:"network,omitempty"`
 	// Bound is the position of the handle among those that were bound on this node; 0 if an older version has bound it.
 	Bound uint64 `json:"bound,omitempty"`
@@ -188,6 +188,9 @@ func (n *Node) claimLocked(ctx context.Context, h pool.LocalHandle) error {
 		if have || !h.Adopted {
 			rec.Named = h.Named
 		}
+	}
+	if h.Network != "" {
+		n.bindLocked(&rec, h.Network)
 	}
 	return n.putHandleLocked(ctx, h.Handle, rec)
 }

@@ -44,6 +44,7 @@ type LocalHandle struct {
 	Prefetch int // addresses to lease ahead
 	Created  time.Time
 	Group    string // of pools that help each other out, option overflow
+	Network  string // that a new handle was requested for; "" if that is found out later
 	// Named is the network that the store names for the handle, which is no evidence that this node's network driver has it; "" for none.
 	Named string
 	// Adopted: another ID owned the handle until now.

@@ -10,16 +10,20 @@ import (
 	"github.com/mellanox/passthrough/store/record"
 )
 
-// Create writes all records of a new pool in one transaction, under conds. node is its owner, "" in a store of this node alone. The caller has
-// the lock on the pool, which needs not be loaded.
+// Create writes all records of a new pool in one transaction, under conds. node is its owner, "" in a store of this node alone. If the record
+// names a network, the pool is bound to it from the start. The caller has the lock on the pool, which needs not be loaded.
 func (p *Pool) Create(ctx context.Context, h Handle, rec Record, c option.Config, node string, conds []store.Cond) error {
+	network := rec.Network
+	if p.outbox != nil { // which network has it is this node's business
+		rec.Network = ""
+	}
 	ops, err := creation(h, rec, c, node)
 	if err != nil {
 		return err
 	}
 	r, err := p.withUndo(ctx, Op{Do: ReleaseHandle, Share: h.Share}, func(ctx context.Context) (store.Result, error) {
 		return p.ledger.Commit(ctx, append(conds, store.Absent(Key(h.ID))), ops...)
-	}, LocalHandle{Handle: h, Subnet: rec.Subnet, Prefetch: c.Prefetch, Created: rec.Created, Group: c.Group})
+	}, LocalHandle{Handle: h, Subnet: rec.Subnet, Prefetch: c.Prefetch, Created: rec.Created, Group: c.Group, Network: network})
 	if err == nil && !r.OK {
 		err = ErrChanged
 	}
@@ -35,8 +39,11 @@ func creation(h Handle, rec Record, c option.Config, node string) (ops []store.O
 	if gw := c.Gateway.For(rec.Subnet); rec.Subnet.Contains(gw) {
 		rec.Gateway = gw
 	}
+	share := ShareRecord{V: RecordVersion, Created: rec.Created, Node: node, Network: rec.Network}
 	if c.PoolName == "" {
 		rec.Node = node
+	} else {
+		rec.Network = ""
 	}
 	add(Key(h.ID), rec)
 	if rec.Gateway.IsValid() {
@@ -44,7 +51,7 @@ func creation(h Handle, rec Record, c option.Config, node string) (ops []store.O
 	}
 	if c.PoolName != "" {
 		ops = append(ops, store.Put(NameKey(c.PoolName, rec.Subnet.Addr().Is6()), []byte(h.ID)))
-		add(shareKey(h), ShareRecord{V: RecordVersion, Created: rec.Created, Node: node})
+		add(shareKey(h), share)
 	}
 	if rec.FromDefault {
 		ops = append(ops, store.Put(CarvedKey(rec.Subnet), []byte(h.ID)))
@@ -54,9 +61,13 @@ func creation(h Handle, rec Record, c option.Config, node string) (ops []store.O
 
 // Join adds a network to a shared pool. It does not write the pool's record, which all nodes would have to read again; a concurrent removal of
 // the pool has the condition that no share was made. While there may be older nodes, whose removals do not have it, Join writes the record.
-// created is that of the request, node the owner.
+// created is that of the request, node the owner; its network is as in Create.
 func (p *Pool) Join(ctx context.Context, created ShareRecord, c option.Config) (Handle, error) {
 	h := Handle{ID: p.id, Share: NewID()}
+	network := created.Network
+	if p.outbox != nil {
+		created.Network = ""
+	}
 	op, err := record.Put(shareKey(h), created)
 	if err != nil {
 		return Handle{}, err
@@ -72,7 +83,7 @@ func (p *Pool) Join(ctx context.Context, created ShareRecord, c option.Config) (
 	}
 	r, err := p.withUndo(ctx, Op{Do: ReleaseHandle, Share: h.Share}, func(ctx context.Context) (store.Result, error) {
 		return p.write(ctx, []store.Cond{store.Absent(op.Key)}, next, op)
-	}, LocalHandle{Handle: h, Subnet: p.cache.rec.Subnet, Prefetch: c.Prefetch, Created: created.Created})
+	}, LocalHandle{Handle: h, Subnet: p.cache.rec.Subnet, Prefetch: c.Prefetch, Created: created.Created, Network: network})
 	if err == nil && !r.OK {
 		err = ErrChanged
 	}
