@@ -172,6 +172,7 @@ func (t *attacher) lockContenders(ctx context.Context, m mode.Mode, req *mode.Re
 func (t *attacher) undo(ctx context.Context, a *alloc.Allocation, why error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
+	a.Leases = nil // the caller goes on with them, or releases them
 	errs := []error{t.undoOne(ctx, a, why, ledger.Del(ledger.EndpointKey(a.Network, a.Endpoint)))}
 	for _, p := range a.Parts {
 		if a.Ended() {

@@ -45,6 +45,8 @@ type Config struct {
 	// AddressesForgotten is called with the addresses, which have prefix lengths, of an endpoint that the engine has forgotten and that was
 	// removed after its grace period. It must not wait for anything.
 	AddressesForgotten func(network string, addresses []string)
+	// Addresses has pools and addresses for owners that are no engine; nil: they get none.
+	Addresses Addresses
 	// OrphanAfter is how long a lent device may be seen in the host before the engine counts as having forgotten its endpoint,
 	// if the engine or the plugin was restarted since; 0 means 5 minutes. The engine moves the device within seconds of Join.
 	// It also bounds how long an endpoint may stay unjoined then.
@@ -90,7 +92,8 @@ func New(c Config) (*Driver, error) {
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
 		Allocations: allocs, VLANs: vlans})
 	announcer := &announcer{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters}
-	release := &releaser{allocs: allocs, modes: modes, announcer: announcer}
+	leases := &leases{from: c.Addresses, log: c.Log, locks: locks, host: c.Host}
+	release := &releaser{allocs: allocs, modes: modes, announcer: announcer, leases: leases}
 	changed := &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters,
 		warned: map[hw.ID]map[hw.VFAttr]string{}}
 	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
@@ -99,13 +102,13 @@ func New(c Config) (*Driver, error) {
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	timed := &timings{}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
-		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer, hosts: hosts, timings: timed,
+		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer, hosts: hosts, timings: timed, leases: leases,
 		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, timings: timed, nudge: reconciler.nudge,
 			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
 		pool: pool, vlans: vlans, hosts: hosts, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
 	reconciler.removeUnneeded, reconciler.unrecorded = networks.removeUnneeded, networks.unrecorded
-	attachments := &Attachments{locks: locks, allocs: allocs, host: c.Host, networks: networks, endpoints: endpoints}
+	attachments := &Attachments{locks: locks, allocs: allocs, host: c.Host, networks: networks, endpoints: endpoints, leases: leases}
 	return &Driver{attachments, networks, endpoints, reconciler, engine, counters, c.BindPool}, nil
 }
 

@@ -35,6 +35,7 @@ type endpoints struct {
 	reconciler    *reconciler
 	announcer     *announcer
 	hosts         *hostdev.HostChildren
+	leases        *leases
 	containerName func(address string) string // may be nil
 	// requestedUnnamed may be nil; see Config.
 	requestedUnnamed func(address string) bool
@@ -63,7 +64,7 @@ func (x *endpoints) create(ctx context.Context, r *plugin.CreateEndpointRequest,
 		return e, err
 	}
 	if owner != nil {
-		req.Container = owner.container
+		req.Container, e.Leases = owner.container, owner.leases
 	}
 	if err := x.describe(&e, req, r); err != nil {
 		return e, err

@@ -79,7 +79,7 @@ func listNetworks(ctx context.Context, s store.Store, nid string) (self *ledger.
 }
 
 // create creates a network, or confirms one that exists: swarm creates its networks again, under the same ID, after the engine was
-// restarted. owned has Owner and Name of a network that is not an engine's.
+// restarted. owned has Owner, Name and PoolIDs of a network that is not an engine's.
 func (x *networks) create(ctx context.Context, r *plugin.CreateNetworkRequest, owned ledger.Network) error {
 	if err := checkIDs(r.NetworkID); err != nil {
 		return err
@@ -121,7 +121,7 @@ func (x *networks) create(ctx context.Context, r *plugin.CreateNetworkRequest, o
 	}
 	internal, _ := r.Options[netlabel.Internal].(bool)
 	rec := x.engine.Confirmed(ledger.Network{Version: ledger.Version, ID: r.NetworkID, Options: raw, Internal: internal,
-		Owner: owned.Owner, Name: owned.Name})
+		Owner: owned.Owner, Name: owned.Name, PoolIDs: owned.PoolIDs})
 	return x.add(ctx, cond, &draft{rec: rec, o: o}, others, r)
 }
 

@@ -155,10 +155,18 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 		next = min(next, passSoon)
 	}
 	r.logOnce(ctx, "vfs", errors.Join(removeErr, createErr))
+	r.release(ctx)
 	if !r.passed.Swap(true) {
 		r.logHeld(ctx, held)
 	}
 	return max(next, debounceTime)
+}
+
+// release releases addresses and pools that owners do not have any more.
+func (r *reconciler) release(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, releaseBound)
+	defer cancel()
+	r.releaser.leases.release(ctx)
 }
 
 // logHeld logs what the ledger had when the process was started: an operator sees there that the plugin knows his networks, or that their
@@ -232,10 +240,10 @@ func (r *reconciler) reconcile(ctx context.Context, a *alloc.Allocation) (due ti
 }
 
 // handleMissing deals with a device that does not come home. One with a PCI address is waited for, and why is reported, such as that an
-// administrator has bound it to vfio-pci. One without may have died with its container: it is quarantined, so that people see it,
+// administrator has bound it to vfio-pci; so is one whose container uses addresses of the IPAM driver. Another one may have died with its container: it is quarantined, so that people see it,
 // and its allocation ends once its network is gone.
 func (r *reconciler) handleMissing(ctx context.Context, a *alloc.Allocation, why error) error {
-	if a.Device.IsPCI() {
+	if a.Device.IsPCI() || len(a.Leases) > 0 {
 		return why
 	}
 	_, err := ledger.Get[ledger.Network](ctx, r.store, ledger.NetworkKey(a.Network))

@@ -3,6 +3,7 @@ package netdrv
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"go.uber.org/zap"
@@ -32,6 +33,7 @@ type releaser struct {
 	allocs    *alloc.Table
 	modes     *mode.Set
 	announcer *announcer
+	leases    *leases
 }
 
 // restore restores a device from its snapshot. The error matches hw.ErrAway while the device is not in the host.
@@ -47,13 +49,18 @@ func (l *releaser) restore(ctx context.Context, a *alloc.Allocation) error {
 // gateway is gone: the host is using the device again, and trying again would not help. A device that is in the host and cannot be
 // restored is quarantined, or left for another attempt if again returns true, because others may be at work on it, such as udev. The
 // error matches hw.ErrAway while the device is not in the host. After a reboot there is nothing to restore: names and settings are those of
-// the host's configuration. Announced routes are withdrawn first. An allocation of an unknown mode is left as it is. The caller holds the device's lock.
+// the host's configuration. Announced routes are withdrawn first. An allocation of an unknown mode is left as it is. What addresses an owner had
+// is noted for release once its device is out of the container. The caller holds the device's lock.
 func (l *releaser) release(ctx context.Context, a *alloc.Allocation, again func() bool) error {
+	defer l.leases.outOf(a)
 	if a.FromEarlierBoot() {
 		return l.allocs.End(ctx, a)
 	}
 	if err := l.announcer.withdraw(ctx, a); err != nil {
 		return err
+	}
+	if a.Child != nil && l.leases.mayBeUsed(a) {
+		return fmt.Errorf("%s: is in its container, which uses its addresses: %w", a.Label, hw.ErrAway)
 	}
 	err := l.restore(ctx, a)
 	var partly *hw.UnrestoredError

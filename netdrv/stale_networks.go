@@ -52,7 +52,8 @@ func (x *networks) removeStale(ctx context.Context) error {
 // usersLock is the name of the lock of an owner's network, which is held shared by calls that need the network.
 func usersLock(nid string) string { return "users/" + nid }
 
-// removeUnused removes an owner's network if it has no endpoints and no call needs it. The caller holds the lock of all networks.
+// removeUnused removes an owner's network if it has no endpoints, no container uses an address of its pools, and no call needs it. The caller
+// holds the lock of all networks.
 func (x *networks) removeUnused(ctx context.Context, nid string) error {
 	unlock, ok := x.locks.TryLock(usersLock(nid))
 	if !ok {
@@ -62,6 +63,15 @@ func (x *networks) removeUnused(ctx context.Context, nid string) error {
 	left, err := ledger.List[ledger.Endpoint](ctx, x.store, ledger.EndpointsOf(nid))
 	if err != nil || len(left) > 0 {
 		return err
+	}
+	held, err := x.allocs.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range held {
+		if a.Network == nid && x.endpoints.leases.mayBeUsed(a) {
+			return nil
+		}
 	}
 	return x.deleteLocked(ctx, nid)
 }
@@ -154,5 +164,8 @@ func (x *networks) removeRecord(ctx context.Context, r ledger.Rev[ledger.Network
 		return err
 	}
 	_, err = ledger.Commit(ctx, x.store, store.Unchanged(r.KV), append(forgotten, ledger.Del(r.KV.Key))...)
+	if err == nil {
+		x.endpoints.leases.withPools(r.Rec)
+	}
 	return err
 }

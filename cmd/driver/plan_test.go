@@ -18,7 +18,7 @@ func TestPlan(t *testing.T) {
 		request admin.PlanRequest
 		want    string
 	}{
-		"subnet and gateway": {admin.PlanRequest{Options: sriov, OwnIPAM: true, IPv4: true, Subnets: []admin.PlanSubnet{{Subnet: "10.1.0.0/29", Gateway: "10.1.0.1",
+		"subnet and gateway": {admin.PlanRequest{Options: sriov, OwnIPAM: true, IPv4: true, Subnets: []admin.Subnet{{Subnet: "10.1.0.0/29", Gateway: "10.1.0.1",
 			Range: "10.1.0.4/30", Aux: map[string]string{"a": "10.1.0.5"}}}},
 			"sriov; pool 10.1.0.0/29 10.1.0.4/30 2/3; gateway 10.1.0.1; containers get the 2 vfs that " + pf + " has; vlan 100 of " + pf + " belongs to this network"},
 		"a default pool of each family": {admin.PlanRequest{Options: sriov, OwnIPAM: true, IPv4: true, IPv6: true},
@@ -26,11 +26,11 @@ func TestPlan(t *testing.T) {
 		"another ipam driver": {admin.PlanRequest{Options: sriov, IPv4: true},
 			"sriov; containers get the 2 vfs that " + pf + " has; vlan 100 of " + pf + " belongs to this network"},
 		"gateway=auto": {admin.PlanRequest{Options: map[string]string{"netdevice": "ens1f0", "gateway": "auto"}, OwnIPAM: true, IPv4: true,
-			Subnets: []admin.PlanSubnet{{Subnet: "10.1.0.0/29"}}},
+			Subnets: []admin.Subnet{{Subnet: "10.1.0.0/29"}}},
 			"sriov; pool 10.1.0.0/29  1/6; gateway 10.1.0.1; containers get the 2 vfs that " + pf + " has"},
 		"an option that is not known": {admin.PlanRequest{Options: map[string]string{"netdevise": "ens1f0"}, IPv4: true}, `REFUSED option "netdevise": unknown; did you mean netdevice?`},
-		"a gateway outside":           {admin.PlanRequest{Options: sriov, OwnIPAM: true, IPv4: true, Subnets: []admin.PlanSubnet{{Subnet: "10.1.0.0/29", Gateway: "10.1.1.1"}}}, "REFUSED pool 10.1.0.0/29: request gateway 10.1.1.1: not in the subnet"},
-		"a device that is not there":  {admin.PlanRequest{Options: map[string]string{"netdevice": "ens9"}, OwnIPAM: true, IPv4: true, Subnets: []admin.PlanSubnet{{Subnet: "10.1.0.0/29"}}}, "REFUSED option netdevice: ens9: no such device; the NICs of this host are ens1f0, ens2"},
+		"a gateway outside":           {admin.PlanRequest{Options: sriov, OwnIPAM: true, IPv4: true, Subnets: []admin.Subnet{{Subnet: "10.1.0.0/29", Gateway: "10.1.1.1"}}}, "REFUSED pool 10.1.0.0/29: request gateway 10.1.1.1: not in the subnet"},
+		"a device that is not there":  {admin.PlanRequest{Options: map[string]string{"netdevice": "ens9"}, OwnIPAM: true, IPv4: true, Subnets: []admin.Subnet{{Subnet: "10.1.0.0/29"}}}, "REFUSED option netdevice: ens9: no such device; the NICs of this host are ens1f0, ens2"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			fuzzed(t, func(f *target) {

@@ -71,7 +71,7 @@ func (f *target) open() (stop func()) {
 		f.Fatal(err)
 	}
 	network, err := netdrv.New(netdrv.Config{Store: f.store, Host: host, Log: zap.NewNop(), OrphanAfter: 1000 * time.Hour,
-		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName,
+		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, Addresses: ownersAddresses{ipam},
 		Devices: func() (map[string][]string, error) { return map[string][]string{"fabric": {"ens1f0", "ens2"}}, nil }})
 	if err != nil {
 		f.Fatal(err)

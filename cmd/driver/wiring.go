@@ -199,7 +199,7 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 	network, err = netdrv.New(netdrv.Config{
 		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
 		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, RequestedUnnamed: ipam.RequestedUnnamed, BindPool: ipam.BindPool,
-		AddressesForgotten: ipam.AddressesForgotten, OrphanAfter: points.OrphanAfter(),
+		AddressesForgotten: ipam.AddressesForgotten, Addresses: ownersAddresses{ipam}, OrphanAfter: points.OrphanAfter(),
 	})
 	if err != nil {
 		return nil, nil, err

@@ -149,24 +149,24 @@ func pairs(flag string, values []string) (map[string]string, error) {
 }
 
 // together returns the subnets, each with the range, gateway and auxiliary addresses that are in it (docker/cli, createIPAMConfig).
-func (f *networkFlags) together() ([]admin.PlanSubnet, error) {
-	var all []admin.PlanSubnet
+func (f *networkFlags) together() ([]admin.Subnet, error) {
+	var all []admin.Subnet
 	for _, s := range f.subnets {
-		if slices.ContainsFunc(all, func(have admin.PlanSubnet) bool { return contains(have.Subnet, s) || contains(s, have.Subnet) }) {
+		if slices.ContainsFunc(all, func(have admin.Subnet) bool { return contains(have.Subnet, s) || contains(s, have.Subnet) }) {
 			return nil, errors.New("multiple overlapping subnet configuration is not supported")
 		}
-		all = append(all, admin.PlanSubnet{Subnet: s, Aux: map[string]string{}})
+		all = append(all, admin.Subnet{Subnet: s, Aux: map[string]string{}})
 	}
 	of := func(text string) int {
-		return slices.IndexFunc(all, func(s admin.PlanSubnet) bool { return contains(s.Subnet, text) })
+		return slices.IndexFunc(all, func(s admin.Subnet) bool { return contains(s.Subnet, text) })
 	}
 	for _, flag := range []struct {
 		what, on string
 		values   []string
-		field    func(*admin.PlanSubnet) *string
+		field    func(*admin.Subnet) *string
 	}{
-		{"range", "on", f.ranges, func(s *admin.PlanSubnet) *string { return &s.Range }},
-		{"gateway", "for", f.gateways, func(s *admin.PlanSubnet) *string { return &s.Gateway }},
+		{"range", "on", f.ranges, func(s *admin.Subnet) *string { return &s.Range }},
+		{"gateway", "for", f.gateways, func(s *admin.Subnet) *string { return &s.Gateway }},
 	} {
 		for _, value := range flag.values {
 			i := of(value)

@@ -70,7 +70,7 @@ func TestPlanArguments(t *testing.T) {
 			t.Errorf("%v\n%s", err, out)
 		}
 		want := admin.PlanRequest{Options: map[string]string{"netdevice": "ens1f0", "vfs": "1,2"}, OwnIPAM: true,
-			IPAMOptions: map[string]string{"exclude": "10.1.0.9"}, IPv4: true, IPv6: true, Internal: true, Subnets: []admin.PlanSubnet{
+			IPAMOptions: map[string]string{"exclude": "10.1.0.9"}, IPv4: true, IPv6: true, Internal: true, Subnets: []admin.Subnet{
 				{Subnet: "10.1.0.0/24", Range: "10.1.0.128/25", Aux: map[string]string{"a": "10.1.0.2"}},
 				{Subnet: "fd00::/64", Gateway: "fd00::1", Aux: map[string]string{"b": "fd00::2"}}}}
 		if diff := cmp.Diff(want, asked); diff != "" {

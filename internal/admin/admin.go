@@ -76,7 +76,15 @@ type AttachRequest struct {
 	Options   map[string]string `json:"options"`             // as of docker network create -o
 	Own       map[string]string `json:"own,omitempty"`       // of this attachment alone, as of driver-opt
 	Container string            `json:"container,omitempty"` // name for people, and for VF affinity
-	Addresses []string          `json:"addresses,omitempty"` // that the container gets, with prefix lengths: one of each family at most
+	// Addresses are those that the container gets, with prefix lengths: one of each family at most. With IPAM they are those that it asks for.
+	Addresses []string `json:"addresses,omitempty"`
+	IPAM      *IPAM    `json:"ipam,omitempty"` // nil: another program chooses the addresses, or there are none
+}
+
+// IPAM says from which pools of the plugin's own IPAM driver the containers of an owner's network get their addresses.
+type IPAM struct {
+	Subnets []Subnet          `json:"subnets,omitempty"` // one of each family at most; none: that of the pool which Options names, or a default one
+	Options map[string]string `json:"options,omitempty"` // as of --ipam-opt
 }
 
 // Attachment is what an owner has.
@@ -91,6 +99,7 @@ type Attachment struct {
 	MAC       string   `json:"mac,omitempty"`       // "" if it is not known
 	MTU       int      `json:"mtu,omitempty"`       // 0 if it is not known
 	Addresses []string `json:"addresses,omitempty"` // with prefix lengths
+	Gateways  []string `json:"gateways,omitempty"`  // of an owner's network with IPAM: one of each family at most
 	Routes    []Route  `json:"routes,omitempty"`    // in the order in which they can be added
 }
 
@@ -108,14 +117,14 @@ type PlanRequest struct {
 	Options     map[string]string `json:"options"`                // of -o
 	OwnIPAM     bool              `json:"own_ipam"`               // --ipam-driver is the plugin, too
 	IPAMOptions map[string]string `json:"ipam_options,omitempty"` // of --ipam-opt
-	Subnets     []PlanSubnet      `json:"subnets,omitempty"`
+	Subnets     []Subnet          `json:"subnets,omitempty"`
 	IPv4        bool              `json:"ipv4"`
 	IPv6        bool              `json:"ipv6"`
 	Internal    bool              `json:"internal,omitempty"`
 }
 
-// PlanSubnet is a subnet of a network that is planned, with what belongs to it. Only Subnet is never "".
-type PlanSubnet struct {
+// Subnet is a subnet of a network that is planned or of an owner's, with what belongs to it. In a plan only Subnet is never "".
+type Subnet struct {
 	Subnet  string            `json:"subnet"`
 	Range   string            `json:"range,omitempty"`
 	Gateway string            `json:"gateway,omitempty"`

@@ -64,6 +64,8 @@ type Record struct {
 	// PartOf is the device whose allocation this one ends with: this device is a port of that one's bond.
 	PartOf hw.ID         `json:"part_of,omitempty"`
 	Owner  *ledger.Owner `json:"owner,omitempty"` // of the endpoint; nil for an engine
+	// Leases are the endpoint's. Its container may use the addresses until the device is home.
+	Leases []ledger.Lease `json:"leases,omitempty"`
 }
 
 // An Allocation is a record as this process has read it or is going to write it, and the working state of the call that attaches it.

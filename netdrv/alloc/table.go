@@ -87,6 +87,7 @@ func (t *Table) Start(ctx context.Context, a *Allocation, e ledger.Endpoint) (ta
 		x.Address = address
 		x.Network, x.Endpoint, x.Container, x.Owner, x.Version, x.Boot = e.Network, e.ID, e.Container, e.Owner, ledger.Version, t.Boot
 	}
+	a.Leases = e.Leases
 	res, err := t.transition(ctx, all, Claimed, []store.Cond{store.Absent(e.Key())}, ledger.Put(e.Key(), e))
 	if err != nil || !res.OK {
 		return err == nil, err

@@ -48,6 +48,8 @@ type Network struct {
 	// Owner is the kind of the owners of its endpoints, see [Owner], and Name is what they call the network; "" for a network of an engine.
 	Owner string `json:"owner,omitempty"`
 	Name  string `json:"name,omitempty"`
+	// PoolIDs are the pools of the plugin's own IPAM driver that were requested for a network of owners, and are released with it.
+	PoolIDs []string `json:"pool_ids,omitempty"`
 }
 
 // Device is a device of a network.
@@ -92,6 +94,14 @@ type Endpoint struct {
 	Subnets []string `json:"subnets,omitempty"`
 	Routes  []Route  `json:"routes,omitempty"` // beside those to its subnet and gateway
 	Owner   *Owner   `json:"owner,omitempty"`  // nil for an engine
+	Leases  []Lease  `json:"leases,omitempty"` // of its addresses, in a network with PoolIDs; the allocation of its device has them, too
+}
+
+// A Lease is an address of a pool of the plugin's own IPAM driver, for an owner's endpoint.
+type Lease struct {
+	Pool  string     `json:"pool"`
+	Addr  netip.Addr `json:"addr"`
+	Token string     `json:"token"` // tells it from later leases of the address
 }
 
 // An Owner is for whom an endpoint was created, if that is not an engine. Engines are judged by their calls; an owner's endpoint lives as long
