@@ -59,9 +59,6 @@ func open(a *skel.CmdArgs) (*attachment, error) {
 	return &attachment{c, to, a}, nil
 }
 
-// delegates reports whether another plugin chooses the addresses.
-func (t *attachment) delegates() bool { return t.IPAM.Type != "" }
-
 // add gives a container its device.
 func (t *attachment) add(ctx context.Context) error {
 	ns, err := rtnl.OpenNetns(t.args.Netns)
@@ -116,7 +113,7 @@ func (t *attachment) delegate(ctx context.Context, res *current.Result) error {
 
 // attach attaches the device, configures it, and prints the result.
 func (t *attachment) attach(ctx context.Context, ns *rtnl.Netns, res *current.Result) error {
-	r := admin.AttachRequest{Network: t.Name, Options: t.options, Own: t.own, Container: t.pod}
+	r := admin.AttachRequest{Network: t.Name, Options: t.options, Own: t.own, Container: t.pod, IPAM: t.pools, Addresses: t.requested}
 	for _, ip := range res.IPs {
 		r.Addresses = append(r.Addresses, ip.Address.String())
 	}
@@ -128,8 +125,32 @@ func (t *attachment) attach(ctx context.Context, ns *rtnl.Netns, res *current.Re
 	})
 }
 
+// chosen completes a result with the addresses that the process has chosen.
+func (t *attachment) chosen(at *admin.Attachment, res *current.Result) error {
+	for _, text := range at.Addresses {
+		a, subnet, err := net.ParseCIDR(text)
+		if err != nil {
+			return err
+		}
+		ip := &current.IPConfig{Address: net.IPNet{IP: a, Mask: subnet.Mask}}
+		for _, gw := range at.Gateways {
+			if g := net.ParseIP(gw); (g.To4() == nil) == (a.To4() == nil) {
+				ip.Gateway = g
+			}
+		}
+		res.IPs = append(res.IPs, ip)
+	}
+	res.Routes = t.routes
+	return nil
+}
+
 // configure sets addresses and routes, and completes the result.
 func (t *attachment) configure(ns *rtnl.Netns, at *admin.Attachment, res *current.Result) error {
+	if t.pools != nil {
+		if err := t.chosen(at, res); err != nil {
+			return err
+		}
+	}
 	for _, r := range at.Routes {
 		_, dst, err := net.ParseCIDR(r.Dst)
 		if err != nil {

@@ -11,13 +11,15 @@ import (
 	"strings"
 
 	"github.com/containernetworking/cni/pkg/types"
+
+	"github.com/mellanox/passthrough/internal/admin"
 )
 
 // A config is what a network's configuration, the runtime and CNI_ARGS say.
 type config struct {
 	types.PluginConf
 	Socket string `json:"socket"` // of the plugin process; "" for the one that is found
-	// RuntimeConfig is what the runtime chose for this attachment. Addresses in it are for the plugin that chooses those.
+	// RuntimeConfig is what the runtime chose for this attachment. Addresses in it are for whoever chooses those.
 	RuntimeConfig struct {
 		MAC      string `json:"mac"`
 		DeviceID string `json:"deviceID"`
@@ -27,6 +29,10 @@ type config struct {
 	options map[string]string // of the network
 	own     map[string]string // of this attachment
 	pod     string            // name for people; "" if it is not known
+
+	pools     *admin.IPAM    // of which the process chooses addresses; nil: it does not
+	requested []string       // addresses of pools
+	routes    []*types.Route // with pools
 }
 
 // handled are the keys of a configuration that are no options of ours.
@@ -78,7 +84,11 @@ func parse(stdin []byte, cniArgs string) (*config, error) {
 		}
 		to[name] = value
 	}
-	if err := c.takeArgs(cniArgs); err != nil {
+	given, err := c.takeArgs(cniArgs)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.takeIPAM(stdin, all["ipam"], given); err != nil {
 		return nil, err
 	}
 	return c, c.takeRuntime()
@@ -108,8 +118,9 @@ func text(value any) (string, error) {
 }
 
 // takeArgs takes CNI_ARGS: NAME=VALUE;NAME=VALUE. What is not known is an error, unless IgnoreUnknown is there. PodID, and what Kubernetes
-// calls a pod, name the container; HostIP is the machine that a pod is on, and this plugin's devices are on one machine alone.
-func (c *config) takeArgs(cniArgs string) error {
+// calls a pod, name the container; HostIP is the machine that a pod is on, and this plugin's devices are on one machine alone. IP is for
+// whoever chooses the addresses.
+func (c *config) takeArgs(cniArgs string) (map[string]string, error) {
 	given := map[string]string{}
 	for _, pair := range strings.Split(cniArgs, ";") {
 		if pair == "" {
@@ -117,7 +128,7 @@ func (c *config) takeArgs(cniArgs string) error {
 		}
 		name, value, ok := strings.Cut(pair, "=")
 		if !ok {
-			return invalid("CNI_ARGS: %q is not NAME=VALUE", pair)
+			return nil, invalid("CNI_ARGS: %q is not NAME=VALUE", pair)
 		}
 		given[name] = value
 	}
@@ -127,14 +138,15 @@ func (c *config) takeArgs(cniArgs string) error {
 		case option != "":
 			c.own[option] = given[name]
 		case slices.Contains([]string{"IgnoreUnknown", "PodID", "HostIP", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_INFRA_CONTAINER_ID", "K8S_POD_UID"}, name), ignore:
+		case name == "IP" && c.IPAM.Type != "":
 		default:
-			return invalid("CNI_ARGS: %s is not known; the names are CORES, HostIP, IgnoreUnknown, PodID, mac, vf and vlan", name)
+			return nil, invalid("CNI_ARGS: %s is not known; the names are CORES, HostIP, IP with ipam, IgnoreUnknown, PodID, mac, vf and vlan", name)
 		}
 	}
 	if c.pod = given["PodID"]; c.pod == "" && given["K8S_POD_NAME"] != "" {
 		c.pod = strings.TrimPrefix(given["K8S_POD_NAMESPACE"]+"/"+given["K8S_POD_NAME"], "/")
 	}
-	return nil
+	return given, nil
 }
 
 // takeRuntime takes what the runtime has chosen for the attachment: a MAC, or a VF, whose PF is the network's device unless one is named.

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"encoding/json"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
 // TestParse: keys of sriov-cni and our own options, CNI_ARGS, and what a runtime chooses.
@@ -56,6 +60,87 @@ func TestParse(t *testing.T) {
 	}
 }
 
+// TestParseIPAM: what is said of the plugin's own pools, and which addresses are asked for.
+func TestParseIPAM(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		conf, args string
+		want       *admin.IPAM
+		requested  []string
+	}{
+		"another plugin's": {conf: `{"name": "n", "ipam": {"type": "host-local", "subnet": "10.1.0.0/16"}, "runtimeConfig": {"ips": ["10.1.0.7"]}}`, args: "IP=10.1.0.7"},
+		"none":             {conf: `{"name": "n"}`},
+		"a pool alone": {conf: `{"name": "n", "ipam": {"type": "passthrough", "pool": "lan"}}`,
+			want: &admin.IPAM{Options: map[string]string{"pool": "lan"}}},
+		"one subnet": {
+			conf: `{"name": "n", "ipam": {"type": "passthrough", "subnet": "10.1.0.0/16", "range": "10.1.2.0/24", "gateway": "10.1.0.1", "exclude": ["10.1.2.9", "10.1.2.10"], "prefetch": 2}}`,
+			args: "IP=10.1.2.7",
+			want: &admin.IPAM{Subnets: []admin.Subnet{{Subnet: "10.1.0.0/16", Range: "10.1.2.0/24", Gateway: "10.1.0.1"}},
+				Options: map[string]string{"pool": "cni.n", "exclude": "10.1.2.9,10.1.2.10", "prefetch": "2"}},
+			requested: []string{"10.1.2.7"},
+		},
+		"both families": {
+			conf: `{"name": "n", "ipam": {"type": "passthrough", "subnet": ["10.1.0.0/16", "fd00::/64"], "gateway": ["fd00::1"], "routes": [{"dst": "::/0"}]},
+				"args": {"cni": {"ips": ["10.1.0.8/16"]}}, "runtimeConfig": {"ips": ["10.1.0.7/16", "fd00::7"]}}`,
+			want:      &admin.IPAM{Subnets: []admin.Subnet{{Subnet: "10.1.0.0/16"}, {Subnet: "fd00::/64", Gateway: "fd00::1"}}, Options: map[string]string{"pool": "cni.n"}},
+			requested: []string{"10.1.0.7/16", "fd00::7"},
+		},
+		"the option gateway": {conf: `{"name": "n", "ipam": {"type": "passthrough", "subnet": "10.1.0.0/16", "gateway": "none"}, "args": {"cni": {"ips": ["10.1.0.8"]}}}`,
+			want:      &admin.IPAM{Subnets: []admin.Subnet{{Subnet: "10.1.0.0/16"}}, Options: map[string]string{"pool": "cni.n", "gateway": "none"}},
+			requested: []string{"10.1.0.8"}},
+	} {
+		got, err := parse([]byte(c.conf), c.args)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if diff := cmp.Diff(c.want, got.pools) + cmp.Diff(c.requested, got.requested); diff != "" {
+			t.Errorf("%s:\n%s", name, diff)
+		}
+	}
+}
+
+// shown returns the configuration that the manual shows below a heading.
+func shown(t *testing.T, heading string) []byte {
+	t.Helper()
+	text := strings.Join(docs.Commands(t, "../../docs/cni.md", heading), " ")
+	from, to := strings.Index(text, "{"), strings.LastIndex(text, "}")
+	if from < 0 || to < from {
+		t.Fatalf("no configuration below %q", heading)
+	}
+	return []byte(text[from : to+1])
+}
+
+// TestManual: the configurations that the manual shows can be read, and mean what the text around them says.
+func TestManual(t *testing.T) {
+	t.Parallel()
+	for heading, want := range map[string]*admin.IPAM{
+		"A network": nil,
+		"Addresses of the plugin": {Subnets: []admin.Subnet{{Subnet: "10.55.206.0/26", Range: "10.55.206.32/27", Gateway: "10.55.206.1"}},
+			Options: map[string]string{"pool": "lan"}},
+	} {
+		var list struct {
+			Name    string           `json:"name"`
+			Plugins []map[string]any `json:"plugins"`
+		}
+		if err := json.Unmarshal(shown(t, heading), &list); err != nil || len(list.Plugins) != 1 {
+			t.Fatalf("%s: %+v, %v", heading, list, err)
+		}
+		list.Plugins[0]["name"] = list.Name // as a runtime does
+		one, err := json.Marshal(list.Plugins[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := parse(one, "")
+		if err != nil {
+			t.Fatalf("%s: %v", heading, err)
+		}
+		if diff := cmp.Diff(want, c.pools) + cmp.Diff("enp1s0", c.options["netdevice"]); diff != "" {
+			t.Errorf("%s:\n%s", heading, diff)
+		}
+	}
+}
+
 // TestParseRefuses: what cannot be meant is refused with the reason.
 func TestParseRefuses(t *testing.T) {
 	t.Parallel()
@@ -64,8 +149,12 @@ func TestParseRefuses(t *testing.T) {
 		{`{"type": "sriov"}`, "", "the configuration has no name"},
 		{`{"name": "n", "vlan": {"id": 5}}`, "", "key vlan: must be a text, a number, true, false, or a list of these"},
 		{`{"name": "n", "master": "eth1", "netdevice": "eth2"}`, "", "key netdevice: netdevice is there as well"},
-		{`{"name": "n"}`, "CORE=1", "CNI_ARGS: CORE is not known; the names are CORES, HostIP, IgnoreUnknown, PodID, mac, vf and vlan"},
+		{`{"name": "n"}`, "CORE=1", "CNI_ARGS: CORE is not known; the names are CORES, HostIP, IP with ipam, IgnoreUnknown, PodID, mac, vf and vlan"},
 		{`{"name": "n"}`, "CORES", `CNI_ARGS: "CORES" is not NAME=VALUE`},
+		{`{"name": "n"}`, "IP=10.1.0.7", "CNI_ARGS: IP is not known; the names are CORES, HostIP, IP with ipam, IgnoreUnknown, PodID, mac, vf and vlan"},
+		{`{"name": "n", "ipam": {"type": "passthrough", "subnet": "10.1.0.0/16", "range": "10.2.0.0/24"}}`, "", "ipam: range 10.2.0.0/24: each must be in a subnet of its own"},
+		{`{"name": "n", "ipam": {"type": "passthrough", "subnet": "10.1.0.0/16", "gateway": ["10.1.0.1", "10.1.0.2"]}}`, "", "ipam: gateway 10.1.0.2: each must be in a subnet of its own"},
+		{`{"name": "n", "ipam": {"type": "passthrough", "exclude": {}}}`, "", "ipam: key exclude: must be a text, a number, true, false, or a list of these"},
 		{`{"name": "n", "vf": 3, "deviceID": "0000:03:10.2"}`, "", "vf 3 is not the deviceID 0000:03:10.2"},
 		{`{"name": "n", "deviceID": "0000:ff:10.2"}`, "", "deviceID 0000:ff:10.2: is not a vf of this machine; without one, master names the device"},
 	} {
