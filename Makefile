@@ -25,7 +25,7 @@ TAGS := kernel engine lab lab,hardware cluster emulated kernel,crashpoints
 GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign load bench bench-cluster bench-attach bench-attach-lab lint clean
+.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab lint clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,9 @@ test-crash: ## the process killed at every point, on VFs as well: hours (CRASH_P
 
 campaign: ## random operations in the lab, with a check of everything after each (ENGINE=28.5 OPS=500 SEED=42)
 	CAMPAIGN_OPS='$(or $(OPS),500)' CAMPAIGN_SEED='$(SEED)' CAMPAIGN_ONLY='$(ONLY)' test/run --engine '$(ENGINE)' campaign
+
+mixed: ## containers of Docker, podman and CNI by lot on the same devices, with a check after each (OPS=500 SEED=42)
+	MIXED_OPS='$(or $(OPS),500)' MIXED_SEED='$(SEED)' test/run --run '^TestMixed$$' --engine '$(ENGINE)' engine
 
 load: ## 200 thin children, then 7 VFs, started and stopped at once, 20 rounds: an hour or two (ROUNDS=20 CHILDREN=200)
 	LOAD_ROUNDS='$(or $(ROUNDS),20)' LOAD_CHILDREN='$(or $(CHILDREN),200)' test/run --engine '$(ENGINE)' load

@@ -41,6 +41,8 @@ var unrecorded = map[string]string{
 	"TestPluginRemoved":        "the plugin is another one afterwards, and what it shows is not replayed",
 	"TestRestore":              "the plugin is another one afterwards",
 	"TestFolderMissing":        "it has a folder of the host, which a recording does not",
+	"TestPodman":               "most calls are podman's, which are not the engine's",
+	"TestMixed":                "the same, and by lot",
 	"TestPassthroughctl":       "it changes the log level, and a recording needs debug",
 	"TestEvents":               "its calls are those of TestMacvlan",
 	"TestFree":                 "it calls the plugin itself",

@@ -4,6 +4,7 @@
 # Everything that is kept lies below $CACHE (LAB_CACHE, or .cache in the repository):
 #   qemu/           a private QEMU, unpacked, never installed
 #   compose/        Debian's docker-compose
+#   podman/         Debian's podman, with a root of its own
 #   dockerd/        the newest dockerd
 #   lab/<suite>/    root/ (the tree), disk.img (the same as a file system), vmlinuz, initrd, ssh keys
 # A folder appears under its name only when it is complete, and says in its file "recipe" what it was made from.
