@@ -185,6 +185,9 @@ func checkPackages(t *testing.T, dist string) {
 				t.Errorf("the %s has no %s:\n%s", kind, f.to, list)
 			}
 		}
+		if link := netavarkPlugin + " -> " + cniFolder(kind) + "passthrough-cni\n"; !strings.Contains(list, link) {
+			t.Errorf("the %s has no link %s:\n%s", kind, link, list)
+		}
 		if !strings.Contains(list, "/usr/share/man/man1/passthroughctl-status.1\n") {
 			t.Errorf("the %s has no manual pages:\n%s", kind, list)
 		}

@@ -55,6 +55,8 @@ func (r release) packageInfo(arch, folder, kind string) *nfpm.Info {
 	}
 	info.Contents = append(info.Contents, &files.Content{
 		Source: filepath.Join(folder, "host/man/*.1"), Destination: "/usr/share/man/man1", FileInfo: &files.ContentFileInfo{Mode: 0o644, MTime: r.time},
+	}, &files.Content{
+		Source: cniFolder(kind) + "passthrough-cni", Destination: netavarkPlugin, Type: files.TypeSymlink, FileInfo: &files.ContentFileInfo{MTime: r.time},
 	})
 	return info
 }
@@ -65,16 +67,22 @@ type packageFile struct {
 	mode     os.FileMode
 }
 
+// netavarkPlugin is where netavark looks for the driver passthrough, in each distribution.
+const netavarkPlugin = "/usr/libexec/netavark/passthrough"
+
+// cniFolder is where the CNI plugins of the distributions are.
+func cniFolder(kind string) string {
+	return map[string]string{"deb": "/usr/lib/cni/", "rpm": "/usr/libexec/cni/"}[kind]
+}
+
 func packageFiles(kind string) []packageFile {
 	const share = "/usr/share/"
-	// Where the CNI plugins of the distributions are, and podman looks for them.
-	cni := map[string]string{"deb": "/usr/lib/cni/", "rpm": "/usr/libexec/cni/"}[kind]
 	zsh := map[string]string{"deb": "zsh/vendor-completions/", "rpm": "zsh/site-functions/"}[kind]
 	return []packageFile{
 		{"host/passthroughctl", "/usr/bin/passthroughctl", 0o755},
 		{"host/passthrough-driver", "/usr/sbin/passthrough-driver", 0o755},
-		{"host/passthrough-cni", cni + "passthrough-cni", 0o755},
-		{"host/txipam", cni + "txipam", 0o755},
+		{"host/passthrough-cni", cniFolder(kind) + "passthrough-cni", 0o755},
+		{"host/txipam", cniFolder(kind) + "txipam", 0o755},
 		{"packaged/passthrough.service", "/usr/lib/systemd/system/passthrough.service", 0o644},
 		{"host/host-rules/71-passthrough-vfs.rules", share + "passthrough/host-rules/71-passthrough-vfs.rules", 0o644},
 		{"host/host-rules/05-passthrough-vfs.network", share + "passthrough/host-rules/05-passthrough-vfs.network", 0o644},
