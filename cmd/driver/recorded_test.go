@@ -43,6 +43,7 @@ var unrecorded = map[string]string{
 	"TestFolderMissing":        "it has a folder of the host, which a recording does not",
 	"TestPodman":               "most calls are podman's, which are not the engine's",
 	"TestMixed":                "the same, and by lot",
+	"TestRefusedConnect":       "its calls are those of TestOneAtATime",
 	"TestPassthroughctl":       "it changes the log level, and a recording needs debug",
 	"TestEvents":               "its calls are those of TestMacvlan",
 	"TestFree":                 "it calls the plugin itself",

@@ -144,9 +144,20 @@ func (c *campaign) connect(k *container) error {
 		k.nets[n.name] = ""
 	} else if c.room(n) < 1 {
 		c.describe("(refused)")
-		return nil
+		return unsay(n.name, k.name)
 	}
 	return err
+}
+
+// unsay has an engine forget a connection that was refused. It keeps it with the container's settings (20.10 to 29.8), and the container does not
+// start again while the network is full; a container that runs cannot be disconnected from it.
+func unsay(network, container string) error {
+	for _, args := range [][]string{{"stop", "-t", "1", container}, {"network", "disconnect", network, container}, {"start", container}} {
+		if _, err := docker(args...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // connectable returns whether a container can be connected to one more network.

@@ -4,12 +4,14 @@ package engine
 
 import (
 	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
 // Cases of public bug reports, about this and other drivers, that need no NIC with VFs. The others are in test/suites/lab.
@@ -141,4 +143,26 @@ func TestStoreAway(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "etcd") {
 		t.Errorf("addresses of the plugin: %v", err)
 	}
+}
+
+// TestRefusedConnect: the engine keeps a connection that the plugin has refused with the container's settings, and the container does not start
+// again until it was disconnected (docs/troubleshooting.md).
+func TestRefusedConnect(t *testing.T) {
+	veth(t, "pt0", "10.79.0.1/24")
+	veth(t, "pt1", "10.79.1.1/24")
+	Sh(t, "ip link set pt0 up")
+	ours(t, "macvlan", "lan", "pt0", "10.79.0.0/24")
+	passthrough(t, "nic", "pt1", "10.79.1.0/24")
+	Container(t, "other", "--net", "nic")
+	Container(t, "web", "--net", "lan")
+	held := regexp.MustCompile("pt1 is held by .* serves one container at a time")
+	for _, line := range [][]string{{"network", "connect", "nic", "web"}, {"restart", "-t", "1", "web"}} {
+		if _, err := Try("docker", line...); err == nil || !held.MatchString(err.Error()) {
+			t.Errorf("docker %s: %v", strings.Join(line, " "), err)
+		}
+	}
+	for _, command := range docs.Commands(t, "../../../docs/troubleshooting.md", "A refused docker network connect") {
+		Sh(t, command)
+	}
+	Reaches(t, "web", "10.79.0.1", 5*time.Second)
 }

@@ -35,11 +35,11 @@ func TestAttach(t *testing.T) {
 	nets := networks(t)
 	took := runsInTurn(t, nets)
 	f.Compare("P2 docker run --rm: mode=macvlan, macvlan", took["ours-macvlan"], took["macvlan"])
-	f.Compare("P2 docker run --rm: mode=passthrough, bridge", took["ours-device"], took["bridge"])
+	f.Compare("P2 docker run --rm: mode=passthrough, bridge", took["ours-device"], took["bridged"])
 	f.Compare("docker run --rm: no network, macvlan", took["none"], took["macvlan"])
 	if *flagPF != "" {
 		f.Compare("P2 docker run --rm: VF, macvlan", took["ours-vf"], took["macvlan"])
-		f.Compare("P2 docker run --rm: VF, bridge", took["ours-vf"], took["bridge"])
+		f.Compare("P2 docker run --rm: VF, bridge", took["ours-vf"], took["bridged"])
 	}
 	attachCalls(t, f)
 	for text := range strings.SplitSeq(*flagStorms, ",") {
@@ -79,7 +79,8 @@ func networks(t *testing.T) []string {
 	ours("ours-macvlan", "10.40.0.0/16", "-o", "netdevice=pt0", "-o", "mode=macvlan")
 	ours("ours-device", "10.41.0.0/16", "-o", "netdevice=pt2", "-o", "mode=passthrough")
 	dockertest.Network(t, "macvlan", "-d", "macvlan", "--subnet", "10.42.0.0/16", "-o", "parent=pt1")
-	nets := []string{"ours-macvlan", "macvlan", "ours-device", "bridge", "none"}
+	dockertest.Network(t, "bridged", "-d", "bridge", "--subnet", "10.44.0.0/16") // an engine may have no bridge of its own
+	nets := []string{"ours-macvlan", "macvlan", "ours-device", "bridged", "none"}
 	if *flagPF != "" {
 		ours("ours-vf", "10.43.0.0/16", "-o", "netdevice="+*flagPF)
 		nets = append(nets, "ours-vf")
