@@ -20,7 +20,7 @@ import (
 	"github.com/mellanox/passthrough/store/boltstore"
 )
 
-// The rows of the table of ratios, see docs/performance.md. Each iteration is a round in which both sides of the ratio are measured one after
+// The rows of a table of ratios. Each iteration is a round in which both sides of the ratio are measured one after
 // the other, so that what else the machine does changes both.
 
 // times are how long the operations of one side took.

@@ -1,0 +1,176 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/docker/go-plugins-helpers/ipam"
+
+	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/boltstore"
+)
+
+// BenchmarkP7 starts the plugin's binary on a ledger with 100,000 leases, and measures when it listens and when it has answered the first request
+// for an address of that pool. Of the memory, anon is what it needs; the rest are pages of its files, which the kernel takes back.
+func BenchmarkP7(b *testing.B) {
+	const leases = 100_000
+	state := b.TempDir()
+	from, o := fill(b, netip.MustParsePrefix("10.0.0.0/8"), leases, leases)
+	var all []store.KV
+	err := from.Range(context.Background(), "", func(kv store.KV) error {
+		all = append(all, kv)
+		return nil
+	})
+	if err == nil {
+		err = boltstore.Build(filepath.Join(state, "ledger.db"), all)
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	binary := buildDriver(b)
+	var listening, answered times
+	var anon, rss int
+	for b.Loop() {
+		begin := time.Now()
+		p := start(b, binary, state)
+		listening = append(listening, time.Since(begin))
+		var got ipam.RequestAddressResponse
+		p.call("IpamDriver.RequestAddress", ipam.RequestAddressRequest{PoolID: o.pool}, &got)
+		answered = append(answered, time.Since(begin))
+		a, err := netip.ParsePrefix(got.Address)
+		if err != nil {
+			b.Fatal(err)
+		}
+		anon, rss = max(anon, p.memory("RssAnon")), max(rss, p.memory("VmRSS"))
+		p.call("IpamDriver.ReleaseAddress", ipam.ReleaseAddressRequest{PoolID: o.pool, Address: a.Addr().String()}, &struct{}{})
+		p.stop()
+	}
+	b.ReportMetric(listening.at(0.5).Seconds()*1000, "listening-ms")
+	b.ReportMetric(answered.at(0.5).Seconds()*1000, "first-answer-ms")
+	b.ReportMetric(float64(anon)/1024, "anon-MiB")
+	b.ReportMetric(float64(rss)/1024, "rss-MiB")
+	b.ReportMetric(0, "ns/op")
+}
+
+// BenchmarkP8 reports the size of the binary, which is all but some kilobytes of the bundle, and of which the goal is 16 MiB.
+func BenchmarkP8(b *testing.B) {
+	binary := buildDriver(b)
+	for b.Loop() {
+		info, err := os.Stat(binary)
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.ReportMetric(float64(info.Size())/(16<<20), "times-16-MiB")
+		b.ReportMetric(float64(info.Size())/1e6, "MB")
+	}
+	b.ReportMetric(0, "ns/op")
+}
+
+// buildDriver builds the binary as a release has it.
+func buildDriver(b *testing.B) string {
+	b.Helper()
+	dir := b.TempDir()
+	if out, err := exec.Command("make", "-C", filepath.Join("..", "..", ".."), "build", "BIN="+dir).CombinedOutput(); err != nil {
+		b.Fatalf("%v\n%s", err, out)
+	}
+	return filepath.Join(dir, "driver")
+}
+
+// process is a plugin that runs.
+type process struct {
+	b      *testing.B
+	cmd    *exec.Cmd
+	client *http.Client
+}
+
+// start starts a plugin with a state directory, and waits until it listens.
+func start(b *testing.B, binary, state string) process {
+	b.Helper()
+	socket := filepath.Join(b.TempDir(), "p.sock")
+	p := process{b: b, cmd: exec.Command(binary), client: &http.Client{Transport: &http.Transport{DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", socket)
+		}}}}
+	p.cmd.Env = append(os.Environ(), "SOCKET="+socket, "STATE_DIR="+state, "LOG_LEVEL=error")
+	p.cmd.Stderr = os.Stderr
+	if err := p.cmd.Start(); err != nil {
+		b.Fatal(err)
+	}
+	err := retry.Poll(context.Background(), time.Millisecond, time.Minute, func() (bool, error) {
+		c, err := net.Dial("unix", socket)
+		if err != nil {
+			return false, nil
+		}
+		return true, c.Close()
+	})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return p
+}
+
+// call makes a call of the engine.
+func (p process) call(method string, request, answer any) {
+	p.b.Helper()
+	body, err := json.Marshal(request)
+	if err != nil {
+		p.b.Fatal(err)
+	}
+	r, err := p.client.Post("http://plugin/"+method, "application/json", bytes.NewReader(body))
+	if err != nil {
+		p.b.Fatal(err)
+	}
+	defer r.Body.Close()
+	text, err := io.ReadAll(r.Body)
+	if err == nil && r.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", r.Status, text)
+	}
+	if err == nil {
+		err = json.Unmarshal(text, answer)
+	}
+	if err != nil {
+		p.b.Fatal(err)
+	}
+}
+
+// memory returns a line of the process's status (proc_pid_status(5)) in KiB.
+func (p process) memory(name string) int {
+	p.b.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	if err != nil {
+		p.b.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), name+":")
+	number, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	n, err := strconv.Atoi(number)
+	if err != nil {
+		p.b.Fatal(err)
+	}
+	return n
+}
+
+// stop ends the process as an engine does.
+func (p process) stop() {
+	p.b.Helper()
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		p.b.Fatal(err)
+	}
+	if err := p.cmd.Wait(); err != nil {
+		p.b.Fatal(err)
+	}
+}
