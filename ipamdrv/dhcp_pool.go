@@ -137,7 +137,7 @@ func (al *allocator) acquire(ctx context.Context, h pool.Handle, seg dhcp.Segmen
 	return got, err
 }
 
-// record records the lease of an address that a DHCP server has given.
+// record records the lease of an address that a server has given.
 func (al *allocator) record(ctx context.Context, h pool.Handle, q addressRequest) (string, error) {
 	_, p, err := al.pools.open(ctx, h.String())
 	if err != nil {
@@ -149,7 +149,7 @@ func (al *allocator) record(ctx context.Context, h pool.Handle, q addressRequest
 		got, err = al.allocate(ctx, p, q.from(h))
 		return err
 	})
-	if err == nil {
+	if err == nil && q.lease.DHCP != nil {
 		al.pools.leases.add(leaseRef{h.ID, q.addr}, seg, q.lease)
 	}
 	return got, err

@@ -62,20 +62,28 @@ type dhcpLeases struct {
 	// clients are locked by client while one leases an address and records it, or ends a lease: the late release of a former lease must not
 	// end a new one.
 	clients keylock.Map
-	scanned time.Time // of the last scan; only RenewLeases uses it
-	failing bool      // the last scan failed; only RenewLeases uses it
+	scanned time.Time // of the last scan; only run uses it
+	failing bool      // the last scan failed; only run uses it
 
 	mu  sync.Mutex
 	all map[leaseRef]dhcpLease // guarded by mu
 }
 
-// RenewLeases renews the leases of DHCP servers, and releases there what is released here, until ctx ends. It returns an error that matches
-// that of ctx.
+// RenewLeases renews the leases of DHCP servers, and releases there and at an IPAM server what is released here, until ctx ends. It returns an
+// error that matches that of ctx.
 func (d *Driver) RenewLeases(ctx context.Context) error {
+	var loops errgroup.Group
+	loops.Go(func() error { return d.pools.leases.run(ctx) })
+	loops.Go(func() error { return d.pools.remote.run(ctx) })
+	return loops.Wait()
+}
+
+// run renews and releases until ctx ends.
+func (s *dhcpLeases) run(ctx context.Context) error {
 	tick := time.NewTicker(renewEvery)
 	defer tick.Stop()
 	for {
-		d.pools.leases.round(ctx)
+		s.round(ctx)
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
@@ -84,7 +92,7 @@ func (d *Driver) RenewLeases(ctx context.Context) error {
 	}
 }
 
-// round is one round of RenewLeases.
+// round is one round of run.
 func (s *dhcpLeases) round(ctx context.Context) {
 	if s.servers == nil || s.pools.node != nil {
 		return

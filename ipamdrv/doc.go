@@ -5,12 +5,14 @@
 //
 //	ipamdrv ─> pool ─> option, addr      the allocator; the options of a pool; arithmetic
 //	        ─> dhcp                      the leases of DHCP servers
+//	        ─> remote                    the client of an IPAM server
 //	        ─> node ─> pool              in a store that nodes share: outbox, prefetched addresses, the handles of this node
 //
 //	RequestPool ────> creator.request ─> Pool.Create or Join       one pool per request, unless it has a name: equal subnets are separate
 //	RequestAddress ─> allocator.request ─> pools.open ─> Pool.Allocate ─> lease in the store ─> answer
 //	ReleaseAddress ─> pools.releaseAddress ─> Pool.Release ─> lease removed, or replaced by a cooldown
 //	RenewLeases ────> dhcpLeases.renew ─> lease in the store       with the option dhcp; RequestAddress asks the server before it locks the pool
+//	            ────> remoteLeases.release                         with the option remote; what is released here, until the server has answered
 //	Maintain ───────> flush of the outbox, prefetch, gc
 //
 // The store is the truth, and what a pool has cached a copy. A write has the condition that the pool's record is as cached; if it was changed,

@@ -16,6 +16,7 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv/addr"
 	"github.com/mellanox/passthrough/ipamdrv/node"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
+	"github.com/mellanox/passthrough/ipamdrv/remote"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/cluster"
 )
@@ -40,10 +41,14 @@ type Config struct {
 	Probe Prober
 	// DHCP leases addresses, for pools with the option dhcp; nil: such pools are refused.
 	DHCP DHCP
+	// Remote is an IPAM server whose addresses new pools have unless their option remote is off; nil for none.
+	Remote *remote.Client
 	// Uses lists the networks that the network driver on this node knows; nil for none. See [Use].
 	Uses func(context.Context) ([]Use, error)
 	// MaintainEvery is the interval of background work, see Maintain. 0 means 5 seconds.
 	MaintainEvery time.Duration
+
+	dry bool // see DryRun
 }
 
 // Capabilities are the answers that need no store.
@@ -91,6 +96,7 @@ func New(c Config) (*Driver, error) {
 	} else {
 		p.queue = newQueue(c.Journal, c.Log)
 	}
+	p.remote = newRemoteLeases(p, c)
 	p.leases = &dhcpLeases{pools: p, servers: c.DHCP, log: c.Log, all: map[leaseRef]dhcpLease{}}
 	return &Driver{Capabilities: c.Capabilities, config: c, pools: p, probe: c.Probe, dhcp: c.DHCP, every: c.MaintainEvery, log: c.Log,
 		names:   &recentNames{names: map[string]recentName{}},
@@ -102,6 +108,7 @@ func New(c Config) (*Driver, error) {
 func (d *Driver) Close() {
 	d.pools.close()
 	d.pools.breaker.Close()
+	d.pools.remote.breaker.Close()
 }
 
 // undoTimeout bounds the undo of what a client that has gone will never hear of.
@@ -138,7 +145,10 @@ func (d *Driver) RequestPoolFor(ctx context.Context, network string, r *ipam.Req
 		return nil, fmt.Errorf("request pool: %w", err)
 	}
 	q.rec.Network = network
-	if err = d.completeDHCP(ctx, q); err != nil {
+	if err = d.completeDHCP(ctx, q); err == nil {
+		err = d.pools.remote.complete(ctx, q)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", q, err)
 	}
 	err = d.pools.breaker.Unavailable()

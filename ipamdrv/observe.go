@@ -20,7 +20,7 @@ type Observation struct {
 	Unread int
 	Shared bool  // the pools are in a store that nodes share
 	Away   error // why the shared store cannot be used now; nil if it can
-	Owed   int   // operations that the node still has to do in the store, such as releases
+	Owed   int   // operations that the node still has to do in the store or at an IPAM server, such as releases
 	// Containers has the names of containers by network and address, as far as the engine has told them. A network is "" if it is not known.
 	Containers map[Place]string
 }
@@ -42,6 +42,11 @@ func (d *Driver) Observe(ctx context.Context) (*Observation, error) {
 		}
 		o.Owed = owed
 	}
+	toServer, err := d.pools.remote.owed(ctx)
+	if err != nil {
+		return nil, err
+	}
+	o.Owed += len(toServer)
 	networks, err := networksOfPools(ctx, d.pools)
 	if err != nil {
 		return nil, err

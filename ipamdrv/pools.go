@@ -28,6 +28,7 @@ type pools struct {
 
 	unbound *unboundPools
 	leases  *dhcpLeases
+	remote  *remoteLeases
 
 	mu   sync.Mutex // guards byID
 	byID map[string]*pool.Pool

@@ -54,7 +54,7 @@ func TestRefusedPools(t *testing.T) {
 		{"range of the broadcast address", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", SubPool: "10.1.0.255/32"},
 			"ip-range 10.1.0.255/32: its one address is the subnet's broadcast address of 10.1.0.0/24"},
 		{"unknown option", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"foo": "bar"}},
-			`ipam option "foo": unknown; known are exclude, gateway, pool, overflow, probe, prefetch, reuse, quarantine, sticky, slaac, dhcp, netdevice`},
+			`ipam option "foo": unknown; known are exclude, gateway, pool, overflow, probe, prefetch, reuse, quarantine, sticky, slaac, dhcp, netdevice, remote`},
 		{"reuse", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"reuse": "never"}},
 			`ipam option reuse: "never" is not allowed; allowed: last or immediate`},
 		{"quarantine", ipam.RequestPoolRequest{Pool: "10.1.0.0/24", Options: map[string]string{"Quarantine": "30"}},

@@ -55,6 +55,7 @@ func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.A
 	if released && ended.token != "" {
 		ps.leases.end(ctx, ref, ended)
 	}
+	ps.remote.wakeUp()
 	ps.log.Debug("address released", zap.Stringer("address", a), zap.Bool("was_leased", released),
 		zap.Stringer("pool", subnet.Prefix), zap.Stringer("id", h))
 	return nil

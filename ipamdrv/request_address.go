@@ -45,6 +45,9 @@ func (al *allocator) requestOwn(ctx context.Context, handle string, q addressReq
 		if pool.UsesDHCP(p) && q.lease.Kind != pool.Gateway {
 			return al.requestByDHCP(ctx, h, p, q)
 		}
+		if pool.UsesRemote(p) && q.lease.Kind != pool.Gateway {
+			return al.requestByRemote(ctx, h, p, q)
+		}
 		got, err := al.fromPool(ctx, h, p, q)
 		switch err = waitLoaded(ctx, err); {
 		case errors.Is(err, errUnread):
@@ -216,7 +219,7 @@ func allocateOnce(ctx context.Context, p *pool.Pool, q addressRequest, probe poo
 	switch {
 	case q.lease.Kind == pool.Gateway:
 		return p.AllocateGateway(ctx, q.addr, q.lease)
-	case q.lease.Kind == pool.Exact, q.lease.DHCP != nil:
+	case q.lease.Kind == pool.Exact, q.lease.DHCP != nil, q.lease.Remote != "":
 		return q.addr, true, p.AllocateExact(ctx, q.addr, q.lease, probe)
 	}
 	a, err = p.Allocate(ctx, q.lease, q.choice, probe)

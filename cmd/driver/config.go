@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"go.uber.org/zap/zapcore"
@@ -84,11 +85,11 @@ var settings = []setting{
 		c.deviceNames = v
 		return err == nil
 	}, false},
-	{"STORE", storeBolt, "bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX&ca=FILE&cert=FILE&key=FILE&user=NAME" +
-		"&password-file=FILE&insecure=yes", "where pools and addresses are stored: bolt, a file of this node, or an etcd that several nodes " +
-		"share", func(c *config, v string) bool {
+	{"STORE", storeBolt, "bolt, https://HOST:PORT?ca=FILE&cert=FILE&key=FILE&token-file=FILE or " +
+		"etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX&ca=FILE&cert=FILE&key=FILE&user=NAME&password-file=FILE&insecure=yes", "where pools and " +
+		"addresses are stored: bolt, a file of this node, or an etcd that several nodes share. https: as bolt, with the addresses of an IPAM server", func(c *config, v string) bool {
 		etcd, err := parseStore(v, c.stateDir)
-		if c.store = v; etcd != nil {
+		if c.store = v; etcd != nil || strings.HasPrefix(v, schemeRemote) {
 			c.refusal = err
 		}
 		return err == nil

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mellanox/passthrough/ipamdrv/remote"
 	"github.com/mellanox/passthrough/store/etcdstore"
 )
 
@@ -33,9 +34,36 @@ func TestParseStore(t *testing.T) {
 	}
 }
 
+func TestParseRemote(t *testing.T) {
+	const text = "https://ipam.example:10000/v?ca=ca.pem&cert=/etc/c.pem&key=k.pem&token-file=token"
+	want := &remote.Config{URL: "https://ipam.example:10000/v", CA: "/data/ca.pem", Cert: "/etc/c.pem", Key: "/data/k.pem", TokenFile: "/data/token"}
+	got, err := parseRemote(text, "/data")
+	if diff := cmp.Diff(want, got); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	c, err := configFrom(nil, env("STORE="+text))
+	if err != nil || c.shared() || c.journalFile() != "releases" || c.remoteIPAM() == nil {
+		t.Errorf("%+v, %v", c, err)
+	}
+	if etcd, err := parseStore(text, "/data"); etcd != nil || err != nil {
+		t.Errorf("etcd: %+v, %v", etcd, err)
+	}
+	if none, err := parseRemote("bolt", "/data"); none != nil || err != nil {
+		t.Errorf("bolt: %+v, %v", none, err)
+	}
+	if _, err := configFrom(nil, env("STORE=https://ipam?x=y")); err == nil || !strings.HasSuffix(err.Error(), ": there is no parameter x") {
+		t.Errorf("a setting that is refused: %v", err)
+	}
+}
+
 func TestParseStoreRefusals(t *testing.T) {
 	for text, want := range map[string]string{
-		"consul://n1":                     "neither bolt nor etcd://",
+		"consul://n1":                     "neither bolt nor etcd:// nor https://",
+		"https://":                        "IPAM server: the address is https://HOST:PORT, with or without a path",
+		"https://u:pw@ipam":               "IPAM server: a password has no place in the address; name the file of a token",
+		"https://ipam?cert=c.pem":         "IPAM server: a certificate and its key go together",
+		"https://ipam?ca=":                "ca must be there once and not be empty",
+		"https://ipam?token=hidden":       "there is no parameter token",
 		"etcd://":                         "an endpoint is HOST:PORT",
 		"etcd://n1":                       "an endpoint is HOST:PORT",
 		"etcd://n1:2379,":                 "an endpoint is HOST:PORT",
@@ -63,6 +91,9 @@ func TestPasswordIsNotShown(t *testing.T) {
 		"etcd://root:hidden@n1:2379":                    "etcd://***@n1:2379",
 		"etcd://root:hid@den@n1:2379,n2:2379":           "etcd://***@n1:2379,n2:2379",
 		"etcd://n1:2379?user=u&password=hidden&ca=x":    "etcd://n1:2379?user=u&password=***&ca=x",
+		"https://u:hidden@ipam":                         "https://***@ipam",
+		"https://ipam?token=hidden&ca=x":                "https://ipam?token=***&ca=x",
+		"https://ipam?token-file=x":                     "https://ipam?token-file=x",
 		"etcd://n1:2379?pass=hidden":                    "etcd://n1:2379?pass=***",
 		"etcd://n1:2379?password-file=pw":               "etcd://n1:2379?password-file=pw",
 		"/run/docker/plugins/passthrough.sock":          "/run/docker/plugins/passthrough.sock",
@@ -82,7 +113,7 @@ func TestPasswordIsNotShown(t *testing.T) {
 		t.Errorf("the error does not say why: %v", refused)
 	}
 	_, err := configFrom(nil, env("STORE=etcd://root:hidden@n1:2379"))
-	const want = `environment: STORE="etcd://***@n1:2379": must be bolt or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX` +
+	const want = `environment: STORE="etcd://***@n1:2379": must be bolt, https://HOST:PORT?ca=FILE&cert=FILE&key=FILE&token-file=FILE or etcd://HOST:PORT,HOST:PORT...?prefix=/PREFIX` +
 		`&ca=FILE&cert=FILE&key=FILE&user=NAME&password-file=FILE&insecure=yes`
 	if err == nil || err.Error() != want {
 		t.Errorf("got  %v\nwant %s", err, want)

@@ -20,6 +20,7 @@ import (
 	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/ipamdrv/dhcp"
+	"github.com/mellanox/passthrough/ipamdrv/remote"
 	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/boltstore"
@@ -57,8 +58,8 @@ func open(cfg config, machine hw.Config, log *zap.Logger) *drivers {
 	ctx, stop := context.WithCancel(context.Background())
 	d := &drivers{capabilities: cfg.capabilities(), events: newEvents(), stop: stop, closed: make(chan struct{})}
 	d.openShared = func() (store.Store, error) {
-		if cfg.store == storeBolt {
-			return nil, errors.New("STORE is bolt: pools and addresses are in this node's own ledger, and there are no other nodes")
+		if !cfg.shared() {
+			return nil, errors.New("STORE is not etcd://...: pools and addresses are in this node's own ledger, and there are no other nodes")
 		}
 		return openShared(cfg)
 	}
@@ -192,7 +193,7 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 		Probe: func(ctx context.Context, device string, a netip.Addr) (string, error) {
 			mac, err := host.ProbeAddress(ctx, device, a)
 			return string(mac), err
-		}, DHCP: dhcp.New()})
+		}, DHCP: dhcp.New(), Remote: cfg.remoteIPAM()})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -209,10 +210,10 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 
 // journalFile returns the name of the journal in the state directory. Each store has its own: the entries of one are lost on the other.
 func (c config) journalFile() string {
-	if c.store == storeBolt {
-		return "releases"
+	if c.shared() {
+		return "journal"
 	}
-	return "journal"
+	return "releases"
 }
 
 // openHost opens the hardware, that of this machine unless a kernel is given. Each call of its kernel may be a crash point.
@@ -230,10 +231,19 @@ func openHost(machine hw.Config, points crashPoints) (*hw.Host, error) {
 
 // ownBeside returns this node's own ledger if pools and addresses are in a shared store, and nil if it has them itself.
 func ownBeside(cfg config, own store.Store) store.Store {
-	if cfg.store == storeBolt {
-		return nil
+	if cfg.shared() {
+		return own
 	}
-	return own
+	return nil
+}
+
+// remoteIPAM returns the IPAM server of the setting STORE; nil for none.
+func (c config) remoteIPAM() *remote.Client {
+	server, err := parseRemote(c.store, c.stateDir)
+	if err != nil || server == nil {
+		return nil // configFrom has checked that there is no error
+	}
+	return remote.New(*server)
 }
 
 // hostName returns the host's name, "" if there is none. The plugin's UTS namespace starts as a copy of the host's.

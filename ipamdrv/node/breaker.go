@@ -10,10 +10,12 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// A Breaker is the circuit breaker of a shared store: a failure opens it, and one goroutine, the prober, asks the store until it answers and
-// closes it. While it is open no request waits for the store. A nil Breaker, that of a store which is not shared, is never open.
+// A Breaker is the circuit breaker of a server, such as that of a shared store: a failure opens it, and one goroutine, the prober, asks the server
+// until it answers and closes it. While it is open no request waits for the server. A nil Breaker, that of a store which is not shared, is never
+// open.
 type Breaker struct {
-	shared store.Store
+	failed func(error) bool // the server could not be used
+	ask    func(context.Context) error
 	ctx    context.Context // of the prober; ends with Close
 	end    context.CancelFunc
 	prober sync.WaitGroup
@@ -29,10 +31,21 @@ const (
 	probeKey = "cluster/probe"
 )
 
-// NewBreaker returns a closed circuit breaker.
+// NewBreaker returns a closed circuit breaker of a shared store.
 func NewBreaker(shared store.Store) *Breaker {
+	return NewBreakerOf(failed, func(ctx context.Context) error {
+		_, err := shared.Get(ctx, probeKey)
+		if errors.Is(err, store.ErrNotFound) {
+			return nil
+		}
+		return err
+	})
+}
+
+// NewBreakerOf returns a closed circuit breaker. Errors for which failed returns true open it, and it is closed when ask succeeds.
+func NewBreakerOf(failed func(error) bool, ask func(context.Context) error) *Breaker {
 	ctx, end := context.WithCancel(context.Background())
-	return &Breaker{shared: shared, ctx: ctx, end: end}
+	return &Breaker{failed: failed, ask: ask, ctx: ctx, end: end}
 }
 
 // IsUnavailable returns true if err means that a store could not be used, or not in time.
@@ -45,9 +58,9 @@ func failed(err error) bool {
 	return errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous)
 }
 
-// Report opens the circuit breaker if err is a failure of the shared store.
+// Report opens the circuit breaker if err is a failure of the server.
 func (b *Breaker) Report(err error) {
-	if b == nil || !failed(err) || errors.Is(err, context.Canceled) || errors.Is(err, store.ErrClosed) {
+	if b == nil || !b.failed(err) || errors.Is(err, context.Canceled) || errors.Is(err, store.ErrClosed) {
 		return
 	}
 	b.mu.Lock()
@@ -59,7 +72,7 @@ func (b *Breaker) Report(err error) {
 	}
 }
 
-// Unavailable returns why the shared store cannot be used now, and nil if the circuit breaker is closed.
+// Unavailable returns why the server cannot be used now, and nil if the circuit breaker is closed.
 func (b *Breaker) Unavailable() error {
 	if b == nil {
 		return nil
@@ -69,13 +82,13 @@ func (b *Breaker) Unavailable() error {
 	return b.openErr
 }
 
-// probe closes the circuit breaker as soon as the shared store answers.
+// probe closes the circuit breaker as soon as the server answers.
 func (b *Breaker) probe() {
 	for {
 		ctx, cancel := context.WithTimeout(b.ctx, probeTimeout)
-		_, err := b.shared.Get(ctx, probeKey)
+		err := b.ask(ctx)
 		cancel()
-		if err == nil || errors.Is(err, store.ErrNotFound) {
+		if err == nil {
 			b.mu.Lock()
 			defer b.mu.Unlock()
 			b.openErr = nil

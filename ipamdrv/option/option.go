@@ -35,6 +35,8 @@ type Config struct {
 	Prefetch        int    // addresses that each node leases ahead for each of its networks
 	DHCP            bool   // IPv4 addresses are leased by the DHCP server of Device's segment
 	Device          string // of the host; "" for none
+	// Remote: an IPAM server leases the addresses, those of its network of this name, or AnyNetwork; "" if it does not.
+	Remote string
 
 	// Newer are the options of a stored pool, as NAME=VALUE, that this version does not know, or whose values it does not know: a newer
 	// version made the pool. This version cannot obey them, so that it must not allocate.
@@ -132,7 +134,27 @@ var table = opttable.Table[Config]{Noun: "ipam option", Options: []Option{
 		Help:  "for dhcp: a device of the host on the segment of the containers, with an IPv4 address in the subnet",
 		Parse: func(c *Config, v string) (err error) { c.Device, err = allowed(v, isDevice(v)); return err },
 	},
+	{
+		Name: "remote", Values: "auto, off, or the name of a network of the server: " + nameForm, Default: "auto with STORE=https://..., otherwise off",
+		Help: "with STORE=https://...: of which of the server's networks the addresses are. auto: of that with the subnet; off: this node " +
+			"chooses them, as without a server. See docs/remote-ipam.md",
+		Parse: func(c *Config, v string) (err error) {
+			if c.Remote, err = allowed(v, name.MatchString(v)); v == RemoteOff {
+				c.Remote = ""
+			}
+			return err
+		},
+	},
 }}
+
+// Values of the option remote.
+const (
+	AnyNetwork = "auto" // the network that has the pool's subnet
+	RemoteOff  = "off"
+)
+
+// IsNetwork returns true for the name of a server's network that the option remote can have.
+func IsNetwork(v string) bool { return name.MatchString(v) && v != AnyNetwork && v != RemoteOff }
 
 // name matches the names of pools and groups; nameForm says so in words.
 var name = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$`)
@@ -244,10 +266,27 @@ func Parse(users map[string]string) (Config, error) {
 		return Config{}, errors.New("ipam options pool and overflow: a pool that is shared cannot help another out; " +
 			"say only one of them")
 	}
-	if _, given := users["sticky"]; !given && !c.Lowest && !c.DHCP {
+	if _, given := users["sticky"]; !given && !c.Lowest && !c.DHCP && c.Remote == "" {
 		c.Sticky, c.StickyByDefault = DefaultSticky, true
 	}
-	return c, c.checkDHCP(users)
+	if err := c.checkDHCP(users); err != nil {
+		return c, err
+	}
+	return c, c.checkRemote(users)
+}
+
+// checkRemote refuses options that say which address is chosen beside remote, which leaves that to the server. Networks can share a pool all the
+// same.
+func (c Config) checkRemote(users map[string]string) error {
+	if c.Remote == "" {
+		return nil
+	}
+	for _, name := range append([]string{"dhcp"}, notWithDHCP...) {
+		if _, given := users[name]; given && name != "pool" && (name != "dhcp" || c.DHCP) {
+			return fmt.Errorf("ipam options remote and %s: the IPAM server chooses the addresses; say only one of them, or remote=off", name)
+		}
+	}
+	return nil
 }
 
 // notWithDHCP are the options that say which address is chosen, which a DHCP server does.

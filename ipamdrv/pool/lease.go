@@ -28,6 +28,9 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 		return err
 	}
 	conds, ops := []store.Cond{{Key: op.Key, Rev: s.cooldowns.rev(a)}}, []store.Op{op}
+	if lease.Remote != "" {
+		ops = append(ops, store.Del(remotePrefix+lease.Remote))
+	}
 	if len(lease.Holders) > 0 {
 		exists, err := p.shareCond(ctx, lease.Holders[0])
 		if err != nil {
@@ -253,6 +256,14 @@ func (p *Pool) replaceLease(ctx context.Context, a netip.Addr, kv store.KV, next
 			return err
 		}
 	}
+	ops := []store.Op{op}
+	if ends {
+		more, err := owedFor(p.id, kv)
+		if err != nil {
+			return err
+		}
+		ops = append(ops, more...)
+	}
 	var rec *Record
 	if ends && a == s.rec.Gateway {
 		without := s.rec
@@ -262,7 +273,7 @@ func (p *Pool) replaceLease(ctx context.Context, a netip.Addr, kv store.KV, next
 			return ErrChanged
 		}
 	}
-	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, rec, op)
+	r, err := p.write(ctx, []store.Cond{store.Unchanged(kv)}, rec, ops...)
 	switch {
 	case err != nil:
 		return err

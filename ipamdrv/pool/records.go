@@ -80,6 +80,8 @@ type Lease struct {
 	Via string `json:"via,omitempty"`
 	// DHCP is the lease of the address that a DHCP server has given, in a pool with the option dhcp.
 	DHCP *dhcp.Lease `json:"dhcp,omitempty"`
+	// Remote is the key under which an IPAM server has leased the address, in a pool with the option remote.
+	Remote string `json:"remote,omitempty"`
 }
 
 // Kind says what an address is leased for.

@@ -88,12 +88,14 @@ func (r *removal) planPool(ctx context.Context) error {
 		r.last = append(r.last, store.Del(shareKey(Handle{id, name})))
 	}
 	r.conds = append(r.conds, store.NotNewer(SharePrefix+id+"/", newest))
-	leases, err := r.p.ledger.keys(ctx, LeasePrefix+id+"/")
+	err := r.p.ledger.Store.Range(ctx, LeasePrefix+id+"/", func(kv store.KV) error {
+		r.leases = append(r.leases, store.Del(kv.Key))
+		more, err := owedFor(id, kv)
+		r.last = append(r.last, more...)
+		return err
+	})
 	if err != nil {
 		return err
-	}
-	for _, key := range leases {
-		r.leases = append(r.leases, store.Del(key))
 	}
 	if c, err := option.ParseStored(r.rec.Options); err == nil && c.PoolName != "" {
 		r.last = append(r.last, store.Del(NameKey(c.PoolName, r.rec.Subnet.Addr().Is6())))
@@ -121,6 +123,11 @@ func (r *removal) planShare(ctx context.Context) error {
 	for _, l := range leases {
 		if l.Addr != r.rec.Gateway {
 			r.leases = append(r.leases, store.Del(LeaseKey(r.p.id, l.Addr)))
+			more, err := owed(r.p.id, l.Lease)
+			if err != nil {
+				return err
+			}
+			r.last = append(r.last, more...)
 		}
 	}
 	written, err := r.planGateway(ctx)
