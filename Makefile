@@ -19,13 +19,20 @@ export SOURCE_DATE_EPOCH COMMIT DOCKER NAME SET
 export CGO_ENABLED = 0
 
 # Every build tag that hides Go files from a plain "go vet ./...".
-TAGS := kernel engine lab lab,hardware cluster emulated kernel,crashpoints
+TAGS := kernel engine lab cluster emulated kernel,crashpoints
 # grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them. nethttpomithttp2 leaves out the HTTP/2 of
 # net/http: the engine speaks HTTP/1.1, and gRPC has an HTTP/2 of its own.
 GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
 .PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab lint clean
+
+# What does not need Go: docs/install.md has an installation from a registry or an archive.
+ifeq ($(shell command -v go),)
+build ctl cni: no-go
+no-go:
+	@echo "This needs Go 1.26 or newer (https://go.dev/dl). An installation without it: docs/install.md, From a registry" >&2; exit 1
+endif
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,9 +1,11 @@
-//go:build lab && hardware
+//go:build lab
 
 package lab
 
 import (
+	"cmp"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -11,10 +13,11 @@ import (
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
-// The NIC of the host that PF names, which scripts/test-hw has checked.
+// The guest's first NIC, or that of a host which PF names and scripts/test-hw has checked.
 var (
-	pf    = os.Getenv("PF")
-	pfPCI = pciOf(pf)
+	ownNIC = os.Getenv("PF")
+	pf     = cmp.Or(ownNIC, "enp1s0")
+	pfPCI  = pciOf(pf)
 )
 
 // pciOf returns the PCI address of a netdev, "" if it has none.
@@ -26,9 +29,10 @@ func pciOf(netdev string) string {
 	return filepath.Base(to)
 }
 
-// few returns the options of a network, with a number of VFs: some NICs take longer to make all that they can have than the engine waits.
+// few returns the options of a network, on a host's NIC with a number of VFs: some take longer to make all that they can have than the engine
+// waits.
 func few(options []string) []string {
-	if strings.Contains(strings.Join(options, " "), "numvfs=") {
+	if ownNIC == "" || strings.Contains(strings.Join(options, " "), "numvfs=") {
 		return options
 	}
 	return append(options, "-o", "numvfs=4")
@@ -37,8 +41,8 @@ func few(options []string) []string {
 // TestHardware runs the stories that need one NIC with a link, a Docker Engine, and nothing else of the guest: each leaves NIC and engine as they
 // were. Their NIC sets VLAN, spoof check and trust.
 func TestHardware(t *testing.T) {
-	if pfPCI == "" {
-		t.Fatalf("PF=%s: it is no PCI device", pf)
+	if ownNIC == "" || pfPCI == "" {
+		t.Fatalf("PF=%s: it is no PCI device", ownNIC)
 	}
 	before := hostAndEngine(t)
 	for _, story := range []struct {
@@ -56,6 +60,37 @@ func TestHardware(t *testing.T) {
 	}
 	if now := hostAndEngine(t); now != before {
 		t.Errorf("host and engine are\n%s\nbut were\n%s", now, before)
+	}
+}
+
+// TestHardwareStories: on a machine with a NIC and an engine that does not have the plugin, scripts/test-hw runs stories, and leaves NIC and engine
+// as they were. The image that the stories' containers run has another name, as on such a machine.
+func TestHardwareStories(t *testing.T) {
+	program, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	Docker(t, "plugin", "rm", "-f", Plugin)
+	Sh(t, "docker tag lab kept && docker rmi lab && ln -s "+program+" hardware.test")
+	t.Cleanup(func() {
+		Sh(t, "rm hardware.test; docker tag kept lab && docker rmi kept")
+		if err := Install("plugin"); err != nil {
+			t.Error(err)
+		}
+	})
+	state := func() string {
+		return hostAndEngine(t) + Sh(t, "docker image ls --format '{{.Repository}}:{{.Tag}}' | sort; "+
+			"ip -d link show "+pf+" | sed 's/qdisc [a-z_]*//; s/state [A-Z]*//; s/NO-CARRIER,//; s/,LOWER_UP//'")
+	}
+	before := state()
+	stories := exec.Command("./test-hw", pf, ".")
+	stories.Env = append(os.Environ(), "IMAGE=kept", "RUN=AllInUse|RecordBesideContainers")
+	out, err := stories.CombinedOutput()
+	if passed := strings.Count(string(out), "--- PASS: TestHardware/"); err != nil || passed != 2 {
+		t.Errorf("%d of 2 stories passed, %v:\n%s", passed, err, strings.ReplaceAll(string(out), "--- ", ""))
+	}
+	if now := state(); now != before {
+		t.Errorf("NIC and engine are\n%s\nbut were\n%s", now, before)
 	}
 }
 

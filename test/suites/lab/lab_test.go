@@ -11,7 +11,7 @@ import (
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
 
-// another is the guest's second NIC. pf and pfPCI are in nic_test.go, or, for a NIC of a host, in hardware_test.go.
+// another is the guest's second NIC. For the first one, pf and pfPCI, see hardware_test.go.
 const another = "enp2s0"
 
 func TestMain(m *testing.M) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
 // TestTwoTenants: two networks with the same subnet on one PF; the NIC keeps them apart. Each container has carrier and
@@ -190,4 +191,26 @@ func TestStaleAltname(t *testing.T) {
 		return ""
 	})
 	Docker(t, "run", "--rm", "--net", "n", "lab", "true")
+}
+
+// TestHowTo runs commands of docs/how-to.md: a container that runs gets another VLAN than its network, and one makes VLAN devices on its VF.
+func TestHowTo(t *testing.T) {
+	asBefore(t)
+	sriov(t, "blue", "10.1.0.0/24", "-o", "vlan=100")
+	Container(t, "web", "--net", "blue", "--ip", "10.1.0.2")
+	for _, command := range docs.Commands(t, "how-to.md", "Another VLAN for one container") {
+		Sh(t, command)
+	}
+	if line := vfLine(t, MAC(t, "web", "blue")); !strings.Contains(line, "vlan 101") || Address(t, "web", "blue") != "10.1.0.2" {
+		t.Errorf("web has %s and %q, want VLAN 101", Address(t, "web", "blue"), line)
+	}
+
+	t.Cleanup(func() { _, _ = Try("sh", "-c", "docker rm -f router; docker network rm trunk") })
+	for _, command := range docs.Commands(t, "how-to.md", "A VLAN trunk") {
+		Sh(t, command)
+	}
+	Container(t, "peer", "--net", "trunk", "--cap-add", "NET_ADMIN")
+	Exec(t, "peer", "sh", "-c", "ip link add link eth0 name eth0.55 type vlan id 55; ip link set eth0.55 up; ip addr add 10.55.0.2/24 dev eth0.55")
+	Exec(t, "router", "ip", "addr", "add", "10.55.0.1/24", "dev", "eth0.55")
+	Reaches(t, "router", "10.55.0.2", 5*time.Second)
 }
