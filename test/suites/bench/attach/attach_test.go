@@ -108,6 +108,9 @@ func runsInTurn(t *testing.T, nets []string) map[string][]time.Duration {
 // attachCalls measures what the plugin's calls for the start of one container took, by its log.
 func attachCalls(t *testing.T, f *figures.Set) {
 	t.Helper()
+	for _, line := range []string{"disable -f " + dockertest.Plugin, "set " + dockertest.Plugin + " LOG_LEVEL=debug", "enable " + dockertest.Plugin} {
+		dockertest.Sh(t, "docker plugin "+line) // at level info the log does not have them
+	}
 	nets := []string{"ours-macvlan", "ours-device"}
 	if *flagPF != "" {
 		nets = append(nets, "ours-vf")
