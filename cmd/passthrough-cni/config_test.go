@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,11 +105,11 @@ func TestParseIPAM(t *testing.T) {
 func shown(t *testing.T, heading string) []byte {
 	t.Helper()
 	text := strings.Join(docs.Commands(t, "../../docs/cni.md", heading), " ")
-	from, to := strings.Index(text, "{"), strings.LastIndex(text, "}")
-	if from < 0 || to < from {
-		t.Fatalf("no configuration below %q", heading)
+	var first json.RawMessage
+	if err := json.NewDecoder(strings.NewReader(text[max(0, strings.Index(text, "{")):])).Decode(&first); err != nil {
+		t.Fatalf("%s: %v", heading, err)
 	}
-	return []byte(text[from : to+1])
+	return first
 }
 
 // TestManual: the configurations that the manual shows can be read, and mean what the text around them says.
@@ -118,26 +119,88 @@ func TestManual(t *testing.T) {
 		"A network": nil,
 		"Addresses of the plugin": {Subnets: []admin.Subnet{{Subnet: "10.55.206.0/26", Range: "10.55.206.32/27", Gateway: "10.55.206.1"}},
 			Options: map[string]string{"pool": "lan"}},
+		"Multus": {Subnets: []admin.Subnet{{Subnet: "10.55.207.0/24"}}, Options: map[string]string{"pool": "cni.fast", "exclude": "10.55.207.1-10.55.207.9"}},
 	} {
 		var list struct {
 			Name    string           `json:"name"`
 			Plugins []map[string]any `json:"plugins"`
 		}
-		if err := json.Unmarshal(shown(t, heading), &list); err != nil || len(list.Plugins) != 1 {
-			t.Fatalf("%s: %+v, %v", heading, list, err)
+		text := shown(t, heading)
+		if err := json.Unmarshal(text, &list); err != nil {
+			t.Fatalf("%s: %v", heading, err)
 		}
-		list.Plugins[0]["name"] = list.Name // as a runtime does
-		one, err := json.Marshal(list.Plugins[0])
-		if err != nil {
-			t.Fatal(err)
+		if len(list.Plugins) == 1 {
+			list.Plugins[0]["name"] = list.Name // as a runtime does
+			text, _ = json.Marshal(list.Plugins[0])
 		}
-		c, err := parse(one, "")
+		c, err := parse(text, "")
 		if err != nil {
 			t.Fatalf("%s: %v", heading, err)
 		}
 		if diff := cmp.Diff(want, c.pools) + cmp.Diff("enp1s0", c.options["netdevice"]); diff != "" {
 			t.Errorf("%s:\n%s", heading, diff)
 		}
+	}
+}
+
+// TestManualRuntimes: what the manual says of runtimes. Each names the network of a configuration that is shown, and what they pass on is
+// taken: nerdctl in CNI_ARGS (pkg/ocihook, --ip and --mac-address), Nomad with names of its own there, Multus as runtimeConfig.
+func TestManualRuntimes(t *testing.T) {
+	t.Parallel()
+	lan := shown(t, "Addresses of the plugin")
+	var list struct {
+		Name    string
+		Plugins []map[string]any
+	}
+	if err := json.Unmarshal(lan, &list); err != nil {
+		t.Fatal(err)
+	}
+	for heading, names := range map[string]string{"nerdctl": "--network " + list.Name + " ", "Nomad": `mode = "cni/` + list.Name + `"`} {
+		if text := strings.Join(docs.Commands(t, "../../docs/cni.md", heading), " "); !strings.Contains(text, names) {
+			t.Errorf("%s does not name the network: %s", heading, text)
+		}
+	}
+	one := list.Plugins[0]
+	one["name"] = list.Name
+	for args, want := range map[string]struct {
+		ips []string
+		mac string
+	}{
+		"IgnoreUnknown=1;IP=10.55.206.60;MAC=02:00:00:00:00:42": {[]string{"10.55.206.60"}, "02:00:00:00:00:42"},
+		"IgnoreUnknown=true;NOMAD_JOB_ID=web;NOMAD_ALLOC_ID=1":  {},
+	} {
+		text, err := json.Marshal(one)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := parse(text, args)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want.ips, c.requested) + cmp.Diff(want.mac, c.own["mac"]); diff != "" {
+			t.Errorf("%s:\n%s", args, diff)
+		}
+	}
+	_, annotation, _ := strings.Cut(docs.Commands(t, "../../docs/cni.md", "Multus")[len(docs.Commands(t, "../../docs/cni.md", "Multus"))-1], ": ")
+	var selections []struct {
+		Name, MAC string
+		IPs       []string
+	}
+	if err := json.Unmarshal([]byte(strings.Trim(annotation, "'")), &selections); err != nil || len(selections) != 1 {
+		t.Fatalf("%s: %+v, %v", annotation, selections, err)
+	}
+	var fast map[string]any
+	if err := json.Unmarshal(shown(t, "Multus"), &fast); err != nil || fast["name"] != selections[0].Name {
+		t.Fatalf("%v, %v", fast, err)
+	}
+	fast["runtimeConfig"] = map[string]any{"ips": selections[0].IPs, "mac": selections[0].MAC}
+	text, err := json.Marshal(fast)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := parse(text, "IgnoreUnknown=true;K8S_POD_NAME=web-0")
+	if err != nil || !slices.Equal(c.requested, selections[0].IPs) || c.own["mac"] != selections[0].MAC {
+		t.Errorf("asked for %v and %v, %v", c.requested, c.own, err)
 	}
 }
 
