@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
 	"github.com/docker/go-plugins-helpers/ipam"
 
+	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
+	"github.com/mellanox/passthrough/store/storetest"
 )
 
 // heldStore is a store whose transactions wait, each for its verdict, while it is held.
@@ -244,4 +247,63 @@ func TestLeftMeanwhile(t *testing.T) {
 			f.Errorf("leases %q", got)
 		}
 	})
+}
+
+// TestCrashInFlight: the process crashes while requests wait for the disk. Whoever has been answered has its address, and the next process gives
+// it to nobody else.
+func TestCrashInFlight(t *testing.T) {
+	for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
+		for k := 1; ; k++ {
+			b := &fixture{T: t, store: store.NewMemory()}
+			b.d = newDriver(t, b.store)
+			pool := b.pool("10.1.0.0/28", "")
+			crash := storetest.NewCrash(b.store, k, fate)
+			b.d = newDriver(t, crash)
+			var mu sync.Mutex // guards held
+			held := map[string]bool{}
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					got, err := b.request(pool, "", nil)
+					if err != nil {
+						return
+					}
+					a, _, _ := strings.Cut(got, "/")
+					if i%2 == 0 { // from here on it may be free, whatever the answer
+						_, err = b.d.ReleaseAddress(t.Context(), &ipam.ReleaseAddressRequest{PoolID: pool, Address: a})
+						if err == nil || errors.Is(err, store.ErrUnavailable) || errors.Is(err, store.ErrAmbiguous) {
+							return
+						}
+						t.Error(err)
+					}
+					mu.Lock()
+					defer mu.Unlock()
+					if held[a] {
+						t.Errorf("%s, crash %d: %s was given twice", fate, k, a)
+					}
+					held[a] = true
+				})
+			}
+			wg.Wait()
+			b.d = newDriver(t, b.store)
+			for a := range held {
+				if !slices.Contains(leases(t, b.store)[pool], a) {
+					t.Errorf("%s, crash %d: %s was given and has no lease", fate, k, a)
+				}
+			}
+			for {
+				got, err := b.request(pool, "", nil)
+				if errors.Is(err, ipamdrv.ErrFull) {
+					break
+				}
+				if a, _, _ := strings.Cut(got, "/"); err != nil || held[a] {
+					t.Fatalf("%s, crash %d: %s, %v after the crash", fate, k, got, err)
+				}
+			}
+			checkInvariants(t, b.d, b.store)
+			if !crash.Dead() {
+				break
+			}
+		}
+	}
 }
