@@ -67,8 +67,9 @@ func TestRules(t *testing.T) {
 
 // checker collects violations as "file:line: text".
 type checker struct {
-	fset  *token.FileSet
-	found []string
+	fset      *token.FileSet
+	found     []string
+	forbidden map[string]bool // by name: whether a rule forbids it somewhere; the same few names are everywhere
 }
 
 func (c *checker) add(pos token.Pos, format string, args ...any) {
@@ -77,6 +78,14 @@ func (c *checker) add(pos token.Pos, format string, args ...any) {
 }
 
 func (c *checker) apply(rules []rule, folder, name string, pos token.Pos) {
+	forbidden, known := c.forbidden[name]
+	if !known {
+		forbidden = slices.ContainsFunc(slices.Concat(imports, calls), func(r rule) bool { return r.forbidden.MatchString(name) })
+		c.forbidden[name] = forbidden
+	}
+	if !forbidden {
+		return
+	}
 	for _, r := range rules {
 		if r.forbidden.MatchString(name) && !r.except.MatchString(folder) {
 			c.add(pos, "%s in %s: %s", name, folder, r.why)
@@ -87,7 +96,7 @@ func (c *checker) apply(rules []rule, folder, name string, pos token.Pos) {
 // violations parses every Go file of the product, whatever its build tags, and of the tests for time.Sleep.
 func violations(t *testing.T, tree fs.FS) []string {
 	t.Helper()
-	c := &checker{fset: token.NewFileSet()}
+	c := &checker{fset: token.NewFileSet(), forbidden: map[string]bool{}}
 	product := map[string][]*ast.File{}
 	err := fs.WalkDir(tree, ".", func(name string, e fs.DirEntry, err error) error {
 		if base := e.Name(); err == nil && e.IsDir() && name != "." && (base[0] == '.' || base == "bin" || base == "testdata") {
@@ -138,8 +147,11 @@ func (c *checker) product(folder string, file *ast.File, src string) {
 			c.add(d.Pos(), "func init: start-up is written in main")
 		}
 	}
+	if !strings.HasPrefix(folder+"/", "hw/") {
+		return
+	}
 	for i, line := range strings.Split(src, "\n") {
-		if word := dockerWord.FindString(line); word != "" && strings.HasPrefix(folder+"/", "hw/") {
+		if word := dockerWord.FindString(line); word != "" {
 			c.add(c.fset.File(file.Pos()).LineStart(i+1), "%q in hw: hw does not know who uses a device", word)
 		}
 	}

@@ -1,9 +1,6 @@
 package docs_test
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -29,7 +26,7 @@ func TestContributingWalk(t *testing.T) {
 	known := map[string]map[string]bool{}
 	for _, s := range steps {
 		if known[s[1]] == nil {
-			known[s[1]] = methodsIn(t, walkDirs[s[1]])
+			known[s[1]] = functionsIn(t, walkDirs[s[1]], "*.go")
 		}
 		if !known[s[1]][s[2]] {
 			t.Errorf("CONTRIBUTING.md names %s.%s, which does not exist", s[1], s[2])
@@ -38,36 +35,6 @@ func TestContributingWalk(t *testing.T) {
 	if len(steps) < 10 {
 		t.Errorf("CONTRIBUTING.md names %d methods: the test looks at the wrong thing", len(steps))
 	}
-}
-
-// methodsIn returns the methods of a package as Type.Method.
-func methodsIn(t *testing.T, dir string) map[string]bool {
-	t.Helper()
-	files, err := filepath.Glob(filepath.Join("../../..", dir, "*.go"))
-	if err != nil || len(files) == 0 {
-		t.Fatalf("folder %q has no Go files: %v", dir, err)
-	}
-	names := map[string]bool{}
-	for _, file := range files {
-		tree, err := parser.ParseFile(token.NewFileSet(), file, nil, parser.SkipObjectResolution)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, d := range tree.Decls {
-			fn, ok := d.(*ast.FuncDecl)
-			if !ok || fn.Recv == nil {
-				continue
-			}
-			receiver := fn.Recv.List[0].Type
-			if star, ok := receiver.(*ast.StarExpr); ok {
-				receiver = star.X
-			}
-			if id, ok := receiver.(*ast.Ident); ok {
-				names[id.Name+"."+fn.Name.Name] = true
-			}
-		}
-	}
-	return names
 }
 
 // TestPathsExist checks that the Go files and folders that the pages name exist.
