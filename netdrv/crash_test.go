@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -234,34 +235,66 @@ func recovers(t *testing.T, l scenario, die func(m *machine), died func() bool) 
 	return again
 }
 
-// TestCrashAtEveryTransaction kills the process at each write to the ledger, once before and once after it takes effect.
-func TestCrashAtEveryTransaction(t *testing.T) {
+// A step is a write to the ledger or a change of a device.
+type step struct {
+	write bool
+	call  int64 // how many calls the engine had begun and ended
+}
+
+// A stepper is the ledger of a process that dies at one of its steps. It notes them.
+type stepper struct {
+	*storetest.Crash
+	m     *machine
+	mu    sync.Mutex // guards steps
+	steps []step
+}
+
+// note notes a step.
+func (s *stepper) note(write bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.steps = append(s.steps, step{write, s.m.calls.Load()})
+}
+
+// Txn implements store.Store.
+func (s *stepper) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	s.note(true)
+	return s.Crash.Txn(ctx, conds, then)
+}
+
+// crashes runs a scenario in which the process dies at its k-th step, and returns the steps that it made or tried to make.
+func crashes(t *testing.T, l scenario, k int, fate storetest.Fate) (steps []step, died bool) {
+	var s *stepper
+	died = recovers(t, l, func(m *machine) {
+		s = &stepper{Crash: storetest.NewCrash(m.store, k, fate), m: m}
+		m.start(s)
+		changes := s.Beside(store.NewMemory())
+		m.kernel.OnCall(func(int, string) error {
+			s.note(false)
+			_, err := changes.Txn(m.ctx, nil, nil)
+			return err
+		})
+	}, func() bool { return s.Dead() })
+	return s.steps, died
+}
+
+// TestCrashAtEveryStep kills the process before each write to the ledger and before each change of a device. A process that dies after a step
+// leaves what one leaves that dies before the next step, unless the engine does something in between: for that it is also killed after the last
+// write of each call, which is then not answered.
+func TestCrashAtEveryStep(t *testing.T) {
 	t.Parallel()
 	for name, l := range scenarios(t) {
-		for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
-			for k, again := 1, true; again; k++ {
-				again = false // unless the subtest runs: it may be filtered out
-				t.Run(fmt.Sprintf("%s/%s/%d", name, fate, k), func(t *testing.T) {
-					var crash *storetest.Crash
-					again = recovers(t, l, func(m *machine) {
-						crash = storetest.NewCrash(m.store, k, fate)
-						m.start(crash)
-						dieWith(m.kernel, crash)
-					}, func() bool { return crash.Dead() })
-				})
+		var steps []step
+		for k, again := 1, true; again; k++ {
+			again = false // unless the subtest runs: it may be filtered out
+			t.Run(fmt.Sprintf("%s/%d", name, k), func(t *testing.T) { steps, again = crashes(t, l, k, storetest.Lost) })
+		}
+		for i, s := range steps {
+			if s.write && (i+1 == len(steps) || steps[i+1].call != s.call) {
+				t.Run(fmt.Sprintf("%s/%d unanswered", name, i+1), func(t *testing.T) { crashes(t, l, i+1, storetest.Unanswered) })
 			}
 		}
 	}
-}
-
-// dieWith keeps a process whose ledger is dead from changing devices.
-func dieWith(k *hwtest.Kernel, crash *storetest.Crash) {
-	k.OnCall(func(int, string) error {
-		if crash.Dead() {
-			return errKilled
-		}
-		return nil
-	})
 }
 
 // deadWith is a ledger that refuses all writes once the process is dead.
@@ -277,28 +310,19 @@ func (d deadWith) Txn(ctx context.Context, conds []store.Cond, then []store.Op) 
 	return d.Store.Txn(ctx, conds, then)
 }
 
-// TestCrashAtEveryKernelCall kills the process at each change of a device.
-func TestCrashAtEveryKernelCall(t *testing.T) {
-	t.Parallel()
-	for name, l := range scenarios(t) {
-		for k, again := 0, true; again; k++ {
-			again = false // unless the subtest runs: it may be filtered out
-			t.Run(fmt.Sprintf("%s/%d", name, k), func(t *testing.T) {
-				var dead atomic.Bool
-				again = recovers(t, l, func(m *machine) {
-					m.start(deadWith{m.store, &dead})
-					last := len(m.kernel.Calls()) + k
-					m.kernel.OnCall(func(n int, _ string) error {
-						if n > last {
-							dead.Store(true)
-							return errKilled
-						}
-						return nil
-					})
-				}, dead.Load)
-			})
+// startDying starts a process that is killed at its k+1-th change of a device.
+func (m *machine) startDying(k int) (dead *atomic.Bool) {
+	dead = &atomic.Bool{}
+	m.start(deadWith{m.store, dead})
+	last := len(m.kernel.Calls()) + k
+	m.kernel.OnCall(func(n int, _ string) error {
+		if n > last {
+			dead.Store(true)
+			return errKilled
 		}
-	}
+		return nil
+	})
+	return dead
 }
 
 // TestFailureAtEveryKernelCall lets each change of a device fail once. The process lives on, and undoes what it began.
@@ -336,17 +360,8 @@ func TestCrashWhileBinding(t *testing.T) {
 					m.must(m.kernel.WriteAttr("bus/pci/devices/0000:01:00.0/"+w[0], w[1]))
 				}
 				m.settled()
-				var dead atomic.Bool
 				m.stop()
-				m.start(deadWith{m.store, &dead})
-				last := len(m.kernel.Calls()) + k
-				m.kernel.OnCall(func(n int, _ string) error {
-					if n <= last {
-						return nil
-					}
-					dead.Store(true)
-					return errKilled
-				})
+				dead := m.startDying(k)
 				scenarios(t)["vf that was there"].run(m)
 				again = dead.Load()
 				m.stop()
@@ -381,17 +396,8 @@ func TestStartAfterCrash(t *testing.T) {
 						boundVFs(m, udevAfter)
 						before := m.kernel.String()
 						m.mustCreate("n", options...)
-						var dead atomic.Bool
 						m.stop()
-						m.start(deadWith{m.store, &dead})
-						last := len(m.kernel.Calls()) + k
-						m.kernel.OnCall(func(n int, _ string) error {
-							if n > last {
-								dead.Store(true)
-								return errKilled
-							}
-							return nil
-						})
+						dead := m.startDying(k)
 						_, _, _ = m.attach("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"})
 						again = dead.Load()
 						m.stop()

@@ -7,6 +7,7 @@ import (
 	"hash/fnv"
 	"maps"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -39,7 +40,8 @@ type machine struct {
 	devices         map[string][]string // names that the operator has given
 	containerNames  map[string]string   // that the IPAM driver knows, by address
 	forgotten       forgotten
-	unplanned       bool // networks are created without a plan before
+	unplanned       bool         // networks are created without a plan before
+	calls           atomic.Int64 // that the engine has begun and ended
 }
 
 // A place is where a container's device is.
@@ -103,7 +105,9 @@ func (m *machine) restart() {
 
 // call returns the context of a call, with the server's time limit.
 func (m *machine) call() (context.Context, context.CancelFunc) {
-	return context.WithTimeout(m.ctx, 10*time.Second)
+	m.calls.Add(1)
+	ctx, cancel := context.WithTimeout(m.ctx, 10*time.Second)
+	return ctx, func() { cancel(); m.calls.Add(1) }
 }
 
 // create creates a network; options are "key=value".
