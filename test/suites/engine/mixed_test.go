@@ -47,8 +47,9 @@ func TestMixed(t *testing.T) {
 	})
 	for i := range ops {
 		did := m.step()
+		t.Logf("%d: %s", i+1, did)
 		if err := Await(30*time.Second, m.check); err != nil {
-			t.Fatalf("MIXED_SEED=%d, operation %d, %s: %v", seed, i+1, did, err)
+			t.Fatalf("MIXED_SEED=%d, operation %d, %s: %v\n%s", seed, i+1, did, err, m.evidence())
 		}
 	}
 	t.Logf("%v", m.count)
@@ -264,6 +265,13 @@ func text(err error) string {
 		return ""
 	}
 	return err.Error()
+}
+
+// evidence is what there is when something does not agree.
+func (m *mixed) evidence() string {
+	text, err := Try("sh", "-c", `ip -br link; ../../../bin/passthroughctl status; docker ps -a; podman ps -a; ls -l /run/netns
+for n in /run/netns/* /run/docker/netns/*; do echo $n; nsenter --net=$n ip -br address; done; grep ' plugin=' /var/log/dockerd.log | tail -n 40`)
+	return fmt.Sprint(text, "\n", err)
 }
 
 // check returns what does not agree, "" if all does.

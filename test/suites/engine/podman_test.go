@@ -76,7 +76,23 @@ func TestPodman(t *testing.T) {
 	pings(t, "web1", "10.1.0.9")
 	Sh(t, "podman restart -t0 web1")
 	pings(t, "web1", "10.1.0.1")
-	_, err := Try("podman", "network", "create", "-d", "passthrough", "-o", "netdevice=pt0", "-o", "vlann=5", "refused")
+
+	// A second network of a container that runs, with a whole device that has addresses of its own.
+	veth(t, "pt1", "10.2.0.1/24")
+	Sh(t, "ip link set pt1 up; ip addr add 10.3.0.7/24 dev pt1")
+	Sh(t, "podman network create -d passthrough -o netdevice=pt1 -o mode=passthrough --subnet 10.2.0.0/24 --gateway 10.2.0.1 whole")
+	t.Cleanup(func() { Run(t, "podman", "network", "rm", "-f", "whole") })
+	Run(t, "podman", "network", "connect", "whole", "web1")
+	pings(t, "web1", "10.2.0.1")
+	_, err := Try("podman", "run", "--rm", "--network", "whole", "busybox", "true")
+	if err == nil || !strings.Contains(err.Error(), "a device that is handed over whole serves one container at a time") {
+		t.Errorf("a second container on a whole device: %v", err)
+	}
+	WantLine(t, ctl(t, "who", "10.2.0.2"), "podman web1", "whole", "pt1")
+	Run(t, "podman", "network", "disconnect", "whole", "web1")
+	WantLine(t, Sh(t, "ip -br address show pt1"), "UP", "10.3.0.7/24")
+
+	_, err = Try("podman", "network", "create", "-d", "passthrough", "-o", "netdevice=pt0", "-o", "vlann=5", "refused")
 	if err == nil || !strings.Contains(err.Error(), `option "vlann": unknown; did you mean vlan?`) {
 		t.Errorf("an unknown option: %v", err)
 	}
