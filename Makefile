@@ -25,7 +25,7 @@ TAGS = kernel,engine,lab,cluster,emulated,crashpoints
 GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab lint clean
+.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab dashboard lint clean
 
 # What does not need Go: docs/install.md has an installation from a registry or an archive.
 ifeq ($(shell command -v go),)
@@ -141,6 +141,9 @@ bench-attach-lab: plugin ## the same in a guest of the lab, with VFs (ARGS as ab
 	scripts/lab --guest bench put '$(BIN)/plugin' .cache/test/attach.test /root/bench/
 	scripts/lab --guest bench sh 'cd /root/bench && ./attach.test -test.v -test.timeout 2h -bundle plugin -pf enp1s0 -storms 7 $(ARGS)'; \
 		status=$$?; scripts/lab --guest bench down; exit $$status
+
+dashboard: ## docs/dashboard.svg, which docs/metrics.md shows: panels of the dashboard, of seven minutes in the lab
+	test/run --run '^TestDashboard$$' lab
 
 # In three passes: without tags; the packages that have files with tags, with all of them; other modules. That the files of each tag also
 # compile alone is seen by their layer.

@@ -4,17 +4,9 @@ package engine
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net"
-	"net/http"
 	"net/netip"
-	"net/url"
-	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
@@ -26,26 +18,25 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/promtest"
 )
 
 const (
-	// repository is the root of the repository, and debian what test/run has unpacked of Debian's package prometheus.
+	// repository is the root of the repository.
 	repository = "../../../"
-	debian     = repository + ".cache/prometheus/bin/"
-	// managed is where the managed plugin serves its metrics, imitated where a machine with VFs does, and prometheus where Prometheus answers.
-	managed    = "127.0.0.1:9877"
-	imitated   = "127.0.0.1:9878"
-	prometheus = "127.0.0.1:9090"
+	// managed is where the managed plugin serves its metrics, and imitated where a machine with VFs does.
+	managed  = "127.0.0.1:9877"
+	imitated = "127.0.0.1:9878"
 )
 
 // TestPrometheus: a Prometheus scrapes the managed plugin while containers run, and each expression of the dashboard has series. Those about
 // VFs are of a machine that is made up, because no NIC here has VFs. The alerts are tested by promtool.
 func TestPrometheus(t *testing.T) {
-	Run(t, debian+"promtool", "check", "rules", repository+"deploy/prometheus-rules.yaml")
-	Run(t, debian+"promtool", "test", "rules", "testdata/alerts.yaml")
+	promtest.Promtool(t, repository, "check", "rules", repository+"deploy/prometheus-rules.yaml")
+	promtest.Promtool(t, repository, "test", "rules", "testdata/alerts.yaml")
 	serveManaged(t)
 	machineWithVFs(t)
-	startPrometheus(t)
+	promtest.Start(t, repository, "1s", fmt.Sprintf("{targets: [%q, %q]}", managed, imitated))
 
 	veth(t, "pt0", "10.20.0.1/24")
 	passthrough(t, "n1", "pt0", "10.20.0.0/24")
@@ -70,19 +61,19 @@ func TestPrometheus(t *testing.T) {
 		`passthrough_ready{instance="` + managed + `"} == 1`,
 		`ALERTS{instance="` + imitated + `",alertname="PassthroughDeviceQuarantined",alertstate="firing"}`,
 	} {
-		Within(t, time.Minute, func() string { return noSeries(want) })
+		Within(t, time.Minute, func() string { return promtest.NoSeries(want) })
 	}
-	for panel, expressions := range dashboard(t) {
-		for _, e := range expressions {
+	for _, panel := range promtest.Panels(t, repository, "1m") {
+		for _, target := range panel.Targets {
 			Within(t, time.Minute, func() string {
-				if none := noSeries(e); none != "" {
-					return "panel " + panel + ": " + none
+				if none := promtest.NoSeries(target.Expr); none != "" {
+					return "panel " + panel.Title + ": " + none
 				}
 				return ""
 			})
 		}
 	}
-	if got, err := get("http://" + managed + "/readyz"); got != "ready\n" || err != nil {
+	if got, err := promtest.Get("http://" + managed + "/readyz"); got != "ready\n" || err != nil {
 		t.Errorf("/readyz: %s, %v", got, err)
 	}
 }
@@ -126,83 +117,4 @@ func machineWithVFs(t *testing.T) {
 				Containers: map[ipamdrv.Place]string{{Network: network, Addr: netip.MustParseAddr("10.0.0.2")}: "web"}}, nil
 		}})
 	go func() { _ = m.Serve(ctx, l, zap.NewNop()) }()
-}
-
-// startPrometheus runs Prometheus with the alerts until the test ends.
-func startPrometheus(t *testing.T) {
-	t.Helper()
-	rules, err := filepath.Abs(repository + "deploy/prometheus-rules.yaml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	config := filepath.Join(dir, "prometheus.yml")
-	text := fmt.Sprintf("global: {scrape_interval: 1s, scrape_timeout: 1s, evaluation_interval: 1s}\nrule_files: [%q]\nscrape_configs:\n"+
-		"  - {job_name: passthrough, static_configs: [{targets: [%q, %q]}]}\n", rules, managed, imitated)
-	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	Run(t, debian+"promtool", "check", "config", config)
-	StartProgram(t, exec.Command(debian+"prometheus", "--config.file="+config, "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+prometheus, "--log.level=warn"))
-}
-
-// get returns the body of the answer 200.
-func get(address string) (string, error) {
-	answer, err := http.Get(address)
-	if err != nil {
-		return "", err
-	}
-	defer func() { _ = answer.Body.Close() }()
-	body, err := io.ReadAll(answer.Body)
-	if answer.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", answer.Status, body)
-	}
-	return string(body), err
-}
-
-// noSeries asks Prometheus, and says what is wrong if an expression has no series.
-func noSeries(expression string) string {
-	got, err := get("http://" + prometheus + "/api/v1/query?query=" + url.QueryEscape(expression))
-	if err != nil {
-		return expression + ": " + err.Error()
-	}
-	var answer struct {
-		Data struct{ Result []json.RawMessage }
-	}
-	if err := json.Unmarshal([]byte(got), &answer); err != nil {
-		return err.Error()
-	}
-	if len(answer.Data.Result) == 0 {
-		return expression + " has no series"
-	}
-	return ""
-}
-
-// dashboard returns the expressions of the dashboard's panels by their titles, as Grafana sends them for all machines.
-func dashboard(t *testing.T) map[string][]string {
-	t.Helper()
-	text, err := os.ReadFile(repository + "deploy/grafana-dashboard.json")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var d struct {
-		Panels []struct {
-			Title   string
-			Targets []struct{ Expr string }
-		}
-	}
-	if err := json.Unmarshal(text, &d); err != nil {
-		t.Fatal(err)
-	}
-	panels := map[string][]string{}
-	for _, p := range d.Panels {
-		for _, target := range p.Targets {
-			panels[p.Title] = append(panels[p.Title], strings.NewReplacer("$instance", ".*", "$__rate_interval", "1m").Replace(target.Expr))
-		}
-	}
-	if len(panels) == 0 {
-		t.Fatal("the dashboard has no panel")
-	}
-	return panels
 }
