@@ -110,7 +110,7 @@ func TestJournalReplacedWithFaults(t *testing.T) {
 		}
 		d.fail = step
 		churn := func() {
-			for i := range 2000 {
+			for i := range 1000 {
 				key := fmt.Sprint("k/", i)
 				if err := errors.Join(j.Add(key, make([]byte, 100)), j.Remove(key)); err != nil {
 					t.Fatalf("%s fails: %v", step, err)
