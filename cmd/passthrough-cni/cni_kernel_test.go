@@ -29,8 +29,8 @@ import (
 // containernetworking.
 const built = "/run/passthrough-cni-test"
 
-// names are those of the program: for CNI and for netavark.
-var names = []string{"sriov", "passthrough"}
+// names are those of the program: for CNI, for netavark, and its own.
+var names = []string{"sriov", "passthrough", "passthrough-cni"}
 
 // TestMain runs the tests in namespaces of their own, with a sysfs of their own. The program itself is run if it is called as sriov or passthrough.
 func TestMain(m *testing.M) {

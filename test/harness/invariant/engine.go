@@ -66,6 +66,11 @@ func (f Facts) leases(v *violations) {
 	for _, a := range f.Engine.Addresses {
 		given[a]++
 	}
+	for _, e := range f.Ledger.Endpoints {
+		for _, own := range e.Leases {
+			given[own.Addr]++
+		}
+	}
 	leaked := 0
 	for _, lease := range f.Ledger.Leases {
 		n := max(1, len(lease.Holders))
@@ -92,9 +97,13 @@ func (f Facts) handles(v *violations) {
 		return
 	}
 	has := map[string]bool{} // by the key of the record
-	for _, handle := range f.Engine.Pools {
-		id, share, shared := strings.Cut(strings.TrimPrefix(handle, "v1:"), ".")
-		if _, ok := f.Ledger.Pools[id]; !ok || shared && !f.Ledger.Shares[id+"/"+share] {
+	known := slices.Clone(f.Engine.Pools)
+	for _, n := range f.Ledger.Networks {
+		known = append(known, n.PoolIDs...)
+	}
+	for _, handle := range known {
+		id, share := splitHandle(handle)
+		if !f.Ledger.hasHandle(handle) {
 			v.add("pool %s: the engine has it, the ledger has not", handle)
 		}
 		has[id], has[id+"/"+share] = true, true

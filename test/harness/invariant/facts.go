@@ -21,6 +21,9 @@ func (f Facts) Violations() []string {
 	if f.Ledger != nil {
 		f.ledger(v)
 		f.addresses(v)
+		if !f.Ledger.Shared { // otherwise what is leased may be in the outbox still
+			f.owners(v)
+		}
 		f.node(v)
 	}
 	if f.Ledger != nil && f.Host != nil {

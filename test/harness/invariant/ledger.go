@@ -46,7 +46,8 @@ type Network struct {
 	HostDevice struct {
 		ID string `json:"id"`
 	} `json:"host_device"`
-	Owner string `json:"owner"` // kind, "" for an engine
+	Owner   string   `json:"owner"`    // kind, "" for an engine
+	PoolIDs []string `json:"pool_ids"` // handles of an owner's network
 }
 
 // Endpoint is an endpoint's record.
@@ -55,6 +56,11 @@ type Endpoint struct {
 	ID      string `json:"id"`
 	Device  string `json:"device"`
 	Owner   Owner  `json:"owner"`
+	Leases  []struct {
+		Pool  string     `json:"pool"` // a handle
+		Addr  netip.Addr `json:"addr"`
+		Token string     `json:"token"`
+	} `json:"leases"` // of an owner's endpoint
 }
 
 // Owner is who has an endpoint; the zero value for an engine.
@@ -106,6 +112,7 @@ type Lease struct {
 	Pool    string     `json:"-"`
 	Address netip.Addr `json:"-"`
 	Kind    string     `json:"kind"`
+	Token   string     `json:"token"`
 	Holders []string   `json:"holders"`
 }
 

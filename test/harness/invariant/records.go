@@ -100,6 +100,43 @@ func (l *Ledger) needs(pci string) bool {
 	return false
 }
 
+// owners checks that owners' networks and endpoints have the pools and leases which their records name.
+func (f Facts) owners(v *violations) {
+	l := f.Ledger
+	leased := map[string]bool{}
+	for _, lease := range l.Leases {
+		leased[lease.Pool+" "+lease.Address.String()+" "+lease.Token] = true
+	}
+	for id, n := range l.Networks {
+		for _, handle := range n.PoolIDs {
+			if !l.hasHandle(handle) {
+				v.add("network %s: its pool %s has no record", id, handle)
+			}
+		}
+	}
+	for key, e := range l.Endpoints {
+		for _, own := range e.Leases {
+			pool, _ := splitHandle(own.Pool)
+			if !leased[pool+" "+own.Addr.String()+" "+own.Token] {
+				v.add("endpoint %s: its address %s is not leased to it", key, own.Addr)
+			}
+		}
+	}
+}
+
+// splitHandle returns the pool and the share of a handle, "" for none.
+func splitHandle(handle string) (pool, share string) {
+	pool, share, _ = strings.Cut(strings.TrimPrefix(handle, "v1:"), ".")
+	return pool, share
+}
+
+// hasHandle returns whether there is a record of a handle.
+func (l *Ledger) hasHandle(handle string) bool {
+	pool, share := splitHandle(handle)
+	_, ok := l.Pools[pool]
+	return ok && (share == "" || l.Shares[pool+"/"+share])
+}
+
 // addresses checks the IPAM driver's records by themselves.
 func (f Facts) addresses(v *violations) {
 	l := f.Ledger
