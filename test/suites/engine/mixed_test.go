@@ -243,7 +243,10 @@ func (m *mixed) remove(tn *tenant) {
 			delete(m.holders, tn.device)
 		}
 	case "podman":
-		Run(m.T, "podman", "rm", "-f", "-t0", tn.name)
+		Within(m.T, 2*time.Minute, func() string { // the engine starts a plugin that was killed often later each time
+			_, err := Try("podman", "rm", "-f", "-t0", tn.name)
+			return text(err)
+		})
 	case "cni":
 		early := tn.device == shared && m.rand.IntN(2) == 0
 		if early {
