@@ -50,7 +50,7 @@ func TestRouteThatIsRefused(t *testing.T) {
 				m.wantKeys("net/n")
 				m.kernel.AddAddrs("ens2", "2001:db8:77::1/64")
 				m.kernel.AddRoutes("ens2", hw.Route{Dst: "203.0.113.0/24", Gateway: "192.0.2.1", Table: 254, Protocol: 4})
-				m.after(12 * time.Hour)
+				m.after(48 * time.Hour)
 				if n := m.kernel.Downs("ens2"); n > 0 {
 					t.Errorf("set down %d times", n)
 				}
@@ -149,7 +149,7 @@ func TestChangesOfOtherLinks(t *testing.T) {
 			t.Errorf("quarantined %d times", n)
 		}
 		m.must(m.kernel.SetLink(m.kernel.Link("ens2").Index, hw.LinkUp, hw.Link{Up: true})) // as its administrator does
-		m.after(12 * time.Hour)
+		m.after(48 * time.Hour)
 		if n := m.kernel.Downs("ens2"); n > 1 {
 			t.Errorf("set down %d times", n)
 		}
