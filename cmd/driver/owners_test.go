@@ -236,8 +236,9 @@ func TestOwnersNewNetwork(t *testing.T) {
 		done := make(chan error)
 		var pods []*sharedPod
 		for i := range 6 {
-			pods = append(pods, m.pod(fmt.Sprint("p", i), ownersModes["macvlan"]...))
-			go func() { done <- pods[i].add() }()
+			p := m.pod(fmt.Sprint("p", i), ownersModes["macvlan"]...)
+			pods = append(pods, p)
+			go func() { done <- p.add() }()
 		}
 		for range pods {
 			m.must(<-done)
