@@ -151,8 +151,8 @@ func (m *remoteLeases) find(all []remote.Network, q *poolRequest) (name string, 
 	case len(has) == 0:
 		return refuse("it has no network for this request; with --ipam-opt remote=off this node chooses the addresses itself")
 	}
-	return refuse("create the network with one of its subnets, --subnet=... of %s; or with --ipam-opt remote=off, so that this node chooses the "+
-		"addresses itself", strings.Join(has, ", "))
+	return refuse("it has no network for this request; create the network with one of its subnets, --subnet=... of %s; or with --ipam-opt "+
+		"remote=off, so that this node chooses the addresses itself", strings.Join(has, ", "))
 }
 
 // requestByRemote leases an address of p, which the caller has locked, from the IPAM server. It unlocks p: the server may take seconds.

@@ -178,7 +178,7 @@ func TestRemotePools(t *testing.T) {
 	t.Parallel()
 	f := newRemoteFixture(t)
 	server := "IPAM server " + f.server.URL + ": "
-	const has = "create the network with one of its subnets, --subnet=... of 10.1.0.0/29 (a), 10.1.0.0/29 (b), 10.55.206.0/26 (mynet); " +
+	const has = "it has no network for this request; create the network with one of its subnets, --subnet=... of 10.1.0.0/29 (a), 10.1.0.0/29 (b), 10.55.206.0/26 (mynet); " +
 		"or with --ipam-opt remote=off, so that this node chooses the addresses itself"
 	for _, c := range []struct{ subnet, option, want string }{
 		{"10.2.0.0/24", "", "pool 10.2.0.0/24: request: " + server + has},

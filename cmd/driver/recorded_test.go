@@ -44,6 +44,7 @@ var unrecorded = map[string]string{
 	"TestPodman":               "most calls are podman's, which are not the engine's",
 	"TestMixed":                "the same, and by lot",
 	"TestRefusedConnect":       "its calls are those of TestOneAtATime",
+	"TestIPAMServer":           "the plugin is a process with an IPAM server",
 	"TestPassthroughctl":       "it changes the log level, and a recording needs debug",
 	"TestEvents":               "its calls are those of TestMacvlan",
 	"TestFree":                 "it calls the plugin itself",
