@@ -244,10 +244,7 @@ func (m *mixed) remove(tn *tenant) {
 			delete(m.holders, tn.device)
 		}
 	case "podman":
-		Within(m.T, 2*time.Minute, func() string { // the engine starts a plugin that was killed often later each time
-			_, err := Try("podman", "rm", "-f", "-t0", tn.name)
-			return text(err)
-		})
+		removePodman(m.T, tn.name)
 	case "cni":
 		early := tn.device == shared && m.rand.IntN(2) == 0
 		if early {
