@@ -74,6 +74,7 @@ type mixed struct {
 	before  *invariant.Host
 	tenants []*tenant
 	holders map[string]*tenant // of the devices that are had whole
+	killed  time.Time          // when the process was killed last
 	made    int
 	count   struct{ Started, Refused, Stopped, Removed, Killed int }
 }
@@ -120,6 +121,10 @@ func (m *mixed) cni(command string, tn *tenant) error {
 	return err
 }
 
+// killEvery is the least time between two kills. An engine waits twice as long before it starts a plugin again that has run for less than ten
+// seconds, up to a minute.
+const killEvery = 15 * time.Second
+
 // step does one operation, and returns what it was.
 func (m *mixed) step() string {
 	var tn *tenant
@@ -133,9 +138,10 @@ func (m *mixed) step() string {
 		tn.name = fmt.Sprintf("%s%d", tn.door, m.made)
 		m.create(tn)
 		return "create " + tn.name + " on " + tn.device
-	case lot < 8 && tn.running && (tn.door != "podman" || tn.device == shared):
-		// The process is away while the tenant ends. After many kills the engine starts it later than podman waits, and a veth that was handed over
-		// whole then ends with the namespace: a NIC would come home.
+	case lot < 8 && tn.running && (tn.door != "podman" || tn.device == shared) && time.Since(m.killed) > killEvery:
+		// The process is away while the tenant ends. If that is longer than podman waits, a veth that was handed over whole ends with the namespace: a
+		// NIC would come home.
+		m.killed = time.Now()
 		m.count.Killed++
 		Sh(m.T, "kill -9 $(pidof driver)")
 		m.remove(tn)
