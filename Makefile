@@ -25,7 +25,7 @@ TAGS = kernel,engine,lab,cluster,emulated,crashpoints
 GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab dashboard lint clean
+.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab attach.test dashboard lint clean
 
 # What does not need Go: docs/install.md has an installation from a registry or an archive.
 ifeq ($(shell command -v go),)
@@ -128,19 +128,19 @@ bench-cluster: ## a hundred nodes and pools of up to a million leases on an etcd
 	mkdir -p .cache/test
 	cd test/suites/bench && go test -run '^TestScale$$' -count 1 -v -timeout 30m ./scale -args -figures '$(abspath .cache/test/bench-cluster.json)' $(ARGS)
 
-bench-attach: plugin ## docker run and storms of starts beside the engine's own macvlan: 15 minutes (ARGS='-runs 5 -storms 7')
-	mkdir -p .cache/test
-	cd test/suites/bench && CGO_ENABLED=0 go test -c -o '$(abspath .cache/test/attach.test)' ./attach
+bench-attach: plugin attach.test ## docker run and storms of starts beside the engine's own macvlan: 15 minutes (ARGS='-runs 5 -storms 7')
 	scripts/engine run $(if $(ENGINE),--engine '$(ENGINE)') -- '$(abspath .cache/test/attach.test)' -test.v -test.timeout 1h -bundle '$(abspath $(BIN)/plugin)' \
 		-figures '$(abspath .cache/test/bench-attach.json)' -baseline '$(abspath test/suites/bench/attach/baseline.json)' $(ARGS)
 
-bench-attach-lab: plugin ## the same in a guest of the lab, with VFs (ARGS as above)
-	mkdir -p .cache/test
-	cd test/suites/bench && CGO_ENABLED=0 go test -c -o '$(abspath .cache/test/attach.test)' ./attach
+bench-attach-lab: plugin attach.test ## the same in a guest of the lab, with VFs (ARGS as above)
 	scripts/lab --guest bench up $(if $(ENGINE),--engine '$(ENGINE)')
 	scripts/lab --guest bench put '$(BIN)/plugin' .cache/test/attach.test /root/bench/
 	scripts/lab --guest bench sh 'cd /root/bench && ./attach.test -test.v -test.timeout 2h -bundle plugin -pf enp1s0 -storms 7 $(ARGS)'; \
 		status=$$?; scripts/lab --guest bench down; exit $$status
+
+attach.test:
+	mkdir -p .cache/test
+	cd test/suites/bench && CGO_ENABLED=0 go test -c -o '$(abspath .cache/test/attach.test)' ./attach
 
 dashboard: ## docs/dashboard.svg, which docs/metrics.md shows: panels of the dashboard, of seven minutes in the lab
 	test/run --run '^TestDashboard$$' lab

@@ -69,7 +69,7 @@ func (d *Driver) maintainNode(ctx context.Context) error {
 	}
 	err := d.pools.flushAll(ctx)
 	if err == nil {
-		err = d.allocator().maintainHandles(ctx)
+		err = d.alloc.maintainHandles(ctx)
 	}
 	if err == nil {
 		err = n.Member().See(ctx)
@@ -109,7 +109,7 @@ func (ps *pools) flush(ctx context.Context, p *pool.Pool) error {
 	if err != nil {
 		return err
 	}
-	if len(entries) > 0 && !p.BeAlone() {
+	if len(entries) > 0 && !p.Upgrade() {
 		return ps.flush(ctx, p) // another request may have done them meanwhile
 	}
 	for _, e := range entries {

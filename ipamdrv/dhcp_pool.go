@@ -12,7 +12,6 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/ipamdrv/dhcp"
-	"github.com/mellanox/passthrough/ipamdrv/option"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 )
 
@@ -26,10 +25,10 @@ type DHCP interface {
 	Decline(ctx context.Context, s dhcp.Segment, a netip.Addr, l dhcp.Lease) error
 }
 
-// completeDHCP completes a request for a pool whose addresses a DHCP server leases: with the gateway that the server offers, unless the user
+// complete completes a request for a pool whose addresses a DHCP server leases: with the gateway that the server offers, unless the user
 // gave another. The subnet must be the server's. The pool's record has the gateway as its option, so that the network has it also if the
 // server cannot be reached when the engine asks for it.
-func (d *Driver) completeDHCP(ctx context.Context, q *poolRequest) error {
+func (s *dhcpLeases) complete(ctx context.Context, q *poolRequest) error {
 	if !q.config.DHCP || q.v6 && q.config.SLAAC {
 		return nil
 	}
@@ -39,12 +38,12 @@ func (d *Driver) completeDHCP(ctx context.Context, q *poolRequest) error {
 	switch {
 	case q.v6:
 		return refuse("is for IPv4; with slaac=yes and --subnet %s the IPv6 addresses come from routers", linkLocal)
-	case d.dhcp == nil || d.pools.node != nil:
+	case s.servers == nil || s.pools.node != nil:
 		return refuse("needs STORE=bolt: the DHCP server is what nodes share")
 	case q.rec.Range.IsValid():
 		return refuse("not together with --ip-range: the DHCP server chooses the addresses")
 	}
-	offer, err := d.dhcp.Discover(ctx, dhcp.Segment{Device: q.config.Device, Subnet: q.rec.Subnet}, dhcp.Identity{ID: rand.Text()})
+	offer, err := s.servers.Discover(ctx, dhcp.Segment{Device: q.config.Device, Subnet: q.rec.Subnet}, dhcp.Identity{ID: rand.Text()})
 	if err != nil {
 		return fmt.Errorf("ipam option dhcp: %w", err)
 	}
@@ -52,30 +51,12 @@ func (d *Driver) completeDHCP(ctx context.Context, q *poolRequest) error {
 	if subnet := offer.Addr.Masked(); q.rec.Subnet != subnet {
 		return refuse("server %s on %s has addresses of %s; create the network with --subnet=%s", offer.Server, q.config.Device, subnet, subnet)
 	}
-	if gw := q.rec.Options["gateway"]; gw == "" || gw == "auto" {
-		q.rec.Options["gateway"] = "none"
-		if offer.Router.IsValid() {
-			q.rec.Options["gateway"] = offer.Router.String()
-		}
-		if q.config, err = option.Parse(q.rec.Options); err != nil {
-			return pool.Invalid(err)
-		}
+	if err := q.setGateway(offer.Router); err != nil {
+		return err
 	}
-	d.log.Info("subnet of the DHCP server", zap.Stringer("pool", q.rec.Subnet), zap.Stringer("server", offer.Server),
+	s.log.Info("subnet of the DHCP server", zap.Stringer("pool", q.rec.Subnet), zap.Stringer("server", offer.Server),
 		zap.String("gateway", q.rec.Options["gateway"]), zap.String("device", q.config.Device))
 	return q.check()
-}
-
-// requestByDHCP leases an address of p, which the caller has locked, from its DHCP server. It unlocks p: the server may take seconds. A lease
-// that is not recorded after that expires by itself.
-func (al *allocator) requestByDHCP(ctx context.Context, h pool.Handle, p *pool.Pool, q addressRequest) (string, error) {
-	subnet, seg := p.Subnet(), segmentOf(p)
-	p.Unlock()
-	got, err := al.fromServer(ctx, h, seg, q)
-	if err != nil {
-		err = fmt.Errorf("pool %s: request %s: %w%s", subnet.Prefix, q, err, al.gc.expiryHint(ctx, h, q.addr, err))
-	}
-	return got, err
 }
 
 // segmentOf returns the segment on which the addresses of p are leased.
@@ -83,9 +64,9 @@ func segmentOf(p *pool.Pool) dhcp.Segment {
 	return dhcp.Segment{Device: p.Config().Device, Subnet: p.Subnet().Prefix}
 }
 
-// fromServer leases an address. A container that was renamed still has the lease of its former name: a new one of that name, to which the
-// server gives the same address, asks as another client.
-func (al *allocator) fromServer(ctx context.Context, h pool.Handle, seg dhcp.Segment, q addressRequest) (string, error) {
+// fromDHCP leases an address of a pool from its DHCP server. A lease that is not recorded after that expires by itself. A container that was
+// renamed still has the lease of its former name: a new one of that name, to which the server gives the same address, asks as another client.
+func (al *allocator) fromDHCP(ctx context.Context, h pool.Handle, seg dhcp.Segment, q addressRequest) (string, error) {
 	if al.servers == nil {
 		return "", pool.Refuse(ErrInvalid, "option dhcp: not possible here")
 	}

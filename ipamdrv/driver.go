@@ -65,8 +65,7 @@ type Driver struct {
 	pools   *pools
 	creator *creator
 	gc      *gc
-	probe   Prober
-	dhcp    DHCP
+	alloc   *allocator
 	names   *recentNames
 	servers serverWatch // of Maintain alone
 	every   time.Duration
@@ -98,10 +97,12 @@ func New(c Config) (*Driver, error) {
 	}
 	p.remote = newRemoteLeases(p, c)
 	p.leases = &dhcpLeases{pools: p, servers: c.DHCP, log: c.Log, all: map[leaseRef]dhcpLease{}}
-	return &Driver{Capabilities: c.Capabilities, config: c, pools: p, probe: c.Probe, dhcp: c.DHCP, every: c.MaintainEvery, log: c.Log,
+	collector := newGC(p, c.Uses, c.MaintainEvery)
+	return &Driver{Capabilities: c.Capabilities, config: c, pools: p, every: c.MaintainEvery, log: c.Log,
 		names:   &recentNames{names: map[string]recentName{}},
 		creator: &creator{pools: p, host: c.Host, defaults: c.Defaults, oneAtATime: semaphore.NewWeighted(1)},
-		gc:      newGC(p, c.Uses, c.MaintainEvery)}, nil
+		gc:      collector,
+		alloc:   &allocator{p, c.Probe, c.DHCP, collector}}, nil
 }
 
 // Close ends what runs in the background, but not [Driver.Maintain]. The driver must not be used afterwards.
@@ -134,18 +135,26 @@ func (c Capabilities) GetDefaultAddressSpaces(context.Context, *Empty) (*ipam.Ad
 // RequestPool creates a pool of a subnet, or joins the shared pool that the request names. Every other request creates a pool of its own,
 // whatever pools exist: two tenants may use the same addresses on different VLANs.
 func (d *Driver) RequestPool(ctx context.Context, r *ipam.RequestPoolRequest) (*ipam.RequestPoolResponse, error) {
-	return d.RequestPoolFor(ctx, "", r)
+	return d.Owners().RequestPool(ctx, "", r)
 }
 
-// RequestPoolFor is RequestPool for the network with this ID, which need not exist yet; no BindPool follows. If the network driver does not have
-// the network a grace period later, the pool is released.
-func (d *Driver) RequestPoolFor(ctx context.Context, network string, r *ipam.RequestPoolRequest) (*ipam.RequestPoolResponse, error) {
+// Owners is the driver as it is used for owners of devices that are no engine: they say for which network a pool is, and later which lease is to
+// be released.
+type Owners struct{ driver *Driver }
+
+// Owners returns the driver for owners that are no engine.
+func (d *Driver) Owners() Owners { return Owners{d} }
+
+// RequestPool is [Driver.RequestPool] for the network with this ID, which need not exist yet; no BindPool follows. If the network driver does not
+// have the network a grace period later, the pool is released. For "" it is found out later which network the pool is for.
+func (o Owners) RequestPool(ctx context.Context, network string, r *ipam.RequestPoolRequest) (*ipam.RequestPoolResponse, error) {
+	d := o.driver
 	q, err := newPoolRequest(r)
 	if err != nil {
 		return nil, fmt.Errorf("request pool: %w", err)
 	}
 	q.rec.Network = network
-	if err = d.completeDHCP(ctx, q); err == nil {
+	if err = d.pools.leases.complete(ctx, q); err == nil {
 		err = d.pools.remote.complete(ctx, q)
 	}
 	if err != nil {
@@ -194,20 +203,21 @@ func (d *Driver) ReleasePool(ctx context.Context, r *ipam.ReleasePoolRequest) (*
 // RequestAddress leases an address of a pool: the one that is requested, the gateway, or the next free one.
 func (d *Driver) RequestAddress(ctx context.Context, r *ipam.RequestAddressRequest) (
 	*ipam.RequestAddressResponse, error) {
-	got, _, err := d.Lease(ctx, r)
+	got, _, err := d.Owners().RequestAddress(ctx, r)
 	if err != nil {
 		return nil, err
 	}
 	return &ipam.RequestAddressResponse{Address: got}, nil
 }
 
-// Lease is RequestAddress for who can say later which lease is to be released: by its token, which no other lease of the address has.
-func (d *Driver) Lease(ctx context.Context, r *ipam.RequestAddressRequest) (address, token string, err error) {
+// RequestAddress is [Driver.RequestAddress]. It returns the token of the lease, too, which no other lease of the address has.
+func (o Owners) RequestAddress(ctx context.Context, r *ipam.RequestAddressRequest) (address, token string, err error) {
+	d := o.driver
 	q, err := newAddressRequest(r)
 	if err != nil {
 		return "", "", fmt.Errorf("request address: %w", err)
 	}
-	got, err := d.allocator().request(ctx, r.PoolID, q)
+	got, err := d.alloc.request(ctx, r.PoolID, q)
 	if err != nil {
 		return "", "", d.pools.handleNodeError(ctx, err)
 	}
@@ -219,11 +229,12 @@ func (d *Driver) Lease(ctx context.Context, r *ipam.RequestAddressRequest) (addr
 
 // ReleaseAddress releases a lease. It succeeds for an address that is not leased.
 func (d *Driver) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressRequest) (*Empty, error) {
-	return &Empty{}, d.ReleaseLease(ctx, r, "")
+	return &Empty{}, d.Owners().ReleaseAddress(ctx, r, "")
 }
 
-// ReleaseLease is ReleaseAddress for the lease that has this token, see [Driver.Lease]; "" for any.
-func (d *Driver) ReleaseLease(ctx context.Context, r *ipam.ReleaseAddressRequest, token string) error {
+// ReleaseAddress is [Driver.ReleaseAddress] for the lease that has this token; "" for any.
+func (o Owners) ReleaseAddress(ctx context.Context, r *ipam.ReleaseAddressRequest, token string) error {
+	d := o.driver
 	a, err := addr.Parse(r.Address)
 	switch {
 	case err != nil:
@@ -242,9 +253,6 @@ func (d *Driver) ReleaseLease(ctx context.Context, r *ipam.ReleaseAddressRequest
 	d.pools.unbound.released(h, a)
 	return d.pools.handleNodeError(ctx, d.pools.releaseAddress(ctx, h, a, token))
 }
-
-// allocator returns what handles requests for addresses.
-func (d *Driver) allocator() *allocator { return &allocator{d.pools, d.probe, d.dhcp, d.gc} }
 
 // undoIfGone runs undo if the client has gone: its engine never learns what was made for it and will never release it.
 func undoIfGone(ctx context.Context, undo func(context.Context) error) error {

@@ -249,8 +249,8 @@ func TestLeftMeanwhile(t *testing.T) {
 	})
 }
 
-// TestCrashInFlight: the process crashes while requests wait for the disk. Whoever has been answered has its address, and the next process gives
-// it to nobody else.
+// TestCrashInFlight: the process crashes while requests wait for the disk. A request that was answered has its address, and the next process
+// does not give it again.
 func TestCrashInFlight(t *testing.T) {
 	for _, fate := range []storetest.Fate{storetest.Lost, storetest.Unanswered} {
 		for k := 1; ; k++ {

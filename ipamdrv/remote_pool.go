@@ -103,14 +103,8 @@ func (m *remoteLeases) complete(ctx context.Context, q *poolRequest) error {
 		q.rec.Options = map[string]string{}
 	}
 	q.rec.Options["remote"] = name
-	if gw := q.rec.Options["gateway"]; gw == "" || gw == "auto" {
-		q.rec.Options["gateway"] = "none"
-		if subnet.Gateway.IsValid() {
-			q.rec.Options["gateway"] = subnet.Gateway.String()
-		}
-	}
-	if q.config, err = option.Parse(q.rec.Options); err != nil {
-		return pool.Invalid(err)
+	if err := q.setGateway(subnet.Gateway); err != nil {
+		return err
 	}
 	if err := checkUsable(q.config); err != nil {
 		return pool.Invalid(err)
@@ -155,22 +149,16 @@ func (m *remoteLeases) find(all []remote.Network, q *poolRequest) (name string, 
 		"remote=off, so that this node chooses the addresses itself", strings.Join(has, ", "))
 }
 
-// requestByRemote leases an address of p, which the caller has locked, from the IPAM server. It unlocks p: the server may take seconds.
-func (al *allocator) requestByRemote(ctx context.Context, h pool.Handle, p *pool.Pool, q addressRequest) (string, error) {
-	subnet := p.Subnet()
-	r := remote.Request{Network: p.Config().Remote, Subnet: subnet.Prefix, PodID: q.lease.Name, MAC: q.lease.MAC, Host: al.pools.remote.host}
+// remoteRequest returns what the server is asked for.
+func (m *remoteLeases) remoteRequest(p *pool.Pool, q addressRequest) remote.Request {
+	r := remote.Request{Network: p.Config().Remote, Subnet: p.Subnet().Prefix, PodID: q.lease.Name, MAC: q.lease.MAC, Host: m.host}
 	if r.Network == option.AnyNetwork {
 		r.Network = ""
 	}
-	p.Unlock()
 	if q.addr.IsValid() {
 		r.Addresses = []netip.Addr{q.addr}
 	}
-	got, err := al.fromRemote(ctx, h, r, q)
-	if err != nil {
-		err = fmt.Errorf("pool %s: request %s: %w%s", subnet.Prefix, q, err, al.gc.expiryHint(ctx, h, q.addr, err))
-	}
-	return got, err
+	return r
 }
 
 // fromRemote leases an address from the server, and records it. What fails is released at the server, as far as it was leased there.

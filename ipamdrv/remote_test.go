@@ -304,7 +304,7 @@ func TestRemoteAway(t *testing.T) {
 	f.gives(id, "10.55.206.46", "10.55.206.46")
 }
 
-// TestRemoteOddAnswers: an address that was not asked for, or that somebody else has here, is refused with the reason, and released at the server.
+// TestRemoteOddAnswers: an address that was not asked for, or that another container has here, is refused with the reason, and released at the server.
 func TestRemoteOddAnswers(t *testing.T) {
 	t.Parallel()
 	f := newRemoteFixture(t)

@@ -78,6 +78,22 @@ type poolRequest struct {
 	v6     bool
 }
 
+// setGateway makes a gateway that a server has told, if it is valid, that of the pool, unless the user gave another or none. The pool's record has
+// it as its option, so that the network has it also if the server cannot be reached when the engine asks for it.
+func (q *poolRequest) setGateway(told netip.Addr) error {
+	if gw := q.rec.Options["gateway"]; gw == "" || gw == "auto" {
+		q.rec.Options["gateway"] = "none"
+		if told.IsValid() {
+			q.rec.Options["gateway"] = told.String()
+		}
+	}
+	var err error
+	if q.config, err = option.Parse(q.rec.Options); err != nil {
+		return pool.Invalid(err)
+	}
+	return nil
+}
+
 // newPoolRequest checks a request.
 func newPoolRequest(r *ipam.RequestPoolRequest) (*poolRequest, error) {
 	q := &poolRequest{rec: pool.Record{V: pool.RecordVersion, Created: time.Now().UTC()}, v6: r.V6}

@@ -42,11 +42,14 @@ func (al *allocator) requestOwn(ctx context.Context, handle string, q addressReq
 		if err != nil {
 			return "", fmt.Errorf("pool %.80q: request address: %w", handle, err)
 		}
-		if pool.UsesDHCP(p) && q.lease.Kind != pool.Gateway {
-			return al.requestByDHCP(ctx, h, p, q)
-		}
-		if pool.UsesRemote(p) && q.lease.Kind != pool.Gateway {
-			return al.requestByRemote(ctx, h, p, q)
+		switch {
+		case q.lease.Kind == pool.Gateway: // the pool has it
+		case pool.UsesDHCP(p):
+			seg := segmentOf(p)
+			return al.fromServer(ctx, h, p, q, func() (string, error) { return al.fromDHCP(ctx, h, seg, q) })
+		case pool.UsesRemote(p):
+			r := al.pools.remote.remoteRequest(p, q)
+			return al.fromServer(ctx, h, p, q, func() (string, error) { return al.fromRemote(ctx, h, r, q) })
 		}
 		got, err := al.fromPool(ctx, h, p, q)
 		switch err = waitLoaded(ctx, err); {
@@ -56,6 +59,17 @@ func (al *allocator) requestOwn(ctx context.Context, handle string, q addressReq
 			return got, err
 		}
 	}
+}
+
+// fromServer leases an address of p, which the caller has locked, by asking a server. It unlocks p first: the server may take seconds.
+func (al *allocator) fromServer(ctx context.Context, h pool.Handle, p *pool.Pool, q addressRequest, ask func() (string, error)) (string, error) {
+	subnet := p.Subnet()
+	p.Unlock()
+	got, err := ask()
+	if err != nil {
+		err = fmt.Errorf("pool %s: request %s: %w%s", subnet.Prefix, q, err, al.gc.expiryHint(ctx, h, q.addr, err))
+	}
+	return got, err
 }
 
 // loadingError is the error of a request that needs to know all leases of a pool, which are being read.

@@ -190,13 +190,24 @@ func (t *Attachments) createNetwork(ctx context.Context, nid string, r *admin.At
 		err = t.networks.create(ctx, create, owned)
 	}
 	if err != nil {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
-		defer cancel()
-		for _, id := range owned.PoolIDs {
-			err = errors.Join(err, t.leases.from.ReleasePool(ctx, id))
-		}
+		return errors.Join(err, t.releasePools(ctx, nid, owned.PoolIDs))
 	}
-	return err
+	return nil
+}
+
+// releasePools releases the pools that were requested for a network that was not created. If the network has a record nevertheless, because the
+// answer of its transaction was lost, they are released with it.
+func (t *Attachments) releasePools(ctx context.Context, nid string, ids []string) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	if _, err := ledger.Get[ledger.Network](ctx, t.endpoints.store, ledger.NetworkKey(nid)); !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		errs = append(errs, t.leases.from.ReleasePool(ctx, id))
+	}
+	return errors.Join(errs...)
 }
 
 // requestPools requests the pools of a network, one of each family at most. owned has those that it got, also if there is an error.

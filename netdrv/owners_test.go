@@ -320,7 +320,7 @@ func TestOwnerRebooted(t *testing.T) {
 }
 
 // ofOwner are the scenarios of crashes with an owner: a pod in each mode, from start to end. The one that ends it is the runtime, which calls
-// Detach until that succeeds, or nobody: then the namespace ends.
+// Detach until that succeeds, or no call does: then the namespace ends.
 func ofOwner() map[string]scenario {
 	all := map[string]scenario{}
 	for mode, options := range owned {

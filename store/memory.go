@@ -23,7 +23,7 @@ type memoryData struct {
 	rev     int64
 	records map[string]KV
 	history []Changes     // of revisions 1, 2, ...
-	changed chan struct{} // closed with the next change; nil if nobody waits for it
+	changed chan struct{} // closed with the next change; nil if no watch waits for it
 }
 
 // NewMemory returns an empty store.

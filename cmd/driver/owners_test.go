@@ -24,6 +24,7 @@ import (
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/storetest"
 )
@@ -182,6 +183,53 @@ func (p *sharedPod) addresses() []string {
 
 // ownersModes are the modes of the pods.
 var ownersModes = map[string][]string{"vf": {"netdevice=ens1f0", "vlan=100"}, "macvlan": {"netdevice=ens2", "mode=macvlan"}}
+
+// A lostAnswer is a store that loses the answer of the first transaction that writes a key with a prefix, and refuses the next one that deletes
+// such a key.
+type lostAnswer struct {
+	store.Store
+	prefix        string
+	lost, refused bool
+}
+
+// Txn implements [store.Store].
+func (l *lostAnswer) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	for _, op := range then {
+		switch {
+		case !strings.HasPrefix(op.Key, l.prefix):
+		case op.Value != nil && !l.lost:
+			l.lost = true
+			_, err := l.Store.Txn(ctx, conds, then)
+			return store.Result{}, errors.Join(err, fmt.Errorf("%w: the answer was lost", store.ErrAmbiguous))
+		case op.Value == nil && !l.refused:
+			l.refused = true
+			return store.Result{}, fmt.Errorf("%w: refused", store.ErrUnavailable)
+		}
+	}
+	return l.Store.Txn(ctx, conds, then)
+}
+
+// TestOwnersNetworkAnswerLost: the network of a pod was recorded, but the answer was lost, and it cannot be removed. It keeps its pool: the next
+// attempt succeeds.
+func TestOwnersNetworkAnswerLost(t *testing.T) {
+	t.Parallel()
+	onSharedMachine(t, func(m *sharedMachine) {
+		m.stop()
+		m.start(&lostAnswer{Store: m.store, prefix: ledger.NetworkPrefix})
+		before := m.keys()
+		p := m.pod("a", ownersModes["vf"]...)
+		if err := p.add(); !errors.Is(err, store.ErrAmbiguous) {
+			t.Errorf("the answer of the network's record is lost: %v", err)
+		}
+		m.must(p.add())
+		m.dockerTakes(p.at.Addresses...)
+		m.must(p.del())
+		m.settled()
+		if diff := cmp.Diff(before, m.keys()); diff != "" {
+			t.Errorf("afterwards (-want +got):\n%s", diff)
+		}
+	})
+}
 
 // TestOwnersPools: pods and Docker's containers of one pool never have an address twice. A pod has an address, the one that it asks for if it is
 // free, and the gateway; with the pod it is free again, and with the last pod the network's share of the pool is.

@@ -151,7 +151,7 @@ type ownersAddresses struct{ ipam *ipamdrv.Driver }
 
 // RequestPool implements [netdrv.Addresses].
 func (o ownersAddresses) RequestPool(ctx context.Context, network string, s admin.Subnet, options map[string]string) (string, *plugin.IPAMData, error) {
-	pool, err := o.ipam.RequestPoolFor(ctx, network, &ipam.RequestPoolRequest{Pool: s.Subnet, SubPool: s.Range, Options: options})
+	pool, err := o.ipam.Owners().RequestPool(ctx, network, &ipam.RequestPoolRequest{Pool: s.Subnet, SubPool: s.Range, Options: options})
 	if err != nil {
 		return "", nil, err
 	}
@@ -175,7 +175,7 @@ func (o ownersAddresses) ReleasePool(ctx context.Context, id string) error {
 
 // Lease implements [netdrv.Addresses].
 func (o ownersAddresses) Lease(ctx context.Context, pool, address, container, mac string) (string, ledger.Lease, error) {
-	got, token, err := o.ipam.Lease(ctx, &ipam.RequestAddressRequest{PoolID: pool, Address: address,
+	got, token, err := o.ipam.Owners().RequestAddress(ctx, &ipam.RequestAddressRequest{PoolID: pool, Address: address,
 		Options: map[string]string{netlabel.Prefix + ".endpoint.name": container, netlabel.MacAddress: mac}})
 	if err != nil {
 		return "", ledger.Lease{}, err
@@ -186,5 +186,5 @@ func (o ownersAddresses) Lease(ctx context.Context, pool, address, container, ma
 
 // Release implements [netdrv.Addresses].
 func (o ownersAddresses) Release(ctx context.Context, l ledger.Lease) error {
-	return o.ipam.ReleaseLease(ctx, &ipam.ReleaseAddressRequest{PoolID: l.Pool, Address: l.Addr.String()}, l.Token)
+	return o.ipam.Owners().ReleaseAddress(ctx, &ipam.ReleaseAddressRequest{PoolID: l.Pool, Address: l.Addr.String()}, l.Token)
 }

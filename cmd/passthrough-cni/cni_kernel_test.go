@@ -198,24 +198,32 @@ func hostLocal(dir string) string {
 	return fmt.Sprintf(`"ipam": {"type": "host-local", "dataDir": %q, "ranges": [[{"subnet": "10.55.206.0/26", "rangeStart": "10.55.206.46", "gateway": "10.55.206.1"}]], "routes": [{"dst": "0.0.0.0/0"}]}`, dir)
 }
 
-// TestOriginalUsage is the usage of the SR-IOV plugin that this one takes the place of: its environment and its output, on a device that each
-// kernel has.
-func TestOriginalUsage(t *testing.T) {
-	h := newHost(t)
-	ns := h.netns("1234")
-	conf := h.conf(`{"name": "mynet", "type": "sriov", "master": "e0", "mode": "macvlan", ` + hostLocal(t.TempDir()) + `}`)
+// addOriginal adds the container 1234 as the original's usage does, whose result and whose device are checked. It
+// returns what the container has.
+func (h host) addOriginal(ns, conf string) (inside string) {
+	h.Helper()
 	out := h.must("ADD", "1234", ns, "eth1", "IgnoreUnknown=1;PodID=1234;HostIP=10.55.206.20", conf)
 	var got struct {
 		IP4 struct{ IP, Gateway string } `json:"ip4"`
 		DNS json.RawMessage
 	}
 	if err := json.Unmarshal([]byte(out), &got); err != nil || got.IP4.IP != "10.55.206.46/26" || got.IP4.Gateway != "10.55.206.1" || got.DNS == nil {
-		t.Errorf("the result is %s", out)
+		h.Errorf("the result is %s", out)
 	}
-	inside := Sh(t, "ip netns exec 1234 ip -br addr show eth1; ip netns exec 1234 ip route")
+	inside = Sh(h.T, "ip netns exec 1234 ip -br addr show eth1; ip netns exec 1234 ip route")
 	if !strings.Contains(inside, "UP") || !strings.Contains(inside, "10.55.206.46/26") || !strings.Contains(inside, "default via 10.55.206.1 dev eth1") {
-		t.Errorf("inside:\n%s", inside)
+		h.Errorf("inside:\n%s", inside)
 	}
+	return inside
+}
+
+// TestOriginalUsage is the usage of the SR-IOV plugin that this one takes the place of: its environment and its output, on a device that each
+// kernel has.
+func TestOriginalUsage(t *testing.T) {
+	h := newHost(t)
+	ns := h.netns("1234")
+	conf := h.conf(`{"name": "mynet", "type": "sriov", "master": "e0", "mode": "macvlan", ` + hostLocal(t.TempDir()) + `}`)
+	h.addOriginal(ns, conf)
 	h.must("DEL", "1234", ns, "eth1", "PodID=1234;HostIP=10.55.206.20", conf)
 	if inside := Sh(t, "ip netns exec 1234 ip -br link"); strings.Contains(inside, "eth1") {
 		t.Errorf("inside after DEL:\n%s", inside)

@@ -19,7 +19,7 @@ import (
 type config struct {
 	types.PluginConf
 	Socket string `json:"socket"` // of the plugin process; "" for the one that is found
-	// RuntimeConfig is what the runtime chose for this attachment. Addresses in it are for whoever chooses those.
+	// RuntimeConfig is what the runtime chose for this attachment. Addresses in it are for the IPAM plugin.
 	RuntimeConfig struct {
 		MAC      string `json:"mac"`
 		DeviceID string `json:"deviceID"`
@@ -119,7 +119,7 @@ func text(value any) (string, error) {
 
 // takeArgs takes CNI_ARGS: NAME=VALUE;NAME=VALUE. What is not known is an error, unless IgnoreUnknown is there. PodID, and what Kubernetes
 // calls a pod, name the container; HostIP is the machine that a pod is on, and this plugin's devices are on one machine alone. IP is for
-// whoever chooses the addresses.
+// the IPAM plugin.
 func (c *config) takeArgs(cniArgs string) (map[string]string, error) {
 	given := map[string]string{}
 	for _, pair := range strings.Split(cniArgs, ";") {

@@ -3,7 +3,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os/exec"
 	"path/filepath"
@@ -37,18 +36,7 @@ func TestServerAddresses(t *testing.T) {
     }
 }`))
 	ns := h.netns("1234")
-	out := h.must("ADD", "1234", ns, "eth1", "IgnoreUnknown=1;PodID=1234;HostIP=10.55.206.20", original)
-	var got struct {
-		IP4 struct{ IP, Gateway string } `json:"ip4"`
-		DNS json.RawMessage
-	}
-	if err := json.Unmarshal([]byte(out), &got); err != nil || got.IP4.IP != "10.55.206.46/26" || got.IP4.Gateway != "10.55.206.1" || got.DNS == nil {
-		t.Errorf("the result is %s", out)
-	}
-	inside := Sh(t, "ip netns exec 1234 ip -br addr show eth1; ip netns exec 1234 ip route")
-	if !strings.Contains(inside, "10.55.206.46/26") || !strings.Contains(inside, "default via 10.55.206.1 dev eth1") {
-		t.Errorf("inside:\n%s", inside)
-	}
+	inside := h.addOriginal(ns, original)
 	server.Kill()
 	if again := Sh(t, "ip netns exec 1234 ip -br addr show eth1; ip netns exec 1234 ip route"); again != inside {
 		t.Errorf("inside while the server is away:\n%s", again)
@@ -63,7 +51,7 @@ func TestServerAddresses(t *testing.T) {
 	manual := h.conf(strings.NewReplacer(`"netdevice": "eth1"`, `"netdevice": "e0", "mode": "macvlan"`, "https://127.0.0.1:10000", server.URL,
 		"/etc/txipam/server.crt", server.CA, "/etc/txipam/token", server.TokenFile, `"remote"`, strings.Split(own, `"tokenFile"`)[0]+`"remote"`).
 		Replace(strings.Join(docs.Commands(t, filepath.Join("../../docs", "remote-ipam.md"), "CNI"), " ")))
-	out = h.must("ADD", "1234", ns, "eth1", "", manual)
+	out := h.must("ADD", "1234", ns, "eth1", "", manual)
 	if !strings.Contains(out, "10.55.206.47/26") || len(server.Leases()) != 1 {
 		t.Errorf("the manual's: %s, the server has leased %v", out, server.Leases())
 	}

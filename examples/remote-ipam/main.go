@@ -83,7 +83,7 @@ type server struct {
 	mu    sync.Mutex // guards the fields below
 	state struct {
 		Leases map[string]lease `json:"leases"`
-		// Released has the keys that cannot be used any more: a request that was delayed on its way must not lease what nobody will release.
+		// Released has the keys that cannot be used any more: a request that was delayed on its way must not lease what is never released.
 		Released map[string]time.Time  `json:"released"`
 		Last     map[string]netip.Addr `json:"last"` // the address that was given last, by subnet: a released one rests as long as possible
 	}
@@ -295,7 +295,14 @@ func (s *server) networkOf(q request) (*network, error) {
 	}
 	switch len(found) {
 	case 0:
-		return nil, refuse(http.StatusNotFound, "unknown", "there is no network %q with subnet %s", q.Network, q.Subnet)
+		text := fmt.Sprintf("there is no network %q", q.Network)
+		if q.Network == "" {
+			text = "there is no network"
+		}
+		if q.Subnet.IsValid() {
+			text += " with subnet " + q.Subnet.String()
+		}
+		return nil, refuse(http.StatusNotFound, "unknown", "%s", text)
 	case 1:
 		return found[0], nil
 	}

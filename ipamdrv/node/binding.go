@@ -62,7 +62,7 @@ func (n *Node) Bind(ctx context.Context, h pool.Handle, network string, unused n
 	if err != nil {
 		return err
 	}
-	n.bindLocked(&rec, network)
+	rec.bind(network, n.handles)
 	if !unused.IsValid() || rec.Invented != unused {
 		return n.putHandleLocked(ctx, h, rec)
 	}
@@ -78,10 +78,10 @@ func (n *Node) Bind(ctx context.Context, h pool.Handle, network string, unused n
 	return nil
 }
 
-// bindLocked sets the network of a handle, as the last that was bound.
-func (n *Node) bindLocked(rec *handleRecord, network string) {
+// bind sets the network of a handle, as the last that was bound of all.
+func (rec *handleRecord) bind(network string, all map[string]handleRecord) {
 	rec.Network, rec.Named, rec.Bound = network, "", 1
-	for _, other := range n.handles {
+	for _, other := range all {
 		rec.Bound = max(rec.Bound, other.Bound+1)
 	}
 }

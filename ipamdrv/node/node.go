@@ -190,7 +190,7 @@ func (n *Node) claimLocked(ctx context.Context, h pool.LocalHandle) error {
 		}
 	}
 	if h.Network != "" {
-		n.bindLocked(&rec, h.Network)
+		rec.bind(h.Network, n.handles)
 	}
 	return n.putHandleLocked(ctx, h.Handle, rec)
 }

@@ -44,7 +44,7 @@ func (p *Pool) Allocate(ctx context.Context, lease Lease, from Choice, probe Pro
 		if errors.Is(err, ErrFull) && s.loading() && from&^Unread != OwnKept {
 			err = ErrLoading
 		}
-		if errors.Is(err, ErrFull) && from&^Unread != OwnKept && !p.BeAlone() { // an address that others release, or do not get, is free now
+		if errors.Is(err, ErrFull) && from&^Unread != OwnKept && !p.Upgrade() { // an address that others release, or do not get, is free now
 			err = ErrChanged
 		}
 		if err != nil {

@@ -44,8 +44,8 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 	}
 	written := false
 	if p.entered {
-		land := p.fly(a, expired)
-		defer func() { land(written) }()
+		done := p.markInFlight(a, expired)
+		defer func() { done(written) }()
 	}
 	undo := Op{Do: ReleaseAddress, Addr: a, Token: lease.Token}
 	r, err := p.withUndo(ctx, undo, func(ctx context.Context) (store.Result, error) { return p.write(ctx, conds, next, ops...) })
@@ -69,9 +69,9 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 	return nil
 }
 
-// fly takes addresses out of the choice while a is leased and the records of others are removed. It returns what puts back those that are free
-// then.
-func (p *Pool) fly(a netip.Addr, others []netip.Addr) (land func(written bool)) {
+// markInFlight takes addresses out of the choice while a is leased and the records of others are removed. It returns what puts back those that
+// are free then.
+func (p *Pool) markInFlight(a netip.Addr, others []netip.Addr) (done func(written bool)) {
 	s, rested := p.cache, false
 	all := append([]netip.Addr{a}, others...)
 	for _, b := range all {
@@ -269,7 +269,7 @@ func (p *Pool) replaceLease(ctx context.Context, a netip.Addr, kv store.KV, next
 		without := s.rec
 		without.Gateway, without.Invented = netip.Addr{}, false
 		rec = &without
-		if !p.BeAlone() {
+		if !p.Upgrade() {
 			return ErrChanged
 		}
 	}

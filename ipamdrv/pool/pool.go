@@ -19,12 +19,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math"
 	"math/rand/v2"
 	"net/netip"
 	"strings"
-
-	"golang.org/x/sync/semaphore"
 
 	"github.com/mellanox/passthrough/ipamdrv/addr"
 	"github.com/mellanox/passthrough/ipamdrv/option"
@@ -40,11 +37,7 @@ type Pool struct {
 	ledger Ledger
 	outbox Outbox // nil if the store is this node's alone
 
-	// users has a weight of 1 for each request that has entered, and all of it for one that is alone. mu is for the one of them that goes on:
-	// the others wait for it, or for the store.
-	users   *semaphore.Weighted
-	mu      *semaphore.Weighted
-	entered bool // the one that goes on is not alone
+	lock
 	// inFlight are the addresses that requests which wait for the store lease, or whose records they remove.
 	inFlight map[netip.Addr]bool
 
@@ -82,58 +75,7 @@ type share struct {
 
 // New returns a pool that is not loaded. outbox is nil if the store is this node's alone.
 func New(id string, l Ledger, outbox Outbox) *Pool {
-	return &Pool{id: id, ledger: l, outbox: outbox, users: semaphore.NewWeighted(allUsers), mu: semaphore.NewWeighted(1),
-		inFlight: map[netip.Addr]bool{}}
-}
-
-// allUsers is the weight of a request that is alone.
-const allUsers = math.MaxInt64
-
-// Lock waits until no other request uses the pool, at most as long as ctx lasts, and keeps others out.
-func (p *Pool) Lock(ctx context.Context) error { return p.lock(ctx, allUsers) }
-
-// Enter is Lock for an allocation of any address, or a release. While the store writes one, which takes a disk milliseconds, others that have
-// entered go on, so that their writes share a sync of the disk. In a store that nodes share it is Lock.
-func (p *Pool) Enter(ctx context.Context) error {
-	if p.ledger.shared() {
-		return p.Lock(ctx)
-	}
-	return p.lock(ctx, 1)
-}
-
-func (p *Pool) lock(ctx context.Context, weight int64) error {
-	err := p.users.Acquire(ctx, weight)
-	if err == nil {
-		if err = p.mu.Acquire(ctx, 1); err != nil {
-			p.users.Release(weight)
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("waiting for an earlier request: %w", err)
-	}
-	p.entered = weight != allUsers
-	return nil
-}
-
-// Unlock ends the caller's use of the pool.
-func (p *Pool) Unlock() {
-	weight := int64(allUsers)
-	if p.entered {
-		weight = 1
-	}
-	p.mu.Release(1)
-	p.users.Release(weight)
-}
-
-// BeAlone makes the lock of a caller that has entered that of Lock. It waits for the others, and the pool may be another one or gone then. It
-// returns true if the caller was alone before.
-func (p *Pool) BeAlone() bool {
-	if !p.entered {
-		return true
-	}
-	p.Unlock()
-	_ = p.Lock(context.Background()) // cannot fail; those that it waits for do not wait for long
-	return false
+	return &Pool{id: id, ledger: l, outbox: outbox, lock: newLock(l.shared()), inFlight: map[netip.Addr]bool{}}
 }
 
 // UnlockAfter runs the last use of the pool and unlocks it, also if use panics, which the server survives. After a panic the cache may differ
@@ -300,7 +242,7 @@ func (s *cache) markFree(a netip.Addr) {
 // the same transaction. The result's OK is false only if a condition on a lease failed.
 //
 // For a caller that has entered it lets others go on meanwhile. Then the record is not a condition: each of them may write it, to note what it
-// has allocated, and nobody does anything else with it until they have left.
+// has allocated, and all that does anything else with it waits until they have left.
 func (p *Pool) write(ctx context.Context, conds []store.Cond, next *Record, ops ...store.Op) (store.Result, error) {
 	s := p.cache
 	if !p.entered {
@@ -337,16 +279,16 @@ func (p *Pool) write(ctx context.Context, conds []store.Cond, next *Record, ops 
 	return r, nil
 }
 
-// commit commits ops under conds, without mu for a caller that has entered. If the cache was loaded again meanwhile, it may have been before
+// commit commits ops under conds. For a caller that has entered others go on meanwhile. If the cache was loaded again meanwhile, it may have been before
 // the write or after it, and it is loaded once more.
 func (p *Pool) commit(ctx context.Context, conds []store.Cond, ops []store.Op) (store.Result, error) {
 	if !p.entered {
 		return p.ledger.Commit(ctx, conds, ops...)
 	}
 	s := p.cache
-	p.mu.Release(1)
+	resume := p.pause()
 	defer func() {
-		_ = p.mu.Acquire(context.Background(), 1) // cannot fail
+		resume()
 		if p.cache != s {
 			p.Invalidate()
 		}

@@ -348,10 +348,10 @@ type Counts struct {
 // Peek returns what a pool has in memory; ok is false if that is not all, or if a request uses the pool just now. It does not wait, and the
 // caller must not have the lock.
 func Peek(p *Pool) (c Counts, ok bool) {
-	if !p.mu.TryAcquire(1) {
+	if !p.turn.TryAcquire(1) {
 		return c, false
 	}
-	defer p.mu.Release(1)
+	defer p.turn.Release(1)
 	s := p.cache
 	if s == nil || s.loading() {
 		return c, false

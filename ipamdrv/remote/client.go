@@ -168,7 +168,8 @@ func (c *Client) Allocate(ctx context.Context, key string, r Request) (Lease, er
 }
 
 // Release releases what is leased under a key, if anything is. Afterwards no request under the key succeeds, one that is still on its way
-// included. It asks once: nobody waits for the answer, and the caller has to ask again anyway.
+// included. It asks once: no container waits for the answer, and the caller has to ask again
+// anyway.
 func (c *Client) Release(ctx context.Context, key string) error {
 	return c.once(ctx, http.MethodDelete, "/v1/leases/"+url.PathEscape(key), nil, nil)
 }

@@ -16,7 +16,7 @@ var (
 	ErrNotTrusted = errors.New("not trusted")
 	// ErrUnknown: the server has no such network, subnet or lease.
 	ErrUnknown = errors.New("unknown")
-	// ErrInUse: somebody has the address that was asked for.
+	// ErrInUse: the address that was asked for is leased under another key.
 	ErrInUse = errors.New("in use")
 	// ErrFull: the server has no address left.
 	ErrFull = errors.New("no address left")

@@ -11,12 +11,13 @@ import (
 	"github.com/mellanox/passthrough/store"
 )
 
-// A transaction of the store waits in the queue until it is committed in one transaction of bbolt with all that wait then. Whoever finds that
-// nobody writes does that for the others: there is no goroutine, and a transaction that is alone waits for nothing.
+// A transaction of the store waits in the queue until it is committed in one transaction of bbolt with all that wait then. The caller that
+// finds no other one writing does that for all: there is no goroutine, and a transaction that is alone waits for nothing.
 
 // queue has the transactions that wait.
 type queue struct {
-	// writer has room for the one that writes: bbolt allows one at a time.
+	// writer has room for the one that writes: bbolt allows one at a time. It is a channel because a transaction waits for it and, at the same
+	// time, for another caller to commit it.
 	writer chan struct{}
 
 	mu      sync.Mutex

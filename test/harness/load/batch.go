@@ -40,11 +40,11 @@ func (c Batch) Run(t *testing.T, rounds int) {
 	var usages []usage
 	for round := range rounds {
 		start := time.Now()
-		c.refused(t, round+1, again(t, e, together(names, e.Start), 1+len(names)/200))
+		c.refused(t, round+1, again(t, e, Together(names, e.Start), 1+len(names)/200))
 		started := time.Since(start)
 		agree(t, before, len(names)-c.TooMany)
 		start = time.Now()
-		for name, err := range together(names, e.Stop) {
+		for name, err := range Together(names, e.Stop) {
 			t.Errorf("round %d: stop %s: %v", round+1, name, err)
 		}
 		stopped := time.Since(start)
@@ -71,11 +71,11 @@ func (c Batch) create(t *testing.T, e engineapi.Client) (names []string) {
 		}
 	}
 	t.Cleanup(func() {
-		for name, err := range together(names, e.Remove) {
+		for name, err := range Together(names, e.Remove) {
 			t.Errorf("remove %s: %v", name, err)
 		}
 	})
-	for name, err := range together(names, func(name string) error { return e.Create(name, networks[name]) }) {
+	for name, err := range Together(names, func(name string) error { return e.Create(name, networks[name]) }) {
 		t.Fatalf("create %s: %v", name, err)
 	}
 	return names
@@ -136,8 +136,8 @@ func (c Batch) failed(lines []dockertest.Event) map[string]int {
 	return failed
 }
 
-// together calls a function for all containers at the same time and returns the errors.
-func together(names []string, do func(name string) error) map[string]error {
+// Together calls a function for all containers at the same time and returns the errors.
+func Together(names []string, do func(name string) error) map[string]error {
 	var mu sync.Mutex // guards failed
 	failed := map[string]error{}
 	var wg sync.WaitGroup

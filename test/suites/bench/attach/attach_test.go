@@ -12,6 +12,7 @@ import (
 
 	"github.com/mellanox/passthrough/test/harness/dockertest"
 	"github.com/mellanox/passthrough/test/harness/engineapi"
+	"github.com/mellanox/passthrough/test/harness/load"
 	"github.com/mellanox/passthrough/test/suites/bench/figures"
 )
 
@@ -191,19 +192,19 @@ func storm(t *testing.T, f *figures.Set, n int) {
 }
 
 // together calls do for all names at once, and returns what each took.
-func together(t *testing.T, names []string, do func(string) error) []time.Duration {
+func together(t *testing.T, names []string, do func(string) error) (took []time.Duration) {
 	t.Helper()
-	took := make([]time.Duration, len(names))
-	var working sync.WaitGroup
-	for i, name := range names {
-		working.Go(func() {
-			began := time.Now()
-			if err := do(name); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-			took[i] = time.Since(began)
-		})
+	var mu sync.Mutex // guards took
+	failed := load.Together(names, func(name string) error {
+		began := time.Now()
+		err := do(name)
+		mu.Lock()
+		defer mu.Unlock()
+		took = append(took, time.Since(began))
+		return err
+	})
+	for name, err := range failed {
+		t.Errorf("%s: %v", name, err)
 	}
-	working.Wait()
 	return took
 }

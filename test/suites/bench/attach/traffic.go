@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"time"
+
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // Ports of the program that receives.
@@ -89,13 +92,12 @@ func send(ip string, d time.Duration) (t Traffic, err error) {
 // roundTrips sends a byte and waits for it, again and again. It waits until the receiver is there.
 func roundTrips(ip string, d time.Duration) (trips []time.Duration, err error) {
 	var c net.Conn
-	for end := time.Now().Add(30 * time.Second); ; {
-		if c, err = net.DialTimeout("tcp", ip+echoPort, time.Second); err == nil {
-			break
-		}
-		if time.Now().After(end) {
-			return nil, err
-		}
+	err = retry.Poll(context.Background(), 100*time.Millisecond, 30*time.Second, func() (bool, error) {
+		c, err = net.DialTimeout("tcp", ip+echoPort, time.Second)
+		return err == nil, nil
+	})
+	if c == nil {
+		return nil, err
 	}
 	defer c.Close()
 	one := make([]byte, 1)
@@ -127,18 +129,13 @@ func stream(ip string, d time.Duration) (float64, error) {
 	for {
 		n, err := c.Write(block)
 		sent += n
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !isTimeout(err) {
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return float64(sent) * 8 / time.Since(began).Seconds() / 1e9, nil
+		case err != nil:
 			return 0, err
 		}
-		if err != nil {
-			return float64(sent) * 8 / time.Since(began).Seconds() / 1e9, nil
-		}
 	}
-}
-
-func isTimeout(err error) bool {
-	var timeout net.Error
-	return errors.As(err, &timeout) && timeout.Timeout()
 }
 
 // datagrams sends datagrams of 64 bytes as fast as it can, and returns how many came in a second.
