@@ -300,6 +300,21 @@ func (a Addr) learnt() bool {
 	return err == nil && p.Addr().Is6() && p.Bits() == 64 && a.ValidSec > 0 && a.Flags&noPrefixRoute == 0
 }
 
+// VLANsOn returns the names of the host's VLAN devices of 802.1Q on a device, by their VLANs.
+func (h *hostUse) VLANsOn(n Netdev) (map[int]string, error) {
+	links, err := h.kernel.Links()
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "list links", Err: err}
+	}
+	on := map[int]string{}
+	for _, l := range links {
+		if l.VLAN != 0 && l.isChildOf(n.Index) {
+			on[l.VLAN] = l.Name
+		}
+	}
+	return on, nil
+}
+
 // childOf returns the name of a link in the host whose frames leave through the link with the given index, "" if there
 // is none.
 func childOf(index int, links []Link) string {

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
@@ -213,5 +215,22 @@ func TestHostUse(t *testing.T) {
 				t.Errorf("%q, %v\nwant %q", got, err, c.want)
 			}
 		})
+	}
+}
+
+// TestVLANsOn: the VLANs of a device are those of its own VLAN devices.
+func TestVLANsOn(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddLink(hw.Link{Name: "nic", MAC: "02:00:00:00:00:01"})
+	k.AddLink(hw.Link{Name: "other", MAC: "02:00:00:00:00:02"})
+	for name, l := range map[string]hw.Link{"nic.5": {Kind: "vlan", VLAN: 5}, "storage": {Kind: "vlan", VLAN: 100}, "qinq": {Kind: "vlan"}, "mv0": {Kind: "macvlan"}} {
+		l.Name, l.Peer = name, k.Link("nic").Index
+		k.AddLink(l)
+	}
+	k.AddLink(hw.Link{Name: "other.7", Kind: "vlan", VLAN: 7, Peer: k.Link("other").Index})
+	got, err := open(t, k).VLANsOn(hw.Netdev{Link: k.Link("nic")})
+	if diff := cmp.Diff(map[int]string{5: "nic.5", 100: "storage"}, got); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 }

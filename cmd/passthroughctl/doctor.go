@@ -184,7 +184,11 @@ func checkNICs(host *hw.Host, root fs.FS, names []string, networks []admin.Netwo
 		if err != nil {
 			return nil, err
 		}
-		findings = append(append(findings, of...), checkNetworks(n, root, networks)...)
+		vlans, err := host.VLANsOn(n.Netdev)
+		if err != nil {
+			return nil, err
+		}
+		findings = append(append(findings, of...), checkNetworks(n, vlans, networks)...)
 	}
 	switch {
 	case !found && len(names) > 0:
@@ -204,14 +208,9 @@ func checkIOMMU(root fs.FS) finding {
 	return finding{healthy, "iommu", "off; containers do not need it", ""}
 }
 
-// checkNetworks checks whether networks fit to one of their NICs: its MTU, and the VLANs that the host has on it (/proc/net/vlan/config, whose
-// lines are "name | VLAN | device").
-func checkNetworks(n hw.NIC, root fs.FS, networks []admin.Network) []finding {
+// checkNetworks checks whether networks fit to one of their NICs: its MTU, and the VLANs in which the host is on it, with the names of their devices.
+func checkNetworks(n hw.NIC, vlans map[int]string, networks []admin.Network) []finding {
 	var findings []finding
-	config, err := fs.ReadFile(root, "proc/net/vlan/config")
-	if err != nil {
-		config = nil // the kernel has no VLAN devices
-	}
 	for _, net := range networks {
 		if !slices.Contains(net.Devices, n.Name) {
 			continue
@@ -220,13 +219,10 @@ func checkNetworks(n hw.NIC, root fs.FS, networks []admin.Network) []finding {
 			findings = append(findings, finding{failure, n.Name, fmt.Sprintf("its mtu is %d, and network %s has %d", n.MTU, net.Name, mtu),
 				fmt.Sprintf("ip link set %s mtu %d", n.Name, mtu)})
 		}
-		if vlan := net.Options["vlan"]; net.Mode == option.ModeSRIOV && vlan != "" {
-			for line := range strings.Lines(string(config)) {
-				if f := strings.Fields(line); len(f) == 5 && f[2] == vlan && f[4] == n.Name {
-					findings = append(findings, finding{warning, n.Name, fmt.Sprintf("the host has %s in vlan %s of network %s", f[0], vlan, net.Name),
-						"give the host or the network another VLAN, unless the host is to be in it"})
-				}
-			}
+		vlan, err := strconv.Atoi(net.Options["vlan"])
+		if device := vlans[vlan]; err == nil && net.Mode == option.ModeSRIOV && device != "" {
+			findings = append(findings, finding{warning, n.Name, fmt.Sprintf("the host has %s in vlan %d of network %s", device, vlan, net.Name),
+				"give the host or the network another VLAN, unless the host is to be in it"})
 		}
 	}
 	return findings

@@ -53,9 +53,7 @@ func TestNetworksFit(t *testing.T) {
 	}
 	other := network("other", "sriov", "mtu", "9000")
 	other.Devices = []string{"enp2s0"}
-	root := fstest.MapFS{"proc/net/vlan/config": {Data: []byte("VLAN Dev name    | VLAN ID\nName-Type: VLAN_NAME_TYPE_RAW_PLUS_VID_NO_PAD\n" +
-		"enp1s0.100     | 100  | enp1s0\nenp2s0.200     | 200  | enp2s0\n")}}
-	got := checkNetworks(nic, root, []admin.Network{other, network("jumbo", "sriov", "mtu", "9000"), network("small", "macvlan", "mtu", "1400"),
+	got := checkNetworks(nic, map[int]string{100: "enp1s0.100", 300: "enp1s0.300"}, []admin.Network{other, network("jumbo", "sriov", "mtu", "9000"), network("small", "macvlan", "mtu", "1400"),
 		network("whole", "passthrough", "mtu", "9000"), network("customer1", "sriov", "vlan", "100"), network("customer2", "sriov", "vlan", "200")})
 	want := []finding{
 		{failure, "enp1s0", "its mtu is 1500, and network jumbo has 9000", "ip link set enp1s0 mtu 9000"},
