@@ -6,6 +6,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/ipamdrv/pool"
@@ -32,7 +33,7 @@ type Place struct {
 }
 
 // Observe returns what the metrics show of pools. It reads this node's own ledger and the memory, never a store that nodes share, and waits for
-// no request.
+// requests for pool.PeekWait at most.
 func (d *Driver) Observe(ctx context.Context) (*Observation, error) {
 	o := &Observation{Away: d.pools.breaker.Unavailable(), Containers: map[Place]string{}}
 	if d.pools.queue != nil {
@@ -52,11 +53,12 @@ func (d *Driver) Observe(ctx context.Context) (*Observation, error) {
 		return nil, err
 	}
 	o.Shared = d.pools.node != nil
+	until := time.Now().Add(pool.PeekWait)
 	for _, id := range slices.Sorted(maps.Keys(networks)) {
 		var names []pool.HeldLease
 		var p *admin.Pool
 		if o.Shared {
-			p, names, err = d.cached(ctx, id)
+			p, names, err = d.cached(ctx, id, until)
 		} else {
 			p, err = poolStatus(ctx, d.pools, id, func(a netip.Addr, l pool.Lease) {
 				if l.Name != "" && l.Kind != pool.Cooldown {
@@ -89,13 +91,16 @@ func (o *Observation) name(networks []string, leases []pool.HeldLease) {
 	}
 }
 
-// cached returns a pool of a shared store as this process has it in memory, with the leases of this node that have a name; nil if it has not.
-func (d *Driver) cached(ctx context.Context, id string) (*admin.Pool, []pool.HeldLease, error) {
+// cached returns a pool of a shared store as this process has it in memory, with the leases of this node that have a name; nil if it
+// has not, or if requests use the pool until then.
+func (d *Driver) cached(ctx context.Context, id string, until time.Time) (*admin.Pool, []pool.HeldLease, error) {
 	used := d.pools.used(id)
 	if used == nil {
 		return nil, nil, nil
 	}
-	c, ok := pool.Peek(used)
+	wait, cancel := context.WithDeadline(ctx, until)
+	defer cancel()
+	c, ok := pool.Peek(wait, used)
 	if !ok {
 		return nil, nil, nil
 	}

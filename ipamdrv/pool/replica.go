@@ -345,13 +345,13 @@ type Counts struct {
 	Named    []HeldLease // leases of this node's networks, whose containers have a name
 }
 
-// Peek returns what a pool has in memory; ok is false if that is not all, or if a request uses the pool just now. It does not wait, and the
-// caller must not have the lock.
-func Peek(p *Pool) (c Counts, ok bool) {
-	if !p.turn.TryAcquire(1) {
+// Peek returns what a pool has in memory; ok is false if that is not all, or if requests use the pool for as long as ctx lasts. The caller must not
+// have the lock.
+func Peek(ctx context.Context, p *Pool) (c Counts, ok bool) {
+	if p.Lock(ctx) != nil {
 		return c, false
 	}
-	defer p.turn.Release(1)
+	defer p.Unlock()
 	s := p.cache
 	if s == nil || s.loading() {
 		return c, false
@@ -367,14 +367,14 @@ func Peek(p *Pool) (c Counts, ok bool) {
 	return c, true
 }
 
-// peekWait is how long PeekHeld waits for a pool that is in use: longer than any step without a store, and short beside the time that an engine
-// has for a call.
-const peekWait = time.Second
+// PeekWait is how long a call that only reads the memory waits for pools that are in use: longer than any step without a store, and short beside
+// the time that an engine has for a call, and a scraper for the metrics.
+const PeekWait = time.Second
 
 // PeekHeld returns the leases of a handle of this node and the pool's gateway as they are in memory; ok is false if they are not there, or if a
 // request uses the pool for long. The caller must not have the lock.
 func PeekHeld(ctx context.Context, p *Pool, h Handle) (held []HeldLease, gateway netip.Addr, ok bool) {
-	ctx, cancel := context.WithTimeout(ctx, peekWait)
+	ctx, cancel := context.WithTimeout(ctx, PeekWait)
 	defer cancel()
 	if p.Lock(ctx) != nil {
 		return nil, gateway, false
