@@ -159,8 +159,8 @@ func (x *networks) add(ctx context.Context, cond store.Cond, d *draft, others []
 		err = x.hosts.Ensure(ctx, d.rec, d.o)
 	}
 	if err == nil {
-		// Not written once the engine has given up: it would never delete a network that it does not know. A NIC that needs longer
-		// than a call may take to create its VFs has them when the user tries again, if that is within a minute.
+		// Not written once the engine has given up: it would never delete a network that it does not know. The pool keeps the VFs of a
+		// NIC that needs longer than a call may take, for when the user tries again.
 		if err = ctx.Err(); err != nil {
 			return err
 		}

@@ -180,19 +180,59 @@ func TestVFsTakenAway(t *testing.T) {
 	})
 }
 
-// TestVFsCutShort: a call times out while VFs are being created, after their number was written. They exist for the next call, and the ledger
-// says so.
-func TestVFsCutShort(t *testing.T) {
+// TestVFsSlowerThanCall: VFs whose creation takes longer than a call may are there for the next attempt, however far they had come: a NIC with many
+// VFs needs a minute. If there is none, they are removed, and the PF is as before.
+func TestVFsSlowerThanCall(t *testing.T) {
 	t.Parallel()
-	story(t, func(m *machine) {
-		m.kernel.AddPF(hwtest.PF{Name: "ens1f0", PCI: pfPCI, TotalVFs: 2, CarrierAfter: 5 * time.Second, ResetTakes: 5500 * time.Millisecond})
-		wantError(t, m.create("n", "netdevice=ens1f0"), context.DeadlineExceeded.Error())
-		if n := m.kernel.NumVFs(pfPCI); n != 2 || strings.Contains(m.ledger(), `"done":false`) {
-			t.Errorf("%d vfs, want 2, and a ledger that says so:\n%s", n, m.ledger())
+	for _, tt := range []struct {
+		name    string
+		carrier time.Duration // from when the PF is up until it has carrier
+		reset   time.Duration // the carrier's absence when VFs are made
+		write   time.Duration // of the kernel for sriov_numvfs, which nothing interrupts
+		mac     time.Duration // of the kernel for the MAC of one VF
+	}{
+		{"while the pf has no carrier", 5 * time.Second, 5500 * time.Millisecond, 0, 0},
+		{"while the kernel makes them", time.Second, 5 * time.Second, 25 * time.Second, 0},
+		{"while they get macs", time.Second, time.Second, 0, 8 * time.Second},
+	} {
+		pf := hwtest.PF{Name: "ens1f0", PCI: pfPCI, TotalVFs: 2, CarrierAfter: tt.carrier, ResetTakes: tt.reset}
+		slow := func(m *machine) {
+			m.kernel.AddPF(pf)
+			m.kernel.OnCall(func(_ int, what string) error {
+				switch {
+				case strings.Contains(what, "sriov_numvfs") && m.kernel.NumVFs(pfPCI) == 0:
+					<-time.After(tt.write)
+				case strings.Contains(what, " mac "):
+					<-time.After(tt.mac)
+				}
+				return nil
+			})
 		}
-		m.mustCreate("n", "netdevice=ens1f0")
-		m.mustRun("a", "n")
-	})
+		t.Run(tt.name, func(t *testing.T) {
+			story(t, func(m *machine) {
+				slow(m)
+				wantError(t, m.create("n", "netdevice=ens1f0"), context.DeadlineExceeded.Error())
+				m.after(5 * time.Second)
+				m.mustCreate("n", "netdevice=ens1f0")
+				m.mustRun("a", "n")
+				m.end("a")
+				m.must(m.remove("n"))
+				if n := m.kernel.NumVFs(pfPCI); n != 0 {
+					t.Errorf("%d vfs are left with the network", n)
+				}
+			})
+		})
+		t.Run(tt.name+", and nobody tries again", func(t *testing.T) {
+			story(t, func(m *machine) {
+				slow(m)
+				before := m.kernel.String()
+				wantError(t, m.create("n", "netdevice=ens1f0"), context.DeadlineExceeded.Error())
+				m.after(3 * time.Minute)
+				m.wantHost(before)
+				m.wantKeys()
+			})
+		})
+	}
 }
 
 // TestVFsRefused: a PF whose VFs cannot be created again is tried with a backoff, however often its link changes.

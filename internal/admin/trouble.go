@@ -114,8 +114,9 @@ func Troubles() []Trouble {
 			Remedy: "stop one; disable the plugin before `driver export`"},
 		{Texts: []string{"ledger is damaged", "ledger was written by a newer version"}, Cause: "the file is kept",
 			Remedy: "install the newer version; or [restore a backup](backup.md#the-way-back) with `--force`"},
-		{Texts: []string{"is left to finish; the plugin's log says how it ends"}, Cause: "the call took longer than `HANDLER_TIMEOUT`",
-			Remedy: "raise it ([settings](settings.md)); use a smaller `numvfs`", See: "events"},
+		{Texts: []string{"is left to finish; the plugin's log says how it ends", "takes longer than this call may"},
+			Cause:  "the call took longer than `HANDLER_TIMEOUT`; VFs are kept for a minute, for another attempt",
+			Remedy: "try again in some seconds; raise it ([settings](settings.md)); use a smaller `numvfs`", See: "events"},
 		{Texts: []string{"as when the engine repeats a call whose answer it lost"}, Cause: "the plugin was restarted during the call", Remedy: "start the container again"},
 	}
 }

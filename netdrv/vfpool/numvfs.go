@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 
@@ -49,7 +50,9 @@ func (p *Pool) ensure(ctx context.Context, pf hw.PF, want int) error {
 			return err
 		}
 	}
-	if err := p.ensureLocked(ctx, pf, want); err != nil {
+	err = p.ensureLocked(ctx, pf, want)
+	p.keep(pf.PCI(), ctx.Err() != nil)
+	if err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishBound)
@@ -144,7 +147,23 @@ func newCount(pf hw.PF, want int) (int, error) {
 	return want, nil
 }
 
-// createNew creates n VFs on a PF that has no record and no VFs.
+// keep has RemoveUnused leave a PF's VFs alone for keepFor if the caller that they were created for has given up: a NIC that needs longer than
+// a call may take goes on where it was when the user, or a swarm, tries again.
+func (p *Pool) keep(pci string, givenUp bool) {
+	if givenUp {
+		p.kept.Store(pci, time.Now().Add(keepFor))
+	} else {
+		p.kept.Delete(pci)
+	}
+}
+
+// isKept reports whether a PF's VFs are kept for another attempt.
+func (p *Pool) isKept(pci string) bool {
+	until, ok := p.kept.Load(pci)
+	return ok && time.Now().Before(until.(time.Time))
+}
+
+// createNew creates n VFs on a PF that has no record and no VFs. If it fails, it removes them, unless it is out of time, see keep.
 func (p *Pool) createNew(ctx context.Context, pf hw.PF, n int) error {
 	before, err := p.Host.SnapshotPF(pf)
 	if err != nil {
@@ -155,10 +174,14 @@ func (p *Pool) createNew(ctx context.Context, pf hw.PF, n int) error {
 	if err != nil {
 		return err
 	}
-	if err := p.create(ctx, pf, r); err != nil {
+	switch err := p.create(ctx, pf, r); {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return fmt.Errorf("%s: creating %d vfs takes longer than this call may; try again in some seconds, or use a smaller numvfs: %w", pf, n, err)
+	default:
 		return errors.Join(err, p.removeLocked(context.WithoutCancel(ctx), pf.PCI()))
 	}
-	return nil
 }
 
 // create creates the VFs of a record and marks it done. It also finishes what a crash has interrupted. What the record says about the
@@ -198,10 +221,10 @@ func (p *Pool) put(ctx context.Context, cond store.Cond, rec pfRecord) (ledger.R
 	return ledger.Rev[pfRecord]{Rec: rec, KV: store.KV{Key: key, Rev: res.Rev}}, err
 }
 
-// RemoveUnused removes the VFs that the plugin created on a PF if no network and no allocation needs them. The caller holds the lock
+// RemoveUnused removes the VFs that the plugin created on a PF if no network and no allocation needs them, and keep has not kept them. The caller holds the lock
 // of all networks. It is an error if the host uses one of the VFs.
 func (p *Pool) RemoveUnused(ctx context.Context, pci string) error {
-	if pci == "" {
+	if pci == "" || p.isKept(pci) {
 		return nil
 	}
 	unlock, err := p.Locks.Lock(ctx, LockName(pci))

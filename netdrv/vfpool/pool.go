@@ -28,6 +28,9 @@ const pfPrefix = "pf/"
 // finishBound bounds a write that is done although the caller's own time is up.
 const finishBound = 8 * time.Second
 
+// keepFor is how long VFs are kept for a user who tries again.
+const keepFor = time.Minute
+
 // pfRecord says that the plugin created the VFs of a PF, and how the PF was before.
 type pfRecord struct {
 	record.Extra
@@ -52,6 +55,8 @@ type Pool struct {
 	Locks       *keylock.Map
 	Allocations *alloc.Table
 	Counters    *metrics.Counters
+
+	kept sync.Map // see keep; the time until when, by the PF's PCI address
 }
 
 // Inventory reads the PFs of a network and their VFs. It creates missing VFs, such as after a reboot or when the PF was plugged in
