@@ -129,7 +129,7 @@ func serve(cfg config, shown map[string]string, refused error) error {
 	}
 	go serveMetrics(stopped, cfg.metrics, drivers.monitor, log)
 	calls := newServer(routes(drivers), limits, log)
-	calls.monitor, calls.streams = drivers.monitor, streams(drivers)
+	calls.monitor, calls.streams, calls.engine = drivers.monitor, streams(drivers), newRegistration(registrationWait)
 	err = calls.serve(stopped, socket)
 	drivers.close(limits.closing)
 	log.Info("stopped; containers keep their devices")

@@ -68,6 +68,7 @@ type server struct {
 	routes  map[string]route // by URL path
 	limits  limits
 	log     *zap.Logger
+	engine  *registration                                     // nil: endpoints do not wait for it
 	monitor *monitor.Monitor                                  // nil without METRICS
 	streams map[string]func(context.Context, io.Writer) error // see streams; by the names of calls
 	running sync.WaitGroup                                    // handlers at work, those included whose call has been answered with a timeout
@@ -155,6 +156,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := answerOf(nil, err)
 	if err == nil {
 		about.add(body)
+		s.engine.before(r.Context(), op)
 		a = s.run(r.Context(), rt, body)
 		about.add(a.body)
 	}
@@ -166,6 +168,7 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	} else {
 		writeAnswer(w, op, a)
 	}
+	s.engine.after(op)
 	s.monitor.Call(cmp.Or(rt.op, "unknown"), string(a.outcome), time.Since(start))
 	logCall(s.log, clip(op), rt.flags&quiet != 0, about, time.Since(start), a)
 	logPayload(s.log, clip(op), body, a)

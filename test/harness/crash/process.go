@@ -69,7 +69,7 @@ func startProcess(program []string, dir, at, journal string, env ...string) (*pr
 	return p, p.awaitSocket()
 }
 
-// awaitSocket waits until the process listens, or has ended.
+// awaitSocket waits until the process listens, or has ended. An engine registers a plugin then: without that, the first endpoint waits for it.
 func (p *process) awaitSocket() error {
 	err := retry.Poll(context.Background(), time.Millisecond, 30*time.Second, func() (bool, error) { // an emulated machine is slow
 		if !p.alive() {
@@ -79,7 +79,14 @@ func (p *process) awaitSocket() error {
 		if err != nil {
 			return false, nil
 		}
-		return true, conn.Close()
+		if err := conn.Close(); err != nil {
+			return true, err
+		}
+		resp, err := p.client.Post("http://p/NetworkDriver.GetCapabilities", "", nil)
+		if err != nil {
+			return false, nil // it has reached its crash point, or is about to
+		}
+		return true, resp.Body.Close()
 	})
 	if errors.Is(err, retry.ErrTimeout) {
 		return errors.Join(fmt.Errorf("%s does not accept connections", p.socket), p.stop())
