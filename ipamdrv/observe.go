@@ -1,6 +1,7 @@
 package ipamdrv
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"maps"
@@ -20,7 +21,7 @@ type Observation struct {
 	// uses just now.
 	Unread int
 	Shared bool  // the pools are in a store that nodes share
-	Away   error // why the shared store cannot be used now; nil if it can
+	Away   error // why the shared store, or the IPAM server, cannot be used now; nil if it can
 	Owed   int   // operations that the node still has to do in the store or at an IPAM server, such as releases
 	// Containers has the names of containers by network and address, as far as the engine has told them. A network is "" if it is not known.
 	Containers map[Place]string
@@ -35,7 +36,7 @@ type Place struct {
 // Observe returns what the metrics show of pools. It reads this node's own ledger and the memory, never a store that nodes share, and waits for
 // requests for pool.PeekWait at most.
 func (d *Driver) Observe(ctx context.Context) (*Observation, error) {
-	o := &Observation{Away: d.pools.breaker.Unavailable(), Containers: map[Place]string{}}
+	o := &Observation{Away: cmp.Or(d.pools.breaker.Unavailable(), d.pools.remote.breaker.Unavailable()), Containers: map[Place]string{}}
 	if d.pools.queue != nil {
 		owed, err := d.pools.queue.Owed(ctx)
 		if err != nil {

@@ -291,8 +291,8 @@ func TestRemoteAway(t *testing.T) {
 	if asked := f.server.Asked(); slices.Contains(asked, http.MethodPut) {
 		t.Errorf("a server that is away was asked: %v", asked)
 	}
-	if o, err := f.d.Observe(t.Context()); err != nil || o.Owed != 2 {
-		t.Errorf("owed: %+v, %v", o, err)
+	if o, err := f.d.Observe(t.Context()); err != nil || o.Owed != 2 || !errors.Is(o.Away, remote.ErrUnavailable) {
+		t.Errorf("while the server is away: %+v, %v", o, err)
 	}
 	f.start(f.store.(*store.Memory).Reopen())
 	if held := f.held(); !slices.Equal(held, []string{"10.55.206.47"}) {
@@ -302,6 +302,9 @@ func TestRemoteAway(t *testing.T) {
 	f.server.Restart()
 	f.await("10.55.206.47")
 	f.gives(id, "10.55.206.46", "10.55.206.46")
+	if o, err := f.d.Observe(t.Context()); err != nil || o.Owed != 0 || o.Away != nil {
+		t.Errorf("when the server is back: %+v, %v", o, err)
+	}
 }
 
 // TestRemoteOddAnswers: an address that was not asked for, or that another container has here, is refused with the reason, and released at the server.

@@ -84,7 +84,7 @@ var metricTable = []metric{
 	{"store_request_duration_seconds", histogram, "seconds", []string{"store", "op"}, "how long requests to a store took. store: ledger, this node's own, " +
 		"or shared; op: get, range or txn"},
 	{"store_errors_total", counter, "", []string{"store", "op"}, "requests to a store that failed"},
-	{"store_away", gauge, "", nil, "1 while the store that nodes share is unavailable; 0 without one"},
+	{"store_away", gauge, "", nil, "1 while the store that nodes share, or the IPAM server, is unavailable; 0 without one"},
 	{"owed_operations", gauge, "", nil, "releases and other operations that the node will send to the store as soon as it is available"},
 	{"ledger_size_bytes", gauge, "bytes", nil, "size of the file of the ledger"},
 }

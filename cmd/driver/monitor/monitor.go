@@ -113,7 +113,7 @@ func (m *Monitor) Handler() http.Handler {
 }
 
 // readyz says whether the plugin is ready. A store that nodes share is not needed for that: containers are started without it from prefetched
-// addresses, and end.
+// addresses, and end. Nor is an IPAM server: other networks have addresses of this node.
 func (m *Monitor) readyz(w http.ResponseWriter, r *http.Request) {
 	s := m.observer.sources
 	if err := s.ready(); err != nil {
@@ -122,7 +122,11 @@ func (m *Monitor) readyz(w http.ResponseWriter, r *http.Request) {
 	}
 	text := "ready"
 	if now := m.observer.observe(r.Context()); now.pools != nil && now.pools.Away != nil {
-		text += fmt.Sprintf("; the shared store is away: %v; %d operations are owed", now.pools.Away, now.pools.Owed)
+		what := "the IPAM server"
+		if now.pools.Shared {
+			what = "the shared store"
+		}
+		text += fmt.Sprintf("; %s is away: %v; %d operations are owed", what, now.pools.Away, now.pools.Owed)
 	}
 	answer(w, http.StatusOK, text)
 }
