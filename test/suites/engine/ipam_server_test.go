@@ -9,6 +9,7 @@ import (
 	"time"
 
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
+	"github.com/mellanox/passthrough/test/harness/docs"
 	"github.com/mellanox/passthrough/test/harness/ipamserver"
 )
 
@@ -24,11 +25,13 @@ func TestIPAMServer(t *testing.T) {
 	process(t, "served", "STORE="+s.URL+"?ca="+s.CA+"&token-file="+s.TokenFile)
 	veth(t, "pt0", "10.55.206.1/26")
 	Sh(t, "ip link set pt0 up")
-	mynet := []string{"-d", "served", "--ipam-driver", "served", "-o", "netdevice=pt0", "-o", "mode=macvlan", "--subnet"}
 	Refused(t, "it has no network for this request; create the network with one of its subnets, --subnet=... of 10.55.206.0/26 (mynet); "+
 		"or with --ipam-opt remote=off, so that this node chooses the addresses itself",
-		append(append([]string{"network", "create"}, mynet...), "10.55.0.0/26", "other")...)
-	Network(t, "mynet", append(mynet, "10.55.206.0/26")...)
+		"network", "create", "-d", "served", "--ipam-driver", "served", "-o", "netdevice=pt0", "-o", "mode=macvlan", "--subnet=10.55.0.0/26", "other")
+	commands := docs.Commands(t, "../../../docs/remote-ipam.md", "Docker")
+	create := strings.Fields(strings.NewReplacer("docker network create ", "", " mynet", "", "passthrough:latest", "served",
+		"netdevice=eth1", "netdevice=pt0 -o mode=macvlan").Replace(commands[len(commands)-1]))
+	Network(t, "mynet", create...)
 	Container(t, "first", "--net", "mynet")
 	Container(t, "second", "--net", "mynet", "--ip", "10.55.206.60")
 	if leased := s.Leases(); len(leased) != 2 || leased[Address(t, "first", "mynet")] == "" || leased["10.55.206.60"] == "" {

@@ -104,6 +104,9 @@ func running(t *testing.T) (all []task) {
 	defer func() {
 		if t.Failed() {
 			t.Log(one.try("docker service ps --no-trunc web"))
+			for _, n := range []node{one, two} {
+				t.Log(n.try("grep plugin= /var/log/dockerd.log | tail -n 40"))
+			}
 		}
 	}()
 	Within(t, 2*time.Minute, func() string {
