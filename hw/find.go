@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -215,4 +217,167 @@ func (h *netdevs) ChildElsewhere(id, parent ID) (bool, error) {
 	return slices.ContainsFunc(children, func(c ForeignLink) bool {
 		return c.Alias == id.aliasMark() || !strings.HasPrefix(c.Alias, ID("").aliasMark())
 	}), err
+}
+
+// DerivedKind is a kind of device that a driver makes on a function of a NIC.
+type DerivedKind string
+
+// The kinds of derived devices.
+const (
+	SubFunction DerivedKind = "sub-function" // a part of the NIC with queues of its own, on the auxiliary bus
+	VDPADevice  DerivedKind = "vdpa device"  // a virtio device whose queues are the NIC's
+)
+
+// Derived is a device that a driver has made on a function of a NIC and that is neither a VF nor a function itself.
+type Derived struct {
+	Name   string // on its bus: "mlx5_core.sf.4", "vdpa0"
+	Kind   DerivedKind
+	PCI    string // the function that it is on; "" for none, as of a simulated one
+	Number string // that a sub-function was given when it was made (sfnum); "" if its driver does not tell
+	Driver string // "" while it is not bound to one
+	Netdev Netdev // Index 0 if it has no netdev in the host
+}
+
+// subFunction matches the names that drivers give to sub-functions: mlx5_core.sf.4, ice.sf.1 (mlx5/core/sf/dev/dev.c and
+// ice/ice_sf_eth.c, below drivers/net/ethernet; Linux 6.12). Other devices of that bus are parts of the function's own driver.
+var subFunction = regexp.MustCompile(`^[a-z0-9_]+\.sf\.[0-9]+$`)
+
+// Derived lists the sub-functions of this machine, and then the vDPA devices, each in order of their names.
+func (h *finder) Derived() ([]Derived, error) {
+	var all []Derived
+	for _, bus := range []struct {
+		dir  string
+		kind DerivedKind
+	}{{"bus/auxiliary/devices", SubFunction}, {"bus/vdpa/devices", VDPADevice}} {
+		names, err := h.sys.list(bus.dir)
+		if err != nil {
+			return nil, &Error{Dev: bus.dir, Err: err}
+		}
+		for _, name := range names {
+			if bus.kind == SubFunction && !subFunction.MatchString(name) {
+				continue
+			}
+			d, err := h.derived(bus.dir, name, bus.kind)
+			if errors.Is(err, ErrNotFound) || errors.Is(err, errRenamed) {
+				continue // it has just gone, or changes
+			}
+			if err != nil {
+				return nil, &Error{Dev: name, Err: err}
+			}
+			all = append(all, d)
+		}
+	}
+	return all, nil
+}
+
+// derived reads one device of a bus. The netdev of a vDPA device that virtio_vdpa drives is below the device, or beside it on the function
+// (drivers/virtio/virtio_vdpa.c, virtio_vdpa_probe, Linux 6.12).
+func (h *finder) derived(bus, name string, kind DerivedKind) (Derived, error) {
+	d := Derived{Name: name, Kind: kind}
+	dir := bus + "/" + name
+	target, err := h.sys.target(dir)
+	if err != nil || target == "" {
+		return d, cmp.Or(err, ErrNotFound)
+	}
+	d.PCI = functionAbove(target)
+	if d.Driver, err = h.sys.link(dir + "/driver"); err != nil {
+		return d, err
+	}
+	if d.Number, _, err = h.sys.text(dir + "/sfnum"); err != nil {
+		return d, err
+	}
+	holders := []string{dir}
+	if kind == VDPADevice && d.Driver == "virtio_vdpa" {
+		holders, err = h.virtioIn(dir, path.Join(bus, path.Dir(target)))
+	}
+	for _, holder := range holders {
+		names, listErr := h.sys.list(holder + "/net")
+		if err == nil && len(names) > 0 && d.Netdev.Index == 0 {
+			d.Netdev, err = h.linkOf(names[0])
+		}
+		err = cmp.Or(err, listErr)
+	}
+	return d, err
+}
+
+// functionAbove returns the PCI address of the function that a device is on, by the device's directory; "" for none.
+func functionAbove(dir string) string {
+	for dir = path.Dir(dir); dir != "." && dir != "/"; dir = path.Dir(dir) {
+		if isPCI(path.Base(dir)) {
+			return path.Base(dir)
+		}
+	}
+	return ""
+}
+
+// vdpaOn returns the names of vDPA devices by the PCI address of what they are on.
+func (h *finder) vdpaOn() (map[string]string, error) {
+	const bus = "bus/vdpa/devices"
+	names, err := h.sys.list(bus)
+	on := map[string]string{}
+	for _, name := range names {
+		target, targetErr := h.sys.target(bus + "/" + name)
+		if pci := functionAbove(target); pci != "" {
+			on[pci] = name
+		}
+		err = cmp.Or(err, targetErr)
+	}
+	return on, err
+}
+
+// linkOf describes the link of that name.
+func (h *finder) linkOf(name string) (Netdev, error) {
+	l, err := h.kernel.LinkNamed(name)
+	if err != nil {
+		return Netdev{}, err
+	}
+	return h.describe(l)
+}
+
+// virtioIn returns the virtio devices in directories.
+func (h *finder) virtioIn(dirs ...string) (found []string, _ error) {
+	for _, dir := range dirs {
+		entries, err := h.sys.list(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if virtioDevice.MatchString(e) {
+				found = append(found, dir+"/"+e)
+			}
+		}
+	}
+	return found, nil
+}
+
+// What says what a derived device is, and what can be done with it, in words that follow its name.
+func (d Derived) What() string {
+	is := "it is a " + string(d.Kind)
+	if d.PCI != "" {
+		is += " of " + d.PCI
+	}
+	is += ", which has no vfs; "
+	switch {
+	case d.Netdev.Index != 0:
+		return is + "hand over its netdev " + d.Netdev.Name + " with mode=passthrough, or have macvlans on that with mode=macvlan"
+	case d.Kind == VDPADevice && d.Driver == "vhost_vdpa":
+		return is + "it is bound to vhost_vdpa, for a virtual machine, and has no netdev; use a vf of the nic"
+	case d.Kind == VDPADevice:
+		return is + "it has no netdev in the host; use a vf of the nic"
+	case d.Driver == "":
+		return is + "it has no driver, and thus no netdev, until its port is active"
+	}
+	return is + "it has no netdev in the host: that is in another network namespace, or switched off by a parameter of its driver"
+}
+
+// derivedError returns what a derived device is, nil if fits is true for none. The error matches ErrUnsupported.
+func (h *finder) derivedError(ref string, fits func(Derived) bool) error {
+	all, err := h.Derived()
+	if err != nil {
+		return err
+	}
+	if i := slices.IndexFunc(all, fits); i >= 0 {
+		return &Error{Dev: ref, Err: Because(ErrUnsupported, "%s", all[i].What())}
+	}
+	return nil
 }

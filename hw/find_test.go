@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
@@ -116,11 +119,11 @@ func TestSubfunctions(t *testing.T) {
 	k.AddPF(hwtest.PF{Name: "enp3s0f0np0", PCI: "0000:03:00.0", Driver: "mlx5_core", MAC: "52:54:00:cc:00:00"})
 	k.AddPF(hwtest.PF{Name: "ens9", PCI: "0000:00:14.0", Driver: "xhci_hcd"})
 	k.DelLink("ens9") // an xhci controller has none itself
-	for name, on := range map[string][2]string{
-		"enp3s0f0s88": {"0000:03:00.0", "mlx5_core.sf.4"}, "enp3s0f0s89": {"0000:03:00.0", "mlx5_core.sf.5"},
-		"usb0": {"0000:00:14.0", "usb1/1-1/1-1:1.0"}, "usb1": {"0000:00:14.0", "usb1/1-2/1-2:1.0"},
-	} {
-		k.AddOn(on[0], on[1], 0, hw.Link{Name: name, MAC: "02:00:00:00:00:55"})
+	for i, name := range []string{"enp3s0f0s88", "enp3s0f0s89"} {
+		k.AddSubfunction("0000:03:00.0", 4+i, 88+i, hw.Link{Name: name, MAC: "02:00:00:00:00:55"})
+	}
+	for name, on := range map[string]string{"usb0": "usb1/1-1/1-1:1.0", "usb1": "usb1/1-2/1-2:1.0"} {
+		k.AddOn("0000:00:14.0", on, 0, hw.Link{Name: name, MAC: "02:00:00:00:00:55"})
 	}
 	h := open(t, k)
 	for _, name := range []string{"enp3s0f0s88", "enp3s0f0s89", "usb0", "usb1"} {
@@ -136,14 +139,78 @@ func TestSubfunctions(t *testing.T) {
 				t.Error(err)
 			}
 		}
+		why := "it is not a PCI device, so it has no vfs; use another mode, such as passthrough"
+		if strings.HasPrefix(name, "enp") {
+			why = "it is a sub-function of 0000:03:00.0, which has no vfs; hand over its netdev " + name +
+				" with mode=passthrough, or have macvlans on that with mode=macvlan"
+		}
 		_, err = h.PF(name)
-		wantError(t, err, name+": it is not a PCI device, so it has no vfs; use another mode, such as passthrough")
+		wantError(t, err, name+": "+why)
 	}
 	if n, err := h.Netdev("03:00.0"); err != nil || n.Name != "enp3s0f0np0" || h.CheckUnique(n) != nil {
 		t.Errorf("the function's own is %s, %v, %v", n.Name, err, h.CheckUnique(n))
 	}
 	_, err := h.Netdev("00:14.0")
 	wantError(t, err, "0000:00:14.0: its driver xhci_hcd has created no netdev for it")
+}
+
+// TestDerived: sub-functions and vDPA devices are listed with what they are on, and who names one is told what to use instead. Other parts of
+// a driver on the same bus are none.
+func TestDerived(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(hwtest.PF{Name: "enp3s0f0np0", PCI: "0000:03:00.0", Driver: "mlx5_core", VFDriver: "mlx5_core", TotalVFs: 4, VFs: 2})
+	k.AddSubfunction("0000:03:00.0", 4, 88, hw.Link{Name: "enp3s0f0s88"})
+	k.AddSubfunction("0000:03:00.0", 5, 89, hw.Link{Name: "enp3s0f0s89"})
+	k.AddSubfunction("0000:03:00.0", 6, 90, hw.Link{})
+	k.AddVDPA("0000:03:10.0", "vdpa0", "vhost_vdpa", hw.Link{})
+	k.AddVDPA("0000:03:10.2", "vdpa1", "virtio_vdpa", hw.Link{Name: "a0"})
+	if err := k.MoveToNS("c", "enp3s0f0s89", "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	h := open(t, k)
+	all, err := h.Derived()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	for _, d := range all {
+		got = append(got, fmt.Sprintf("%s %q of %s, driver %q, netdev %q", d.Name, d.Number, d.PCI, d.Driver, d.Netdev.Name))
+		if n, err := h.Netdev(d.Name); !errors.Is(err, hw.ErrUnsupported) {
+			t.Errorf("%s is %v, %v", d.Name, n, err)
+		} else {
+			got = append(got, err.Error())
+		}
+	}
+	const sf, vdpa = ": it is a sub-function of 0000:03:00.0, which has no vfs; ", ": it is a vdpa device of 0000:03:10."
+	want := []string{
+		`mlx5_core.sf.4 "88" of 0000:03:00.0, driver "mlx5_core.sf", netdev "enp3s0f0s88"`,
+		"mlx5_core.sf.4" + sf + "hand over its netdev enp3s0f0s88 with mode=passthrough, or have macvlans on that with mode=macvlan",
+		`mlx5_core.sf.5 "89" of 0000:03:00.0, driver "mlx5_core.sf", netdev ""`,
+		"mlx5_core.sf.5" + sf + "it has no netdev in the host: that is in another network namespace, or switched off by a parameter of its driver",
+		`mlx5_core.sf.6 "90" of 0000:03:00.0, driver "", netdev ""`,
+		"mlx5_core.sf.6" + sf + "it has no driver, and thus no netdev, until its port is active",
+		`vdpa0 "" of 0000:03:10.0, driver "vhost_vdpa", netdev ""`,
+		"vdpa0" + vdpa + "0, which has no vfs; it is bound to vhost_vdpa, for a virtual machine, and has no netdev; use a vf of the nic",
+		`vdpa1 "" of 0000:03:10.2, driver "virtio_vdpa", netdev "a0"`,
+		"vdpa1" + vdpa + "2, which has no vfs; hand over its netdev a0 with mode=passthrough, or have macvlans on that with mode=macvlan",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	pf, err := h.PF("enp3s0f0np0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	vfs, err := h.VFs(pf)
+	if err != nil || len(vfs) != 2 {
+		t.Fatalf("%v, %v", vfs, err)
+	}
+	for i, vf := range vfs {
+		if want := fmt.Sprintf("has the vdpa device vdpa%d", i); vf.InUse() != want {
+			t.Errorf("%s is %q, want %q", vf, vf.InUse(), want)
+		}
+	}
 }
 
 // TestCheckUnique: a NIC in switchdev mode has the ports of its switch on the function of its PF, all with port 0. A

@@ -41,6 +41,8 @@ func (v VF) InUse() string {
 		return "is bound to " + v.Driver
 	case isUserDriver(v.Override):
 		return "is kept for " + v.Override
+	case v.vdpa != "": // whose netdev may look like the VF's own
+		return "has the vdpa device " + v.vdpa
 	case v.noNetdev:
 		return "is bound to " + v.Driver + ", which has created no netdev for it"
 	case v.Elsewhere():

@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"slices"
@@ -130,7 +131,8 @@ func retryRenamed[T any](dev string, look func() (T, error)) (found T, err error
 }
 
 // Netdev returns the device that ref names: a name, an alternative name or a PCI address. The error matches ErrNotFound
-// if there is none, ErrAway if the PCI function has none in the host's namespace, ErrInvalid if it has several.
+// if there is none, ErrAway if the PCI function has none in the host's namespace, ErrInvalid if it has several, and
+// ErrUnsupported if ref names a sub-function or a vDPA device by its bus.
 func (h *finder) Netdev(ref string) (Netdev, error) {
 	pci, isPCI := parsePCI(ref)
 	return h.look(ref, func(links []Link) (Netdev, error) {
@@ -142,7 +144,9 @@ func (h *finder) Netdev(ref string) (Netdev, error) {
 				return h.describe(l)
 			}
 		}
-		return Netdev{}, &Error{Dev: ref, Err: ErrNotFound}
+		name := strings.TrimPrefix(ref, "auxiliary/") // as devlink prints it
+		err := h.derivedError(ref, func(d Derived) bool { return d.Name == name })
+		return Netdev{}, cmp.Or[error](err, &Error{Dev: ref, Err: ErrNotFound})
 	})
 }
 

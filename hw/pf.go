@@ -36,6 +36,9 @@ func (h *pfs) PF(ref string) (PF, error) {
 	}
 	pf := PF{Netdev: n}
 	if !n.ID.IsPCI() {
+		if err := h.derivedError(n.Name, func(d Derived) bool { return d.Netdev.Index == n.Index }); err != nil {
+			return PF{}, err
+		}
 		return PF{}, &Error{Dev: n.Name, Err: Because(ErrUnsupported, "it is not a PCI device, so it has no vfs; use another mode, such as passthrough")}
 	}
 	if h.sys.exists(pciDir(pf.PCI()) + "/physfn") {

@@ -21,7 +21,8 @@ type VF struct {
 	Netdev   Netdev // Index 0 if it has no netdev in the host
 	Carries  string // an upper link of that netdev in the host, such as a VLAN; "" for none
 
-	noNetdev bool // it has a driver, and no netdev in any namespace
+	noNetdev bool   // it has a driver, and no netdev in any namespace
+	vdpa     string // a vDPA device on it; "" for none
 }
 
 // ID returns the VF's identity. A VF has one port.
@@ -48,6 +49,10 @@ func (h *vfs) VFs(pf PF) ([]VF, error) {
 	if err != nil {
 		return nil, &Error{Dev: pf.String(), Op: "list links", Err: err}
 	}
+	vdpa, err := h.vdpaOn()
+	if err != nil {
+		return nil, &Error{Dev: pf.String(), Op: "list vdpa devices", Err: err}
+	}
 	var vfs []VF
 	for i := 0; ; i++ {
 		pci, err := h.sys.link(pciDir(pf.PCI()) + "/virtfn" + strconv.Itoa(i))
@@ -64,6 +69,7 @@ func (h *vfs) VFs(pf PF) ([]VF, error) {
 		if err != nil {
 			return nil, &Error{Dev: pf.String(), Err: err}
 		}
+		vf.vdpa = vdpa[pci]
 		vfs = append(vfs, vf)
 	}
 }

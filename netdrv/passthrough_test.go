@@ -131,8 +131,12 @@ func TestSubfunction(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		nic(m)
-		m.kernel.AddOn("0000:02:00.0", "mlx5_core.sf.4", 0, hw.Link{Name: "ens2s88"})
+		part := m.kernel.AddSubfunction("0000:02:00.0", 4, 88, hw.Link{Name: "ens2s88"})
 		before := m.kernel.String()
+		const use = ": it is a sub-function of 0000:02:00.0, which has no vfs; hand over its netdev ens2s88 with mode=passthrough, " +
+			"or have macvlans on that with mode=macvlan"
+		wantError(t, m.create("n", "netdevice=ens2s88"), "option netdevice: ens2s88"+use)
+		wantError(t, m.create("n", "netdevice="+part, "mode=passthrough"), "option netdevice: "+part+use)
 		m.mustCreate("n", "netdevice=ens2s88", "mode=passthrough")
 		if source, _ := m.mustRun("a", "n"); source != "ens2s88" {
 			t.Errorf("%s went into the container", source)

@@ -25,6 +25,7 @@ type nicRow struct {
 	TotalVFs int    `json:"total_vfs"`
 	NumVFs   int    `json:"num_vfs"`
 	NoVFs    string `json:"no_vfs,omitempty"` // why it can have none
+	Kind     string `json:"kind,omitempty"`   // of what is on a NIC: sub-function, vdpa device
 	// Networks are those that use it or its VFs; nil without a plugin.
 	Networks []string `json:"networks,omitempty"`
 }
@@ -35,9 +36,14 @@ func (c *ctl) nicsCommand() *cobra.Command {
 		Use: "nics", Short: "List the NICs: model, driver, link, and how many VFs each has and can have", Args: cobra.NoArgs,
 		Example: "  passthroughctl nics\n  passthroughctl nics -f json",
 		Long: "List the NICs of this machine. VFS is how many VFs a NIC has, of how many it can have; \"no\" if it can have none, with the\n" +
-			"reason. It needs no plugin; where there is one, it says which networks use a NIC.",
+			"reason. Sub-functions and vDPA devices on a NIC follow, with what they can be used for. It needs no plugin; where there is one, it\n" +
+			"says which networks use a NIC.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			rows, err := nicRows()
+			host, err := openHost()
+			if err != nil {
+				return err
+			}
+			rows, err := nicRows(host)
 			if err != nil {
 				return err
 			}
@@ -112,13 +118,13 @@ func shorten(text string, n int) string {
 	return text
 }
 
-// nicRows reads the NICs.
-func nicRows() ([]nicRow, error) {
-	host, err := openHost()
+// nicRows reads the NICs, and what their drivers have made on them besides VFs.
+func nicRows(host *hw.Host) ([]nicRow, error) {
+	nics, err := host.NICs()
 	if err != nil {
 		return nil, err
 	}
-	nics, err := host.NICs()
+	derived, err := host.Derived()
 	if err != nil {
 		return nil, err
 	}
@@ -130,7 +136,20 @@ func nicRows() ([]nicRow, error) {
 	for _, n := range nics {
 		rows = append(rows, newNICRow(n, names))
 	}
+	for _, d := range derived {
+		rows = append(rows, newDerivedRow(d))
+	}
 	return rows, nil
+}
+
+// newDerivedRow returns the line of a sub-function or vDPA device.
+func newDerivedRow(d hw.Derived) nicRow {
+	r := nicRow{Name: d.Name, PCI: d.PCI, Model: strings.TrimSpace(string(d.Kind) + " " + d.Number), Driver: d.Driver, NUMA: -1,
+		NoVFs: d.What(), Kind: string(d.Kind)}
+	if d.Netdev.Index != 0 {
+		r.Name, r.Link, r.MAC = d.Netdev.Name, linkState(d.Netdev.Link), string(d.Netdev.MAC)
+	}
+	return r
 }
 
 // newNICRow returns the line of a NIC.

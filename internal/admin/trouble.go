@@ -23,6 +23,8 @@ func Troubles() []Trouble {
 			Remedy: "use one that the text names, a PCI address, or a pattern ([options](options.md))", See: "nics"},
 		{Texts: []string{"it is not a PCI device, so it has no vfs"}, Cause: "the device is virtual, and the network has `mode=sriov`, which is the default",
 			Remedy: "another [mode](modes.md)", See: "nics"},
+		{Texts: []string{"which has no vfs"}, Cause: "the device is a part of a NIC that is no VF, and has none",
+			Remedy: "as the text says: its netdev with `mode=passthrough` or `mode=macvlan`", See: "nics"},
 		{Texts: []string{"switch it on in the firmware"}, Cause: "the NIC has no VFs to give: SR-IOV is off in the NIC's or the machine's firmware",
 			Remedy: "switch it on there ([the NIC and the host](host.md))", See: "doctor"},
 		{Texts: []string{"vfs are in use"}, Cause: "each VF of the network has a container, is used by the host, or is quarantined; the text says which",

@@ -33,6 +33,11 @@ func TestLinks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	designs, err := filepath.Glob(root + "/docs/*/*.md")
+	if err != nil || len(designs) == 0 {
+		t.Fatalf("%d pages on designs: %v", len(designs), err)
+	}
+	pages = append(pages, designs...)
 	n := 0
 	for _, page := range append(pages, root+"/README.md", root+"/SECURITY.md", root+"/CONTRIBUTING.md", root+"/CHANGELOG.md", root+"/test/README.md") {
 		text, err := os.ReadFile(page)
