@@ -42,6 +42,8 @@ type Link struct {
 	PortMAC     MAC // of a bond's port: the MAC that it had before, and gets back (IFLA_BOND_SLAVE_PERM_HWADDR); otherwise ""
 	Peer        int // IFLA_LINK: ifindex of the peer or parent, possibly in another namespace; 0 for none
 	XDP         XDP // programs that see each frame that arrives
+	Segments    Segments
+	MaxGSO      int // IFLA_TSO_MAX_SIZE: the largest packet, in bytes, that the driver cuts into frames; 0 if that is not known (before Linux 5.19)
 	VLAN        int // of a VLAN device: its VLAN, 0 if that is not one of 802.1Q
 }
 
@@ -66,6 +68,16 @@ type ForeignLink struct {
 	Name      string
 	Kind      string // IFLA_INFO_KIND
 	Alias     string // IFLA_IFALIAS
+}
+
+// Segments are how large the packets of a link may be in the kernel, before its driver or the NIC cuts them and after they were put together again.
+// What the kernel does not say is 0: those of IPv4 are of Linux 6.3, GRO of 5.19. More than 65536 bytes is called Big TCP.
+type Segments struct {
+	GSOMaxSize     int `json:",omitempty"` // bytes, sent; of IPv6 if GSOIPv4MaxSize is another
+	GSOMaxSegs     int `json:",omitempty"` // frames that one packet is cut into
+	GROMaxSize     int `json:",omitempty"` // bytes, received; of IPv6 if GROIPv4MaxSize is another
+	GSOIPv4MaxSize int `json:",omitempty"` // bytes
+	GROIPv4MaxSize int `json:",omitempty"` // bytes
 }
 
 // XDP has the IDs of the XDP programs of a link, one for each mode that one can be attached in (IFLA_XDP_SKB_PROG_ID,

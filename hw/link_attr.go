@@ -27,12 +27,13 @@ type LinkState struct {
 	// NoMulticast is inverted, so that a record that is older than the field says what most links are.
 	NoMulticast bool `json:",omitempty"`
 	Up          bool
-	Master      string // name of the bond or bridge that it is a port of; "" for none
-	PortMAC     MAC    `json:",omitempty"` // of a bond's port: its own MAC, which it had before
+	Master      string   // name of the bond or bridge that it is a port of; "" for none
+	PortMAC     MAC      `json:",omitempty"` // of a bond's port: its own MAC, which it had before
+	Segments    Segments `json:",omitzero"`
 }
 
 // LinkSpec is how a netdev is to be set up: the values, and how much each attribute matters. An attribute without a policy is
-// left as it is. Policies are for LinkMTU, LinkTxQLen, LinkPromisc and LinkAllMulti.
+// left as it is. Policies are for LinkMTU, LinkTxQLen, LinkPromisc, LinkAllMulti and Segments.
 type LinkSpec struct {
 	LinkState
 	Policies map[LinkAttr]Policy `json:"Need"`
@@ -72,11 +73,27 @@ var (
 	LinkXDPDriver   = newLinkAttr("xdp in driver mode", func(l *Link) *uint32 { return &l.XDP.Driver }, xdpDetached(unix.XDP_FLAGS_DRV_MODE))
 	LinkXDPHardware = newLinkAttr("xdp in hardware mode", func(l *Link) *uint32 { return &l.XDP.Hardware }, xdpDetached(unix.XDP_FLAGS_HW_MODE))
 	LinkNoMulticast = newLinkAttr("nomulticast", func(l *Link) *bool { return &l.NoMulticast }, flagOff(unix.IFF_MULTICAST))
+
+	LinkGSOMaxSize     = newSegmentsAttr("gso_max_size", unix.IFLA_GSO_MAX_SIZE, func(s *Segments) *int { return &s.GSOMaxSize }, nil)
+	LinkGSOMaxSegs     = newSegmentsAttr("gso_max_segs", unix.IFLA_GSO_MAX_SEGS, func(s *Segments) *int { return &s.GSOMaxSegs }, nil)
+	LinkGROMaxSize     = newSegmentsAttr("gro_max_size", iflaGROMaxSize, func(s *Segments) *int { return &s.GROMaxSize }, nil)
+	LinkGSOIPv4MaxSize = newSegmentsAttr("gso_ipv4_max_size", unix.IFLA_GSO_IPV4_MAX_SIZE, func(s *Segments) *int { return &s.GSOIPv4MaxSize },
+		func(s *Segments) *int { return &s.GSOMaxSize })
+	LinkGROIPv4MaxSize = newSegmentsAttr("gro_ipv4_max_size", iflaGROIPv4MaxSize, func(s *Segments) *int { return &s.GROIPv4MaxSize },
+		func(s *Segments) *int { return &s.GROMaxSize })
+)
+
+// Attributes that package unix does not have (include/uapi/linux/if_link.h, Linux 6.12).
+const (
+	iflaGROMaxSize     = 58
+	iflaTSOMaxSize     = 59
+	iflaGROIPv4MaxSize = 64
 )
 
 // linkAttrs are the attributes that are restored on a link that is down, in this order. The name is restored before them and
 // the alias after them, because names collide and the alias is what the device is found by.
-var linkAttrs = []LinkAttr{LinkMAC, LinkMTU, LinkTxQLen, LinkPromisc, LinkAllMulti, LinkNoARP, LinkNoMulticast}
+var linkAttrs = []LinkAttr{LinkMAC, LinkMTU, LinkTxQLen, LinkPromisc, LinkAllMulti, LinkNoARP, LinkNoMulticast,
+	LinkGSOMaxSize, LinkGSOMaxSegs, LinkGROMaxSize, LinkGSOIPv4MaxSize, LinkGROIPv4MaxSize}
 
 // newLinkAttr returns the attribute whose value is at field.
 func newLinkAttr[T comparable](name string, field func(*Link) *T, codec linkCodec[T]) LinkAttr {
@@ -85,6 +102,18 @@ func newLinkAttr[T comparable](name string, field func(*Link) *T, codec linkCode
 		encode:  func(l *Link) (LinkMessage, error) { return codec.encode(*field(l)) },
 		decode:  func(l *Link, a LinkAnswer) { *field(l) = codec.decode(a) },
 	}}
+}
+
+// newSegmentsAttr returns an attribute of a link's Segments. One that is wanted to be 0 is left as it is: a record is older than the field, or a
+// kernel than the attribute. Setting the attribute at also sets this one, if it is not above 65536 (net/core/dev.h, netif_set_gso_max_size,
+// Linux 6.12): this one is set again if the other differs. at is nil for none.
+func newSegmentsAttr(name string, attr uint16, field, at func(*Segments) *int) LinkAttr {
+	a := newLinkAttr(name, func(l *Link) *int { return field(&l.Segments) }, uint32Attr(attr))
+	equal := a.same
+	a.same = func(now, want *Link) bool {
+		return *field(&want.Segments) == 0 || equal(now, want) && (at == nil || *at(&want.Segments) == 0 || *at(&now.Segments) == *at(&want.Segments))
+	}
+	return a
 }
 
 // UnmarshalText reads the name of an attribute in a record. The error matches ErrInvalid if there is no such attribute.
@@ -109,8 +138,9 @@ type LinkAnswer struct {
 	Attrs map[uint16][]byte // IFLA_*
 }
 
-// Decode sets the attributes in l to what the answer says. It leaves out the XDP programs.
+// Decode sets the attributes in l to what the answer says, and what the driver accepts of them. It leaves out the XDP programs.
 func (a LinkAnswer) Decode(l *Link) {
+	l.MaxMTU, l.MaxGSO = uint32Attr(unix.IFLA_MAX_MTU).decode(a), uint32Attr(iflaTSOMaxSize).decode(a)
 	for _, attr := range append([]LinkAttr{LinkUp, LinkMaster, LinkName, LinkAlias}, linkAttrs...) {
 		attr.decode(l, a)
 	}
@@ -201,7 +231,7 @@ func attribute(b []byte, attr uint16, n uint32) []byte {
 // is not part of the state.
 func linkState(l Link, links []Link) LinkState {
 	s := LinkState{Name: l.Name, Alias: l.Alias, MAC: l.MAC, MTU: l.MTU, TxQLen: l.TxQLen,
-		Promisc: l.Promisc, AllMulti: l.AllMulti, NoARP: l.NoARP, NoMulticast: l.NoMulticast, Up: l.Up, PortMAC: l.PortMAC}
+		Promisc: l.Promisc, AllMulti: l.AllMulti, NoARP: l.NoARP, NoMulticast: l.NoMulticast, Up: l.Up, PortMAC: l.PortMAC, Segments: l.Segments}
 	if strings.HasPrefix(s.Alias, ID("").aliasMark()) {
 		s.Alias = ""
 	}
@@ -216,7 +246,7 @@ func linkState(l Link, links []Link) LinkState {
 // link returns a link with the values of s, without its master.
 func (s LinkState) link() Link {
 	return Link{Name: s.Name, Alias: s.Alias, MAC: s.MAC, MTU: s.MTU, TxQLen: s.TxQLen,
-		Promisc: s.Promisc, AllMulti: s.AllMulti, NoARP: s.NoARP, NoMulticast: s.NoMulticast, Up: s.Up}
+		Promisc: s.Promisc, AllMulti: s.AllMulti, NoARP: s.NoARP, NoMulticast: s.NoMulticast, Up: s.Up, Segments: s.Segments}
 }
 
 // SetLink applies a spec to a netdev in the host, which is down, and verifies it. The values stay when the netdev moves into

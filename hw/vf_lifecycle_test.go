@@ -153,7 +153,8 @@ func TestRestoreConverges(t *testing.T) {
 				b.must(err)
 				b.must(b.k.MoveToNS("c", n.Name, "eth0"))
 				mtu, queue, on, alias := 9000, 500, true, "mine"
-				b.must(b.k.InNS("c").SetLink("eth0", hw.Link{MTU: mtu, TxQLen: queue, Promisc: on, AllMulti: on, Alias: alias}, hw.LinkMTU, hw.LinkTxQLen, hw.LinkPromisc, hw.LinkAllMulti, hw.LinkAlias))
+				b.must(b.k.InNS("c").SetLink("eth0", hw.Link{MTU: mtu, TxQLen: queue, Promisc: on, AllMulti: on, Alias: alias,
+					Segments: hw.Segments{GSOMaxSize: 30000, GSOMaxSegs: 7, GROMaxSize: 150000}}, hw.LinkGSOMaxSize, hw.LinkGSOMaxSegs, hw.LinkGROMaxSize, hw.LinkMTU, hw.LinkTxQLen, hw.LinkPromisc, hw.LinkAllMulti, hw.LinkAlias))
 				err = b.h.RestoreVF(b.ctx, "0000:01:00.0", 0, "0000:01:10.0", was)
 				wantError(b.T, err, "vf 0 of ens1f0 (0000:01:10.0): it is in another network namespace")
 				b.k.KillNS("c", 0)

@@ -47,7 +47,8 @@ func TestEveryAttribute(t *testing.T) {
 		able(m)
 		before := m.kernel.String()
 		err := m.create("n", "netdevice=ens1f0", "vlan=100", "vlan_qos=5", "vlan_proto=802.1ad", "spoofchk=off", "trust=on",
-			"link_state=enable", "min_tx_rate=100", "max_tx_rate=1000", "mtu=1400", "txqlen=500", "promisc=yes", "allmulti=yes")
+			"link_state=enable", "min_tx_rate=100", "max_tx_rate=1000", "mtu=1400", "txqlen=500", "promisc=yes", "allmulti=yes",
+			"gso_max_size=50000", "gro_max_size=150000", "gso_ipv4_max_size=40000", "gro_ipv4_max_size=70000")
 		m.must(err)
 		_, mac := m.mustRun("a", "n")
 		states := m.vfStates("ens1f0")
@@ -57,7 +58,8 @@ func TestEveryAttribute(t *testing.T) {
 			t.Errorf("vf 0 is %+v, want %+v", states[0], want)
 		}
 		l := m.kernel.InNS("a").Links()[0]
-		if l.MTU != 1400 || l.TxQLen != 500 || !l.Promisc || !l.AllMulti {
+		segments := hw.Segments{GSOMaxSize: 50000, GSOMaxSegs: 65535, GROMaxSize: 150000, GSOIPv4MaxSize: 40000, GROIPv4MaxSize: 70000}
+		if l.MTU != 1400 || l.TxQLen != 500 || !l.Promisc || !l.AllMulti || l.Segments != segments {
 			t.Errorf("in the container: %+v", l)
 		}
 		m.end("a")

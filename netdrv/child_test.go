@@ -162,6 +162,7 @@ func TestChildRefused(t *testing.T) {
 		before := m.kernel.String()
 		const tooHigh = "option mtu: 1501 is above 1500, which ens2 has; raise that first"
 		wantError(t, m.create("n", "netdevice=ens2", "mode=macvlan", "mtu=1501"), tooHigh)
+		wantError(t, m.create("n", "netdevice=ens2", "mode=macvlan", "gso_max_size=524280"), "option gso_max_size: 524280 is above 65536, the most that ens2 can have")
 		m.mustCreate("n", "netdevice=ens2", "mode=ipvlan")
 		wantError(t, m.runWith("a", "n", map[string]any{"mtu": "1501"}), tooHigh)
 		m.kernel.NoKinds = []string{hw.IPVlan}

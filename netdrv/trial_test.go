@@ -119,7 +119,7 @@ func TestCrashInTrial(t *testing.T) {
 	}
 }
 
-// TestMTUAtCreate: an MTU that a VF cannot have is refused when the network is created.
+// TestMTUAtCreate: an MTU, or a size of packets, that a device cannot have is refused when the network is created.
 func TestMTUAtCreate(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -133,6 +133,8 @@ func TestMTUAtCreate(t *testing.T) {
 		m.wantKeys()
 		wantError(t, m.create("n", "netdevice=ens1f0", "mode=passthrough", "mtu=9500"),
 			"option mtu: 9500 is above 9216, the most that ens1f0 can have")
+		wantError(t, m.create("n", "netdevice=ens1f0", "mode=passthrough", "gso_ipv4_max_size=65537"),
+			"option gso_ipv4_max_size: 65537 is above 65536, the most that ens1f0 can have")
 		m.wantHost(before)
 		m.must(m.kernel.SetLink(m.kernel.Link("ens1f0").Index, hw.LinkMTU, hw.Link{MTU: 9000}))
 		m.mustCreate("n", "netdevice=ens1f0", "mtu=9000")

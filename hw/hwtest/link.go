@@ -124,7 +124,7 @@ func (l *link) shown() hw.Link {
 	s := l.Link
 	s.AltNames = slices.Clone(l.AltNames)
 	s.Carrier = l.carrier()
-	s.MaxMTU = l.maxMTU()
+	s.MaxMTU, s.MaxGSO = l.maxMTU(), l.maxGSO()
 	s.Master = 0
 	if l.master != nil {
 		s.Master = l.master.Index
@@ -234,6 +234,7 @@ func (k *Kernel) addLocked(ns string, l hw.Link) *link {
 	l.Type = cmp.Or(l.Type, "ether")
 	l.MTU = cmp.Or(l.MTU, 1500)
 	l.TxQLen = cmp.Or(l.TxQLen, 1000)
+	l.Segments = cmp.Or(l.Segments, segments)
 	drawn := l.MAC == ""
 	if drawn {
 		l.MAC = k.drawMAC()

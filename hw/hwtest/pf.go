@@ -135,7 +135,7 @@ func (k *Kernel) AddPF(c PF) {
 	}
 	k.boundLocked(d, c.Driver)
 	d.net = &link{dev: d, port: c.Port, cable: !c.Unplugged, trained: c.Up && !c.Unplugged, assign: nameRenamed, udevName: c.Name,
-		Link: hw.Link{Name: c.Name, Type: "ether", MAC: c.MAC, PermMAC: c.MAC, MTU: 1500, TxQLen: 1000, Up: c.Up}}
+		Link: hw.Link{Name: c.Name, Type: "ether", MAC: c.MAC, PermMAC: c.MAC, MTU: 1500, TxQLen: 1000, Up: c.Up, Segments: segments}}
 	if c.InfiniBand {
 		d.net.Type, d.net.PermMAC, d.net.MTU, d.net.TxQLen = "infiniband", "", 2044, 256
 	}

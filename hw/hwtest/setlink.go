@@ -118,6 +118,8 @@ func (k *Kernel) setLocked(l *link, a hw.LinkAttr, want hw.Link) error {
 		return k.setMTULocked(l, want.MTU)
 	case hw.LinkTxQLen:
 		return k.setTxQLenLocked(l, want.TxQLen)
+	case hw.LinkGSOMaxSize, hw.LinkGSOIPv4MaxSize, hw.LinkGROMaxSize, hw.LinkGROIPv4MaxSize:
+		return l.setMaxSize(a, want)
 	}
 	a.Copy(&l.Link, &want)
 	return nil
@@ -366,6 +368,45 @@ func (l *link) maxMTU() int {
 		return 9216 // igb, igbvf
 	}
 	return 65535 // veth
+}
+
+// segments are those of a new link.
+var segments = hw.Segments{GSOMaxSize: legacyMaxSize, GSOMaxSegs: 65535, GROMaxSize: legacyMaxSize, GSOIPv4MaxSize: legacyMaxSize, GROIPv4MaxSize: legacyMaxSize}
+
+// legacyMaxSize is the largest size that older drivers and programs know (include/linux/netdevice.h, GSO_LEGACY_MAX_SIZE).
+const legacyMaxSize = 65536
+
+// maxGSO is the largest packet that a link's driver cuts into frames.
+func (l *link) maxGSO() int {
+	if l.dev != nil {
+		return legacyMaxSize // igb, igbvf
+	}
+	return 8 * 65535 // veth
+}
+
+// setMaxSize sets one of the sizes of a link's Segments. A size that is not above legacyMaxSize is that of IPv4, too (net/core/dev.h,
+// netif_set_gso_max_size, Linux 6.12). None is above what the driver can send (IFLA_TSO_MAX_SIZE), or GRO_MAX_SIZE.
+func (l *link) setMaxSize(a hw.LinkAttr, want hw.Link) error {
+	s, sent := &l.Segments, l.maxGSO()
+	set := func(size *int, n, most int, ipv4 *int) error {
+		if n > most {
+			return syscall.EINVAL
+		}
+		if *size = n; n <= legacyMaxSize {
+			*ipv4 = n
+		}
+		return nil
+	}
+	switch a {
+	case hw.LinkGSOMaxSize:
+		return set(&s.GSOMaxSize, want.Segments.GSOMaxSize, sent, &s.GSOIPv4MaxSize)
+	case hw.LinkGSOIPv4MaxSize:
+		return set(&s.GSOIPv4MaxSize, want.Segments.GSOIPv4MaxSize, sent, &s.GSOIPv4MaxSize)
+	case hw.LinkGROMaxSize:
+		return set(&s.GROMaxSize, want.Segments.GROMaxSize, 8*65535, &s.GROIPv4MaxSize)
+	default:
+		return set(&s.GROIPv4MaxSize, want.Segments.GROIPv4MaxSize, 8*65535, &s.GROIPv4MaxSize)
+	}
 }
 
 func (k *Kernel) setTxQLenLocked(l *link, n int) error {

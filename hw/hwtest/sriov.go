@@ -113,7 +113,7 @@ func (k *Kernel) bindLocked(d *device, name string) {
 
 func (k *Kernel) makeNetdevLocked(d *device) {
 	l := &link{dev: d, port: d.conf.Port, cable: !d.conf.Unplugged, assign: nameByKernel, udevName: d.conf.Name,
-		Link: hw.Link{Name: k.freeNameLocked("eth"), Type: "ether", MAC: d.conf.MAC, MTU: 1500, TxQLen: 1000}}
+		Link: hw.Link{Name: k.freeNameLocked("eth"), Type: "ether", MAC: d.conf.MAC, MTU: 1500, TxQLen: 1000, Segments: segments}}
 	if d.pf != nil {
 		l.cable = true
 		l.udevName = fmt.Sprintf("%sv%d", d.pf.conf.Name, d.index)

@@ -62,6 +62,7 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 	say(l.NoARP, "noarp")
 	say(l.NoMulticast, "nomulticast")
 	say(l.XDP != hw.XDP{}, "xdp %v", l.XDP)
+	say(l.Segments != segments, "segments %+v", l.Segments)
 	l.printTuning(say)
 	l.printControls(say)
 	if l.master != nil {

@@ -1,7 +1,6 @@
 package rtnl
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -125,9 +124,6 @@ func toLink(answer []byte) (hw.Link, error) {
 		PortMAC:  portMAC(a.Slave),
 		Peer:     a.ParentIndex,
 		XDP:      xdp(a.Xdp),
-	}
-	if value := attrs[unix.IFLA_MAX_MTU]; len(value) == 4 { // the library leaves it out
-		l.MaxMTU = int(binary.NativeEndian.Uint32(value))
 	}
 	if v, ok := read.(*netlink.Vlan); ok && v.VlanProtocol == netlink.VLAN_PROTOCOL_8021Q {
 		l.VLAN = v.VlanId

@@ -39,7 +39,7 @@ func (m child) Check(ctx context.Context, o *option.Network, others []ledger.Net
 	if err := m.checkType(o, n); err != nil {
 		return nil, fmt.Errorf("option netdevice: %w", err)
 	}
-	if err := checkChildMTU(&o.Container, n); err != nil {
+	if err := checkChildSizes(&o.Container, n); err != nil {
 		return nil, err
 	}
 	if err := m.checkOthers(ctx, o, p, n, others); err != nil {
@@ -164,8 +164,11 @@ func (m child) parentOf(ctx context.Context, r *Request) (n, below hw.Netdev, er
 	return n, p.Netdev, err
 }
 
-// checkChildMTU refuses an MTU above the device's, which no child can have.
-func checkChildMTU(o *option.Container, parent hw.Netdev) error {
+// checkChildSizes refuses an MTU, or a size of packets, above the device's, which no child can have.
+func checkChildSizes(o *option.Container, parent hw.Netdev) error {
+	if err := checkGSO(o, parent, parent.Name); err != nil {
+		return err
+	}
 	if o.MTU != nil && *o.MTU > parent.MTU {
 		return fmt.Errorf("option mtu: %d is above %d, which %s has; raise that first", *o.MTU, parent.MTU, parent.Name)
 	}
@@ -243,7 +246,7 @@ func (m child) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if err := m.checkMAC(r, parent, below, held); err != nil {
 		return nil, err
 	}
-	if err := checkChildMTU(&r.Options.Container, parent); err != nil {
+	if err := checkChildSizes(&r.Options.Container, parent); err != nil {
 		return nil, err
 	}
 	spec := r.Options.ChildSpec()

@@ -81,6 +81,19 @@ func checkTuning(host *hw.Host, o *option.Network, n hw.Netdev) error {
 	return nil
 }
 
+// checkGSO refuses packets that are larger than what a device's driver cuts into frames. name is what the error calls the device.
+func checkGSO(o *option.Container, n hw.Netdev, name string) error {
+	for _, size := range []struct {
+		option string
+		n      *int
+	}{{"gso_max_size", o.GSO}, {"gso_ipv4_max_size", o.GSOIPv4}} {
+		if size.n != nil && n.MaxGSO > 0 && *size.n > n.MaxGSO {
+			return fmt.Errorf("option %s: %d is above %d, the most that %s can have", size.option, *size.n, n.MaxGSO, name)
+		}
+	}
+	return nil
+}
+
 // tune sets queues, rings and offloads, then the CPUs of the interrupts: a driver may use other interrupts for another number of
 // queues. The snapshot is saved before each change.
 func tune(ctx context.Context, host *hw.Host, a *alloc.Allocation, save Save) error {

@@ -61,6 +61,9 @@ func (m passthrough) Check(ctx context.Context, o *option.Network, others []ledg
 	if o.MTU != nil && n.MaxMTU > 0 && *o.MTU > n.MaxMTU {
 		return nil, fmt.Errorf("option mtu: %d is above %d, the most that %s can have", *o.MTU, n.MaxMTU, n.Name)
 	}
+	if err := checkGSO(&o.Container, n, n.Name); err != nil {
+		return nil, err
+	}
 	if err := checkTuning(m.host, o, n); err != nil {
 		return nil, err
 	}

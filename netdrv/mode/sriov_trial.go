@@ -20,7 +20,7 @@ func (m sriov) checkReported(ctx context.Context, o *option.Network, pf hw.PF) e
 	if err := m.host.CheckVFSupport(pf, o.VFSpec(pf, hw.VFState{}, "")); err != nil {
 		return err
 	}
-	return m.checkMTU(o, pf)
+	return m.checkSizes(o, pf)
 }
 
 // tryAll refuses options for VFs that a driver refuses when it is tried, on one of its PFs. What the driver supports cannot be asked for, and
@@ -39,14 +39,19 @@ func (m sriov) tryAll(ctx context.Context, o *option.Network, pfs []hw.PF) error
 	return nil
 }
 
-// checkMTU refuses an MTU that a PF's VFs cannot have.
-func (m sriov) checkMTU(o *option.Network, pf hw.PF) error {
-	if o.MTU == nil {
-		return nil
-	}
+// checkSizes refuses an MTU, or a size of packets, that a PF's VFs cannot have.
+func (m sriov) checkSizes(o *option.Network, pf hw.PF) error {
 	vfs, err := m.host.VFs(pf)
 	if err != nil {
 		return err
+	}
+	for _, vf := range vfs {
+		if err := checkGSO(&o.Container, vf.Netdev, vf.String()); err != nil {
+			return err
+		}
+	}
+	if o.MTU == nil {
+		return nil
 	}
 	if pf.MaxMTU > 0 && *o.MTU > pf.MaxMTU {
 		return fmt.Errorf("option mtu: %d is above %d, the most that %s with driver %s can have", *o.MTU, pf.MaxMTU, pf, pf.Driver)

@@ -56,9 +56,13 @@ type Container struct {
 	TxQLen     *int // packets
 	Promisc    *bool
 	AllMulti   *bool
-	Queues     int // 0 for as they are
-	RxRing     int // packets; 0 for as it is
-	TxRing     int // packets; 0 for as it is
+	GSO        *int // bytes; see hw.Segments
+	GRO        *int // bytes
+	GSOIPv4    *int // bytes
+	GROIPv4    *int // bytes
+	Queues     int  // 0 for as they are
+	RxRing     int  // packets; 0 for as it is
+	TxRing     int  // packets; 0 for as it is
 	Features   hw.Features
 	Cores      hw.Cores
 	VF         string // the one VF that is wanted; "" for any

@@ -97,6 +97,11 @@ func linkAttr[T any](attr hw.LinkAttr, parse func(string) (T, error), field func
 	}}
 }
 
+// segmentValues are those of segment: those of Linux 6.12 (include/linux/netdevice.h, GSO_MAX_SIZE), and not less than a header.
+const segmentValues = "1024 to 524280"
+
+var segment = within(1024, 524280)
+
 var (
 	// vfsOnly are the modes of options that are set through a VF's PF.
 	vfsOnly = []string{ModeSRIOV}
@@ -194,6 +199,22 @@ var options = []Option{
 	linkAttr(hw.LinkAllMulti, boolean, func(c *Container) **bool { return &c.AllMulti }, func(s *hw.LinkState) *bool { return &s.AllMulti }, row{
 		Name: "allmulti", Values: "yes or no", Default: "left as it is",
 		Help: "receive all multicast frames; a VF needs trust for it",
+	}),
+	linkAttr(hw.LinkGSOMaxSize, segment, func(c *Container) **int { return &c.GSO }, func(s *hw.LinkState) *int { return &s.Segments.GSOMaxSize }, row{
+		Name: "gso_max_size", Values: segmentValues, Default: "left as it is",
+		Help: "bytes of the largest packet that is handed to the device, which cuts it into frames; above 65536 for IPv6 only (Big TCP)",
+	}),
+	linkAttr(hw.LinkGROMaxSize, segment, func(c *Container) **int { return &c.GRO }, func(s *hw.LinkState) *int { return &s.Segments.GROMaxSize }, row{
+		Name: "gro_max_size", Values: segmentValues, Default: "left as it is",
+		Help: "bytes of the largest packet that frames are put together to; above 65536 for IPv6 only",
+	}),
+	linkAttr(hw.LinkGSOIPv4MaxSize, segment, func(c *Container) **int { return &c.GSOIPv4 }, func(s *hw.LinkState) *int { return &s.Segments.GSOIPv4MaxSize }, row{
+		Name: "gso_ipv4_max_size", Values: segmentValues, Default: "as gso_max_size, at most 65536",
+		Help: "gso_max_size of IPv4 (Linux 6.3 and newer)",
+	}),
+	linkAttr(hw.LinkGROIPv4MaxSize, segment, func(c *Container) **int { return &c.GROIPv4 }, func(s *hw.LinkState) *int { return &s.Segments.GROIPv4MaxSize }, row{
+		Name: "gro_ipv4_max_size", Values: segmentValues, Default: "as gro_max_size, at most 65536",
+		Help: "gro_max_size of IPv4 (Linux 6.3 and newer)",
 	}),
 	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "queues", Values: "1 to what the device can", Default: "left as it is",

@@ -41,6 +41,7 @@ func Kernel(t *testing.T, open func(t *testing.T) (hw.Kernel, Env)) {
 		{"every field of a link can be set", testSetAll},
 		{"a change stops at the first failure", testSetOne},
 		{"carrier needs both ends", testCarrier},
+		{"segments", testSegments},
 		{"a name is taken by names and alternative names", testRename},
 		{"a link is renamed while up, or is busy", testRenameUp},
 		{"alternative names are removed", testAltNames},

@@ -10,6 +10,9 @@ import (
 	"github.com/mellanox/passthrough/hw"
 )
 
+// segments are those of a new link.
+var segments = hw.Segments{GSOMaxSize: 65536, GSOMaxSegs: 65535, GROMaxSize: 65536, GSOIPv4MaxSize: 65536, GROIPv4MaxSize: 65536}
+
 func testListed(t *testing.T, m machine) {
 	m.Add(t, "veth", "ct0", "ct1")
 	a, b := m.link(t, "ct0"), m.link(t, "ct1")
@@ -20,7 +23,7 @@ func testListed(t *testing.T, m machine) {
 		t.Errorf("MACs are %s and %s", a.MAC, b.MAC)
 	}
 	want := hw.Link{Index: a.Index, Peer: b.Index, MAC: a.MAC, Name: "ct0", Kind: "veth", Type: "ether", MTU: 1500,
-		MaxMTU: 65535, TxQLen: 1000}
+		MaxMTU: 65535, TxQLen: 1000, Segments: segments, MaxGSO: 8 * 65535}
 	same(t, "the new end", a, want)
 	lo := m.link(t, "lo")
 	if lo.Type != "loopback" || lo.Kind != "" {
@@ -57,8 +60,9 @@ func testSetAll(t *testing.T, m machine) {
 	want := m.link(t, "ct0")
 	want.Name, want.Alias, want.MAC, want.MTU, want.TxQLen = "ct9", "lent: ä", "02:00:00:00:00:aa", 1400, 77
 	want.Promisc, want.AllMulti, want.NoARP, want.NoMulticast, want.Up = true, true, true, true, true
+	want.Segments = hw.Segments{GSOMaxSize: 150000, GSOMaxSegs: 100, GROMaxSize: 160000, GSOIPv4MaxSize: 70000, GROIPv4MaxSize: 80000}
 	m.set(t, "ct0", want, hw.LinkName, hw.LinkAlias, hw.LinkMAC, hw.LinkMTU, hw.LinkTxQLen, hw.LinkPromisc, hw.LinkAllMulti,
-		hw.LinkNoARP, hw.LinkNoMulticast, hw.LinkUp)
+		hw.LinkNoARP, hw.LinkNoMulticast, hw.LinkGSOMaxSize, hw.LinkGSOMaxSegs, hw.LinkGROMaxSize, hw.LinkGSOIPv4MaxSize, hw.LinkGROIPv4MaxSize, hw.LinkUp)
 	same(t, "after everything has been set", m.link(t, "ct9"), want)
 	m.set(t, "ct9", hw.Link{}, hw.LinkAlias, hw.LinkPromisc, hw.LinkAllMulti, hw.LinkNoARP, hw.LinkNoMulticast, hw.LinkUp)
 	want.Alias, want.Promisc, want.AllMulti, want.NoARP, want.NoMulticast, want.Up = "", false, false, false, false, false
@@ -78,6 +82,22 @@ func testSetOne(t *testing.T, m machine) {
 	done(t, "set the alias", m.SetLink(was.Index, hw.LinkAlias, other))
 	was.Alias = "other"
 	same(t, "only the attribute that was named is set", m.link(t, "ct0"), was)
+}
+
+// testSegments: a size that is not above 65536 is that of IPv4, too; one that is above what the driver can send is refused.
+func testSegments(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	was := m.link(t, "ct0")
+	for _, a := range []hw.LinkAttr{hw.LinkGSOMaxSize, hw.LinkGROMaxSize, hw.LinkGSOIPv4MaxSize, hw.LinkGROIPv4MaxSize} {
+		const most = 8*65535 + 1
+		err := m.SetLink(was.Index, a, hw.Link{Segments: hw.Segments{GSOMaxSize: most, GROMaxSize: most, GSOIPv4MaxSize: most, GROIPv4MaxSize: most}})
+		refused(t, fmt.Sprintf("%s %d", a, most), err, hw.ErrInvalid, syscall.EINVAL)
+	}
+	same(t, "after sizes were refused", m.link(t, "ct0"), was)
+	m.set(t, "ct0", hw.Link{Segments: hw.Segments{GSOMaxSize: 150000, GROMaxSize: 40000}}, hw.LinkGSOMaxSize, hw.LinkGROMaxSize)
+	want := was
+	want.Segments.GSOMaxSize, want.Segments.GROMaxSize, want.Segments.GROIPv4MaxSize = 150000, 40000, 40000
+	same(t, "after one size of two was set", m.link(t, "ct0"), want)
 }
 
 func testCarrier(t *testing.T, m machine) {

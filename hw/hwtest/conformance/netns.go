@@ -12,7 +12,7 @@ func testMove(t *testing.T, m machine) {
 	m.Add(t, "bridge", "ctbr", "")
 	m.AltName(t, "ct0", "alt0")
 	m.set(t, "ct0", hw.Link{Alias: "lent", MAC: hw.MAC("02:00:00:00:00:aa"), MTU: 1400, TxQLen: 77, Promisc: true, AllMulti: true,
-		NoARP: true, NoMulticast: true}, hw.LinkAlias, hw.LinkMAC, hw.LinkMTU, hw.LinkTxQLen, hw.LinkPromisc, hw.LinkAllMulti,
+		NoARP: true, NoMulticast: true, Segments: hw.Segments{GSOMaxSize: 50000, GROMaxSize: 50000}}, hw.LinkGSOMaxSize, hw.LinkGROMaxSize, hw.LinkAlias, hw.LinkMAC, hw.LinkMTU, hw.LinkTxQLen, hw.LinkPromisc, hw.LinkAllMulti,
 		hw.LinkNoARP, hw.LinkNoMulticast)
 	want := m.link(t, "ct0")
 	done(t, "add an address", m.AddAddr(index, hw.Addr{CIDR: "192.0.2.1/24"}))

@@ -68,7 +68,7 @@ func testNewMacvlan(t *testing.T, m machine) {
 	got := m.make(t, hw.NewLink{Name: "ctmv", Kind: hw.Macvlan, Mode: "bridge", Parent: index, MTU: 1300,
 		MAC: "02:00:00:00:00:aa"})
 	want := hw.Link{Index: got.Index, Peer: index, MAC: "02:00:00:00:00:aa", Name: "ctmv", Kind: hw.Macvlan, Type: "ether",
-		MTU: 1300, MaxMTU: 65535, TxQLen: 1000}
+		MTU: 1300, MaxMTU: 65535, TxQLen: 1000, Segments: segments, MaxGSO: 8 * 65535}
 	same(t, "a new macvlan", got, want)
 	macs := map[hw.MAC]bool{m.link(t, "ct0").MAC: true}
 	for _, mode := range []string{"bridge", "private", "vepa"} {
@@ -245,7 +245,7 @@ func testNewVLAN(t *testing.T, m machine) {
 	}
 	got := m.make(t, vlan("ct0.100", index, 100))
 	want := hw.Link{Index: got.Index, Peer: index, MAC: m.link(t, "ct0").MAC, Name: "ct0.100", Kind: hw.VLANDevice, Type: "ether", MTU: 1400,
-		MaxMTU: 65535, TxQLen: 1000, VLAN: 100}
+		MaxMTU: 65535, TxQLen: 1000, VLAN: 100, Segments: segments, MaxGSO: 8 * 65535}
 	same(t, "a new vlan device", got, want)
 	refused(t, "the same vlan again", m.CreateLink(vlan("ct100", index, 100)), syscall.EEXIST)
 	refused(t, "on nothing", m.CreateLink(vlan("ctv", 0, 100)), hw.ErrInvalid)

@@ -93,6 +93,8 @@ func (h *host) moveIn(name, inside, address string) (*space, error) {
 		func() error { return s.NL.SetPromiscOn(l) },
 		func() error { return s.NL.LinkSetAllmulticastOn(l) },
 		func() error { return s.NL.LinkSetTxQLen(l, 77) },
+		func() error { return s.NL.LinkSetGSOMaxSize(l, 30000) },
+		func() error { return s.NL.LinkSetGROMaxSize(l, 150000) },
 		func() error { return s.NL.LinkSetUp(l) },
 	} {
 		if err := step(); err != nil {

@@ -25,6 +25,7 @@ type Device struct {
 	PCI                    string // "" for one that is no PCI function
 	Master, On             string // names of the bond or bridge, and of the device below; "" for none
 	MTU, TxQLen            int
+	GSOMaxSize, GROMaxSize int
 	Up, Promisc, AllMulti  bool
 	XDP                    bool // an XDP program is attached
 	Addrs, Routes          []string
@@ -61,6 +62,8 @@ type ipLink struct {
 	On     string   `json:"link"`
 	MTU    int      `json:"mtu"`
 	TxQLen int      `json:"txqlen"`
+	GSO    int      `json:"gso_max_size"`
+	GRO    int      `json:"gro_max_size"`
 	MAC    string   `json:"address"`
 	Alias  string   `json:"ifalias"`
 	XDP    any      `json:"xdp"`
@@ -120,7 +123,7 @@ func ReadHost() (*Host, error) {
 	h := &Host{Devices: map[string]Device{}, PFs: map[string]PF{}}
 	for _, l := range links {
 		d := Device{Name: l.Name, Kind: l.Info.Kind, Alias: l.Alias, MAC: l.MAC, Master: l.Master, On: l.On, MTU: l.MTU,
-			TxQLen: l.TxQLen, Up: slices.Contains(l.Flags, "UP"), Promisc: slices.Contains(l.Flags, "PROMISC"),
+			TxQLen: l.TxQLen, GSOMaxSize: l.GSO, GROMaxSize: l.GRO, Up: slices.Contains(l.Flags, "UP"), Promisc: slices.Contains(l.Flags, "PROMISC"),
 			AllMulti: slices.Contains(l.Flags, "ALLMULTI"), XDP: l.XDP != nil}
 		if d.Kind == "veth" { // its other end, which may be elsewhere at times
 			d.On = ""
