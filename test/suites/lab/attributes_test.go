@@ -15,7 +15,8 @@ import (
 func TestAttributes(t *testing.T) {
 	asBefore(t)
 	sriov(t, "n", "10.1.0.0/24", "-o", "numvfs=2", "-o", "vlan=100", "-o", "vlan_qos=5", "-o", "max_tx_rate=300", "-o", "spoofchk=off",
-		"-o", "trust=on", "-o", "mtu=1400", "-o", "txqlen=500", "-o", "promisc=yes", "-o", "allmulti=yes")
+		"-o", "trust=on", "-o", "mtu=1400", "-o", "txqlen=500", "-o", "promisc=yes", "-o", "allmulti=yes",
+		"-o", "gso_max_size=40000", "-o", "gro_max_size=150000")
 	Container(t, "one1", "--net", "n")
 	Container(t, "two2", "--net", "n")
 	line := vfLine(t, MAC(t, "one1", "n"))
@@ -24,8 +25,8 @@ func TestAttributes(t *testing.T) {
 			t.Errorf("%q, want %s", line, want)
 		}
 	}
-	inside := Exec(t, "one1", "ip", "-o", "link", "show", "eth0")
-	for _, want := range []string{"mtu 1400", "qlen 500", "PROMISC", "ALLMULTI"} {
+	inside := Run(t, "nsenter", "--net=/proc/"+Inspect(t, "one1", "{{.State.Pid}}")+"/ns/net", "ip", "-d", "-o", "link", "show", "eth0")
+	for _, want := range []string{"mtu 1400", "qlen 500", "PROMISC", "ALLMULTI", "gso_max_size 40000", "gro_max_size 150000"} {
 		if !strings.Contains(inside, want) {
 			t.Errorf("%q, want %s", inside, want)
 		}
@@ -39,8 +40,13 @@ func TestAttributes(t *testing.T) {
 				return "left of it: " + vfs
 			}
 		}
-		if link := Run(t, "ip", "-o", "link", "show", pf+"v0"); !strings.Contains(link, "mtu 1500") || !strings.Contains(link, "qlen 1000") ||
-			strings.Contains(link, "PROMISC") || strings.Contains(link, "ALLMULTI") {
+		link := Run(t, "ip", "-d", "-o", "link", "show", pf+"v0")
+		for _, want := range []string{"mtu 1500", "qlen 1000", "gso_max_size 65536", "gro_max_size 65536"} {
+			if !strings.Contains(link, want) {
+				return "without " + want + ": " + link
+			}
+		}
+		if strings.Contains(link, "PROMISC") || strings.Contains(link, "ALLMULTI") {
 			return "left of it: " + link
 		}
 		return ""
