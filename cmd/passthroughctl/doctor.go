@@ -56,6 +56,11 @@ func (c *ctl) doctorCommand() *cobra.Command {
 				return err
 			}
 			findings = append(findings, nics...)
+			more, err := checkRDMA(host, openRDMA(), os.DirFS("/"), networks)
+			if err != nil {
+				return err
+			}
+			findings = append(findings, more...)
 			err = write(cmd.OutOrStdout(), c.format, findings, []column[finding]{
 				{"RESULT", func(f finding) string { return f.Severity }},
 				{"CHECK", func(f finding) string { return f.Subject }},

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rdma"
 )
 
 // A nicRow is a line of the command nics.
@@ -27,7 +28,8 @@ type nicRow struct {
 	NoVFs    string `json:"no_vfs,omitempty"` // why it can have none
 	Kind     string `json:"kind,omitempty"`   // of what is on a NIC: sub-function, vdpa device
 	// Networks are those that use it or its VFs; nil without a plugin.
-	Networks []string `json:"networks,omitempty"`
+	Networks []string      `json:"networks,omitempty"`
+	RDMA     []rdma.Device `json:"rdma,omitempty"`
 }
 
 // nicsCommand lists the NICs.
@@ -36,14 +38,14 @@ func (c *ctl) nicsCommand() *cobra.Command {
 		Use: "nics", Short: "List the NICs: model, driver, link, and how many VFs each has and can have", Args: cobra.NoArgs,
 		Example: "  passthroughctl nics\n  passthroughctl nics -f json",
 		Long: "List the NICs of this machine. VFS is how many VFs a NIC has, of how many it can have; \"no\" if it can have none, with the\n" +
-			"reason. Sub-functions and vDPA devices on a NIC follow, with what they can be used for. It needs no plugin; where there is one, it\n" +
-			"says which networks use a NIC.",
+			"reason. RDMA names its RDMA devices, if any NIC has one. Sub-functions and vDPA devices on a NIC follow, with what they can be used\n" +
+			"for. It needs no plugin; where there is one, it says which networks use a NIC.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			host, err := openHost()
 			if err != nil {
 				return err
 			}
-			rows, err := nicRows(host)
+			rows, err := nicRows(host, openRDMA())
 			if err != nil {
 				return err
 			}
@@ -51,15 +53,16 @@ func (c *ctl) nicsCommand() *cobra.Command {
 			for i := range rows {
 				rows[i].Networks = users[rows[i].Name]
 			}
-			return write(cmd.OutOrStdout(), c.format, rows, []column[nicRow]{
+			return write(cmd.OutOrStdout(), c.format, rows, used(rows, []column[nicRow]{
 				{"NIC", func(r nicRow) string { return r.Name }},
 				{"PCI", func(r nicRow) string { return strings.TrimPrefix(r.PCI, "0000:") }},
 				{"MODEL", func(r nicRow) string { return shorten(r.Model, 26) }},
 				{"DRIVER", func(r nicRow) string { return r.Driver }},
 				{"LINK", func(r nicRow) string { return r.Link + speedText(r.Speed) }},
 				{"VFS", nicRow.vfs},
+				{rdmaColumn, func(r nicRow) string { return rdmaText(r.RDMA) }},
 				{"NOTE", nicRow.note},
-			})
+			}, rdmaColumn))
 		},
 	}
 }
@@ -119,12 +122,16 @@ func shorten(text string, n int) string {
 }
 
 // nicRows reads the NICs, and what their drivers have made on them besides VFs.
-func nicRows(host *hw.Host) ([]nicRow, error) {
+func nicRows(host *hw.Host, r *rdma.Host) ([]nicRow, error) {
 	nics, err := host.NICs()
 	if err != nil {
 		return nil, err
 	}
 	derived, err := host.Derived()
+	if err != nil {
+		return nil, err
+	}
+	devices, err := r.Devices()
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +141,9 @@ func nicRows(host *hw.Host) ([]nicRow, error) {
 	}
 	var rows []nicRow
 	for _, n := range nics {
-		rows = append(rows, newNICRow(n, names))
+		row := newNICRow(n, names)
+		row.RDMA = rdma.Of(devices, n.ID.PCI(), n.Index)
+		rows = append(rows, row)
 	}
 	for _, d := range derived {
 		rows = append(rows, newDerivedRow(d))

@@ -8,6 +8,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/hw/rdma"
 )
 
 // TestDerivedRows: nics lists the sub-functions and vDPA devices of a NIC after it, by the name that the option netdevice takes.
@@ -20,7 +21,7 @@ func TestDerivedRows(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rows, err := nicRows(host)
+	rows, err := nicRows(host, rdma.New(k.Sys, k.RDMA()))
 	if err != nil {
 		t.Fatal(err)
 	}

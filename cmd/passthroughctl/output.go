@@ -50,6 +50,13 @@ func write[T any](w io.Writer, format string, rows []T, columns []column[T]) err
 	return nil
 }
 
+// used returns the columns without those of optional that are empty in all rows.
+func used[T any](rows []T, columns []column[T], optional ...string) []column[T] {
+	return slices.DeleteFunc(columns, func(c column[T]) bool {
+		return slices.Contains(optional, c.name) && !slices.ContainsFunc(rows, func(r T) bool { return c.value(r) != "" })
+	})
+}
+
 // writeTable prints a line for each row, below a line of names. An empty value is "-". On a terminal the table is as wide as that.
 func writeTable[T any](w io.Writer, rows []T, columns []column[T]) error {
 	names := make([]string, len(columns))

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rdma"
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -24,6 +25,8 @@ type statusReport struct {
 	Socket   string       `json:"socket"`
 	Networks []networkRow `json:"networks"`
 	Problems []string     `json:"problems"`
+	// RDMANetns is shared or exclusive, "" for a machine without RDMA.
+	RDMANetns rdma.Mode `json:"rdma_netns,omitempty"`
 }
 
 // A networkRow is a line of the command status.
@@ -38,6 +41,7 @@ type networkRow struct {
 	Subnets    []string `json:"subnets"`
 	Known      bool     `json:"known"`           // to the engine, or it has another owner
 	Owner      string   `json:"owner,omitempty"` // kind of its owners, if that is not the engine
+	RDMA       []string `json:"rdma,omitempty"`  // RDMA devices of its devices
 }
 
 // statusCommand prints a summary.
@@ -51,6 +55,13 @@ func (c *ctl) statusCommand() *cobra.Command {
 				return err
 			}
 			r := v.report(pools, v.unrecorded(cmd.Context()))
+			host, err := openHost()
+			if err != nil {
+				return err
+			}
+			if err := r.addRDMA(host, openRDMA()); err != nil {
+				return err
+			}
 			if c.format != "table" {
 				return write(cmd.OutOrStdout(), c.format, []statusReport{r}, nil)
 			}
@@ -142,15 +153,16 @@ func (r statusReport) print(w io.Writer) error {
 	if _, err := fmt.Fprintf(w, "plugin %s at %s\n\n", r.Version, r.Socket); err != nil {
 		return err
 	}
-	err := writeTable(w, r.Networks, []column[networkRow]{
+	err := writeTable(w, r.Networks, used(r.Networks, []column[networkRow]{
 		{"NETWORK", func(n networkRow) string { return n.Name }},
 		{"MODE", func(n networkRow) string { return n.Mode }},
 		{"VLAN", func(n networkRow) string { return n.VLAN }},
 		{"DEVICES", func(n networkRow) string { return strings.Join(n.Devices, ",") }},
+		{rdmaColumn, func(n networkRow) string { return strings.Join(n.RDMA, ",") }},
 		{"IN USE", func(n networkRow) string { return number(n.InUse) }},
 		{"SUBNETS", func(n networkRow) string { return strings.Join(n.Subnets, ",") }},
 		{"CONTAINERS", func(n networkRow) string { return shorten(strings.Join(n.Containers, ","), 30) }},
-	})
+	}, rdmaColumn))
 	if err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rdma"
 	"github.com/mellanox/passthrough/internal/admin"
 )
 
@@ -30,7 +31,10 @@ type vfRow struct {
 	MaxTxRate int    `json:"max_tx_rate"` // Mbit/s, 0 for no limit
 	LinkState string `json:"link_state"`
 	// Counters are those of the PF's driver, nil if it has counted nothing.
-	Counters *vfCounters `json:"counters,omitempty"`
+	Counters *vfCounters   `json:"counters,omitempty"`
+	RDMA     []rdma.Device `json:"rdma,omitempty"`
+	RDMAAway bool          `json:"rdma_away,omitempty"` // it has an RDMA device, which is in another network namespace
+	netdev   int           // ifindex, 0 for none in the host
 }
 
 // vfCounters has what a PF's driver has counted of a VF.
@@ -52,11 +56,15 @@ func (c *ctl) vfsCommand() *cobra.Command {
 			"plugin's: claimed and ready before a container has it, lent while it has it, freeing afterwards, quarantined with the reason\n" +
 			"if it could not be restored.",
 		RunE: c.withView(func(cmd *cobra.Command, v *view, args []string) error {
-			rows, err := v.vfRows(args)
+			host, err := openHost()
 			if err != nil {
 				return err
 			}
-			return write(cmd.OutOrStdout(), c.format, rows, []column[vfRow]{
+			rows, err := v.vfRows(host, openRDMA(), args)
+			if err != nil {
+				return err
+			}
+			return write(cmd.OutOrStdout(), c.format, rows, used(rows, []column[vfRow]{
 				{"VF", func(r vfRow) string { return fmt.Sprintf("%s/%d", r.PF, r.VF) }},
 				{"PCI", func(r vfRow) string { return strings.TrimPrefix(r.PCI, "0000:") }},
 				{"STATE", func(r vfRow) string { return r.State }},
@@ -64,20 +72,19 @@ func (c *ctl) vfsCommand() *cobra.Command {
 				{"NETWORK", func(r vfRow) string { return r.Network }},
 				{"VLAN", func(r vfRow) string { return number(r.VLAN) }},
 				{"MAC", func(r vfRow) string { return r.MAC }},
+				{rdmaColumn, vfRow.rdma},
 				{"REASON", func(r vfRow) string { return r.Reason }},
-			}[:7+reasonColumn(rows)])
+			}, rdmaColumn, "REASON"))
 		}),
 	}
 }
 
-// reasonColumn returns 1 if any row has a reason.
-func reasonColumn(rows []vfRow) int {
-	for _, r := range rows {
-		if r.Reason != "" {
-			return 1
-		}
+// rdma names the RDMA devices of a VF.
+func (r vfRow) rdma() string {
+	if r.RDMAAway {
+		return "away"
 	}
-	return 0
+	return rdmaText(r.RDMA)
 }
 
 // number returns a number, "" for 0.
@@ -89,11 +96,7 @@ func number(n int) string {
 }
 
 // vfRows returns the VFs of the PF that is named, or of all PFs.
-func (v *view) vfRows(names []string) ([]vfRow, error) {
-	host, err := openHost()
-	if err != nil {
-		return nil, err
-	}
+func (v *view) vfRows(host *hw.Host, r *rdma.Host, names []string) (rows []vfRow, err error) {
 	var pfs []hw.PF
 	if len(names) > 0 {
 		pf, err := host.PF(names[0])
@@ -104,7 +107,6 @@ func (v *view) vfRows(names []string) ([]vfRow, error) {
 	} else if pfs, err = allPFs(host); err != nil {
 		return nil, err
 	}
-	var rows []vfRow
 	for _, pf := range pfs {
 		of, err := v.vfsOf(host, pf)
 		if err != nil {
@@ -112,7 +114,22 @@ func (v *view) vfRows(names []string) ([]vfRow, error) {
 		}
 		rows = append(rows, of...)
 	}
-	return rows, nil
+	return rows, addRDMA(rows, r)
+}
+
+// addRDMA adds to VFs their RDMA devices.
+func addRDMA(rows []vfRow, r *rdma.Host) error {
+	devices, err := r.Devices()
+	if err != nil {
+		return err
+	}
+	for i := range rows {
+		rows[i].RDMA = rdma.Of(devices, rows[i].PCI, rows[i].netdev)
+		if rows[i].RDMAAway, err = r.Away(rows[i].PCI); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // allPFs returns the PFs that have VFs.
@@ -147,7 +164,7 @@ func (v *view) vfsOf(host *hw.Host, pf hw.PF) ([]vfRow, error) {
 	var rows []vfRow
 	for _, vf := range vfs {
 		s := states[vf.Index]
-		row := vfRow{PF: pf.Name, VF: vf.Index, PCI: vf.PCI, Driver: vf.Driver, State: "free", VLAN: s.VLAN.ID, MAC: string(s.MAC),
+		row := vfRow{PF: pf.Name, VF: vf.Index, PCI: vf.PCI, netdev: vf.Netdev.Index, Driver: vf.Driver, State: "free", VLAN: s.VLAN.ID, MAC: string(s.MAC),
 			Spoofchk: s.Spoofchk, Trust: s.Trust, MaxTxRate: s.Rate.Max, LinkState: s.LinkMode.String()}
 		if d := v.deviceByID(string(vf.ID())); d != nil {
 			row.State, row.Reason, row.Since = d.State, quarantineReason(*d), since(d.Since)

@@ -5,11 +5,11 @@
 //	k.AddPF(hwtest.PF{Name: "ens1f0", PCI: "0000:01:00.0", TotalVFs: 7, Up: true})
 //	host, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: k})
 //
-// Package hw uses it through [hw.Kernel] and the tree. The test plays everything else with the other methods:
+// Package hw uses it through [hw.Kernel] and the tree, package rdma through [Kernel.RDMA]. The test plays everything else with the other methods:
 //
 //	To play             call
 //	the NIC             Kernel.AddPF, AddOn, AddSubfunction, AddVDPA, RemovePF, Reset, ResetVFs, Plug; PF.Behaviour for its driver, MakeWiFi
-//	the administrator   Kernel.AddLink, AddVeth, DelLink, AddAddrs, AddRoutes, Configure, AddFilter, WriteSysctl, Connect, LoadDriver, Place; WriteAttr for sysfs
+//	the administrator   Kernel.AddLink, AddVeth, AddRXE, DelLink, AddAddrs, AddRoutes, Configure, AddFilter, WriteSysctl, Connect, LoadDriver, Place; WriteAttr for sysfs
 //	Open vSwitch        Kernel.AddPort
 //	udev                Kernel.GiveAltName, BeginRename, EndRename; fields NoUdev and UdevAfter for its own work
 //	the engine          Kernel.MoveToNS, MoveHome

@@ -24,15 +24,18 @@ const hostNS = ""
 type Kernel struct {
 	Sys fs.FS // sysfs
 
-	NoUdev       bool          // names stay as the kernel gives them: eth0, eth1...
-	UdevAfter    time.Duration // how long udev takes to name a link that has appeared
-	NoLiveRename bool          // a link that is up cannot be renamed: Linux before 6.2
-	NoLiveMAC    bool          // hardware that is up does not change its MAC, as most drivers (eth_prepare_mac_addr_change, Linux 6.12)
-	NoImmutable  bool          // it is not told which links cannot leave their namespace: Linux 6.12 to 6.14
-	ProcSys      bool          // /proc/sys can be written; in a container it is read-only
-	NoKinds      []string      // kinds of link that no module makes
-	CPUs         string        // those that there are, "0-7"
-	NoProcIRQ    bool          // package hw was not given /proc/irq
+	NoUdev        bool          // names stay as the kernel gives them: eth0, eth1...
+	UdevAfter     time.Duration // how long udev takes to name a link that has appeared
+	NoLiveRename  bool          // a link that is up cannot be renamed: Linux before 6.2
+	NoLiveMAC     bool          // hardware that is up does not change its MAC, as most drivers (eth_prepare_mac_addr_change, Linux 6.12)
+	NoImmutable   bool          // it is not told which links cannot leave their namespace: Linux 6.12 to 6.14
+	ProcSys       bool          // /proc/sys can be written; in a container it is read-only
+	NoKinds       []string      // kinds of link that no module makes
+	CPUs          string        // those that there are, "0-7"
+	NoProcIRQ     bool          // package hw was not given /proc/irq
+	RDMAExclusive bool          // each RDMA device is in one namespace
+	NoRDMAModes   bool          // RDMA devices are shared, and there are no modes: Linux before 5.2
+	NoRDMAFiles   bool          // no module makes character devices for RDMA devices
 
 	t testing.TB
 
@@ -58,6 +61,8 @@ type Kernel struct {
 	macs       int  // MACs drawn so far
 	virtios    int  // virtio devices made so far
 	rdmas      int  // RDMA devices made so far
+
+	rdmaDevices []*rdmaDevice // in order of their making
 }
 
 // New returns a machine that has nothing but a loopback link. It ends with the test.

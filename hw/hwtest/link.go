@@ -263,6 +263,7 @@ func (k *Kernel) addLocked(ns string, l hw.Link) *link {
 
 // deleteLocked ends a link wherever it is.
 func (k *Kernel) deleteLocked(l *link) {
+	k.endSoftRDMALocked(l)
 	k.hideLocked(l)
 	if l.dev != nil && l.dir == "" { // with the last netdev goes the net directory (drivers/base/core.c, cleanup_glue_dir, Linux 6.12)
 		k.tree.remove(l.parent() + "/net")

@@ -84,6 +84,7 @@ func (k *Kernel) endLocked(ns string) {
 			k.homeLocked(l)
 		}
 	}
+	k.homeRDMALocked(ns)
 	delete(k.spaces, ns)
 }
 
@@ -127,6 +128,7 @@ func (k *Kernel) leaveLocked(l *link) {
 	if l.master != nil {
 		k.releaseLocked(l)
 	}
+	k.endSoftRDMALocked(l)
 	k.setUpLocked(l, false)
 	l.addrs, l.entries, l.leftOut, l.sysctls = nil, nil, nil, nil
 	k.hideLocked(l)

@@ -82,9 +82,9 @@ type device struct {
 	override  string // driver_override
 	net       *link  // nil while no driver has made one
 	probes    int
-	rdma      string  // its RDMA device; "" for none
-	guid      hw.GUID // of its InfiniBand port, since it was bound
-	served    bool    // the subnet manager has seen its port
+	rdma      *rdmaDevice // nil for none
+	guid      hw.GUID     // of its InfiniBand port, since it was bound
+	served    bool        // the subnet manager has seen its port
 
 	vfs       []*device // of a PF
 	autoprobe bool      // of a PF

@@ -3,10 +3,12 @@ package hwtest
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 	"syscall"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rdma"
 )
 
 // States of a port, as sysfs shows them (drivers/infiniband/core/sysfs.c, state_show; Linux 6.12).
@@ -35,21 +37,30 @@ func (k *Kernel) overInfiniBandLocked(d *device, l *link) {
 	}
 }
 
+// An rdmaDevice is an RDMA device, that of a function or one that software makes on a netdev.
+type rdmaDevice struct {
+	index int
+	name  string
+	ns    string
+	dev   *device // nil for one of software
+	on    *link   // of software
+}
+
+// dir is its directory in the tree.
+func (r *rdmaDevice) dir() string {
+	if r.dev == nil {
+		return "devices/virtual/infiniband/" + r.name
+	}
+	return path.Join(r.dev.path, "infiniband", r.name)
+}
+
 // addRDMALocked gives a function that has been bound its RDMA device.
 func (k *Kernel) addRDMALocked(d *device) {
 	if !d.conf.RDMA {
 		return
 	}
-	d.rdma = fmt.Sprintf("mlx5_%d", k.rdmas)
-	k.rdmas++
-	layer := "Ethernet"
-	if d.conf.InfiniBand {
-		layer = "InfiniBand"
-	}
-	dir := path.Join(d.path, "infiniband", d.rdma)
-	k.tree.file(dir+"/ports/1/link_layer", layer, nil)
-	k.tree.link(dir+"/device", d.path)
-	k.tree.link("class/infiniband/"+d.rdma, dir)
+	d.rdma = &rdmaDevice{index: k.rdmas, name: fmt.Sprintf("mlx5_%d", k.rdmas), dev: d}
+	k.showRDMALocked(d.rdma)
 	d.served = d.pf == nil
 	k.showPortLocked(d)
 	if d.pf != nil {
@@ -57,13 +68,153 @@ func (k *Kernel) addRDMALocked(d *device) {
 	}
 }
 
-func (k *Kernel) removeRDMALocked(d *device) {
-	if d.rdma == "" {
+// AddRXE makes an RDMA device of software on a netdev of the host, as "rdma link add NAME type rxe netdev NETDEV" does. It ends when
+// the netdev leaves the namespace (drivers/infiniband/sw/rxe/rxe_net.c, rxe_notify, Linux 6.12).
+func (k *Kernel) AddRXE(name, netdev string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.showRDMALocked(&rdmaDevice{index: k.rdmas, name: name, on: k.needLocked(hostNS, netdev)})
+}
+
+// showRDMALocked shows a new RDMA device, and its character devices, which are in no namespace.
+func (k *Kernel) showRDMALocked(r *rdmaDevice) {
+	k.rdmas++
+	k.rdmaDevices = append(k.rdmaDevices, r)
+	k.revealRDMALocked(r)
+	if k.NoRDMAFiles {
 		return
 	}
-	k.tree.remove("class/infiniband/" + d.rdma)
+	for _, file := range r.files() {
+		k.tree.file("class/"+file+"/ibdev", r.name, nil)
+	}
+	k.tree.file("class/infiniband_verbs/abi_version", "6", nil)
+}
+
+// revealRDMALocked shows an RDMA device in the tree of the host.
+func (k *Kernel) revealRDMALocked(r *rdmaDevice) {
+	layer, state := "Ethernet", portActive
+	if r.dev != nil && r.dev.conf.InfiniBand {
+		layer = "InfiniBand"
+	}
+	k.tree.files(r.dir()+"/ports/1", map[string]string{"link_layer": layer, "state": state})
+	k.tree.file(r.dir()+"/node_guid", fmt.Sprintf("0002:c903:00a1:%04x", r.index), nil)
+	k.tree.link("class/infiniband/"+r.name, r.dir())
+	if r.dev != nil {
+		k.tree.link(r.dir()+"/device", r.dev.path)
+	}
+}
+
+// hideRDMALocked takes an RDMA device out of the tree of the host. The directory that it is in stays, empty.
+func (k *Kernel) hideRDMALocked(r *rdmaDevice) {
+	k.tree.remove("class/infiniband/" + r.name)
+	k.tree.remove(r.dir())
+}
+
+// MoveRDMA moves an RDMA device of the host to a namespace, as "rdma dev set NAME netns NS" does.
+func (k *Kernel) MoveRDMA(name, ns string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	i := slices.IndexFunc(k.rdmaDevices, func(r *rdmaDevice) bool { return r.name == name && r.ns == hostNS })
+	if i < 0 || !k.RDMAExclusive {
+		k.t.Fatalf("hwtest: rdma device %s cannot be moved", name)
+	}
+	k.spaces[ns] = true
+	k.hideRDMALocked(k.rdmaDevices[i])
+	k.rdmaDevices[i].ns = ns
+}
+
+// homeRDMALocked returns the RDMA devices of a namespace that ends to the host (drivers/infiniband/core/device.c, rdma_dev_exit_net,
+// Linux 6.12).
+func (k *Kernel) homeRDMALocked(ns string) {
+	for _, r := range k.rdmaDevices {
+		if r.ns == ns {
+			r.ns = hostNS
+			k.revealRDMALocked(r)
+		}
+	}
+}
+
+// files is the classes and names of its character devices.
+func (r *rdmaDevice) files() []string {
+	return []string{fmt.Sprintf("infiniband_verbs/uverbs%d", r.index), fmt.Sprintf("infiniband_mad/umad%d", r.index),
+		fmt.Sprintf("infiniband_mad/issm%d", r.index)}
+}
+
+func (k *Kernel) removeRDMALocked(d *device) {
+	if d.rdma == nil {
+		return
+	}
+	k.endRDMALocked(d.rdma)
 	k.tree.remove(d.path + "/infiniband")
-	d.rdma, d.guid, d.served = "", "", false
+	d.rdma, d.guid, d.served = nil, "", false
+}
+
+// endRDMALocked takes an RDMA device out of the tree.
+func (k *Kernel) endRDMALocked(r *rdmaDevice) {
+	k.rdmaDevices = slices.DeleteFunc(k.rdmaDevices, func(o *rdmaDevice) bool { return o == r })
+	k.hideRDMALocked(r)
+	for _, file := range r.files() {
+		k.tree.remove("class/" + file)
+	}
+}
+
+// endSoftRDMALocked ends the RDMA devices of software on a link.
+func (k *Kernel) endSoftRDMALocked(l *link) {
+	for _, r := range slices.Clone(k.rdmaDevices) {
+		if r.on == l {
+			k.endRDMALocked(r)
+		}
+	}
+}
+
+// RDMA is the machine's RDMA devices over netlink, seen from the host.
+type RDMA struct{ k *Kernel }
+
+var _ rdma.Kernel = RDMA{}
+
+// RDMA is the machine's RDMA devices.
+func (k *Kernel) RDMA() RDMA { return RDMA{k} }
+
+// Mode implements rdma.Kernel.
+func (r RDMA) Mode() (rdma.Mode, error) {
+	r.k.mu.Lock()
+	defer r.k.mu.Unlock()
+	switch {
+	case r.k.rdmas == 0:
+		return "", hw.FromErrno(syscall.EPROTONOSUPPORT)
+	case r.k.NoRDMAModes:
+		return "", hw.FromErrno(syscall.EINVAL)
+	case r.k.RDMAExclusive:
+		return rdma.Exclusive, nil
+	}
+	return rdma.Shared, nil
+}
+
+// Links implements rdma.Kernel.
+func (r RDMA) Links() ([]rdma.Link, error) {
+	r.k.mu.Lock()
+	defer r.k.mu.Unlock()
+	if r.k.rdmas == 0 {
+		return nil, hw.FromErrno(syscall.EPROTONOSUPPORT)
+	}
+	var links []rdma.Link
+	for _, d := range r.k.rdmaDevices {
+		if d.ns != hostNS {
+			continue
+		}
+		on := d.on
+		if d.dev != nil {
+			on = d.dev.net
+		}
+		l := rdma.Link{Index: d.index, Name: d.name}
+		if on != nil && on.ns == hostNS {
+			l.Netdev = on.Index
+		}
+		links = append(links, l)
+	}
+	return links, nil
 }
 
 // portState is the state of a function's port: that of a VF follows the PF's, or is up or down whatever that is, and needs
@@ -82,8 +233,8 @@ func (d *device) portState() string {
 
 // showPortLocked brings a function's port up to date.
 func (k *Kernel) showPortLocked(d *device) {
-	if d.rdma != "" {
-		k.tree.file(path.Join(d.path, "infiniband", d.rdma, "ports/1/state"), d.portState(), nil)
+	if d.rdma != nil && d.rdma.ns == hostNS {
+		k.tree.file(d.rdma.dir()+"/ports/1/state", d.portState(), nil)
 	}
 	if d.net != nil {
 		k.showLocked(d.net)
@@ -97,12 +248,12 @@ func (k *Kernel) servePortsLocked(pf *device) {
 	}
 	for _, vf := range pf.vfs {
 		k.showPortLocked(vf)
-		if vf.rdma == "" || vf.served || vf.portState() != portInit {
+		if vf.rdma == nil || vf.served || vf.portState() != portInit {
 			continue
 		}
-		name := vf.rdma
+		device := vf.rdma
 		k.afterLocked(pf.conf.VFCarrierAfter, func() {
-			if vf.rdma == name {
+			if vf.rdma == device {
 				vf.served = true
 				k.showPortLocked(vf)
 			}
