@@ -37,6 +37,18 @@ const (
 // String returns "private flag NAME", or "rss".
 func (c Control) String() string { return strings.TrimSpace(string(c.Kind) + " " + c.Name) }
 
+// PrivateFlag returns the control that switches a private flag on or off.
+func PrivateFlag(name string, on bool) Control {
+	c := Control{Kind: ControlPrivateFlag, Name: name, Body: []byte{0}}
+	if on {
+		c.Body[0] = 1
+	}
+	return c
+}
+
+// On returns true for a private flag that is on.
+func (c Control) On() bool { return bytes.Equal(c.Body, []byte{1}) }
+
 // is returns true for the control of the same kind and name.
 func (c Control) is(o Control) bool { return c.Kind == o.Kind && c.Name == o.Name }
 

@@ -1,9 +1,12 @@
 package hw
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 )
 
 // TuningSpec is how a device is to be tuned. Zero values are left as they are.
@@ -13,6 +16,8 @@ type TuningSpec struct {
 	TxRing   int      // packets
 	Features Features // by ethtool's names of groups, or by the kernel's names
 	Cores    Cores
+	// PrivateFlags are switches that the driver has for itself, by its names for them, in any case.
+	PrivateFlags Features `json:",omitempty"`
 }
 
 // Empty returns true if the spec changes nothing.
@@ -20,7 +25,7 @@ func (w TuningSpec) Empty() bool { return !w.link() && w.Cores.Empty() }
 
 // link returns true if the spec changes the netdev, and not only its interrupts.
 func (w TuningSpec) link() bool {
-	return w.Queues > 0 || w.RxRing > 0 || w.TxRing > 0 || len(w.Features) > 0
+	return w.Queues > 0 || w.RxRing > 0 || w.TxRing > 0 || len(w.Features) > 0 || len(w.PrivateFlags) > 0
 }
 
 // TuningSnapshot is how a device was before it was tuned; it has only what the spec changes.
@@ -64,6 +69,57 @@ func (h *tuner) DriverInfo(n Netdev) (DriverInfo, error) {
 // ErrInvalid.
 func (h *tuner) CheckTuning(n Netdev, w TuningSpec) error {
 	_, _, err := h.planTuning(n, w)
+	if err == nil {
+		_, err = h.flagsToSet(n, w.PrivateFlags)
+	}
+	return err
+}
+
+// flagsToSet returns the private flags of a device that are not as asked.
+func (h *tuner) flagsToSet(n Netdev, asked Features) (set []Control, _ error) {
+	if len(asked) == 0 {
+		return nil, nil
+	}
+	now, err := h.kernel.Controls(n.Index)
+	if err != nil {
+		return nil, &Error{Dev: n.nameAndDriver(), Op: "read its private flags", Err: err}
+	}
+	now = slices.DeleteFunc(now, func(c Control) bool { return c.Kind != ControlPrivateFlag })
+	for _, name := range slices.Sorted(maps.Keys(asked)) {
+		i := slices.IndexFunc(now, func(c Control) bool { return strings.EqualFold(c.Name, name) })
+		if i < 0 {
+			return nil, &Error{Dev: n.nameAndDriver(), Op: fmt.Sprintf("set private flags %v", asked), Err: Because(ErrUnsupported,
+				"%s is none of the driver's, which are: %s", name, cmp.Or(strings.Join(namesOf(now), ", "), "none"))}
+		}
+		if now[i].On() != asked[name] {
+			set = append(set, PrivateFlag(now[i].Name, asked[name]))
+		}
+	}
+	return set, nil
+}
+
+func namesOf(controls []Control) (names []string) {
+	for _, c := range controls {
+		names = append(names, c.Name)
+	}
+	return names
+}
+
+// setPrivateFlags sets private flags, and verifies them. What they were is not needed to restore them: a VF is bound to its driver again, and a
+// whole device has its Controls of before.
+func (h *tuner) setPrivateFlags(n Netdev, asked Features) error {
+	set, err := h.flagsToSet(n, asked)
+	for _, c := range set {
+		if err := h.kernel.SetControl(n.Index, c); err != nil {
+			return &Error{Dev: n.nameAndDriver(), Op: fmt.Sprintf("set %s to %s", c, onOrOff(c.On())), Err: err}
+		}
+	}
+	if err != nil || len(set) == 0 {
+		return err
+	}
+	if set, err = h.flagsToSet(n, asked); err == nil && len(set) > 0 {
+		err = &Error{Dev: n.nameAndDriver(), Op: fmt.Sprintf("set %s to %s", set[0], onOrOff(set[0].On())), Err: Because(ErrUnsupported, "its driver leaves it as it is")}
+	}
 	return err
 }
 
@@ -119,6 +175,9 @@ func (h *tuner) SetTuning(id ID, w TuningSpec) error {
 	}
 	_, want, err := h.planTuning(n, w)
 	if err != nil {
+		return err
+	}
+	if err := h.setPrivateFlags(n, w.PrivateFlags); err != nil { // first: they can decide how many queues, or which rings, there are
 		return err
 	}
 	return h.applyTuning(n, want, func(f Feature) bool { return f.Active })

@@ -19,7 +19,7 @@ import (
 var effects = map[string]string{
 	"vlan": "7", "vlan_qos": "3", "vlan_proto": "802.1ad", "privileged": "yes", "spoofchk": "no", "trust": "yes", "link_state": "enable",
 	"min_tx_rate": "10", "max_tx_rate": "100", "mac": "02:00:00:00:00:42", "guid": "02:c9:03:00:00:a1:b2:c4", "mtu": "1400", "txqlen": "500", "gso_max_size": "50000", "gro_max_size": "50000", "gso_ipv4_max_size": "50000", "gro_ipv4_max_size": "50000",
-	"promisc": "yes", "allmulti": "yes", "queues": "1", "ring_rx": "512", "ring_tx": "512", "ethtool": "gro=off", "cores": "3",
+	"promisc": "yes", "allmulti": "yes", "queues": "1", "ring_rx": "512", "ring_tx": "512", "ethtool": "gro=off", "private_flags": "legacy-rx=on", "cores": "3",
 	"vf": "2", "vfs": "2-3", "policy": "pack", "numa": "1", "numvfs": "3", "prefix": "net", "ifname": "fab7", "routes": "192.0.2.0/24 via 10.0.0.9", "macvlan_mode": "private", "ipvlan_mode": "l3", "ipvlan_flag": "vepa",
 	"ipoib_mode": "connected", "pkey": "0x8005", "gateway": "auto",
 	"announce": "subnet", "host_access": "yes",

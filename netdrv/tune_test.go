@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -69,6 +70,31 @@ func TestTuning(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPrivateFlags: switches of a driver are set, by their names in any case, and restored. One that the driver does not have is refused when the
+// network is created, and one that it does not change when a container starts.
+func TestPrivateFlags(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		controlled(m)
+		before := m.kernel.String()
+		wantError(t, m.create("n", "netdevice=ens2", "mode=passthrough", "private_flags=turbo=on"), "ens2 (e1000e): set private flags turbo=on: "+
+			"turbo is none of the driver's, which are: legacy-rx, vf-trunking")
+		m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "private_flags=Legacy-RX=on,vf-trunking=off")
+		m.kernel.Stick("ens2", hw.ControlPrivateFlag, syscall.EOPNOTSUPP)
+		_, _, err := m.run("a", "n")
+		wantError(t, err, "ens2 (e1000e): set private flag legacy-rx to on: not supported by the driver (operation not supported)")
+		m.kernel.Stick("ens2", "", 0)
+		m.settled()
+		m.wantHost(before)
+		m.mustRun("a", "n")
+		if now := m.kernel.String(); !strings.Contains(now, "private flag legacy-rx 01") || !strings.Contains(now, "private flag vf-trunking 00") {
+			t.Errorf("while a container has it:\n%s", now)
+		}
+		m.end("a")
+		m.wantHost(before)
+	})
 }
 
 // TestTuningOfFreshVF: a VF that has no netdev before it is attached is tuned as well. Afterwards it is as its driver creates it.

@@ -67,7 +67,7 @@ func (c controls) SetControl(index int, want hw.Control) error {
 	}
 	switch want.Kind {
 	case hw.ControlPrivateFlag:
-		return c.ethtool.setPrivateFlag(index, want.Name, bytes.Equal(want.Body, switchedOn))
+		return c.ethtool.setPrivateFlag(index, want.Name, want.On())
 	case hw.ControlRSS:
 		err = c.setRSS(name, want.Body)
 	case hw.ControlFlowRule:
@@ -79,9 +79,6 @@ func (c controls) SetControl(index int, want hw.Control) error {
 	}
 	return hw.FromErrno(err)
 }
-
-// The values of a private flag.
-var switchedOn, switchedOff = []byte{1}, []byte{0}
 
 // privateFlags reads a driver's own switches; none if it has none.
 func (e ethtoolConn) privateFlags(index int) ([]hw.Control, error) {
@@ -98,11 +95,7 @@ func (e ethtoolConn) privateFlags(index int) ([]hw.Control, error) {
 	}
 	var all []hw.Control
 	for name, on := range flags {
-		body := switchedOff
-		if on {
-			body = switchedOn
-		}
-		all = append(all, hw.Control{Kind: hw.ControlPrivateFlag, Name: name, Body: body})
+		all = append(all, hw.PrivateFlag(name, on))
 	}
 	slices.SortFunc(all, func(a, b hw.Control) int { return strings.Compare(a.Name, b.Name) })
 	return all, nil

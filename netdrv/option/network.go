@@ -64,6 +64,7 @@ type Container struct {
 	RxRing     int  // packets; 0 for as it is
 	TxRing     int  // packets; 0 for as it is
 	Features   hw.Features
+	Flags      hw.Features // of the driver itself
 	Cores      hw.Cores
 	VF         string // the one VF that is wanted; "" for any
 	Sticky     string // text by which the container is recognized; "" for none

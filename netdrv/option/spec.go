@@ -46,7 +46,7 @@ func (c *Container) LinkSpec(now *hw.LinkState) hw.LinkSpec {
 
 // TuningSpec returns how a device's queues, rings, offloads and interrupts are to be set up.
 func (c *Container) TuningSpec() hw.TuningSpec {
-	return hw.TuningSpec{Queues: c.Queues, RxRing: c.RxRing, TxRing: c.TxRing, Features: c.Features, Cores: c.Cores}
+	return hw.TuningSpec{Queues: c.Queues, RxRing: c.RxRing, TxRing: c.TxRing, Features: c.Features, Cores: c.Cores, PrivateFlags: c.Flags}
 }
 
 // ChildSpec returns how a child of the network's device is to be made. The caller fills in its key and its parent.

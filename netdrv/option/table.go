@@ -237,6 +237,11 @@ var options = []Option{
 		Parse: container(func(c *Container) *hw.Features { return &c.Features }, features),
 	}},
 	{For: ForBoth, Modes: nicsOnly, row: row{
+		Name: "private_flags", Values: "FLAG=on or FLAG=off, separated by commas, such as legacy-rx=on", Default: "left as they are",
+		Help:  "switches that the device's driver has for itself (ethtool --show-priv-flags)",
+		Parse: container(func(c *Container) *hw.Features { return &c.Flags }, features),
+	}},
+	{For: ForBoth, Modes: nicsOnly, row: row{
 		Name: "cores", Values: "CPUs such as 2,4-7, numa or none", Default: "left as they are",
 		Help:  "CPUs that the device's interrupts are spread over; numa: those of its NUMA node",
 		Parse: container(func(c *Container) *hw.Cores { return &c.Cores }, cores),

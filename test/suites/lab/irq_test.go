@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -115,7 +116,8 @@ func TestWholeDeviceTuned(t *testing.T) {
 		"--ipam-driver", Plugin, "--subnet", "10.9.0.0/24", "-o", "netdevice="+another, "-o", "mode=passthrough", "-o", "queues=9",
 		"refused")
 	Network(t, "whole", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.7.0.0/24", "-o", "netdevice="+another,
-		"-o", "mode=passthrough", "-o", "queues=1", "-o", "ethtool=rxvlan=off", "-o", "cores=numa")
+		"-o", "mode=passthrough", "-o", "queues=1", "-o", "ethtool=rxvlan=off", "-o", "cores=numa",
+		"-o", "private_flags=legacy-rx=on")
 	Container(t, "db1", "--net", "whole")
 	if got := inside(t, "db1", "-l", "eth0"); !strings.HasSuffix(strings.Join(strings.Fields(got), " "), "Combined: 1") {
 		t.Errorf("in the container: %s", got)
@@ -123,9 +125,13 @@ func TestWholeDeviceTuned(t *testing.T) {
 	if got := interrupts(t, pci); got != "0 1 0" {
 		t.Errorf("interrupts go to %s", got)
 	}
+	if got := inside(t, "db1", "--show-priv-flags", "eth0"); !regexp.MustCompile(`legacy-rx *: on`).MatchString(got) {
+		t.Errorf("in the container: %s", got)
+	}
 	Docker(t, "rm", "-f", "db1")
 	Within(t, 10*time.Second, func() string {
-		if now := queues() + Sh(t, "ethtool -k "+another+" | grep rx-vlan-offload"); now != before+"rx-vlan-offload: on" {
+		now := queues() + Sh(t, "ethtool -k "+another+" | grep rx-vlan-offload; ethtool --show-priv-flags "+another+" | grep -o 'legacy-rx *: on' || true")
+		if now != before+"rx-vlan-offload: on" {
 			return "back it has " + now
 		}
 		return ""
