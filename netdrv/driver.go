@@ -13,6 +13,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/cdi"
 	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/hostdev"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -51,6 +52,8 @@ type Config struct {
 	// if the engine or the plugin was restarted since; 0 means 5 minutes. The engine moves the device within seconds of Join.
 	// It also bounds how long an endpoint may stay unjoined then.
 	OrphanAfter time.Duration
+	// CDI is where specs of networks with the option cdi are written.
+	CDI cdi.Folder
 }
 
 // Driver answers the engine's network calls. Its methods may be called concurrently and, with the same arguments, again:
@@ -106,8 +109,9 @@ func New(c Config) (*Driver, error) {
 		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, timings: timed, nudge: reconciler.nudge,
 			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
-		pool: pool, vlans: vlans, hosts: hosts, endpoints: endpoints, inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
-	reconciler.removeUnneeded, reconciler.unrecorded = networks.removeUnneeded, networks.unrecorded
+		pool: pool, vlans: vlans, hosts: hosts, specs: &cdi.Writer{Folder: c.CDI, Host: c.Host, Store: c.Store, Pool: pool}, endpoints: endpoints,
+		inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
+	reconciler.removeUnneeded, reconciler.unrecorded, reconciler.bare = networks.removeUnneeded, networks.unrecorded, networks.specs.Bare
 	attachments := &Attachments{locks: locks, allocs: allocs, host: c.Host, networks: networks, endpoints: endpoints, leases: leases}
 	return &Driver{attachments, networks, endpoints, reconciler, engine, counters, c.BindPool}, nil
 }

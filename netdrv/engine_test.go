@@ -18,6 +18,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/netdrv/cdi"
 	"github.com/mellanox/passthrough/store"
 )
 
@@ -40,6 +41,7 @@ type machine struct {
 	devices         map[string][]string // names that the operator has given
 	containerNames  map[string]string   // that the IPAM driver knows, by address
 	forgotten       forgotten
+	cdi             string       // folder for CDI specs; "" for none
 	unplanned       bool         // networks are created without a plan before
 	calls           atomic.Int64 // that the engine has begun and ended
 }
@@ -77,6 +79,7 @@ func (m *machine) startOn(s store.Store, k hw.Kernel) {
 		InventedGateway: func(ctx context.Context, pool, gateway string) bool {
 			return m.inventedGateway != nil && m.inventedGateway(ctx, pool, gateway)
 		},
+		CDI:              cdi.Folder{Dir: m.cdi, Sys: m.kernel.Sys},
 		Devices:          func() (map[string][]string, error) { return m.devices, nil },
 		ContainerName:    func(address string) string { return m.containerNames[address] },
 		RequestedUnnamed: func(address string) bool { return m.unnamed[address] },

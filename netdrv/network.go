@@ -12,6 +12,7 @@ import (
 
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/netdrv/cdi"
 	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/hostdev"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -34,6 +35,7 @@ type networks struct {
 	pool            *vfpool.Pool
 	vlans           *hostdev.VLANs
 	hosts           *hostdev.HostChildren
+	specs           *cdi.Writer
 	endpoints       *endpoints
 	inventedGateway func(ctx context.Context, pool, gateway string) bool // may be nil
 	nudge           func()                                               // wakes the reconciler
@@ -166,6 +168,9 @@ func (x *networks) add(ctx context.Context, cond store.Cond, d *draft, others []
 		}
 		_, err = ledger.Commit(ctx, x.store, cond, ledger.Put(ledger.NetworkKey(d.rec.ID), d.rec))
 	}
+	if err == nil && d.o.CDI != "" {
+		x.trySpecs(ctx, d.rec)
+	}
 	if err != nil { // what was created for it is not needed
 		return errors.Join(err, x.removeHostDevices(context.WithoutCancel(ctx)), x.removeVFs(context.WithoutCancel(ctx), d.rec.Devices))
 	}
@@ -225,6 +230,9 @@ func (x *networks) checkDevices(ctx context.Context, d *draft, others []ledger.N
 	}
 	d.rec.Devices = d.plan.Devices
 	if d.rec.HostDevice, err = x.hosts.Plan(ctx, d.o, d.rec.Devices); err != nil {
+		return err
+	}
+	if err := x.specs.Check(d.rec.ID, d.o, others); err != nil {
 		return err
 	}
 	d.rec.Pools = poolsOf(r)
@@ -294,6 +302,9 @@ func (x *networks) deleteLocked(ctx context.Context, nid string) error {
 	}
 	if err := x.removeRecord(ctx, r); err != nil {
 		return err
+	}
+	if option.Has(r.Rec.Options, "cdi") {
+		x.trySpecs(context.WithoutCancel(ctx), r.Rec)
 	}
 	if err := x.removeHostDevices(context.WithoutCancel(ctx)); err != nil {
 		return fmt.Errorf("network %s: it is removed, but %w", ledger.ShortID(nid), err)

@@ -14,7 +14,7 @@ import (
 )
 
 // effects are values of options that differ from what a network has without them. Not among them are netdevice, parent, mode and bond, which make a
-// scenario, and those that need one of their own: force (TestInUseByHost), lock (TestContainerOverrides), replace (TestReplace) and sticky
+// scenario, and those that need one of their own: cdi (TestCDIFollowsVFs), force (TestInUseByHost), lock (TestContainerOverrides), replace (TestReplace) and sticky
 // (TestSticky).
 var effects = map[string]string{
 	"vlan": "7", "vlan_qos": "3", "vlan_proto": "802.1ad", "privileged": "yes", "spoofchk": "no", "trust": "yes", "link_state": "enable",
@@ -83,7 +83,7 @@ func effect(m *machine, network []string, own map[string]any) (string, error) {
 func TestEveryOptionHasAnEffect(t *testing.T) {
 	t.Parallel()
 	without := map[string]string{} // the effect of a network without options, by how it is created
-	elsewhere := []string{"netdevice", "parent", "mode", "bond", "force", "lock", "replace", "sticky"}
+	elsewhere := []string{"netdevice", "parent", "mode", "bond", "force", "lock", "replace", "sticky", "cdi"}
 	for _, o := range option.Options() {
 		value, known := effects[o.Name]
 		if !known && !slices.Contains(elsewhere, o.Name) {

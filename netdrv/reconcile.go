@@ -62,6 +62,7 @@ type reconciler struct {
 	// unrecorded says which devices look as if the plugin had set them up, and have no record.
 	unrecorded func(context.Context) []string
 	vfs        *vfpool.Recreator
+	bare       func(context.Context) []string // PFs whose VFs are to be created before a container wants them
 	changedVFs *changedVFs
 	passed     atomic.Bool // a pass has ended that could read the ledger
 
@@ -150,7 +151,12 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 	r.logOnce(ctx, "announced routes", r.announcer.reconcile(ctx))
 	next = min(next, r.changedVFs.pass(ctx, held))
 	removeBusy, removeErr := r.cleanUp(ctx)
+	bare := r.bare(ctx)
+	r.vfs.Missing(bare)
 	createBusy, createErr := r.vfs.Run(ctx)
+	if len(bare) > 0 && len(r.bare(ctx)) < len(bare) { // cleanUp writes CDI specs
+		next = 0
+	}
 	if removeBusy || createBusy {
 		next = min(next, passSoon)
 	}

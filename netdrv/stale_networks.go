@@ -90,7 +90,24 @@ func (x *networks) removeAllUnused(ctx context.Context) error {
 // removeUnneeded removes stale networks, those of owners without endpoints, and the VFs and devices of the host that the plugin created and
 // that are not needed any more. Devices of the host that are needed and missing it creates again. The caller holds the lock of all networks.
 func (x *networks) removeUnneeded(ctx context.Context) error {
-	return errors.Join(x.removeStale(ctx), x.removeAllUnused(ctx), x.removeHostDevices(ctx), x.pool.RemoveAllUnused(ctx), x.vlans.Repair(ctx), x.hosts.Repair(ctx))
+	return errors.Join(x.removeStale(ctx), x.removeAllUnused(ctx), x.removeHostDevices(ctx), x.pool.RemoveAllUnused(ctx), x.vlans.Repair(ctx),
+		x.hosts.Repair(ctx), x.syncSpecs(ctx))
+}
+
+// trySpecs is syncSpecs for a network that has just been created or removed. It returns no error: the reconciler tries again.
+func (x *networks) trySpecs(ctx context.Context, n ledger.Network) {
+	if err := x.syncSpecs(ctx); err != nil {
+		x.log.Warn("cdi specs are not up to date yet", zap.String("network", ledger.ShortID(n.ID)), zap.NamedError("err", err))
+	}
+}
+
+// syncSpecs brings the CDI specs up to date. The caller holds the lock of all networks.
+func (x *networks) syncSpecs(ctx context.Context) error {
+	more, err := x.specs.Sync(ctx)
+	if more {
+		x.nudge()
+	}
+	return err
 }
 
 // replace removes the record of a network that is stale, as the user says or as it seems, and returns the others. It is an error if the

@@ -19,6 +19,7 @@ type config struct {
 	logLevel       zapcore.Level
 	logFormat      string // logText or logJSON
 	stateDir       string
+	cdiDir         string // "" for none
 	socket         string
 	handlerTimeout time.Duration
 	deviceNames    string // see parseDevices
@@ -66,6 +67,10 @@ var settings = []setting{
 	{"STATE_DIR", "/data", "an absolute path", "the state directory: records of networks, devices and addresses", func(c *config, v string) bool {
 		c.stateDir = filepath.Clean(v)
 		return filepath.IsAbs(v)
+	}, false},
+	{"CDI_DIR", "", "an absolute path", "a folder of the engine for CDI specs, for networks with the option cdi", func(c *config, v string) bool {
+		c.cdiDir = v
+		return v == "" || filepath.IsAbs(v)
 	}, false},
 	{"SOCKET", "/run/docker/plugins/passthrough.sock", "an absolute path of at most 107 bytes",
 		"the socket on which the plugin listens; the engine names a plugin after its socket", func(c *config, v string) bool {

@@ -45,7 +45,7 @@ func command(args []string) error {
 	if err != nil {
 		return err
 	}
-	getenv := stateDirIn(os.Getenv)
+	getenv := foldersIn(os.Getenv)
 	cfg, err := configFrom(flags, getenv)
 	switch {
 	case len(args) == 0 && (err == nil || len(flags) == 0):

@@ -40,6 +40,7 @@ var unrecorded = map[string]string{
 	"TestQuickStart":           "the same",
 	"TestPluginRemoved":        "the plugin is another one afterwards, and what it shows is not replayed",
 	"TestRestore":              "the plugin is another one afterwards",
+	"TestCDI":                  "it has a folder for CDI specs, which a recording does not",
 	"TestFolderMissing":        "it has a folder of the host, which a recording does not",
 	"TestPodman":               "most calls are podman's, which are not the engine's",
 	"TestMixed":                "the same, and by lot",

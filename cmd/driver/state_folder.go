@@ -24,6 +24,7 @@ import (
 const (
 	ownFolder  = "/data"       // the managed plugin's own, propagatedMount in plugin/config.json
 	hostFolder = "/host/state" // where it has the one of the host
+	cdiFolder  = "/host/cdi"   // where it has the one for CDI specs; its mount is done as that of hostFolder
 
 	folderID     = "folder-id"     // in the folder of the host: its identity
 	recordsMoved = "records-moved" // in the plugin's own folder: the identity of the folder that has its records
@@ -47,12 +48,14 @@ func foldersOf(stateDir string) stateFolders {
 	return stateFolders{}
 }
 
-// stateDirIn returns a variable of the environment. STATE_DIR is the folder of the host unless it is set, if the plugin has one.
-func stateDirIn(getenv func(name string) string) func(name string) string {
+// foldersIn returns a variable of the environment. STATE_DIR and CDI_DIR are the folders of the host unless they are set, if the plugin has
+// them.
+func foldersIn(getenv func(name string) string) func(name string) string {
+	of := map[string]string{"STATE_DIR": hostFolder, "CDI_DIR": cdiFolder}
 	return func(name string) string {
 		value := getenv(name)
-		if name == "STATE_DIR" && value == "" && mounted(hostFolder) {
-			value = hostFolder
+		if folder := of[name]; folder != "" && value == "" && mounted(folder) {
+			value = folder
 		}
 		return value
 	}

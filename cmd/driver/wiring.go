@@ -22,6 +22,7 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv/dhcp"
 	"github.com/mellanox/passthrough/ipamdrv/remote"
 	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/netdrv/cdi"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/boltstore"
 	"github.com/mellanox/passthrough/store/cluster"
@@ -178,7 +179,11 @@ func closeStore(s store.Store, log *zap.Logger) {
 func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points crashPoints, log *zap.Logger) (
 	network *netdrv.Driver, ipam *ipamdrv.Driver, err error,
 ) {
-	host, err := openHost(machine, points)
+	machine, err = openMachine(machine, points)
+	if err != nil {
+		return nil, nil, fmt.Errorf("hardware: open: %w", err)
+	}
+	host, err := hw.Open(machine)
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardware: open: %w", err)
 	}
@@ -201,6 +206,7 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
 		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, RequestedUnnamed: ipam.RequestedUnnamed, BindPool: ipam.BindPool,
 		AddressesForgotten: ipam.AddressesForgotten, Addresses: ownersAddresses{ipam}, OrphanAfter: points.OrphanAfter(),
+		CDI: cdi.Folder{Dir: cfg.cdiDir, Sys: machine.Sys},
 	})
 	if err != nil {
 		return nil, nil, err
@@ -216,17 +222,17 @@ func (c config) journalFile() string {
 	return "releases"
 }
 
-// openHost opens the hardware, that of this machine unless a kernel is given. Each call of its kernel may be a crash point.
-func openHost(machine hw.Config, points crashPoints) (*hw.Host, error) {
+// openMachine opens the kernel of this machine unless one is given. Each call of it may be a crash point.
+func openMachine(machine hw.Config, points crashPoints) (hw.Config, error) {
 	if machine.Kernel == nil {
 		kernel, err := rtnl.Open("/sys", irqDir("/host/irq", "/proc/irq"))
 		if err != nil {
-			return nil, err
+			return machine, err
 		}
 		machine.Kernel, machine.Sys = kernel, kernel.Sysfs()
 	}
 	machine.Kernel = points.Kernel(machine.Kernel)
-	return hw.Open(machine)
+	return machine, nil
 }
 
 // ownBeside returns this node's own ledger if pools and addresses are in a shared store, and nil if it has them itself.

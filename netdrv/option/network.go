@@ -32,6 +32,7 @@ type Network struct {
 	// HostAccess gives the host a child of its own, so that host and containers reach each other.
 	HostAccess bool
 	Replace    string // ID of a stale network, or the beginning of it; "" for none
+	CDI        string // class of its devices in CDI specs; "" for none
 
 	// Container has the values for its containers. For one container they are replaced by what ForContainer returns.
 	Container

@@ -336,6 +336,12 @@ var options = []Option{
 		Help:  "remove a stale network that a crash has left and the engine does not have any more",
 		Parse: network(func(n *Network) *string { return &n.Replace }, matching(partOfID)),
 	}},
+	{For: ForNetwork, row: row{
+		Name: "cdi", Values: "up to 63 letters, digits, _ and -, the first a letter, the last not _ or -", Default: "none",
+		Help: "the network's VFs, or its device, are CDI devices with that name: --device mellanox.com/NAME=vf3 gives a container the RDMA or VFIO " +
+			"files of a VF; see docs/cdi.md",
+		Parse: network(func(n *Network) *string { return &n.CDI }, matching(validClass)),
+	}},
 	{For: ForBoth, row: row{
 		Name: "routes", Values: "SUBNET via GATEWAY or SUBNET dev, separated by commas or semicolons; or none", Default: "none",
 		Help: "routes of the container through its device: by way of a gateway in the network's subnet, or directly (dev). Those of a " +

@@ -21,6 +21,8 @@ var (
 	validPrefix = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.-]{0,9}$`)
 	// validIfname matches names that the kernel and the paths of sysctls accept.
 	validIfname = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}$`)
+	// validClass matches names that every version of CDI takes as the class of a device (pkg/parser, validateVendorOrClassName).
+	validClass = regexp.MustCompile(`^[A-Za-z]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?$`)
 	// validFeature matches the names of offloads.
 	validFeature = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]*$`)
 )

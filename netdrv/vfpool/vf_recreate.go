@@ -43,6 +43,15 @@ func (r *Recreator) Observe(held alloc.Set) {
 	}
 }
 
+// Missing notes PFs whose VFs are to be there before a container asks for them.
+func (r *Recreator) Missing(pcis []string) {
+	for _, pci := range pcis {
+		if _, known := r.pending[pci]; !known {
+			r.pending[pci] = retry.Attempt{}
+		}
+	}
+}
+
 // Run creates the VFs that are missing and due. It returns busy if it has to come again because a call was at work on a PF.
 func (r *Recreator) Run(ctx context.Context) (busy bool, err error) {
 	due, err := r.due(ctx)

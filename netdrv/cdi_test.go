@@ -1,0 +1,210 @@
+package netdrv_test
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	container "tags.cncf.io/container-device-interface/pkg/cdi"
+
+	"github.com/mellanox/passthrough/hw/hwtest"
+)
+
+// cdiStory is story on a machine with a folder for CDI specs.
+func cdiStory(t *testing.T, fn func(m *machine)) {
+	t.Helper()
+	dir := t.TempDir()
+	story(t, func(m *machine) {
+		m.stop()
+		m.cdi = dir
+		m.start(m.store)
+		fn(m)
+	})
+}
+
+// cdiDevices returns the environment of all devices in the folder, by their names, as an engine reads them.
+func (m *machine) cdiDevices() map[string][]string {
+	m.t.Helper()
+	cache, err := container.NewCache(container.WithSpecDirs(m.cdi), container.WithAutoRefresh(false))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	if errs := cache.GetErrors(); len(errs) > 0 {
+		m.t.Fatalf("an engine does not take it: %v", errs)
+	}
+	found := map[string][]string{}
+	for _, name := range cache.ListDevices() {
+		found[name] = cache.GetDevice(name).ContainerEdits.Env
+	}
+	return found
+}
+
+// wantDevices checks the names of all devices in the folder.
+func (m *machine) wantDevices(want ...string) {
+	m.t.Helper()
+	if diff := cmp.Diff(want, slices.Sorted(maps.Keys(m.cdiDevices()))); diff != "" {
+		m.t.Errorf("devices in CDI specs (-want +got):\n%s", diff)
+	}
+}
+
+// files returns the names of the files in the folder.
+func (m *machine) files() []string {
+	m.t.Helper()
+	entries, err := os.ReadDir(m.cdi)
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+// TestCDIFollowsVFs: the VFs of a network are in its spec from its creation to its end, whether containers have them or not, and whatever
+// their number is.
+func TestCDIFollowsVFs(t *testing.T) {
+	cdiStory(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=3", "cdi=customer1")
+		all := []string{"mellanox.com/customer1=vf0", "mellanox.com/customer1=vf1", "mellanox.com/customer1=vf2"}
+		m.wantDevices(all...)
+		if diff := cmp.Diff([]string{"PCIDEVICE_MELLANOX_COM_CUSTOMER1=0000:01:10.4"}, m.cdiDevices()[all[2]]); diff != "" {
+			t.Error(diff)
+		}
+		m.mustRun("a", "n")
+		m.settled()
+		m.wantDevices(all...)
+		m.end("a")
+		m.settled()
+		m.wantDevices(all...)
+
+		m.must(os.Remove(filepath.Join(m.cdi, "passthrough-customer1.json"))) // by an administrator
+		m.after(2 * time.Minute)
+		m.wantDevices(all...)
+		m.must(m.kernel.WriteAttr("bus/pci/devices/"+pfPCI+"/sriov_numvfs", "0"))
+		m.must(m.kernel.WriteAttr("bus/pci/devices/"+pfPCI+"/sriov_drivers_autoprobe", "1"))
+		m.must(m.kernel.WriteAttr("bus/pci/devices/"+pfPCI+"/sriov_numvfs", "2"))
+		m.after(2 * time.Minute)
+		m.wantDevices(all[:2]...)
+		m.must(m.kernel.WriteAttr("bus/pci/devices/0000:01:10.0/driver/unbind", "0000:01:10.0"))
+		m.after(2 * time.Minute)
+		m.wantDevices(all[1]) // an administrator's VF that has no driver stays as it is
+
+		m.must(m.kernel.WriteAttr("bus/pci/devices/"+pfPCI+"/sriov_numvfs", "0"))
+		m.mustRemove("n")
+		if left := m.files(); len(left) > 0 {
+			t.Errorf("left in the folder: %v", left)
+		}
+	})
+}
+
+// TestCDISeveralPFs: VFs of several PFs are called by their PCI addresses, which the option vf takes, too.
+func TestCDISeveralPFs(t *testing.T) {
+	cdiStory(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		second := igb()
+		second.Name, second.PCI, second.MAC = "ens2f0", "0000:02:00.0", ""
+		m.kernel.AddPF(second)
+		m.mustCreate("n", "netdevice=ens1f0,ens2f0", "vfs=1", "cdi=both")
+		m.settled()
+		m.wantDevices("mellanox.com/both=0000:01:10.2", "mellanox.com/both=0000:02:10.2")
+		m.mustRemove("n")
+		m.wantDevices()
+	})
+}
+
+// TestCDIReboot: after a reboot the VFs are there, and in the spec, before the engine starts a container: it looks a device up before it asks
+// for an endpoint. The spec of a network that ended meanwhile, and what a crash has left, are removed; files of others stay.
+func TestCDIReboot(t *testing.T) {
+	cdiStory(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2", "cdi=kept")
+		ours, err := os.ReadFile(filepath.Join(m.cdi, "passthrough-kept.json"))
+		m.must(err)
+		foreign := map[string]string{
+			"nvidia.json":              `{"cdiVersion": "0.6.0", "kind": "nvidia.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=1"]}}]}`,
+			"passthrough-gpu.json":     `{"cdiVersion": "0.6.0", "kind": "mellanox.com/gpu", "devices": [{"name": "0", "containerEdits": {"env": ["A=1"]}}]}`,
+			"passthrough-notes.txt":    "mine",
+			".passthrough-x.json.save": string(ours),
+		}
+		for name, text := range foreign {
+			m.must(os.WriteFile(filepath.Join(m.cdi, name), []byte(text), 0o600))
+		}
+		m.reboot(func(m *machine) {
+			m.kernel.AddPF(igb())
+			gone := strings.ReplaceAll(string(ours), "kept", "gone")
+			m.must(os.WriteFile(filepath.Join(m.cdi, "passthrough-gone.json"), []byte(gone), 0o600))
+			m.must(os.WriteFile(filepath.Join(m.cdi, ".passthrough-kept.json1234567"), []byte(gone[:10]), 0o600))
+		})
+		m.after(time.Minute)
+		m.wantDevices("mellanox.com/gpu=0", "mellanox.com/kept=vf0", "mellanox.com/kept=vf1", "nvidia.com/gpu=0")
+		m.mustRemove("n")
+		if diff := cmp.Diff(slices.Sorted(maps.Keys(foreign)), m.files()); diff != "" {
+			t.Errorf("files (-want +got):\n%s", diff)
+		}
+		for name, text := range foreign {
+			if raw, err := os.ReadFile(filepath.Join(m.cdi, name)); err != nil || string(raw) != text {
+				t.Errorf("%s was changed to %q: %v", name, raw, err)
+			}
+		}
+	})
+}
+
+// TestCDIOfOneDevice: the device of a network without VFs is called nic.
+func TestCDIOfOneDevice(t *testing.T) {
+	cdiStory(t, func(m *machine) {
+		m.kernel.AddPF(hwtest.PF{Name: "ens5", PCI: "0000:05:00.0", Driver: "e1000e", Up: true})
+		m.mustCreate("n", "netdevice=ens5", "mode=passthrough", "cdi=whole-1")
+		env := []string{"NETDEVICE_MELLANOX_COM_WHOLE_1=ens5", "PCIDEVICE_MELLANOX_COM_WHOLE_1=0000:05:00.0"}
+		if diff := cmp.Diff(map[string][]string{"mellanox.com/whole-1=nic": env}, m.cdiDevices()); diff != "" {
+			t.Error(diff)
+		}
+		m.mustRun("a", "n")
+		m.settled()
+		m.wantDevices("mellanox.com/whole-1=nic")
+		m.end("a")
+		m.mustRemove("n")
+		m.mustCreate("n", "netdevice=ens5", "mode=macvlan", "vlan=7", "cdi=c")
+		if diff := cmp.Diff(map[string][]string{"mellanox.com/c=nic": {"NETDEVICE_MELLANOX_COM_C=ens5"}}, m.cdiDevices()); diff != "" {
+			t.Error(diff) // the function is not the container's
+		}
+		m.mustRemove("n")
+	})
+}
+
+// TestCDIRefused: the option is refused where its spec cannot be written.
+func TestCDIRefused(t *testing.T) {
+	cdiStory(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.must(os.WriteFile(filepath.Join(m.cdi, "passthrough-foreign.json"), []byte("{}"), 0o600))
+		wantError(t, m.create("a", "netdevice=ens1f0", "cdi=foreign"), "option cdi: there is a file passthrough-foreign.json in the folder for "+
+			"CDI specs that the plugin has not written; remove it, or say another name")
+		for _, name := range []string{"1a", "a.b", "a-", "a/b", strings.Repeat("a", 65)} {
+			if err := m.create("a", "netdevice=ens1f0", "cdi="+name); err == nil || !strings.Contains(err.Error(), "option cdi: ") {
+				t.Errorf("cdi=%s: %v", name, err)
+			}
+		}
+		m.mustCreate("first", "netdevice=ens1f0", "vfs=0", "cdi=Same")
+		if err := m.create("second", "netdevice=ens1f0", "vfs=1", "cdi=same"); err == nil ||
+			!strings.Contains(err.Error(), "option cdi: same is the name of network first") {
+			t.Errorf("the same name twice: %v", err)
+		}
+		m.mustRemove("first")
+
+		m.mustCreate("upgraded", "netdevice=ens1f0", "cdi=x")
+		m.stop()
+		m.cdi = ""
+		m.start(m.store)
+		wantError(t, m.create("third", "netdevice=ens1f0", "cdi=y"), "option cdi: the plugin has no folder for CDI specs; give it one with docker "+
+			"plugin set passthrough cdi.source=/etc/cdi, see docs/cdi.md")
+		m.mustRun("web", "upgraded") // its devices do not depend on the folder
+		m.end("web")
+		m.mustRemove("upgraded")
+	})
+}

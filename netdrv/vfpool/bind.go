@@ -1,0 +1,60 @@
+package vfpool
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv/alloc"
+	"github.com/mellanox/passthrough/store"
+)
+
+// bindBound is how long BindMade goes on: its caller holds the lock of all networks.
+const bindBound = 4 * time.Second
+
+// BindMade binds the VFs with some indexes, none for all, to their driver, if the plugin has created them and they are unbound: a VF has its
+// RDMA device only then. A VF that a container has, or that a call is at work on, is left alone. more is true if it has to be called again.
+// The caller holds the lock of all networks, so that the VFs stay.
+func (p *Pool) BindMade(ctx context.Context, pf hw.PF, indexes []int) (more bool, err error) {
+	made, err := p.made(ctx, pf)
+	if err != nil || !made {
+		return false, err
+	}
+	vfs, err := p.Host.VFs(pf)
+	if err != nil {
+		return false, err
+	}
+	for start := time.Now(); len(vfs) > 0; vfs = vfs[1:] {
+		vf := vfs[0]
+		if vf.Driver != "" || vf.Override != "" || len(indexes) > 0 && !slices.Contains(indexes, vf.Index) {
+			continue
+		}
+		if time.Since(start) > bindBound || ctx.Err() != nil {
+			more = true
+			break
+		}
+		if err := p.bindFree(ctx, pf, vf); err != nil { // the others may have the same fault, which takes seconds to find out
+			return false, err
+		}
+	}
+	return more, nil
+}
+
+// bindFree binds a VF that nobody has.
+func (p *Pool) bindFree(ctx context.Context, pf hw.PF, vf hw.VF) error {
+	unlock, ok := p.Locks.TryLock(alloc.Key(vf.ID()))
+	if !ok {
+		return nil
+	}
+	defer unlock()
+	if _, err := p.Allocations.Get(ctx, vf.ID()); !errors.Is(err, store.ErrNotFound) {
+		return err
+	}
+	pf, vf, err := p.Host.VF(pf.PCI(), vf.Index, vf.ID()) // as it is now
+	if err == nil && vf.Driver == "" {
+		_, err = p.Host.Bind(ctx, pf, vf)
+	}
+	return err
+}
