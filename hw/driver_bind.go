@@ -46,6 +46,30 @@ func (h *binder) cutOff(vf VF) bool {
 	return ok && config[command]&busMaster == 0
 }
 
+// Lost returns why a container is without the netdev that it got of a PCI function, in words that follow the device's name; "" if it may
+// have it, also if the netdev is in the host: that is for the caller to judge. ended is true if that netdev is no more, false if it may work
+// again.
+func (h *binder) Lost(id ID) (why string, ended bool) {
+	dir := pciDir(id.PCI())
+	here, err := h.sys.present(dir)
+	if err != nil {
+		return "", false
+	}
+	if !here {
+		return "is gone, with the driver of its pf or with the nic", true
+	}
+	driver, err := h.driverOf(id.PCI())
+	switch {
+	case err != nil || isUserDriver(driver):
+		return "", false
+	case driver == "":
+		return "has no driver", true
+	case h.sys.exists(dir+"/physfn") && h.cutOff(VF{PCI: id.PCI(), Driver: driver}):
+		return "does nothing: its pf was reset, which its driver has not noticed", false
+	}
+	return "", false
+}
+
 // nameVF gives a new netdev a stable name if udev has not: the kernel uses the first ethN that is free in the host, so
 // a VF could get the name of a device that is away, which then could not return under it. The name is the one that
 // systemd gives to VFs.

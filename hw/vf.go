@@ -292,10 +292,10 @@ func (h *vfs) vfApplier(ctx context.Context, pf PF, vf VF) applier[VFState, VFAt
 	}
 }
 
-// SetVFAttr sets one attribute of a VF to its value in want, and verifies it.
-func (h *vfs) SetVFAttr(ctx context.Context, pf PF, vf VF, a VFAttr, want VFState) error {
+// SetVFAttrs sets attributes of a VF to their values in want, in the order of setting, and verifies them.
+func (h *vfs) SetVFAttrs(ctx context.Context, pf PF, vf VF, attrs []VFAttr, want VFState) error {
 	p := h.vfApplier(ctx, pf, vf)
-	p.attrs = []VFAttr{a}
+	p.attrs = slices.DeleteFunc(slices.Clone(p.attrs), func(a VFAttr) bool { return !slices.Contains(attrs, a) })
 	return p.apply(want)
 }
 

@@ -97,10 +97,11 @@ func New(c Config) (*Driver, error) {
 	announcer := &announcer{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters}
 	leases := &leases{from: c.Addresses, log: c.Log, locks: locks, host: c.Host}
 	release := &releaser{allocs: allocs, modes: modes, announcer: announcer, leases: leases}
-	changed := &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters,
+	changed := &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters, pfs: map[string]*pfSeen{},
 		warned: map[hw.ID]map[hw.VFAttr]string{}}
+	lost := &lostDevices{host: c.Host, log: c.Log, counters: counters, seen: map[hw.ID]*sighting{}}
 	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
-		releaser: release, announcer: announcer, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed,
+		releaser: release, announcer: announcer, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed, lost: lost,
 		wake: make(chan struct{}, 1),
 		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	timed := &timings{}
@@ -221,8 +222,11 @@ func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*JoinResponse
 	return &JoinResponse{JoinResponse: j.routes, InterfaceName: interfaceName(j.netdev.Name, j.Endpoint)}, nil
 }
 
-// Leave does nothing: the device is still in the container, and Join may follow for the same endpoint.
-func (d *Driver) Leave(context.Context, *plugin.LeaveRequest) (*Empty, error) { return &Empty{}, nil }
+// Leave changes nothing: the device is still in the container, and Join may follow for the same endpoint.
+func (d *Driver) Leave(_ context.Context, r *plugin.LeaveRequest) (*Empty, error) {
+	d.reconciler.lost.leaving(r.EndpointID)
+	return &Empty{}, nil
+}
 
 // DiscoverNew is called for nodes of a swarm, which do not matter here.
 func (d *Driver) DiscoverNew(context.Context, *plugin.DiscoveryNotification) (*Empty, error) {

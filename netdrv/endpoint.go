@@ -267,6 +267,7 @@ func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation) (hw.Netdev, e
 			return hw.Netdev{}, err
 		}
 	}
+	x.reconciler.lost.lent(a.Device)
 	dev, err := x.host.HandOver(a.Device, a.Snapshot)
 	if err != nil {
 		return dev, notMoved(err)

@@ -145,6 +145,13 @@ func (r *reconciler) atHome(a *alloc.Allocation) (since time.Time, used bool) {
 	return r.home[a.Device], used
 }
 
+// isHome reports whether a device was in the host when atHome looked last.
+func (r *reconciler) isHome(id hw.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.home[id].IsZero()
+}
+
 // forgetEnded drops what is remembered about allocations that have ended.
 func (r *reconciler) forgetEnded(held alloc.Set) {
 	r.mu.Lock()

@@ -64,6 +64,7 @@ type reconciler struct {
 	vfs        *vfpool.Recreator
 	bare       func(context.Context) []string // PFs whose VFs are to be created before a container wants them
 	changedVFs *changedVFs
+	lost       *lostDevices
 	passed     atomic.Bool // a pass has ended that could read the ledger
 
 	// The state below is of this process: one that was restarted looks at everything as for the first time.
@@ -135,6 +136,7 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 		return passWithoutLedger
 	}
 	r.forgetEnded(held)
+	r.lost.forgetEnded(held)
 	r.vfs.Observe(held)
 	next = passEvery
 	for _, a := range held.InOrder() {
@@ -220,8 +222,14 @@ func (r *reconciler) reconcile(ctx context.Context, a *alloc.Allocation) (due ti
 		return passSoon, nil
 	}
 	if !a.Ending() {
-		if due, err = r.freeOrphan(ctx, a); err != nil || !a.Ending() {
+		if due, err = r.freeOrphan(ctx, a); err != nil {
 			return due, err
+		}
+		if !a.Ending() {
+			if soon := r.lost.look(a, r.isHome(a.Device)); soon > 0 && (due == 0 || soon < due) { // 0 is never
+				due = soon
+			}
+			return due, nil
 		}
 	}
 	if due = r.backoff(a); due > 0 {

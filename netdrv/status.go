@@ -55,7 +55,7 @@ func (d *Driver) Status(ctx context.Context, r *admin.StatusRequest) (*admin.Sta
 	}
 	for _, a := range all.devices {
 		of := deviceStatus(a, all.endpoints[a.Endpoint])
-		of.Retry = d.reconciler.nextTry(a)
+		of.Retry, of.Lost = d.reconciler.nextTry(a), d.reconciler.lost.why(a)
 		status.Devices = append(status.Devices, of)
 	}
 	slices.SortFunc(status.Devices, func(a, b admin.Device) int {

@@ -93,6 +93,9 @@ func (v *view) explain(cmd *cobra.Command, host *hw.Host, pools []admin.Pool, r 
 		return e
 	}
 	e.add("device", "%s, %s for %s", d.Label, d.State, since(d.Since))
+	if d.Lost != "" {
+		e.Problems = append(e.Problems, v.lostProblem(*d))
+	}
 	if d.PF != "" {
 		e.explainVF(host, d)
 	} else if d.Parent != "" {
@@ -149,7 +152,7 @@ func (e *explanation) explainVF(host *hw.Host, d *admin.Device) {
 		where = "in the host as " + vf.Netdev.Name
 	}
 	e.add("vf", "driver %s, %s", cmp.Or(vf.Driver, "none"), where)
-	if d.State == string(alloc.Lent) && vf.Netdev.Index != 0 {
+	if d.State == string(alloc.Lent) && vf.Netdev.Index != 0 && d.Lost == "" {
 		e.Problems = append(e.Problems, "the VF's netdev is in the host, although a container should have it")
 	}
 	states, err := host.VFStates(pf)

@@ -120,6 +120,8 @@ func (v *view) deviceProblems() []string {
 	for _, d := range v.status.Devices {
 		_, known := v.containers[d.Endpoint]
 		switch {
+		case d.Lost != "":
+			problems = append(problems, v.lostProblem(d))
 		case d.State == string(alloc.Quarantined):
 			problems = append(problems, fmt.Sprintf("%s is quarantined for %s: %s", d.Label, since(d.Since), quarantineReason(d)))
 		case d.State != string(alloc.Lent) && d.State != string(alloc.Ready) && time.Since(d.Since) > settles:
@@ -135,6 +137,15 @@ func (v *view) deviceProblems() []string {
 		}
 	}
 	return problems
+}
+
+// lostProblem says which container is without its device, why, and what to do.
+func (v *view) lostProblem(d admin.Device) string {
+	text := fmt.Sprintf("%s is without %s, which %s; ", v.container(d.Endpoint), d.Label, d.Lost)
+	if at, known := v.containers[d.Endpoint]; known && d.Owner == nil {
+		return text + "give it another: docker restart " + at.container
+	}
+	return text + "it gets another when it is started again"
 }
 
 // namespaceGone says why an owner's network namespace is not where it was; "" if it is, or if that cannot be found out.

@@ -8,7 +8,7 @@
 // Package hw uses it through [hw.Kernel] and the tree, package rdma through [Kernel.RDMA]. The test plays everything else with the other methods:
 //
 //	To play             call
-//	the NIC             Kernel.AddPF, AddOn, AddSubfunction, AddVDPA, RemovePF, Reset, ResetVFs, Plug; PF.Behaviour for its driver, MakeWiFi
+//	the NIC             Kernel.AddPF, AddOn, AddSubfunction, AddVDPA, RemovePF, Reset, ResetVFs, Reload, BindAgain, Plug; PF.Behaviour for its driver, MakeWiFi
 //	the administrator   Kernel.AddLink, AddVeth, AddRXE, DelLink, AddAddrs, AddRoutes, Configure, AddFilter, WriteSysctl, Connect, LoadDriver, Place; WriteAttr for sysfs
 //	Open vSwitch        Kernel.AddPort
 //	udev                Kernel.GiveAltName, BeginRename, EndRename; fields NoUdev and UdevAfter for its own work

@@ -38,9 +38,11 @@ type PF struct {
 	VFQueues  int    // combined queues that a VF has and that can be reduced; 0 if they cannot be changed, as with igbvf
 	LocalCPUs string // of its NUMA node, "0-3"
 
-	VFMAC      func(vf int) hw.MAC // MAC that the firmware has set for a VF
-	DeadProbes int                 // how many times a VF comes up dead when it is probed
-	BadVFs     []int               // never have carrier
+	VFMAC func(vf int) hw.MAC // MAC that the firmware has set for a VF
+	// ResetForgets: a reset of the PF loses what it had set for its VFs. It is the worst that a driver could do.
+	ResetForgets bool
+	DeadProbes   int   // how many times a VF comes up dead when it is probed
+	BadVFs       []int // never have carrier
 
 	CarrierAfter   time.Duration // from the PF being up to its carrier
 	VFCarrierAfter time.Duration // from a VF being up to its carrier

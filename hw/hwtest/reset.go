@@ -4,7 +4,8 @@ import "time"
 
 // Reset resets a PCI function, as its reset attribute, its firmware or its driver does; it takes a while. A VF cannot be set up
 // meanwhile (EBUSY), and one that is up, in whatever namespace, has no carrier. The reset of a PF takes all its VFs along: the PF has
-// no carrier either, and its driver neither reports the VFs nor changes them. Afterwards all settings are as before.
+// no carrier either, and its driver neither reports the VFs nor changes them. Afterwards all settings are as before, or with ResetForgets
+// those of VFs that have just been made.
 func (k *Kernel) Reset(pci string, takes time.Duration) {
 	k.t.Helper()
 	k.mu.Lock()
@@ -24,11 +25,43 @@ func (k *Kernel) Reset(pci string, takes time.Duration) {
 	k.afterLocked(takes, func() {
 		for _, vf := range d.vfs {
 			vf.resetting = false
+			if d.conf.ResetForgets {
+				vf.state, vf.adminMAC = freshVF(d.conf), false
+			}
 		}
 		if d.net != nil && d.net.Up {
 			k.trainLocked(d.net, d.conf.CarrierAfter)
 		}
 	})
+}
+
+// Reload is devlink loading the driver of a PF again: its netdev is made again, down, and what it had set for its VFs is lost. The VFs stay,
+// with their netdevs where they are. It is the worst that a driver could do, and that of none in particular.
+func (k *Kernel) Reload(pci string, takes time.Duration) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.needPFLocked(pci)
+	if d.net != nil {
+		k.deleteLocked(d.net)
+		d.net = nil
+	}
+	for _, vf := range d.vfs {
+		vf.state, vf.adminMAC = freshVF(d.conf), false
+	}
+	k.afterLocked(takes, func() { k.makeNetdevLocked(d) })
+}
+
+// BindAgain is the driver of a function being unbound and bound again, as an administrator or the recovery of a driver does it: the netdev
+// that there was ends, in whatever namespace, and the host gets another one.
+func (k *Kernel) BindAgain(pci string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := k.needPFLocked(pci)
+	name := d.driver
+	k.unbindLocked(d)
+	k.bindLocked(d, name)
 }
 
 // closeVFLocked is a VF that resets itself: it cannot be set up for a while, and has its carrier again after that if it is up.

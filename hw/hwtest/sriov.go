@@ -219,8 +219,7 @@ func (k *Kernel) addVFLocked(pf *device, i int) error {
 	if err != nil {
 		return err
 	}
-	vf := &device{addr: addr, path: path.Join(path.Dir(pf.path), addr), conf: pf.conf, pf: pf, index: i,
-		state: hw.VFState{Spoofchk: pf.conf.Spoofchk && pf.conf.SpoofchkDefault}}
+	vf := &device{addr: addr, path: path.Join(path.Dir(pf.path), addr), conf: pf.conf, pf: pf, index: i, state: freshVF(pf.conf)}
 	if pf.conf.InfiniBand {
 		vf.state, vf.off = hw.VFState{LinkMode: hw.LinkDisable}, true
 	}
@@ -235,6 +234,9 @@ func (k *Kernel) addVFLocked(pf *device, i int) error {
 	k.vendorTreeLocked(vf)
 	return nil
 }
+
+// freshVF is what a PF's driver has set for a VF that it has just made.
+func freshVF(c PF) hw.VFState { return hw.VFState{Spoofchk: c.Spoofchk && c.SpoofchkDefault} }
 
 // vfAddr is the PCI address of a VF: its PF's plus offset and strides.
 func vfAddr(c PF, i int) (string, error) {

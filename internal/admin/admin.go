@@ -258,6 +258,7 @@ type Device struct {
 	State    string    `json:"state"`            // claimed, ready, lent, freeing or quarantined
 	Reason   string    `json:"reason,omitempty"` // why it is quarantined
 	Retry    time.Time `json:"retry,omitzero"`   // when it is tried again at the latest; zero if it is not quarantined, or waits for an operator
+	Lost     string    `json:"lost,omitempty"`   // why its container is without it, in words that follow the label; "" if it is not known to be
 	Before   string    `json:"before,omitempty"` // what is put back when its container ends
 	Since    time.Time `json:"since"`            // when it got into its state
 	Network  string    `json:"network"`

@@ -72,6 +72,10 @@ func Troubles() []Trouble {
 		{Texts: []string{"device without a record"}, InLog: true, Cause: "a VF, a VLAN device or another link looks as if the plugin had set it up, and the plugin " +
 			"has no record of it: an installation of before has left it, or another one on this host has it",
 			Remedy: "[restore a backup](backup.md#the-way-back); or as the text says, once nothing uses it", See: "status"},
+		{Texts: []string{"container is without its device"}, InLog: true, Cause: "the VF was reset or bound again under a running container; the text says which",
+			Remedy: "`docker restart CONTAINER`", See: "status"},
+		{Texts: []string{"lost settings when its pf was reset"}, InLog: true, Cause: "the PF was reset, by its firmware, by devlink or by an administrator",
+			Remedy: "none, if the settings are `set again`; otherwise as the text says", See: "events"},
 		{Texts: []string{"not served:"}, InLog: true, Cause: "the engine asked for a published port, which has no effect",
 			Remedy: "reach the container at its own address"},
 		{Texts: []string{"the plugin was not given /proc/irq"}, Cause: "the option `cores` needs it", Remedy: "[tuning](tuning.md#interrupts)"},

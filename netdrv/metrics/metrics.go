@@ -10,6 +10,8 @@
 //	vlans_made, vlans_removed   a VLAN device was created or removed
 //	host_children_made, host_children_removed   the host's own child of a network was created or removed
 //	vfs_changed             what a PF has set for the VF of a container was changed on the host
+//	vfs_reset               what a container's VF had lost by a reset of its PF was set again, or could not be
+//	devices_lost            a container that has not ended was found to be without its device
 //	routes_repaired         an announced route was missing and was added again
 //	link_changes            the kernel reported changes of links, and the ledger was compared with the kernel
 package metrics
