@@ -1,10 +1,16 @@
 package hw
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io/fs"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/mellanox/passthrough/hw/devnode"
 )
 
 // Bind makes sure that a VF is bound to its driver and has a netdev with its final name. A VF that is bound already is
@@ -125,15 +131,147 @@ func (h *binder) bindUnbound(ctx context.Context, pf PF, vf VF) error {
 	}
 	err := h.kernel.WriteAttr("bus/pci/drivers_probe", vf.PCI)
 	if err == nil {
-		err = faultIfTimedOut(wait(ctx, probeBound, func() (bool, error) {
-			d, err := h.driverOf(vf.PCI)
-			return d != "", err
-		}))
+		err = faultIfTimedOut(h.awaitDriver(ctx, vf))
 	}
 	if driver == "" {
 		return err
 	}
 	return errors.Join(err, h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver_override", overrideText(vf.Override)))
+}
+
+// awaitDriver waits until a VF has a driver.
+func (h *binder) awaitDriver(ctx context.Context, vf VF) error {
+	return wait(ctx, probeBound, func() (bool, error) {
+		d, err := h.driverOf(vf.PCI)
+		return d != "", err
+	})
+}
+
+// bindUser binds a VF to a driver for programs, such as vfio-pci, instead of its own. The driver_override stays: no other driver takes the VF
+// meanwhile. The error is the driver's own, as the file bind returns it (drivers/base/bus.c, bind_store, Linux 6.12).
+func (h *binder) bindUser(ctx context.Context, vf VF, driver string) error {
+	if err := h.unbind(vf); err != nil {
+		return err
+	}
+	err := h.kernel.WriteAttr(pciDir(vf.PCI)+"/driver_override", driver)
+	if err == nil {
+		err = h.kernel.WriteAttr("bus/pci/drivers/"+driver+"/bind", vf.PCI)
+	}
+	if err == nil {
+		err = h.awaitDriver(ctx, vf)
+	}
+	if err == nil {
+		err = h.CheckBound(vf.ID(), driver)
+	}
+	return wrapped(vf.String(), "bind to "+driver, err)
+}
+
+// CheckBound returns an error if a device is not bound to a driver.
+func (h *binder) CheckBound(id ID, driver string) error {
+	is, err := h.driverOf(id.PCI())
+	switch {
+	case err != nil:
+		return &Error{Dev: string(id), Err: err}
+	case is == "":
+		return &Error{Dev: string(id), Err: fmt.Errorf("it is not bound to %s, nor to another driver", driver)}
+	case is != driver:
+		return &Error{Dev: string(id), Err: fmt.Errorf("it is bound to %s, not to %s", is, driver)}
+	}
+	return nil
+}
+
+// unbindUser unbinds a VF from a driver for programs. While a program has it open the kernel would wait for that in the file unbind, without
+// end and without being interrupted (drivers/vfio/vfio_main.c, vfio_unregister_group_dev, Linux 6.12). So it is not asked to: then the error
+// matches ErrAway, and also if it waits all the same, for a program that was faster. Such a wait goes on, and is not begun again.
+func (h *binder) unbindUser(ctx context.Context, vf VF) error {
+	inUse := &Error{Dev: vf.String(), Op: "unbind from " + vf.Driver, Err: Because(ErrAway, "a program has it open")}
+	if n, known, err := h.sys.number(pciDir(vf.PCI) + "/enable"); err != nil || known && n > 0 { // the driver enables it while it is open
+		return cmp.Or(err, error(inUse))
+	}
+	if _, waits := h.unbinding.LoadOrStore(vf.PCI, true); waits {
+		return inUse
+	}
+	done := make(chan error, 1)
+	go func() {
+		err := h.unbind(vf)
+		h.unbinding.Delete(vf.PCI)
+		done <- err
+	}()
+	timer := time.NewTimer(unbindBound)
+	defer timer.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	return inUse
+}
+
+// CheckUserDriver refuses a driver for programs that is not loaded, and a PF that no IOMMU keeps apart from the rest of the machine: a program
+// could have the VF read and write all memory. What there is without an IOMMU (vfio's enable_unsafe_noiommu_mode) is accepted only with force.
+// The error of a PF without an IOMMU matches ErrUnsupported.
+func (h *binder) CheckUserDriver(pf PF, driver string, force bool) error {
+	if !h.sys.exists("bus/pci/drivers/" + driver) {
+		return fmt.Errorf("driver %s is not loaded; load it on the host: modprobe %s", driver, driver)
+	}
+	group, err := h.sys.link(pciDir(pf.PCI()) + "/iommu_group")
+	if group != "" || err != nil {
+		return err
+	}
+	unsafe, _, err := h.sys.text("module/vfio/parameters/enable_unsafe_noiommu_mode")
+	switch {
+	case err != nil:
+		return err
+	case unsafe != "Y":
+		return &Error{Dev: pf.String(), Err: Because(ErrUnsupported, "the machine has no iommu, or that is off, and %s needs one; switch it on in the "+
+			"firmware (VT-d or AMD-Vi), and for an Intel CPU with intel_iommu=on on the kernel's command line", driver)}
+	case !force:
+		return &Error{Dev: pf.String(), Err: Because(ErrUnsupported, "there is no iommu, and vfio is in its unsafe mode: a program that has a vf can have "+
+			"it read and write all memory of the machine; if that is meant, say force=yes")}
+	}
+	return nil
+}
+
+// sharesGroup are drivers of other functions in the IOMMU group of one that a program has: they have the functions do no DMA
+// (driver_managed_dma in drivers/pci/pci-stub.c and drivers/pci/pcie/portdrv.c, Linux 6.12).
+var sharesGroup = map[string]bool{"": true, "pci-stub": true, "pcieport": true}
+
+// NotIsolated says, in words that follow its name, why a VF cannot be given to a program alone: its IOMMU group has other functions with
+// drivers, and vfio opens a group once, and as a whole (drivers/iommu/iommu.c, iommu_group_claim_dma_owner, Linux 6.12). It is "" for a VF that can.
+func (h *binder) NotIsolated(vf VF) (string, error) {
+	group, err := h.sys.link(pciDir(vf.PCI) + "/iommu_group")
+	if group == "" || err != nil {
+		return "", err
+	}
+	members, err := h.sys.list("kernel/iommu_groups/" + group + "/devices")
+	if err != nil {
+		return "", err
+	}
+	var others []string
+	for _, pci := range members {
+		driver, err := h.driverOf(pci)
+		if err != nil {
+			return "", err
+		}
+		if pci != vf.PCI && !sharesGroup[driver] {
+			others = append(others, fmt.Sprintf("%s (%s)", pci, driver))
+		}
+	}
+	if len(others) == 0 {
+		return "", nil
+	}
+	return fmt.Sprintf("is in iommu group %s with %s, and a group is given to one program as a whole; unbind those, or use a slot whose functions "+
+		"are isolated (ACS)", group, strings.Join(others, ", ")), nil
+}
+
+// IOMMUGroup returns the name that the group of a device which is bound to vfio-pci has in /dev/vfio; "" if it is in none.
+func (h *binder) IOMMUGroup(id ID) (string, error) {
+	nodes, err := devnode.Of(h.sys.FS, id.PCI(), "")
+	if len(nodes.VFIO) == 0 || err != nil {
+		return "", err
+	}
+	return path.Base(nodes.VFIO[0]), nil
 }
 
 // overrideText returns what to write to get a driver_override: a lone newline clears it (drivers/base/driver.c,

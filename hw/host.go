@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -18,9 +19,8 @@ type Config struct {
 	Booted time.Time
 }
 
-// Host is the network devices of one machine, as seen from the network namespace of the host. It has no state of its own,
-// so that any number of calls may run at the same time; the kernel and the caller's ledger are the truth. Its methods are
-// those of its parts.
+// Host is the network devices of one machine, as seen from the network namespace of the host. Any number of calls may run at the
+// same time; the kernel and the caller's ledger are the truth. Its methods are those of its parts.
 type Host struct {
 	*finder
 	*links
@@ -65,6 +65,7 @@ type (
 	binder struct {
 		*finder
 		*links
+		unbinding *sync.Map // PCI addresses of VFs that the kernel is unbinding from a driver for programs, see unbindUser
 	}
 	// vfLifecycle takes a VF out of the host's use and back: snapshot, set, make ready, restore.
 	vfLifecycle struct {
@@ -105,7 +106,7 @@ func assemble(sys sysfs, kernel Kernel, attrs []VFAttr) *Host {
 	h.pfs = &pfs{h.finder}
 	h.tuner = &tuner{h.finder, h.links}
 	h.vfs = &vfs{h.finder, h.pfs, attrs}
-	h.binder = &binder{h.finder, h.links}
+	h.binder = &binder{h.finder, h.links, &sync.Map{}}
 	h.vfLifecycle = &vfLifecycle{h.finder, h.links, h.tuner, h.vfs, h.binder}
 	h.hostNetwork = &hostNetwork{h.finder}
 	h.vfCount = &vfCount{h.finder, h.links, h.vfs, h.vfLifecycle, h.hostNetwork}

@@ -85,28 +85,59 @@ func (s *Snapshot) Complete(n Netdev) {
 // which completes the snapshot of a VF that was not bound. A PF that is down is brought up, and stays up: without it no
 // VF has carrier.
 func (h *vfLifecycle) SetVF(ctx context.Context, pf PF, vf VF, spec VFSpec) (Netdev, error) {
-	if !pf.Up {
-		if err := h.raisePF(ctx, pf); err != nil {
-			return Netdev{}, err
-		}
-	}
 	noOps, err := h.noVFOps(pf)
 	if err != nil {
 		return Netdev{}, err
 	}
-	p := h.vfApplier(ctx, pf, vf)
-	p.undo = true
-	p.policy = func(a VFAttr) Policy {
+	err = h.setThroughPF(ctx, pf, vf, spec.VFState, func(a VFAttr) Policy {
 		if a == VFMAC && noOps {
 			return Ignore // ReadyVF gives it to the netdev
 		}
 		return spec.Policies[a]
-	}
-	if err := p.apply(spec.VFState); err != nil {
+	})
+	if err != nil {
 		return Netdev{}, err
 	}
 	n, err := h.Bind(ctx, pf, vf)
 	return n, h.blame(pf, vf, err)
+}
+
+// setThroughPF gives a VF a state through its PF, which it brings up.
+func (h *vfLifecycle) setThroughPF(ctx context.Context, pf PF, vf VF, want VFState, policy func(VFAttr) Policy) error {
+	if !pf.Up {
+		if err := h.raisePF(ctx, pf); err != nil {
+			return err
+		}
+	}
+	p := h.vfApplier(ctx, pf, vf)
+	p.undo, p.policy = true, policy
+	return p.apply(want)
+}
+
+// SetUserVF applies a spec to a VF through its PF, as SetVF does, and binds it to a driver for programs, such as vfio-pci. It has no netdev
+// then. UnbindUserVF is to come before RestoreVF.
+func (h *vfLifecycle) SetUserVF(ctx context.Context, pf PF, vf VF, spec VFSpec, driver string) error {
+	err := h.setThroughPF(ctx, pf, vf, spec.VFState, func(a VFAttr) Policy { return spec.Policies[a] })
+	if err != nil {
+		return err
+	}
+	return h.bindUser(ctx, vf, driver)
+}
+
+// UnbindUserVF unbinds a VF from the driver that SetUserVF has bound it to, and restores its driver_override. The error matches ErrAway while a
+// program has the VF open. A VF that is gone counts as unbound (nil), and one with another driver is left alone.
+func (h *vfLifecycle) UnbindUserVF(ctx context.Context, pfRef string, index int, id ID, driver string, was Snapshot) error {
+	_, vf, err := h.VF(pfRef, index, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err == nil && vf.Driver == driver {
+		err = h.unbindUser(ctx, vf)
+	}
+	if err == nil && vf.Override == driver {
+		err = h.restoreOverride(vf, was.Override)
+	}
+	return err
 }
 
 // ReadyVF makes a VF usable after SetVF: its netdev gets the spec's MAC, must have carrier while it is up, and is down

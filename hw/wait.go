@@ -36,6 +36,8 @@ const (
 	irqBound = 2 * time.Second
 	// A namespace without processes ends within some 100 ms, later if many end at the same time.
 	namespaceBound = 2 * time.Second
+	// vfio resets a function (FLR: 0.1 s) when it is unbound; longer it takes only if it waits for a program.
+	unbindBound = 2 * time.Second
 	// A host answers ARP within a millisecond; a container's start can wait this long for no answer.
 	holderBound = 250 * time.Millisecond
 	// The caller's context says for how long WaitNetdev waits; this is longer.

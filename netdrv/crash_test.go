@@ -170,6 +170,16 @@ func scenarios(t *testing.T) map[string]scenario {
 			},
 			run: container("netdevice=tap0.7", "mode=ipvlan"),
 		},
+		"vf of a program": {
+			hardware: vfio,
+			run:      program("netdevice=ens1f0", "vlan=100", "privileged=yes", "driver=vfio-pci"),
+			end:      programEnds,
+		},
+		"vf of a fresh pf, of a program": {
+			hardware: func(m *machine) { m.kernel.AddPF(igb()); m.kernel.LoadDriver("vfio-pci") },
+			run:      program("netdevice=ens1f0", "numvfs=2", "driver=vfio-pci"),
+			end:      programEnds,
+		},
 		"ipoib": {hardware: ipoib, run: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
 	}
 	maps.Copy(all, ofOwner())

@@ -195,9 +195,17 @@ func (d *Driver) CreateEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	return &plugin.CreateEndpointResponse{Interface: &plugin.EndpointInterface{MacAddress: string(e.MAC)}}, nil
 }
 
-// EndpointOperInfo answers nothing: the engine shows none of it.
-func (d *Driver) EndpointOperInfo(context.Context, *plugin.InfoRequest) (*plugin.InfoResponse, error) {
-	return &plugin.InfoResponse{Value: map[string]string{}}, nil
+// EndpointOperInfo answers which device a program drives, by its PCI address and IOMMU group, and of other endpoints nothing. The engine shows
+// none of it.
+func (d *Driver) EndpointOperInfo(ctx context.Context, r *plugin.InfoRequest) (*plugin.InfoResponse, error) {
+	if d == nil { // the drivers could not be made
+		return &plugin.InfoResponse{Value: map[string]string{}}, nil
+	}
+	known, err := d.endpoints.info(ctx, r.NetworkID, r.EndpointID)
+	if err != nil { // the engine would fail to show the container
+		d.endpoints.log.Debug("endpoint info", zap.NamedError("err", err))
+	}
+	return &plugin.InfoResponse{Value: known}, nil
 }
 
 // DeleteEndpoint releases the endpoint's device; an unknown endpoint is no error. The call is finished even if the engine gives up: it does
@@ -213,7 +221,7 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointReq
 	return &Empty{}, err
 }
 
-// Join answers the current name of the device, and the gateways.
+// Join answers the current name of the device, and the gateways; neither of one that a program drives: the engine moves nothing then.
 func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*JoinResponse, error) {
 	j, err := d.endpoints.join(ctx, r.NetworkID, r.EndpointID)
 	if err != nil {

@@ -241,15 +241,27 @@ func (x *endpoints) join(ctx context.Context, nid, eid string) (*joined, error) 
 	if err := x.reachable(ctx, n, o, e.Rec); err != nil {
 		return nil, err
 	}
-	x.logAttached(a, e.Rec, dev.MAC, start)
+	x.logAttached(a, e.Rec, cmp.Or(dev.MAC, e.Rec.MAC), start)
 	j := &joined{Endpoint: e.Rec, alloc: a, netdev: dev}
+	if a.UserDriver != "" { // the engine has nothing to set them on
+		j.routes.DisableGatewayService = true
+		return j, nil
+	}
 	gateways(n, o, e.Rec, &j.routes)
 	routes(e.Rec, &j.routes)
 	return j, nil
 }
 
-// lend writes that a device may be in a container from now on, and returns it. The caller holds the device's lock.
+// lend writes that a device may be in a container from now on, and returns it: one without a netdev if a program drives it. The caller holds
+// the device's lock.
 func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation) (hw.Netdev, error) {
+	if a.UserDriver != "" {
+		err := x.host.CheckBound(a.Device, a.UserDriver)
+		if err == nil {
+			err = x.markLent(ctx, a, false)
+		}
+		return hw.Netdev{}, err
+	}
 	notMoved := func(err error) error { return fmt.Errorf("%s: cannot be moved into the container: %w", a.Label, err) }
 	found, err := x.host.Find(a.Device)
 	if err != nil {
@@ -259,13 +271,8 @@ func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation) (hw.Netdev, e
 	if ups, known := x.host.CarrierUps(found); known && !found.Up && a.Device.IsPCI() { // others end with their container
 		a.CarrierUps = &ups
 	}
-	if a.State == alloc.Ready && a.Owner == nil {
-		x.reconciler.engine.EndpointJoined(a.Since)
-	}
-	if a.State != alloc.Lent || had != nil && *had != *a.CarrierUps {
-		if err := x.allocs.Advance(ctx, a, alloc.Lent); err != nil {
-			return hw.Netdev{}, err
-		}
+	if err := x.markLent(ctx, a, had != nil && *had != *a.CarrierUps); err != nil {
+		return hw.Netdev{}, err
 	}
 	x.reconciler.lost.lent(a.Device)
 	dev, err := x.host.HandOver(a.Device, a.Snapshot)
@@ -273,6 +280,37 @@ func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation) (hw.Netdev, e
 		return dev, notMoved(err)
 	}
 	return dev, nil
+}
+
+// markLent writes that a device is lent, if that is not written already, or something else of it has changed.
+func (x *endpoints) markLent(ctx context.Context, a *alloc.Allocation, changed bool) error {
+	if a.State == alloc.Ready && a.Owner == nil {
+		x.reconciler.engine.EndpointJoined(a.Since)
+	}
+	if a.State == alloc.Lent && !changed {
+		return nil
+	}
+	return x.allocs.Advance(ctx, a, alloc.Lent)
+}
+
+// info returns what is known of an endpoint whose device a program drives; nothing of others.
+func (x *endpoints) info(ctx context.Context, nid, eid string) (map[string]string, error) {
+	known := map[string]string{}
+	if err := checkIDs(nid, eid); err != nil {
+		return known, err
+	}
+	e, err := ledger.Get[ledger.Endpoint](ctx, x.store, ledger.EndpointKey(nid, eid))
+	if errors.Is(err, store.ErrNotFound) {
+		return known, nil
+	}
+	if err != nil {
+		return known, err
+	}
+	a, err := x.allocs.Get(ctx, e.Rec.Device)
+	if err == nil && a.UserDriver != "" {
+		known["driver"], known["pci_address"], known["iommu_group"] = a.UserDriver, a.Device.PCI(), a.IOMMUGroup
+	}
+	return known, err
 }
 
 // reachable gives the host its child of a network with host access, if it is missing, and the routes to a container.

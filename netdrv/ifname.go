@@ -17,8 +17,11 @@ import (
 // v2.0.0-beta.24 compared).
 const tooOldPrefix = "ifname-needs-docker-29.8-or-newer-"
 
-// interfaceName returns the names of an endpoint's device, which is source in the host.
+// interfaceName returns the names of an endpoint's device, which is source in the host; none of one without a netdev.
 func interfaceName(source string, e ledger.Endpoint) InterfaceName {
+	if source == "" {
+		return InterfaceName{}
+	}
 	if e.Ifname == "" {
 		return InterfaceName{SrcName: source, DstPrefix: e.Prefix}
 	}

@@ -132,6 +132,9 @@ func (t *Attachments) checkRequest(r *admin.AttachRequest) error {
 	case r.IPAM != nil && t.leases.from == nil:
 		return errors.New("ipam: there is no IPAM driver")
 	}
+	if option.Has(r.Options, "driver") {
+		return errors.New("option driver: only for containers of an engine; here the device is moved, and it would have no netdev")
+	}
 	for _, options := range []map[string]string{r.Options, r.Own} {
 		for _, name := range []string{"prefix", "ifname"} {
 			if _, given := options[name]; given {

@@ -232,6 +232,8 @@ func TestOwnerRefused(t *testing.T) {
 			{func(r *admin.AttachRequest) { r.Network = "" }, `network "": must have a name of up to 256 bytes`},
 			{func(r *admin.AttachRequest) { r.Owner.Netns = "ns" }, `network namespace "ns": must be an absolute path`},
 			{func(r *admin.AttachRequest) { r.Owner.Inode = 0 }, "network namespace /run/netns/x: its inode is missing"},
+			{func(r *admin.AttachRequest) { r.Options["driver"] = "vfio-pci" }, "option driver: only for containers of an engine; here the device is moved, " +
+				"and it would have no netdev"},
 			{func(r *admin.AttachRequest) { r.Own["ifname"] = "eth1" }, "option ifname: the one who moves the device names it"},
 			{func(r *admin.AttachRequest) { r.Addresses = []string{"10.0.0.2"} }, `address "10.0.0.2": netip.ParsePrefix("10.0.0.2"): no '/'`},
 			{func(r *admin.AttachRequest) { r.Addresses = []string{"10.0.0.2/24", "10.0.0.3/24"} },

@@ -13,9 +13,10 @@
 //	Open vSwitch        Kernel.AddPort
 //	udev                Kernel.GiveAltName, BeginRename, EndRename; fields NoUdev and UdevAfter for its own work
 //	the engine          Kernel.MoveToNS, MoveHome
+//	a program           Kernel.OpenFunction, CloseFunction: through vfio-pci
 //	the container       Kernel.InNS, then Namespace.Links, SetLink, AddLink, AddAddr, GiveAltName, RemoveAltName
 //	its end             Kernel.KillNS, ReleaseNS
-//	a failing kernel    Kernel.OnCall, FailAt, FailFrom, EndWatches; fields NoKinds, NoLiveRename, NoLiveMAC, NoImmutable, NoProcIRQ, ProcSys
+//	a failing kernel    Kernel.OnCall, FailAt, FailFrom, EndWatches; fields NoKinds, NoLiveRename, NoLiveMAC, NoImmutable, NoProcIRQ, NoIOMMU, ProcSys; PF.OneGroup
 //
 // To see the result, call Kernel.Link, Netdev, NumVFs, Driver, IRQs, VFs, Calls, Downs and String; Namespace.Tuning.
 //

@@ -36,10 +36,12 @@ type Kernel struct {
 	RDMAExclusive bool          // each RDMA device is in one namespace
 	NoRDMAModes   bool          // RDMA devices are shared, and there are no modes: Linux before 5.2
 	NoRDMAFiles   bool          // no module makes character devices for RDMA devices
+	NoIOMMU       bool          // it has none, or that is off
 
 	t testing.TB
 
 	mu         sync.Mutex // guards all below
+	released   *sync.Cond // a program has closed a function; see CloseFunction
 	tree       *tree
 	timers     []*time.Timer
 	closed     bool
@@ -60,6 +62,7 @@ type Kernel struct {
 	indexes    int  // ifindexes given so far
 	macs       int  // MACs drawn so far
 	virtios    int  // virtio devices made so far
+	groups     int  // IOMMU groups made so far
 	rdmas      int  // RDMA devices made so far
 
 	rdmaDevices []*rdmaDevice // in order of their making
@@ -71,6 +74,7 @@ func New(t testing.TB) *Kernel {
 	k := &Kernel{t: t, tree: newTree(t), spaces: map[string]bool{hostNS: true}, drivers: map[string]bool{}, irqs: map[int]*irq{},
 		CPUs: "0-7", neighbours: map[neighbour]hw.MAC{}}
 	k.Sys = k.tree
+	k.released = sync.NewCond(&k.mu)
 	k.tree.dir("class/net")
 	k.tree.dir("bus/pci/devices")
 	k.tree.file("bus/pci/drivers_probe", "", k.probeStore)
@@ -84,6 +88,7 @@ func (k *Kernel) close() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.closed = true
+	k.released.Broadcast()
 	for _, timer := range k.timers {
 		timer.Stop()
 	}

@@ -22,6 +22,7 @@ type PF struct {
 	NUMANode  int    // -1 as on machines that have no nodes
 	Unplugged bool   // it has no cable, and never has carrier
 	Switchdev bool   // its eswitch is in switchdev mode
+	OneGroup  bool   // the bus does not isolate it (no ACS): it and its VFs are in one IOMMU group
 
 	Vendor   string // "0x8086"
 	Device   string // "0x10c9"
@@ -82,6 +83,9 @@ type device struct {
 	conf      PF     // its own, or its PF's
 	driver    string // bound to it; "" for none
 	override  string // driver_override
+	group     int    // its IOMMU group, from 1; 0 for none
+	alone     bool   // its group is one that only vfio has made
+	opened    bool   // a program has it open through vfio-pci
 	net       *link  // nil while no driver has made one
 	probes    int
 	rdma      *rdmaDevice // nil for none
@@ -235,6 +239,9 @@ func (k *Kernel) addDeviceLocked(d *device) {
 	})
 	k.tree.link(d.path+"/subsystem", "bus/pci")
 	k.tree.link("bus/pci/devices/"+d.addr, d.path)
+	if !k.NoIOMMU {
+		k.groupLocked(d, "")
+	}
 	k.showConfigLocked(d)
 	if d.pf == nil {
 		k.tree.file(d.path+"/reset", "", func(v string) error {
@@ -251,6 +258,7 @@ func (k *Kernel) addDeviceLocked(d *device) {
 func (k *Kernel) removeDeviceLocked(d *device) {
 	k.unbindLocked(d)
 	k.tree.remove("bus/pci/devices/" + d.addr)
+	k.ungroupLocked(d)
 	k.tree.remove(d.path)
 	if pf := d.pf; pf != nil {
 		k.tree.remove(fmt.Sprintf("%s/virtfn%d", pf.path, d.index))
@@ -271,7 +279,7 @@ func (k *Kernel) boundLocked(d *device, name string) {
 	k.showConfigLocked(d)
 	k.tree.link(d.path+"/driver", "bus/pci/drivers/"+name)
 	k.tree.link("bus/pci/drivers/"+name+"/"+d.addr, d.path)
-	if !d.conf.Virtio || name == "vfio-pci" {
+	if !d.conf.Virtio || name == vfioPCI {
 		return
 	}
 	virtio := fmt.Sprintf("virtio%d", k.virtios)
@@ -300,7 +308,10 @@ func (k *Kernel) unbindLocked(d *device) {
 		d.netParent = d.path
 	}
 	k.takeIRQsLocked(d)
-	d.driver, d.dead, d.cutOff = "", false, false
+	if d.noIOMMU() {
+		k.ungroupLocked(d)
+	}
+	d.driver, d.dead, d.cutOff, d.alone = "", false, false, false
 	k.showConfigLocked(d)
 }
 

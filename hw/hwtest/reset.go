@@ -108,8 +108,10 @@ func (k *Kernel) functionResetLocked(pf *device) {
 func (k *Kernel) showConfigLocked(d *device) {
 	const decodesMemory, mastersBus = 1 << 1, 1 << 2
 	config := make([]byte, 64)
-	if d.driver != "" && !d.cutOff {
+	enabled := d.driver != "" && d.driver != vfioPCI || d.opened
+	if enabled && !d.cutOff {
 		config[4] = decodesMemory | mastersBus
 	}
 	k.tree.file(d.path+"/config", string(config), nil)
+	k.tree.file(d.path+"/enable", map[bool]string{true: "1", false: "0"}[enabled], nil)
 }

@@ -34,12 +34,19 @@ func (k *Kernel) loadLocked(name string) {
 	k.tree.file(dir+"/bind", "", func(addr string) error { return k.bindStore(name, addr) })
 	k.tree.file(dir+"/unbind", "", func(addr string) error {
 		d := k.deviceLocked(addr)
+		for d != nil && d.opened && !k.closed { // the kernel waits for the program (drivers/vfio/vfio_main.c, vfio_unregister_group_dev)
+			k.released.Wait()
+		}
 		if d == nil || d.driver != name {
 			return syscall.ENODEV
 		}
 		k.unbindLocked(d)
 		return nil
 	})
+	if name == vfioPCI {
+		const unsafe = "module/vfio/parameters/enable_unsafe_noiommu_mode"
+		k.tree.file(unsafe, "N", func(v string) error { k.tree.file(unsafe, v, nil); return nil })
+	}
 	for _, d := range k.devices {
 		k.probeLocked(d)
 	}
@@ -55,6 +62,8 @@ func (k *Kernel) bindStore(name, addr string) error {
 		return syscall.EBUSY
 	case !d.mayProbe():
 		return syscall.ENODEV
+	case name == vfioPCI && !k.vfioServesLocked(d):
+		return syscall.EINVAL
 	}
 	k.bindLocked(d, name)
 	return nil
@@ -87,7 +96,7 @@ func (d *device) mayProbe() bool { return d.pf == nil || d.pf.autoprobe || d.ove
 
 // probeLocked binds a function to its driver if that has been loaded.
 func (k *Kernel) probeLocked(d *device) {
-	if d.driver == "" && d.mayProbe() && k.drivers[d.wants()] {
+	if d.driver == "" && d.mayProbe() && k.drivers[d.wants()] && (d.wants() != vfioPCI || k.vfioServesLocked(d)) {
 		k.bindLocked(d, d.wants())
 	}
 }

@@ -57,6 +57,9 @@ type Record struct {
 	Manual bool `json:"manual,omitempty"`
 	// Clean is set, once the endpoint is gone, if nothing of a container can be left on the device: none had it, or that was removed.
 	Clean bool `json:"clean,omitempty"`
+	// UserDriver is the driver for programs that a VF is bound to for its container, from before it is to after it is not any more; "" for none.
+	UserDriver string `json:"user_driver,omitempty"`
+	IOMMUGroup string `json:"iommu_group,omitempty"` // its name in /dev/vfio
 	// CarrierUps is how often the device had had carrier when it was lent, which it is while it is down; nil if that is not known. What it
 	// has had since, it has had in a container.
 	CarrierUps *int         `json:"carrier_ups,omitempty"`

@@ -146,6 +146,13 @@ func (t *Table) MarkClean(ctx context.Context, a *Allocation) error {
 	return t.rewrite(ctx, a, clean)
 }
 
+// MarkUnbound writes that a VF is not bound to a driver for programs any more.
+func (t *Table) MarkUnbound(ctx context.Context, a *Allocation) error {
+	unbound := *a
+	unbound.UserDriver, unbound.Clean = "", true
+	return t.rewrite(ctx, a, unbound)
+}
+
 // rewrite writes an allocation in the state that it has.
 func (t *Table) rewrite(ctx context.Context, a *Allocation, as Allocation) error {
 	res, err := t.transition(ctx, []*Allocation{&as}, a.State, nil)

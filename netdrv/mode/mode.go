@@ -82,6 +82,9 @@ type Env struct {
 // bondName is the name of the mode bond in the ledger. A user asks for it with mode=sriov and the option bond.
 const bondName = "bond"
 
+// userspaceName is the name of the mode userspace in the ledger. A user asks for it with mode=sriov and the option driver.
+const userspaceName = "userspace"
+
 // A Set has the modes of one host.
 type Set struct{ byName map[string]Mode }
 
@@ -93,6 +96,7 @@ func New(e Env) *Set {
 	return &Set{map[string]Mode{
 		option.ModeSRIOV:       vfs,
 		bondName:               bond{vfs: vfs, host: e.Host, log: e.Log},
+		userspaceName:          userspace{vfs: vfs, host: e.Host},
 		option.ModePassthrough: passthrough{devices: devices, allocations: e.Allocations, log: e.Log},
 		option.ModeMacvlan:     children,
 		option.ModeIPVlan:      children,
@@ -116,6 +120,9 @@ func (s *Set) ByName(name string) (Mode, error) {
 func (s *Set) Of(o *option.Network) (Mode, error) {
 	if o.Bond != "" {
 		return s.ByName(bondName)
+	}
+	if o.Driver != "" {
+		return s.ByName(userspaceName)
 	}
 	return s.ByName(o.Mode)
 }

@@ -62,12 +62,16 @@ func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error
 		return vfpool.Selector{}, fmt.Errorf("network %s: %w", ledger.ShortID(r.Network.ID), errors.Join(missing...))
 	}
 	s := vfpool.Selector{PFs: pfs, Missing: missing, Network: r.Options.VFs, Want: r.Options.Container, Held: held, InUse: m.host.Taken}
+	if r.Options.Driver != "" {
+		s.InUse = m.takenOrShared
+	}
 	if !r.Options.KeepVLAN {
 		return s, nil
 	}
 	vlans, err := m.vlanOwners(ctx, r.Network.ID, held)
+	taken := s.InUse
 	s.InUse = func(vf hw.VF) (string, error) {
-		why, err := m.host.Taken(vf)
+		why, err := taken(vf)
 		if err == nil && why == "" {
 			why = vlans.ofVF(vf, pfs)
 		}
@@ -131,17 +135,10 @@ func (m sriov) Prepare(ctx context.Context, a *alloc.Allocation, save Save) (hw.
 	if err != nil {
 		return hw.Netdev{}, err
 	}
-	if !pf.Up {
-		m.pool.Raising(pf.Netdev)
-	}
-	dev, err := m.host.SetVF(ctx, pf, vf, a.VFSpec)
+	var dev hw.Netdev
+	err = m.raising(ctx, pf, func() error { dev, err = m.host.SetVF(ctx, pf, vf, a.VFSpec); return err })
 	if err != nil {
 		return hw.Netdev{}, err
-	}
-	if !pf.Up {
-		if err := m.pool.Raised(ctx, pf.ID); err != nil {
-			return hw.Netdev{}, err
-		}
 	}
 	if a.Snapshot.Link == nil { // it had no netdev before; the one that it has now is restored to how it is now
 		a.Snapshot.Complete(dev)
@@ -159,11 +156,28 @@ func (m sriov) Prepare(ctx context.Context, a *alloc.Allocation, save Save) (hw.
 	if err := tune(ctx, m.host, a, save); err != nil {
 		return dev, err
 	}
+	return dev, m.report(pf, a)
+}
+
+// raising sets up a VF of a PF, which is brought up for that if it is down.
+func (m sriov) raising(ctx context.Context, pf hw.PF, set func() error) error {
+	if pf.Up {
+		return set()
+	}
+	m.pool.Raising(pf.Netdev)
+	if err := set(); err != nil {
+		return err
+	}
+	return m.pool.Raised(ctx, pf.ID)
+}
+
+// report notes what the PF reports of a VF that is set up.
+func (m sriov) report(pf hw.PF, a *alloc.Allocation) error {
 	states, err := m.host.VFStates(pf)
-	if s, known := states[vf.Index]; known {
+	if s, known := states[a.VF]; known {
 		a.Reported = &s
 	}
-	return dev, err
+	return err
 }
 
 // Release restores the VF, after everything that a container has left on it was removed. That is written down: a VF that cannot be

@@ -22,7 +22,8 @@ type Network struct {
 	NumVFs    int      // VFs to make on a PF that has none; 0 for all
 	VFs       []int    // indexes of the VFs that the network may use; none for all
 	Bond      string   // mode of the bond; "" for none
-	Force     bool     // hand over a device that the host uses
+	Driver    string   // DriverVFIO, which gives VFs to programs, or "" for VFs with netdevs
+	Force     bool     // hand over a device that the host uses, or to a program without an IOMMU
 	Gateway   string   // "", GatewayNone or GatewayAuto
 	ChildMode string   // of a macvlan, ipvlan or IPoIB child; "" for the default
 	Announce  string   // "" for the default, AnnounceContainer, AnnounceSubnet or AnnounceNone
@@ -81,6 +82,11 @@ const (
 	PolicySpread = "spread"
 	PolicyPack   = "pack"
 )
+
+// DriverVFIO is the value of the option driver: the one driver that gives a device to a program and keeps that from the rest of the machine,
+// by the IOMMU. uio_pci_generic and igb_uio do not: their program could have the device read and write all memory. VFs have no interrupts for them
+// either (INTx).
+const DriverVFIO = "vfio-pci"
 
 // Values of the option gateway: no default route at all, or also one through a gateway that the IPAM driver chose.
 const (

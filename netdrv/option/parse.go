@@ -156,6 +156,13 @@ func Parse(raw map[string]string) (*Network, error) {
 	if err := n.takeParent(); err != nil {
 		return nil, err
 	}
+	if n.CDI != "" && n.Driver != "" {
+		return nil, fmt.Errorf("option cdi: not with driver=%s: engines read the specs before a container has its vf, and its file is there only "+
+			"then; see docs/nfv.md", n.Driver)
+	}
+	if n.Force && n.UsesVFs() && n.Driver == "" {
+		return nil, fmt.Errorf("option force: has no effect for mode=%s without driver=%s", ModeSRIOV, DriverVFIO)
+	}
 	if n.KeepVLAN && n.HasChildren() {
 		return nil, fmt.Errorf("option vlan: keep is for mode=%s; say 0 to 4094", ModeSRIOV)
 	}
@@ -293,6 +300,9 @@ func (n *Network) forMode(given map[string]string) error {
 		}
 		if len(o.Modes) > 0 && !slices.Contains(o.Modes, n.Mode) {
 			return fmt.Errorf("option %s: not for mode=%s, only for mode=%s", o.Name, n.Mode, strings.Join(o.Modes, ", "))
+		}
+		if n.Driver != "" && (o.OfNetdev || o.link != nil) {
+			return fmt.Errorf("option %s: not with driver=%s, which leaves the container no netdev; the program sets that itself", o.Name, n.Driver)
 		}
 		if o.OneVF && n.Bond != "" {
 			return fmt.Errorf("option %s: not with bond=%s, which takes a vf of each pf", o.Name, n.Bond)

@@ -17,6 +17,8 @@ type Option struct {
 	NetworkModes []string
 	// OneVF is set for an option that is about the choice of one VF among several PFs. A bond has one of each.
 	OneVF bool
+	// OfNetdev is set for an option that sets something on the netdev or in the container's network. With the option driver there is none.
+	OfNetdev bool
 
 	// vf and link apply the value to a spec, if the user gave one; nil for an option that is not part of that spec.
 	vf   func(c *Container, s *hw.VFSpec)
@@ -216,32 +218,32 @@ var options = []Option{
 		Name: "gro_ipv4_max_size", Values: segmentValues, Default: "as gro_max_size, at most 65536",
 		Help: "gro_max_size of IPv4 (Linux 6.3 and newer)",
 	}),
-	{For: ForBoth, Modes: nicsOnly, row: row{
+	{For: ForBoth, Modes: nicsOnly, OfNetdev: true, row: row{
 		Name: "queues", Values: "1 to what the device can", Default: "left as it is",
 		Help:  "receive and transmit queues of the device (ethtool -L)",
 		Parse: container(func(c *Container) *int { return &c.Queues }, within(1, 1<<12)),
 	}},
-	{For: ForBoth, Modes: nicsOnly, row: row{
+	{For: ForBoth, Modes: nicsOnly, OfNetdev: true, row: row{
 		Name: "ring_rx", Values: "1 to what the device can", Default: "left as it is",
 		Help:  "packets that a receive queue holds (ethtool -G)",
 		Parse: container(func(c *Container) *int { return &c.RxRing }, within(1, 1<<24)),
 	}},
-	{For: ForBoth, Modes: nicsOnly, row: row{
+	{For: ForBoth, Modes: nicsOnly, OfNetdev: true, row: row{
 		Name: "ring_tx", Values: "1 to what the device can", Default: "left as it is",
 		Help:  "packets that a transmit queue holds (ethtool -G)",
 		Parse: container(func(c *Container) *int { return &c.TxRing }, within(1, 1<<24)),
 	}},
-	{For: ForBoth, Modes: nicsOnly, row: row{
+	{For: ForBoth, Modes: nicsOnly, OfNetdev: true, row: row{
 		Name: "ethtool", Values: "FEATURE=on or FEATURE=off, separated by commas, such as gro=off,tso=on", Default: "left as they are",
 		Help:  "offloads of the device, by the names that ethtool -k and -K know",
 		Parse: container(func(c *Container) *hw.Features { return &c.Features }, features),
 	}},
-	{For: ForBoth, Modes: nicsOnly, row: row{
+	{For: ForBoth, Modes: nicsOnly, OfNetdev: true, row: row{
 		Name: "private_flags", Values: "FLAG=on or FLAG=off, separated by commas, such as legacy-rx=on", Default: "left as they are",
 		Help:  "switches that the device's driver has for itself (ethtool --show-priv-flags)",
 		Parse: container(func(c *Container) *hw.Features { return &c.Flags }, features),
 	}},
-	{For: ForBoth, Modes: nicsOnly, row: row{
+	{For: ForBoth, Modes: nicsOnly, OfNetdev: true, row: row{
 		Name: "cores", Values: "CPUs such as 2,4-7, numa or none", Default: "left as they are",
 		Help:  "CPUs that the device's interrupts are spread over; numa: those of its NUMA node",
 		Parse: container(func(c *Container) *hw.Cores { return &c.Cores }, cores),
@@ -267,10 +269,16 @@ var options = []Option{
 		Help:  "the VFs that the network uses, so that networks can split a PF",
 		Parse: network(func(n *Network) *[]int { return &n.VFs }, ranges),
 	}},
-	{For: ForNetwork, Modes: vfsOnly, row: row{
+	{For: ForNetwork, Modes: vfsOnly, OfNetdev: true, row: row{
 		Name: "bond", Values: "active-backup, 802.3ad or balance-xor", Default: "none",
 		Help:  "each container gets a bond of one VF of each PF; it takes two PFs or more",
 		Parse: network(func(n *Network) *string { return &n.Bond }, word(hw.Modes(hw.Bond)...)),
+	}},
+	{For: ForNetwork, Modes: vfsOnly, row: row{
+		Name: "driver", Values: "vfio-pci", Default: "the kernel's own",
+		Help: "vfio-pci: a program in the container drives the VF itself, as with DPDK; it has no netdev then, and options that set something on one " +
+			"are refused; see docs/nfv.md",
+		Parse: network(func(n *Network) *string { return &n.Driver }, word(DriverVFIO)),
 	}},
 	{For: ForBoth, Modes: vfsOnly, OneVF: true, row: row{
 		Name: "policy", Values: "spread or pack", Default: "spread",
@@ -287,12 +295,12 @@ var options = []Option{
 		Help:  "how many VFs to create on a PF that has none",
 		Parse: network(func(n *Network) *int { return &n.NumVFs }, within(1, 1<<16)),
 	}},
-	{For: ForBoth, row: row{
+	{For: ForBoth, OfNetdev: true, row: row{
 		Name: "prefix", Values: "up to 10 letters, digits, _, - and .", Default: "eth",
 		Help:  "name of the device in the container, without its number",
 		Parse: container(func(c *Container) *string { return &c.Prefix }, matching(validPrefix)),
 	}},
-	{For: ForBoth, row: row{
+	{For: ForBoth, OfNetdev: true, row: row{
 		Name: "ifname", Values: "up to 15 letters, digits, _, - and ., but not lo, all or default", Default: "prefix and a number",
 		Help: "exact name of the device in the container, as interface_name of Compose and com.docker.network.endpoint.ifname; needs " +
 			"engine 29.8 or newer",
@@ -326,9 +334,10 @@ var options = []Option{
 			"(and host6=)",
 		Parse: network(func(n *Network) *bool { return &n.HostAccess }, boolean),
 	}},
-	{For: ForNetwork, Modes: []string{ModePassthrough}, row: row{
+	{For: ForNetwork, Modes: []string{ModePassthrough, ModeSRIOV}, row: row{
 		Name: "force", Values: "yes or no", Default: "no",
-		Help:  "yes: hand the device over even if the host uses it: as a port, under a VLAN or another child, with VFs, default routes or TCP sessions",
+		Help: "yes: hand the device over even if the host uses it: as a port, under a VLAN or another child, with VFs, default routes or TCP " +
+			"sessions. With mode=sriov, only for driver: also on a machine without an IOMMU",
 		Parse: network(func(n *Network) *bool { return &n.Force }, boolean),
 	}},
 	{For: ForNetwork, row: row{
@@ -342,13 +351,13 @@ var options = []Option{
 			"files of a VF; see docs/cdi.md",
 		Parse: network(func(n *Network) *string { return &n.CDI }, matching(validClass)),
 	}},
-	{For: ForBoth, row: row{
+	{For: ForBoth, OfNetdev: true, row: row{
 		Name: "routes", Values: "SUBNET via GATEWAY or SUBNET dev, separated by commas or semicolons; or none", Default: "none",
 		Help: "routes of the container through its device: by way of a gateway in the network's subnet, or directly (dev). Those of a " +
 			"container take the place of its network's",
 		Parse: container(func(c *Container) *[]Route { return &c.Routes }, parseRoutes),
 	}},
-	{For: ForNetwork, row: row{
+	{For: ForNetwork, OfNetdev: true, row: row{
 		Name: "gateway", Values: "none or auto", Default: "only the one given with --gateway",
 		Help:  "auto: also a default route through the gateway that the IPAM driver chooses; none: no default route at all",
 		Parse: network(func(n *Network) *string { return &n.Gateway }, word(GatewayNone, GatewayAuto)),

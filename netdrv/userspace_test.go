@@ -1,0 +1,261 @@
+package netdrv_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	plugin "github.com/docker/go-plugins-helpers/network"
+
+	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/test/harness/docs"
+)
+
+// vfio adds a PF with two VFs that are bound since boot, one of which has a VLAN of an administrator, and vfio-pci.
+func vfio(m *machine) {
+	pf := igb()
+	pf.Up, pf.VFs = true, 2
+	m.kernel.AddPF(pf)
+	m.settled()
+	m.must(m.kernel.SetVF(m.kernel.Link("ens1f0").Index, 0, hw.VFVLAN, hw.VFState{VLAN: hw.VLAN{ID: 7}}))
+	m.kernel.LoadDriver("vfio-pci")
+}
+
+const vf0, vf1 = "0000:01:10.0", "0000:01:10.2"
+
+// program is what a container does in which a program drives its VF, from the network's creation to its removal.
+func program(options ...string) func(m *machine) {
+	return func(m *machine) {
+		if m.create("n", options...) != nil {
+			return
+		}
+		if _, _, err := m.attach("a", "n", plugin.EndpointInterface{Address: "10.0.0.2/24"}); err != nil {
+			return
+		}
+		m.kernel.OpenFunction(vf0)
+		m.deleteQuietly("a", "n")
+		m.kernel.CloseFunction(vf0)
+		m.settled()
+		_ = m.remove("n")
+	}
+}
+
+// programEnds is what an engine and its user do after a crash; the program has been killed with its container.
+func programEnds(m *machine) {
+	m.deleteQuietly("a", "n")
+	m.must(m.remove("n"))
+}
+
+// startProgram starts a container on a network with the option driver.
+func (m *machine) startProgram(container string) (*netdrv.JoinResponse, string) {
+	m.t.Helper()
+	join, mac, err := m.attach(container, "n", plugin.EndpointInterface{Address: addressOf(container)})
+	m.must(err)
+	return join, mac
+}
+
+// info calls EndpointOperInfo.
+func (m *machine) info(container string) map[string]string {
+	m.t.Helper()
+	r, err := m.driver.EndpointOperInfo(m.ctx, &plugin.InfoRequest{NetworkID: "n", EndpointID: endpoint(container)})
+	m.must(err)
+	return r.Value
+}
+
+// optionsOfPage are those of the network in docs/nfv.md, on the stand-in's PF.
+func optionsOfPage(t *testing.T) (options []string) {
+	t.Helper()
+	words := strings.Fields(strings.ReplaceAll(docs.Commands(t, "../docs/nfv.md", "A network")[0], "enp1s0", "ens1f0"))
+	for i, w := range words {
+		if w == "-o" {
+			options = append(options, words[i+1])
+		}
+	}
+	return options
+}
+
+// TestProgram: a container of the network in docs/nfv.md gets a VF that is set up through its PF and bound to vfio-pci, and no netdev, gateway or route.
+// While the program has it open it is not unbound. Afterwards it is as before.
+func TestProgram(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		vfio(m)
+		before := m.kernel.String()
+		m.must(m.createWith("n", &plugin.CreateNetworkRequest{IPv4Data: []*plugin.IPAMData{{Pool: "10.0.0.0/8", Gateway: "10.0.0.1/8"}}},
+			append(optionsOfPage(t), "trust=yes")...))
+		join, mac := m.startProgram("a")
+		if join.InterfaceName != (netdrv.InterfaceName{}) || join.Gateway != "" || len(join.StaticRoutes) > 0 || !join.DisableGatewayService {
+			t.Errorf("join answers %+v", join)
+		}
+		states, err := m.kernel.VFs(m.kernel.Link("ens1f0").Index)
+		m.must(err)
+		if s := states[0]; m.kernel.Driver(vf0) != "vfio-pci" || s.VLAN.ID != 100 || !s.Trust || mac == "" || string(s.MAC) != mac {
+			t.Errorf("driver %s, %+v, mac %s", m.kernel.Driver(vf0), s, mac)
+		}
+		if i := m.info("a"); i["driver"] != "vfio-pci" || i["pci_address"] != vf0 || i["iommu_group"] != "2" {
+			t.Errorf("endpoint info %v", i)
+		}
+		m.kernel.OpenFunction(vf0)
+		m.restart()
+		m.settled()
+		if m.kernel.Driver(vf0) != "vfio-pci" {
+			t.Errorf("a plugin that is started again has taken the vf from its program")
+		}
+		m.must(m.deleteFrom("a", "n"))
+		m.settled()
+		if m.kernel.Driver(vf0) != "vfio-pci" {
+			t.Error("the vf was taken from its program")
+		}
+		m.mustCreate("other", "netdevice=ens1f0", "vfs=0")
+		_, _, err = m.run("b", "other")
+		if err == nil || !strings.Contains(err.Error(), "vf 0 of ens1f0 ("+vf0+") is on its way back from endpoint") {
+			t.Errorf("another network gets it: %v", err)
+		}
+		m.kernel.CloseFunction(vf0)
+		m.settled()
+		m.mustRun("b", "other")
+		m.end("b")
+		m.settled()
+		m.mustRemove("other")
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestProgramIsFaster: a program opens a VF between the look whether one has it open and its unbinding. The call ends in time, the plugin goes on,
+// and the VF comes home once the program has ended.
+func TestProgramIsFaster(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		vfio(m)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "driver=vfio-pci")
+		m.startProgram("a")
+		m.kernel.OnCall(func(_ int, what string) error {
+			if strings.HasSuffix(what, "/driver/unbind "+vf0) && m.kernel.Driver(vf0) == "vfio-pci" {
+				m.kernel.OnCall(nil)
+				m.kernel.OpenFunction(vf0)
+			}
+			return nil
+		})
+		start := time.Now()
+		m.must(m.deleteFrom("a", "n"))
+		if took := time.Since(start); took > 8*time.Second {
+			t.Errorf("DeleteEndpoint took %s", took)
+		}
+		m.mustCreate("other", "netdevice=ens1f0", "vfs=1")
+		m.mustRun("b", "other")
+		m.end("b")
+		m.kernel.CloseFunction(vf0)
+		m.settled()
+		m.mustRemove("other")
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestProgramRefused: what keeps a VF from being given to a program is said when the network is created, with the remedy, and nothing is changed.
+func TestProgramRefused(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		hardware func(m *machine)
+		options  string
+		want     string
+	}{
+		"no module": {func(m *machine) { m.kernel.AddPF(igb()) }, "", "driver vfio-pci is not loaded; load it on the host: modprobe vfio-pci"},
+		"no iommu": {func(m *machine) { m.kernel.NoIOMMU = true; vfio(m) }, "", "the machine has no iommu, or that is off, and vfio-pci needs one; switch it on " +
+			"in the firmware (VT-d or AMD-Vi), and for an Intel CPU with intel_iommu=on on the kernel's command line"},
+		"no iommu, forced": {func(m *machine) { m.kernel.NoIOMMU = true; vfio(m) }, "force=yes", "the machine has no iommu"},
+		"unsafe mode": {func(m *machine) { m.kernel.NoIOMMU = true; vfio(m); unsafeMode(m) }, "",
+			"vfio is in its unsafe mode: a program that has a vf can have it read and write all memory of the machine; if that is meant, say force=yes"},
+		"shared group": {func(m *machine) {
+			pf := igb()
+			pf.Up, pf.VFs, pf.OneGroup = true, 2, true
+			m.kernel.AddPF(pf)
+			m.settled()
+			m.kernel.LoadDriver("vfio-pci")
+		}, "", "vf 0 of ens1f0 (0000:01:10.0) is in iommu group 1 with 0000:01:00.0 (igb), 0000:01:10.2 (igbvf), and a group is given to one program as a whole"},
+		"infiniband": {func(m *machine) { pf := hca(); pf.Name = "ens1f0"; m.kernel.AddPF(pf); m.kernel.LoadDriver("vfio-pci") }, "", "an infiniband pf"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			story(t, func(m *machine) {
+				c.hardware(m)
+				before := m.kernel.String()
+				err := m.create("n", append(strings.Fields(c.options), "netdevice=ens1f0", "driver=vfio-pci")...)
+				if err == nil || !strings.Contains(err.Error(), "option driver: ") || !strings.Contains(err.Error(), c.want) {
+					t.Errorf("error is\n  %v\nwant\n  %s", err, c.want)
+				}
+				m.wantHost(before)
+				m.wantKeys()
+			})
+		})
+	}
+}
+
+func unsafeMode(m *machine) {
+	m.must(m.kernel.WriteAttr("module/vfio/parameters/enable_unsafe_noiommu_mode", "Y"))
+}
+
+// TestProgramWithoutIOMMU: with force=yes vfio's unsafe mode is accepted; the group that vfio makes then has another name.
+func TestProgramWithoutIOMMU(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.NoIOMMU = true
+		vfio(m)
+		unsafeMode(m)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "driver=vfio-pci", "force=yes")
+		m.startProgram("a")
+		if i := m.info("a"); i["iommu_group"] != "noiommu-1" {
+			t.Errorf("endpoint info %v", i)
+		}
+		m.must(m.deleteFrom("a", "n"))
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestProgramOfAdministrator: a VF that an administrator has bound to vfio-pci is not given to a container, with or without driver. One that he
+// binds while it is being put back stays his.
+func TestProgramOfAdministrator(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		vfio(m)
+		bind := func(pci, driver string) {
+			m.must(m.kernel.WriteAttr("bus/pci/devices/"+pci+"/driver_override", driver))
+			m.must(m.kernel.WriteAttr("bus/pci/drivers_probe", pci))
+		}
+		m.must(m.kernel.WriteAttr("bus/pci/devices/"+vf1+"/driver/unbind", vf1))
+		bind(vf1, "vfio-pci")
+		m.mustCreate("n", "netdevice=ens1f0", "driver=vfio-pci", "vfs=1")
+		_, _, err := m.attach("a", "n", plugin.EndpointInterface{})
+		if err == nil || !strings.Contains(err.Error(), "is bound to vfio-pci") {
+			t.Errorf("an administrator's vf: %v", err)
+		}
+		m.mustRemove("n")
+		m.mustCreate("n", "netdevice=ens1f0", "driver=vfio-pci", "vfs=0")
+		m.startProgram("a")
+		m.kernel.OnCall(func(_ int, what string) error {
+			if strings.Contains(what, "set ens1f0 vf 0") && m.kernel.Driver(vf0) == "" { // unbound, and being restored
+				m.kernel.OnCall(nil)
+				bind(vf0, "vfio-pci")
+			}
+			return nil
+		})
+		_ = m.deleteFrom("a", "n")
+		m.settled()
+		if d := m.kernel.Driver(vf0); d != "vfio-pci" {
+			t.Errorf("the administrator's vf is bound to %q", d)
+		}
+		m.must(m.kernel.WriteAttr("bus/pci/devices/"+vf0+"/driver/unbind", vf0))
+		m.must(m.kernel.WriteAttr("bus/pci/devices/"+vf0+"/driver_override", "\n"))
+		m.settled()
+		m.mustRemove("n")
+		m.wantKeys()
+	})
+}
