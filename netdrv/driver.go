@@ -103,7 +103,7 @@ func New(c Config) (*Driver, error) {
 	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
 		releaser: release, announcer: announcer, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed, lost: lost,
 		wake: make(chan struct{}, 1),
-		home: map[hw.ID]time.Time{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
+		home: map[hw.ID]homecoming{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	timed := &timings{}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
 		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer, hosts: hosts, timings: timed, leases: leases,

@@ -302,9 +302,9 @@ type sighting struct {
 	told     bool
 }
 
-// look notes where the device of an allocation is; home is whether its netdev is in the host. due is when to look again; 0 for when
+// look notes where the device of an allocation is; home is what was seen of its netdev in the host. due is when to look again; 0 for when
 // something changes.
-func (l *lostDevices) look(a *alloc.Allocation, home bool) (due time.Duration) {
+func (l *lostDevices) look(a *alloc.Allocation, home homecoming) (due time.Duration) {
 	if a.State != alloc.Lent || !a.Device.IsPCI() || a.PartOf != "" || a.FromEarlierBoot() {
 		return 0
 	}
@@ -317,10 +317,10 @@ func (l *lostDevices) look(a *alloc.Allocation, home bool) (due time.Duration) {
 	}
 	why, ended := "", false
 	switch {
-	case !home:
+	case home.since.IsZero():
 		why, ended = l.host.Lost(a.Device)
 		s.inside = s.inside || why == ""
-	case s.inside:
+	case s.inside || home.remade:
 		why, ended = "is in the host again: the nic was reset, or its driver bound again", true
 	}
 	s.ended = s.ended || ended

@@ -169,7 +169,7 @@ func TestDeviceLost(t *testing.T) {
 				if got := told(); len(got) != 1 || got[0] != want {
 					t.Errorf("told %q, want %q", got, want)
 				}
-				m.after(30 * time.Minute)
+				m.after(2 * time.Hour) // an orphan would be freed, with its addresses, which the container has to the engine
 				if got := told(); len(got) != 1 || m.lostReason() != c.reason {
 					t.Errorf("told %q, and the status says %q", got, m.lostReason())
 				}
@@ -196,6 +196,26 @@ func (m *machine) lostReason() (why string) {
 		why += d.Lost
 	}
 	return why
+}
+
+// TestDeviceLostWhilePluginWasAway: a netdev that was made while the plugin did not run is told from one that the engine has not moved yet.
+func TestDeviceLostWhilePluginWasAway(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		m.kernel.AddPF(igb())
+		m.mustCreate("n", "netdevice=ens1f0", "numvfs=2")
+		m.mustRun("a", "n")
+		m.stop()
+		m.kernel.BindAgain("0000:01:10.0")
+		m.start(m.store)
+		m.after(5 * time.Second)
+		if why := m.lostReason(); !strings.HasPrefix(why, "is in the host again") {
+			t.Errorf("the status says %q", why)
+		}
+		m.leave("a")
+		m.kernel.KillNS("a", 0)
+		m.delete("a")
+	})
 }
 
 // TestDeviceNotLost: nothing is told of a container whose engine is slow to move its device there, or back, or that is stopped.

@@ -74,7 +74,7 @@ func (r *reconciler) facts(ctx context.Context, a *alloc.Allocation) (f enginevi
 	f = engineview.Allocation{Network: a.Network, Endpoint: a.Endpoint, State: a.State, Since: a.Since,
 		FromEarlierBoot: a.FromEarlierBoot()}
 	if a.State == alloc.Lent {
-		f.Home, f.Used = r.atHome(a)
+		f.Home, f.Used, f.Remade = r.atHome(a)
 	}
 	if f.Whole, _, err = r.whole(ctx, a); err == nil && a.Owner != nil && !f.FromEarlierBoot && a.PartOf == "" {
 		f.Owner, err = r.namespaceOf(a)
@@ -126,30 +126,39 @@ func (r *reconciler) whole(ctx context.Context, a *alloc.Allocation) (_ enginevi
 }
 
 // atHome returns since when the device of an allocation is seen in the host without a break, the zero time if it is not there or cannot be
-// looked for, and whether it has been in a container since it was lent.
-func (r *reconciler) atHome(a *alloc.Allocation) (since time.Time, used bool) {
+// looked for, and whether it has been in a container since it was lent, or is another netdev than that: it has had carrier less often.
+func (r *reconciler) atHome(a *alloc.Allocation) (since time.Time, used, remade bool) {
 	n, err := r.host.Find(a.Device)
 	if err == nil && a.CarrierUps != nil {
 		ups, known := r.host.CarrierUps(n)
-		used = known && ups > *a.CarrierUps
+		used, remade = known && ups > *a.CarrierUps, known && ups < *a.CarrierUps
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if err != nil {
 		delete(r.home, a.Device)
-		return time.Time{}, false
+		return time.Time{}, false, false
 	}
-	if r.home[a.Device].IsZero() {
-		r.home[a.Device] = time.Now()
+	at := r.home[a.Device]
+	if at.since.IsZero() {
+		at.since = time.Now()
 	}
-	return r.home[a.Device], used
+	at.remade = remade
+	r.home[a.Device] = at
+	return at.since, used, remade
 }
 
-// isHome reports whether a device was in the host when atHome looked last.
-func (r *reconciler) isHome(id hw.ID) bool {
+// A homecoming is since when a lent device is seen in the host, and whether that is another netdev than was lent.
+type homecoming struct {
+	since  time.Time
+	remade bool
+}
+
+// homecoming returns what atHome saw last of a device, the zero value if it was not in the host.
+func (r *reconciler) homecoming(id hw.ID) homecoming {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.home[id].IsZero()
+	return r.home[id]
 }
 
 // forgetEnded drops what is remembered about allocations that have ended.

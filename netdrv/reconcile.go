@@ -69,7 +69,7 @@ type reconciler struct {
 
 	// The state below is of this process: one that was restarted looks at everything as for the first time.
 	mu       sync.Mutex // guards all below: a call that ends a bond has its ports looked at
-	home     map[hw.ID]time.Time
+	home     map[hw.ID]homecoming
 	attempts map[hw.ID]attempt
 	reported map[string]report // errors that were logged, by what they are about
 }
@@ -226,7 +226,7 @@ func (r *reconciler) reconcile(ctx context.Context, a *alloc.Allocation) (due ti
 			return due, err
 		}
 		if !a.Ending() {
-			if soon := r.lost.look(a, r.isHome(a.Device)); soon > 0 && (due == 0 || soon < due) { // 0 is never
+			if soon := r.lost.look(a, r.homecoming(a.Device)); soon > 0 && (due == 0 || soon < due) { // 0 is never
 				due = soon
 			}
 			return due, nil

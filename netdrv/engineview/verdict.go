@@ -15,9 +15,12 @@ type Allocation struct {
 	// Home is since when its device is seen in the host without a break; zero if it is not there. It matters for alloc.Lent only.
 	Home time.Time
 	// Used: the device has had carrier since it was lent. It is lent while it is down, so that was in a container: it has come back.
-	Used  bool
-	Whole Whole
-	Owner Owner
+	Used bool
+	// Remade: its driver has made another netdev of the device since it was lent, and that is in the host. The container has lost its own, and
+	// has not ended for that.
+	Remade bool
+	Whole  Whole
+	Owner  Owner
 }
 
 // An Owner is what is known of an endpoint's owner that is not an engine: it makes no calls from which anything follows.
@@ -112,6 +115,10 @@ var rules = []rule{
 	},
 	{ // it is in a container, or on its way there or back
 		holds:  func(_ *View, a Allocation) bool { return a.State == alloc.Lent && a.Home.IsZero() },
+		action: Keep,
+	},
+	{ // an engine that was not restarted since still has the endpoint, with its addresses
+		holds:  func(v *View, a Allocation) bool { return a.State == alloc.Lent && a.Remade && !v.suspectLocked(a) },
 		action: Keep,
 	},
 	{ // DeleteEndpoint was lost

@@ -41,7 +41,7 @@ func TestVerdict(t *testing.T) {
 		state                alloc.State
 		age, home, restarted time.Duration
 		earlierBoot, deleted bool
-		used                 bool
+		used, remade         bool
 		whole                engineview.Whole
 		owner                engineview.Owner
 		want                 verdict
@@ -83,6 +83,9 @@ func TestVerdict(t *testing.T) {
 			used: true, want: after(30 * time.Second)},
 		{name: "lent, back from a container for 40 s, restarted", state: alloc.Lent, age: time.Hour, home: 40 * time.Second,
 			restarted: time.Minute, used: true, want: free("its device has come back from a container, and was in the host for 40s")},
+		{name: "lent, another netdev is in the host", state: alloc.Lent, age: 1000 * time.Hour, home: 100 * time.Hour, remade: true, want: keep},
+		{name: "lent, another netdev is in the host, restarted", state: alloc.Lent, age: time.Hour, home: time.Hour, restarted: homeGrace, remade: true,
+			want: free("its device was in the host for 5m0s")},
 		{name: "lent, in an earlier boot", state: alloc.Lent, earlierBoot: true, want: free(rebooted)},
 		{name: "lent, deleted, away", state: alloc.Lent, deleted: true, want: free(deleted)},
 
@@ -112,7 +115,7 @@ func TestVerdict(t *testing.T) {
 					now = time.Now()
 				}
 				a := engineview.Allocation{Network: "n", Endpoint: "e", State: c.state, Since: now.Add(-c.age),
-					FromEarlierBoot: c.earlierBoot, Whole: c.whole, Used: c.used, Owner: c.owner}
+					FromEarlierBoot: c.earlierBoot, Whole: c.whole, Used: c.used, Remade: c.remade, Owner: c.owner}
 				if c.home > 0 {
 					a.Home = now.Add(-c.home)
 				}
