@@ -33,6 +33,10 @@ func TestSwarm(t *testing.T) {
 		{"the swarm counts VFs", count},
 	} {
 		if !t.Run(part.name, part.run) {
+			t.Log(one.try("docker service ps --no-trunc web"))
+			for _, n := range []node{one, two} {
+				t.Log(n.try("grep plugin= /var/log/dockerd.log | tail -n 40"))
+			}
 			t.Fatal("the other parts need this one")
 		}
 	}
@@ -101,14 +105,6 @@ const replicas = 3
 // running waits until they are there, on two nodes, with an address each, and returns them.
 func running(t *testing.T) (all []task) {
 	t.Helper()
-	defer func() {
-		if t.Failed() {
-			t.Log(one.try("docker service ps --no-trunc web"))
-			for _, n := range []node{one, two} {
-				t.Log(n.try("grep plugin= /var/log/dockerd.log | tail -n 40"))
-			}
-		}
-	}()
 	Within(t, 2*time.Minute, func() string {
 		all = tasks(t, one, two)
 		if len(all) != replicas || all[0].node == all[replicas-1].node {
@@ -171,7 +167,7 @@ func clock(t *testing.T) {
 func drain(t *testing.T) {
 	commands := docs.Commands(t, root+"docs/swarm.md", "Maintenance")
 	one.sh(t, commands[0])
-	Within(t, time.Minute, func() string {
+	Within(t, 3*time.Minute, func() string {
 		if on1, on2, vfs := len(tasks(t, one)), len(tasks(t, two)), two.vfs(t); on1 != replicas || on2 != 0 || vfs != "0" {
 			return fmt.Sprintf("%d tasks on node1, %d on node2, which has %s VFs; want %d, 0 and 0", on1, on2, vfs, replicas)
 		}
