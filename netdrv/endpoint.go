@@ -255,6 +255,7 @@ func (x *endpoints) join(ctx context.Context, nid, eid string) (*joined, error) 
 // lend writes that a device may be in a container from now on, and returns it: one without a netdev if a program drives it. The caller holds
 // the device's lock.
 func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation) (hw.Netdev, error) {
+	x.reconciler.lost.lent(a.Device)
 	if a.UserDriver != "" {
 		err := x.host.CheckBound(a.Device, a.UserDriver)
 		if err == nil {
@@ -274,7 +275,6 @@ func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation) (hw.Netdev, e
 	if err := x.markLent(ctx, a, had != nil && *had != *a.CarrierUps); err != nil {
 		return hw.Netdev{}, err
 	}
-	x.reconciler.lost.lent(a.Device)
 	dev, err := x.host.HandOver(a.Device, a.Snapshot)
 	if err != nil {
 		return dev, notMoved(err)
