@@ -21,8 +21,9 @@ export CGO_ENABLED = 0
 # The build tags that hide Go files from a plain "go vet ./...". They go together.
 TAGS = kernel,engine,lab,cluster,emulated,crashpoints
 # grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them. nethttpomithttp2 leaves out the HTTP/2 of
-# net/http: the engine speaks HTTP/1.1, and gRPC has an HTTP/2 of its own.
-GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
+# net/http: the engine speaks HTTP/1.1, and gRPC has an HTTP/2 of its own. Functions are aligned to 16 bytes, as on arm64, not to amd64's 32: a
+# hundredth of the driver is padding otherwise, and nothing that it does is about a nanosecond.
+GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -funcalign=16 -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
 .PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab attach.test dashboard lint clean
