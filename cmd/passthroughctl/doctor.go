@@ -210,7 +210,7 @@ func checkIOMMU(root fs.FS) finding {
 	if units, err := fs.ReadDir(root, "sys/class/iommu"); err == nil && len(units) > 0 {
 		return finding{healthy, "iommu", "on", ""}
 	}
-	return finding{healthy, "iommu", "off; containers do not need it", ""}
+	return finding{healthy, "iommu", "off; only driver=vfio-pci needs it", ""}
 }
 
 // checkNetworks checks whether networks fit to one of their NICs: its MTU, and the VLANs in which the host is on it, with the names of their devices.

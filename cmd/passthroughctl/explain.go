@@ -150,6 +150,8 @@ func (e *explanation) explainVF(host *hw.Host, d *admin.Device) {
 	where := "in the container"
 	if vf.Netdev.Index != 0 {
 		where = "in the host as " + vf.Netdev.Name
+	} else if group, err := host.IOMMUGroup(vf.ID()); err == nil && group != "" {
+		where = "for a program, by /dev/vfio/" + group
 	}
 	e.add("vf", "driver %s, %s", cmp.Or(vf.Driver, "none"), where)
 	if d.State == string(alloc.Lent) && vf.Netdev.Index != 0 && d.Lost == "" {

@@ -38,8 +38,8 @@ func (c *ctl) nicsCommand() *cobra.Command {
 		Use: "nics", Short: "List the NICs: model, driver, link, and how many VFs each has and can have", Args: cobra.NoArgs,
 		Example: "  passthroughctl nics\n  passthroughctl nics -f json",
 		Long: "List the NICs of this machine. VFS is how many VFs a NIC has, of how many it can have; \"no\" if it can have none, with the\n" +
-			"reason. RDMA names its RDMA devices, if any NIC has one. Sub-functions and vDPA devices on a NIC follow, with what they can be used\n" +
-			"for. It needs no plugin; where there is one, it says which networks use a NIC.",
+			"reason. RDMA names its RDMA devices, if any NIC has one. Sub-functions and vDPA devices on a NIC follow, with what they can be\n" +
+			"used for. It needs no plugin; where there is one, it says which networks use a NIC.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			host, err := openHost()
 			if err != nil {
