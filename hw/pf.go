@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"path"
 	"regexp"
-	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"syscall"
@@ -421,7 +421,10 @@ func (h *pfs) NICs() ([]NIC, error) {
 		}
 		nics = append(nics, nic)
 	}
-	slices.SortFunc(nics, func(a, b NIC) int { return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Name, b.Name)) })
+	sort.Slice(nics, func(i, j int) bool {
+		a, b := &nics[i], &nics[j]
+		return cmp.Or(cmp.Compare(a.ID, b.ID), cmp.Compare(a.Name, b.Name)) < 0
+	})
 	return nics, nil
 }
 

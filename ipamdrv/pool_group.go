@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 
 	"go.uber.org/zap"
@@ -24,7 +25,10 @@ import (
 func (ps *pools) group(ctx context.Context, name string, v6 bool) ([]localHandle, error) {
 	all, err := ps.localHandles(ctx)
 	all = slices.DeleteFunc(all, func(h localHandle) bool { return h.group != name || h.subnet.Addr().Is6() != v6 })
-	slices.SortFunc(all, func(a, b localHandle) int { return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.ID, b.ID)) })
+	sort.Slice(all, func(i, j int) bool {
+		a, b := &all[i], &all[j]
+		return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.ID, b.ID)) < 0
+	})
 	return all, err
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/mellanox/passthrough/internal/admin"
@@ -38,7 +39,10 @@ func (d *Driver) Pools(ctx context.Context) (*admin.Pools, error) {
 		p.Networks = slices.Compact(slices.Sorted(slices.Values(append(p.Networks, networks[id]...))))
 		all.Pools = append(all.Pools, *p)
 	}
-	slices.SortFunc(all.Pools, func(a, b admin.Pool) int { return cmp.Or(cmp.Compare(a.Subnet, b.Subnet), cmp.Compare(a.ID, b.ID)) })
+	sort.Slice(all.Pools, func(i, j int) bool {
+		a, b := &all.Pools[i], &all.Pools[j]
+		return cmp.Or(cmp.Compare(a.Subnet, b.Subnet), cmp.Compare(a.ID, b.ID)) < 0
+	})
 	return all, nil
 }
 
@@ -148,7 +152,7 @@ func (d *Driver) Leases(ctx context.Context, r *admin.LeasesRequest) (*admin.Lea
 		entries = append(entries, entry{a, lease})
 		return nil
 	})
-	slices.SortFunc(entries, func(a, b entry) int { return a.addr.Compare(b.addr) })
+	sort.Slice(entries, func(i, j int) bool { return entries[i].addr.Less(entries[j].addr) })
 	for _, e := range entries {
 		l := admin.Lease{Address: e.addr.String(), Kind: kindName(e.lease.Kind), Container: e.lease.Name, MAC: e.lease.MAC, Node: e.lease.Node,
 			Since: e.lease.Since}

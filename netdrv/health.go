@@ -1,11 +1,11 @@
 package netdrv
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"sync"
 	"time"
@@ -187,7 +187,7 @@ func changedAttrs(a *alloc.Allocation, now hw.VFState, reset bool) (changed []hw
 			changed = append(changed, attr)
 		}
 	}
-	slices.SortFunc(changed, func(x, y hw.VFAttr) int { return cmp.Compare(x.String(), y.String()) })
+	sort.Slice(changed, func(i, j int) bool { return changed[i].String() < changed[j].String() })
 	return changed, want
 }
 

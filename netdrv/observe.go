@@ -1,11 +1,11 @@
 package netdrv
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/alloc"
@@ -45,7 +45,7 @@ func (d *Driver) Observe(ctx context.Context) (*metrics.Observation, error) {
 			ids[hw.ID(a.PF)] = true
 		}
 	}
-	slices.SortFunc(o.Devices, func(a, b metrics.Device) int { return cmp.Compare(a.ID, b.ID) })
+	sort.Slice(o.Devices, func(i, j int) bool { return o.Devices[i].ID < o.Devices[j].ID })
 	observeHost(d.reconciler.host, slices.Sorted(maps.Keys(ids)), o)
 	return o, nil
 }

@@ -11,6 +11,7 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"sort"
 	"strings"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
@@ -445,7 +446,7 @@ func (j *joined) attachment() *admin.Attachment {
 	for _, s := range j.routes.StaticRoutes {
 		at.Routes = append(at.Routes, admin.Route{Dst: s.Destination, Via: s.NextHop})
 	}
-	slices.SortStableFunc(at.Routes, func(a, b admin.Route) int { return cmp.Compare(min(len(a.Via), 1), min(len(b.Via), 1)) })
+	sort.SliceStable(at.Routes, func(i, j int) bool { return at.Routes[i].Via == "" && at.Routes[j].Via != "" })
 	return at
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/admin"
@@ -58,8 +59,9 @@ func (d *Driver) Status(ctx context.Context, r *admin.StatusRequest) (*admin.Sta
 		of.Retry, of.Lost = d.reconciler.nextTry(a), d.reconciler.lost.why(a)
 		status.Devices = append(status.Devices, of)
 	}
-	slices.SortFunc(status.Devices, func(a, b admin.Device) int {
-		return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.VF, b.VF), cmp.Compare(a.ID, b.ID))
+	sort.Slice(status.Devices, func(i, j int) bool {
+		a, b := &status.Devices[i], &status.Devices[j]
+		return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.VF, b.VF), cmp.Compare(a.ID, b.ID)) < 0
 	})
 	if r.Unrecorded {
 		status.Unrecorded = d.networks.unrecorded(ctx)

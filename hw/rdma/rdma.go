@@ -10,7 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
-	"slices"
+	"sort"
 	"strings"
 	"syscall"
 
@@ -117,7 +117,7 @@ func (h *Host) Devices() ([]Device, error) {
 			return nil, fmt.Errorf("rdma: %w", err)
 		}
 	}
-	slices.SortFunc(devices, func(a, b Device) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(devices, func(i, j int) bool { return devices[i].Name < devices[j].Name })
 	return devices, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"sort"
 	"strconv"
 	"strings"
 	"unsafe"
@@ -97,7 +98,7 @@ func (e ethtoolConn) privateFlags(index int) ([]hw.Control, error) {
 	for name, on := range flags {
 		all = append(all, hw.PrivateFlag(name, on))
 	}
-	slices.SortFunc(all, func(a, b hw.Control) int { return strings.Compare(a.Name, b.Name) })
+	sort.Slice(all, func(i, j int) bool { return all[i].Name < all[j].Name })
 	return all, nil
 }
 

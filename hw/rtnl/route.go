@@ -1,13 +1,13 @@
 package rtnl
 
 import (
-	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -41,9 +41,7 @@ func (k *Kernel) Routes(index int) ([]hw.Route, error) {
 		}
 	}
 	routes = slices.DeleteFunc(routes, func(r hw.Route) bool { return index != 0 && r.Index != index })
-	slices.SortStableFunc(routes, func(a, b hw.Route) int {
-		return cmp.Compare(min(len(a.Gateway), 1), min(len(b.Gateway), 1))
-	})
+	sort.SliceStable(routes, func(i, j int) bool { return routes[i].Gateway == "" && routes[j].Gateway != "" })
 	return routes, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/agnivade/levenshtein"
@@ -84,6 +85,7 @@ func (t Table[C]) Parse(c *C, name, value string) error {
 
 // Sorted returns a table with the same options in alphabetical order.
 func (t Table[C]) Sorted() Table[C] {
-	sorted := slices.SortedFunc(slices.Values(t.Options), func(a, b Option[C]) int { return strings.Compare(a.Name, b.Name) })
+	sorted := slices.Clone(t.Options)
+	sort.Slice(sorted, func(i, j int) bool { return sorted[i].Name < sorted[j].Name })
 	return Table[C]{t.Noun, sorted}
 }

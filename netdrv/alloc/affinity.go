@@ -5,6 +5,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"slices"
+	"sort"
 	"time"
 
 	"github.com/mellanox/passthrough/hw"
@@ -70,7 +71,7 @@ func (t *Table) remember(ctx context.Context, a *Allocation) ([]ledger.Write, er
 			explicit++
 		}
 	}
-	slices.SortStableFunc(all, func(x, y ledger.Rev[Affinity]) int { return y.Rec.Since.Compare(x.Rec.Since) }) // newest first
+	sort.SliceStable(all, func(i, j int) bool { return all[i].Rec.Since.After(all[j].Rec.Since) }) // newest first
 	var writes []ledger.Write
 	for _, r := range all {
 		same := slices.ContainsFunc(a.IdentityKeys, func(k IdentityKey) bool { return k.Text == r.Rec.Key })

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sort"
 	"strings"
 
 	"github.com/mellanox/passthrough/hw"
@@ -223,7 +224,8 @@ func (s Selector) candidates() ([]Candidate, error) {
 	if len(all) == 0 && s.Want.VF != "" {
 		return nil, fmt.Errorf("option vf: %q is none of the vfs that this network has on %s", s.Want.VF, s.pfNames())
 	}
-	slices.SortStableFunc(all, s.compare())
+	compare := s.compare()
+	sort.SliceStable(all, func(i, j int) bool { return compare(all[i], all[j]) < 0 })
 	return all, nil
 }
 
