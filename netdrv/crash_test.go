@@ -104,6 +104,13 @@ func scenarios(t *testing.T) map[string]scenario {
 			},
 			run: container("netdevice=ib0", "link_state=enable"),
 		},
+		"vf whose rdma device is moved": {
+			hardware: func(m *machine) { m.kernel.RDMAExclusive = true; m.kernel.AddPF(connectX()); m.settled() },
+			run: func(m *machine) {
+				container("netdevice=ens1f0", "rdma=require")(m)
+				m.kernel.KillNS("a", 0) // also if its container has not started
+			},
+		},
 		"vf that is tuned": {
 			hardware: func(m *machine) {
 				pf := igb()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"errors"
+	"os"
 	"slices"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rdma"
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/cdi"
@@ -48,6 +50,10 @@ type Config struct {
 	AddressesForgotten func(network string, addresses []string)
 	// Addresses has pools and addresses for owners that are no engine; nil: they get none.
 	Addresses Addresses
+	// RDMA is the RDMA devices of the machine; nil: they stay where they are.
+	RDMA *rdma.Host
+	// Namespace opens the network namespace of a container, by what the engine calls its sandbox.
+	Namespace func(sandbox string) (*os.File, error)
 	// OrphanAfter is how long a lent device may be seen in the host before the engine counts as having forgotten its endpoint,
 	// if the engine or the plugin was restarted since; 0 means 5 minutes. The engine moves the device within seconds of Join.
 	// It also bounds how long an endpoint may stay unjoined then.
@@ -92,8 +98,12 @@ func New(c Config) (*Driver, error) {
 	pool := &vfpool.Pool{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Counters: counters}
 	vlans := &hostdev.VLANs{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, Pool: pool, Counters: counters}
 	hosts := &hostdev.HostChildren{Host: c.Host, Store: c.Store, Log: c.Log, Locks: locks, Allocations: allocs, VLANs: vlans, Counters: counters}
+	if c.RDMA == nil {
+		c.RDMA = rdma.New(nil, nil)
+	}
+	ofVFs := &mode.RDMA{Devices: c.RDMA, Namespace: c.Namespace, Log: c.Log}
 	modes := mode.New(mode.Env{Host: c.Host, Log: c.Log, Finder: &vfpool.Finder{Host: c.Host, Names: c.Devices}, Pool: pool,
-		Allocations: allocs, VLANs: vlans})
+		Allocations: allocs, VLANs: vlans, RDMA: ofVFs})
 	announcer := &announcer{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters}
 	leases := &leases{from: c.Addresses, log: c.Log, locks: locks, host: c.Host}
 	release := &releaser{allocs: allocs, modes: modes, announcer: announcer, leases: leases}
@@ -106,7 +116,7 @@ func New(c Config) (*Driver, error) {
 		home: map[hw.ID]homecoming{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	timed := &timings{}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
-		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer, hosts: hosts, timings: timed, leases: leases,
+		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer, hosts: hosts, timings: timed, leases: leases, rdma: ofVFs,
 		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, timings: timed, nudge: reconciler.nudge,
 			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
@@ -223,7 +233,7 @@ func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointReq
 
 // Join answers the current name of the device, and the gateways; neither of one that a program drives: the engine moves nothing then.
 func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*JoinResponse, error) {
-	j, err := d.endpoints.join(ctx, r.NetworkID, r.EndpointID)
+	j, err := d.endpoints.join(ctx, r.NetworkID, r.EndpointID, r.SandboxKey)
 	if err != nil {
 		return nil, err
 	}

@@ -36,6 +36,7 @@ type endpoints struct {
 	announcer     *announcer
 	hosts         *hostdev.HostChildren
 	leases        *leases
+	rdma          *mode.RDMA
 	containerName func(address string) string // may be nil
 	// requestedUnnamed may be nil; see Config.
 	requestedUnnamed func(address string) bool
@@ -200,8 +201,9 @@ type joined struct {
 	routes plugin.JoinResponse // gateways and routes of the container
 }
 
-// join answers where the engine finds the endpoint's device.
-func (x *endpoints) join(ctx context.Context, nid, eid string) (*joined, error) {
+// join answers where the engine finds the endpoint's device. sandbox is what the engine calls the container's network namespace, "" for an owner
+// that is no engine.
+func (x *endpoints) join(ctx context.Context, nid, eid, sandbox string) (*joined, error) {
 	start := time.Now()
 	if err := checkIDs(nid, eid); err != nil {
 		return nil, err
@@ -231,7 +233,7 @@ func (x *endpoints) join(ctx context.Context, nid, eid string) (*joined, error) 
 	if err != nil {
 		return nil, fmt.Errorf("endpoint %s: device %s: %w", ledger.ShortID(eid), e.Rec.Device, err)
 	}
-	dev, err := x.lend(ctx, a)
+	dev, err := x.lend(ctx, a, sandbox)
 	if err != nil {
 		return nil, err
 	}
@@ -252,9 +254,9 @@ func (x *endpoints) join(ctx context.Context, nid, eid string) (*joined, error) 
 	return j, nil
 }
 
-// lend writes that a device may be in a container from now on, and returns it: one without a netdev if a program drives it. The caller holds
-// the device's lock.
-func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation) (hw.Netdev, error) {
+// lend writes that a device may be in a container from now on, moves its RDMA device there, and returns it: one without a netdev if a program
+// drives it. The caller holds the device's lock.
+func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation, sandbox string) (hw.Netdev, error) {
 	x.reconciler.lost.lent(a.Device)
 	if a.UserDriver != "" {
 		err := x.host.CheckBound(a.Device, a.UserDriver)
@@ -272,7 +274,14 @@ func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation) (hw.Netdev, e
 	if ups, known := x.host.CarrierUps(found); known && !found.Up && a.Device.IsPCI() { // others end with their container
 		a.CarrierUps = &ups
 	}
-	if err := x.markLent(ctx, a, had != nil && *had != *a.CarrierUps); err != nil {
+	moves, err := x.rdma.Choose(a)
+	if err != nil {
+		return hw.Netdev{}, err
+	}
+	if err := x.markLent(ctx, a, moves || had != nil && *had != *a.CarrierUps); err != nil {
+		return hw.Netdev{}, err
+	}
+	if err := x.rdma.Move(a, sandbox); err != nil { // before the netdev: that of an InfiniBand device would be made anew
 		return hw.Netdev{}, err
 	}
 	dev, err := x.host.HandOver(a.Device, a.Snapshot)

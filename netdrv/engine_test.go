@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"hash/fnv"
 	"maps"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,6 +19,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/hw/rdma"
 	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/netdrv/cdi"
 	"github.com/mellanox/passthrough/store"
@@ -42,6 +45,7 @@ type machine struct {
 	containerNames  map[string]string   // that the IPAM driver knows, by address
 	forgotten       forgotten
 	cdi             string       // folder for CDI specs; "" for none
+	oldEngine       bool         // the namespace of a container does not exist yet when it is joined
 	unplanned       bool         // networks are created without a plan before
 	calls           atomic.Int64 // that the engine has begun and ended
 }
@@ -75,7 +79,7 @@ func (m *machine) startOn(s store.Store, k hw.Kernel) {
 	if err != nil {
 		m.t.Fatal(err)
 	}
-	m.driver, err = netdrv.New(netdrv.Config{Store: s, Host: host, Log: m.log,
+	m.driver, err = netdrv.New(netdrv.Config{Store: s, Host: host, Log: m.log, RDMA: rdma.New(m.kernel.Sys, m.kernel.RDMA()), Namespace: m.namespace,
 		InventedGateway: func(ctx context.Context, pool, gateway string) bool {
 			return m.inventedGateway != nil && m.inventedGateway(ctx, pool, gateway)
 		},
@@ -166,8 +170,19 @@ func (m *machine) attach(container, network string, i plugin.EndpointInterface) 
 	if res.Interface != nil {
 		mac = res.Interface.MacAddress
 	}
-	join, err := m.driver.Join(ctx, &plugin.JoinRequest{NetworkID: network, EndpointID: endpoint(container)})
+	join, err := m.driver.Join(ctx, &plugin.JoinRequest{NetworkID: network, EndpointID: endpoint(container),
+		SandboxKey: "/var/run/docker/netns/" + container})
 	return join, mac, err
+}
+
+// namespace opens the file of a container's namespace, which is made.
+func (m *machine) namespace(sandbox string) (*os.File, error) {
+	file := filepath.Join(m.t.TempDir(), filepath.Base(sandbox))
+	if !m.oldEngine {
+		m.kernel.InNS(filepath.Base(sandbox))
+		m.must(os.WriteFile(file, nil, 0o600))
+	}
+	return rdma.OpenNamespace(filepath.Dir(file), sandbox)
 }
 
 // addressOf returns a container's address, which is the same for each run.

@@ -162,7 +162,7 @@ func (t *Attachments) attach(ctx context.Context, nid string, r *admin.AttachReq
 	if err := t.createEndpoint(ctx, nid, eid, r); err != nil {
 		return nil, err
 	}
-	j, err := t.endpoints.join(ctx, nid, eid)
+	j, err := t.endpoints.join(ctx, nid, eid, "")
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 		defer cancel()

@@ -33,7 +33,8 @@ func (m *machine) createEndpoint(container, network string, i plugin.EndpointInt
 func (m *machine) join(container, network string) (*netdrv.JoinResponse, error) {
 	ctx, cancel := m.call()
 	defer cancel()
-	return m.driver.Join(ctx, &plugin.JoinRequest{NetworkID: network, EndpointID: endpoint(container)})
+	return m.driver.Join(ctx, &plugin.JoinRequest{NetworkID: network, EndpointID: endpoint(container),
+		SandboxKey: "/var/run/docker/netns/" + container})
 }
 
 // leaveFrom calls Leave, for containers that run did not start.

@@ -89,7 +89,8 @@ func TestMounts(t *testing.T) {
 		}
 	}
 	// runc makes a container's own /proc/irq read-only, and one that is mounted there would be, too.
-	if diff := cmp.Diff([]string{"/sys at /sys", "/proc/irq at /host/irq", "/proc/irq at /host/state", "/proc/irq at /host/cdi"}, mounts); diff != "" {
+	if diff := cmp.Diff([]string{"/sys at /sys", "/proc/irq at /host/irq", "/proc/irq at /host/state", "/proc/irq at /host/cdi",
+		"/proc/irq at /host/netns"}, mounts); diff != "" {
 		t.Errorf("mounts: %s", diff)
 	}
 }

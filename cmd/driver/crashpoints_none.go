@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rdma"
 	"github.com/mellanox/passthrough/ipamdrv"
 	"github.com/mellanox/passthrough/store"
 )
@@ -24,6 +25,9 @@ func (crashPoints) Journal(j ipamdrv.Journal) ipamdrv.Journal { return j }
 
 // Kernel returns k.
 func (crashPoints) Kernel(k hw.Kernel) hw.Kernel { return k }
+
+// RDMA returns k.
+func (crashPoints) RDMA(k rdma.Kernel) rdma.Kernel { return k }
 
 // Change makes a change.
 func (crashPoints) Change(_, _ string, change func() error) error { return change() }

@@ -46,7 +46,8 @@ func TestGrants(t *testing.T) {
 	want.Linux.Capabilities, want.Linux.Devices = []string{"CAP_" + strings.ToUpper(strings.TrimPrefix(granted.String(), "cap_"))}, []any{}
 	want.Mounts = []grantedMount{{"/sys", "/sys", "bind", options, []string{}}, {"/proc/irq", "/host/irq", "bind", options, []string{}},
 		{"/proc/irq", hostFolder, "bind", append(options, "nosuid", "nodev", "noexec"), []string{"source"}}, // until an administrator sets it
-		{"/proc/irq", cdiFolder, "bind", append(options, "nosuid", "nodev", "noexec"), []string{"source"}}}
+		{"/proc/irq", cdiFolder, "bind", append(options, "nosuid", "nodev", "noexec"), []string{"source"}},
+		{"/proc/irq", netnsFolder, "bind", []string{"rbind", "ro", "rslave", "nosuid", "nodev", "noexec"}, []string{"source"}}}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("plugin/config.json:\n%s", diff)
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mellanox/passthrough/cmd/driver/monitor"
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rdma"
 	"github.com/mellanox/passthrough/hw/rtnl"
 	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/ipamdrv"
@@ -179,6 +180,7 @@ func closeStore(s store.Store, log *zap.Logger) {
 func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points crashPoints, log *zap.Logger) (
 	network *netdrv.Driver, ipam *ipamdrv.Driver, err error,
 ) {
+	ours := machine.Kernel == nil
 	machine, err = openMachine(machine, points)
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardware: open: %w", err)
@@ -186,6 +188,10 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 	host, err := hw.Open(machine)
 	if err != nil {
 		return nil, nil, fmt.Errorf("hardware: open: %w", err)
+	}
+	var devices *rdma.Host
+	if ours {
+		devices = rdma.New(machine.Sys, points.RDMA(rtnl.RDMA{}))
 	}
 	defaults, err := ipamdrv.ParseDefaultPools(cfg.defaultPools)
 	if err != nil {
@@ -206,7 +212,8 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
 		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, RequestedUnnamed: ipam.RequestedUnnamed, BindPool: ipam.BindPool,
 		AddressesForgotten: ipam.AddressesForgotten, Addresses: ownersAddresses{ipam}, OrphanAfter: points.OrphanAfter(),
-		CDI: cdi.Folder{Dir: cfg.cdiDir, Sys: machine.Sys},
+		CDI:  cdi.Folder{Dir: cfg.cdiDir, Sys: machine.Sys},
+		RDMA: devices, Namespace: openSandbox,
 	})
 	if err != nil {
 		return nil, nil, err
@@ -233,6 +240,18 @@ func openMachine(machine hw.Config, points crashPoints) (hw.Config, error) {
 	}
 	machine.Kernel = points.Kernel(machine.Kernel)
 	return machine, nil
+}
+
+// netnsFolder is where a managed plugin has the engine's folder of network namespaces, if an administrator has given it that: the mount "netns"
+// of plugin/config.json, whose source is /proc/irq until then.
+const netnsFolder = "/host/netns"
+
+// openSandbox opens the network namespace that the engine has at a path of the host.
+func openSandbox(path string) (*os.File, error) {
+	if mounted(netnsFolder) {
+		return rdma.OpenNamespace(netnsFolder, path)
+	}
+	return rdma.OpenNamespace("", path)
 }
 
 // ownBeside returns this node's own ledger if pools and addresses are in a shared store, and nil if it has them itself.

@@ -87,11 +87,10 @@ func checkRDMA(host *hw.Host, of *rdma.Host, root fs.FS, networks []admin.Networ
 	findings := []finding{{healthy, subject, fmt.Sprintf("%d devices, netns mode %s", len(devices), mode), ""}}
 	switch mode {
 	case rdma.Exclusive:
-		findings[0] = finding{warning, subject, fmt.Sprintf("netns mode is exclusive: RDMA devices stay in the host, and containers of network %s have none",
-			strings.Join(users, ", ")), "rdma system set netns shared"}
+		findings[0].Text += ": a container has that of its VF alone, if the plugin sees the engine's network namespaces (docs/hpc.md)"
 	case rdma.Shared:
 		findings[0] = finding{warning, subject, fmt.Sprintf("netns mode is shared: with /dev/infiniband, containers of network %s see all %d RDMA devices of the "+
-			"host, and not only their own", strings.Join(users, ", "), len(devices)), "give each container the files of its own device alone, see docs/hpc.md"}
+			"host, and not only their own", strings.Join(users, ", "), len(devices)), "docs/hpc.md says how to set exclusive mode"}
 	}
 	for _, d := range devices {
 		if !slices.ContainsFunc(d.Files, func(f string) bool { return strings.HasPrefix(f, "uverbs") }) {

@@ -122,9 +122,9 @@ func TestDoctorKnowsRDMA(t *testing.T) {
 	noFile := func(n int) string {
 		return fmt.Sprintf("warn mlx5_%d has no file uverbs in /dev/infiniband: no program can use it; modprobe ib_uverbs", n)
 	}
-	const exclusive = "warn netns mode is exclusive: RDMA devices stay in the host, and containers of network fast have none; rdma system set netns shared"
+	const exclusive = "ok 3 devices, netns mode exclusive: a container has that of its VF alone, if the plugin sees the engine's network namespaces (docs/hpc.md); "
 	const shared = "warn netns mode is shared: with /dev/infiniband, containers of network fast see all 3 RDMA devices of the host, and not only their own; " +
-		"give each container the files of its own device alone, see docs/hpc.md"
+		"docs/hpc.md says how to set exclusive mode"
 	for _, c := range []struct {
 		exclusive, noFiles bool
 		root               fstest.MapFS

@@ -2,6 +2,7 @@ package hwtest
 
 import (
 	"fmt"
+	"os"
 	"path"
 	"slices"
 	"strings"
@@ -59,12 +60,22 @@ func (k *Kernel) addRDMALocked(d *device) {
 	if !d.conf.RDMA {
 		return
 	}
-	d.rdma = &rdmaDevice{index: k.rdmas, name: fmt.Sprintf("mlx5_%d", k.rdmas), dev: d}
+	d.rdma = &rdmaDevice{index: k.rdmas, name: k.freeRDMANameLocked(), dev: d}
 	k.showRDMALocked(d.rdma)
 	d.served = d.pf == nil
 	k.showPortLocked(d)
 	if d.pf != nil {
 		k.servePortsLocked(d.pf)
+	}
+}
+
+// freeRDMANameLocked is the name of a new RDMA device (drivers/infiniband/core/device.c, alloc_name, Linux 6.12).
+func (k *Kernel) freeRDMANameLocked() string {
+	for n := 0; ; n++ {
+		name := fmt.Sprintf("mlx5_%d", n)
+		if !slices.ContainsFunc(k.rdmaDevices, func(r *rdmaDevice) bool { return r.name == name }) {
+			return name
+		}
 	}
 }
 
@@ -82,6 +93,11 @@ func (k *Kernel) showRDMALocked(r *rdmaDevice) {
 	k.rdmas++
 	k.rdmaDevices = append(k.rdmaDevices, r)
 	k.revealRDMALocked(r)
+	k.showRDMAFilesLocked(r)
+}
+
+// showRDMAFilesLocked shows the character devices of an RDMA device.
+func (k *Kernel) showRDMAFilesLocked(r *rdmaDevice) {
 	if k.NoRDMAFiles {
 		return
 	}
@@ -111,18 +127,41 @@ func (k *Kernel) hideRDMALocked(r *rdmaDevice) {
 	k.tree.remove(r.dir())
 }
 
-// MoveRDMA moves an RDMA device of the host to a namespace, as "rdma dev set NAME netns NS" does.
+// MoveRDMA moves an RDMA device of the host to a namespace, which is made when it does not exist, as "rdma dev set NAME netns NS" does.
 func (k *Kernel) MoveRDMA(name, ns string) {
 	k.t.Helper()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	i := slices.IndexFunc(k.rdmaDevices, func(r *rdmaDevice) bool { return r.name == name && r.ns == hostNS })
-	if i < 0 || !k.RDMAExclusive {
-		k.t.Fatalf("hwtest: rdma device %s cannot be moved", name)
-	}
 	k.spaces[ns] = true
-	k.hideRDMALocked(k.rdmaDevices[i])
-	k.rdmaDevices[i].ns = ns
+	for _, r := range k.rdmaDevices {
+		if r.name == name {
+			if err := k.moveRDMALocked(r, ns); err != nil {
+				k.t.Fatalf("hwtest: move %s: %v", name, err)
+			}
+		}
+	}
+}
+
+// moveRDMALocked moves an RDMA device of the host to a namespace (drivers/infiniband/core/device.c, ib_device_set_netns_put, Linux 6.12).
+func (k *Kernel) moveRDMALocked(r *rdmaDevice, ns string) error {
+	if !k.RDMAExclusive || r.dev == nil { // rdma_rxe cannot be taken from programs that use it
+		return syscall.EOPNOTSUPP
+	}
+	k.hideRDMALocked(r)
+	r.ns = ns
+	return nil
+}
+
+// RDMANamespaces lists the RDMA devices that are in other namespaces than the host's, as NAME in NAMESPACE.
+func (k *Kernel) RDMANamespaces() (all []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.rdmaDevices {
+		if r.ns != hostNS {
+			all = append(all, r.name+" in "+r.ns)
+		}
+	}
+	return all
 }
 
 // homeRDMALocked returns the RDMA devices of a namespace that ends to the host (drivers/infiniband/core/device.c, rdma_dev_exit_net,
@@ -132,6 +171,7 @@ func (k *Kernel) homeRDMALocked(ns string) {
 		if r.ns == ns {
 			r.ns = hostNS
 			k.revealRDMALocked(r)
+			k.showPortLocked(r.dev)
 		}
 	}
 }
@@ -167,6 +207,47 @@ func (k *Kernel) endSoftRDMALocked(l *link) {
 			k.endRDMALocked(r)
 		}
 	}
+}
+
+// Move implements rdma.Kernel. A namespace is known by the last part of its file's name.
+func (r RDMA) Move(index int, ns *os.File) error {
+	name := path.Base(ns.Name())
+	return r.k.call(func() error {
+		d := r.deviceLocked(index)
+		if d == nil || !r.k.spaces[name] {
+			return syscall.ENOENT
+		}
+		return r.k.moveRDMALocked(d, name)
+	}, func() string { return fmt.Sprintf("move rdma device %d to %s", index, name) })
+}
+
+// Rename implements rdma.Kernel. Names are taken in all namespaces.
+func (r RDMA) Rename(index int, name string) error {
+	return r.k.call(func() error {
+		d := r.deviceLocked(index)
+		if d == nil {
+			return syscall.ENODEV
+		}
+		if slices.ContainsFunc(r.k.rdmaDevices, func(o *rdmaDevice) bool { return o.name == name }) {
+			return syscall.EEXIST
+		}
+		r.k.hideRDMALocked(d)
+		d.name = name
+		r.k.revealRDMALocked(d)
+		r.k.showRDMAFilesLocked(d)
+		r.k.showPortLocked(d.dev)
+		return nil
+	}, func() string { return fmt.Sprintf("rename rdma device %d to %s", index, name) })
+}
+
+// deviceLocked returns a device of the host, nil for none.
+func (r RDMA) deviceLocked(index int) *rdmaDevice {
+	for _, d := range r.k.rdmaDevices {
+		if d.index == index && d.ns == hostNS {
+			return d
+		}
+	}
+	return nil
 }
 
 // RDMA is the machine's RDMA devices over netlink, seen from the host.

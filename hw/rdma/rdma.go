@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
+	"os"
 	"path"
-	"sort"
+	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -33,6 +36,11 @@ type Kernel interface {
 	Mode() (Mode, error)
 	// Links lists the RDMA devices that are visible in the namespace.
 	Links() ([]Link, error)
+	// Move moves a device to the network namespace that a file is of. The error matches [hw.ErrNotFound] if the file is none of a namespace,
+	// and [hw.ErrUnsupported] if devices are shared, or the driver cannot take the device from programs that use it.
+	Move(index int, ns *os.File) error
+	// Rename renames a device.
+	Rename(index int, name string) error
 }
 
 // A Link is an RDMA device as netlink has it.
@@ -48,7 +56,8 @@ type Link struct {
 type Device struct {
 	Name     string  `json:"name"`
 	PCI      string  `json:"pci,omitempty"` // address of its function, "" if it is made by software
-	Netdev   int     `json:"-"`             // as in [Link]
+	Index    int     `json:"-"`             // as in [Link]
+	Netdev   int     `json:"-"`             // likewise
 	NodeGUID hw.GUID `json:"node_guid"`
 	Ports    []Port  `json:"ports"`
 	// Files are its character devices in /dev/infiniband: uverbs0, umad0, issm0.
@@ -68,7 +77,7 @@ type Host struct {
 	kernel Kernel
 }
 
-// New returns the RDMA devices of the machine that has this sysfs.
+// New returns the RDMA devices of the machine that has this sysfs; of nil, one that has none.
 func New(sys fs.FS, kernel Kernel) *Host { return &Host{sys, kernel} }
 
 // Mode returns in which namespaces devices are, "" if no module for RDMA is loaded. Linux before 5.2 shares all devices, and knows no modes.
@@ -88,6 +97,9 @@ func (h *Host) Mode() (Mode, error) {
 
 // loaded returns true if a module for RDMA is loaded. Without one the kernel is not asked, which may make it load one.
 func (h *Host) loaded() (bool, error) {
+	if h.sys == nil {
+		return false, nil
+	}
 	_, err := fs.Lstat(h.sys, "class/infiniband")
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -108,16 +120,19 @@ func (h *Host) Devices() ([]Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	var devices []Device
+	byName := map[string]Link{}
 	for _, l := range links {
-		switch d, err := h.device(l, files[l.Name]); {
+		byName[l.Name] = l
+	}
+	var devices []Device
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		switch d, err := h.device(byName[name], files[name]); {
 		case err == nil:
 			devices = append(devices, d)
 		case !errors.Is(err, fs.ErrNotExist):
 			return nil, fmt.Errorf("rdma: %w", err)
 		}
 	}
-	sort.Slice(devices, func(i, j int) bool { return devices[i].Name < devices[j].Name })
 	return devices, nil
 }
 
@@ -136,6 +151,9 @@ func Of(devices []Device, pci string, netdev int) []Device {
 // Away returns true if a PCI function has an RDMA device, and none in this namespace: the directory that it is in exists, and is empty
 // (drivers/base/core.c, get_device_parent and cleanup_glue_dir, Linux 6.12).
 func (h *Host) Away(pci string) (bool, error) {
+	if loaded, err := h.loaded(); !loaded {
+		return false, err
+	}
 	entries, err := fs.ReadDir(h.sys, "bus/pci/devices/"+pci+"/infiniband")
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
@@ -146,10 +164,59 @@ func (h *Host) Away(pci string) (bool, error) {
 	return len(entries) == 0, nil
 }
 
+// Present returns true if there is a PCI function with an address.
+func (h *Host) Present(pci string) (bool, error) {
+	_, err := fs.Lstat(h.sys, "bus/pci/devices/"+pci)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// OpenNamespace opens the file of a network namespace: that of the name in a folder, if folder is not "", or else the one at path.
+func OpenNamespace(folder, path string) (ns *os.File, err error) {
+	if folder != "" {
+		var root *os.Root
+		if root, err = os.OpenRoot(folder); err == nil {
+			ns, err = root.Open(filepath.Base(path))
+			err = errors.Join(err, root.Close())
+		}
+	} else {
+		ns, err = os.Open(path)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("network namespace %s is not seen by the plugin, or does not exist yet, as with engines before 28: %w", path, err)
+	}
+	return ns, nil
+}
+
+// Move moves a device to the network namespace that a file is of.
+func (h *Host) Move(d Device, ns *os.File) error {
+	err := h.kernel.Move(d.Index, ns)
+	switch {
+	case errors.Is(err, hw.ErrNotFound):
+		return fmt.Errorf("%s is no network namespace: %w", ns.Name(), err)
+	case errors.Is(err, hw.ErrUnsupported):
+		return fmt.Errorf("its driver cannot take it from programs that use it: %w", err)
+	}
+	return err
+}
+
+// Rename renames a device, unless it has the name already.
+func (h *Host) Rename(d Device, name string) error {
+	if d.Name == name {
+		return nil
+	}
+	if err := h.kernel.Rename(d.Index, name); err != nil {
+		return fmt.Errorf("rename %s: %w", d.Name, err)
+	}
+	return nil
+}
+
 // device reads what sysfs has of a device.
 func (h *Host) device(l Link, files []string) (Device, error) {
 	dir := "class/infiniband/" + l.Name
-	d := Device{Name: l.Name, Netdev: l.Netdev, Files: files}
+	d := Device{Name: l.Name, Index: l.Index, Netdev: l.Netdev, Files: files}
 	if target, err := fs.ReadLink(h.sys, dir+"/device"); err == nil && hw.ID(path.Base(target)).IsPCI() {
 		d.PCI = path.Base(target)
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {

@@ -1,6 +1,8 @@
 package rdma_test
 
 import (
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -32,7 +34,7 @@ func TestDevices(t *testing.T) {
 	vf := rdma.Device{Name: "mlx5_1", PCI: "0000:01:10.0", NodeGUID: "00:02:c9:03:00:a1:00:01", Ports: port("down"), Files: []string{"uverbs1", "issm1", "umad1"}}
 	soft := rdma.Device{Name: "rxe0", Netdev: igb.Index, NodeGUID: "00:02:c9:03:00:a1:00:03", Ports: port("active"), Files: []string{"uverbs3", "issm3", "umad3"}}
 	if diff := cmp.Diff([]rdma.Device{pf, vf, soft}, append(devices[:2:2], devices[3:]...), cmp.Transformer("hardware", func(d rdma.Device) rdma.Device {
-		if d.PCI != "" {
+		if d.Index = 0; d.PCI != "" {
 			d.Netdev = 0
 		}
 		return d
@@ -120,5 +122,31 @@ func TestAway(t *testing.T) {
 	k.KillNS("c1", 0)
 	if away, err := h.Away("0000:01:10.0"); away || err != nil {
 		t.Errorf("after its end: %v, %v", away, err)
+	}
+}
+
+// TestOpenNamespace: a file is opened in the folder that is given, wherever its path says it is, and no name leads out of the folder.
+func TestOpenNamespace(t *testing.T) {
+	outside, folder := t.TempDir(), t.TempDir()
+	for _, file := range []string{filepath.Join(outside, "a"), filepath.Join(folder, "b")} {
+		if err := os.WriteFile(file, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink(filepath.Join(outside, "a"), filepath.Join(folder, "c")); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		folder, path string
+		ok           bool
+	}{{"", filepath.Join(outside, "a"), true}, {folder, "/var/run/x/b", true}, {folder, filepath.Join(outside, "a"), false}, {folder, "/var/run/x/c", false},
+		{folder, "../" + filepath.Base(outside) + "/a", false}, {"", "/gone", false}} {
+		ns, err := rdma.OpenNamespace(c.folder, c.path)
+		if (err == nil) != c.ok {
+			t.Errorf("%+v: %v", c, err)
+		}
+		if err == nil {
+			_ = ns.Close() // nothing was written
+		}
 	}
 }

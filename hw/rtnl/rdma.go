@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -51,6 +52,27 @@ func (RDMA) Links() (links []rdma.Link, err error) {
 		links[i].Netdev, err = netdevOf(links[i])
 	}
 	return links, err
+}
+
+// Move implements [rdma.Kernel].
+func (RDMA) Move(index int, ns *os.File) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(int(ns.Fd()), &fs); err != nil {
+		return hw.FromErrno(err)
+	}
+	if fs.Type != unix.NSFS_MAGIC { // one that is still to be mounted, or was unmounted
+		return hw.ErrNotFound
+	}
+	return withRDMA(func(h *netlink.Handle) error {
+		return h.RdmaLinkSetNsFd(&netlink.RdmaLink{Attrs: netlink.RdmaLinkAttrs{Index: uint32(index)}}, uint32(ns.Fd()))
+	})
+}
+
+// Rename implements [rdma.Kernel].
+func (RDMA) Rename(index int, name string) error {
+	return withRDMA(func(h *netlink.Handle) error {
+		return h.RdmaLinkSetName(&netlink.RdmaLink{Attrs: netlink.RdmaLinkAttrs{Index: uint32(index)}}, name)
+	})
 }
 
 // withRDMA has do ask over a socket.

@@ -3,9 +3,11 @@ package crashpoint
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"path"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rdma"
 )
 
 // Kernel returns a kernel with a crash point before and after each change of a device.
@@ -16,6 +18,25 @@ func (p *Points) Kernel(k hw.Kernel) hw.Kernel { return kernel{k, p} }
 type kernel struct {
 	hw.Kernel
 	points *Points
+}
+
+// RDMA returns a kernel with a crash point before and after each change of an RDMA device.
+func (p *Points) RDMA(k rdma.Kernel) rdma.Kernel { return rdmaKernel{k, p} }
+
+// rdmaKernel is the result of [Points.RDMA].
+type rdmaKernel struct {
+	rdma.Kernel
+	points *Points
+}
+
+// Move implements [rdma.Kernel], with points.
+func (k rdmaKernel) Move(index int, ns *os.File) error {
+	return k.points.around("move-rdma", fmt.Sprintf("rdma device %d", index), func() error { return k.Kernel.Move(index, ns) })
+}
+
+// Rename implements [rdma.Kernel], with points.
+func (k rdmaKernel) Rename(index int, name string) error {
+	return k.points.around("rename-rdma", fmt.Sprintf("rdma device %d: %s", index, name), func() error { return k.Kernel.Rename(index, name) })
 }
 
 // SetLink implements [hw.Kernel], with points.

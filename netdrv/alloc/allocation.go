@@ -67,8 +67,24 @@ type Record struct {
 	// PartOf is the device whose allocation this one ends with: this device is a port of that one's bond.
 	PartOf hw.ID         `json:"part_of,omitempty"`
 	Owner  *ledger.Owner `json:"owner,omitempty"` // of the endpoint; nil for an engine
+	// RDMA is what the container gets of a VF's RDMA device; nil for nothing.
+	RDMA *RDMA `json:"rdma,omitempty"`
 	// Leases are the endpoint's. Its container may use the addresses until the device is home.
 	Leases []ledger.Lease `json:"leases,omitempty"`
+}
+
+// RDMA is what a container gets of the RDMA device of its VF, where each is in one network namespace.
+type RDMA struct {
+	Want string `json:"want,omitempty"` // value of the option rdma
+	Name string `json:"name,omitempty"` // of the device in the host; "" if it is not moved
+}
+
+// OrElse returns an error about what a container does not get if its user insists on it.
+func (r *RDMA) OrElse(err error) error {
+	if r.Want == "" {
+		return nil
+	}
+	return fmt.Errorf("%w; the option rdma is %s", err, r.Want)
 }
 
 // An Allocation is a record as this process has read it or is going to write it, and the working state of the call that attaches it.

@@ -77,6 +77,7 @@ type Env struct {
 	Pool        *vfpool.Pool
 	Allocations *alloc.Table
 	VLANs       *hostdev.VLANs
+	RDMA        *RDMA
 }
 
 // bondName is the name of the mode bond in the ledger. A user asks for it with mode=sriov and the option bond.
@@ -91,7 +92,7 @@ type Set struct{ byName map[string]Mode }
 // New constructs the modes.
 func New(e Env) *Set {
 	devices := devices{e.Host, e.Finder}
-	vfs := sriov{host: e.Host, finder: e.Finder, pool: e.Pool, allocations: e.Allocations}
+	vfs := sriov{host: e.Host, finder: e.Finder, pool: e.Pool, allocations: e.Allocations, rdma: e.RDMA}
 	children := child{devices: devices, pool: e.Pool, allocations: e.Allocations, vlans: e.VLANs}
 	return &Set{map[string]Mode{
 		option.ModeSRIOV:       vfs,

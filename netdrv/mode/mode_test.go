@@ -12,6 +12,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/hw/rdma"
 	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -42,6 +43,7 @@ func onHost(t *testing.T, fn func(f *fixture)) {
 		allocs := &alloc.Table{Store: ledger, Boot: "boot", Log: zap.NewNop(), Counters: counters}
 		pool := &vfpool.Pool{Host: host, Store: ledger, Log: zap.NewNop(), Locks: &keylock.Map{}, Allocations: allocs, Counters: counters}
 		fn(&fixture{t, kernel, allocs, mode.New(mode.Env{Host: host, Log: zap.NewNop(), Finder: &vfpool.Finder{Host: host}, Pool: pool,
+			RDMA:        &mode.RDMA{Devices: rdma.New(kernel.Sys, kernel.RDMA())},
 			Allocations: allocs})})
 	})
 }

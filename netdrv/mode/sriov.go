@@ -20,6 +20,7 @@ type sriov struct {
 	finder      *vfpool.Finder
 	pool        *vfpool.Pool
 	allocations *alloc.Table
+	rdma        *RDMA
 }
 
 // Competes: containers take VFs from each other.
@@ -41,12 +42,16 @@ func (m sriov) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 	if err != nil {
 		return nil, err
 	}
+	if err := m.rdma.check(r.Options, chosen.PF.PF); err != nil {
+		return nil, err
+	}
 	a, err := m.allocate(ctx, r, &r.Options.Container, chosen, s.Held)
 	if err != nil {
 		return nil, err
 	}
 	a.IdentityKeys = keys
-	return a, nil
+	a.RDMA, err = m.rdma.wish(&r.Options.Container, chosen.PF.PF)
+	return a, err
 }
 
 // selector reads what there is to select from.
@@ -191,5 +196,8 @@ func (m sriov) Release(ctx context.Context, a *alloc.Allocation) error {
 			return err
 		}
 	}
-	return m.host.RestoreVF(ctx, a.PF, a.VF, a.Device, a.Snapshot)
+	if err := m.host.RestoreVF(ctx, a.PF, a.VF, a.Device, a.Snapshot); err != nil {
+		return err
+	}
+	return m.rdma.home(a)
 }

@@ -36,6 +36,9 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 		if err := checkTuning(m.host, o, pf.Netdev); err != nil {
 			return nil, err
 		}
+		if err := m.rdma.check(o, pf); err != nil {
+			return nil, err
+		}
 	}
 	if err := m.checkVLAN(ctx, o, p.Devices, others); err != nil {
 		return nil, err

@@ -81,7 +81,7 @@ func (m userspace) Claim(ctx context.Context, r *Request) (*alloc.Allocation, er
 	if err != nil {
 		return nil, err
 	}
-	a.Mode, a.UserDriver = userspaceName, r.Options.Driver
+	a.Mode, a.UserDriver, a.RDMA = userspaceName, r.Options.Driver, nil
 	return a, nil
 }
 

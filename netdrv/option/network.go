@@ -74,6 +74,7 @@ type Container struct {
 	NUMA       NUMA
 	Prefix     string  // of the device's name in the container, before a number
 	Routes     []Route // through the device, beside those to its subnet and gateway
+	RDMA       string  // "", RDMAYes, RDMANo or RDMARequire
 	Ifname     string  // exact name of the device in the container; "" for Prefix and a number
 }
 
@@ -87,6 +88,13 @@ const (
 // by the IOMMU. uio_pci_generic and igb_uio do not: their program could have the device read and write all memory. VFs have no interrupts for them
 // either (INTx).
 const DriverVFIO = "vfio-pci"
+
+// Values of the option rdma: the RDMA device of a VF stays in the host, goes to the container or is shared with it, or goes to it alone.
+const (
+	RDMANo      = "no"
+	RDMAYes     = "yes"
+	RDMARequire = "require"
+)
 
 // Values of the option gateway: no default route at all, or also one through a gateway that the IPAM driver chose.
 const (

@@ -248,6 +248,12 @@ var options = []Option{
 		Help:  "CPUs that the device's interrupts are spread over; numa: those of its NUMA node",
 		Parse: container(func(c *Container) *hw.Cores { return &c.Cores }, cores),
 	}},
+	{For: ForBoth, Modes: vfsOnly, OneVF: true, OfNetdev: true, row: row{
+		Name: "rdma", Values: "yes, no or require", Default: "moved where that is possible",
+		Help: "the RDMA device of a VF. yes: there must be one, and it is moved into the container if the host has RDMA devices in exclusive mode; " +
+			"require: as yes, and the host must be in exclusive mode; no: it stays in the host. See docs/hpc.md",
+		Parse: container(func(c *Container) *string { return &c.RDMA }, word(RDMAYes, RDMANo, RDMARequire)),
+	}},
 	{For: ForNetwork, row: row{
 		Name: "lock", Values: "names of options, separated by commas, or all", Default: "none",
 		Help:  "options that cannot be given for a container; mac is also --mac-address",

@@ -38,6 +38,7 @@ var executed = map[string][2]string{
 	"say force=yes":                              {"test/suites/lab/reports_test.go", `"-o", "force=yes"`},
 	"say netdevice=%s":                           {"test/suites/lab/bond_test.go", `"netdevice=bond7"`},
 	"say numvfs=%d":                              {"netdrv/numvfs_test.go", "numvfs=2"},
+	"say rdma=yes":                               {"netdrv/rdma_test.go", `"rdma=yes"`},
 	"say replace=%s":                             {"netdrv/replace_test.go", "replace="},
 	"--aux-address %s=ADDRESS":                   {"test/suites/lab/thin_test.go", `"--aux-address", "host=10.6.0.250"`},
 	"--subnet=%s":                                {"test/suites/engine/dhcp_test.go", "--subnet=10.8.0.0/24"},
