@@ -71,6 +71,7 @@ func (m *machine) files() []string {
 func TestCDIFollowsVFs(t *testing.T) {
 	cdiStory(t, func(m *machine) {
 		m.kernel.AddPF(igb())
+		m.kernel.LoadDriver("vfio-pci")
 		m.mustCreate("n", "netdevice=ens1f0", "numvfs=3", "cdi=customer1")
 		all := []string{"mellanox.com/customer1=vf0", "mellanox.com/customer1=vf1", "mellanox.com/customer1=vf2"}
 		m.wantDevices(all...)
@@ -95,12 +96,66 @@ func TestCDIFollowsVFs(t *testing.T) {
 		m.must(m.kernel.WriteAttr("bus/pci/devices/0000:01:10.0/driver/unbind", "0000:01:10.0"))
 		m.after(2 * time.Minute)
 		m.wantDevices(all[1]) // an administrator's VF that has no driver stays as it is
+		m.must(m.kernel.WriteAttr("bus/pci/devices/0000:01:10.0/driver_override", "vfio-pci"))
+		m.must(m.kernel.WriteAttr("bus/pci/drivers_probe", "0000:01:10.0"))
+		m.after(2 * time.Minute)
+		raw, err := os.ReadFile(filepath.Join(m.cdi, "passthrough-customer1.json"))
+		if err != nil || strings.Count(string(raw), `"path": "/dev/vfio/`) != 2 {
+			t.Errorf("the vf that an administrator has bound to vfio-pci: %v\n%s", err, raw)
+		}
+		m.wantDevices(all[:2]...)
 
 		m.must(m.kernel.WriteAttr("bus/pci/devices/"+pfPCI+"/sriov_numvfs", "0"))
 		m.mustRemove("n")
 		if left := m.files(); len(left) > 0 {
 			t.Errorf("left in the folder: %v", left)
 		}
+	})
+}
+
+// TestCDIFiles: a VF with RDMA has its own files, and one device more for managing the fabric, also while a container has it. After its driver
+// was bound again they have other numbers.
+func TestCDIFiles(t *testing.T) {
+	cdiStory(t, func(m *machine) {
+		pf := hca()
+		m.kernel.AddPF(pf)
+		m.mustCreate("n", "netdevice=ib0", "numvfs=2", "cdi=fabric")
+		m.settled()
+		m.wantDevices("mellanox.com/fabric=vf0", "mellanox.com/fabric=vf0-umad", "mellanox.com/fabric=vf1", "mellanox.com/fabric=vf1-umad")
+		files := func(device string, want ...string) {
+			t.Helper()
+			cache, err := container.NewCache(container.WithSpecDirs(m.cdi), container.WithAutoRefresh(false))
+			m.must(err)
+			var got []string
+			for _, n := range cache.GetDevice("mellanox.com/fabric=" + device).ContainerEdits.DeviceNodes {
+				got = append(got, n.Path+" "+n.Permissions)
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("files of %s (-want +got):\n%s", device, diff)
+			}
+		}
+		files("vf0", "/dev/infiniband/uverbs1 rw")
+		files("vf1", "/dev/infiniband/uverbs2 rw")
+		files("vf1-umad", "/dev/infiniband/umad2 rw")
+		env := []string{"PCIDEVICE_MELLANOX_COM_FABRIC=0000:01:00.1", "RDMADEVICE_MELLANOX_COM_FABRIC=mlx5_1"}
+		if diff := cmp.Diff(env, m.cdiDevices()["mellanox.com/fabric=vf0"]); diff != "" {
+			t.Error(diff)
+		}
+		m.mustRun("a", "n")
+		m.settled()
+		files("vf0", "/dev/infiniband/uverbs1 rw") // those that the engine has read before
+		files("vf1", "/dev/infiniband/uverbs2 rw")
+		m.end("a")
+		m.settled()
+
+		m.must(m.kernel.WriteAttr("bus/pci/devices/0000:01:00.2/driver/unbind", "0000:01:00.2"))
+		m.after(2 * time.Minute) // it is bound again: the plugin made it
+		cache, err := container.NewCache(container.WithSpecDirs(m.cdi), container.WithAutoRefresh(false))
+		m.must(err)
+		if n := cache.GetDevice("mellanox.com/fabric=vf1").ContainerEdits.DeviceNodes[0].Path; n == "/dev/infiniband/uverbs2" {
+			t.Errorf("bound again vf 1 has %s as before", n)
+		}
+		m.mustRemove("n")
 	})
 }
 

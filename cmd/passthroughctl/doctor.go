@@ -98,6 +98,7 @@ func (c *ctl) checkPlugin(cmd *cobra.Command) (findings []finding, networks []ad
 		findings = append(findings, finding{failure, "records", err.Error(), "the plugin's log says more"})
 	} else {
 		findings = append(append(findings, v.checkRecords(answer.Settings)), v.checkStore(cmd.Context(), answer.Settings)...)
+		findings = append(findings, v.checkSpecs(cmd.Context(), admin.NewClient(c.engineSocket), answer.Settings)...)
 	}
 	pools, err := v.pools(cmd.Context())
 	if err != nil {

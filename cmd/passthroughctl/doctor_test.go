@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"os"
+	"path/filepath"
 	"testing"
 	"testing/fstest"
 
@@ -79,5 +81,33 @@ func TestStoreIsChecked(t *testing.T) {
 	}
 	if got := v.checkStore(t.Context(), map[string]string{"STORE": "bolt"}); got != nil {
 		t.Errorf("without an etcd: %v", got)
+	}
+}
+
+// TestSpecsAreRead: specs in a folder in which the engine does not look are a warning, with what to do; a link to the folder is the folder.
+func TestSpecsAreRead(t *testing.T) {
+	dir := t.TempDir()
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(dir, link); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		folder     string
+		dirs       []string
+		severity   string
+		text, mend string
+	}{
+		{link, []string{"/etc/cdi", dir}, healthy, "specs are in " + link + ", where the engine looks", ""},
+		{"/etc/cdi/", []string{"/etc/cdi"}, healthy, "specs are in /etc/cdi/, where the engine looks", ""},
+		{"/etc/x", []string{"/etc/cdi", "/run/cdi"}, warning, "specs are in /etc/x, and the engine looks in /etc/cdi, /run/cdi",
+			"set cdi.source to a folder of the engine's; docs/cdi.md says how"},
+		{"/etc/cdi", nil, warning, "specs are in /etc/cdi, and the engine reads none",
+			`Docker 28.2 or newer, or 25 with {"features": {"cdi": true}} in daemon.json`},
+		{"", []string{"/etc/cdi"}, warning, "the plugin has no folder for the specs of network a, b, as after an upgrade: they do not follow its devices",
+			"set cdi.source again; docs/cdi.md says how"},
+	} {
+		if diff := cmp.Diff(finding{c.severity, "cdi", c.text, c.mend}, specFinding(c.folder, c.dirs, []string{"a", "b"})); diff != "" {
+			t.Errorf("%q in %q (-want +got):\n%s", c.folder, c.dirs, diff)
+		}
 	}
 }

@@ -8,8 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"path"
+	"slices"
 	"strings"
+	"syscall"
 )
 
 // Nodes are the files of one function. Each list is empty if there are none of its kind.
@@ -28,26 +31,19 @@ func Of(sys fs.FS, pci, netdev string) (n Nodes, err error) {
 			return n, fmt.Errorf("device nodes of %s: %w", pci, err)
 		}
 	}
-	// Unlike class/infiniband this class has the devices of all network namespaces (drivers/infiniband/core/uverbs_main.c, Linux 6.12).
-	verbs, err := names(sys, "class/infiniband_verbs")
-	for _, v := range verbs {
-		if err == nil && strings.HasPrefix(v, "uverbs") {
-			err = n.addVerbs(sys, v, pci, netdev)
+	files, err := rdmaFiles(sys)
+	if err != nil {
+		return n, fmt.Errorf("device nodes: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		if err := n.addRDMA(sys, name, files[name], pci, netdev); err != nil {
+			return n, fmt.Errorf("device nodes of %s: %w", name, err)
 		}
 	}
-	if err != nil || len(n.RDMA) == 0 {
-		return n, wrapped(err)
-	}
-	if has(sys, "class/misc/rdma_cm") { // drivers/infiniband/core/ucma.c: its nodename
+	if _, err := fs.Lstat(sys, "class/misc/rdma_cm"); err == nil && len(n.Verbs) > 0 { // drivers/infiniband/core/ucma.c: its nodename
 		n.Verbs = append(n.Verbs, "/dev/infiniband/rdma_cm")
 	}
-	mads, err := names(sys, "class/infiniband_mad")
-	for _, m := range mads {
-		if err == nil && strings.HasPrefix(m, "umad") {
-			err = n.addMAD(sys, m)
-		}
-	}
-	return n, wrapped(err)
+	return n, nil
 }
 
 // addVFIO adds the files of a function that is bound to vfio-pci (drivers/vfio/group.c, Linux 6.12).
@@ -71,45 +67,57 @@ func (n *Nodes) addVFIO(sys fs.FS, dir string) error {
 	return nil
 }
 
-// addVerbs adds one file of the class infiniband_verbs, and its RDMA device, if that is of the function or the netdev. One that disappears
-// meanwhile is none.
-func (n *Nodes) addVerbs(sys fs.FS, file, pci, netdev string) error {
-	dir := "class/infiniband_verbs/" + file
-	rdma, err := text(sys, dir+"/ibdev")
-	if rdma == "" || err != nil {
-		return err
-	}
-	function, err := link(sys, dir+"/device")
+// addRDMA adds the files of an RDMA device if that is of the function or the netdev. The function is read where the files are: the device
+// itself may be in another network namespace, and then it is not in class/infiniband.
+func (n *Nodes) addRDMA(sys fs.FS, name string, files []string, pci, netdev string) error {
+	parent, err := text(sys, "class/infiniband/"+name+"/parent") // drivers/infiniband/sw/rxe/rxe_verbs.c, parent_show
 	if err != nil {
 		return err
 	}
-	parent, err := text(sys, "class/infiniband/"+rdma+"/parent") // drivers/infiniband/sw/rxe/rxe_verbs.c, parent_show
-	if err != nil {
-		return err
-	}
-	if pci != "" && function == pci || netdev != "" && parent == netdev {
-		n.RDMA = append(n.RDMA, rdma)
-		n.Verbs = append(n.Verbs, "/dev/infiniband/"+file)
-	}
-	return nil
-}
-
-// addMAD adds one file of the class infiniband_mad, if it is of one of the RDMA devices.
-func (n *Nodes) addMAD(sys fs.FS, file string) error {
-	rdma, err := text(sys, "class/infiniband_mad/"+file+"/ibdev")
-	for _, have := range n.RDMA {
-		if have == rdma {
-			n.MAD = append(n.MAD, "/dev/infiniband/"+file)
+	ours := netdev != "" && parent == netdev
+	for _, f := range files {
+		if strings.HasPrefix(f, "uverbs") && pci != "" {
+			function, err := link(sys, "class/infiniband_verbs/"+f+"/device")
+			if err != nil {
+				return err
+			}
+			ours = ours || function == pci
 		}
 	}
-	return err
-}
-
-func wrapped(err error) error {
-	if err != nil {
-		return fmt.Errorf("device nodes: %w", err)
+	if !ours {
+		return nil
+	}
+	n.RDMA = append(n.RDMA, name)
+	for _, f := range files {
+		switch {
+		case strings.HasPrefix(f, "uverbs"):
+			n.Verbs = append(n.Verbs, "/dev/infiniband/"+f)
+		case strings.HasPrefix(f, "umad"):
+			n.MAD = append(n.MAD, "/dev/infiniband/"+f)
+		}
 	}
 	return nil
+}
+
+// rdmaFiles returns the names of the files in /dev/infiniband by the name of their RDMA device: uverbs0, umad0, issm0. They are in no network
+// namespace: each is visible in all, also that of a device which is not. Package rdma, which imports hw, cannot be asked: hw imports this package.
+func rdmaFiles(sys fs.FS) (map[string][]string, error) {
+	files := map[string][]string{}
+	for _, class := range []string{"class/infiniband_verbs", "class/infiniband_mad"} {
+		entries, err := fs.ReadDir(sys, class)
+		if present(err) != nil { // a module of its own makes each
+			return nil, fmt.Errorf("rdma: %w", err)
+		}
+		for _, e := range entries {
+			switch of, err := text(sys, class+"/"+e.Name()+"/ibdev"); { // beside them is abi_version, which is none
+			case err == nil && of != "":
+				files[of] = append(files[of], e.Name())
+			case err != nil && !errors.Is(err, syscall.ENOTDIR):
+				return nil, fmt.Errorf("rdma: %w", err)
+			}
+		}
+	}
+	return files, nil
 }
 
 // text returns an attribute without its trailing newline, "" if there is no such attribute.
@@ -125,22 +133,6 @@ func link(sys fs.FS, name string) (string, error) {
 		return "", present(err)
 	}
 	return path.Base(t), nil
-}
-
-// names returns the names in a directory in order, none if there is no such directory.
-func names(sys fs.FS, dir string) ([]string, error) {
-	entries, err := fs.ReadDir(sys, dir)
-	var all []string
-	for _, e := range entries {
-		all = append(all, e.Name())
-	}
-	return all, present(err)
-}
-
-// has returns true if there is an entry of that name.
-func has(sys fs.FS, name string) bool {
-	_, err := fs.Lstat(sys, name)
-	return err == nil
 }
 
 // present returns an error, nil if it says that there is no such entry.

@@ -103,6 +103,9 @@ func (k *Kernel) showRDMAFilesLocked(r *rdmaDevice) {
 	}
 	for _, file := range r.files() {
 		k.tree.file("class/"+file+"/ibdev", r.name, nil)
+		if r.dev != nil {
+			k.tree.link("class/"+file+"/device", r.dev.path)
+		}
 	}
 	k.tree.file("class/infiniband_verbs/abi_version", "6", nil)
 }

@@ -54,6 +54,7 @@ func TestCDI(t *testing.T) {
 	if !strings.Contains(out, variable) {
 		t.Errorf("the container has no %s:\n%s", variable, out)
 	}
+	WantLine(t, ctl(t, "doctor"), "ok", "cdi", "specs are in /etc/cdi, where the engine looks")
 	spec, err := os.ReadFile("/etc/cdi/passthrough-fabric-a.json")
 	if err != nil {
 		t.Fatal(err)
