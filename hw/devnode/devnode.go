@@ -31,7 +31,7 @@ func Of(sys fs.FS, pci, netdev string) (n Nodes, err error) {
 			return n, fmt.Errorf("device nodes of %s: %w", pci, err)
 		}
 	}
-	files, err := rdmaFiles(sys)
+	files, err := RDMAFiles(sys)
 	if err != nil {
 		return n, fmt.Errorf("device nodes: %w", err)
 	}
@@ -99,9 +99,9 @@ func (n *Nodes) addRDMA(sys fs.FS, name string, files []string, pci, netdev stri
 	return nil
 }
 
-// rdmaFiles returns the names of the files in /dev/infiniband by the name of their RDMA device: uverbs0, umad0, issm0. They are in no network
-// namespace: each is visible in all, also that of a device which is not. Package rdma, which imports hw, cannot be asked: hw imports this package.
-func rdmaFiles(sys fs.FS) (map[string][]string, error) {
+// RDMAFiles returns the names of the files in /dev/infiniband by the name of their RDMA device: uverbs0, umad0, issm0. They are in no network
+// namespace: each is visible in all, also that of a device which is not.
+func RDMAFiles(sys fs.FS) (map[string][]string, error) {
 	files := map[string][]string{}
 	for _, class := range []string{"class/infiniband_verbs", "class/infiniband_mad"} {
 		entries, err := fs.ReadDir(sys, class)

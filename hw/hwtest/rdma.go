@@ -102,7 +102,7 @@ func (k *Kernel) showRDMAFilesLocked(r *rdmaDevice) {
 		return
 	}
 	for _, file := range r.files() {
-		k.tree.remove("class/" + file) // shown again, it is another file
+		k.tree.remove("class/" + file) // if it is shown already, under the name of before
 		k.tree.file("class/"+file+"/ibdev", r.name, nil)
 		if r.dev != nil {
 			k.tree.link("class/"+file+"/device", r.dev.path)

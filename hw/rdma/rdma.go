@@ -15,9 +15,9 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/devnode"
 )
 
 // Mode is in which network namespaces an RDMA device is.
@@ -116,7 +116,7 @@ func (h *Host) Devices() ([]Device, error) {
 	if err != nil {
 		return nil, fmt.Errorf("rdma: list devices: %w", err)
 	}
-	files, err := h.files()
+	files, err := devnode.RDMAFiles(h.sys)
 	if err != nil {
 		return nil, err
 	}
@@ -244,26 +244,6 @@ func (h *Host) device(l Link, files []string) (Device, error) {
 		d.Ports = append(d.Ports, Port{p.Name(), strings.ToLower(state), layer})
 	}
 	return d, nil
-}
-
-// files returns the character devices by the name of their RDMA device. They are in no namespace: each is visible in all.
-func (h *Host) files() (map[string][]string, error) {
-	files := map[string][]string{}
-	for _, class := range []string{"class/infiniband_verbs", "class/infiniband_mad"} {
-		entries, err := fs.ReadDir(h.sys, class)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) { // a module of its own makes each
-			return nil, fmt.Errorf("rdma: %w", err)
-		}
-		for _, e := range entries {
-			switch of, err := h.text(class + "/" + e.Name() + "/ibdev"); { // beside them is abi_version, which is none
-			case err == nil:
-				files[of] = append(files[of], e.Name())
-			case !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR):
-				return nil, fmt.Errorf("rdma: %w", err)
-			}
-		}
-	}
-	return files, nil
 }
 
 // text reads an attribute.
