@@ -38,9 +38,10 @@ func (r *registration) before(ctx context.Context, op string) {
 	}
 }
 
-// after notes a call that has been answered; r may be nil. A driver is registered when it has said what it can do.
+// after notes a call that has been answered; r may be nil. An engine registers the drivers of a plugin one after the other, as plugin/config.json
+// lists them: it asks what the IPAM driver can do when the network driver is registered (moby 29, daemon/pkg/plugin/store.go, CallHandler).
 func (r *registration) after(op string) {
-	if r != nil && op == "NetworkDriver.GetCapabilities" {
+	if r != nil && op == "IpamDriver.GetCapabilities" {
 		r.seen()
 	}
 }

@@ -26,7 +26,7 @@ func TestRegistration(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				var calls int
 				endpoint, other, capabilities := echo(&calls), echo(&calls), echo(&calls)
-				endpoint.op, other.op, capabilities.op = "NetworkDriver.CreateEndpoint", "NetworkDriver.DeleteEndpoint", "NetworkDriver.GetCapabilities"
+				endpoint.op, other.op, capabilities.op = "NetworkDriver.CreateEndpoint", "NetworkDriver.DeleteEndpoint", "IpamDriver.GetCapabilities"
 				s := newServer([]route{endpoint, other, capabilities}, quick(), zap.NewNop())
 				s.engine = newRegistration(registrationWait)
 				ctx, stop := context.WithCancel(t.Context())

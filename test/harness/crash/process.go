@@ -82,7 +82,7 @@ func (p *process) awaitSocket() error {
 		if err := conn.Close(); err != nil {
 			return true, err
 		}
-		resp, err := p.client.Post("http://p/NetworkDriver.GetCapabilities", "", nil)
+		resp, err := p.client.Post("http://p/IpamDriver.GetCapabilities", "", nil)
 		if err != nil {
 			return false, nil // it has reached its crash point, or is about to
 		}
