@@ -222,7 +222,7 @@ func TestVFsSlowerThanCall(t *testing.T) {
 				}
 			})
 		})
-		t.Run(tt.name+", and nobody tries again", func(t *testing.T) {
+		t.Run(tt.name+", without another attempt", func(t *testing.T) {
 			story(t, func(m *machine) {
 				slow(m)
 				before := m.kernel.String()

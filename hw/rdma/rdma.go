@@ -25,7 +25,7 @@ type Mode string
 
 // Modes. The kernel starts with Shared, unless its module ib_core has the parameter netns_mode=0.
 const (
-	Shared    Mode = "shared"    // every namespace sees every device, whoever has its netdev
+	Shared    Mode = "shared"    // every namespace sees every device, wherever its netdev is
 	Exclusive Mode = "exclusive" // a device is in one namespace
 )
 

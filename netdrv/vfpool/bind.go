@@ -42,7 +42,7 @@ func (p *Pool) BindMade(ctx context.Context, pf hw.PF, indexes []int) (more bool
 	return more, nil
 }
 
-// bindFree binds a VF that nobody has.
+// bindFree binds a VF that is free.
 func (p *Pool) bindFree(ctx context.Context, pf hw.PF, vf hw.VF) error {
 	unlock, ok := p.Locks.TryLock(alloc.Key(vf.ID()))
 	if !ok {
