@@ -47,8 +47,8 @@ func (r *RDMA) check(o *option.Network, pf hw.PF) error {
 	return nil
 }
 
-// wish returns what the record of a VF says about its RDMA device; nil if that is to stay where it is.
-func (r *RDMA) wish(o *option.Container, pf hw.PF) (*alloc.RDMA, error) {
+// record returns what the record of a VF says about its RDMA device; nil if that is to stay where it is.
+func (r *RDMA) record(o *option.Container, pf hw.PF) (*alloc.RDMA, error) {
 	if o.RDMA == option.RDMANo || o.RDMA == "" && pf.InfiniBand() {
 		return nil, nil
 	}

@@ -50,7 +50,7 @@ func (m sriov) Claim(ctx context.Context, r *Request) (*alloc.Allocation, error)
 		return nil, err
 	}
 	a.IdentityKeys = keys
-	a.RDMA, err = m.rdma.wish(&r.Options.Container, chosen.PF.PF)
+	a.RDMA, err = m.rdma.record(&r.Options.Container, chosen.PF.PF)
 	return a, err
 }
 
