@@ -22,7 +22,7 @@ var effects = map[string]string{
 	"promisc": "yes", "allmulti": "yes", "queues": "1", "ring_rx": "512", "ring_tx": "512", "ethtool": "gro=off", "private_flags": "legacy-rx=on", "cores": "3",
 	"vf": "2", "vfs": "2-3", "policy": "pack", "numa": "1", "numvfs": "3", "prefix": "net", "ifname": "fab7", "routes": "192.0.2.0/24 via 10.0.0.9", "macvlan_mode": "private", "ipvlan_mode": "l3", "ipvlan_flag": "vepa",
 	"ipoib_mode": "connected", "pkey": "0x8005", "gateway": "auto",
-	"announce": "subnet", "host_access": "yes", "driver": "vfio-pci",
+	"announce": "subnet", "host_access": "yes", "driver": "vfio-pci", "rdma": "yes",
 }
 
 // effectNetworks are what a network can be of.
