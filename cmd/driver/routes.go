@@ -27,6 +27,8 @@ const (
 	quiet routeFlags = 1 << iota
 	// stateless: the call is answered even if the drivers could not be made. The engine's own start depends on some of these.
 	stateless
+	// patient: the call may create VFs, for which the driver of a NIC needs up to a second each. It has twice the time of others.
+	patient
 )
 
 // routes is the table of all calls.
@@ -47,7 +49,7 @@ func routes(d *drivers) []route {
 		{"NetworkDriver.GwAllocCheck", handle(net.GwAllocCheck), quiet | stateless},
 		{"NetworkDriver.AllocateNetwork", handle(net.AllocateNetwork), 0},
 		{"NetworkDriver.FreeNetwork", handle(net.FreeNetwork), 0},
-		{"NetworkDriver.CreateNetwork", handle(net.CreateNetwork), 0},
+		{"NetworkDriver.CreateNetwork", handle(net.CreateNetwork), patient},
 		{"NetworkDriver.DeleteNetwork", handle(net.DeleteNetwork), 0},
 		{"NetworkDriver.CreateEndpoint", handle(net.CreateEndpoint), quiet},
 		{"NetworkDriver.EndpointOperInfo", handle(net.EndpointOperInfo), quiet | stateless},

@@ -53,6 +53,17 @@ func limitsFor(handler time.Duration) limits {
 	}
 }
 
+// longest is the longest time limit of a call: an engine waits for 30 s by default, see HANDLER_TIMEOUT in config.go.
+const longest = 25 * time.Second
+
+// of returns the time limit of a call.
+func (l limits) of(rt route) time.Duration {
+	if rt.flags&patient != 0 {
+		return max(l.handler, min(2*l.handler, longest))
+	}
+	return l.handler
+}
+
 // connectionsFor returns the number of connections that the process may have at a time: wanted, or half of its limit of open files
 // if that is less.
 func connectionsFor(wanted int) int {
@@ -92,7 +103,7 @@ func (s *server) serve(ctx context.Context, l net.Listener) error {
 		Handler:           s,
 		BaseContext:       func(net.Listener) context.Context { return base },
 		ReadHeaderTimeout: s.limits.header,
-		WriteTimeout:      s.limits.body + s.limits.handler + s.limits.grace + s.limits.write,
+		WriteTimeout:      s.limits.body + s.limits.of(route{flags: patient}) + s.limits.grace + s.limits.write,
 		IdleTimeout:       s.limits.idle,
 		MaxHeaderBytes:    headerMax,
 		ErrorLog:          zap.NewStdLog(s.log),
@@ -247,11 +258,11 @@ func (s *server) read(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 // run makes the call and waits for its result with a bound: after a restart dockerd waits without one, and would hang. A call that
 // exceeds the bound is answered with an error, and its handler is left to finish.
 func (s *server) run(client context.Context, rt route, body []byte) answer {
-	start := time.Now()
+	start, limit := time.Now(), s.limits.of(rt)
 	done := make(chan answer, 1)
 	var answered atomic.Bool // set by the first of the two that answer: the handler or the timeout
 	s.running.Go(func() {
-		ctx, cancel := context.WithTimeout(client, s.limits.handler)
+		ctx, cancel := context.WithTimeout(client, limit)
 		defer cancel()
 		a := guarded(ctx, rt, body)
 		if answered.CompareAndSwap(false, true) {
@@ -261,7 +272,7 @@ func (s *server) run(client context.Context, rt route, body []byte) answer {
 		s.log.Warn("late call ended", zap.String("op", rt.op), zap.Duration("dur", time.Since(start)),
 			zap.String("outcome", string(a.outcome)), errField(a.err))
 	})
-	timeout := time.NewTimer(s.limits.handler + s.limits.grace)
+	timeout := time.NewTimer(limit + s.limits.grace)
 	defer timeout.Stop()
 	select {
 	case a := <-done:
@@ -275,7 +286,7 @@ func (s *server) run(client context.Context, rt route, body []byte) answer {
 		status:  http.StatusInternalServerError,
 		outcome: outcomeDeadline,
 		err: fmt.Errorf("%s took longer than %s and is left to finish; the plugin's log says how it ends",
-			rt.op, s.limits.handler),
+			rt.op, limit),
 	}
 }
 

@@ -144,3 +144,18 @@ func TestStop(t *testing.T) {
 		}
 	})
 }
+
+// TestTimeLimits: a call that may create VFs has twice the time of others, and none has more than an engine waits for.
+func TestTimeLimits(t *testing.T) {
+	for handler, want := range map[time.Duration][2]time.Duration{
+		time.Second:      {time.Second, 2 * time.Second},
+		10 * time.Second: {10 * time.Second, 20 * time.Second},
+		20 * time.Second: {20 * time.Second, 25 * time.Second},
+		25 * time.Second: {25 * time.Second, 25 * time.Second},
+	} {
+		l := limitsFor(handler)
+		if got := [2]time.Duration{l.of(route{}), l.of(route{flags: patient | quiet})}; got != want {
+			t.Errorf("with %s the limits are %v, want %v", handler, got, want)
+		}
+	}
+}
