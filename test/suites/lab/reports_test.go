@@ -25,6 +25,7 @@ ip route add 203.0.113.0/24 dev `+another+` proto kernel scope link src 203.0.11
 ip route add 198.18.0.0/15 via 203.0.113.1 proto static metric 100
 ip -6 addr add 2001:db8::10/64 dev `+another+`
 until ip -6 route add 2001:db8:1::/48 via 2001:db8::1 src 2001:db8::10; do sleep 0.5; done
+while ip -6 addr show dev `+another+` | grep -q tentative; do sleep 0.5; done # also the link-local address, which DAD may take longer for
 ip neigh add 192.0.2.99 lladdr 02:00:5e:00:53:63 nud permanent dev `+another+`
 tc qdisc replace dev `+another+` root pfifo limit 555
 cd /proc/sys/net/ipv4/conf/`+another+`; echo 2 >rp_filter; echo 1 >arp_ignore; echo 2 >arp_announce`)
