@@ -34,6 +34,8 @@ type TuningSnapshot struct {
 	Rings    *Rings         `json:",omitempty"`
 	Features Features       `json:",omitempty"` // what was wanted, by the kernel's names
 	Affinity map[int]string `json:",omitempty"` // by number of the interrupt
+	// PrivateFlags are by the driver's names.
+	PrivateFlags Features `json:",omitempty"`
 }
 
 // nameAndDriver returns the name of a netdev in messages, with its driver or kind.
@@ -69,58 +71,51 @@ func (h *tuner) DriverInfo(n Netdev) (DriverInfo, error) {
 // ErrInvalid.
 func (h *tuner) CheckTuning(n Netdev, w TuningSpec) error {
 	_, _, err := h.planTuning(n, w)
-	if err == nil {
-		_, err = h.flagsToSet(n, w.PrivateFlags)
-	}
 	return err
 }
 
-// flagsToSet returns the private flags of a device that are not as asked.
-func (h *tuner) flagsToSet(n Netdev, asked Features) (set []Control, _ error) {
-	if len(asked) == 0 {
-		return nil, nil
+// privateFlags returns the private flags of a device, by the driver's names.
+func (h *tuner) privateFlags(n Netdev) (Features, error) {
+	all, err := h.kernel.Controls(n.Index)
+	flags := Features{}
+	for _, c := range all {
+		if c.Kind == ControlPrivateFlag {
+			flags[c.Name] = c.On()
+		}
 	}
-	now, err := h.kernel.Controls(n.Index)
+	return flags, err
+}
+
+// planFlags returns private flags that were asked for in any case by the driver's names, with their values of now and as asked. One that the
+// driver does not have is an error.
+func (h *tuner) planFlags(n Netdev, asked Features) (now, want Features, _ error) {
+	has, err := h.privateFlags(n)
 	if err != nil {
-		return nil, &Error{Dev: n.nameAndDriver(), Op: "read its private flags", Err: err}
+		return nil, nil, err
 	}
-	now = slices.DeleteFunc(now, func(c Control) bool { return c.Kind != ControlPrivateFlag })
-	for _, name := range slices.Sorted(maps.Keys(asked)) {
-		i := slices.IndexFunc(now, func(c Control) bool { return strings.EqualFold(c.Name, name) })
+	now, want = Features{}, Features{}
+	names := slices.Sorted(maps.Keys(has))
+	for name, on := range asked {
+		i := slices.IndexFunc(names, func(known string) bool { return strings.EqualFold(known, name) })
 		if i < 0 {
-			return nil, &Error{Dev: n.nameAndDriver(), Op: fmt.Sprintf("set private flags %v", asked), Err: Because(ErrUnsupported,
-				"%s is none of the driver's, which are: %s", name, cmp.Or(strings.Join(namesOf(now), ", "), "none"))}
+			return nil, nil, Because(ErrUnsupported, "%s is none of the driver's, which are: %s", name, cmp.Or(strings.Join(names, ", "), "none"))
 		}
-		if now[i].On() != asked[name] {
-			set = append(set, PrivateFlag(now[i].Name, asked[name]))
-		}
+		now[names[i]], want[names[i]] = has[names[i]], on
 	}
-	return set, nil
+	return now, want, nil
 }
 
-func namesOf(controls []Control) (names []string) {
-	for _, c := range controls {
-		names = append(names, c.Name)
+// setTuning sets one attribute of a link's tuning. The kernel has private flags as controls.
+func (h *tuner) setTuning(index int, a TuningAttr, t Tuning) error {
+	if a != TuningFlags {
+		return h.kernel.SetTuning(index, a, t)
 	}
-	return names
-}
-
-// setPrivateFlags sets private flags, and verifies them. What they were is not needed to restore them: a VF is bound to its driver again, and a
-// whole device has its Controls of before.
-func (h *tuner) setPrivateFlags(n Netdev, asked Features) error {
-	set, err := h.flagsToSet(n, asked)
-	for _, c := range set {
-		if err := h.kernel.SetControl(n.Index, c); err != nil {
-			return &Error{Dev: n.nameAndDriver(), Op: fmt.Sprintf("set %s to %s", c, onOrOff(c.On())), Err: err}
+	for _, name := range slices.Sorted(maps.Keys(t.PrivateFlags)) {
+		if err := h.kernel.SetControl(index, PrivateFlag(name, t.PrivateFlags[name])); err != nil {
+			return err
 		}
 	}
-	if err != nil || len(set) == 0 {
-		return err
-	}
-	if set, err = h.flagsToSet(n, asked); err == nil && len(set) > 0 {
-		err = &Error{Dev: n.nameAndDriver(), Op: fmt.Sprintf("set %s to %s", set[0], onOrOff(set[0].On())), Err: Because(ErrUnsupported, "its driver leaves it as it is")}
-	}
-	return err
+	return nil
 }
 
 // CheckFeatures refuses offloads that the kernel does not know: it has the same names for every device.
@@ -151,7 +146,7 @@ func (h *tuner) SnapshotTuning(id ID, w TuningSpec) (TuningSnapshot, error) {
 	if err != nil {
 		return TuningSnapshot{}, err
 	}
-	var was TuningSnapshot
+	was := TuningSnapshot{PrivateFlags: now.PrivateFlags}
 	if want.has(TuningQueues) {
 		was.Queues = &now.Queues
 	}
@@ -175,9 +170,6 @@ func (h *tuner) SetTuning(id ID, w TuningSpec) error {
 	}
 	_, want, err := h.planTuning(n, w)
 	if err != nil {
-		return err
-	}
-	if err := h.setPrivateFlags(n, w.PrivateFlags); err != nil { // first: they can decide how many queues, or which rings, there are
 		return err
 	}
 	return h.applyTuning(n, want, func(f Feature) bool { return f.Active })
@@ -211,6 +203,10 @@ func (h *tuner) restoreTuned(n Netdev, was *TuningSnapshot) error {
 		want.add(TuningRings)
 	}
 	want.addFeatures(was.Features)
+	if len(was.PrivateFlags) > 0 {
+		want.PrivateFlags = was.PrivateFlags
+		want.add(TuningFlags)
+	}
 	err := h.applyTuning(n, want, func(f Feature) bool { return f.Wanted })
 	return errors.Join(err, h.restoreAffinity(n, was.Affinity))
 }
@@ -258,6 +254,12 @@ func (h *tuner) planTuning(n Netdev, w TuningSpec) (now Tuning, want tuningPlan,
 			return fail(fmt.Sprintf("set rings %v", want.Rings), err)
 		}
 		want.add(TuningRings)
+	}
+	if len(w.PrivateFlags) > 0 {
+		if now.PrivateFlags, want.PrivateFlags, err = h.planFlags(n, w.PrivateFlags); err != nil {
+			return fail(fmt.Sprintf("set private flags %v", w.PrivateFlags), err)
+		}
+		want.add(TuningFlags)
 	}
 	wanted, err := resolve(w.Features, now.Features)
 	if err != nil {
@@ -317,9 +319,13 @@ func (h *tuner) applyTuning(n Netdev, want tuningPlan, on func(Feature) bool) er
 				}
 			}
 			now.Features = features
+			if err == nil && want.has(TuningFlags) {
+				now.PrivateFlags, err = h.privateFlags(n)
+				maps.DeleteFunc(now.PrivateFlags, func(name string, _ bool) bool { _, ok := want.PrivateFlags[name]; return !ok })
+			}
 			return now, err
 		},
-		set: func(a TuningAttr, t Tuning) error { return h.kernel.SetTuning(n.Index, a, t) },
+		set: func(a TuningAttr, t Tuning) error { return h.setTuning(n.Index, a, t) },
 		policy: func(a TuningAttr) Policy {
 			if want.has(a) {
 				return Required

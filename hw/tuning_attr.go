@@ -12,6 +12,8 @@ type Tuning struct {
 	Queues, MaxQueues Queues
 	Rings, MaxRings   Rings
 	Features          map[string]Feature // by the kernel's names, such as "rx-gro"
+	// PrivateFlags are some of those that the kernel has as controls, see [Kernel.Controls].
+	PrivateFlags Features
 }
 
 // Queues are a link's queues. Most drivers have only combined ones, which receive and send; a few have only separate ones.
@@ -49,8 +51,17 @@ var (
 	}}
 )
 
-// tuningAttrs lists the attributes in the order of setting: new queues have rings of the size that the old ones had.
-var tuningAttrs = []TuningAttr{TuningQueues, TuningRings, TuningFeatures}
+// TuningFlags is which private flags are on, of those that Tuning.PrivateFlags names.
+var TuningFlags = TuningAttr{&attrRow[Tuning]{
+	name: "private flags",
+	same: func(a, b *Tuning) bool { return maps.Equal(a.PrivateFlags, b.PrivateFlags) },
+	copy: func(to, from *Tuning) { to.PrivateFlags = maps.Clone(from.PrivateFlags) },
+	show: func(t *Tuning) string { return t.PrivateFlags.String() },
+}}
+
+// tuningAttrs lists the attributes in the order of setting: private flags can decide how many queues there are, and new queues have rings of the
+// size that the old ones had.
+var tuningAttrs = []TuningAttr{TuningFlags, TuningQueues, TuningRings, TuningFeatures}
 
 func rowAt[T comparable](name string, field func(*Tuning) *T) *attrRow[Tuning] {
 	row := rowOf(name, field)

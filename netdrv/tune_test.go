@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	plugin "github.com/docker/go-plugins-helpers/network"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
@@ -72,8 +74,8 @@ func TestTuning(t *testing.T) {
 	}
 }
 
-// TestPrivateFlags: switches of a driver are set, by their names in any case, and restored. One that the driver does not have is refused when the
-// network is created, and one that it does not change when a container starts.
+// TestPrivateFlags: switches of a driver are set, by their names in any case, and restored, also if no container has had the device. One that the
+// driver does not have is refused when the network is created, and one that it does not change when a container starts.
 func TestPrivateFlags(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
@@ -84,17 +86,42 @@ func TestPrivateFlags(t *testing.T) {
 		m.mustCreate("n", "netdevice=ens2", "mode=passthrough", "private_flags=Legacy-RX=on,vf-trunking=off")
 		m.kernel.Stick("ens2", hw.ControlPrivateFlag, syscall.EOPNOTSUPP)
 		_, _, err := m.run("a", "n")
-		wantError(t, err, "ens2 (e1000e): set private flag legacy-rx to on: not supported by the driver (operation not supported)")
+		wantError(t, err, "ens2 (e1000e): set private flags legacy-rx=on,vf-trunking=off: not supported by the driver (operation not supported)")
 		m.kernel.Stick("ens2", "", 0)
 		m.settled()
 		m.wantHost(before)
-		m.mustRun("a", "n")
-		if now := m.kernel.String(); !strings.Contains(now, "private flag legacy-rx 01") || !strings.Contains(now, "private flag vf-trunking 00") {
-			t.Errorf("while a container has it:\n%s", now)
-		}
-		m.end("a")
-		m.wantHost(before)
+		m.flagged("n", "private flag legacy-rx 01 private flag vf-trunking 00", before)
 	})
+	story(t, func(m *machine) {
+		pf := igb()
+		pf.Up, pf.VFs, pf.VFFlags = true, 1, []string{"legacy-rx"}
+		m.kernel.AddPF(pf)
+		m.settled()
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "private_flags=legacy-rx=on")
+		m.flagged("n", "private flag legacy-rx 01", before)
+	})
+}
+
+// flagged gives a container a device of a network, which then has private flags, and again one whose container does not start.
+func (m *machine) flagged(network, flags, before string) {
+	m.t.Helper()
+	want := func() {
+		m.t.Helper()
+		if now := m.kernel.String(); !strings.Contains(now, flags) {
+			m.t.Errorf("without %q:\n%s", flags, now)
+		}
+	}
+	m.mustRun("a", network)
+	want()
+	m.end("a")
+	m.wantHost(before)
+	_, err := m.createEndpoint("b", network, plugin.EndpointInterface{Address: "10.0.0.9/24"})
+	m.must(err)
+	want()
+	m.must(m.deleteFrom("b", network))
+	m.settled()
+	m.wantHost(before)
 }
 
 // TestTuningOfFreshVF: a VF that has no netdev before it is attached is tuned as well. Afterwards it is as its driver creates it.

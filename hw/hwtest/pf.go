@@ -36,8 +36,9 @@ type PF struct {
 	PortName string // phys_port_name; "" for a driver that has none
 	Port     int    // dev_port of its netdev and of its VFs'
 
-	VFQueues  int    // combined queues that a VF has and that can be reduced; 0 if they cannot be changed, as with igbvf
-	LocalCPUs string // of its NUMA node, "0-3"
+	VFFlags   []string // private flags of a VF's netdev, off when its driver makes it
+	VFQueues  int      // combined queues that a VF has and that can be reduced; 0 if they cannot be changed, as with igbvf
+	LocalCPUs string   // of its NUMA node, "0-3"
 
 	VFMAC func(vf int) hw.MAC // MAC that the firmware has set for a VF
 	// ResetForgets: a reset of the PF loses what it had set for its VFs. It is the worst that a driver could do.

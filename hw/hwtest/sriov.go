@@ -126,6 +126,9 @@ func (k *Kernel) makeNetdevLocked(d *device) {
 	if d.pf != nil {
 		l.cable = true
 		l.udevName = fmt.Sprintf("%sv%d", d.pf.conf.Name, d.index)
+		for _, flag := range d.pf.conf.VFFlags {
+			l.controls = append(l.controls, hw.PrivateFlag(flag, false))
+		}
 		d.dead = d.pf.net == nil || !d.pf.net.Up || d.probes <= d.conf.DeadProbes
 		if l.MAC = d.state.MAC; d.dead || !d.adminMAC { // the PF has none to give
 			l.MAC = ""
