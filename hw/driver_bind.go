@@ -267,7 +267,7 @@ func (h *binder) NotIsolated(vf VF) (string, error) {
 
 // IOMMUGroup returns the name that the group of a device which is bound to vfio-pci has in /dev/vfio; "" if it is in none.
 func (h *binder) IOMMUGroup(id ID) (string, error) {
-	nodes, err := devnode.Of(h.sys.FS, id.PCI(), "")
+	nodes, err := devnode.Of(h.sys.FS, id.PCI())
 	if len(nodes.VFIO) == 0 || err != nil {
 		return "", err
 	}

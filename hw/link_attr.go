@@ -259,6 +259,15 @@ func (h *links) SetLink(n Netdev, spec LinkSpec, limit int) (Netdev, error) {
 		return n, &Error{Dev: n.Name, Op: fmt.Sprintf("set mtu %d", spec.MTU), Err: Because(ErrInvalid,
 			"its pf has mtu %d, which a vf cannot exceed; raise the pf's first", limit)}
 	}
+	want := spec.link()
+	for _, size := range []struct {
+		attr LinkAttr
+		n    int
+	}{{LinkGSOMaxSize, want.Segments.GSOMaxSize}, {LinkGSOIPv4MaxSize, want.Segments.GSOIPv4MaxSize}} {
+		if n.MaxGSO > 0 && spec.Policies[size.attr] == Required && size.n > n.MaxGSO {
+			return n, &Error{Dev: n.Name, Op: size.attr.Op(want), Err: Because(ErrInvalid, "its driver cuts packets of at most %d bytes into frames", n.MaxGSO)}
+		}
+	}
 	spec.Name = n.Name
 	err := h.applyLink(n.ID, spec.LinkState, h.kernel.SetLink, func(a LinkAttr) Policy { return spec.Policies[a] })
 	if err != nil {

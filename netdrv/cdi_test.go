@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	container "tags.cncf.io/container-device-interface/pkg/cdi"
 
+	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
@@ -64,6 +65,30 @@ func (m *machine) files() []string {
 		names = append(names, e.Name())
 	}
 	return names
+}
+
+// TestCDISoftware: the file of an RDMA device that software has made is in the spec of the network of its netdev, under whatever name that is, and in
+// no other.
+func TestCDISoftware(t *testing.T) {
+	cdiStory(t, func(m *machine) {
+		nic(m)
+		m.kernel.AddLink(hw.Link{Name: "ens3", Up: true})
+		m.kernel.AddRXE("rxe0", "ens2")
+		m.mustCreate("with", "netdevice=ens2", "mode=macvlan", "cdi=with")
+		m.mustCreate("without", "netdevice=ens3", "mode=macvlan", "cdi=without")
+		check := func() {
+			for class, want := range map[string]int{"with": 1, "without": 0} {
+				raw, err := os.ReadFile(filepath.Join(m.cdi, "passthrough-"+class+".json"))
+				if got := strings.Count(string(raw), "/dev/infiniband/uverbs"); err != nil || got != want {
+					t.Errorf("the spec of %s has %d files, %v:\n%s", class, got, err, raw)
+				}
+			}
+		}
+		check()
+		m.must(m.kernel.SetLink(m.kernel.Link("ens2").Index, hw.LinkName, hw.Link{Name: "eth7"}))
+		m.after(2 * time.Minute)
+		check()
+	})
 }
 
 // TestCDIFollowsVFs: the VFs of a network are in its spec from its creation to its end, whether containers have them or not, and whatever

@@ -120,7 +120,7 @@ func New(c Config) (*Driver, error) {
 		attacher: &attacher{log: c.Log, locks: locks, allocs: allocs, modes: modes, releaser: release, timings: timed, nudge: reconciler.nudge,
 			tryQuarantined: reconciler.tryQuarantined}}
 	networks := &networks{store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine, modes: modes,
-		pool: pool, vlans: vlans, hosts: hosts, specs: &cdi.Writer{Folder: c.CDI, Host: c.Host, Store: c.Store, Pool: pool}, endpoints: endpoints,
+		pool: pool, vlans: vlans, hosts: hosts, specs: &cdi.Writer{Folder: c.CDI, Host: c.Host, RDMA: c.RDMA, Store: c.Store, Pool: pool}, endpoints: endpoints,
 		inventedGateway: c.InventedGateway, nudge: reconciler.nudge}
 	reconciler.removeUnneeded, reconciler.unrecorded, reconciler.bare = networks.removeUnneeded, networks.unrecorded, networks.specs.Bare
 	attachments := &Attachments{locks: locks, allocs: allocs, host: c.Host, networks: networks, endpoints: endpoints, leases: leases}
@@ -205,17 +205,9 @@ func (d *Driver) CreateEndpoint(ctx context.Context, r *plugin.CreateEndpointReq
 	return &plugin.CreateEndpointResponse{Interface: &plugin.EndpointInterface{MacAddress: string(e.MAC)}}, nil
 }
 
-// EndpointOperInfo answers which device a program drives, by its PCI address and IOMMU group, and of other endpoints nothing. The engine shows
-// none of it.
-func (d *Driver) EndpointOperInfo(ctx context.Context, r *plugin.InfoRequest) (*plugin.InfoResponse, error) {
-	if d == nil { // the drivers could not be made
-		return &plugin.InfoResponse{Value: map[string]string{}}, nil
-	}
-	known, err := d.endpoints.info(ctx, r.NetworkID, r.EndpointID)
-	if err != nil { // the engine would fail to show the container
-		d.endpoints.log.Debug("endpoint info", zap.NamedError("err", err))
-	}
-	return &plugin.InfoResponse{Value: known}, nil
+// EndpointOperInfo answers nothing: the engine shows none of it.
+func (d *Driver) EndpointOperInfo(context.Context, *plugin.InfoRequest) (*plugin.InfoResponse, error) {
+	return &plugin.InfoResponse{Value: map[string]string{}}, nil
 }
 
 // DeleteEndpoint releases the endpoint's device; an unknown endpoint is no error. The call is finished even if the engine gives up: it does

@@ -302,26 +302,6 @@ func (x *endpoints) markLent(ctx context.Context, a *alloc.Allocation, changed b
 	return x.allocs.Advance(ctx, a, alloc.Lent)
 }
 
-// info returns what is known of an endpoint whose device a program drives; nothing of others.
-func (x *endpoints) info(ctx context.Context, nid, eid string) (map[string]string, error) {
-	known := map[string]string{}
-	if err := checkIDs(nid, eid); err != nil {
-		return known, err
-	}
-	e, err := ledger.Get[ledger.Endpoint](ctx, x.store, ledger.EndpointKey(nid, eid))
-	if errors.Is(err, store.ErrNotFound) {
-		return known, nil
-	}
-	if err != nil {
-		return known, err
-	}
-	a, err := x.allocs.Get(ctx, e.Rec.Device)
-	if err == nil && a.UserDriver != "" {
-		known["driver"], known["pci_address"], known["iommu_group"] = a.UserDriver, a.Device.PCI(), a.IOMMUGroup
-	}
-	return known, err
-}
-
 // reachable gives the host its child of a network with host access, if it is missing, and the routes to a container.
 func (x *endpoints) reachable(ctx context.Context, n ledger.Network, o *option.Network, e ledger.Endpoint) error {
 	if !o.HostAccess {

@@ -138,6 +138,8 @@ func TestMTUAtCreate(t *testing.T) {
 		m.wantHost(before)
 		m.must(m.kernel.SetLink(m.kernel.Link("ens1f0").Index, hw.LinkMTU, hw.Link{MTU: 9000}))
 		m.mustCreate("n", "netdevice=ens1f0", "mtu=9000")
+		wantError(t, m.runWith("b", "n", map[string]any{"gso_max_size": "150000"}),
+			"ens1f0v0: set gso_max_size 150000: its driver cuts packets of at most 65536 bytes into frames")
 		m.mustRun("a", "n")
 	})
 }

@@ -27,9 +27,9 @@ func newRegistration(atMost time.Duration) *registration {
 
 func (r *registration) seen() { r.once.Do(func() { close(r.done) }) }
 
-// before keeps a call waiting that must not begin before the registration; r may be nil.
-func (r *registration) before(ctx context.Context, op string) {
-	if r == nil || op != "NetworkDriver.CreateEndpoint" {
+// wait waits for the registration; r may be nil.
+func (r *registration) wait(ctx context.Context) {
+	if r == nil {
 		return
 	}
 	select {

@@ -27,6 +27,7 @@ func TestRegistration(t *testing.T) {
 				var calls int
 				endpoint, other, capabilities := echo(&calls), echo(&calls), echo(&calls)
 				endpoint.op, other.op, capabilities.op = "NetworkDriver.CreateEndpoint", "NetworkDriver.DeleteEndpoint", "IpamDriver.GetCapabilities"
+				endpoint.flags = registered
 				s := newServer([]route{endpoint, other, capabilities}, quick(), zap.NewNop())
 				s.engine = newRegistration(registrationWait)
 				ctx, stop := context.WithCancel(t.Context())

@@ -29,6 +29,8 @@ const (
 	stateless
 	// patient: the call may create VFs, for which the driver of a NIC needs up to a second each. It has twice the time of others.
 	patient
+	// registered: the call waits for the engine's registration of a plugin that was restarted.
+	registered
 )
 
 // routes is the table of all calls.
@@ -51,7 +53,7 @@ func routes(d *drivers) []route {
 		{"NetworkDriver.FreeNetwork", handle(net.FreeNetwork), 0},
 		{"NetworkDriver.CreateNetwork", handle(net.CreateNetwork), patient},
 		{"NetworkDriver.DeleteNetwork", handle(net.DeleteNetwork), 0},
-		{"NetworkDriver.CreateEndpoint", handle(net.CreateEndpoint), quiet},
+		{"NetworkDriver.CreateEndpoint", handle(net.CreateEndpoint), quiet | registered},
 		{"NetworkDriver.EndpointOperInfo", handle(net.EndpointOperInfo), quiet | stateless},
 		{"NetworkDriver.DeleteEndpoint", handle(net.DeleteEndpoint), quiet},
 		{"NetworkDriver.Join", handle(net.Join), quiet},
@@ -61,7 +63,7 @@ func routes(d *drivers) []route {
 		{"NetworkDriver.ProgramExternalConnectivity", handle(net.ProgramExternalConnectivity), quiet},
 		{"NetworkDriver.RevokeExternalConnectivity", handle(net.RevokeExternalConnectivity), quiet},
 
-		{admin.AttachCall, handle(attachments.Attach), quiet},
+		{admin.AttachCall, handle(attachments.Attach), quiet | patient},
 		{admin.DetachCall, handle(attachments.Detach), quiet},
 		{admin.CheckCall, handle(attachments.Check), quiet},
 

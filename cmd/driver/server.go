@@ -167,7 +167,9 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := answerOf(nil, err)
 	if err == nil {
 		about.add(body)
-		s.engine.before(r.Context(), op)
+		if rt.flags&registered != 0 {
+			s.engine.wait(r.Context())
+		}
 		a = s.run(r.Context(), rt, body)
 		about.add(a.body)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/mellanox/passthrough/internal/admin"
 )
 
-// callBound bounds one command. The process answers each call within 10 seconds unless it was told otherwise.
+// callBound bounds one command. The process answers each call within 10 seconds, or 20 if it creates VFs, unless it was told otherwise.
 const callBound = time.Minute
 
 // A target is where a device goes: a link in a container's network namespace, and whose that is.

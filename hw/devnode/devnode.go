@@ -23,9 +23,9 @@ type Nodes struct {
 	VFIO  []string // /dev/vfio/42, and the container of groups, /dev/vfio/vfio
 }
 
-// Of returns the files of the function at a PCI address, and of the RDMA devices that software has made on a netdev (rdma_rxe). Both may be
-// "" for none. sys is sysfs, which no path may lead out of. A function that is not there has no files.
-func Of(sys fs.FS, pci, netdev string) (n Nodes, err error) {
+// Of returns the files of the function at a PCI address, "" for none, and those of other RDMA devices by their names, as of those that software
+// has made on its netdev (rdma_rxe). sys is sysfs, which no path may lead out of. A function that is not there has no files.
+func Of(sys fs.FS, pci string, others ...string) (n Nodes, err error) {
 	if pci != "" {
 		if err := n.addVFIO(sys, "bus/pci/devices/"+pci); err != nil {
 			return n, fmt.Errorf("device nodes of %s: %w", pci, err)
@@ -36,7 +36,7 @@ func Of(sys fs.FS, pci, netdev string) (n Nodes, err error) {
 		return n, fmt.Errorf("device nodes: %w", err)
 	}
 	for _, name := range slices.Sorted(maps.Keys(files)) {
-		if err := n.addRDMA(sys, name, files[name], pci, netdev); err != nil {
+		if err := n.addRDMA(sys, name, files[name], pci, slices.Contains(others, name)); err != nil {
 			return n, fmt.Errorf("device nodes of %s: %w", name, err)
 		}
 	}
@@ -67,14 +67,9 @@ func (n *Nodes) addVFIO(sys fs.FS, dir string) error {
 	return nil
 }
 
-// addRDMA adds the files of an RDMA device if that is of the function or the netdev. The function is read where the files are: the device
+// addRDMA adds the files of an RDMA device if that is asked for, or of the function. The function is read where the files are: the device
 // itself may be in another network namespace, and then it is not in class/infiniband.
-func (n *Nodes) addRDMA(sys fs.FS, name string, files []string, pci, netdev string) error {
-	parent, err := text(sys, "class/infiniband/"+name+"/parent") // drivers/infiniband/sw/rxe/rxe_verbs.c, parent_show
-	if err != nil {
-		return err
-	}
-	ours := netdev != "" && parent == netdev
+func (n *Nodes) addRDMA(sys fs.FS, name string, files []string, pci string, ours bool) error {
 	for _, f := range files {
 		if strings.HasPrefix(f, "uverbs") && pci != "" {
 			function, err := link(sys, "class/infiniband_verbs/"+f+"/device")

@@ -54,7 +54,6 @@ func host() map[string]string {
 		"devices/pci/0000:03:00.3/iommu_group":  "->../../../kernel/iommu_groups/42",
 		"kernel/iommu_groups/42/type":           "DMA",
 		"class/infiniband/mlx5_0/device":        "->../../../devices/pci/" + pf,
-		"class/infiniband/rxe0/parent":          "veth0",
 		"class/infiniband_verbs/abi_version":    "6",
 		"class/infiniband_verbs/uverbs0/ibdev":  "mlx5_0",
 		"class/infiniband_verbs/uverbs0/device": "->../../../devices/pci/" + pf,
@@ -69,30 +68,31 @@ func host() map[string]string {
 	}
 }
 
-// TestOf: a function has the files of its own RDMA device, wherever that is, a netdev those of one of software, and a function that is bound to
+// TestOf: a function has the files of its own RDMA device, wherever that is, one of software those that are asked for by its name, and a function that is bound to
 // vfio-pci those of its group.
 func TestOf(t *testing.T) {
 	t.Parallel()
 	sys := tree(t, host())
 	for _, c := range []struct {
-		pci, netdev string
-		want        devnode.Nodes
+		pci   string
+		other string
+		want  devnode.Nodes
 	}{
 		{vf, "", devnode.Nodes{RDMA: []string{"mlx5_2"}, Verbs: []string{"/dev/infiniband/uverbs7", "/dev/infiniband/rdma_cm"},
 			MAD: []string{"/dev/infiniband/umad3"}}},
-		{pf, "ens1f0", devnode.Nodes{RDMA: []string{"mlx5_0"}, Verbs: []string{"/dev/infiniband/uverbs0", "/dev/infiniband/rdma_cm"},
+		{pf, "", devnode.Nodes{RDMA: []string{"mlx5_0"}, Verbs: []string{"/dev/infiniband/uverbs0", "/dev/infiniband/rdma_cm"},
 			MAD: []string{"/dev/infiniband/umad0"}}},
-		{"", "veth0", devnode.Nodes{RDMA: []string{"rxe0"}, Verbs: []string{"/dev/infiniband/uverbs9", "/dev/infiniband/rdma_cm"}}},
+		{"", "rxe0", devnode.Nodes{RDMA: []string{"rxe0"}, Verbs: []string{"/dev/infiniband/uverbs9", "/dev/infiniband/rdma_cm"}}},
 		{"0000:03:00.3", "", devnode.Nodes{VFIO: []string{"/dev/vfio/42", "/dev/vfio/vfio"}}},
-		{"0000:03:00.4", "veth1", devnode.Nodes{}},
+		{"0000:03:00.4", "rxe1", devnode.Nodes{}},
 		{"", "", devnode.Nodes{}},
 	} {
-		got, err := devnode.Of(sys, c.pci, c.netdev)
+		got, err := devnode.Of(sys, c.pci, c.other)
 		if err != nil {
-			t.Errorf("%q %q: %v", c.pci, c.netdev, err)
+			t.Errorf("%q %q: %v", c.pci, c.other, err)
 		}
 		if diff := cmp.Diff(c.want, got); diff != "" {
-			t.Errorf("%q %q (-want +got):\n%s", c.pci, c.netdev, diff)
+			t.Errorf("%q %q (-want +got):\n%s", c.pci, c.other, diff)
 		}
 	}
 }
@@ -100,7 +100,7 @@ func TestOf(t *testing.T) {
 // TestWithout: without RDMA and its connection manager there are no files of them; a group without an IOMMU has another name.
 func TestWithout(t *testing.T) {
 	t.Parallel()
-	none, err := devnode.Of(tree(t, map[string]string{"class/net/x": ""}), vf, "eth0")
+	none, err := devnode.Of(tree(t, map[string]string{"class/net/x": ""}), vf)
 	if diff := cmp.Diff(devnode.Nodes{}, none); diff != "" || err != nil {
 		t.Errorf("without RDMA: %v\n%s", err, diff)
 	}
@@ -108,11 +108,11 @@ func TestWithout(t *testing.T) {
 	delete(files, "class/misc/rdma_cm/dev")
 	files["kernel/iommu_groups/42/name"] = "vfio-noiommu"
 	sys := tree(t, files)
-	got, err := devnode.Of(sys, vf, "")
+	got, err := devnode.Of(sys, vf)
 	if diff := cmp.Diff([]string{"/dev/infiniband/uverbs7"}, got.Verbs); diff != "" || err != nil {
 		t.Errorf("without rdma_cm: %v\n%s", err, diff)
 	}
-	got, err = devnode.Of(sys, "0000:03:00.3", "")
+	got, err = devnode.Of(sys, "0000:03:00.3")
 	if diff := cmp.Diff([]string{"/dev/vfio/noiommu-42", "/dev/vfio/vfio"}, got.VFIO); diff != "" || err != nil {
 		t.Errorf("without an IOMMU: %v\n%s", err, diff)
 	}
@@ -123,7 +123,7 @@ func TestUnreadable(t *testing.T) {
 	t.Parallel()
 	files := host()
 	files["class/infiniband_verbs/uverbs7/ibdev"] = "->../../../../../etc/hostname" // a root lets no path out
-	if n, err := devnode.Of(tree(t, files), vf, ""); err == nil {
+	if n, err := devnode.Of(tree(t, files), vf); err == nil {
 		t.Errorf("no error: %+v", n)
 	}
 }

@@ -59,7 +59,6 @@ type Record struct {
 	Clean bool `json:"clean,omitempty"`
 	// UserDriver is the driver for programs that a VF is bound to for its container, from before it is to after it is not any more; "" for none.
 	UserDriver string `json:"user_driver,omitempty"`
-	IOMMUGroup string `json:"iommu_group,omitempty"` // its name in /dev/vfio
 	// CarrierUps is how often the device had had carrier when it was lent, which it is while it is down; nil if that is not known. What it
 	// has had since, it has had in a container.
 	CarrierUps *int         `json:"carrier_ups,omitempty"`
@@ -79,8 +78,8 @@ type RDMA struct {
 	Name string `json:"name,omitempty"` // of the device in the host; "" if it is not moved
 }
 
-// OrElse returns an error about what a container does not get if its user insists on it.
-func (r *RDMA) OrElse(err error) error {
+// IfRequired returns the error of what a container does not get, nil if its user has not required it.
+func (r *RDMA) IfRequired(err error) error {
 	if r.Want == "" {
 		return nil
 	}

@@ -28,6 +28,7 @@ import (
 	specs "tags.cncf.io/container-device-interface/specs-go"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/rdma"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/mode"
 	"github.com/mellanox/passthrough/netdrv/option"
@@ -59,6 +60,7 @@ type Folder struct {
 type Writer struct {
 	Folder
 	Host  *hw.Host
+	RDMA  *rdma.Host
 	Store store.Store
 	Pool  *vfpool.Pool
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/devnode"
+	"github.com/mellanox/passthrough/hw/rdma"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/option"
 )
@@ -24,17 +25,21 @@ const managed = "-umad"
 // spec returns what a network's spec should be. It has no devices if the network has none now.
 func (w *Writer) spec(n ledger.Network, o *option.Network) (specs.Spec, error) {
 	s := specs.Spec{Version: version, Kind: vendor + "/" + o.CDI, Annotations: map[string]string{networkKey: n.ID}}
+	visible, err := w.RDMA.Devices()
+	if err != nil {
+		return s, err
+	}
 	if !o.UsesVFs() {
 		if len(n.Devices) == 0 {
 			return s, errors.New("its record names no device")
 		}
 		d := n.Devices[len(n.Devices)-1] // that of a VLAN device, which has no nodes itself
-		netdev := d.Name
+		netdev, index := d.Name, 0
 		if dev, err := w.Host.Find(d.ID); err == nil { // it may have another name now
-			netdev = dev.Name
+			netdev, index = dev.Name, dev.Index
 		}
 		pci := d.ID.PCI()
-		nodes, err := devnode.Of(w.Sys, pci, netdev)
+		nodes, err := devnode.Of(w.Sys, pci, madeOn(visible, index)...)
 		env := []string{variable("NETDEVICE", o.CDI, netdev)}
 		if pci != "" && o.Mode == option.ModePassthrough {
 			env = append(env, variable("PCIDEVICE", o.CDI, pci))
@@ -47,7 +52,7 @@ func (w *Writer) spec(n ledger.Network, o *option.Network) (specs.Spec, error) {
 		return s, err
 	}
 	for _, pf := range pfs {
-		all, err := w.vfs(pf, o, len(n.Devices) == 1)
+		all, err := w.vfs(pf, o, len(n.Devices) == 1, visible)
 		if err != nil {
 			return s, err
 		}
@@ -106,7 +111,7 @@ func (w *Writer) Bare(ctx context.Context) (all []string) {
 
 // vfs returns the devices of the VFs that a network has on a PF. A VF that is bound to no driver has no nodes yet, so it is left out: an
 // engine that is asked for it says so, in place of a container without them. only is true if the network has one PF.
-func (w *Writer) vfs(pf hw.PF, o *option.Network, only bool) (all []specs.Device, _ error) {
+func (w *Writer) vfs(pf hw.PF, o *option.Network, only bool, visible []rdma.Device) (all []specs.Device, _ error) {
 	vfs, err := w.Host.VFs(pf)
 	if err != nil {
 		return nil, err
@@ -119,13 +124,22 @@ func (w *Writer) vfs(pf hw.PF, o *option.Network, only bool) (all []specs.Device
 		if only {
 			name = fmt.Sprintf("vf%d", vf.Index)
 		}
-		nodes, err := devnode.Of(w.Sys, vf.PCI, vf.Netdev.Name)
+		nodes, err := devnode.Of(w.Sys, vf.PCI, madeOn(visible, vf.Netdev.Index)...)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, devices(name, o.CDI, []string{variable("PCIDEVICE", o.CDI, vf.PCI)}, nodes)...)
 	}
 	return all, nil
+}
+
+// madeOn returns the names of the RDMA devices that software has made on a netdev of the host, by its ifindex: by its name they could be those
+// of a container's netdev.
+func madeOn(visible []rdma.Device, netdev int) (names []string) {
+	for _, d := range rdma.Of(visible, "", netdev) {
+		names = append(names, d.Name)
+	}
+	return names
 }
 
 // devices returns the device of a function, and the one with its files for managing a fabric if it has some.

@@ -69,7 +69,7 @@ func (r *RDMA) Choose(a *alloc.Allocation) (changed bool, err error) {
 		return false, err
 	}
 	if len(of) == 0 {
-		return false, a.RDMA.OrElse(fmt.Errorf("%s has no rdma device", a.Label))
+		return false, a.RDMA.IfRequired(fmt.Errorf("%s has no rdma device", a.Label))
 	}
 	mode, err := r.Devices.Mode()
 	if err != nil {
@@ -98,7 +98,7 @@ func (r *RDMA) Move(a *alloc.Allocation, sandbox string) error {
 		return nil
 	}
 	err = fmt.Errorf("rdma device %s of %s cannot be moved into the container: %w", of[0].Name, a.Label, err)
-	if err := a.RDMA.OrElse(err); err != nil {
+	if err := a.RDMA.IfRequired(err); err != nil {
 		return err
 	}
 	r.Log.Warn("rdma device stays in the host", append(a.Fields(), zap.NamedError("err", err))...)

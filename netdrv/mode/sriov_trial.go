@@ -41,6 +41,9 @@ func (m sriov) tryAll(ctx context.Context, o *option.Network, pfs []hw.PF) error
 
 // checkSizes refuses an MTU, or a size of packets, that a PF's VFs cannot have.
 func (m sriov) checkSizes(o *option.Network, pf hw.PF) error {
+	if o.MTU == nil && o.GSO == nil && o.GSOIPv4 == nil {
+		return nil
+	}
 	vfs, err := m.host.VFs(pf)
 	if err != nil {
 		return err

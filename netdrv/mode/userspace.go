@@ -104,9 +104,6 @@ func (m userspace) Prepare(ctx context.Context, a *alloc.Allocation, _ Save) (de
 	if err != nil {
 		return dev, err
 	}
-	if a.IOMMUGroup, err = m.host.IOMMUGroup(a.Device); err != nil {
-		return dev, err
-	}
 	err = m.vfs.report(pf, a)
 	dev.ID, dev.Type, dev.MAC = a.Device, pf.Type, a.VFSpec.MAC
 	if a.Reported != nil {
