@@ -17,6 +17,7 @@ import (
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/cdi"
 	"github.com/mellanox/passthrough/netdrv/engineview"
+	"github.com/mellanox/passthrough/netdrv/health"
 	"github.com/mellanox/passthrough/netdrv/hostdev"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/metrics"
@@ -107,13 +108,11 @@ func New(c Config) (*Driver, error) {
 	announcer := &announcer{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters}
 	leases := &leases{from: c.Addresses, log: c.Log, locks: locks, host: c.Host}
 	release := &releaser{allocs: allocs, modes: modes, announcer: announcer, leases: leases}
-	changed := &changedVFs{host: c.Host, allocs: allocs, log: c.Log, locks: locks, counters: counters, pfs: map[string]*pfSeen{},
-		warned: map[hw.ID]map[hw.VFAttr]string{}}
-	lost := &lostDevices{host: c.Host, log: c.Log, counters: counters, seen: map[hw.ID]*sighting{}}
 	reconciler := &reconciler{host: c.Host, store: c.Store, log: c.Log, locks: locks, counters: counters, allocs: allocs, engine: engine,
-		releaser: release, announcer: announcer, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool), changedVFs: changed, lost: lost,
+		releaser: release, announcer: announcer, addressesForgotten: c.AddressesForgotten, vfs: vfpool.NewRecreator(pool),
+		settings: health.NewSettings(c.Host, allocs, c.Log, locks, counters), lost: health.NewLostDevices(c.Host, c.Log, counters),
 		wake: make(chan struct{}, 1),
-		home: map[hw.ID]homecoming{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
+		home: map[hw.ID]health.Home{}, attempts: map[hw.ID]attempt{}, reported: map[string]report{}}
 	timed := &timings{}
 	endpoints := &endpoints{store: c.Store, host: c.Host, log: c.Log, locks: locks, allocs: allocs, containerName: c.ContainerName,
 		requestedUnnamed: c.RequestedUnnamed, reconciler: reconciler, announcer: announcer, hosts: hosts, timings: timed, leases: leases, rdma: ofVFs,
@@ -234,7 +233,7 @@ func (d *Driver) Join(ctx context.Context, r *plugin.JoinRequest) (*JoinResponse
 
 // Leave changes nothing: the device is still in the container, and Join may follow for the same endpoint.
 func (d *Driver) Leave(_ context.Context, r *plugin.LeaveRequest) (*Empty, error) {
-	d.reconciler.lost.leaving(r.EndpointID)
+	d.reconciler.lost.Leaving(r.EndpointID)
 	return &Empty{}, nil
 }
 

@@ -257,7 +257,7 @@ func (x *endpoints) join(ctx context.Context, nid, eid, sandbox string) (*joined
 // lend writes that a device may be in a container from now on, moves its RDMA device there, and returns it: one without a netdev if a program
 // drives it. The caller holds the device's lock.
 func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation, sandbox string) (hw.Netdev, error) {
-	x.reconciler.lost.lent(a.Device)
+	x.reconciler.lost.Lent(a.Device)
 	if a.UserDriver != "" {
 		err := x.host.CheckBound(a.Device, a.UserDriver)
 		if err == nil {

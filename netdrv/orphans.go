@@ -12,6 +12,7 @@ import (
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
+	"github.com/mellanox/passthrough/netdrv/health"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/store"
 )
@@ -140,22 +141,16 @@ func (r *reconciler) atHome(a *alloc.Allocation) (since time.Time, used, remade 
 		return time.Time{}, false, false
 	}
 	at := r.home[a.Device]
-	if at.since.IsZero() {
-		at.since = time.Now()
+	if at.Since.IsZero() {
+		at.Since = time.Now()
 	}
-	at.remade = remade
+	at.Remade = remade
 	r.home[a.Device] = at
-	return at.since, used, remade
-}
-
-// A homecoming is since when a lent device is seen in the host, and whether that is another netdev than was lent.
-type homecoming struct {
-	since  time.Time
-	remade bool
+	return at.Since, used, remade
 }
 
 // homecoming returns what atHome saw last of a device, the zero value if it was not in the host.
-func (r *reconciler) homecoming(id hw.ID) homecoming {
+func (r *reconciler) homecoming(id hw.ID) health.Home {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.home[id]

@@ -15,6 +15,7 @@ import (
 	"github.com/mellanox/passthrough/internal/retry"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/engineview"
+	"github.com/mellanox/passthrough/netdrv/health"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/metrics"
 	"github.com/mellanox/passthrough/netdrv/mode"
@@ -63,13 +64,13 @@ type reconciler struct {
 	unrecorded func(context.Context) []string
 	vfs        *vfpool.Recreator
 	bare       func(context.Context) []string // PFs whose VFs are to be created before a container wants them
-	changedVFs *changedVFs
-	lost       *lostDevices
+	settings   *health.Settings
+	lost       *health.LostDevices
 	passed     atomic.Bool // a pass has ended that could read the ledger
 
 	// The state below is of this process: one that was restarted looks at everything as for the first time.
 	mu       sync.Mutex // guards all below: a call that ends a bond has its ports looked at
-	home     map[hw.ID]homecoming
+	home     map[hw.ID]health.Home
 	attempts map[hw.ID]attempt
 	reported map[string]report // errors that were logged, by what they are about
 }
@@ -136,7 +137,7 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 		return passWithoutLedger
 	}
 	r.forgetEnded(held)
-	r.lost.forgetEnded(held)
+	r.lost.ForgetEnded(held)
 	r.vfs.Observe(held)
 	next = passEvery
 	for _, a := range held.InOrder() {
@@ -151,7 +152,7 @@ func (r *reconciler) pass(ctx context.Context) (next time.Duration) {
 		}
 	}
 	r.logOnce(ctx, "announced routes", r.announcer.reconcile(ctx))
-	next = min(next, r.changedVFs.pass(ctx, held))
+	next = min(next, r.settings.Pass(ctx, held))
 	removeBusy, removeErr := r.cleanUp(ctx)
 	bare := r.bare(ctx)
 	r.vfs.Missing(bare)
@@ -226,7 +227,7 @@ func (r *reconciler) reconcile(ctx context.Context, a *alloc.Allocation) (due ti
 			return due, err
 		}
 		if !a.Ending() {
-			if soon := r.lost.look(a, r.homecoming(a.Device)); soon > 0 && (due == 0 || soon < due) { // 0 is never
+			if soon := r.lost.Look(a, r.homecoming(a.Device)); soon > 0 && (due == 0 || soon < due) { // 0 is never
 				due = soon
 			}
 			return due, nil

@@ -56,7 +56,7 @@ func (d *Driver) Status(ctx context.Context, r *admin.StatusRequest) (*admin.Sta
 	}
 	for _, a := range all.devices {
 		of := deviceStatus(a, all.endpoints[a.Endpoint])
-		of.Retry, of.Lost = d.reconciler.nextTry(a), d.reconciler.lost.why(a)
+		of.Retry, of.Lost = d.reconciler.nextTry(a), d.reconciler.lost.Why(a)
 		status.Devices = append(status.Devices, of)
 	}
 	sort.Slice(status.Devices, func(i, j int) bool {

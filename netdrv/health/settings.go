@@ -1,4 +1,6 @@
-package netdrv
+// Package health notices what resets, and other hands on the host, do to the devices that containers have: settings of VFs that are not as they
+// were set (Settings), and devices that containers have lost (LostDevices).
+package health
 
 import (
 	"context"
@@ -7,7 +9,6 @@ import (
 	"slices"
 	"sort"
 	"strings"
-	"sync"
 	"time"
 
 	"go.uber.org/zap"
@@ -21,6 +22,9 @@ import (
 )
 
 const (
+	// settingsEvery is how often the VFs of a PF are looked at without a sign of a reset.
+	settingsEvery = time.Minute
+
 	// resetLooks is for how long after the last sign of a reset the VFs of a PF are looked at every resetEvery: a driver sets its VFs up
 	// again some time after its own link. One that reports nothing of a VF is waited for as long as it may take, resetBound.
 	resetLooks = 10 * time.Second
@@ -28,11 +32,11 @@ const (
 	resetBound = time.Minute
 )
 
-// changedVFs notices if what a PF has set for the VF of a container is not as it was set up: once a minute, and at once and every second
+// Settings notices if what a PF has set for the VF of a container is not as it was set up: once a minute, and at once and every second
 // after a sign that the PF was reset, which the kernel reports as a change of its link. What a reset has lost is set again. Of what is
 // changed without one it warns once; VLAN and spoof check, which keep tenants apart, it sets again, and leaves the rest to the
 // administrator who has changed it. Its methods are not for concurrent use.
-type changedVFs struct {
+type Settings struct {
 	host     *hw.Host
 	allocs   *alloc.Table
 	log      *zap.Logger
@@ -41,6 +45,12 @@ type changedVFs struct {
 
 	pfs    map[string]*pfSeen             // by PCI address: those with VFs of containers
 	warned map[hw.ID]map[hw.VFAttr]string // what was warned of, and not undone since: the value, and what could not be set again
+}
+
+// NewSettings returns Settings for the VFs of allocs.
+func NewSettings(host *hw.Host, allocs *alloc.Table, log *zap.Logger, locks *keylock.Map, counters *metrics.Counters) *Settings {
+	return &Settings{host: host, allocs: allocs, log: log, locks: locks, counters: counters, pfs: map[string]*pfSeen{},
+		warned: map[hw.ID]map[hw.VFAttr]string{}}
 }
 
 // A pfSeen is what was seen of a PF last.
@@ -76,15 +86,15 @@ func (s *pfSeen) settling() bool {
 
 // due returns when to look next.
 func (s *pfSeen) due() time.Duration {
-	every := passEvery
+	every := settingsEvery
 	if s.afterReset() {
 		every = resetEvery
 	}
 	return every - time.Since(s.looked)
 }
 
-// pass looks at the VFs of containers, if it is time to. next is when to look again.
-func (c *changedVFs) pass(ctx context.Context, held alloc.Set) (next time.Duration) {
+// Pass looks at the VFs of containers, if it is time to. next is when to look again.
+func (c *Settings) Pass(ctx context.Context, held alloc.Set) (next time.Duration) {
 	onPF := map[string][]*alloc.Allocation{}
 	for _, a := range held.InOrder() {
 		if (a.State == alloc.Ready || a.State == alloc.Lent) && a.PF != "" && !a.FromEarlierBoot() {
@@ -93,7 +103,7 @@ func (c *changedVFs) pass(ctx context.Context, held alloc.Set) (next time.Durati
 	}
 	maps.DeleteFunc(c.pfs, func(pci string, _ *pfSeen) bool { return onPF[pci] == nil })
 	maps.DeleteFunc(c.warned, func(id hw.ID, _ map[hw.VFAttr]string) bool { return held[id] == nil })
-	next = passEvery
+	next = settingsEvery
 	for pci, all := range onPF {
 		if c.pfs[pci] == nil {
 			c.pfs[pci] = &pfSeen{}
@@ -104,11 +114,11 @@ func (c *changedVFs) pass(ctx context.Context, held alloc.Set) (next time.Durati
 }
 
 // passPF looks at the VFs that containers have of one PF, if it is time to. next is when to look again.
-func (c *changedVFs) passPF(ctx context.Context, pci string, seen *pfSeen, all []*alloc.Allocation) (next time.Duration) {
+func (c *Settings) passPF(ctx context.Context, pci string, seen *pfSeen, all []*alloc.Allocation) (next time.Duration) {
 	pf, err := c.host.PF(pci)
 	if err != nil { // it is gone, or in a container
 		seen.observe(pfLink{})
-		return passEvery
+		return settingsEvery
 	}
 	ups, _ := c.host.CarrierUps(pf.Netdev)
 	seen.observe(pfLink{pf.Index, ups, pf.Up, pf.Carrier})
@@ -117,7 +127,7 @@ func (c *changedVFs) passPF(ctx context.Context, pci string, seen *pfSeen, all [
 	}
 	states, err := c.host.VFStates(pf)
 	if err != nil {
-		return passEvery
+		return settingsEvery
 	}
 	missing := false
 	for _, a := range all {
@@ -145,7 +155,7 @@ func (c *changedVFs) passPF(ctx context.Context, pci string, seen *pfSeen, all [
 }
 
 // look compares a VF with what was set for it.
-func (c *changedVFs) look(ctx context.Context, pf hw.PF, a *alloc.Allocation, now hw.VFState, seen *pfSeen) {
+func (c *Settings) look(ctx context.Context, pf hw.PF, a *alloc.Allocation, now hw.VFState, seen *pfSeen) {
 	changed, _ := changedAttrs(a, now, seen.afterReset())
 	maps.DeleteFunc(c.warned[a.Device], func(attr hw.VFAttr, _ string) bool { return !slices.Contains(changed, attr) })
 	if len(changed) == 0 {
@@ -199,7 +209,7 @@ const lostMark = "lost: "
 
 // setLost sets again what a VF has lost by a reset of its PF, now or before, and logs that in one line. It returns what else has changed: what
 // the administrator had changed before the reset stays. While the PF is settling, what cannot be set yet is not told: it is tried again.
-func (c *changedVFs) setLost(ctx context.Context, pf hw.PF, a *alloc.Allocation, changed []hw.VFAttr, want, now hw.VFState,
+func (c *Settings) setLost(ctx context.Context, pf hw.PF, a *alloc.Allocation, changed []hw.VFAttr, want, now hw.VFState,
 	seen *pfSeen) (others []hw.VFAttr) {
 	var lost []hw.VFAttr
 	var names []string
@@ -235,7 +245,7 @@ func (c *changedVFs) setLost(ctx context.Context, pf hw.PF, a *alloc.Allocation,
 }
 
 // set sets attributes of a VF.
-func (c *changedVFs) set(ctx context.Context, pf hw.PF, a *alloc.Allocation, attrs []hw.VFAttr, want hw.VFState) error {
+func (c *Settings) set(ctx context.Context, pf hw.PF, a *alloc.Allocation, attrs []hw.VFAttr, want hw.VFState) error {
 	_, vf, err := c.host.VF(a.PF, a.VF, a.Device)
 	if err != nil {
 		return err
@@ -244,7 +254,7 @@ func (c *changedVFs) set(ctx context.Context, pf hw.PF, a *alloc.Allocation, att
 }
 
 // handle warns of a change, unless it has been warned of, and undoes it if it must not be.
-func (c *changedVFs) handle(ctx context.Context, pf hw.PF, a *alloc.Allocation, attr hw.VFAttr, want, now hw.VFState) {
+func (c *Settings) handle(ctx context.Context, pf hw.PF, a *alloc.Allocation, attr hw.VFAttr, want, now hw.VFState) {
 	outcome, kind := leftAsIs, admin.EventWarning
 	if attr == hw.VFVLAN || attr == hw.VFSpoofchk {
 		outcome, kind = "set again", admin.EventRepair
@@ -265,7 +275,7 @@ func (c *changedVFs) handle(ctx context.Context, pf hw.PF, a *alloc.Allocation, 
 func warning(is, outcome string) string { return is + " " + outcome }
 
 // note remembers a warning. It returns false if that is the last one about the attribute.
-func (c *changedVFs) note(id hw.ID, attr hw.VFAttr, text string) bool {
+func (c *Settings) note(id hw.ID, attr hw.VFAttr, text string) bool {
 	if c.warned[id] == nil {
 		c.warned[id] = map[hw.VFAttr]string{}
 	}
@@ -274,114 +284,4 @@ func (c *changedVFs) note(id hw.ID, attr hw.VFAttr, text string) bool {
 	}
 	c.warned[id][attr] = text
 	return true
-}
-
-// lostAfter is how long a container is without its device before that is told: the engine may be taking it out.
-const lostAfter = 2 * time.Second
-
-// lostDevices knows the containers that are without their device and have not ended, as far as the engine has said: the driver of a VF was
-// bound again, which makes another netdev of it in the host, or the VF is gone, or does nothing since its PF was reset. The plugin cannot
-// give the device back, because it has no access to the namespace of the container. Its methods may be called concurrently.
-type lostDevices struct {
-	host     *hw.Host
-	log      *zap.Logger
-	counters *metrics.Counters
-
-	mu   sync.Mutex
-	seen map[hw.ID]*sighting
-}
-
-// A sighting is what is known of the device of an endpoint that is lent.
-type sighting struct {
-	endpoint string
-	inside   bool      // it has been seen outside of the host
-	leaving  bool      // the engine has begun to take it out
-	ended    bool      // the netdev that the container had is no more, or in the host
-	why      string    // why the container is without it, in words that follow its name; "" for not
-	since    time.Time // since when
-	told     bool
-}
-
-// look notes where the device of an allocation is; home is what was seen of its netdev in the host. due is when to look again; 0 for when
-// something changes.
-func (l *lostDevices) look(a *alloc.Allocation, home homecoming) (due time.Duration) {
-	if a.State != alloc.Lent || !a.Device.IsPCI() || a.PartOf != "" || a.FromEarlierBoot() {
-		return 0
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	s := l.seen[a.Device]
-	if s == nil || s.endpoint != a.Endpoint {
-		s = &sighting{endpoint: a.Endpoint}
-		l.seen[a.Device] = s
-	}
-	why, ended := "", false
-	switch {
-	case home.since.IsZero():
-		why, ended = l.host.Lost(a.Device)
-		s.inside = s.inside || why == ""
-	case s.inside || home.remade:
-		why, ended = "is in the host again: the nic was reset, or its driver bound again", true
-	}
-	s.ended = s.ended || ended
-	switch {
-	case why != "" && s.why == "":
-		s.why, s.since = why, time.Now()
-	case why != "":
-		s.why = why
-	case !s.ended && s.why != "":
-		if s.told {
-			l.log.Info("container has its device again", a.Fields()...)
-		}
-		s.why, s.told = "", false
-	}
-	if s.why == "" || s.told || s.leaving {
-		return 0
-	}
-	if wait := lostAfter - time.Since(s.since); wait > 0 {
-		return wait
-	}
-	s.told = true
-	l.counters.Count("devices_lost")
-	l.log.Warn("container is without its device, and has to be started again if it runs", append(a.Fields(), zap.String("reason", a.Label+" "+s.why),
-		zap.String(admin.EventKey, admin.EventWarning))...)
-	return 0
-}
-
-// leaving notes that the engine takes the device of an endpoint out of its container.
-func (l *lostDevices) leaving(endpoint string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, s := range l.seen {
-		if s.endpoint == endpoint {
-			s.leaving = true
-		}
-	}
-}
-
-// lent forgets what was seen of a device that is handed over now.
-func (l *lostDevices) lent(id hw.ID) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.seen, id)
-}
-
-// forgetEnded forgets the devices that no container has any more.
-func (l *lostDevices) forgetEnded(held alloc.Set) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	maps.DeleteFunc(l.seen, func(id hw.ID, s *sighting) bool {
-		a := held[id]
-		return a == nil || a.State != alloc.Lent || a.Endpoint != s.endpoint
-	})
-}
-
-// why returns why the container of an allocation is without its device, as it was told; "" if it is not.
-func (l *lostDevices) why(a *alloc.Allocation) string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if s := l.seen[a.Device]; s != nil && s.told && s.endpoint == a.Endpoint {
-		return s.why
-	}
-	return ""
 }
