@@ -185,7 +185,7 @@ func (h *binder) CheckBound(id ID, driver string) error {
 // matches ErrAway, and also if it waits all the same, for a program that was faster. Such a wait goes on, and is not begun again.
 func (h *binder) unbindUser(ctx context.Context, vf VF) error {
 	inUse := &Error{Dev: vf.String(), Op: "unbind from " + vf.Driver, Err: Because(ErrAway, "a program has it open")}
-	if n, known, err := h.sys.number(pciDir(vf.PCI) + "/enable"); err != nil || known && n > 0 { // the driver enables it while it is open
+	if open, err := h.OpenByProgram(vf); err != nil || open {
 		return cmp.Or(err, error(inUse))
 	}
 	if _, waits := h.unbinding.LoadOrStore(vf.PCI, true); waits {
@@ -206,6 +206,21 @@ func (h *binder) unbindUser(ctx context.Context, vf VF) error {
 	case <-ctx.Done():
 	}
 	return inUse
+}
+
+// OpenByProgram reports whether a program has a VF open that is bound to a driver for programs, which enables it meanwhile
+// (drivers/vfio/pci/vfio_pci_core.c, vfio_pci_core_enable and vfio_pci_core_disable, Linux 6.12).
+func (h *binder) OpenByProgram(vf VF) (bool, error) {
+	n, known, err := h.sys.number(pciDir(vf.PCI) + "/enable")
+	return known && n > 0, err
+}
+
+// BindUserVF binds a VF that is free to a driver for programs. One that is bound to it stays as it is, and so does its file in /dev.
+func (h *binder) BindUserVF(ctx context.Context, vf VF, driver string) error {
+	if vf.Driver == driver {
+		return nil
+	}
+	return h.bindUser(ctx, vf, driver)
 }
 
 // CheckUserDriver refuses a driver for programs that is not loaded, and a PF that no IOMMU keeps apart from the rest of the machine: a program

@@ -114,14 +114,31 @@ func (h *vfLifecycle) setThroughPF(ctx context.Context, pf PF, vf VF, want VFSta
 	return p.apply(want)
 }
 
-// SetUserVF applies a spec to a VF through its PF, as SetVF does, and binds it to a driver for programs, such as vfio-pci. It has no netdev
-// then. UnbindUserVF is to come before RestoreVF.
+// SetUserVF applies a spec to a VF through its PF, as SetVF does, and binds it to a driver for programs, such as vfio-pci, unless it is bound to
+// that. It has no netdev then. UnbindUserVF is to come before RestoreVF.
 func (h *vfLifecycle) SetUserVF(ctx context.Context, pf PF, vf VF, spec VFSpec, driver string) error {
 	err := h.setThroughPF(ctx, pf, vf, spec.VFState, func(a VFAttr) Policy { return spec.Policies[a] })
 	if err != nil {
 		return err
 	}
-	return h.bindUser(ctx, vf, driver)
+	return h.BindUserVF(ctx, vf, driver)
+}
+
+// RestoreUserVF restores what the PF had set for a VF that stays bound to a driver for programs, which resets it for the next one that opens
+// it (drivers/vfio/pci/vfio_pci_core.c, vfio_pci_core_enable, Linux 6.12). The error matches ErrAway while a program has it open. A VF that is
+// gone counts as restored (nil).
+func (h *vfLifecycle) RestoreUserVF(ctx context.Context, pfRef string, index int, id ID, was Snapshot) error {
+	pf, vf, err := h.VF(pfRef, index, id)
+	if errors.Is(err, ErrNotFound) || was.VF == nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if open, err := h.OpenByProgram(vf); err != nil || open && isUserDriver(vf.Driver) {
+		return cmp.Or(err, error(&Error{Dev: vf.String(), Err: Because(ErrAway, "a program has it open")}))
+	}
+	return h.RestoreVFState(ctx, pf, vf, *was.VF)
 }
 
 // UnbindUserVF unbinds a VF from the driver that SetUserVF has bound it to, and restores its driver_override. The error matches ErrAway while a

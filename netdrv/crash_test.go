@@ -187,6 +187,16 @@ func scenarios(t *testing.T) map[string]scenario {
 			run:      program("netdevice=ens1f0", "numvfs=2", "driver=vfio-pci"),
 			end:      programEnds,
 		},
+		"vf that is kept for programs": {
+			hardware: func(m *machine) { vfio(m); m.cdi = m.t.TempDir() },
+			run:      program("netdevice=ens1f0", "vlan=100", "driver=vfio-pci", "vfs=0", "cdi=dpdk"),
+			end:      programEnds,
+		},
+		"vf of a fresh pf, that is kept for programs": {
+			hardware: func(m *machine) { m.kernel.AddPF(igb()); m.kernel.LoadDriver("vfio-pci"); m.cdi = m.t.TempDir() },
+			run:      program("netdevice=ens1f0", "numvfs=1", "driver=vfio-pci", "cdi=dpdk"),
+			end:      programEnds,
+		},
 		"ipoib": {hardware: ipoib, run: container("netdevice=ib0", "mode=ipoib", "pkey=0x7")},
 	}
 	maps.Copy(all, ofOwner())

@@ -85,8 +85,6 @@ func TestOptionErrors(t *testing.T) {
 		{[]string{"netdevice=ens1f0", "driver=vfio-pci", "bond=802.3ad"}, "option bond: not with driver=vfio-pci, which leaves the container no netdev; the " +
 			"program sets that itself"},
 		{[]string{"netdevice=ens1f0", "driver=uio_pci_generic"}, "option driver: \"uio_pci_generic\" is not allowed; allowed: vfio-pci"},
-		{[]string{"netdevice=ens1f0", "driver=vfio-pci", "cdi=dpdk"}, "option cdi: not with driver=vfio-pci: engines read the specs before a container has " +
-			"its vf, and its file is there only then; see docs/nfv.md"},
 		{[]string{"netdevice=ens1f0", "force=yes"}, "option force: has no effect for mode=sriov without driver=vfio-pci"},
 		{[]string{"netdevice=ens1f0", "bond=802.3ad", "numa=auto"}, "option numa: not with bond=802.3ad, which takes a vf of each pf"},
 		{[]string{"netdevice=ens1f0", "VLAN=7", "vlan=8"}, "option vlan: given twice"},

@@ -90,8 +90,9 @@ func (x *networks) removeAllUnused(ctx context.Context) error {
 // removeUnneeded removes stale networks, those of owners without endpoints, and the VFs and devices of the host that the plugin created and
 // that are not needed any more. Devices of the host that are needed and missing it creates again. The caller holds the lock of all networks.
 func (x *networks) removeUnneeded(ctx context.Context) error {
-	return errors.Join(x.removeStale(ctx), x.removeAllUnused(ctx), x.removeHostDevices(ctx), x.pool.RemoveAllUnused(ctx), x.vlans.Repair(ctx),
-		x.hosts.Repair(ctx), x.syncSpecs(ctx))
+	return errors.Join(x.removeStale(ctx), x.removeAllUnused(ctx), x.removeHostDevices(ctx),
+		x.syncSpecs(ctx), // before the VFs: one that is bound to a driver for programs is not removed
+		x.pool.RemoveAllUnused(ctx), x.vlans.Repair(ctx), x.hosts.Repair(ctx))
 }
 
 // trySpecs is syncSpecs for a network that has just been created or removed. It returns no error: the reconciler tries again.

@@ -63,6 +63,9 @@ func (d *Driver) Status(ctx context.Context, r *admin.StatusRequest) (*admin.Sta
 		a, b := &status.Devices[i], &status.Devices[j]
 		return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.VF, b.VF), cmp.Compare(a.ID, b.ID)) < 0
 	})
+	if status.Programs, err = d.networks.pool.Programs(ctx); err != nil {
+		return nil, err
+	}
 	if r.Unrecorded {
 		status.Unrecorded = d.networks.unrecorded(ctx)
 	}

@@ -1,13 +1,16 @@
 package netdrv_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
+	container "tags.cncf.io/container-device-interface/pkg/cdi"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/test/harness/docs"
 )
@@ -107,6 +110,127 @@ func TestProgram(t *testing.T) {
 		m.end("b")
 		m.settled()
 		m.mustRemove("other")
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// filesOf returns the files of a CDI device that are its own, without the one that all of its kind share.
+func (m *machine) filesOf(device string) (own []string) {
+	m.t.Helper()
+	cache, err := container.NewCache(container.WithSpecDirs(m.cdi), container.WithAutoRefresh(false))
+	m.must(err)
+	if d := cache.GetDevice(device); d != nil {
+		for _, n := range d.ContainerEdits.DeviceNodes {
+			if n.Path != "/dev/vfio/vfio" {
+				own = append(own, n.Path)
+			}
+		}
+	}
+	return own
+}
+
+// TestProgramByCDI: the VFs of a network with driver and cdi are bound to vfio-pci as long as there is the network, so that the file of each is
+// there before a container is started, and stays the same. The VFs of containers are set up and restored without being unbound. Afterwards all
+// are as before.
+func TestProgramByCDI(t *testing.T) {
+	t.Parallel()
+	cdiStory(t, func(m *machine) {
+		vfio(m)
+		before := m.kernel.String()
+		m.mustCreate("n", "netdevice=ens1f0", "driver=vfio-pci", "cdi=dpdk", "vlan=100")
+		file := m.filesOf("mellanox.com/dpdk=vf0")
+		if other := m.filesOf("mellanox.com/dpdk=vf1"); len(file) != 1 || len(other) != 1 || file[0] == other[0] {
+			t.Fatalf("the files are %v and %v", file, other)
+		}
+		m.mustCreate("netdevs", "netdevice=ens1f0")
+		if _, _, err := m.run("b", "netdevs"); err == nil || !strings.Contains(err.Error(), "is bound to vfio-pci") {
+			t.Errorf("a network without driver gets one: %v", err)
+		}
+		m.mustRemove("netdevs")
+		m.kernel.OpenFunction(vf1)
+		unbound := false
+		m.kernel.OnCall(func(_ int, what string) error {
+			unbound = unbound || strings.Contains(what, "unbind") || strings.Contains(what, "driver_override")
+			return nil
+		})
+		m.startProgram("a")
+		m.kernel.OpenFunction(vf0)
+		if s := m.vfStates("ens1f0")[0]; s.VLAN.ID != 100 {
+			t.Errorf("vf 0 of the container: %+v", s)
+		}
+		if _, _, err := m.attach("b", "n", plugin.EndpointInterface{}); err == nil || !strings.Contains(err.Error(), "is open by a program") {
+			t.Errorf("the vf that a program has open is given to a container: %v", err)
+		}
+		m.restart()
+		m.must(m.deleteFrom("a", "n"))
+		m.settled()
+		if s := m.vfStates("ens1f0")[0]; s.VLAN.ID != 100 {
+			t.Errorf("vf 0 is restored while its program runs: %+v", s)
+		}
+		m.kernel.CloseFunction(vf0)
+		m.kernel.CloseFunction(vf1)
+		m.settled()
+		if s := m.vfStates("ens1f0")[0]; s.VLAN.ID != 7 || unbound || !slices.Equal(m.filesOf("mellanox.com/dpdk=vf0"), file) {
+			t.Errorf("vf 0 after its container: %+v; it was unbound: %t, its file is %v", s, unbound, m.filesOf("mellanox.com/dpdk=vf0"))
+		}
+		m.kernel.OnCall(nil)
+		if status, err := m.driver.Status(m.ctx, &admin.StatusRequest{}); err != nil || !slices.Equal(status.Programs, []string{vf0, vf1}) {
+			t.Errorf("kept for programs: %+v, %v", status, err)
+		}
+		m.startProgram("a")
+		m.must(m.deleteFrom("a", "n"))
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestKeptForProgramsUnlessUsed: a VF that the host, a container or an administrator's program has when the network is created is left alone. The host's is
+// taken once it is free.
+func TestKeptForProgramsUnlessUsed(t *testing.T) {
+	t.Parallel()
+	cdiStory(t, func(m *machine) {
+		vfio(m)
+		before := m.kernel.String()
+		m.mustCreate("netdevs", "netdevice=ens1f0", "vfs=0")
+		m.mustRun("a", "netdevs")
+		const name = "ens1f0v1"
+		m.must(m.kernel.SetLink(m.kernel.Link(name).Index, hw.LinkUp, hw.Link{Up: true}))
+		m.mustCreate("n", "netdevice=ens1f0", "driver=vfio-pci", "cdi=dpdk")
+		m.wantDevices()
+		m.must(m.kernel.SetLink(m.kernel.Link(name).Index, hw.LinkUp, hw.Link{Up: false}))
+		m.after(2 * time.Minute)
+		m.wantDevices("mellanox.com/dpdk=vf1")
+		m.end("a")
+		m.mustRemove("netdevs")
+		m.after(2 * time.Minute)
+		m.wantDevices("mellanox.com/dpdk=vf0", "mellanox.com/dpdk=vf1")
+		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// TestKeptForProgramsAfterReboot: after a reboot the VFs are bound again before a container is started, and are restored to how that boot had
+// made them.
+func TestKeptForProgramsAfterReboot(t *testing.T) {
+	t.Parallel()
+	cdiStory(t, func(m *machine) {
+		vfio(m)
+		m.mustCreate("n", "netdevice=ens1f0", "driver=vfio-pci", "cdi=dpdk", "vfs=0")
+		m.wantDevices("mellanox.com/dpdk=vf0")
+		var before string
+		m.reboot(func(m *machine) {
+			vfio(m)
+			m.must(m.kernel.SetVF(m.kernel.Link("ens1f0").Index, 0, hw.VFVLAN, hw.VFState{VLAN: hw.VLAN{ID: 8}}))
+			before = m.kernel.String()
+		})
+		m.after(2 * time.Minute)
+		if m.kernel.Driver(vf0) != "vfio-pci" || len(m.filesOf("mellanox.com/dpdk=vf0")) != 1 {
+			t.Errorf("vf 0 has the driver %s, its files are %v", m.kernel.Driver(vf0), m.filesOf("mellanox.com/dpdk=vf0"))
+		}
 		m.mustRemove("n")
 		m.wantHost(before)
 		m.wantKeys()

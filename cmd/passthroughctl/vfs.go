@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -169,6 +170,8 @@ func (v *view) vfsOf(host *hw.Host, pf hw.PF) ([]vfRow, error) {
 		if d := v.deviceByID(string(vf.ID())); d != nil {
 			row.State, row.Reason, row.Since = d.State, quarantineReason(*d), since(d.Since)
 			row.Container, row.Network = v.container(d.Endpoint), v.network(d.Network)
+		} else if slices.Contains(v.status.Programs, string(vf.ID())) {
+			row.Reason = "is kept for programs by a network with driver and cdi"
 		} else if taken, err := host.Taken(vf); err != nil || taken != "" {
 			row.State, row.Reason = "host", taken
 		}

@@ -232,6 +232,8 @@ type Status struct {
 	// Unrecorded are devices that look as if the plugin had set them up, and of which it has no record: what each is and what to do, in a
 	// sentence each. They are looked for on request.
 	Unrecorded []string `json:"unrecorded,omitempty"`
+	// Programs are the IDs of the VFs that are kept bound to a driver for programs, from one container to the next.
+	Programs []string `json:"programs,omitempty"`
 }
 
 // StatusRequest says what a status has beside the records.

@@ -59,6 +59,8 @@ type Record struct {
 	Clean bool `json:"clean,omitempty"`
 	// UserDriver is the driver for programs that a VF is bound to for its container, from before it is to after it is not any more; "" for none.
 	UserDriver string `json:"user_driver,omitempty"`
+	// Kept is set if the VF was bound to UserDriver before, and stays so.
+	Kept bool `json:"kept,omitempty"`
 	// CarrierUps is how often the device had had carrier when it was lent, which it is while it is down; nil if that is not known. What it
 	// has had since, it has had in a container.
 	CarrierUps *int         `json:"carrier_ups,omitempty"`

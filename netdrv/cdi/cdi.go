@@ -104,18 +104,22 @@ func parse(raw []byte) (s specs.Spec, ok bool) {
 }
 
 // Sync writes the specs of all networks, as far as they are not what they should be, and removes those of networks that are gone. A network
-// without devices has none: a spec must not be empty. What cannot be found out stays as it is, and is an error. VFs that the plugin has created
-// are bound to their driver before; more is true if that is to go on with another call.
+// without devices has none: a spec must not be empty. What cannot be found out stays as it is, and is an error. VFs are bound before, to the
+// driver that their files come from, and those that no network wants for programs any more are restored; more is true if that is to go on with
+// another call.
 func (w *Writer) Sync(ctx context.Context) (more bool, _ error) {
 	networks, err := ledger.List[ledger.Network](ctx, w.Store, ledger.NetworkPrefix)
 	if err != nil {
 		return false, err
 	}
 	keep := map[string]bool{}
+	var forPrograms []vfpool.VFRange
 	var errs []error
+	unread := false
 	for _, n := range networks {
 		o, err := option.ParseStored(n.Rec.Options)
 		if err != nil {
+			unread = true
 			errs = append(errs, fmt.Errorf("cdi spec of network %s: %w", ledger.ShortID(n.Rec.ID), err))
 			for key, value := range n.Rec.Options {
 				if strings.EqualFold(key, "cdi") {
@@ -131,6 +135,7 @@ func (w *Writer) Sync(ctx context.Context) (more bool, _ error) {
 			return false, fmt.Errorf("network %s has the option cdi=%s, and the plugin has no folder for CDI specs any more, as after an upgrade; "+
 				"set cdi.source again", ledger.ShortID(n.Rec.ID), o.CDI)
 		}
+		forPrograms = append(forPrograms, programs(n.Rec, o)...)
 		unbound, bindErr := w.bind(ctx, n.Rec, o)
 		more = more || unbound
 		s, err := w.spec(n.Rec, o)
@@ -144,6 +149,10 @@ func (w *Writer) Sync(ctx context.Context) (more bool, _ error) {
 	}
 	if w.Dir != "" {
 		errs = append(errs, w.removeOthers(keep))
+	}
+	if !unread { // a network that cannot be read may want VFs
+		left, err := w.Pool.ReleasePrograms(ctx, forPrograms)
+		more, errs = more || left, append(errs, err)
 	}
 	return more, errors.Join(errs...)
 }

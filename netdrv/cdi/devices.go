@@ -14,6 +14,7 @@ import (
 	"github.com/mellanox/passthrough/hw/rdma"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/option"
+	"github.com/mellanox/passthrough/netdrv/vfpool"
 )
 
 // wholeDevice is the name of the device of a network whose containers get a device whole, or children of one.
@@ -75,17 +76,27 @@ func (w *Writer) pfs(n ledger.Network) (all []hw.PF, _ error) {
 	return all, nil
 }
 
-// bind binds a network's VFs to their driver, see [vfpool.Pool.BindMade].
+// bind binds a network's VFs, see [vfpool.Pool.BindEarly].
 func (w *Writer) bind(ctx context.Context, n ledger.Network, o *option.Network) (more bool, _ error) {
 	if !o.UsesVFs() {
 		return false, nil
 	}
 	pfs, err := w.pfs(n)
 	for _, pf := range pfs {
-		unbound, bindErr := w.Pool.BindMade(ctx, pf, o.VFs)
+		unbound, bindErr := w.Pool.BindEarly(ctx, pf, vfpool.VFRange{Indexes: o.VFs, Driver: o.Driver})
 		more, err = more || unbound, errors.Join(err, bindErr)
 	}
 	return more, err
+}
+
+// programs returns the VFs of a network that are to be kept bound to a driver for programs.
+func programs(n ledger.Network, o *option.Network) (all []vfpool.VFRange) {
+	for _, d := range n.Devices {
+		if o.Driver != "" {
+			all = append(all, vfpool.VFRange{PF: d.ID.PCI(), Indexes: o.VFs, Driver: o.Driver})
+		}
+	}
+	return all
 }
 
 // Bare returns the PCI addresses of the PFs that have no VFs, and whose VFs are to be in specs.
@@ -109,7 +120,7 @@ func (w *Writer) Bare(ctx context.Context) (all []string) {
 	return all
 }
 
-// vfs returns the devices of the VFs that a network has on a PF. A VF that is bound to no driver has no nodes yet, so it is left out: an
+// vfs returns the devices of the VFs that a network has on a PF. A VF that is not bound to its driver has no nodes yet, so it is left out: an
 // engine that is asked for it says so, in place of a container without them. only is true if the network has one PF.
 func (w *Writer) vfs(pf hw.PF, o *option.Network, only bool, visible []rdma.Device) (all []specs.Device, _ error) {
 	vfs, err := w.Host.VFs(pf)
@@ -117,7 +128,7 @@ func (w *Writer) vfs(pf hw.PF, o *option.Network, only bool, visible []rdma.Devi
 		return nil, err
 	}
 	for _, vf := range vfs {
-		if vf.Driver == "" || len(o.VFs) > 0 && !slices.Contains(o.VFs, vf.Index) {
+		if vf.Driver == "" || o.Driver != "" && vf.Driver != o.Driver || len(o.VFs) > 0 && !slices.Contains(o.VFs, vf.Index) {
 			continue
 		}
 		name := vf.PCI // an index is the same for several PFs. The option vf takes both

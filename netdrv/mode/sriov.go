@@ -68,7 +68,7 @@ func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error
 	}
 	s := vfpool.Selector{PFs: pfs, Missing: missing, Network: r.Options.VFs, Want: r.Options.Container, Held: held, InUse: m.host.Taken}
 	if r.Options.Driver != "" {
-		s.InUse = m.takenOrShared
+		s.InUse = func(vf hw.VF) (string, error) { return m.pool.TakenByOthers(ctx, vf) }
 	}
 	if !r.Options.KeepVLAN {
 		return s, nil

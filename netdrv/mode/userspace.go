@@ -36,7 +36,11 @@ func (m userspace) Check(ctx context.Context, o *option.Network, others []ledger
 			return nil, fmt.Errorf("option driver: %w", err)
 		}
 	}
-	p.step("each container's vf is bound to %s, and to its own driver again afterwards; the container gets no netdev", o.Driver)
+	if o.CDI == "" {
+		p.step("each container's vf is bound to %s, and to its own driver again afterwards; the container gets no netdev", o.Driver)
+	} else {
+		p.step("the vfs are bound to %s as long as there is the network, and to their own driver afterwards; a container gets no netdev", o.Driver)
+	}
 	return p, nil
 }
 
@@ -81,17 +85,9 @@ func (m userspace) Claim(ctx context.Context, r *Request) (*alloc.Allocation, er
 	if err != nil {
 		return nil, err
 	}
-	a.Mode, a.UserDriver, a.RDMA = userspaceName, r.Options.Driver, nil
-	return a, nil
-}
-
-// takenOrShared returns why a VF is not free to be given to a program, "" if it is.
-func (m sriov) takenOrShared(vf hw.VF) (string, error) {
-	why, err := m.host.Taken(vf)
-	if why != "" || err != nil {
-		return why, err
-	}
-	return m.host.NotIsolated(vf)
+	kept, err := m.vfs.pool.KeepsFor(ctx, a.Device)
+	a.Mode, a.UserDriver, a.Kept, a.RDMA = userspaceName, r.Options.Driver, kept == r.Options.Driver, nil
+	return a, err
 }
 
 // Prepare sets the VF up through its PF, and has it bound to its driver. The result is not in the host; it has what the engine is told.
@@ -113,8 +109,11 @@ func (m userspace) Prepare(ctx context.Context, a *alloc.Allocation, _ Save) (de
 }
 
 // Release has the VF unbound, which is written down: one that an administrator binds to the same driver after that is his. Then it is restored as
-// any other. The error matches hw.ErrAway while a program has it open.
+// any other. One that is kept for programs stays bound. The error matches hw.ErrAway while a program has it open.
 func (m userspace) Release(ctx context.Context, a *alloc.Allocation) error {
+	if a.Kept {
+		return m.host.RestoreUserVF(ctx, a.PF, a.VF, a.Device, a.Snapshot)
+	}
 	if a.UserDriver != "" {
 		if err := m.host.UnbindUserVF(ctx, a.PF, a.VF, a.Device, a.UserDriver, a.Snapshot); err != nil {
 			return err

@@ -156,10 +156,6 @@ func Parse(raw map[string]string) (*Network, error) {
 	if err := n.takeParent(); err != nil {
 		return nil, err
 	}
-	if n.CDI != "" && n.Driver != "" {
-		return nil, fmt.Errorf("option cdi: not with driver=%s: engines read the specs before a container has its vf, and its file is there only "+
-			"then; see docs/nfv.md", n.Driver)
-	}
 	if n.Force && n.UsesVFs() && n.Driver == "" {
 		return nil, fmt.Errorf("option force: has no effect for mode=%s without driver=%s", ModeSRIOV, DriverVFIO)
 	}

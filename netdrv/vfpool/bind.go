@@ -14,12 +14,12 @@ import (
 // bindBound is how long BindMade goes on: its caller holds the lock of all networks.
 const bindBound = 4 * time.Second
 
-// BindMade binds the VFs with some indexes, none for all, to their driver, if the plugin has created them and they are unbound: a VF has its
-// RDMA device only then. A VF that a container has, or that a call is at work on, is left alone. more is true if it has to be called again.
-// The caller holds the lock of all networks, so that the VFs stay.
-func (p *Pool) BindMade(ctx context.Context, pf hw.PF, indexes []int) (more bool, err error) {
+// BindEarly binds VFs before a container has them, because they have their files in /dev only then. To their own driver it binds those that the
+// plugin has created and that are unbound; to one for programs all that are free. A VF that a container has, or that a call is at work on, is
+// left alone. more is true if it has to be called again. The caller holds the lock of all networks, so that the VFs stay.
+func (p *Pool) BindEarly(ctx context.Context, pf hw.PF, r VFRange) (more bool, err error) {
 	made, err := p.made(ctx, pf)
-	if err != nil || !made {
+	if err != nil || !made && r.Driver == "" {
 		return false, err
 	}
 	vfs, err := p.Host.VFs(pf)
@@ -28,22 +28,22 @@ func (p *Pool) BindMade(ctx context.Context, pf hw.PF, indexes []int) (more bool
 	}
 	for start := time.Now(); len(vfs) > 0; vfs = vfs[1:] {
 		vf := vfs[0]
-		if vf.Driver != "" || vf.Override != "" || len(indexes) > 0 && !slices.Contains(indexes, vf.Index) {
+		if len(r.Indexes) > 0 && !slices.Contains(r.Indexes, vf.Index) || r.Driver == "" && (vf.Driver != "" || vf.Override != "") {
 			continue
 		}
 		if time.Since(start) > bindBound || ctx.Err() != nil {
 			more = true
 			break
 		}
-		if err := p.bindFree(ctx, pf, vf); err != nil { // the others may have the same fault, which takes seconds to find out
+		if err := p.bindFree(ctx, pf, vf, r.Driver); err != nil { // the others may have the same fault, which takes seconds to find out
 			return false, err
 		}
 	}
 	return more, nil
 }
 
-// bindFree binds a VF that is free.
-func (p *Pool) bindFree(ctx context.Context, pf hw.PF, vf hw.VF) error {
+// bindFree binds a VF that is free to a driver for programs, "" for its own.
+func (p *Pool) bindFree(ctx context.Context, pf hw.PF, vf hw.VF, driver string) error {
 	unlock, ok := p.Locks.TryLock(alloc.Key(vf.ID()))
 	if !ok {
 		return nil
@@ -53,7 +53,11 @@ func (p *Pool) bindFree(ctx context.Context, pf hw.PF, vf hw.VF) error {
 		return err
 	}
 	pf, vf, err := p.Host.VF(pf.PCI(), vf.Index, vf.ID()) // as it is now
-	if err == nil && vf.Driver == "" {
+	switch {
+	case err != nil:
+	case driver != "":
+		err = p.bindForPrograms(ctx, pf, vf, driver)
+	case vf.Driver == "":
 		_, err = p.Host.Bind(ctx, pf, vf)
 	}
 	return err

@@ -22,11 +22,7 @@ func TestNamesAndRoutes(t *testing.T) {
 	Exec(t, "router", "ip", "address", "add", "10.50.0.1/32", "dev", "lo")
 	first, second := "ifname=in", "ifname=out"
 	names := []string{"in", "lo", "out"}
-	var minor int
-	if _, err := fmt.Sscanf(Docker(t, "version", "--format", "{{.Server.APIVersion}}"), "1.%d", &minor); err != nil {
-		t.Fatal(err)
-	}
-	if minor < 56 { // engine 29.8
+	if apiMinor(t) < 56 { // engine 29.8
 		Refused(t, "option ifname: in is not possible: this engine is older than 29, and names the devices of plugins by a prefix and a number; "+
 			"engine 29.8 or newer is needed; or use the option prefix", "run", "--rm", "--network", "name=front,driver-opt="+first, "lab", "true")
 		first, second = "prefix=in", "prefix=out"
@@ -46,4 +42,13 @@ func TestNamesAndRoutes(t *testing.T) {
 		Reaches(t, "c1", "10.50.0.1", 10*time.Second)
 		Docker(t, "kill", "c1")
 	}
+}
+
+// apiMinor returns the minor number of the version of the engine's API.
+func apiMinor(t *testing.T) (minor int) {
+	t.Helper()
+	if _, err := fmt.Sscanf(Docker(t, "version", "--format", "{{.Server.APIVersion}}"), "1.%d", &minor); err != nil {
+		t.Fatal(err)
+	}
+	return minor
 }
