@@ -135,6 +135,7 @@ bench-attach: plugin attach.test ## docker run and storms of starts beside the e
 
 bench-attach-lab: plugin attach.test ## the same in a guest of the lab, with VFs (ARGS as above)
 	scripts/lab --guest bench up $(if $(ENGINE),--engine '$(ENGINE)')
+	scripts/lab --guest bench sh 'mkdir -p /root/bench'
 	scripts/lab --guest bench put '$(BIN)/plugin' .cache/test/attach.test /root/bench/
 	scripts/lab --guest bench sh 'cd /root/bench && ./attach.test -test.v -test.timeout 2h -bundle plugin -pf enp1s0 -storms 7 $(ARGS)'; \
 		status=$$?; scripts/lab --guest bench down; exit $$status

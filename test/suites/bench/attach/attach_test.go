@@ -106,19 +106,29 @@ func runsInTurn(t *testing.T, nets []string) map[string][]time.Duration {
 	return took
 }
 
-// attachCalls measures what the plugin's calls for the start of one container took, by its log.
+// attachCalls measures what the plugin's calls for the start of one container took, by its log; for a VF, in turn with the bare sequence of
+// calls that the kernel needs.
 func attachCalls(t *testing.T, f *figures.Set) {
 	t.Helper()
 	for _, line := range []string{"disable -f " + dockertest.Plugin, "set " + dockertest.Plugin + " LOG_LEVEL=debug", "enable " + dockertest.Plugin} {
 		dockertest.Sh(t, "docker plugin "+line) // at level info the log does not have them
 	}
 	nets := []string{"ours-macvlan", "ours-device"}
+	var vf *bareVF
 	if *flagPF != "" {
-		nets = append(nets, "ours-vf")
+		nets, vf = append(nets, "ours-vf"), newBareVF(t, *flagPF)
 	}
 	for _, net := range nets {
+		var bare []time.Duration
 		byCall, sums := map[string][]time.Duration{}, []time.Duration{}
 		for range *flagRuns {
+			if net == "ours-vf" {
+				began := time.Now()
+				if err := vf.attach(); err != nil {
+					t.Fatal(err)
+				}
+				bare = append(bare, time.Since(began))
+			}
 			before := len(calls(t))
 			dockertest.Docker(t, "run", "--rm", "--net", net, "lab", "true")
 			var sum time.Duration
@@ -131,6 +141,9 @@ func attachCalls(t *testing.T, f *figures.Set) {
 				}
 			}
 			sums = append(sums, sum)
+		}
+		if net == "ours-vf" {
+			f.Compare("P1 all calls of a start: VF, bare sequence", sums, bare)
 		}
 		f.Column = "ours"
 		f.Times("P1 all calls of a start: "+net, sums, 0)
