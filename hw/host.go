@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/mellanox/passthrough/hw/topology"
 )
 
 // Config is what a Host is made of.
@@ -118,6 +120,9 @@ func assemble(sys sysfs, kernel Kernel, attrs []VFAttr) *Host {
 
 // Boot identifies the current boot of the machine: it changes with every boot and with nothing else.
 func (h *Host) Boot() string { return h.boot }
+
+// Topology tells how far PCI functions of the machine are from each other.
+func (h *Host) Topology() topology.Topology { return topology.Topology{Sys: h.finder.sys.FS} }
 
 // young is how long after its boot a machine may still be loading drivers.
 const young = 10 * time.Minute

@@ -134,7 +134,7 @@ func retryRenamed[T any](dev string, look func() (T, error)) (found T, err error
 // if there is none, ErrAway if the PCI function has none in the host's namespace, ErrInvalid if it has several, and
 // ErrUnsupported if ref names a sub-function or a vDPA device by its bus.
 func (h *finder) Netdev(ref string) (Netdev, error) {
-	pci, isPCI := parsePCI(ref)
+	pci, isPCI := ParsePCI(ref)
 	return h.look(ref, func(links []Link) (Netdev, error) {
 		if isPCI {
 			return h.netdevAt(pci, links)

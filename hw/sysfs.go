@@ -116,8 +116,8 @@ func isPCI(s string) bool {
 		rest[5] == '.' && '0' <= rest[6] && rest[6] <= '7'
 }
 
-// parsePCI returns s in the form of the kernel. Users leave out domain 0000 and write capitals; both are accepted.
-func parsePCI(s string) (pci string, ok bool) {
+// ParsePCI returns a PCI address in the form of the kernel; ok is false if s is none. Users leave out domain 0000 and write capitals; both are accepted.
+func ParsePCI(s string) (pci string, ok bool) {
 	s = strings.ToLower(s)
 	if strings.Count(s, ":") == 1 {
 		s = "0000:" + s

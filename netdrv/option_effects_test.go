@@ -20,7 +20,7 @@ var effects = map[string]string{
 	"vlan": "7", "vlan_qos": "3", "vlan_proto": "802.1ad", "privileged": "yes", "spoofchk": "no", "trust": "yes", "link_state": "enable",
 	"min_tx_rate": "10", "max_tx_rate": "100", "mac": "02:00:00:00:00:42", "guid": "02:c9:03:00:00:a1:b2:c4", "mtu": "1400", "txqlen": "500", "gso_max_size": "50000", "gro_max_size": "50000", "gso_ipv4_max_size": "50000", "gro_ipv4_max_size": "50000",
 	"promisc": "yes", "allmulti": "yes", "queues": "1", "ring_rx": "512", "ring_tx": "512", "ethtool": "gro=off", "private_flags": "legacy-rx=on", "cores": "3",
-	"vf": "2", "vfs": "2-3", "policy": "pack", "numa": "1", "numvfs": "3", "prefix": "net", "ifname": "fab7", "routes": "192.0.2.0/24 via 10.0.0.9", "macvlan_mode": "private", "ipvlan_mode": "l3", "ipvlan_flag": "vepa",
+	"vf": "2", "vfs": "2-3", "policy": "pack", "numa": "1", "near": "0000:02:00.0", "numvfs": "3", "prefix": "net", "ifname": "fab7", "routes": "192.0.2.0/24 via 10.0.0.9", "macvlan_mode": "private", "ipvlan_mode": "l3", "ipvlan_flag": "vepa",
 	"ipoib_mode": "connected", "pkey": "0x8005", "gateway": "auto",
 	"announce": "subnet", "host_access": "yes", "driver": "vfio-pci", "rdma": "yes",
 }
@@ -43,6 +43,7 @@ func effectHost(m *machine) {
 		pf := igb()
 		pf.Name, pf.PCI, pf.MAC = fmt.Sprintf("ens%df0", i+1), fmt.Sprintf("0000:%02x:00.0", i+1), ""
 		pf.Behaviour, pf.TotalVFs, pf.VFQueues, pf.Up, pf.NUMANode, pf.LocalCPUs = hwtest.AllVFOps(), 4, 4, true, i, []string{"0-3", "4-7"}[i]
+		pf.Behind = fmt.Sprintf("pci0000:%02x/0000:%02x:00.0", 16*i, 16*i)
 		m.kernel.AddPF(pf)
 	}
 	m.kernel.AddPF(hwtest.PF{Name: "ens5", PCI: "0000:05:00.0", Driver: "e1000e", Up: true})

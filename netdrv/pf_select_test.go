@@ -117,6 +117,54 @@ func TestNUMA(t *testing.T) {
 	})
 }
 
+// gpuPool adds the PFs of a machine with two processors: the first and the second are on one root complex, each beside a GPU behind a switch;
+// the third, of two ports, is on the other processor, where a GPU is on another root complex.
+func gpuPool(m *machine) {
+	for i, behind := range []string{"pci0000:10/0000:10:01.0/0000:11:00.0/0000:12:00.0", "pci0000:10/0000:10:03.0/0000:21:00.0/0000:22:00.0",
+		"pci0000:80/0000:80:01.0"} {
+		pf := igb()
+		pf.Name, pf.PCI, pf.MAC = fmt.Sprintf("ens%df0", i+1), fmt.Sprintf("0000:%02x:00.0", i+1), ""
+		pf.TotalVFs, pf.Up, pf.NUMANode, pf.Behind = 2, true, i/2, behind
+		m.kernel.AddPF(pf)
+	}
+	m.kernel.AddGPU("0000:14:00.0", "pci0000:10/0000:10:01.0/0000:11:00.0/0000:13:00.0", "0x030200", 0)
+	m.kernel.AddGPU("0000:24:00.0", "pci0000:10/0000:10:03.0/0000:21:00.0/0000:23:00.0", "0x120000", 0)
+	m.kernel.AddGPU("0000:a4:00.0", "pci0000:a0/0000:a0:01.0", "0x030200", 1)
+	m.settled()
+}
+
+// TestNear: PFs come in the order of how near they are to a device: behind the same switch, on the same root complex, on the same NUMA node.
+// What a container wants comes before what its network wants, and before the NUMA node.
+func TestNear(t *testing.T) {
+	for near, want := range map[string][]int{
+		"0000:14:00.0": {2, 1, 0}, "24:00.0": {1, 2, 0}, "0000:A4:00.0": {1, 0, 2}, "gpu": {2, 1, 0}, "none": {1, 1, 1},
+		"0000:03:00.0": {1, 0, 2}, // another NIC
+	} {
+		story(t, func(m *machine) {
+			gpuPool(m)
+			m.mustCreate("n", "netdevice=ens1f0,ens2f0,ens3f0", "near="+near)
+			m.runAll("n", nil, "a", "b", "c")
+			m.wantOnPFs(want...)
+		})
+	}
+	story(t, func(m *machine) {
+		gpuPool(m)
+		m.mustCreate("n", "netdevice=ens1f0,ens2f0,ens3f0", "near=0000:14:00.0", "numa=1")
+		m.runAll("n", nil, "a")
+		m.wantOnPFs(1, 0, 0)
+		m.runAll("n", map[string]any{"near": "0000:24:00.0"}, "b")
+		m.wantOnPFs(1, 1, 0)
+		m.runAll("n", map[string]any{"near": "none"}, "c")
+		m.wantOnPFs(1, 1, 1)
+		wantError(t, m.runWith("d", "n", map[string]any{"near": "0000:ff:00.0"}), "option near: 0000:ff:00.0: no such pci device")
+		wantError(t, m.create("x", "netdevice=ens1f0", "near=ff:00.0"), "option near: 0000:ff:00.0: no such pci device")
+	})
+	story(t, func(m *machine) {
+		pool(m)
+		wantError(t, m.create("n", "netdevice=ens1f0", "near=gpu"), "option near: this machine has no gpu; give the pci address of a device")
+	})
+}
+
 // TestUplinkDown: a PF that is up and has no carrier comes last.
 func TestUplinkDown(t *testing.T) {
 	story(t, func(m *machine) {

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/topology"
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
@@ -84,8 +85,10 @@ func (v *view) explain(cmd *cobra.Command, host *hw.Host, pools []admin.Pool, r 
 	if !known && v.containers != nil {
 		e.Problems = append(e.Problems, "the engine has no running container on this endpoint")
 	}
+	var wanted string
 	for _, n := range v.status.Networks {
 		if n.ID == r.networkID {
+			wanted = n.Options["near"]
 			e.add("network", "%s (%s): %s", r.Network, ledger.ShortID(n.ID), optionsText(n.Options))
 		}
 	}
@@ -98,6 +101,7 @@ func (v *view) explain(cmd *cobra.Command, host *hw.Host, pools []admin.Pool, r 
 	}
 	if d.PF != "" {
 		e.explainVF(host, d)
+		e.explainPlace(host.Topology(), d.PF, wanted)
 	} else if d.Parent != "" {
 		e.add("parent", "%s", d.Parent)
 	}
@@ -169,6 +173,21 @@ func (e *explanation) explainVF(host *hw.Host, d *admin.Device) {
 	}
 	if n, ok := counted[vf.Index]; ok {
 		e.add("counters", "%s", countersText(n))
+	}
+}
+
+// explainPlace adds how far a PF is from the device that its network is to be near to, or from the GPUs of the machine.
+func (e *explanation) explainPlace(t topology.Topology, pf, wanted string) {
+	of, err := t.GPUs()
+	if pci, ok := hw.ParsePCI(wanted); ok {
+		of = []string{pci}
+	}
+	near, d, nearErr := t.Nearest(pf, of)
+	if err = cmp.Or(err, nearErr); err != nil {
+		e.Problems = append(e.Problems, err.Error())
+	}
+	if len(near) > 0 {
+		e.add("near", "%s: %s", strings.Join(near, ", "), d.Level)
 	}
 }
 

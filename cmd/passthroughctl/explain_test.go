@@ -26,6 +26,15 @@ func TestExplainProgram(t *testing.T) {
 	}
 	var e explanation
 	e.explainVF(host, &admin.Device{ID: vf, PF: "0000:02:00.0", State: "lent"})
+	e.explainPlace(host.Topology(), "0000:02:00.0", "") // there is no GPU
+	k.AddGPU("0000:14:00.0", "pci0000:10/0000:10:01.0", "0x030200", 0)
+	k.AddGPU("0000:24:00.0", "pci0000:00/0000:00:02.0", "0x030200", 0)
+	e.explainPlace(host.Topology(), "0000:02:00.0", "gpu")
+	e.explainPlace(host.Topology(), "0000:02:00.0", "0000:14:00.0")
+	near := []fact{{"near", "0000:24:00.0: on the same root complex"}, {"near", "0000:14:00.0: on the same NUMA node"}}
+	if !slices.Equal(e.Facts[len(e.Facts)-2:], near) {
+		t.Errorf("facts %v", e.Facts)
+	}
 	if want := (fact{"vf", "driver vfio-pci, for a program, by /dev/vfio/2"}); !slices.Contains(e.Facts, want) || len(e.Problems) > 0 {
 		t.Errorf("facts %v, problems %v", e.Facts, e.Problems)
 	}

@@ -20,6 +20,7 @@ type PF struct {
 	MAC       hw.MAC // drawn if ""
 	Up        bool   // set up from the start, with carrier unless Unplugged
 	NUMANode  int    // -1 as on machines that have no nodes
+	Behind    string // what is between the processor and it: "pci0000:00/0000:00:01.0", a root complex and a root port
 	Unplugged bool   // it has no cable, and never has carrier
 	Switchdev bool   // its eswitch is in switchdev mode
 	OneGroup  bool   // the bus does not isolate it (no ACS): it and its VFs are in one IOMMU group
@@ -71,6 +72,7 @@ func (c PF) defaults() PF {
 	}
 	c.Driver, c.VFDriver = cmp.Or(c.Driver, "igb"), cmp.Or(c.VFDriver, "igbvf")
 	c.Vendor, c.Device, c.VFDevice = cmp.Or(c.Vendor, "0x8086"), cmp.Or(c.Device, "0x10c9"), cmp.Or(c.VFDevice, "0x10ca")
+	c.Behind = cmp.Or(c.Behind, "pci0000:00/0000:00:01.0")
 	c.LocalCPUs = cmp.Or(c.LocalCPUs, "0-3")
 	c.VFOffset, c.VFStride = cmp.Or(c.VFOffset, 0x80), cmp.Or(c.VFStride, 2)
 	return c
@@ -131,7 +133,7 @@ func (k *Kernel) AddPF(c PF) {
 	if c.TotalVFs > 0 && c.VFDriverAfter == 0 {
 		k.loadLocked(c.VFDriver)
 	}
-	d := &device{addr: c.PCI, path: "devices/pci0000:00/0000:00:01.0/" + c.PCI, conf: c, autoprobe: true}
+	d := &device{addr: c.PCI, path: path.Join("devices", c.Behind, c.PCI), conf: c, autoprobe: true}
 	k.addDeviceLocked(d)
 	if c.DriverAfter > 0 {
 		if c.TotalVFs > 0 {
@@ -253,6 +255,15 @@ func (k *Kernel) addDeviceLocked(d *device) {
 			return nil
 		})
 	}
+}
+
+// AddGPU adds a PCI function that is no NIC, of a class such as "0x030200". behind is as in [PF].
+func (k *Kernel) AddGPU(pci, behind, class string, node int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	d := path.Join("devices", behind, pci)
+	k.tree.files(d, map[string]string{"vendor": "0x10de", "device": "0x2330", "class": class, "numa_node": strconv.Itoa(node)})
+	k.tree.link("bus/pci/devices/"+pci, d)
 }
 
 // removeDeviceLocked takes a function off the bus, with its netdev wherever that is.

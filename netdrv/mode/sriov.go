@@ -62,7 +62,11 @@ func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error
 	if err != nil {
 		return vfpool.Selector{}, err
 	}
-	pfs, missing := m.pool.Inventory(ctx, r.Network.Devices, r.Options.Cores.CPUs)
+	devices, err := nearTo(m.host, &r.Options.Container)
+	if err != nil {
+		return vfpool.Selector{}, err
+	}
+	pfs, missing := m.pool.Inventory(ctx, r.Network.Devices, vfpool.Near{CPUs: r.Options.Cores.CPUs, PCI: devices})
 	if len(pfs) == 0 {
 		return vfpool.Selector{}, fmt.Errorf("network %s: %w", ledger.ShortID(r.Network.ID), errors.Join(missing...))
 	}

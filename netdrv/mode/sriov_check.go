@@ -3,6 +3,7 @@ package mode
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -44,6 +45,9 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 		return nil, err
 	}
 	if err := checkNUMA(o, pfs); err != nil {
+		return nil, err
+	}
+	if _, err := nearTo(m.host, &o.Container); err != nil {
 		return nil, err
 	}
 	return p, m.planVFs(ctx, o, p)
@@ -158,4 +162,26 @@ func checkNUMA(o *option.Network, pfs []hw.PF) error {
 		where = append(where, fmt.Sprintf("%s is on node %d", pf, pf.Node))
 	}
 	return fmt.Errorf("option numa: no pf of the network is on node %d: %s", o.NUMA.Node, strings.Join(where, ", "))
+}
+
+// nearTo returns the PCI addresses of the devices that the PFs are to be near to, none without that option. It refuses one that the machine does
+// not have.
+func nearTo(host *hw.Host, o *option.Container) ([]string, error) {
+	switch o.Near {
+	case "":
+		return nil, nil
+	case option.NearGPU:
+		gpus, err := host.Topology().GPUs()
+		if err == nil && len(gpus) == 0 {
+			err = errors.New("this machine has no gpu; give the pci address of a device")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("option near: %w", err)
+		}
+		return gpus, nil
+	}
+	if _, err := host.Topology().Distance(o.Near, o.Near); err != nil {
+		return nil, fmt.Errorf("option near: %w", err)
+	}
+	return []string{o.Near}, nil
 }

@@ -72,6 +72,7 @@ type Container struct {
 	Sticky     string // text by which the container is recognized; "" for none
 	Policy     string // "", PolicySpread or PolicyPack
 	NUMA       NUMA
+	Near       string  // "", NearGPU, or the PCI address of a device
 	Prefix     string  // of the device's name in the container, before a number
 	Routes     []Route // through the device, beside those to its subnet and gateway
 	RDMA       string  // "", RDMAYes, RDMANo or RDMARequire
@@ -83,6 +84,9 @@ const (
 	PolicySpread = "spread"
 	PolicyPack   = "pack"
 )
+
+// NearGPU is the value of the option near for any GPU or accelerator of the machine.
+const NearGPU = "gpu"
 
 // DriverVFIO is the value of the option driver: the one driver that gives a device to a program and keeps that from the rest of the machine,
 // by the IOMMU. uio_pci_generic and igb_uio do not: their program could have the device read and write all memory. VFs have no interrupts for them

@@ -49,6 +49,8 @@ func TestParse(t *testing.T) {
 		"Mode=Macvlan parent=ens1f0":           {Mode: option.ModeMacvlan, Parent: "ens1f0"},
 		"mode=ipoib pkey=0x0005":               {Mode: option.ModeIPoIB, PKey: 0x8005},
 		"numa=1 prefix=net":                    {Container: option.Container{NUMA: option.NUMA{Given: true, Node: 1}, Prefix: "net"}},
+		"near=3B:00.0":                         {Container: option.Container{Near: "0000:3b:00.0"}},
+		"near=GPU":                             {Container: option.Container{Near: option.NearGPU}},
 		"NUMA=Auto cores=numa ethtool=gro=OFF": {Container: option.Container{NUMA: option.NUMA{Auto: true}, Cores: hw.Cores{Near: true}, Features: hw.Features{"gro": false}}},
 	} {
 		want.Netdevice = "ens1f0"

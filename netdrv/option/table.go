@@ -296,6 +296,12 @@ var options = []Option{
 		Help:  "PFs of that node come first; auto: the node of the option cores, or else the one with the most VFs in use",
 		Parse: container(func(c *Container) *NUMA { return &c.NUMA }, numa),
 	}},
+	{For: ForBoth, Modes: vfsOnly, OneVF: true, row: row{
+		Name: "near", Values: "PCI address, gpu or none", Default: "none",
+		Help: "PFs that are near to that PCI device come first: behind the same switch or root port, then on the same root complex, then on the same " +
+			"NUMA node; gpu: near to any GPU or accelerator. See docs/hpc.md",
+		Parse: container(func(c *Container) *string { return &c.Near }, near),
+	}},
 	{For: ForNetwork, Modes: vfsOnly, row: row{
 		Name: "numvfs", Values: "1 to what the NIC can", Default: "all",
 		Help:  "how many VFs to create on a PF that has none",

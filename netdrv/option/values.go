@@ -195,6 +195,17 @@ func numa(v string) (NUMA, error) {
 	return NUMA{Given: err == nil, Node: node}, err
 }
 
+// near parses "none", "gpu" or a PCI address.
+func near(v string) (string, error) {
+	switch lower := strings.ToLower(v); lower {
+	case "none":
+		return "", nil
+	case NearGPU:
+		return lower, nil
+	}
+	return allowed(hw.ParsePCI(v))
+}
+
 // features parses offloads: "gro=off,tso=on".
 func features(v string) (hw.Features, error) {
 	all := hw.Features{}

@@ -59,10 +59,15 @@ type Pool struct {
 	kept sync.Map // see keep; the time until when, by the PF's PCI address
 }
 
+// Near is what PFs can be near to.
+type Near struct {
+	CPUs hw.CPUs  // that interrupts are to go to; empty for any
+	PCI  []string // addresses of devices; empty for none
+}
+
 // Inventory reads the PFs of a network and their VFs. It creates missing VFs, such as after a reboot or when the PF was plugged in
-// again. A PF that is gone or broken takes only its own VFs out of the network: missing says why. near are the CPUs that interrupts
-// are to go to. The caller holds the PFs' locks.
-func (p *Pool) Inventory(ctx context.Context, devices []ledger.Device, near hw.CPUs) (pfs []PF, missing []error) {
+// again. A PF that is gone or broken takes only its own VFs out of the network: missing says why. The caller holds the PFs' locks.
+func (p *Pool) Inventory(ctx context.Context, devices []ledger.Device, near Near) (pfs []PF, missing []error) {
 	all, errs := make([]PF, len(devices)), make([]error, len(devices))
 	var wg sync.WaitGroup
 	for i, dev := range devices { // concurrently: VFs may have to be created, see EnsureAll
@@ -80,7 +85,7 @@ func (p *Pool) Inventory(ctx context.Context, devices []ledger.Device, near hw.C
 }
 
 // read reads one PF and its VFs.
-func (p *Pool) read(ctx context.Context, pci string, near hw.CPUs) (pf PF, err error) {
+func (p *Pool) read(ctx context.Context, pci string, near Near) (pf PF, err error) {
 	if pf.PF, err = p.Host.LegacyPF(pci); err != nil {
 		return pf, err
 	}
@@ -101,7 +106,10 @@ func (p *Pool) read(ctx context.Context, pci string, near hw.CPUs) (pf PF, err e
 	if pf.Made, err = p.made(ctx, pf.PF); err != nil {
 		return pf, err
 	}
-	pf.Near, err = p.Host.Near(pf.PF, near)
+	if pf.Near, err = p.Host.Near(pf.PF, near.CPUs); err != nil {
+		return pf, err
+	}
+	_, pf.Far, err = p.Host.Topology().Nearest(pci, near.PCI)
 	return pf, err
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/topology"
 	"github.com/mellanox/passthrough/internal/number"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/option"
@@ -32,6 +33,8 @@ type PF struct {
 	States map[int]hw.VFState // what the PF has set for its VFs, by index; nil for a PF that does not tell
 	Made   bool               // the plugin has created its VFs
 	Near   bool               // it is on the NUMA node of the CPUs that its interrupts go to, if the user named some
+	// Far is how far it is from the nearest of the devices that it is to be near to, the same for all PFs if the user named none.
+	Far topology.Distance
 }
 
 // A Candidate is a VF that may be chosen.
@@ -230,7 +233,7 @@ func (s Selector) candidates() ([]Candidate, error) {
 }
 
 // compare returns the order of preference: first the VF that has the wanted MAC, then the one of an explicit affinity, then VFs of a
-// PF with carrier, on the preferred NUMA node, the one of an implicit affinity, and by the policy of the network. VFs that are equal
+// PF with carrier, near to the wanted device, on the preferred NUMA node, the one of an implicit affinity, and by the policy of the network. VFs that are equal
 // stay in the order in which the user named their PFs.
 func (s Selector) compare() func(a, b Candidate) int {
 	onPF, onNode := s.usage()
@@ -243,6 +246,7 @@ func (s Selector) compare() func(a, b Candidate) int {
 		return cmp.Or(
 			s.rank(a)-s.rank(b),
 			boolToInt(noCarrier(a.PF))-boolToInt(noCarrier(b.PF)),
+			a.PF.Far.Compare(b.PF.Far),
 			boolToInt(a.PF.Node != node)-boolToInt(b.PF.Node != node),
 			boolToInt(a.VF.ID() != s.Preferred.Device)-boolToInt(b.VF.ID() != s.Preferred.Device),
 			used,
