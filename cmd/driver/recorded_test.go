@@ -58,6 +58,8 @@ var unrecorded = map[string]string{
 	"TestPrometheus":           "its calls are those of TestMacvlan and TestVethEnd",
 	"TestStateDirectory":       "the same",
 	"TestQuestions":            "its calls are those of TestMacvlan",
+	"TestComposeRails":         "its networks are as those of TestRails",
+	"TestRails":                "its networks are as those of TestInterfaceName and TestEndpointSysctls",
 	"TestPlanNetwork":          "the plugin is asked for plans by another client; the rest is as in TestMacvlan and TestRefusals",
 	"TestStoreAway":            "the plugin has an etcd that does not answer",
 	"TestSwarmCountsVFs":       "the engine is restarted with another configuration, and no container has a network of the plugin",

@@ -75,8 +75,8 @@ func (t Topology) Distance(a, b string) (Distance, error) {
 	case same == 1:
 		return Distance{RootComplex, hops}, nil
 	}
-	nodeA, errA := t.node(a)
-	nodeB, errB := t.node(b)
+	nodeA, errA := t.Node(a)
+	nodeB, errB := t.Node(b)
 	if nodeA >= 0 && nodeA == nodeB {
 		return Distance{Level: Node}, nil
 	}
@@ -107,8 +107,8 @@ func (t Topology) way(pci string) ([]string, error) {
 	return elements, nil
 }
 
-// node returns the NUMA node of a function, -1 if it has none.
-func (t Topology) node(pci string) (int, error) {
+// Node returns the NUMA node of a function, -1 if it has none.
+func (t Topology) Node(pci string) (int, error) {
 	text, err := fs.ReadFile(t.Sys, dir+pci+"/numa_node")
 	switch {
 	case errors.Is(err, fs.ErrNotExist): // a kernel without CONFIG_NUMA
