@@ -5,6 +5,7 @@
 #   qemu/           a private QEMU, unpacked, never installed
 #   compose/        Debian's docker-compose
 #   podman/         Debian's podman, with a root of its own
+#   dpdk/           DPDK's testpmd, as the root of a container
 #   dockerd/        the newest dockerd
 #   lab/<suite>/    root/ (the tree), disk.img (the same as a file system), vmlinuz, initrd, ssh keys
 # A folder appears under its name only when it is complete, and says in its file "recipe" what it was made from.
