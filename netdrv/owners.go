@@ -116,6 +116,7 @@ func (t *Attachments) Attach(ctx context.Context, r *admin.AttachRequest) (*admi
 	if err != nil {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 		defer cancel()
+		defer t.leases.release(ctx)
 		return nil, errors.Join(err, t.removeUnused(ctx, nid))
 	}
 	return j.attachment(), nil
@@ -375,29 +376,42 @@ func anyOf(options map[string]string) map[string]any {
 // Detach releases the device of an owner, if it has one. It waits a moment for a device that is coming home; what is not home by then is
 // released later. The call is finished even if its caller gives up.
 func (t *Attachments) Detach(ctx context.Context, o *admin.Owner) (*Empty, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
-	defer cancel()
 	if err := checkOwner(*o); err != nil {
 		return nil, err
 	}
+	until, bounded := ctx.Deadline()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	if err := t.detach(ctx, o); err != nil {
+		return nil, err
+	}
+	if bounded { // a store of addresses that is away has the rest of the caller's time: they are released later then
+		ctx, cancel = context.WithDeadline(ctx, until)
+		defer cancel()
+	}
+	t.leases.release(ctx)
+	return &Empty{}, nil
+}
+
+// detach releases the device of an owner, and its network if that was its last one. What that had of the IPAM driver is left to be released.
+func (t *Attachments) detach(ctx context.Context, o *admin.Owner) error {
 	unlock, err := t.locks.Lock(ctx, ownersLock(*o))
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer unlock()
 	a, err := t.find(ctx, *o)
 	if err != nil || a == nil {
-		return &Empty{}, err
+		return err
 	}
 	if err := t.endpoints.delete(ctx, a.Network, a.Endpoint, returnTimeout); err != nil {
-		return nil, err
+		return err
 	}
-	return &Empty{}, t.removeUnused(ctx, a.Network)
+	return t.removeUnused(ctx, a.Network)
 }
 
-// removeUnused removes a network that has no endpoints left, and releases what is over. If another call needs the network, it stays.
+// removeUnused removes a network that has no endpoints left. If another call needs the network, it stays.
 func (t *Attachments) removeUnused(ctx context.Context, nid string) error {
-	defer t.leases.release(ctx)
 	unlock, err := t.locks.Lock(ctx, networksLock)
 	if err != nil {
 		return err

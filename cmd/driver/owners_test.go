@@ -231,6 +231,53 @@ func TestOwnersNetworkAnswerLost(t *testing.T) {
 	})
 }
 
+// awayStore is a store whose leases cannot be reached while it is away: a call waits as long as it may.
+type awayStore struct {
+	store.Store
+	away atomic.Bool
+}
+
+func (a *awayStore) Txn(ctx context.Context, conds []store.Cond, then []store.Op) (store.Result, error) {
+	if a.away.Load() && slices.ContainsFunc(then, func(op store.Op) bool { return strings.HasPrefix(op.Key, "ipam/lease/") }) {
+		<-ctx.Done()
+		return store.Result{}, fmt.Errorf("%w: %w", store.ErrUnavailable, ctx.Err())
+	}
+	return a.Store.Txn(ctx, conds, then)
+}
+
+// TestOwnersStoreAway: a pod is detached in the time that its caller has, also while the store of addresses is away. The device is free then, and
+// the address later.
+func TestOwnersStoreAway(t *testing.T) {
+	t.Parallel()
+	onSharedMachine(t, func(m *sharedMachine) {
+		before := m.keys()
+		m.stop()
+		s := &awayStore{Store: m.store}
+		m.start(s)
+		p := m.pod("a", ownersModes["vf"]...)
+		m.must(p.add())
+		m.must(m.kernel.MoveHome(p.req.Owner.Netns, "eth1", p.at.Name))
+		s.away.Store(true)
+		ctx, cancel := context.WithTimeout(m.ctx, 2*time.Second)
+		defer cancel()
+		began := time.Now()
+		_, err := m.network.Attachments.Detach(ctx, &p.req.Owner)
+		m.must(err)
+		if took := time.Since(began); took > 2*time.Second {
+			m.Errorf("it took %v", took)
+		}
+		now, err := m.network.Attachments.Check(m.ctx, &p.req.Owner)
+		if m.must(err); now.ID != "" {
+			m.Errorf("it has %+v", now)
+		}
+		s.away.Store(false)
+		m.settled()
+		if diff := cmp.Diff(before, m.keys()); diff != "" {
+			m.Errorf("left:\n%s", diff)
+		}
+	})
+}
+
 // TestOwnersPools: pods and Docker's containers of one pool never have an address twice. A pod has an address, the one that it asks for if it is
 // free, and the gateway; with the pod it is free again, and with the last pod the network's share of the pool is.
 func TestOwnersPools(t *testing.T) {
