@@ -34,6 +34,10 @@ func TestCrashEtcd(t *testing.T) {
 			IPAM: map[string]string{"prefetch": "3", "exclude": "10.7.0.5-10.7.0.6"}}},
 		{90, crash.Scenario{Name: "etcd down", Setup: veth, Subnet: "10.8.0.0/24", Options: macvlan, EtcdDown: true,
 			IPAM: map[string]string{"pool": "lan"}}},
+		{40, crash.Scenario{Name: "owners of a shared pool", Setup: veth, Subnet: "10.9.0.0/24", Options: macvlan, Owners: 2,
+			IPAM: map[string]string{"pool": "lan"}}},
+		{90, crash.Scenario{Name: "owners, etcd down", Setup: veth, Subnet: "10.10.0.0/24", Options: macvlan, Owners: 1, EtcdDown: true,
+			IPAM: map[string]string{"pool": "lan"}}},
 	} {
 		t.Run(l.scenario.Name, func(t *testing.T) {
 			t.Parallel() // they spend most of their time waiting

@@ -20,21 +20,30 @@ ip addr add 192.0.2.7/24 dev tap0
 ip route add 198.51.100.0/24 via 192.0.2.1 dev tap0
 `
 
-// TestCrash kills the process at every crash point, with devices that every kernel has.
+// TestCrash kills the process at every crash point, with devices that every kernel has: at a sample of them if owners that are no engine have the
+// devices, which go the same way.
 func TestCrash(t *testing.T) {
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	env := crash.Environment{Program: []string{self, "driver"}, Private: true}.Sampled(t, 1)
-	for _, scenario := range []crash.Scenario{
-		{Name: "whole device", Setup: veth, Subnet: "10.5.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "passthrough"}},
-		{Name: "macvlan", Setup: veth, Subnet: "10.6.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "macvlan"},
-			IPAM: map[string]string{"pool": "lan"}},
-		{Name: "macvlan with access to the host", Setup: veth, Subnet: "10.7.0.0/24", Aux: map[string]string{"host": "10.7.0.250/24"},
-			Options: map[string]string{"netdevice": "tap0", "mode": "macvlan", "host_access": "yes"}},
+	for _, l := range []struct {
+		every    int
+		scenario crash.Scenario
+	}{
+		{1, crash.Scenario{Name: "whole device", Setup: veth, Subnet: "10.5.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "passthrough"}}},
+		{1, crash.Scenario{Name: "macvlan", Setup: veth, Subnet: "10.6.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "macvlan"},
+			IPAM: map[string]string{"pool": "lan"}}},
+		{1, crash.Scenario{Name: "macvlan with access to the host", Setup: veth, Subnet: "10.7.0.0/24", Aux: map[string]string{"host": "10.7.0.250/24"},
+			Options: map[string]string{"netdevice": "tap0", "mode": "macvlan", "host_access": "yes"}}},
+		{30, crash.Scenario{Name: "whole device of an owner", Setup: veth, Owners: 1, Options: map[string]string{"netdevice": "tap0", "mode": "passthrough"}}},
+		{12, crash.Scenario{Name: "macvlans of owners", Setup: veth, Owners: 2, Subnet: "10.8.0.0/24",
+			Options: map[string]string{"netdevice": "tap0", "mode": "macvlan"}, IPAM: map[string]string{"pool": "lan"}}},
 	} {
-		t.Run(scenario.Name, func(t *testing.T) { crash.AtEveryPoint(t, env, scenario) })
+		t.Run(l.scenario.Name, func(t *testing.T) {
+			env := crash.Environment{Program: []string{self, "driver"}, Private: true}.Sampled(t, l.every)
+			crash.AtEveryPoint(t, env, l.scenario)
+		})
 	}
 }
 

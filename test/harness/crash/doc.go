@@ -8,6 +8,8 @@
 // engine must agree (package invariant). The restarted process passes crash points too while it finishes the rest: it is
 // killed a second time at each of those.
 //
+// A scenario can be that of another owner instead (Owners): containers of a runtime with a CNI plugin get devices and give them back.
+//
 // The engine is a fake dockerd that sends the requests of dockerd in the same order. The process, its ledger, the kernel's
 // devices and the etcd, if there is one, are real.
 package crash

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/test/harness/invariant"
 )
 
@@ -53,9 +54,10 @@ type network struct {
 // container is a running container with its endpoint, or what is left of one.
 type container struct {
 	network, endpoint, address string
-	source                     string // name of the device in the host
-	stored                     bool   // CreateEndpoint was answered
-	space                      *space // where its device is
+	source                     string       // name of the device in the host
+	stored                     bool         // CreateEndpoint was answered
+	space                      *space       // where its device is
+	owner                      *admin.Owner // nil for the engine's
 }
 
 // errGone is the error of a call that got no answer.
@@ -119,6 +121,8 @@ func (e *engine) lose(op string, passed []string) {
 			return strings.HasPrefix(p, "ReleasePool/journal-add/") && strings.HasSuffix(p, "/after")
 		})
 		e.lostPools += count(!again && !promised)
+	case admin.AttachCall, admin.DetachCall:
+		e.loseOwners()
 	}
 }
 
@@ -311,6 +315,10 @@ func (e *engine) deleteEndpoint(name string) {
 // deleted, and networks whose removal had begun are removed.
 func (e *engine) cleanUp() {
 	for name, c := range e.containers {
+		if c.owner != nil {
+			e.abandon(name)
+			continue
+		}
 		if c.space != nil {
 			c.space.die()
 			c.space = nil
@@ -336,7 +344,7 @@ func (e *engine) cleanUp() {
 // view returns what the engine's API would list.
 func (e *engine) view() *invariant.Engine {
 	known := &invariant.Engine{Addresses: []netip.Addr{}, Pools: []string{}, Unheard: e.unanswered, UnheardPools: e.lostPools,
-		Lost: e.lost}
+		Lost: e.lost, Attached: e.attached()}
 	for id, n := range e.networks {
 		known.Networks = append(known.Networks, id)
 		if n.pool != "" {
@@ -347,6 +355,9 @@ func (e *engine) view() *invariant.Engine {
 		}
 	}
 	for _, c := range e.containers {
+		if c.owner != nil {
+			continue
+		}
 		known.Endpoints = append(known.Endpoints, c.network+"/"+c.endpoint)
 	}
 	return known

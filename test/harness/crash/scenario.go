@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -27,6 +28,9 @@ type Scenario struct {
 	Leases int
 	// EtcdDown: the etcd is unreachable while the container stops and the network is removed, and reachable afterwards.
 	EtcdDown bool
+	// Owners is how many containers of a runtime that is no engine take the place of the engine's network and container. Without a Subnet their
+	// addresses are not the plugin's.
+	Owners int
 }
 
 // run is one run of a scenario on one host.
@@ -172,6 +176,10 @@ func (r *run) restart(how error) *process {
 
 // whole runs all steps of the scenario. A step that fails is repeated with another name, as a user would.
 func (r *run) whole(which string) {
+	if r.scenario.Owners > 0 {
+		r.ownersContainers(which)
+		return
+	}
 	e := r.engine
 	network := r.retry("create a network", func(n int) (string, error) {
 		id := fmt.Sprintf("%s-%d-network-%s", which, n, strings.Repeat("0", 40))
@@ -210,6 +218,9 @@ func (r *run) whole(which string) {
 	r.agree(which + " network removed")
 }
 
+// notFreeYet matches the errors of a device that a crash has left to an endpoint, or that comes home.
+var notFreeYet = regexp.MustCompile(" is held by | is on its way back from ")
+
 // retry repeats a step until it succeeds; it may fail only because the plugin died. The device of an endpoint that a crash left
 // behind is free after a while, as the error tells the user.
 func (r *run) retry(what string, try func(n int) (string, error)) (name string) {
@@ -220,7 +231,7 @@ func (r *run) retry(what string, try func(n int) (string, error)) (name string) 
 		var err error
 		done := r.attempt(what, func() error {
 			name, err = try(n)
-			if r.died > 0 && err != nil && strings.Contains(err.Error(), " is held by ") {
+			if r.died > 0 && err != nil && notFreeYet.MatchString(err.Error()) {
 				return errGone
 			}
 			return err

@@ -49,6 +49,7 @@ type space struct {
 	*sandbox.Sandbox
 	host   *host
 	inside string // name of the device there
+	file   string // of an owner's namespace; "" for none
 	ended  bool
 }
 
@@ -70,20 +71,25 @@ func (h *host) moveIn(name, inside, address string) (*space, error) {
 	if err != nil {
 		return nil, err
 	}
-	l, err := h.nl.LinkByName(name)
+	return s, s.moveIn(name, inside, address)
+}
+
+// moveIn moves a device into a container that has its namespace already.
+func (s *space) moveIn(name, inside, address string) error {
+	l, err := s.host.nl.LinkByName(name)
 	if err != nil {
-		return s, fmt.Errorf("%s: %w", name, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
-	if err := h.nl.LinkSetNsFd(l, int(s.FD)); err != nil {
-		return s, fmt.Errorf("move %s in: %w", name, err)
+	if err := s.host.nl.LinkSetNsFd(l, int(s.FD)); err != nil {
+		return fmt.Errorf("move %s in: %w", name, err)
 	}
 	s.inside = inside
 	if l, err = s.NL.LinkByName(name); err != nil {
-		return s, err
+		return err
 	}
 	a, err := netlink.ParseAddr(address)
 	if err != nil {
-		return s, err
+		return err
 	}
 	for _, step := range []func() error{
 		func() error { return s.NL.LinkSetDown(l) },
@@ -98,10 +104,10 @@ func (h *host) moveIn(name, inside, address string) (*space, error) {
 		func() error { return s.NL.LinkSetUp(l) },
 	} {
 		if err := step(); err != nil {
-			return s, err
+			return err
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // moveHome moves the container's device back under its old name, as the engine does.
@@ -109,6 +115,7 @@ func (s *space) moveHome(name string) error { return s.MoveHome(s.inside, name, 
 
 // die ends a container whose engine has died: the kernel moves hardware to the host under its current name.
 func (s *space) die() {
+	s.unbind()
 	l, err := s.NL.LinkByName(s.inside)
 	if err == nil && s.host.virtual {
 		if _, made := l.(*netlink.Macvlan); !made { // they are deleted with their namespace
@@ -122,6 +129,7 @@ func (s *space) die() {
 // end ends the namespace, once.
 func (s *space) end() {
 	if !s.ended {
+		s.unbind()
 		s.End()
 		s.ended = true
 	}

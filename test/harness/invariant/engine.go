@@ -22,6 +22,8 @@ type Engine struct {
 	UnheardPools int
 	// Lost are networks that it tried to create or remove without an answer: it does not have them, but the ledger may.
 	Lost []string
+	// Attached are the containers of other owners that have a device. Nil: not read.
+	Attached []Owner
 }
 
 // engine checks that engine and ledger have the same networks and endpoints.
@@ -52,6 +54,36 @@ func (f Facts) engine(v *violations) {
 	for key, e := range f.Ledger.Endpoints {
 		if e.Owner == (Owner{}) && !endpoints[key] {
 			v.add("endpoint %s: the ledger has it, the engine has not", key)
+		}
+	}
+}
+
+// attached checks that the devices of owners are those that their containers have, and that owners' networks end with their last endpoint.
+func (f Facts) attached(v *violations) {
+	if f.Engine.Attached == nil {
+		return
+	}
+	recorded, used := map[Owner]bool{}, map[string]bool{}
+	for key, e := range f.Ledger.Endpoints {
+		if e.Owner == (Owner{}) {
+			continue
+		}
+		recorded[e.Owner], used[e.Network] = true, true
+		switch allocation := f.Ledger.Allocations[e.Device]; {
+		case !slices.Contains(f.Engine.Attached, e.Owner):
+			v.add("endpoint %s: the ledger has it for %s %s, which has no container", key, e.Owner.Kind, e.Owner.ID)
+		case allocation.State != "lent":
+			v.add("endpoint %s: the container of %s %s has it, and its device %s is %s", key, e.Owner.Kind, e.Owner.ID, e.Device, allocation.State)
+		}
+	}
+	for _, o := range f.Engine.Attached {
+		if !recorded[o] {
+			v.add("owner %s %s: its container has a device, the ledger has not", o.Kind, o.ID)
+		}
+	}
+	for id, n := range f.Ledger.Networks {
+		if n.Owner != "" && !used[id] {
+			v.add("network %s: is one of %s, and has no endpoint", id, n.Owner)
 		}
 	}
 }
@@ -130,7 +162,7 @@ func (f Facts) handles(v *violations) {
 // nothing checks that the ledger is empty if the engine has no networks. Only a node's membership remains.
 func (f Facts) nothing(v *violations) {
 	e := f.Engine
-	if e.Pools == nil || len(e.Networks)+len(e.Pools)+len(e.Lost)+e.UnheardPools > 0 {
+	if e.Pools == nil || len(e.Networks)+len(e.Pools)+len(e.Lost)+len(e.Attached)+e.UnheardPools > 0 {
 		return
 	}
 	for _, key := range f.Ledger.Keys {

@@ -36,6 +36,7 @@ func (f Facts) Violations() []string {
 	}
 	if f.Ledger != nil && f.Engine != nil {
 		f.engine(v)
+		f.attached(v)
 		f.leases(v)
 		f.handles(v)
 		f.nothing(v)
