@@ -9,8 +9,11 @@ import (
 	"path"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/mellanox/passthrough/hw/eswitch"
 )
 
 // Find returns the device, whatever its name is now. The error matches ErrAway if it exists but is not in the host's
@@ -217,6 +220,95 @@ func (h *netdevs) ChildElsewhere(id, parent ID) (bool, error) {
 	return slices.ContainsFunc(children, func(c ForeignLink) bool {
 		return c.Alias == id.aliasMark() || !strings.HasPrefix(c.Alias, ID("").aliasMark())
 	}), err
+}
+
+// Switchdev returns true if the eswitch of a PF is in switchdev mode: its VFs are ports of a switch on the host, see [finder.Representors].
+//
+// Such a PF has a phys_switch_id, but so do all of mlx5 and ice in legacy mode (mlx5/core/en/devlink.c,
+// mlx5e_devlink_port_register; ice/devlink/devlink_port.c, ice_devlink_create_pf_port; Linux 6.12).
+func (h *finder) Switchdev(pf PF) (bool, error) {
+	id, err := h.switchID(pf.Name)
+	if err != nil || id == "" {
+		return false, err
+	}
+	on, err := h.kernel.Switchdev(pf.PCI())
+	if err != nil {
+		return false, &Error{Dev: pf.String(), Op: "read the mode of its eswitch", Err: err}
+	}
+	return on, nil
+}
+
+// switchID returns the phys_switch_id of a netdev, "" for one that is no port of a switch: reading it is EOPNOTSUPP then.
+func (h *finder) switchID(name string) (string, error) {
+	id, _, err := h.sys.text("class/net/" + name + "/phys_switch_id")
+	if errors.Is(err, syscall.EOPNOTSUPP) || goingAway(err) {
+		return "", nil
+	}
+	return id, err
+}
+
+// switchPort returns which port of its NIC's switch a netdev is, the zero value for none: a driver that names no ports answers EOPNOTSUPP, and
+// a netdev that has gone EINVAL or ENODEV.
+func (h *finder) switchPort(name string) (eswitch.Port, error) {
+	text, _, err := h.sys.text("class/net/" + name + "/phys_port_name")
+	switch {
+	case errors.Is(err, syscall.EOPNOTSUPP), goingAway(err), err == nil && text == "":
+		return eswitch.Port{}, nil
+	case err != nil:
+		return eswitch.Port{}, err
+	}
+	if id, err := h.switchID(name); err != nil || id == "" { // the driver means something else
+		return eswitch.Port{}, err
+	}
+	port, _ := eswitch.Parse(text)
+	return port, nil
+}
+
+// Representors returns the netdevs of the host that are the ports of a PF's switch which lead to its VFs, by the index of the VF; none if its
+// eswitch is not in switchdev mode.
+//
+// They have the phys_switch_id of the PF, as has the other port of a NIC whose driver gives both one switch. So the netdev's parent decides,
+// where the driver gives it one, and the number of the PF in phys_port_name otherwise: that is the number of its function
+// (mlx5/core/main.h, mlx5_get_dev_index; bnxt_vfr.c, bnxt_vf_rep_get_phys_port_name; Linux 6.12). VFs of other machines are left out.
+func (h *finder) Representors(pf PF) (map[int]Netdev, error) {
+	on, err := h.Switchdev(pf)
+	if err != nil || !on {
+		return nil, err
+	}
+	return retryRenamed(pf.String(), func() (map[int]Netdev, error) {
+		links, err := h.kernel.Links()
+		if err != nil {
+			return nil, &Error{Dev: pf.String(), Op: "list links", Err: err}
+		}
+		id, err := h.switchID(pf.Name)
+		if err != nil {
+			return nil, &Error{Dev: pf.String(), Err: err}
+		}
+		found := map[int]Netdev{}
+		for _, l := range links {
+			port, err := h.switchPort(l.Name)
+			if err != nil || port.Kind != eswitch.VF || port.External || port.Number < 0 || l.Index == pf.Index {
+				continue // one that cannot be read is none of a driver that names its ports
+			}
+			n, err := h.describe(l)
+			if err != nil {
+				return nil, err
+			}
+			if other, err := h.switchID(l.Name); err == nil && other == id && n.portOf(pf, port) {
+				found[port.Number] = n
+			}
+		}
+		return found, nil
+	})
+}
+
+// portOf returns true if a netdev with the switch of a PF leads to one of the PF's own VFs.
+func (n Netdev) portOf(pf PF, port eswitch.Port) bool {
+	if n.ID.IsPCI() {
+		return n.ID.PCI() == pf.PCI()
+	}
+	_, function, _ := strings.Cut(pf.PCI(), ".")
+	return port.PF < 0 || strconv.Itoa(port.PF) == function
 }
 
 // DerivedKind is a kind of device that a driver makes on a function of a NIC.

@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -275,4 +276,20 @@ func (h *links) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 		return Netdev{}, err
 	}
 	return h.Find(n.ID)
+}
+
+// OpenPort sets the representor of a VF up. The VF has no link before (mlx5/core/en_rep.c, mlx5e_rep_open; ice/ice_repr.c, ice_repr_open; Linux
+// 6.12).
+func (h *links) OpenPort(ctx context.Context, n Netdev) error { return h.open(ctx, n) }
+
+// ClosePort sets the representor of a VF down.
+func (h *links) ClosePort(n Netdev) error { return h.setUp(n, false) }
+
+// NameOf returns the name of the link of the host with an ifindex; "" for 0, which is no link.
+func (h *finder) NameOf(index int) (string, error) {
+	if index == 0 {
+		return "", nil
+	}
+	l, err := h.kernel.LinkAt(index)
+	return l.Name, err
 }

@@ -150,9 +150,15 @@ func (h *finder) Netdev(ref string) (Netdev, error) {
 	})
 }
 
-// netdevAt returns the one netdev of a PCI function.
+// netdevAt returns the one netdev of a PCI function that is no representor.
 func (h *finder) netdevAt(pci string, links []Link) (Netdev, error) {
 	all, err := h.netdevsAt(pci, links)
+	if len(all) > 1 {
+		all = slices.DeleteFunc(all, func(n Netdev) bool {
+			port, err := h.switchPort(n.Name)
+			return err == nil && port.IsRepresentor()
+		})
+	}
 	if err == nil && len(all) == 0 {
 		err = h.checkPresent(pci)
 	}

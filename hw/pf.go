@@ -44,6 +44,9 @@ func (h *pfs) PF(ref string) (PF, error) {
 	if h.sys.exists(pciDir(pf.PCI()) + "/physfn") {
 		return PF{}, &Error{Dev: n.Name, Err: Because(ErrUnsupported, "it is a vf itself; name its pf")}
 	}
+	if port, err := h.switchPort(n.Name); err != nil || port.IsRepresentor() {
+		return PF{}, &Error{Dev: n.Name, Err: cmp.Or(err, Because(ErrUnsupported, "it is a port of the nic's switch, which leads to a %s; name the pf", port.Kind))}
+	}
 	total, ok, err := h.sys.number(pciDir(pf.PCI()) + "/sriov_totalvfs")
 	if err != nil {
 		return PF{}, &Error{Dev: n.Name, Err: err}
@@ -66,29 +69,14 @@ func (h *pfs) PF(ref string) (PF, error) {
 	return pf, nil
 }
 
-// LegacyPF is PF for attaching VFs. It refuses (ErrUnsupported) a PF whose eswitch is in switchdev mode: its VFs are
-// ports of a switch on the host.
-//
-// Such a PF has a phys_switch_id, but so do all of mlx5 and ice in legacy mode (mlx5/core/en/devlink.c,
-// mlx5e_devlink_port_register; ice/devlink/devlink_port.c, ice_devlink_create_pf_port; Linux 6.12).
-func (h *pfs) LegacyPF(ref string) (PF, error) {
+// UsablePF is PF for attaching VFs. It refuses (ErrUnsupported) a function with several ports.
+func (h *pfs) UsablePF(ref string) (PF, error) {
 	pf, err := h.PF(ref)
+	if err == nil {
+		err = h.checkOnePort(pf)
+	}
 	if err != nil {
 		return PF{}, err
-	}
-	if err := h.checkOnePort(pf); err != nil {
-		return PF{}, err
-	}
-	id, _, err := h.sys.text("class/net/" + pf.Name + "/phys_switch_id")
-	if err != nil || id == "" { // reading it is EOPNOTSUPP on a NIC without an eswitch
-		return pf, nil
-	}
-	switch on, err := h.kernel.Switchdev(pf.PCI()); {
-	case err != nil:
-		return PF{}, &Error{Dev: pf.String(), Op: "read the mode of its eswitch", Err: err}
-	case on:
-		return PF{}, &Error{Dev: pf.String(), Err: Because(ErrUnsupported, "the nic is in switchdev mode, in which its vfs are ports of a "+
-			"switch on the host; change that with: devlink dev eswitch set pci/%s mode legacy", pf.PCI())}
 	}
 	return pf, nil
 }
@@ -275,7 +263,7 @@ const driverPrefix = "driver:"
 // PFs returns the PFs that ref selects: the one with that name, alternative name or PCI address, or all with a PCI ID
 // ("8086:10c9"), a driver ("driver:igb") or a name that matches a pattern ("ens1f*", see path.Match). The error matches
 // ErrNotFound if no device matches, ErrInvalid if the pattern is malformed; if none of the devices can have VFs it says
-// why, see LegacyPF. Matching devices that are not PFs are skipped.
+// why, see UsablePF. Matching devices that are not PFs are skipped.
 func (h *pfs) PFs(ref string) ([]PF, error) {
 	lower := strings.ToLower(ref)
 	switch {
@@ -290,7 +278,7 @@ func (h *pfs) PFs(ref string) ([]PF, error) {
 	case strings.ContainsAny(ref, "*?["):
 		return h.usable(ref, h.named(ref))
 	}
-	pf, err := h.LegacyPF(ref)
+	pf, err := h.UsablePF(ref)
 	if err != nil {
 		return nil, err
 	}
@@ -312,7 +300,7 @@ func (h *pfs) usable(ref string, list selection) ([]PF, error) {
 	var pfs []PF
 	var why error
 	for _, f := range fits {
-		pf, err := h.LegacyPF(f)
+		pf, err := h.UsablePF(f)
 		switch {
 		case err == nil:
 			pfs = append(pfs, pf)
@@ -414,6 +402,9 @@ func (h *pfs) NICs() ([]NIC, error) {
 		}
 		if !n.ID.IsPCI() || h.sys.exists(pciDir(n.ID.PCI())+"/physfn") {
 			continue
+		}
+		if port, err := h.switchPort(n.Name); err != nil || port.IsRepresentor() {
+			continue // it is part of another, or has just gone
 		}
 		nic, err := h.nic(n)
 		if err != nil {

@@ -1,43 +1,88 @@
 package hw_test
 
 import (
+	"fmt"
+	"strings"
 	"testing"
 
-	"github.com/mellanox/passthrough/hw"
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
-// TestSwitchdev: a PF in switchdev mode is refused, however it is selected. A switch ID does not imply the mode: mlx5
-// and ice have one in legacy mode, too.
-func TestSwitchdev(t *testing.T) {
-	for _, c := range []struct {
-		pf      hwtest.PF
-		refused bool
+// switchdev returns a PF in switchdev mode with two VFs, as mlx5 presents it.
+func switchdev() hwtest.PF {
+	return hwtest.PF{Behaviour: hwtest.MLX5(), Name: "ens1f0np0", PCI: "0000:01:00.0", Driver: "mlx5_core", VFDriver: "mlx5_core", PortName: "p0",
+		TotalVFs: 4, VFs: 2, Up: true, Switchdev: true}
+}
+
+// TestRepresentors: the representors of a PF's VFs are found by their phys_port_name and switch, in each form that drivers have, whether or not
+// they have a parent device; those of another PF, of another machine's VFs, of a legacy PF and of no switch are not.
+func TestRepresentors(t *testing.T) {
+	t.Parallel()
+	of := func(names ...string) string { return strings.Join(names, " ") }
+	for name, c := range map[string]struct {
+		change func(pf *hwtest.PF)
+		want   string
 	}{
-		{hwtest.PF{Behaviour: hwtest.ICE()}, false},
-		{hwtest.PF{Switchdev: true}, true},
+		"mlx5":                {func(*hwtest.PF) {}, of("0 ens1f0npf0vf0", "1 ens1f0npf0vf1")},
+		"ice":                 {func(pf *hwtest.PF) { pf.Behaviour, pf.Driver, pf.VFDriver = hwtest.ICE(), "ice", "iavf" }, of("0 ens1f0npf0vf0", "1 ens1f0npf0vf1")},
+		"sfc":                 {func(pf *hwtest.PF) { pf.PortForm = "p0pf0vf%d" }, of("0 ens1f0np0pf0vf0", "1 ens1f0np0pf0vf1")},
+		"without a parent":    {func(pf *hwtest.PF) { pf.Apart = true }, of("0 ens1f0npf0vf0", "1 ens1f0npf0vf1")},
+		"old mlx5":            {func(pf *hwtest.PF) { pf.Apart, pf.PortForm = true, "%d" }, of("0 ens1f0n0", "1 ens1f0n1")},
+		"of the other port":   {func(pf *hwtest.PF) { pf.Apart, pf.PortForm = true, "pf1vf%d" }, ""},
+		"of another machine":  {func(pf *hwtest.PF) { pf.PortForm = "c1pf0vf%d" }, ""},
+		"of a sub-function":   {func(pf *hwtest.PF) { pf.PortForm = "pf0sf%d" }, ""},
+		"mlx5 in legacy mode": {func(pf *hwtest.PF) { pf.Switchdev = false }, ""},
+		"igb":                 {func(pf *hwtest.PF) { *pf = igb(); pf.Name = "ens1f0np0" }, ""},
 	} {
-		k := hwtest.New(t)
-		c.pf.Name, c.pf.PCI, c.pf.TotalVFs, c.pf.Up = "ens1f0", "0000:01:00.0", 7, true
-		k.AddPF(c.pf)
-		h, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: k, Boot: "boot"})
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = h.LegacyPF("ens1f0")
-		pfs, errAll := h.PFs("driver:igb")
-		if !c.refused {
-			if err != nil || errAll != nil || len(pfs) != 1 {
-				t.Errorf("in legacy mode: %v, %v, %v", err, pfs, errAll)
+		t.Run(name, func(t *testing.T) {
+			k := hwtest.New(t)
+			added := switchdev()
+			c.change(&added)
+			k.AddPF(added)
+			h := open(t, k)
+			pf, err := h.UsablePF("ens1f0np0")
+			if err != nil {
+				t.Fatal(err)
 			}
-			continue
+			if on, err := h.Switchdev(pf); err != nil || on != (name != "igb" && name != "mlx5 in legacy mode") {
+				t.Errorf("switchdev: %t, %v", on, err)
+			}
+			found, err := h.Representors(pf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for vf := range 4 {
+				if n, ok := found[vf]; ok {
+					got = append(got, fmt.Sprint(vf, " ", n.Name))
+				}
+			}
+			if diff := cmp.Diff(c.want, strings.Join(got, " ")); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestRepresentorIsNoPF: however a PF in switchdev mode is selected, its representors, which are on its PCI function, are not taken for it.
+func TestRepresentorIsNoPF(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(switchdev())
+	h := open(t, k)
+	for _, ref := range []string{"ens1f0np0", "0000:01:00.0", "driver:mlx5_core", "ens1f0*"} {
+		if pfs, err := h.PFs(ref); err != nil || len(pfs) != 1 || pfs[0].Name != "ens1f0np0" {
+			t.Errorf("%s: %v, %v", ref, pfs, err)
 		}
-		const want = "ens1f0 (0000:01:00.0): the nic is in switchdev mode, in which its vfs are ports of a switch on the host; " +
-			"change that with: devlink dev eswitch set pci/0000:01:00.0 mode legacy"
-		wantError(t, err, want)
-		wantError(t, errAll, "driver:igb: "+want)
-		if _, err := h.PF("ens1f0"); err != nil {
-			t.Errorf("a device that was attached before cannot be restored: %v", err)
-		}
+	}
+	if nics, err := h.NICs(); err != nil || len(nics) != 1 || nics[0].NumVFs != 2 {
+		t.Errorf("nics: %+v, %v", nics, err)
+	}
+	_, err := h.PF("ens1f0npf0vf1")
+	wantError(t, err, "ens1f0npf0vf1: it is a port of the nic's switch, which leads to a vf; name the pf")
+	if _, vf, err := h.VF("0000:01:00.0", 1, "0000:01:10.2"); err != nil || vf.Index != 1 {
+		t.Errorf("a vf is found by the address of its pf: %v, %v", vf, err)
 	}
 }

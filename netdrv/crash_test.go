@@ -177,6 +177,10 @@ func scenarios(t *testing.T) map[string]scenario {
 			},
 			run: container("netdevice=tap0.7", "mode=ipvlan"),
 		},
+		"vf of a nic in switchdev mode": {
+			hardware: func(m *machine) { pf := switchdev(); pf.VFs = 2; m.kernel.AddPF(pf); m.settled() },
+			run:      container("netdevice=ens1f0"),
+		},
 		"vf of a program": {
 			hardware: vfio,
 			run:      program("netdevice=ens1f0", "vlan=100", "privileged=yes", "driver=vfio-pci"),

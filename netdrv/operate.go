@@ -86,7 +86,7 @@ func colon(text string) string {
 
 // freeVF returns a VF of a PF, and refuses one that is not free. The caller holds the PF's lock.
 func (r *reconciler) freeVF(ctx context.Context, pci string, id hw.ID) (hw.PF, hw.VF, error) {
-	pf, err := r.host.LegacyPF(pci)
+	pf, err := r.host.UsablePF(pci)
 	if err != nil {
 		return pf, hw.VF{}, err
 	}

@@ -192,9 +192,13 @@ func networkStatus(n ledger.Network) (admin.Network, error) {
 
 // deviceStatus returns what operators see of a device. e is its endpoint, the zero value for none.
 func deviceStatus(a *alloc.Allocation, e ledger.Endpoint) admin.Device {
-	return admin.Device{ID: string(a.Device), Label: a.Label, Mode: a.Mode, State: string(a.State), Reason: a.Reason, Since: a.Since, Before: a.Snapshot.Describe(),
+	of := admin.Device{ID: string(a.Device), Label: a.Label, Mode: a.Mode, State: string(a.State), Reason: a.Reason, Since: a.Since, Before: a.Snapshot.Describe(),
 		Network: a.Network, Endpoint: a.Endpoint, PF: a.PF, VF: a.VF, Parent: string(a.Parent), MAC: string(e.MAC), Addrs: e.Addrs,
 		Owner: ownerStatus(a)}
+	if a.Representor != nil {
+		of.Representor = a.Representor.Name
+	}
+	return of
 }
 
 // ownerStatus returns what operators see of the owner of a device, nil for an engine.

@@ -239,7 +239,7 @@ func checkNIC(host *hw.Host, n hw.NIC) ([]finding, error) {
 	if n.NoVFs != nil {
 		return []finding{{failure, n.Name, reason(n.NoVFs), ""}}, nil
 	}
-	pf, err := host.LegacyPF(n.Name)
+	pf, err := host.UsablePF(n.Name)
 	if err != nil {
 		return []finding{{failure, n.Name, reason(err), ""}}, nil
 	}

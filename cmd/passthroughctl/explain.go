@@ -161,6 +161,7 @@ func (e *explanation) explainVF(host *hw.Host, d *admin.Device) {
 	if d.State == string(alloc.Lent) && vf.Netdev.Index != 0 && d.Lost == "" {
 		e.Problems = append(e.Problems, "the VF's netdev is in the host, although a container should have it")
 	}
+	e.explainPort(host, pf, vf, d)
 	states, err := host.VFStates(pf)
 	if err != nil {
 		e.Problems = append(e.Problems, err.Error())
@@ -188,6 +189,31 @@ func (e *explanation) explainPlace(t topology.Topology, pf, wanted string) {
 	}
 	if len(near) > 0 {
 		e.add("near", "%s: %s", strings.Join(near, ", "), d.Level)
+	}
+}
+
+// explainPort adds the representor of a VF, if its PF is in switchdev mode.
+func (e *explanation) explainPort(host *hw.Host, pf hw.PF, vf hw.VF, d *admin.Device) {
+	ports, err := host.Representors(pf)
+	if err != nil {
+		e.Problems = append(e.Problems, err.Error())
+		return
+	}
+	n, ok := ports[vf.Index]
+	switch {
+	case !ok && d.Representor == "":
+		return
+	case !ok:
+		e.Problems = append(e.Problems, fmt.Sprintf("the VF's representor, %s, is not in the host any more", d.Representor))
+		return
+	}
+	in := "in no bridge"
+	if master, err := host.NameOf(n.Master); err != nil || master != "" {
+		in = "a port of " + cmp.Or(master, "a bridge that cannot be read")
+	}
+	e.add("representor", "%s, %s, %s", n.Name, linkState(n.Link), in)
+	if d.State == string(alloc.Lent) && !n.Up {
+		e.Problems = append(e.Problems, fmt.Sprintf("the VF's representor is down, and so is the VF's link: ip link set %s up", n.Name))
 	}
 }
 

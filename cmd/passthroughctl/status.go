@@ -42,6 +42,8 @@ type networkRow struct {
 	Known      bool     `json:"known"`           // to the engine, or it has another owner
 	Owner      string   `json:"owner,omitempty"` // kind of its owners, if that is not the engine
 	RDMA       []string `json:"rdma,omitempty"`  // RDMA devices of its devices
+	// Representors are the ports on the host of the VFs that its containers have, if the NIC is in switchdev mode.
+	Representors []string `json:"representors,omitempty"`
 }
 
 // statusCommand prints a summary.
@@ -89,6 +91,9 @@ func (v *view) report(pools []admin.Pool, unrecorded []string) statusReport {
 		for _, d := range v.status.Devices {
 			if d.Network == n.ID && d.Endpoint != "" {
 				row.InUse++
+			}
+			if d.Network == n.ID && d.Representor != "" {
+				row.Representors = append(row.Representors, d.Representor)
 			}
 		}
 		if !row.Known {
@@ -170,10 +175,11 @@ func (r statusReport) print(w io.Writer) error {
 		{"VLAN", func(n networkRow) string { return n.VLAN }},
 		{"DEVICES", func(n networkRow) string { return strings.Join(n.Devices, ",") }},
 		{rdmaColumn, func(n networkRow) string { return strings.Join(n.RDMA, ",") }},
+		{"REPRESENTORS", func(n networkRow) string { return shorten(strings.Join(n.Representors, ","), 30) }},
 		{"IN USE", func(n networkRow) string { return number(n.InUse) }},
 		{"SUBNETS", func(n networkRow) string { return strings.Join(n.Subnets, ",") }},
 		{"CONTAINERS", func(n networkRow) string { return shorten(strings.Join(n.Containers, ","), 30) }},
-	}, rdmaColumn))
+	}, rdmaColumn, "REPRESENTORS"))
 	if err != nil {
 		return err
 	}

@@ -35,7 +35,9 @@ type vfRow struct {
 	Counters *vfCounters   `json:"counters,omitempty"`
 	RDMA     []rdma.Device `json:"rdma,omitempty"`
 	RDMAAway bool          `json:"rdma_away,omitempty"` // it has an RDMA device, which is in another network namespace
-	netdev   int           // ifindex, 0 for none in the host
+	// Representor is the VF's port of the NIC's switch on the host, "" unless the NIC is in switchdev mode.
+	Representor string `json:"representor,omitempty"`
+	netdev      int    // ifindex, 0 for none in the host
 }
 
 // vfCounters has what a PF's driver has counted of a VF.
@@ -74,8 +76,9 @@ func (c *ctl) vfsCommand() *cobra.Command {
 				{"VLAN", func(r vfRow) string { return number(r.VLAN) }},
 				{"MAC", func(r vfRow) string { return r.MAC }},
 				{rdmaColumn, vfRow.rdma},
+				{"REPRESENTOR", func(r vfRow) string { return r.Representor }},
 				{"REASON", func(r vfRow) string { return r.Reason }},
-			}, rdmaColumn, "REASON"))
+			}, rdmaColumn, "REPRESENTOR", "REASON"))
 		}),
 	}
 }
@@ -162,10 +165,14 @@ func (v *view) vfsOf(host *hw.Host, pf hw.PF) ([]vfRow, error) {
 	if err != nil {
 		return nil, err
 	}
+	ports, err := host.Representors(pf)
+	if err != nil {
+		return nil, err
+	}
 	var rows []vfRow
 	for _, vf := range vfs {
 		s := states[vf.Index]
-		row := vfRow{PF: pf.Name, VF: vf.Index, PCI: vf.PCI, netdev: vf.Netdev.Index, Driver: vf.Driver, State: "free", VLAN: s.VLAN.ID, MAC: string(s.MAC),
+		row := vfRow{Representor: ports[vf.Index].Name, PF: pf.Name, VF: vf.Index, PCI: vf.PCI, netdev: vf.Netdev.Index, Driver: vf.Driver, State: "free", VLAN: s.VLAN.ID, MAC: string(s.MAC),
 			Spoofchk: s.Spoofchk, Trust: s.Trust, MaxTxRate: s.Rate.Max, LinkState: s.LinkMode.String()}
 		if d := v.deviceByID(string(vf.ID())); d != nil {
 			row.State, row.Reason, row.Since = d.State, quarantineReason(*d), since(d.Since)

@@ -39,9 +39,16 @@ type touch struct {
 // is undone, and compared with what was before; the card has the difference. hold takes the VF out of use; say is told each step before it
 // is done.
 func (r *Recorder) Touch(ctx context.Context, c *Card, ref string, hold Hold, say func(string)) (err error) {
-	pf, err := r.Host.LegacyPF(ref)
+	pf, err := r.Host.UsablePF(ref)
 	if err != nil {
 		return err
+	}
+	switch on, err := r.Host.Switchdev(pf); {
+	case err != nil:
+		return err
+	case on:
+		return &hw.Error{Dev: pf.String(), Err: hw.Because(hw.ErrUnsupported, "the nic is in switchdev mode, in which its driver refuses most settings; "+
+			"record it without --touch, or change that with: devlink dev eswitch set pci/%s mode legacy", pf.PCI())}
 	}
 	if pf.NumVFs > 0 && !pf.Up {
 		return &hw.Error{Dev: pf.String(), Err: errors.New(pf.DownReason())}
@@ -74,7 +81,7 @@ func (r *Recorder) Touch(ctx context.Context, c *Card, ref string, hold Hold, sa
 
 // refresh reads the PF again.
 func (t *touch) refresh() (err error) {
-	t.pf, err = t.Host.LegacyPF(t.pf.PCI())
+	t.pf, err = t.Host.UsablePF(t.pf.PCI())
 	t.got.Carrier = t.pf.Carrier
 	return err
 }

@@ -21,39 +21,41 @@ const (
 // A link is a network device. The fields Carrier and Master of hw.Link are worked out when it is listed.
 type link struct {
 	hw.Link
-	ns        string
-	dev       *device // nil for a virtual link
-	dir       string  // tree path of what it is in, if that is not dev's, nor the place of virtual ones
-	port      int     // dev_port
-	wifi      bool
-	assign    int    // name_assign_type
-	stale     string // the name that sysfs still has while the link is being renamed; "" at other times
-	udevName  string // the name that udev gives it; "" for virtual links, which udev leaves alone
-	cable     bool   // the other end is connected
-	trained   bool   // the medium has come up since the link was last set up
-	downs     int    // how often it was set down through hw.Kernel
-	ups       int    // how often it, or its PF, went up or down: a late carrier of an earlier time is void
-	carriers  int    // how often it has got carrier
-	peer      *link  // the other end of a veth
-	over      *link  // the device that a vxlan sends through, which rtnetlink does not show as its parent
-	below     *link  // the parent of a macvlan, ipvlan or IPoIB child
-	master    *link
-	ports     []*link // of a bond or bridge
-	beforeMAC hw.MAC  // of a bond's port: its MAC before
-	beforeMTU int     // of a bond's port: its MTU before
-	drawnMAC  bool    // the MAC is random (NET_ADDR_RANDOM): a bond takes its first port's
-	mode      string  // of a macvlan or ipvlan
-	flag      string  // of an ipvlan; "" is bridge
-	pkey      int     // of an IPoIB child; 0 for its parent's
-	lowerMAC  hw.MAC  // of a device with a macvlan in mode passthru: what it has again when that is gone
-	addrs     []address
-	entries   []hw.Entry        // what else is configured: see Kernel.Configure
-	leftOut   []string          // what cannot be added again: see Kernel.AddFilter
-	sysctls   map[string]string // those that are not the default
-	tuning    *hw.Tuning        // nil: as its driver makes it
-	controls  []hw.Control      // those that its driver has, and what else was set
-	stuck     hw.ControlKind    // of the controls that its driver does not change; "" for none
-	stuckWhy  syscall.Errno     // its answer
+	ns         string
+	dev        *device // nil for a virtual link
+	dir        string  // tree path of what it is in, if that is not dev's, nor the place of virtual ones
+	port       int     // dev_port
+	portName   string  // phys_port_name of a representor
+	represents *device // the VF that it leads to; nil for another link
+	wifi       bool
+	assign     int    // name_assign_type
+	stale      string // the name that sysfs still has while the link is being renamed; "" at other times
+	udevName   string // the name that udev gives it; "" for virtual links, which udev leaves alone
+	cable      bool   // the other end is connected
+	trained    bool   // the medium has come up since the link was last set up
+	downs      int    // how often it was set down through hw.Kernel
+	ups        int    // how often it, or its PF, went up or down: a late carrier of an earlier time is void
+	carriers   int    // how often it has got carrier
+	peer       *link  // the other end of a veth
+	over       *link  // the device that a vxlan sends through, which rtnetlink does not show as its parent
+	below      *link  // the parent of a macvlan, ipvlan or IPoIB child
+	master     *link
+	ports      []*link // of a bond or bridge
+	beforeMAC  hw.MAC  // of a bond's port: its MAC before
+	beforeMTU  int     // of a bond's port: its MTU before
+	drawnMAC   bool    // the MAC is random (NET_ADDR_RANDOM): a bond takes its first port's
+	mode       string  // of a macvlan or ipvlan
+	flag       string  // of an ipvlan; "" is bridge
+	pkey       int     // of an IPoIB child; 0 for its parent's
+	lowerMAC   hw.MAC  // of a device with a macvlan in mode passthru: what it has again when that is gone
+	addrs      []address
+	entries    []hw.Entry        // what else is configured: see Kernel.Configure
+	leftOut    []string          // what cannot be added again: see Kernel.AddFilter
+	sysctls    map[string]string // those that are not the default
+	tuning     *hw.Tuning        // nil: as its driver makes it
+	controls   []hw.Control      // those that its driver has, and what else was set
+	stuck      hw.ControlKind    // of the controls that its driver does not change; "" for none
+	stuckWhy   syscall.Errno     // its answer
 }
 
 // virtual kinds are no hardware.
@@ -110,7 +112,7 @@ func (l *link) carrier() bool {
 		if l.dev.conf.InfiniBand {
 			return l.dev.portState() == portActive
 		}
-		if l.dev.off {
+		if l.dev.off || l.dev.port != nil && !l.dev.port.Up { // mlx5e_rep_close, ice_repr_stop
 			return false
 		}
 		return l.trained && !l.dev.dead && !l.dev.cutOff && !slices.Contains(pf.conf.BadVFs, l.dev.index) &&
@@ -360,6 +362,9 @@ func (k *Kernel) appearLocked(l *link) {
 	}
 	if l.dev != nil && l.dev.pf == nil && (l.dev.conf.SwitchID || l.dev.conf.Switchdev) {
 		k.tree.file(dir+"/phys_switch_id", "506b4b0300c0ffee", nil)
+	}
+	if l.represents != nil {
+		k.tree.files(dir, map[string]string{"phys_port_name": l.portName, "phys_switch_id": "506b4b0300c0ffee"})
 	}
 	k.tree.link(dir+"/subsystem", "class/net")
 	if l.dev != nil {

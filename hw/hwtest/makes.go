@@ -19,6 +19,8 @@ type Behaviour struct {
 	SubnetManager bool // with InfiniBand: a subnet manager configures the ports of the fabric
 	Virtio        bool // sysfs has one level more, virtioN
 	SwitchID      bool // it has a phys_switch_id in legacy mode, too
+	// SwitchdevSpoofchk: spoofchk is supported in switchdev mode, too, in which there is neither a VLAN nor trust.
+	SwitchdevSpoofchk bool
 
 	VFOpsNeedUp      bool // VFs are neither reported nor changed while the PF is down (bnx2x; bnxt_en of its vendor: EINVAL)
 	VFOps            bool // the PF can set attributes of its VFs and report them; without, the fields below do not count
@@ -100,17 +102,19 @@ func I40E() Behaviour {
 
 // ICE is an Intel E810. ice_is_supported_port_vlan_proto accepts 802.1ad only in double VLAN mode, which is not the
 // default; ice_set_vf_bw supports both rates; ice_set_vf_mac resets the VF. ice_devlink_create_pf_port gives it a
-// phys_switch_id in legacy mode, too.
+// phys_switch_id in legacy mode, too. In switchdev mode ice_set_vf_trust refuses, and a VF has a link while its representor
+// is up (ice_repr.c, ice_repr_open).
 func ICE() Behaviour {
 	b := IGB()
 	b.Source = Source{Kind: SourceRead, Files: "net/ethernet/intel/ice/ice_sriov.c, net/ethernet/intel/ice/devlink/devlink_port.c"}
-	b.LinkState, b.MinRate, b.MACResetsVF, b.SwitchID = true, true, true, true
+	b.LinkState, b.MinRate, b.MACResetsVF, b.SwitchID, b.SwitchdevSpoofchk = true, true, true, true, true
 	return b
 }
 
 // MLX5 is a ConnectX in Ethernet mode with its eswitch in legacy mode. mlx5e_set_vf_vlan supports only 802.1q. In
 // esw/legacy.c, spoofchk is off by default, and the MAC that is reported is the one that the PF has set. A VF's
-// netdev takes any MAC. mlx5e_devlink_port_register gives the PF a phys_switch_id in legacy mode, too.
+// netdev takes any MAC. mlx5e_devlink_port_register gives the PF a phys_switch_id in legacy mode, too. In switchdev mode
+// mlx5_eswitch_set_vport_vlan, _spoofchk and _trust refuse, and a VF has a link while its representor is up (en_rep.c, mlx5e_rep_open).
 func MLX5() Behaviour {
 	b := IGB()
 	b.Source = Source{Kind: SourceRead, Files: "net/ethernet/mellanox/mlx5/core/{en_main.c,esw/legacy.c,en/devlink.c}"}

@@ -22,7 +22,9 @@ type PF struct {
 	NUMANode  int    // -1 as on machines that have no nodes
 	Behind    string // what is between the processor and it: "pci0000:00/0000:00:01.0", a root complex and a root port
 	Unplugged bool   // it has no cable, and never has carrier
-	Switchdev bool   // its eswitch is in switchdev mode
+	Switchdev bool   // its eswitch is in switchdev mode: each VF has a representor, called as the PF with "n" and its PortForm behind it
+	PortForm  string // of the phys_port_name of representors, such as "c1pf0vf%d"; "pf0vf%d" if ""
+	Apart     bool   // representors have no parent device
 	OneGroup  bool   // the bus does not isolate it (no ACS): it and its VFs are in one IOMMU group
 
 	Vendor   string // "0x8086"
@@ -74,6 +76,7 @@ func (c PF) defaults() PF {
 	c.Vendor, c.Device, c.VFDevice = cmp.Or(c.Vendor, "0x8086"), cmp.Or(c.Device, "0x10c9"), cmp.Or(c.VFDevice, "0x10ca")
 	c.Behind = cmp.Or(c.Behind, "pci0000:00/0000:00:01.0")
 	c.LocalCPUs = cmp.Or(c.LocalCPUs, "0-3")
+	c.PortForm = cmp.Or(c.PortForm, "pf0vf%d")
 	c.VFOffset, c.VFStride = cmp.Or(c.VFOffset, 0x80), cmp.Or(c.VFStride, 2)
 	return c
 }
@@ -99,6 +102,7 @@ type device struct {
 	autoprobe bool      // of a PF
 
 	pf       *device // of a VF
+	port     *link   // of a VF: its representor; nil for none
 	index    int
 	state    hw.VFState // as the PF reports it
 	counters hw.Counters
@@ -269,6 +273,9 @@ func (k *Kernel) AddGPU(pci, behind, class string, node int) {
 // removeDeviceLocked takes a function off the bus, with its netdev wherever that is.
 func (k *Kernel) removeDeviceLocked(d *device) {
 	k.unbindLocked(d)
+	if d.port != nil {
+		k.deleteLocked(d.port)
+	}
 	k.tree.remove("bus/pci/devices/" + d.addr)
 	k.ungroupLocked(d)
 	k.tree.remove(d.path)

@@ -167,6 +167,9 @@ func (k *Kernel) setUpLocked(l *link, up bool) {
 	for _, o := range k.vlansLocked(l) { // they follow (vlan_device_event)
 		k.setUpLocked(o, up)
 	}
+	if l.represents != nil && l.represents.net != nil {
+		k.showLocked(l.represents.net)
+	}
 	k.showPeersLocked(l)
 }
 

@@ -244,7 +244,22 @@ func (k *Kernel) addVFLocked(pf *device, i int) error {
 	k.tree.link(vf.path+"/physfn", pf.path)
 	k.tree.link(fmt.Sprintf("%s/virtfn%d", pf.path, i), vf.path)
 	k.vendorTreeLocked(vf)
+	if pf.conf.Switchdev {
+		k.representLocked(vf)
+	}
 	return nil
+}
+
+// representLocked makes the representor of a VF, down. udev names it after the PF and its phys_port_name.
+func (k *Kernel) representLocked(vf *device) {
+	name := fmt.Sprintf(vf.conf.PortForm, vf.index)
+	n := k.addLocked(hostNS, hw.Link{Name: strings.TrimSuffix(vf.conf.Name, "np0") + "n" + name})
+	k.hideLocked(n)
+	n.portName, n.represents, vf.port = name, vf, n
+	if !vf.conf.Apart {
+		n.dir = vf.pf.path
+	}
+	k.appearLocked(n)
 }
 
 // freshVF is what a PF's driver has set for a VF that it has just made.

@@ -133,6 +133,9 @@ func (d *device) set(a hw.VFAttr, want hw.VFState) error {
 	if d.conf.VendorTree || !a.On(linkType) || a == hw.VFSpoofchk && !d.conf.Spoofchk || a == hw.VFTrust && !d.conf.Trust {
 		return d.conf.unsupported()
 	}
+	if d.conf.Switchdev && (a == hw.VFVLAN && want.VLAN.ID != 0 || a == hw.VFTrust || a == hw.VFSpoofchk && !d.conf.SwitchdevSpoofchk) {
+		return d.conf.unsupported()
+	}
 	switch a {
 	case hw.VFMAC:
 		return d.setMAC(want.MAC)

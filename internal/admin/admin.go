@@ -271,6 +271,8 @@ type Device struct {
 	MAC      string    `json:"mac,omitempty"`       // as the engine knows it
 	Addrs    []string  `json:"addresses,omitempty"` // with prefix lengths
 	Owner    *Owner    `json:"owner,omitempty"`     // nil for an engine
+	// Representor is the name that the port of a VF had on the host when the VF was taken, "" unless the NIC is in switchdev mode.
+	Representor string `json:"representor,omitempty"`
 }
 
 // Pools is what the IPAM driver has recorded. In a store that nodes share these are the pools of this node's networks.

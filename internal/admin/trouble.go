@@ -56,7 +56,10 @@ func Troubles() []Trouble {
 		{Texts: []string{"was set down on the host while networks use it"}, Cause: "the network's device was set down after it had been up",
 			Remedy: "`ip link set DEVICE up` when it may be used again", See: "doctor"},
 		{Texts: []string{"wait for carrier"}, Cause: "the VF has no link", Remedy: "check cable and switch port; for InfiniBand, the subnet manager", See: "doctor"},
-		{Texts: []string{"the nic is in switchdev mode"}, Cause: "only legacy mode is supported", Remedy: "`devlink dev eswitch set pci/ADDRESS mode legacy`", See: "doctor"},
+		{Texts: []string{"is in switchdev mode, in which"}, Cause: "the option is one that a NIC does not do for its VFs in switchdev mode",
+			Remedy: "as the text says; [switchdev mode](switchdev.md)", See: "vfs"},
+		{Texts: []string{"its representor is not in the host"}, Cause: "the NIC is in switchdev mode, and the port of its switch that leads to the VF is in another " +
+			"network namespace, or its driver has made none", Remedy: "bring it back; [switchdev mode](switchdev.md)", See: "vfs"},
 		{Texts: []string{"reports nothing about any of its vfs"},
 			Cause:  "another system manages the NIC's eswitch, such as the processors of a BlueField in DPU mode",
 			Remedy: "change the NIC to NIC mode; or use `mode=passthrough` for VFs that are set up there", See: "doctor"},

@@ -70,6 +70,8 @@ type Record struct {
 	Owner  *ledger.Owner `json:"owner,omitempty"` // of the endpoint; nil for an engine
 	// RDMA is what the container gets of a VF's RDMA device; nil for nothing.
 	RDMA *RDMA `json:"rdma,omitempty"`
+	// Representor is the port of the NIC's switch on the host that leads to a VF; nil unless the eswitch is in switchdev mode.
+	Representor *Representor `json:"representor,omitempty"`
 	// Leases are the endpoint's. Its container may use the addresses until the device is home.
 	Leases []ledger.Lease `json:"leases,omitempty"`
 }
@@ -78,6 +80,12 @@ type Record struct {
 type RDMA struct {
 	Want string `json:"want,omitempty"` // value of the option rdma
 	Name string `json:"name,omitempty"` // of the device in the host; "" if it is not moved
+}
+
+// A Representor is a VF's port of the NIC's switch on the host. It is found again by the VF, whatever its name is then.
+type Representor struct {
+	Name string `json:"name"`         // for people
+	Up   bool   `json:"up,omitempty"` // it was up before
 }
 
 // IfRequired returns the error of what a container does not get, nil if its user has not required it.

@@ -92,7 +92,7 @@ type Set struct{ byName map[string]Mode }
 // New constructs the modes.
 func New(e Env) *Set {
 	devices := devices{e.Host, e.Finder}
-	vfs := sriov{host: e.Host, finder: e.Finder, pool: e.Pool, allocations: e.Allocations, rdma: e.RDMA}
+	vfs := sriov{host: e.Host, finder: e.Finder, pool: e.Pool, allocations: e.Allocations, rdma: e.RDMA, ports: representors{e.Host}}
 	children := child{devices: devices, pool: e.Pool, allocations: e.Allocations, vlans: e.VLANs}
 	return &Set{map[string]Mode{
 		option.ModeSRIOV:       vfs,

@@ -21,6 +21,7 @@ type sriov struct {
 	pool        *vfpool.Pool
 	allocations *alloc.Table
 	rdma        *RDMA
+	ports       representors
 }
 
 // Competes: containers take VFs from each other.
@@ -113,9 +114,13 @@ func (m sriov) allocate(ctx context.Context, r *Request, o *option.Container, ch
 	if err != nil {
 		return nil, err
 	}
+	port, err := m.ports.record(o, pf, vf)
+	if err != nil {
+		return nil, err
+	}
 	return &alloc.Allocation{Record: alloc.Record{
 		Device: vf.ID(), Mode: option.ModeSRIOV, PF: pf.PCI(), VF: vf.Index, Label: vf.String(), Snapshot: snap,
-		VFSpec: spec, LinkSpec: o.LinkSpec(snap.Link), Tuning: o.TuningSpec(),
+		VFSpec: spec, LinkSpec: o.LinkSpec(snap.Link), Tuning: o.TuningSpec(), Representor: port,
 	}}, nil
 }
 
@@ -154,6 +159,9 @@ func (m sriov) Prepare(ctx context.Context, a *alloc.Allocation, save Save) (hw.
 		if err := save(a); err != nil {
 			return hw.Netdev{}, err
 		}
+	}
+	if err := m.ports.open(ctx, pf, a); err != nil {
+		return dev, err
 	}
 	dev, err = m.host.ReadyVF(ctx, pf, vf, a.VFSpec)
 	if err != nil {
@@ -199,6 +207,9 @@ func (m sriov) Release(ctx context.Context, a *alloc.Allocation) error {
 		if err := m.allocations.MarkClean(ctx, a); err != nil {
 			return err
 		}
+	}
+	if err := m.ports.restore(a); err != nil {
+		return err
 	}
 	if err := m.host.RestoreVF(ctx, a.PF, a.VF, a.Device, a.Snapshot); err != nil {
 		return err

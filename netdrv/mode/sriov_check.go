@@ -40,6 +40,15 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 		if err := m.rdma.check(o, pf); err != nil {
 			return nil, err
 		}
+		switch on, err := m.ports.check(&o.Container, pf); {
+		case err != nil:
+			return nil, err
+		case on && o.HostAccess:
+			return nil, fmt.Errorf("option host_access: %s is in switchdev mode, in which its netdev is the nic's uplink and does not reach the vfs; reach "+
+				"containers through a bridge that has the representors of their vfs", pf)
+		case on:
+			p.step("%s is in switchdev mode: the representor of each container's vf is up while a container has the vf", pf)
+		}
 	}
 	if err := m.checkVLAN(ctx, o, p.Devices, others); err != nil {
 		return nil, err

@@ -97,6 +97,9 @@ func (m userspace) Prepare(ctx context.Context, a *alloc.Allocation, _ Save) (de
 		return dev, err
 	}
 	err = m.vfs.raising(ctx, pf, func() error { return m.host.SetUserVF(ctx, pf, vf, a.VFSpec, a.UserDriver) })
+	if err == nil {
+		err = m.vfs.ports.open(ctx, pf, a)
+	}
 	if err != nil {
 		return dev, err
 	}
@@ -112,7 +115,10 @@ func (m userspace) Prepare(ctx context.Context, a *alloc.Allocation, _ Save) (de
 // any other. One that is kept for programs stays bound. The error matches hw.ErrAway while a program has it open.
 func (m userspace) Release(ctx context.Context, a *alloc.Allocation) error {
 	if a.Kept {
-		return m.host.RestoreUserVF(ctx, a.PF, a.VF, a.Device, a.Snapshot)
+		if err := m.host.RestoreUserVF(ctx, a.PF, a.VF, a.Device, a.Snapshot); err != nil {
+			return err
+		}
+		return m.vfs.ports.restore(a)
 	}
 	if a.UserDriver != "" {
 		if err := m.host.UnbindUserVF(ctx, a.PF, a.VF, a.Device, a.UserDriver, a.Snapshot); err != nil {
@@ -121,6 +127,9 @@ func (m userspace) Release(ctx context.Context, a *alloc.Allocation) error {
 		if err := m.vfs.allocations.MarkUnbound(ctx, a); err != nil {
 			return err
 		}
+	}
+	if err := m.vfs.ports.restore(a); err != nil {
+		return err
 	}
 	return m.host.RestoreVF(ctx, a.PF, a.VF, a.Device, a.Snapshot)
 }

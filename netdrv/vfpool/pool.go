@@ -86,7 +86,7 @@ func (p *Pool) Inventory(ctx context.Context, devices []ledger.Device, near Near
 
 // read reads one PF and its VFs.
 func (p *Pool) read(ctx context.Context, pci string, near Near) (pf PF, err error) {
-	if pf.PF, err = p.Host.LegacyPF(pci); err != nil {
+	if pf.PF, err = p.Host.UsablePF(pci); err != nil {
 		return pf, err
 	}
 	if err := p.CheckUp(ctx, pf.Netdev); err != nil {

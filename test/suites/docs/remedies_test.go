@@ -27,7 +27,7 @@ var executed = map[string][2]string{
 	"echo 0 >/sys/bus/pci/devices/":              {"netdrv/unrecorded_test.go", `sriov_numvfs", "0")`},
 	"modprobe %s":                                {"test/suites/lab/leftovers_test.go", "modprobe -a macvlan ipvlan 8021q"},
 	"echo %s >/sys/bus/pci/drivers_probe":        {"hw/hwtest/kernel_test.go", `"bus/pci/drivers_probe"`},
-	"devlink dev eswitch set pci/%s mode legacy": {"", "no NIC of the lab has another mode; hw/switchdev_test.go has a PF whose mode is changed"},
+	"devlink dev eswitch set pci/%s mode legacy": {"", "no NIC of the lab has another mode; only recording a card asks for it"},
 	"docker stop":                                {"test/suites/engine/engine_test.go", `{"stop", "-t1", "c1"}`},
 	"docker network rm":                          {"test/suites/campaign/campaign_test.go", `docker("network", "rm", n.name)`},
 	"docker plugin disable -f":                   {"test/suites/engine/engine_test.go", `Docker(t, "plugin", "disable", "-f", Plugin)`},
