@@ -62,6 +62,12 @@ type Kernel interface {
 	// "bus/pci/devices/0000:01:00.0/sriov_numvfs".
 	WriteAttr(path, value string) error
 
+	// PortVLANs returns the VLANs of a port of a bridge. They count if the bridge filters VLANs. The error matches ErrUnsupported if the
+	// link is the port of none.
+	PortVLANs(index int) (PortVLANs, error)
+	// SetPortVLANs makes the VLANs of a port of a bridge those of want, and no others.
+	SetPortVLANs(index int, want PortVLANs) error
+
 	// Addresses and routes.
 
 	// Addrs lists the addresses of a link, IPv4 and IPv6, without the IPv6 link-local ones, which the kernel creates

@@ -1,6 +1,7 @@
 package hw
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -278,6 +279,63 @@ func (h *links) prepareFound(n Netdev, mac MAC) (Netdev, error) {
 	return h.Find(n.ID)
 }
 
+// BridgeKind is the kind of the kernel's own bridges (IFLA_INFO_KIND).
+const BridgeKind = "bridge"
+
+// Bridge returns the bridge of the kernel's own that has a name; filters is true if it filters VLANs. The error matches ErrNotFound if there is
+// no such link, and ErrUnsupported if it is no bridge of the kernel's own.
+func (h *links) Bridge(name string) (br Link, filters bool, err error) {
+	br, err = h.kernel.LinkNamed(name)
+	switch {
+	case err != nil:
+		return br, false, &Error{Dev: name, Err: err}
+	case br.Kind != BridgeKind && (Netdev{Link: br}).ofOpenVSwitch():
+		return br, false, &Error{Dev: name, Err: Because(ErrUnsupported, "it is of Open vSwitch, whose ports are made with its own tools")}
+	case br.Kind != BridgeKind:
+		return br, false, &Error{Dev: name, Err: Because(ErrUnsupported, "it is no bridge")}
+	}
+	on, _, err := h.sys.number("class/net/" + name + "/bridge/vlan_filtering")
+	if err != nil {
+		return br, false, &Error{Dev: name, Err: err}
+	}
+	return br, on != 0, nil
+}
+
+// JoinBridge makes a netdev a port of a bridge, and gives it VLANs, unless these are nil: then it has those that the bridge gives a new port.
+// It may be repeated after any failure.
+func (h *links) JoinBridge(n Netdev, br Link, vlans PortVLANs) error {
+	if n.Master != br.Index {
+		if err := h.setLink(n, "make it a port of "+br.Name, LinkMaster, Link{Master: br.Index}); err != nil {
+			return err
+		}
+	}
+	if vlans == nil {
+		return nil
+	}
+	if err := h.kernel.SetPortVLANs(n.Index, vlans); err != nil {
+		return &Error{Dev: n.Name, Op: "set the vlans of its port", Err: err}
+	}
+	has, err := h.PortVLANs(n)
+	if err == nil && !maps.Equal(has, vlans) {
+		err = &Error{Dev: n.Name, Op: fmt.Sprintf("set the vlans of its port to %s", vlans), Err: Because(ErrInvalid, "the bridge has %s", has)}
+	}
+	return err
+}
+
+// PortVLANs returns the VLANs of a port of a bridge. The error matches ErrUnsupported if the netdev is the port of none.
+func (h *links) PortVLANs(n Netdev) (PortVLANs, error) {
+	vlans, err := h.kernel.PortVLANs(n.Index)
+	if err != nil {
+		return nil, &Error{Dev: n.Name, Op: "read the vlans of its port", Err: err}
+	}
+	return vlans, nil
+}
+
+// LeaveBridge takes a netdev out of the bridge that it is a port of. With the port go its VLANs.
+func (h *links) LeaveBridge(n Netdev) error {
+	return h.setLink(n, "take it out of its bridge", LinkMaster, Link{})
+}
+
 // OpenPort sets the representor of a VF up. The VF has no link before (mlx5/core/en_rep.c, mlx5e_rep_open; ice/ice_repr.c, ice_repr_open; Linux
 // 6.12).
 func (h *links) OpenPort(ctx context.Context, n Netdev) error { return h.open(ctx, n) }
@@ -292,4 +350,39 @@ func (h *finder) NameOf(index int) (string, error) {
 	}
 	l, err := h.kernel.LinkAt(index)
 	return l.Name, err
+}
+
+// PortVLANs are the VLANs of a port of a bridge, by their IDs, 1 to 4094. The port drops frames of other VLANs.
+type PortVLANs map[int]PortVLAN
+
+// PortVLAN is how a port of a bridge is in a VLAN.
+type PortVLAN struct {
+	PVID     bool // frames that arrive untagged are in it; true of one VLAN of a port at most
+	Untagged bool // its frames leave without a tag
+}
+
+// String returns the VLANs as an operator reads them: "100 untagged, 200-299, 400"; "none".
+func (v PortVLANs) String() string {
+	var parts []string
+	ids := slices.Sorted(maps.Keys(v))
+	for i := 0; i < len(ids); i++ {
+		first, how := ids[i], v[ids[i]]
+		for !how.PVID && i+1 < len(ids) && ids[i+1] == ids[i]+1 && v[ids[i+1]] == how {
+			i++
+		}
+		text := fmt.Sprint(first)
+		if ids[i] != first {
+			text += fmt.Sprint("-", ids[i])
+		}
+		switch {
+		case how.PVID && !how.Untagged:
+			text += " untagged inwards"
+		case how.Untagged && !how.PVID:
+			text += " untagged outwards"
+		case how.Untagged:
+			text += " untagged"
+		}
+		parts = append(parts, text)
+	}
+	return cmp.Or(strings.Join(parts, ", "), "none")
 }

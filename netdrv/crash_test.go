@@ -181,6 +181,7 @@ func scenarios(t *testing.T) map[string]scenario {
 			hardware: func(m *machine) { pf := switchdev(); pf.VFs = 2; m.kernel.AddPF(pf); m.settled() },
 			run:      container("netdevice=ens1f0"),
 		},
+		"vf of a nic in switchdev mode, in a bridge": {hardware: switched, run: container("netdevice=ens1f0", "bridge=br0", "vlan=100", "trunk=200-202")},
 		"vf of a program": {
 			hardware: vfio,
 			run:      program("netdevice=ens1f0", "vlan=100", "privileged=yes", "driver=vfio-pci"),

@@ -22,12 +22,13 @@ var effects = map[string]string{
 	"promisc": "yes", "allmulti": "yes", "queues": "1", "ring_rx": "512", "ring_tx": "512", "ethtool": "gro=off", "private_flags": "legacy-rx=on", "cores": "3",
 	"vf": "2", "vfs": "2-3", "policy": "pack", "numa": "1", "near": "0000:02:00.0", "numvfs": "3", "prefix": "net", "ifname": "fab7", "routes": "192.0.2.0/24 via 10.0.0.9", "macvlan_mode": "private", "ipvlan_mode": "l3", "ipvlan_flag": "vepa",
 	"ipoib_mode": "connected", "pkey": "0x8005", "gateway": "auto",
-	"announce": "subnet", "host_access": "yes", "driver": "vfio-pci", "rdma": "yes",
+	"announce": "subnet", "host_access": "yes", "driver": "vfio-pci", "rdma": "yes", "bridge": "br1", "trunk": "100-102,200",
 }
 
 // effectNetworks are what a network can be of.
 var effectNetworks = map[string][]string{
 	"sriov":               {"netdevice=ens1f0,ens2f0"},
+	"sriov, switchdev":    {"netdevice=ens3f0,ens4f0", "bridge=br0"},
 	"sriov, of programs":  {"netdevice=ens1f0,ens2f0", "driver=vfio-pci"},
 	"bond":                {"netdevice=ens1f0,ens2f0", "bond=active-backup"},
 	"passthrough":         {"netdevice=ens5", "mode=passthrough"},
@@ -39,14 +40,17 @@ var effectNetworks = map[string][]string{
 
 // effectHost adds a device for each scenario.
 func effectHost(m *machine) {
-	for i := range 2 {
+	for i := range 4 {
 		pf := igb()
-		pf.Name, pf.PCI, pf.MAC = fmt.Sprintf("ens%df0", i+1), fmt.Sprintf("0000:%02x:00.0", i+1), ""
-		pf.Behaviour, pf.TotalVFs, pf.VFQueues, pf.Up, pf.NUMANode, pf.LocalCPUs = hwtest.AllVFOps(), 4, 4, true, i, []string{"0-3", "4-7"}[i]
-		pf.Behind = fmt.Sprintf("pci0000:%02x/0000:%02x:00.0", 16*i, 16*i)
+		pf.Name, pf.PCI, pf.MAC = fmt.Sprintf("ens%df0", i+1), []string{"0000:01:00.0", "0000:02:00.0", "0000:11:00.0", "0000:12:00.0"}[i], ""
+		pf.Behaviour, pf.TotalVFs, pf.VFQueues, pf.Up, pf.NUMANode, pf.LocalCPUs = hwtest.AllVFOps(), 4, 4, true, i%2, []string{"0-3", "4-7"}[i%2]
+		pf.Behind = fmt.Sprintf("pci0000:%02x/0000:%02x:%02x.0", 16*(i%2), 16*(i%2), i/2)
+		pf.Switchdev = i > 1
 		m.kernel.AddPF(pf)
 	}
 	m.kernel.AddPF(hwtest.PF{Name: "ens5", PCI: "0000:05:00.0", Driver: "e1000e", Up: true})
+	filteringBridge(m, "br0")
+	filteringBridge(m, "br1")
 	bond(m, true)
 	ipoib(m)
 	m.kernel.LoadDriver("vfio-pci")
@@ -139,7 +143,7 @@ func wantEffect(t *testing.T, without string, network []string, name, value stri
 	})
 	named := func(text string) bool { return strings.Contains(err.Error(), text) }
 	switch {
-	case err != nil && !named(name) && !named(strings.ReplaceAll(name, "_", " ")) && !named("queues, rings, offloads and interrupts"):
+	case err != nil && !named(name) && !(name == "privileged" && named("set trust true")) && !named(strings.ReplaceAll(name, "_", " ")) && !named("queues, rings, offloads and interrupts"):
 		t.Errorf("%s=%s is refused without its name: %v", name, value, err)
 	case err == nil && with == without:
 		t.Errorf("%s=%s does nothing", name, value)

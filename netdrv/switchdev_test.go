@@ -7,6 +7,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
 // switchdev returns a PF in switchdev mode, as mlx5 presents it.
@@ -78,8 +79,8 @@ func TestSwitchdevRefuses(t *testing.T) {
 		m.kernel.AddPF(pf)
 		m.settled()
 		before := m.kernel.String()
-		const vlan = "option vlan: ens1f0 (0000:01:00.0) is in switchdev mode, in which the nic tags nothing for its vfs: that is done where the vf's " +
-			"representor is a port; leave vlan out"
+		const vlan = "option vlan: ens1f0 (0000:01:00.0) is in switchdev mode, in which the nic tags nothing for its vfs; give bridge=NAME as well, or leave " +
+			"vlan out and have Open vSwitch tag what comes from the representor"
 		wantError(t, m.create("n", "netdevice=ens1f0", "vlan=5"), vlan)
 		wantError(t, m.createHosted("n", "netdevice=ens1f0"), "option host_access: ens1f0 (0000:01:00.0) is in switchdev mode, in which its netdev is the "+
 			"nic's uplink and does not reach the vfs; reach containers through a bridge that has the representors of their vfs")
@@ -123,6 +124,136 @@ func TestRepresentorOfProgram(t *testing.T) {
 		m.mustRemove("n")
 		m.settled()
 		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// filteringBridge adds a bridge that filters VLANs.
+func filteringBridge(m *machine, name string) {
+	m.t.Helper()
+	m.kernel.AddLink(hw.Link{Name: name, Kind: "bridge", Up: true})
+	m.must(m.kernel.WriteAttr("class/net/"+name+"/bridge/vlan_filtering", "1"))
+}
+
+// switched adds a PF in switchdev mode that has two VFs, and the bridge br0, which filters VLANs.
+func switched(m *machine) {
+	pf := switchdev()
+	pf.VFs = 2
+	m.kernel.AddPF(pf)
+	filteringBridge(m, "br0")
+	m.settled()
+}
+
+// portOf returns what the representor of a VF is a port of, and its VLANs.
+func (m *machine) portOf(name string) string {
+	m.t.Helper()
+	l := m.kernel.Link(name)
+	if l.Master == 0 {
+		return "none"
+	}
+	master, err := m.kernel.LinkAt(l.Master)
+	m.must(err)
+	vlans, err := m.kernel.PortVLANs(l.Index)
+	m.must(err)
+	return master.Name + ": " + vlans.String()
+}
+
+// TestRepresentorInBridge: while a container has a VF, its representor is a port of the network's bridge, in the VLANs of the network or of the
+// container. One that an administrator has moved to another bridge meanwhile stays there.
+func TestRepresentorInBridge(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		switched(m)
+		before := m.kernel.String()
+		for options, want := range map[string]string{
+			"":                           "br0: 1 untagged",
+			"vlan=0":                     "br0: 1 untagged",
+			"vlan=100":                   "br0: 100 untagged",
+			"vlan=100 trunk=200-202,300": "br0: 100 untagged, 200-202, 300",
+			"trunk=7":                    "br0: 7",
+		} {
+			m.mustCreate("n", append([]string{"netdevice=ens1f0", "bridge=br0"}, strings.Fields(options)...)...)
+			m.mustRun("a", "n")
+			m.settled()
+			if got := m.portOf(rep0); got != want || !m.kernel.Link(rep0).Up {
+				t.Errorf("%s: %s, want %s", options, got, want)
+			}
+			if l := m.kernel.InNS("a").Links()[0]; !l.Carrier {
+				t.Errorf("%s: in the container: %+v", options, l)
+			}
+			m.restart()
+			m.end("a")
+			m.settled()
+			if got := m.portOf(rep0); got != "none" {
+				t.Errorf("%s: afterwards %s", options, got)
+			}
+			m.mustRemove("n")
+		}
+		m.wantHost(before)
+		page := docs.Commands(t, "../docs/switchdev.md", "A bridge")
+		m.mustCreate("n", optionsIn(strings.ReplaceAll(page[len(page)-1], "ens1f0np0", "ens1f0"))...)
+		m.must(m.runWith("b", "n", map[string]any{"vlan": "101"}))
+		if got := m.portOf(rep0); got != "br0: 101 untagged, 200-202" {
+			t.Errorf("of a container: %s", got)
+		}
+		filteringBridge(m, "br1")
+		m.must(m.kernel.SetLink(m.kernel.Link(rep0).Index, hw.LinkMaster, hw.Link{Master: m.kernel.Link("br1").Index}))
+		m.end("b")
+		m.settled()
+		if got := m.portOf(rep0); got != "br1: 1 untagged" {
+			t.Errorf("moved by an administrator: %s", got)
+		}
+		m.mustRun("c", "n")
+		if got := m.portOf(rep1); got != "br0: 100 untagged, 200-202" {
+			t.Errorf("beside that: %s", got)
+		}
+		_, _, err := m.run("d", "n")
+		if want := "vf 0 of ens1f0 (0000:01:10.0) has the representor " + rep0 + ", which the host has made a port of br1"; err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want one with %s", err, want)
+		}
+		m.end("c")
+		m.mustRemove("n")
+		m.wantKeys()
+	})
+}
+
+// TestBridgeRefused: what cannot be a network with a bridge is refused when it is created, with the reason.
+func TestBridgeRefused(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		switched(m)
+		m.kernel.AddLink(hw.Link{Name: "br2", Kind: "bridge"})
+		m.kernel.AddLink(hw.Link{Name: "br-int", Kind: "openvswitch"})
+		legacy := igb()
+		legacy.Name, legacy.PCI, legacy.MAC = "ens2f0", "0000:02:00.0", ""
+		m.kernel.AddPF(legacy)
+		for options, want := range map[string]string{
+			"netdevice=ens2f0 bridge=br0": "option bridge: ens2f0 (0000:02:00.0) is in legacy mode, in which its vfs have no ports on the host; leave bridge out, or " +
+				"change that with: devlink dev eswitch set pci/0000:02:00.0 mode switchdev",
+			"bridge=br9": "option bridge: br9: no such device",
+			"bridge=lo":  "option bridge: lo: it is no bridge",
+			"bridge=br2 vlan=5": "option bridge: bridge br2 does not filter vlans, so its ports have none; change that with: " +
+				"ip link set br2 type bridge vlan_filtering 1",
+			"bridge=br-int": "option bridge: br-int: it is of Open vSwitch, whose ports are made with its own tools",
+			"bridge=ovs:br-int": "option bridge: the plugin does not talk to Open vSwitch; leave bridge out, and add the representors that passthroughctl vfs names " +
+				"once, with ovs-vsctl add-port br-int REPRESENTOR: they stay its ports while containers come and go",
+			"trunk=5": "option trunk: ens1f0 (0000:01:00.0) is in switchdev mode, in which the nic tags nothing for its vfs; give bridge=NAME as well, or leave trunk " +
+				"out and have Open vSwitch tag what comes from the representor",
+			"bridge=br0 vlan=keep":                 "option vlan: keep is not for bridge: the port of a bridge has the vlans that the network says",
+			"bridge=br0 vlan=5 vlan_qos=3":         "option vlan_qos: not with bridge, whose ports set no priority",
+			"bridge=br0 vlan=5 trunk=4-6":          "option trunk: vlan 5 is the one of vlan=5, which the container has untagged; leave it out of one of them",
+			"bridge=br0 vlan=5 vlan_proto=802.1ad": "option vlan_proto: not with bridge, which has one protocol for all its ports",
+		} {
+			all := strings.Fields(options)
+			if !strings.HasPrefix(options, "netdevice=") {
+				all = append(all, "netdevice=ens1f0")
+			}
+			if err := m.create("n", all...); err == nil || err.Error() != want {
+				t.Errorf("%s:\n  %v\nwant\n  %s", options, err, want)
+			}
+		}
+		m.must(m.create("n", "netdevice=ens1f0", "bridge=br2"))
+		m.mustRemove("n")
 		m.wantKeys()
 	})
 }

@@ -59,9 +59,13 @@ func (m *machine) startProgram(container string) (*netdrv.JoinResponse, string) 
 }
 
 // optionsOfPage are those of the network in docs/nfv.md, on the stand-in's PF.
-func optionsOfPage(t *testing.T) (options []string) {
-	t.Helper()
-	words := strings.Fields(strings.ReplaceAll(docs.Commands(t, "../docs/nfv.md", "A network")[0], "enp1s0", "ens1f0"))
+func optionsOfPage(t *testing.T) []string {
+	return optionsIn(strings.ReplaceAll(docs.Commands(t, "../docs/nfv.md", "A network")[0], "enp1s0", "ens1f0"))
+}
+
+// optionsIn returns the values of -o in a command.
+func optionsIn(command string) (options []string) {
+	words := strings.Fields(command)
 	for i, w := range words {
 		if w == "-o" {
 			options = append(options, words[i+1])

@@ -211,6 +211,9 @@ func (e *explanation) explainPort(host *hw.Host, pf hw.PF, vf hw.VF, d *admin.De
 	if master, err := host.NameOf(n.Master); err != nil || master != "" {
 		in = "a port of " + cmp.Or(master, "a bridge that cannot be read")
 	}
+	if vlans, err := host.PortVLANs(n); err == nil { // otherwise it is the port of no bridge of the kernel's own
+		in += ", vlans " + vlans.String()
+	}
 	e.add("representor", "%s, %s, %s", n.Name, linkState(n.Link), in)
 	if d.State == string(alloc.Lent) && !n.Up {
 		e.Problems = append(e.Problems, fmt.Sprintf("the VF's representor is down, and so is the VF's link: ip link set %s up", n.Name))

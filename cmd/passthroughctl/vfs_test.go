@@ -52,7 +52,7 @@ func TestRepresentorsShown(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	explained(fact{"representor", "ens1f0npf0vf0, up, a port of br0"}, "")
+	explained(fact{"representor", "ens1f0npf0vf0, up, a port of br0, vlans 1 untagged"}, "")
 	if err := k.MoveToNS("elsewhere", "ens1f0npf0vf0", "eth0"); err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,8 @@
 package hwtest
 
 import (
+	"fmt"
+	"maps"
 	"slices"
 	"syscall"
 
@@ -52,6 +54,9 @@ func (k *Kernel) setMasterLocked(l *link, index int) error {
 	}
 	l.master = m
 	m.ports = append(m.ports, l)
+	if m.Kind == "bridge" {
+		l.vlans = defaultVLANs()
+	}
 	k.showLocked(m)
 	k.showPeersLocked(m)
 	return nil
@@ -80,7 +85,7 @@ func (k *Kernel) enslaveLocked(l, bond *link) error {
 // draws a MAC for itself when it was the last.
 func (k *Kernel) releaseLocked(l *link) {
 	m := l.master
-	l.master = nil
+	l.master, l.vlans = nil, nil
 	l.drop(hw.EntryBridgePort, hw.EntryFDB)
 	m.ports = slices.DeleteFunc(m.ports, func(p *link) bool { return p == l })
 	if m.Kind == hw.Bond {
@@ -95,4 +100,35 @@ func (k *Kernel) releaseLocked(l *link) {
 	k.showLocked(l)
 	k.showLocked(m)
 	k.showPeersLocked(m)
+}
+
+// defaultVLANs are those of a new port of a bridge (default_pvid; net/bridge/br_vlan.c, nbp_vlan_init, Linux 6.12).
+func defaultVLANs() hw.PortVLANs { return hw.PortVLANs{1: {PVID: true, Untagged: true}} }
+
+// PortVLANs implements hw.Kernel.
+func (k *Kernel) PortVLANs(index int) (hw.PortVLANs, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	l := k.byIndexLocked(hostNS, index)
+	if l == nil || l.master == nil || l.master.Kind != "bridge" {
+		return nil, hw.FromErrno(syscall.EOPNOTSUPP)
+	}
+	return maps.Clone(l.vlans), nil
+}
+
+// SetPortVLANs implements hw.Kernel.
+func (k *Kernel) SetPortVLANs(index int, want hw.PortVLANs) error {
+	return k.call(func() error {
+		l := k.byIndexLocked(hostNS, index)
+		if l == nil || l.master == nil || l.master.Kind != "bridge" {
+			return syscall.EOPNOTSUPP
+		}
+		for vid := range want {
+			if vid < 1 || vid > 4094 {
+				return syscall.EINVAL
+			}
+		}
+		l.vlans = maps.Clone(want)
+		return nil
+	}, func() string { return fmt.Sprintf("set vlans of %s to %v", k.labelLocked(index), want) })
 }

@@ -40,14 +40,15 @@ type link struct {
 	over       *link  // the device that a vxlan sends through, which rtnetlink does not show as its parent
 	below      *link  // the parent of a macvlan, ipvlan or IPoIB child
 	master     *link
-	ports      []*link // of a bond or bridge
-	beforeMAC  hw.MAC  // of a bond's port: its MAC before
-	beforeMTU  int     // of a bond's port: its MTU before
-	drawnMAC   bool    // the MAC is random (NET_ADDR_RANDOM): a bond takes its first port's
-	mode       string  // of a macvlan or ipvlan
-	flag       string  // of an ipvlan; "" is bridge
-	pkey       int     // of an IPoIB child; 0 for its parent's
-	lowerMAC   hw.MAC  // of a device with a macvlan in mode passthru: what it has again when that is gone
+	ports      []*link      // of a bond or bridge
+	vlans      hw.PortVLANs // of a bridge's port
+	beforeMAC  hw.MAC       // of a bond's port: its MAC before
+	beforeMTU  int          // of a bond's port: its MTU before
+	drawnMAC   bool         // the MAC is random (NET_ADDR_RANDOM): a bond takes its first port's
+	mode       string       // of a macvlan or ipvlan
+	flag       string       // of an ipvlan; "" is bridge
+	pkey       int          // of an IPoIB child; 0 for its parent's
+	lowerMAC   hw.MAC       // of a device with a macvlan in mode passthru: what it has again when that is gone
 	addrs      []address
 	entries    []hw.Entry        // what else is configured: see Kernel.Configure
 	leftOut    []string          // what cannot be added again: see Kernel.AddFilter
@@ -245,6 +246,9 @@ func (k *Kernel) addLocked(ns string, l hw.Link) *link {
 	if m := k.byIndexLocked(ns, l.Master); m != nil {
 		n.master, n.beforeMAC, n.beforeMTU = m, l.MAC, l.MTU
 		m.ports = append(m.ports, n)
+		if m.Kind == "bridge" {
+			n.vlans = defaultVLANs()
+		}
 	}
 	if slices.Contains(childKinds, l.Kind) {
 		n.below = k.byIndexLocked(ns, l.Peer)
@@ -365,6 +369,12 @@ func (k *Kernel) appearLocked(l *link) {
 	}
 	if l.represents != nil {
 		k.tree.files(dir, map[string]string{"phys_port_name": l.portName, "phys_switch_id": "506b4b0300c0ffee"})
+	}
+	if l.Kind == "bridge" {
+		k.tree.file(dir+"/bridge/vlan_filtering", "0", func(v string) error {
+			k.tree.file(dir+"/bridge/vlan_filtering", v, nil)
+			return nil
+		})
 	}
 	k.tree.link(dir+"/subsystem", "class/net")
 	if l.dev != nil {

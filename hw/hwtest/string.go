@@ -67,6 +67,7 @@ func (k *Kernel) printLinkLocked(b *strings.Builder, l *link) {
 	l.printControls(say)
 	if l.master != nil {
 		say(true, "master %s", l.master.Name)
+		say(l.master.Kind == "bridge" && !maps.Equal(l.vlans, defaultVLANs()), "vlans %v", l.vlans)
 	}
 	say(l.Alias != "", "alias %q", l.Alias)
 	say(len(l.AltNames) > 0, "altnames %s", strings.Join(slices.Sorted(slices.Values(l.AltNames)), ","))

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"slices"
 	"syscall"
 
@@ -101,28 +102,13 @@ func setBridgePort(p pool, index int, e hw.Entry) error {
 	if now == nil {
 		return hw.FromErrno(unix.EOPNOTSUPP)
 	}
-	send := func(msgType int, attr uint16, value message) error {
-		if len(value.attrs) == 0 {
-			return nil
-		}
-		head := slices.Clone(want.head)
-		putIndex(head, 4, index)
-		return sendMessage(p, msgType, 0, appendAttr(head, attr, value.body()))
-	}
+	send := func(msgType int, attr uint16, value message) error { return sendPort(p, index, msgType, attr, value) }
 	settings, vlans := nested(want.get(unix.IFLA_PROTINFO)), nested(want.get(unix.IFLA_AF_SPEC))
 	has, hasVLANs := nested(now.get(unix.IFLA_PROTINFO)), nested(now.get(unix.IFLA_AF_SPEC))
 	settings.attrs = slices.DeleteFunc(settings.attrs, func(a syscall.NetlinkRouteAttr) bool {
 		return bytes.Equal(a.Value, has.get(kindOf(a)))
 	})
-	gone, added := vlansOf(hasVLANs), vlansOf(vlans)
-	for vid, flags := range added {
-		if was, ok := gone[vid]; ok {
-			delete(gone, vid)
-			if was == flags {
-				delete(added, vid)
-			}
-		}
-	}
+	gone, added := changedVLANs(vlansOf(hasVLANs), vlansOf(vlans))
 	more := vlanMessage(added)
 	for _, a := range vlans.attrs {
 		if kindOf(a) == afSpecTunnel {
@@ -131,6 +117,83 @@ func setBridgePort(p pool, index int, e hw.Entry) error {
 	}
 	return errors.Join(send(unix.RTM_SETLINK, unix.IFLA_PROTINFO|unix.NLA_F_NESTED, settings),
 		send(unix.RTM_DELLINK, unix.IFLA_AF_SPEC, vlanMessage(gone)), send(unix.RTM_SETLINK, unix.IFLA_AF_SPEC, more))
+}
+
+// sendPort sends a change of a bridge port; nothing if there is none.
+func sendPort(p pool, index, msgType int, attr uint16, value message) error {
+	if len(value.attrs) == 0 {
+		return nil
+	}
+	head := make([]byte, unix.SizeofIfInfomsg)
+	head[0] = unix.AF_BRIDGE
+	putIndex(head, 4, index)
+	return sendMessage(p, msgType, 0, appendAttr(head, attr, value.body()))
+}
+
+// changedVLANs returns which VLANs a port has to lose, and which it has to be given, to have those of want.
+func changedVLANs(has, want map[uint16]uint16) (gone, added map[uint16]uint16) {
+	gone, added = maps.Clone(has), maps.Clone(want)
+	for vid, flags := range want {
+		if was, ok := has[vid]; ok {
+			delete(gone, vid)
+			if was == flags {
+				delete(added, vid)
+			}
+		}
+	}
+	return gone, added
+}
+
+// PortVLANs implements [hw.Kernel].
+func (k *Kernel) PortVLANs(index int) (hw.PortVLANs, error) {
+	flags, err := portVLANs(k.sockets, index)
+	if err != nil {
+		return nil, err
+	}
+	vlans := hw.PortVLANs{}
+	for vid, f := range flags {
+		vlans[int(vid)] = hw.PortVLAN{PVID: f&vlanPVID != 0, Untagged: f&vlanUntagged != 0}
+	}
+	return vlans, nil
+}
+
+// SetPortVLANs implements [hw.Kernel].
+func (k *Kernel) SetPortVLANs(index int, want hw.PortVLANs) error {
+	has, err := portVLANs(k.changers, index)
+	if err != nil {
+		return err
+	}
+	wanted := map[uint16]uint16{}
+	for vid, v := range want {
+		if vid < 1 || vid > 4094 {
+			return hw.FromErrno(unix.EINVAL)
+		}
+		flags := uint16(0)
+		if v.PVID {
+			flags |= vlanPVID
+		}
+		if v.Untagged {
+			flags |= vlanUntagged
+		}
+		wanted[uint16(vid)] = flags
+	}
+	gone, added := changedVLANs(has, wanted)
+	if err := sendPort(k.changers, index, unix.RTM_DELLINK, unix.IFLA_AF_SPEC, vlanMessage(gone)); err != nil {
+		return err
+	}
+	return sendPort(k.changers, index, unix.RTM_SETLINK, unix.IFLA_AF_SPEC, vlanMessage(added))
+}
+
+// portVLANs returns the VLANs of a port with their flags.
+func portVLANs(p pool, index int) (map[uint16]uint16, error) {
+	m, err := readPort(p, index)
+	if err != nil {
+		return nil, err
+	}
+	if m == nil {
+		return nil, hw.FromErrno(unix.EOPNOTSUPP)
+	}
+	return vlansOf(nested(m.get(unix.IFLA_AF_SPEC))), nil
 }
 
 // vlansOf returns the VLANs of a port with their flags.

@@ -34,6 +34,12 @@ func TestKernelConformance(t *testing.T) {
 	})
 }
 
+func TestKernelPortVLANsConformance(t *testing.T) {
+	conformance.PortVLANs(t, func(t *testing.T) (hw.Kernel, conformance.Env) {
+		return openKernel(t, sys, "/proc/irq"), newWorld(t)
+	})
+}
+
 func TestKernelNewLinksConformance(t *testing.T) {
 	conformance.NewLinks(t, []string{hw.Macvlan}, func(t *testing.T) (hw.Kernel, conformance.Env) {
 		return openKernel(t, sys, "/proc/irq"), newWorld(t)

@@ -35,7 +35,7 @@ func setDown(t *testing.T, pci string) {
 	}
 }
 
-// TestNewLinksConformance needs modules that not every machine has. It runs in namespaces of its own.
+// TestNewLinksConformance needs modules, and for bridges a kernel, that not every machine has. It runs in namespaces of its own.
 func TestNewLinksConformance(t *testing.T) {
 	if !sandbox.Inside() {
 		var out bytes.Buffer
@@ -48,6 +48,9 @@ func TestNewLinksConformance(t *testing.T) {
 		t.Fatal(err)
 	}
 	conformance.NewLinks(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond, hw.VLANDevice}, func(t *testing.T) (hw.Kernel, conformance.Env) {
+		return openKernel(t, sys, "/proc/irq"), newWorld(t)
+	})
+	conformance.PortVLANs(t, func(t *testing.T) (hw.Kernel, conformance.Env) {
 		return openKernel(t, sys, "/proc/irq"), newWorld(t)
 	})
 }

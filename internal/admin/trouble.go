@@ -58,6 +58,12 @@ func Troubles() []Trouble {
 		{Texts: []string{"wait for carrier"}, Cause: "the VF has no link", Remedy: "check cable and switch port; for InfiniBand, the subnet manager", See: "doctor"},
 		{Texts: []string{"is in switchdev mode, in which"}, Cause: "the option is one that a NIC does not do for its VFs in switchdev mode",
 			Remedy: "as the text says; [switchdev mode](switchdev.md)", See: "vfs"},
+		{Texts: []string{"in which its vfs have no ports on the host"}, Cause: "`bridge` is for NICs in switchdev mode", Remedy: "leave `bridge` out, or " +
+			"[change the mode](switchdev.md)", See: "nics"},
+		{Texts: []string{"does not filter vlans"}, Cause: "the network's bridge has no VLANs for its ports", Remedy: "`ip link set BRIDGE type bridge vlan_filtering 1`"},
+		{Texts: []string{"which the host has made a port of"}, Cause: "a network with `bridge` gives no container a VF whose representor is a port already",
+			Remedy: "take it out: `ip link set REPRESENTOR nomaster`; or use other VFs (`vfs`)", See: "vfs"},
+		{Texts: []string{"does not talk to Open vSwitch"}, Cause: "representors become ports of Linux bridges only", Remedy: "[Open vSwitch](switchdev.md#open-vswitch)"},
 		{Texts: []string{"its representor is not in the host"}, Cause: "the NIC is in switchdev mode, and the port of its switch that leads to the VF is in another " +
 			"network namespace, or its driver has made none", Remedy: "bring it back; [switchdev mode](switchdev.md)", See: "vfs"},
 		{Texts: []string{"reports nothing about any of its vfs"},

@@ -68,6 +68,11 @@ func (k kernel) SetVF(pf, vf int, a hw.VFAttr, want hw.VFState) error {
 		func() error { return k.Kernel.SetVF(pf, vf, a, want) })
 }
 
+// SetPortVLANs implements [hw.Kernel], with points.
+func (k kernel) SetPortVLANs(index int, want hw.PortVLANs) error {
+	return k.points.around("set-port-vlans", fmt.Sprintf("link %d: %v", index, want), func() error { return k.Kernel.SetPortVLANs(index, want) })
+}
+
 // WriteAttr implements [hw.Kernel], with points.
 func (k kernel) WriteAttr(name, value string) error {
 	return k.points.around("write-"+path.Base(name), name+" "+value, func() error { return k.Kernel.WriteAttr(name, value) })

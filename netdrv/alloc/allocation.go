@@ -86,6 +86,19 @@ type RDMA struct {
 type Representor struct {
 	Name string `json:"name"`         // for people
 	Up   bool   `json:"up,omitempty"` // it was up before
+	// Bridge is the ifindex of the bridge that it becomes a port of; 0 for none.
+	Bridge     int    `json:"bridge,omitempty"`
+	BridgeName string `json:"bridge_name,omitempty"` // for people
+	VLAN       int    `json:"vlan,omitempty"`        // that the port is untagged in; 0 for what the bridge gives it
+	Trunk      string `json:"trunk,omitempty"`       // those that it is tagged in, as of the option
+}
+
+// VLAN returns the VLAN of the container's untagged frames, 0 for none that the plugin sets.
+func (a *Allocation) VLAN() int {
+	if a.Representor != nil {
+		return a.Representor.VLAN
+	}
+	return a.VFSpec.VLAN.ID
 }
 
 // IfRequired returns the error of what a container does not get, nil if its user has not required it.

@@ -1,6 +1,7 @@
 package mode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -75,6 +76,9 @@ func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error
 	if r.Options.Driver != "" {
 		s.InUse = func(vf hw.VF) (string, error) { return m.pool.TakenByOthers(ctx, vf) }
 	}
+	if r.Options.Bridge != "" {
+		s.InUse = m.ports.free(pfs, s.InUse)
+	}
 	if !r.Options.KeepVLAN {
 		return s, nil
 	}
@@ -103,18 +107,22 @@ func (m sriov) allocate(ctx context.Context, r *Request, o *option.Container, ch
 		m.pool.Log.Warn("vf has a vlan that its network did not ask for; it is untagged for its container, see vlan=keep",
 			zap.String("device", vf.String()), zap.Stringer("vlan", had))
 	}
-	spec := o.VFSpec(pf, chosen.WithStableGUIDs(*snap.VF), chosen.MAC())
+	port, err := m.ports.record(r.Options, o, pf, vf)
+	if err != nil {
+		return nil, err
+	}
+	inNIC, vlan := *o, 0
+	if port != nil { // its VLAN is that of the port
+		inNIC.VLAN, inNIC.VLANQoS, inNIC.VLANProto, vlan = nil, nil, nil, port.VLAN
+	}
+	spec := inNIC.VFSpec(pf, chosen.WithStableGUIDs(*snap.VF), chosen.MAC())
 	if err := m.host.CheckVFSupport(pf, spec); err != nil {
 		return nil, err
 	}
 	vlans, err := m.vlanOwners(ctx, r.Network.ID, held)
 	if err == nil {
-		err = vlans.check(spec.VLAN.ID, ledger.Device{ID: pf.ID, Name: pf.Name})
+		err = vlans.check(cmp.Or(vlan, spec.VLAN.ID), ledger.Device{ID: pf.ID, Name: pf.Name})
 	}
-	if err != nil {
-		return nil, err
-	}
-	port, err := m.ports.record(o, pf, vf)
 	if err != nil {
 		return nil, err
 	}

@@ -40,12 +40,15 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 		if err := m.rdma.check(o, pf); err != nil {
 			return nil, err
 		}
-		switch on, err := m.ports.check(&o.Container, pf); {
+		switch on, err := m.ports.check(o, &o.Container, pf); {
 		case err != nil:
 			return nil, err
 		case on && o.HostAccess:
 			return nil, fmt.Errorf("option host_access: %s is in switchdev mode, in which its netdev is the nic's uplink and does not reach the vfs; reach "+
 				"containers through a bridge that has the representors of their vfs", pf)
+		case on && o.Bridge != "":
+			p.step("%s is in switchdev mode: the representor of each container's vf is up, and a port of %s with the vlans %s, while a container has the vf", pf,
+				o.Bridge, portVLANs(o))
 		case on:
 			p.step("%s is in switchdev mode: the representor of each container's vf is up while a container has the vf", pf)
 		}
@@ -60,6 +63,18 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 		return nil, err
 	}
 	return p, m.planVFs(ctx, o, p)
+}
+
+// portVLANs says which VLANs the port of a bridge has.
+func portVLANs(o *option.Network) string {
+	vlan := 0
+	if o.VLAN != nil {
+		vlan = *o.VLAN
+	}
+	if vlans := option.PortVLANs(vlan, o.Trunk); vlans != nil {
+		return vlans.String()
+	}
+	return "of a new port"
 }
 
 // planVFs adds to a plan what is done to the PFs, and refuses what their drivers are known not to do.

@@ -46,7 +46,7 @@ func (v vlanOwners) reserver(vlan int, pf ledger.Device) *ledger.Network {
 // holder returns the allocation of the first VF of a PF that another network has in a VLAN; nil if there is none.
 func (v vlanOwners) holder(vlan int, pf ledger.Device) (first *alloc.Allocation) {
 	for _, a := range v.held {
-		if a.PF == pf.ID.PCI() && a.Network != v.network && a.VFSpec.VLAN.ID == vlan && (first == nil || a.VF < first.VF) {
+		if a.PF == pf.ID.PCI() && a.Network != v.network && a.VLAN() == vlan && (first == nil || a.VF < first.VF) {
 			first = a
 		}
 	}

@@ -7,8 +7,11 @@ package option
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/number"
 )
 
 // Network is what the user said for a network, with the defaults filled in.
@@ -34,6 +37,8 @@ type Network struct {
 	HostAccess bool
 	Replace    string // ID of a stale network, or the beginning of it; "" for none
 	CDI        string // class of its devices in CDI specs; "" for none
+	Bridge     string // that the representors of VFs become ports of; "" for none
+	Trunk      string // VLANs that VFs send and receive tagged, as in "100-200,300"; "" for none
 
 	// Container has the values for its containers. For one container they are replaced by what ForContainer returns.
 	Container
@@ -118,6 +123,45 @@ type NUMA struct {
 	Auto  bool // choose the node from the CPUs of the interrupts, or from the PFs in use
 	Given bool // Node is the one that the user named
 	Node  int
+}
+
+// PortVLANs returns the VLANs of the port of a bridge that leads to a container's VF; nil for those that the bridge gives a new port. trunk is
+// the value of the option trunk.
+func PortVLANs(vlan int, trunk string) hw.PortVLANs {
+	if vlan == 0 && trunk == "" {
+		return nil
+	}
+	vlans := hw.PortVLANs{}
+	ids, _ := number.ParseList(trunk, maxVLAN) // none in ""; otherwise it was checked
+	for _, id := range ids {
+		vlans[id] = hw.PortVLAN{}
+	}
+	if vlan > 0 {
+		vlans[vlan] = hw.PortVLAN{PVID: true, Untagged: true}
+	}
+	return vlans
+}
+
+// checkPort refuses what contradicts the port of a bridge, or a trunk.
+func (n *Network) checkPort() error {
+	tagged := n.VLAN != nil && *n.VLAN > 0
+	ids, _ := number.ParseList(n.Trunk, maxVLAN)
+	switch {
+	case tagged && slices.Contains(ids, *n.VLAN):
+		return fmt.Errorf("option trunk: vlan %d is the one of vlan=%d, which the container has untagged; leave it out of one of them", *n.VLAN, *n.VLAN)
+	case n.Bridge == "":
+		return nil
+	case strings.HasPrefix(n.Bridge, ofOpenVSwitch):
+		return fmt.Errorf("option bridge: the plugin does not talk to Open vSwitch; leave bridge out, and add the representors that passthroughctl vfs names once, "+
+			"with ovs-vsctl add-port %s REPRESENTOR: they stay its ports while containers come and go", strings.TrimPrefix(n.Bridge, ofOpenVSwitch))
+	case n.KeepVLAN:
+		return errors.New("option vlan: keep is not for bridge: the port of a bridge has the vlans that the network says")
+	case n.VLANQoS != nil && *n.VLANQoS > 0:
+		return errors.New("option vlan_qos: not with bridge, whose ports set no priority")
+	case n.VLANProto != nil && *n.VLANProto != "":
+		return errors.New("option vlan_proto: not with bridge, which has one protocol for all its ports")
+	}
+	return nil
 }
 
 // check refuses options that contradict each other.

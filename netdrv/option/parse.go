@@ -162,7 +162,7 @@ func Parse(raw map[string]string) (*Network, error) {
 	if n.KeepVLAN && n.HasChildren() {
 		return nil, fmt.Errorf("option vlan: keep is for mode=%s; say 0 to 4094", ModeSRIOV)
 	}
-	return n, errors.Join(n.checkLock(), n.checkHostAccess(), n.checkAnnounce(), n.check())
+	return n, errors.Join(n.checkLock(), n.checkHostAccess(), n.checkAnnounce(), n.checkPort(), n.check())
 }
 
 // takeParent uses the option parent as the netdevice, and refuses two devices.
@@ -206,7 +206,7 @@ func (n *Network) ForContainer(own map[string]string) (Container, error) {
 	if err := n.forNetwork(given); err != nil {
 		return Container{}, err
 	}
-	return merged.Container, merged.check()
+	return merged.Container, errors.Join(merged.checkPort(), merged.check())
 }
 
 // CheckLock returns an error if the network does not let containers have an option.

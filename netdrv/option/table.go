@@ -286,6 +286,17 @@ var options = []Option{
 			"are refused; see docs/nfv.md",
 		Parse: network(func(n *Network) *string { return &n.Driver }, word(DriverVFIO)),
 	}},
+	{For: ForNetwork, Modes: vfsOnly, row: row{
+		Name: "bridge", Values: "name of a Linux bridge", Default: "none",
+		Help: "for NICs in switchdev mode: while a container has a VF, its representor is a port of the bridge, untagged in vlan, and tagged in " +
+			"those of trunk; see docs/switchdev.md",
+		Parse: network(func(n *Network) *string { return &n.Bridge }, bridgeName),
+	}},
+	{For: ForNetwork, Modes: vfsOnly, row: row{
+		Name: "trunk", Values: "VLANs and ranges of them, such as 100-200,300", Default: "none",
+		Help:  "VLANs whose frames a container sends and receives tagged, beside vlan, with bridge",
+		Parse: network(func(n *Network) *string { return &n.Trunk }, trunk),
+	}},
 	{For: ForBoth, Modes: vfsOnly, OneVF: true, row: row{
 		Name: "policy", Values: "spread or pack", Default: "spread",
 		Help:  "which of several PFs comes first: the one with the fewest VFs in use, or with the most",

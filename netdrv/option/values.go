@@ -137,6 +137,24 @@ const maxVFs = 1<<16 - 1
 // ranges parses indexes of VFs: "0-3,7". Each is in the result once, in the order of the text.
 func ranges(v string) ([]int, error) { return allowed(number.ParseList(v, maxVFs)) }
 
+// maxVLAN is the highest VLAN that a frame can be in.
+const maxVLAN = 4094
+
+// trunk parses a list of VLANs: "100-200,300".
+func trunk(v string) (string, error) {
+	v = strings.ReplaceAll(v, " ", "")
+	ids, ok := number.ParseList(v, maxVLAN)
+	return allowed(v, ok && !slices.Contains(ids, 0))
+}
+
+// bridgeName parses the name of a bridge. One of Open vSwitch is refused with another word than a name that cannot be one, see checkPort.
+func bridgeName(v string) (string, error) {
+	return allowed(v, validIfname.MatchString(strings.TrimPrefix(v, ofOpenVSwitch)))
+}
+
+// ofOpenVSwitch introduces the name of a bridge of Open vSwitch.
+const ofOpenVSwitch = "ovs:"
+
 // validPKey matches the forms of a P_Key.
 var validPKey = regexp.MustCompile(`^(0[xX][0-9a-fA-F]{1,4}|[1-9][0-9]{0,4})$`)
 

@@ -82,6 +82,13 @@ func Kernel(t *testing.T, open func(t *testing.T) (hw.Kernel, Env)) {
 	}
 }
 
+// PortVLANs tests the VLANs of an hw.Kernel's bridge ports, for a kernel that may have been built without (CONFIG_BRIDGE_VLAN_FILTERING). open
+// is as of Kernel.
+func PortVLANs(t *testing.T, open func(t *testing.T) (hw.Kernel, Env)) {
+	k, env := open(t)
+	testPortVLANs(t, machine{k, env})
+}
+
 // machine is the kernel under test and its Env.
 type machine struct {
 	hw.Kernel

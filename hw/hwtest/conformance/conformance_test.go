@@ -15,6 +15,13 @@ func TestConformance(t *testing.T) {
 	})
 }
 
+func TestPortVLANsConformance(t *testing.T) {
+	conformance.PortVLANs(t, func(t *testing.T) (hw.Kernel, conformance.Env) {
+		k := hwtest.New(t)
+		return k, env{k}
+	})
+}
+
 func TestNewLinksConformance(t *testing.T) {
 	conformance.NewLinks(t, []string{hw.Macvlan, hw.IPVlan, hw.Bond, hw.VLANDevice}, func(t *testing.T) (hw.Kernel, conformance.Env) {
 		k := hwtest.New(t)

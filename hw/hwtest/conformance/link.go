@@ -1,11 +1,14 @@
 package conformance
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"github.com/mellanox/passthrough/hw"
 )
@@ -239,6 +242,59 @@ func testMaster(t *testing.T, m machine) {
 		t.Errorf("after leaving its bridge it is %+v", l)
 	}
 	m.set(t, "ct0", hw.Link{Master: 0}, hw.LinkMaster)
+}
+
+// testPortVLANs: a port has the default VLAN of its bridge, then those that it is given and no others; one that has left its bridge has none.
+func testPortVLANs(t *testing.T, m machine) {
+	m.Add(t, "veth", "ct0", "ct1")
+	m.Add(t, "bridge", "ctbr", "")
+	index := m.link(t, "ct0").Index
+	const filtering = "class/net/ctbr/bridge/vlan_filtering"
+	err := m.WriteAttr(filtering, "1")
+	if errors.Is(err, hw.ErrNotFound) { // a kernel without CONFIG_BRIDGE_VLAN_FILTERING, which the lab's have
+		m.set(t, "ct0", hw.Link{Master: m.link(t, "ctbr").Index}, hw.LinkMaster)
+		if got, err := m.PortVLANs(index); err != nil || len(got) > 0 {
+			t.Errorf("without VLANs: %v, %v", got, err)
+		}
+		refused(t, "set VLANs", m.SetPortVLANs(index, hw.PortVLANs{5: {}}), hw.ErrUnsupported)
+		return
+	}
+	done(t, "filter VLANs", err)
+	none := func(when string) {
+		t.Helper()
+		_, err := m.PortVLANs(index)
+		refused(t, "VLANs of no port, "+when, err, hw.ErrUnsupported)
+		refused(t, "set VLANs of no port, "+when, m.SetPortVLANs(index, hw.PortVLANs{5: {}}), hw.ErrUnsupported)
+	}
+	none("before")
+	m.set(t, "ct0", hw.Link{Master: m.link(t, "ctbr").Index}, hw.LinkMaster)
+	native := hw.PortVLAN{PVID: true, Untagged: true}
+	trunk := hw.PortVLANs{100: native}
+	for vid := 2000; vid <= 4094; vid++ {
+		trunk[vid] = hw.PortVLAN{}
+	}
+	for i, want := range []hw.PortVLANs{{1: native}, {100: native}, {100: native, 200: {}, 201: {}, 300: {Untagged: true}}, {200: native, 100: {}}, trunk, {7: {}}, {}} {
+		if i > 0 {
+			done(t, "set VLANs", m.SetPortVLANs(index, want))
+			done(t, "set them again", m.SetPortVLANs(index, want))
+		}
+		got, err := m.PortVLANs(index)
+		done(t, "read VLANs", err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%d: VLANs (-want +got):\n%s", i, diff)
+		}
+	}
+	for _, vid := range []int{0, -1, 4095, 70000} {
+		refused(t, fmt.Sprintf("VLAN %d", vid), m.SetPortVLANs(index, hw.PortVLANs{vid: {}}), hw.ErrInvalid)
+	}
+	m.set(t, "ct0", hw.Link{Master: 0}, hw.LinkMaster)
+	none("afterwards")
+	m.set(t, "ct0", hw.Link{Master: m.link(t, "ctbr").Index}, hw.LinkMaster)
+	got, err := m.PortVLANs(index)
+	done(t, "read VLANs", err)
+	if diff := cmp.Diff(hw.PortVLANs{1: native}, got); diff != "" {
+		t.Errorf("as a port again (-want +got):\n%s", diff)
+	}
 }
 
 func testAttr(t *testing.T, m machine) {
