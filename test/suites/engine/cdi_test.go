@@ -79,6 +79,7 @@ func TestCDI(t *testing.T) {
 		t.Errorf("after the plugin was killed a container has\n%s", out)
 	}
 	Docker(t, "network", "rm", "fabric-a")
+	railWithCDI(t, "enp1s0")
 	if files := Sh(t, "cd /etc/cdi && grep -H . *"); files != "passthrough-gpu.json:"+foreign {
 		t.Errorf("after the end of the network the folder has %s", files)
 	}

@@ -25,10 +25,7 @@ func rails(t *testing.T, heading string) (folder string, commands []string) {
 		Sh(t, "ip link set "+name+" mtu 9000 up")
 		devices = append(devices, name)
 	}
-	tool, err := filepath.Abs("../../../bin/passthroughctl")
-	if err != nil {
-		t.Fatal(err)
-	}
+	tool := tool(t)
 	chosen := "--netdevice " + strings.Join(devices, ",") + " --mode macvlan --host 2/2"
 	if !takesIfname(t) {
 		chosen += " --numbered"
@@ -41,6 +38,16 @@ func rails(t *testing.T, heading string) (folder string, commands []string) {
 		commands = append(commands, strings.NewReplacer("passthroughctl ", tool+" ", "--near gpu", chosen).Replace(command))
 	}
 	return folder, commands
+}
+
+// tool returns the path of passthroughctl, for commands that are typed in another folder.
+func tool(t *testing.T) string {
+	t.Helper()
+	path, err := filepath.Abs("../../../bin/passthroughctl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
 }
 
 // railName returns the name of a container's device on a rail.
@@ -92,6 +99,9 @@ func lockable(t *testing.T) (option, shown string) {
 
 // TestRails types the commands of docs/hpc.md: the networks of four rails are made, and two containers have a device on each.
 func TestRails(t *testing.T) {
+	if apiMinor(t) < 44 {
+		t.Skip("engines before 25 create no container on several networks; TestComposeRails has them connected one after the other")
+	}
 	folder, commands := rails(t, "Rails")
 	t.Cleanup(func() { _, _ = Try("docker", "network", "rm", "rail0", "rail1", "rail2", "rail3") })
 	for _, command := range commands {
@@ -144,4 +154,18 @@ func TestComposeRails(t *testing.T) {
 		}
 	}
 	wantRails(t, "rails-job-1", "rails-job-2", "rails_")
+}
+
+// railWithCDI brings up a service on one rail, which names the CDI device of that: the engine has its spec when Compose has made the network.
+func railWithCDI(t *testing.T, device string) {
+	t.Helper()
+	folder := t.TempDir()
+	locks, _ := lockable(t)
+	InFolder(t, folder, tool(t)+" rails --mode macvlan --netdevice "+device+" --subnet 10.10.0.0/16 --cdi --compose | "+
+		"sed 's/memlock: -1/memlock: "+locks+"/' >compose.yaml")
+	defer InFolder(t, folder, "docker compose -p rails down")
+	InFolder(t, folder, "docker compose -p rails up -d")
+	if env, want := Exec(t, "rails-job-1", "cat", "/proc/1/environ"), "NETDEVICE_MELLANOX_COM_RAIL0="+device; !strings.Contains(env, want) {
+		t.Errorf("the service has no %s:\n%s", want, env)
+	}
 }

@@ -12,9 +12,7 @@ import (
 // deviceOf is the PCI address of a container's device; the first five figures are those of its PF.
 func deviceOf(t *testing.T, container string) string {
 	t.Helper()
-	out := Exec(t, container, "cat", "/sys/class/net/eth0/device/uevent")
-	_, pci, _ := strings.Cut(out, "PCI_SLOT_NAME=")
-	return strings.Fields(pci)[0]
+	return functionOf(t, container, "eth0")
 }
 
 // TestPool: a network on two PFs spreads its containers over them, packs them, prefers the PF of a NUMA
