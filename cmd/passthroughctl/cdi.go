@@ -23,7 +23,7 @@ func (v *view) checkSpecs(ctx context.Context, engine *admin.Client, settings ma
 	}
 	folder := settings["CDI_DIR"]
 	if folder != "" {
-		folder = v.specFolder(ctx, engine, folder)
+		folder = v.mountSource(ctx, engine, folder)
 	}
 	if folder == "" && len(users) == 0 {
 		return nil
@@ -35,9 +35,9 @@ func (v *view) checkSpecs(ctx context.Context, engine *admin.Client, settings ma
 	return []finding{specFinding(folder, info.CDISpecDirs, users)}
 }
 
-// specFolder returns the host's path of the folder that a plugin has at a path. A managed plugin, which has a folder named after its ID for its
+// mountSource returns the host's path of the folder that a plugin has at a path. A managed plugin, which has a folder named after its ID for its
 // socket, has another root directory.
-func (v *view) specFolder(ctx context.Context, engine *admin.Client, folder string) string {
+func (v *view) mountSource(ctx context.Context, engine *admin.Client, folder string) string {
 	var plugin struct {
 		Config struct {
 			Mounts []struct{ Destination, Source string }

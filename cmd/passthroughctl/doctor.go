@@ -56,7 +56,7 @@ func (c *ctl) doctorCommand() *cobra.Command {
 				return err
 			}
 			findings = append(findings, nics...)
-			more, err := checkRDMA(host, openRDMA(), os.DirFS("/"), networks)
+			more, err := checkRDMA(host, openRDMA(), os.DirFS("/"), hostAddrs(), networks)
 			if err != nil {
 				return err
 			}
@@ -98,7 +98,9 @@ func (c *ctl) checkPlugin(cmd *cobra.Command) (findings []finding, networks []ad
 		findings = append(findings, finding{failure, "records", err.Error(), "the plugin's log says more"})
 	} else {
 		findings = append(append(findings, v.checkRecords(answer.Settings)), v.checkStore(cmd.Context(), answer.Settings)...)
-		findings = append(findings, v.checkSpecs(cmd.Context(), admin.NewClient(c.engineSocket), answer.Settings)...)
+		engine := admin.NewClient(c.engineSocket)
+		findings = append(findings, v.checkSpecs(cmd.Context(), engine, answer.Settings)...)
+		findings = append(findings, checkNamespaces(openRDMA(), v.mountSource(cmd.Context(), engine, netnsFolder))...)
 	}
 	pools, err := v.pools(cmd.Context())
 	if err != nil {

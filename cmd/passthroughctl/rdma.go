@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strconv"
@@ -64,8 +66,9 @@ func rdmaOf(host *hw.Host, devices []rdma.Device, netdevs []string) (of []rdma.D
 	return of
 }
 
-// checkRDMA checks what RDMA programs in containers need, if networks have devices with RDMA. root is the host's root directory.
-func checkRDMA(host *hw.Host, of *rdma.Host, root fs.FS, networks []admin.Network) ([]finding, error) {
+// checkRDMA checks what RDMA programs in containers need, if networks have devices with RDMA. root is the host's root directory, here are
+// its addresses.
+func checkRDMA(host *hw.Host, of *rdma.Host, root fs.FS, here []netip.Addr, networks []admin.Network) ([]finding, error) {
 	const subject = "rdma"
 	devices, err := of.Devices()
 	if err != nil || len(devices) == 0 {
@@ -100,7 +103,54 @@ func checkRDMA(host *hw.Host, of *rdma.Host, root fs.FS, networks []admin.Networ
 	if _, err := fs.Stat(root, "dev/infiniband/rdma_cm"); errors.Is(err, fs.ErrNotExist) {
 		findings = append(findings, finding{warning, subject, "/dev/infiniband/rdma_cm is missing: programs cannot connect by IP address", "modprobe rdma_ucm"})
 	}
-	return append(findings, checkMemlock(root)...), nil
+	gids, err := checkGIDs(of, devices, here)
+	return append(append(findings, gids...), checkMemlock(root)...), err
+}
+
+// netnsFolder is where a managed plugin has the engine's network namespaces: the mount "netns" of plugin/config.json.
+const netnsFolder = "/host/netns"
+
+// checkNamespaces warns if RDMA devices have to be moved into the network namespaces of containers, and the plugin does not see those. source is
+// what a managed plugin has in their place.
+func checkNamespaces(of *rdma.Host, source string) []finding {
+	if mode, err := of.Mode(); err != nil || mode != rdma.Exclusive || source != "/proc/irq" {
+		return nil
+	}
+	return []finding{{warning, "rdma", "the plugin does not see the engine's network namespaces: no RDMA device goes into a container",
+		"docker plugin set passthrough:latest netns.source=/var/run/docker/netns, as docs/hpc.md says"}}
+}
+
+// checkGIDs warns of devices of the host that have GIDs of network devices in other namespaces. A GID is that of one here if here has its address.
+func checkGIDs(of *rdma.Host, devices []rdma.Device, here []netip.Addr) (findings []finding, _ error) {
+	for _, d := range devices {
+		if d.Netdev == 0 || len(d.Ports) == 0 || d.Ports[0].Layer != "Ethernet" || len(here) == 0 { // the GIDs of a container's device are there, too
+			continue
+		}
+		gids, err := of.GIDs(d)
+		if err != nil {
+			return nil, err
+		}
+		foreign := slices.DeleteFunc(gids, func(g rdma.GID) bool { return g.Addr.IsLinkLocalUnicast() || slices.Contains(here, g.Addr) })
+		if len(foreign) == 0 {
+			continue
+		}
+		first := foreign[0]
+		findings = append(findings, finding{warning, "rdma", fmt.Sprintf("%s has %d GIDs of other network namespaces, such as %d, %s of %s: a program that "+
+			"takes one by its index from outside of its namespace transfers nothing", d.Name, len(foreign), first.Index, first.Addr, first.Netdev),
+			"choose one by gid_attrs/ndevs and its address, or connect with rdma_cm"})
+	}
+	return findings, nil
+}
+
+// hostAddrs returns the addresses of this network namespace.
+func hostAddrs() (all []netip.Addr) {
+	addrs, _ := net.InterfaceAddrs() // without them there is nothing to compare GIDs with
+	for _, a := range addrs {
+		if prefix, err := netip.ParsePrefix(a.String()); err == nil {
+			all = append(all, prefix.Addr())
+		}
+	}
+	return all
 }
 
 // enoughMemlock is how much memory RDMA programs may lock at least, in bytes, before that is worth a warning: small buffers of one process.

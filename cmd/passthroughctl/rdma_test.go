@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
@@ -140,7 +141,7 @@ func TestDoctorKnowsRDMA(t *testing.T) {
 		{false, false, fstest.MapFS{}, uses, []string{shared, "warn /dev/infiniband/rdma_cm is missing: programs cannot connect by IP address; modprobe rdma_ucm"}},
 	} {
 		_, host, r := connectX(t, c.exclusive, c.noFiles)
-		found, err := checkRDMA(host, r, c.root, c.networks)
+		found, err := checkRDMA(host, r, c.root, nil, c.networks)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -158,7 +159,57 @@ func TestDoctorKnowsRDMA(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if found, err := checkRDMA(host, rdma.New(k.Sys, k.RDMA()), fstest.MapFS{}, uses); found != nil || err != nil {
+	if found, err := checkRDMA(host, rdma.New(k.Sys, k.RDMA()), fstest.MapFS{}, nil, uses); found != nil || err != nil {
 		t.Errorf("without RDMA: %+v, %v", found, err)
+	}
+}
+
+// TestDoctorKnowsGIDs: a device of the host with GIDs of network devices in other namespaces is a warning. Those that all devices have of
+// their MAC do not count, nor those of InfiniBand and of devices that are in a container themselves.
+func TestDoctorKnowsGIDs(t *testing.T) {
+	k, _, r := connectX(t, false, false)
+	k.AddPF(hwtest.PF{Name: "ib0", PCI: "0000:03:00.0", Behaviour: hwtest.IPoIB(), Driver: "mlx5_core", Up: true})
+	devices, err := r.Devices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, vf, _ := k.Netdev(devices[2].PCI)
+	if err = k.MoveToNS("c1", vf.Name, "eth0"); err != nil {
+		t.Fatal(err)
+	}
+	for device, gids := range map[string][]string{
+		"mlx5_0": {"fe80:0000:0000:0000:0202:c9ff:fe00:0001 ens1f0np0", "0000:0000:0000:0000:0000:ffff:c0a8:0001 ens1f0np0",
+			"0000:0000:0000:0000:0000:0000:0000:0000 ", "0000:0000:0000:0000:0000:ffff:0a09:0002 eth0", "2001:0db8:0000:0000:0000:0000:0000:0002 eth0"},
+		"mlx5_2": {"0000:0000:0000:0000:0000:ffff:0a09:0003 eth0"},
+		"mlx5_3": {"fec0:0000:0000:0000:0002:c903:00a1:0003 "},
+	} {
+		for i, gid := range gids {
+			text, netdev, _ := strings.Cut(gid, " ")
+			k.AddGID(device, i, text, netdev)
+		}
+	}
+	if devices, err = r.Devices(); err != nil {
+		t.Fatal(err)
+	}
+	here := []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("192.168.0.1")}
+	found, err := checkGIDs(r, devices, here)
+	want := []finding{{warning, "rdma", "mlx5_0 has 2 GIDs of other network namespaces, such as 3, 10.9.0.2 of eth0: a program that takes one by its index " +
+		"from outside of its namespace transfers nothing", "choose one by gid_attrs/ndevs and its address, or connect with rdma_cm"}}
+	if diff := cmp.Diff(want, found); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+// TestDoctorKnowsNamespaces: in exclusive mode a managed plugin that was not given the engine's network namespaces is a warning.
+func TestDoctorKnowsNamespaces(t *testing.T) {
+	for _, c := range []struct {
+		exclusive bool
+		source    string
+		want      int
+	}{{true, "/proc/irq", 1}, {true, "/var/run/docker/netns", 0}, {true, netnsFolder, 0}, {false, "/proc/irq", 0}} {
+		_, _, r := connectX(t, c.exclusive, false)
+		if found := checkNamespaces(r, c.source); len(found) != c.want {
+			t.Errorf("%+v: %+v", c, found)
+		}
 	}
 }

@@ -88,6 +88,19 @@ func (k *Kernel) AddRXE(name, netdev string) {
 	k.showRDMALocked(&rdmaDevice{index: k.rdmas, name: name, on: k.needLocked(hostNS, netdev)})
 }
 
+// AddGID gives an RDMA device of the host a GID of a netdev, which may be in any namespace.
+func (k *Kernel) AddGID(name string, index int, gid, netdev string) {
+	k.t.Helper()
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, r := range k.rdmaDevices {
+		if r.name == name {
+			k.tree.file(fmt.Sprintf("%s/ports/1/gids/%d", r.dir(), index), gid, nil)
+			k.tree.file(fmt.Sprintf("%s/ports/1/gid_attrs/ndevs/%d", r.dir(), index), netdev, nil)
+		}
+	}
+}
+
 // showRDMALocked shows a new RDMA device, and its character devices, which are in no namespace.
 func (k *Kernel) showRDMALocked(r *rdmaDevice) {
 	k.rdmas++

@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/mellanox/passthrough/hw"
@@ -69,6 +71,13 @@ type Port struct {
 	Number string `json:"number"` // counted from 1
 	State  string `json:"state"`  // down, init, armed or active
 	Layer  string `json:"layer"`  // Ethernet or InfiniBand
+}
+
+// A GID is an address of a port, which programs choose by its index.
+type GID struct {
+	Index  int
+	Addr   netip.Addr // of a port on Ethernet that of a network device, or made of its MAC (drivers/infiniband/core/roce_gid_mgmt.c, Linux 6.12)
+	Netdev string     // name of that network device, in whatever namespace it is; "" if it is gone
 }
 
 // Host is the RDMA devices of a machine, as seen from one network namespace. It has no state of its own.
@@ -244,6 +253,30 @@ func (h *Host) device(l Link, files []string) (Device, error) {
 		d.Ports = append(d.Ports, Port{p.Name(), strings.ToLower(state), layer})
 	}
 	return d, nil
+}
+
+// GIDs lists the GIDs of the first port of a device. One that disappears meanwhile is left out.
+func (h *Host) GIDs(d Device) (gids []GID, _ error) {
+	dir := "class/infiniband/" + d.Name + "/ports/1/"
+	entries, err := fs.ReadDir(h.sys, dir+"gids")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("rdma: %w", err)
+	}
+	for _, e := range entries {
+		index, err := strconv.Atoi(e.Name())
+		text, readErr := h.text(dir + "gids/" + e.Name())
+		addr, parseErr := netip.ParseAddr(text)
+		if errors.Join(err, readErr, parseErr) != nil || addr.IsUnspecified() {
+			continue // one that is not used is all zeros
+		}
+		netdev, _ := h.text(dir + "gid_attrs/ndevs/" + e.Name())
+		gids = append(gids, GID{index, addr.Unmap(), netdev})
+	}
+	slices.SortFunc(gids, func(a, b GID) int { return a.Index - b.Index })
+	return gids, nil
 }
 
 // text reads an attribute.
