@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	plugin "github.com/docker/go-plugins-helpers/network"
 	"github.com/google/go-cmp/cmp"
 	container "tags.cncf.io/container-device-interface/pkg/cdi"
 
@@ -97,6 +98,11 @@ func TestCDIFollowsVFs(t *testing.T) {
 	cdiStory(t, func(m *machine) {
 		m.kernel.AddPF(igb())
 		m.kernel.LoadDriver("vfio-pci")
+		planned, err := m.driver.Plan(t.Context(), &plugin.CreateNetworkRequest{Options: request("netdevice=ens1f0", "numvfs=3", "cdi=customer1")})
+		const step = "the CDI spec passthrough-customer1.json is written, and follows the network's devices: mellanox.com/customer1=..."
+		if err != nil || !slices.Contains(planned.Steps, step) {
+			t.Errorf("the plan is %+v, %v", planned, err)
+		}
 		m.mustCreate("n", "netdevice=ens1f0", "numvfs=3", "cdi=customer1")
 		all := []string{"mellanox.com/customer1=vf0", "mellanox.com/customer1=vf1", "mellanox.com/customer1=vf2"}
 		m.wantDevices(all...)

@@ -9,6 +9,7 @@ import (
 	"github.com/docker/libnetwork/netlabel"
 
 	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/netdrv/cdi"
 	"github.com/mellanox/passthrough/netdrv/engineview"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/netdrv/option"
@@ -91,6 +92,9 @@ func (d *draft) show(removed []string) *admin.Plan {
 	}
 	for _, nid := range removed {
 		p.Steps = append(p.Steps, fmt.Sprintf("network %s is removed from the plugin's records: the engine has forgotten it", ledger.ShortID(nid)))
+	}
+	if step := cdi.Step(d.o); step != "" {
+		p.Steps = append(p.Steps, step)
 	}
 	if len(d.rec.HostAddrs) > 0 {
 		addrs := fmt.Sprint(d.rec.HostAddrs)

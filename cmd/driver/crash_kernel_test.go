@@ -34,6 +34,7 @@ func TestCrash(t *testing.T) {
 		{1, crash.Scenario{Name: "whole device", Setup: veth, Subnet: "10.5.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "passthrough"}}},
 		{1, crash.Scenario{Name: "macvlan", Setup: veth, Subnet: "10.6.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "macvlan"},
 			IPAM: map[string]string{"pool": "lan"}}},
+		{4, crash.Scenario{Name: "macvlan with a spec", Setup: veth, Subnet: "10.9.0.0/24", Options: map[string]string{"netdevice": "tap0", "mode": "macvlan", "cdi": "lan"}}},
 		{1, crash.Scenario{Name: "macvlan with access to the host", Setup: veth, Subnet: "10.7.0.0/24", Aux: map[string]string{"host": "10.7.0.250/24"},
 			Options: map[string]string{"netdevice": "tap0", "mode": "macvlan", "host_access": "yes"}}},
 		{30, crash.Scenario{Name: "whole device of an owner", Setup: veth, Owners: 1, Options: map[string]string{"netdevice": "tap0", "mode": "passthrough"}}},

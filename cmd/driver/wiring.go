@@ -212,7 +212,7 @@ func newDrivers(cfg config, machine hw.Config, ledger, pools store.Store, points
 		Store: ledger, Host: host, Log: log, Devices: cfg.devices,
 		InventedGateway: ipam.InventedGateway, ContainerName: ipam.ContainerName, RequestedUnnamed: ipam.RequestedUnnamed, BindPool: ipam.BindPool,
 		AddressesForgotten: ipam.AddressesForgotten, Addresses: ownersAddresses{ipam}, OrphanAfter: points.OrphanAfter(),
-		CDI:  cdi.Folder{Dir: cfg.cdiDir, Sys: machine.Sys},
+		CDI:  cdi.Folder{Dir: cfg.cdiDir, Sys: machine.Sys, Change: points.Change},
 		RDMA: devices, Namespace: openSandbox,
 	})
 	if err != nil {

@@ -54,6 +54,16 @@ var unfinished = regexp.MustCompile(`^\.` + prefix + `.*\.json[0-9]+$`)
 type Folder struct {
 	Dir string // "" for none
 	Sys fs.FS  // sysfs, which no path leads out of
+	// Change makes a change of a file, at which a test may kill the process. nil just makes it.
+	Change func(kind, what string, change func() error) error
+}
+
+// change makes a change of a file.
+func (f Folder) change(kind, file string, change func() error) error {
+	if f.Change == nil {
+		return change()
+	}
+	return f.Change(kind, file, change)
 }
 
 // A Writer keeps the specs of a host's networks. The caller holds the lock of all networks.
@@ -67,6 +77,14 @@ type Writer struct {
 
 // fileName returns the name of the file of a class.
 func fileName(class string) string { return prefix + class + ".json" }
+
+// Step says what the option cdi of a network does to the host, "" for a network without it.
+func Step(o *option.Network) string {
+	if o.CDI == "" {
+		return ""
+	}
+	return fmt.Sprintf("the CDI spec %s is written, and follows the network's devices: %s/%s=...", fileName(o.CDI), vendor, o.CDI)
+}
 
 // Check refuses the option cdi of a new network with an ID, if its spec could not be written.
 func (w *Writer) Check(id string, o *option.Network, others []ledger.Network) error {
@@ -176,7 +194,25 @@ func (w *Writer) write(name string, s specs.Spec) error {
 		return fmt.Errorf("%s is a file that the plugin has not written; it is left as it is", name)
 	}
 	// The temporary file must be in the same folder: it is a mount. Other programs than the engine may read what is no secret.
-	return renameio.WriteFile(file, text, 0o644, renameio.WithTempDir(w.Dir), renameio.WithStaticPermissions(0o644))
+	var pending *renameio.PendingFile
+	err = w.change("write-spec", file, func() (err error) {
+		if pending, err = renameio.NewPendingFile(file, renameio.WithTempDir(w.Dir), renameio.WithStaticPermissions(0o644)); err == nil {
+			_, err = pending.Write(text)
+		}
+		return err
+	})
+	if err == nil {
+		err = w.change("rename-spec", file, pending.CloseAtomicallyReplace)
+	}
+	if pending != nil {
+		err = errors.Join(err, pending.Cleanup()) // nothing to do if it was renamed
+	}
+	return err
+}
+
+// remove removes a file.
+func (w *Writer) remove(file string) error {
+	return w.change("remove-spec", file, func() error { return os.Remove(file) })
 }
 
 // removeOthers removes what was written here, but for some names.
@@ -192,11 +228,11 @@ func (w *Writer) removeOthers(keep map[string]bool) error {
 		switch {
 		case !e.Type().IsRegular() || keep[name]:
 		case unfinished.MatchString(name):
-			errs = append(errs, os.Remove(file))
+			errs = append(errs, w.remove(file))
 		case strings.HasPrefix(name, prefix) && strings.HasSuffix(name, ".json"):
 			raw, err := os.ReadFile(file)
 			if _, ours := parse(raw); err == nil && ours {
-				err = os.Remove(file)
+				err = w.remove(file)
 			}
 			errs = append(errs, err)
 		}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -67,6 +69,9 @@ func (r *run) violations() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	if found, err := r.strayFiles(); len(found) > 0 || err != nil {
+		return found, err
+	}
 	if found := (invariant.Facts{Ledger: ledger, Engine: r.engine.view()}).Violations(); len(found) > 0 {
 		return found, nil
 	}
@@ -75,6 +80,30 @@ func (r *run) violations() ([]string, error) {
 		return nil, err
 	}
 	return invariant.Facts{Ledger: ledger, Host: now, Before: r.before, Engine: r.engine.view()}.Violations(), nil
+}
+
+// specs is the folder of CDI specs of a scenario that has the option cdi.
+func (r *run) specs() string { return filepath.Join(r.dir, "cdi") }
+
+// strayFiles returns what the folder of CDI specs has too much, or lacks.
+func (r *run) strayFiles() (wrong []string, _ error) {
+	name := r.scenario.Options["cdi"]
+	if name == "" {
+		return nil, nil
+	}
+	want := []string{}
+	if len(r.engine.networks) > 0 {
+		want = append(want, "passthrough-"+name+".json")
+	}
+	entries, err := os.ReadDir(r.specs())
+	got := []string{}
+	for _, e := range entries {
+		got = append(got, e.Name())
+	}
+	if !slices.Equal(got, want) {
+		wrong = append(wrong, fmt.Sprintf("the folder of CDI specs has %q, not %q", got, want))
+	}
+	return wrong, err
 }
 
 // ledger returns the records of the process, on disk and in etcd.

@@ -139,6 +139,12 @@ func (r *run) startNext() (*process, error) {
 		at = r.kills[r.died]
 	}
 	env := r.shared.env()
+	if r.scenario.Options["cdi"] != "" {
+		if err := os.MkdirAll(r.specs(), 0o755); err != nil {
+			return nil, err
+		}
+		env = append(env, "CDI_DIR="+r.specs())
+	}
 	if r.scenario.Leases > 0 || r.scenario.EtcdDown {
 		env = append(env, "CRASH_MAINTAIN_EVERY="+maintainEvery.String())
 	}
