@@ -78,6 +78,9 @@ func TestVFAttrMessages(t *testing.T) {
 	state := hw.VFState{NodeGUID: "02:00:c9:03:00:a1:b2:c3", PortGUID: "02:00:c9:03:00:a1:b2:c4", MAC: "02:00:00:00:00:01",
 		VLAN: hw.VLAN{ID: 100, QoS: 3}, Rate: hw.Rate{Min: 10, Max: 100}, LinkMode: hw.LinkDisable, Spoofchk: true, Trust: true}
 	for _, a := range append(hw.VFAttrs(), fake) {
+		if a == hw.VFTrunk { // which has a file
+			continue
+		}
 		attr, value, err := a.Encode(5, state)
 		if err != nil {
 			t.Errorf("%v: %v", a, err)

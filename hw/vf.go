@@ -8,6 +8,8 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 )
 
@@ -141,6 +143,12 @@ func (h *vfs) VFStates(pf PF) (map[int]VFState, error) {
 	if err != nil {
 		return nil, &Error{Dev: pf.String(), Op: "read vfs", Err: err}
 	}
+	for i, s := range all {
+		if s.Trunk, err = h.trunk(pf, i); err != nil {
+			return nil, &Error{Dev: pf.String(), Op: "read vfs", Err: err}
+		}
+		all[i] = s
+	}
 	return all, nil
 }
 
@@ -248,7 +256,11 @@ func (h *vfs) vfState(pf PF, vf VF) (VFState, error) {
 	if err != nil {
 		return VFState{}, err
 	}
-	return h.listedState(pf, vf, all)
+	s, err := h.listedState(pf, vf, all)
+	if err == nil {
+		s.Trunk, err = h.trunk(pf, vf.Index)
+	}
+	return s, err
 }
 
 // listedState is vfState with what the PF's driver reports of all VFs, from VFStates: a listing for each of hundreds of VFs would take
@@ -269,6 +281,9 @@ func (h *vfs) listedState(pf PF, vf VF, all map[int]VFState) (VFState, error) {
 
 // setVF sets one attribute of a VF, through its file if there is one.
 func (h *vfs) setVF(pf PF, vf VF, a VFAttr, s VFState) error {
+	if a == VFTrunk {
+		return h.setTrunk(pf, vf.Index, s.Trunk)
+	}
 	if dir := h.vfDir(pf, vf); dir != "" && a.file != "" {
 		return h.kernel.WriteAttr(dir+"/"+a.file, a.fileText(&s))
 	}
@@ -409,6 +424,73 @@ func (h *vfs) readVFDir(dir string, s *VFState) error {
 		}
 		if err := a.parseFile(text, s); err != nil {
 			return fmt.Errorf("%s/%s says %q: %w", dir, a.file, text, err)
+		}
+	}
+	return nil
+}
+
+// trunkFile returns the path of the file with a VF's trunk. Only drivers that NICs' vendors ship have one: those of Intel's i40e and ice, and of
+// mlx5 (MLNX_OFED, DOCA).
+func trunkFile(pf PF, vf int) string {
+	return pciDir(pf.PCI()) + "/sriov/" + strconv.Itoa(vf) + "/trunk"
+}
+
+// trunk returns the trunk of a VF, "" for none.
+func (h *vfs) trunk(pf PF, vf int) (string, error) {
+	file := trunkFile(pf, vf)
+	text, ok, err := h.sys.text(file)
+	if !ok || errors.Is(err, syscall.EOPNOTSUPP) || goingAway(err) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	ids, ok := parseTrunk(text)
+	if !ok {
+		return "", fmt.Errorf("%s says %.80q: %w", file, text, ErrInvalid)
+	}
+	return VLANRanges(ids), nil
+}
+
+// setTrunk adds to the trunk of a VF what it lacks, and then removes what it is not to have: a trunk without a VLAN restricts nothing. Drivers of Intel
+// take a list, "add 100-200,300", and mlx5 a range, "add 100 200".
+func (h *vfs) setTrunk(pf PF, vf int, want string) error {
+	file := trunkFile(pf, vf)
+	if !h.sys.exists(file) {
+		return Because(ErrUnsupported, "it has no trunks for vfs; have vlan devices in the container instead, see docs/how-to.md")
+	}
+	text, err := h.trunk(pf, vf)
+	if err != nil {
+		return err
+	}
+	has, _ := parseTrunk(text) // trunk has written it
+	wanted, ok := parseTrunk(want)
+	if !ok {
+		return FromErrno(syscall.EINVAL)
+	}
+	for _, change := range []struct {
+		op       string
+		of, less []int
+	}{{"add", wanted, has}, {"rem", has, wanted}} {
+		ranges := VLANRanges(slices.DeleteFunc(slices.Clone(change.of), func(id int) bool { return slices.Contains(change.less, id) }))
+		if ranges == "" {
+			continue
+		}
+		commands := []string{ranges}
+		if pf.Driver == "mlx5_core" {
+			commands = strings.Split(ranges, ",")
+			for i, r := range commands {
+				first, last, isRange := strings.Cut(r, "-")
+				if !isRange {
+					last = first
+				}
+				commands[i] = first + " " + last
+			}
+		}
+		for _, c := range commands {
+			if err := h.kernel.WriteAttr(file, change.op+" "+c); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/mellanox/passthrough/internal/number"
 )
 
 // VFState is what a PF has set for one VF.
@@ -19,6 +21,7 @@ type VFState struct {
 	PortGUID GUID `json:",omitempty"` // likewise; its netdev's address ends in it
 	MAC      MAC  // "" if the PF has set none (all zero in the message)
 	VLAN     VLAN
+	Trunk    string `json:",omitempty"` // VLANs that it sends and receives tagged, in the form of VLANRanges; "" if that is not restricted
 	Rate     Rate
 	LinkMode LinkMode
 	Spoofchk bool
@@ -39,6 +42,9 @@ func (s VFState) Describe() string {
 	}
 	if s.Rate != (Rate{}) {
 		rate = s.Rate.String()
+	}
+	if s.Trunk != "" {
+		vlan += ", trunk " + s.Trunk
 	}
 	onOff := map[bool]string{true: "on", false: "off"}
 	return fmt.Sprintf("mac %s, vlan %s, spoofchk %s, trust %s, link %s, rate %s", cmp.Or(string(s.MAC), "none"), vlan, onOff[s.Spoofchk], onOff[s.Trust],
@@ -79,6 +85,7 @@ var (
 	VFRate      = newVFAttr("rate", "ether", func(s *VFState) *Rate { return &s.Rate }, rateCodec())
 	VFLinkState = newVFAttr("link_state", "", func(s *VFState) *LinkMode { return &s.LinkMode }, linkModeCodec())
 	VFSpoofchk  = newVFAttr("spoofchk", "ether", func(s *VFState) *bool { return &s.Spoofchk }, boolCodec(unix.IFLA_VF_SPOOFCHK))
+	VFTrunk     = newTrunkAttr()
 	VFTrust     = newVFAttr("trust", "ether", func(s *VFState) *bool { return &s.Trust }, boolCodec(unix.IFLA_VF_TRUST))
 )
 
@@ -87,7 +94,7 @@ var (
 // The MAC comes first because i40e, ice and igb reset the VF for it, which must not undo what follows; the VLAN next,
 // because i40e resets for it as well; then what only the PF acts on; spoofchk before trust, because a trusted VF may change
 // its MAC at once. Restoring goes in reverse: trust is withdrawn before the MAC that it protected is restored.
-var vfAttrs = []VFAttr{VFNodeGUID, VFPortGUID, VFMAC, VFVLAN, VFRate, VFLinkState, VFSpoofchk, VFTrust}
+var vfAttrs = []VFAttr{VFNodeGUID, VFPortGUID, VFMAC, VFVLAN, VFTrunk, VFRate, VFLinkState, VFSpoofchk, VFTrust}
 
 // A vfCodec translates one attribute from and to messages of rtnetlink (include/uapi/linux/if_link.h).
 type vfCodec[T any] struct {
@@ -384,4 +391,44 @@ func guidCodec(attr uint16, file string) vfCodec[GUID] {
 			return string(g)
 		},
 	}
+}
+
+// newTrunkAttr returns the attribute for trunks, of which rtnetlink knows nothing: they are set through a file, see vfs.setTrunk.
+func newTrunkAttr() VFAttr {
+	return VFAttr{&vfRow{
+		attrRow: rowOf("trunk", func(s *VFState) *string { return &s.Trunk }),
+		links:   "ether",
+		decode:  func(VFInfo, *VFState) {},
+		encode:  func(uint32, *VFState) (uint16, []byte, error) { return 0, nil, FromErrno(unix.EOPNOTSUPP) },
+	}}
+}
+
+// maxVLAN is above what a VLAN's ID can be: drivers that list VLANs may list it, too.
+const maxVLAN = 4095
+
+// VLANRanges returns VLANs as a list of ranges in ascending order, such as "100-200,300".
+func VLANRanges(ids []int) string {
+	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
+	var parts []string
+	for i := 0; i < len(ids); i++ {
+		first := ids[i]
+		for i+1 < len(ids) && ids[i+1] == ids[i]+1 {
+			i++
+		}
+		if parts = append(parts, fmt.Sprint(first)); ids[i] != first {
+			parts[len(parts)-1] += fmt.Sprint("-", ids[i])
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+// parseTrunk reads what a trunk file says: "100-200,300" in drivers of Intel (vfd.c of i40e 2 and ice 1, vfd_trunk_show), and "Allowed 802.1Q
+// VLANs: 100 101 300" in the mlx5 driver of its vendor (core/sriov_sysfs.c, trunk_show); nothing if the VF is not restricted.
+func parseTrunk(text string) (ids []int, ok bool) {
+	text = strings.TrimPrefix(text, "Allowed 802.1Q VLANs:")
+	list := strings.FieldsFunc(text, func(r rune) bool { return r == ' ' || r == ',' })
+	if len(list) == 0 {
+		return nil, true
+	}
+	return number.ParseList(strings.Join(list, ","), maxVLAN)
 }

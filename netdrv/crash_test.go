@@ -182,6 +182,7 @@ func scenarios(t *testing.T) map[string]scenario {
 			run:      container("netdevice=ens1f0"),
 		},
 		"vf of a nic in switchdev mode, in a bridge": {hardware: switched, run: container("netdevice=ens1f0", "bridge=br0", "vlan=100", "trunk=200-202")},
+		"vf with a trunk": {hardware: trunking(hwtest.TrunkRange), run: container("netdevice=ens1f0", "trunk=100-102,300")},
 		"vf of a program": {
 			hardware: vfio,
 			run:      program("netdevice=ens1f0", "vlan=100", "privileged=yes", "driver=vfio-pci"),

@@ -13,12 +13,13 @@ type Behaviour struct {
 	// Card has what a driver was recorded to refuse, with its errnos; nil for a preset. The fields below say the rest.
 	Card *card.Card
 
-	InfiniBand    bool // its netdev and its VFs' are IPoIB; the PF sets GUIDs and link states, and nothing else
-	RDMA          bool // each function has an RDMA device as well, called mlx5_N; needed for InfiniBand
-	VendorTree    bool // with InfiniBand: GUIDs and link states are set through sriov/N/{node,port,policy} alone
-	SubnetManager bool // with InfiniBand: a subnet manager configures the ports of the fabric
-	Virtio        bool // sysfs has one level more, virtioN
-	SwitchID      bool // it has a phys_switch_id in legacy mode, too
+	InfiniBand    bool      // its netdev and its VFs' are IPoIB; the PF sets GUIDs and link states, and nothing else
+	RDMA          bool      // each function has an RDMA device as well, called mlx5_N; needed for InfiniBand
+	VendorTree    bool      // with InfiniBand: GUIDs and link states are set through sriov/N/{node,port,policy} alone
+	SubnetManager bool      // with InfiniBand: a subnet manager configures the ports of the fabric
+	Trunks        TrunkForm // VFs have trunks, which are set through a file; "" if not
+	Virtio        bool      // sysfs has one level more, virtioN
+	SwitchID      bool      // it has a phys_switch_id in legacy mode, too
 	// SwitchdevSpoofchk: spoofchk is supported in switchdev mode, too, in which there is neither a VLAN nor trust.
 	SwitchdevSpoofchk bool
 
@@ -43,6 +44,15 @@ type Behaviour struct {
 	IRQs        bool // its driver requests interrupts
 	ManagedIRQs bool // the kernel alone chooses the CPUs of its interrupts
 }
+
+// A TrunkForm is how the driver of a NIC's vendor has the trunks of VFs in sriov/N/trunk.
+type TrunkForm string
+
+// Forms of trunks.
+const (
+	TrunkList  TrunkForm = "list"  // "add 100-200,300" and "100-200,300": vfd.c of Intel's i40e and ice
+	TrunkRange TrunkForm = "range" // "add 100 200" and "Allowed 802.1Q VLANs: 100 101": core/sriov_sysfs.c of mlx5 in MLNX_OFED
+)
 
 // A Source says where a Behaviour is known from.
 type Source struct {

@@ -27,6 +27,7 @@ func (k *Kernel) Reset(pci string, takes time.Duration) {
 			vf.resetting = false
 			if d.conf.ResetForgets {
 				vf.state, vf.adminMAC = freshVF(d.conf), false
+				k.showTrunkLocked(vf)
 			}
 		}
 		if d.net != nil && d.net.Up {
@@ -48,6 +49,7 @@ func (k *Kernel) Reload(pci string, takes time.Duration) {
 	}
 	for _, vf := range d.vfs {
 		vf.state, vf.adminMAC = freshVF(d.conf), false
+		k.showTrunkLocked(vf)
 	}
 	k.afterLocked(takes, func() { k.makeNetdevLocked(d) })
 }

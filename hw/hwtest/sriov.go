@@ -244,6 +244,7 @@ func (k *Kernel) addVFLocked(pf *device, i int) error {
 	k.tree.link(vf.path+"/physfn", pf.path)
 	k.tree.link(fmt.Sprintf("%s/virtfn%d", pf.path, i), vf.path)
 	k.vendorTreeLocked(vf)
+	k.showTrunkLocked(vf)
 	if pf.conf.Switchdev {
 		k.representLocked(vf)
 	}

@@ -117,6 +117,9 @@ func (k *Kernel) printLocked(b *strings.Builder, d *device) {
 			cmp.Or(vf.driver, "none"), cmp.Or(vf.override, "none"), cmp.Or(string(vf.state.MAC), "none"), vf.state.VLAN,
 			vf.state.Spoofchk, vf.state.Trust)
 		fmt.Fprintf(b, " rate %v link_state %v", vf.state.Rate, vf.state.LinkMode)
+		if vf.state.Trunk != "" {
+			fmt.Fprintf(b, " trunk %s", vf.state.Trunk)
+		}
 		if vf.conf.InfiniBand {
 			fmt.Fprintf(b, " guids %s %s", cmp.Or(vf.state.NodeGUID, "none"), cmp.Or(vf.state.PortGUID, "none"))
 		}

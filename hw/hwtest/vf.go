@@ -4,9 +4,11 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/mellanox/passthrough/hw"
+	numbers "github.com/mellanox/passthrough/internal/number"
 )
 
 // VFs implements hw.Kernel.
@@ -20,6 +22,7 @@ func (k *Kernel) VFs(pf int) (map[int]hw.VFState, error) {
 	states := map[int]hw.VFState{}
 	for i, vf := range vfs {
 		s := vf.state
+		s.Trunk = "" // rtnetlink does not know it
 		if vf.conf.VendorTree {
 			s.NodeGUID, s.PortGUID, s.LinkMode = "", "", ""
 		}
@@ -210,3 +213,41 @@ func (d *device) setMAC(mac hw.MAC) error {
 	}
 	return nil
 }
+
+// showTrunkLocked shows the file of a VF's trunk, if its PF's driver has one.
+func (k *Kernel) showTrunkLocked(vf *device) {
+	if vf.conf.Trunks == "" {
+		return
+	}
+	ids, _ := numbers.ParseList(vf.state.Trunk, maxVLAN) // none in ""
+	text := vf.state.Trunk
+	if vf.conf.Trunks == TrunkRange && text != "" {
+		text = "Allowed 802.1Q VLANs: " + strings.Trim(fmt.Sprint(ids), "[]")
+	}
+	k.tree.file(fmt.Sprintf("%s/sriov/%d/trunk", vf.pf.path, vf.index), text, func(v string) error {
+		op, list, _ := strings.Cut(v, " ")
+		if vf.conf.Trunks == TrunkRange {
+			first, last, ok := strings.Cut(list, " ")
+			if !ok {
+				return syscall.EINVAL
+			}
+			list = first + "-" + last
+		}
+		changed, ok := numbers.ParseList(list, maxVLAN)
+		switch {
+		case !ok:
+			return syscall.EINVAL
+		case op == "add":
+			vf.state.Trunk = hw.VLANRanges(append(ids, changed...))
+		case op == "rem":
+			vf.state.Trunk = hw.VLANRanges(slices.DeleteFunc(ids, func(id int) bool { return slices.Contains(changed, id) }))
+		default:
+			return syscall.EINVAL
+		}
+		k.showTrunkLocked(vf)
+		return nil
+	})
+}
+
+// maxVLAN is the highest number of a VLAN that drivers know (VLAN_N_VID).
+const maxVLAN = 4095

@@ -45,6 +45,8 @@ func Troubles() []Trouble {
 		{Texts: []string{"load its module: modprobe"}, Cause: "the kernel has no VLAN devices", Remedy: "`modprobe 8021q`; at boot, `/etc/modules-load.d/`"},
 		{Texts: []string{"and a vf cannot exceed its pf; raise that first", "has; raise that first"}, Cause: "the MTU is above that of the device in the host",
 			Remedy: "`ip link set DEVICE mtu N`", See: "nics"},
+		{Texts: []string{"it has no trunks for vfs"}, Cause: "`trunk` needs a driver that the NIC's vendor ships, or switchdev mode and `bridge`",
+			Remedy: "[VLAN devices in the container](how-to.md#a-vlan-trunk)", See: "nics"},
 		{Texts: []string{"leave it out, or use a nic that can"}, Cause: "the driver of the NIC refuses the option: it was tried on a free VF",
 			Remedy: "as the text says", See: "doctor"},
 		{Texts: []string{"is not possible: the plugin made"}, Cause: "`numvfs` differs from that of other networks on the PF",

@@ -26,8 +26,8 @@ func (r representors) check(o *option.Network, c *option.Container, pf hw.PF) (o
 	case !on && o.Bridge != "":
 		return false, fmt.Errorf("option bridge: %s is in legacy mode, in which its vfs have no ports on the host; leave bridge out, or change that with: "+
 			"devlink dev eswitch set pci/%s mode switchdev", pf, pf.PCI())
-	case !on && o.Trunk != "":
-		return false, fmt.Errorf("option trunk: is for nics in switchdev mode, with bridge; %s is in legacy mode", pf)
+	case !on && tagged && o.Trunk != "":
+		return false, fmt.Errorf("option trunk: not beside vlan=%d: %s is in legacy mode, in which a vf is in one vlan or has a trunk", *c.VLAN, pf)
 	case !on:
 		return false, nil
 	case o.Bridge == "" && (tagged || o.Trunk != ""):

@@ -1,7 +1,6 @@
 package mode
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -111,17 +110,18 @@ func (m sriov) allocate(ctx context.Context, r *Request, o *option.Container, ch
 	if err != nil {
 		return nil, err
 	}
-	inNIC, vlan := *o, 0
-	if port != nil { // its VLAN is that of the port
-		inNIC.VLAN, inNIC.VLANQoS, inNIC.VLANProto, vlan = nil, nil, nil, port.VLAN
-	}
-	spec := inNIC.VFSpec(pf, chosen.WithStableGUIDs(*snap.VF), chosen.MAC())
+	of := option.Network{Bridge: r.Options.Bridge, Container: *o}
+	spec := of.VFSpec(pf, chosen.WithStableGUIDs(*snap.VF), chosen.MAC())
 	if err := m.host.CheckVFSupport(pf, spec); err != nil {
 		return nil, err
 	}
 	vlans, err := m.vlanOwners(ctx, r.Network.ID, held)
 	if err == nil {
-		err = vlans.check(cmp.Or(vlan, spec.VLAN.ID), ledger.Device{ID: pf.ID, Name: pf.Name})
+		vlan := spec.VLAN.ID
+		if port != nil {
+			vlan = port.VLAN
+		}
+		err = vlans.check(vlan, ledger.Device{ID: pf.ID, Name: pf.Name})
 	}
 	if err != nil {
 		return nil, err

@@ -38,7 +38,6 @@ type Network struct {
 	Replace    string // ID of a stale network, or the beginning of it; "" for none
 	CDI        string // class of its devices in CDI specs; "" for none
 	Bridge     string // that the representors of VFs become ports of; "" for none
-	Trunk      string // VLANs that VFs send and receive tagged, as in "100-200,300"; "" for none
 
 	// Container has the values for its containers. For one container they are replaced by what ForContainer returns.
 	Container
@@ -47,8 +46,9 @@ type Network struct {
 // Container is what applies to one container: the values of its network, overridden by those that the user gave for the
 // container. Pointers are nil for what was not given.
 type Container struct {
-	VLAN       *int // of VFs, or of the device that children are made on; nil for untagged, unless KeepVLAN
-	KeepVLAN   bool // leave the VLAN of a VF as an administrator has set it
+	VLAN       *int   // of VFs, or of the device that children are made on; nil for untagged, unless KeepVLAN
+	KeepVLAN   bool   // leave the VLAN of a VF as an administrator has set it
+	Trunk      string // VLANs that VFs send and receive tagged, in the form of hw.VLANRanges; "" for none. It is the same for all containers
 	VLANQoS    *int
 	VLANProto  *hw.VLANProto
 	MAC        hw.MAC  // "" for none

@@ -11,7 +11,7 @@ import (
 
 // numbers are the options whose values are numbers or lists of numbers, in the order of the table, each with a value.
 var numbers = []struct{ name, value string }{{"vlan", "1"}, {"vlan_qos", "1"}, {"min_tx_rate", "1"}, {"max_tx_rate", "1"}, {"mtu", "100"}, {"txqlen", "1"},
-	{"queues", "1"}, {"ring_rx", "1"}, {"ring_tx", "1"}, {"cores", "1"}, {"vf", "1"}, {"vfs", "1"}, {"numa", "1"}, {"numvfs", "1"}, {"pkey", "1"}}
+	{"queues", "1"}, {"ring_rx", "1"}, {"ring_tx", "1"}, {"cores", "1"}, {"vf", "1"}, {"vfs", "1"}, {"trunk", "1"}, {"numa", "1"}, {"numvfs", "1"}, {"pkey", "1"}}
 
 // around returns the options that an option needs.
 func around(o option.Option) map[string]string {

@@ -113,7 +113,7 @@ var canonicalNumbers = map[string]func(string) string{
 	"vlan": number.Canonical, "vlan_qos": number.Canonical, "min_tx_rate": number.Canonical, "max_tx_rate": number.Canonical,
 	"mtu": number.Canonical, "txqlen": number.Canonical, "queues": number.Canonical, "ring_rx": number.Canonical, "ring_tx": number.Canonical,
 	"numvfs": number.Canonical, "numa": number.Canonical, "vf": number.Canonical,
-	"vfs": number.CanonicalList, "cores": number.CanonicalList, "pkey": canonicalPKey,
+	"vfs": number.CanonicalList, "trunk": number.CanonicalList, "cores": number.CanonicalList, "pkey": canonicalPKey,
 }
 
 // ParseStored parses the options of a network's record. It accepts what older versions accepted.

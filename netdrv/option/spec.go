@@ -30,6 +30,15 @@ func (c *Container) VFSpec(pf hw.PF, now hw.VFState, own hw.MAC) hw.VFSpec {
 	return s
 }
 
+// VFSpec is that of the network's containers. With bridge the VLANs are not the VF's, but those of its representor's port.
+func (n *Network) VFSpec(pf hw.PF, now hw.VFState, own hw.MAC) hw.VFSpec {
+	c := n.Container
+	if n.Bridge != "" {
+		c.VLAN, c.VLANQoS, c.VLANProto, c.Trunk = nil, nil, nil, ""
+	}
+	return c.VFSpec(pf, now, own)
+}
+
 // LinkSpec returns how a netdev is to be set up. now is nil if it does not exist yet.
 func (c *Container) LinkSpec(now *hw.LinkState) hw.LinkSpec {
 	s := hw.LinkSpec{Policies: map[hw.LinkAttr]hw.Policy{}}
@@ -88,6 +97,12 @@ func setVLAN(c *Container, s *hw.VFSpec) {
 	require(s.Policies, hw.VFVLAN, c.VLAN, &s.VLAN.ID)
 	require(s.Policies, hw.VFVLAN, c.VLANQoS, &s.VLAN.QoS)
 	require(s.Policies, hw.VFVLAN, c.VLANProto, &s.VLAN.Proto)
+}
+
+func setTrunk(c *Container, s *hw.VFSpec) {
+	if c.Trunk != "" {
+		s.Trunk, s.Policies[hw.VFTrunk] = c.Trunk, hw.Required
+	}
 }
 
 // setPrivileged sets spoofchk and trust; the options of these names override it.

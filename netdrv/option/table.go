@@ -292,10 +292,11 @@ var options = []Option{
 			"those of trunk; see docs/switchdev.md",
 		Parse: network(func(n *Network) *string { return &n.Bridge }, bridgeName),
 	}},
-	{For: ForNetwork, Modes: vfsOnly, row: row{
-		Name: "trunk", Values: "VLANs and ranges of them, such as 100-200,300", Default: "none",
-		Help:  "VLANs whose frames a container sends and receives tagged, beside vlan, with bridge",
-		Parse: network(func(n *Network) *string { return &n.Trunk }, trunk),
+	{For: ForNetwork, Modes: vfsOnly, vf: setTrunk, row: row{
+		Name: "trunk", Values: "VLANs and ranges of them, such as 100-200,300", Default: "left as it is",
+		Help: "the only VLANs whose frames a container sends and receives tagged: with bridge those of its representor's port, without it set by drivers " +
+			"that NICs' vendors ship; see docs/switchdev.md",
+		Parse: container(func(c *Container) *string { return &c.Trunk }, trunk),
 	}},
 	{For: ForBoth, Modes: vfsOnly, OneVF: true, row: row{
 		Name: "policy", Values: "spread or pack", Default: "spread",

@@ -140,11 +140,10 @@ func ranges(v string) ([]int, error) { return allowed(number.ParseList(v, maxVFs
 // maxVLAN is the highest VLAN that a frame can be in.
 const maxVLAN = 4094
 
-// trunk parses a list of VLANs: "100-200,300".
+// trunk parses a list of VLANs, "100-200,300", and returns it in the form of hw.VLANRanges.
 func trunk(v string) (string, error) {
-	v = strings.ReplaceAll(v, " ", "")
 	ids, ok := number.ParseList(v, maxVLAN)
-	return allowed(v, ok && !slices.Contains(ids, 0))
+	return allowed(hw.VLANRanges(ids), ok && !slices.Contains(ids, 0))
 }
 
 // bridgeName parses the name of a bridge. One of Open vSwitch is refused with another word than a name that cannot be one, see checkPort.

@@ -205,6 +205,8 @@ func TestHowTo(t *testing.T) {
 		t.Errorf("web has %s and %q, want VLAN 101", Address(t, "web", "blue"), line)
 	}
 
+	Refused(t, "it has no trunks for vfs; have vlan devices in the container instead, see docs/how-to.md; leave it out, or use a nic that can",
+		"network", "create", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.3.0.0/24", "-o", "netdevice="+pf, "-o", "trunk=100-102", "trunk")
 	t.Cleanup(func() { _, _ = Try("sh", "-c", "docker rm -f router; docker network rm trunk") })
 	for _, command := range docs.Commands(t, "how-to.md", "A VLAN trunk") {
 		Sh(t, command)
