@@ -6,6 +6,7 @@
 #   compose/        Debian's docker-compose
 #   podman/         Debian's podman, with a root of its own
 #   dpdk/           DPDK's testpmd, as the root of a container
+#   verbs/          an image with Debian's programs for RDMA
 #   dockerd/        the newest dockerd
 #   lab/<suite>/    root/ (the tree), disk.img (the same as a file system), vmlinuz, initrd, ssh keys
 # A folder appears under its name only when it is complete, and says in its file "recipe" what it was made from.
