@@ -26,7 +26,7 @@ TAGS = kernel,engine,lab,cluster,emulated,crashpoints
 GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -funcalign=16 -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab attach.test dashboard lint clean
+.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab bench-plots attach.test dashboard lint clean
 
 # What does not need Go: docs/install.md has an installation from a registry or an archive.
 ifeq ($(shell command -v go),)
@@ -139,6 +139,10 @@ bench-attach-lab: plugin attach.test ## the same in a guest of the lab, with VFs
 	scripts/lab --guest bench put '$(BIN)/plugin' .cache/test/attach.test /root/bench/
 	scripts/lab --guest bench sh 'cd /root/bench && ./attach.test -test.v -test.timeout 2h -bundle plugin -pf enp1s0 -storms 7 $(ARGS)'; \
 		status=$$?; scripts/lab --guest bench down; exit $$status
+
+bench-plots: ## the pictures of docs/performance.md, of what bench-attach and bench-cluster have left
+	cd test/suites/bench && go run ./figures/plots -attach '$(abspath .cache/test/bench-attach.json)' \
+		-cluster '$(abspath .cache/test/bench-cluster.json)' -to '$(abspath docs)'
 
 attach.test:
 	mkdir -p .cache/test

@@ -21,7 +21,7 @@ var (
 	flagBundle   = flag.String("bundle", "", "folder of the plugin's bundle, to be installed")
 	flagPF       = flag.String("pf", "", "a PF without VFs, for figures of VFs")
 	flagRuns     = flag.Int("runs", 15, "docker run of each network")
-	flagStorms   = flag.String("storms", "7,63,200", "how many containers start at once")
+	flagStorms   = flag.String("storms", "1,7,20,63,200", "how many containers start at once")
 	flagRounds   = flag.Int("rounds", 3, "starts of each storm")
 	flagFigures  = flag.String("figures", "", "file for the raw figures")
 	flagBaseline = flag.String("baseline", "", "figures of an earlier run; what is 20 % worse is said")
