@@ -71,9 +71,14 @@ func (m *sharedMachine) must(err error) {
 // start starts a process on a ledger.
 func (m *sharedMachine) start(s store.Store) {
 	m.Helper()
+	m.startOn(config{store: storeBolt, stateDir: m.dir}, s, s)
+}
+
+// startOn starts a process on a ledger, with pools and leases in another one.
+func (m *sharedMachine) startOn(cfg config, own, pools store.Store) {
+	m.Helper()
 	var err error
-	cfg := config{store: storeBolt, stateDir: m.dir}
-	m.network, m.ipam, err = newDrivers(cfg, hw.Config{Sys: m.kernel.Sys, Kernel: m.kernel, Boot: "boot-1"}, s, s, newCrashPoints(), zap.NewNop())
+	m.network, m.ipam, err = newDrivers(cfg, hw.Config{Sys: m.kernel.Sys, Kernel: m.kernel, Boot: "boot-1"}, own, pools, newCrashPoints(), zap.NewNop())
 	m.must(err)
 	ctx, cancel := context.WithCancel(m.Context())
 	ended := make(chan error, 2)
