@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/rtnl"
 	"github.com/mellanox/passthrough/internal/admin"
+	"github.com/mellanox/passthrough/netdrv/option"
 )
 
 // kind is that of the owners that this program speaks for.
@@ -29,28 +31,56 @@ type attachment struct {
 	args *skel.CmdArgs
 }
 
-// command returns the function of a command.
-func command(run func(*attachment, context.Context) error) func(*skel.CmdArgs) error {
+// command returns the function of a command. away is the code of the error that the plugin process does not answer.
+func command(run func(*attachment, context.Context) error, away uint) func(*skel.CmdArgs) error {
 	return func(a *skel.CmdArgs) error {
-		t, err := open(a)
+		c, err := parse(a.StdinData, a.Args)
 		if err != nil {
 			return err
 		}
 		ctx, cancel := context.WithTimeout(context.Background(), callBound)
 		defer cancel()
-		return run(t, ctx)
+		t, err := open(c, a)
+		if err == nil {
+			err = run(t, ctx)
+		}
+		return c.coded(err, away)
 	}
 }
 
-// open reads what a command is about, and finds the plugin process.
-func open(a *skel.CmdArgs) (*attachment, error) {
-	c, err := parse(a.StdinData, a.Args)
-	if err != nil {
-		return nil, err
+// coded gives an error the code that a runtime decides by (CNI spec, "Error"). What another plugin has said keeps its own.
+func (c *config) coded(err error, away uint) error {
+	var said *types.Error
+	var unanswered *net.OpError
+	code := uint(types.ErrInternal)
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &said):
+		if said == err { // one inside another would be printed without what is around it
+			return err
+		}
+		code = said.Code
+	case errors.As(err, &unanswered), errors.Is(err, admin.ErrNoSocket), errors.Is(err, context.DeadlineExceeded):
+		code = away
+	default: // the process has refused the options, if that is what it takes for the reason
+		if _, wrong := option.Parse(c.options); wrong != nil {
+			code = types.ErrInvalidNetworkConfig
+		}
+		for _, name := range slices.Sorted(maps.Keys(c.options)) {
+			if !option.Known(name) {
+				return types.NewError(types.ErrUnsupportedField, fmt.Sprintf("passthrough-cni: key %s, value %q: %v", name, c.options[name], err), "")
+			}
+		}
 	}
+	return types.NewError(code, "passthrough-cni: "+strings.TrimPrefix(err.Error(), "passthrough-cni: "), "")
+}
+
+// open finds the plugin process.
+func open(c *config, a *skel.CmdArgs) (*attachment, error) {
 	to, err := newTarget(c.Socket, kind, a.ContainerID, a.Netns, a.IfName)
 	if err != nil {
-		return nil, types.NewError(types.ErrPluginNotAvailable, "passthrough-cni: "+err.Error(), "")
+		return nil, err
 	}
 	// The plugin of the addresses reads the same variable, and may refuse what this one takes.
 	if err := os.Setenv("CNI_ARGS", strings.TrimSuffix("IgnoreUnknown=1;"+a.Args, ";")); err != nil {
@@ -241,7 +271,7 @@ func (t *attachment) check(ctx context.Context) error {
 func (t *attachment) status(ctx context.Context) error {
 	var s admin.Status
 	if err := t.client.Call(ctx, admin.StatusCall, struct{}{}, &s); err != nil {
-		return types.NewError(types.ErrPluginNotAvailable, "passthrough-cni: "+err.Error(), "")
+		return err
 	}
 	if t.delegates() {
 		return invoke.DelegateStatus(ctx, t.IPAM.Type, t.args.StdinData, nil)
@@ -256,7 +286,7 @@ func (t *attachment) gc(ctx context.Context) error {
 		return err
 	}
 	valid, ours := map[string]bool{}, map[string]bool{}
-	for _, v := range t.ValidAttachments {
+	for _, v := range append(t.ValidAttachments, t.Attachments...) {
 		valid[v.ContainerID+"/"+v.IfName] = true
 	}
 	for _, n := range s.Networks {

@@ -296,6 +296,21 @@ func TestNamespaceEnds(t *testing.T) {
 	}
 }
 
+// TestGCKeys: GC keeps what the runtime has, by each name that the specification has had for the key, and takes the rest.
+func TestGCKeys(t *testing.T) {
+	h := newHost(t)
+	conf := h.conf(`{"cniVersion": "1.1.0", "name": "n", "type": "sriov", "master": "e0", "mode": "macvlan"}`)
+	ns := h.netns("pod")
+	h.must("ADD", "pod", ns, "net1", "", conf)
+	for _, key := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
+		h.must("GC", "", "", "", "", strings.TrimSuffix(conf, "}")+`, "`+key+`": [{"containerID": "pod", "ifname": "net1"}]}`)
+		h.must("CHECK", "pod", ns, "net1", "", conf)
+	}
+	Sh(t, "ip netns del pod")
+	h.must("GC", "", "", "", "", conf)
+	h.wantFree()
+}
+
 // TestFailedAdd: what cannot be completed leaves nothing, neither with the process nor with the plugin of the addresses.
 func TestFailedAdd(t *testing.T) {
 	h := newHost(t)

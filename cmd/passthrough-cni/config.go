@@ -25,6 +25,8 @@ type config struct {
 		DeviceID string `json:"deviceID"`
 	} `json:"runtimeConfig"`
 	DeviceID string `json:"deviceID"` // PCI address of a VF
+	// Attachments is another name that the specification has had for ValidAttachments.
+	Attachments []types.GCAttachment `json:"cni.dev/attachments"`
 
 	options map[string]string // of the network
 	own     map[string]string // of this attachment
@@ -36,7 +38,7 @@ type config struct {
 }
 
 // handled are the keys of a configuration that are no options of ours.
-var handled = []string{"cniVersion", "name", "type", "capabilities", "ipam", "dns", "prevResult", "cni.dev/valid-attachments", "socket",
+var handled = []string{"cniVersion", "name", "type", "capabilities", "ipam", "dns", "prevResult", "socket",
 	"runtimeConfig", "deviceID", "args", "disableCheck", "disableGC", "loadOnlyInlinedPlugins", "logLevel", "logFile"}
 
 // synonyms are the options that sriov-cni has other names for.
@@ -64,7 +66,7 @@ func parse(stdin []byte, cniArgs string) (*config, error) {
 		return nil, invalid("%v", err)
 	}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if slices.Contains(handled, key) {
+		if slices.Contains(handled, key) || strings.HasPrefix(key, "cni.dev/") { // those belong to the specification
 			continue
 		}
 		value, err := text(all[key])

@@ -10,6 +10,7 @@ import (
 	"os"
 
 	"github.com/containernetworking/cni/pkg/skel"
+	"github.com/containernetworking/cni/pkg/types"
 	cniversion "github.com/containernetworking/cni/pkg/version"
 )
 
@@ -24,7 +25,8 @@ func main() {
 		}
 	}
 	skel.PluginMainFuncs(skel.CNIFuncs{
-		Add: command((*attachment).add), Del: command((*attachment).del), Check: command((*attachment).check),
-		GC: command((*attachment).gc), Status: command((*attachment).status),
+		Add: command((*attachment).add, types.ErrTryAgainLater), Del: command((*attachment).del, types.ErrTryAgainLater),
+		Check: command((*attachment).check, types.ErrTryAgainLater), GC: command((*attachment).gc, types.ErrTryAgainLater),
+		Status: command((*attachment).status, types.ErrPluginNotAvailable),
 	}, cniversion.All, "passthrough-cni "+version)
 }

@@ -25,7 +25,9 @@ const commandTime = 20 * time.Second
 // A config is what a network's configuration says.
 type config struct {
 	types.PluginConf
-	IPAM struct {
+	// Attachments is another name that the specification has had for ValidAttachments.
+	Attachments []types.GCAttachment `json:"cni.dev/attachments"`
+	IPAM        struct {
 		Type      string       `json:"type"`
 		Remote    string       `json:"remote"`
 		CA        string       `json:"ca"`
@@ -228,7 +230,7 @@ func (t *attachment) status(ctx context.Context) error {
 // gc releases the addresses of the attachments that the runtime does not have any more.
 func (t *attachment) gc(ctx context.Context) error {
 	var valid []string
-	for _, v := range t.ValidAttachments {
+	for _, v := range append(t.ValidAttachments, t.Attachments...) {
 		valid = append(valid, v.ContainerID+":"+v.IfName)
 	}
 	if err := t.keys.without(valid); err != nil {

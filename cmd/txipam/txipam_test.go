@@ -150,7 +150,9 @@ func TestCommands(t *testing.T) {
 		t.Errorf("a network that is full: %s", out)
 	}
 	h.leased("10.55.206.46", "10.55.206.47", "10.55.206.48")
-	h.must("GC", "", "", h.conf(version+`"cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth1"}, {"containerID": "c", "ifname": "eth0"}],`))
+	for _, key := range []string{"cni.dev/valid-attachments", "cni.dev/attachments"} {
+		h.must("GC", "", "", h.conf(version+`"`+key+`": [{"containerID": "a", "ifname": "eth1"}, {"containerID": "c", "ifname": "eth0"}],`))
+	}
 	h.leased("10.55.206.48")
 	for text, want := range map[string]string{
 		strings.Replace(conf, "https://", "http://", 1):                 "the address is https://HOST:PORT",

@@ -53,6 +53,9 @@ func table(options []Option) opttable.Table[Network] {
 // known is the table of all options.
 var known = table(options)
 
+// Known returns whether there is an option of this name.
+func Known(name string) bool { return checkKnown(options, name) == nil }
+
 // checkKnown returns an error, which lists their names in alphabetical order, if name is none of some options of the table.
 func checkKnown(among []Option, name string) error {
 	if slices.ContainsFunc(among, func(o Option) bool { return strings.EqualFold(o.Name, name) }) {
