@@ -34,7 +34,7 @@ func TestNear(t *testing.T) {
 		}
 	}
 	WantLine(t, Sh(t, "./passthroughctl explain c1"), "near", "0000:02:00.0: behind the same root port")
-	Refused(t, "option near: this machine has no gpu", "network", "create", "-d", Plugin, "-o", "netdevice="+pf, "-o", "near=gpu", "x")
+	Refused(t, "option near: this machine has no gpu; give the pci address of a device", "network", "create", "-d", Plugin, "-o", "netdevice="+pf, "-o", "near=gpu", "x")
 }
 
 // TestComposeRails types the commands of docs/hpc.md for a service on rails, of two containers, on VFs of two PFs in place of those near GPUs. Huge
