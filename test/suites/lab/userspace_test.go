@@ -111,7 +111,9 @@ func TestProgramByCDI(t *testing.T) {
 func TestProgramTestpmd(t *testing.T) {
 	apartNetwork(t)
 	Sh(t, strings.Join(docs.Commands(t, "nfv.md", "Two containers with testpmd"), "\n"))
-	received := func() string { return Sh(t, "docker logs sink 2>&1 | sed -n 's/ *RX-packets: \\([0-9]*\\).*/\\1/p' | tail -n 1") }
+	received := func() string {
+		return Sh(t, "docker logs sink 2>&1 | sed -n 's/ *RX-packets: \\([0-9]*\\).*/\\1/p' | tail -n 1")
+	}
 	more := func(than string) string {
 		t.Helper()
 		var now string
