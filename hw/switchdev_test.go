@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
@@ -86,3 +87,61 @@ func TestRepresentorIsNoPF(t *testing.T) {
 		t.Errorf("a vf is found by the address of its pf: %v, %v", vf, err)
 	}
 }
+
+// TestTrunkFiles: what drivers say in the file of a VF's trunk is read, in both forms, and what is none is an error.
+func TestTrunkFiles(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	pf := igb()
+	pf.Trunks = hwtest.TrunkList
+	k.AddPF(pf)
+	h := open(t, k)
+	for text, want := range map[string]string{
+		"": "", "5": "5", "2,4-6,10-20": "2,4-6,10-20", "Allowed 802.1Q VLANs: 0 7 10 11 12 4094": "0,7,10-12,4094", "Allowed 802.1Q VLANs:": "",
+		"4096": "error", "all": "error", "Allowed VLANs: 5": "error",
+	} {
+		restore := k.OverwriteAttr("bus/pci/devices/0000:01:00.0/sriov/1/trunk", text+"\n")
+		p, err := h.PF("ens1f0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		states, err := h.VFStates(p)
+		if got := states[1].Trunk; (err != nil) != (want == "error") || err == nil && got != want {
+			t.Errorf("%q is %q, %v; want %s", text, got, err, want)
+		}
+		restore()
+	}
+}
+
+// TestJoinBridge: a bridge that accepts VLANs without applying them is an error; what is no bridge is refused.
+func TestJoinBridge(t *testing.T) {
+	t.Parallel()
+	k := hwtest.New(t)
+	k.AddPF(switchdev())
+	k.AddLink(hw.Link{Name: "br0", Kind: "bridge"})
+	h := openWith(t, k, forgetful{k})
+	n, err := h.Netdev("ens1f0npf0vf0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	br, filters, err := h.Bridge("br0")
+	if err != nil || filters || br.Name != "br0" {
+		t.Fatalf("%+v, %t, %v", br, filters, err)
+	}
+	vlans := hw.PortVLANs{100: {PVID: true, Untagged: true}, 200: {}, 201: {}, 300: {Untagged: true}, 400: {PVID: true}}
+	wantError(t, h.JoinBridge(n, br, vlans), "ens1f0npf0vf0: set the vlans of its port to 100 untagged, 200-201, 300 untagged outwards, "+
+		"400 untagged inwards: the bridge has 1 untagged")
+	if err := h.JoinBridge(n, br, nil); err != nil {
+		t.Error(err)
+	}
+	if err := h.LeaveBridge(n); err != nil || k.Link(n.Name).Master != 0 {
+		t.Errorf("%+v, %v", k.Link(n.Name), err)
+	}
+	_, err = h.PortVLANs(n)
+	wantError(t, err, "ens1f0npf0vf0: read the vlans of its port: not supported by the driver (operation not supported)")
+}
+
+// forgetful is a kernel that accepts VLANs of a port without applying them.
+type forgetful struct{ *hwtest.Kernel }
+
+func (forgetful) SetPortVLANs(int, hw.PortVLANs) error { return nil }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/netdrv/alloc"
@@ -56,21 +55,24 @@ func (r representors) bridge(o *option.Network, c *option.Container) (hw.Link, e
 	return br, err
 }
 
-// free adds to what says why a VF is in use that its representor is a port already, which an administrator has made it.
-func (r representors) free(pfs []vfpool.PF, inUse func(hw.VF) (string, error)) func(hw.VF) (string, error) {
+// free adds to what says why a VF is in use that its representor is a port already, which an administrator has made it. The representors are read
+// once, as the VFs have been.
+func (r representors) free(pfs []vfpool.PF, inUse func(hw.VF) (string, error)) (func(hw.VF) (string, error), error) {
+	ports := map[string]map[int]hw.Netdev{} // by PF and VF
+	for _, pf := range pfs {
+		var err error
+		if ports[pf.Name], err = r.host.Representors(pf.PF); err != nil {
+			return nil, err
+		}
+	}
 	return func(vf hw.VF) (string, error) {
 		why, err := inUse(vf)
-		i := slices.IndexFunc(pfs, func(pf vfpool.PF) bool { return pf.Name == vf.PF })
-		if why != "" || err != nil || i < 0 {
-			return why, err
-		}
-		ports, err := r.host.Representors(pfs[i].PF)
-		if n, ok := ports[vf.Index]; ok && n.Master != 0 {
+		if n := ports[vf.PF][vf.Index]; why == "" && err == nil && n.Master != 0 {
 			of, _ := r.host.NameOf(n.Master) // "" if it has just gone
 			why = fmt.Sprintf("has the representor %s, which the host has made a port of %s", n.Name, of)
 		}
 		return why, err
-	}
+	}, nil
 }
 
 // record returns what the record of a VF says of its representor, before that is touched; nil on a PF that is not in switchdev mode.

@@ -76,7 +76,9 @@ func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error
 		s.InUse = func(vf hw.VF) (string, error) { return m.pool.TakenByOthers(ctx, vf) }
 	}
 	if r.Options.Bridge != "" {
-		s.InUse = m.ports.free(pfs, s.InUse)
+		if s.InUse, err = m.ports.free(pfs, s.InUse); err != nil {
+			return s, err
+		}
 	}
 	if !r.Options.KeepVLAN {
 		return s, nil

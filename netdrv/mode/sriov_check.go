@@ -49,6 +49,9 @@ func (m sriov) Check(ctx context.Context, o *option.Network, others []ledger.Net
 		case on && o.Bridge != "":
 			p.step("%s is in switchdev mode: the representor of each container's vf is up, and a port of %s with the vlans %s, while a container has the vf", pf,
 				o.Bridge, portVLANs(o))
+			if of, err := m.host.NameOf(pf.Master); err == nil && of != o.Bridge {
+				p.step("%s, the uplink, is no port of %s: containers reach the wire only by way of the host", pf.Name, o.Bridge)
+			}
 		case on:
 			p.step("%s is in switchdev mode: the representor of each container's vf is up while a container has the vf", pf)
 		}
