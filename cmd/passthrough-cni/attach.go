@@ -97,7 +97,7 @@ func (t *attachment) add(ctx context.Context) error {
 	}
 	defer ns.Close()
 	res := &current.Result{CNIVersion: current.ImplementedSpecVersion, DNS: t.DNS}
-	if t.delegates() {
+	if t.delegates() && !t.needsLink() {
 		err = t.delegate(ctx, res)
 	}
 	if err != nil {
@@ -108,6 +108,10 @@ func (t *attachment) add(ctx context.Context) error {
 	}
 	return nil
 }
+
+// needsLink returns whether the plugin that chooses the addresses uses the container's link for that: the one of DHCP asks servers through it. With
+// another one the process has the addresses before the container has the link.
+func (c *config) needsLink() bool { return c.IPAM.Type == "dhcp" }
 
 // releaseAddresses has the plugin that chose the container's addresses release them, if nothing has them: a device that is not detached, such
 // as that of an ADD before this one, keeps its own.
@@ -148,6 +152,14 @@ func (t *attachment) attach(ctx context.Context, ns *rtnl.Netns, res *current.Re
 		r.Addresses = append(r.Addresses, ip.Address.String())
 	}
 	return t.target.attach(ctx, ns, r, func(at *admin.Attachment) error {
+		if t.needsLink() {
+			if err := ns.Configure(t.ifName, nil, nil); err != nil { // it is up then
+				return err
+			}
+			if err := t.delegate(ctx, res); err != nil {
+				return err
+			}
+		}
 		if err := t.configure(ns, at, res); err != nil {
 			return err
 		}
@@ -225,6 +237,10 @@ func routeOf(r *types.Route, ips []*current.IPConfig) hw.Route {
 
 // del takes a container's device. It succeeds if that has none, or no network namespace any more.
 func (t *attachment) del(ctx context.Context) error {
+	if t.needsLink() {
+		err := invoke.DelegateDel(ctx, t.IPAM.Type, t.args.StdinData, nil)
+		return errors.Join(t.release(ctx), err)
+	}
 	if err := t.release(ctx); err != nil {
 		return err
 	}

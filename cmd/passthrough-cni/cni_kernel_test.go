@@ -72,7 +72,8 @@ func prepare() error {
 	}
 	for _, pkg := range []string{"github.com/mellanox/passthrough/cmd/driver", "github.com/mellanox/passthrough/cmd/passthroughctl",
 		"github.com/containernetworking/cni/cnitool",
-		"github.com/containernetworking/plugins/plugins/ipam/host-local", "github.com/containernetworking/plugins/plugins/ipam/static"} {
+		"github.com/containernetworking/plugins/plugins/ipam/host-local", "github.com/containernetworking/plugins/plugins/ipam/static",
+		"github.com/containernetworking/plugins/plugins/ipam/dhcp"} {
 		if err == nil {
 			var out []byte
 			if out, err = exec.Command("go", "build", "-o", built, pkg).CombinedOutput(); err != nil {
