@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 
+	"go.uber.org/zap/zapcore"
+
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
 	"github.com/mellanox/passthrough/internal/admin"
@@ -164,6 +166,7 @@ func TestRepresentorInBridge(t *testing.T) {
 	t.Parallel()
 	story(t, func(m *machine) {
 		switched(m)
+		logged := m.logTo(zapcore.InfoLevel)
 		before := m.kernel.String()
 		for options, want := range map[string]string{
 			"":                           "br0: 1 untagged",
@@ -190,6 +193,9 @@ func TestRepresentorInBridge(t *testing.T) {
 			m.mustRemove("n")
 		}
 		m.wantHost(before)
+		if attached := logged.FilterMessage("attached").All(); len(attached) != 5 || attached[0].ContextMap()["representor"] != rep0 {
+			t.Errorf("log: %v", attached)
+		}
 		page := docs.Commands(t, "../docs/switchdev.md", "A bridge")
 		m.mustCreate("n", optionsIn(strings.ReplaceAll(page[len(page)-1], "ens1f0np0", "ens1f0"))...)
 		m.must(m.runWith("b", "n", map[string]any{"vlan": "101"}))

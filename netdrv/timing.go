@@ -55,6 +55,9 @@ func (x *endpoints) logAttached(a *alloc.Allocation, e ledger.Endpoint, mac hw.M
 		fields = append(fields, zap.String("container", of.container))
 	}
 	fields = append(append(fields, a.Fields()...), zap.String("mac", string(mac)), zap.Strings("addresses", e.Addrs))
+	if a.Representor != nil {
+		fields = append(fields, zap.String("representor", a.Representor.Name))
+	}
 	if of.claim+of.setup > 0 {
 		fields = append(fields, zap.Duration("claim", of.claim), zap.Duration("setup", of.setup))
 	}
