@@ -3,6 +3,7 @@
 package lab
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -85,4 +86,48 @@ func TestComposeRails(t *testing.T) {
 		Reaches(t, "rails-job-1", Address(t, "rails-job-2", network), 10*time.Second)
 	}
 	WantLine(t, Exec(t, "rails-job-1", "grep", "hugepages", "/proc/mounts"), "/dev/hugepages", "hugetlbfs")
+}
+
+// TestComposeRDMARails: a service on two rails has the files of the RDMA devices of its two VFs, which are of rdma_rxe and on different PFs. The
+// devices are made on the VFs in the host, and again in the container, which is why docs/hpc.md has this as no example.
+func TestComposeRDMARails(t *testing.T) {
+	if kernel := Sh(t, "uname -r"); !strings.HasPrefix(kernel, "7.") {
+		t.Skip("Linux " + kernel + " has rdma_rxe in the host's network namespace only")
+	}
+	asBefore(t)
+	t.Cleanup(func() {
+		_, _ = Try("sh", "-c", "cd /root/rails && docker compose down -t1; rm -r /root/rails")
+		Sh(t, "docker plugin disable -f "+Plugin+" && docker plugin set "+Plugin+" cdi.source=/proc/irq && docker plugin enable "+Plugin+" && rm -rf /etc/cdi")
+	})
+	for _, command := range docs.Commands(t, "cdi.md", "The folder") {
+		Sh(t, command)
+	}
+	Sh(t, "modprobe -a rdma_rxe ib_uverbs rdma_ucm; mkdir /root/rails; ./passthroughctl rails --netdevice "+pf+","+another+" -o numvfs=2 --cdi --vf 0 "+
+		"--subnet 10.10.0.0/16 --compose >/root/rails/compose.yaml; cd /root/rails && docker compose up --no-start")
+	for i, nic := range []string{pf, another} {
+		Sh(t, fmt.Sprintf("rdma link add rxe%d type rxe netdev %sv0", i, nic))
+	}
+	Within(t, 90*time.Second, func() string {
+		specs := Sh(t, "cat /etc/cdi/*.json")
+		if !strings.Contains(specs, "/dev/infiniband/uverbs0") || !strings.Contains(specs, "/dev/infiniband/uverbs1") {
+			return specs
+		}
+		return ""
+	})
+	Sh(t, "cd /root/rails && docker compose start")
+	const job = "rails-job-1"
+	for i := range 2 {
+		Sh(t, fmt.Sprintf("nsenter -n -t $(docker inspect -f '{{.State.Pid}}' %s) rdma link add rxe%d type rxe netdev rail%d", job, i, i))
+	}
+	if files := Exec(t, job, "ls", "/dev/infiniband"); files != "rdma_cm\nuverbs0\nuverbs1" {
+		t.Errorf("the service has the files %q", files)
+	}
+	devices := Sh(t, "nsenter -n -t $(docker inspect -f '{{.State.Pid}}' "+job+") rdma link")
+	WantLine(t, devices, "rxe0", "netdev rail0")
+	WantLine(t, devices, "rxe1", "netdev rail1")
+	for i, bus := range []string{"0000:01:", "0000:02:"} {
+		if got := functionOf(t, job, fmt.Sprintf("rail%d", i)); !strings.HasPrefix(got, bus) {
+			t.Errorf("rail%d is %s, want one on bus %s", i, got, bus)
+		}
+	}
 }
