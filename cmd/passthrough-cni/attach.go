@@ -14,6 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/skel"
 	"github.com/containernetworking/cni/pkg/types"
 	current "github.com/containernetworking/cni/pkg/types/100"
+	cniversion "github.com/containernetworking/cni/pkg/version"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/rtnl"
@@ -275,12 +276,37 @@ func (t *attachment) check(ctx context.Context) error {
 	case at.Name != "":
 		return fmt.Errorf("%s is in the host as %s", at.Label, at.Name)
 	}
-	for _, want := range at.Addresses {
+	expected, err := t.expected()
+	if err != nil {
+		return err
+	}
+	for _, want := range append(expected, at.Addresses...) {
 		if !slices.ContainsFunc(addrs, func(have hw.Addr) bool { return strings.EqualFold(have.CIDR, want) }) {
 			return fmt.Errorf("%s does not have the address %s", t.args.IfName, want)
 		}
 	}
 	return nil
+}
+
+// expected returns the addresses that the link has by the results of all plugins, those of this one and of others in a chain.
+func (t *attachment) expected() (addresses []string, _ error) {
+	if t.RawPrevResult == nil {
+		return nil, nil
+	}
+	if err := cniversion.ParsePrevResult(&t.PluginConf); err != nil {
+		return nil, invalid("prevResult: %v", err)
+	}
+	of, err := current.NewResultFromResult(t.PrevResult)
+	if err != nil {
+		return nil, invalid("prevResult: %v", err)
+	}
+	for _, ip := range of.IPs {
+		if i := ip.Interface; i == nil || *i < 0 || *i >= len(of.Interfaces) || of.Interfaces[*i].Name != t.args.IfName || of.Interfaces[*i].Sandbox != t.args.Netns {
+			continue // not of this link, or of a version that does not say
+		}
+		addresses = append(addresses, ip.Address.String())
+	}
+	return addresses, nil
 }
 
 // status reports whether the process answers.

@@ -59,7 +59,12 @@ func TestDHCP(t *testing.T) {
 	if known := Sh(t, "cat "+leases); !strings.Contains(known, "02:00:00:00:00:42") {
 		t.Errorf("the server's leases: %s", known)
 	}
-	h.must("CHECK", "pod", ns, "net1", "", strings.TrimSuffix(conf, "}")+`, "prevResult": `+out+"}")
+	with := strings.TrimSuffix(conf, "}") + `, "prevResult": ` + out + "}"
+	h.must("CHECK", "pod", ns, "net1", "", with)
+	Sh(t, "ip -n pod address flush dev net1")
+	if out, err := h.cni("CHECK", "pod", ns, "net1", "", with); err == nil || !strings.Contains(out, "net1 does not have the address "+got.IPs[0].Address) {
+		t.Errorf("CHECK without the address: %s, %v", out, err)
+	}
 	h.must("DEL", "pod", ns, "net1", "", conf)
 	h.wantFree()
 	h.must("DEL", "pod", ns, "net1", "", conf)
