@@ -121,8 +121,6 @@ func (e *engine) lose(op string, passed []string) {
 			return strings.HasPrefix(p, "ReleasePool/journal-add/") && strings.HasSuffix(p, "/after")
 		})
 		e.lostPools += count(!again && !promised)
-	case admin.AttachCall, admin.DetachCall:
-		e.loseOwners()
 	}
 }
 

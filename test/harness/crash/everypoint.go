@@ -121,7 +121,7 @@ func (env Environment) concurrently(t *testing.T, scenario Scenario, kills []kil
 	}
 	close(todo)
 	wg.Wait()
-	if few := max(3, f.runs/4); scenario.Owners > 0 && f.notKilled > few {
+	if few := max(4, f.runs/2); scenario.Owners > 0 && f.notKilled > few {
 		t.Errorf("%d of %d runs had no crash", f.notKilled, f.runs)
 	}
 }

@@ -133,10 +133,11 @@ func (e *engine) abandon(name string) {
 	}
 }
 
-// loseOwners counts what a call of an owner without an answer may have left behind. The IPAM driver finds it, but later than a run lasts.
+// loseOwners counts what a process that dies may have left behind, in a call of an owner or while it ends what containers had that are gone: what the
+// ledger has no endpoint or network for any more. The IPAM driver finds it, but later than a run lasts.
 func (e *engine) loseOwners() {
-	if e.scenario.Subnet != "" {
-		e.unanswered++
+	if e.scenario.Owners > 0 && e.scenario.Subnet != "" {
+		e.unanswered += e.scenario.Owners
 		e.lostPools++
 	}
 }

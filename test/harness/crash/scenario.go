@@ -169,6 +169,7 @@ func (r *run) restart(how error) *process {
 		}
 		r.output = append(r.output, p.out.String())
 		r.died++
+		r.engine.loseOwners()
 		next, err := r.startNext()
 		if err != nil {
 			r.fail("%v", err)
