@@ -11,8 +11,9 @@ import (
 	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
-// TestRDMA: passthroughctl finds the device of rdma_rxe at the PF that it is made on, and says what the mode of namespaces means. A container
-// whose VF has no RDMA device does not start with rdma=yes. The commands of docs/hpc.md show the plugin the network namespaces of containers.
+// TestRDMA: passthroughctl finds the device of rdma_rxe at the PF that it is made on, says what the mode of namespaces means, and sees the GID of
+// a container's macvlan child. A container whose VF has no RDMA device does not start with rdma=yes. The commands of docs/hpc.md show the plugin
+// the network namespaces of containers.
 func TestRDMA(t *testing.T) {
 	asBefore(t)
 	Sh(t, "modprobe rdma_rxe && modprobe ib_uverbs && rdma link add rxe0 type rxe netdev "+pf)
@@ -23,6 +24,9 @@ func TestRDMA(t *testing.T) {
 	WantLine(t, Sh(t, "./passthroughctl nics -f json"), `"uverbs0"`)
 	WantLine(t, Sh(t, "./passthroughctl status"), "hpc", "rxe0")
 	WantLine(t, Sh(t, "./passthroughctl doctor"), "warn", "netns mode is shared: with /dev/infiniband, containers of network hpc see all 1 RDMA devices")
+	Network(t, "lan", "-d", Plugin, "--ipam-driver", Plugin, "--subnet", "10.4.0.0/24", "-o", "netdevice="+pf, "-o", "mode=macvlan")
+	Container(t, "child", "--net", "lan")
+	WantLine(t, Sh(t, "./passthroughctl doctor"), "warn", "rxe0 has 1 GIDs of other network namespaces", Address(t, "child", "lan"))
 	if _, err := Try("docker", "run", "--rm", "--net", "hpc", "lab", "true"); err == nil || !strings.Contains(err.Error(), "has no rdma device; the option rdma is yes") {
 		t.Errorf("a VF without RDMA device: %v", err)
 	}
