@@ -72,7 +72,7 @@ demo: ## two tenants with one subnet on an emulated NIC (PF=ens2f0: on your own 
 	PLUGIN="$$NAME" scripts/demo $(PF)
 
 test: lint ## lint, then every layer: unit, release, fuzz, kernel, cluster, engine, lab (ENGINE=20.10, 26.1, 28.5 or 29)
-	test/run --engine '$(ENGINE)' --fuzztime '$(or $(FUZZTIME),5s)' unit release fuzz kernel cluster engine lab
+	test/run --engine '$(ENGINE)' --fuzztime '$(or $(FUZZTIME),3s)' unit release fuzz kernel cluster engine lab
 
 test-unit: ## no privileges, race detector
 	test/run unit
