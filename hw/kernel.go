@@ -58,6 +58,9 @@ type Kernel interface {
 	// Switchdev returns true if the eswitch of the PF at a PCI address is in switchdev mode (devlink,
 	// DEVLINK_CMD_ESWITCH_GET); false if its driver has no such mode.
 	Switchdev(pci string) (bool, error)
+	// HealthReporters returns what a driver reports of the health of the function at a PCI address (devlink,
+	// DEVLINK_CMD_HEALTH_REPORTER_GET); nil if it reports nothing.
+	HealthReporters(pci string) ([]HealthReporter, error)
 	// WriteAttr writes a sysfs attribute. path is relative to the root of sysfs, such as
 	// "bus/pci/devices/0000:01:00.0/sriov_numvfs".
 	WriteAttr(path, value string) error
@@ -202,4 +205,13 @@ type Route struct {
 	Type     int
 	MTU      int
 	OnLink   bool
+}
+
+// A HealthReporter watches a part of a function, such as its firmware or its transmit queues, as devlink health shows it.
+type HealthReporter struct {
+	Name        string
+	Failed      bool   // it is in the state "error": what it watches does not work now
+	Errors      uint64 // since the driver was loaded
+	Recoveries  uint64 // successful ones
+	AutoRecover bool   // the driver tries to recover by itself
 }

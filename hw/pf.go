@@ -69,6 +69,15 @@ func (h *pfs) PF(ref string) (PF, error) {
 	return pf, nil
 }
 
+// HealthReporters returns what a PF's driver reports of its health; nil if it reports nothing.
+func (h *pfs) HealthReporters(pf PF) ([]HealthReporter, error) {
+	all, err := h.kernel.HealthReporters(pf.PCI())
+	if err != nil {
+		return nil, &Error{Dev: pf.String(), Op: "read its health", Err: err}
+	}
+	return all, nil
+}
+
 // UsablePF is PF for attaching VFs. It refuses (ErrUnsupported) a function with several ports.
 func (h *pfs) UsablePF(ref string) (PF, error) {
 	pf, err := h.PF(ref)

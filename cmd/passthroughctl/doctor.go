@@ -252,6 +252,15 @@ func checkNIC(host *hw.Host, n hw.NIC) ([]finding, error) {
 	case n.Up && !n.Carrier:
 		findings = append(findings, finding{warning, n.Name, "it has no carrier: its VFs reach nothing outside of the NIC", "check cable and switch"})
 	}
+	reporters, err := host.HealthReporters(pf)
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range reporters {
+		if r.Failed {
+			findings = append(findings, unhealthy(pf, r))
+		}
+	}
 	vfs, err := host.VFs(pf)
 	if err != nil {
 		return nil, err
@@ -271,6 +280,17 @@ func checkNIC(host *hw.Host, n hw.NIC) ([]finding, error) {
 			n.NumVFs, n.TotalVFs), ""})
 	}
 	return findings, nil
+}
+
+// unhealthy is the finding about a health reporter of a PF that is in error.
+func unhealthy(pf hw.PF, r hw.HealthReporter) finding {
+	recovers := "does not recover by itself"
+	if r.AutoRecover {
+		recovers = "was not able to recover by itself"
+	}
+	reporter := fmt.Sprintf("pci/%s reporter %s", pf.PCI(), r.Name)
+	return finding{failure, pf.Name, fmt.Sprintf("its driver reports that %s is in error, and %s (errors %d, recoveries %d)", r.Name, recovers, r.Errors,
+		r.Recoveries), "devlink health diagnose " + reporter + "; devlink health recover " + reporter}
 }
 
 // hostRules are the rules by which network software leaves VFs alone (docs/host.md), with what the host has while that software runs.

@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/hw/hwtest"
 	"github.com/mellanox/passthrough/internal/admin"
 )
 
@@ -109,5 +110,23 @@ func TestSpecsAreRead(t *testing.T) {
 		if diff := cmp.Diff(finding{c.severity, "cdi", c.text, c.mend}, specFinding(c.folder, c.dirs, []string{"a", "b"})); diff != "" {
 			t.Errorf("%q in %q (-want +got):\n%s", c.folder, c.dirs, diff)
 		}
+	}
+}
+
+// TestDoctorHealth: a health reporter of a NIC that is in error is a failure, with the commands that show and end it; one that has recovered is none.
+func TestDoctorHealth(t *testing.T) {
+	k := hwtest.New(t)
+	k.AddPF(hwtest.PF{Name: "ens1f0np0", PCI: "0000:01:00.0", Behaviour: hwtest.MLX5(), Driver: "mlx5_core", TotalVFs: 2, Up: true,
+		Reporters: []hw.HealthReporter{{Name: "tx", Errors: 1, Recoveries: 1, AutoRecover: true}, {Name: "fw_fatal", Failed: true, Errors: 3, Recoveries: 2,
+			AutoRecover: true}}})
+	host, err := hw.Open(hw.Config{Sys: k.Sys, Kernel: k, Boot: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := checkNIC(host, hw.NIC{Netdev: hw.Netdev{Link: hw.Link{Name: "ens1f0np0", Up: true, Carrier: true}}})
+	want := []finding{{failure, "ens1f0np0", "its driver reports that fw_fatal is in error, and was not able to recover by itself (errors 3, recoveries 2)",
+		"devlink health diagnose pci/0000:01:00.0 reporter fw_fatal; devlink health recover pci/0000:01:00.0 reporter fw_fatal"}}
+	if diff := cmp.Diff(want, found); diff != "" || err != nil {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 }

@@ -25,7 +25,8 @@ type PF struct {
 	Switchdev bool   // its eswitch is in switchdev mode: each VF has a representor, called as the PF with "n" and its PortForm behind it
 	PortForm  string // of the phys_port_name of representors, such as "c1pf0vf%d"; "pf0vf%d" if ""
 	Apart     bool   // representors have no parent device
-	OneGroup  bool   // the bus does not isolate it (no ACS): it and its VFs are in one IOMMU group
+	Reporters []hw.HealthReporter
+	OneGroup  bool // the bus does not isolate it (no ACS): it and its VFs are in one IOMMU group
 
 	Vendor   string // "0x8086"
 	Device   string // "0x10c9"

@@ -86,6 +86,16 @@ func (k *Kernel) ResetVFs(pci string, indexes ...int) {
 	}
 }
 
+// HealthReporters implements hw.Kernel.
+func (k *Kernel) HealthReporters(pci string) ([]hw.HealthReporter, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if d := k.deviceLocked(pci); d != nil {
+		return d.conf.Reporters, nil
+	}
+	return nil, nil
+}
+
 // Switchdev implements hw.Kernel.
 func (k *Kernel) Switchdev(pci string) (bool, error) {
 	k.mu.Lock()

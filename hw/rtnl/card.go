@@ -7,6 +7,7 @@ import (
 
 	"github.com/safchain/ethtool"
 	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/card"
@@ -55,13 +56,13 @@ func (r CardReader) Devlink(pci string) (d card.Devlink, err error) {
 			d.Eswitch = modes[nl.NativeEndian().Uint16(attrs[nl.DEVLINK_ATTR_ESWITCH_MODE])]
 		}
 	}
-	if err != nil && !isNoEswitch(err) {
+	if err != nil && !isNoDevlink(err) {
 		return d, hw.FromErrno(err)
 	}
 	if answer, err = r.devlinkGet(nl.DEVLINK_CMD_INFO_GET, "pci", pci); err == nil {
 		d.Versions, err = devlinkVersions(answer)
 	}
-	if err != nil && !isNoEswitch(err) {
+	if err != nil && !isNoDevlink(err) {
 		return d, hw.FromErrno(err)
 	}
 	return d, nil
@@ -86,7 +87,7 @@ func devlinkVersions(answer []byte) (map[string]string, error) {
 		if err != nil {
 			return nil, fmt.Errorf("devlink: %w", err)
 		}
-		versions[kind+" "+nl.BytesToString(v[nl.DEVLINK_ATTR_INFO_VERSION_NAME])] = nl.BytesToString(v[nl.DEVLINK_ATTR_INFO_VERSION_VALUE])
+		versions[kind+" "+unix.ByteSliceToString(v[nl.DEVLINK_ATTR_INFO_VERSION_NAME])] = unix.ByteSliceToString(v[nl.DEVLINK_ATTR_INFO_VERSION_VALUE])
 	}
 	return versions, nil
 }

@@ -17,9 +17,9 @@ func (k *Kernel) Switchdev(pci string) (bool, error) {
 	return mode == nl.DEVLINK_ESWITCH_MODE_SWITCHDEV, err
 }
 
-// isNoEswitch returns true for the errors of a device without an eswitch mode: the driver has no devlink, or no eswitch, or the
-// kernel no devlink.
-func isNoEswitch(err error) bool {
+// isNoDevlink returns true for the errors of a device of which devlink does not know what was asked for, such as an eswitch: the driver has none,
+// or no devlink, or the kernel has no devlink.
+func isNoDevlink(err error) bool {
 	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOENT)
 }
 
@@ -27,7 +27,7 @@ func isNoEswitch(err error) bool {
 // distinguish that from an error.
 func (k *Kernel) eswitchMode(bus, device string) (uint16, error) {
 	answer, err := k.devlinkGet(nl.DEVLINK_CMD_ESWITCH_GET, bus, device)
-	if isNoEswitch(err) {
+	if isNoDevlink(err) {
 		return nl.DEVLINK_ESWITCH_MODE_LEGACY, nil
 	}
 	if err != nil {
@@ -44,15 +44,74 @@ func (k *Kernel) eswitchMode(bus, device string) (uint16, error) {
 	return binary.NativeEndian.Uint16(mode), nil
 }
 
-// devlinkGet sends a request about one device and returns the attributes of the answer.
-func (k *Kernel) devlinkGet(command uint8, bus, device string) ([]byte, error) {
+// HealthReporters implements [hw.Kernel]. It asks for those of all devices: kernels before 6.6 do not answer for one alone.
+func (k *Kernel) HealthReporters(pci string) ([]hw.HealthReporter, error) {
+	req, err := k.devlinkRequest(unix.DEVLINK_CMD_HEALTH_REPORTER_GET, unix.NLM_F_DUMP)
+	var answers [][]byte
+	if err == nil {
+		answers, err = req.Execute(unix.NETLINK_GENERIC, 0)
+	}
+	if isNoDevlink(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, hw.FromErrno(err)
+	}
+	var all []hw.HealthReporter
+	for _, answer := range answers {
+		r, of, err := healthReporter(answer[nl.SizeofGenlmsg:])
+		if err != nil {
+			return nil, err
+		}
+		if of == "pci/"+pci && r.Name != "" {
+			all = append(all, r)
+		}
+	}
+	return all, nil
+}
+
+// healthReporter reads an answer about a reporter, and which device it is of: "pci/0000:01:00.0".
+func healthReporter(answer []byte) (r hw.HealthReporter, device string, _ error) {
+	attrs, err := attributes(answer)
+	if err != nil {
+		return r, "", fmt.Errorf("devlink: %w", err)
+	}
+	of, err := attributes(attrs[unix.DEVLINK_ATTR_HEALTH_REPORTER])
+	if err != nil {
+		return r, "", fmt.Errorf("devlink: %w", err)
+	}
+	number := func(attr uint16) (n uint64) {
+		if v := of[attr]; len(v) == 8 {
+			n = nl.NativeEndian().Uint64(v)
+		}
+		return n
+	}
+	set := func(attr uint16) bool { return len(of[attr]) > 0 && of[attr][0] == 1 }
+	return hw.HealthReporter{Name: unix.ByteSliceToString(of[unix.DEVLINK_ATTR_HEALTH_REPORTER_NAME]), Failed: set(unix.DEVLINK_ATTR_HEALTH_REPORTER_STATE),
+		Errors:      number(unix.DEVLINK_ATTR_HEALTH_REPORTER_ERR_COUNT),
+		Recoveries:  number(unix.DEVLINK_ATTR_HEALTH_REPORTER_RECOVER_COUNT),
+		AutoRecover: set(unix.DEVLINK_ATTR_HEALTH_REPORTER_AUTO_RECOVER),
+	}, unix.ByteSliceToString(attrs[nl.DEVLINK_ATTR_BUS_NAME]) + "/" + unix.ByteSliceToString(attrs[nl.DEVLINK_ATTR_DEV_NAME]), nil
+}
+
+// devlinkRequest returns a request without attributes.
+func (k *Kernel) devlinkRequest(command uint8, flags int) (*nl.NetlinkRequest, error) {
 	family, err := k.nl.GenlFamilyGet(nl.GENL_DEVLINK_NAME)
 	if err != nil {
 		return nil, err
 	}
-	req := nl.NewNetlinkRequest(int(family.ID), 0)
+	req := nl.NewNetlinkRequest(int(family.ID), flags)
 	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: k.socket}
 	req.AddData(&nl.Genlmsg{Command: command, Version: nl.GENL_DEVLINK_VERSION})
+	return req, nil
+}
+
+// devlinkGet sends a request about one device and returns the attributes of the answer.
+func (k *Kernel) devlinkGet(command uint8, bus, device string) ([]byte, error) {
+	req, err := k.devlinkRequest(command, 0)
+	if err != nil {
+		return nil, err
+	}
 	req.AddData(nl.NewRtAttr(nl.DEVLINK_ATTR_BUS_NAME, nl.ZeroTerminated(bus)))
 	req.AddData(nl.NewRtAttr(nl.DEVLINK_ATTR_DEV_NAME, nl.ZeroTerminated(device)))
 	answers, err := req.Execute(unix.NETLINK_GENERIC, 0)

@@ -110,7 +110,7 @@ func bits(set []byte) (map[string]bool, error) {
 			return nil, err
 		}
 		_, set := a[unix.ETHTOOL_A_BITSET_BIT_VALUE]
-		on[nl.BytesToString(a[unix.ETHTOOL_A_BITSET_BIT_NAME])] = set || noMask
+		on[unix.ByteSliceToString(a[unix.ETHTOOL_A_BITSET_BIT_NAME])] = set || noMask
 	}
 	return on, nil
 }

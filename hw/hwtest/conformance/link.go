@@ -208,6 +208,9 @@ func testMissing(t *testing.T, m machine) {
 	if on, err := m.Switchdev("0000:ff:1f.7"); on || err != nil {
 		t.Errorf("switchdev mode of what is not there: %t, %v", on, err)
 	}
+	if reporters, err := m.HealthReporters("0000:ff:1f.7"); len(reporters) > 0 || err != nil {
+		t.Errorf("health of what is not there: %v, %v", reporters, err)
+	}
 }
 
 func testNoVFs(t *testing.T, m machine) {
