@@ -14,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -128,7 +129,7 @@ func (h host) start() (kill func()) {
 		}
 	})
 	var s admin.Status
-	err := retry.Poll(h.Context(), 20e6, 20e9, func() (bool, error) {
+	err := retry.Poll(h.Context(), 20*time.Millisecond, 20*time.Second, func() (bool, error) {
 		return admin.NewClient(h.socket).Call(h.Context(), admin.StatusCall, struct{}{}, &s) == nil, nil
 	})
 	if err != nil {
@@ -177,7 +178,7 @@ func (h host) must(command, container, netns, ifname, args, conf string) string 
 func (h host) wantFree() {
 	h.Helper()
 	var s admin.Status
-	err := retry.Poll(h.Context(), 20e6, 20e9, func() (bool, error) {
+	err := retry.Poll(h.Context(), 20*time.Millisecond, 20*time.Second, func() (bool, error) {
 		err := admin.NewClient(h.socket).Call(h.Context(), admin.StatusCall, struct{}{}, &s)
 		return len(s.Devices)+len(s.Networks) == 0, err
 	})

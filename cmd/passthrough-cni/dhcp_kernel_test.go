@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
@@ -33,7 +34,7 @@ func TestDHCP(t *testing.T) {
 	background("ip", "netns", "exec", "server", "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--pid-file=", "--user=root", "--port=0", "--interface=far",
 		"--bind-interfaces", "--no-ping", "--dhcp-range=10.77.0.100,10.77.0.150,1h", "--dhcp-leasefile="+leases)
 	background(filepath.Join(built, "dhcp"), "daemon", "-socketpath", socket)
-	Within(t, 20e9, func() string {
+	Within(t, 20*time.Second, func() string {
 		if _, err := os.Stat(socket); err != nil {
 			return err.Error()
 		}
