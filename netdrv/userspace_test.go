@@ -1,9 +1,11 @@
 package netdrv_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	plugin "github.com/docker/go-plugins-helpers/network"
@@ -12,6 +14,7 @@ import (
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/netdrv"
+	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/test/harness/docs"
 )
 
@@ -186,6 +189,56 @@ func TestProgramByCDI(t *testing.T) {
 		m.startProgram("a")
 		m.must(m.deleteFrom("a", "n"))
 		m.mustRemove("n")
+		m.wantHost(before)
+		m.wantKeys()
+	})
+}
+
+// reading is a ledger that calls hook once, after the count-th read of a key.
+type reading struct {
+	store.Store
+	key   string
+	count int
+	hook  func()
+}
+
+func (r *reading) Get(ctx context.Context, key string) (store.KV, error) {
+	kv, err := r.Store.Get(ctx, key)
+	if key == r.key && r.hook != nil {
+		if r.count--; r.count == 0 {
+			hook := r.hook
+			r.hook = nil
+			hook()
+		}
+	}
+	return kv, err
+}
+
+// TestKeptWhileSelected: the network that a VF is kept for is removed while a container of another network is given the VF, after it was selected and
+// before that is recorded. The VF comes home.
+func TestKeptWhileSelected(t *testing.T) {
+	t.Parallel()
+	cdiStory(t, func(m *machine) {
+		vfio(m)
+		before := m.kernel.String()
+		m.mustCreate("kept", "netdevice=ens1f0", "driver=vfio-pci", "cdi=dpdk", "vfs=0")
+		m.mustCreate("n", "netdevice=ens1f0", "driver=vfio-pci", "vfs=0")
+		m.stop()
+		r := &reading{Store: m.store, key: "program/" + vf0, count: 2} // for the selection, and for the allocation
+		m.start(r)
+		m.settled()
+		r.hook = func() {
+			go func() { _ = m.remove("kept") }()
+			synctest.Wait()
+		}
+		m.startProgram("a")
+		if r.hook != nil {
+			t.Fatal("the record was not read")
+		}
+		m.must(m.deleteFrom("a", "n"))
+		m.settled()
+		m.mustRemove("n")
+		m.settled()
 		m.wantHost(before)
 		m.wantKeys()
 	})

@@ -83,7 +83,7 @@ func (w *Writer) bind(ctx context.Context, n ledger.Network, o *option.Network) 
 	}
 	pfs, err := w.pfs(n)
 	for _, pf := range pfs {
-		unbound, bindErr := w.Pool.BindEarly(ctx, pf, vfpool.VFRange{Indexes: o.VFs, Driver: o.Driver})
+		unbound, bindErr := w.Pool.BindEarly(ctx, pf, vfpool.VFRange{PF: pf.PCI(), Indexes: o.VFs, Driver: o.Driver})
 		more, err = more || unbound, errors.Join(err, bindErr)
 	}
 	return more, err

@@ -125,7 +125,7 @@ func (l *LostDevices) ForgetEnded(held alloc.Set) {
 	})
 }
 
-// why returns why the container of an allocation is without its device, as it was told; "" if it is not.
+// Why returns why the container of an allocation is without its device, as it was told; "" if it is not.
 func (l *LostDevices) Why(a *alloc.Allocation) string {
 	l.mu.Lock()
 	defer l.mu.Unlock()

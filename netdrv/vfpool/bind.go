@@ -42,8 +42,16 @@ func (p *Pool) BindEarly(ctx context.Context, pf hw.PF, r VFRange) (more bool, e
 	return more, nil
 }
 
-// bindFree binds a VF that is free to a driver for programs, "" for its own.
+// bindFree binds a VF that is free to a driver for programs, "" for its own. A call that selects a VF has read its driver, so one for programs is
+// bound under the lock of the PF, which such a call holds until its allocation is written.
 func (p *Pool) bindFree(ctx context.Context, pf hw.PF, vf hw.VF, driver string) error {
+	if driver != "" {
+		unlockPF, err := p.Locks.Lock(ctx, LockName(pf.PCI()))
+		if err != nil {
+			return err
+		}
+		defer unlockPF()
+	}
 	unlock, ok := p.Locks.TryLock(alloc.Key(vf.ID()))
 	if !ok {
 		return nil

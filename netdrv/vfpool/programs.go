@@ -150,9 +150,15 @@ func (p *Pool) ReleasePrograms(ctx context.Context, wanted []VFRange) (more bool
 	return false, errors.Join(errs...)
 }
 
-// releaseProgram restores a VF that no container has, and removes its record. After a reboot there is nothing to restore.
+// releaseProgram restores a VF that no container has, and removes its record. After a reboot there is nothing to restore. It holds the lock of the
+// PF, as bindFree does.
 func (p *Pool) releaseProgram(ctx context.Context, r ledger.Rev[programVF]) error {
 	v := r.Rec
+	unlockPF, err := p.Locks.Lock(ctx, LockName(v.PF))
+	if err != nil {
+		return err
+	}
+	defer unlockPF()
 	unlock, ok := p.Locks.TryLock(alloc.Key(v.Device))
 	if !ok {
 		return nil
@@ -170,6 +176,6 @@ func (p *Pool) releaseProgram(ctx context.Context, r ledger.Rev[programVF]) erro
 			return err
 		}
 	}
-	_, err := ledger.Commit(ctx, p.Store, store.Unchanged(r.KV), ledger.Del(r.KV.Key))
+	_, err = ledger.Commit(ctx, p.Store, store.Unchanged(r.KV), ledger.Del(r.KV.Key))
 	return err
 }
