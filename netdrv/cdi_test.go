@@ -98,7 +98,7 @@ func TestCDIFollowsVFs(t *testing.T) {
 	cdiStory(t, func(m *machine) {
 		m.kernel.AddPF(igb())
 		m.kernel.LoadDriver("vfio-pci")
-		planned, err := m.driver.Plan(t.Context(), &plugin.CreateNetworkRequest{Options: request("netdevice=ens1f0", "numvfs=3", "cdi=customer1")})
+		planned, err := m.driver.Plan(m.ctx, &plugin.CreateNetworkRequest{Options: request("netdevice=ens1f0", "numvfs=3", "cdi=customer1")})
 		const step = "the CDI spec passthrough-customer1.json is written, and follows the network's devices: mellanox.com/customer1=..."
 		if err != nil || !slices.Contains(planned.Steps, step) {
 			t.Errorf("the plan is %+v, %v", planned, err)
