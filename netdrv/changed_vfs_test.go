@@ -160,7 +160,7 @@ func TestVFOfOlderRelease(t *testing.T) {
 				if strings.Contains(r.Key, "10.0") {
 					b = regexp.MustCompile(`,"vlan":2`).ReplaceAll(b, nil)
 				}
-				_, err := m.store.Txn(m.ctx, nil, []store.Op{store.Put(r.Key, b)})
+				_, err := m.store.Txn(m.t.Context(), nil, []store.Op{store.Put(r.Key, b)})
 				m.must(err)
 			}
 		}

@@ -63,7 +63,7 @@ func (d *Driver) Status(ctx context.Context, r *admin.StatusRequest) (*admin.Sta
 		a, b := &status.Devices[i], &status.Devices[j]
 		return cmp.Or(cmp.Compare(a.PF, b.PF), cmp.Compare(a.VF, b.VF), cmp.Compare(a.ID, b.ID)) < 0
 	})
-	if status.Programs, err = d.networks.pool.Programs(ctx); err != nil {
+	if status.Programs, err = d.networks.pool.ForPrograms().IDs(ctx); err != nil {
 		return nil, err
 	}
 	if r.Unrecorded {

@@ -54,7 +54,7 @@ func newCommand() *cobra.Command {
 	root.AddCommand(c.statusCommand(), c.nicsCommand(), c.vfsCommand(), c.poolsCommand(), c.leasesCommand(), c.whoCommand(),
 		c.explainCommand(), c.planCommand(), c.doctorCommand(), c.quarantineCommand(), c.retryCommand(), c.freeCommand(),
 		c.eventsCommand(), c.settingsCommand(), c.supportCommand(), c.recordCommand(), c.backupCommand(), c.restoreCommand(),
-		c.nodesCommand(), c.railsCommand(), c.forgetCommand(), c.logLevelCommand(), c.versionCommand(), manCommand(root))
+		c.nodesCommand(), railsCommand(c), c.forgetCommand(), c.logLevelCommand(), c.versionCommand(), manCommand(root))
 	return root
 }
 

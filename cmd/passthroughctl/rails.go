@@ -45,7 +45,7 @@ type railFlags struct {
 }
 
 // railsCommand chooses NICs for rails, and prints what makes networks of them.
-func (c *ctl) railsCommand() *cobra.Command {
+func railsCommand(c *ctl) *cobra.Command {
 	f := &railFlags{}
 	cmd := &cobra.Command{
 		Use: "rails", Short: "Choose NICs for rails: one for each GPU or NUMA node, each with a network of its own", Args: cobra.NoArgs,
@@ -68,9 +68,9 @@ func (c *ctl) railsCommand() *cobra.Command {
 			}
 			switch {
 			case f.commands:
-				return f.printCommands(cmd.OutOrStdout(), c.driver(cmd), rails)
+				return f.printCommands(cmd.OutOrStdout(), pluginName(c, cmd), rails)
 			case f.compose:
-				return f.printCompose(cmd.OutOrStdout(), c.driver(cmd), rails)
+				return f.printCompose(cmd.OutOrStdout(), pluginName(c, cmd), rails)
 			}
 			return write(cmd.OutOrStdout(), c.format, rails, used(rails, railColumns(), "SUBNET", "NEAR", "COMMON"))
 		},
@@ -111,8 +111,8 @@ func railColumns() []column[rail] {
 	}
 }
 
-// driver returns what the engine calls the plugin, or how the documentation installs it.
-func (c *ctl) driver(cmd *cobra.Command) string {
+// pluginName returns what the engine calls the plugin, or how the documentation installs it.
+func pluginName(c *ctl, cmd *cobra.Command) string {
 	_, socket, err := c.client()
 	if err == nil {
 		if name, err := driverName(cmd.Context(), admin.NewClient(c.engineSocket), socket); err == nil {

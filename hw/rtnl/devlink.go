@@ -5,15 +5,22 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/mellanox/passthrough/hw"
 )
 
+// devlink asks the kernel's devlink about PCI functions.
+type devlink struct {
+	handle *netlink.Handle
+	conn   *nl.SocketHandle
+}
+
 // Switchdev implements [hw.Kernel].
-func (k *Kernel) Switchdev(pci string) (bool, error) {
-	mode, err := k.eswitchMode("pci", pci)
+func (d devlink) Switchdev(pci string) (bool, error) {
+	mode, err := d.eswitchMode("pci", pci)
 	return mode == nl.DEVLINK_ESWITCH_MODE_SWITCHDEV, err
 }
 
@@ -25,8 +32,8 @@ func isNoDevlink(err error) bool {
 
 // eswitchMode returns the mode of a device's eswitch, DEVLINK_ESWITCH_MODE_LEGACY if it has none. The library does not
 // distinguish that from an error.
-func (k *Kernel) eswitchMode(bus, device string) (uint16, error) {
-	answer, err := k.devlinkGet(nl.DEVLINK_CMD_ESWITCH_GET, bus, device)
+func (d devlink) eswitchMode(bus, device string) (uint16, error) {
+	answer, err := d.devlinkGet(nl.DEVLINK_CMD_ESWITCH_GET, bus, device)
 	if isNoDevlink(err) {
 		return nl.DEVLINK_ESWITCH_MODE_LEGACY, nil
 	}
@@ -45,8 +52,8 @@ func (k *Kernel) eswitchMode(bus, device string) (uint16, error) {
 }
 
 // HealthReporters implements [hw.Kernel]. It asks for those of all devices: kernels before 6.6 do not answer for one alone.
-func (k *Kernel) HealthReporters(pci string) ([]hw.HealthReporter, error) {
-	req, err := k.devlinkRequest(unix.DEVLINK_CMD_HEALTH_REPORTER_GET, unix.NLM_F_DUMP)
+func (d devlink) HealthReporters(pci string) ([]hw.HealthReporter, error) {
+	req, err := d.devlinkRequest(unix.DEVLINK_CMD_HEALTH_REPORTER_GET, unix.NLM_F_DUMP)
 	var answers [][]byte
 	if err == nil {
 		answers, err = req.Execute(unix.NETLINK_GENERIC, 0)
@@ -95,20 +102,20 @@ func healthReporter(answer []byte) (r hw.HealthReporter, device string, _ error)
 }
 
 // devlinkRequest returns a request without attributes.
-func (k *Kernel) devlinkRequest(command uint8, flags int) (*nl.NetlinkRequest, error) {
-	family, err := k.nl.GenlFamilyGet(nl.GENL_DEVLINK_NAME)
+func (d devlink) devlinkRequest(command uint8, flags int) (*nl.NetlinkRequest, error) {
+	family, err := d.handle.GenlFamilyGet(nl.GENL_DEVLINK_NAME)
 	if err != nil {
 		return nil, err
 	}
 	req := nl.NewNetlinkRequest(int(family.ID), flags)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: k.socket}
+	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: d.conn}
 	req.AddData(&nl.Genlmsg{Command: command, Version: nl.GENL_DEVLINK_VERSION})
 	return req, nil
 }
 
 // devlinkGet sends a request about one device and returns the attributes of the answer.
-func (k *Kernel) devlinkGet(command uint8, bus, device string) ([]byte, error) {
-	req, err := k.devlinkRequest(command, 0)
+func (d devlink) devlinkGet(command uint8, bus, device string) ([]byte, error) {
+	req, err := d.devlinkRequest(command, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -32,6 +32,7 @@ type Kernel struct {
 	ethtoolConn
 	otherNamespaces
 	controls
+	devlink
 
 	nl  *netlink.Handle
 	sys *os.Root
@@ -84,6 +85,7 @@ func (k *Kernel) openSockets() (err error) {
 		return err
 	}
 	k.otherNamespaces.sockets, k.otherNamespaces.removers = k.sockets, k.removers
+	k.devlink = devlink{k.nl, k.socket}
 	k.ethtool = &k.ethtoolConn
 	k.nameOf = func(index int) (string, error) {
 		l, err := k.LinkAt(index)

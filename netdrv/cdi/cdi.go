@@ -169,7 +169,7 @@ func (w *Writer) Sync(ctx context.Context) (more bool, _ error) {
 		errs = append(errs, w.removeOthers(keep))
 	}
 	if !unread { // a network that cannot be read may want VFs
-		left, err := w.Pool.ReleasePrograms(ctx, forPrograms)
+		left, err := w.Pool.ForPrograms().Release(ctx, forPrograms)
 		more, errs = more || left, append(errs, err)
 	}
 	return more, errors.Join(errs...)

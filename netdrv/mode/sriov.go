@@ -73,7 +73,7 @@ func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error
 	}
 	s := vfpool.Selector{PFs: pfs, Missing: missing, Network: r.Options.VFs, Want: r.Options.Container, Held: held, InUse: m.host.Taken}
 	if r.Options.Driver != "" {
-		s.InUse = func(vf hw.VF) (string, error) { return m.pool.TakenByOthers(ctx, vf) }
+		s.InUse = func(vf hw.VF) (string, error) { return m.pool.ForPrograms().Taken(ctx, vf) }
 	}
 	if r.Options.Bridge != "" {
 		if s.InUse, err = m.ports.free(pfs, s.InUse); err != nil {

@@ -85,7 +85,7 @@ func (m userspace) Claim(ctx context.Context, r *Request) (*alloc.Allocation, er
 	if err != nil {
 		return nil, err
 	}
-	kept, err := m.vfs.pool.KeepsFor(ctx, a.Device)
+	kept, err := m.vfs.pool.ForPrograms().KeepsFor(ctx, a.Device)
 	a.Mode, a.UserDriver, a.Kept, a.RDMA = userspaceName, r.Options.Driver, kept == r.Options.Driver, nil
 	return a, err
 }

@@ -64,7 +64,7 @@ func (p *Pool) bindFree(ctx context.Context, pf hw.PF, vf hw.VF, driver string) 
 	switch {
 	case err != nil:
 	case driver != "":
-		err = p.bindForPrograms(ctx, pf, vf, driver)
+		err = p.ForPrograms().bind(ctx, pf, vf, driver)
 	case vf.Driver == "":
 		_, err = p.Host.Bind(ctx, pf, vf)
 	}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/mellanox/passthrough/hw"
+	"github.com/mellanox/passthrough/internal/keylock"
 	"github.com/mellanox/passthrough/netdrv/alloc"
 	"github.com/mellanox/passthrough/netdrv/ledger"
 	"github.com/mellanox/passthrough/store"
@@ -43,76 +44,87 @@ func (r VFRange) has(v programVF) bool {
 	return r.PF == v.PF && r.Driver == v.Driver && (len(r.Indexes) == 0 || slices.Contains(r.Indexes, v.VF))
 }
 
+// ProgramVFs are the VFs that are kept bound to drivers for programs.
+type ProgramVFs struct {
+	host        *hw.Host
+	store       store.Store
+	locks       *keylock.Map
+	allocations *alloc.Table
+}
+
+// ForPrograms returns the VFs that are kept bound to drivers for programs.
+func (p *Pool) ForPrograms() ProgramVFs { return ProgramVFs{p.Host, p.Store, p.Locks, p.Allocations} }
+
 // KeepsFor returns the driver for programs that the plugin keeps a VF bound to; "" if it does not.
-func (p *Pool) KeepsFor(ctx context.Context, id hw.ID) (string, error) {
-	r, err := p.programVF(ctx, id)
+func (p ProgramVFs) KeepsFor(ctx context.Context, id hw.ID) (string, error) {
+	r, err := p.get(ctx, id)
 	return r.Rec.Driver, err
 }
 
-// Programs returns the IDs of the VFs that are kept bound to a driver for programs.
-func (p *Pool) Programs(ctx context.Context) (ids []string, _ error) {
-	all, err := ledger.List[programVF](ctx, p.Store, programPrefix)
+// IDs returns the IDs of the VFs that are kept bound to a driver for programs.
+func (p ProgramVFs) IDs(ctx context.Context) (ids []string, _ error) {
+	all, err := ledger.List[programVF](ctx, p.store, programPrefix)
 	for _, r := range all {
-		if r.Rec.Boot == p.Host.Boot() {
+		if r.Rec.Boot == p.host.Boot() {
 			ids = append(ids, string(r.Rec.Device))
 		}
 	}
 	return ids, err
 }
 
-// programVF returns the record of a VF from this boot, the zero value if there is none.
-func (p *Pool) programVF(ctx context.Context, id hw.ID) (ledger.Rev[programVF], error) {
-	r, err := ledger.Get[programVF](ctx, p.Store, programKey(id))
+// get returns the record of a VF from this boot, the zero value if there is none.
+func (p ProgramVFs) get(ctx context.Context, id hw.ID) (ledger.Rev[programVF], error) {
+	r, err := ledger.Get[programVF](ctx, p.store, programKey(id))
 	if errors.Is(err, store.ErrNotFound) {
 		return ledger.Rev[programVF]{}, nil
 	}
-	if err == nil && r.Rec.Boot != p.Host.Boot() {
+	if err == nil && r.Rec.Boot != p.host.Boot() {
 		r.Rec = programVF{}
 	}
 	return r, err
 }
 
-// TakenByOthers returns why a VF is not free to be given to a program, in words that follow its name; "" if it is. One that the plugin keeps
+// Taken returns why a VF is not free to be given to a program, in words that follow its name; "" if it is. One that the plugin keeps
 // bound for programs is free unless a program has it open.
-func (p *Pool) TakenByOthers(ctx context.Context, vf hw.VF) (string, error) {
+func (p ProgramVFs) Taken(ctx context.Context, vf hw.VF) (string, error) {
 	kept, err := p.KeepsFor(ctx, vf.ID())
 	if err != nil {
 		return "", err
 	}
 	if kept == "" || vf.Driver != "" && vf.Driver != kept {
-		why, err := p.Host.Taken(vf)
+		why, err := p.host.Taken(vf)
 		if why != "" || err != nil {
 			return why, err
 		}
-	} else if open, err := p.Host.OpenByProgram(vf); err != nil || open && vf.Driver == kept {
+	} else if open, err := p.host.OpenByProgram(vf); err != nil || open && vf.Driver == kept {
 		return "is open by a program", err
 	}
-	return p.Host.NotIsolated(vf)
+	return p.host.NotIsolated(vf)
 }
 
-// bindForPrograms binds a VF that is free to a driver for programs, and keeps it there; see ReleasePrograms. The caller holds the VF's lock.
-func (p *Pool) bindForPrograms(ctx context.Context, pf hw.PF, vf hw.VF, driver string) error {
-	r, err := p.programVF(ctx, vf.ID())
+// bind binds a VF that is free to a driver for programs, and keeps it there; see Release. The caller holds the VF's lock.
+func (p ProgramVFs) bind(ctx context.Context, pf hw.PF, vf hw.VF, driver string) error {
+	r, err := p.get(ctx, vf.ID())
 	if err != nil || r.Rec.Driver != "" && vf.Driver == driver {
 		return err
 	}
-	if why, err := p.TakenByOthers(ctx, vf); why != "" || err != nil {
+	if why, err := p.Taken(ctx, vf); why != "" || err != nil {
 		return err
 	}
-	if err := p.Host.CheckUserDriver(pf, driver, true); err != nil { // force was checked when the network was created
+	if err := p.host.CheckUserDriver(pf, driver, true); err != nil { // force was checked when the network was created
 		return err
 	}
 	if r.Rec.Driver == "" || vf.Driver != "" { // otherwise it was being bound when the process ended
-		if err := p.recordProgram(ctx, r, pf, vf, driver); err != nil {
+		if err := p.record(ctx, r, pf, vf, driver); err != nil {
 			return err
 		}
 	}
-	return p.Host.BindUserVF(ctx, vf, driver)
+	return p.host.BindUserVF(ctx, vf, driver)
 }
 
-// recordProgram writes how a VF is before it is bound to a driver for programs, in the place of an older record.
-func (p *Pool) recordProgram(ctx context.Context, old ledger.Rev[programVF], pf hw.PF, vf hw.VF, driver string) error {
-	before, err := p.Host.SnapshotVF(pf, vf)
+// record writes how a VF is before it is bound to a driver for programs, in the place of an older record.
+func (p ProgramVFs) record(ctx context.Context, old ledger.Rev[programVF], pf hw.PF, vf hw.VF, driver string) error {
+	before, err := p.host.SnapshotVF(pf, vf)
 	if err != nil {
 		return err
 	}
@@ -124,15 +136,15 @@ func (p *Pool) recordProgram(ctx context.Context, old ledger.Rev[programVF], pf 
 	if old.KV.Key != "" {
 		cond = store.Unchanged(old.KV)
 	}
-	_, err = ledger.Commit(ctx, p.Store, cond, ledger.Put(programKey(vf.ID()), programVF{Version: ledger.Version, Device: vf.ID(),
-		PF: pf.PCI(), VF: vf.Index, Driver: driver, Boot: p.Host.Boot(), Before: before}))
+	_, err = ledger.Commit(ctx, p.store, cond, ledger.Put(programKey(vf.ID()), programVF{Version: ledger.Version, Device: vf.ID(),
+		PF: pf.PCI(), VF: vf.Index, Driver: driver, Boot: p.host.Boot(), Before: before}))
 	return err
 }
 
-// ReleasePrograms restores the VFs that are kept for programs and are not in wanted. One that a container or a program has is left for the next
+// Release restores the VFs that are kept for programs and are not in wanted. One that a container or a program has is left for the next
 // call. more is true if it has to be called again soon. The caller holds the lock of all networks.
-func (p *Pool) ReleasePrograms(ctx context.Context, wanted []VFRange) (more bool, _ error) {
-	all, err := ledger.List[programVF](ctx, p.Store, programPrefix)
+func (p ProgramVFs) Release(ctx context.Context, wanted []VFRange) (more bool, _ error) {
+	all, err := ledger.List[programVF](ctx, p.store, programPrefix)
 	if err != nil {
 		return false, err
 	}
@@ -145,37 +157,37 @@ func (p *Pool) ReleasePrograms(ctx context.Context, wanted []VFRange) (more bool
 		if time.Since(start) > bindBound || ctx.Err() != nil {
 			return true, errors.Join(errs...)
 		}
-		errs = append(errs, p.releaseProgram(ctx, r))
+		errs = append(errs, p.release(ctx, r))
 	}
 	return false, errors.Join(errs...)
 }
 
-// releaseProgram restores a VF that no container has, and removes its record. After a reboot there is nothing to restore. It holds the lock of the
+// release restores a VF that no container has, and removes its record. After a reboot there is nothing to restore. It holds the lock of the
 // PF, as bindFree does.
-func (p *Pool) releaseProgram(ctx context.Context, r ledger.Rev[programVF]) error {
+func (p ProgramVFs) release(ctx context.Context, r ledger.Rev[programVF]) error {
 	v := r.Rec
-	unlockPF, err := p.Locks.Lock(ctx, LockName(v.PF))
+	unlockPF, err := p.locks.Lock(ctx, LockName(v.PF))
 	if err != nil {
 		return err
 	}
 	defer unlockPF()
-	unlock, ok := p.Locks.TryLock(alloc.Key(v.Device))
+	unlock, ok := p.locks.TryLock(alloc.Key(v.Device))
 	if !ok {
 		return nil
 	}
 	defer unlock()
-	if _, err := p.Allocations.Get(ctx, v.Device); !errors.Is(err, store.ErrNotFound) {
+	if _, err := p.allocations.Get(ctx, v.Device); !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
-	if v.Boot == p.Host.Boot() {
-		err := p.Host.UnbindUserVF(ctx, v.PF, v.VF, v.Device, v.Driver, v.Before)
+	if v.Boot == p.host.Boot() {
+		err := p.host.UnbindUserVF(ctx, v.PF, v.VF, v.Device, v.Driver, v.Before)
 		if err == nil {
-			err = p.Host.RestoreVF(ctx, v.PF, v.VF, v.Device, v.Before)
+			err = p.host.RestoreVF(ctx, v.PF, v.VF, v.Device, v.Before)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	_, err = ledger.Commit(ctx, p.Store, store.Unchanged(r.KV), ledger.Del(r.KV.Key))
+	_, err = ledger.Commit(ctx, p.store, store.Unchanged(r.KV), ledger.Del(r.KV.Key))
 	return err
 }
