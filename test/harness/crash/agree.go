@@ -69,7 +69,7 @@ func (r *run) violations() ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	if found, err := r.strayFiles(); len(found) > 0 || err != nil {
+	if found, err := r.strayFiles(ledger); len(found) > 0 || err != nil {
 		return found, err
 	}
 	if found := (invariant.Facts{Ledger: ledger, Engine: r.engine.view()}).Violations(); len(found) > 0 {
@@ -85,14 +85,15 @@ func (r *run) violations() ([]string, error) {
 // specs is the folder of CDI specs of a scenario that has the option cdi.
 func (r *run) specs() string { return filepath.Join(r.dir, "cdi") }
 
-// strayFiles returns what the folder of CDI specs has too much, or lacks.
-func (r *run) strayFiles() (wrong []string, _ error) {
+// strayFiles returns what the folder of CDI specs has too much, or lacks: a network has its spec as long as it is in the ledger, also if the
+// engine has forgotten it because the plugin died in the call that removed it.
+func (r *run) strayFiles(ledger *invariant.Ledger) (wrong []string, _ error) {
 	name := r.scenario.Options["cdi"]
 	if name == "" {
 		return nil, nil
 	}
 	want := []string{}
-	if len(r.engine.networks) > 0 {
+	if len(ledger.Networks) > 0 {
 		want = append(want, "passthrough-"+name+".json")
 	}
 	entries, err := os.ReadDir(r.specs())
