@@ -50,6 +50,22 @@ type Record struct {
 	Network string `json:"network,omitempty"`
 }
 
+// ListFields implements [record.Lister].
+func (r *Record) ListFields(c *record.Codec) {
+	c.Version(&r.V)
+	c.Prefix("subnet", &r.Subnet)
+	c.Fail(!r.Subnet.IsValid()) // it is never omitted
+	c.Prefix("range", &r.Range)
+	c.Time("created", &r.Created)
+	c.Addr("cursor", &r.Cursor)
+	c.Addr("gateway", &r.Gateway)
+	c.Bool("invented", &r.Invented)
+	c.Map("options", r.Options)
+	c.Bool("carved", &r.FromDefault)
+	record.String(c, "node", &r.Node)
+	record.String(c, "network", &r.Network)
+}
+
 // A ShareRecord is the record of one network of a shared pool.
 type ShareRecord struct {
 	record.Extra
@@ -82,6 +98,22 @@ type Lease struct {
 	DHCP *dhcp.Lease `json:"dhcp,omitempty"`
 	// Remote is the key under which an IPAM server has leased the address, in a pool with the option remote.
 	Remote string `json:"remote,omitempty"`
+}
+
+// ListFields implements [record.Lister].
+func (l *Lease) ListFields(c *record.Codec) {
+	c.Version(&l.V)
+	record.String(c, "kind", &l.Kind)
+	record.String(c, "name", &l.Name)
+	record.String(c, "mac", &l.MAC)
+	c.Time("since", &l.Since)
+	record.String(c, "token", &l.Token)
+	c.Fail(len(l.Holders) > 0)
+	c.Bool("container", &l.Container)
+	record.String(c, "node", &l.Node)
+	record.String(c, "via", &l.Via)
+	c.Fail(l.DHCP != nil)
+	record.String(c, "remote", &l.Remote)
 }
 
 // Kind says what an address is leased for.
@@ -143,13 +175,29 @@ const (
 )
 
 // ContainerName returns the name by which the container is recognized: that of the slot for a task of a swarm service; "" for unknown.
-func (l Lease) ContainerName() string { return task.ReplaceAllString(l.Name, "$1") }
+func (l Lease) ContainerName() string {
+	if slot := l.slot(); slot != "" {
+		return slot
+	}
+	return l.Name
+}
+
+// slot returns the service and the slot of a swarm task, "" for another container.
+func (l Lease) slot() string {
+	if strings.Count(l.Name, ".") < 2 { // of most containers; faster than the regular expression
+		return ""
+	}
+	if found := task.FindStringSubmatch(l.Name); found != nil {
+		return found[1]
+	}
+	return ""
+}
 
 // identityKeys returns the keys by which the container of a lease is recognized when it comes back, the best first.
 func (l Lease) identityKeys() []string {
 	var keys []string
-	if slot := task.FindStringSubmatch(l.Name); slot != nil {
-		keys = append(keys, taskKey+slot[1])
+	if slot := l.slot(); slot != "" {
+		keys = append(keys, taskKey+slot)
 	} else if l.Name != "" {
 		keys = append(keys, nameKey+l.Name)
 	}
@@ -160,13 +208,17 @@ func (l Lease) identityKeys() []string {
 }
 
 // HasIdentity returns true if the container of a lease is recognized when it comes back.
-func (l Lease) HasIdentity() bool { return len(l.identityKeys()) > 0 }
+func (l Lease) HasIdentity() bool { return l.Name != "" || l.MAC != "" }
 
 // Key returns the key of a pool's record.
 func Key(id string) string { return Prefix + id }
 
 // LeaseKey returns the key of a lease.
-func LeaseKey(id string, a netip.Addr) string { return LeasePrefix + id + "/" + a.String() }
+func LeaseKey(id string, a netip.Addr) string {
+	key := make([]byte, 0, 128)
+	key = append(append(append(key, LeasePrefix...), id...), '/')
+	return string(a.AppendTo(key))
+}
 
 // addressOf returns the address of the key of a lease.
 func addressOf(key string) (netip.Addr, bool) {

@@ -14,3 +14,22 @@ func TestUnknownFields(t *testing.T) {
 	storetest.KeepsUnknown[pool.Lease](t, pool.Versions)
 	storetest.KeepsUnknown[pool.Op](t, pool.Versions)
 }
+
+// Records whose fields are not listed.
+type (
+	plainRecord pool.Record
+	plainLease  pool.Lease
+)
+
+func TestListedFields(t *testing.T) {
+	storetest.WritesAsJSON[pool.Record, plainRecord](t)
+	storetest.WritesAsJSON[pool.Lease, plainLease](t)
+}
+
+// FuzzListedFields: whatever the records are, they are read and written as package json does it.
+func FuzzListedFields(f *testing.F) {
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		storetest.ReadsAsJSON[pool.Record, plainRecord](t, pool.Versions, raw)
+		storetest.ReadsAsJSON[pool.Lease, plainLease](t, pool.Versions, raw)
+	})
+}

@@ -71,10 +71,16 @@ func decode(kv store.KV, v Versions, rec any) (unknown string, err error) {
 	case version < v.Oldest:
 		return "", fmt.Errorf("record %s: %w: it has no version", kv.Key, store.ErrCorrupt)
 	}
+	if l, ok := rec.(Lister); ok {
+		if decodeFields(kv.Value, l) {
+			return "", nil
+		}
+		reflect.ValueOf(rec).Elem().SetZero() // it may be half decoded
+	}
 	if knownOnly(kv.Value, rec) {
 		return "", nil
 	}
-	reflect.ValueOf(rec).Elem().SetZero() // it may be half decoded
+	reflect.ValueOf(rec).Elem().SetZero()
 	if err := json.Unmarshal(kv.Value, rec); err != nil {
 		return "", corrupt(kv, err)
 	}
@@ -111,7 +117,7 @@ func corrupt(kv store.KV, why error) error {
 // Put returns the operation that writes a record, which must contain its version, with its unknown fields. It fails if rec cannot be encoded,
 // such as a time after the year 9999.
 func Put(key string, rec Kept) (store.Op, error) {
-	raw, err := json.Marshal(rec)
+	raw, err := encode(rec)
 	if err != nil {
 		return store.Op{}, fmt.Errorf("record %s: %w", key, err)
 	}
@@ -119,4 +125,14 @@ func Put(key string, rec Kept) (store.Op, error) {
 		raw = withUnknown(raw, []byte(unknown), structOf(reflect.TypeOf(rec)))
 	}
 	return store.Put(key, raw), nil
+}
+
+// encode encodes what is known of a record.
+func encode(rec Kept) ([]byte, error) {
+	if l, ok := rec.(Lister); ok {
+		if raw, ok := encodeFields(l); ok {
+			return raw, nil
+		}
+	}
+	return json.Marshal(rec)
 }
