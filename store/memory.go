@@ -22,9 +22,12 @@ type memoryData struct {
 	mu      sync.Mutex // guards the fields below
 	rev     int64
 	records map[string]KV
-	history []Changes     // of revisions 1, 2, ...
+	history []Changes     // of the last revisions, at least historyKept
 	changed chan struct{} // closed with the next change; nil if no watch waits for it
 }
+
+// historyKept is how many changes a watch can be behind. Older ones are compacted, so that the store does not grow with each write.
+const historyKept = 1000
 
 // NewMemory returns an empty store.
 func NewMemory() *Memory {
@@ -75,7 +78,7 @@ func (d *memoryData) holds(c Cond) bool {
 // apply makes the writes of one transaction, and wakes those who watch. The caller has the lock.
 func (d *memoryData) apply(then []Op) {
 	d.rev++
-	changes := Changes{Rev: d.rev}
+	changes := Changes{Rev: d.rev, Events: make([]Event, 0, len(then))}
 	for _, op := range then {
 		kv := KV{Key: op.Key, Value: bytes.Clone(op.Value), Rev: d.rev}
 		if op.Value == nil {
@@ -84,6 +87,9 @@ func (d *memoryData) apply(then []Op) {
 			d.records[op.Key] = kv
 		}
 		changes.Events = append(changes.Events, Event{KV: kv, Deleted: op.Value == nil})
+	}
+	if len(d.history) == 2*historyKept {
+		d.history = slices.Clone(d.history[historyKept:])
 	}
 	d.history = append(d.history, changes)
 	if d.changed != nil {
@@ -182,7 +188,10 @@ func (m *Memory) Watch(ctx context.Context, prefix string, rev int64, fn func(Ch
 		}
 	}
 	for {
-		news, changed := m.data.since(rev)
+		news, changed, err := m.data.since(rev)
+		if err != nil {
+			return err
+		}
 		for _, c := range news {
 			if err := fn(Changes{c.Rev, eventsUnder(prefix, c.Events)}); err != nil {
 				return err
@@ -200,13 +209,17 @@ func (m *Memory) Watch(ctx context.Context, prefix string, rev int64, fn func(Ch
 }
 
 // since returns the changes after rev, and a channel that is closed with the next one.
-func (d *memoryData) since(rev int64) ([]Changes, <-chan struct{}) {
+func (d *memoryData) since(rev int64) ([]Changes, <-chan struct{}, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.changed == nil {
 		d.changed = make(chan struct{})
 	}
-	return slices.Clone(d.history[rev:]), d.changed
+	oldest := d.rev - int64(len(d.history)) // after which all changes are known
+	if rev < oldest {
+		return nil, nil, fmt.Errorf("watch from revision %d: %w", rev+1, ErrCompacted)
+	}
+	return slices.Clone(d.history[rev-oldest:]), d.changed, nil
 }
 
 // eventsUnder returns the events of keys that begin with prefix.
