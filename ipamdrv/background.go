@@ -219,7 +219,7 @@ func (al *allocator) maintainHandles(ctx context.Context) error {
 // maintainHandle is maintainHandles for one handle. What cannot be done yet is done in the next round.
 func (al *allocator) maintainHandle(ctx context.Context, h pool.Handle) error {
 	for {
-		_, p, err := al.pools.open(ctx, h.String())
+		p, err := al.pools.open(ctx, h)
 		if errors.Is(err, ErrUnknownPool) {
 			return nil // the engine has it, and the store may be restored
 		}

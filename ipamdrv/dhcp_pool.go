@@ -120,7 +120,7 @@ func (al *allocator) acquire(ctx context.Context, h pool.Handle, seg dhcp.Segmen
 
 // record records the lease of an address that a server has given.
 func (al *allocator) record(ctx context.Context, h pool.Handle, q addressRequest) (string, error) {
-	_, p, err := al.pools.open(ctx, h.String())
+	p, err := al.pools.open(ctx, h)
 	if err != nil {
 		return "", err
 	}

@@ -149,7 +149,7 @@ func (s *dhcpLeases) scan(ctx context.Context, now time.Time) error {
 
 // scanPool adds the leases of a pool that are not known: those that another process has made.
 func (s *dhcpLeases) scanPool(ctx context.Context, h pool.Handle) error {
-	_, p, err := s.pools.open(ctx, h.String())
+	p, err := s.pools.open(ctx, h)
 	if err != nil {
 		return err
 	}

@@ -222,8 +222,9 @@ func (o Owners) RequestAddress(ctx context.Context, r *ipam.RequestAddressReques
 		return "", "", d.pools.handleNodeError(ctx, err)
 	}
 	d.names.put(got, q.lease.Name)
-	d.log.Debug("address allocated", zap.String("address", got), zap.String("kind", string(q.lease.Kind)),
-		zap.String("id", r.PoolID))
+	if entry := d.log.Check(zap.DebugLevel, "address allocated"); entry != nil {
+		entry.Write(zap.String("address", got), zap.String("kind", string(q.lease.Kind)), zap.String("id", r.PoolID))
+	}
 	return got, q.lease.Token, nil
 }
 

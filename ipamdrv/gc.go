@@ -204,7 +204,7 @@ func (g *gc) release(ctx context.Context, s suspect, now time.Time) error {
 	g.pools.log.Warn("address is released: no endpoint has it", zap.Stringer("address", s.addr), zap.String("container", s.lease.Name),
 		zap.Time("since", s.lease.Since), zap.Stringer("id", s.h.Handle), zap.String("network", s.h.network),
 		zap.String(admin.EventKey, admin.EventSweep))
-	_, p, err := g.pools.open(ctx, s.h.String())
+	p, err := g.pools.open(ctx, s.h.Handle)
 	if errors.Is(err, ErrUnknownPool) {
 		return nil
 	}
@@ -293,7 +293,7 @@ func userOf(s suspect, all []localHandle, networks []Use) (user string, using []
 
 // containerLeases lists the leases of containers that belong to h. The error matches [pool.ErrLoading] while they are not known.
 func (g *gc) containerLeases(ctx context.Context, h localHandle) ([]suspect, error) {
-	_, p, err := g.pools.open(ctx, h.String())
+	p, err := g.pools.open(ctx, h.Handle)
 	if err != nil {
 		return nil, err
 	}

@@ -96,7 +96,7 @@ func (ps *pools) mayHave(ctx context.Context, h pool.Handle, n createdNetwork) b
 	known := false
 	if ps.node != nil {
 		held, ofPool, known = pool.PeekHeld(ctx, ps.get(h.ID), h)
-	} else if _, p, err := ps.open(ctx, h.String()); err == nil {
+	} else if p, err := ps.open(ctx, h); err == nil {
 		ofPool = p.Record().Gateway
 		held, err = p.Held(ctx, h)
 		known = err == nil
@@ -133,7 +133,7 @@ func (ps *pools) bind(ctx context.Context, h pool.Handle, network string, unused
 	if ps.node != nil {
 		return ps.node.Bind(ctx, h, network, unused)
 	}
-	_, p, err := ps.open(ctx, h.String())
+	p, err := ps.open(ctx, h)
 	if err != nil {
 		return err
 	}

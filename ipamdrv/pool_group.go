@@ -107,7 +107,7 @@ func (al *allocator) fromGroup(ctx context.Context, id, group string, subnet add
 
 // fromMember leases an address of the pool m of a group, in place of the pool id if it is another one. The error matches ErrFull if m was removed.
 func (al *allocator) fromMember(ctx context.Context, m localHandle, id string, q addressRequest) (string, error) {
-	_, p, err := al.pools.enter(ctx, m.String())
+	p, err := al.pools.enter(ctx, m.Handle)
 	if errors.Is(err, ErrUnknownPool) && m.ID != id {
 		return "", ErrFull
 	}
@@ -131,7 +131,7 @@ func (ps *pools) releaseFromGroup(ctx context.Context, id, group string, a netip
 	if err != nil || other == "" {
 		return false, err
 	}
-	_, p, err := ps.open(ctx, pool.Handle{ID: other}.String())
+	p, err := ps.open(ctx, pool.Handle{ID: other})
 	if errors.Is(err, ErrUnknownPool) {
 		return false, nil
 	}

@@ -65,23 +65,19 @@ func (ps *pools) drop(p *pool.Pool) {
 }
 
 // open finds the pool of a handle, locks it and loads it; the caller unlocks it. The error matches [ErrUnknownPool] if there is none.
-func (ps *pools) open(ctx context.Context, text string) (pool.Handle, *pool.Pool, error) {
-	return ps.openBy(ctx, text, (*pool.Pool).Lock)
+func (ps *pools) open(ctx context.Context, h pool.Handle) (*pool.Pool, error) {
+	return ps.openBy(ctx, h, (*pool.Pool).Lock)
 }
 
 // enter is open for an allocation of any address, or a release, see [pool.Pool.Enter].
-func (ps *pools) enter(ctx context.Context, text string) (pool.Handle, *pool.Pool, error) {
-	return ps.openBy(ctx, text, (*pool.Pool).Enter)
+func (ps *pools) enter(ctx context.Context, h pool.Handle) (*pool.Pool, error) {
+	return ps.openBy(ctx, h, (*pool.Pool).Enter)
 }
 
-func (ps *pools) openBy(ctx context.Context, text string, lock func(*pool.Pool, context.Context) error) (pool.Handle, *pool.Pool, error) {
-	h, ok := pool.ParseHandle(text)
-	if !ok {
-		return h, nil, errNoPool()
-	}
+func (ps *pools) openBy(ctx context.Context, h pool.Handle, lock func(*pool.Pool, context.Context) error) (*pool.Pool, error) {
 	p := ps.get(h.ID)
 	if err := lock(p, ctx); err != nil {
-		return h, nil, err
+		return nil, err
 	}
 	found, err := false, error(nil)
 	defer func() {
@@ -92,14 +88,14 @@ func (ps *pools) openBy(ctx context.Context, text string, lock func(*pool.Pool, 
 	found, err = ps.load(ctx, p, h)
 	switch {
 	case found:
-		return h, p, nil
+		return p, nil
 	case errors.Is(err, store.ErrNotFound):
 		ps.drop(p)
 		err = errNoPool()
 	case err == nil:
 		err = errNoPool()
 	}
-	return h, nil, err
+	return nil, err
 }
 
 // errNoPool is the error of a handle that no pool has.

@@ -86,12 +86,13 @@ type recentName struct {
 func (n *recentNames) put(address, name string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if time.Since(n.swept) > nameTTL {
-		n.swept = time.Now()
+	now := time.Now()
+	if now.Sub(n.swept) > nameTTL {
+		n.swept = now
 		maps.DeleteFunc(n.names, func(_ string, r recentName) bool { return n.swept.Sub(r.since) > nameTTL })
 	}
 	a, _, _ := strings.Cut(address, "/")
-	n.names[a] = recentName{address, name, time.Now()}
+	n.names[a] = recentName{address, name, now}
 }
 
 // get returns what is known of an address, the zero value if it was not requested a short time ago.

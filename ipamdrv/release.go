@@ -31,7 +31,7 @@ func (ps *pools) releaseAddress(ctx context.Context, h pool.Handle, a netip.Addr
 
 // releaseAddressNow releases a lease in the store.
 func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.Addr, token string, at time.Time) error {
-	_, p, err := ps.enter(ctx, h.String())
+	p, err := ps.enter(ctx, h)
 	if errors.Is(err, ErrUnknownPool) {
 		return nil
 	}
@@ -56,8 +56,9 @@ func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.A
 		ps.leases.end(ctx, ref, ended)
 	}
 	ps.remote.wakeUp()
-	ps.log.Debug("address released", zap.Stringer("address", a), zap.Bool("was_leased", released),
-		zap.Stringer("pool", subnet.Prefix), zap.Stringer("id", h))
+	if entry := ps.log.Check(zap.DebugLevel, "address released"); entry != nil {
+		entry.Write(zap.Stringer("address", a), zap.Bool("was_leased", released), zap.Stringer("pool", subnet.Prefix), zap.Stringer("id", h))
+	}
 	return nil
 }
 

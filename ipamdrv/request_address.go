@@ -33,14 +33,18 @@ func (al *allocator) request(ctx context.Context, handle string, q addressReques
 
 // requestOwn leases an address of the pool with this handle, or of its group.
 func (al *allocator) requestOwn(ctx context.Context, handle string, q addressRequest) (string, error) {
+	h, ok := pool.ParseHandle(handle)
+	if !ok {
+		return "", refuseHandle(handle, errNoPool())
+	}
 	for {
 		open := al.pools.open
 		if q.any() {
 			open = al.pools.enter
 		}
-		h, p, err := open(ctx, handle)
+		p, err := open(ctx, h)
 		if err != nil {
-			return "", fmt.Errorf("pool %.80q: request address: %w", handle, err)
+			return "", refuseHandle(handle, err)
 		}
 		switch {
 		case q.lease.Kind == pool.Gateway: // the pool has it
@@ -59,6 +63,11 @@ func (al *allocator) requestOwn(ctx context.Context, handle string, q addressReq
 			return got, err
 		}
 	}
+}
+
+// refuseHandle is the error of a request whose pool cannot be used.
+func refuseHandle(handle string, why error) error {
+	return fmt.Errorf("pool %.80q: request address: %w", handle, why)
 }
 
 // fromServer leases an address of p, which the caller has locked, by asking a server. It unlocks p first: the server may take seconds.
@@ -98,6 +107,9 @@ const (
 // waitLoaded waits, without the lock of the pool, if err says that its leases are being read. Then it returns errLoaded. If they are not read
 // in time, it returns errUnread if the request can do without, or else err. Other errors it returns.
 func waitLoaded(ctx context.Context, err error) error {
+	if err == nil {
+		return nil
+	}
 	var loading *loadingError
 	if !errors.As(err, &loading) {
 		return err

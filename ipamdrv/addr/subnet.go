@@ -128,7 +128,10 @@ func (s *Subnet) Family() string {
 }
 
 // CIDR returns a with the subnet's prefix length, as the engine expects it.
-func (s *Subnet) CIDR(a netip.Addr) string { return netip.PrefixFrom(a, s.Prefix.Bits()).String() }
+func (s *Subnet) CIDR(a netip.Addr) string {
+	space := make([]byte, 0, 64) // on the stack
+	return string(netip.PrefixFrom(a, s.Prefix.Bits()).AppendTo(space))
+}
 
 // ParsePrefix parses a subnet that a user wrote; what names it in the error. It clears the host bits, which some engines pass on. It accepts
 // subnets that [ParseNew] refuses: pools of older versions may have them.

@@ -27,8 +27,12 @@ func NewID() string {
 
 // isID returns true if text has the form of an ID.
 func isID(text string) bool {
-	raw, err := hex.DecodeString(text)
-	return err == nil && len(raw) == idBytes && text == strings.ToLower(text)
+	for i := range len(text) {
+		if c := text[i]; (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return len(text) == hex.EncodedLen(idBytes)
 }
 
 // ParseHandle parses a handle, and returns false if it is none of this driver.

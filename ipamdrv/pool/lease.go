@@ -23,11 +23,11 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 	if err := s.checkLeasable(a); err != nil {
 		return err
 	}
-	op, err := record.Put(LeaseKey(p.id, a), lease)
+	op, err := record.Put(LeaseKey(p.id, a), &lease)
 	if err != nil {
 		return err
 	}
-	conds, ops := []store.Cond{{Key: op.Key, Rev: s.cooldowns.rev(a)}}, []store.Op{op}
+	conds, ops := []store.Cond{{Key: op.Key, Rev: s.cooldowns.rev(a)}}, append(make([]store.Op, 0, 2), op) // write may append the pool's record
 	if lease.Remote != "" {
 		ops = append(ops, store.Del(remotePrefix+lease.Remote))
 	}
@@ -44,8 +44,9 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 	}
 	written := false
 	if p.entered {
-		done := p.markInFlight(a, expired)
-		defer func() { done(written) }()
+		all := append(expired, a)
+		rested := p.beginFlight(all)
+		defer func() { p.endFlight(s, all, rested, written) }()
 	}
 	undo := Op{Do: ReleaseAddress, Addr: a, Token: lease.Token}
 	r, err := p.withUndo(ctx, undo, func(ctx context.Context) (store.Result, error) { return p.write(ctx, conds, next, ops...) })
@@ -69,32 +70,33 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 	return nil
 }
 
-// markInFlight takes addresses out of the choice while a is leased and the records of others are removed. It returns what puts back those that
-// are free then.
-func (p *Pool) markInFlight(a netip.Addr, others []netip.Addr) (done func(written bool)) {
-	s, rested := p.cache, false
-	all := append([]netip.Addr{a}, others...)
-	for _, b := range all {
-		rested = rested || s.cooldowns.has(b)
-		s.cooldowns.remove(b)
-		s.markTaken(b)
-		p.inFlight[b] = true
+// beginFlight takes addresses out of the choice while the last of them is leased and the records of the others are removed. It returns true if
+// one of them was in cooldown.
+func (p *Pool) beginFlight(all []netip.Addr) (rested bool) {
+	s := p.cache
+	for _, a := range all {
+		rested = rested || s.cooldowns.has(a)
+		s.cooldowns.remove(a)
+		s.markTaken(a)
+		p.inFlight[a] = true
 	}
-	return func(written bool) {
-		for _, b := range all {
-			delete(p.inFlight, b)
-		}
-		switch {
-		case rested && !written: // what the cache had of them is gone
-			p.Invalidate()
-		case written:
-			all = others
-			fallthrough
-		default:
-			for _, b := range all {
-				s.markFree(b)
-			}
-		}
+	return rested
+}
+
+// endFlight ends what beginFlight has begun with the cache s, and puts back those that are free then.
+func (p *Pool) endFlight(s *cache, all []netip.Addr, rested, written bool) {
+	for _, a := range all {
+		delete(p.inFlight, a)
+	}
+	switch {
+	case rested && !written: // what the cache had of them is gone
+		p.Invalidate()
+		return
+	case written:
+		all = all[:len(all)-1]
+	}
+	for _, a := range all {
+		s.markFree(a)
 	}
 }
 
@@ -116,6 +118,9 @@ func (s *cache) distrust(failed store.Cond) {
 
 // checkObeyed returns an error if the pool has options that this version cannot obey. What the pool has given can be released all the same.
 func (s *cache) checkObeyed() error {
+	if len(s.config.Newer) == 0 {
+		return nil
+	}
 	return RefuseNewer(s.Prefix.String(), s.config.Newer)
 }
 
@@ -234,14 +239,15 @@ func (p *Pool) releaseOnce(ctx context.Context, a netip.Addr, which Released) (r
 // afterRelease returns what a lease becomes: that of its other holders, or a cooldown; nil for nothing.
 func (s *cache) afterRelease(lease Lease, which Released) *Lease {
 	if len(lease.Holders) > 1 {
-		lease.Holders = without(lease.Holders, which.Share)
-		return &lease
+		shared := lease
+		shared.Holders = without(lease.Holders, which.Share)
+		return &shared
+	}
+	if lease.Kind == Gateway || lease.Kind == Prefetched || which.At.IsZero() || !s.wantsCooldown(lease) {
+		return nil
 	}
 	cooldown := lease.cooldown(which.At)
 	cooldown.Node = s.nodeOf(lease)
-	if lease.Kind == Gateway || lease.Kind == Prefetched || which.At.IsZero() || !s.wantsCooldown(cooldown) {
-		return nil
-	}
 	return &cooldown
 }
 
@@ -252,7 +258,7 @@ func (p *Pool) replaceLease(ctx context.Context, a netip.Addr, kv store.KV, next
 	ends := next == nil || next.Kind == Cooldown
 	op := store.Del(kv.Key)
 	if next != nil {
-		if op, err = record.Put(kv.Key, *next); err != nil {
+		if op, err = record.Put(kv.Key, next); err != nil {
 			return err
 		}
 	}

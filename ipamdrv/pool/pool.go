@@ -34,6 +34,7 @@ import (
 // container, or its release, need Lock.
 type Pool struct {
 	id     string
+	key    string // of its record
 	ledger Ledger
 	outbox Outbox // nil if the store is this node's alone
 
@@ -75,7 +76,7 @@ type share struct {
 
 // New returns a pool that is not loaded. outbox is nil if the store is this node's alone.
 func New(id string, l Ledger, outbox Outbox) *Pool {
-	return &Pool{id: id, ledger: l, outbox: outbox, lock: newLock(l.shared()), inFlight: map[netip.Addr]bool{}}
+	return &Pool{id: id, key: Key(id), ledger: l, outbox: outbox, lock: newLock(l.shared()), inFlight: map[netip.Addr]bool{}}
 }
 
 // UnlockAfter runs the last use of the pool and unlocks it, also if use panics, which the server survives. After a panic the cache may differ
@@ -246,10 +247,10 @@ func (s *cache) markFree(a netip.Addr) {
 func (p *Pool) write(ctx context.Context, conds []store.Cond, next *Record, ops ...store.Op) (store.Result, error) {
 	s := p.cache
 	if !p.entered {
-		conds = append([]store.Cond{{Key: Key(p.id), Rev: s.rev}}, conds...) // first: with an old cache the other conditions mean nothing
+		conds = append([]store.Cond{{Key: p.key, Rev: s.rev}}, conds...) // first: with an old cache the other conditions mean nothing
 	}
 	if next != nil {
-		op, err := record.Put(Key(p.id), next)
+		op, err := record.Put(p.key, next)
 		if err != nil {
 			return store.Result{}, err
 		}
@@ -262,7 +263,7 @@ func (p *Pool) write(ctx context.Context, conds []store.Cond, next *Record, ops 
 		return r, err
 	case err != nil:
 		return r, err
-	case !r.OK && r.Failed.Key == Key(p.id):
+	case !r.OK && r.Failed.Key == p.key:
 		return r, p.changed()
 	case !r.OK && strings.HasPrefix(r.Failed.Key, SharePrefix):
 		delete(s.shares, strings.TrimPrefix(r.Failed.Key, SharePrefix+p.id+"/"))

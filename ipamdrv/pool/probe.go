@@ -29,7 +29,11 @@ type Probe struct {
 
 // NewProbe returns the probe for a request to a pool whose option probe names device.
 func NewProbe(ask Prober, device string, log *zap.Logger) Probe {
-	return Probe{Device: device, ask: ask, log: log, until: time.Now().Add(probeTime)}
+	p := Probe{Device: device, ask: ask, log: log}
+	if device != "" {
+		p.until = time.Now().Add(probeTime)
+	}
+	return p
 }
 
 // holder returns the MAC of the host that answers for a. It returns "" if none does, and without asking if there is no device.
