@@ -26,7 +26,8 @@ import (
 )
 
 // BenchmarkP7 starts the plugin's binary on a ledger with 100,000 leases, and measures when it listens and when it has answered the first request
-// for an address of that pool. Of the memory, anon is what it needs; the rest are pages of its files, which the kernel takes back.
+// for an address of that pool. Of the memory, anon is what it needs; the rest are pages of its files, which the kernel takes back. wakeups/s is how
+// often a thread of an idle process goes on.
 func BenchmarkP7(b *testing.B) {
 	const leases = 100_000
 	state := b.TempDir()
@@ -44,7 +45,7 @@ func BenchmarkP7(b *testing.B) {
 	}
 	binary := buildDriver(b)
 	var listening, answered times
-	var anon, rss int
+	var anon, file, rss, wakeups int
 	for b.Loop() {
 		begin := time.Now()
 		p := start(b, binary, state)
@@ -56,14 +57,17 @@ func BenchmarkP7(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		anon, rss = max(anon, p.memory("RssAnon")), max(rss, p.memory("VmRSS"))
+		anon, file, rss = max(anon, p.memory("RssAnon")), max(file, p.memory("RssFile")), max(rss, p.memory("VmRSS"))
 		p.call("IpamDriver.ReleaseAddress", ipam.ReleaseAddressRequest{PoolID: o.pool, Address: a.Addr().String()}, &struct{}{})
+		wakeups += p.wakeups(idle)
 		p.stop()
 	}
 	b.ReportMetric(listening.at(0.5).Seconds()*1000, "listening-ms")
 	b.ReportMetric(answered.at(0.5).Seconds()*1000, "first-answer-ms")
 	b.ReportMetric(float64(anon)/1024, "anon-MiB")
+	b.ReportMetric(float64(file)/1024, "file-MiB")
 	b.ReportMetric(float64(rss)/1024, "rss-MiB")
+	b.ReportMetric(float64(wakeups)/idle.Seconds()/float64(len(listening)), "wakeups/s")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -151,17 +155,44 @@ func (p process) call(method string, request, answer any) {
 // memory returns a line of the process's status (proc_pid_status(5)) in KiB.
 func (p process) memory(name string) int {
 	p.b.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
+	return p.status(fmt.Sprintf("/proc/%d", p.cmd.Process.Pid), name)
+}
+
+// status returns the number in a line of the status of a process or thread.
+func (p process) status(dir, name string) int {
+	p.b.Helper()
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
 	if err != nil {
 		p.b.Fatal(err)
 	}
-	_, rest, _ := strings.Cut(string(status), name+":")
-	number, _, _ := strings.Cut(strings.TrimSpace(rest), " ")
+	_, rest, _ := strings.Cut(string(status), "\n"+name+":")
+	number := strings.Fields(rest + " -")[0]
 	n, err := strconv.Atoi(number)
 	if err != nil {
 		p.b.Fatal(err)
 	}
 	return n
+}
+
+// idle is how long wakeups are counted.
+const idle = 5 * time.Second
+
+// wakeups returns how often the threads of the process have waited for something (voluntary_ctxt_switches of proc_pid_status(5)) within a time.
+func (p process) wakeups(within time.Duration) int {
+	p.b.Helper()
+	count := func() (n int) {
+		threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*", p.cmd.Process.Pid))
+		if err != nil {
+			p.b.Fatal(err)
+		}
+		for _, thread := range threads {
+			n += p.status(thread, "voluntary_ctxt_switches")
+		}
+		return n
+	}
+	before := count()
+	time.Sleep(within)
+	return count() - before
 }
 
 // stop ends the process as an engine does.
