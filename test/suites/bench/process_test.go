@@ -191,7 +191,9 @@ func (p process) wakeups(within time.Duration) int {
 		return n
 	}
 	before := count()
-	time.Sleep(within)
+	if err := retry.Sleep(context.Background(), within); err != nil {
+		p.b.Fatal(err)
+	}
 	return count() - before
 }
 
