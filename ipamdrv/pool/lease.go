@@ -46,7 +46,7 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 	if p.entered {
 		all := append(expired, a)
 		rested := p.beginFlight(all)
-		defer func() { p.endFlight(s, all, rested, written) }()
+		defer func() { endFlight(p, s, all, rested, written) }()
 	}
 	undo := Op{Do: ReleaseAddress, Addr: a, Token: lease.Token}
 	r, err := p.withUndo(ctx, undo, func(ctx context.Context) (store.Result, error) { return p.write(ctx, conds, next, ops...) })
@@ -84,7 +84,7 @@ func (p *Pool) beginFlight(all []netip.Addr) (rested bool) {
 }
 
 // endFlight ends what beginFlight has begun with the cache s, and puts back those that are free then.
-func (p *Pool) endFlight(s *cache, all []netip.Addr, rested, written bool) {
+func endFlight(p *Pool, s *cache, all []netip.Addr, rested, written bool) {
 	for _, a := range all {
 		delete(p.inFlight, a)
 	}
