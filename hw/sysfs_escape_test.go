@@ -1,10 +1,15 @@
 package hw_test
 
 import (
+	"errors"
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/fstest"
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/rtnl"
@@ -13,7 +18,7 @@ import (
 // An escapeTree looks like /sys, and has links that lead out of it to a file beside it.
 type escapeTree struct {
 	t      testing.TB
-	sys    hw.Sysfs
+	read   []hw.Sysfs // the same tree, by the kernel's own check of paths and by that of the standard library
 	kernel *rtnl.Kernel
 	out    string // the directory beside it
 }
@@ -49,10 +54,10 @@ func newEscapeTree(t testing.TB) *escapeTree {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.sys = hw.NewSysfs(root.FS())
 	if h.kernel, err = rtnl.Open(root.Name(), ""); err != nil {
 		t.Fatal(err)
 	}
+	h.read = []hw.Sysfs{hw.NewSysfs(h.kernel.Sysfs()), hw.NewSysfs(root.FS())}
 	t.Cleanup(func() {
 		h.kernel.Close()
 		if err := root.Close(); err != nil {
@@ -80,41 +85,92 @@ func (h *escapeTree) check() {
 // sysfs is full of, are followed.
 func TestSysfsStaysInside(t *testing.T) {
 	const device = "bus/pci/devices/0000:01:00.0/"
+	for i := range newEscapeTree(t).read {
+		h := newEscapeTree(t)
+		sys := h.read[i]
+		for _, name := range []string{
+			device + "absolute", device + "relative", device + "twice", device + "net/file", device + "root/etc/hostname",
+			"class/net/bad0/net/file", "class/net/good0/net/file", "../out/net/file", device + "../../../../../out/net/file",
+			"/etc/hostname", filepath.Join(h.out, "net/file"), "class/net/good0/../../../../../../out/net/file",
+			device + "inside\x00", "class/net/\x00", device + "..\x00/inside",
+		} {
+			if text, ok, err := sys.Text(name); ok || err == nil || strings.Contains(err.Error(), secret) {
+				t.Errorf("%q reads %q, %v, %v", name, text, ok, err)
+			}
+			if n, ok, err := sys.Number(name); ok || err == nil {
+				t.Errorf("%q reads %d, %v, %v", name, n, ok, err)
+			}
+			if err := h.kernel.WriteAttr(name, "overwritten"); err == nil {
+				t.Errorf("%q is written", name)
+			}
+		}
+		for _, name := range []string{device + "net", "class/net/bad0", "..", "/", "class/net/bad0/net", device + "root"} {
+			if names, err := sys.List(name); err == nil {
+				t.Errorf("%q lists %q", name, names)
+			}
+		}
+		for _, name := range []string{device + "inside", "class/net/good0/inside"} {
+			if text, ok, err := sys.Text(name); text != "inside" || !ok || err != nil {
+				t.Errorf("%q reads %q, %v, %v", name, text, ok, err)
+			}
+		}
+		if err := h.kernel.WriteAttr("class/net/good0/inside", "INSIDE"); err != nil {
+			t.Error(err)
+		}
+		if text, _, err := sys.Text(device + "inside"); text != "INSIDE" {
+			t.Errorf("what was written is %q, %v", text, err)
+		}
+		if err := h.kernel.WriteAttr(device+"absent", "x"); err == nil || sys.Exists(device+"absent") {
+			t.Errorf("a file was made: %v", err)
+		}
+	}
+}
+
+// TestSysfsReads: both readers of a tree read the same, and give the same errors.
+func TestSysfsReads(t *testing.T) {
 	h := newEscapeTree(t)
-	for _, name := range []string{
-		device + "absolute", device + "relative", device + "twice", device + "net/file", device + "root/etc/hostname",
-		"class/net/bad0/net/file", "class/net/good0/net/file", "../out/net/file", device + "../../../../../out/net/file",
-		"/etc/hostname", filepath.Join(h.out, "net/file"), "class/net/good0/../../../../../../out/net/file",
-		device + "inside\x00", "class/net/\x00", device + "..\x00/inside",
-	} {
-		if text, ok, err := h.sys.Text(name); ok || err == nil || strings.Contains(err.Error(), secret) {
-			t.Errorf("%q reads %q, %v, %v", name, text, ok, err)
+	const dir = "bus/pci/devices/0000:01:00.0"
+	var said []string
+	for _, sys := range h.read {
+		var text []string
+		add := func(of any, err error) {
+			text = append(text, fmt.Sprint(of, errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.EINVAL), errors.Is(err, syscall.ENOTDIR), err == nil))
 		}
-		if n, ok, err := h.sys.Number(name); ok || err == nil {
-			t.Errorf("%q reads %d, %v, %v", name, n, ok, err)
+		for _, name := range []string{dir + "/inside", dir, dir + "/absent", dir + "/inside/below", dir + "/relative", "class/net/good0", "class/net/good0/inside"} {
+			target, err := fs.ReadLink(sys.FS, name)
+			add(target, err)
+			b, err := fs.ReadFile(sys.FS, name)
+			add(string(b), err)
+			entries, err := fs.ReadDir(sys.FS, name)
+			add(entries, err)
+			fi, err := fs.Lstat(sys.FS, name)
+			if err == nil {
+				add(fi.Mode(), nil)
+			} else {
+				add(nil, err)
+			}
 		}
-		if err := h.kernel.WriteAttr(name, "overwritten"); err == nil {
-			t.Errorf("%q is written", name)
-		}
+		said = append(said, strings.Join(text, "\n"))
 	}
-	for _, name := range []string{device + "net", "class/net/bad0", "..", "/", "class/net/bad0/net", device + "root"} {
-		if names, err := h.sys.List(name); err == nil {
-			t.Errorf("%q lists %q", name, names)
-		}
+	if said[0] != said[1] {
+		t.Errorf("the kernel's check of paths reads\n%s\nand the standard library's\n%s", said[0], said[1])
 	}
-	for _, name := range []string{device + "inside", "class/net/good0/inside"} {
-		if text, ok, err := h.sys.Text(name); text != "inside" || !ok || err != nil {
-			t.Errorf("%q reads %q, %v, %v", name, text, ok, err)
-		}
+}
+
+// TestSysfsFS: the reader of a tree is a file system as the standard library wants them.
+func TestSysfsFS(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.MkdirAll(filepath.Join(dir, "sub/empty"), 0o755), os.WriteFile(filepath.Join(dir, "sub/file"), []byte("text\n"), 0o644),
+		os.Symlink("sub", filepath.Join(dir, "link"))); err != nil {
+		t.Fatal(err)
 	}
-	if err := h.kernel.WriteAttr("class/net/good0/inside", "INSIDE"); err != nil {
+	k, err := rtnl.Open(dir, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer k.Close()
+	if err := fstest.TestFS(k.Sysfs(), "sub/file", "link", "sub/empty"); err != nil {
 		t.Error(err)
-	}
-	if text, _, err := h.sys.Text(device + "inside"); text != "INSIDE" {
-		t.Errorf("what was written is %q, %v", text, err)
-	}
-	if err := h.kernel.WriteAttr(device+"absent", "x"); err == nil || h.sys.Exists(device+"absent") {
-		t.Errorf("a file was made: %v", err)
 	}
 }
 
@@ -124,17 +180,19 @@ func FuzzSysfsPath(f *testing.F) {
 	f.Fuzz(func(t *testing.T, name, value string) {
 		h.t = t
 		for _, name := range []string{name, "bus/pci/devices/" + name, "class/net/" + name, "class/net/good0/" + name} {
-			if text, _, _ := h.sys.Text(name); strings.Contains(text, secret) {
-				t.Errorf("%q reads %q", name, text)
-			}
-			if names, err := h.sys.List(name); err == nil && len(names) == 1 && names[0] == "file" {
-				t.Errorf("%q lists %q", name, names)
+			for _, sys := range h.read {
+				if text, _, _ := sys.Text(name); strings.Contains(text, secret) {
+					t.Errorf("%q reads %q", name, text)
+				}
+				if names, err := sys.List(name); err == nil && len(names) == 1 && names[0] == "file" {
+					t.Errorf("%q lists %q", name, names)
+				}
 			}
 			if strings.HasSuffix(name, "inside") {
 				continue // a file that may be written
 			}
 			if err := h.kernel.WriteAttr(name, value); err == nil {
-				if text, ok, _ := h.sys.Text(name); !ok {
+				if text, ok, _ := h.read[0].Text(name); !ok {
 					t.Errorf("%q was written and reads %q", name, text)
 				}
 			}

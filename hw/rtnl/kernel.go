@@ -34,8 +34,10 @@ type Kernel struct {
 	controls
 	devlink
 
-	nl  *netlink.Handle
-	sys *os.Root
+	nl       *netlink.Handle
+	sys      *os.Root
+	sysfs    fs.FS
+	closeSys func() // of sysfs
 
 	sockets  pool // for messages that the library's handle cannot send, or whose answers it loses
 	changers pool
@@ -63,6 +65,7 @@ func Open(sys, irq string) (*Kernel, error) {
 		return nil, errors.Join(fmt.Errorf("network namespace: %w", err), root.Close())
 	}
 	k := &Kernel{nl: h, otherNamespaces: otherNamespaces{self: self}, sys: root, irqDir: openIRQ(irq), links: newListing[hw.Link]()}
+	k.sysfs, k.closeSys = openBeneath(root)
 	if err := k.openSockets(); err != nil {
 		k.Close()
 		return nil, fmt.Errorf("netlink: open a socket: %w", err)
@@ -71,7 +74,7 @@ func Open(sys, irq string) (*Kernel, error) {
 }
 
 // Sysfs returns the sysfs of Open. Paths and links that lead out of it are refused.
-func (k *Kernel) Sysfs() fs.FS { return k.sys.FS() }
+func (k *Kernel) Sysfs() fs.FS { return k.sysfs }
 
 // openSockets opens the sockets beside the handle, and sets the time limit of all.
 func (k *Kernel) openSockets() (err error) {
@@ -124,6 +127,7 @@ func (k *Kernel) Close() {
 	}
 	k.irqDir.close()
 	_ = k.self.Close() // nothing was written
+	k.closeSys()
 	// Nothing was written through the directory.
 	_ = k.sys.Close()
 }
