@@ -70,6 +70,7 @@ type applier[S any, A interface{ row() *attrRow[S] }] struct {
 	dev    string
 	with   string // the driver that sets them, for errors; "" if it is the device's own
 	attrs  []A    // in the order of setting
+	now    *S     // what they are, if that was read just now; nil if it is to be read
 	read   func() (S, error)
 	set    func(A, S) error
 	policy func(A) Policy
@@ -83,10 +84,14 @@ func required[A any](A) Policy { return Required }
 // want as possible, and returns the errors of all attributes. An attribute with policy BestEffort is skipped if the driver
 // does not support it, and not verified: some drivers accept spoofchk and report nothing.
 func (p applier[S, A]) apply(want S) error {
-	now, err := p.read()
-	if err != nil {
-		return &Error{Dev: p.dev, Op: "read", Err: err}
+	if p.now == nil {
+		now, err := p.read()
+		if err != nil {
+			return &Error{Dev: p.dev, Op: "read", Err: err}
+		}
+		p.now = &now
 	}
+	now := *p.now
 	var errs []error
 	var verify []A
 	for _, a := range p.attrs {

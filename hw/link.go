@@ -229,16 +229,17 @@ func (id ID) handoverName() string { return uniqueName("handed over\x00" + strin
 // HandOver gives a device in the host that is about to be moved into a container a name that no other device has, and takes its
 // alternative names from it, which could be in the way there, too; was has all of them. A device that the plugin has created
 // has such a name from the start. A device that is up is set down if the kernel demands it. HandOver may be repeated after any
-// failure.
-func (h *links) HandOver(id ID, was Snapshot) (Netdev, error) {
-	n, err := h.Find(id)
+// failure. found is the device as it was found before.
+func (h *links) HandOver(found Netdev, was Snapshot) (Netdev, error) {
+	id := found.ID
+	n, err := h.reread(found)
 	if err != nil || id.isMade() {
 		return n, err
 	}
 	if err := h.rename(n, id.handoverName(), h.setDownIfNeeded); err != nil {
 		return n, err
 	}
-	if n, err = h.Find(id); err != nil || was.AltNames == nil { // a record of an early version does not have them
+	if n, err = h.reread(n); err != nil || was.AltNames == nil { // a record of an early version does not have them
 		return n, err
 	}
 	for _, name := range n.AltNames {

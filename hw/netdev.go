@@ -134,11 +134,16 @@ func retryRenamed[T any](dev string, look func() (T, error)) (found T, err error
 // if there is none, ErrAway if the PCI function has none in the host's namespace, ErrInvalid if it has several, and
 // ErrUnsupported if ref names a sub-function or a vDPA device by its bus.
 func (h *finder) Netdev(ref string) (Netdev, error) {
-	pci, isPCI := ParsePCI(ref)
-	return h.look(ref, func(links []Link) (Netdev, error) {
-		if isPCI {
+	if pci, isPCI := ParsePCI(ref); isPCI {
+		return retryRenamed(ref, func() (Netdev, error) {
+			links, err := h.linksOf(pci)
+			if err != nil {
+				return Netdev{}, err
+			}
 			return h.netdevAt(pci, links)
-		}
+		})
+	}
+	return h.look(ref, func(links []Link) (Netdev, error) {
 		for _, l := range links {
 			if l.Name == ref || slices.Contains(l.AltNames, ref) {
 				return h.describe(l)
@@ -178,6 +183,35 @@ func (h *finder) netdevAt(pci string, links []Link) (Netdev, error) {
 			strings.Join(names, ", "))}
 	}
 	return all[0], nil
+}
+
+// fewNetdevs is how many netdevs of a function are read one by one. A listing of all links takes longer on a host with many containers, but
+// not than reading the representors of a hundred VFs, which are the function's as well.
+const fewNetdevs = 4
+
+// linksOf lists links among which are those of a PCI function that are in the host's namespace. The error matches errRenamed if a name changed
+// hands.
+func (h *finder) linksOf(pci string) ([]Link, error) {
+	names, err := h.netdevsOf(pci)
+	if err != nil {
+		return nil, &Error{Dev: pci, Err: err}
+	}
+	if len(names) > fewNetdevs {
+		links, err := h.kernel.Links()
+		return links, wrapped(pci, "list links", err)
+	}
+	var links []Link
+	for _, name := range names {
+		l, err := h.kernel.LinkNamed(name)
+		if errors.Is(err, ErrNotFound) {
+			return nil, errRenamed
+		}
+		if err != nil {
+			return nil, &Error{Dev: name, Op: "read link", Err: err}
+		}
+		links = append(links, l)
+	}
+	return links, nil
 }
 
 // netdevsAt returns the netdevs of a PCI function that are in the host's namespace, in order of their names.

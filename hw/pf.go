@@ -92,9 +92,9 @@ func (h *pfs) UsablePF(ref string) (PF, error) {
 
 // checkOnePort refuses a function with several ports, as a ConnectX-3 (mlx4) is: which of them its VFs use is not told.
 func (h *pfs) checkOnePort(pf PF) error {
-	links, err := h.kernel.Links()
-	if err != nil {
-		return &Error{Dev: pf.String(), Op: "list links", Err: err}
+	links, err := h.linksOf(pf.PCI())
+	if err != nil && !errors.Is(err, errRenamed) {
+		return err
 	}
 	all, err := h.netdevsAt(pf.PCI(), links)
 	if err != nil {

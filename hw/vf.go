@@ -57,15 +57,9 @@ func (h *vfs) VFs(pf PF) ([]VF, error) {
 	}
 	var vfs []VF
 	for i := 0; ; i++ {
-		pci, err := h.sys.link(pciDir(pf.PCI()) + "/virtfn" + strconv.Itoa(i))
-		if err != nil {
-			return nil, &Error{Dev: pf.String(), Err: err}
-		}
-		if pci == "" {
-			return vfs, nil
-		}
-		if !isPCI(pci) {
-			return nil, &Error{Dev: pf.String(), Err: fmt.Errorf("virtfn%d leads to %q: %w", i, pci, ErrInvalid)}
+		pci, err := h.virtfn(pf, i)
+		if pci == "" || err != nil {
+			return vfs, err
 		}
 		vf, err := h.vf(pf, i, pci, links)
 		if err != nil {
@@ -74,6 +68,37 @@ func (h *vfs) VFs(pf PF) ([]VF, error) {
 		vf.vdpa = vdpa[pci]
 		vfs = append(vfs, vf)
 	}
+}
+
+// virtfn returns the PCI address of the VF of a PF with an index, "" if it has none.
+func (h *vfs) virtfn(pf PF, index int) (pci string, err error) {
+	pci, err = h.sys.link(pciDir(pf.PCI()) + "/virtfn" + strconv.Itoa(index))
+	if err == nil && pci != "" && !isPCI(pci) {
+		err = fmt.Errorf("virtfn%d leads to %q: %w", index, pci, ErrInvalid)
+	}
+	if err != nil {
+		return "", &Error{Dev: pf.String(), Err: err}
+	}
+	return pci, nil
+}
+
+// indexOf returns the index of the VF of a PF with a PCI address; known is false if it has none. It is looked for at the likely index first.
+func (h *vfs) indexOf(pf PF, pci string, likely int) (index int, known bool, _ error) {
+	for _, index = range []int{likely, 0} {
+		for ; ; index++ {
+			at, err := h.virtfn(pf, index)
+			if err != nil {
+				return 0, false, err
+			}
+			if at == "" { // pci is, too, in a damaged record
+				break
+			}
+			if at == pci {
+				return index, true, nil
+			}
+		}
+	}
+	return 0, false, nil
 }
 
 // vf reads one VF.
@@ -89,6 +114,9 @@ func (h *vfs) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 	if vf.Override == "(null)" {
 		vf.Override = ""
 	}
+	if vf.Driver == "" { // then it has no netdev
+		return vf, nil
+	}
 	all, err := h.netdevsAt(pci, links)
 	switch {
 	case errors.Is(err, errRenamed): // or the netdev appeared after the links were listed, or is being unregistered
@@ -97,7 +125,7 @@ func (h *vfs) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 		}
 	case len(all) > 0:
 		vf.Netdev = all[0]
-	case err == nil && vf.Driver != "":
+	case err == nil:
 		var created bool
 		created, err = h.hasNetdev(pci)
 		vf.noNetdev = !created
@@ -107,22 +135,39 @@ func (h *vfs) vf(pf PF, index int, pci string, links []Link) (VF, error) {
 }
 
 // VF finds a VF by its PF's PCI address and its own. The error matches ErrNotFound if it is gone, and names it by its
-// index.
+// index. Only its own links are read: what it carries is left out, see [vfs.VFs].
 func (h *vfs) VF(pfRef string, index int, id ID) (PF, VF, error) {
 	pf, err := h.PF(pfRef)
 	if err != nil {
 		return PF{}, VF{}, err
 	}
-	vfs, err := h.VFs(pf)
+	at, known, err := h.indexOf(pf, id.PCI(), index)
 	if err != nil {
 		return PF{}, VF{}, err
 	}
-	for _, vf := range vfs {
-		if vf.PCI == id.PCI() {
-			return pf, vf, nil
-		}
+	if !known {
+		return PF{}, VF{}, &Error{Dev: fmt.Sprintf("vf %d of %s (%s)", index, pf.Name, id.PCI()), Err: ErrNotFound}
 	}
-	return PF{}, VF{}, &Error{Dev: fmt.Sprintf("vf %d of %s (%s)", index, pf.Name, id.PCI()), Err: ErrNotFound}
+	vf, err := h.oneVF(pf, at, id.PCI())
+	if err != nil {
+		return PF{}, VF{}, &Error{Dev: pf.String(), Err: err}
+	}
+	return pf, vf, nil
+}
+
+// oneVF reads a VF without the links of others.
+func (h *vfs) oneVF(pf PF, index int, pci string) (VF, error) {
+	vdpa, err := h.vdpaOn()
+	if err != nil {
+		return VF{}, &Error{Op: "list vdpa devices", Err: err}
+	}
+	links, err := h.linksOf(pci)
+	if err != nil && !errors.Is(err, errRenamed) { // vf deals with that
+		return VF{}, err
+	}
+	vf, err := h.vf(pf, index, pci, links)
+	vf.vdpa = vdpa[pci]
+	return vf, err
 }
 
 // PFOf returns the PCI address of the PF of a VF; "" for a device that is no VF, or is not plugged in.
@@ -142,6 +187,9 @@ func (h *vfs) VFStates(pf PF) (map[int]VFState, error) {
 	all, err := h.kernel.VFs(pf.Index)
 	if err != nil {
 		return nil, &Error{Dev: pf.String(), Op: "read vfs", Err: err}
+	}
+	if !h.sys.exists(pciDir(pf.PCI()) + "/sriov") { // where trunks are
+		return all, nil
 	}
 	for i, s := range all {
 		if s.Trunk, err = h.trunk(pf, i); err != nil {
@@ -182,22 +230,21 @@ func (p PF) DownReason() string {
 	return fmt.Sprintf("%s is down, and its driver %s does nothing for vfs until it is up; set it up (ip link set %s up)", p, p.Driver, p.Name)
 }
 
-// noVFOps returns true if a PF has VFs and its driver reports nothing of them: it has no operations for VFs (virtio).
-func (h *vfs) noVFOps(pf PF) (bool, error) {
-	states, err := h.VFStates(pf)
-	return err == nil && states == nil && h.sys.exists(pciDir(pf.PCI())+"/virtfn0"), err
+// noVFOps returns true if a PF has VFs and its driver reports nothing of them: it has no operations for VFs (virtio). states is from VFStates.
+func (h *vfs) noVFOps(pf PF, states map[int]VFState) bool {
+	return states == nil && h.sys.exists(pciDir(pf.PCI())+"/virtfn0")
 }
 
 // CheckVFsReported refuses a PF whose driver has operations for VFs and reports none of those that there are, also after the
 // time that a reset takes: it will neither report nor set anything. mlx5 on the host of a BlueField in DPU mode is like that
-// (mlx5/core/esw/legacy.c and eswitch.c, mlx5_esw_allowed: EPERM; Linux 6.12). The error matches ErrUnsupported.
-func (h *vfs) CheckVFsReported(ctx context.Context, pf PF) error {
+// (mlx5/core/esw/legacy.c and eswitch.c, mlx5_esw_allowed: EPERM; Linux 6.12). The error matches ErrUnsupported. The result is that of
+// VFStates.
+func (h *vfs) CheckVFsReported(ctx context.Context, pf PF) (map[int]VFState, error) {
 	vfs, err := h.VFs(pf)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	_, err = h.awaitReports(ctx, pf, vfs)
-	return err
+	return h.awaitReports(ctx, pf, vfs)
 }
 
 // awaitReports waits until the driver of a PF reports what is set for each of vfs, at most for as long as a reset takes. It
@@ -222,12 +269,9 @@ func (h *vfs) awaitReports(ctx context.Context, pf PF, vfs []VF) (states map[int
 }
 
 // CheckVFSupport refuses a spec with a required attribute that the driver of a PF is known not to set for any of its VFs. What
-// else it cannot set shows when it is set, see TryVF. The error matches ErrUnsupported.
-func (h *vfs) CheckVFSupport(pf PF, spec VFSpec) error {
-	noOps, err := h.noVFOps(pf)
-	if err != nil {
-		return err
-	}
+// else it cannot set shows when it is set, see TryVF. states is from VFStates. The error matches ErrUnsupported.
+func (h *vfs) CheckVFSupport(pf PF, states map[int]VFState, spec VFSpec) error {
+	noOps := h.noVFOps(pf, states)
 	for _, l := range vfLimits() {
 		if spec.Policies[l.attr] == Required && slices.Contains(l.drivers, pf.Driver) && l.beyond(spec.VFState) {
 			return &Error{Dev: pf.String(), Op: l.attr.Op(spec.VFState), Err: Because(ErrUnsupported, "driver %s %s", pf.Driver, l.why)}

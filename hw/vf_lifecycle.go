@@ -58,7 +58,16 @@ func (s Snapshot) Describe() string {
 
 // SnapshotVF reads the present state of a VF.
 func (h *vfLifecycle) SnapshotVF(pf PF, vf VF) (Snapshot, error) {
-	s, err := h.vfState(pf, vf)
+	states, err := h.VFStates(pf)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	return h.SnapshotListedVF(pf, vf, states)
+}
+
+// SnapshotListedVF is SnapshotVF with what a PF has set for its VFs, which was read just now; states is from VFStates.
+func (h *vfLifecycle) SnapshotListedVF(pf PF, vf VF, states map[int]VFState) (Snapshot, error) {
+	s, err := h.listedState(pf, vf, states)
 	if err != nil {
 		return Snapshot{}, &Error{Dev: vf.String(), Op: "read", Err: err}
 	}
@@ -85,11 +94,7 @@ func (s *Snapshot) Complete(n Netdev) {
 // which completes the snapshot of a VF that was not bound. A PF that is down is brought up, and stays up: without it no
 // VF has carrier.
 func (h *vfLifecycle) SetVF(ctx context.Context, pf PF, vf VF, spec VFSpec) (Netdev, error) {
-	noOps, err := h.noVFOps(pf)
-	if err != nil {
-		return Netdev{}, err
-	}
-	err = h.setThroughPF(ctx, pf, vf, spec.VFState, func(a VFAttr) Policy {
+	err := h.setThroughPF(ctx, pf, vf, spec.VFState, func(a VFAttr, noOps bool) Policy {
 		if a == VFMAC && noOps {
 			return Ignore // ReadyVF gives it to the netdev
 		}
@@ -102,22 +107,30 @@ func (h *vfLifecycle) SetVF(ctx context.Context, pf PF, vf VF, spec VFSpec) (Net
 	return n, h.blame(pf, vf, err)
 }
 
-// setThroughPF gives a VF a state through its PF, which it brings up.
-func (h *vfLifecycle) setThroughPF(ctx context.Context, pf PF, vf VF, want VFState, policy func(VFAttr) Policy) error {
+// setThroughPF gives a VF a state through its PF, which it brings up. noOps is true for a PF whose driver has no operations for VFs.
+func (h *vfLifecycle) setThroughPF(ctx context.Context, pf PF, vf VF, want VFState, policy func(a VFAttr, noOps bool) Policy) error {
 	if !pf.Up {
 		if err := h.raisePF(ctx, pf); err != nil {
 			return err
 		}
 	}
+	states, err := h.VFStates(pf)
+	if err != nil {
+		return err
+	}
+	noOps := h.noVFOps(pf, states)
 	p := h.vfApplier(ctx, pf, vf)
-	p.undo, p.policy = true, policy
+	p.undo, p.policy = true, func(a VFAttr) Policy { return policy(a, noOps) }
+	if now, err := h.listedState(pf, vf, states); err == nil { // otherwise it is waited for, as while the VF is reset
+		p.now = &now
+	}
 	return p.apply(want)
 }
 
 // SetUserVF applies a spec to a VF through its PF, as SetVF does, and binds it to a driver for programs, such as vfio-pci, unless it is bound to
 // that. It has no netdev then. UnbindUserVF is to come before RestoreVF.
 func (h *vfLifecycle) SetUserVF(ctx context.Context, pf PF, vf VF, spec VFSpec, driver string) error {
-	err := h.setThroughPF(ctx, pf, vf, spec.VFState, func(a VFAttr) Policy { return spec.Policies[a] })
+	err := h.setThroughPF(ctx, pf, vf, spec.VFState, func(a VFAttr, _ bool) Policy { return spec.Policies[a] })
 	if err != nil {
 		return err
 	}
@@ -269,7 +282,7 @@ func (h *vfLifecycle) openVF(ctx context.Context, pf PF, vf VF, n Netdev) error 
 func (h *vfLifecycle) awaitVFCarrier(ctx context.Context, pf PF, n Netdev, bound time.Duration) error {
 	had, changed := h.hasCarrier(pf), time.Now()
 	return wait(ctx, time.Minute, func() (bool, error) { // a PF whose carrier comes and goes ends it with the call
-		now, ok, err := h.tryFind(n.ID, n)
+		now, ok, err := h.tryReread(n)
 		if err != nil || ok && now.Carrier {
 			return true, err
 		}
@@ -288,7 +301,7 @@ func (h *vfLifecycle) awaitVFCarrier(ctx context.Context, pf PF, n Netdev, bound
 
 // hasCarrier returns true if a PF has carrier. A PF whose netdev is not there, as while its driver restarts it, has none.
 func (h *vfLifecycle) hasCarrier(pf PF) bool {
-	n, err := h.Find(pf.ID)
+	n, err := h.reread(pf.Netdev)
 	return err == nil && n.Carrier
 }
 

@@ -97,14 +97,15 @@ func (h *finder) WaitName(ctx context.Context, id ID) error {
 // awaitName waits for the final name of a device's netdev. n is the netdev as it was last seen.
 func (h *finder) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error) {
 	err := wait(ctx, renameBound, func() (ok bool, err error) {
-		if n, ok, err = h.tryFind(id, n); !ok || h.naming(n.Name) != byPolicy {
-			return false, err
+		for range 2 { // n may be older than the name
+			name, final := n.Name, n.Index != 0 && h.naming(n.Name) == byPolicy
+			// During a rename the old name looks final as well: rtnetlink has the new name first, then name_assign_type
+			// changes, then the name in sysfs (net/core/dev.c, dev_change_name; Linux 6.12). So rtnetlink is read again.
+			if n, ok, err = h.tryFind(id, n); err != nil || ok && final && n.Name == name {
+				return ok, err
+			}
 		}
-		// During a rename the old name looks final as well: rtnetlink has the new name first, then name_assign_type
-		// changes, then the name in sysfs (net/core/dev.c, dev_change_name; Linux 6.12). So rtnetlink is read again.
-		name := n.Name
-		n, ok, err = h.tryFind(id, n)
-		return ok && n.Name == name, err
+		return false, nil
 	})
 	if timedOut(err) { // a rule of udev keeps the name, or there is no udev
 		err = nil
@@ -116,6 +117,17 @@ func (h *finder) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error)
 // renamed.
 func (h *finder) tryFind(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
 	n, err := h.Find(id)
+	return seen(n, was, err)
+}
+
+// tryReread is tryFind for a netdev that was found before.
+func (h *finder) tryReread(was Netdev) (_ Netdev, ok bool, _ error) {
+	n, err := h.reread(was)
+	return seen(n, was, err)
+}
+
+// seen returns n, or was and not ok if it could not be found just now.
+func seen(n, was Netdev, err error) (_ Netdev, ok bool, _ error) {
 	if errors.Is(err, ErrAway) || errors.Is(err, ErrBusy) {
 		return was, false, nil
 	}
@@ -123,6 +135,16 @@ func (h *finder) tryFind(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
 		return was, false, err
 	}
 	return n, true, nil
+}
+
+// reread reads a netdev again, by its ifindex, and looks for the device only if that is gone.
+func (h *finder) reread(n Netdev) (Netdev, error) {
+	l, err := h.kernel.LinkAt(n.Index)
+	if err != nil {
+		return h.Find(n.ID)
+	}
+	n.Link = l
+	return n, nil
 }
 
 // The origins of a netdev's name.

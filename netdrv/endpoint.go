@@ -284,7 +284,7 @@ func (x *endpoints) lend(ctx context.Context, a *alloc.Allocation, sandbox strin
 	if err := x.rdma.Move(a, sandbox); err != nil { // before the netdev: that of an InfiniBand device would be made anew
 		return hw.Netdev{}, err
 	}
-	dev, err := x.host.HandOver(a.Device, a.Snapshot)
+	dev, err := x.host.HandOver(found, a.Snapshot)
 	if err != nil {
 		return dev, notMoved(err)
 	}

@@ -41,7 +41,7 @@ func handOver(t *testing.T) (*world, *hw.Host, hw.Netdev, hw.Snapshot) {
 		_, err = h.PrepareNetdev(n.ID, "")
 	}
 	if err == nil {
-		_, err = h.HandOver(n.ID, was)
+		_, err = h.HandOver(n, was)
 	}
 	if err != nil {
 		t.Fatal(err)

@@ -99,7 +99,7 @@ func (m sriov) selector(ctx context.Context, r *Request) (vfpool.Selector, error
 func (m sriov) allocate(ctx context.Context, r *Request, o *option.Container, chosen vfpool.Candidate, held alloc.Set) (
 	*alloc.Allocation, error) {
 	pf, vf := chosen.PF.PF, chosen.VF
-	snap, err := m.host.SnapshotVF(pf, vf)
+	snap, err := m.host.SnapshotListedVF(pf, vf, chosen.PF.States)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +114,7 @@ func (m sriov) allocate(ctx context.Context, r *Request, o *option.Container, ch
 	}
 	of := option.Network{Bridge: r.Options.Bridge, Container: *o}
 	spec := of.VFSpec(pf, chosen.WithStableGUIDs(*snap.VF), chosen.MAC())
-	if err := m.host.CheckVFSupport(pf, spec); err != nil {
+	if err := m.host.CheckVFSupport(pf, chosen.PF.States, spec); err != nil {
 		return nil, err
 	}
 	vlans, err := m.vlanOwners(ctx, r.Network.ID, held)

@@ -14,10 +14,11 @@ import (
 
 // checkReported refuses options for VFs that the driver of a PF with VFs is known not to support, and an MTU that they cannot have.
 func (m sriov) checkReported(ctx context.Context, o *option.Network, pf hw.PF) error {
-	if err := m.host.CheckVFsReported(ctx, pf); err != nil {
+	states, err := m.host.CheckVFsReported(ctx, pf)
+	if err != nil {
 		return err
 	}
-	if err := m.host.CheckVFSupport(pf, o.VFSpec(pf, hw.VFState{}, "")); err != nil {
+	if err := m.host.CheckVFSupport(pf, states, o.VFSpec(pf, hw.VFState{}, "")); err != nil {
 		return err
 	}
 	return m.checkSizes(o, pf)

@@ -60,13 +60,29 @@ func (p *Pool) bindFree(ctx context.Context, pf hw.PF, vf hw.VF, driver string) 
 	if _, err := p.Allocations.Get(ctx, vf.ID()); !errors.Is(err, store.ErrNotFound) {
 		return err
 	}
+	if driver != "" {
+		return p.bindForPrograms(ctx, pf, vf.ID(), driver)
+	}
 	pf, vf, err := p.Host.VF(pf.PCI(), vf.Index, vf.ID()) // as it is now
-	switch {
-	case err != nil:
-	case driver != "":
-		err = p.ForPrograms().bind(ctx, pf, vf, driver)
-	case vf.Driver == "":
+	if err == nil && vf.Driver == "" {
 		_, err = p.Host.Bind(ctx, pf, vf)
 	}
 	return err
+}
+
+// bindForPrograms binds a VF to a driver for programs, if it is free as it is now: what it carries counts as well.
+func (p *Pool) bindForPrograms(ctx context.Context, pf hw.PF, id hw.ID, driver string) error {
+	pf, err := p.Host.PF(pf.PCI())
+	if err != nil {
+		return err
+	}
+	vfs, err := p.Host.VFs(pf)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(vfs, func(vf hw.VF) bool { return vf.ID() == id })
+	if i < 0 {
+		return &hw.Error{Dev: string(id), Err: hw.ErrNotFound}
+	}
+	return p.ForPrograms().bind(ctx, pf, vfs[i], driver)
 }
