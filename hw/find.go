@@ -380,7 +380,7 @@ func (h *finder) derived(bus, name string, kind DerivedKind) (Derived, error) {
 	}
 	holders := []string{dir}
 	if kind == VDPADevice && d.Driver == "virtio_vdpa" {
-		holders, err = h.virtioIn(dir, path.Join(bus, path.Dir(target)))
+		holders, err = h.sys.virtioIn(dir, path.Join(bus, path.Dir(target)))
 	}
 	for _, holder := range holders {
 		names, listErr := h.sys.list(holder + "/net")
@@ -424,22 +424,6 @@ func (h *finder) linkOf(name string) (Netdev, error) {
 		return Netdev{}, err
 	}
 	return h.describe(l)
-}
-
-// virtioIn returns the virtio devices in directories.
-func (h *finder) virtioIn(dirs ...string) (found []string, _ error) {
-	for _, dir := range dirs {
-		entries, err := h.sys.list(dir)
-		if err != nil {
-			return nil, err
-		}
-		for _, e := range entries {
-			if virtioDevice.MatchString(e) {
-				found = append(found, dir+"/"+e)
-			}
-		}
-	}
-	return found, nil
 }
 
 // What says what a derived device is, and what can be done with it, in words that follow its name.

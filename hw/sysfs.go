@@ -141,6 +141,22 @@ func (h *finder) netdevDir(netdev string) (string, error) {
 // virtioDevice matches the names of devices on the virtio bus.
 var virtioDevice = regexp.MustCompile(`^virtio[0-9]+$`)
 
+// virtioIn returns the virtio devices in directories.
+func (s sysfs) virtioIn(dirs ...string) (found []string, _ error) {
+	for _, dir := range dirs {
+		entries, err := s.list(dir)
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range entries {
+			if virtioDevice.MatchString(e) {
+				found = append(found, dir+"/"+e)
+			}
+		}
+	}
+	return found, nil
+}
+
 // pciOf returns the PCI address of the function that a netdev belongs to, by its directory; "" if it belongs to none or
 // to another device on the function: a subfunction (…/0000:03:00.0/mlx5_core.sf.4/net/enp3s0f0s88) or a USB NIC, of
 // which there may be many. A virtio NIC is one level further down and belongs to its function

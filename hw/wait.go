@@ -121,7 +121,7 @@ func (h *finder) tryFind(id ID, was Netdev) (_ Netdev, ok bool, _ error) {
 }
 
 // tryReread is tryFind for a netdev that was found before.
-func (h *finder) tryReread(was Netdev) (_ Netdev, ok bool, _ error) {
+func (h *links) tryReread(was Netdev) (_ Netdev, ok bool, _ error) {
 	n, err := h.reread(was)
 	return seen(n, was, err)
 }
@@ -138,7 +138,7 @@ func seen(n, was Netdev, err error) (_ Netdev, ok bool, _ error) {
 }
 
 // reread reads a netdev again, by its ifindex, and looks for the device only if that is gone.
-func (h *finder) reread(n Netdev) (Netdev, error) {
+func (h *links) reread(n Netdev) (Netdev, error) {
 	l, err := h.kernel.LinkAt(n.Index)
 	if err != nil {
 		return h.Find(n.ID)
