@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/boltstore"
+	"github.com/mellanox/passthrough/store/cluster"
 	"github.com/mellanox/passthrough/store/etcdstore"
 )
 
@@ -275,28 +277,38 @@ func missingRecords(ctx context.Context, s store.Store, records []store.KV) (mis
 			return nil, err
 		}
 	}
+	var names []string // of pools that are not those of the store
 	for _, key := range slices.Sorted(maps.Keys(imported)) {
 		switch value, ok := have[key]; {
 		case !ok && have[poolOf(key)] == nil:
 			missing = append(missing, store.KV{Key: key, Value: imported[key]})
-		case ok && !bytes.Equal(value, imported[key]):
-			return nil, refuseOther(key, imported, have)
+		case !ok || bytes.Equal(value, imported[key]):
+		case nameOf(key) != "":
+			names = append(names, key)
+		default:
+			return nil, fmt.Errorf("nothing is imported: record %s exists with another value; import into a store that is not in use yet", key)
 		}
+	}
+	if len(names) > 0 {
+		return nil, refusePools(ctx, s, names, imported, have)
 	}
 	return missing, nil
 }
 
-// refuseOther returns the error about a record that the store has with another value. Two nodes may each have had a pool of one name. They cannot
-// become one: an engine knows the pools of its networks by ID.
-func refuseOther(key string, imported, have map[string][]byte) error {
-	name, ok := strings.CutPrefix(key, pool.NameKey("", false))
-	if !ok {
-		name, ok = strings.CutPrefix(key, pool.NameKey("", true))
+// nameOf returns the name of the shared pool that a record names; "" for another record.
+func nameOf(key string) string {
+	for _, prefix := range []string{pool.NameKey("", false), pool.NameKey("", true)} {
+		if name, ok := strings.CutPrefix(key, prefix); ok {
+			return name
+		}
 	}
-	if !ok {
-		return fmt.Errorf("nothing is imported: record %s exists with another value; import into a store that is not in use yet", key)
-	}
-	subnet := func(records map[string][]byte) string {
+	return ""
+}
+
+// refusePools returns the error about names that other pools in the store have; keys are the names' records. Two nodes may each have had a pool of
+// one name. They cannot become one: an engine knows the pools of its networks by ID. The error names all, so that they can be removed at once.
+func refusePools(ctx context.Context, s store.Store, keys []string, imported, have map[string][]byte) error {
+	subnet := func(records map[string][]byte, key string) string {
 		poolKey := pool.Key(string(records[key]))
 		rec, err := pool.DecodeRecord(store.KV{Key: poolKey, Value: records[poolKey]})
 		if err != nil {
@@ -304,11 +316,48 @@ func refuseOther(key string, imported, have map[string][]byte) error {
 		}
 		return rec.Subnet.String()
 	}
-	other, own := subnet(have), subnet(imported)
+	var pools []string
+	joined, renamed := false, false
+	for _, key := range keys {
+		other, own := subnet(have, key), subnet(imported, key)
+		joined, renamed = joined || other == own, renamed || other != own
+		nodes, err := nodesOf(ctx, s, string(have[key]))
+		if err != nil {
+			return err
+		}
+		pools = append(pools, fmt.Sprintf("another pool with the name %q, of subnet %s%s, here it is %s", nameOf(key), other, nodes, own))
+	}
 	then := "create them again: they join that pool if all their options are the same"
-	if other != own {
+	switch {
+	case joined && renamed:
+		then += "; those with another subnet with another name, because the networks of one pool have one subnet"
+	case renamed:
 		then = "create them again with another name: the networks of one pool have one subnet"
 	}
-	return fmt.Errorf("nothing is imported: the store has another pool with the name %q, of subnet %s, here it is %s; remove the networks with "+
-		"this pool on the node of the export, export again, import, and %s", name, other, own, then)
+	what := "this pool"
+	if len(pools) > 1 {
+		what = "these pools"
+	}
+	return fmt.Errorf("nothing is imported: the store has %s; remove the networks with %s on the node of the export, export again, import, and %s",
+		strings.Join(pools, ", and "), what, then)
+}
+
+// nodesOf says which nodes have networks with a shared pool; "" if that is not known.
+func nodesOf(ctx context.Context, s store.Store, id string) (text string, err error) {
+	names := map[string]bool{}
+	all, err := cluster.Nodes(ctx, s)
+	if err != nil {
+		return "", err
+	}
+	err = s.Range(ctx, pool.SharePrefix+id+"/", func(kv store.KV) error {
+		share, _ := pool.DecodeShare(kv) // one that cannot be read has no node
+		if i := slices.IndexFunc(all, func(n cluster.Node) bool { return n.ID == share.Node }); i >= 0 {
+			names[cmp.Or(all[i].Name, all[i].ID)] = true
+		}
+		return nil
+	})
+	if len(names) == 0 || err != nil {
+		return "", err
+	}
+	return " on " + strings.Join(slices.Sorted(maps.Keys(names)), ", "), nil
 }

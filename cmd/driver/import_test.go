@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -65,11 +66,25 @@ func TestImportPoolsOfOneName(t *testing.T) {
 		"another name":          {exportOf("b", "wan", "10.0.0.0/24"), ""},
 		"one name":              {exportOf("b", "lan", "10.0.0.0/24"), `another pool with the name "lan", of subnet 10.0.0.0/24, here it is 10.0.0.0/24; remove`},
 		"one name, two subnets": {exportOf("b", "lan", "10.1.0.0/24"), "create them again with another name"},
-		"a changed record":      {append(exportOf("b", "wan", "10.0.0.0/24"), store.KV{Key: "ipam/share/" + strings.Repeat("a", 32) + "/s", Value: []byte("x")}), "exists with another value"},
-		"one record twice":      {append(exportOf("b", "wan", "10.0.0.0/24"), store.KV{Key: "ipam/name/4/wan", Value: []byte("x")}), "is in it twice"},
+		"two pools": {slices.Concat(exportOf("b", "lan", "10.0.0.0/24"), exportOf("c", "dmz", "10.2.0.0/24")),
+			`another pool with the name "dmz", of subnet 10.1.0.0/24 on host-d, host-e, here it is 10.2.0.0/24, and another pool with the name "lan", ` +
+				`of subnet 10.0.0.0/24, here it is 10.0.0.0/24; remove the networks with these pools on the node of the export`},
+		"a changed record": {append(exportOf("b", "wan", "10.0.0.0/24"), store.KV{Key: "ipam/share/" + strings.Repeat("a", 32) + "/s", Value: []byte("x")}), "exists with another value"},
+		"one record twice": {append(exportOf("b", "wan", "10.0.0.0/24"), store.KV{Key: "ipam/name/4/wan", Value: []byte("x")}), "is in it twice"},
 	} {
 		s := store.NewMemory()
 		if err := importTo(t.Context(), s, exportOf("a", "lan", "10.0.0.0/24")); err != nil {
+			t.Fatal(err)
+		}
+		used := exportOf("d", "dmz", "10.1.0.0/24")
+		for _, node := range []string{"d", "e"} {
+			share := store.KV{Key: "ipam/share/" + strings.Repeat("d", 32) + "/" + node, Value: fmt.Appendf(nil, `{"v":1,"node":%q}`, node)}
+			used = append(used, share)
+			if _, err := s.Txn(t.Context(), nil, []store.Op{store.Put("cluster/member/"+node, []byte("1 up host-"+node))}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := importTo(t.Context(), s, used); err != nil {
 			t.Fatal(err)
 		}
 		before := len(imported(t, s))
