@@ -33,6 +33,9 @@ func TestAttach(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &figures.Set{T: t}
+	if *flagPF != "" {
+		networkCalls(t, f, *flagPF)
+	}
 	nets := networks(t)
 	took := runsInTurn(t, nets)
 	f.Compare("P2 docker run --rm: mode=macvlan, macvlan", took["ours-macvlan"], took["macvlan"])
@@ -104,6 +107,39 @@ func runsInTurn(t *testing.T, nets []string) map[string][]time.Duration {
 		}
 	}
 	return took
+}
+
+// networkCalls measures what the plugin's calls take that create and delete the first network of a PF without VFs, by its log, in turn with the
+// bare sequence that makes all VFs, tries one, and removes them.
+func networkCalls(t *testing.T, f *figures.Set, pf string) {
+	t.Helper()
+	total, err := strconv.Atoi(strings.TrimSpace(dockertest.Sh(t, "cat /sys/class/net/"+pf+"/device/sriov_totalvfs && ip link set "+pf+" up")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ours, bare := map[string][]time.Duration{}, map[string][]time.Duration{}
+	for range *flagRuns {
+		began := time.Now()
+		if err := makeVFs(pf, total); err != nil {
+			t.Fatal(err)
+		}
+		made := time.Now()
+		if err := setNumVFs(pf, 0); err != nil {
+			t.Fatal(err)
+		}
+		bare["CreateNetwork"] = append(bare["CreateNetwork"], made.Sub(began))
+		bare["DeleteNetwork"] = append(bare["DeleteNetwork"], time.Since(made))
+		before := len(calls(t))
+		dockertest.Docker(t, "network", "create", "-d", dockertest.Plugin, "--ipam-driver", dockertest.Plugin, "--subnet", "10.46.0.0/16",
+			"-o", "netdevice="+pf, "first")
+		dockertest.Docker(t, "network", "rm", "first")
+		for _, e := range calls(t)[before:] {
+			op := strings.TrimPrefix(e.Op, "NetworkDriver.")
+			ours[op] = append(ours[op], e.Took)
+		}
+	}
+	f.Compare(fmt.Sprintf("P3 CreateNetwork: SR-IOV is off; %d VFs, and one tried", total), ours["CreateNetwork"], bare["CreateNetwork"])
+	f.Compare("P3 DeleteNetwork: of the last network; 0 VFs", ours["DeleteNetwork"], bare["DeleteNetwork"])
 }
 
 // attachCalls measures what the plugin's calls for the start of one container took, by its log; for a VF, in turn with the bare sequence of

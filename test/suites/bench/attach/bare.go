@@ -1,15 +1,19 @@
 package attach
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/mellanox/passthrough/internal/retry"
 )
 
 // A bareVF is a VF that is set up with nothing but the calls that the kernel needs for it.
@@ -20,7 +24,7 @@ type bareVF struct {
 	mac   net.HardwareAddr
 }
 
-// newBareVF returns VF 0 of a PF.
+// newBareVF returns VF 0 of a PF that has VFs.
 func newBareVF(t *testing.T, pf string) *bareVF {
 	t.Helper()
 	link, err := netlink.LinkByName(pf)
@@ -60,6 +64,31 @@ func (v *bareVF) attach() error {
 		return err
 	}
 	return upAndDown(name)
+}
+
+// makeVFs gives a PF without VFs n of them, waits until each has a netdev, and sets one up until it has carrier and down again.
+func makeVFs(pf string, n int) error {
+	if err := setNumVFs(pf, n); err != nil {
+		return err
+	}
+	err := retry.Poll(context.Background(), time.Millisecond, time.Minute, func() (bool, error) {
+		entries, err := filepath.Glob("/sys/class/net/" + pf + "/device/virtfn*/net/*")
+		return len(entries) == n, err
+	})
+	if err != nil {
+		return fmt.Errorf("netdevs of %d VFs of %s: %w", n, pf, err)
+	}
+	vf := bareVF{pci: "/sys/class/net/" + pf + "/device/virtfn0"}
+	name, err := vf.netdev()
+	if err != nil {
+		return err
+	}
+	return upAndDown(name)
+}
+
+// setNumVFs writes the number of a PF's VFs; the kernel answers when all are made and bound, or removed.
+func setNumVFs(pf string, n int) error {
+	return os.WriteFile("/sys/class/net/"+pf+"/device/sriov_numvfs", []byte(strconv.Itoa(n)), 0o200)
 }
 
 // netdev returns the name of the VF's netdev.
