@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,11 +17,11 @@ import (
 	"testing"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"github.com/mellanox/passthrough/internal/admin"
 	"github.com/mellanox/passthrough/internal/retry"
+	"github.com/mellanox/passthrough/ipamdrv/pool"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/test/harness/etcdtest"
 )
@@ -300,8 +301,7 @@ func TestNoSpace(t *testing.T) {
 		t.Errorf("request of a prefetched address: %s", got)
 	}
 	for _, addr := range []string{addr, named} {
-		n.release(addr)
-		wantLease(t, c, addr, false)
+		n.awaitReleased(c, addr)
 	}
 	wantNodes(t, c, "NOSPACE")
 	c.MakeSpace()
@@ -312,20 +312,25 @@ func TestNoSpace(t *testing.T) {
 	}
 }
 
-// wantLease waits until etcd has a lease of an address, or none.
-func wantLease(t *testing.T, c *etcdtest.Cluster, addr string, want bool) {
-	t.Helper()
-	client := c.Client(t)
-	err := retry.Poll(t.Context(), 50*time.Millisecond, 30*time.Second, func() (bool, error) {
-		r, err := client.Get(t.Context(), "/unique/r/ipam/lease/", clientv3.WithPrefix(), clientv3.WithKeysOnly())
-		if err != nil {
-			return false, err
-		}
-		has := slices.ContainsFunc(r.Kvs, func(kv *mvccpb.KeyValue) bool { return strings.HasSuffix(string(kv.Key), "/"+addr) })
-		return has == want, nil
+// awaitReleased releases an address of the node's pool, and waits until etcd does not have its lease any more.
+func (n *node) awaitReleased(c *etcdtest.Cluster, addr string) {
+	n.Helper()
+	client := c.Client(n.T)
+	h, _ := pool.ParseHandle(n.pool)
+	leased := func() (bool, error) {
+		r, err := client.Get(n.Context(), "/unique/r/"+pool.LeaseKey(h.ID, netip.MustParseAddr(addr)), clientv3.WithCountOnly())
+		return err == nil && r.Count > 0, err
+	}
+	if yes, err := leased(); err != nil || !yes {
+		n.Errorf("etcd has a lease of %s: %t, %v", addr, yes, err)
+	}
+	n.release(addr)
+	err := retry.Poll(n.Context(), 50*time.Millisecond, 30*time.Second, func() (bool, error) {
+		yes, err := leased()
+		return !yes, err
 	})
 	if err != nil {
-		t.Errorf("lease of %s in etcd, want %v: %v", addr, want, err)
+		n.Errorf("lease of %s in etcd: %v", addr, err)
 	}
 }
 
