@@ -29,11 +29,10 @@ func (h *binder) Bind(ctx context.Context, pf PF, vf VF) (Netdev, error) {
 			return Netdev{}, &Error{Dev: vf.String(), Op: "bind to its driver", Err: err}
 		}
 	}
-	n := vf.Netdev
-	if fresh { // it has another one
-		n = Netdev{}
+	if fresh {
+		vf.Netdev = Netdev{} // it has another one
 	}
-	n, err := h.awaitNetdev(ctx, pf, vf, n)
+	n, err := h.awaitNetdev(ctx, pf, vf)
 	if err != nil {
 		return Netdev{}, &Error{Dev: vf.String(), Op: "wait for its netdev", Err: err}
 	}
@@ -299,14 +298,14 @@ func overrideText(driver string) string { return driver + "\n" }
 
 // awaitNetdev waits for a bound VF's netdev and for its final name. The netdev appears as ethN and udev renames it a
 // moment later; a name that is read in between is useless. If the PF still has a name of the kernel, there is no udev
-// that renames, and awaitNetdev does not wait for it. n is the netdev as it was last seen; Index 0 for not.
-func (h *binder) awaitNetdev(ctx context.Context, pf PF, vf VF, n Netdev) (Netdev, error) {
-	err := wait(ctx, probeBound, func() (ok bool, err error) {
-		if ok = n.Index != 0; !ok {
+// that renames, and awaitNetdev does not wait for it. A VF that has its netdev already was read just now.
+func (h *binder) awaitNetdev(ctx context.Context, pf PF, vf VF) (n Netdev, err error) {
+	if n = vf.Netdev; n.Index == 0 {
+		err = wait(ctx, probeBound, func() (ok bool, err error) {
 			n, ok, err = h.tryFind(vf.ID(), n)
-		}
-		return ok, err
-	})
+			return ok, err
+		})
+	}
 	if err != nil || h.naming(pf.Name) == byKernel {
 		return n, faultIfTimedOut(err)
 	}

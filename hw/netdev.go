@@ -185,8 +185,8 @@ func (h *finder) netdevAt(pci string, links []Link) (Netdev, error) {
 	return all[0], nil
 }
 
-// fewNetdevs is how many netdevs of a function are read one by one. A listing of all links takes longer on a host with many containers, but
-// not than reading the representors of a hundred VFs, which are the function's as well.
+// fewNetdevs is how many netdevs of a function are read one by one. On a host with many containers that is faster than a listing of all links.
+// For a function with more it is not: the representors of its VFs are netdevs of it as well.
 const fewNetdevs = 4
 
 // linksOf lists links among which are those of a PCI function that are in the host's namespace. The error matches errRenamed if a name changed

@@ -46,6 +46,28 @@ func TestAltnameInBetween(t *testing.T) {
 	}
 }
 
+// TestIfindexOfAnother: a device that another link has taken the ifindex of, since it was found, is handed over; the other keeps its name.
+func TestIfindexOfAnother(t *testing.T) {
+	t.Parallel()
+	onBench(t, bare(), func(b *bench) {
+		b.k.AddPF(hwtest.PF{Name: "ens2", PCI: "0000:02:00.0"})
+		b.k.AddLink(hw.Link{Name: "nic", MAC: "02:00:00:00:00:07"})
+		b.k.AddLink(hw.Link{Name: "other", MAC: "02:00:00:00:00:08"})
+		for _, name := range []string{"ens2", "nic"} {
+			found, err := b.h.Netdev(name)
+			b.must(err)
+			was, err := b.h.SnapshotNetdev(found)
+			b.must(err)
+			found.Index = b.k.Link("other").Index
+			handed, err := b.h.HandOver(found, was)
+			b.must(err)
+			if handed.ID != found.ID || b.k.Link("other").Name != "other" {
+				t.Errorf("%s: handed over is %+v\n%s", name, handed, b.k)
+			}
+		}
+	})
+}
+
 // slowRename is a kernel on which udev renames a link right after it was read.
 type slowRename struct {
 	*hwtest.Kernel

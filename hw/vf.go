@@ -90,7 +90,7 @@ func (h *vfs) indexOf(pf PF, pci string, likely int) (index int, known bool, _ e
 			if err != nil {
 				return 0, false, err
 			}
-			if at == "" { // pci is, too, in a damaged record
+			if at == "" { // before the comparison: an ID of a damaged record has no PCI address
 				break
 			}
 			if at == pci {

@@ -97,15 +97,11 @@ func (h *finder) WaitName(ctx context.Context, id ID) error {
 // awaitName waits for the final name of a device's netdev. n is the netdev as it was last seen.
 func (h *finder) awaitName(ctx context.Context, id ID, n Netdev) (Netdev, error) {
 	err := wait(ctx, renameBound, func() (ok bool, err error) {
-		for range 2 { // n may be older than the name
-			name, final := n.Name, n.Index != 0 && h.naming(n.Name) == byPolicy
-			// During a rename the old name looks final as well: rtnetlink has the new name first, then name_assign_type
-			// changes, then the name in sysfs (net/core/dev.c, dev_change_name; Linux 6.12). So rtnetlink is read again.
-			if n, ok, err = h.tryFind(id, n); err != nil || ok && final && n.Name == name {
-				return ok, err
-			}
-		}
-		return false, nil
+		// During a rename the old name looks final as well: rtnetlink has the new name first, then name_assign_type
+		// changes, then the name in sysfs (net/core/dev.c, dev_change_name; Linux 6.12). So rtnetlink is read again.
+		name, final := n.Name, n.Index != 0 && h.naming(n.Name) == byPolicy
+		n, ok, err = h.tryFind(id, n)
+		return ok && final && n.Name == name, err
 	})
 	if timedOut(err) { // a rule of udev keeps the name, or there is no udev
 		err = nil
@@ -137,14 +133,25 @@ func seen(n, was Netdev, err error) (_ Netdev, ok bool, _ error) {
 	return n, true, nil
 }
 
-// reread reads a netdev again, by its ifindex, and looks for the device only if that is gone.
+// reread reads a netdev again by its ifindex. It looks for the device if that link is gone, or is another device's by now: a link that comes
+// from another namespace keeps its ifindex where that is free (net/core/dev.c, __dev_change_net_namespace; Linux 6.12).
 func (h *links) reread(n Netdev) (Netdev, error) {
 	l, err := h.kernel.LinkAt(n.Index)
-	if err != nil {
+	if err != nil || !h.isOf(l, n.ID) {
 		return h.Find(n.ID)
 	}
 	n.Link = l
 	return n, nil
+}
+
+// isOf returns true if a link is certainly of the device with an ID.
+func (h *links) isOf(l Link, id ID) bool {
+	dir, err := h.netdevDir(l.Name)
+	if dir == "" || err != nil {
+		return false
+	}
+	pci := pciOf(dir)
+	return pci == id.PCI() && (pci != "" || linkID(l) == id)
 }
 
 // The origins of a netdev's name.

@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"testing"
 
 	"github.com/mellanox/passthrough/store"
@@ -23,6 +24,39 @@ func TestMemoryWatch(t *testing.T) {
 	storetest.RunWatcher(t, func(*testing.T) storetest.Opener {
 		return func(*testing.T) store.Store { return store.NewMemory() }
 	})
+}
+
+// TestMemoryCompacted: a watch that is too far behind is told so, and one that is not gets all changes.
+func TestMemoryCompacted(t *testing.T) {
+	m := store.NewMemory()
+	const writes = 5000
+	var at [writes + 1]int64
+	for i := range at {
+		r, err := m.Txn(t.Context(), nil, []store.Op{store.Put("k", fmt.Append(nil, i))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		at[i] = r.Rev
+	}
+	watch := func(behind int) (told int, err error) {
+		enough := errors.New("enough")
+		err = m.Watch(t.Context(), "k", at[writes-behind], func(store.Changes) error {
+			if told++; told == behind {
+				return enough
+			}
+			return nil
+		})
+		if errors.Is(err, enough) {
+			err = nil
+		}
+		return told, err
+	}
+	if told, err := watch(1000); told != 1000 || err != nil {
+		t.Errorf("1,000 changes behind: told %d, %v", told, err)
+	}
+	if told, err := watch(writes); told != 0 || !errors.Is(err, store.ErrCompacted) {
+		t.Errorf("%d changes behind: told %d, %v", writes, told, err)
+	}
 }
 
 // A Crash that never crashes behaves like any store.

@@ -277,20 +277,20 @@ func missingRecords(ctx context.Context, s store.Store, records []store.KV) (mis
 			return nil, err
 		}
 	}
-	var names []string // of pools that are not those of the store
+	var taken []string // records of names that other pools in the store have
 	for _, key := range slices.Sorted(maps.Keys(imported)) {
 		switch value, ok := have[key]; {
 		case !ok && have[poolOf(key)] == nil:
 			missing = append(missing, store.KV{Key: key, Value: imported[key]})
 		case !ok || bytes.Equal(value, imported[key]):
 		case nameOf(key) != "":
-			names = append(names, key)
+			taken = append(taken, key)
 		default:
 			return nil, fmt.Errorf("nothing is imported: record %s exists with another value; import into a store that is not in use yet", key)
 		}
 	}
-	if len(names) > 0 {
-		return nil, refusePools(ctx, s, names, imported, have)
+	if len(taken) > 0 {
+		return nil, refusePools(ctx, s, taken, imported, have)
 	}
 	return missing, nil
 }
@@ -316,12 +316,16 @@ func refusePools(ctx context.Context, s store.Store, keys []string, imported, ha
 		}
 		return rec.Subnet.String()
 	}
+	all, err := cluster.Nodes(ctx, s)
+	if err != nil {
+		return err
+	}
 	var pools []string
 	joined, renamed := false, false
 	for _, key := range keys {
 		other, own := subnet(have, key), subnet(imported, key)
 		joined, renamed = joined || other == own, renamed || other != own
-		nodes, err := nodesOf(ctx, s, string(have[key]))
+		nodes, err := nodesOf(ctx, s, all, string(have[key]))
 		if err != nil {
 			return err
 		}
@@ -342,13 +346,9 @@ func refusePools(ctx context.Context, s store.Store, keys []string, imported, ha
 		strings.Join(pools, ", and "), what, then)
 }
 
-// nodesOf says which nodes have networks with a shared pool; "" if that is not known.
-func nodesOf(ctx context.Context, s store.Store, id string) (text string, err error) {
+// nodesOf says which of all nodes have networks with a shared pool; "" if that is not known.
+func nodesOf(ctx context.Context, s store.Store, all []cluster.Node, id string) (text string, err error) {
 	names := map[string]bool{}
-	all, err := cluster.Nodes(ctx, s)
-	if err != nil {
-		return "", err
-	}
 	err = s.Range(ctx, pool.SharePrefix+id+"/", func(kv store.KV) error {
 		share, _ := pool.DecodeShare(kv) // one that cannot be read has no node
 		if i := slices.IndexFunc(all, func(n cluster.Node) bool { return n.ID == share.Node }); i >= 0 {

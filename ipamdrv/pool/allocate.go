@@ -113,11 +113,9 @@ func (s *cache) collide(a netip.Addr) {
 // pick returns the address to lease; kept is true if it was kept for this container.
 func (s *cache) pick(ctx context.Context, lease Lease, from Choice, probe Probe) (a netip.Addr, kept bool, err error) {
 	for skipped := 0; ; skipped++ {
-		var now time.Time
-		if kept = false; !s.cooldowns.none() { // most pools have none, and the clock is slow in some virtual machines
-			now = time.Now()
-			s.expire(now)
-		}
+		now := time.Now()
+		s.expire(now)
+		kept = false
 		if s.config.Sticky > 0 && from&OwnKept != 0 {
 			a, kept = s.cooldowns.keptFor(lease.identityKeys(), s.nodeOf(lease))
 		}
@@ -142,7 +140,7 @@ func (s *cache) pick(ctx context.Context, lease Lease, from Choice, probe Probe)
 		if err != nil || mac == "" {
 			return a, kept, err
 		}
-		s.cooldowns.addConflict(a, time.Now())
+		s.cooldowns.addConflict(a, now)
 		s.markTaken(a)
 	}
 }

@@ -117,9 +117,6 @@ func (c *cooldowns) count(allocatable func(netip.Addr) bool) (n int) {
 	return n
 }
 
-// none returns true if no address is in cooldown, or was and has a record of it.
-func (c *cooldowns) none() bool { return len(c.all) == 0 }
-
 // rev returns the revision of the record of a's cooldown, 0 for none.
 func (c *cooldowns) rev(a netip.Addr) int64 { return c.all[a].rev }
 

@@ -44,9 +44,8 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 	}
 	written := false
 	if p.entered {
-		all := append(expired, a)
-		rested := p.beginFlight(all)
-		defer func() { endFlight(p, s, all, rested, written) }()
+		done := p.markInFlight(a, expired)
+		defer func() { done(written) }()
 	}
 	undo := Op{Do: ReleaseAddress, Addr: a, Token: lease.Token}
 	r, err := p.withUndo(ctx, undo, func(ctx context.Context) (store.Result, error) { return p.write(ctx, conds, next, ops...) })
@@ -70,33 +69,32 @@ func (p *Pool) lease(ctx context.Context, a netip.Addr, lease Lease, next *Recor
 	return nil
 }
 
-// beginFlight takes addresses out of the choice while the last of them is leased and the records of the others are removed. It returns true if
-// one of them was in cooldown.
-func (p *Pool) beginFlight(all []netip.Addr) (rested bool) {
-	s := p.cache
-	for _, a := range all {
-		rested = rested || s.cooldowns.has(a)
-		s.cooldowns.remove(a)
-		s.markTaken(a)
-		p.inFlight[a] = true
+// markInFlight takes addresses out of the choice while a is leased and the records of others are removed. It returns what puts back those that
+// are free then.
+func (p *Pool) markInFlight(a netip.Addr, others []netip.Addr) (done func(written bool)) {
+	s, rested := p.cache, false
+	all := append([]netip.Addr{a}, others...)
+	for _, b := range all {
+		rested = rested || s.cooldowns.has(b)
+		s.cooldowns.remove(b)
+		s.markTaken(b)
+		p.inFlight[b] = true
 	}
-	return rested
-}
-
-// endFlight ends what beginFlight has begun with the cache s, and puts back those that are free then.
-func endFlight(p *Pool, s *cache, all []netip.Addr, rested, written bool) {
-	for _, a := range all {
-		delete(p.inFlight, a)
-	}
-	switch {
-	case rested && !written: // what the cache had of them is gone
-		p.Invalidate()
-		return
-	case written:
-		all = all[:len(all)-1]
-	}
-	for _, a := range all {
-		s.markFree(a)
+	return func(written bool) {
+		for _, b := range all {
+			delete(p.inFlight, b)
+		}
+		switch {
+		case rested && !written: // what the cache had of them is gone
+			p.Invalidate()
+		case written:
+			all = others
+			fallthrough
+		default:
+			for _, b := range all {
+				s.markFree(b)
+			}
+		}
 	}
 }
 

@@ -99,33 +99,16 @@ func String[T ~string](c *Codec, name string, field *T) {
 }
 
 // Time is a field of type [time.Time].
-func (c *Codec) Time(name string, field *time.Time) {
-	switch {
-	case !c.decodes && !field.IsZero():
-		encodeText(c, name, *field)
-	case c.decodes:
-		decodeText(c, name, field)
-	}
-}
+func (c *Codec) Time(name string, field *time.Time) { textField(c, name, field, field.IsZero()) }
 
 // Addr is a field of type [netip.Addr].
 func (c *Codec) Addr(name string, field *netip.Addr) {
-	switch {
-	case !c.decodes && *field != netip.Addr{}:
-		encodeText(c, name, *field)
-	case c.decodes:
-		decodeText(c, name, field)
-	}
+	textField(c, name, field, *field == netip.Addr{})
 }
 
 // Prefix is a field of type [netip.Prefix].
 func (c *Codec) Prefix(name string, field *netip.Prefix) {
-	switch {
-	case !c.decodes && *field != netip.Prefix{}:
-		encodeText(c, name, *field)
-	case c.decodes:
-		decodeText(c, name, field)
-	}
+	textField(c, name, field, *field == netip.Prefix{})
 }
 
 // Map is a field of type map[string]string. It is not decoded.
@@ -146,23 +129,25 @@ func (c *Codec) Map(name string, field map[string]string) {
 	c.text = append(c.text, '}')
 }
 
-// encodeText encodes a field that is a text in JSON.
-func encodeText[T interface{ AppendText([]byte) ([]byte, error) }](c *Codec, name string, field T) {
+// textField is a field whose type has a text, which is a string in JSON.
+func textField[P interface {
+	AppendText([]byte) ([]byte, error)
+	UnmarshalText([]byte) error
+}](c *Codec, name string, field P, empty bool) {
+	if c.decodes {
+		if text, ok := c.quoted(name); ok && field.UnmarshalText(text) != nil {
+			c.failed = true
+		}
+		return
+	}
+	if empty {
+		return
+	}
 	c.begin(name)
 	start := len(c.text)
 	text, err := field.AppendText(append(c.text, '"'))
 	c.failed = c.failed || err != nil || !isPlain(text[start+1:])
 	c.text = append(text, '"')
-}
-
-// decodeText decodes a field that is a text in JSON.
-func decodeText[T any, P interface {
-	*T
-	UnmarshalText([]byte) error
-}](c *Codec, name string, field P) {
-	if text, ok := c.quoted(name); ok && field.UnmarshalText(text) != nil {
-		c.failed = true
-	}
 }
 
 // begin encodes the name of a member.
