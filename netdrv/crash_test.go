@@ -235,6 +235,7 @@ func (m *machine) deleteQuietly(container, network string) {
 	ctx, cancel := m.call()
 	defer cancel()
 	_, _ = m.driver.DeleteEndpoint(ctx, &plugin.DeleteEndpointRequest{NetworkID: network, EndpointID: endpoint(container)})
+	_ = m.driver.AwaitReleases(ctx)
 }
 
 // recovers runs a scenario in which the process dies as die arranges, and restarts the process. The engine then deletes the endpoint that it

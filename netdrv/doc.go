@@ -6,7 +6,7 @@
 //	CreateEndpoint    a device is claimed, its snapshot stored; then it is set up and verified        claimed -> ready
 //	Join              its name and the routes are answered; the engine moves it into the container    ready -> lent
 //	Leave             nothing: the device is still in the container
-//	DeleteEndpoint    it is awaited, restored from the snapshot and verified                          lent -> freeing -> free
+//	DeleteEndpoint    it is awaited, restored from the snapshot and verified: a VF after the answer   lent -> freeing -> free
 //	DeleteNetwork     VFs and VLAN devices that the plugin created are removed with the last network of their PF or device
 //
 // CONTRIBUTING.md has a docker run on an sriov network and the end of its container, function by function.

@@ -127,8 +127,18 @@ func New(c Config) (*Driver, error) {
 }
 
 // Reconcile finishes what a crash, a lost call or a slow kernel has left open, until ctx ends: devices of orphans are restored, quarantined
-// ones tried again, stale networks and VFs that are not needed any more removed, and missing VFs created. It is to be called once.
-func (d *Driver) Reconcile(ctx context.Context) error { return d.reconciler.run(ctx) }
+// ones tried again, stale networks and VFs that are not needed any more removed, and missing VFs created. It is to be called once. It returns
+// when the releases that go on after DeleteEndpoint have ended, too.
+func (d *Driver) Reconcile(ctx context.Context) error {
+	err := d.reconciler.run(ctx)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
+	defer cancel()
+	return errors.Join(err, d.AwaitReleases(ctx))
+}
+
+// AwaitReleases waits until the devices are released whose endpoints were deleted before. It does not wait for those that have been left to
+// Reconcile, such as one that does not come home.
+func (d *Driver) AwaitReleases(ctx context.Context) error { return d.endpoints.awaitReleases(ctx, "") }
 
 // GetCapabilities answers as [Capabilities] does. An engine sends the call when it starts.
 func (d *Driver) GetCapabilities(ctx context.Context, r *Empty) (*CapabilitiesResponse, error) {
@@ -209,12 +219,12 @@ func (d *Driver) EndpointOperInfo(context.Context, *plugin.InfoRequest) (*plugin
 	return &plugin.InfoResponse{Value: map[string]string{}}, nil
 }
 
-// DeleteEndpoint releases the endpoint's device; an unknown endpoint is no error. The call is finished even if the engine gives up: it does
-// not repeat it.
+// DeleteEndpoint releases the endpoint's device, a VF after it has answered; an unknown endpoint is no error. The call is finished even if the
+// engine gives up: it does not repeat it.
 func (d *Driver) DeleteEndpoint(ctx context.Context, r *plugin.DeleteEndpointRequest) (*Empty, error) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	err := d.endpoints.delete(ctx, r.NetworkID, r.EndpointID, returnTimeout)
+	err := d.endpoints.deleteForEngine(ctx, r.NetworkID, r.EndpointID)
 	d.engine.EndpointDeleted(r.NetworkID, r.EndpointID, err)
 	if err != nil { // the engine does not repeat the call
 		d.reconciler.nudge()

@@ -317,46 +317,107 @@ func (x *endpoints) reachable(ctx context.Context, n ledger.Network, o *option.N
 	return nil
 }
 
-// delete removes an endpoint and releases its device, waiting at most timeout for the device to come home. The engine ignores errors of
-// this call and never repeats it: what cannot be done now is left to the reconciler.
+// delete removes an endpoint and releases its device, waiting at most timeout for the device to come home. What cannot be done now is left to
+// the reconciler.
 func (x *endpoints) delete(ctx context.Context, nid, eid string, timeout time.Duration) error {
+	f, err := x.free(ctx, nid, eid)
+	if f != nil {
+		f.release(ctx, timeout)
+	}
+	return err
+}
+
+// deleteForEngine is delete for an engine, which ignores errors of this call and never repeats it. It returns before a VF is released: that takes
+// the VF's driver up to a second, and who wants the VF, its MAC or the network's end waits for it, see [attacher.claim] and awaitReleases. A device
+// of the host is back when it returns, for what the user does next.
+func (x *endpoints) deleteForEngine(ctx context.Context, nid, eid string) error {
+	f, err := x.free(ctx, nid, eid)
+	switch {
+	case f == nil:
+	case f.alloc.PF != "" && !f.alloc.HasParts():
+		go f.release(ctx, returnTimeout)
+	default:
+		f.release(ctx, returnTimeout)
+	}
+	return err
+}
+
+// A freed device is one whose endpoint is gone, and which nobody else can have before it is released.
+type freed struct {
+	alloc      *alloc.Allocation
+	reconciler *reconciler
+	unlock     func() // the device's lock
+}
+
+func (f *freed) release(ctx context.Context, timeout time.Duration) {
+	defer f.unlock()
+	f.reconciler.awaitReturn(ctx, f.alloc, timeout)
+}
+
+// free removes an endpoint and marks its allocation as freeing. The result is nil if there is nothing to release, or it is not this call that is
+// to do it.
+func (x *endpoints) free(ctx context.Context, nid, eid string) (_ *freed, err error) {
 	if err := checkIDs(nid, eid); err != nil {
-		return err
+		return nil, err
 	}
 	unlock, err := x.locks.Lock(ctx, ledger.EndpointKey(nid, eid))
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer unlock()
 	e, err := ledger.Get[ledger.Endpoint](ctx, x.store, ledger.EndpointKey(nid, eid))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	unlockDevice, err := x.locks.Lock(ctx, alloc.Key(e.Rec.Device))
 	if err != nil {
-		return err
+		return nil, err
 	}
-	defer unlockDevice()
-	a, err := x.allocs.Get(ctx, e.Rec.Device)
-	switch {
-	case errors.Is(err, store.ErrNotFound) || err == nil && a.Endpoint != eid:
-		_, err = ledger.Transact(ctx, x.store, nil, ledger.Del(e.KV.Key))
-		return err
-	case err != nil:
-		return err
-	case a.Ending(): // the reconciler was faster
-		return nil
-	}
-	if err := x.allocs.Advance(ctx, a, alloc.Freeing, ledger.Del(e.KV.Key)); err != nil {
-		return err
+	a, err := x.freeDevice(ctx, e)
+	if a == nil || err != nil {
+		unlockDevice()
+		return nil, err
 	}
 	if err := x.hosts.RemoveRoutes(ctx, e.Rec); err != nil {
 		x.log.Warn("host's route not removed yet", append(a.Fields(), zap.NamedError("err", err))...)
 		x.reconciler.nudge()
 	}
-	x.reconciler.awaitReturn(ctx, a, timeout)
+	return &freed{a, x.reconciler, unlockDevice}, nil
+}
+
+// freeDevice removes an endpoint and marks the allocation of its device, which it returns, as freeing; nil if the device is not the endpoint's any
+// more. The caller holds both their locks.
+func (x *endpoints) freeDevice(ctx context.Context, e ledger.Rev[ledger.Endpoint]) (*alloc.Allocation, error) {
+	a, err := x.allocs.Get(ctx, e.Rec.Device)
+	switch {
+	case errors.Is(err, store.ErrNotFound) || err == nil && a.Endpoint != e.Rec.ID:
+		_, err = ledger.Transact(ctx, x.store, nil, ledger.Del(e.KV.Key))
+		return nil, err
+	case err != nil || a.Ending(): // or the reconciler was faster
+		return nil, err
+	}
+	return a, x.allocs.Advance(ctx, a, alloc.Freeing, ledger.Del(e.KV.Key))
+}
+
+// awaitReleases waits until the devices are released whose endpoints were deleted before, of one network or, with "", of all. It does not wait for
+// those that have been left to the reconciler.
+func (x *endpoints) awaitReleases(ctx context.Context, nid string) error {
+	held, err := x.allocs.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, a := range held {
+		if a.State != alloc.Freeing || nid != "" && a.Network != nid {
+			continue
+		}
+		unlock, err := x.locks.Lock(ctx, alloc.Key(a.Device)) // which the release has
+		if err != nil {
+			return err
+		}
+		unlock()
+	}
 	return nil
 }

@@ -259,8 +259,15 @@ func (m *machine) mustRun(container, network string, mac ...string) (source, hwa
 	return source, hwaddr
 }
 
-// end ends a container, as docker stop does.
+// end ends a container, as docker stop does, and waits until its device is released.
 func (m *machine) end(container string) {
+	m.t.Helper()
+	m.stopContainer(container)
+	m.awaitReleases()
+}
+
+// stopContainer ends a container, and returns when the engine has its answers.
+func (m *machine) stopContainer(container string) {
 	m.t.Helper()
 	p := m.where[container]
 	m.leave(container)
@@ -268,7 +275,7 @@ func (m *machine) end(container string) {
 		m.t.Fatalf("stop %s: %v", container, err)
 	}
 	m.kernel.KillNS(container, 0)
-	m.delete(container)
+	m.deleteEndpoint(container)
 }
 
 func (m *machine) leave(container string) {
@@ -281,8 +288,21 @@ func (m *machine) leave(container string) {
 	}
 }
 
-// delete calls DeleteEndpoint.
+// delete calls DeleteEndpoint, and waits until the device is released.
 func (m *machine) delete(container string) {
+	m.t.Helper()
+	m.deleteEndpoint(container)
+	m.awaitReleases()
+}
+
+func (m *machine) awaitReleases() {
+	m.t.Helper()
+	ctx, cancel := m.call()
+	defer cancel()
+	m.must(m.driver.AwaitReleases(ctx))
+}
+
+func (m *machine) deleteEndpoint(container string) {
 	m.t.Helper()
 	ctx, cancel := m.call()
 	defer cancel()

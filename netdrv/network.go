@@ -121,6 +121,9 @@ func (x *networks) create(ctx context.Context, r *plugin.CreateNetworkRequest, o
 			return err
 		}
 	}
+	if err := x.endpoints.awaitReleases(ctx, ""); err != nil { // a VF on its way back has no netdev for a moment
+		return err
+	}
 	internal, _ := r.Options[netlabel.Internal].(bool)
 	rec := x.engine.Confirmed(ledger.Network{Version: ledger.Version, ID: r.NetworkID, Options: raw, Internal: internal,
 		Owner: owned.Owner, Name: owned.Name, PoolIDs: owned.PoolIDs})
@@ -299,6 +302,9 @@ func (x *networks) deleteLocked(ctx context.Context, nid string) error {
 		if err := x.endpoints.delete(ctx, e.Rec.Network, e.Rec.ID, 0); err != nil {
 			return err
 		}
+	}
+	if err := x.endpoints.awaitReleases(ctx, nid); err != nil {
+		return err
 	}
 	if err := x.removeRecord(ctx, r); err != nil {
 		return err

@@ -45,6 +45,9 @@ func (d *Driver) Plan(ctx context.Context, r *plugin.CreateNetworkRequest) (*adm
 
 // planLocked completes a draft, and returns the networks that would be removed for it. The caller holds the lock of all networks.
 func (x *networks) planLocked(ctx context.Context, d *draft, r *plugin.CreateNetworkRequest) (removed []string, _ error) {
+	if err := x.endpoints.awaitReleases(ctx, ""); err != nil {
+		return nil, err
+	}
 	_, all, err := listNetworks(ctx, x.store, "")
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package netdrv_test
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -50,7 +51,7 @@ func (m *machine) deleteFrom(container, network string) error {
 	ctx, cancel := m.call()
 	defer cancel()
 	_, err := m.driver.DeleteEndpoint(ctx, &plugin.DeleteEndpointRequest{NetworkID: network, EndpointID: endpoint(container)})
-	return err
+	return errors.Join(err, m.driver.AwaitReleases(ctx))
 }
 
 // mustCreate is create, and an error ends the test.

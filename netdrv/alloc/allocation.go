@@ -153,6 +153,18 @@ func (a *Allocation) Ending() bool { return a.State == Freeing || a.State == Qua
 // FreeSoon reports whether the device will be free soon.
 func (a *Allocation) FreeSoon() bool { return a.State == Freeing || a.fromEarlierBoot && !a.Manual }
 
+// releaseTime is how long the release of a device may take, if nothing is wrong with it.
+const releaseTime = 3 * time.Second
+
+// JustFreed reports whether the endpoint was deleted so lately that the device is probably being released now. A nil allocation is a free device.
+func (a *Allocation) JustFreed() bool {
+	if a == nil || a.State != Freeing {
+		return false
+	}
+	ago := time.Since(a.Since)
+	return ago >= 0 && ago < releaseTime
+}
+
 // Holder says in an error who has the device, or why it cannot be had.
 func (a *Allocation) Holder() string {
 	if a.Endpoint == "" && a.State != Quarantined {

@@ -84,6 +84,8 @@ func (s Selector) Select() (Candidate, error) {
 			return Candidate{}, err
 		case reason == "":
 			return c, nil
+		case c.VF.ID() == s.Preferred.Device && s.Held[s.Preferred.Device].JustFreed(): // its container is restarted
+			return Candidate{}, &BusyError{Text: reason, Soon: true}
 		}
 		why, soon = append(why, reason), soon || freeSoon
 	}
