@@ -21,8 +21,6 @@ const roundTimeout = time.Minute
 // Maintain does the background work until ctx ends: it flushes the outbox, prefetches addresses, and collects leases and pools that are not
 // in use. It returns an error that matches that of ctx.
 func (d *Driver) Maintain(ctx context.Context) error {
-	tick := time.NewTicker(d.every)
-	defer tick.Stop()
 	failed := false
 	for {
 		round, cancel := context.WithTimeout(ctx, roundTimeout)
@@ -37,11 +35,43 @@ func (d *Driver) Maintain(ctx context.Context) error {
 			d.log.Info("background work on addresses succeeded")
 		}
 		failed = err != nil
-		select {
-		case <-ctx.Done():
+		d.pools.background.wait(ctx, d.pause(err))
+		if ctx.Err() != nil {
 			return errors.Join(ctx.Err(), d.pools.node.SaveWatermark(context.WithoutCancel(ctx), d.pools.ledger.Store))
-		case <-tick.C:
 		}
+	}
+}
+
+// pause returns how long Maintain waits after a round with that result. A store that is this node's alone needs no round but for garbage
+// collection: what is to be done before wakes Maintain.
+func (d *Driver) pause(err error) time.Duration {
+	if d.pools.node != nil || err != nil {
+		return d.every
+	}
+	return max(d.every, gcInterval)
+}
+
+// A wakeup ends the pause of a loop.
+type wakeup chan struct{}
+
+func newWakeup() wakeup { return make(wakeup, 1) }
+
+// signal ends the pause of now, or the next one.
+func (w wakeup) signal() {
+	select {
+	case w <- struct{}{}:
+	default:
+	}
+}
+
+// wait waits for a time, for a signal, or for the end of ctx.
+func (w wakeup) wait(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-w:
+	case <-timer.C:
 	}
 }
 

@@ -25,7 +25,7 @@ import (
 const (
 	// scanEvery is the time between two comparisons of the leases with the ledger.
 	scanEvery = time.Minute
-	// renewEvery is the resolution of the times at which leases are renewed.
+	// renewEvery is the shortest time between two rounds of renewals.
 	renewEvery = time.Second
 	// renewTime bounds one attempt to renew a lease, renewAtOnce the attempts at one time: with a server that is away all take as long.
 	renewTime, renewAtOnce = 5 * time.Second, 32
@@ -64,6 +64,7 @@ type dhcpLeases struct {
 	clients keylock.Map
 	scanned time.Time // of the last scan; only run uses it
 	failing bool      // the last scan failed; only run uses it
+	wake    wakeup    // of run
 
 	mu  sync.Mutex
 	all map[leaseRef]dhcpLease // guarded by mu
@@ -80,23 +81,34 @@ func (d *Driver) RenewLeases(ctx context.Context) error {
 
 // run renews and releases until ctx ends.
 func (s *dhcpLeases) run(ctx context.Context) error {
-	tick := time.NewTicker(renewEvery)
-	defer tick.Stop()
-	for {
+	if s.servers == nil || s.pools.node != nil {
+		<-ctx.Done()
+	}
+	for ctx.Err() == nil {
 		s.round(ctx)
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
+		s.wake.wait(ctx, s.pause(time.Now()))
+	}
+	return ctx.Err()
+}
+
+// pause returns how long run waits for its next round: until the next lease is to be renewed, or the next scan.
+func (s *dhcpLeases) pause(now time.Time) time.Duration {
+	if s.failing {
+		return renewEvery
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	until := s.scanned.Add(scanEvery).Sub(now)
+	for _, l := range s.all {
+		if !l.next.IsZero() {
+			until = min(until, l.next.Sub(now))
 		}
 	}
+	return max(until, renewEvery)
 }
 
 // round is one round of run.
 func (s *dhcpLeases) round(ctx context.Context) {
-	if s.servers == nil || s.pools.node != nil {
-		return
-	}
 	if now := time.Now(); now.Sub(s.scanned) >= scanEvery || s.scanned.IsZero() {
 		err := s.scan(ctx, now)
 		if err == nil {
@@ -119,6 +131,7 @@ func (s *dhcpLeases) round(ctx context.Context) {
 
 // add adds a lease that is in the ledger.
 func (s *dhcpLeases) add(ref leaseRef, seg dhcp.Segment, l pool.Lease) {
+	defer s.wake.signal()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.all[ref] = dhcpLease{segment: seg, lease: *l.DHCP, token: l.Token, name: l.Name, added: time.Now(), next: l.DHCP.Renew}

@@ -86,7 +86,7 @@ func New(c Config) (*Driver, error) {
 	if c.MaintainEvery == 0 {
 		c.MaintainEvery = 5 * time.Second
 	}
-	p := &pools{ledger: pool.Ledger{Store: c.Store}, log: c.Log, unbound: &unboundPools{}, byID: map[string]*pool.Pool{}}
+	p := &pools{ledger: pool.Ledger{Store: c.Store}, log: c.Log, background: newWakeup(), unbound: &unboundPools{}, byID: map[string]*pool.Pool{}}
 	if c.Own != nil {
 		p.node, p.breaker = node.New(c.Own, c.Store, c.Journal, c.NodeName), node.NewBreaker(c.Store)
 		p.node.Member().OnMachine(c.Machine)
@@ -96,7 +96,7 @@ func New(c Config) (*Driver, error) {
 		p.queue = newQueue(c.Journal, c.Log)
 	}
 	p.remote = newRemoteLeases(p, c)
-	p.leases = &dhcpLeases{pools: p, servers: c.DHCP, log: c.Log, all: map[leaseRef]dhcpLease{}}
+	p.leases = &dhcpLeases{pools: p, servers: c.DHCP, log: c.Log, wake: newWakeup(), all: map[leaseRef]dhcpLease{}}
 	collector := newGC(p, c.Uses, c.MaintainEvery)
 	return &Driver{Capabilities: c.Capabilities, config: c, pools: p, every: c.MaintainEvery, log: c.Log,
 		names:   &recentNames{names: map[string]recentName{}},

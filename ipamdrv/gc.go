@@ -54,6 +54,7 @@ type forgottenAddr struct {
 // AddressesForgotten is called when the network driver has removed an endpoint with these addresses, which have prefix lengths, because the
 // engine forgot it and a grace period has passed. Their leases are released in the next round of garbage collection.
 func (d *Driver) AddressesForgotten(network string, addresses []string) {
+	defer d.pools.background.signal()
 	d.gc.mu.Lock()
 	defer d.gc.mu.Unlock()
 	for _, text := range addresses {

@@ -26,6 +26,7 @@ type pools struct {
 
 	breaker *node.Breaker // of the shared store; nil if it is not shared
 
+	background wakeup // of Maintain
 	unbound *unboundPools
 	leases  *dhcpLeases
 	remote  *remoteLeases

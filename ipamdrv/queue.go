@@ -29,6 +29,7 @@ func (ps *pools) enqueue(ctx context.Context, id string, o pool.Op) error {
 	if ps.node != nil {
 		return ps.node.Enqueue(ctx, id, o)
 	}
+	defer ps.background.signal()
 	_, err := ps.queue.BeginIntent(ctx, id, o)
 	return err
 }

@@ -55,7 +55,7 @@ func (ps *pools) releaseAddressNow(ctx context.Context, h pool.Handle, a netip.A
 	if released && ended.token != "" {
 		ps.leases.end(ctx, ref, ended)
 	}
-	ps.remote.wakeUp()
+	ps.remote.wake.signal()
 	if entry := ps.log.Check(zap.DebugLevel, "address released"); entry != nil {
 		entry.Write(zap.Stringer("address", a), zap.Bool("was_leased", released), zap.Stringer("pool", subnet.Prefix), zap.Stringer("id", h))
 	}

@@ -42,7 +42,7 @@ type remoteLeases struct {
 	dry     bool           // the server is not asked for addresses
 	breaker *node.Breaker  // of the server; nil for none
 	log     *zap.Logger
-	wake    chan struct{}
+	wake    wakeup
 
 	mu     sync.Mutex      // guards the field below
 	asking map[string]bool // keys under which the server is being asked: they are not to be released yet
@@ -50,7 +50,7 @@ type remoteLeases struct {
 
 // newRemoteLeases returns the leases of a driver.
 func newRemoteLeases(ps *pools, c Config) *remoteLeases {
-	m := &remoteLeases{pools: ps, server: c.Remote, host: c.NodeName, dry: c.dry, log: c.Log, wake: make(chan struct{}, 1), asking: map[string]bool{}}
+	m := &remoteLeases{pools: ps, server: c.Remote, host: c.NodeName, dry: c.dry, log: c.Log, wake: newWakeup(), asking: map[string]bool{}}
 	if c.Remote != nil {
 		m.breaker = node.NewBreakerOf(func(err error) bool { return errors.Is(err, remote.ErrUnavailable) }, c.Remote.Ping)
 	}
@@ -225,26 +225,19 @@ func (m *remoteLeases) begin(ctx context.Context, poolID, key string) (end func(
 	}
 	return func() {
 		set(false)
-		m.wakeUp()
+		m.wake.signal()
 	}, nil
-}
-
-// wakeUp makes the loop look for keys to release.
-func (m *remoteLeases) wakeUp() {
-	select {
-	case m.wake <- struct{}{}:
-	default:
-	}
 }
 
 // run releases at the server what is released here, until ctx ends.
 func (m *remoteLeases) run(ctx context.Context) error {
-	tick := time.NewTicker(remoteEvery)
-	defer tick.Stop()
+	if m.server == nil {
+		<-ctx.Done()
+	}
 	var failing retry.Attempt
 	var last error
-	for {
-		if m.server != nil && (failing.Wait(remoteBackoff) == 0 || errors.Is(last, remote.ErrUnavailable)) { // then the breaker paces it
+	for ctx.Err() == nil {
+		if failing.Wait(remoteBackoff) == 0 || errors.Is(last, remote.ErrUnavailable) { // then the breaker paces it
 			last = m.release(ctx)
 			switch {
 			case last == nil && failing.Failures > 0:
@@ -257,13 +250,9 @@ func (m *remoteLeases) run(ctx context.Context) error {
 				failing = failing.Failed()
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		case <-m.wake:
-		}
+		m.wake.wait(ctx, remoteEvery)
 	}
+	return ctx.Err()
 }
 
 // owed lists the keys that are to be released: under which the server is not being asked, and that have a record after that was seen. A request

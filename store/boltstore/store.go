@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"sync/atomic"
+	"syscall"
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
@@ -166,11 +167,18 @@ func (b *bolt) Get(ctx context.Context, key string) (store.KV, error) {
 // Range implements [store.Store].
 func (b *bolt) Range(ctx context.Context, prefix string, fn func(store.KV) error) error {
 	return b.view(ctx, func(records *bbolt.Bucket) error {
+		read := 0
+		defer func() {
+			if read > muchRead {
+				b.giveBack(records.Tx())
+			}
+		}()
 		c := records.Cursor()
 		for k, raw := c.Seek([]byte(prefix)); k != nil && bytes.HasPrefix(k, []byte(prefix)); k, raw = c.Next() {
 			if err := ctx.Err(); err != nil {
 				return b.unavailable("read", err)
 			}
+			read += len(k) + len(raw)
 			kv, err := unframe(string(k), raw)
 			if err != nil {
 				return err
@@ -181,6 +189,15 @@ func (b *bolt) Range(ctx context.Context, prefix string, fn func(store.KV) error
 		}
 		return nil
 	})
+}
+
+// muchRead is how much a Range may read whose pages stay in the process's memory, in bytes.
+const muchRead = 1 << 20
+
+// giveBack gives the mapped pages of the file back to the kernel, which still has them in its page cache: a start reads all leases once. A transaction
+// keeps bbolt from mapping the file anew meanwhile (bbolt 1.4, DB.mmaplock).
+func (b *bolt) giveBack(tx *bbolt.Tx) {
+	_, _, _ = syscall.Syscall(syscall.SYS_MADVISE, b.db.Info().Data, uintptr(tx.Size()), syscall.MADV_DONTNEED) // without it they stay mapped
 }
 
 // view runs fn on a consistent view of the records.
