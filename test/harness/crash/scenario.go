@@ -48,6 +48,8 @@ type run struct {
 	failures []string // violations
 	output   []string // the output of the processes
 	stored   int      // how many points had been passed when the first network was there
+
+	disagrees disagreement
 }
 
 // journal is the name of the file to which the n-th process writes the crash points that it passes.
