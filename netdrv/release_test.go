@@ -42,8 +42,13 @@ func TestReleaseLater(t *testing.T) {
 			m.wantIn(vf0, "b")
 			m.end("b")
 		}},
-		"the vf by its name": {then: func(m *machine) {
+		"the vf by its index": {then: func(m *machine) {
 			m.must(m.runWith("b", "n", map[string]any{"vf": "0"}))
+			m.wantIn(vf0, "b")
+			m.end("b")
+		}},
+		"the vf by its netdev's name": {then: func(m *machine) {
+			m.must(m.runWith("b", "n", map[string]any{"vf": "ens1f0v0"}))
 			m.wantIn(vf0, "b")
 			m.end("b")
 		}},

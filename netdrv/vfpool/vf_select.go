@@ -221,7 +221,7 @@ func (s Selector) candidates() ([]Candidate, error) {
 		for _, vf := range pf.VFs {
 			c := Candidate{pf, vf}
 			inRange := len(s.Network) == 0 || slices.Contains(s.Network, vf.Index)
-			if inRange && (s.Want.VF == "" || c.matches(s.Want.VF)) {
+			if inRange && (s.Want.VF == "" || c.matches(s.Want.VF) || s.hadName(c, s.Want.VF)) {
 				all = append(all, c)
 			}
 		}
@@ -232,6 +232,12 @@ func (s Selector) candidates() ([]Candidate, error) {
 	compare := s.compare()
 	sort.SliceStable(all, func(i, j int) bool { return compare(all[i], all[j]) < 0 })
 	return all, nil
+}
+
+// hadName reports whether a VF has a netdev of that name when it is free. A container has it now, or it is being released.
+func (s Selector) hadName(c Candidate, name string) bool {
+	a := s.Held[c.VF.ID()]
+	return a != nil && a.Snapshot.Link != nil && a.Snapshot.Link.Name == name
 }
 
 // compare returns the order of preference: first the VF that has the wanted MAC, then the one of an explicit affinity, then VFs of a

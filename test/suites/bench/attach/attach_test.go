@@ -165,8 +165,14 @@ func attachCalls(t *testing.T, f *figures.Set) {
 				}
 				bare = append(bare, time.Since(began))
 			}
-			before := len(calls(t))
+			before, released := len(calls(t)), len(logged(t, "released"))
 			dockertest.Docker(t, "run", "--rm", "--net", net, "lab", "true")
+			dockertest.Within(t, 10*time.Second, func() string {
+				if len(logged(t, "released")) == released {
+					return net + ": the device is not released yet"
+				}
+				return ""
+			})
 			var sum time.Duration
 			for _, e := range calls(t)[before:] {
 				op := strings.TrimPrefix(strings.TrimPrefix(e.Op, "NetworkDriver."), "IpamDriver.")
@@ -192,14 +198,17 @@ func attachCalls(t *testing.T, f *figures.Set) {
 }
 
 // calls returns the calls in the plugin's log.
-func calls(t *testing.T) (all []dockertest.Event) {
+func calls(t *testing.T) []dockertest.Event { return logged(t, "call") }
+
+// logged returns the lines of the plugin's log with a message.
+func logged(t *testing.T, msg string) (all []dockertest.Event) {
 	t.Helper()
 	log, err := dockertest.Log()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, e := range log {
-		if e.Msg == "call" {
+		if e.Msg == msg {
 			all = append(all, e)
 		}
 	}
