@@ -335,11 +335,22 @@ func (x *endpoints) deleteForEngine(ctx context.Context, nid, eid string) error 
 	switch {
 	case f == nil:
 	case f.alloc.PF != "" && !f.alloc.HasParts():
-		go f.release(ctx, returnTimeout)
+		go x.releaseLater(ctx, f)
 	default:
 		f.release(ctx, returnTimeout)
 	}
 	return err
+}
+
+// releaseLater releases a device in a goroutine of its own. A panic there must not end the process; what is left is the reconciler's.
+func (x *endpoints) releaseLater(ctx context.Context, f *freed) {
+	defer func() {
+		if v := recover(); v != nil {
+			x.log.Error("release of the device ended; it is tried again", append(f.alloc.Fields(), zap.Any("panic", v), zap.Stack("stack"))...)
+			x.reconciler.nudge()
+		}
+	}()
+	f.release(ctx, returnTimeout)
 }
 
 // A freed device is one whose endpoint is gone, and which nobody else can have before it is released.

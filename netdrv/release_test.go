@@ -5,6 +5,10 @@ import (
 	"testing"
 	"time"
 
+	"go.uber.org/zap"
+	"go.uber.org/zap/zapcore"
+	"go.uber.org/zap/zaptest/observer"
+
 	"github.com/mellanox/passthrough/hw/hwtest"
 )
 
@@ -135,5 +139,33 @@ func TestAwaitReleases(t *testing.T) {
 		ctx, cancel := context.WithTimeout(m.ctx, 100*time.Millisecond)
 		defer cancel()
 		wantError(t, m.driver.AwaitReleases(ctx), context.DeadlineExceeded.Error())
+	})
+}
+
+// TestPanicInRelease: the process survives a panic after the engine has its answer, and the VF can be had again.
+func TestPanicInRelease(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		slowNIC(m)
+		m.mustCreate("n", "netdevice=ens1f0", "vfs=0")
+		m.mustRun("a", "n")
+		core, logged := observer.New(zap.InfoLevel)
+		m.stop()
+		m.log = zap.New(core, zap.Hooks(func(e zapcore.Entry) error {
+			if e.Message == "released" {
+				panic("as by a bug")
+			}
+			return nil
+		}))
+		m.start(m.store)
+		m.end("a")
+		if n := logged.FilterMessage("release of the device ended; it is tried again").Len(); n != 1 {
+			t.Errorf("logged %v", logged.All())
+		}
+		m.stop()
+		m.log = zap.NewNop()
+		m.start(m.store)
+		m.mustRun("b", "n")
+		m.end("b")
 	})
 }
