@@ -47,6 +47,8 @@ type Candidate struct {
 type BusyError struct {
 	Text string
 	Soon bool // one will be free soon
+	// Releasing is a device that is being released now, of those that would do; "" if there is none.
+	Releasing hw.ID
 	// Quarantined is the device that is quarantined for the longest time, of those that would do; "" if there is none.
 	Quarantined hw.ID
 }
@@ -54,6 +56,9 @@ type BusyError struct {
 // Busy returns the error that a device is allocated; text says what was asked for.
 func Busy(text string, a *alloc.Allocation) *BusyError {
 	e := &BusyError{Text: text, Soon: a.FreeSoon()}
+	if a.JustFreed() {
+		e.Releasing = a.Device
+	}
 	if a.State == alloc.Quarantined && !a.Manual {
 		e.Quarantined = a.Device
 	}
@@ -85,7 +90,7 @@ func (s Selector) Select() (Candidate, error) {
 		case reason == "":
 			return c, nil
 		case c.VF.ID() == s.Preferred.Device && s.Held[s.Preferred.Device].JustFreed(): // its container is restarted
-			return Candidate{}, &BusyError{Text: reason, Soon: true}
+			return Candidate{}, Busy(reason, s.Held[s.Preferred.Device])
 		}
 		why, soon = append(why, reason), soon || freeSoon
 	}
@@ -93,7 +98,18 @@ func (s Selector) Select() (Candidate, error) {
 	for _, err := range s.Missing {
 		text = append(text, err.Error())
 	}
-	return Candidate{}, &BusyError{fmt.Sprintf("%s: %s: %s", s.pfNames(), s.scope(len(all)), strings.Join(text, "; ")), soon, s.quarantined(all)}
+	return Candidate{}, &BusyError{Text: fmt.Sprintf("%s: %s: %s", s.pfNames(), s.scope(len(all)), strings.Join(text, "; ")), Soon: soon,
+		Releasing: s.releasing(all), Quarantined: s.quarantined(all)}
+}
+
+// releasing returns a candidate that is being released now, "" if none is.
+func (s Selector) releasing(all []Candidate) hw.ID {
+	for _, c := range all {
+		if s.Held[c.VF.ID()].JustFreed() {
+			return c.VF.ID()
+		}
+	}
+	return ""
 }
 
 // listedMax is how many reasons an error has: a NIC may have 128 VFs, and the error is one line of docker run's output.
