@@ -27,9 +27,9 @@ type pools struct {
 	breaker *node.Breaker // of the shared store; nil if it is not shared
 
 	background wakeup // of Maintain
-	unbound *unboundPools
-	leases  *dhcpLeases
-	remote  *remoteLeases
+	unbound    *unboundPools
+	leases     *dhcpLeases
+	remote     *remoteLeases
 
 	mu   sync.Mutex // guards byID
 	byID map[string]*pool.Pool
