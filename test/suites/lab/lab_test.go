@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	. "github.com/mellanox/passthrough/test/harness/dockertest"
 )
@@ -55,6 +56,19 @@ func vfLine(t *testing.T, mac string) string {
 	}
 	t.Fatalf("no vf of %s has %s:\n%s", pf, mac, Run(t, "ip", "link", "show", pf))
 	return ""
+}
+
+// released waits until the first n VFs of the PF are back in the host under their names: docker rm does not wait for it.
+func released(t *testing.T, n int) {
+	t.Helper()
+	Within(t, 10*time.Second, func() string {
+		for i := range n {
+			if _, err := Try("ip", "link", "show", fmt.Sprintf("%sv%d", pf, i)); err != nil {
+				return err.Error()
+			}
+		}
+		return ""
+	})
 }
 
 // lent is how many VFs of the PF are not in the host.

@@ -124,6 +124,7 @@ func TestVerbs(t *testing.T) {
 	})
 	Docker(t, "rm", "-f", "server", "client")
 
+	released(t, 2)
 	Sh(t, soft[0])
 	Sh(t, soft[1])
 	inSpec("uverbs0", "uverbs1")
@@ -134,6 +135,7 @@ func TestVerbs(t *testing.T) {
 		t.Errorf("a container has the files %q", files)
 	}
 
+	released(t, 2)
 	Sh(t, "rdma system set netns exclusive; "+soft[0])
 	Sh(t, start[0])
 	Sh(t, start[1])
