@@ -25,7 +25,7 @@ import (
 const (
 	// scanEvery is the time between two comparisons of the leases with the ledger.
 	scanEvery = time.Minute
-	// renewEvery is the shortest time between two rounds of renewals.
+	// renewEvery is the shortest pause between two rounds of renewals, unless a lease is added.
 	renewEvery = time.Second
 	// renewTime bounds one attempt to renew a lease, renewAtOnce the attempts at one time: with a server that is away all take as long.
 	renewTime, renewAtOnce = 5 * time.Second, 32

@@ -112,7 +112,11 @@ func (t *attacher) claim(ctx context.Context, m mode.Mode, req *mode.Request, e 
 			a, unlock, err = t.claimNow(ctx, m, req, e) // for the reason of now
 		}
 		if errors.As(err, &busy) && busy.Soon {
-			t.awaitRelease(ctx, busy.Releasing)
+			if busy.Releasing != "" { // to look for a device again costs more than a release has left
+				waiting, cancel := context.WithTimeout(ctx, time.Second)
+				_ = awaitRelease(waiting, t.locks, busy.Releasing) // it is looked for again in any case
+				cancel()
+			}
 			err = nil
 		}
 		return a != nil, err
@@ -126,18 +130,6 @@ func (t *attacher) claim(ctx context.Context, m mode.Mode, req *mode.Request, e 
 		err = fmt.Errorf("%w: %w", busy, ctx.Err())
 	}
 	return nil, nil, err
-}
-
-// awaitRelease waits for the end of a release, whose call has the device's lock: to look for a device again costs more than a release has.
-func (t *attacher) awaitRelease(ctx context.Context, id hw.ID) {
-	if id == "" {
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, time.Second)
-	defer cancel()
-	if unlock, err := t.locks.Lock(ctx, alloc.Key(id)); err == nil {
-		unlock()
-	}
 }
 
 // claimNow selects a device and writes its allocation. It returns no allocation if the device was claimed first by another call.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/mellanox/passthrough/hw"
 	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/netdrv"
 	"github.com/mellanox/passthrough/store"
 	"github.com/mellanox/passthrough/store/storetest"
 )
@@ -235,7 +236,7 @@ func (m *machine) deleteQuietly(container, network string) {
 	ctx, cancel := m.call()
 	defer cancel()
 	_, _ = m.driver.DeleteEndpoint(ctx, &plugin.DeleteEndpointRequest{NetworkID: network, EndpointID: endpoint(container)})
-	_ = m.driver.AwaitReleases(ctx)
+	_ = netdrv.AwaitReleases(ctx, m.driver)
 }
 
 // recovers runs a scenario in which the process dies as die arranges, and restarts the process. The engine then deletes the endpoint that it

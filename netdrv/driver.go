@@ -133,12 +133,8 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 	err := d.reconciler.run(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	return errors.Join(err, d.AwaitReleases(ctx))
+	return errors.Join(err, d.endpoints.awaitReleases(ctx, ""))
 }
-
-// AwaitReleases waits until the devices are released whose endpoints were deleted before. It does not wait for those that have been left to
-// Reconcile, such as one that does not come home.
-func (d *Driver) AwaitReleases(ctx context.Context) error { return d.endpoints.awaitReleases(ctx, "") }
 
 // GetCapabilities answers as [Capabilities] does. An engine sends the call when it starts.
 func (d *Driver) GetCapabilities(ctx context.Context, r *Empty) (*CapabilitiesResponse, error) {

@@ -320,83 +320,73 @@ func (x *endpoints) reachable(ctx context.Context, n ledger.Network, o *option.N
 // delete removes an endpoint and releases its device, waiting at most timeout for the device to come home. What cannot be done now is left to
 // the reconciler.
 func (x *endpoints) delete(ctx context.Context, nid, eid string, timeout time.Duration) error {
-	f, err := x.free(ctx, nid, eid)
-	if f != nil {
-		f.release(ctx, timeout)
+	a, unlock, err := x.free(ctx, nid, eid)
+	if a == nil {
+		return err
 	}
-	return err
+	defer unlock()
+	x.reconciler.awaitReturn(ctx, a, timeout)
+	return nil
 }
 
 // deleteForEngine is delete for an engine, which ignores errors of this call and never repeats it. It returns before a VF is released: that takes
 // the VF's driver up to a second, and who wants the VF, its MAC or the network's end waits for it, see [attacher.claim] and awaitReleases. A device
 // of the host is back when it returns, for what the user does next.
 func (x *endpoints) deleteForEngine(ctx context.Context, nid, eid string) error {
-	f, err := x.free(ctx, nid, eid)
+	a, unlock, err := x.free(ctx, nid, eid)
 	switch {
-	case f == nil:
-	case f.alloc.PF != "" && !f.alloc.HasParts():
-		go x.releaseLater(ctx, f)
+	case a == nil:
+	case a.PF != "" && !a.HasParts():
+		go x.releaseLater(ctx, a, unlock)
 	default:
-		f.release(ctx, returnTimeout)
+		defer unlock()
+		x.reconciler.awaitReturn(ctx, a, returnTimeout)
 	}
 	return err
 }
 
 // releaseLater releases a device in a goroutine of its own. A panic there must not end the process; what is left is the reconciler's.
-func (x *endpoints) releaseLater(ctx context.Context, f *freed) {
+func (x *endpoints) releaseLater(ctx context.Context, a *alloc.Allocation, unlock func()) {
 	defer func() {
 		if v := recover(); v != nil {
-			x.log.Error("release of the device ended; it is tried again", append(f.alloc.Fields(), zap.Any("panic", v), zap.Stack("stack"))...)
+			x.log.Error("release of the device ended; it is tried again", append(a.Fields(), zap.Any("panic", v), zap.Stack("stack"))...)
 			x.reconciler.nudge()
 		}
 	}()
-	f.release(ctx, returnTimeout)
-}
-
-// A freed device is one whose endpoint is gone, and which nobody else can have before it is released.
-type freed struct {
-	alloc      *alloc.Allocation
-	reconciler *reconciler
-	unlock     func() // the device's lock
-}
-
-func (f *freed) release(ctx context.Context, timeout time.Duration) {
-	defer f.unlock()
-	f.reconciler.awaitReturn(ctx, f.alloc, timeout)
-}
-
-// free removes an endpoint and marks its allocation as freeing. The result is nil if there is nothing to release, or it is not this call that is
-// to do it.
-func (x *endpoints) free(ctx context.Context, nid, eid string) (_ *freed, err error) {
-	if err := checkIDs(nid, eid); err != nil {
-		return nil, err
-	}
-	unlock, err := x.locks.Lock(ctx, ledger.EndpointKey(nid, eid))
-	if err != nil {
-		return nil, err
-	}
 	defer unlock()
+	x.reconciler.awaitReturn(ctx, a, returnTimeout)
+}
+
+// free removes an endpoint and marks its allocation, which it returns, as freeing; unlock ends the lock of its device. The allocation is nil if
+// there is nothing to release, or it is not this call that is to do it.
+func (x *endpoints) free(ctx context.Context, nid, eid string) (a *alloc.Allocation, unlock func(), _ error) {
+	if err := checkIDs(nid, eid); err != nil {
+		return nil, nil, err
+	}
+	unlockEndpoint, err := x.locks.Lock(ctx, ledger.EndpointKey(nid, eid))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer unlockEndpoint()
 	e, err := ledger.Get[ledger.Endpoint](ctx, x.store, ledger.EndpointKey(nid, eid))
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, nil
+		return nil, nil, nil
 	}
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	unlockDevice, err := x.locks.Lock(ctx, alloc.Key(e.Rec.Device))
-	if err != nil {
-		return nil, err
+	if unlock, err = x.locks.Lock(ctx, alloc.Key(e.Rec.Device)); err != nil {
+		return nil, nil, err
 	}
-	a, err := x.freeDevice(ctx, e)
-	if a == nil || err != nil {
-		unlockDevice()
-		return nil, err
+	if a, err = x.freeDevice(ctx, e); a == nil || err != nil {
+		unlock()
+		return nil, nil, err
 	}
 	if err := x.hosts.RemoveRoutes(ctx, e.Rec); err != nil {
 		x.log.Warn("host's route not removed yet", append(a.Fields(), zap.NamedError("err", err))...)
 		x.reconciler.nudge()
 	}
-	return &freed{a, x.reconciler, unlockDevice}, nil
+	return a, unlock, nil
 }
 
 // freeDevice removes an endpoint and marks the allocation of its device, which it returns, as freeing; nil if the device is not the endpoint's any
@@ -424,11 +414,18 @@ func (x *endpoints) awaitReleases(ctx context.Context, nid string) error {
 		if a.State != alloc.Freeing || nid != "" && a.Network != nid {
 			continue
 		}
-		unlock, err := x.locks.Lock(ctx, alloc.Key(a.Device)) // which the release has
-		if err != nil {
-			return err
+		if err := awaitRelease(ctx, x.locks, a.Device); err != nil {
+			return fmt.Errorf("%s: %w", a.Holder(), err)
 		}
-		unlock()
 	}
 	return nil
+}
+
+// awaitRelease waits for the end of the release of a device, which has its lock.
+func awaitRelease(ctx context.Context, locks *keylock.Map, id hw.ID) error {
+	unlock, err := locks.Lock(ctx, alloc.Key(id))
+	if err == nil {
+		unlock()
+	}
+	return err
 }

@@ -299,7 +299,7 @@ func (m *machine) awaitReleases() {
 	m.t.Helper()
 	ctx, cancel := m.call()
 	defer cancel()
-	m.must(m.driver.AwaitReleases(ctx))
+	m.must(netdrv.AwaitReleases(ctx, m.driver))
 }
 
 func (m *machine) deleteEndpoint(container string) {

@@ -9,12 +9,14 @@ import (
 	"go.uber.org/zap/zapcore"
 	"go.uber.org/zap/zaptest/observer"
 
-	"github.com/mellanox/passthrough/hw/hwtest"
+	"github.com/mellanox/passthrough/netdrv"
 )
 
 // slowNIC is a PF with VFs whose driver takes a second to set one up.
 func slowNIC(m *machine) {
-	m.kernel.AddPF(hwtest.PF{Behaviour: hwtest.IGB(), Name: "ens1f0", PCI: pfPCI, MAC: "52:54:00:aa:00:00", Up: true, TotalVFs: 7, ProbeTakes: time.Second})
+	pf := igb()
+	pf.Up, pf.ProbeTakes, pf.ResetTakes = true, time.Second, 0
+	m.kernel.AddPF(pf)
 	m.settled()
 }
 
@@ -138,7 +140,8 @@ func TestAwaitReleases(t *testing.T) {
 		m.stopContainer("b")
 		ctx, cancel := context.WithTimeout(m.ctx, 100*time.Millisecond)
 		defer cancel()
-		wantError(t, m.driver.AwaitReleases(ctx), context.DeadlineExceeded.Error())
+		wantError(t, netdrv.AwaitReleases(ctx, m.driver), "vf 1 of ens1f0 (0000:01:10.2) is on its way back from endpoint b-endpoint-0 ("+ipOf("b")+"): "+
+			context.DeadlineExceeded.Error())
 	})
 }
 

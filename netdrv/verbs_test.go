@@ -51,7 +51,7 @@ func (m *machine) deleteFrom(container, network string) error {
 	ctx, cancel := m.call()
 	defer cancel()
 	_, err := m.driver.DeleteEndpoint(ctx, &plugin.DeleteEndpointRequest{NetworkID: network, EndpointID: endpoint(container)})
-	return errors.Join(err, m.driver.AwaitReleases(ctx))
+	return errors.Join(err, netdrv.AwaitReleases(ctx, m.driver))
 }
 
 // mustCreate is create, and an error ends the test.
