@@ -72,6 +72,8 @@ func TestNetworksSplitPF(t *testing.T) {
 		wantError(t, err, "ens1f0 (0000:01:00.0): all 2 vfs of the network are in use: "+
 			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network left; "+
 			"vf 6 of ens1f0 (0000:01:11.4) is held by endpoint b-endpoint-0 ("+ipOf("b")+") of network left")
+		wantError(t, m.runWith("d", "left", map[string]any{"vf": "ens1f0v0"}), "ens1f0 (0000:01:00.0): option vf=ens1f0v0 is not free: "+
+			"vf 0 of ens1f0 (0000:01:10.0) is held by endpoint a-endpoint-0 ("+ipOf("a")+") of network left")
 		wantError(t, m.runWith("d", "right", map[string]any{"vf": "6"}),
 			`option vf: "6" is none of the vfs that this network has on ens1f0 (0000:01:00.0)`)
 		for _, c := range []string{"a", "b", "c"} {
