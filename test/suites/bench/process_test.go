@@ -132,8 +132,11 @@ func (p process) createEndpoints(n int) {
 		Options:  map[string]any{"com.docker.network.generic": map[string]string{"netdevice": "eth9", "mode": "macvlan"}},
 		IPv4Data: []*network.IPAMData{{Pool: "10.200.0.0/16"}}}, &struct{}{})
 	for i := range n {
-		p.call("NetworkDriver.CreateEndpoint", network.CreateEndpointRequest{NetworkID: id, EndpointID: fmt.Sprintf("%064x", i),
+		endpoint := fmt.Sprintf("%064x", i)
+		p.call("NetworkDriver.CreateEndpoint", network.CreateEndpointRequest{NetworkID: id, EndpointID: endpoint,
 			Interface: &network.EndpointInterface{Address: fmt.Sprintf("10.200.%d.%d/16", 1+i/200, 1+i%200)}}, &struct{}{})
+		// One that is not joined is released after a minute.
+		p.call("NetworkDriver.Join", network.JoinRequest{NetworkID: id, EndpointID: endpoint, SandboxKey: "/run/docker/netns/" + endpoint[52:]}, &struct{}{})
 	}
 }
 
