@@ -133,7 +133,7 @@ func (d *Driver) Reconcile(ctx context.Context) error {
 	err := d.reconciler.run(ctx)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoBound)
 	defer cancel()
-	return errors.Join(err, d.endpoints.awaitReleases(ctx, ""))
+	return errors.Join(err, d.endpoints.awaitEnd(ctx))
 }
 
 // GetCapabilities answers as [Capabilities] does. An engine sends the call when it starts.

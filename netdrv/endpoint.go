@@ -334,16 +334,23 @@ func (x *endpoints) delete(ctx context.Context, nid, eid string, timeout time.Du
 // of the host is back when it returns, for what the user does next.
 func (x *endpoints) deleteForEngine(ctx context.Context, nid, eid string) error {
 	a, unlock, err := x.free(ctx, nid, eid)
-	switch {
-	case a == nil:
-	case a.PF != "" && !a.HasParts():
-		go x.releaseLater(ctx, a, unlock)
-	default:
-		defer unlock()
-		x.reconciler.awaitReturn(ctx, a, returnTimeout)
+	if a == nil {
+		return err
 	}
-	return err
+	if a.PF != "" && !a.HasParts() {
+		if ended, err := x.locks.RLock(ctx, ongoingReleases); err == nil {
+			go func() { defer ended(); x.releaseLater(ctx, a, unlock) }()
+			return nil
+		}
+	}
+	defer unlock()
+	x.reconciler.awaitReturn(ctx, a, returnTimeout)
+	return nil
 }
+
+// ongoingReleases is the key of a lock that each goroutine of releaseLater shares, so that the end of the process waits for them even if the ledger
+// cannot be read.
+const ongoingReleases = "ongoing releases"
 
 // releaseLater releases a device in a goroutine of its own. A panic there must not end the process; what is left is the reconciler's.
 func (x *endpoints) releaseLater(ctx context.Context, a *alloc.Allocation, unlock func()) {
@@ -355,6 +362,16 @@ func (x *endpoints) releaseLater(ctx context.Context, a *alloc.Allocation, unloc
 	}()
 	defer unlock()
 	x.reconciler.awaitReturn(ctx, a, returnTimeout)
+}
+
+// awaitEnd waits until no goroutine of releaseLater is left.
+func (x *endpoints) awaitEnd(ctx context.Context) error {
+	unlock, err := x.locks.Lock(ctx, ongoingReleases)
+	if err != nil {
+		return fmt.Errorf("releases go on: %w", err)
+	}
+	unlock()
+	return nil
 }
 
 // free removes an endpoint and marks its allocation, which it returns, as freeing; unlock ends the lock of its device. The allocation is nil if

@@ -2,6 +2,7 @@ package netdrv_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -104,6 +105,29 @@ func (m *machine) wantFreeNow(before string) {
 	if now := m.kernel.String(); now != before {
 		m.t.Errorf("the host is\n%s\nit was\n%s", now, before)
 	}
+}
+
+// TestStopWithoutLedger: the process ends after the releases that go on, even if the ledger cannot be read any more.
+func TestStopWithoutLedger(t *testing.T) {
+	t.Parallel()
+	story(t, func(m *machine) {
+		var fails atomic.Bool
+		slowNIC(m)
+		m.stop()
+		m.start(unread{m.store, &fails})
+		m.mustCreate("n", "netdevice=ens1f0", "vlan=100")
+		m.mustRun("a", "n")
+		m.stopContainer("a")
+		m.after(500 * time.Millisecond) // its driver is at it
+		fails.Store(true)
+		start := time.Now()
+		m.stop()
+		if took := time.Since(start); took == 0 {
+			t.Error("the process ended in the middle of a release")
+		}
+		m.start(m.store)
+		m.mustRemove("n")
+	})
 }
 
 // TestReleaseOfHostDevice: a device of the host is back when the engine has its answer.
