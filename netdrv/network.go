@@ -167,7 +167,7 @@ func (x *networks) add(ctx context.Context, cond store.Cond, d *draft, others []
 		// Not written once the engine has given up: it would never delete a network that it does not know. The pool keeps the VFs of a
 		// NIC that needs longer than a call may take, for when the user tries again.
 		if err = ctx.Err(); err != nil {
-			return err
+			return fmt.Errorf("creating what the network needs takes longer than this call may; try again in some seconds: %w", err)
 		}
 		_, err = ledger.Commit(ctx, x.store, cond, ledger.Put(ledger.NetworkKey(d.rec.ID), d.rec))
 	}

@@ -1,7 +1,6 @@
 package netdrv_test
 
 import (
-	"context"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -180,6 +179,9 @@ func TestVFsTakenAway(t *testing.T) {
 	})
 }
 
+// tooLong is the error of a network whose VFs take longer than the call may.
+const tooLong = "creating what the network needs takes longer than this call may; try again in some seconds: context deadline exceeded"
+
 // TestVFsSlowerThanCall: VFs whose creation takes longer than a call may are there for the next attempt, however far they had come: a NIC with many
 // VFs needs a minute. If there is none, they are removed, and the PF is as before.
 func TestVFsSlowerThanCall(t *testing.T) {
@@ -211,7 +213,7 @@ func TestVFsSlowerThanCall(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			story(t, func(m *machine) {
 				slow(m)
-				wantError(t, m.create("n", "netdevice=ens1f0"), context.DeadlineExceeded.Error())
+				wantError(t, m.create("n", "netdevice=ens1f0"), tooLong)
 				m.after(5 * time.Second)
 				m.mustCreate("n", "netdevice=ens1f0")
 				m.mustRun("a", "n")
@@ -226,7 +228,46 @@ func TestVFsSlowerThanCall(t *testing.T) {
 			story(t, func(m *machine) {
 				slow(m)
 				before := m.kernel.String()
-				wantError(t, m.create("n", "netdevice=ens1f0"), context.DeadlineExceeded.Error())
+				wantError(t, m.create("n", "netdevice=ens1f0"), tooLong)
+				m.after(3 * time.Minute)
+				m.wantHost(before)
+				m.wantKeys()
+			})
+		})
+	}
+}
+
+// TestSlowPFBesideFast: when the VFs of one PF take longer than a call may, those of the network's other PF are kept for the next attempt, too.
+func TestSlowPFBesideFast(t *testing.T) {
+	t.Parallel()
+	const slow = "0000:02:00.0"
+	for name, again := range map[string]bool{"another attempt": true, "no other attempt": false} {
+		t.Run(name, func(t *testing.T) {
+			story(t, func(m *machine) {
+				for pci, name := range map[string]string{pfPCI: "ens1f0", slow: "ens2f0"} {
+					m.kernel.AddPF(hwtest.PF{Name: name, PCI: pci, TotalVFs: 2, CarrierAfter: time.Second, ResetTakes: time.Second})
+				}
+				before := m.kernel.String()
+				var writes atomic.Int32 // to the fast PF
+				m.kernel.OnCall(func(_ int, what string) error {
+					switch {
+					case !strings.Contains(what, "sriov_numvfs"):
+					case strings.Contains(what, slow) && m.kernel.NumVFs(slow) == 0:
+						<-time.After(25 * time.Second)
+					case strings.Contains(what, pfPCI):
+						writes.Add(1)
+					}
+					return nil
+				})
+				wantError(t, m.create("n", "netdevice=ens1f0,ens2f0"), tooLong)
+				if again {
+					m.after(5 * time.Second)
+					m.mustCreate("n", "netdevice=ens1f0,ens2f0")
+					if n := writes.Load(); n != 1 {
+						t.Errorf("%d writes of the number of vfs of the fast pf, want 1", n)
+					}
+					m.mustRemove("n")
+				}
 				m.after(3 * time.Minute)
 				m.wantHost(before)
 				m.wantKeys()

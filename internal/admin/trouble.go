@@ -134,6 +134,9 @@ func Troubles() []Trouble {
 		{Texts: []string{"is left to finish; the plugin's log says how it ends", "takes longer than this call may"},
 			Cause:  "the call took longer than `HANDLER_TIMEOUT`; VFs are kept for a minute, for another attempt",
 			Remedy: "try again in some seconds; raise it ([settings](settings.md)); use a smaller `numvfs`", See: "events"},
+		{Texts: []string{"another call works on the same, and has not ended"},
+			Cause:  "a call before it takes long: a NIC that makes many VFs, or a device that does not come home",
+			Remedy: "try again in some seconds", See: "events"},
 		{Texts: []string{"as when the engine repeats a call whose answer it lost"}, Cause: "the plugin was restarted during the call", Remedy: "start the container again"},
 	}
 }

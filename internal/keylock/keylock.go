@@ -4,6 +4,7 @@ package keylock
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"sync"
 
@@ -26,12 +27,12 @@ type lock struct {
 	refs int // holders and waiters; guarded by Map.mu
 }
 
-// Lock waits for the exclusive lock of a key, and returns what unlocks it. The error is the context's.
+// Lock waits for the exclusive lock of a key, and returns what unlocks it. The error wraps the context's.
 func (m *Map) Lock(ctx context.Context, key string) (unlock func(), err error) {
 	return m.acquire(ctx, key, exclusive)
 }
 
-// RLock waits for the shared lock of a key, and returns what unlocks it. The error is the context's.
+// RLock waits for the shared lock of a key, and returns what unlocks it. The error wraps the context's.
 func (m *Map) RLock(ctx context.Context, key string) (unlock func(), err error) {
 	return m.acquire(ctx, key, 1)
 }
@@ -52,7 +53,7 @@ func (m *Map) acquire(ctx context.Context, key string, weight int64) (unlock fun
 	if !l.sem.TryAcquire(weight) {
 		if err := l.sem.Acquire(ctx, weight); err != nil {
 			m.unref(key, l)
-			return nil, err
+			return nil, fmt.Errorf("another call works on the same, and has not ended; try again in some seconds: %w", err)
 		}
 	}
 	return m.unlocker(key, l, weight), nil

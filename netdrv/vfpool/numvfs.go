@@ -25,6 +25,9 @@ func (p *Pool) EnsureAll(ctx context.Context, pfs []hw.PF, want int) error {
 		wg.Go(func() { errs[i] = p.ensure(ctx, pf, want) })
 	}
 	wg.Wait()
+	for _, pf := range pfs { // together: of what has taken longer than a call may, no part is to be done again
+		p.keep(pf.PCI(), ctx.Err() != nil)
+	}
 	for _, err := range errs {
 		if err != nil {
 			return err
@@ -50,9 +53,7 @@ func (p *Pool) ensure(ctx context.Context, pf hw.PF, want int) error {
 			return err
 		}
 	}
-	err = p.ensureLocked(ctx, pf, want)
-	p.keep(pf.PCI(), ctx.Err() != nil)
-	if err != nil {
+	if err := p.ensureLocked(ctx, pf, want); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishBound)
@@ -178,7 +179,7 @@ func (p *Pool) createNew(ctx context.Context, pf hw.PF, n int) error {
 	case err == nil:
 		return nil
 	case ctx.Err() != nil:
-		return fmt.Errorf("%s: creating %d vfs takes longer than this call may; try again in some seconds, or use a smaller numvfs: %w", pf, n, err)
+		return err
 	default:
 		return errors.Join(err, p.removeLocked(context.WithoutCancel(ctx), pf.PCI()))
 	}
@@ -206,6 +207,10 @@ func (p *Pool) create(ctx context.Context, pf hw.PF, r ledger.Rev[pfRecord]) err
 		return err
 	}
 	if err := p.Host.EnableVFs(ctx, pf, rec.NumVFs); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%s: creating %d vfs takes longer than this call may; try again in some seconds, or use a smaller numvfs: %w",
+				pf, rec.NumVFs, err)
+		}
 		return err
 	}
 	rec.Done = true
