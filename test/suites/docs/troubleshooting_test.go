@@ -17,7 +17,7 @@ func TestTroubleshooting(t *testing.T) {
 		t.Fatal(err)
 	}
 	var source strings.Builder
-	for _, dir := range []string{"cmd", "hw", "internal/opttable", "ipamdrv", "netdrv", "store"} {
+	for _, dir := range []string{"cmd", "hw", "internal/keylock", "internal/opttable", "ipamdrv", "netdrv", "store"} {
 		err := filepath.WalkDir(filepath.Join("../../..", dir), func(name string, e fs.DirEntry, err error) error {
 			if err != nil || e.IsDir() || !strings.HasSuffix(name, ".go") && !strings.Contains(name, "/recorded/") ||
 				strings.HasSuffix(name, "_test.go") {
