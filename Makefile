@@ -19,14 +19,18 @@ export SOURCE_DATE_EPOCH COMMIT DOCKER NAME SET
 export CGO_ENABLED = 0
 
 # The build tags that hide Go files from a plain "go vet ./...". They go together.
-TAGS = kernel,engine,lab,cluster,emulated,crashpoints
+TAGS = kernel,engine,lab,cluster,emulated,crashpoints,profile
 # grpcnotrace leaves out pages for a debugger that nobody serves, and html/template with them. nethttpomithttp2 leaves out the HTTP/2 of
 # net/http: the engine speaks HTTP/1.1, and gRPC has an HTTP/2 of its own. Functions are aligned to 16 bytes, as on arm64, not to amd64's 32: a
-# hundredth of the driver is padding otherwise, and nothing that it does is about a nanosecond.
-GO_BUILD := go build -tags grpcnotrace,nethttpomithttp2 -trimpath -buildvcs=false -ldflags "-s -w -funcalign=16 -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
+# hundredth of the driver is padding otherwise, and nothing that it does is about a nanosecond. PROFILE=1 adds cmd/driver/profile.go.
+BUILD_TAGS := grpcnotrace,nethttpomithttp2
+ifdef PROFILE
+BUILD_TAGS := $(BUILD_TAGS),profile
+endif
+GO_BUILD := go build -tags $(BUILD_TAGS) -trimpath -buildvcs=false -ldflags "-s -w -funcalign=16 -X main.version=$(VERSION) -X main.commit=$(COMMIT) -X main.date=$(DATE)"
 
 .DEFAULT_GOAL := help
-.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab bench-plots attach.test dashboard lint clean
+.PHONY: help build ctl cni man plugin release site install uninstall demo test test-unit test-release fuzz test-kernel test-cluster test-unique test-engine test-lab test-hw test-matrix test-arm64 test-crash campaign mixed load bench bench-cluster bench-attach bench-attach-lab bench-profile bench-plots attach.test dashboard lint clean
 
 # What does not need Go: docs/install.md has an installation from a registry or an archive.
 ifeq ($(shell command -v go),)
@@ -137,8 +141,19 @@ bench-attach-lab: plugin attach.test ## the same in a guest of the lab, with VFs
 	scripts/lab --guest bench up $(if $(ENGINE),--engine '$(ENGINE)')
 	scripts/lab --guest bench sh 'mkdir -p /root/bench'
 	scripts/lab --guest bench put '$(BIN)/plugin' .cache/test/attach.test /root/bench/
-	scripts/lab --guest bench sh 'cd /root/bench && ./attach.test -test.v -test.timeout 2h -bundle plugin -pf enp1s0 -storms 7 $(ARGS)'; \
+	scripts/lab --guest bench sh 'cd /root/bench && ./attach.test -test.v -test.timeout 2h -bundle plugin -pf enp1s0 -storms "" $(ARGS)'; \
 		status=$$?; scripts/lab --guest bench down; exit $$status
+
+bench-profile: ## where starts and stops of seven VFs at once spend their time, in the lab: a flame graph, .cache/test/calls.svg
+	$(MAKE) plugin attach.test PROFILE=1 BIN=.cache/test/profile
+	scripts/lab --guest profile up --engine '$(or $(ENGINE),29)'
+	scripts/lab --guest profile sh 'mkdir -p /root/bench'
+	scripts/lab --guest profile put .cache/test/profile/plugin .cache/test/attach.test /root/bench/
+	scripts/lab --guest profile sh 'cd /root/bench && ./attach.test -test.v -test.run TestAttach -test.timeout 1h -bundle plugin -pf enp1s0 -runs 1 -storms "" \
+		-profile /root/calls.folded $(ARGS)' && scripts/lab --guest profile get /root/calls.folded .cache/test/; \
+		status=$$?; scripts/lab --guest profile down; exit $$status
+	cd test/suites/bench && go run ./figures/flame -root 'netdrv\.\(\*Driver\)\.(CreateEndpoint|Join|DeleteEndpoint)$$|releaseLater|ipamdrv\.\(\*Driver\)' \
+		-title 'Seven starts and stops on VFs at once' <'$(abspath .cache/test/calls.folded)' >'$(abspath .cache/test/calls.svg)'
 
 bench-plots: ## the pictures of docs/performance.md, of what bench-attach and bench-cluster have left
 	cd test/suites/bench && go run ./figures/plots -attach '$(abspath .cache/test/bench-attach.json)' \

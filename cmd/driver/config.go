@@ -79,7 +79,7 @@ var settings = []setting{
 		}, false},
 	// The upper bound is below what an engine waits for an answer by default, 30 s (docker plugin enable --timeout): it retries a call that
 	// takes longer with an empty body, and the result is lost.
-	{"HANDLER_TIMEOUT", "10s", "a duration from 1s to 25s", "time limit of a call; twice that, at most 25s, for creating a network, which may create VFs. Raise it if a NIC's driver is loaded more than 6 s " +
+	{"HANDLER_TIMEOUT", "10s", "a duration from 1s to 25s", "time limit of a call; twice that, at most 25s, for creating a network, which may create VFs, and for the calls of a container's start. Raise it if a NIC's driver is loaded more than 16 s " +
 		"after the engine starts at boot", func(c *config, v string) (ok bool) {
 		c.handlerTimeout, ok = number.ParseDuration(v, time.Second, longest)
 		return ok

@@ -27,7 +27,8 @@ const (
 	quiet routeFlags = 1 << iota
 	// stateless: the call is answered even if the drivers could not be made. The engine's own start depends on some of these.
 	stateless
-	// patient: the call may create VFs, for which the driver of a NIC needs up to a second each. It has twice the time of others.
+	// patient: the call may create VFs, for which the driver of a NIC needs up to a second each, or sets a device up, maybe beside some
+	// sixty others that start at the same time. It has twice the time of others.
 	patient
 	// registered: the call waits for the engine's registration of a plugin that was restarted.
 	registered
@@ -53,10 +54,10 @@ func routes(d *drivers) []route {
 		{"NetworkDriver.FreeNetwork", handle(net.FreeNetwork), 0},
 		{"NetworkDriver.CreateNetwork", handle(net.CreateNetwork), patient},
 		{"NetworkDriver.DeleteNetwork", handle(net.DeleteNetwork), 0},
-		{"NetworkDriver.CreateEndpoint", handle(net.CreateEndpoint), quiet | registered},
+		{"NetworkDriver.CreateEndpoint", handle(net.CreateEndpoint), quiet | registered | patient},
 		{"NetworkDriver.EndpointOperInfo", handle(net.EndpointOperInfo), quiet | stateless},
 		{"NetworkDriver.DeleteEndpoint", handle(net.DeleteEndpoint), quiet},
-		{"NetworkDriver.Join", handle(net.Join), quiet},
+		{"NetworkDriver.Join", handle(net.Join), quiet | patient},
 		{"NetworkDriver.Leave", handle(net.Leave), quiet},
 		{"NetworkDriver.DiscoverNew", handle(net.DiscoverNew), quiet},
 		{"NetworkDriver.DiscoverDelete", handle(net.DiscoverDelete), quiet},

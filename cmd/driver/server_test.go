@@ -145,7 +145,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// TestTimeLimits: a call that may create VFs has twice the time of others, and none has more than an engine waits for.
+// TestTimeLimits: a call that may create VFs or sets a device up has twice the time of others, and none has more than an engine waits for.
 func TestTimeLimits(t *testing.T) {
 	for handler, want := range map[time.Duration][2]time.Duration{
 		time.Second:      {time.Second, 2 * time.Second},

@@ -85,7 +85,7 @@ func TestPFReset(t *testing.T) {
 		isNamed(t, c, "does nothing: its pf was reset, which its driver has not noticed")
 	}
 	// On an emulated processor igbvf waits for the PF longer than the engine waits for the plugin.
-	reasons := regexp.MustCompile(`took longer than 10s and is left to finish|vf \d of ` + pf + ` .*: |all 3 vfs are in use`)
+	reasons := regexp.MustCompile(`took longer than 20s and is left to finish|vf \d of ` + pf + ` .*: |all 3 vfs are in use`)
 	restarted(t, "one1", reasons)
 	restarted(t, "two2", reasons)
 	Reaches(t, "one1", Address(t, "two2", "n"), 20*time.Second)

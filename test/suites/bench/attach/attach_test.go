@@ -19,10 +19,12 @@ import (
 // Flags, after -args.
 var (
 	flagBundle   = flag.String("bundle", "", "folder of the plugin's bundle, to be installed")
-	flagPF       = flag.String("pf", "", "a PF without VFs, for figures of VFs")
+	flagPF       = flag.String("pf", "", "PFs without VFs, separated by commas, for figures of VFs; single VFs are of the first")
 	flagRuns     = flag.Int("runs", 15, "docker run of each network")
-	flagStorms   = flag.String("storms", "1,7,20,63,200", "how many containers start at once")
+	flagStorms   = flag.String("storms", "1,7,20,63,200", "how many containers start at once; none if empty")
+	flagVFStorms = flag.String("vf-storms", "7", "how many containers start at once on VFs")
 	flagRounds   = flag.Int("rounds", 3, "starts of each storm")
+	flagProfile  = flag.String("profile", "", "file for the stacks of the calls of storms, if the plugin has the build tag profile")
 	flagFigures  = flag.String("figures", "", "file for the raw figures")
 	flagBaseline = flag.String("baseline", "", "figures of an earlier run; what is 20 % worse is said")
 )
@@ -33,8 +35,9 @@ func TestAttach(t *testing.T) {
 		t.Fatal(err)
 	}
 	f := &figures.Set{T: t}
-	if *flagPF != "" {
-		networkCalls(t, f, *flagPF)
+	pf, _, _ := strings.Cut(*flagPF, ",")
+	if pf != "" {
+		networkCalls(t, f, pf)
 	}
 	nets := networks(t)
 	took := runsInTurn(t, nets)
@@ -45,14 +48,17 @@ func TestAttach(t *testing.T) {
 		f.Compare("P2 docker run --rm: VF, macvlan", took["ours-vf"], took["macvlan"])
 		f.Compare("P2 docker run --rm: VF, bridge", took["ours-vf"], took["bridged"])
 	}
-	attachCalls(t, f)
-	for text := range strings.SplitSeq(*flagStorms, ",") {
-		n, err := strconv.Atoi(text)
-		if err != nil {
-			t.Fatal(err)
-		}
-		storm(t, f, n)
+	attachCalls(t, f, pf)
+	endProfile := startProfile(t)
+	for _, n := range numbers(t, *flagStorms) {
+		storm(t, f, n, "ours-macvlan", "")
 	}
+	if pf != "" {
+		for _, n := range numbers(t, *flagVFStorms) {
+			storm(t, f, n, "ours-vf", " on VFs")
+		}
+	}
+	endProfile()
 	fmt.Fprint(os.Stdout, "\n", f.Table())
 	if *flagFigures != "" {
 		if err := f.Save(*flagFigures); err != nil {
@@ -67,6 +73,29 @@ func TestAttach(t *testing.T) {
 		for _, line := range worse {
 			fmt.Println("WORSE", line)
 		}
+	}
+}
+
+// startProfile starts the profile that a plugin with the build tag profile writes, see cmd/driver/profile.go. The function that it returns ends it, and
+// copies the stacks.
+func startProfile(t *testing.T) (end func()) {
+	t.Helper()
+	if *flagProfile == "" {
+		return func() {}
+	}
+	id := strings.TrimSpace(dockertest.Sh(t, "docker plugin inspect --format '{{.Id}}' "+dockertest.Plugin))
+	const toggle = "pkill -USR2 -x driver"
+	dockertest.Sh(t, toggle)
+	return func() {
+		left := "/var/lib/docker/plugins/" + id + "/rootfs/calls.folded"
+		dockertest.Sh(t, toggle)
+		dockertest.Within(t, 10*time.Second, func() string {
+			if _, err := os.Stat(left); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
+		dockertest.Sh(t, "cp "+left+" "+*flagProfile)
 	}
 }
 
@@ -86,10 +115,25 @@ func networks(t *testing.T) []string {
 	dockertest.Network(t, "bridged", "-d", "bridge", "--subnet", "10.44.0.0/16") // an engine may have no bridge of its own
 	nets := []string{"ours-macvlan", "macvlan", "ours-device", "bridged", "none"}
 	if *flagPF != "" {
+		makeAllVFs(t, *flagPF)
 		ours("ours-vf", "10.43.0.0/16", "-o", "netdevice="+*flagPF)
 		nets = append(nets, "ours-vf")
 	}
 	return nets
+}
+
+// makeAllVFs has the plugin make the VFs of several PFs, which may take longer than one call may: it keeps them for the next attempt.
+func makeAllVFs(t *testing.T, pfs string) {
+	t.Helper()
+	dockertest.Within(t, 5*time.Minute, func() string {
+		out, err := dockertest.Try("docker", "network", "create", "-d", dockertest.Plugin, "--ipam-driver", dockertest.Plugin, "--subnet", "10.47.0.0/16",
+			"-o", "netdevice="+pfs, "all-vfs")
+		if err != nil {
+			return out
+		}
+		return ""
+	})
+	t.Cleanup(func() { _, _ = dockertest.Try("docker", "network", "rm", "all-vfs") })
 }
 
 // runsInTurn starts a container on each network in turn, and returns what each docker run took. The first of each is not counted.
@@ -144,15 +188,15 @@ func networkCalls(t *testing.T, f *figures.Set, pf string) {
 
 // attachCalls measures what the plugin's calls for the start of one container took, by its log; for a VF, in turn with the bare sequence of
 // calls that the kernel needs.
-func attachCalls(t *testing.T, f *figures.Set) {
+func attachCalls(t *testing.T, f *figures.Set, pf string) {
 	t.Helper()
 	for _, line := range []string{"disable -f " + dockertest.Plugin, "set " + dockertest.Plugin + " LOG_LEVEL=debug", "enable " + dockertest.Plugin} {
 		dockertest.Sh(t, "docker plugin "+line) // at level info the log does not have them
 	}
 	nets := []string{"ours-macvlan", "ours-device"}
 	var vf *bareVF
-	if *flagPF != "" {
-		nets, vf = append(nets, "ours-vf"), newBareVF(t, *flagPF)
+	if pf != "" {
+		nets, vf = append(nets, "ours-vf"), newBareVF(t, pf)
 	}
 	for _, net := range nets {
 		var bare []time.Duration
@@ -215,12 +259,29 @@ func logged(t *testing.T, msg string) (all []dockertest.Event) {
 	return all
 }
 
-// storm starts n containers at once, stops them at once, on the plugin's macvlan network and on the engine's in turn.
-func storm(t *testing.T, f *figures.Set, n int) {
+// numbers returns the numbers of a list with commas.
+func numbers(t *testing.T, list string) (all []int) {
+	t.Helper()
+	for text := range strings.SplitSeq(list, ",") {
+		if text == "" {
+			continue
+		}
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, n)
+	}
+	return all
+}
+
+// storm starts n containers at once, stops them at once, on a network of the plugin and on the engine's macvlan in turn. on says in the table what
+// the network has, if that is not macvlan.
+func storm(t *testing.T, f *figures.Set, n int, ours, on string) {
 	t.Helper()
 	e := engineapi.Engine()
 	defer e.CloseIdleConnections()
-	nets := []string{"ours-macvlan", "macvlan"}
+	nets := []string{ours, "macvlan"}
 	names := map[string][]string{}
 	for _, net := range nets {
 		for i := range n {
@@ -244,9 +305,9 @@ func storm(t *testing.T, f *figures.Set, n int) {
 	for _, net := range nets {
 		together(t, names[net], e.Remove)
 	}
-	f.Compare(fmt.Sprintf("P10 %d starts at once: each", n), started[nets[0]], started[nets[1]])
-	f.Compare(fmt.Sprintf("P10 %d starts at once: all", n), whole[nets[0]], whole[nets[1]])
-	f.Compare(fmt.Sprintf("P10 %d stops at once: each", n), stopped[nets[0]], stopped[nets[1]])
+	f.Compare(fmt.Sprintf("P10 %d starts at once%s: each", n, on), started[nets[0]], started[nets[1]])
+	f.Compare(fmt.Sprintf("P10 %d starts at once%s: all", n, on), whole[nets[0]], whole[nets[1]])
+	f.Compare(fmt.Sprintf("P10 %d stops at once%s: each", n, on), stopped[nets[0]], stopped[nets[1]])
 }
 
 // together calls do for all names at once, and returns what each took.
