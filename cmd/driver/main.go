@@ -26,6 +26,7 @@ var (
 func buildText() string { return fmt.Sprintf("driver %s, commit %s of %s\n", version, commit, date) }
 
 func main() {
+	startProfile()
 	if err := command(os.Args[1:]); err != nil {
 		fmt.Fprintf(os.Stderr, "driver: %v\n", err) // the engine logs a plugin's stderr as an error
 		os.Exit(1)

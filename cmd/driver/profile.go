@@ -20,9 +20,9 @@ const profileFile = "/calls.folded"
 // sampleEvery is the time between two looks at the stacks. Each stops the program for a moment.
 const sampleEvery = 20 * time.Millisecond
 
-// init has the program write where its calls spend their time, as the clock on the wall sees it: waits for the kernel, the disk and locks count, which a
+// startProfile has the program write where its calls spend their time, as the clock on the wall sees it: waits for the kernel, the disk and locks count, which a
 // profile of the processor does not show. SIGUSR2 starts the profile, and ends it. See make bench-profile; the program that ships has none of this.
-func init() {
+func startProfile() {
 	toggle := make(chan os.Signal, 1)
 	signal.Notify(toggle, syscall.SIGUSR2)
 	go func() {
